@@ -89,9 +89,11 @@ class Reason(StrEnum):
     STS_TOO_LARGE = "sts_too_large"
     STS_IDENTITY = "sts_identity"
     UPSTREAM_BAD_RESPONSE = "upstream_bad_response"
+    CREDENTIAL_EXPOSED = "credential_exposed"
     UPSTREAM_IDENTITY = "upstream_identity"
     # 503 with Retry-After
     STS_UNAVAILABLE = "sts_unavailable"
+    CREDENTIAL_UNAVAILABLE = "credential_unavailable"
     KEYS_UNAVAILABLE = "keys_unavailable"
     NOT_READY = "not_ready"
     OVERLOADED = "overloaded"
@@ -231,8 +233,10 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.STS_TOO_LARGE: _bad_gateway("the token service's answer is too large"),
     Reason.STS_IDENTITY: _bad_gateway("the token service could not prove its identity"),
     Reason.UPSTREAM_BAD_RESPONSE: _bad_gateway("the upstream's answer is not valid HTTP/1.1"),
+    Reason.CREDENTIAL_EXPOSED: _bad_gateway("the upstream's answer contains the credential of the call"),
     Reason.UPSTREAM_IDENTITY: _bad_gateway("the upstream could not prove its identity"),
     Reason.STS_UNAVAILABLE: _unavailable("the token service is unavailable"),
+    Reason.CREDENTIAL_UNAVAILABLE: _unavailable("the credential of this route is unavailable"),
     Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
     Reason.NOT_READY: _unavailable("this sidecar is not ready"),
     Reason.OVERLOADED: _unavailable("too many concurrent requests; retry later"),

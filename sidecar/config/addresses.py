@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import SplitResult
 
+from sidecar.delegation.route import Upstream
 from sidecar.identity.endpoint import split_url
 
+_PORTS: Final = {"http": 80, "https": 443}
 _HOST_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
@@ -80,3 +82,10 @@ def parse_url(text: str) -> SplitResult:
     except ValueError as error:
         message = str(error).removeprefix("url: ")
     raise ValueError(message if "; " in message else "is not an absolute http or https URL; write https://host/path")
+
+
+def upstream_of(origin: str) -> Upstream:
+    """Return the address of an origin, with the scheme's port if it names none."""
+    parts = parse_origin(origin)
+    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
+    return Upstream(scheme=scheme, host=parts.hostname or "", port=parts.port or _PORTS[scheme])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from datetime import date
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -60,6 +61,20 @@ def _line(text: str) -> None:
 def _file(text: str) -> None:
     if not text.startswith("/") or "\0" in text:
         raise ValueError("is not an absolute path; write one that starts with a slash")
+
+
+def _day(text: str) -> None:
+    try:
+        found = date.fromisoformat(text).isoformat()
+    except ValueError:
+        found = ""
+    if found != text:
+        raise ValueError("is not a day; write it as YYYY-MM-DD")
+
+
+def _host(text: str) -> None:
+    if parse_origin(f"https://{text}").netloc != text or text.lower() != text:
+        raise ValueError("is not a host; write its lower-case name, with the port if that is not 443")
 
 
 def one_of(names: Iterable[str]) -> tuple[AfterValidator, WithJsonSchema]:
@@ -122,8 +137,17 @@ PathText = Annotated[
 PrefixText = Annotated[
     Line, _checked(partial(require_path, prefix=True), "write it as it is served"), _schema("^/", "/crm")
 ]
+Day = Annotated[
+    str,
+    _checked(_day),
+    _schema(r"^\d{4}-\d\d-\d\d$", "2027-03-31"),
+]
+Hosts = Annotated[
+    list[Annotated[str, _checked(_host), _schema(r"^[a-z0-9.-]+(:[0-9]{1,5})?$", "api.openai.com")]],
+    BeforeValidator(lambda value: [] if value is False else value),  # as releases before wrote "none"
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept
 Protocol = Annotated[Literal["http"], _later("mcp", "a2a", "jsonrpc", "grpc")]
-TokenWay = Annotated[Literal["exchange"], _later("self", "passthrough", "inject")]
+TokenWay = Annotated[Literal["exchange"], _later("self", "federate", "connect")]

@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from sidecar.config.addresses import parse_origin
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
-from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_sections
+from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_sections, outside_routes
 from sidecar.delegation.policy import Entry, UserIssuer
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
 from sidecar.errors import Problem
@@ -25,10 +26,8 @@ _KEYS: Final = {
     "inbound.routes.*.observe_until": "observe_until",
     "outbound.routes.*.observe_until": "observe_until",
     "outbound.observe": "observe_until",
-    "outbound.routes.*.passthrough": "passthrough",
-    "outbound.routes.*.inject": "inject",
 }
-_TOKENS: Final = {"self": "allow_self", "passthrough": "passthrough", "inject": "inject"}
+_TOKENS: Final = {"self": "allow_self"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +53,21 @@ def forbidden_settings(document: dict[str, object], platform: Platform) -> list[
         if isinstance(kind, str) and kind in _TOKENS and not getattr(platform, _TOKENS[kind]):
             problems.append(_forbidden(field))
     return problems
+
+
+def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
+    """Report a route whose host the platform file does not list. Without a platform file no key is injected at all."""
+    for field, route in outside_routes(file):
+        host = parse_origin(route.upstream).netloc
+        if platform is None:
+            if route.token == "inject":  # noqa: S105 - a kind
+                yield Problem(
+                    f"{field}.token", "needs a platform file that lists the host", "start with --platform, or remove it"
+                )
+        elif host not in getattr(platform, route.token):
+            yield Problem(
+                f"{field}.upstream", f"{host} is not in the platform's {route.token}", "remove it, or list it there"
+            )
 
 
 def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sidecar.config.field_types import UrlText
+from sidecar.config.field_types import Hosts, UrlText
 from sidecar.config.issuers import (
     key_settings,
     kind_of,
@@ -52,8 +52,12 @@ class PlatformFile(Section):
     )
     allow_self: bool = Field(default=False, description="true: a route may set it")
     pass_token: bool = Field(default=False, description="true: a route may set it")
-    passthrough: bool = Field(default=False, description="true: a route may pass tokens through")
-    inject: bool = Field(default=False, description="true: a route may inject a credential")
+    passthrough: Hosts = Field(
+        default=[], description="hosts outside the mesh that agents may call with a credential of their own"
+    )
+    inject: Hosts = Field(
+        default=[], description="hosts outside the mesh that may be called with a static key of the sidecar"
+    )
     observe_until: bool = Field(default=False, description="true: a route may only observe")
     refuse_other_listeners: bool = Field(
         default=False, description="serve no call while the agent can be reached past its sidecar"
@@ -89,8 +93,8 @@ class Platform:
     logins: dict[str, LoginCeiling]
     allow_self: bool
     pass_token: bool
-    passthrough: bool
-    inject: bool
+    passthrough: frozenset[str]
+    inject: frozenset[str]
     observe_until: bool
     refuse_other_listeners: bool
     linger_s: float
@@ -121,8 +125,8 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         logins=logins,
         allow_self=file.allow_self,
         pass_token=file.pass_token,
-        passthrough=file.passthrough,
-        inject=file.inject,
+        passthrough=frozenset(file.passthrough),
+        inject=frozenset(file.inject),
         observe_until=file.observe_until,
         refuse_other_listeners=file.refuse_other_listeners,
         linger_s=file.linger_s,

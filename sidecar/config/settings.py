@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import Address
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
+from sidecar.delegation.route import InboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings

@@ -10,11 +10,13 @@ from typing import Final
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
+from sidecar.config.outside_checks import outside_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import (
     InboundRouteSection,
     OutboundRouteSection,
     SidecarFile,
+    exchange_routes,
     exchange_sections,
     route_issuer,
 )
@@ -95,8 +97,8 @@ def _audiences(file: SidecarFile) -> Iterator[Problem]:
                 f"inbound.audiences[{number}]", "is a SPIFFE ID", "remove it: our own always counts, others' never"
             )
     peers: dict[str, str | None] = {}
-    for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
-        where = f"outbound.routes[{number}].audience"
+    for field, route in exchange_routes(file):
+        where = f"{field}.audience"
         if route.audience in own:
             yield Problem(where, "is our own audience too", "give each audience to one workload")
         if peers.setdefault(route.audience, route.peer) != route.peer:
@@ -129,7 +131,7 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
     for issuer in route.issuers or []:
         if issuer not in known:
             yield Problem(f"{where}.issuers", f"{issuer} is not a configured issuer", "list it under issuers")
-    for target in file.outbound.routes if file.outbound is not None else []:
+    for _, target in exchange_routes(file):
         asked = route_issuer(file, target)
         if target.name in route.may_call and asked is not None and asked not in (route.issuers or known):
             yield Problem(
@@ -170,11 +172,12 @@ def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{where}.match", "needs exactly one of host and prefix", "keep one of them")
         if f"{route.match.prefix}/".startswith("/.sidecar/"):
             yield Problem(f"{where}.match.prefix", "is below the sidecar's own paths", "choose another prefix")
-        yield from _upstream(route, where)
-        if not route.scopes:
+    for where, mesh_route in exchange_routes(file):
+        yield from _upstream(mesh_route, where)
+        if not mesh_route.scopes:
             yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")
-        yield from _route_exchange(file, route, f"{where}.exchange")
-    if routes and not exchange_sections(file):
+        yield from _route_exchange(file, mesh_route, f"{where}.exchange")
+    if exchange_routes(file) and not exchange_sections(file):
         yield Problem("exchange", "is missing, and outbound routes need tokens", "say who issues them")
 
 
@@ -206,13 +209,13 @@ def _exchange(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{field}.issuer", "is not a configured issuer", "list it under issuers, with its keys")
     for name in repeated(exchange.issuer for _, exchange in exchanges):
         yield Problem("exchange", f"{name} is listed twice", "keep one of them")
-    for number, route in enumerate(file.outbound.routes if file.outbound is not None else []):
+    for field, route in exchange_routes(file):
         section = known.get(route_issuer(file, route) or "")
         if section is None:
             continue
         for scope in sorted(set(route.scopes) - set(section.scopes)):
             yield Problem(
-                f"outbound.routes[{number}].scopes",
+                f"{field}.scopes",
                 f"{scope} is above the ceiling of {section.issuer}",
                 "add it to that issuer's scopes, or remove it here",
             )
@@ -252,9 +255,9 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
 
 
 def _first_tokens(file: SidecarFile) -> Iterator[Problem]:
-    entry, routes = file.entry, file.outbound.routes if file.outbound is not None else []
+    entry, routes = file.entry, exchange_routes(file)
     ceiling_s = DELEGATION_LIFE_S if entry is None else entry.delegation_life_s or DELEGATION_LIFE_S
-    lives = [(f"outbound.routes[{number}]", route.first_token_life_s) for number, route in enumerate(routes)]
+    lives = [(field, route.first_token_life_s) for field, route in routes]
     lives.append(("entry", None if entry is None else entry.first_token_life_s))
     for where, life_s in lives:
         if life_s is not None and life_s > ceiling_s:
@@ -265,8 +268,8 @@ def _first_tokens(file: SidecarFile) -> Iterator[Problem]:
             )
     opened = set() if entry is None else set(entry.may_call)
     audiences: dict[str, int | None] = {}
-    for number, route in enumerate(routes):
-        where = f"outbound.routes[{number}].first_token_life_s"
+    for field, route in routes:
+        where = f"{field}.first_token_life_s"
         if route.first_token_life_s is not None and route.name not in opened:
             yield Problem(where, "says nothing where no chain starts", "remove it, or add the route to entry.may_call")
         if audiences.setdefault(route.audience, route.first_token_life_s) != route.first_token_life_s:
@@ -302,6 +305,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _audiences,
     _inbound_routes,
     _outbound_routes,
+    outside_problems,
     _exchange,
     _records,
     _entry,

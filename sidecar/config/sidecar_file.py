@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-from sidecar.config.addresses import parse_address, parse_origin
+from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, trusted_issuers
-from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings
+from sidecar.config.outside_checks import outside_route
+from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings, outside_ceiling_problems
 from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import RecordsSection
 from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import (
+    AnyOutboundSection,
     DenySection,
     InboundRouteSection,
     OutboundRouteSection,
@@ -26,17 +28,9 @@ from sidecar.config.sidecar_model import (
     route_issuer,
 )
 from sidecar.config.validation import Findings, load_validated
+from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes, outbound_overlaps
 from sidecar.delegation.policy import Deny
-from sidecar.delegation.route import (
-    InboundRoute,
-    InboundRoutes,
-    OutboundRoute,
-    OutboundRoutes,
-    Overlap,
-    Upstream,
-    outbound_overlaps,
-    overlaps,
-)
+from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute, Overlap, overlaps
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
@@ -47,7 +41,6 @@ from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 
-_PORTS: Final = {"http": 80, "https": 443}
 _IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"  # the kubelet sets it in every container
 
 
@@ -87,6 +80,7 @@ def _settings(
     entry = findings.attempt("entry", entry_of, file, findings)
     inbound = findings.attempt("inbound", _inbound, file)
     outbound = findings.attempt("outbound", _outbound, file)
+    findings.extend(outside_ceiling_problems, file, platform)
     if platform is not None:
         own = Own(issuers=issuers, keys=keys, exchanges=exchanges, entry=entry)
         for check in CEILING_CHECKS:
@@ -133,7 +127,7 @@ def _inbound(file: SidecarFile) -> InboundSettings | None:
         return None
     return InboundSettings(
         listen=parse_address(section.listen),
-        agent=_upstream(section.agent),
+        agent=upstream_of(section.agent),
         connections=ConnectionLimits(**section.connections.model_dump()),
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
@@ -184,13 +178,6 @@ def _deny(rows: list[DenySection]) -> Deny:
     )
 
 
-def _upstream(origin: str) -> Upstream:
-    """Return the address of an origin, with the scheme's port if it names none."""
-    parts = parse_origin(origin)
-    scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
-    return Upstream(scheme=scheme, host=parts.hostname or "", port=parts.port or _PORTS[scheme])
-
-
 def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -> InboundRoutes | None:
     """Make the inbound routes; a route that names no issuers has ``issuers``. Return None if there is any problem."""
     sections = file.inbound.routes if file.inbound is not None else []
@@ -208,10 +195,9 @@ def _outbound_routes(file: SidecarFile, findings: Findings) -> OutboundRoutes | 
     """Make the outbound routes. Return None if there is any problem."""
     sections = file.outbound.routes if file.outbound is not None else []
     made = [
-        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section, issuer)
+        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section, file)
         for number, section in enumerate(sections)
         if (section.match.host is None) != (section.match.prefix is None)
-        and (issuer := route_issuer(file, section)) is not None
     ]
     routes = [route for route in made if route is not None]
     _report(findings, "outbound.routes", outbound_overlaps(routes))
@@ -247,12 +233,20 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
     )
 
 
-def _outbound_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
+def _outbound_route(section: AnyOutboundSection, file: SidecarFile) -> AnyRoute | None:
+    """Make one route; None without an issuer, which is a problem of its own."""
+    if not isinstance(section, OutboundRouteSection):
+        return outside_route(section)
+    issuer = route_issuer(file, section)
+    return None if issuer is None else _mesh_route(section, issuer)
+
+
+def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
     return OutboundRoute(
         name=section.name,
         host=section.match.host,
         prefix=section.match.prefix,
-        upstream=_upstream(section.upstream),
+        upstream=upstream_of(section.upstream),
         peer=None if section.peer is None else SpiffeId(section.peer),
         audience=section.audience,
         issuer=issuer,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from sidecar.config.field_types import (
     AddressText,
+    Day,
+    FileText,
     Line,
     MethodText,
     OriginText,
@@ -150,8 +152,67 @@ class OutboundRouteSection(Section):
     protocol: Protocol = Field(default="http", description="protocol of the requests")
     # not available yet
     observe_until: Reserved = None
-    inject: Reserved = None
-    passthrough: Reserved = None
+
+
+class OutsideSection(Section):
+    """A host outside the mesh that the agent may call: these methods, these paths, and nobody else's certificate."""
+
+    name: RouteName = Field(description="name in records, metrics and `may_call`")
+    match: OutboundMatch = Field(description="the requests that it applies to")
+    upstream: OriginText = Field(description="address of the host, https")
+    ca: FileText | None = Field(
+        default=None,
+        description="PEM file of the authorities that certify the host; if not set, the system's public ones",
+    )
+    methods: list[MethodText] = Field(min_length=1, description="the methods, each by name")
+    paths: list[PathText] = Field(default=[], description="whole paths at the host")
+    path_prefixes: list[PrefixText] = Field(default=[], description="starts of paths, by whole segments")
+
+
+class InjectSection(Section):
+    """A static key that the sidecar puts on calls; the agent never sees it."""
+
+    file: FileText = Field(description="the file that holds the key alone; read again when it changes")
+    preset: Literal["openai", "anthropic", "github"] | None = Field(
+        default=None,
+        description="the provider: sets `field` and `scheme`, and refuses its paths that give out credentials",
+    )
+    field: (
+        Literal["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"] | None
+    ) = Field(default=None, description="header field for the key; needed without a preset")
+    scheme: Literal["Bearer", "token"] | None = Field(default=None, description="the word before the key")
+    owner: Line = Field(description="the person or team that answers for the key")
+    until: Day = Field(description="the day on which the route closes, at 00:00 UTC")
+
+
+class InjectRouteSection(OutsideSection):
+    """A call with a static key of the sidecar. The platform file must list its host."""
+
+    token: Literal["inject"] = Field(description="`inject`")
+    inject: InjectSection = Field(description="the key")
+
+
+class PassthroughRouteSection(OutsideSection):
+    """A call with the agent's own credential, which is recorded as a static one by its kind and fingerprint."""
+
+    token: Literal["passthrough"] = Field(description="`passthrough`")
+
+
+def kind_of_route(value: object) -> str:
+    """Tag of a route: by its ``token``; a word that is none of these is judged as that of an exchange route."""
+    token = value.get("token") if isinstance(value, dict) else getattr(value, "token", None)
+    return {"inject": INJECT, "passthrough": PASSTHROUGH}.get(str(token), EXCHANGE)
+
+
+EXCHANGE: Final = "<exchange>"
+INJECT: Final = "<inject>"
+PASSTHROUGH: Final = "<passthrough>"
+AnyOutboundSection = Annotated[
+    Annotated[OutboundRouteSection, Tag(EXCHANGE)]
+    | Annotated[InjectRouteSection, Tag(INJECT)]
+    | Annotated[PassthroughRouteSection, Tag(PASSTHROUGH)],
+    Discriminator(kind_of_route),
+]
 
 
 class OutboundConnectionsSection(Section):
@@ -170,7 +231,7 @@ class OutboundSection(Section):
     """Calls of the agent: plain HTTP on loopback in, mTLS with a token for exactly that target out."""
 
     listen: AddressText = Field(default="127.0.0.1:7080", description="address where the agent connects, on loopback")
-    routes: list[OutboundRouteSection] = Field(description="the targets the agent may call; all else is refused")
+    routes: list[AnyOutboundSection] = Field(description="the targets the agent may call; all else is refused")
     connections: OutboundConnectionsSection = Field(
         default=OutboundConnectionsSection(), description="limits on the number of incoming connections"
     )
@@ -318,6 +379,20 @@ def exchange_sections(file: SidecarFile) -> list[tuple[str, ExchangeSection]]:
     if isinstance(section, list):
         return [(f"exchange[{number}]", one) for number, one in enumerate(section)]
     return [] if section is None else [("exchange", section)]
+
+
+def exchange_routes(file: SidecarFile) -> list[tuple[str, OutboundRouteSection]]:
+    """Return the routes into the mesh, each with its field."""
+    routes = file.outbound.routes if file.outbound is not None else []
+    fields = [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
+    return [(field, route) for field, route in fields if isinstance(route, OutboundRouteSection)]
+
+
+def outside_routes(file: SidecarFile) -> list[tuple[str, InjectRouteSection | PassthroughRouteSection]]:
+    """Return the routes to hosts outside the mesh, each with its field."""
+    routes = file.outbound.routes if file.outbound is not None else []
+    fields = [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
+    return [(field, route) for field, route in fields if not isinstance(route, OutboundRouteSection)]
 
 
 def route_issuer(file: SidecarFile, route: OutboundRouteSection) -> str | None:

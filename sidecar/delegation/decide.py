@@ -8,8 +8,8 @@ issuer known and accepted on the route -> signature, times, audience, claims -> 
 cached by token and peer never answers for another route, another time or another policy. A cached permit is reused
 (``check_again``) only for exactly the call it was given for, and only after its times are checked again.
 
-A Permit is the only thing that opens the way to the agent, an IssuedPermit the only one that opens the way out, and
-only this module can make either: no permit, no bytes upstream.
+A Permit is the only thing that opens the way to the agent. An IssuedPermit opens the way out with a user's token, an
+OwnPermit without one. Only this module can make them: no permit, no bytes upstream.
 
 Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). Earlier actors are evidence.
 """
@@ -23,8 +23,10 @@ from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.claims import names_no_other_client
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation as Delegation
 from sidecar.delegation.plan import Plan as Plan
+from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.plan import plan_outbound as plan_outbound
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
 from sidecar.delegation.route import InboundRoute
@@ -104,6 +106,34 @@ class IssuedPermit(_Sealed):
             raise TypeError("only a decision makes a permit")
         object.__setattr__(self, "token", token)
         object.__setattr__(self, "plan", plan)
+
+
+@final
+class OwnPermit(_Sealed):
+    """The request behind ``delegation`` may make this call on ``route``, which carries a static key, no user's token.
+
+    ``path`` is the one at the next hop. The permit ends at ``ends_at`` (seconds since the epoch), with the request's
+    token or the route.
+    """
+
+    __slots__ = ("delegation", "ends_at", "method", "path", "route")
+
+    delegation: Delegation
+    route: OutsideRoute
+    method: str
+    path: str
+    ends_at: int
+
+    def __init__(
+        self, seal: object, delegation: Delegation, route: OutsideRoute, *, method: str, path: str, ends_at: int
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only a decision makes a permit")
+        object.__setattr__(self, "delegation", delegation)
+        object.__setattr__(self, "route", route)
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "path", path)
+        object.__setattr__(self, "ends_at", ends_at)
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
@@ -267,6 +297,28 @@ def accept_issued(
         raise sts_error(error, issued.claims) from error
     prove_issued(token, plan, now=now)
     return IssuedPermit(_SEAL, token, plan)
+
+
+def decide_own(
+    delegation: Delegation, route: OutsideRoute, *, method: str, path: str, policy: Policy, now: int
+) -> OwnPermit:
+    """Judge a call of the agent that carries a static key. ``path`` is canonical; ``delegation`` is of its handle.
+
+    Raises:
+        Denied: CALL_NOT_ALLOWED, TARGET_DENIED, METHOD_REFUSED, TOKEN_EXPIRED, NOT_AN_ENTRY, or POLICY_DENIED (deny
+            list, or the route's end has come).
+    """
+    token = delegation.token
+    if route.name not in opened_routes(delegation, policy):
+        raise Denied(Reason.CALL_NOT_ALLOWED)
+    route.check(method, path)
+    ends_at = token.expires_at if route.key is None else min(token.expires_at, route.key.until)
+    if route.key is not None and now >= route.key.until:
+        raise Denied(Reason.POLICY_DENIED, "the route's end has come")
+    if now >= token.expires_at:
+        raise Denied(Reason.TOKEN_EXPIRED)
+    policy.deny.check(token, policy.workload)
+    return OwnPermit(_SEAL, delegation, route, method=method, path=path, ends_at=ends_at)
 
 
 def _entry_of(policy: Policy) -> Entry:

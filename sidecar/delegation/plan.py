@@ -70,7 +70,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured.
     """
     token = delegation.token
-    if route.name not in _opened(delegation, policy):
+    if route.name not in opened_routes(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
         raise Denied(Reason.OWN_AUTHORITY_REFUSED)
@@ -95,7 +95,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     )
 
 
-def _opened(delegation: Delegation, policy: Policy) -> frozenset[str]:
+def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
     """Return the outbound routes that the inbound route opened and the current policy still opens.
 
     A handle may live long, by its request, its linger or its login; a route that an operator closes is closed to it

@@ -10,7 +10,8 @@ from enum import StrEnum
 from itertools import permutations
 from typing import Final
 
-from sidecar.delegation.route import InboundRoutes, OutboundRoute, OutboundRoutes
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.route import InboundRoutes, OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import IssuedPermit, decide_entry, decide_verified
+from sidecar.delegation.decide import IssuedPermit, OwnPermit, decide_entry, decide_own, decide_verified
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.plan import Delegation, plan_outbound
@@ -97,6 +97,18 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
     except Denied as error:
         raise error if error.reason is Reason.UNKNOWN_KEY else sts_error(error) from error
     prove_issued(token, plan, now=at)
+
+
+def own_again(permit: OwnPermit, *, policy: Policy, now: int) -> None:
+    """Return if a call with a static key would still be permitted, given that its request's authority still stands.
+
+    Raises:
+        SidecarError: as ``decide_own``; TARGET_DENIED, the route has changed or is gone.
+    """
+    if permit.route not in policy.outbound.outside:
+        raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
+    at = _within(permit.delegation.token, now)
+    decide_own(permit.delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
 
 
 def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:

@@ -8,7 +8,7 @@ prefixes.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -23,7 +23,6 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _NEVER_SERVED: Final = frozenset({"CONNECT", "TRACE"})
 _AUTHORITY: Final = re.compile(r"(?:[a-z0-9._-]{1,255}|\[[0-9a-f:.]{2,45}\])(?::[1-9][0-9]{0,4})?")
-_DEFAULT_PORT: Final = ":80"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +109,7 @@ class OutboundRoute:
     first_token_life_s: int | None = None
 
     def __post_init__(self) -> None:
-        _require_name(self.name)
-        if (self.host is None) == (self.prefix is None):
-            raise ValueError("an outbound route is matched by exactly one of host and prefix")
-        if self.host is not None and not _AUTHORITY.fullmatch(self.host):
-            raise ValueError("a host is a lower-case name or address, with or without a port")
-        if self.prefix is not None:
-            require_path(self.prefix, prefix=True)
+        require_match(self.name, self.host, self.prefix)
         if not self.audience or not self.issuer:
             raise ValueError("an outbound route names the audience of its tokens, and their issuer")
 
@@ -143,22 +136,6 @@ def overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
             other = taken.setdefault((route.path, route.prefix, method), route.name)
             if other != route.name:
                 found.append(Overlap(other, route.name, f"{method} {route.path}"))
-    return found
-
-
-def outbound_overlaps(routes: Sequence[OutboundRoute]) -> list[Overlap]:
-    """Return pairs of outbound routes with equal names, hosts (default ports ignored) or prefixes."""
-    found: list[Overlap] = []
-    names: set[str] = set()
-    taken: dict[tuple[str | None, str | None], str] = {}
-    for route in routes:
-        if route.name in names:
-            found.append(Overlap(route.name, route.name, "the name"))
-        names.add(route.name)
-        match = (_without_default_port(route.host) if route.host else None, route.prefix)
-        other = taken.setdefault(match, route.name)
-        if other != route.name:
-            found.append(Overlap(other, route.name, str(route.host or route.prefix)))
     return found
 
 
@@ -223,48 +200,24 @@ class InboundRoutes:
         return None if is_twin else covering
 
 
-class OutboundRoutes:
-    """All outbound routes of one policy, indexed.
-
-    Raises:
-        ValueError: two routes overlap (see ``outbound_overlaps``).
-    """
-
-    __slots__ = ("_hosts", "_prefixes", "routes")
-
-    def __init__(self, routes: Sequence[OutboundRoute]) -> None:
-        if outbound_overlaps(routes):
-            raise ValueError("outbound routes overlap")
-        self.routes = tuple(routes)
-        self._hosts = {_without_default_port(route.host): route for route in routes if route.host is not None}
-        self._prefixes = Prefixes({route.prefix: route for route in routes if route.prefix is not None})
-
-    def find(
-        self, authority: str | None, target: CanonicalTarget, *, own_authorities: Container[str]
-    ) -> tuple[OutboundRoute, CanonicalTarget]:
-        """Return the route of an agent's call, and the target for the next hop (a matched prefix is stripped).
-
-        ``authority`` is that of the absolute form, or the Host. None or one of ``own_authorities`` (lower case) means
-        that our own listener is addressed, and the path's prefix selects the target.
-
-        Raises:
-            Denied: TARGET_DENIED, there is no such route.
-        """
-        host = None if authority is None else authority.lower()
-        if host is not None and host not in own_authorities:
-            named = self._hosts.get(_without_default_port(host))
-            if named is None:
-                raise Denied(Reason.TARGET_DENIED, "no route has this host")
-            return named, target
-        prefix, found = self._prefixes.longest(target.path)
-        if found is None:
-            raise Denied(Reason.TARGET_DENIED, "no route has a prefix of this path")
-        return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
-
-
 def _require_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError("a route's name is 1 to 64 letters, digits, dots, dashes and underscores")
+
+
+def require_match(name: str, host: str | None, prefix: str | None) -> None:
+    """Refuse an outbound route without a name, or with anything but one host or one prefix.
+
+    Raises:
+        ValueError: so it is.
+    """
+    _require_name(name)
+    if (host is None) == (prefix is None):
+        raise ValueError("an outbound route is matched by exactly one of host and prefix")
+    if host is not None and not _AUTHORITY.fullmatch(host):
+        raise ValueError("a host is a lower-case name or address, with or without a port")
+    if prefix is not None:
+        require_path(prefix, prefix=True)
 
 
 def require_method(method: str) -> None:
@@ -295,7 +248,3 @@ def require_path(path: str, *, prefix: bool) -> None:
 
 def _folded(path: str) -> str:
     return path.rstrip("/").lower()
-
-
-def _without_default_port(authority: str) -> str:
-    return authority.removesuffix(_DEFAULT_PORT)

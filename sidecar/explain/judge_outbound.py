@@ -17,7 +17,7 @@ from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
-from sidecar.explain.recorded_token import time_of, token_of
+from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 
 CHECKS: Final = (
     Check(
@@ -93,7 +93,11 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
     for route in policy.outbound.routes:
         if route.name == record.route:
             return route
-    return policy.outbound.find(None, target, own_authorities=())[0]
+    outside = any(route.name == record.route for route in policy.outbound.outside)
+    found = None if outside else policy.outbound.find(None, target, own_authorities=())[0]
+    if not isinstance(found, OutboundRoute):
+        raise CannotJudgeError("the call left the mesh with a static key: there is no token to judge")
+    return found
 
 
 def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegation:

@@ -13,6 +13,25 @@ from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
+_PUBLIC: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Alpine, distroless
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat
+    "/etc/ssl/cert.pem",
+)
+
+
+def public_authorities() -> str:
+    """Return the file of public authorities of this system.
+
+    Raises:
+        Denied: UPSTREAM_IDENTITY, it has none.
+    """
+    found = next((file for file in _PUBLIC if Path(file).is_file()), None)
+    if found is None:
+        raise Denied(Reason.UPSTREAM_IDENTITY, "this system has no file of public authorities; set ca of the route")
+    return found
+
+
 class FileTrust:
     """The CAs of one file."""
 

@@ -13,7 +13,7 @@ from sidecar.observe.record_text import masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import IssuedPermit, Permit
+    from sidecar.delegation.decide import IssuedPermit, OwnPermit, Permit
     from sidecar.delegation.verify import VerifiedToken
 
 
@@ -48,6 +48,20 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
         "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
     }
     return masked(facts)
+
+
+def facts_of_own(permit: OwnPermit, of_token: RecordFields, credential: str) -> RecordFields:
+    """Return the facts of a permitted call with a static key: whose request made it, and which credential went along.
+
+    ``of_token`` are the ``facts_of_token`` of the request's token.
+    """
+    return {
+        **of_token,
+        "decision": "allow",
+        "reason": OK,
+        "route": permit.route.name,
+        "credential": credential,
+    }
 
 
 def facts_of_token(token: VerifiedToken) -> RecordFields:

@@ -80,6 +80,7 @@ class Entry:
     parent_jti: str | None
     txn: str | None
     fp: str | None
+    credential: str | None
     call_in: str | None
     call_out: str | None
     trace_id: str | None

@@ -157,6 +157,14 @@ class RecordFields(TypedDict, total=False):
             "the first 128 bits of the token's SHA-256, in hex: identifies the token and cannot be used as one", _CALLS
         ),
     ]
+    credential: Annotated[
+        str | None,
+        Key(
+            "the static credential that a call out of the mesh carried: `inject` or `passthrough`, the kind, and the"
+            " first 128 bits of its SHA-256, in hex; a password has no fingerprint",
+            _REQUESTS,
+        ),
+    ]
     call_in: Annotated[
         str | None,
         Key("the call id that the caller gave the request; outbound: that of the request being served", _REQUESTS),

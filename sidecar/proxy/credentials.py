@@ -1,15 +1,33 @@
-"""Credentials that the agent shows when it calls out: a handle, or, at an entry, a user's login token."""
+"""Credentials that the agent shows when it calls out: a handle, or, at an entry, a user's login token.
+
+On the way to a host outside the mesh a handle has one or two places, and must not be anywhere else.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+from collections.abc import Iterator
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.message import Message
+from sidecar.wire.message import Message, Request
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
 _HANDLE_ALONE: Final = re.compile(rb"Bearer ([A-Za-z0-9_-]{43,44})")
+_RUN: Final = re.compile(rb"[A-Za-z0-9_-]+")
+_OWN_FIELDS: Final = (
+    b"authorization",
+    b"x-api-key",
+    b"api-key",
+    b"x-goog-api-key",
+    b"x-auth-token",
+    b"private-token",
+    b"cookie",
+)
+_GUESSABLE: Final = frozenset({"basic", "digest", "cookie"})
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
 
 
@@ -49,3 +67,67 @@ def credential_of(request: Message) -> Credential:
     if not handles and (token is None or "." not in token):  # anything but a JWT can only be meant as a handle
         raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle")
     return Credential(next(iter(handles), None), token)
+
+
+def handle_for_outside(request: Message, *, in_authorization: bool) -> str:
+    """Read the handle of a call to a host outside the mesh: in ``Delegation-Handle``, or in Authorization where it may.
+
+    Raises:
+        Denied: NO_REQUEST_CONTEXT, there is none, or there are two; HEADER_MALFORMED, a doubled Authorization.
+    """
+    own = request.all(b"delegation-handle")
+    handles = {value.decode("latin-1") for value in own}
+    authorization = request.one(b"authorization")
+    shown = _BEARER.fullmatch(authorization or b"")
+    if in_authorization and shown is not None and _HANDLE.fullmatch(shown[1].decode("ascii")):
+        handles.add(shown[1].decode("ascii"))
+    if len(own) > 1 or len(handles) > 1:
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "two handles")
+    if not handles:
+        where = "Delegation-Handle or Authorization" if in_authorization else "Delegation-Handle"
+        raise Denied(Reason.NO_REQUEST_CONTEXT, f"no handle in {where}")
+    return handles.pop()
+
+
+def stray_handles(request: Request, *, in_authorization: bool) -> set[str]:
+    """Return what has the form of a handle where a call to a host outside the mesh must not have one."""
+    places = {b"delegation-handle", b"authorization"} if in_authorization else {b"delegation-handle"}
+    found = set(_handles_in(request.target))
+    for name, value in request.fields:
+        if name not in places:
+            found.update(_handles_in(value))
+        if name in (b"authorization", b"proxy-authorization"):
+            found.update(_handles_in(_decoded_basic(value)))
+    return found
+
+
+def own_credential(request: Message) -> str | None:
+    """Return the kind and fingerprint of the agent's own credential; None if it has none.
+
+    A password (Basic) has no fingerprint: it could be guessed from one.
+
+    Raises:
+        Denied: HEADER_MALFORMED, a field of credentials is repeated.
+    """
+    for name in _OWN_FIELDS:
+        value = request.one(name)
+        if value is None:
+            continue
+        scheme, space, rest = value.partition(b" ")
+        if name != b"authorization" or not space:
+            scheme, rest = name, value
+        kind = scheme.decode("latin-1").lower()
+        return kind if kind in _GUESSABLE else f"{kind}:{sha256(rest.strip()).hexdigest()[:32]}"
+    return None
+
+
+def _handles_in(text: bytes) -> Iterator[str]:
+    return (run.decode("ascii") for run in _RUN.findall(text) if _HANDLE.fullmatch(run.decode("ascii")))
+
+
+def _decoded_basic(value: bytes) -> bytes:
+    scheme, _, encoded = value.partition(b" ")
+    try:
+        return base64.b64decode(encoded) if scheme.lower() == b"basic" else b""
+    except binascii.Error:
+        return b""

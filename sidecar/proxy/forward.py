@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from sidecar.delegation.decide import IssuedPermit, Permit
+from sidecar.delegation.decide import IssuedPermit, OwnPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
-from sidecar.proxy.revalidation import Served, judge_call, judge_request
+from sidecar.proxy.revalidation import Served, judge_call, judge_own, judge_request
+from sidecar.proxy.static_keys import AnswerScreen
 from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ServerLimits
@@ -21,7 +22,8 @@ from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.pump import Pump
 from sidecar.wire.stream import Stream
 
-_PERMITS: Final = (Permit, IssuedPermit)
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PERMITS: Final = (Permit, IssuedPermit, OwnPermit)
 
 
 class Forwarder:
@@ -58,7 +60,7 @@ class Forwarding(Pump):
     def __init__(
         self,
         forwarder: Forwarder,
-        permit: Permit | IssuedPermit,
+        permit: Permit | IssuedPermit | OwnPermit,
         stream: Stream,
         head: Request,
         entry: Entry,
@@ -154,13 +156,14 @@ class Forwarding(Pump):
 
     @property
     def token_expires_at(self) -> float:
-        """In wall seconds."""
-        return float(self._permit.token.expires_at)
+        """In wall seconds; of a call with a static key also the end of its route."""
+        permit = self._permit
+        return float(permit.ends_at if isinstance(permit, OwnPermit) else permit.token.expires_at)
 
     @property
     def peer_expires_at(self) -> float:
         """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
-        guard = self._next_hop() if isinstance(self._permit, IssuedPermit) else guard_of(self._stream.transport)
+        guard = guard_of(self._stream.transport) if isinstance(self._permit, Permit) else self._next_hop()
         return float("inf") if guard is None else float(guard.until)
 
     @property
@@ -178,6 +181,8 @@ class Forwarding(Pump):
         snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
         if isinstance(permit, IssuedPermit):
             judge_call(permit, self._served, self._next_hop(), snapshot, now)
+        elif isinstance(permit, OwnPermit):
+            judge_own(permit, self._served, snapshot, now)
         else:
             guard = guard_of(self._stream.transport)
             method, path = self._entry.method or "", self._entry.path or ""
@@ -191,9 +196,86 @@ class Forwarding(Pump):
             self._stream.cut_off()
 
     def _next_hop(self) -> PeerGuard | None:
-        """The proof of who is behind; None without a connection, or without TLS."""
+        """The proof of who is behind; None without a connection, or to a host that proves no SPIFFE ID."""
         upstream = self.upstream
-        return None if upstream is None else _guard_on(upstream.transport)
+        if upstream is None or isinstance(self._permit, OwnPermit):
+            return None
+        return _guard_on(upstream.transport)
+
+
+class KeyedForwarding(Forwarding):
+    """A call that carries a static ``key``. An answer that contains it is refused, and so is one that hides it.
+
+    The sidecar asks for an answer without content coding, because it looks for the key in the bytes.
+    """
+
+    __slots__ = ("_key", "_screen")
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        permit: OwnPermit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        origin: Origin,
+        target: bytes,
+        edits: Edits,
+        served: Served,
+        *,
+        key: bytes,
+    ) -> None:
+        super().__init__(forwarder, permit, stream, head, entry, origin, target, edits, served)
+        self._key = key
+        self._screen = AnswerScreen(key)
+
+    def on_whole_response(self, head: Response, data: bytes) -> None:
+        """Give the answer, unless it contains the key."""
+        fault = self._fault_of(head) or (_exposed() if self._key in data else None)
+        if fault is not None:
+            self._refuse(head, fault)
+            return
+        super().on_whole_response(head, data)
+
+    def on_response(self, head: Response, data: bytes) -> None:
+        """Begin the answer, unless its head or its first bytes contain the key."""
+        fault = self._fault_of(head)
+        passed = self._screen.passed(data)
+        if fault is not None or passed is None:
+            self._refuse(head, fault or _exposed())
+            return
+        super().on_response(head, passed)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Pass content back; cut the answer before the key."""
+        passed = self._screen.passed(data)
+        if passed is None:
+            self._finish(_exposed())
+        elif passed:
+            super().on_response_data(passed)
+
+    def on_response_end(self) -> None:
+        """End the answer, with the bytes that were held back."""
+        if rest := self._screen.rest():
+            super().on_response_data(rest)
+        super().on_response_end()
+
+    def _refuse(self, head: Response, fault: Denied) -> None:
+        self._entry.responded(head.status)
+        self._finish(fault)
+
+    def _fault_of(self, head: Response) -> Denied | None:
+        if any(self._key in value for value in head.values):
+            return _exposed()
+        if head.status in _REDIRECTS:
+            return Denied(Reason.UPSTREAM_BAD_RESPONSE, "a redirect, which is not followed with a static key")
+        if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
+            return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the content is encoded, though identity was asked for")
+        return None
+
+
+def _exposed() -> Denied:
+    return Denied(Reason.CREDENTIAL_EXPOSED)
 
 
 def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:

@@ -30,6 +30,10 @@ _FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 
 _SET_BY_US: Final = NOT_PASSED | {b"authorization", b"host", b"traceparent", b"tracestate"}
 _CREDENTIALS: Final = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
 _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
+# The fields in which providers take keys. Of these the agent sends none beside a key that the sidecar holds.
+_KEY_FIELDS: Final = frozenset(
+    {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-auth-token", b"private-token", b"cookie"}
+)
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
 _FOR_AGENT: Final[tuple[bytes, ...]] = (
@@ -137,6 +141,20 @@ def to_next_hop(permit: IssuedPermit, *, call: str, trace: TraceContext, host: b
     return new_edits((passes, names, values))
 
 
+def to_outside(*, host: bytes, field: bytes, value: bytes) -> Edits:
+    """Edits to a call that carries a static key: every credential of the agent's is gone, ``field`` holds ours.
+
+    The trace goes no further than the mesh; the answer must not be encoded, since it is searched for the key.
+    """
+    names = (b"host", b"accept-encoding", field)
+    return new_edits((passes_without_credentials, names, (host, b"identity", value)))
+
+
+def to_outside_as_is(*, host: bytes) -> Edits:
+    """Edits to a call that carries the agent's own credential."""
+    return new_edits((passes_with_credential, (b"host",), (host,)))
+
+
 def call_id(request: Message) -> str | None:
     """The ``Delegation-Call`` of the calling sidecar: 32 lower-case hex digits, or None. Evidence, never input.
 
@@ -161,6 +179,17 @@ def passes_outside(name: bytes) -> bool:
     """Tell whether an agent's field of this (lower-case) name may reach a host outside the mesh."""
     folded = name.translate(_FOLDED)
     return not (folded in _STAY_INSIDE or folded.startswith(_OUR_PREFIX))
+
+
+def passes_without_credentials(name: bytes) -> bool:
+    """Tell whether a field of this (lower-case) name may go beside a static key: nothing that is a credential."""
+    folded = name.translate(_FOLDED)
+    return folded not in _KEY_FIELDS and folded != b"accept-encoding" and passes_outside(name)
+
+
+def passes_with_credential(name: bytes) -> bool:
+    """Tell whether a field of this (lower-case) name may go with the agent's own credential."""
+    return name == b"authorization" or passes_outside(name)
 
 
 def passes_from_agent(name: bytes) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.identity.file_trust import FileTrust, public_authorities
 from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.dialer import Origin
@@ -28,6 +30,7 @@ class Origins:
         self._retire_in_pool = retire
         self._pinned = PinnedOrigins(source, clock, self._retire)
         self._known: dict[str, _Known] = {}
+        self._trusts: dict[str | None, FileTrust] = {}
 
     def of(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
         """Return the origin of a route, for calls made as ``workload``.
@@ -42,6 +45,18 @@ class Origins:
         origin = self._make(route, workload)
         self._known[route.name] = _Known(route, workload, origin)
         return origin
+
+    def outside(self, route: OutsideRoute) -> Origin:
+        """Return the origin of a route to a host outside the mesh.
+
+        Raises:
+            Denied: UPSTREAM_IDENTITY, the authorities that vouch for it cannot be read.
+        """
+        trust = self._trusts.get(route.ca_file)
+        if trust is None:
+            trust = self._trusts[route.ca_file] = FileTrust(route.ca_file or public_authorities())
+        upstream = route.upstream
+        return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), trust)
 
     def _make(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
         upstream = route.upstream

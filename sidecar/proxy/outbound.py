@@ -14,18 +14,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from sidecar.delegation.decide import Delegation, Plan
-from sidecar.delegation.target import canonical_target
+from sidecar.delegation.decide import Delegation, Plan, decide_own
+from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.attribution import facts_of_own
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.credentials import credential_of
-from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.credentials import credential_of, handle_for_outside, own_credential, stray_handles
+from sidecar.proxy.forward import Forwarder, Forwarding, KeyedForwarding
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import new_call_id, to_next_hop
+from sidecar.proxy.headers import new_call_id, to_next_hop, to_outside, to_outside_as_is
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
@@ -33,6 +35,7 @@ from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
 from sidecar.proxy.snapshot import Snapshot, Snapshots
+from sidecar.proxy.static_keys import StaticKeys
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
@@ -66,6 +69,7 @@ class Outbound:
         self.logins = Logins(handles=handles, tasks=tasks, clock=clock, max_bytes=memory.max_verdicts_mib * MIB)
         self.plans = Plans(memory.max_permits_mib * MIB)
         self._origins = origins
+        self._static_keys = StaticKeys()
         self._own_authorities = own_authorities
         self._clock = clock
         self._remote_handles = remote_handles
@@ -92,6 +96,9 @@ class Outbound:
                 return
             route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
             entry.route = route.name
+            if isinstance(route, OutsideRoute):
+                yield from self._outside(stream, head, route, target, snapshot, entry)
+                return
 
             served, delegation = yield from self._authority(head, snapshot, entry)
             plan = self.plans.plan(delegation, route, policy=policy, now=now)
@@ -128,19 +135,86 @@ class Outbound:
         if credential.handle is not None:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
-            handle, remote_handles = credential.handle, self._remote_handles
-            served: ServedRequest | RemoteRequest
-            if remote_handles is None or (owner := remote_handles.owner_of(handle)) is None:
-                served = self._handles.resolve(handle)
-            else:  # another worker serves the request
-                served = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))
-            entry.call_in = served.call_in
-            entry.after_request = served.ended_at is not None
-            entry.attribute_served(served.facts)
+            served = yield from self._resolve(credential.handle)
+            _note_served(served, entry)
             if served.delegation.entry:
                 return served, (yield from self.logins.again(served.delegation, snapshot, entry))
             return served, served.delegation
         return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
+
+    def _outside(
+        self,
+        stream: Stream,
+        head: Request,
+        route: OutsideRoute,
+        target: CanonicalTarget,
+        snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[None]:
+        """A call to a host outside the mesh: with a static key that the sidecar holds, or with the agent's own."""
+        in_authorization = route.key is not None
+        for stray in stray_handles(head, in_authorization=in_authorization):
+            if (yield from self._is_alive(stray)):
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field that would leave the mesh")
+        served = yield from self._resolve(handle_for_outside(head, in_authorization=in_authorization))
+        _note_served(served, entry)
+        delegation = served.delegation
+        if delegation.entry:
+            delegation = yield from self.logins.again(delegation, snapshot, entry)
+        now = int(self._clock())
+        permit = decide_own(delegation, route, method=head.method, path=target.path, policy=snapshot.policy, now=now)
+        if head.upgrade is not None:
+            raise Denied(Reason.UPGRADE_REFUSED, "an upgrade cannot be searched for the key")
+        if (counting := served.count_call()) is not None:
+            yield Async(self._tasks, counting)
+        if route.key is None:
+            credential = own_credential(head)
+            edits = to_outside_as_is(host=route.authority)
+            entry.permitted(facts_of_own(permit, served.facts, f"passthrough:{credential or 'none'}"))
+            forwarding = Forwarding(
+                self._forwarder,
+                permit,
+                stream,
+                head,
+                entry,
+                self._origins.outside(route),
+                target.encode(),
+                edits,
+                served,
+            )
+        else:
+            key = self._static_keys.of(route.key.file)
+            value = route.key.scheme.encode("ascii") + key.value
+            edits = to_outside(host=route.authority, field=route.key.field.encode("ascii"), value=value)
+            entry.permitted(facts_of_own(permit, served.facts, f"inject:{key.fingerprint}"))
+            forwarding = KeyedForwarding(
+                self._forwarder,
+                permit,
+                stream,
+                head,
+                entry,
+                self._origins.outside(route),
+                target.encode(),
+                edits,
+                served,
+                key=key.value,
+            )
+        yield forwarding
+
+    def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
+        """The request that a handle stands for, perhaps at another worker."""
+        remote_handles = self._remote_handles
+        if remote_handles is None or (owner := remote_handles.owner_of(handle)) is None:
+            return self._handles.resolve(handle)
+        served: RemoteRequest = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))
+        return served
+
+    def _is_alive(self, handle: str) -> Journey[bool]:
+        try:
+            yield from self._resolve(handle)
+        except Denied:
+            return False
+        return True
 
     def _ask(self, plan: Plan, tokens: TokenExchange, snapshot: Snapshot, entry: Entry) -> Journey[Issued]:
         """One exchange, shared with everybody who needs the same token."""
@@ -150,3 +224,10 @@ class Outbound:
         finally:
             entry.exchanged()
         return issued
+
+
+def _note_served(served: ServedRequest | RemoteRequest, entry: Entry) -> None:
+    """Note in the record whose request a call belongs to."""
+    entry.call_in = served.call_in
+    entry.after_request = served.ended_at is not None
+    entry.attribute_served(served.facts)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.delegation.decide import Delegation, IssuedPermit, Permit
-from sidecar.delegation.reevaluate import inbound_again, outbound_again
+from sidecar.delegation.decide import Delegation, IssuedPermit, OwnPermit, Permit
+from sidecar.delegation.reevaluate import inbound_again, outbound_again, own_again
 from sidecar.errors import Denied
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.snapshot import Snapshot
@@ -95,6 +95,17 @@ def judge_call(
     if served is not None:
         judge_served(served, snapshot, now)
     outbound_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
+
+
+def judge_own(permit: OwnPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate a call that carries a static key: return if it would be permitted now as well.
+
+    Raises:
+        SidecarError: as the outbound journey's, or as ``judge_served``.
+    """
+    if served is not None:
+        judge_served(served, snapshot, now)
+    own_again(permit, policy=snapshot.policy, now=now)
 
 
 def judge_peer(guard: Guard, now: int) -> None:

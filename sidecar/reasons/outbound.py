@@ -115,6 +115,11 @@ _ANSWER: Final = {
     Reason.UPSTREAM_BAD_RESPONSE: _either(
         "the answer of the agent or next hop is not valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
     ),
+    Reason.CREDENTIAL_EXPOSED: _out(
+        "the answer of a host outside the mesh contains the static key of the call; it was cut before the key",
+        _SECURITY,
+        do="revoke that key at the provider, put another into the file, and ask why the host sends it back",
+    ),
     Reason.UPSTREAM_IDENTITY: _out(
         "the next hop is not the workload that the route names, or could not prove it: see the detail",
         _OPERATOR,
@@ -128,6 +133,11 @@ _OUTAGE: Final = {
         "the token service cannot be reached, or answers with 429 or 5xx: see the detail",
         _OPERATOR,
         do="start it; if it answers, read its log and records for the same time; the call may be retried",
+    ),
+    Reason.CREDENTIAL_UNAVAILABLE: _out(
+        "the file of the route's static key is missing, open to other users, or holds no key: see the detail",
+        _OPERATOR,
+        do="mount the file named in inject.file, readable by the sidecar alone, with the key and nothing else",
     ),
     Reason.KEYS_UNAVAILABLE: _either(
         "the sidecar has no keys of the issuer yet, or they are older than max_age_s",

@@ -292,10 +292,6 @@ def test_logins_at_an_entry_have_a_ceiling_too(
         ("observe_until", ("inbound.routes.0.observe_until", "2026-12-01"), "inbound.routes[0].observe_until"),
         ("observe_until", ("outbound.routes.0.observe_until", "2026-12-01"), "outbound.routes[0].observe_until"),
         ("observe_until", ("outbound.observe", ["a"]), "outbound.observe"),
-        ("passthrough", ("outbound.routes.0.passthrough", True), "outbound.routes[0].passthrough"),
-        ("passthrough", ("outbound.routes.0.token", "passthrough"), "outbound.routes[0].token"),
-        ("inject", ("outbound.routes.0.inject", {}), "outbound.routes[0].inject"),
-        ("inject", ("outbound.routes.0.token", "inject"), "outbound.routes[0].token"),
         ("allow_self", ("outbound.routes.0.token", "self"), "outbound.routes[0].token"),
     ],
 )

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute, OutboundRoutes
+from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute
 from sidecar.errors import Denied, Reason, Unavailable
 from tests.delegation.world import (
     CRM,

@@ -9,9 +9,10 @@ import pytest
 from sidecar.delegation import verify
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.reevaluate import inbound_again, outbound_again
-from sidecar.delegation.route import InboundRoutes, OutboundRoutes, Upstream
+from sidecar.delegation.route import InboundRoutes, Upstream
 from sidecar.errors import Denied, Reason, SidecarError
 from tests.delegation.world import (
     CRM,

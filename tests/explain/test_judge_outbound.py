@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from sidecar.audit.records import Record
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
-from sidecar.delegation.route import OutboundRoutes
 from sidecar.errors import Reason
 from sidecar.explain.judge_outbound import CHECKS, judge_outbound
 from sidecar.explain.judgement import OK, Outcome

@@ -358,10 +358,11 @@ class World:
         wait: bool = True,
         assembled_by: Callable[[SidecarSettings], Server] = assemble,
         ports: Mapping[str, int] | None = None,
+        platform: Path | None = None,
     ) -> Sidecar:
         """Run a sidecar with these settings; its ports are chosen here."""
         path, api, ports, records = await self.written(spiffe_id, settings, ports or {})
-        server = assembled_by(load_sidecar(path, {}))
+        server = assembled_by(load_sidecar(path, {}, platform))
         stop = asyncio.Event()
         running = asyncio.get_running_loop().create_task(server.run(stop))
 

@@ -144,7 +144,10 @@ class AgentCalls:
         self._tasks = Awaited()
         snapshots: Any = SimpleNamespace(now=self._snapshot, in_force=self._snapshot)
         source: Any = SimpleNamespace(current=None, subscribe=lambda _: None)
-        origins: Any = SimpleNamespace(of=lambda route, _workload: Origin(route.upstream.host, 7443, route.name))
+        origins: Any = SimpleNamespace(
+            of=lambda route, _workload: Origin(route.upstream.host, 7443, route.name),
+            outside=lambda route: Origin(route.upstream.host, route.upstream.port, route.name),
+        )
         watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
         self.outbound = Outbound(
             snapshots=snapshots,
@@ -198,6 +201,17 @@ class AgentCalls:
         if len(self.pool.transport.writes) > sent:
             self.pool.agent.data_received(self.answer_of_next_hop)
         return self._read(self._transport.written[before:])
+
+    @property
+    def arrived(self) -> bytes:
+        """All bytes that have reached the agent, on its present connection."""
+        self._connections.writes.write_all()
+        return self._transport.written
+
+    @property
+    def cut(self) -> bool:
+        """Tell if the agent's connection was closed."""
+        return self._transport.is_closing()
 
     def _read(self, said: bytes) -> Answer:
         head, _, body = said.partition(b"\r\n\r\n")

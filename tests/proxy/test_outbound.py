@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny
-from sidecar.delegation.route import OutboundRoutes
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.proxy.remote_handles import RemoteRequest
 from tests.delegation.world import INBOUND_CLAIMS, LOGIN_CLAIMS, POLICY, delegation, signed

@@ -1,0 +1,74 @@
+"""Checks and builders of routes to hosts outside the mesh. Pure; each problem has its field and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
+
+from sidecar.config.addresses import parse_origin, upstream_of
+from sidecar.config.sidecar_model import (
+    InjectRouteSection,
+    InjectSection,
+    PassthroughRouteSection,
+    SidecarFile,
+    exchange_routes,
+    outside_routes,
+)
+from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
+from sidecar.errors import Problem
+
+
+def outside_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report what does not agree within a route to a host outside the mesh, or with the routes into it."""
+    peers = {route.upstream for _, route in exchange_routes(file)}
+    for field, route in outside_routes(file):
+        if parse_origin(route.upstream).scheme != "https":
+            yield Problem(f"{field}.upstream", "is plain http, which proves nobody", "use https")
+        if route.upstream in peers:
+            yield Problem(f"{field}.upstream", "is a mesh target of another route", "call it by an exchange route only")
+        if not route.paths and not route.path_prefixes:
+            yield Problem(f"{field}.paths", "is missing, and so is path_prefixes", "list what may be called there")
+        if isinstance(route, InjectRouteSection):
+            yield from _inject(route, field)
+
+
+def _inject(route: InjectRouteSection, field: str) -> Iterator[Problem]:
+    section = route.inject
+    if section.preset is None and section.field is None:
+        yield Problem(
+            f"{field}.inject.field", "is missing, and no preset names one", "name the header field of the key"
+        )
+    patterns = PRESETS[section.preset].makes_credentials if section.preset is not None else ()
+    for name, paths in (("paths", route.paths), ("path_prefixes", route.path_prefixes)):
+        for path in paths:
+            if makes_credentials(path, patterns):
+                yield Problem(f"{field}.{name}", f"{path} gives out credentials", "remove it")
+
+
+def outside_route(section: InjectRouteSection | PassthroughRouteSection) -> OutsideRoute:
+    """Make the route. Raises ValueError as ``OutsideRoute`` does."""
+    return OutsideRoute(
+        name=section.name,
+        host=section.match.host,
+        prefix=section.match.prefix,
+        upstream=upstream_of(section.upstream),
+        token=section.token,
+        methods=frozenset(section.methods),
+        paths=frozenset(section.paths),
+        path_prefixes=frozenset(section.path_prefixes),
+        ca_file=section.ca,
+        key=_key(section.inject) if isinstance(section, InjectRouteSection) else None,
+    )
+
+
+def _key(section: InjectSection) -> InjectedKey:
+    preset = None if section.preset is None else PRESETS[section.preset]
+    scheme = "" if section.scheme is None else f"{section.scheme} "
+    return InjectedKey(
+        file=section.file,
+        field=section.field or (preset.field if preset is not None else ""),
+        scheme=preset.scheme if preset is not None and section.scheme is None else scheme,
+        owner=section.owner,
+        until=int(datetime.combine(date.fromisoformat(section.until), time(), UTC).timestamp()),
+        makes_credentials=() if preset is None else preset.makes_credentials,
+    )

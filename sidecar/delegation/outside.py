@@ -1,0 +1,166 @@
+"""Routes to hosts outside the mesh, where no token of a user goes: the call carries a static key.
+
+``inject``: a key that the sidecar holds and the agent never sees. ``passthrough``: the agent's own credential. Both are
+bound to one pinned host, and to the methods and paths that a person answers for until a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+from sidecar.delegation.prefixes import Prefixes
+from sidecar.delegation.route import Upstream, require_match, require_method, require_path
+from sidecar.errors import Denied, Reason
+
+OutsideKind = Literal["inject", "passthrough"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A provider: the field that takes its key, the ``scheme`` before the key, and paths that give out credentials.
+
+    In ``makes_credentials`` a ``*`` stands for one segment; everything below such a path counts too.
+    """
+
+    field: str
+    scheme: str = ""
+    makes_credentials: tuple[str, ...] = ()
+
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {
+        "openai": Preset(
+            field="authorization",
+            scheme="Bearer ",
+            makes_credentials=(
+                "/v1/organization",
+                "/v1/realtime/sessions",
+                "/v1/realtime/transcription_sessions",
+                "/v1/realtime/client_secrets",
+                "/v1/chatkit/sessions",
+            ),
+        ),
+        "anthropic": Preset(field="x-api-key", makes_credentials=("/v1/organizations",)),
+        "github": Preset(
+            field="authorization",
+            scheme="Bearer ",
+            makes_credentials=(
+                "/app/installations",
+                "/app-manifests",
+                "/applications",
+                "/authorizations",
+                "/user/keys",
+                "/user/gpg_keys",
+                "/user/ssh_signing_keys",
+                "/user/codespaces/secrets",
+                "/orgs/*/personal-access-tokens",
+                "/orgs/*/personal-access-token-requests",
+                "/orgs/*/actions/runners",
+                "/orgs/*/actions/secrets",
+                "/orgs/*/codespaces/secrets",
+                "/orgs/*/dependabot/secrets",
+                "/repos/*/*/keys",
+                "/repos/*/*/hooks",
+                "/repos/*/*/actions/runners",
+                "/repos/*/*/actions/secrets",
+                "/repos/*/*/codespaces/secrets",
+                "/repos/*/*/dependabot/secrets",
+                "/repos/*/*/environments/*/secrets",
+                "/enterprises/*/actions/runners",
+            ),
+        ),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InjectedKey:
+    """The static key of a route: its ``file``, the (lower-case) field that carries it, and the scheme before it.
+
+    ``owner`` answers for it; at ``until`` (seconds since the epoch) the route closes.
+    """
+
+    file: str
+    field: str
+    scheme: str
+    owner: str
+    until: int
+    makes_credentials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutsideRoute:
+    """One host outside the mesh: ``match`` as for an outbound route, the ``upstream`` over https.
+
+    Its certificate must be for the host's name, by an authority of ``ca_file``; None: by a public one. ``paths`` are
+    exact, ``path_prefixes`` by whole segments. ``key`` is set for ``inject`` and for no other kind.
+
+    Raises:
+        ValueError: no single match, plain http, no method or path, or a key where none belongs.
+    """
+
+    name: str
+    host: str | None
+    prefix: str | None
+    upstream: Upstream
+    token: OutsideKind
+    methods: frozenset[str]
+    paths: frozenset[str] = frozenset()
+    path_prefixes: frozenset[str] = frozenset()
+    ca_file: str | None = None
+    key: InjectedKey | None = None
+    _prefixes: Prefixes[bool] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        require_match(self.name, self.host, self.prefix)
+        if self.upstream.scheme != "https":
+            raise ValueError("upstream: a host outside the mesh is reached by https; write https://")
+        if not self.methods or not (self.paths or self.path_prefixes):
+            raise ValueError("a route outside the mesh names its methods and paths")
+        for method in self.methods:
+            require_method(method)
+        for path in self.paths:
+            require_path(path, prefix=False)
+        for path in self.path_prefixes:
+            require_path(path, prefix=True)
+        if (self.token == "inject") != (self.key is not None):  # noqa: S105 - a kind
+            raise ValueError("inject: an inject route has a key, and no other has one")
+        object.__setattr__(self, "_prefixes", Prefixes(dict.fromkeys(self.path_prefixes, True)))
+
+    @property
+    def authority(self) -> bytes:
+        """The Host of requests to it: without the port of https (RFC 9110 section 4.2.2)."""
+        host = f"[{self.upstream.host}]" if ":" in self.upstream.host else self.upstream.host
+        return (host if self.upstream.port == 443 else f"{host}:{self.upstream.port}").encode("ascii")
+
+    def check(self, method: str, path: str) -> None:
+        """Return if the route covers this call of a canonical path.
+
+        Raises:
+            Denied: TARGET_DENIED (the path is not listed, or gives out credentials), METHOD_REFUSED.
+        """
+        if path not in self.paths and self._prefixes.longest(path)[1] is None:
+            raise Denied(Reason.TARGET_DENIED, "the route does not list this path")
+        if self.key is not None and makes_credentials(path, self.key.makes_credentials):
+            raise Denied(Reason.TARGET_DENIED, "the path gives out credentials")
+        if method not in self.methods:
+            raise Denied(Reason.METHOD_REFUSED)
+
+
+def makes_credentials(path: str, patterns: Sequence[str]) -> bool:
+    """Tell if a path is, or is below, one that gives out credentials. Case and empty segments do not count."""
+    segments = _segments(path)
+    return any(_covers(_segments(pattern), segments) for pattern in patterns)
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.lower().split("/") if segment]
+
+
+def _covers(pattern: Sequence[str], segments: Sequence[str]) -> bool:
+    if len(segments) < len(pattern):
+        return False
+    return all(wanted in ("*", segment) for wanted, segment in zip(pattern, segments, strict=False))

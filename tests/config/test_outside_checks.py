@@ -1,0 +1,93 @@
+"""Routes to hosts outside the mesh in settings: the example, and each agreement with one fact changed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.check import check
+from sidecar.config import load_sidecar
+from sidecar.errors import Problem
+from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
+
+OUTSIDE = example("outside")
+PLATFORM = EXAMPLES / "platform.yaml"
+MODEL = "outbound.routes.0"
+
+
+def found(folder: Path, *changes: tuple[str, object], platform: Path | None = PLATFORM) -> list[Problem]:
+    return check(written(folder, changed(OUTSIDE, *changes)), {}, platform=platform).problems
+
+
+def test_the_example_makes_both_kinds_of_routes() -> None:
+    settings = load_sidecar(EXAMPLES / "outside.yaml", {}, PLATFORM)
+    model, chat = settings.outbound_routes.outside
+    assert model.key is not None
+    assert (model.key.field, model.key.scheme, model.key.owner) == (
+        "authorization", "Bearer ", "ml-platform@acme.example",
+    )  # fmt: skip
+    assert model.key.until == int(datetime(2027, 3, 31, tzinfo=UTC).timestamp())
+    assert "/v1/organization" in model.key.makes_credentials
+    assert (chat.token, chat.key, chat.upstream.port) == ("passthrough", None, 443)
+    assert settings.exchanges == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        pytest.param([(f"{MODEL}.upstream", "http://api.openai.com")], "upstream", "plain http", id="plain-http"),
+        pytest.param([(f"{MODEL}.paths", ABSENT)], "paths", "so is path_prefixes", id="no-path"),
+        pytest.param([(f"{MODEL}.methods", [])], "methods", "is empty", id="no-method"),
+        pytest.param([(f"{MODEL}.inject", ABSENT)], "inject", "is missing", id="no-key"),
+        pytest.param([(f"{MODEL}.inject.owner", ABSENT)], "inject.owner", "is missing", id="no-owner"),
+        pytest.param([(f"{MODEL}.inject.until", ABSENT)], "inject.until", "is missing", id="no-end"),
+        pytest.param([(f"{MODEL}.inject.until", "soon")], "inject.until", "day", id="no-day"),
+        pytest.param([(f"{MODEL}.inject.file", "key")], "inject.file", "absolute", id="relative-file"),
+        pytest.param([(f"{MODEL}.inject.preset", ABSENT)], "inject.field", "no preset", id="no-field"),
+        pytest.param([(f"{MODEL}.inject.field", "cookie")], "inject.field", "no such choice", id="cookie"),
+        pytest.param(
+            [(f"{MODEL}.paths", ["/v1/organization/projects"])], "paths", "gives out credentials", id="credentials"
+        ),
+        pytest.param([(f"{MODEL}.scopes", ["a"])], "scopes", "is not a setting", id="scopes-of-no-token"),
+        pytest.param([(f"{MODEL}.upstream", "https://else.example")], "upstream", "platform's inject", id="unlisted"),
+        pytest.param([(f"{MODEL}.match", {})], "match", "exactly one", id="no-match"),
+    ],
+)
+def test_one_fact_changed_is_named_with_its_cure(
+    changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
+) -> None:
+    assert found(tmp_path) == []
+    problems = found(tmp_path, *changes)
+    told = [problem for problem in problems if problem.field == f"outbound.routes[0].{field}"]
+    assert any(words in problem.wrong and problem.cure for problem in told), problems
+
+
+def test_a_key_is_injected_only_where_a_platform_file_lists_the_host(tmp_path: Path) -> None:
+    (problem,) = found(tmp_path, platform=None)
+    assert problem.field == "outbound.routes[0].token"
+    assert "platform file" in problem.wrong
+    nothing = tmp_path / "platform"
+    nothing.mkdir()
+    listed = {problem.field for problem in found(tmp_path, platform=written(nothing, "inject: false"))}
+    assert {"outbound.routes[0].upstream", "outbound.routes[1].upstream"} <= listed
+
+
+def test_a_mesh_target_is_no_host_outside(tmp_path: Path) -> None:
+    agent = example("agent")
+    crm = agent["outbound"]["routes"][0]
+    route = {**OUTSIDE["outbound"]["routes"][1], "upstream": crm["upstream"]}
+    document = changed(agent, ("outbound.routes", [crm, route]))
+    told = check(written(tmp_path, document), {}).problems
+    assert [problem.field for problem in told] == ["outbound.routes[1].upstream"]
+    assert "mesh target" in told[0].wrong
+
+
+@pytest.mark.parametrize("host", ["API.openai.com", "https://api.openai.com", "a b", "u@h", ""])
+def test_the_platform_lists_hosts(host: str, tmp_path: Path) -> None:
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    told = found(tmp_path, platform=written(folder, {"inject": [host]}))
+    assert any(problem.field == "platform inject[0]" for problem in told), told

@@ -1,0 +1,167 @@
+"""Calls with a static key: each lawful one beside the same call refused with one fact changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.decide import OwnPermit, decide_own
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
+from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.reevaluate import own_again
+from sidecar.delegation.route import Upstream
+from sidecar.errors import Denied, Reason
+from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, TO_CRM, delegation
+
+KEY = InjectedKey(file="/keys/model", field="x-api-key", scheme="", owner="ml@acme.example", until=NOW + 3600)
+MODEL = OutsideRoute(
+    name="model",
+    host=None,
+    prefix="/model",
+    upstream=Upstream(scheme="https", host="api.model.example", port=443),
+    token="inject",
+    methods=frozenset({"POST"}),
+    paths=frozenset({"/v1/messages"}),
+    path_prefixes=frozenset({"/v1/files"}),
+    key=KEY,
+)
+HOOK = replace(MODEL, name="hook", prefix="/hook", token="passthrough", key=None)
+WITH = replace(POLICY, outbound=OutboundRoutes([TO_CRM, MODEL, HOOK]))
+SEARCH = replace(POLICY.inbound.routes[0], may_call=frozenset({"crm", "model", "hook"}))
+OPEN = frozenset({"crm", "model", "hook"})
+
+
+def decide(**changes: Any) -> OwnPermit:
+    asked: dict[str, Any] = {"method": "POST", "path": "/v1/messages", "policy": WITH, "now": NOW, **changes}
+    return decide_own(asked.pop("delegation", delegation(may_call=OPEN)), asked.pop("route", MODEL), **asked)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/files", "/v1/files/7"])
+@pytest.mark.parametrize("route", [MODEL, HOOK], ids=["inject", "passthrough"])
+def test_a_call_within_its_route_is_permitted_until_the_first_end(path: str, route: OutsideRoute) -> None:
+    permit = decide(path=path, route=route)
+    assert (permit.route, permit.path, permit.ends_at) == (route, path, delegation().token.expires_at)
+    short = replace(MODEL, key=replace(KEY, until=NOW + 1))
+    assert decide(route=short).ends_at == NOW + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"delegation": delegation()}, Reason.CALL_NOT_ALLOWED, id="not in may_call"),
+        pytest.param({"path": "/v1/messages/x"}, Reason.TARGET_DENIED, id="below an exact path"),
+        pytest.param({"path": "/v1/file"}, Reason.TARGET_DENIED, id="half a segment"),
+        pytest.param({"method": "GET"}, Reason.METHOD_REFUSED, id="another method"),
+        pytest.param({"now": INBOUND_CLAIMS["exp"]}, Reason.TOKEN_EXPIRED, id="the token has ended"),
+        pytest.param(
+            {"route": replace(MODEL, key=replace(KEY, until=NOW))}, Reason.POLICY_DENIED, id="the route has ended"
+        ),
+        pytest.param(
+            {"policy": replace(WITH, deny=Deny(jtis=frozenset({"token-2"})))}, Reason.POLICY_DENIED, id="deny list"
+        ),
+        pytest.param(
+            {
+                "path": "/v1/files/admin/keys",
+                "route": replace(MODEL, key=replace(KEY, makes_credentials=("/v1/files/*/keys",))),
+            },
+            Reason.TARGET_DENIED,
+            id="a path that gives out credentials",
+        ),
+    ],
+)
+def test_the_same_call_with_one_fact_changed_is_refused(changes: dict[str, Any], reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        decide(**changes)
+    assert refusal.value.reason is reason
+
+
+def test_only_a_decision_makes_the_permit() -> None:
+    with pytest.raises(TypeError):
+        OwnPermit(object(), delegation(), MODEL, method="POST", path="/v1/messages", ends_at=NOW)
+
+
+def closed(policy: Policy) -> Policy:
+    return replace(policy, outbound=OutboundRoutes([TO_CRM, HOOK]))
+
+
+def widened(policy: Policy) -> Policy:
+    return replace(policy, outbound=OutboundRoutes([TO_CRM, HOOK, replace(MODEL, path_prefixes=frozenset({"/v1"}))]))
+
+
+def denied(policy: Policy) -> Policy:
+    return replace(policy, deny=Deny(actors=frozenset({policy.workload})))
+
+
+def test_a_permit_stands_while_nothing_changes() -> None:
+    permit = decide()
+    own_again(permit, policy=WITH, now=NOW)
+    own_again(permit, policy=WITH, now=delegation().token.expires_at + 5)  # its time is the caller's business
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(closed, Reason.TARGET_DENIED), (widened, Reason.TARGET_DENIED), (denied, Reason.POLICY_DENIED)],
+)
+def test_a_permit_falls_with_its_route_or_its_subject(change: Callable[[Policy], Policy], reason: Reason) -> None:
+    permit = decide()
+    with pytest.raises(Denied) as refusal:
+        own_again(permit, policy=change(WITH), now=NOW)
+    assert refusal.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        pytest.param({"upstream": Upstream(scheme="http", host="a", port=80)}, "https", id="plain http"),
+        pytest.param({"methods": frozenset()}, "methods and paths", id="no method"),
+        pytest.param({"paths": frozenset(), "path_prefixes": frozenset()}, "methods and paths", id="no path"),
+        pytest.param({"methods": frozenset({"CONNECT"})}, "CONNECT", id="connect"),
+        pytest.param({"paths": frozenset({"/a/../b"})}, "path", id="no canonical path"),
+        pytest.param({"path_prefixes": frozenset({"/a/"})}, "slash", id="prefix with a slash"),
+        pytest.param({"key": None}, "inject", id="inject without a key"),
+        pytest.param({"token": "passthrough"}, "inject", id="a key that is not injected"),
+        pytest.param({"host": "a.example"}, "exactly one", id="two matches"),
+    ],
+)
+def test_a_route_that_makes_no_sense_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        replace(MODEL, **changes)
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "authority"), [(443, "a.example", b"a.example"), (8443, "::1", b"[::1]:8443")]
+)
+def test_the_host_of_a_request_has_no_default_port(port: int, host: str, authority: bytes) -> None:
+    assert replace(MODEL, upstream=Upstream(scheme="https", host=host, port=port)).authority == authority
+
+
+@pytest.mark.parametrize(
+    ("preset", "path", "refused"),
+    [
+        ("openai", "/v1/organization/admin_api_keys", True),
+        ("openai", "/v1/Organization", True),
+        ("openai", "//v1//organization", True),
+        ("openai", "/v1/realtime/client_secrets", True),
+        ("openai", "/v1/responses", False),
+        ("openai", "/v1/organizations", False),
+        ("anthropic", "/v1/organizations/api_keys", True),
+        ("anthropic", "/v1/messages", False),
+        ("github", "/app/installations/7/access_tokens", True),
+        ("github", "/repos/acme/shop/keys", True),
+        ("github", "/repos/acme/keys", False),
+        ("github", "/repos/acme/shop/issues", False),
+    ],
+)
+def test_a_preset_knows_the_paths_that_give_out_credentials(preset: str, path: str, refused: bool) -> None:
+    assert makes_credentials(path, PRESETS[preset].makes_credentials) is refused
+
+
+def test_routes_of_both_kinds_share_names_and_targets() -> None:
+    routes = OutboundRoutes([TO_CRM, MODEL])
+    assert (routes.routes, routes.outside) == ((TO_CRM,), (MODEL,))
+    with pytest.raises(ValueError, match="overlap"):
+        OutboundRoutes([TO_CRM, replace(MODEL, name="crm")])

@@ -1,0 +1,226 @@
+"""Calls to hosts outside the mesh, one fact at a time: each lawful call beside the same call refused."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.outside import OutsideRoute
+from sidecar.proxy.static_keys import fingerprint_of
+from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN, SEARCH
+from tests.delegation.world import POLICY, TO_CRM, delegation
+from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
+
+SECRET = "sk-secret-of-the-sidecar"
+TO_MODEL = {"target": "/model/v1/messages", "host": OWN}
+TO_HOOK = {"target": "/hook/v1/messages", "host": OWN}
+
+
+@pytest.fixture
+async def calls(tmp_path: Path) -> AgentCalls:
+    file = tmp_path / "key"
+    file.write_text(f"{SECRET}\n")
+    file.chmod(0o600)
+    calls = AgentCalls(tmp_path)
+    route = replace(MODEL, key=replace(KEY, file=str(file)))
+    calls.policy = replace(POLICY, outbound=OutboundRoutes([TO_CRM, route, HOOK]))
+    return calls
+
+
+def handle(calls: AgentCalls, **changes: Any) -> str:
+    return calls.handle(may_call=OPEN, **changes)
+
+
+def own(value: str) -> Fields:
+    return [("Delegation-Handle", value)]
+
+
+async def refused(calls: AgentCalls, fields: Fields, **target: str) -> str | None:
+    """Make a call that must not leave; return its reason."""
+    answer = await calls.call(fields, **{**TO_MODEL, **target})
+    assert answer.status >= 400
+    assert calls.left == b""
+    return answer.reason
+
+
+@pytest.mark.parametrize("shown", [bearer, own], ids=["authorization", "delegation-handle"])
+async def test_the_sidecar_puts_the_key_on_a_call_and_names_its_fingerprint(
+    calls: AgentCalls, shown: Callable[[str], Fields]
+) -> None:
+    live = handle(calls)
+    assert (await calls.call([*shown(live), ("x-api-key", "mine"), ("cookie", "a=b")], **TO_MODEL)).status == 200
+    left = calls.left.lower()
+    assert b"x-api-key: " + SECRET.encode() in left
+    assert b"host: api.model.example\r\n" in left
+    assert b"accept-encoding: identity" in left
+    for name in (b"authorization", b"cookie", b"delegation-", b"traceparent", b"mine"):
+        assert name not in left
+    assert live.encode() not in calls.left
+    (record,) = await calls.records()
+    told = ("decision", "reason", "route", "subject", "actor", "jti_in", "call_in", "credential", "jti_out", "peer")
+    token = delegation().token
+    assert [record[key] for key in told] == [
+        "allow", "ok", "model", token.subject, token.actor_id, "token-2", "c1",
+        f"inject:{fingerprint_of(SECRET.encode())}", None, None,
+    ]  # fmt: skip
+    assert SECRET not in str(record)
+
+
+@pytest.mark.parametrize(
+    ("credential", "told"),
+    [
+        (("authorization", "Bearer my-own-key"), f"passthrough:bearer:{fingerprint_of(b'my-own-key')}"),
+        (("x-api-key", "my-own-key"), f"passthrough:x-api-key:{fingerprint_of(b'my-own-key')}"),
+        (("authorization", "Basic dXNlcjpwdw=="), "passthrough:basic"),
+        (("cookie", "session=1"), "passthrough:cookie"),
+        (("accept", "*/*"), "passthrough:none"),
+    ],
+)
+async def test_an_agent_s_own_credential_passes_and_is_recorded_as_a_static_one(
+    calls: AgentCalls, credential: tuple[str, str], told: str
+) -> None:
+    assert (await calls.call([*own(handle(calls)), credential], **TO_HOOK)).status == 200
+    assert f"{credential[0]}: {credential[1]}".encode() in calls.left
+    assert b"delegation-" not in calls.left.lower()
+    (record,) = await calls.records()
+    assert record["credential"] == told
+
+
+async def test_without_a_live_handle_nothing_leaves(calls: AgentCalls) -> None:
+    assert await refused(calls, []) == "no_request_context"
+    assert await refused(calls, bearer("h" * 43)) == "no_request_context"
+    assert await refused(calls, bearer(calls.handle())) == "call_not_allowed"
+    live = handle(calls)
+    calls.handles.end(live)
+    calls.now += 61
+    assert await refused(calls, bearer(live)) == "no_request_context"
+    assert await refused(calls, bearer(handle(calls)), **TO_HOOK) == "no_request_context"  # Authorization is its own
+
+
+async def test_two_handles_say_nothing(calls: AgentCalls) -> None:
+    assert await refused(calls, [*bearer(handle(calls)), *own(handle(calls))]) == "no_request_context"
+    one = handle(calls)
+    assert await refused(calls, [*own(one), *own(one)]) == "no_request_context"
+
+
+def basic(value: str) -> str:
+    return "Basic " + base64.b64encode(f"user:{value}".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "target"),
+    [
+        pytest.param(lambda live: ("x-api-key", live), {}, id="key"),
+        pytest.param(lambda live: ("x-note", f"see {live}."), {}, id="within a value"),
+        pytest.param(lambda live: ("authorization", f"Bearer {live}"), TO_HOOK, id="authorization-of-passthrough"),
+        pytest.param(lambda live: ("authorization", basic(live)), TO_HOOK, id="basic"),
+    ],
+)
+async def test_a_live_handle_in_any_other_field_refuses_the_call(
+    calls: AgentCalls, field: Callable[[str], tuple[str, str]], target: dict[str, str]
+) -> None:
+    live, other = handle(calls), handle(calls)
+    assert await refused(calls, [*own(live), field(other)], **target) == "no_request_context"
+    assert (await calls.call([*own(live), field("x" * 43)], **{**TO_MODEL, **target})).status == 200
+
+
+async def test_a_live_handle_in_the_target_refuses_the_call(calls: AgentCalls) -> None:
+    live = handle(calls)
+    target = f"/model/v1/messages?h={live}"
+    assert await refused(calls, bearer(live), target=target) == "no_request_context"
+
+
+async def test_a_login_token_opens_no_host_outside(calls: AgentCalls) -> None:
+    assert await refused(calls, bearer("eyJh.eyJz.c2ln")) == "no_request_context"
+
+
+async def test_a_request_s_budget_counts_these_calls_too(calls: AgentCalls) -> None:
+    live = handle(calls, max_calls=1)
+    assert (await calls.call(bearer(live), **TO_MODEL)).status == 200
+    assert (await calls.call(bearer(live), **TO_MODEL)).reason == "calls_exhausted"
+
+
+async def test_without_its_key_nothing_leaves(calls: AgentCalls, tmp_path: Path) -> None:
+    (tmp_path / "key").unlink()
+    assert await refused(calls, bearer(handle(calls))) == "credential_unavailable"
+
+
+async def test_an_upgrade_is_refused(calls: AgentCalls) -> None:
+    upgrade = [
+        ("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"),
+        ("sec-websocket-key", base64.b64encode(bytes(16)).decode()),
+    ]  # fmt: skip
+    routes = [replace(one, methods=frozenset({"GET"})) for one in calls.policy.outbound.outside]
+    calls.policy = replace(calls.policy, outbound=OutboundRoutes([TO_CRM, *routes]))
+    reason = await refused(calls, [*bearer(handle(calls)), *upgrade], method="GET")
+    assert reason == "upgrade_refused"
+
+
+async def answered(calls: AgentCalls, answer: bytes) -> Answer:
+    calls.answer_of_next_hop = answer
+    return await calls.call(bearer(handle(calls)), **TO_MODEL)
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n%b", "credential_exposed", id="whole"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX-Echo: %b\r\nContent-Length: 0\r\n\r\n", "credential_exposed", id="head"),
+        pytest.param(LONG + b"%b", "credential_exposed", id="begun"),
+        pytest.param(
+            b"HTTP/1.1 302 Found\r\nLocation: https://else.example\r\nContent-Length: 0\r\n\r\n",
+            "upstream_bad_response",
+            id="redirect",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxx",
+            "upstream_bad_response",
+            id="encoded",
+        ),
+    ],
+)
+async def test_an_answer_that_contains_or_hides_the_key_is_refused(
+    calls: AgentCalls, answer: bytes, reason: str
+) -> None:
+    told = await answered(calls, answer.replace(b"%b", SECRET.encode()))
+    assert (told.status, told.reason) == (502, reason)
+    assert SECRET not in str(told.body) + str(told.headers)
+    (record,) = await calls.records()
+    assert (record["decision"], record["reason"]) == ("allow", reason)
+
+
+async def test_an_ordinary_answer_passes(calls: AgentCalls) -> None:
+    told = await answered(calls, b"HTTP/1.1 200 OK\r\nX-Echo: no\r\nContent-Length: 9\r\n\r\nsk-secret")
+    assert (told.status, told.body) == (200, b"sk-secret")
+
+
+async def test_a_stream_is_cut_before_the_key_however_it_arrives(calls: AgentCalls) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    calls.answer_of_next_hop = head + chunk(b"data: one\n\n")
+    assert (await calls.call(bearer(handle(calls)), **TO_MODEL)).status == 200
+    for piece in (b"data: sk-", b"secre", b"t-of-the-sidecar\n\n"):
+        calls.pool.agent.data_received(chunk(piece))
+    assert b"data: one" in calls.arrived
+    assert b"data: " in calls.arrived.partition(b"data: one")[2]
+    assert b"sk-" not in calls.arrived
+    assert calls.cut
+    opened, closed = await calls.records()
+    assert (opened["event"], closed["reason"]) == ("request.opened", "credential_exposed")
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+def test_the_world_of_these_tests_opens_the_routes() -> None:
+    assert isinstance(MODEL, OutsideRoute)
+    assert SEARCH.may_call == OPEN
