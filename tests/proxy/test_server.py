@@ -76,6 +76,10 @@ class Ordered(Listener):
         self.order.append(f"relaxed {self.name}")
         super().relax()
 
+    def leave(self) -> None:
+        self.order.append(f"left {self.name}")
+        super().leave()
+
     async def drain(self, timeout_s: float) -> bool:
         self.order.append(self.name)
         return await super().drain(timeout_s) and self.in_time
@@ -318,6 +322,42 @@ def test_a_call_around_the_sidecar_makes_it_unready(bench: Bench) -> None:
     assert "calls go around the sidecar" not in bench.server.missing()
     bench.parts.snapshots.closed = "calls go around the sidecar"
     assert "calls go around the sidecar" in bench.server.missing()
+
+
+class LeakyNamespace:
+    """A watch that finds a way round at each look, once there is one."""
+
+    def __init__(self) -> None:
+        self.leaks = True
+        self.refusal: str | None = None
+
+    def look(self) -> None:
+        self.refusal = "calls go around the sidecar" if self.leaks else None
+
+
+async def test_it_looks_for_ways_round_before_it_opens_and_while_it_runs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.server, "bypass", bypass := LeakyNamespace())
+    async with bench.running():
+        await bench.wait_for_reasons("calls go around the sidecar")
+        assert not bench.server.ready.is_set()
+        bypass.leaks = False
+        await bench.wait_until_ready()
+        bypass.leaks = True
+        await bench.server._sweep_slowly()
+        assert bench.server.missing() == ["calls go around the sidecar"]
+        with pytest.raises(Unavailable):
+            bench.parts.snapshots.now()
+
+
+def test_one_that_leaves_is_not_ready_and_tells_its_callers_once(bench: Bench) -> None:
+    assert "leaving" not in bench.server.missing()
+    bench.listeners[0].direction = "inbound"
+    bench.server.leave()
+    bench.server.leave()
+    assert bench.server.missing()[0] == "leaving"
+    assert bench.order == ["left inbound"]
 
 
 def test_another_process_gets_memory_where_there_is_some(authority: TrustDomainAuthority) -> None:
