@@ -734,3 +734,61 @@ async def test_an_event_stream_may_be_silent_for_longer_than_an_answer(kind: byt
     assert sink.reasons == reasons
     calling.after(2)
     assert sink.reasons == [Reason.UPSTREAM_TIMEOUT]
+
+
+# --- one direction by itself
+
+GOODBYE = b"goodbye"
+WHOLE = text(b"0123456789")
+
+
+def test_at_the_end_of_a_frame_the_goodbye_is_said_once_and_nothing_after_it() -> None:
+    lane = tunnel._Lane()
+    assert lane.take(WHOLE) == WHOLE
+    assert (lane.end(GOODBYE), lane.over) == (GOODBYE, True)
+    assert (lane.end(GOODBYE), lane.take(WHOLE)) == (b"", b"")
+
+
+def test_inside_a_frame_the_goodbye_waits_for_its_last_byte() -> None:
+    lane = tunnel._Lane()
+    assert lane.take(WHOLE[:4]) == WHOLE[:4]
+    assert (lane.end(GOODBYE), lane.over) == (b"", False)
+    assert (lane.take(WHOLE[4:8]), lane.over) == (WHOLE[4:8], False)
+    assert (lane.take(WHOLE[8:] + WHOLE), lane.over) == (WHOLE[8:] + GOODBYE, True)
+
+
+def test_one_that_has_closed_is_not_told_goodbye() -> None:
+    lane = tunnel._Lane()
+    assert lane.take(closing()) == closing()
+    assert lane.closed
+    assert (lane.end(GOODBYE), lane.over) == (b"", True)
+
+
+def test_a_part_of_a_close_frame_closes_nothing() -> None:
+    lane = tunnel._Lane()
+    lane.take(closing()[:-1])
+    assert not lane.closed
+    lane.take(closing()[-1:])
+    assert lane.closed
+
+
+def test_bytes_that_are_not_parsed_yet_stay_in_order_before_a_goodbye() -> None:
+    lane, empty = tunnel._Lane(), text(b"")
+    many = empty * (MAX_STEPS + 1)
+    assert lane.take(many) == many
+    assert lane.behind
+    assert lane.take(WHOLE[:4]) == WHOLE[:4]
+    assert lane.end(GOODBYE) == b""
+    while lane.behind:
+        assert lane.catch_up() == b""
+    assert (lane.take(WHOLE[4:] + WHOLE), lane.over) == (WHOLE[4:] + GOODBYE, True)
+
+
+def test_a_goodbye_is_said_when_all_is_parsed_and_a_frame_has_ended() -> None:
+    lane = tunnel._Lane()
+    lane.take(text(b"") * (MAX_STEPS + 1))
+    assert lane.end(GOODBYE) == b""
+    said = b""
+    while lane.behind:
+        said += lane.catch_up()
+    assert (said, lane.over) == (GOODBYE, True)
