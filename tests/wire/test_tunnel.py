@@ -766,17 +766,17 @@ def test_one_that_has_closed_is_not_told_goodbye() -> None:
 
 def test_a_part_of_a_close_frame_closes_nothing() -> None:
     lane = tunnel._Lane()
-    lane.take(closing()[:-1])
-    assert not lane.closed
-    lane.take(closing()[-1:])
-    assert lane.closed
+    closed = []
+    for part in (closing()[:-1], closing()[-1:]):
+        lane.take(part)
+        closed.append(lane.closed)
+    assert closed == [False, True]
 
 
 def test_bytes_that_are_not_parsed_yet_stay_in_order_before_a_goodbye() -> None:
     lane, empty = tunnel._Lane(), text(b"")
     many = empty * (MAX_STEPS + 1)
     assert lane.take(many) == many
-    assert lane.behind
     assert lane.take(WHOLE[:4]) == WHOLE[:4]
     assert lane.end(GOODBYE) == b""
     while lane.behind:
@@ -792,3 +792,104 @@ def test_a_goodbye_is_said_when_all_is_parsed_and_a_frame_has_ended() -> None:
     while lane.behind:
         said += lane.catch_up()
     assert (said, lane.over) == (GOODBYE, True)
+
+
+# --- both directions, without connections
+
+
+class End:
+    """Records what a tunnel does with one of its connections."""
+
+    sender: object = None
+    writing_paused = False
+
+    def __init__(self) -> None:
+        self.sent = b""
+        self.reading = True
+        self.over = False
+
+    def send(self, data: bytes) -> None:
+        self.sent += data
+
+    def pause(self) -> None:
+        self.reading = False
+
+    def resume(self) -> None:
+        self.reading = True
+
+    def leave(self) -> None:
+        self.over = True
+
+    def ignore(self, *_arguments: object) -> None:
+        pass
+
+    send_data = send_body = send
+    pause_body = pause_reading = pause
+    resume_body = resume_reading = resume
+    send_end = leave
+    flush = switch_protocols = read_body = let_others_first = ignore
+
+
+class Bare:
+    """A tunnel between two ends."""
+
+    def __init__(self) -> None:
+        self.caller, self.upstream = End(), End()
+        self.finished: list[SidecarError | None] = []
+        self.tunnel = tunnel.Tunnel(self.caller, self.upstream, finished=self.finished.append)  # type: ignore[arg-type]
+        self.tunnel.open()
+
+
+FIRST, SECOND = Denied(Reason.POLICY_DENIED), Denied(Reason.TIMEOUT)
+
+
+async def test_the_first_reason_for_an_end_counts_and_a_second_one_gives_no_more_time() -> None:
+    bare = Bare()
+    bare.tunnel.on_response_data(WHOLE[:4])
+    bare.tunnel.end(FIRST)
+    timer = bare.tunnel._timer
+    bare.tunnel.end(SECOND)
+    assert bare.tunnel._timer is timer is not None
+    assert bare.finished == []
+    bare.tunnel.on_response_data(WHOLE[4:])
+    bare.tunnel.on_response_flush()
+    assert bare.finished == [FIRST]
+    assert timer.cancelled()
+    assert bare.caller.over
+    assert bare.upstream.over
+
+
+@pytest.mark.parametrize("end", ["end", "cut", "gone"])
+async def test_after_its_end_a_tunnel_says_nothing_more(end: str) -> None:
+    bare = Bare()
+    bare.tunnel.on_response_error(FIRST)
+    assert bare.finished == [FIRST]
+    {
+        "end": lambda: bare.tunnel.end(SECOND),
+        "cut": bare.tunnel.cut,
+        "gone": bare.tunnel.on_caller_gone,
+    }[end]()
+    assert bare.finished == [FIRST]
+    assert (bare.caller.sent, bare.upstream.sent, bare.tunnel._timer) == (b"", b"", None)
+
+
+async def test_an_end_that_takes_nothing_holds_back_the_other() -> None:
+    bare = Bare()
+    bare.tunnel.on_caller_pause()
+    assert (bare.caller.reading, bare.upstream.reading) == (True, False)
+    bare.tunnel.on_caller_resume()
+    bare.tunnel.on_upstream_pause()
+    assert (bare.caller.reading, bare.upstream.reading) == (False, True)
+    bare.tunnel.on_upstream_resume()
+    assert (bare.caller.reading, bare.upstream.reading) == (True, True)
+
+
+async def test_nothing_more_is_read_from_an_end_whose_frames_are_not_parsed_yet() -> None:
+    bare, many = Bare(), text(b"") * (MAX_STEPS + 1)
+    bare.tunnel.on_body(many)
+    bare.tunnel.on_response_data(many)
+    assert (bare.upstream.sent, bare.caller.sent) == (many, many)
+    assert (bare.caller.reading, bare.upstream.reading) == (False, False)
+    bare.tunnel.on_caller_resume()
+    bare.tunnel.on_upstream_resume()
+    assert (bare.caller.reading, bare.upstream.reading) == (False, False)
