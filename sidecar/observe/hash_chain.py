@@ -24,30 +24,32 @@ if FIELDS[-1] != "prev":
 
 
 class HashChain:
-    """Encodes records as linked lines. ``encode`` makes lines, without newlines, in which ``prev`` is null.
+    """Encodes records as linked lines. ``encode`` makes lines, without newlines, in which ``prev`` is null."""
 
-    ``head`` is the number of the last linked record and the hash of its line, in hex; None before the first. It is
-    replaced as a whole, so another thread may read it.
-    """
-
-    __slots__ = ("_encode", "head")
+    __slots__ = ("_encode", "_head")
 
     def __init__(self, encode: Callable[[Sequence[Record]], Sequence[bytes]]) -> None:
         self._encode = encode
-        self.head: tuple[int, str] | None = None
+        self._head: tuple[int, bytes] | None = None  # replaced as a whole: other threads read it
+
+    @property
+    def head(self) -> tuple[int, str] | None:
+        """Number of the last linked record and the hash of its line, in hex; None before the first. In any thread."""
+        head = self._head
+        return None if head is None else (head[0], head[1].decode())
 
     def __call__(self, records: Sequence[Record]) -> bytes:
         """Encode records in the order of their numbers. If it raises, the chain has not moved."""
         if not records:
             return b""
         linked = []
-        before = b"" if self.head is None else self.head[1].encode()
+        before = b"" if self._head is None else self._head[1]
         for line in self._encode(records):
             if before:
-                line = line[:_NULL] + b'"' + before + b'"}'  # no ``%``: every record pays for it
+                line = b"".join((line[:_NULL], b'"', before, b'"}'))  # copies a line least often: all records pay
             linked.append(line)
             before = hexlify(sha256(line).digest())
-        self.head = records[-1]["seq"], before.decode()
+        self._head = records[-1]["seq"], before
         linked.append(b"")
         return b"\n".join(linked)
 
