@@ -13,6 +13,7 @@ ELSEWHERE: Final = {
     "__main__.py": "integration/test_completion.py",
     "app.py": "integration/test_process.py",
     "assembly.py": "integration/test_inbound.py",
+    "audit/chains/calls.py": "audit/chains/test_joins.py",
     "audit/chains/choice.py": "audit/chains/test_database.py",
     "audit/chains/engine.py": "audit/chains/test_labelled.py",
     "audit/chains/examination.py": "audit/chains/test_database.py",

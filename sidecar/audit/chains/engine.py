@@ -1,4 +1,4 @@
-"""The judge: runs the statements of ``joins`` and ``verdicts`` in order, in whatever engine holds the records.
+"""The judge: runs the statements of ``joins``, ``calls`` and ``verdicts`` in whatever engine holds the records.
 
 Lists (actors, scopes) are read by Python, once each: SQL joins their texts to what is known of them.
 """
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.audit.chains import joins, lines, verdicts
+from sidecar.audit.chains import calls, joins, lines, verdicts
 from sidecar.observe.record_text import CUT
 
 List = tuple[str, str | None, str, int, bool, int, bool]  # a row of ``lists``
@@ -45,8 +45,8 @@ class Engine(ABC):
             if not self.rows(joins.NAMELESS)[0][0]:
                 break
             self.run(joins.FURTHER)
-        self.run((joins.CIRCLES, *joins.CALLS))
-        self.run((joins.OUTSIDE,))
+        self.run((joins.CIRCLES, *calls.CALLS))
+        self.run((calls.OUTSIDE,))
         self._compare_scopes()
         # planning is most of the cost of a small set: all at once; of a large one each statement has the memory alone
         small = self.records < _FEW_RECORDS

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.audit.chains.calls import details
 from sidecar.audit.chains.choice import EVERYTHING, Choice
 from sidecar.audit.chains.engine import Engine
 from sidecar.audit.chains.findings import PREVENTED, SENTENCES, Finding, Kind
@@ -92,9 +93,11 @@ def _chains(database: Engine, names: Sequence[str]) -> tuple[Chain, ...]:
 
 def _hops(database: Engine, names: Sequence[str]) -> list[Hop]:
     values = {"names": list(names)}
+    database.rows("DROP TABLE IF EXISTS shown")
+    database.rows("CREATE TABLE shown AS SELECT * FROM hops WHERE chain IN (SELECT unnest($names))", values)
     found = database.rows(
         "SELECT hop, call, c_place, issued, exchanged, e_place, actor, audience, chain, ts, t_depth, t_iss, t_jti"
-        " FROM hops WHERE chain IN (SELECT unnest($names)) ORDER BY ts, hop", values,
+        f" FROM ({details('shown')}) ORDER BY ts, hop"
     )  # fmt: skip
     records = _records(database, {place for row in found for place in row[2:6] if place is not None})
     hops: dict[int, Hop] = {}
@@ -154,15 +157,20 @@ def _read(text: str | None) -> Any:
 
 def _findings(database: Engine, most: int) -> tuple[Finding, ...]:
     order = " ".join(f"WHEN '{kind}' THEN {number}" for number, kind in enumerate(Kind))
+    database.rows("DROP TABLE IF EXISTS told_of")
+    database.rows("DROP TABLE IF EXISTS shown_findings")
+    database.rows(
+        f"CREATE TABLE shown_findings AS SELECT *, CASE kind {order} END AS number FROM chosen_findings"
+        " ORDER BY number, chain, rule, hop, evidence LIMIT $n", {"n": most},
+    )  # fmt: skip
+    database.rows("CREATE TABLE told_of AS SELECT * FROM hops WHERE hop IN (SELECT hop FROM shown_findings)")
     rows = database.rows(
         "SELECT f.kind, f.rule, f.chain, f.a, f.b, f.c, f.evidence, coalesce(h.actor, m.actor),"
         " coalesce(h.audience, m.audience), h.call, w.workload"
-        " FROM (SELECT *, CASE kind " + order + " END AS number FROM chosen_findings"
-        " ORDER BY number, chain, rule, hop, evidence LIMIT $n) AS f"
-        " LEFT JOIN hops AS h ON h.hop = f.hop LEFT JOIN made AS m ON m.hop = f.hop"
+        f" FROM shown_findings AS f LEFT JOIN ({details('told_of')}) AS h ON h.hop = f.hop"
+        " LEFT JOIN made AS m ON m.hop = f.hop"
         " LEFT JOIN (SELECT run, min(workload) AS workload FROM records WHERE workload IS NOT NULL GROUP BY run) AS w"
-        " ON w.run = f.a",
-        {"n": most},
+        " ON w.run = f.a"
     )
     named = _places(database, {int(place) for row in rows for place in (row[6] or "").split(",") if place})
     findings = [_finding(row, named) for row in rows]

@@ -113,8 +113,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'refused_hop', 'refused', chain, hop,
         CASE WHEN e_place IS NULL THEN '"its own sidecar"' ELSE e_workload END,
         CASE WHEN e_place IS NULL THEN c_reason ELSE e_reason END, NULL, coalesce(e_place, c_place)::VARCHAR
-    FROM hops
-    WHERE chain IS NOT NULL AND CASE WHEN e_place IS NULL THEN c_decision ELSE e_decision END = '"deny"'
+    FROM doubts WHERE denied
     """,
     """
     SELECT 'refused_hop', 'refused_exchange', r.txn, NULL, CASE WHEN r.outbound THEN r.workload ELSE r.peer END,
@@ -123,7 +122,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     WHERE r.event = '"token.exchange_refused"' AND r.verified
         AND NOT EXISTS (SELECT 1 FROM hops AS h WHERE h.chain IS NOT NULL AND h.c_place IS NOT NULL
             AND h.c_workload = CASE WHEN r.outbound THEN r.workload ELSE r.peer END AND h.c_jti_in = r.jti_in
-            AND coalesce(h.e_decision, CASE WHEN h.e_place IS NULL THEN h.c_decision END) = '"deny"')
+            AND h.denied)
         AND NOT (r.outbound AND EXISTS (SELECT 1 FROM records AS s WHERE s.event = '"token.exchange_refused"'
             AND NOT s.outbound AND s.peer = r.workload AND s.jti_in = r.jti_in))
     """,
@@ -154,34 +153,29 @@ VERDICTS: Final[tuple[str, ...]] = (
     f"""
     SELECT 'missing_witness', 'missing_witness', chain, hop, '"callee"', NULL, NULL, {_HOP}
     FROM hops WHERE chain IS NOT NULL AND e_place IS NULL
-        AND ((c_upstream IS NOT NULL AND c_peer IS NOT NULL) OR hop IN (SELECT parent FROM family))
+        AND (c_sent OR hop IN (SELECT parent FROM family))
     """,
     # --- the two ends of one call: one token, one caller, one callee, one request
     """
     SELECT 'splice', 'other_token', chain, hop, c_jti_out, e_jti_in, CASE WHEN c_txn IS DISTINCT FROM e_txn THEN
         coalesce(e_txn, '"None"') END, concat_ws(',', c_place, e_place)
-    FROM hops WHERE chain IS NOT NULL AND c_place IS NOT NULL AND e_verified
-        AND (c_iss IS DISTINCT FROM e_iss OR c_jti_out IS DISTINCT FROM e_jti_in)
+    FROM doubts WHERE other_token
     """,
     """
     SELECT 'witnesses_disagree', 'other_caller', chain, hop, c_workload, e_peer, NULL, concat_ws(',', c_place, e_place)
-    FROM hops WHERE chain IS NOT NULL AND c_place IS NOT NULL AND e_place IS NOT NULL
-        AND c_workload IS DISTINCT FROM e_peer
+    FROM doubts WHERE other_caller
     """,
     """
     SELECT 'witnesses_disagree', 'other_callee', chain, hop, c_peer, e_workload, NULL, concat_ws(',', c_place, e_place)
-    FROM hops WHERE chain IS NOT NULL AND e_place IS NOT NULL AND c_peer IS NOT NULL
-        AND c_peer IS DISTINCT FROM e_workload
+    FROM doubts WHERE other_callee
     """,
     """
     SELECT 'witnesses_disagree', 'other_method', chain, hop, c_method, e_method, NULL, concat_ws(',', c_place, e_place)
-    FROM hops WHERE chain IS NOT NULL AND c_method <> e_method
+    FROM doubts WHERE other_method
     """,
-    # a route may take a prefix off the path, or put one before it
     """
     SELECT 'witnesses_disagree', 'other_path', chain, hop, c_path, e_path, NULL, concat_ws(',', c_place, e_place)
-    FROM hops WHERE chain IS NOT NULL AND c_path <> e_path AND c_allowed AND e_path <> '"/"' AND c_path <> '"/"'
-        AND NOT suffix(c_path, substring(e_path, 2)) AND NOT suffix(e_path, substring(c_path, 2))
+    FROM doubts WHERE other_path
     """,
     # --- a call belongs to a request served at the same workload, in the same chain, with the token it rests on
     """
@@ -192,12 +186,13 @@ VERDICTS: Final[tuple[str, ...]] = (
     WHERE h.c_place IS NOT NULL AND coalesce(p.chain, m.chain) <> h.chain
     """,
     """
-    SELECT 'splice', 'other_request_token', h.chain, h.hop, h.c_jti_in, coalesce(p.t_jti, m.jti), NULL,
+    SELECT 'splice', 'other_request_token', h.chain, h.hop, h.c_jti_in, coalesce(t.jti, m.jti), NULL,
         concat_ws(',', p.c_place, p.e_place, h.c_place)
     FROM family AS f JOIN hops AS h ON h.hop = f.hop LEFT JOIN hops AS p ON p.hop = f.parent
+    LEFT JOIN claims AS t ON t.token = p.token
     LEFT JOIN made AS m ON m.hop = f.parent AND m.iss IS NOT NULL
     WHERE h.c_place IS NOT NULL AND coalesce(p.chain, m.chain) = h.chain
-        AND coalesce(p.t_jti, m.jti) IS NOT NULL AND h.c_jti_in IS DISTINCT FROM coalesce(p.t_jti, m.jti)
+        AND coalesce(t.jti, m.jti) IS NOT NULL AND h.c_jti_in IS DISTINCT FROM coalesce(t.jti, m.jti)
     """,
     """
     SELECT 'splice', 'served_elsewhere', h.chain, h.hop, p.e_workload, NULL, NULL,
@@ -207,50 +202,48 @@ VERDICTS: Final[tuple[str, ...]] = (
     """,
     f"""
     SELECT 'splice', 'other_parent_token', chain, hop, t_jti, t_parent_jti, c_jti_in, {_HOP}
-    FROM hops WHERE chain IS NOT NULL AND c_place IS NOT NULL AND t_parent_jti IS NOT NULL
-        AND t_parent_jti IS DISTINCT FROM c_jti_in AND hop IN (SELECT hop FROM family)
+    FROM doubts WHERE other_parent_token AND hop IN (SELECT hop FROM family)
     """,
     # --- a peer that is let in is the current actor of its token, or an agent that acts for itself
     """
     SELECT 'actor_not_peer', 'actor_not_peer', chain, hop, e_workload, e_peer,
         CASE WHEN e_chain IS NULL OR e_chain = '[]' THEN '"no actor"' ELSE coalesce(e_actor, '"None"') END,
         e_place::VARCHAR
-    FROM hops WHERE chain IS NOT NULL AND e_allowed
-        AND CASE WHEN e_chain IS NULL THEN e_subject ELSE e_actor END IS DISTINCT FROM e_peer
+    FROM doubts WHERE other_actor
     """,
     """
     SELECT 'token_at_two_peers', 'token_at_two_peers', min(h.chain), NULL, t.jti, min(h.e_peer), max(h.e_peer),
         concat_ws(',', arg_min(h.e_place, h.e_peer), arg_max(h.e_place, h.e_peer))
     FROM hops AS h JOIN claims AS t ON t.token = h.e_token
+    JOIN (SELECT e_token FROM hops WHERE e_token IS NOT NULL GROUP BY e_token HAVING count(*) > 1) AS s
+        ON s.e_token = h.e_token
     WHERE h.chain IS NOT NULL GROUP BY t.token, t.jti HAVING min(h.e_peer) <> max(h.e_peer)
     """,
     # --- an actor that nobody saw on a connection of its own: no witness of its chain, nor any record of its own
     """
-    SELECT 'actor_never_attested', 'actor_never_attested', u.chain, NULL, u.t_jti, u.t_head, NULL, min(u.hop)::VARCHAR
-    FROM (
-        SELECT hop, chain, t_jti, t_head FROM hops
-        WHERE chain IS NOT NULL AND t_attestable
-            AND t_head IS DISTINCT FROM c_workload AND t_head IS DISTINCT FROM e_peer
-            AND t_head IS DISTINCT FROM i_peer AND t_head IS DISTINCT FROM x_workload
-    ) AS u
+    SELECT 'actor_never_attested', 'actor_never_attested', u.chain, NULL, t.jti, t.head, NULL, min(u.hop)::VARCHAR
+    FROM hops AS u JOIN claims AS t ON t.token = u.token
     LEFT JOIN (
-        SELECT chain, c_workload AS seen FROM hops UNION SELECT chain, e_workload FROM hops
-        UNION SELECT chain, e_peer FROM hops UNION SELECT chain, i_peer FROM hops
-    ) AS s ON s.chain = u.chain AND s.seen = u.t_head
-    WHERE s.seen IS NULL GROUP BY u.chain, u.t_jti, u.t_head
+        SELECT h.chain, h.c_workload AS seen FROM hops AS h WHERE h.chain IN (SELECT chain FROM hops WHERE unattested)
+        UNION SELECT h.chain, h.e_workload FROM hops AS h WHERE h.chain IN (SELECT chain FROM hops WHERE unattested)
+        UNION SELECT h.chain, h.e_peer FROM hops AS h WHERE h.chain IN (SELECT chain FROM hops WHERE unattested)
+        UNION SELECT h.chain, r.peer FROM hops AS h JOIN records AS r ON r.place = h.issued
+            WHERE h.chain IN (SELECT chain FROM hops WHERE unattested)
+    ) AS s ON s.chain = u.chain AND s.seen = t.head
+    WHERE u.chain IS NOT NULL AND u.unattested AND s.seen IS NULL GROUP BY u.chain, t.jti, t.head
     """,
     # --- authority without origin: a token let in that its token service, whose records have no gap and go on, never
     # issued. Minutes, not seconds: clocks are skewed
     f"""
-    SELECT 'orphan_authority', 'orphan_authority', h.chain, h.hop, h.t_jti, h.t_iss, h.e_workload, {_HOP}
-    FROM hops AS h
+    SELECT 'orphan_authority', 'orphan_authority', h.chain, h.hop, t.jti, t.iss, h.e_workload, {_HOP}
+    FROM hops AS h JOIN claims AS t ON t.token = h.token
     JOIN (
         SELECT subject_iss AS iss, max(ts) AS until FROM records
         WHERE event = '"token.exchanged"' AND NOT outbound GROUP BY subject_iss
-    ) AS s ON s.iss = h.t_iss
+    ) AS s ON s.iss = t.iss
     WHERE h.chain IS NOT NULL AND h.e_allowed AND h.issued IS NULL
         AND epoch(TRY_CAST(trim(s.until, '"') AS TIMESTAMP) - TRY_CAST(trim(h.ts, '"') AS TIMESTAMP)) > 300
-        AND h.t_iss NOT IN (
+        AND t.iss NOT IN (
             SELECT r.subject_iss FROM (
                 SELECT DISTINCT subject_iss, run FROM records
                 WHERE event = '"token.exchanged"' AND NOT outbound AND subject_iss IS NOT NULL
