@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 from sidecar.assembly import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
-from sidecar.config.loader import LOADING_BYTES, Loaded, load_again
+from sidecar.config.loader import LOADING_BYTES, Loaded, SettingsFiles, load_again
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.client import Exchanges
 from sidecar.file_watch import Watched
@@ -23,14 +23,19 @@ from sidecar.proxy.server import Server
 from sidecar.proxy.snapshot import Setup
 from sidecar.proxy.status import SettingsState
 
+Load = Callable[[SettingsFiles, Mapping[str, str]], Awaitable[Loaded[Any]]]
+
 _NEW_KEYS_S: Final = 10.0
 
 
 class Reload:
     """Reloads the settings of one server. ``state`` is the outcome, for ``sidecar status``."""
 
-    def __init__(self, loaded: Loaded[SidecarSettings], environ: Mapping[str, str], server: Server) -> None:
+    def __init__(
+        self, loaded: Loaded[SidecarSettings], environ: Mapping[str, str], server: Server, load: Load = load_again
+    ) -> None:
         self._settings, self._files, self._fingerprint = loaded
+        self._load_again = load
         self._environ = environ
         self._server = server
         self.state = _state_of(self._settings, number=1)
@@ -59,7 +64,7 @@ class Reload:
             need = f"that takes {LOADING_BYTES // MIB} MiB, which the memory limit does not leave now"
             cure = "raise the memory limit; or send SIGHUP when `sidecar status` shows less memory in use"
             raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)])
-        fresh: SidecarSettings = (await load_again(self._files, self._environ)).settings
+        fresh: SidecarSettings = (await self._load_again(self._files, self._environ)).settings
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         return fresh

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,25 +11,32 @@ import pytest
 import yaml
 
 from sidecar.assembly import assemble
+from sidecar.config.loader import Loaded, SettingsFiles, load_again
 from sidecar.errors import ConfigError
 from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Server
-from sidecar.reload import Reload
+from sidecar.reload import Load, Reload
 from tests.integration.hops import Hops
 from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, loaded_from, mint
 
 pytestmark = pytest.mark.integration
 
 
+async def load_here(files: SettingsFiles, environ: Mapping[str, str]) -> Loaded[Any]:
+    """Load as the separate interpreter of `load_again` does, without starting one."""
+    before = files.fingerprint()
+    return Loaded(files.load(environ), files, before)
+
+
 class Reloadable:
     """A sidecar, its settings file, and its file watch."""
 
-    def __init__(self, world: World, sidecar: Sidecar, settings: dict[str, Any]) -> None:
+    def __init__(self, world: World, sidecar: Sidecar, settings: dict[str, Any], load: Load = load_here) -> None:
         self.world = world
         self.sidecar = sidecar
         self.path = sidecar.settings_path
         self.document: dict[str, Any] = yaml.safe_load(self.path.read_text())
-        self._reload = Reload(loaded_from(self.path), dict(os.environ), sidecar.server)
+        self._reload = Reload(loaded_from(self.path), dict(os.environ), sidecar.server, load)
 
     async def reload(self, **changes: Any) -> None:
         self.document |= changes
@@ -36,15 +44,15 @@ class Reloadable:
         await self._reload.reload()
 
 
-async def reloadable(world: World) -> tuple[Reloadable, Any]:
+async def reloadable(world: World, load: Load = load_here) -> tuple[Reloadable, Any]:
     settings = world.settings()
     sidecar = await world.sidecar(WRITER, settings)
     planner = calling(await world.source(PLANNER), WRITER)
-    return Reloadable(world, sidecar, settings), planner
+    return Reloadable(world, sidecar, settings, load), planner
 
 
 async def test_a_denied_subject_is_refused_at_once_though_its_token_was_remembered(world: World) -> None:
-    running, planner = await reloadable(world)
+    running, planner = await reloadable(world, load_again)
     token = mint({"sub": "mallory"})
     assert (await world.call(running.sidecar.inbound, planner, headers=bearer(token))).status == 200
     await running.reload(deny=[{"subject": "mallory", "note": "incident 7"}])
