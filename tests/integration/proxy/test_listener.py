@@ -471,7 +471,7 @@ async def test_a_crowd_that_says_so_much_of_a_client_hello_keeps_nobody_out(
 ) -> None:
     server, caller = tls(authority)
     async with listening(Held(), sink, context=server, max_handshakes=2, handshake_timeout_s=60) as listener:
-        for _ in range(30):
+        for _ in range(8):
             (await connect(listener)).writer.write(said)
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
 
