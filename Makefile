@@ -75,8 +75,9 @@ unit: setup
 check: setup ## Lint, types, import contracts, unit tests
 	@$(BESIDE) $(UNIT) types lint imports
 
+# Half of their time is waiting: three processes fill two cores. The order is that of tests/integration/conftest.py.
 integration: setup ## Real sockets, real TLS, the embedded parts
-	@$(SHARED) --dist loadfile tests/integration
+	@$(PYTEST) -q -n 3 --timeout-method=thread --dist loadfile --no-loadscope-reorder tests/integration
 
 test: unit integration ## Every test that needs no foreign service
 

@@ -5,6 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 import uvloop
@@ -14,6 +15,19 @@ from sidecar.observe.record import Record
 from tests.integration.hops import Hops, open_hops
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.world import World, open_world
+
+# Files of several processes, of one worker each: begun last, one would run alone at the end.
+_LONGEST: Final = frozenset(
+    f"test_{name}"
+    for name in (
+        "stuck_sink", "workers", "reload", "memory", "process", "crowd", "sts_reload", "authority", "examine", "mesh",
+        "config_examples", "loader", "long_transfers", "runbook", "hostile", "agent_mesh", "demo", "corpus", "soak",
+    )
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)  # the rest stays as it was shuffled
 
 
 @pytest.fixture(autouse=True)
