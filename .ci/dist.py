@@ -25,7 +25,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTIONS = (".", "dev")
-LOCKS = {None: "run.txt", "audit": "audit.txt", "pretty": "pretty.txt"}  # by the extra that needs them
+LOCKS = {
+    None: "run.txt",
+    "audit": "audit.txt",
+    "pretty": "pretty.txt",
+    "clickhouse": "clickhouse.txt",
+}  # by the extra that needs them
 _BACKEND = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(sys.argv[2])"
 
 

@@ -15,6 +15,7 @@ ELSEWHERE: Final = {
     "assembly.py": "integration/test_inbound.py",
     "audit/chains/calls.py": "audit/chains/test_joins.py",
     "audit/chains/choice.py": "audit/chains/test_database.py",
+    "audit/chains/dialect.py": "interop/test_clickhouse.py",
     "audit/chains/engine.py": "audit/chains/test_labelled.py",
     "audit/chains/examination.py": "audit/chains/test_database.py",
     "audit/chains/findings.py": "audit/chains/test_command.py",

@@ -52,7 +52,7 @@ function _shtab_sidecar_using
 end
 
 set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --output --platform --probe --records --request --route --save --search --since --socket --socket-mode --spill --subject --timeout --title --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --engine --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --output --platform --probe --records --request --route --save --scratch --search --since --socket --socket-mode --spill --subject --table --timeout --title --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -129,6 +129,9 @@ complete -c sidecar -n '_shtab_sidecar_using audit attribution; and test $_shtab
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a chains -d 'Rebuild every chain from the records of all witnesses.'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l json -d 'for machines'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l engine -x -d 'judge there, instead of files: clickhouse://HOST:PORT/DATABASE, as CLICKHOUSE_USER, CLICKHOUSE_PASSWORD'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l table -x -d 'the table or view of the engine with the records'
+complete -c sidecar -n '_shtab_sidecar_using audit chains' -l scratch -x -d 'name of the database that is made there and dropped (default: a new one)'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l ignore -x -d 'a kind of finding to ignore'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l subject -x -d 'show only chains for this subject (`sub`)'
 complete -c sidecar -n '_shtab_sidecar_using audit chains' -l actor -x -d 'show only chains in which this workload acted, called or was called'

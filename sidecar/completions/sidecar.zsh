@@ -99,6 +99,9 @@ _shtab_sidecar_audit_attribution_defaults_added=0
 _shtab_sidecar_audit_chains_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[for machines]"
+  "--engine[judge there, instead of files\: clickhouse\:\/\/HOST\:PORT\/DATABASE, as CLICKHOUSE_USER, CLICKHOUSE_PASSWORD]:URL:"
+  "--table[the table or view of the engine with the records]:NAME:"
+  "--scratch[name of the database that is made there and dropped (default\: a new one)]:NAME:"
   "*--ignore[a kind of finding to ignore]:KIND:"
   "--subject[show only chains for this subject (\`sub\`)]:subject:"
   "--actor[show only chains in which this workload acted, called or was called]:actor:"
@@ -111,7 +114,7 @@ _shtab_sidecar_audit_chains_options=(
   "--until[show only chains with a record up to then]:TIME:"
   "--limit[chains to show, the worst first (default 1000)]:N:"
   "--memory[memory before it uses the disk (default 2048)]:MIB:"
-  "(*):records\: JSON lines, .gz, .zst or .parquet\; a folder, a pattern, or - for standard input:_files"
+  "(*)::records\: JSON lines, .gz, .zst or .parquet\; a folder, a pattern, or - for standard input:_files"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -12,10 +12,12 @@ from typing import Final
 def details(hops: str) -> str:
     """Return the query for hops of this table with what their records tell: wide, so few are looked at in this way.
 
-    ``c_`` is of the caller's record, ``e_`` of the callee's, ``i_`` of the exchange, ``t_`` of the token.
+    ``c_`` is of the caller's record, ``e_`` of the callee's, ``i_`` of the exchange, ``t_`` of the token. Names that
+    two joined tables have are written out: ClickHouse names those of a star ``h.name``.
     """
     return f"""
-        SELECT h.*, c.peer AS c_peer, c.jti_out AS c_jti_out, c.txn AS c_txn, c.method AS c_method, c.path AS c_path,
+        SELECT h.* EXCLUDE (token, chain, ts), h.token, h.chain, h.ts,
+            c.peer AS c_peer, c.jti_out AS c_jti_out, c.txn AS c_txn, c.method AS c_method, c.path AS c_path,
             c.reason AS c_reason, c.trace_id AS c_trace, e.jti_in AS e_jti_in, e.txn AS e_txn, e.method AS e_method,
             e.path AS e_path, e.reason AS e_reason, e.decision AS e_decision, e.trace_id AS e_trace,
             e.subject AS e_subject, e.chain AS e_chain, e.actor AS e_actor, e.parent_jti AS e_parent_jti,

@@ -64,7 +64,7 @@ class Choice:
         keep = "chain IN (SELECT chain FROM chosen_chains)" if given else "true"
         database.rows(
             "CREATE TABLE chosen_findings AS SELECT * FROM findings"
-            f" WHERE {keep} AND NOT list_contains($ignored, kind)",
+            f" WHERE {keep} AND kind NOT IN (SELECT unnest($ignored))",
             {"ignored": list(ignored)},
         )
         database.rows(f"""

@@ -1,6 +1,6 @@
 """``sidecar audit chains``: rebuilds every chain from the records of all witnesses and prints the contradictions.
 
-Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or there is no record in any.
+Exit codes: 0 no findings, 1 findings, 2 a file or an engine cannot be read, or there is no record.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sidecar.audit.chains.choice import EVERYTHING, Choice
+from sidecar.audit.chains.clickhouse import EngineError, examine_table
 from sidecar.audit.chains.database import Database, MissingError, open_database
 from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
 from sidecar.audit.chains.findings import MEANINGS, Finding, Kind
@@ -41,12 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sidecar audit chains records/",
         "sidecar audit chains 'logs/*.jsonl.zst' --subject alice --since 2026-11-24",
         "kubectl logs -l app=crm -c sidecar | sidecar audit chains - --json",
+        "sidecar audit chains --engine clickhouse://clickhouse.example:8443 --table logs.records --subject alice",
     )
     parser.add_argument(
-        "files", nargs="+", metavar="FILE",
+        "files", nargs="*", metavar="FILE",
         help="records: JSON lines, .gz, .zst or .parquet; a folder, a pattern, or - for standard input",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument(
+        "--engine", metavar="URL",
+        help="judge there, instead of files: clickhouse://HOST:PORT/DATABASE, as CLICKHOUSE_USER, CLICKHOUSE_PASSWORD",
+    )  # fmt: skip
+    parser.add_argument("--table", metavar="NAME", help="the table or view of the engine with the records")
+    parser.add_argument(
+        "--scratch", metavar="NAME", help="name of the database that is made there and dropped (default: a new one)"
+    )
     add_filters(parser)
 
 
@@ -70,19 +80,17 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audit the record files."""
+    """Audit the record files, or the table of an engine."""
     unknown = unknown_kinds(arguments.ignore)
     if unknown is not None:
         return complain(_COMMAND, unknown)
+    if bool(arguments.files) == bool(arguments.engine):
+        return complain(_COMMAND, "give files, or an engine by --engine and --table")
+    if bool(arguments.table) != bool(arguments.engine) or (arguments.scratch and not arguments.engine):
+        return complain(_COMMAND, "--engine and --table belong together, and --scratch to them")
     try:
-        audit, findings = examine_files(
-            find_files(arguments.files),
-            choice_of(arguments),
-            ignore=arguments.ignore,
-            most_chains=arguments.limit,
-            memory_mib=arguments.memory,
-        )
-    except (OSError, MissingError) as error:
+        audit, findings = _examine(arguments)
+    except (OSError, MissingError, EngineError) as error:
         return complain(_COMMAND, str(error))
     try:
         if arguments.json:
@@ -92,8 +100,21 @@ def run(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         return hang_up()
     if not audit.records:  # no records is not the same as no findings
-        return complain(_COMMAND, "no line is a record")
+        return complain(_COMMAND, "no row of the table is a record" if arguments.engine else "no line is a record")
     return 1 if findings else 0
+
+
+def _examine(arguments: argparse.Namespace) -> tuple[Audit, list[Finding]]:
+    choice, limit = choice_of(arguments), arguments.limit
+    if arguments.engine:
+        return examine_table(
+            arguments.engine, arguments.table, choice,
+            scratch=arguments.scratch, ignore=arguments.ignore, most_chains=limit,
+        )  # fmt: skip
+    return examine_files(
+        find_files(arguments.files), choice,
+        ignore=arguments.ignore, most_chains=limit, memory_mib=arguments.memory,
+    )  # fmt: skip
 
 
 def unknown_kinds(ignored: Sequence[str]) -> str | None:

@@ -175,7 +175,9 @@ def _findings(database: Engine, most: int) -> tuple[Finding, ...]:
     named = _places(database, {int(place) for row in rows for place in (row[6] or "").split(",") if place})
     findings = [_finding(row, named) for row in rows]
     kinds = {kind: number for number, kind in enumerate(Kind)}
-    return tuple(sorted(findings, key=lambda finding: (finding.chain or "", kinds[finding.kind], finding.text)))
+    return tuple(
+        sorted(findings, key=lambda finding: (finding.chain or "", kinds[finding.kind], finding.text, finding.records))
+    )
 
 
 def _places(database: Engine, places: Iterable[int]) -> dict[int, str]:

@@ -76,10 +76,12 @@ def _is_of_its_kind(name: str) -> str:
     return f"({test})" if name in _ALWAYS else f'(v."{name}" IS NULL OR {test})'
 
 
-_TYPED: Final = " AND ".join((
-    *map(_is_of_its_kind, FIELDS),
-    """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'""",
-))  # fmt: skip
+def typed(names: Iterable[str]) -> str:
+    """Return the condition that the values ``v`` of these keys, JSON texts, are those of a record."""
+    return " AND ".join((*map(_is_of_its_kind, names), """v.ts <> '""' AND v.run <> '""' AND v.seq <> '0'"""))
+
+
+_TYPED: Final = typed(FIELDS)
 
 
 def _is_as_read(name: str) -> str:
@@ -102,7 +104,7 @@ _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
 _LOGIN: Final = """
     coalesce(v.direction = '"outbound"' AND (v.op = '"login"' OR prefix(v.path, '"/.sidecar/')), false)
 """
-_COLUMNS: Final = (
+COLUMNS: Final = (
     ", ".join(
         "v.verified = 'true'"
         if name == "verified"
@@ -148,7 +150,7 @@ _LINES_OF_FILES: Final = f"""
 """
 READ_FILES: Final = f"""
     INSERT INTO kept
-    SELECT {_DIGEST.format(extra="''")}, {_COLUMNS} FROM ({_parsed(_LINES_OF_FILES, one_by_one=False)})
+    SELECT {_DIGEST.format(extra="''")}, {COLUMNS} FROM ({_parsed(_LINES_OF_FILES, one_by_one=False)})
     WHERE CASE WHEN {_SURE} THEN true ELSE error('a line is not surely a record') END
 """
 LISTS_OF_FILES: Final = """
@@ -158,7 +160,7 @@ LISTS_OF_FILES: Final = """
 """
 KEEP_LINES: Final = f"""
     INSERT INTO kept
-    SELECT v.digest, {_COLUMNS} FROM block AS v WHERE v.sure AND NOT list_contains($bad, v.place)
+    SELECT v.digest, {COLUMNS} FROM block AS v WHERE v.sure AND NOT list_contains($bad, v.place)
 """
 
 

@@ -43,18 +43,22 @@ def audit(*evidence: Evidence) -> Audit:
     return rebuild(read(one for told in evidence for one in told.values()))
 
 
+def marked(cases: Iterable[Evidence]) -> list[dict[str, Any]]:
+    """Return the records of many sets as one set, each with identifiers of its own."""
+    return [
+        {**one, **{name: f"#{number}#{one[name]}" for name in _IDENTIFIERS if one[name] is not None}}
+        for number, case in enumerate(cases)
+        for one in read(case.values())
+    ]
+
+
 def findings_of_each(cases: Sequence[Evidence]) -> list[list[Finding]]:
     """Audit many sets at once, each with identifiers of its own, and return the findings of each as if it were alone.
 
     One audit costs about as much for a hundred chains as for one.
     """
-    marked = [
-        {**one, **{name: f"#{number}#{one[name]}" for name in _IDENTIFIERS if one[name] is not None}}
-        for number, case in enumerate(cases)
-        for one in read(case.values())
-    ]
     found: list[list[Finding]] = [[] for _ in cases]
-    for finding in rebuild(marked).findings:
+    for finding in rebuild(marked(cases)).findings:
         (number,) = {int(mark) for mark in re.findall(r"#(\d+)#", f"{finding.text} {finding.chain} {finding.records}")}
         strip = functools.partial(re.sub, r"#\d+#", "")
         chain = None if finding.chain is None else strip(finding.chain)
