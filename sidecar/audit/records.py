@@ -57,6 +57,7 @@ class Record:
     parent_jti: str | None = None
     txn: str | None = None
     fp: str | None = None
+    host: str | None = None
     call_in: str | None = None
     call_out: str | None = None
     request_id: str | None = None

@@ -80,6 +80,8 @@ class Entry:
     parent_jti: str | None
     txn: str | None
     fp: str | None
+    host: str | None
+    candidates: Sequence[str] | None
     credential: str | None
     call_in: str | None
     call_out: str | None

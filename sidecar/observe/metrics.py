@@ -71,6 +71,7 @@ class Metrics(Collector):
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
+        self.attempts_to_leave = 0
         self.records_suppressed = 0
         self.uncountersigned: Callable[[], int] | None = None  # records since the last checkpoint; None: never any
         self.countersign_failures = 0
@@ -223,6 +224,11 @@ class Metrics(Collector):
             "sidecar_actor_mismatch",
             "Tokens presented by a peer that is not their actor.",
             value=self.refused_for(Reason.ACTOR_MISMATCH),
+        )
+        yield CounterMetricFamily(
+            "sidecar_attempts_to_leave",
+            "Calls of the agent to hosts without a route: refused.",
+            value=self.attempts_to_leave,
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
         yield CounterMetricFamily(

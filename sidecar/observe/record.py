@@ -157,6 +157,18 @@ class RecordFields(TypedDict, total=False):
             "the first 128 bits of the token's SHA-256, in hex: identifies the token and cannot be used as one", _CALLS
         ),
     ]
+    host: Annotated[
+        str | None,
+        Key("the host that the agent asked for, where no route leads there: the call did not leave", _REQUESTS),
+    ]
+    candidates: Annotated[
+        Sequence[str] | None,
+        Key(
+            "of a call without a live handle to a host without a route: the call ids of the requests that this process"
+            " was serving then. One of them may have caused it; none is named as the cause",
+            _REQUESTS,
+        ),
+    ]
     credential: Annotated[
         str | None,
         Key(

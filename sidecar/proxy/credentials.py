@@ -89,6 +89,15 @@ def handle_for_outside(request: Message, *, in_authorization: bool) -> str:
     return handles.pop()
 
 
+def handles_of(request: Message) -> list[str]:
+    """Return what has the form of a handle in the fields that may carry one; also in that of a proxy's user."""
+    found: list[str] = []
+    for name in (b"delegation-handle", b"authorization", b"proxy-authorization"):
+        for value in request.all(name):
+            found += [*_handles_in(value), *_handles_in(_decoded_basic(value))]
+    return list(dict.fromkeys(found))
+
+
 def stray_handles(request: Request, *, in_authorization: bool) -> set[str]:
     """Return what has the form of a handle where a call to a host outside the mesh must not have one."""
     places = {b"delegation-handle", b"authorization"} if in_authorization else {b"delegation-handle"}

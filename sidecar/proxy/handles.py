@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
@@ -140,6 +141,11 @@ class Handles:
         served.epoch = self.epoch
         self._alive[handle] = served
         return handle
+
+    def call_ids(self, most: int) -> list[str]:
+        """Return the call ids of requests in progress or lingering, the newest first, at most so many."""
+        found = (served.call_in for served in reversed(self._alive.values()))
+        return list(islice((call for call in found if call is not None), most))
 
     def suspect(self) -> None:
         """Judge each handle again at its next use: policy, keys, trust or our identity have changed."""

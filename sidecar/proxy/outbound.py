@@ -22,9 +22,16 @@ from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.attribution import facts_of_own
+from sidecar.observe.record import MAX_ITEMS
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.credentials import credential_of, handle_for_outside, own_credential, stray_handles
+from sidecar.proxy.credentials import (
+    credential_of,
+    handle_for_outside,
+    handles_of,
+    own_credential,
+    stray_handles,
+)
 from sidecar.proxy.forward import Forwarder, Forwarding, KeyedForwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, to_next_hop, to_outside, to_outside_as_is
@@ -89,12 +96,19 @@ class Outbound:
             snapshot = self._snapshots.now()
             policy = snapshot.policy
 
+            if head.method == "CONNECT":
+                yield from self._note_attempt(head, entry)
+                raise Denied(Reason.TARGET_DENIED, "no route has this host")
             target = canonical_target(head.target)
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
                 yield from self.logins.hand_over(stream, head, target, snapshot, entry)
                 return
-            route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
+            try:
+                route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)
+            except Denied:
+                yield from self._note_attempt(head, entry)
+                raise
             entry.route = route.name
             if isinstance(route, OutsideRoute):
                 yield from self._outside(stream, head, route, target, snapshot, entry)
@@ -141,6 +155,22 @@ class Outbound:
                 return served, (yield from self.logins.again(served.delegation, snapshot, entry))
             return served, served.delegation
         return None, (yield from self.logins.verify(credential.token or "", snapshot, entry))
+
+    def _note_attempt(self, head: Request, entry: Entry) -> Journey[None]:
+        """An attempt to leave is evidence: name the host, and whose request it was, or whose it may have been."""
+        if head.authority in self._own_authorities:
+            return
+        entry.host = head.authority
+        self._log.metrics.attempts_to_leave += 1
+        for handle in handles_of(head):
+            try:
+                served = yield from self._resolve(handle)
+            except SidecarError:
+                continue
+            _note_served(served, entry)
+            break
+        else:
+            entry.candidates = self._handles.call_ids(MAX_ITEMS)
 
     def _outside(
         self,

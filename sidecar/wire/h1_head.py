@@ -25,6 +25,8 @@ _LINE: Final = rb"[^:\r]++:[^\r]*+\r\n"
 _field_lines: Final = re.compile(rb"([^:]++):[\t ]*+([^\r]*+)\r\n").findall
 _strip: Final = bytes.strip
 _METHOD: Final = rb"(?!(?:CONNECT|TRACE|TRACK) )%b{1,32}" % _TOKEN
+_METHOD_OF_PROXY: Final = rb"(?!(?:TRACE|TRACK) )%b{1,32}" % _TOKEN
+_CONNECT: Final = b"CONNECT"
 _REFUSED_METHOD: Final = re.compile(rb"(?:CONNECT|TRACE|TRACK) [!-~]+ HTTP/1\.[01]")
 _REQUEST_LINE: Final = rb"(%b) ([!-~]{1,%d}+) HTTP/1\.([01])\r\n"  # method, most bytes of the target
 _ANY_REQUEST_LINE: Final = re.compile(_REQUEST_LINE % (_METHOD, 0xFFFFFFF))
@@ -47,7 +49,8 @@ _PLAIN_END: Final[dict[bytes, _End]] = {
 class RequestGrammar:
     """Reads request heads within the limits of one kind of listener.
 
-    ``proxy_form`` also admits ``http://authority/path`` whose authority is the Host; the target is origin-form then.
+    ``proxy_form`` also admits what is said to a proxy: ``http://authority/path`` whose authority is the Host (then the
+    target is origin-form), and CONNECT, whose target is the Host too, with its port (RFC 9112 section 3.2).
     ``match`` finds one whole head at the beginning of some bytes, unless it is malformed or too large.
     """
 
@@ -57,7 +60,7 @@ class RequestGrammar:
         self._max_target_bytes = max_target_bytes
         self._max_fields = max_fields
         self._proxy_form = proxy_form
-        self.match = _request_head(max_target_bytes, max_fields).match
+        self.match = _request_head(max_target_bytes, max_fields, proxy_form).match
 
     def read(self, head: bytes) -> Request:
         """Read one whole head, which ends with its empty line (RFC 9112 section 3).
@@ -96,7 +99,9 @@ class RequestGrammar:
             length, chunked, listed, keep_alive, minor = layout.end_of(values, _MINOR[version])
             keep_alive = keep_alive and upgrade is None  # without the switch, the next bytes may not be HTTP
             end = length, chunked or bool(length), listed, keep_alive, minor, expect, upgrade
-        if target[0] != _SLASH:
+        if method == _CONNECT:
+            end = _end_of_connect(target, host, authority, end)
+        elif target[0] != _SLASH:
             target = self._origin_form(target, host, authority)
         return Request(layout, values, method.decode(), target, authority, *end)
 
@@ -168,8 +173,9 @@ class ResponseGrammar:
 
 
 @cache  # one per kind of listener
-def _request_head(max_target_bytes: int, max_fields: int) -> re.Pattern[bytes]:
-    return re.compile(_head(_REQUEST_LINE % (_METHOD, max_target_bytes), 1, max_fields))
+def _request_head(max_target_bytes: int, max_fields: int, proxy_form: bool) -> re.Pattern[bytes]:  # noqa: FBT001
+    method = _METHOD_OF_PROXY if proxy_form else _METHOD
+    return re.compile(_head(_REQUEST_LINE % (method, max_target_bytes), 1, max_fields))
 
 
 @cache  # as above
@@ -180,6 +186,20 @@ def _response_head(max_fields: int) -> re.Pattern[bytes]:
 def _head(first_line: bytes, least: int, most: int) -> bytes:
     """Build the pattern of a first line, a number of fields, and the empty line. No part of it is ambiguous."""
     return rb"%b((?:%b){%d,%d}+)\r\n" % (first_line, _LINE, least, max(most, least))
+
+
+def _end_of_connect(target: bytes, host: bytes, authority: str, end: _End) -> _End:
+    """Return the end of a CONNECT, after which no request is read (RFC 9110 section 9.3.6)."""
+    length, has_body, listed, _, minor, expect, upgrade = end
+    if target.lower() != host.lower() or not _with_port(authority):
+        raise Denied(Reason.BAD_REQUEST, "the target of CONNECT is not the Host with its port")
+    if has_body or expect is not None or upgrade is not None:
+        raise Denied(Reason.BAD_REQUEST, "CONNECT with content, an expectation or an upgrade")
+    return length, False, listed, False, minor, None, None
+
+
+def _with_port(authority: str) -> bool:
+    return authority.rpartition(":")[2].isdigit() and not authority.endswith("]")
 
 
 def _lines_of(head: bytes, max_fields: int) -> list[bytes]:

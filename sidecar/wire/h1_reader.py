@@ -163,7 +163,8 @@ class RequestReader(HeadBuffer):
         match = grammar.match(data, 0, self.ordinary) if self.fresh else None
         if match is not None:  # most heads arrive whole
             head, size = grammar.head(match), match.end()
-            self._shapes.missed(len(data), match[0], head)
+            if head.target.startswith(b"/"):  # no CONNECT
+                self._shapes.missed(len(data), match[0], head)
             return head, size, data[size:]
         found = self.feed(data)
         if found is None:

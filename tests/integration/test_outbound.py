@@ -132,7 +132,18 @@ REFUSALS = [
     pytest.param(
         {"target": "http://crm.mesh/", "host": "other.mesh"}, 400, "bad_request", id="proxy form and another Host"
     ),
-    pytest.param({"target": "crm.mesh:443", "method": "CONNECT"}, 405, "method_refused", id="CONNECT"),
+    pytest.param(
+        {"target": "evil.example:443", "host": "evil.example:443", "method": "CONNECT"},
+        403,
+        "target_denied",
+        id="CONNECT",
+    ),
+    pytest.param(
+        {"target": "evil.example:443", "host": "crm.mesh", "method": "CONNECT"},
+        400,
+        "bad_request",
+        id="CONNECT and another Host",
+    ),
 ]
 
 

@@ -238,3 +238,44 @@ async def test_what_the_other_worker_refuses_does_not_leave(tmp_path: Path) -> N
     refused = await calls.call(bearer("B" + "x" * 43))
     assert (refused.status, refused.reason, calls.left) == (403, "no_request_context", b"")
     assert (await calls.call(bearer(calls.handle()))).status == 200  # our own are found here
+
+
+EVIL = {"method": "CONNECT", "target": "evil.example:443", "host": "evil.example:443"}
+
+
+@pytest.mark.parametrize("where", [{"host": "evil.example:443"}, EVIL], ids=["a call", "CONNECT"])
+@pytest.mark.parametrize("field", ["authorization", "delegation-handle", "proxy-authorization"])
+async def test_an_attempt_to_leave_is_recorded_with_the_request_behind_its_handle(
+    calls: AgentCalls, where: dict[str, str], field: str
+) -> None:
+    live, other = calls.handle(), calls.handle()
+    assert live != other
+    refused = await calls.call([(field, live if field == "delegation-handle" else f"Bearer {live}")], **where)
+    assert (refused.status, refused.reason, calls.left) == (403, "target_denied", b"")
+    (record,) = await calls.records()
+    told = ("host", "subject", "verified", "call_in", "jti_in", "candidates", "route")
+    assert [record[key] for key in told] == [
+        "evil.example:443", delegation().token.subject, True, "c1", "token-2", None, None
+    ]  # fmt: skip
+    assert calls.log.metrics.attempts_to_leave == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [[], bearer("h" * 43), [("proxy-authorization", "Basic eDp5")]], ids=["nothing", "unknown", "a password"]
+)
+async def test_without_a_live_handle_the_requests_being_served_are_candidates_and_nobody_is_named(
+    calls: AgentCalls, fields: Fields
+) -> None:
+    calls.handle()
+    assert (await calls.call(fields, **EVIL)).reason == "target_denied"
+    (record,) = await calls.records()
+    told = ("host", "subject", "actor", "verified", "call_in", "candidates")
+    assert [record[key] for key in told] == ["evil.example:443", None, None, False, None, ["c1"]]
+
+
+async def test_a_call_to_a_routed_host_and_one_to_our_own_listener_are_no_attempts_to_leave(calls: AgentCalls) -> None:
+    live = calls.handle()
+    assert (await calls.call(bearer(live))).status == 200
+    assert (await calls.call(bearer(live), host=OWN, target="/none")).reason == "target_denied"
+    assert [record["host"] for record in await calls.records()] == [None, None]
+    assert calls.log.metrics.attempts_to_leave == 0

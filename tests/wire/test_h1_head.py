@@ -563,3 +563,39 @@ def test_a_head_says_what_its_lines_say_one_by_one(lines: list[bytes]) -> None:
 )
 def test_a_lone_offer_of_h2c_is_ignored_and_nothing_else_is(lines: list[bytes], upgrade: bytes | None) -> None:
     assert request(with_lines(b"Host: a", *lines)).upgrade == upgrade
+
+
+def connect(line: bytes, fields: bytes = b"Host: crm.mesh:443\r\n") -> Request:
+    return parse_request_head(
+        b"CONNECT " + line + b" HTTP/1.1\r\n" + fields + b"\r\n", max_target_bytes=64, max_fields=9, proxy_form=True
+    )
+
+
+@pytest.mark.parametrize("host", [b"crm.mesh:443", b"CRM.Mesh:443", b"[::1]:8443"])
+def test_connect_asks_a_proxy_for_a_host_and_nothing_follows_it(host: bytes) -> None:
+    head = connect(host, b"Host: " + host + b"\r\nProxy-Authorization: Bearer x\r\n")
+    assert (head.method, head.authority, head.has_body, head.keep_alive) == (
+        "CONNECT",
+        host.decode().lower(),
+        False,
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        pytest.param(b"crm.mesh:444", b"Host: crm.mesh:443\r\n", id="another port"),
+        pytest.param(b"crm.mesh", b"Host: crm.mesh\r\n", id="no port"),
+        pytest.param(b"[::1]", b"Host: [::1]\r\n", id="no port after an address"),
+        pytest.param(b"/a", b"Host: crm.mesh:443\r\n", id="a path"),
+        pytest.param(b"http://crm.mesh:443/", b"Host: crm.mesh:443\r\n", id="absolute-form"),
+        pytest.param(b"crm.mesh:443", b"Host: crm.mesh:443\r\nContent-Length: 1\r\n", id="content"),
+        pytest.param(b"crm.mesh:443", b"Host: crm.mesh:443\r\nTransfer-Encoding: chunked\r\n", id="chunks"),
+        pytest.param(b"crm.mesh:443", b"Host: crm.mesh:443\r\nExpect: 100-continue\r\n", id="an expectation"),
+    ],
+)
+def test_a_connect_that_says_more_or_less_is_refused(line: bytes, fields: bytes) -> None:
+    with pytest.raises(Denied) as refusal:
+        connect(line, fields)
+    assert refusal.value.reason is Reason.BAD_REQUEST

@@ -84,6 +84,8 @@ SENTENCES: Final[dict[str, str]] = {
     "refused": "{hop}: refused by {a}: {b}",
     "refused_exchange": "{a} was refused a token for {b}: {c}",
     "attempt_to_leave": "{a} tried to call {b}: {c}",
+    "tried_to_reach": "{a} tried to reach {b} while serving {c}",
+    "tried_without_handle": "{a} tried to reach {b} without naming a request; the record lists those it was serving",
     "impersonation": "{a} showed a token of {b} to {c}",
     "missing_witness": "{hop}: the {a} has no record of it",
     "other_token": "call {call} left with token {a} and came in with token {b}{of_chain}",

@@ -17,7 +17,7 @@ CREATE TABLE kept (
     direction VARCHAR, workload VARCHAR, peer VARCHAR, subject VARCHAR, subject_iss VARCHAR, actor VARCHAR,
     chain VARCHAR, chain_depth BIGINT, audience VARCHAR, scope VARCHAR, scope_needed VARCHAR, route VARCHAR,
     op VARCHAR, method VARCHAR, path VARCHAR, status BIGINT, upstream_status BIGINT, jti_in VARCHAR, jti_out VARCHAR,
-    parent_jti VARCHAR, txn VARCHAR, fp VARCHAR, call_in VARCHAR, call_out VARCHAR, request_id VARCHAR,
+    parent_jti VARCHAR, txn VARCHAR, fp VARCHAR, host VARCHAR, call_in VARCHAR, call_out VARCHAR, request_id VARCHAR,
     trace_id VARCHAR, verified BOOLEAN, allowed BOOLEAN, outbound BOOLEAN, jti VARCHAR, outside BOOLEAN
 )
 """

@@ -23,13 +23,13 @@ from sidecar.observe.record import EVENTS, FIELDS, KEYS, MAX_ITEMS
 READ: Final = (
     "event", "ts", "run", "seq", "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss",
     "actor", "chain", "chain_depth", "audience", "scope", "scope_needed", "route", "op", "method", "path", "status",
-    "upstream_status", "jti_in", "jti_out", "parent_jti", "txn", "fp", "call_in", "call_out", "request_id", "trace_id",
-    "verified",
+    "upstream_status", "jti_in", "jti_out", "parent_jti", "txn", "fp", "host", "call_in", "call_out", "request_id",
+    "trace_id", "verified",
 )  # fmt: skip
 _UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # of any type
 _ALWAYS: Final = frozenset({"event", "ts", "run", "seq"})
-_YOUNGEST: Final = ("checkpoint", "prev")  # not in records of 0.1.0
-_WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in _YOUNGEST) + "}"
+YOUNGEST: Final = ("host", "candidates", "credential", "checkpoint", "prev")  # not in records of 0.1.0
+_WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in YOUNGEST) + "}"
 # Bytes of a line besides its values: braces, keys, colons, commas.
 FRAME: Final = 1 + sum(len(name) + 4 for name in FIELDS)
 
@@ -130,7 +130,7 @@ _DIGEST: Final = "hash(" + ", ".join(f'v."{name}"' for name in FIELDS) + ", {ext
 def _parsed(lines: str, *, one_by_one: bool) -> str:
     """Lines, parsed: one by one, or all or none, which is faster. Lines of an older release get the youngest keys."""
     line = f"""
-        CASE WHEN contains(line, '{_YOUNGEST[-1]}":') THEN line
+        CASE WHEN contains(line, '{YOUNGEST[-1]}":') THEN line
             WHEN suffix(line, '}}') THEN concat(left(line, -1), '{_WITH_YOUNGEST}') ELSE line END
     """
     parsed = f"json_transform_strict(line, '{_SHAPE}')"

@@ -135,7 +135,7 @@ def test_any_number_as_a_writer_writes_it_is_read_at_once(number: bytes) -> None
 
 def test_records_of_an_older_release_and_sorted_ones_are_read_at_once() -> None:
     """They lack the youngest keys, and some log shippers sort."""
-    older = [json.dumps({k: v for k, v in json.loads(line).items() if k not in {"checkpoint", "prev"}},
+    older = [json.dumps({k: v for k, v in json.loads(line).items() if k not in lines.YOUNGEST},
                         separators=(",", ":")).encode() for line in LINES]  # fmt: skip
     shipped = [json.dumps(json.loads(line), separators=(",", ":"), sort_keys=True).encode() for line in LINES]
     with open_database(threads=1) as database:

@@ -426,6 +426,12 @@ def test_a_token_that_its_token_service_never_issued_is_an_orphan_if_the_records
     [
         pytest.param("caller3", {"reason": "call_not_allowed"}, "attempt_to_leave", id="a-call-that-is-not-allowed"),
         pytest.param(
+            "caller3",
+            {"reason": "target_denied", "host": "evil.example"},
+            "attempt_to_leave",
+            id="a-host-elsewhere",
+        ),
+        pytest.param(
             "callee3", {"reason": "act_missing", "chain": None, "actor": None}, "impersonation", id="a-user's-token"
         ),
         pytest.param("callee3", {"reason": "actor_mismatch", "peer": STRANGER}, "impersonation", id="another's-token"),
