@@ -81,7 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         return hang_up()
     if result.unread and not result.credentials:
         return complain(
-            COMMAND, f"{counted(result.unread, 'file was', 'files were')} not read; --json gives the reasons, by count"
+            COMMAND,
+            f"{counted(result.unread, 'file was', 'files were')} not read to the end; --json counts the reasons",
         )
     return 1 if result.credentials else 0
 

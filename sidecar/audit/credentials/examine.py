@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.audit.counts import counted
 from sidecar.audit.credentials.detector import Detector, DetectorError, Kingfisher
-from sidecar.audit.credentials.fields import Exposure, Read, Reference
+from sidecar.audit.credentials.fields import MAX_FIELDS, Exposure, Read, Reference
 from sidecar.audit.credentials.forms import date_of
 from sidecar.audit.credentials.history import VERSIONS, Version, versions
 from sidecar.audit.credentials.judge import Judged, judge
@@ -26,6 +26,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.rules import Confidence, Place, Severity, Weakness
 
 MAX_NAME: Final = 200  # characters of a name from a file
+UNJUDGED: Final = f"judged up to {MAX_FIELDS:,} values"  # reason to say that a file was not read to its end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ class Result:
 
     @property
     def unread(self) -> int:
-        """Number of text files that nobody looked into, so that nothing found does not mean that nothing is there."""
+        """Number of text files that were not read to their end: nothing found does not mean that nothing is there."""
         return sum(count for reason, count in self.skipped.items() if reason not in BENIGN | {VERSIONS})
 
     def weaknesses(self) -> list[Weakness]:
@@ -180,6 +181,7 @@ class _Search:
         self._take(version.path, read, skipped, version)
 
     def _take(self, name: str, read: Read, skipped: Counter[str], version: Version | None = None) -> None:
+        skipped[UNJUDGED] += read.cut
         try:
             judged = list(judge(read.fields, self._detector, now=self._now))
         except DetectorError:

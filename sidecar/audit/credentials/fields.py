@@ -10,7 +10,7 @@ from typing import Final
 from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.credentials.tree import Node
 
-MAX_FIELDS: Final = 50_000  # of one file
+MAX_FIELDS: Final = 50_000  # of one text, or values and lists below one node of a tree
 MAX_VALUE: Final = 262_144  # characters of one value
 
 
@@ -31,7 +31,8 @@ class Field:
     """A value with its name and place. ``group`` is the same for values that stand together, as in one env list.
 
     ``kind`` is set where the format alone says what the value is. ``identity`` names a credential whose value the file
-    does not hold; ``value`` is empty then. ``hidden`` are parts of secrets beside the value, for the mask.
+    does not hold; ``value`` is empty then. ``hidden`` are parts of secrets beside the value, for the mask. ``cut``: no
+    field, but the sign that a reader stopped here at ``MAX_FIELDS``.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Field:
     expires: str | None = None
     hidden: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +63,11 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """All that a reader found in one file."""
+    """All that a reader found in one file, or the beginning of it where ``cut``."""
 
     fields: tuple[Field, ...]
     references: tuple[Reference, ...] = ()
+    cut: bool = False
 
 
 def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
@@ -92,6 +95,8 @@ def walk(node: Node, template: Field, *, path: str = "") -> Iterator[Field]:
         for number, item in reversed(list(enumerate(at.items))):
             label = where if item.get("value") is not None else f"{where}[{item.text_of('name') or number}]"
             stack.append((item, name, label, id(at)))
+    if stack:
+        yield replace(template, name="", value="", cut=True)
 
 
 def _at(template: Field, node: Node, name: str, where: str, group: int) -> Field:

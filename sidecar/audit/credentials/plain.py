@@ -119,6 +119,7 @@ def fields_of(text: str, template: Field, *, unquoted: bool = True) -> Iterator[
             yield replace(found, line=found.line + number) if lines else found
             count += 1
             if count >= MAX_FIELDS:
+                yield replace(template, name="", value="", cut=True)
                 return
 
 

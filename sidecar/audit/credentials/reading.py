@@ -41,7 +41,9 @@ def read_file(path: str, text: str, *, today: str) -> Read:
     exposure = read.fields[0].exposure if read.fields else Exposure.CODE
     owner = folder_of(path) if not read.fields else None
     whole = Field(name="", value=text, line=1, literal=True, exposure=exposure, owner=owner)
-    return Read((*read.fields, *_comments(path, text, exposure), whole), read.references)
+    found = (*read.fields, *_comments(path, text, exposure))
+    fields = tuple(field for field in found if not field.cut)
+    return Read((*fields, whole), read.references, cut=len(fields) < len(found))
 
 
 def _comments(path: str, text: str, exposure: Exposure) -> Iterator[Field]:

@@ -79,7 +79,7 @@ def test_nothing_found_is_no_success_while_a_text_was_not_read(
     assert run(str(tmp_path)) == 0  # data, of any size, is no text
     (tmp_path / "large.env").write_text("a" * 51)
     assert run(str(tmp_path)) == 2
-    assert "1 file was not read" in capsys.readouterr().err
+    assert "1 file was not read to the end" in capsys.readouterr().err
     monkeypatch.setattr(walk, "MAX_FILE_BYTES", 2000)
     (tmp_path / "b.env").write_text(f"GITHUB_TOKEN={GITHUB}\n")
     (tmp_path / "large.env").write_text("a" * 2001)

@@ -4,8 +4,11 @@ import base64
 import json
 from pathlib import Path
 
+import pytest
+
+from sidecar.audit.credentials import fields, plain
 from sidecar.audit.credentials.detector import DetectorError
-from sidecar.audit.credentials.examine import Result, examine
+from sidecar.audit.credentials.examine import UNJUDGED, Result, examine
 from sidecar.audit.credentials.fields import Exposure
 from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.credentials.secrecy import MASK, Fingerprints
@@ -143,3 +146,27 @@ def test_each_place_is_a_weakness_with_the_credentials_fingerprint(tmp_path: Pat
     assert len(weaknesses) == 2
     assert {one.fingerprint for one in weaknesses} == {result.credentials[0].fingerprint}
     assert weaknesses[0].facts["provider"] == "GitHub"
+
+
+CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "line"),
+    [
+        ("a.env", "", "K{}=word{}\n"),
+        ("a.yaml", "", "k{}: word{}\n"),
+        ("a.py", "", "key_{} = 'word{}'\n"),
+        ("b.yaml", CONFIG_MAP, "  k{}: word{}\n"),
+    ],
+)
+def test_a_file_with_more_values_than_are_judged_is_told(
+    name: str, head: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever pads a file may not hide a key behind the padding and have it called clean."""
+    monkeypatch.setattr(fields, "MAX_FIELDS", 30)
+    monkeypatch.setattr(plain, "MAX_FIELDS", 30)
+    for count, told in ((15, {}), (60, {UNJUDGED: 1})):
+        (tmp_path / name).write_text(head + "".join(line.format(number, number) for number in range(count)))
+        result = run(tmp_path)
+        assert (result.skipped, result.unread) == (told, len(told))
