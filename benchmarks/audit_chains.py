@@ -19,7 +19,8 @@ from typing import Final
 from benchmarks.labelled import write
 from sidecar.audit.chains.database import Database, open_database
 from sidecar.audit.chains.examination import examine
-from sidecar.audit.chains.inputs import find_files, plain_files, read_into
+from sidecar.audit.chains.inputs import plain_files, read_into
+from sidecar.audit.folders import RECORDS, record_files
 from sidecar.observe.record import KEYS
 
 _TYPES: Final = {
@@ -76,7 +77,7 @@ def main() -> None:
         told = folder / "labels"
         if not told.exists():
             told.write_text(json.dumps(write(folder, arguments.records, seed=arguments.seed)))
-        files = find_files([str(folder)])
+        files = record_files([str(folder)], endings=RECORDS)
         compare(files, json.loads(told.read_text()), arguments.memory)
 
 

@@ -25,6 +25,7 @@ SPECIAL: Final = "no regular files"
 UNREADABLE: Final = "unreadable"
 
 LINES: Final = (".records", ".jsonl", ".ndjson", ".json", ".log")  # records, also with .gz or .zst
+RECORDS: Final = (*LINES, ".parquet")
 
 
 class TooLargeError(OSError):
@@ -98,7 +99,9 @@ def record_files(paths: Sequence[str], *, endings: tuple[str, ...] = LINES) -> l
         elif Path(path).is_dir():
             below = [file.path for file in find_files([path]) if _plain(file.path).endswith(endings)]
             if not below:
-                raise OSError(f"{path}: no file of records in it ({', '.join(endings)}, also packed); name the files")
+                raise OSError(
+                    f"{path}: no file of records in it ({', '.join(endings)}, also packed; no links); name the files"
+                )
             found += below
         elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207, it may be absolute
             found += [match for match in matches if Path(match).is_file()]

@@ -16,8 +16,9 @@ from sidecar.audit.chains.database import Database, MissingError, open_database
 from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
 from sidecar.audit.chains.findings import MEANINGS, Finding, Kind
 from sidecar.audit.chains.hops import Chain, Hop
-from sidecar.audit.chains.inputs import find_files, place_of, plain_files, read_into
+from sidecar.audit.chains.inputs import place_of, plain_files, read_into
 from sidecar.audit.counts import counted
+from sidecar.audit.folders import RECORDS, record_files
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import Record
 from sidecar.examples import add_examples
@@ -112,7 +113,7 @@ def _examine(arguments: argparse.Namespace) -> tuple[Audit, list[Finding]]:
             scratch=arguments.scratch, ignore=arguments.ignore, most_chains=limit,
         )  # fmt: skip
     return examine_files(
-        find_files(arguments.files), choice,
+        record_files(arguments.files, endings=RECORDS), choice,
         ignore=arguments.ignore, most_chains=limit, memory_mib=arguments.memory,
     )  # fmt: skip
 

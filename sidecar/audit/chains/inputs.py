@@ -1,4 +1,4 @@
-"""Finds record files and reads them as blocks of whole lines: JSON lines, ``.gz``, ``.zst``, Parquet, standard input.
+"""Reads record files as blocks of whole lines: JSON lines, ``.gz``, ``.zst``, Parquet, standard input.
 
 Memory is bounded by the block, at any size of a file or a line. A place is a number that grows with file and line; it
 is told as ``file:line``.
@@ -7,8 +7,6 @@ is told as ``file:line``.
 from __future__ import annotations
 
 import contextlib
-import glob
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,9 +18,7 @@ BLOCK_BYTES: Final = 32 << 20
 GROUP_BYTES: Final = 1 << 30  # read at once: the database works on both cores, and copies nothing
 _LARGE_BYTES: Final = 1 << 16
 _PATTERN: Final = frozenset("*?[")
-MOST_FILES: Final = 100_000
 _LINES_PER_FILE: Final = 1 << 40
-_ENDINGS: Final = (".records", ".jsonl", ".ndjson", ".json", ".log", ".parquet")
 _ROWS: Final = 10_000  # of a Parquet file, at a time
 
 
@@ -31,40 +27,6 @@ Advance = Callable[[str, int], None]
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
-
-
-def find_files(paths: Sequence[str]) -> list[str]:
-    """Return the files that the paths name: files, patterns, folders (walked, links not followed), ``-``.
-
-    Raises:
-        OSError: a path names no file, or too many.
-    """
-    found: list[str] = []
-    for path in paths:
-        if path == "-" or Path(path).is_file():
-            found.append(path)
-        elif Path(path).is_dir():
-            found += _files_below(path)
-        elif matches := sorted(glob.glob(path, recursive=True)):  # noqa: PTH207, it may be absolute
-            found += [match for match in matches if Path(match).is_file()]
-        else:
-            raise FileNotFoundError(f"{path}: No such file, folder or pattern")
-        if len(found) > MOST_FILES:
-            raise OSError(f"{path}: more than {MOST_FILES} files; audit the folders one by one")
-    return list(dict.fromkeys(found))
-
-
-def _files_below(folder: str) -> list[str]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            plain = name.removesuffix(".gz").removesuffix(".zst")
-            if plain.endswith(_ENDINGS):
-                found.append(os.path.join(parent, name))  # noqa: PTH118, a path as it was given
-        if len(found) > MOST_FILES:
-            break
-    return found
 
 
 def place_of(place: int, files: Sequence[str]) -> str:

@@ -17,8 +17,8 @@ from sidecar import __version__
 from sidecar.audit.chains.choice import Choice
 from sidecar.audit.chains.command import add_filters, choice_of, document, examine_files, unknown_kinds
 from sidecar.audit.chains.database import MissingError
-from sidecar.audit.chains.inputs import find_files
 from sidecar.audit.counts import counted
+from sidecar.audit.folders import RECORDS, record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_line
 from sidecar.audit.report.build import MOST_EVIDENCE, evidence_in, names_in, stories_of
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sidecar.audit.report.page import page
 
     try:
-        files = find_files(arguments.files)
+        files = record_files(arguments.files, endings=RECORDS)
         if _is_among(arguments.output, [*files, *arguments.keys]):
             return complain(
                 _COMMAND, f"{arguments.output}: it is evidence, and would be overwritten; name another file"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.audit.chains.database import Block, Database, open_database
-from sidecar.audit.chains.inputs import find_files, place_of, plain_files, read_blocks, read_into
+from sidecar.audit.chains.inputs import place_of, plain_files, read_blocks, read_into
 from sidecar.audit.log_lines import MAX_LINE_BYTES
 from sidecar.observe.record_text import encode
 from tests.audit.chains.evidence import read
@@ -25,18 +25,6 @@ def zstd(content: bytes) -> bytes:
     else:
         from backports import zstd
     return zstd.compress(content)
-
-
-def test_files_are_found_in_folders_and_by_patterns_and_once(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    for name in ("a.records", "b.jsonl.gz", "in/c.log.zst", "in/d.parquet", "e.txt"):
-        (tmp_path / name).write_bytes(b"")
-    (tmp_path / "in" / "up").symlink_to(tmp_path)
-    found = [str(Path(file).relative_to(tmp_path)) for file in find_files([str(tmp_path), f"{tmp_path}/*.records"])]
-    assert found == ["a.records", "b.jsonl.gz", "in/c.log.zst", "in/d.parquet"]
-    assert find_files([str(tmp_path / "e.txt"), "-"]) == [str(tmp_path / "e.txt"), "-"]
-    with pytest.raises(OSError, match="No such file"):
-        find_files([str(tmp_path / "*.nothing")])
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from benchmarks.labelled import FAULTS, write
 from sidecar.audit.chains.database import open_database
-from sidecar.audit.chains.inputs import find_files, read_blocks
+from sidecar.audit.chains.inputs import read_blocks
+from sidecar.audit.folders import RECORDS, record_files
 
 
 def test_every_chain_of_a_labelled_set_is_judged_right(tmp_path: Path) -> None:
     labels = write(tmp_path, 3000, seed=17, faulty=0.5)
     found: dict[str, set[str]] = {}
     with open_database(threads=1) as database:
-        database.read(read_blocks(find_files([str(tmp_path)])))
+        database.read(read_blocks(record_files([str(tmp_path)], endings=RECORDS)))
         database.judge()
         assert database.unreadable == []
         for chain, kind in database.rows("SELECT chain, kind FROM findings WHERE chain IS NOT NULL"):

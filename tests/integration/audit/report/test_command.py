@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.audit.all.sample import write_sample
 from sidecar.audit.chains.choice import Choice
-from sidecar.audit.chains.inputs import find_files
+from sidecar.audit.folders import record_files
 from sidecar.audit.report.command import report_of
 from sidecar.cli import main
 from tests.audit.report.test_page import Read
@@ -50,7 +50,7 @@ def test_filters_choose_the_chain_and_are_told(records: Path, tmp_path: Path) ->
 
 
 def test_each_hop_has_its_evidence_with_the_hash_of_its_line(records: Path) -> None:
-    report, findings = report_of(find_files([str(records)]), Choice(subject="alice"))
+    report, findings = report_of(record_files([str(records)]), Choice(subject="alice"))
     assert findings == 0
     assert len(report.evidence) == 9
     assert {one.place.rpartition("/")[2].partition(":")[0] for one in report.evidence} == {
