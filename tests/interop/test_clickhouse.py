@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from sidecar.observe.record import FIELDS, KEYS
 from tests.audit.chains.evidence import marked, read
 from tests.audit.evidence import Evidence, lawful
 from tests.integration.audit.chains import test_continuity, test_verdicts, test_witnesses
+from tests.interop.clickhouse_server import served
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 Records = Sequence[dict[str, Any]]
@@ -159,23 +162,43 @@ def test_a_labelled_set_in_a_table_of_other_types_is_judged_as_by_duckdb(client:
     assert len(labels) > 100
 
 
+@pytest.mark.parametrize("over_http", [False, True], ids=["in-this-process", "over-http"])
 def test_the_command_asks_an_engine_and_leaves_nothing_there(
-    client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    over_http: bool, client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = lawful()
+    told = lawful(subject=HOSTILE)
     del told["caller3"]
     files = tmp_path / "records.jsonl"
-    files.write_text("".join(json.dumps(one) + "\n" for one in in_run_order(read(told.values()))))
+    lines = (json.dumps(one, ensure_ascii=False) for one in in_run_order(read(told.values())))
+    files.write_text("".join(f"{line}\n" for line in lines))
     columns = f"SELECT * FROM file('{files}', JSONEachRow)"  # as the page of chains shows it
-    client.command(f"CREATE TABLE logs.inferred ENGINE = MergeTree ORDER BY tuple() AS {columns}")
+    client.command(f"CREATE OR REPLACE TABLE logs.inferred ENGINE = MergeTree ORDER BY tuple() AS {columns}")
     before = client.query("SELECT * FROM logs.inferred ORDER BY run, seq").result_rows
-    arguments = ["audit", "chains", "--engine", "chdb:", "--table", "logs.inferred", "--scratch", "scratch_of_ours"]
-    assert main([*arguments, "--json"]) == 1
+    monkeypatch.setenv("CLICKHOUSE_USER", "auditor")
+    monkeypatch.setenv("CLICKHOUSE_PASSWORD", "hunter2")
+    filters = ["--json", "--subject", HOSTILE]
+    callers: set[str] = set()
+    with served(callers) if over_http else nullcontext() as port:
+        engine = "chdb:" if port is None else f"clickhouse://127.0.0.1:{port}/logs?secure=false"
+        table = "logs.inferred" if port is None else "inferred"
+        command = ["audit", "chains", "--engine", engine, "--table", table, "--scratch", "scratch_of_ours"]
+        assert main([*command, *filters]) == 1
     by_engine = json.loads(capsys.readouterr().out)
-    assert main(["audit", "chains", "--json", str(files)]) == 1
+    assert main(["audit", "chains", str(files), *filters]) == 1
     assert by_engine == json.loads(capsys.readouterr().out)
+    assert len(by_engine["chains"]) == 1
+    assert callers == ({"Basic " + b64encode(b"auditor:hunter2").decode()} if over_http else set())
     assert client.query("SELECT * FROM logs.inferred ORDER BY run, seq").result_rows == before
     assert "scratch_of_ours" not in {name for (name,) in client.query("SHOW DATABASES").result_rows}
+
+
+def test_an_engine_that_does_not_answer_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "chains", "--engine", "clickhouse://127.0.0.1:1", "--table", "logs.records"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("sidecar audit chains: --engine: ")
+    assert "127.0.0.1" in err
+    assert len(err.splitlines()) == 1
 
 
 def in_run_order(records: Records) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -93,6 +94,8 @@ def open_engine(url: str, *, scratch: str | None = None) -> Iterator[ClickHouse]
     import clickhouse_connect
     import ibis
     from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())  # its errors are told once, here
 
     try:
         with contextlib.closing(clickhouse_connect.get_client(**options, settings=dict(SETTINGS))) as client:
