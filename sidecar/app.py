@@ -125,6 +125,8 @@ async def run_token_service(
         PartEndedError: a part has ended by itself.
     """
     from sidecar.sts.rate import ExchangeRate
+    from sidecar.sts.replicas import Replicas
+    from sidecar.sts.revocations import Register
     from sidecar.sts.server import StsServer
     from sidecar.sts.service import TokenService
 
@@ -136,7 +138,10 @@ async def run_token_service(
     source = source_of(settings.identity, jwt_bundles=True)
     keys = IssuerKeys(settings.login_keys, source, on_fetched=metrics.jwks_updated)
     rate = ExchangeRate(settings.rate, monotonic=time.monotonic)
-    service = TokenService(policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log, rate=rate)
+    register = None if settings.revocation is None else Register(settings.revocation, log)
+    service = TokenService(
+        policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log, rate=rate, register=register
+    )
 
     def follow(identity: Identity | None) -> None:
         log.workload = None if identity is None else identity.spiffe_id
@@ -160,6 +165,10 @@ async def run_token_service(
         ("checkpoints", countersigning.run()),
     ):
         background.start(name, work)
+    if register is not None and server.revocations is not None:
+        register.load()
+        metrics.revocations = register.count
+        background.start("replicas", Replicas(register, source, replica=server.revocations.replica).run())
     loop = asyncio.get_running_loop()
     if reload is not None:
         loop.add_signal_handler(signal.SIGHUP, watcher.wake)

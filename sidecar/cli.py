@@ -172,6 +172,9 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     keygen = _command(sts_commands, "keygen", "sidecar.sts.keygen:run", "add the next signing key to a directory")
     if _named(words, "sts", "keygen"):
         importlib.import_module("sidecar.sts.keygen").add_arguments(keygen)
+    revoke = _command(sts_commands, "revoke", "sidecar.revoke:run", "stop a user, workload, chain, token or login")
+    if _named(words, "sts", "revoke"):
+        importlib.import_module("sidecar.revoke").add_arguments(revoke)
 
     injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
     if _named(words, "injector"):

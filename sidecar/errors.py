@@ -51,6 +51,7 @@ class Reason(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ACTOR_MISMATCH = "actor_mismatch"
     POLICY_DENIED = "policy_denied"
+    REVOKED = "revoked"
     ISSUER_NOT_FOR_ROUTE = "issuer_not_for_route"
     SCOPE_ABOVE_CEILING = "scope_above_ceiling"
     # 404, 405, 400
@@ -94,6 +95,7 @@ class Reason(StrEnum):
     # 503 with Retry-After
     STS_UNAVAILABLE = "sts_unavailable"
     CREDENTIAL_UNAVAILABLE = "credential_unavailable"
+    REVOCATIONS_STALE = "revocations_stale"
     KEYS_UNAVAILABLE = "keys_unavailable"
     NOT_READY = "not_ready"
     OVERLOADED = "overloaded"
@@ -118,6 +120,7 @@ class Reason(StrEnum):
     SELF_DELEGATION = "self_delegation"
     TARGET_UNKNOWN = "target_unknown"
     SCOPE_REFUSED = "scope_refused"
+    ORDER_REFUSED = "order_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.INSUFFICIENT_SCOPE: Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
     Reason.ACTOR_MISMATCH: _forbidden("the token's actor is not the peer that presents it"),
     Reason.POLICY_DENIED: _forbidden("the policy does not allow this call"),
+    Reason.REVOKED: _forbidden("an operator has stopped what this call is made with"),
     Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer is not accepted on this route"),
     Reason.SCOPE_ABOVE_CEILING: _forbidden("the token claims more than its issuer may grant"),
     Reason.NO_ROUTE: Answer(404, None, "there is no such route"),
@@ -237,6 +241,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.UPSTREAM_IDENTITY: _bad_gateway("the upstream could not prove its identity"),
     Reason.STS_UNAVAILABLE: _unavailable("the token service is unavailable"),
     Reason.CREDENTIAL_UNAVAILABLE: _unavailable("the credential of this route is unavailable"),
+    Reason.REVOCATIONS_STALE: _unavailable("the issuer's list of revocations is too old"),
     Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
     Reason.NOT_READY: _unavailable("this sidecar is not ready"),
     Reason.OVERLOADED: _unavailable("too many concurrent requests; retry later"),
@@ -257,6 +262,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.DELEGATION_NOT_ALLOWED: _sts("invalid_request", "no rule lets this actor act for this subject"),
     Reason.SELF_DELEGATION: _sts("invalid_request", "the actor is already the current actor of the subject token"),
     Reason.TARGET_UNKNOWN: _sts("invalid_target", "the target is not known for this actor"),
+    Reason.ORDER_REFUSED: _forbidden("the order to revoke is not accepted"),
     Reason.SCOPE_REFUSED: _sts("invalid_scope", "none of the requested scopes may be granted"),
 }
 

@@ -63,6 +63,8 @@ class StsReload:
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         service.policy = fresh.policy
+        if service.register is not None and fresh.revocation is not None:
+            service.register.settings = fresh.revocation  # operators may change
 
     async def _reload_keys(self, directory: Path, service: TokenService) -> None:
         now = int(service.clock())

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundles --client --config --connect --credentials --directory --directory-field --engine --entries --every --federated --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --limit --listen --mapping --max-connections --may-call --memory --merge --namespace --out --output --platform --probe --records --request --route --save --scratch --search --since --socket --socket-mode --spill --subject --table --timeout --title --tls --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundle --bundles --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-call --memory --merge --namespace --out --output --peer --platform --probe --reason --records --request --route --save --scratch --search --since --socket --socket-mode --spill --subject --svid --table --timeout --title --tls --to --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -95,6 +95,26 @@ complete -c sidecar -n '_shtab_sidecar_using sts keygen' -l lead -x -d 'until it
 complete -c sidecar -n '_shtab_sidecar_using sts keygen' -l every -x -d 'do nothing while the newest key is younger than this'
 complete -c sidecar -n '_shtab_sidecar_using sts keygen' -l group-readable -d 'mode 0640: for a token service of this group, but another user'
 complete -c sidecar -n '_shtab_sidecar_using sts keygen; and test $_shtab_sidecar_npos -eq 0' -ka "(__fish_complete_directories)" -d 'directory of the keys; created if missing'
+complete -c sidecar -n '_shtab_sidecar_using sts; and test $_shtab_sidecar_npos -eq 0' -a revoke -d 'Stop a user, workload, chain, token or login.'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l subject -x -d 'a whole user; needs a second operator'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l actor -x -d 'a workload, as actor of any call'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l txn -x -d 'a chain: the txn of its records'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l jti -x -d 'one token, and those exchanged for it'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l login -x -d 'one login of a user'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l confirm -x -d 'confirm the revocation of a user by another operator'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l lift -x -d 'lift a revocation before its end'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l list -d 'print the orders of each replica'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l alone -d '--subject without a second operator; raises an alert'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l reason -x -d 'for records, never shown to callers'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l for -x -d 'until it ends: 30m, 8h, 7d; 31d at most'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l to -x -d 'the replicas: all addresses of each name'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l peer -x -d 'SPIFFE ID of the token service'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l timeout -x -d 'for each replica (default 10)'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l json -d 'for machines'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l svid -xka "(__fish_complete_path (commandline -ct))" -d 'our certificate chain, PEM'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'its private key'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l bundle -xka "(__fish_complete_path (commandline -ct))" -d 'CA certificates of our trust domain'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a injector -d 'Inject sidecars into Kubernetes pods.'
 complete -c sidecar -n '_shtab_sidecar_using injector' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using injector' -l injection -xka "(__fish_complete_path (commandline -ct))" -d 'what the chart rendered'

@@ -54,6 +54,7 @@ _shtab_sidecar_dev_commands() {
 _shtab_sidecar_sts_commands() {
   local _commands=(
     keygen:'Add the next signing key to a directory.'
+    revoke:'Stop a user, workload, chain, token or login.'
   )
   _describe 'sidecar sts commands' _commands
 }
@@ -377,6 +378,31 @@ _shtab_sidecar_sts_keygen_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_sts_keygen_defaults_added=0
 
+_shtab_sidecar_sts_revoke_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--subject[a whole user\; needs a second operator]:('ISSUER', 'SUB'):"
+  "--actor[a workload, as actor of any call]:SPIFFE_ID:"
+  "--txn[a chain\: the txn of its records]:TXN:"
+  "--jti[one token, and those exchanged for it]:JTI:"
+  "--login[one login of a user]:('ISSUER', 'SID'):"
+  "--confirm[confirm the revocation of a user by another operator]:ID:"
+  "--lift[lift a revocation before its end]:ID:"
+  "--list[print the orders of each replica]"
+  "--alone[--subject without a second operator\; raises an alert]"
+  "--reason[for records, never shown to callers]:TEXT:"
+  "--for[until it ends\: 30m, 8h, 7d\; 31d at most]:TIME:"
+  "--to[the replicas\: all addresses of each name]:URL:"
+  "--peer[SPIFFE ID of the token service]:SPIFFE_ID:"
+  "--timeout[for each replica (default 10)]:S:"
+  "--json[for machines]"
+  "--svid[our certificate chain, PEM]:FILE:_files"
+  "--key[its private key]:FILE:_files"
+  "--bundle[CA certificates of our trust domain]:FILE:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_sts_revoke_defaults_added=0
+
 
 _shtab_sidecar() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->sidecar'
@@ -487,6 +513,7 @@ _shtab_sidecar_sts() {
       curcontext="${curcontext%:*:*}:_shtab_sidecar_sts-$line[1]:"
       case $line[1] in
         keygen) _arguments -C -s $_shtab_sidecar_sts_keygen_options ;;
+        revoke) _arguments -C -s $_shtab_sidecar_sts_revoke_options ;;
       esac
   esac
 }

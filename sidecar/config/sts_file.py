@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from sidecar.config.addresses import parse_address
-from sidecar.config.field_types import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText
+from sidecar.config.field_types import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText, one_of
 from sidecar.config.identity import identity_of, jwt_bundle_problems
 from sidecar.config.issuers import (
     development_problems,
@@ -37,11 +37,13 @@ from sidecar.config.sidecar_file import records
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
+from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
+from sidecar.sts.revocations import RevocationSettings
 from sidecar.sts.rules import (
     ANYONE,
     Anyone,
@@ -54,6 +56,8 @@ from sidecar.sts.rules import (
     Target,
 )
 from sidecar.sts.server import StsSettings
+
+KindName = Annotated[str, *one_of(Kind)]
 
 
 class KeysSection(Section):
@@ -123,6 +127,26 @@ class ExchangeRateSection(Section):
     per_s: float = Field(default=2.0, ge=1, le=10_000, description="exchanges per second after that")
 
 
+class OperatorSection(Section):
+    """An operator who may revoke."""
+
+    spiffe_id: SpiffeIdText = Field(description="SPIFFE ID of the operator")
+    may: list[KindName] = Field(description="what the operator may revoke, confirm and lift")
+
+
+class RevocationSection(Section):
+    """Operators who may stop subjects, workloads, chains, tokens and logins everywhere, and the file of orders."""
+
+    operators: list[OperatorSection] = Field(default=[], description="operators who may revoke")
+    file: FileText | None = Field(
+        default=None, description="file of the orders, on a disk of this replica; only `keys: ephemeral` does without"
+    )
+    replicas: list[UrlText] = Field(
+        default=[],
+        description="URLs of all replicas; a name stands for all its addresses (in Kubernetes a headless Service)",
+    )
+
+
 class StsFile(Section):
     """Settings of one token service."""
 
@@ -156,6 +180,9 @@ class StsFile(Section):
         default=[], description="which workloads may act for themselves, at which audience"
     )
     entries: list[EntryWorkloadSection] = Field(default=[], description="workloads where users log in")
+    revocation: RevocationSection | None = Field(
+        default=None, description="who may stop what during an incident; without it nothing can be revoked here"
+    )
     records: RecordsSection = Field(default=RecordsSection(), description="destination of the records")
     body_timeout_s: Seconds = Field(default=5.0, description="timeout of reading a request body")
     drain_s: Seconds = Field(default=10.0, description="time for requests to finish after SIGTERM")
@@ -173,6 +200,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
         findings.extend(_duplicates, file)
         findings.extend(_ephemeral_keys, file)
         findings.extend(_listeners, file)
+        findings.extend(_revocation, file)
         findings.extend(_records, file)
         return _settings(file, environ, findings)
 
@@ -212,6 +240,19 @@ def _listeners(file: StsFile) -> Iterator[Problem]:
             yield Problem(first, f"is the port of {second}", "give each listener a port of its own")
 
 
+def _revocation(file: StsFile) -> Iterator[Problem]:
+    section = file.revocation
+    if section is None:
+        return
+    if section.file is None and file.keys != "ephemeral":
+        yield Problem("revocation.file", "is missing: a restart would forget every revocation", "name a file")
+    for name in repeated(operator.spiffe_id for operator in section.operators):
+        yield Problem("revocation.operators", f"{name} is listed twice", "keep one of them")
+    for number, url in enumerate(section.replicas):
+        if not url.startswith("https://"):
+            yield Problem(f"revocation.replicas[{number}]", "is not an https URL", "write https://NAME:PORT")
+
+
 def _records(file: StsFile) -> Iterator[Problem]:
     if file.records.countersign is not None:
         yield Problem("records.countersign", "is for sidecars: a token service signs its own records", "remove it")
@@ -234,6 +275,17 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         key_directory=None if isinstance(file.keys, str) else Path(file.keys.directory),
         records=records(file.records),
         rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
+        revocation=_revocation_settings(file.revocation),
+    )
+
+
+def _revocation_settings(section: RevocationSection | None) -> RevocationSettings | None:
+    if section is None:
+        return None
+    return RevocationSettings(
+        operators={SpiffeId(one.spiffe_id): frozenset(map(Kind, one.may)) for one in section.operators},
+        file=None if section.file is None else Path(section.file),
+        replicas=tuple(section.replicas),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar.config.settings import RecordSettings
@@ -11,7 +11,13 @@ from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
+from sidecar.sts.revocations import RevocationSettings
 from sidecar.sts.server import StsSettings
+
+
+def _kept(revocation: RevocationSettings | None) -> object:
+    """Return what of the revocations cannot change: all but the operators."""
+    return None if revocation is None else replace(revocation, operators={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class TokenServiceSettings:
     key_directory: Path | None
     records: RecordSettings
     rate: RateSettings
+    revocation: RevocationSettings | None = None
 
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart. The policy does not.
@@ -42,6 +49,7 @@ class TokenServiceSettings:
             "keys": (self.key_directory, fresh.key_directory),
             "records": (self.records, fresh.records),
             "exchange_rate": (self.rate, fresh.rate),
+            "revocation": (_kept(self.revocation), _kept(fresh.revocation)),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
         if not set(fresh.login_keys) <= set(self.login_keys):

@@ -95,16 +95,19 @@ def _prove_history(chain: ActChain, plan: Plan) -> None:
 
 
 def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
-    """Check the signed identifiers that join tokens for audit: ``jti`` is new, ``txn`` stays, ``parent_jti`` points
+    """Check the signed identifiers that join tokens: ``jti`` is new, ``txn`` and ``sid`` stay, ``parent_jti`` points
     back.
 
-        At an entry ``txn`` begins: the STS mints it, regardless of a login token's own.
+    At an entry ``txn`` begins: the STS mints it, regardless of a login token's own. An STS may leave out the login's
+    ``sid`` there, but never name another: a revocation of the login stops the chain by it.
     """
     subject = plan.delegation.token
     if issued.jti is not None and issued.jti == subject.jti:
         raise Denied(Reason.STS_BAD_RESPONSE, "the issued token has the subject token's jti")
     if not plan.delegation.entry and subject.txn is not None and issued.txn != subject.txn:
         raise Denied(Reason.STS_CHAIN_BROKEN, "txn")
+    if issued.sid != subject.sid and not (plan.delegation.entry and issued.sid is None):
+        raise Denied(Reason.STS_CHAIN_BROKEN, "sid")
     if issued.parent_jti is not None and issued.parent_jti != subject.jti:
         raise Denied(Reason.STS_CHAIN_BROKEN, "parent_jti")
 

@@ -57,14 +57,16 @@ class CompactJws:
     signature: bytes
 
 
-def parse_compact(raw: str, *, members: frozenset[str] = HEADER_MEMBERS) -> CompactJws:
+def parse_compact(
+    raw: str, *, members: frozenset[str] = HEADER_MEMBERS, max_bytes: int = MAX_TOKEN_BYTES
+) -> CompactJws:
     """Take a compact JWS apart. ``members`` are the header members that may appear.
 
     Raises:
-        Denied: TOKEN_TOO_LARGE past 16 KiB, or 4 KiB of header; DUPLICATE_CLAIM for two header members of one name;
-            ALG_NOT_ALLOWED for an algorithm that is not asymmetric; MALFORMED_TOKEN for every other departure.
+        Denied: TOKEN_TOO_LARGE past ``max_bytes``, or 4 KiB of header; DUPLICATE_CLAIM for two header members of one
+            name; ALG_NOT_ALLOWED for an algorithm that is not asymmetric; MALFORMED_TOKEN for every other departure.
     """
-    if len(raw) > MAX_TOKEN_BYTES:
+    if len(raw) > max_bytes:
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token is too large")
     parts = raw.split(".")
     if len(parts) != 3:
@@ -101,6 +103,11 @@ def parse_json_part(document: bytes, *, max_depth: int = 16) -> dict[str, object
         return parse_object(document, max_bytes=MAX_TOKEN_BYTES, max_depth=max_depth)
     except StrictJsonError as error:
         raise Denied(Reason.DUPLICATE_CLAIM if error.duplicate else Reason.MALFORMED_TOKEN, str(error)) from error
+
+
+def encode_part(data: bytes) -> bytes:
+    """Return base64url without padding, as the parts of a JWS are written."""
+    return urlsafe_b64encode(data).rstrip(b"=")
 
 
 def _decode(part: str) -> bytes:

@@ -11,6 +11,7 @@ from itertools import permutations
 from typing import Final
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.route import InboundRoutes, OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -29,19 +30,23 @@ class Deny:
     entry the pair that the STS makes of it.
     ``actors`` are SPIFFE IDs of the current actor: earlier actors are history and never decide (RFC 8693 section 4.1).
     ``jtis`` also match tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` match a whole chain.
+    ``revoked`` are the revocations of the issuers' own lists.
     """
 
     subjects: frozenset[tuple[str | None, str]] = frozenset()
     actors: frozenset[str] = frozenset()
     jtis: frozenset[str] = frozenset()
     txns: frozenset[str] = frozenset()
+    revoked: InForce = NOTHING
 
     def check(self, token: VerifiedToken, actor: SpiffeId) -> None:
         """Refuse a token, or the ``actor`` that uses it, if the list has it.
 
         Raises:
-            Denied: POLICY_DENIED.
+            Denied: POLICY_DENIED or REVOKED.
+            Unavailable: REVOCATIONS_STALE.
         """
+        self.revoked.check(token, actor)
         if self.actors and actor in self.actors:
             raise Denied(Reason.POLICY_DENIED, "the actor is on the deny list")
         if self.txns and token.txn in self.txns:
@@ -57,8 +62,9 @@ class Deny:
         """Refuse a subject by one of its names; at an entry also by the name a login's subject gets in the mesh.
 
         Raises:
-            Denied: POLICY_DENIED.
+            Denied: POLICY_DENIED or REVOKED.
         """
+        self.revoked.check_subject(issuer, subject)
         if (issuer, subject) in self.subjects or (None, subject) in self.subjects:
             raise Denied(Reason.POLICY_DENIED, "the subject is on the deny list")
 

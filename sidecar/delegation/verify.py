@@ -84,6 +84,7 @@ class VerifiedToken:
     client_id: str | None = None
     txn: str | None = None
     parent_jti: str | None = None
+    sid: str | None = None  # the login at its issuer (OpenID Connect Back-Channel Logout section 2.1)
     sub_id: tuple[str, str] | None = field(default=None, repr=False)  # (iss, sub): iss_sub of RFC 9493 section 3.2.3
     certificate_thumbprint: str | None = None  # x5t#S256: good with this client certificate only (RFC 8705)
     chain: ActChain | None = field(default=None, repr=False)
@@ -128,8 +129,8 @@ def verify_token(
     audience = _audience(claims, profile, audiences)
     subject = _subject(claims, profile)
     scope = _scope(claims, profile)
-    client_id, jti, txn, parent_jti = (
-        name_claim(claims, claim) for claim in (profile.client_claim, "jti", "txn", "parent_jti")
+    client_id, jti, txn, parent_jti, sid = (
+        name_claim(claims, claim) for claim in (profile.client_claim, "jti", "txn", "parent_jti", "sid")
     )
     sub_id = _sub_id(claims)
     thumbprint = _certificate_thumbprint(claims)
@@ -150,6 +151,7 @@ def verify_token(
         client_id=client_id,
         txn=txn,
         parent_jti=parent_jti,
+        sid=sid,
         sub_id=sub_id,
         certificate_thumbprint=thumbprint,
         chain=chain,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -107,6 +108,7 @@ class EndpointAnswer:
     content_type: str | None
     cache_control: str | None
     body: bytes
+    etag: str | None = None
 
 
 def split_url(url: str) -> SplitResult:
@@ -149,18 +151,27 @@ class EndpointClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self) -> EndpointAnswer:
-        """Fetch the document.
+        """Fetch the document. Errors as ``post``."""
+        return await self._ask("GET", None, {})
+
+    async def post(self, body: bytes, content_type: str) -> EndpointAnswer:
+        """Send a document.
 
         Raises:
             EndpointError: there is no complete answer within the size and the total deadline.
         """
+        return await self._ask("POST", body, {"Content-Type": content_type})
+
+    async def _ask(self, method: str, body: bytes | None, headers: Mapping[str, str]) -> EndpointAnswer:
         context = self._tls()
         session = self._open()
         answered = False
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                session.get(self._url, ssl=context or True, allow_redirects=False) as response,
+                session.request(
+                    method, self._url, data=body, headers=headers, ssl=context or True, allow_redirects=False
+                ) as response,
             ):
                 answered = True
                 if "Content-Encoding" in response.headers:  # the body must be judged as it was sent

@@ -32,7 +32,7 @@ LABELS: Final[Mapping[str, str]] = {
     " caller's exchange was awaited); of a reload `ok` or `refused`;"
     " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
     "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued` or `handles`: [sizes](sizing.md#memory)",
-    "kind": "`human` or `machine`",
+    "kind": "of a population `human` or `machine`; of a revocation `subject`, `actor`, `txn`, `jti` or `login`",
     "trust_domain": "a trust domain with a bundle here",
     "version": "the running version",
 }
@@ -56,6 +56,7 @@ def families() -> list[Metric]:
     metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
     metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.uncountersigned = lambda: 0
+    metrics.revocations = lambda: {"txn": 0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     metrics.records = lambda: sink_metrics(0, SinkSpace())

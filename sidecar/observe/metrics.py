@@ -75,6 +75,8 @@ class Metrics(Collector):
         self.records_suppressed = 0
         self.uncountersigned: Callable[[], int] | None = None  # records since the last checkpoint; None: never any
         self.countersign_failures = 0
+        self.revoked_alone = 0
+        self.revocations: Callable[[], Mapping[str, int]] = dict  # in force, by kind
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink; the record stream sets it
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
@@ -241,6 +243,11 @@ class Metrics(Collector):
             "Checkpoints of the record stream that the token service did not give.",
             value=self.countersign_failures,
         )
+        yield CounterMetricFamily(
+            "sidecar_revocations_alone",
+            "Whole users that one operator alone revoked at this token service.",
+            value=self.revoked_alone,
+        )
         if self.uncountersigned is not None:
             yield GaugeMetricFamily(
                 "sidecar_records_uncountersigned",
@@ -332,6 +339,10 @@ class Metrics(Collector):
             "When our X.509-SVID expires, 0 while there is none.",
             value=self.svid_expires_at,
         )
+        in_force = GaugeMetricFamily("sidecar_revocations", "Revocations in force.", labels=("kind",))
+        for kind, count in self.revocations().items():
+            in_force.add_metric((kind,), count)
+        yield in_force
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight())
         streams = GaugeMetricFamily("sidecar_streams", "Streams and tunnels in flight.", labels=("direction",))

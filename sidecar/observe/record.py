@@ -37,6 +37,9 @@ EVENTS: Final[Mapping[str, str]] = {
     "started": "the process runs",
     "records.countersigned": "the token service signed the head of this run's hash chain; at the token service: it"
     " signed the head of `peer`",
+    "revocation.ordered": "the token service accepted an order: `op` is `revoke`, `confirm` or `lift`, `peer` the"
+    " operator, `detail` the reason",
+    "revocation.refused": "the token service refused an order",
     "stopped": "the process ends in order; a run without this event was killed, or still runs",
     "pod.injected": "the injector admitted a pod with a sidecar",
     "pod.refused": "the injector refused a pod, or a request that is not an admission review",
@@ -47,6 +50,7 @@ _REQUESTS: Final = ("request", "request.opened")
 _EXCHANGES: Final = ("token.exchanged", "token.exchange_refused")
 _CALLS: Final = (*_REQUESTS, *_EXCHANGES)
 _SETTINGS: Final = ("config.reloaded", "config.refused")
+_ORDERS: Final = ("revocation.ordered", "revocation.refused")
 _PODS: Final = ("pod.injected", "pod.refused")
 
 
@@ -75,13 +79,14 @@ class RecordFields(TypedDict, total=False):
     """The keys that an event may set."""
 
     decision: Annotated[
-        Decision | None, Key("`allow` or `deny`", (*_CALLS, "connection.refused", "identity.lost", *_PODS))
+        Decision | None,
+        Key("`allow` or `deny`", (*_CALLS, "connection.refused", "identity.lost", *_PODS, "revocation.refused")),
     ]
     reason: Annotated[
         str | None,
         Key(
             "`ok` or a [reason code](reasons.md); of an allowed request: the reason of its end",
-            (*_CALLS, "connection.refused", "identity.lost"),
+            (*_CALLS, "connection.refused", "identity.lost", "revocation.refused"),
         ),
     ]
     direction: Annotated[
@@ -97,7 +102,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "the SPIFFE ID at the other end of the mTLS connection: inbound the caller, outbound the next hop"
             " that the route names, at the token service its client",
-            (*_CALLS, "records.countersigned"),
+            (*_CALLS, "records.countersigned", *_ORDERS),
         ),
     ]
     subject: Annotated[
@@ -124,8 +129,8 @@ class RecordFields(TypedDict, total=False):
         str | None,
         Key(
             "the operation: `login` where a user's login token was traded for a handle; of a pod: `injected`,"
-            " `unchanged` or the first rule that it breaks",
-            (*_REQUESTS, *_PODS),
+            " `unchanged` or the first rule that it breaks; of an order: `revoke`, `confirm` or `lift`",
+            (*_REQUESTS, *_PODS, "revocation.ordered"),
         ),
     ]
     method: Annotated[str | None, Key("the HTTP method", _REQUESTS)]
@@ -211,7 +216,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "more about the reason, not shown to callers; of settings: the file; of a start in Kubernetes: the"
             " run's pod, namespace, service account and node; of a stop: the part that failed",
-            (*_CALLS, "connection.refused", *_SETTINGS, "not_ready", "started", "stopped", *_PODS),
+            (*_CALLS, "connection.refused", *_SETTINGS, "not_ready", "started", "stopped", *_PODS, *_ORDERS),
         ),
     ]
     suppressed: Annotated[
@@ -228,6 +233,13 @@ class RecordFields(TypedDict, total=False):
             "what the token service signed, and its signature; at the token service also the run of `peer`. `sidecar"
             " audit verify` checks it",
             ("records.countersigned",),
+        ),
+    ]
+    revocation: Annotated[
+        str | None,
+        Key(
+            "of an order: its id, what it stops and until when",
+            _ORDERS,
         ),
     ]
 

@@ -231,6 +231,11 @@ _PERMISSION: Final = {
         _OPERATOR,
         do="see the detail for which; add the peer to the route if it may call",
     ),
+    Reason.REVOKED: _either(
+        "an operator has revoked the user, the workload, the chain, the token or the login; the detail says which",
+        _SECURITY,
+        do="see who and why: `sidecar sts revoke --list`; lift it there if it is over",
+    ),
     Reason.ISSUER_NOT_FOR_ROUTE: _either(
         "the issuer is trusted, but not on this route, or not by the token service of the exchange",
         _OPERATOR,

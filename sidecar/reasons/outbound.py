@@ -139,6 +139,11 @@ _OUTAGE: Final = {
         _OPERATOR,
         do="mount the file named in inject.file, readable by the sidecar alone, with the key and nothing else",
     ),
+    Reason.REVOCATIONS_STALE: _either(
+        "the issuer's list of revocations could not be confirmed for max_stale_s, so the call may be a revoked one",
+        _OPERATOR,
+        do="check that revocations.url is reachable and its replicas are ready",
+    ),
     Reason.KEYS_UNAVAILABLE: _either(
         "the sidecar has no keys of the issuer yet, or they are older than max_age_s",
         _OPERATOR,
@@ -213,6 +218,11 @@ _EXCHANGE: Final = {
     ),
     Reason.TARGET_UNKNOWN: _service(
         "no rule names this actor and the target", _OPERATOR, do="add target and rule, or correct the route's audience"
+    ),
+    Reason.ORDER_REFUSED: _service(
+        "an order to revoke is not from a listed operator, not signed with the operator's SVID, or not consistent",
+        _SECURITY,
+        do="see the detail; list the operator under revocation.operators with what it may revoke",
     ),
     Reason.SCOPE_REFUSED: _service(
         "none of the requested scopes may be granted",

@@ -111,14 +111,14 @@ class TokenEndpoint:
         service = self._service
         record = self._record(request)
         try:
-            client = self._client_of(request)
+            client = self.client_of(request)
             record.identify(client)
             self._require_room()
-            body = await self._body_of(request)
+            body = await self.body_of(request)
             content_type = request.headers.get(hdrs.CONTENT_TYPE)
-            self._client_of(request)  # trust may have been withdrawn while the body arrived
+            self.client_of(request)  # trust may have been withdrawn while the body arrived
             answer = await service.token(
-                body, content_type, client=client, record=record, confirm=lambda: self._client_of(request)
+                body, content_type, client=client, record=record, confirm=lambda: self.client_of(request)
             )
         except SidecarError as error:
             return _refusal(error, record)
@@ -134,9 +134,9 @@ class TokenEndpoint:
         service = self._service
         record = self._record(request)
         try:
-            record.identify(self._client_of(request))
-            body = await self._body_of(request)
-            client = self._client_of(request)  # trust may have been withdrawn while the body arrived
+            record.identify(self.client_of(request))
+            body = await self.body_of(request)
+            client = self.client_of(request)  # trust may have been withdrawn while the body arrived
             checkpoint = service.countersign(body, request.headers.get(hdrs.CONTENT_TYPE), client=client)
         except SidecarError as error:
             return _refusal(error, record)
@@ -153,7 +153,7 @@ class TokenEndpoint:
         """Answer a request that is not HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
         record = self._record(request)
         with suppress(SidecarError):
-            record.identify(self._client_of(request))
+            record.identify(self.client_of(request))
         reason = _UNSERVED.get(status, Reason.BAD_REQUEST if status < 500 else Reason.INTERNAL)
         response = _refusal(Denied(reason), record)
         if allow is not None:
@@ -177,7 +177,8 @@ class TokenEndpoint:
         if not self._service.log.healthy:
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the exchange could not be recorded")
 
-    def _client_of(self, request: web.BaseRequest) -> SpiffeId:
+    def client_of(self, request: web.BaseRequest) -> SpiffeId:
+        """Return the client's identity, if it is trusted now. Raises Denied CLIENT_NOT_AUTHENTICATED or PEER_GONE."""
         if request.transport is None:
             raise Denied(Reason.PEER_GONE)
         guard = guard_of(request.transport)
@@ -186,7 +187,8 @@ class TokenEndpoint:
         except Denied as error:
             raise Denied(Reason.CLIENT_NOT_AUTHENTICATED, str(error)) from error
 
-    async def _body_of(self, request: web.Request) -> bytes:
+    async def body_of(self, request: web.Request) -> bytes:
+        """Read the body of a POST. Raises SidecarError."""
         if request.method != hdrs.METH_POST:
             raise Denied(Reason.METHOD_REFUSED)
         if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:

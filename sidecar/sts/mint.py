@@ -114,6 +114,8 @@ def authorize_exchange(
     claims["txn"] = authority.txn or fresh.txn
     if subject.jti is not None:
         claims["parent_jti"] = subject.jti
+    if subject.sid is not None:
+        claims["sid"] = subject.sid
     claims.update(_authentication_of(subject.claims))
     return Grant(claims=claims, scope=scope, expires_in=expires_at - now)
 

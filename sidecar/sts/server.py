@@ -21,6 +21,7 @@ from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
+from sidecar.sts.revocation_endpoint import RevocationEndpoint
 from sidecar.sts.service import TokenService
 
 # The library's own log quotes input that it could not parse, which may hold a token. Every request that can be answered
@@ -119,6 +120,8 @@ class StsServer:
             body_timeout_s=settings.body_timeout_s,
             unproven=self._turned_away.unproven,
         )
+        register = service.register
+        self.revocations = None if register is None else RevocationEndpoint(service, register, self._endpoint)
         self._draining = False
         self._runner: web.AppRunner | None = None
         self._probe = Probe(
@@ -139,6 +142,9 @@ class StsServer:
             lacking.append("jwt bundles")
         if not self._service.log.healthy:
             lacking.append("records")
+        register = self._service.register
+        if register is not None and (unsure := register.lacking()) is not None:
+            lacking.append(f"revocations ({unsure})")
         errors = login_keys.last_errors()
         lacking += (
             _because(f"keys of {issuer}", errors.get(issuer))
@@ -154,7 +160,10 @@ class StsServer:
             OSError: an address cannot be bound.
         """
         await self._probe.open()
-        self.address = await self._listen(self._endpoint.app())
+        app = self._endpoint.app()
+        if self.revocations is not None:
+            self.revocations.add_to(app)
+        self.address = await self._listen(app)
 
     @property
     def probe_address(self) -> tuple[str, int]:

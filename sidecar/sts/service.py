@@ -32,6 +32,7 @@ from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_se
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate
 from sidecar.sts.records import EventLog, ExchangeRecord
+from sidecar.sts.revocations import Register
 from sidecar.sts.schedule import GRACE_S
 from sidecar.sts.tokens import check_subject, verify_subject
 
@@ -93,6 +94,7 @@ class TokenService:
     clock: Callable[[], float] = time.time
     names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
     actors: ActorTokens = field(default_factory=ActorTokens, repr=False)
+    register: Register | None = None  # None: nothing can be revoked here
 
     def current_ring(self) -> KeyRing:
         """Return the keys that are published now, each in its role."""
@@ -119,6 +121,8 @@ class TokenService:
         record.ask(request)
         if isinstance(request, ClientCredentialsRequest):
             self.rate.take(client)  # one counter for all targets, which the client could invent
+            if self.register is not None:
+                self.register.refuse_client(client, policy)
             grant = authorize_self(request, client=client, policy=policy, now=self._now(), fresh=self.names())
             return self._issue(grant, ring, record, issued_token_type=None)
         grant = await self._exchange(request, client, policy, ring, record, confirm)
@@ -176,6 +180,8 @@ class TokenService:
         subject = verify_subject(bearer, client=client, key=key, policy=policy, now=now)
         record.attribute(subject)
         self.rate.take((subject.issuer, subject.jti or subject.fingerprint, client))
+        if self.register is not None:
+            self.register.refuse(subject, client, policy)
         return authorize_exchange(request, actor=actor, subject=subject, policy=policy, now=now, fresh=self.names())
 
     async def _key_of(self, bearer: Bearer, policy: StsPolicy, ring: KeyRing) -> VerificationKey:

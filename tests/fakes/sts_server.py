@@ -111,7 +111,8 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
         status_line, *lines = head.split("\r\n")[:-2]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return Answer(int(status_line.split(" ")[1]), headers, await reader.readexactly(int(headers["content-length"])))
+        body = await reader.readexactly(int(headers.get("content-length", 0)))  # 304 has none
+        return Answer(int(status_line.split(" ")[1]), headers, body)
 
 
 @asynccontextmanager

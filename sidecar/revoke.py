@@ -1,0 +1,243 @@
+"""``sidecar sts revoke``: stop a user, a workload, a chain, a token or a login at every replica of the token service.
+
+The order is signed with the key of the operator's own X.509-SVID and sent over mTLS to each address behind the names
+given. Each replica answers once the order is on its disk. The command names those it did not reach: their sidecars
+learn of the order when the replicas next exchange orders, so send it again or stop the replica.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from sidecar.config.identity import identity_of
+from sidecar.config.sections import FilesSection, IdentitySection
+from sidecar.delegation.revocation import Kind
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.strict_json import parse_object
+from sidecar.errors import ConfigError
+from sidecar.examples import add_examples
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError
+from sidecar.identity.source import Identity, IdentitySource
+from sidecar.identity.source_factory import source_of
+from sidecar.sts.orders import sign_order
+from sidecar.sts.replicas import addresses_of
+from sidecar.sts.revocation_endpoint import ORDER
+from sidecar.sts.revocations import MAX_BOOK_BYTES
+
+_DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_WAIT_FOR_IDENTITY_S: Final = 10.0
+_CLOSING_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The outcome at one replica: ``state`` is that of the order, None if the replica did not accept it."""
+
+    replica: str
+    state: str | None
+    detail: str = ""
+    orders: tuple[Mapping[str, Any], ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_examples(
+        parser,
+        "sidecar sts revoke --txn 5bQ0r… --reason 'INC-42: prompt injection' --for 8h --to https://sts:7444"
+        " --peer spiffe://acme.example/sts",
+        "sidecar sts revoke --subject https://login.acme.example alice --alone --reason INC-42 --for 1h --to …",
+        "sidecar sts revoke --list --to https://sts:7444 --peer spiffe://acme.example/sts",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--subject", nargs=2, metavar=("ISSUER", "SUB"), help="a whole user; needs a second operator")
+    what.add_argument("--actor", metavar="SPIFFE_ID", help="a workload, as actor of any call")
+    what.add_argument("--txn", metavar="TXN", help="a chain: the txn of its records")
+    what.add_argument("--jti", metavar="JTI", help="one token, and those exchanged for it")
+    what.add_argument("--login", nargs=2, metavar=("ISSUER", "SID"), help="one login of a user")
+    what.add_argument("--confirm", metavar="ID", help="confirm the revocation of a user by another operator")
+    what.add_argument("--lift", metavar="ID", help="lift a revocation before its end")
+    what.add_argument("--list", action="store_true", help="print the orders of each replica")
+    parser.add_argument("--alone", action="store_true", help="--subject without a second operator; raises an alert")
+    parser.add_argument("--reason", metavar="TEXT", help="for records, never shown to callers")
+    parser.add_argument("--for", dest="duration", metavar="TIME", help="until it ends: 30m, 8h, 7d; 31d at most")
+    parser.add_argument(
+        "--to", nargs="+", metavar="URL", required=True, help="the replicas: all addresses of each name"
+    )
+    parser.add_argument("--peer", metavar="SPIFFE_ID", required=True, help="SPIFFE ID of the token service")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="for each replica (default 10)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    files = parser.add_argument_group("our own SVID", "by default from the Workload API of SPIFFE_ENDPOINT_SOCKET")
+    files.add_argument("--svid", metavar="FILE", help="our certificate chain, PEM")
+    files.add_argument("--key", metavar="FILE", help="its private key")
+    files.add_argument("--bundle", metavar="FILE", help="CA certificates of our trust domain")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command. Exit codes: 0 every replica accepted, 1 some did not, 2 usage."""
+    try:
+        claims = None if arguments.list else claims_of(arguments, now=int(time.time()), name=secrets.token_urlsafe(16))
+        peer = SpiffeId(arguments.peer)
+        source = source_of(identity_of(_section(arguments), os.environ))
+    except (ValueError, ConfigError) as error:
+        print(f"sidecar sts revoke: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
+        return 2
+    outcomes = asyncio.run(_send(claims, arguments.to, peer, source, arguments.timeout))
+    print(_json(claims, outcomes) if arguments.json else _table(claims, outcomes))  # noqa: T201
+    missed = [one.replica for one in outcomes if one.state is None]
+    if missed:
+        print(f"not reached or refused: {', '.join(missed)}", file=sys.stderr)  # noqa: T201
+    return 1 if missed else 0
+
+
+def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str, object]:
+    """Return the claims of the order, all but who gives it.
+
+    Raises:
+        ValueError: an option is missing, contradicts another, or has another form.
+    """
+    if not arguments.reason:
+        raise ValueError("--reason is missing: say why, for the records")
+    claims: dict[str, object] = {"jti": name, "iat": now, "reason": arguments.reason}
+    of = arguments.confirm or arguments.lift
+    if arguments.alone and arguments.subject is None:
+        raise ValueError("--alone is for --subject")
+    if of is not None:
+        if arguments.duration is not None:
+            raise ValueError("--for is for a new revocation: this one keeps its end")
+        return claims | {"action": "confirm" if arguments.confirm else "lift", "of": of}
+    match = _DURATION.fullmatch(arguments.duration or "")
+    if match is None:
+        raise ValueError("--for is missing, or not a time such as 30m, 8h or 7d")
+    claims |= {"action": "revoke", "until": now + int(match[1]) * _UNITS[match[2]], "alone": arguments.alone}
+    for kind in Kind:
+        given = getattr(arguments, kind)
+        if isinstance(given, list):
+            claims |= {"kind": kind, "of_issuer": given[0], "value": given[1]}
+        elif given is not None:
+            claims |= {"kind": kind, "value": given}
+    return claims
+
+
+def _section(arguments: argparse.Namespace) -> IdentitySection:
+    given = (arguments.svid, arguments.key, arguments.bundle)
+    if not any(given):
+        return IdentitySection()
+    if not all(given):
+        raise ValueError("--svid, --key and --bundle belong together")
+    return IdentitySection(files=FilesSection(certificate=given[0], key=given[1], bundle=given[2]))
+
+
+async def _send(
+    claims: dict[str, object] | None, names: list[str], peer: SpiffeId, source: IdentitySource, timeout_s: float
+) -> list[Outcome]:
+    running = asyncio.ensure_future(source.run())
+    try:
+        identity = await _identity(source)
+        if identity is None:
+            return [Outcome(name, None, f"we have no identity: {source.last_error or 'none came'}") for name in names]
+        order = None if claims is None else _signed(claims, identity, peer)
+        outcomes: list[Outcome] = []
+        urls: list[str] = []
+        for name in names:
+            try:
+                urls += await addresses_of([name])
+            except (OSError, ValueError) as error:
+                outcomes.append(Outcome(name, None, f"cannot be resolved: {error}"))
+        asked = (_ask(url, order, peer, source, timeout_s) for url in dict.fromkeys(urls))
+        return [*outcomes, *await asyncio.gather(*asked)]
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        await asyncio.sleep(_CLOSING_S)  # aborted TLS transports close in the loop's next iterations
+
+
+async def _identity(source: IdentitySource) -> Identity | None:
+    came = asyncio.Event()
+
+    def notice(identity: Identity | None) -> None:
+        if identity is not None:
+            came.set()
+
+    source.subscribe(notice)
+    notice(source.current)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_WAIT_FOR_IDENTITY_S):
+            await came.wait()
+    return source.current
+
+
+def _signed(claims: dict[str, object], identity: Identity, peer: SpiffeId) -> bytes:
+    svid = identity.svid
+    key = load_der_private_key(svid.key_der, None)
+    order = sign_order({**claims, "iss": svid.spiffe_id, "aud": peer}, key=key, certificate=svid.chain[0])
+    return order.encode("ascii")
+
+
+async def _ask(url: str, order: bytes | None, peer: SpiffeId, source: IdentitySource, timeout_s: float) -> Outcome:
+    path = "/revocations/orders" if order is None else "/revocations"
+    try:
+        endpoint = Endpoint(url=f"{url}{path}", peer=peer)
+        client = EndpointClient(endpoint, source, timeout_s=timeout_s, max_bytes=MAX_BOOK_BYTES)
+    except ValueError as error:
+        return Outcome(url, None, str(error))
+    try:
+        answer = await (client.get() if order is None else client.post(order, ORDER))
+        return _outcome(url, answer)
+    except (EndpointError, ValueError) as error:
+        return Outcome(url, None, str(error))
+    finally:
+        await client.close()
+
+
+def _outcome(url: str, answer: EndpointAnswer) -> Outcome:
+    members = parse_object(answer.body, max_bytes=MAX_BOOK_BYTES)
+    if answer.status != 200:
+        told = members.get("detail") or members.get("error_description") or ""
+        return Outcome(url, None, f"status {answer.status}: {told}")
+    orders = members.get("orders")
+    if isinstance(orders, list):
+        waiting = members.get("waiting")
+        rows = [row | {"waits": row.get("id") in waiting} for row in orders] if isinstance(waiting, list) else orders
+        return Outcome(url, f"{len(orders)} orders", orders=tuple(rows))
+    return Outcome(url, str(members.get("state")))
+
+
+def _json(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
+    replicas = [
+        {"replica": one.replica, "state": one.state, "detail": one.detail or None, "orders": list(one.orders)}
+        for one in outcomes
+    ]
+    return json.dumps({"id": None if claims is None else claims["jti"], "replicas": replicas}, indent=2)
+
+
+def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
+    width = max((len(one.replica) for one in outcomes), default=0)
+    lines = [] if claims is None else [f"order {claims['jti']}"]
+    for one in outcomes:
+        lines.append(f"{one.replica:{width}}  {one.state or 'NOT REACHED'}  {one.detail}".rstrip())
+        lines += [f"  {_line(order)}" for order in one.orders]
+    if any(one.state == "waiting" for one in outcomes):
+        lines.append("It counts once another operator confirms it: sidecar sts revoke --confirm ID")
+    return "\n".join(lines)
+
+
+def _line(order: Mapping[str, Any]) -> str:
+    named = " ".join(str(order[name]) for name in ("kind", "issuer", "value") if order.get(name))
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(order["expires_at"])))
+    waits = "  waits for a second operator" if order.get("waits") else ""
+    return f"{order['id']}  {order['action']} {named}  until {ends}  by {order['operator']}: {order['reason']}{waits}"

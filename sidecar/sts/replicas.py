@@ -1,0 +1,100 @@
+"""Exchange of orders between replicas of the token service, so that one that missed an order learns of it.
+
+Every few seconds each replica asks all addresses behind the configured names for their orders, over mTLS pinned to its
+own SPIFFE ID, and merges them. A replica counts as up to date once another one has answered, or once its names lead to
+nobody but itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.delegation.strict_json import parse_object
+from sidecar.errors import SidecarError
+from sidecar.identity.endpoint import Endpoint, EndpointClient, EndpointError, split_url
+from sidecar.identity.source import IdentitySource
+from sidecar.sts.orders import parse_book
+from sidecar.sts.revocations import MAX_BOOK_BYTES, Register
+
+_LOG: Final = logging.getLogger("sidecar.sts")
+
+EVERY_S: Final = 5.0
+FIRST_S: Final = 0.2  # until the first answer
+TIMEOUT_S: Final = 5.0
+
+
+async def addresses_of(urls: Sequence[str]) -> list[str]:
+    """Return the URLs of all addresses behind the hosts' names.
+
+    Raises:
+        OSError: a name cannot be resolved. ValueError: a URL is none.
+    """
+    loop = asyncio.get_running_loop()
+    found: dict[str, None] = {}
+    for url in urls:
+        parts = split_url(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        for family, _, _, _, address in await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
+            host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+            found[f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"] = None
+    return list(found)
+
+
+class Replicas:
+    """Keeps one replica's orders those of all. ``replica`` is our own random name."""
+
+    def __init__(self, register: Register, source: IdentitySource, *, replica: str) -> None:
+        self._register = register
+        self._source = source
+        self._replica = replica
+        self._failing: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        while True:
+            await self.ask_all()
+            await asyncio.sleep(EVERY_S if self._register.heard else FIRST_S)
+
+    async def ask_all(self) -> None:
+        """Ask every replica once and merge the answers."""
+        identity = self._source.current
+        if identity is None or not self._register.settings.replicas:
+            return
+        try:
+            urls = await addresses_of(self._register.settings.replicas)
+        except OSError as error:
+            self._log_once("names", f"a name cannot be resolved: {error.strerror}")
+            return
+        ends = [Endpoint(url=f"{url}/revocations/orders", peer=identity.spiffe_id) for url in urls]
+        answers = await asyncio.gather(*map(self._ask, ends))
+        if any(answer is False for answer in answers) or (urls and all(answer is True for answer in answers)):
+            self._register.heard = True
+
+    async def _ask(self, endpoint: Endpoint) -> bool | None:
+        """Return True if we answered ourselves, False if another replica did, None if nobody did."""
+        client = EndpointClient(endpoint, self._source, timeout_s=TIMEOUT_S, max_bytes=MAX_BOOK_BYTES)
+        try:
+            answer = await client.get()
+            if answer.status != 200:
+                raise ValueError(f"it answered with status {answer.status}")  # noqa: TRY301
+            document = parse_object(answer.body, max_bytes=MAX_BOOK_BYTES)
+            own = document.get("replica") == self._replica
+            if not own:
+                self._register.merge(parse_book(document))
+        except (EndpointError, ValueError, SidecarError) as error:
+            self._log_once(endpoint.url, str(error))
+            return None
+        finally:
+            await client.close()
+        self._failing.pop(endpoint.url, None)
+        return own
+
+    def _log_once(self, which: str, why: str) -> None:
+        if self._failing.get(which) != why:
+            self._failing[which] = why
+            _LOG.warning("a replica gives no orders", extra={"replica": urlsplit(which).netloc or which, "why": why})

@@ -1,0 +1,124 @@
+"""HTTP endpoints of revocations: operators post orders, workloads get the signed list, replicas get all orders.
+
+``GET /revocations`` has an entity tag: a sidecar that polls every two seconds is mostly answered 304. An operator is
+told why an order was refused; nobody else is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import hdrs, web
+
+from sidecar.delegation.rfc8693 import build_error
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.identity.tls import guard_of
+from sidecar.observe.tracing import new_id
+from sidecar.sts.endpoints import TokenEndpoint
+from sidecar.sts.orders import TYP as ORDER_TYP
+from sidecar.sts.orders import Order
+from sidecar.sts.revocations import Register
+from sidecar.sts.service import TokenService
+
+_LIST: Final = "application/revocations+jwt"
+ORDER: Final = f"application/{ORDER_TYP}"
+
+
+class RevocationEndpoint:
+    """The endpoints of one replica. ``token_endpoint`` identifies clients and reads bodies."""
+
+    def __init__(self, service: TokenService, register: Register, token_endpoint: TokenEndpoint) -> None:
+        self._service = service
+        self._register = register
+        self._clients = token_endpoint
+        self._replica = new_id()  # so that a replica that asks itself by another name notices
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes, under the path of the issuer identifier."""
+        prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
+        app.router.add_get(f"{prefix}/revocations", self.signed_list)
+        app.router.add_post(f"{prefix}/revocations", self.order)
+        app.router.add_get(f"{prefix}/revocations/orders", self.orders)
+
+    async def signed_list(self, request: web.Request) -> web.Response:
+        """Return the signed list, to any workload of the mesh."""
+        try:
+            self._clients.client_of(request)
+            tag, signed = self._register.signed_list(self._service.policy, self._service.current_ring())
+        except SidecarError as error:
+            return _refusal(error)
+        headers = {hdrs.ETAG: tag, hdrs.CACHE_CONTROL: "no-cache"}
+        if request.headers.get(hdrs.IF_NONE_MATCH) == tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=signed, content_type=_LIST, headers=headers)
+
+    async def order(self, request: web.Request) -> web.Response:
+        """Accept one order of an operator, on the disk of this replica before it answers."""
+        client: SpiffeId | None = None
+        try:
+            client = self._clients.client_of(request)
+            if request.content_type != ORDER:
+                raise Denied(Reason.ORDER_REFUSED, f"the content type is not {ORDER}")
+            body = await self._clients.body_of(request)
+            self._clients.client_of(request)  # trust may have been withdrawn while the body arrived
+            order = self._accept(request, client, body)
+        except SidecarError as error:
+            return self._refuse(error, client)
+        waits = any(one.id == order.id for one in self._register.book.waiting(order.made_at))
+        answer = {"id": order.of or order.id, "state": "waiting" if waits else str(order.action)}
+        return web.Response(body=orjson.dumps(answer), content_type="application/json")
+
+    def _accept(self, request: web.Request, client: SpiffeId, body: bytes) -> Order:
+        own = self._service.log.workload
+        if request.transport is None or own is None:
+            raise Unavailable(Reason.NOT_READY, "there is no identity")
+        certificate = guard_of(request.transport).chain[0]
+        return self._register.accept(
+            body.decode("ascii", "replace"), operator=client, certificate=certificate, audience=own
+        )
+
+    async def orders(self, request: web.Request) -> web.Response:
+        """Return all orders, to another replica or an operator."""
+        try:
+            client = self._clients.client_of(request)
+            if client != self._service.log.workload and client not in self._register.settings.operators:
+                raise Denied(Reason.ORDER_REFUSED, "the client is no replica and no operator")
+            if self._register.trouble is not None:
+                raise Unavailable(Reason.NOT_READY, self._register.trouble)
+        except SidecarError as error:
+            return _refusal(error)
+        book = self._register.book
+        waiting = [one.id for one in book.waiting(int(self._service.clock()))]
+        body = orjson.dumps({"replica": self._replica, "waiting": waiting, **book.rows()})
+        return web.Response(body=body, content_type="application/json", headers={hdrs.CACHE_CONTROL: "no-store"})
+
+    @property
+    def replica(self) -> str:
+        """The random name of this replica."""
+        return self._replica
+
+    def _refuse(self, error: SidecarError, client: SpiffeId | None) -> web.Response:
+        self._service.log.event(
+            "revocation.refused", decision="deny", reason=error.reason, peer=client, detail=error.detail or None
+        )
+        listed = client in self._register.settings.operators
+        return _refusal(error, error.detail if listed else None)
+
+
+def _refusal(error: SidecarError, detail: str | None = None) -> web.Response:
+    status, members = build_error(error)
+    status = error.answer.status if error.reason is Reason.ORDER_REFUSED else status
+    if detail is not None:
+        members["detail"] = detail
+    response = web.Response(
+        status=status,
+        body=orjson.dumps(members),
+        content_type="application/json",
+        headers={hdrs.CACHE_CONTROL: "no-store", "Delegation-Reason": str(error.reason)},
+    )
+    if error.reason is Reason.CLIENT_NOT_AUTHENTICATED:
+        response.force_close()
+    return response

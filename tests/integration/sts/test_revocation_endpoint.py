@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from sidecar.delegation.keyset import parse_jwks
+from sidecar.delegation.profile import DEFAULT_ALGORITHMS
+from sidecar.delegation.revocation import Kind, Revocations, parse_list, verify_list
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.identity.tls import client_context
+from sidecar.sts.orders import sign_order
+from sidecar.sts.revocation_endpoint import ORDER
+from sidecar.sts.revocations import Register, RevocationSettings
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.sts import LOGIN, Mesh
+from tests.fakes.sts_server import STS, Answer, RunningSts, running_sts, token_request
+from tests.fakes.tokens import ISSUER, WRITER
+
+pytestmark = pytest.mark.integration
+
+ANN, BOB, EVE = (SpiffeId(f"spiffe://acme.example/operator/{name}") for name in ("ann", "bob", "eve"))
+OPERATORS: Final = {ANN: frozenset(Kind), BOB: frozenset((Kind.SUBJECT, Kind.TXN))}
+USER: Final[dict[str, Any]] = {"kind": "subject", "value": "alice", "of_issuer": LOGIN}
+
+
+def mesh_with_register() -> Mesh:
+    mesh = Mesh(start=int(time.time()))
+    mesh.log.workload = STS
+    mesh.service.register = Register(RevocationSettings(operators=OPERATORS), mesh.log)
+    mesh.service.register.load()
+    return mesh
+
+
+async def post(sts: RunningSts, by: SpiffeId = ANN, *, content_type: str = ORDER, **changes: object) -> Answer:
+    """Send an order of ``by``, lawful unless changed."""
+    source = OwnIdentity(sts.authority, by)
+    assert source.current is not None
+    svid = source.current.svid
+    claims: dict[str, object] = {"iss": by, "aud": STS, "iat": int(time.time()), "jti": secrets.token_urlsafe(8)}
+    claims |= {"action": "revoke", "kind": "txn", "value": "txn-1", "reason": "INC-42", "until": int(time.time()) + 60}
+    key = load_der_private_key(svid.key_der, None)
+    body = sign_order(claims | changes, key=key, certificate=svid.chain[0]).encode()
+    request = token_request(body, f"Content-Type: {content_type}", target="/revocations")
+    return await sts.send(request, tls=client_context(source, expected=STS))
+
+
+async def listed(sts: RunningSts, *fields: str) -> Answer:
+    return await sts.send("\r\n".join(["GET /revocations HTTP/1.1", "Host: sts", *fields, "", ""]).encode())
+
+
+async def said(sts: RunningSts, answer: Answer) -> Revocations:
+    keys = parse_jwks((await sts.get("/jwks")).body)
+    jws = parse_list(answer.body)
+    key = keys.find(jws.kid)
+    assert key is not None
+    return verify_list(jws, issuer=ISSUER, key=key, algorithms=DEFAULT_ALGORITHMS, now=int(time.time()))
+
+
+async def test_an_operators_order_is_in_force_before_it_is_answered_and_in_the_list_of_every_workload() -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        before = await listed(sts)
+        assert (before.status, bool((await said(sts, before)).in_force)) == (200, False)
+        unchanged = await listed(sts, f"If-None-Match: {before.headers['etag']}")
+        assert (unchanged.status, unchanged.body) == (304, b"")
+        answer = await post(sts)
+        assert (answer.status, answer.members["state"]) == (200, "revoke")
+        refused = await sts.send(token_request(sts.mesh.exchange_form()))
+        assert (refused.status, refused.headers["delegation-reason"]) == (400, "revoked")
+        after = await listed(sts, f"If-None-Match: {before.headers['etag']}")
+        assert (await said(sts, after)).names(Kind.TXN) == {"txn-1"}
+
+
+@pytest.mark.parametrize(
+    ("by", "changes"),
+    [
+        pytest.param(EVE, {}, id="somebody who is not listed"),
+        pytest.param(WRITER, {}, id="a workload"),
+        pytest.param(BOB, {"kind": "actor", "value": str(WRITER)}, id="an operator who may not stop workloads"),
+        pytest.param(ANN, {"iss": str(BOB)}, id="in the name of another"),
+        pytest.param(ANN, {"aud": "spiffe://acme.example/else"}, id="for another token service"),
+        pytest.param(ANN, {"content_type": "application/json"}, id="of another type"),
+    ],
+)
+async def test_an_order_with_one_fact_changed_is_refused_and_recorded(by: SpiffeId, changes: dict[str, Any]) -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        answer = await post(sts, by, **changes)
+        assert (answer.status, answer.headers["delegation-reason"]) == (403, "order_refused")
+        assert ("detail" in answer.members) is (by in OPERATORS)
+        ((event, fields),) = sts.mesh.log.events
+        assert (event, fields["peer"], fields["reason"]) == ("revocation.refused", by, "order_refused")
+        assert (await post(sts)).status == 200
+
+
+async def test_a_whole_user_waits_for_a_second_operator() -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        first = await post(sts, **USER)
+        assert first.members["state"] == "waiting"
+        assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 200
+        own = await post(sts, action="confirm", of=first.members["id"])
+        assert own.status == 403
+        second = await post(sts, BOB, action="confirm", of=first.members["id"])
+        assert (second.status, second.members) == (200, {"id": first.members["id"], "state": "confirm"})
+        assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 400
+        lifted = await post(sts, BOB, action="lift", of=first.members["id"])
+        assert lifted.members["state"] == "lift"
+        assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 200
+
+
+@pytest.mark.parametrize(("by", "status"), [(STS, 200), (ANN, 200), (WRITER, 403), (EVE, 403)])
+async def test_all_orders_are_told_to_replicas_and_operators_only(by: SpiffeId, status: int) -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        await post(sts)
+        request = b"GET /revocations/orders HTTP/1.1\r\nHost: sts\r\n\r\n"
+        answer = await sts.send(request, tls=client_context(OwnIdentity(sts.authority, by), expected=STS))
+        assert answer.status == status
+        assert (b"INC-42" in answer.body) is (status == 200)
+
+
+async def test_a_replica_that_may_lack_orders_is_not_ready_and_gives_no_list() -> None:
+    mesh = mesh_with_register()
+    assert mesh.service.register is not None
+    async with running_sts(mesh) as sts:
+        mesh.service.register.heard = False
+        assert (await listed(sts)).status == 503
+        assert (await sts.probe("/readyz")).status == 503
+        assert any("revocations" in reason for reason in sts.server.missing())
+        mesh.service.register.heard = True
+        assert (await listed(sts)).status == 200
+        assert (await sts.probe("/readyz")).status == 200
+
+
+async def test_without_the_setting_nothing_is_revoked_here() -> None:
+    async with running_sts() as sts:
+        assert (await listed(sts)).status == 404
+        assert json.loads((await post(sts)).body)["error"] == "invalid_request"

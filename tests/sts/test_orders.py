@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from sidecar.delegation.revocation import Kind
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.errors import Denied, Reason
+from sidecar.sts.orders import Action, Book, Order, parse_book, sign_order, verify_order
+from sidecar_dev.pki import TrustDomainAuthority
+from tests.fakes.sts import LOGIN
+from tests.fakes.tokens import NOW
+
+AUTHORITY: Final = TrustDomainAuthority(TrustDomain("acme.example"))
+ANN, BOB = (SpiffeId(f"spiffe://acme.example/operator/{name}") for name in ("ann", "bob"))
+STS: Final = "spiffe://acme.example/sts"
+SVIDS: Final = {one: AUTHORITY.issue_x509(one) for one in (ANN, BOB)}
+ABSENT: Final = object()
+
+
+def claims(**changes: object) -> dict[str, object]:
+    lawful: dict[str, object] = {
+        "iss": ANN,
+        "aud": STS,
+        "iat": NOW,
+        "jti": "order-1",
+        "action": "revoke",
+        "kind": "txn",
+        "value": "txn-1",
+        "reason": "INC-42",
+        "until": NOW + 3600,
+    }
+    return {name: value for name, value in (lawful | changes).items() if value is not ABSENT}
+
+
+def order(signer: SpiffeId = ANN, **changes: object) -> str:
+    svid = SVIDS[signer]
+    key = load_der_private_key(svid.key_der, None)
+    return sign_order(claims(iss=signer, **changes), key=key, certificate=svid.chain_der[0])
+
+
+def verified(raw: str, *, by: SpiffeId = ANN, book: Book | None = None, now: int = NOW) -> Order:
+    certificate = SVIDS[by].chain_der[0]
+    return verify_order(raw, operator=by, certificate=certificate, audience=STS, book=book or Book(), now=now)
+
+
+def book_of(*orders: Order) -> Book:
+    book = Book()
+    for one in orders:
+        book = book.with_order(one, now=NOW)
+    return book
+
+
+USER: Final[dict[str, Any]] = {"kind": "subject", "value": "alice", "of_issuer": LOGIN}
+
+
+def test_an_order_is_what_its_operator_signed() -> None:
+    made = verified(order(**USER))
+    assert (made.operator, made.kind, made.issuer, made.value) == (str(ANN), Kind.SUBJECT, LOGIN, "alice")
+    assert (made.made_at, made.expires_at, made.reason, made.alone) == (NOW, NOW + 3600, "INC-42", False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"aud": "spiffe://acme.example/other"}, id="for another token service"),
+        pytest.param({"iat": NOW - 301}, id="an old one"),
+        pytest.param({"iat": NOW + 301}, id="one of the future"),
+        pytest.param({"iat": ABSENT}, id="of no time"),
+        pytest.param({"jti": ABSENT}, id="without an id"),
+        pytest.param({"reason": ABSENT}, id="without a reason"),
+        pytest.param({"reason": "a\nb"}, id="a reason with a line break"),
+        pytest.param({"until": NOW}, id="over already"),
+        pytest.param({"until": NOW + 32 * 86_400}, id="for longer than a month"),
+        pytest.param({"action": "forgive"}, id="another action"),
+        pytest.param({"kind": "planet"}, id="another kind"),
+        pytest.param({"value": ABSENT}, id="of nothing"),
+        pytest.param({"kind": "actor", "value": "planner"}, id="an actor that is no SPIFFE ID"),
+        pytest.param({"kind": "login", "value": "sid"}, id="a login of no issuer"),
+        pytest.param({"action": "lift", "of": "nothing"}, id="a lift of nothing"),
+        pytest.param({"action": "confirm", "of": ABSENT}, id="a confirmation of nothing"),
+    ],
+)
+def test_an_order_with_one_fact_changed_is_refused(changes: dict[str, Any]) -> None:
+    assert verified(order()).kind is Kind.TXN
+    with pytest.raises(Denied) as refused:
+        verified(order(**changes))
+    assert refused.value.reason is Reason.ORDER_REFUSED
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(order(BOB), id="another operator's"),
+        pytest.param(order()[:-4] + "AAAA", id="with another signature"),
+        pytest.param("x", id="no order"),
+    ],
+)
+def test_only_the_operator_of_the_connection_gives_an_order(raw: str) -> None:
+    with pytest.raises(Denied) as refused:
+        verified(raw)
+    assert refused.value.reason is Reason.ORDER_REFUSED
+
+
+def test_a_whole_user_is_stopped_only_by_two_operators_or_one_who_says_alone() -> None:
+    first = verified(order(**USER))
+    book = book_of(first)
+    assert book.waiting(NOW) == [first]
+    assert not book.revocations(NOW, ttl_s=300).in_force
+    confirmation: dict[str, Any] = {"action": "confirm", "of": first.id, "jti": "order-2"}
+    with pytest.raises(Denied, match="another operator"):
+        verified(order(**confirmation), book=book)
+    book = book.with_order(verified(order(BOB, **confirmation), by=BOB, book=book), now=NOW)
+    assert not book.waiting(NOW)
+    assert book.revocations(NOW, ttl_s=300).names(Kind.SUBJECT) == {(LOGIN, "alice")}
+    alone = book_of(verified(order(**USER, alone=True)))
+    assert alone.revocations(NOW, ttl_s=300).names(Kind.SUBJECT) == {(LOGIN, "alice")}
+
+
+def test_a_confirmation_that_a_book_only_claims_counts_for_nothing() -> None:
+    first = verified(order(**USER))
+    forged = replace(first, id="order-2", action=Action.CONFIRM, of=first.id)
+    assert not book_of(first, forged).revocations(NOW, ttl_s=300).in_force
+
+
+def test_a_lift_ends_a_revocation_and_an_end_does_too() -> None:
+    book = book_of(verified(order()))
+    assert book.revocations(NOW, ttl_s=300).names(Kind.TXN) == {"txn-1"}
+    assert not book.revocations(NOW + 3600, ttl_s=300).in_force
+    lift = verified(order(BOB, action="lift", of="order-1", jti="order-2"), by=BOB, book=book)
+    said = book.with_order(lift, now=NOW).revocations(NOW, ttl_s=300)
+    assert (said.in_force, said.lifted, said.seq) == ({}, {"order-1": NOW + 3600}, 2)
+
+
+def test_books_merge_to_the_same_whichever_way_and_their_number_never_falls() -> None:
+    one, two, three = (verified(order(jti=name, value=name)) for name in ("a", "b", "c"))
+    left, right = book_of(one, two), book_of(one, three)
+    first = left.merged(right, now=NOW)
+    second = right.merged(first, now=NOW)
+    assert first.orders.keys() == second.orders.keys() == {"a", "b", "c"}
+    assert first.seq == second.seq == 3
+    assert first.merged(second, now=NOW) is first
+    assert book_of(one).merged(left, now=NOW).seq == left.seq == 2
+    assert Book(seq=9, orders=left.orders).merged(left, now=NOW).seq == 9
+
+
+def test_an_order_given_twice_counts_once() -> None:
+    made = verified(order())
+    assert book_of(made, made).seq == 1
+
+
+def test_a_book_is_read_as_it_was_written() -> None:
+    book = book_of(verified(order()), verified(order(**USER, jti="order-2")))
+    assert parse_book(orjson.loads(orjson.dumps(book.rows()))) == book
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"seq": -1, "orders": []},
+        {"seq": 1, "orders": {}},
+        {"seq": 1, "orders": [7]},
+        {"seq": 1, "orders": [{"id": "a"}]},
+        {"seq": 1, "orders": [{**book_of(verified(order())).orders["order-1"].row(), "kind": "planet"}]},
+        {"seq": 1, "orders": [{**book_of(verified(order())).orders["order-1"].row(), "expires_at": "soon"}]},
+    ],
+)
+def test_what_is_no_book_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"order|seq"):
+        parse_book(document)
