@@ -152,5 +152,6 @@ def test_a_document_of_another_kind_has_no_jwt_bundles(document: bytes) -> None:
 
 def test_the_number_of_trust_domains_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_update, "MAX_TRUST_DOMAINS", 1)
+    assert len(read_jwt_bundle_file(json.dumps({"a.test": BUNDLE}).encode())[0]) == 1
     with pytest.raises(UpdateError, match="too many"):
         read_jwt_bundle_file(json.dumps({"a.test": BUNDLE, "b.test": BUNDLE}).encode())

@@ -257,6 +257,10 @@ def test_settings_that_make_no_sense_are_refused(settings: FileSettings, case: s
         replace(settings, **REFUSED[case](settings))
 
 
+def test_the_second_look_may_come_with_the_next(settings: FileSettings) -> None:
+    assert replace(settings, settle_s=settings.look_every_s).settle_s == settings.look_every_s
+
+
 def test_only_what_is_secret_must_be_private(settings: FileSettings) -> None:
     watched = replace(settings, federated={B: Path("/b.pem")}, spiffe_id=SpiffeId(SELF)).watched
     assert [file.path for file in watched if file.private] == [settings.key]

@@ -6,7 +6,9 @@ import random
 
 import pytest
 
+from sidecar.identity import record_gate
 from sidecar.identity.record_gate import (
+    _TINY_BYTES,
     BATCH,
     BATCH_BYTES,
     MAX_OVERHEAD_BYTES,
@@ -122,6 +124,33 @@ def test_they_are_counted_over_a_while_however_they_arrive(pause_s: float) -> No
         except TooManyRecordsError:
             cut = True
     assert cut == (pause_s == 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "counter"),
+    [("MAX_WITHOUT_DATA", "_without_data"), ("MAX_OVERHEAD_BYTES", "_overhead_bytes"), ("MAX_TINY", "_tiny")],
+)
+def test_a_limit_is_reached_within_its_window_and_never_passed(
+    limit: str, counter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    gate = established(clock)
+    gate.take(record(18) * 10)
+    monkeypatch.setattr(record_gate, limit, getattr(gate, counter))
+    assert gate.more() == b""
+    monkeypatch.setattr(record_gate, limit, getattr(gate, counter) - 1)
+    clock.now += WINDOW_S
+    with pytest.raises(TooManyRecordsError):
+        gate.more()
+    clock.now += 0.5
+    assert gate.more() == b""
+
+
+@pytest.mark.parametrize(("length", "tiny"), [(_TINY_BYTES - 1, 2), (_TINY_BYTES, 0)])
+def test_a_record_is_tiny_below_a_size(length: int, tiny: int) -> None:
+    gate = established()
+    gate.take(record(length) * 2)
+    assert gate._tiny == tiny
 
 
 def test_records_with_data_are_passed_on_however_many_they_are() -> None:
