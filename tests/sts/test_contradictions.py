@@ -146,6 +146,7 @@ def test_a_contradiction_is_refused_and_named(changes: dict[str, Any], field: st
             {"rules": (rule(subjects=frozenset({SubjectMatch(ANYONE, ANYONE)})),)}, id="anyone, in so many words"
         ),
         pytest.param(entry(delegation_life_s=86_400), id="a day"),
+        pytest.param(entry(delegation_life_s=1, first_token_life_s=1), id="lives of a second"),
         pytest.param(entry(delegation_life_s=60), id="a ceiling below the default of first tokens"),
         pytest.param(entry(delegation_life_s=7200, first_token_life_s=900, long_runs={CRM: 7200}), id="a long run"),
         pytest.param(target("https://front.acme.example"), id="another target"),
