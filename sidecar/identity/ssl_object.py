@@ -43,7 +43,8 @@ class ScreenedSSLObject(ssl.SSLObject):
     _released: ssl.MemoryBIO
     _gate: RecordGate
     _secrets: SecretsLog | None = None
-    _screen: Screen | None = None
+    _screen: Screen | None = None  # during the handshake: it holds a kilobyte
+    _presented: tuple[bytes, ...] = ()
 
     def screen(self, incoming: ssl.MemoryBIO, released: ssl.MemoryBIO, secrets: SecretsLog | None) -> None:
         """Screen the bytes in ``incoming`` on their way to ``released``, which OpenSSL reads.
@@ -70,7 +71,7 @@ class ScreenedSSLObject(ssl.SSLObject):
     @property
     def presented(self) -> tuple[bytes, ...]:
         """The certificates that were judged, DER, leaf first."""
-        return () if self._screen is None else self._screen.certificates
+        return self._presented if self._screen is None else self._screen.certificates
 
     def do_handshake(self) -> None:
         """Take the handshake one step further.
@@ -115,6 +116,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 break
         if not screen.over and self._secrets is not None:
             raise Denied(Reason.UNTRUSTED_CHAIN, "the handshake ended without certificates")
+        self._presented, self._screen = screen.certificates, None
         self._gate.establish()
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the base class's signature

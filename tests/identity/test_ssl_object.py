@@ -415,6 +415,14 @@ def test_a_child_never_writes_into_its_parents_file(monkeypatch: pytest.MonkeyPa
     assert file_of_thread() is not before
 
 
+def test_a_connection_keeps_no_screen_after_its_handshake_and_begins_no_other() -> None:
+    ours = admit(source_of(), [PEER])
+    assert ours._screen is None
+    assert ours.presented == (PEER.der,)
+    with pytest.raises(HandshakeRefused, match="not screened"):
+        ScreenedSSLObject.do_handshake(ours)
+
+
 def test_a_connection_keeps_its_peers_certificates_once() -> None:
     ours = admit(source_of(), [PEER])
     assert ours.guard is not None
