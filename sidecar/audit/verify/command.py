@@ -66,7 +66,7 @@ def examine(
 
     Raises:
         OSError: a file cannot be read; the text names it.
-        ValueError: a file of keys holds none.
+        ValueError: a file of keys holds none, or the records are of too many runs.
     """
     known = _keys(keys) if keys else None
     streams = Streams()

@@ -1,7 +1,7 @@
 """Record streams as evidence: reads every line once, and keeps of each its number, its hash and where it stands.
 
-About 50 bytes a record are kept, so ten million records take half a gigabyte. Lines may come in any order, from any
-number of files and runs.
+About 50 bytes a record are kept, so ten million records take half a gigabyte; runs are at most ``MAX_RUNS``.
+Lines may come in any order, from any number of files.
 
 The hash of a line is that of its canonical text: the keys of a record in their order, as the sidecar wrote them. A log
 shipper that parses a line and writes it again (other spacing, another order, keys of its own) does not break the chain.
@@ -25,6 +25,7 @@ MAX_LINE_BYTES: Final = 1 << 20
 _HASH_BYTES: Final = 16  # 128 bits of a SHA-256: nobody finds a second line with the same
 _NONE: Final = bytes.fromhex(line_hash(b""))[:_HASH_BYTES]  # null: no record has an empty line before it
 _MAX_PLACES: Final = 5
+MAX_RUNS: Final = 100_000  # each takes a kilobyte, twenty times the line that makes one
 
 
 class Stored(NamedTuple):
@@ -108,7 +109,12 @@ class Streams:
         self._files: list[str] = []
 
     def read(self, lines: Iterable[Line]) -> None:
-        """Read lines. Raises OSError as ``read_lines`` does."""
+        """Read lines.
+
+        Raises:
+            OSError: as ``read_lines`` does.
+            ValueError: they are of more than ``MAX_RUNS`` runs.
+        """
         for line in lines:
             if not self._files or self._files[-1] != line.file:
                 self._files.append(line.file)
@@ -141,6 +147,8 @@ class Streams:
             return True
         stored = self.runs.get(run)
         if stored is None:
+            if len(self.runs) >= MAX_RUNS:
+                raise ValueError(f"{line.place}: there are more than {MAX_RUNS:,} runs; verify fewer files at a time")
             stored = self.runs[run] = Run(run)
         workload = members.get("workload")
         if isinstance(workload, str):

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sidecar.audit.log_lines import Line
+from sidecar.audit.verify import streams as streams_module
 from sidecar.audit.verify.streams import Streams
 from tests.audit.verify.evidence import Writer, kinds, verdict
 from tests.fakes.tokens import NOW, PLANNER
@@ -30,7 +31,7 @@ def test_runs_may_be_mixed_and_files_in_any_order(writer: Writer) -> None:
 
 def test_a_shipper_may_write_lines_again_with_other_spacing_order_and_keys_of_its_own(writer: Writer) -> None:
     lines = [
-        json.dumps({**dict(sorted(json.loads(line).items())), "host": "n1"}, indent=None).encode()
+        json.dumps({**dict(sorted(json.loads(line).items())), "collector": "n1"}, indent=None).encode()
         for line in writer.lines
     ]
     found = verdict(lines)
@@ -82,3 +83,20 @@ def test_a_line_that_is_too_long_to_read_is_told_with_its_place(writer: Writer) 
 def test_a_checkpoint_that_is_no_text_is_false(writer: Writer, checkpoint: object) -> None:
     writer.write(event="records.countersigned", checkpoint=checkpoint)
     assert kinds(verdict(writer.lines)) == ["false_checkpoint"]
+
+
+def test_runs_are_bounded_and_further_records_of_known_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packed file of a megabyte may hold millions of lines that each claim a run."""
+    monkeypatch.setattr(streams_module, "MAX_RUNS", 3)
+    lines = [line for name in "abc" for line in run_of_two(name)]
+    streams = Streams()
+    streams.read(Line("f", number, line) for number, line in enumerate(lines, 1))
+    assert (len(streams.runs), streams.records) == (3, 6)
+    with pytest.raises(ValueError, match=r"^g:1: there are more than 3 runs; verify fewer files at a time$"):
+        streams.read([Line("g", 1, run_of_two("d")[0])])
+
+
+def run_of_two(run: str) -> list[bytes]:
+    writer = Writer(run)
+    writer.write(2)
+    return writer.lines
