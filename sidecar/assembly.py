@@ -12,9 +12,11 @@ from typing import Final
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
 from sidecar.config.addresses import Address
+from sidecar.delegation.revocation import MAX_LIST_BYTES, NOTHING
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
+from sidecar.exchange.revocations import RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -90,7 +92,14 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     )
     source = source_of(settings.identity)
     keys = make_keys(settings, source, log)
-    snapshots = Snapshots(make_setup(settings, keys, make_exchanges(settings, source, keys, log), log.metrics))
+    revocations = RevocationLists(
+        [
+            RevocationList(one, _list_channel(one, source, settings, log), lambda: snapshots.setup.keys)
+            for one in settings.revocations
+        ]
+    )
+    setup = make_setup(settings, keys, make_exchanges(settings, source, keys, log), log.metrics)
+    snapshots = Snapshots(setup, revocations.in_force if settings.revocations else lambda _own: NOTHING)
     handles = _handles(settings, place, snapshots)
     shared = _Shared(
         source=source,
@@ -125,6 +134,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             remote_handles=shared.remote_handles,
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
             agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
+            revocations=revocations,
             caches=Caches(shared.caches, clock=time.time),
             countersigning=_countersigning(settings, source, snapshots, log),
         )
@@ -240,6 +250,14 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
             one.issuer: TokenExchange(one, source, keys, log, log.metrics, resolver=resolver, max_bytes=max_bytes)
             for one in settings.exchanges
         }
+    )
+
+
+def _list_channel(
+    one: RevocationListSettings, source: IdentitySource, settings: SidecarSettings, log: AccessLog
+) -> StsChannel:
+    return StsChannel(
+        one.endpoint, source, timeout_s=TIMEOUT_S, max_bytes=MAX_LIST_BYTES, resolver=_resolver(settings, log)
     )
 
 

@@ -25,6 +25,7 @@ from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, Truste
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
+from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings
@@ -209,12 +210,41 @@ def key_sets(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
     return tuple(keys.values())
 
 
-def _tls_of(section: KeySource, file: SidecarFile) -> TlsSection | None:
+def revocation_lists(file: SidecarFile, findings: Findings) -> tuple[RevocationListSettings, ...]:
+    """Make the settings of the lists of revocations, one for each issuer that has one."""
+    made = [
+        findings.attempt(f"issuers[{number}].revocations", _revocation_list, section, file)
+        for number, section in enumerate(file.issuers)
+        if section.revocations is not None
+    ]
+    return tuple(one for one in made if one is not None)
+
+
+def _revocation_list(section: IssuerSection, file: SidecarFile) -> RevocationListSettings | None:
+    found = section.revocations
+    if found is None:
+        return None
+    tls = found.tls or _tls_of(section, file, url=found.url)
+    return RevocationListSettings(
+        issuer=section.issuer,
+        endpoint=Endpoint(
+            url=found.url,
+            peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
+            ca_file=tls.ca if tls is not None else None,
+        ),
+        algorithms=profile_of(section.profile).algorithms,
+        every_s=found.every_s,
+        max_stale_s=found.max_stale_s,
+    )
+
+
+def _tls_of(section: KeySource, file: SidecarFile, *, url: str | None = None) -> TlsSection | None:
     """Return the identity that must answer at the issuer's URL. That of its token service may be written once."""
+    url = url or section.jwks
     exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
     if section.tls is not None or exchange is None:
-        return section.tls
-    return _exchange_tls(exchange) if same_origin(section.jwks, _token_endpoint(exchange)) else None
+        return section.tls if same_origin(url, section.jwks) else None
+    return _exchange_tls(exchange) if same_origin(url, _token_endpoint(exchange)) else None
 
 
 def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:

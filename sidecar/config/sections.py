@@ -152,6 +152,23 @@ class KeySource(Section):
     timeout_s: Seconds | None = Field(default=None, description="timeout of one fetch; 5 if not set")
 
 
+class RevocationListSection(Section):
+    """The issuer's list of revocations: what its operators have stopped."""
+
+    url: UrlText = Field(description="URL of the list; https, or http on loopback")
+    tls: TlsSection | None = Field(
+        default=None, description="the identity that must answer there; if not set, that of the issuer's other URLs"
+    )
+    every_s: Annotated[float, Field(ge=0.5, le=60)] = Field(default=2.0, description="interval between two polls")
+    max_stale_s: Annotated[float, Field(ge=5, le=3600)] = Field(
+        default=300.0,
+        description=(
+            "how long the last list is relied on while polls fail, never longer than the issuer lets it (the lifetime "
+            "of its tokens); then its tokens are refused with `revocations_stale`"
+        ),
+    )
+
+
 class IssuerSection(KeySource):
     """An issuer whose delegated tokens are accepted, and its limits. An empty list permits nothing and nobody."""
 
@@ -160,6 +177,9 @@ class IssuerSection(KeySource):
         description="trust domains whose workloads it may name as actors"
     )
     scopes: list[ScopeText] = Field(description="the most scopes it may grant")
+    revocations: RevocationListSection | None = Field(
+        default=None, description="its list of revocations; without it only `deny` stops its tokens"
+    )
     metadata: Reserved = None  # not available yet
 
 

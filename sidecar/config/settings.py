@@ -15,6 +15,7 @@ from sidecar.delegation.route import InboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
+from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
@@ -90,6 +91,7 @@ class SidecarSettings:
     entry: Entry | None
     deny: Deny
     records: RecordSettings
+    revocations: tuple[RevocationListSettings, ...]
     probe: Address
     agent_probes: tuple[str, ...]
     drain_s: float
@@ -112,6 +114,7 @@ class SidecarSettings:
         peers.update(route.peer for route in self.outbound_routes.routes)
         peers.update(keys.peer for keys in self.keys)
         peers.update(exchange.peer for exchange in self.exchanges)
+        peers.update(one.endpoint.peer for one in self.revocations)
         peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
 
@@ -125,6 +128,7 @@ class SidecarSettings:
             "inbound": (_listening(self.inbound), _listening(fresh.inbound)),
             "outbound": (self.outbound, fresh.outbound),
             "records": (self.records, fresh.records),
+            "issuers.revocations": (self.revocations, fresh.revocations),
             "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
             "drain_s": (self.drain_s, fresh.drain_s),

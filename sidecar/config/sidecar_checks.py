@@ -276,6 +276,18 @@ def _first_tokens(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(where, "differs from an earlier route to this audience", "write both alike")
 
 
+def _revocations(file: SidecarFile) -> Iterator[Problem]:
+    for number, section in enumerate(file.issuers):
+        found, where = section.revocations, f"issuers[{number}].revocations.max_stale_s"
+        if found is None:
+            continue
+        life_s = None if isinstance(section.profile, str) else section.profile.max_lifetime_s
+        if life_s is not None and found.max_stale_s > life_s:
+            yield Problem(where, f"is above the {life_s} s that a token of this issuer may live", "shorten it")
+        if found.max_stale_s < 2 * found.every_s:
+            yield Problem(where, "leaves no time for a second poll", "make it at least twice every_s")
+
+
 def _deny(file: SidecarFile) -> Iterator[Problem]:
     for number, row in enumerate(file.deny):
         if sum(value is not None for value in (row.subject, row.actor, row.jti, row.txn)) != 1:
@@ -310,6 +322,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _records,
     _entry,
     _first_tokens,
+    _revocations,
     _deny,
     _admin,
 )

@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.identity import actor_token_problems, identity_of
-from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, trusted_issuers
+from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.outside_checks import outside_route
 from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings, outside_ceiling_problems
 from sidecar.config.platform_file import Platform, load_platform
@@ -71,6 +71,7 @@ def _settings(
     identity = findings.attempt("identity", lambda: identity_of(file.identity, environ))
     keys = findings.attempt("issuers", key_sets, file, findings) or ()
     issuers = findings.attempt("issuers", trusted_issuers, file) or {}
+    lists = findings.attempt("issuers", revocation_lists, file, findings) or ()
     inbound_routes = findings.attempt("inbound.routes", _inbound_routes, file, list(issuers), findings)
     outbound_routes = findings.attempt("outbound.routes", _outbound_routes, file, findings)
     exchanges = findings.attempt("exchange", _exchanges, file, findings) or ()
@@ -105,6 +106,7 @@ def _settings(
         entry=entry,
         deny=_deny(file.deny),
         records=records_settings,
+        revocations=lists,
         probe=parse_address(file.probe.listen),
         agent_probes=tuple(file.probe.agent),
         drain_s=file.drain_s,

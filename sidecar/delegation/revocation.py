@@ -148,9 +148,10 @@ class Revocations:
         """Return the same, stated again at ``issued_at``."""
         return replace(self, issued_at=issued_at)
 
-    def stops_the_same(self, other: Revocations) -> bool:
-        """Return True if both stop exactly the same."""
-        return self._named == other._named
+    @property
+    def stopped(self) -> Mapping[Kind, frozenset[object]]:
+        """All that is stopped, by kind."""
+        return self._named
 
     def claims(self, issuer: str) -> dict[str, object]:
         """Return the claims of the signed list."""
@@ -204,14 +205,6 @@ class InForce:
                 if kind is not None:
                     return kind
         return None
-
-    def needs_all_judged_again(self, before: InForce) -> bool:
-        """Return True if more has changed since ``before`` than the subjects, chains, tokens and logins stopped."""
-        if (self.own, self.stale, self.lists.keys()) != (before.own, before.stale, before.lists.keys()):
-            return True
-        return any(
-            self.lists[issuer].names(Kind.ACTOR) != before.lists[issuer].names(Kind.ACTOR) for issuer in self.lists
-        )
 
 
 NOTHING: Final = InForce()

@@ -1,4 +1,4 @@
-"""One form sent to the token service and its one answer, collected whole and within its size."""
+"""One request to the token service, with a form or without, and its one answer, collected whole and within its size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Call:
 
     __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "waits")
 
-    def __init__(self, target: bytes, lines: bytes, form: bytes, *, max_bytes: int) -> None:
+    def __init__(self, target: bytes, lines: bytes, form: bytes | None, *, max_bytes: int) -> None:
         self.answer: asyncio.Future[EndpointAnswer] = asyncio.get_running_loop().create_future()
         self.waits: Cancellable | None = None  # for a connection
         self._target = target
@@ -40,8 +40,9 @@ class Call:
         """Send the form: one write."""
         self.waits = None
         self._connection = connection
-        connection.start("POST", self._target, self._lines, length=len(self._form), sink=self)
-        connection.send_body(self._form)
+        method, form = ("GET", b"") if self._form is None else ("POST", self._form)
+        connection.start(method, self._target, self._lines, length=len(form), sink=self)
+        connection.send_body(form)
         connection.end_body()
         connection.flush()
 
@@ -85,7 +86,9 @@ class Call:
         self._connection = None
         if self._head is not None and not self.answer.done():
             media_type, cache_control = self._single(b"content-type"), self._single(b"cache-control")
-            self.answer.set_result(EndpointAnswer(self._head.status, media_type, cache_control, bytes(self._body)))
+            self.answer.set_result(
+                EndpointAnswer(self._head.status, media_type, cache_control, bytes(self._body), self._single(b"etag"))
+            )
 
     def on_response_error(self, error: SidecarError) -> None:
         """Fail the call: the answer will not be complete."""

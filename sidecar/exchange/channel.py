@@ -36,6 +36,7 @@ _MAX_CONNECTING: Final = 8  # a call that waits meanwhile takes a connection tha
 _KEEP_S: Final = 30.0  # idle; below the idle timeouts of servers and load balancers
 _MAX_AGE_S: Final = 300.0  # so that replicas of the token service share the work again after one was added
 
+_FORM: Final = encode_fields(((b"content-type", b"application/x-www-form-urlencoded"),))
 _FAILURES: Final[Mapping[Reason, SidecarError]] = {
     Reason.UPSTREAM_IDENTITY: Denied(Reason.STS_IDENTITY, Trouble.IDENTITY),
     Reason.UPSTREAM_UNREACHABLE: Unavailable(Reason.STS_UNAVAILABLE, Trouble.UNREACHABLE),
@@ -75,13 +76,13 @@ class StsChannel:
             self._pin = FileTrust(endpoint.ca_file)
         self._target = endpoint.target
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
         self._lines = encode_fields(
             (
                 (b"host", endpoint.authority),
                 (b"accept", b"application/json"),
                 (b"accept-encoding", b"identity"),
                 (b"user-agent", b"delegation-sidecar"),
-                (b"content-type", b"application/x-www-form-urlencoded"),
             )
         )
 
@@ -99,14 +100,28 @@ class StsChannel:
         except SidecarError as error:
             raise failure_of(error) from error
 
+    async def get(self, etag: str | None) -> EndpointAnswer:
+        """Fetch a document, unless it still has this entity tag (304). Errors as ``post_form``."""
+        lines = b"" if etag is None else encode_fields(((b"if-none-match", etag.encode("latin-1")),))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                try:
+                    return await self._send(None, lines)
+                except StaleConnection:
+                    return await self._send(None, lines, fresh=True)
+        except TimeoutError as error:
+            raise Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT) from error
+        except SidecarError as error:
+            raise failure_of(error) from error
+
     async def close(self) -> None:
         """Cut every connection and end the calls in flight, for good."""
         self._origins.close()
         await self._pool.close()
 
-    async def _send(self, form: bytes, *, fresh: bool = False) -> EndpointAnswer:
+    async def _send(self, form: bytes | None, lines: bytes = b"", *, fresh: bool = False) -> EndpointAnswer:
         origin = self._origins.of(self._address, self._pin)
-        call = Call(self._target, self._lines, form, max_bytes=self._max_bytes)
+        call = Call(self._target, self._lines + (_FORM if form is not None else lines), form, max_bytes=self._max_bytes)
         kept = None if fresh else self._pool.take(origin)
         if kept is not None:
             call.begin(kept)

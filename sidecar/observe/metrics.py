@@ -77,6 +77,7 @@ class Metrics(Collector):
         self.countersign_failures = 0
         self.revoked_alone = 0
         self.revocations: Callable[[], Mapping[str, int]] = dict  # in force, by kind
+        self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink; the record stream sets it
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
@@ -343,6 +344,14 @@ class Metrics(Collector):
         for kind, count in self.revocations().items():
             in_force.add_metric((kind,), count)
         yield in_force
+        stale = GaugeMetricFamily(
+            "sidecar_revocations_age_seconds",
+            "Time since the issuer last confirmed its list of revocations.",
+            labels=("issuer",),
+        )
+        for issuer, age_s in self.revocation_ages().items():
+            stale.add_metric((self._issuers.get(issuer, OTHER),), age_s)
+        yield stale
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight())
         streams = GaugeMetricFamily("sidecar_streams", "Streams and tunnels in flight.", labels=("direction",))

@@ -22,6 +22,8 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_svid_expiry_timestamp_seconds": min,
     "sidecar_bundle_age_seconds": max,
     "sidecar_jwks_age_seconds": max,
+    "sidecar_revocations": max,
+    "sidecar_revocations_age_seconds": max,
     "sidecar_process_start_time_seconds": min,
     "sidecar_process_max_fds": min,
     "sidecar_ready": min,

@@ -40,6 +40,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "revocation.ordered": "the token service accepted an order: `op` is `revoke`, `confirm` or `lift`, `peer` the"
     " operator, `detail` the reason",
     "revocation.refused": "the token service refused an order",
+    "revocations.changed": "a sidecar enforces other revocations, or a list became stale: `detail` says which",
     "stopped": "the process ends in order; a run without this event was killed, or still runs",
     "pod.injected": "the injector admitted a pod with a sidecar",
     "pod.refused": "the injector refused a pod, or a request that is not an admission review",
@@ -50,6 +51,7 @@ _REQUESTS: Final = ("request", "request.opened")
 _EXCHANGES: Final = ("token.exchanged", "token.exchange_refused")
 _CALLS: Final = (*_REQUESTS, *_EXCHANGES)
 _SETTINGS: Final = ("config.reloaded", "config.refused")
+_RUNS: Final = ("not_ready", "started", "stopped")
 _ORDERS: Final = ("revocation.ordered", "revocation.refused")
 _PODS: Final = ("pod.injected", "pod.refused")
 
@@ -216,7 +218,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "more about the reason, not shown to callers; of settings: the file; of a start in Kubernetes: the"
             " run's pod, namespace, service account and node; of a stop: the part that failed",
-            (*_CALLS, "connection.refused", *_SETTINGS, "not_ready", "started", "stopped", *_PODS, *_ORDERS),
+            (*_CALLS, "connection.refused", *_SETTINGS, *_RUNS, *_PODS, *_ORDERS, "revocations.changed"),
         ),
     ]
     suppressed: Annotated[

@@ -18,6 +18,7 @@ from typing import Final
 from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
+from sidecar.exchange.revocations import RevocationLists
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.countersigning import Countersigning
@@ -66,6 +67,7 @@ class Parts:
     memory: Memory | None = None
     agent: AgentWatch | None = None
     countersigning: Countersigning | None = None
+    revocations: RevocationLists = field(default_factory=RevocationLists)
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
 
 
@@ -97,6 +99,9 @@ class Server:
         parts.log.metrics.cache_bytes = parts.caches.bytes
         parts.log.metrics.cache_evictions = parts.caches.evicted
         parts.log.metrics.cache_lookups = parts.caches.lookups
+        parts.log.metrics.revocations = parts.revocations.count
+        parts.log.metrics.revocation_ages = parts.revocations.ages
+        parts.revocations.after_change = self._on_revocations
         parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     @property
@@ -142,6 +147,7 @@ class Server:
         setup = parts.snapshots.setup
         errors = setup.keys.last_errors()
         lacking += (_because(f"keys of {issuer}", errors.get(issuer)) for issuer in setup.without_keys())
+        lacking += parts.revocations.missing()
         if not lacking and not self.ready.is_set():
             lacking.append("listeners: not open yet")
         return lacking
@@ -169,6 +175,7 @@ class Server:
             parts.remote_handles.open()
         self.key_updates = self.start_key_updates(parts.snapshots.setup)
         self.background.start("identity", parts.source.run())
+        self.background.start("revocations", parts.revocations.run())
         self.background.start("sweep", self._sweep())
         self.background.start("watch", parts.watch.run(self.metrics.in_flight))
         if parts.agent is not None:
@@ -296,6 +303,13 @@ class Server:
             },
         )
         self._count_bundles(frozenset(identity.bundles))
+
+    def _on_revocations(self) -> None:
+        parts = self.parts
+        parts.snapshots.renew()
+        parts.watch.notice()
+        stale = "; ".join(parts.revocations.missing())
+        parts.log.event("revocations.changed", revocation=parts.revocations.numbers(), detail=stale or None)
 
     def _count_bundles(self, trusted: frozenset[TrustDomain]) -> None:
         metrics = self.parts.log.metrics

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.delegation.policy import Policy
+from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem, Reason, Unavailable
 from sidecar.exchange.client import Exchanges, TokenExchange
@@ -101,8 +102,10 @@ class Snapshot:
 class Snapshots:
     """Holds the current snapshot."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, revoked: Callable[[frozenset[str]], InForce] = lambda _own: NOTHING) -> None:
+        """``revoked`` returns the revocations in force, given the issuers whose token services are ours."""
         self.setup = setup
+        self._revoked = revoked
         self.current: Snapshot | None = None
         self.closed: str | None = None  # the reason to serve no call although everything is there
         self._number = 0
@@ -141,8 +144,16 @@ class Snapshots:
         if self.current is not None:
             self._make(self.current.policy.workload)
 
+    def renew(self) -> None:
+        """Put the revocations of now in force: whatever was cached before is judged again."""
+        if self.current is not None:
+            self._make(self.current.policy.workload)
+
     def _make(self, workload: SpiffeId) -> None:
         self._number += 1
         setup = self.setup
         policy = setup.make_policy(workload, self._number)
+        revoked = self._revoked(policy.token_services)
+        if revoked is not NOTHING:
+            policy = replace(policy, deny=replace(policy.deny, revoked=revoked))
         self.current = Snapshot(policy=policy, keys=setup.keys, exchanges=setup.exchanges, agent=setup.agent)

@@ -176,3 +176,35 @@ def test_one_issuer_has_the_same_keys_wherever_it_is_listed(tmp_path: Path) -> N
         both = changed(ENTRY, ("issuers", [*ENTRY["issuers"], {**again, "tls": {"ca": ca}}]))
         found = [one.field for one in problems(tmp_path, both) if "has other keys" in one.wrong]
         assert found == told
+
+
+LIST = "https://sts.acme.example/revocations"
+
+
+@pytest.mark.parametrize(
+    ("revocations", "fields"),
+    [
+        pytest.param({"url": LIST}, [], id="at the token service, whose identity is known"),
+        pytest.param({"url": "https://else.example/list"}, ["issuers[0].revocations.tls"], id="elsewhere, by nobody"),
+        pytest.param({"url": "https://else.example/list", "tls": {"peer": PEER}}, [], id="elsewhere, by somebody"),
+        pytest.param({"url": "http://sts.acme.example/list"}, ["issuers[0].revocations.url"], id="in the clear"),
+        pytest.param({"url": LIST, "max_stale_s": 3601}, ["issuers[0].revocations.max_stale_s"], id="stale for long"),
+        pytest.param(
+            {"url": LIST, "every_s": 10, "max_stale_s": 15}, ["issuers[0].revocations.max_stale_s"], id="one poll"
+        ),
+    ],
+)
+def test_a_list_of_revocations_has_a_proven_origin_and_a_bound(
+    revocations: dict[str, object], fields: list[str], tmp_path: Path
+) -> None:
+    found = problems(tmp_path, changed(AGENT, ("issuers.0.revocations", revocations)))
+    assert [one.field for one in found] == fields
+
+
+@pytest.mark.parametrize(("life_s", "fields"), [(300, []), (299, ["issuers[0].revocations.max_stale_s"])])
+def test_a_list_is_never_relied_on_for_longer_than_a_token_lives(
+    life_s: int, fields: list[str], tmp_path: Path
+) -> None:
+    profile = ("issuers.0.profile", {"preset": "sts", "max_lifetime_s": life_s})
+    found = problems(tmp_path, changed(AGENT, ("issuers.0.revocations", {"url": LIST}), profile))
+    assert [one.field for one in found] == fields

@@ -12,7 +12,6 @@ from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
 from sidecar.delegation.revocation import (
-    NONE,
     InForce,
     Kind,
     Revocation,
@@ -186,11 +185,3 @@ def test_a_number_that_falls_is_refused() -> None:
     assert stopped(seq=5).merged(stopped(seq=5), now=NOW).seq == 5
     with pytest.raises(RevocationsError, match="fell from 5 to 4"):
         stopped(seq=5).merged(stopped(seq=4), now=NOW)
-
-
-def test_only_actors_and_staleness_need_everything_judged_again() -> None:
-    before = InForce(lists={STS: stopped(revocation(Kind.TXN, "1"))})
-    assert not InForce(lists={STS: stopped(revocation(Kind.TXN, "2"))}).needs_all_judged_again(before)
-    assert InForce(lists={STS: stopped(revocation(Kind.ACTOR, "a"))}).needs_all_judged_again(before)
-    assert replace(before, stale=frozenset((STS,))).needs_all_judged_again(before)
-    assert InForce(lists={STS: NONE, OTHER: NONE}).needs_all_judged_again(before)

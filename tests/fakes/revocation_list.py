@@ -1,0 +1,71 @@
+"""An issuer's list of revocations on a real socket, signed with the issuer's key; a test changes what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+
+from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind, Revocation, Revocations, sign_list
+from tests.fakes.tokens import private_key, sign
+
+
+@dataclass
+class ListServer:
+    """Serves the list of ``issuer``, signed by its key number ``key`` under ``kid``.
+
+    ``down``: connections end without an answer. ``raw`` is sent instead of the list.
+    """
+
+    issuer: str
+    key: int = 0
+    kid: str = "k0"
+    ttl_s: int = 300
+    down: bool = False
+    raw: bytes | None = None
+    statuses: list[int] = field(default_factory=list)
+    said: Revocations = field(default_factory=lambda: Revocations(seq=1))
+
+    def revoke(self, kind: Kind, value: str, issuer: str | None = None, *, for_s: int = 3600) -> None:
+        """Add a revocation, under the next number."""
+        issuer = issuer if kind in NAMED_BY_ISSUER else None
+        one = Revocation(
+            id=f"{kind}-{value}", kind=kind, value=value, issuer=issuer, expires_at=int(time.time()) + for_s
+        )
+        self.said = replace(self.said, seq=self.said.seq + 1, in_force={**self.said.in_force, one.id: one})
+
+    def lift(self) -> None:
+        """Lift everything."""
+        lifted = {name: one.expires_at for name, one in self.said.in_force.items()}
+        self.said = replace(self.said, seq=self.said.seq + 1, in_force={}, lifted=lifted)
+
+    def signed(self) -> bytes:
+        said = replace(self.said, issued_at=int(time.time()), ttl_s=self.ttl_s)
+        private = private_key("ES256", self.key)
+        return sign_list(
+            said, issuer=self.issuer, alg="ES256", kid=self.kid, sign=lambda data: sign("ES256", private, data)
+        )
+
+    def gone(self) -> bool:
+        return self.down
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while not self.gone():
+                head = await reader.readuntil(b"\r\n\r\n")
+                if self.gone():
+                    break
+                tag = b'"%d"' % self.said.seq
+                if b"if-none-match: " + tag in head.lower():
+                    self.statuses.append(304)
+                    writer.write(b"HTTP/1.1 304 Not Modified\r\netag: %b\r\n\r\n" % tag)
+                else:
+                    self.statuses.append(200)
+                    body = self.signed() if self.raw is None else self.raw
+                    fields = b"etag: %b\r\ncontent-length: %d\r\n" % (tag, len(body))
+                    writer.write(b"HTTP/1.1 200 OK\r\n%b\r\n%b" % (fields, body))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
