@@ -131,14 +131,16 @@ VERDICTS: Final[tuple[str, ...]] = (
         coalesce(r.route, r.path, '"an unknown target"'), r.reason,
         r.place::VARCHAR
     FROM records AS r LEFT JOIN hops AS h ON h.hop = r.place
-    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"' AND r.host IS NULL
+    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"'
+        AND (r.host IS NULL OR r.reason <> '"target_denied"')
         AND r.reason IN ('"call_not_allowed"', '"no_route"', '"target_denied"')
     """,
     """
     SELECT 'attempt_to_leave', CASE WHEN r.verified THEN 'tried_to_reach' ELSE 'tried_without_handle' END, h.chain,
         h.hop, r.workload, r.host, CASE WHEN r.verified THEN r.subject END, r.place::VARCHAR
     FROM records AS r LEFT JOIN hops AS h ON h.hop = r.place
-    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"' AND r.host IS NOT NULL
+    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"'
+        AND r.reason = '"target_denied"' AND r.host IS NOT NULL
     """,
     """
     SELECT 'impersonation', 'impersonation', h.chain, h.hop, r.peer, coalesce(r.actor, r.subject), r.workload,

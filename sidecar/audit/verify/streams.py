@@ -18,6 +18,7 @@ import orjson
 
 from sidecar.audit.log_lines import Line
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.errors import Reason
 from sidecar.observe.hash_chain import line_hash
 from sidecar.observe.record import EVENTS, FIELDS
 
@@ -172,8 +173,17 @@ class Streams:
 
 
 def canonical(members: dict[str, object]) -> bytes:
-    """Return the text of a record as its sidecar wrote it, without the newline."""
-    return orjson.dumps({name: members[name] for name in FIELDS if name in members})
+    """Return the text of a record as its sidecar wrote it, without the newline.
+
+    Log shippers often add a ``host`` of their own. Ours has a value in refusals of ``target_denied`` alone, and came to
+    the records together with ``candidates``.
+    """
+    written = {name: members[name] for name in FIELDS if name in members}
+    if "host" in written and "candidates" not in written:
+        del written["host"]
+    elif written.get("reason") != Reason.TARGET_DENIED and "host" in written:
+        written["host"] = None
+    return orjson.dumps(written)
 
 
 def _members(content: bytes) -> dict[str, object] | None:

@@ -8,7 +8,8 @@ import pytest
 
 from sidecar.audit.log_lines import Line
 from sidecar.audit.verify import streams as streams_module
-from sidecar.audit.verify.streams import Streams
+from sidecar.audit.verify.streams import Streams, canonical
+from sidecar.observe.record import FIELDS
 from tests.audit.verify.evidence import Writer, kinds, verdict
 from tests.fakes.tokens import NOW, PLANNER
 
@@ -29,9 +30,12 @@ def test_runs_may_be_mixed_and_files_in_any_order(writer: Writer) -> None:
     assert kinds(verdict(mixed[20:], mixed[:20])) == []
 
 
-def test_a_shipper_may_write_lines_again_with_other_spacing_order_and_keys_of_its_own(writer: Writer) -> None:
+@pytest.mark.parametrize("name", ["collector", "host"])
+def test_a_shipper_may_write_lines_again_with_other_spacing_order_and_keys_of_its_own(
+    writer: Writer, name: str
+) -> None:
     lines = [
-        json.dumps({**dict(sorted(json.loads(line).items())), "collector": "n1"}, indent=None).encode()
+        json.dumps({**dict(sorted(json.loads(line).items())), name: "n1"}, indent=None).encode()
         for line in writer.lines
     ]
     found = verdict(lines)
@@ -100,3 +104,12 @@ def run_of_two(run: str) -> list[bytes]:
     writer = Writer(run)
     writer.write(2)
     return writer.lines
+
+
+def test_the_host_of_a_refused_attempt_is_part_of_its_line_and_of_no_other() -> None:
+    attempt = {**dict.fromkeys(FIELDS), "reason": "target_denied", "host": "evil.example"}
+    assert canonical(attempt) != canonical({**attempt, "host": "other.example"})
+    served = {**dict.fromkeys(FIELDS), "reason": "ok"}
+    assert canonical({**served, "host": "node-1"}) == canonical(served)
+    older = {name: value for name, value in served.items() if name not in {"host", "candidates", "credential"}}
+    assert canonical({**older, "host": "node-1"}) == canonical(older)
