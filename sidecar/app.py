@@ -18,7 +18,7 @@ from sidecar.assembly import assemble
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = SettingsFiles("sidecar", Path(arguments.config), arguments.platform and Path(arguments.platform))
     try:
         loaded: Loaded[SidecarSettings] = load_at_start(files, os.environ)
+        _require_one_process(loaded.settings, arguments.workers)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
     if arguments.workers > 1:
@@ -56,6 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
 
         return run_until_signal(partial(run_workers, loaded, arguments.workers))
     return run_until_signal(partial(run_sidecar, loaded))
+
+
+def _require_one_process(settings: SidecarSettings, workers: int) -> None:
+    """Refuse several workers for an agent that serves one subject at a time: no worker knows whom the others serve.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if workers > 1 and settings.inbound is not None and settings.inbound.one_subject:
+        wrong = f"holds in one process, and --workers is {workers}"
+        raise ConfigError([Problem("inbound.subjects_at_once", wrong, "start with --workers 1, or remove it")])
 
 
 async def run_sidecar(loaded: Loaded[SidecarSettings], stop: asyncio.Event) -> bool:

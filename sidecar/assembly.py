@@ -39,6 +39,7 @@ from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
+from sidecar.proxy.one_subject import OneSubject
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.remote_handles import Inbox, RemoteHandles
@@ -285,7 +286,8 @@ def _resolver(settings: SidecarSettings, log: AccessLog) -> Resolver:
 
 def _handles(settings: SidecarSettings, place: Place | None, snapshots: Snapshots) -> Handles:
     memory = settings.memory
-    return Handles(
+    kind = OneSubject if settings.inbound is not None and settings.inbound.one_subject else Handles
+    return kind(
         clock=time.time,
         monotonic=time.monotonic,
         max_bytes=memory.max_handles_mib * MIB,

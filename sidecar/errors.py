@@ -99,6 +99,7 @@ class Reason(StrEnum):
     KEYS_UNAVAILABLE = "keys_unavailable"
     NOT_READY = "not_ready"
     OVERLOADED = "overloaded"
+    SUBJECT_BUSY = "subject_busy"
     DRAINING = "draining"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -245,6 +246,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
     Reason.NOT_READY: _unavailable("this sidecar is not ready"),
     Reason.OVERLOADED: _unavailable("too many concurrent requests; retry later"),
+    Reason.SUBJECT_BUSY: _unavailable("the agent is serving another subject; retry later"),
     Reason.DRAINING: Answer(503, None, "this sidecar is stopping", close=True, retry_after_s=1),
     Reason.AUDIT_UNAVAILABLE: _unavailable("the call could not be recorded"),
     Reason.UPSTREAM_UNREACHABLE: _unavailable("the upstream cannot be reached"),

@@ -20,7 +20,7 @@ BAD_GATEWAY = {"sts_error", "sts_bad_response", "sts_no_act", "sts_actor_mismatc
 BAD_GATEWAY |= {"sts_chain_broken", "sts_scope_widened", "sts_audience_mismatch", "sts_lifetime", "sts_issuer"}
 BAD_GATEWAY |= {"sts_signature", "sts_token_type", "sts_redirect", "sts_too_large", "sts_identity"}
 BAD_GATEWAY |= {"upstream_bad_response", "upstream_identity", "internal"}
-UNAVAILABLE = {"sts_unavailable", "keys_unavailable", "not_ready", "overloaded", "draining"}
+UNAVAILABLE = {"sts_unavailable", "keys_unavailable", "not_ready", "overloaded", "subject_busy", "draining"}
 UNAVAILABLE |= {"audit_unavailable", "upstream_unreachable"}
 
 STATUSES = {

@@ -57,6 +57,7 @@ class InboundSettings:
     connections: ConnectionLimits
     limits: ServerLimits
     upstream_limits: ClientLimits
+    one_subject: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

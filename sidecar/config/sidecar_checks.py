@@ -239,6 +239,12 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
     entry = file.entry
     if entry is None:
         return
+    if file.inbound is not None and file.inbound.subjects_at_once is not None:
+        yield Problem(
+            "inbound.subjects_at_once",
+            "says nothing of an entry, whose users call without a peer",
+            "remove it, or have users log in at another workload",
+        )
     exchanges = {section.issuer for _, section in exchange_sections(file)}
     if file.outbound is None or not exchanges:
         yield Problem("entry", "needs outbound and exchange", "add them: a chain starts with a call out")

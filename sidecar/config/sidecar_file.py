@@ -133,6 +133,7 @@ def _inbound(file: SidecarFile) -> InboundSettings | None:
         connections=ConnectionLimits(**section.connections.model_dump()),
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
+        one_subject=section.subjects_at_once is not None,
     )
 
 

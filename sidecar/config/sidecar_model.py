@@ -84,7 +84,6 @@ class InboundRouteSection(Section):
     observe_until: Reserved = None
     websocket: Reserved = None
     max_stream_s: Reserved = None
-    subjects_at_once: Reserved = None
 
 
 class InboundSection(Section):
@@ -94,6 +93,13 @@ class InboundSection(Section):
     agent: OriginText = Field(description="address of the agent, on loopback")
     audiences: list[Line] = Field(default=[], description="our audiences besides our SPIFFE ID")
     routes: list[InboundRouteSection] = Field(description="the calls that peers may make; all else is refused")
+    subjects_at_once: Literal[1] | None = Field(
+        default=None,
+        description=(
+            "1: refuse a second subject while a request of the first is in progress or its handle lingers; for agents "
+            "that could mix up users. In one process only, and not beside `entry`"
+        ),
+    )
     network: Literal["auto", "pod", "host"] = Field(
         default="auto",
         description=(
@@ -114,7 +120,6 @@ class InboundSection(Section):
     # not available yet
     http2: Reserved = None
     websocket: Reserved = None
-    subjects_at_once: Reserved = None
     resource_metadata: Reserved = None
 
 

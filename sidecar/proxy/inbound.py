@@ -19,7 +19,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken, verify_token
-from sidecar.errors import SidecarError
+from sidecar.errors import SidecarError, Unavailable
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
@@ -110,10 +110,13 @@ class Inbound:
                     raise
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
-            entry.permitted(facts)
-
             served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard, token_facts)
-            handle = self._handles.open(served)
+            try:
+                handle = self._handles.open(served)
+            except Unavailable:
+                entry.attribute_token(permit.token)
+                raise
+            entry.permitted(facts)
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
             edits = to_agent(

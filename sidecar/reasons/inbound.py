@@ -247,6 +247,13 @@ _PERMISSION: Final = {
         _OPERATOR,
         do="find out why, before you raise its ceiling",
     ),
+    Reason.SUBJECT_BUSY: _in(
+        "subjects_at_once is 1, and a request of another subject is in progress or its handle lingers",
+        _CALLER,
+        _OPERATOR,
+        do="retry the call; if that happens often, run a replica of the agent for each user at a time, or shorten"
+        " linger_s",
+    ),
 }
 
 INBOUND: Final[Mapping[Reason, Guidance]] = {**_PEER, **_REQUEST, **_TOKEN, **_PERMISSION}

@@ -59,6 +59,12 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param([("inbound", ABSENT), ("outbound", ABSENT)], "inbound", "so is outbound", id="neither-side"),
         pytest.param([("issuers", [])], "issuers", "no token could be believed", id="no-issuer"),
         pytest.param([("issuers", [ISSUER, ISSUER])], "issuers", "listed twice", id="issuer-twice"),
+        pytest.param(
+            [("inbound.subjects_at_once", 1), ("entry", ENTRY["entry"] | {"may_call": ["crm"]})],
+            "inbound.subjects_at_once",
+            "says nothing of an entry",
+            id="one-subject-at-an-entry",
+        ),
         pytest.param([("inbound.agent", "http://10.0.0.1:80")], "inbound.agent", "on loopback", id="agent-elsewhere"),
         pytest.param([("inbound.agent", "https://127.0.0.1:80")], "inbound.agent", "plain http", id="agent-https"),
         pytest.param([("inbound.agent", "http://127.0.0.1")], "inbound.agent", "names no port", id="agent-no-port"),

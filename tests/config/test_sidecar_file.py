@@ -50,6 +50,23 @@ def test_every_room_gets_its_settings() -> None:
     assert isinstance(settings.records.open_sink(), StdoutSink)
 
 
+@pytest.mark.parametrize(("changes", "one"), [([], False), ([("inbound.subjects_at_once", 1)], True)])
+def test_an_agent_serves_one_subject_at_a_time_where_the_file_says_so(
+    tmp_path: Path,
+    changes: list[tuple[str, object]],
+    one: bool,
+) -> None:
+    settings = load(tmp_path, "agent", *changes)
+    assert settings.inbound is not None
+    assert settings.inbound.one_subject is one
+
+
+@pytest.mark.parametrize("number", [0, 2, "1"])
+def test_no_other_number_of_subjects_is_taken(tmp_path: Path, number: object) -> None:
+    (problem,) = problems(tmp_path, changed(example("agent"), ("inbound.subjects_at_once", number)))
+    assert problem.field == "inbound.subjects_at_once"
+
+
 def test_the_token_service_need_not_be_told_twice_who_it_is() -> None:
     (keys,) = load_sidecar(EXAMPLES / "agent.yaml", {}).keys
     assert keys.peer == "spiffe://acme.example/sts"

@@ -49,6 +49,14 @@ async def refused(calls: AgentCalls, fields: Fields, **target: str) -> str | Non
     return answer.reason
 
 
+@pytest.mark.parametrize("target", [TO_MODEL, TO_HOOK], ids=["inject", "passthrough"])
+async def test_calls_outside_count_against_the_calls_of_the_request(calls: AgentCalls, target: dict[str, str]) -> None:
+    live = own(handle(calls, max_calls=1))
+    assert (await calls.call(live, **target)).status == 200
+    spent = await calls.call(live, **target)
+    assert (spent.status, spent.reason) == (403, "calls_exhausted")
+
+
 @pytest.mark.parametrize("shown", [bearer, own], ids=["authorization", "delegation-handle"])
 async def test_the_sidecar_puts_the_key_on_a_call_and_names_its_fingerprint(
     calls: AgentCalls, shown: Callable[[str], Fields]
