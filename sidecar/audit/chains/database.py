@@ -7,10 +7,10 @@ of a block and what it spills, both in a folder of its own; it loads no extensio
 from __future__ import annotations
 
 import contextlib
-import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NEEDED: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
 _SMALL_BYTES: Final = 1 << 16  # so few lines are read one by one
 _RETURN: Final = b"\r"  # the reader of files takes it for the end of a line
+_PIECE_BYTES: Final = 1 << 20
 _NEWLINE: Final = b"\n"
 
 
@@ -100,11 +101,7 @@ class Database(Engine):
 
     def read_files(self, files: Sequence[str]) -> bool:
         """Keep whole files of nothing but surely lawful lines. False if one line is none: then nothing is kept."""
-        for file in files:
-            with Path(file).open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content.find(_RETURN) >= 0:
-                    return False
-        return self._keep_whole(files)
+        return not any(_has_return(file) for file in files) and self._keep_whole(files)
 
     def _read_at_once(self, block: Block) -> bool:
         if _RETURN in block.content:
@@ -184,6 +181,11 @@ class Database(Engine):
 def _literal(text: str) -> str:
     """Return a text as SQL: a setting takes no parameter."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def _has_return(file: str) -> bool:
+    with Path(file).open("rb") as opened:
+        return any(_RETURN in piece for piece in iter(partial(opened.read, _PIECE_BYTES), b""))
 
 
 def _text(line: bytes) -> str | None:

@@ -152,6 +152,8 @@ def _record(digest: int, values: dict[str, Any]) -> Record:
 
 
 def _read(text: str | None) -> Any:
+    if text is not None and text.startswith('"') and "\\" not in text:
+        return text[1:-1]  # nothing in it is escaped
     return None if text is None else json.loads(text)
 
 
