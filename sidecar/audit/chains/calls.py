@@ -84,6 +84,7 @@ CALLS: Final[tuple[str, ...]] = (
     """
     CREATE TABLE issues AS
     SELECT token, min(issued) AS issued, min(exchanged) AS exchanged,
+        count(issued) > 1 OR count(exchanged) > 1 AS repeated,
         arg_min(asked, issued) AS issued_to_actor, arg_min(asked, exchanged) AS exchanged_by_actor
     FROM (
         SELECT t.token, CASE WHEN NOT r.outbound THEN r.place END AS issued,
