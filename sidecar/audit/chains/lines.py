@@ -11,6 +11,7 @@ the same, and nothing is lost. The differential test drives both rules over chan
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
@@ -33,6 +34,7 @@ _WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in YOUNGEST) + "}"
 # Bytes of a line besides its values: braces, keys, colons, commas.
 FRAME: Final = 1 + sum(len(name) + 4 for name in FIELDS)
 
+_PLAIN_LIST: Final = r'\[("[^"\\]*"(,"[^"\\]*")*)?\]'
 _TYPES: Final = "STRUCT(" + ", ".join(f'"{name}" VARCHAR' for name in FIELDS) + ")"
 _SHAPE: Final = json.dumps(dict.fromkeys(FIELDS, "JSON"))
 
@@ -63,8 +65,10 @@ def _is_list(name: str) -> str:
 
 
 def _is_plain(name: str) -> str:
-    """A value that no rule reads: a text, a flag, or a short number without exponent."""
+    """A value that no rule reads: a text, a flag, a short number without exponent, or a list of texts unescaped."""
     value = f'v."{name}"'
+    if KEYS[name].kind == "texts":
+        return f"regexp_full_match({value}, '{_PLAIN_LIST}')"
     number = f"{value} >= '0' AND {value} < ':' AND NOT contains({value}, 'e') AND NOT contains({value}, 'E')"
     short = f"(strlen({value}) <= 16 OR (strlen({value}) <= 25 AND contains({value}, '.')))"
     return f"prefix({value}, '\"') OR {value} IN ('true', 'false') OR ({number} AND {short})"
@@ -199,9 +203,13 @@ def judge(line: bytes) -> tuple[str, str]:
 
 def _plain(name: str, value: object) -> object:
     """Return a value that ``_TYPED`` accepts: one that no rule reads may be anything, and counts in ``extra`` then."""
-    if name in KEPT or value is None or isinstance(value, str | bool):
+    if name in KEPT or value is None:
         return value
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if KEYS[name].kind == "texts":
+        return value if is_list_of_texts(text) and re.fullmatch(_PLAIN_LIST, text) else None
+    if isinstance(value, str | bool):
+        return value
     return value if text[:1].isdigit() and len(text) <= 16 and "e" not in text else None
 
 

@@ -52,7 +52,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'witnesses_disagree', 'issued_twice', r.txn, NULL, r.jti_out, NULL, NULL,
         concat_ws(',', CASE WHEN r.outbound THEN i.exchanged ELSE i.issued END, r.place)
     FROM issues AS i JOIN told AS t ON t.token = i.token JOIN records AS r ON r.place = t.place
-    WHERE i.repeated AND r.event = '"token.exchanged"' AND r.place <> CASE WHEN r.outbound THEN i.exchanged ELSE i.issued END
+    WHERE i.repeated AND r.event = '"token.exchanged"'
+        AND r.place <> CASE WHEN r.outbound THEN i.exchanged ELSE i.issued END
     """,
     # --- lineage: each token follows from its parent. What a login token may become is its token service's policy
     """

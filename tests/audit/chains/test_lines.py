@@ -133,6 +133,23 @@ def test_any_number_as_a_writer_writes_it_is_read_at_once(number: bytes) -> None
         assert not read_at_once(database, with_total_ms(b"1e3"))
 
 
+@pytest.mark.parametrize(
+    ("candidates", "expected"),
+    [(b'["c1","\xc3\xa9"]', True), (b"[]", True), (b'["c1",]', False), (b'["c1",1e3]', False), (b'["c\\n"]', False)],
+)
+def test_a_list_that_no_rule_reads_is_read_at_once_if_it_is_plain(candidates: bytes, expected: bool) -> None:
+    line = LINES[1].replace(b'"candidates":null', b'"candidates":' + candidates)
+    with open_database(threads=1) as database:
+        assert read_at_once(database, line) is expected
+        at_once = database.rows("SELECT digest FROM records")
+        database.rows("DELETE FROM kept")
+        database.read([Block(0, line)])
+        assert by_sql(database) == by_the_rule_book([line])
+        database.rows("DELETE FROM kept")
+        database.read([Block(0, line.replace(b'"op":null', b'"op": null'))])  # the strict parser writes it out again
+        assert not expected or database.rows("SELECT digest FROM records") == at_once
+
+
 def test_records_of_an_older_release_and_sorted_ones_are_read_at_once() -> None:
     """They lack the youngest keys, and some log shippers sort."""
     older = [json.dumps({k: v for k, v in json.loads(line).items() if k not in lines.YOUNGEST},
