@@ -166,6 +166,7 @@ async def run_token_service(
         settings.server,
         service=service,
         source=source,
+        events=settings.events,
         refused_connections=RefusedConnections(log, "inbound", UnprovenRecords(log, settings.records.unproven)),
     )
     watcher = FileWatcher(reload.watched(service) if reload is not None else [], log)

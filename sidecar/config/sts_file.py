@@ -41,6 +41,7 @@ from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
+from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.revocations import RevocationSettings
@@ -134,6 +135,19 @@ class OperatorSection(Section):
     may: list[KindName] = Field(description="what the operator may revoke, confirm and lift")
 
 
+class EventsSection(Section):
+    """Events of the login issuers that stop a login: back-channel logout, and CAEP session-revoked."""
+
+    listen: AddressText = Field(description="address where login issuers connect, in plain HTTP: end TLS before it")
+    audiences: list[Line] = Field(
+        default=[], description="our audiences in events, besides the OAuth client IDs of the entries"
+    )
+    login_for_s: int = Field(default=86_400, ge=60, le=2_678_400, description="how long an event stops a login")
+    subject_for_s: int = Field(
+        default=3600, ge=60, le=2_678_400, description="how long an event that names no session stops its user"
+    )
+
+
 class RevocationSection(Section):
     """Operators who may stop subjects, workloads, chains, tokens and logins everywhere, and the file of orders."""
 
@@ -145,6 +159,7 @@ class RevocationSection(Section):
         default=[],
         description="URLs of all replicas; a name stands for all its addresses (in Kubernetes a headless Service)",
     )
+    events: EventsSection | None = Field(default=None, description="the listener of login issuers' events")
 
 
 class StsFile(Section):
@@ -235,6 +250,8 @@ def _ephemeral_keys(file: StsFile) -> Iterator[Problem]:
 
 def _listeners(file: StsFile) -> Iterator[Problem]:
     listeners = {"listen": parse_address(file.listen), "probe.listen": parse_address(file.probe.listen)}
+    if file.revocation is not None and file.revocation.events is not None:
+        listeners["revocation.events.listen"] = parse_address(file.revocation.events.listen)
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port:
             yield Problem(first, f"is the port of {second}", "give each listener a port of its own")
@@ -276,6 +293,7 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         records=records(file.records),
         rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
         revocation=_revocation_settings(file.revocation),
+        events=_event_settings(file.revocation),
     )
 
 
@@ -286,6 +304,20 @@ def _revocation_settings(section: RevocationSection | None) -> RevocationSetting
         operators={SpiffeId(one.spiffe_id): frozenset(map(Kind, one.may)) for one in section.operators},
         file=None if section.file is None else Path(section.file),
         replicas=tuple(section.replicas),
+    )
+
+
+def _event_settings(section: RevocationSection | None) -> EventSettings | None:
+    events = None if section is None else section.events
+    if events is None:
+        return None
+    listen = parse_address(events.listen)
+    return EventSettings(
+        host=listen.host,
+        port=listen.port,
+        audiences=frozenset(events.audiences),
+        login_for_s=events.login_for_s,
+        subject_for_s=events.subject_for_s,
     )
 
 

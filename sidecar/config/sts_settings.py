@@ -9,6 +9,7 @@ from sidecar.config.settings import RecordSettings
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
+from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.revocations import RevocationSettings
@@ -36,6 +37,7 @@ class TokenServiceSettings:
     records: RecordSettings
     rate: RateSettings
     revocation: RevocationSettings | None = None
+    events: EventSettings | None = None
 
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart. The policy does not.
@@ -50,6 +52,7 @@ class TokenServiceSettings:
             "records": (self.records, fresh.records),
             "exchange_rate": (self.rate, fresh.rate),
             "revocation": (_kept(self.revocation), _kept(fresh.revocation)),
+            "revocation.events": (self.events, fresh.events),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
         if not set(fresh.login_keys) <= set(self.login_keys):

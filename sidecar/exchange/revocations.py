@@ -21,6 +21,7 @@ from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 
 _log: Final = logging.getLogger("sidecar.revocations")
 
+FIRST_RETRY_S: Final = 0.05
 LOOK_S: Final = 0.25  # between two looks at the clock: for lists that become stale, revocations that end
 
 
@@ -111,10 +112,14 @@ class RevocationList:
 
     async def run(self) -> None:
         """Poll until cancelled."""
+        failures = 0
         try:
             while True:
                 await self.poll()
-                await asyncio.sleep(self.settings.every_s)
+                failures = 0 if self.last_error is None else failures + 1
+                first = self._confirmed_at is None  # nothing is served before the first list
+                retry_s = FIRST_RETRY_S * 2.0 ** min(failures, 16)
+                await asyncio.sleep(min(retry_s, self.settings.every_s) if first else self.settings.every_s)
         finally:
             await self._channel.close()
 

@@ -21,6 +21,7 @@ from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
+from sidecar.sts.logout_endpoint import EventSettings, LogoutEndpoint
 from sidecar.sts.revocation_endpoint import RevocationEndpoint
 from sidecar.sts.service import TokenService
 
@@ -106,6 +107,7 @@ class StsServer:
         *,
         service: TokenService,
         source: IdentitySource,
+        events: EventSettings | None = None,
         refused_connections: RefusedConnections | None = None,
     ) -> None:
         """``refused_connections`` records refused handshakes and other connections without a request."""
@@ -122,6 +124,11 @@ class StsServer:
         )
         register = service.register
         self.revocations = None if register is None else RevocationEndpoint(service, register, self._endpoint)
+        self._events: Probe | None = None
+        if register is not None and events is not None:
+            unproven = self._turned_away.unproven
+            endpoint = LogoutEndpoint(service, register, events, unproven=unproven)
+            self._events = Probe(endpoint.app(), events.host, events.port)
         self._draining = False
         self._runner: web.AppRunner | None = None
         self._probe = Probe(
@@ -160,10 +167,17 @@ class StsServer:
             OSError: an address cannot be bound.
         """
         await self._probe.open()
+        if self._events is not None:
+            await self._events.open()
         app = self._endpoint.app()
         if self.revocations is not None:
             self.revocations.add_to(app)
         self.address = await self._listen(app)
+
+    @property
+    def events_address(self) -> tuple[str, int] | None:
+        """Address of the listener of user issuers' events; None without one."""
+        return None if self._events is None else self._events.address
 
     @property
     def probe_address(self) -> tuple[str, int]:
@@ -181,6 +195,8 @@ class StsServer:
         in_time = await self._endpoint.drain(self._settings.drain_s)
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._events is not None:
+            await self._events.close()
         await self._probe.close()
         return in_time
 

@@ -1,0 +1,124 @@
+"""Logout events of user issuers, and what they revoke: OpenID Connect back-channel logout, and CAEP session-revoked.
+
+Both are signed JWTs with an ``events`` claim (RFC 8417), verified with the issuer's own keys, for our own audience.
+Pure: key and time are arguments. An event that names a session stops that login; one that names only a user stops the
+user, because tokens cannot tell logins before the event from those after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.delegation.bearer import Bearer, parse_bearer
+from sidecar.delegation.claims import is_name
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.profile import TrustedIssuer
+from sidecar.delegation.revocation import SKEW_S, Kind
+from sidecar.delegation.signature import verify_signature
+from sidecar.errors import Denied, Reason
+from sidecar.sts.orders import Action, Order
+
+BACK_CHANNEL_LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
+SESSION_REVOKED: Final = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
+MAX_AGE_S: Final = 300  # from the event's signature to its arrival
+
+_TYPES: Final = {
+    BACK_CHANNEL_LOGOUT: frozenset({"logout+jwt", "jwt", None}),
+    SESSION_REVOKED: frozenset({"secevent+jwt"}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogoutFeed:
+    """The events of one user issuer: their ``audiences``, and how long a login or a user is stopped by one."""
+
+    trusted: TrustedIssuer
+    audiences: frozenset[str]
+    login_for_s: int = 86_400
+    subject_for_s: int = 3600
+
+
+def issuer_of(raw: str) -> Bearer:
+    """Parse an event; nothing is verified yet. Raises Denied ORDER_REFUSED."""
+    try:
+        return parse_bearer(raw)
+    except Denied as error:
+        raise Denied(Reason.ORDER_REFUSED, str(error)) from error
+
+
+def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int) -> Order:
+    """Verify an event and return the revocation that follows from it. Its ID is that of the event: a replay is known.
+
+    Raises:
+        Denied: ORDER_REFUSED.
+    """
+    try:
+        verify_signature(bearer, key, feed.trusted.profile.algorithms)
+    except Denied as error:
+        raise Denied(Reason.ORDER_REFUSED, str(error)) from error
+    claims = bearer.claims
+    event, members = _event(claims)
+    if bearer.typ not in _TYPES[event] or "nonce" in claims:
+        raise Denied(Reason.ORDER_REFUSED, "the event has the form of another token")
+    audiences = claims.get("aud")
+    named = {audiences} if isinstance(audiences, str) else set(audiences) if isinstance(audiences, list) else set()
+    if not named & feed.audiences:
+        raise Denied(Reason.ORDER_REFUSED, "the event is for another audience")
+    made_at, jti = claims.get("iat"), claims.get("jti")
+    if isinstance(made_at, bool) or not isinstance(made_at, int) or not is_name(jti):
+        raise Denied(Reason.ORDER_REFUSED, "the event has no iat or no jti")
+    expired = isinstance(claims.get("exp"), int) and int(str(claims["exp"])) + SKEW_S <= now
+    if expired or not now - MAX_AGE_S <= made_at <= now + SKEW_S:
+        raise Denied(Reason.ORDER_REFUSED, "the event was signed too long ago, or in the future")
+    subject, session = _named(claims, members, feed.trusted.issuer)
+    kind, value, for_s = (
+        (Kind.LOGIN, session, feed.login_for_s) if session is not None else (Kind.SUBJECT, subject, feed.subject_for_s)
+    )
+    if value is None:
+        raise Denied(Reason.ORDER_REFUSED, "the event names neither a session nor a user")
+    return Order(
+        id=f"event:{feed.trusted.issuer}:{jti}",
+        action=Action.REVOKE,
+        operator=feed.trusted.issuer,
+        made_at=made_at,
+        expires_at=now + for_s,
+        reason=event,
+        kind=kind,
+        value=value,
+        issuer=feed.trusted.issuer,
+        alone=True,
+    )
+
+
+def _event(claims: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
+    """Return the one event that we act on, and its members."""
+    events = claims.get("events")
+    found = [] if not isinstance(events, dict) else [(name, events[name]) for name in _TYPES if name in events]
+    if len(found) != 1 or not isinstance(found[0][1], dict):
+        raise Denied(Reason.ORDER_REFUSED, "the token holds no logout event, or several")
+    return found[0]
+
+
+def _named(claims: Mapping[str, object], members: Mapping[str, object], issuer: str) -> tuple[str | None, str | None]:
+    """Return the user and the session that an event names: by ``sub`` and ``sid``, or by ``sub_id`` (RFC 9493)."""
+    subject, session = _name(claims, "sub"), _name(claims, "sid")
+    sub_id = claims.get("sub_id", members.get("subject"))
+    if isinstance(sub_id, dict):
+        parts = [sub_id, *(part for part in sub_id.values() if isinstance(part, dict))]  # complex subjects: one level
+        for part in parts:
+            if part.get("format") == "iss_sub" and part.get("iss") == issuer:
+                subject = subject or _name(part, "sub")
+            if part.get("format") == "opaque" and part is sub_id.get("session"):
+                session = session or _name(part, "id")
+    return subject, session
+
+
+def _name(claims: Mapping[str, object], member: str) -> str | None:
+    value = claims.get(member)
+    if value is None:
+        return None
+    if not is_name(value):
+        raise Denied(Reason.ORDER_REFUSED, f"{member} is not plain text")
+    return value
