@@ -55,6 +55,7 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
     _prove_subject(issued, plan)
     _prove_history(chain, plan)
     _prove_links(issued, plan)
+    _prove_login(issued, plan)
     if issued.audience != plan.audience:
         raise Denied(Reason.STS_AUDIENCE_MISMATCH)
     if not issued.scope <= plan.scope:
@@ -110,6 +111,19 @@ def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
         raise Denied(Reason.STS_CHAIN_BROKEN, "sid")
     if issued.parent_jti is not None and issued.parent_jti != subject.jti:
         raise Denied(Reason.STS_CHAIN_BROKEN, "parent_jti")
+
+
+def _prove_login(issued: VerifiedToken, plan: Plan) -> None:
+    """Check that ``auth_time`` and ``acr`` (RFC 9068 section 2.2.1) still tell of the user's login as they came in.
+
+    A login that looks younger or stronger than it was would pass where a fresh one is required. At an entry an STS may
+    leave them out, as ``sid``: then no such call succeeds.
+    """
+    subject = plan.delegation.token.claims
+    for claim in ("auth_time", "acr"):
+        kept = _same_json(issued.claims.get(claim, _ABSENT), subject.get(claim, _ABSENT))
+        if not kept and not (plan.delegation.entry and claim not in issued.claims):
+            raise Denied(Reason.STS_CHAIN_BROKEN, claim)
 
 
 def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:

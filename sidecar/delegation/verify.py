@@ -42,7 +42,8 @@ __all__ = [
     "verify_token",
 ]
 
-_READ_LATER: Final = ("exp", "sub_id")  # the claims that an issued token is later compared with
+# The claims that an issued token is later compared with, and those that tell how the user logged in.
+_READ_LATER: Final = ("exp", "sub_id", "auth_time", "acr")
 _GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
 
 

@@ -45,8 +45,11 @@ def entry(**claims: Any) -> Claims:
     return ENTRY_CLAIMS | claims
 
 
+LOGGED_IN = {"auth_time": NOW - 60, "acr": "phr"}
 DELEGATED = plan()
 AT_ENTRY = plan(login())
+OF_LOGIN = plan(delegation(INBOUND_CLAIMS | LOGGED_IN))
+LOGIN_AT_ENTRY = plan(login(LOGIN_CLAIMS | LOGGED_IN))
 FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent_jti", "sub_id")))
 
 
@@ -63,6 +66,9 @@ FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "jti"), id="no jti, where the issuer's profile allows it"),
         pytest.param(DELEGATED, act(iss=STS, client_id="writer"), id="more about us in act"),
         pytest.param(AT_ENTRY, ENTRY_CLAIMS, id="at an entry"),
+        pytest.param(OF_LOGIN, ISSUED_CLAIMS | LOGGED_IN, id="the login as it came in"),
+        pytest.param(LOGIN_AT_ENTRY, ENTRY_CLAIMS | LOGGED_IN, id="the login, told from the first token on"),
+        pytest.param(LOGIN_AT_ENTRY, ENTRY_CLAIMS, id="an entry's token service that never tells of the login"),
         pytest.param(
             plan(login(LOGIN_CLAIMS | {"txn": "x"})), ENTRY_CLAIMS, id="the chain's txn begins at the STS, not at login"
         ),
@@ -99,6 +105,22 @@ OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
         pytest.param(DELEGATED, act(sub=str(PLANNER)), Reason.STS_ACTOR_MISMATCH, id="the caller acts"),
         pytest.param(DELEGATED, issued(act=INBOUND_ACT), Reason.STS_ACTOR_MISMATCH, id="act as it came in"),
         pytest.param(DELEGATED, act(sub=f"{WRITER}2"), Reason.STS_ACTOR_MISMATCH, id="a longer name"),
+        *(
+            pytest.param(planned, claims, Reason.STS_CHAIN_BROKEN, id=f"{where}: {what}")
+            for where, planned, lawful in (
+                ("chain", OF_LOGIN, ISSUED_CLAIMS | LOGGED_IN),
+                ("entry", LOGIN_AT_ENTRY, ENTRY_CLAIMS | LOGGED_IN),
+            )
+            for what, claims in {
+                "a younger login": lawful | {"auth_time": NOW},
+                "the same time as another number": lawful | {"auth_time": float(NOW - 60)},
+                "a stronger login": lawful | {"acr": "phrh"},
+            }.items()
+        ),
+        pytest.param(OF_LOGIN, issued(acr="phr"), Reason.STS_CHAIN_BROKEN, id="the login's time dropped"),
+        pytest.param(OF_LOGIN, issued(auth_time=NOW - 60), Reason.STS_CHAIN_BROKEN, id="the login's strength dropped"),
+        pytest.param(DELEGATED, issued(auth_time=NOW), Reason.STS_CHAIN_BROKEN, id="a login's time from nowhere"),
+        pytest.param(AT_ENTRY, entry(acr="phr"), Reason.STS_CHAIN_BROKEN, id="entry: a strength from nowhere"),
         pytest.param(DELEGATED, issued(sub="bob"), Reason.STS_SUBJECT_MISMATCH, id="another subject"),
         pytest.param(DELEGATED, issued(sub="Alice"), Reason.STS_SUBJECT_MISMATCH, id="another case"),
         pytest.param(DELEGATED, issued(sub=str(WRITER)), Reason.STS_SUBJECT_MISMATCH, id="we are the subject"),
