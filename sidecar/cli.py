@@ -41,6 +41,7 @@ _AUDITS: Final = {
     "verify": ("sidecar.audit.verify.command", "find records that were changed, removed, inserted or moved"),
     "credentials": ("sidecar.audit.credentials.command", "list static credentials of agents, and a way to retire each"),
     "selectors": ("sidecar.audit.selectors.command", "find SPIRE entries that attest on something weak"),
+    "suggest": ("sidecar.audit.suggest.command", "propose the routes that observed calls need"),
 }
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 

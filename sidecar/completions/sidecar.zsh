@@ -36,6 +36,7 @@ _shtab_sidecar_audit_commands() {
     ratio:'Count machine identities against people, with the trigger at 50 to 1.'
     report:'Write one page for a post-mortem.'
     selectors:'Find SPIRE entries that attest on something weak.'
+    suggest:'Propose the routes that observed calls need.'
     verify:'Find records that were changed, removed, inserted or moved.'
   )
   _describe 'sidecar audit commands' _commands
@@ -199,6 +200,16 @@ _shtab_sidecar_audit_selectors_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_selectors_defaults_added=0
+
+_shtab_sidecar_audit_suggest_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--workload[only the routes of this workload]:SPIFFE_ID:"
+  "--json[for machines]"
+  "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_suggest_defaults_added=0
 
 _shtab_sidecar_audit_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -463,6 +474,7 @@ _shtab_sidecar_audit() {
         ratio) _arguments -C -s $_shtab_sidecar_audit_ratio_options ;;
         report) _arguments -C -s $_shtab_sidecar_audit_report_options ;;
         selectors) _arguments -C -s $_shtab_sidecar_audit_selectors_options ;;
+        suggest) _arguments -C -s $_shtab_sidecar_audit_suggest_options ;;
         verify) _arguments -C -s $_shtab_sidecar_audit_verify_options ;;
       esac
   esac

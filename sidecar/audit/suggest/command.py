@@ -1,0 +1,109 @@
+"""``sidecar audit suggest``: proposes the routes under which observed calls pass once they carry a delegated token.
+
+Exit codes: 0 every observed call has a route, 1 something is held back as a comment or left out, 2 a file cannot be
+read, or no record is of a call that passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import date
+from typing import Final
+
+from sidecar.audit.counts import counted
+from sidecar.audit.folders import record_files
+from sidecar.audit.log_lines import read_lines
+from sidecar.audit.output import complain, hang_up, print_json, visible
+from sidecar.audit.records import RecordError, parse_record
+from sidecar.audit.suggest.evidence import HARMLESS, Evidence
+from sidecar.audit.suggest.proposal import Suggestion, suggestions
+from sidecar.audit.suggest.settings_text import settings_text
+from sidecar.examples import add_examples
+
+_COMMAND: Final = "sidecar audit suggest"
+_NOT_RECORDS: Final = "no record"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    add_examples(
+        parser,
+        "sidecar audit suggest records/ >routes.yaml",
+        "sidecar audit suggest 'logs/*.jsonl.zst' --workload spiffe://acme.example/tool/crm",
+        "kubectl logs -l app=crm -c sidecar | sidecar audit suggest - --json",
+    )
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
+    )
+    parser.add_argument("--workload", metavar="SPIFFE_ID", help="only the routes of this workload")
+    parser.add_argument("--json", action="store_true", help="for machines")
+
+
+def read_evidence(files: Sequence[str], *, workload: str | None = None) -> Evidence:
+    """Count the calls of record files.
+
+    Raises:
+        OSError: a file cannot be read; the text names it.
+    """
+    evidence = Evidence()
+    for line in read_lines(record_files(files)):
+        try:
+            record = parse_record(line.content or b"")
+        except RecordError:
+            evidence.others[_NOT_RECORDS] += 1
+            continue
+        if workload is None or record.workload == workload:
+            evidence.add(record)
+    return evidence
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the proposals."""
+    try:
+        evidence = read_evidence(arguments.files, workload=arguments.workload)
+    except OSError as error:
+        return complain(_COMMAND, str(error))
+    if not evidence.witnesses:
+        whose = f" of {arguments.workload}" if arguments.workload else ""
+        return complain(_COMMAND, f"no record{whose} is of a call that passed; observe first, with observe_until")
+    proposed = suggestions(evidence.witnesses)
+    try:
+        if arguments.json:
+            print_json(_document(evidence, proposed))
+        else:
+            _show(evidence, proposed)
+    except BrokenPipeError:
+        return hang_up()
+    left_out = any(count for reason, count in evidence.others.items() if reason not in HARMLESS)
+    return 1 if left_out or not all(one.complete for one in proposed) else 0
+
+
+def _show(evidence: Evidence, proposed: Sequence[Suggestion]) -> None:
+    first, last = _days(evidence)
+    lines = [
+        f"# Proposed by {_COMMAND} from {counted(evidence.calls, 'call')}, {first} to {last}.",
+        "# A call that was made is not yet a call that should be: read each route before you use it.",
+        "# Only calls that passed count. Neither entry, self, inject nor passthrough is proposed.",
+    ]
+    lines += [f"# not counted: {counted(count, 'line')}: {why}" for why, count in sorted(evidence.others.items())]
+    print("\n".join(map(visible, lines)))  # noqa: T201
+    for one in proposed:
+        print("---")  # noqa: T201
+        print(settings_text(one), end="")  # noqa: T201
+
+
+def _document(evidence: Evidence, proposed: Sequence[Suggestion]) -> dict[str, object]:
+    first, last = _days(evidence)
+    return {
+        "calls": evidence.calls,
+        "first_day": first,
+        "last_day": last,
+        "not_counted": dict(sorted(evidence.others.items())),
+        "workloads": [asdict(one) for one in proposed],
+    }
+
+
+def _days(evidence: Evidence) -> tuple[str, str]:
+    return (date.fromordinal(min(evidence.days)).isoformat(), date.fromordinal(max(evidence.days)).isoformat())

@@ -1,0 +1,89 @@
+"""Proposed routes as settings: one YAML document for each workload, with comments.
+
+Every string is a SPIFFE ID, a canonical path, a method, a scope or a name made here, in double quotes as JSON writes
+it; comments are made of counts and of these. So nothing that a record holds ends a string or a comment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from sidecar.audit.counts import counted
+from sidecar.audit.suggest.evidence import MAX_DAYS, MAX_PATHS
+from sidecar.audit.suggest.proposal import Inbound, Outbound, Suggestion
+
+_WHERE: Final = "    "
+_NOWHERE: Final = "https://upstream.invalid:7443"  # RFC 2606: it never exists
+_MADE_UP: Final = "  # a proposal by method; use the names that your token service knows"
+_BY_RECORDS: Final = "  # as the records say"
+
+
+def settings_text(suggestion: Suggestion) -> str:
+    """Return the document of one workload."""
+    opened = [route.name for route in suggestion.outbound if route.held_back is None]
+    lines = [f"# {suggestion.workload}"]
+    if suggestion.inbound:
+        lines += ["inbound:", *_section([(_inbound(route, opened), route.held_back) for route in suggestion.inbound])]
+    if suggestion.outbound:
+        lines += ["outbound:", *_section([(_outbound(route), route.held_back) for route in suggestion.outbound])]
+    return "\n".join(lines) + "\n"
+
+
+def _section(routes: Sequence[tuple[Iterable[str], str | None]]) -> Iterator[str]:
+    yield "  routes:" if any(held_back is None for _, held_back in routes) else "  routes: []"
+    for lines, held_back in routes:
+        if held_back is not None:
+            yield f"{_WHERE}# held back: {held_back}"
+        for line in lines:
+            off = held_back is not None and not line.startswith("#")
+            yield f"{_WHERE}{'# ' if off else ''}{line}"
+
+
+def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
+    widened = f"; widened from {_count(route.widened_from, MAX_PATHS, 'path')}" if route.widened_from else ""
+    yield f"# {_seen(route.calls, route.days)}, {counted(len(route.peers), 'caller')}{widened}"
+    if route.unnamed:
+        yield f"# {counted(route.unnamed, 'call')} without a proven caller; give each caller a sidecar"
+    match = "path_prefix" if route.prefix else "path"
+    yield f"- name: {_text(route.name)}"
+    yield f"  match: {{{match}: {_text(route.path)}, methods: {_list(route.methods)}}}"
+    yield f"  scopes: {_list(route.scopes)}{_BY_RECORDS if route.scopes_seen else _MADE_UP}"
+    if not route.peers:
+        yield "  peers: []"
+    else:
+        yield "  peers:"
+    for peer in route.peers:
+        off = "# " if peer.held_back is not None and route.held_back is None else ""
+        why = f"; held back: {peer.held_back}" if off else ""
+        yield f"    {off}- {_text(peer.spiffe_id)}  # {_seen(peer.calls, peer.days)}{why}"
+    if opened:
+        yield f"  may_call: {_list(opened)}  # records do not tell which calls it causes; remove the others"
+
+
+def _outbound(route: Outbound) -> Iterator[str]:
+    yield f"# {_seen(route.calls, route.days)}, by {', '.join(route.methods)}"
+    yield "# match and upstream are in no record; keep those of your route"
+    yield f"- name: {_text(route.name)}"
+    yield f"  match: {{prefix: {_text(f'/{route.name}')}}}"
+    yield f"  upstream: {_text(_NOWHERE)}"
+    yield f"  peer: {_text(route.peer)}"
+    yield f"  audience: {_text(route.peer)}"
+    yield f"  scopes: {_list(route.scopes)}{_BY_RECORDS if route.scopes_seen else _MADE_UP}"
+
+
+def _seen(calls: int, days: int) -> str:
+    return f"{counted(calls, 'call')} on {_count(days, MAX_DAYS, 'day')}"
+
+
+def _count(count: int, most: int, noun: str) -> str:
+    return f"{counted(count, noun)}{' or more' if count >= most else ''}"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text)
+
+
+def _list(texts: Sequence[str]) -> str:
+    return json.dumps(list(texts))

@@ -1,0 +1,150 @@
+from typing import Any
+
+import pytest
+
+from sidecar.audit.records import Record
+from sidecar.audit.suggest.proposal import Inbound, Peer
+from tests.audit.evidence import CRM, PLANNER, WRITER
+from tests.audit.suggest.observed import MONDAY, TUESDAY, call, often, out, suggested
+
+FRONT = "spiffe://acme.example/agent/front"
+
+
+def inbound(*records: Record) -> list[Inbound]:
+    (one,) = suggested(*records)
+    return list(one.inbound)
+
+
+def test_a_route_has_the_methods_and_the_callers_that_were_seen() -> None:
+    assert inbound(*often(), *often(method="HEAD")) == [
+        Inbound(
+            name="customers", path="/customers", prefix=False, methods=("GET", "HEAD"), scopes=("crm.read",),
+            scopes_seen=False, peers=(Peer(spiffe_id=WRITER, calls=6, days=2, held_back=None),), calls=6, days=2,
+            unnamed=0, widened_from=0, held_back=None,
+        )
+    ]  # fmt: skip
+
+
+def test_no_caller_gets_a_method_that_only_another_one_used() -> None:
+    routes = inbound(*often(), *often(method="POST", peer=PLANNER))
+    assert [(route.name, route.methods, route.peers[0].spiffe_id, route.scopes) for route in routes] == [
+        ("customers-read", ("GET",), WRITER, ("crm.read",)),
+        ("customers-write", ("POST",), PLANNER, ("crm.write",)),
+    ]
+
+
+def test_the_scopes_of_records_are_proposed_before_made_up_ones() -> None:
+    (route,) = inbound(*often(scope_needed=frozenset({"customers.list"})))
+    assert (route.scopes, route.scopes_seen) == (("customers.list",), True)
+
+
+@pytest.mark.parametrize(
+    ("records", "held_back"),
+    [
+        pytest.param([call(), call(TUESDAY)], "seen 2 times", id="twice"),
+        pytest.param([call()] * 9, "seen from one caller on one day", id="one-caller-on-one-day"),
+        pytest.param([call(peer=None)] * 9, "no proven caller", id="nobody"),
+        pytest.param(
+            [call(), call(TUESDAY), call(peer=PLANNER)], "no caller was seen often enough", id="nobody-often-enough"
+        ),
+    ],
+)
+def test_what_rests_on_too_little_is_held_back(records: list[Record], held_back: str) -> None:
+    (route,) = inbound(*records)
+    assert route.held_back == held_back
+    assert [route.held_back for route in inbound(*often())] == [None]
+
+
+def test_two_callers_on_one_day_are_enough() -> None:
+    (route,) = inbound(*[call()] * 3, *[call(peer=PLANNER)] * 3)
+    assert (route.held_back, [peer.held_back for peer in route.peers]) == (None, [None, None])
+
+
+@pytest.mark.parametrize(
+    ("stranger", "held_back"),
+    [
+        pytest.param([call(TUESDAY, peer=PLANNER)] * 2, "seen 2 times", id="twice"),
+        pytest.param([call(TUESDAY, peer=PLANNER)] * 9, "seen on one day of several", id="on-one-day"),
+    ],
+)
+def test_a_caller_that_was_hardly_seen_is_held_back_on_the_route_of_another(
+    stranger: list[Record], held_back: str
+) -> None:
+    (route,) = inbound(*often(), *stranger)
+    assert {peer.spiffe_id: peer.held_back for peer in route.peers} == {PLANNER: held_back, WRITER: None}
+    assert route.held_back is None
+
+
+def test_calls_without_a_proven_caller_are_counted_and_give_nobody_a_right() -> None:
+    (route,) = inbound(*often(), *[call(peer=None)] * 5)
+    assert ([peer.spiffe_id for peer in route.peers], route.unnamed, route.calls) == ([WRITER], 5, 8)
+
+
+def test_a_path_is_widened_only_where_several_ids_were_seen() -> None:
+    (one,) = inbound(*often(path="/customers/42"))
+    assert (one.path, one.prefix, one.widened_from) == ("/customers/42", False, 0)
+    (several,) = inbound(call(path="/customers/1"), call(path="/customers/2"), call(TUESDAY, path="/customers/2/x"))
+    assert (several.path, several.prefix, several.widened_from) == ("/customers", True, 3)
+    assert several.held_back is None
+
+
+def test_an_id_that_may_be_a_secret_is_never_written() -> None:
+    secret = "aB3xyzXYZ0123456789abcdef"
+    (route,) = inbound(*often(path=f"/reset/{secret}"))
+    assert (route.path, route.prefix, route.widened_from) == ("/reset", True, 1)
+    assert secret not in repr(route)
+
+
+def test_a_path_that_begins_with_an_id_opens_nothing() -> None:
+    (route,) = inbound(*often(path="/1"), *often(path="/2"))
+    assert (route.path, route.held_back) == ("/", "an id comes first in the path, so this would open every path")
+
+
+def test_a_path_that_another_route_hides_is_held_back() -> None:
+    routes = inbound(*often(path="/c/1"), *often(path="/c/2"), *often(path="/C/1"))
+    assert {route.path: route.held_back for route in routes} == {
+        "/C/1": None, "/c": "paths that differ only in case or a last slash",
+    }  # fmt: skip
+
+
+def test_names_are_unique_and_never_reserved() -> None:
+    routes = inbound(*often(path="/"), *often(path="/none"), *often(path="/A/b"), *often(path="/a-b"))
+    assert [route.name for route in routes] == ["root", "a-b", "a-b-2", "none-2"]
+
+
+def test_an_outbound_route_asks_for_the_scopes_that_its_target_is_to_need() -> None:
+    asks = [out(MONDAY), out(TUESDAY), out(TUESDAY, method="POST")]
+    (alone,) = suggested(*asks)
+    (route,) = alone.outbound
+    assert (route.name, route.peer, route.scopes, route.held_back) == ("crm", CRM, ("crm.read", "crm.write"), None)
+
+    (told,) = next(one for one in suggested(*asks, *often(scope_needed=frozenset({"x"}))) if one.outbound).outbound
+    assert (told.scopes, told.scopes_seen) == (("x",), True)
+
+
+@pytest.mark.parametrize(
+    ("records", "held_back"),
+    [
+        pytest.param([out(), out(TUESDAY)], "seen 2 times", id="twice"),
+        pytest.param([out()] * 3, "seen on one day", id="one-day"),
+    ],
+)
+def test_an_outbound_route_that_was_hardly_used_is_held_back(records: list[Record], held_back: str) -> None:
+    (one,) = suggested(*records)
+    assert ([route.held_back for route in one.outbound], one.complete) == ([held_back], False)
+
+
+@pytest.mark.parametrize("name", ["", "none", "a b", "x\ny", "x" * 99])
+def test_a_name_that_no_route_may_have_is_replaced(name: str) -> None:
+    (one,) = suggested(*(out(day, route=name) for day in (MONDAY, TUESDAY, TUESDAY)))
+    assert [route.name for route in one.outbound] == ["none-2" if name == "none" else "crm"]
+
+
+def test_a_suggestion_is_complete_if_nothing_is_held_back() -> None:
+    def complete(*records: Any) -> bool:
+        return all(one.complete for one in suggested(*records))
+
+    assert complete(*often())
+    assert not complete(*often(), call(path="/once"))
+    assert not complete(*often(), call(peer=PLANNER))
+    assert not complete(*often(), call(peer=None))
