@@ -153,6 +153,7 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         tasks=shared.tasks,
         clock=time.time,
         memory=shared.memory,
+        remote_handles=shared.remote_handles,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
@@ -234,6 +235,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
         listener_rule=settings.listener_rule,
+        observe_until=settings.observe_until,
     )
 
 

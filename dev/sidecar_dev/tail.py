@@ -11,7 +11,7 @@ _OTHERS: Final = frozenset(
     {"request", "request.opened", "connection.refused", "token.exchange_refused", "identity.lost"}
 )
 _SHOWN: Final = {"sts": _OTHERS | {"token.exchanged"}}  # the token service's record of a success is enough
-_MARKS: Final = {"allow": "+", "deny": "-"}
+_MARKS: Final = {"allow": "+", "deny": "-", "observed_deny": "!"}
 
 Record = Mapping[str, Any]
 

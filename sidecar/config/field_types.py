@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import date
+from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Annotated, Final, Literal
 
@@ -70,6 +70,11 @@ def _day(text: str) -> None:
         found = ""
     if found != text:
         raise ValueError("is not a day; write it as YYYY-MM-DD")
+
+
+def start_of(day: str) -> int:
+    """Return 00:00 UTC of a ``Day``, in seconds since the epoch."""
+    return int(datetime.combine(date.fromisoformat(day), time(), UTC).timestamp())
 
 
 def _host(text: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, time
 
 from sidecar.config.addresses import parse_origin, upstream_of
+from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_model import (
     InjectRouteSection,
     InjectSection,
@@ -69,6 +69,6 @@ def _key(section: InjectSection) -> InjectedKey:
         field=section.field or (preset.field if preset is not None else ""),
         scheme=preset.scheme if preset is not None and section.scheme is None else scheme,
         owner=section.owner,
-        until=int(datetime.combine(date.fromisoformat(section.until), time(), UTC).timestamp()),
+        until=start_of(section.until),
         makes_credentials=() if preset is None else preset.makes_credentials,
     )

@@ -20,6 +20,7 @@ from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
+from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.proxy.bypass import ListenerRule
@@ -118,6 +119,13 @@ class SidecarSettings:
         peers.update(one.endpoint.peer for one in self.revocations)
         peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
+
+    @property
+    def observe_until(self) -> dict[tuple[Direction, str], int]:
+        """The end of each route that only observes, in seconds since the epoch."""
+        return {
+            ("inbound", route.name): route.observe_until for route in self.inbound_routes.routes if route.observe_until
+        }
 
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart.

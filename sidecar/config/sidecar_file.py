@@ -5,13 +5,16 @@ A refusal by a room, or two routes that match the same request, is a problem of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
+from sidecar.config.field_types import start_of
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
+from sidecar.config.observe_checks import observe_problems
 from sidecar.config.outside_checks import outside_route
 from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings, outside_ceiling_problems
 from sidecar.config.platform_file import Platform, load_platform
@@ -44,8 +47,16 @@ from sidecar.wire.resolver import ResolverSettings
 _IN_A_POD: Final = "KUBERNETES_SERVICE_HOST"  # the kubelet sets it in every container
 
 
-def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:
+def load_sidecar(
+    path: Path,
+    environ: Mapping[str, str],
+    platform: Path | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> SidecarSettings:
     """Load the settings of one sidecar from its file and the environment, below the ceiling of the ``platform`` file.
+
+    ``clock`` is wall time in seconds, read once: a route observes for a limited time from now.
 
     Raises:
         ConfigError: every problem, each with its field and its cure.
@@ -59,6 +70,7 @@ def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None =
     def build(file: SidecarFile, findings: Findings) -> SidecarSettings | None:
         for check in CHECKS:
             findings.extend(check, file)
+        findings.extend(observe_problems, file, clock())
         return _settings(file, environ, findings, ceiling)
 
     return load_validated(path, environ, SidecarFile, build, check_document=check_document)
@@ -233,6 +245,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
         allow_self=section.allow_self,
         linger_s=section.linger_s,
         max_calls=section.max_calls,
+        observe_until=0 if section.observe_until is None else start_of(section.observe_until),
     )
 
 

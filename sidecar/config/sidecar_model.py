@@ -80,8 +80,14 @@ class InboundRouteSection(Section):
         default=0.0, ge=0, le=86_400, description="how long the handle stays valid after the response"
     )
     max_calls: int = Field(default=64, ge=0, le=1_000_000, description="the most outbound calls of one request")
+    observe_until: Day | None = Field(
+        default=None,
+        description=(
+            "until 00:00 UTC of this day a request without delegation passes, with its own credential, recorded as "
+            "`observed_deny`; at most 30 days from now"
+        ),
+    )
     # not available yet
-    observe_until: Reserved = None
     websocket: Reserved = None
     max_stream_s: Reserved = None
 

@@ -61,14 +61,24 @@ def audience_claim(claims: Mapping[str, object], claim: str = "aud") -> str:
     Raises:
         Denied: WRONG_AUDIENCE if there is none or more than one; MALFORMED_TOKEN for another type.
     """
-    values = claims.get(claim, [])
-    if isinstance(values, str):
-        return values
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is neither a string nor an array of strings")
+    values = audience_values(claims, claim)
     if len(values) != 1:
         raise Denied(Reason.WRONG_AUDIENCE, f"{claim} does not have exactly one value")
-    return str(values[0])
+    return values[0]
+
+
+def audience_values(claims: Mapping[str, object], claim: str = "aud") -> list[str]:
+    """Return all audiences of a token; none if it lacks the claim.
+
+    Raises:
+        Denied: MALFORMED_TOKEN for another type than a string or an array of strings.
+    """
+    values = claims.get(claim, [])
+    if isinstance(values, str):
+        return [values]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise Denied(Reason.MALFORMED_TOKEN, f"{claim} is neither a string nor an array of strings")
+    return values
 
 
 def names_no_other_client(claims: Mapping[str, object], client_id: str) -> bool:

@@ -9,7 +9,8 @@ cached by token and peer never answers for another route, another time or anothe
 (``check_again``) only for exactly the call it was given for, and only after its times are checked again.
 
 A Permit is the only thing that opens the way to the agent. An IssuedPermit opens the way out with a user's token, an
-OwnPermit without one. Only this module can make them: no permit, no bytes upstream.
+OwnPermit without one. An ObservedPermit is for a call that the policy refuses on a route that only observes: it opens
+the way, and gives no authority. Only this module can make them: no permit, no bytes upstream.
 
 Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). Earlier actors are evidence.
 """
@@ -23,6 +24,7 @@ from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.claims import names_no_other_client
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.observed import RELAXED, WITHOUT_TOKEN
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation as Delegation
 from sidecar.delegation.plan import Plan as Plan
@@ -136,6 +138,41 @@ class OwnPermit(_Sealed):
         object.__setattr__(self, "ends_at", ends_at)
 
 
+@final
+class ObservedPermit(_Sealed):
+    """A call passes on ``route``, which only observes, although ``reason`` refuses it. Nobody acts on any authority.
+
+    ``peer`` is the caller that proved its SPIFFE ID; None: none did. ``token`` was verified, for some audience; None:
+    the call shows none. Both only serve to judge the call again. It ends at ``ends_at`` (seconds since the epoch).
+    """
+
+    __slots__ = ("ends_at", "peer", "reason", "route", "token")
+
+    route: InboundRoute
+    reason: Reason
+    peer: SpiffeId | None
+    token: VerifiedToken | None
+    ends_at: int
+
+    def __init__(
+        self,
+        seal: object,
+        route: InboundRoute,
+        reason: Reason,
+        *,
+        peer: SpiffeId | None,
+        token: VerifiedToken | None,
+        ends_at: int,
+    ) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only a decision makes a permit")
+        object.__setattr__(self, "route", route)
+        object.__setattr__(self, "reason", reason)
+        object.__setattr__(self, "peer", peer)
+        object.__setattr__(self, "token", token)
+        object.__setattr__(self, "ends_at", ends_at)
+
+
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:
     """Return the issuer whose keys may be fetched. An unknown issuer, or one of another kind, causes no fetch.
 
@@ -212,6 +249,43 @@ def decide_verified(
     if not route.scopes <= token.scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE)
     return Permit(_SEAL, token, peer, route, mode)
+
+
+def decide_observed(
+    denied: Denied,
+    *,
+    token: VerifiedToken | None,
+    peer: SpiffeId | None,
+    route: InboundRoute,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str | None = None,
+) -> ObservedPermit:
+    """Judge a request that ``denied`` refuses on a route that only observes: it passes if nothing else is wrong.
+
+    ``token`` is what ``observed_bearer`` found, verified with ``ANY_AUDIENCE``. The deny list is not relaxed: it is
+    what an operator reaches for in an incident.
+
+    Raises:
+        Denied: ``denied``, if the route does not observe or never relaxes this; else any other reason of
+            ``decide_verified`` that is not in ``RELAXED``, or POLICY_DENIED (deny list).
+    """
+    if now >= route.observe_until or denied.reason not in RELAXED:
+        raise denied
+    if token is None:
+        if denied.reason not in WITHOUT_TOKEN:
+            raise denied
+        policy.deny.check_actor(peer)
+        return ObservedPermit(_SEAL, route, denied.reason, peer=peer, token=None, ends_at=route.observe_until)
+    issuer = _issuer_of(token.issuer, route, policy)
+    check_times(token, now)
+    policy.deny.check(token, peer)
+    policy.deny.check_actor(token.actor_id)
+    check_binding(token, peer_certificate_sha256)
+    if not token.scope <= issuer.scopes:
+        raise Denied(Reason.SCOPE_ABOVE_CEILING)
+    ends_at = min(route.observe_until, token.expires_at)
+    return ObservedPermit(_SEAL, route, denied.reason, peer=peer, token=token, ends_at=ends_at)
 
 
 def check_again(permit: Permit, now: int) -> None:

@@ -39,16 +39,15 @@ class Deny:
     txns: frozenset[str] = frozenset()
     revoked: InForce = NOTHING
 
-    def check(self, token: VerifiedToken, actor: SpiffeId) -> None:
-        """Refuse a token, or the ``actor`` that uses it, if the list has it.
+    def check(self, token: VerifiedToken, actor: SpiffeId | None) -> None:
+        """Refuse a token, or the ``actor`` that uses it (None: it proved no name), if the list has it.
 
         Raises:
             Denied: POLICY_DENIED or REVOKED.
             Unavailable: REVOCATIONS_STALE.
         """
         self.revoked.check(token, actor)
-        if self.actors and actor in self.actors:
-            raise Denied(Reason.POLICY_DENIED, "the actor is on the deny list")
+        self._check_listed(actor)
         if self.txns and token.txn in self.txns:
             raise Denied(Reason.POLICY_DENIED, "the transaction is on the deny list")
         if self.jtis and (token.jti in self.jtis or token.parent_jti in self.jtis):
@@ -57,6 +56,20 @@ class Deny:
             self.check_subject(token.issuer, token.subject)
             if token.sub_id is not None:
                 self.check_subject(*token.sub_id)
+
+    def check_actor(self, actor: SpiffeId | None) -> None:
+        """Refuse a workload that shows no token.
+
+        Raises:
+            Denied: POLICY_DENIED or REVOKED.
+            Unavailable: REVOCATIONS_STALE.
+        """
+        self.revoked.check_actor(actor)
+        self._check_listed(actor)
+
+    def _check_listed(self, actor: SpiffeId | None) -> None:
+        if self.actors and actor in self.actors:
+            raise Denied(Reason.POLICY_DENIED, "the actor is on the deny list")
 
     def check_subject(self, issuer: str | None, subject: str) -> None:
         """Refuse a subject by one of its names; at an entry also by the name a login's subject gets in the mesh.

@@ -12,14 +12,22 @@ from __future__ import annotations
 from typing import Protocol
 
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import IssuedPermit, OwnPermit, decide_entry, decide_own, decide_verified
+from sidecar.delegation.decide import (
+    IssuedPermit,
+    ObservedPermit,
+    OwnPermit,
+    decide_entry,
+    decide_observed,
+    decide_own,
+    decide_verified,
+)
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken, check_times, verify_again
+from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, check_times, verify_again
 from sidecar.errors import Denied, Reason, Unavailable
 
 
@@ -65,6 +73,46 @@ def inbound_again(
     )
     decide_verified(
         token, peer=peer, route=route, policy=policy, now=at, peer_certificate_sha256=peer_certificate_sha256
+    )
+
+
+def observed_again(
+    permit: ObservedPermit,
+    *,
+    route: InboundRoute,
+    keys: Keys,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str | None,
+) -> None:
+    """Return if an observed request would still pass on ``route``.
+
+    Raises:
+        SidecarError: as ``decide_observed``; its own reason, if the route no longer observes; UNKNOWN_KEY or
+            KEYS_UNAVAILABLE, as ``inbound_again``.
+    """
+    token, at = permit.token, min(now, permit.ends_at - 1)
+    if token is not None:
+        issuer = policy.issuers.get(token.issuer)
+        if issuer is None:
+            raise Denied(Reason.WRONG_ISSUER, "the issuer is no longer trusted")
+        token = verify_again(
+            token,
+            issuer=issuer,
+            key=_key(token, keys, now),
+            audiences=ANY_AUDIENCE,
+            now=at,
+            peer_certificate_sha256=peer_certificate_sha256,
+        )
+    denied = Denied(permit.reason, "the route no longer only observes")
+    decide_observed(
+        denied,
+        token=token,
+        peer=permit.peer,
+        route=route,
+        policy=policy,
+        now=at,
+        peer_certificate_sha256=peer_certificate_sha256,
     )
 
 

@@ -192,6 +192,18 @@ class InForce:
         if kind is not None:
             raise Denied(Reason.REVOKED, f"by a revocation of this {kind}")
 
+    def check_actor(self, actor: str | None) -> None:
+        """Refuse an ``actor`` that shows no token.
+
+        Raises:
+            Denied: REVOKED.
+            Unavailable: REVOCATIONS_STALE.
+        """
+        if not self.stale.isdisjoint(self.own):
+            raise Unavailable(Reason.REVOCATIONS_STALE, "the list of revocations is too old")
+        if any(actor in self.lists[name].names(Kind.ACTOR) for name in self.own & self.lists.keys()):
+            raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.ACTOR}")
+
     def check_subject(self, issuer: str | None, subject: str) -> None:
         """Refuse a subject by the name that its tokens will have. Raises Denied REVOKED."""
         if any((issuer, subject) in self.lists[name].names(Kind.SUBJECT) for name in self.own & self.lists.keys()):

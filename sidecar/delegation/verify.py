@@ -14,7 +14,7 @@ from typing import Final
 from sidecar.bounded import bytes_of
 from sidecar.delegation.act import ActChain, parse_act
 from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.claims import audience_claim, is_name, name_claim
+from sidecar.delegation.claims import audience_claim, audience_values, is_name, name_claim
 from sidecar.delegation.jwt_svid import JwtSvid, verify_jwt_svid
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
@@ -26,6 +26,7 @@ from sidecar.errors import Denied, Reason
 
 # Re-exported so that other rooms import verification from one place.
 __all__ = [
+    "ANY_AUDIENCE",
     "PRESETS",
     "ActorForm",
     "Grounds",
@@ -45,6 +46,16 @@ __all__ = [
 # The claims that an issued token is later compared with, and those that tell how the user logged in.
 _READ_LATER: Final = ("exp", "sub_id", "auth_time", "acr")
 _GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
+
+
+class _AnyAudience:
+    """Contains every audience."""
+
+    def __contains__(self, audience: object) -> bool:
+        return True
+
+
+ANY_AUDIENCE: Final = _AnyAudience()  # for a token that opens nothing: also one with several audiences, or none
 
 
 class Grounds:
@@ -113,8 +124,9 @@ def verify_token(
 
     ``slim`` keeps only the claims that are read later, for a token that is cached.
 
-    ``audiences`` are the values of which the token must name exactly one. ``peer_certificate_sha256`` is the SHA-256
-    of the presenter's certificate in hexadecimal; without it a token that is bound to a certificate is refused.
+    ``audiences`` are the values of which the token must name exactly one; ``ANY_AUDIENCE``: whatever it names.
+    ``peer_certificate_sha256`` is the SHA-256 of the presenter's certificate in hexadecimal; without it a token that is
+    bound to a certificate is refused.
     ``trusted`` are the settings that ``issuer`` is part of, where there are more.
 
     Raises:
@@ -234,6 +246,8 @@ def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
 
 def _audience(claims: Mapping[str, object], profile: IssuerProfile, audiences: Container[str]) -> str:
     claim = next((claim for claim in profile.audience_claims if claim in claims), "aud")
+    if audiences is ANY_AUDIENCE:
+        return ", ".join(audience_values(claims, claim))
     audience = audience_claim(claims, claim)
     if audience not in audiences:
         raise Denied(Reason.WRONG_AUDIENCE, "the token is for another audience")

@@ -13,7 +13,7 @@ from sidecar.observe.record_text import masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import IssuedPermit, OwnPermit, Permit
+    from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit
     from sidecar.delegation.verify import VerifiedToken
 
 
@@ -61,6 +61,22 @@ def facts_of_own(permit: OwnPermit, of_token: RecordFields, credential: str) -> 
         "reason": OK,
         "route": permit.route.name,
         "credential": credential,
+    }
+
+
+def facts_of_observed(permit: ObservedPermit, credential: str | None) -> RecordFields:
+    """Return the facts of a request that passed although it is refused: the reason, and what its token proves.
+
+    ``credential``: the kind and fingerprint of a credential that is no JWT.
+    """
+    return {
+        **({} if permit.token is None else facts_of_token(permit.token)),
+        "decision": "observed_deny",
+        "reason": permit.reason,
+        "peer": permit.peer,
+        "route": permit.route.name,
+        "scope_needed": sorted_scope(permit.route.scopes),
+        "credential": None if credential is None else f"observed:{credential}",
     }
 
 

@@ -25,7 +25,7 @@ of the changelog."""
 LABELS: Final[Mapping[str, str]] = {
     "direction": "`inbound` or `outbound`",
     "route": f"a route's name from the settings; `{NO_ROUTE}` where none matched, `{OTHER}` for a removed one",
-    "decision": "`allow` or `deny`",
+    "decision": "`allow`, `deny` or `observed_deny`",
     "reason": f"a [reason code](reasons.md), or `{OK}`",
     "issuer": f"an issuer from the settings, or `{OTHER}`",
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a lookup `hit`, `miss` or `joined` (another"
@@ -50,6 +50,8 @@ def families() -> list[Metric]:
     metrics = Metrics()
     metrics.declare_routes("inbound", ["route"])
     metrics.declare_issuers(["issuer"])
+    metrics.request("inbound", "route", "observed_deny", Reason.NO_TOKEN, 0.1)
+    metrics.observe_until = lambda: {("inbound", "route"): 0}
     metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
     metrics.streams = lambda: {"inbound": 0}
     metrics.agent_up = lambda: True

@@ -45,8 +45,9 @@ class Entry:
     """The one record of one request. Its attributes are the record's keys: ``record`` becomes its ``__dict__``.
 
     ``decision`` becomes ``allow`` with a permit and stays so; ``reason`` then tells how the request ended: ``ok``, or
-    the later failure. Times are milliseconds with microsecond precision. ``ts`` and ``started_at`` (monotonic) are the
-    time at which the request's head was complete.
+    the later failure. With ``observed_deny`` both stay, and ``detail`` tells of a later failure. Times are milliseconds
+    with microsecond precision. ``ts`` and ``started_at`` (monotonic) are the time at which the request's head was
+    complete.
     """
 
     # Every attribute of an entry except these is a key of its record.
@@ -127,8 +128,11 @@ class Entry:
 
     def refuse(self, error: SidecarError) -> None:
         """Note a failure. After a permit the decision stands, and only ``reason`` changes."""
-        self.reason = error.reason
-        self.detail = error.detail or None
+        if self.decision == "observed_deny":
+            self.detail = f"then {error}"
+        else:
+            self.reason = error.reason
+            self.detail = error.detail or None
         if self.status is None:
             self.status = error.answer.status or None
 
@@ -154,7 +158,7 @@ class Entry:
 
         Both keys of the decision are null while there is none.
         """
-        undecided = {} if self.decision == "allow" else {"decision": None, "reason": None}
+        undecided = {"decision": None, "reason": None} if self.decision == "deny" else {}
         self._log.opened(self, self.__dict__ | undecided | {"event": "request.opened"})
 
     def close(self) -> None:

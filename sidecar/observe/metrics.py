@@ -8,7 +8,7 @@ that was not declared is counted as ``other``, so that nothing a caller sends ca
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -68,6 +68,8 @@ class Metrics(Collector):
         self.cache_bytes: Callable[[], Mapping[str, int]] = dict
         self.cache_evictions: Callable[[], Mapping[str, int]] = dict
         self.cache_lookups: Callable[[], Mapping[tuple[str, str], int]] = dict  # by cache and result
+        # the end of each route that only observes, by direction and route
+        self.observe_until: Callable[[], Mapping[tuple[Direction, str], int]] = dict
         self.population = Population(monotonic=monotonic)
         self._last_reload_ok = True
         self.events_dropped = 0
@@ -173,6 +175,12 @@ class Metrics(Collector):
             self.requests.items(),
         )
         yield _counter(
+            "sidecar_observed_denials",
+            "Calls that the policy refuses, and that passed on a route that only observes.",
+            ("reason",),
+            self._observed_denials(),
+        )
+        yield _counter(
             "sidecar_token_exchange",
             "Calls of the token endpoint by result.",
             ("issuer", "result"),
@@ -182,6 +190,13 @@ class Metrics(Collector):
         yield from self._connections()
         yield from self._histograms()
         yield from self._gauges()
+
+    def _observed_denials(self) -> Iterable[tuple[tuple[str], int]]:
+        observed: Counter[str] = Counter()
+        for (_, _, decision, reason), count in self.requests.items():
+            if decision == "observed_deny":
+                observed[reason] += count
+        return [((reason,), count) for reason, count in observed.items()]
 
     def _caches_and_refusals(self) -> Iterator[Metric]:
         yield _counter("sidecar_token_cache", "Lookups of issued tokens.", ("result",), _single(self.token_cache))
@@ -352,6 +367,14 @@ class Metrics(Collector):
         for issuer, age_s in self.revocation_ages().items():
             stale.add_metric((self._issuers.get(issuer, OTHER),), age_s)
         yield stale
+        observing = GaugeMetricFamily(
+            "sidecar_observe_until_timestamp_seconds",
+            "When a route that only observes begins to enforce; no series for any other route.",
+            labels=("direction", "route"),
+        )
+        for (side, route), until in self.observe_until().items():
+            observing.add_metric((side, self._routes.get(route, OTHER)), until)
+        yield observing
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight())
         streams = GaugeMetricFamily("sidecar_streams", "Streams and tunnels in flight.", labels=("direction",))

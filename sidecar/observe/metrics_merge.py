@@ -20,6 +20,7 @@ _COUNTS: Final = ("counter", "histogram")
 _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_build_info": max,
     "sidecar_svid_expiry_timestamp_seconds": min,
+    "sidecar_observe_until_timestamp_seconds": max,
     "sidecar_bundle_age_seconds": max,
     "sidecar_jwks_age_seconds": max,
     "sidecar_revocations": max,

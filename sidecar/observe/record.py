@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal, TypedDict, get_args
 
 Direction = Literal["inbound", "outbound"]
-Decision = Literal["allow", "deny"]
+Decision = Literal["allow", "deny", "observed_deny"]
 Kind = Literal["text", "texts", "count", "milliseconds", "flag"]
 
 OK: Final = "ok"  # the reason of a permitted request
@@ -82,12 +82,17 @@ class RecordFields(TypedDict, total=False):
 
     decision: Annotated[
         Decision | None,
-        Key("`allow` or `deny`", (*_CALLS, "connection.refused", "identity.lost", *_PODS, "revocation.refused")),
+        Key(
+            "`allow` or `deny`; `observed_deny`: the policy refuses the call, and it passed all the same, on a route"
+            " that only observes. It had no authority",
+            (*_CALLS, "connection.refused", "identity.lost", *_PODS, "revocation.refused"),
+        ),
     ]
     reason: Annotated[
         str | None,
         Key(
-            "`ok` or a [reason code](reasons.md); of an allowed request: the reason of its end",
+            "`ok` or a [reason code](reasons.md); of an allowed request: the reason of its end; of an observed one:"
+            " why it would have been refused",
             (*_CALLS, "connection.refused", "identity.lost", "revocation.refused"),
         ),
     ]
@@ -179,8 +184,8 @@ class RecordFields(TypedDict, total=False):
     credential: Annotated[
         str | None,
         Key(
-            "the static credential that a call out of the mesh carried: `inject` or `passthrough`, the kind, and the"
-            " first 128 bits of its SHA-256, in hex; a password has no fingerprint",
+            "the static credential that a call out of the mesh, or an observed one, carried: `inject`, `passthrough` or"
+            " `observed`, the kind, and the first 128 bits of its SHA-256, in hex; a password has no fingerprint",
             _REQUESTS,
         ),
     ]

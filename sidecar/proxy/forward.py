@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, TypeAlias
 
-from sidecar.delegation.decide import IssuedPermit, OwnPermit, Permit
+from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
-from sidecar.proxy.revalidation import Served, judge_call, judge_own, judge_request
+from sidecar.proxy.revalidation import Served, judge_call, judge_observed, judge_own, judge_request
 from sidecar.proxy.static_keys import AnswerScreen
 from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
@@ -23,7 +23,10 @@ from sidecar.wire.pump import Pump
 from sidecar.wire.stream import Stream
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_PERMITS: Final = (Permit, IssuedPermit, OwnPermit)
+_PERMITS: Final = (Permit, IssuedPermit, OwnPermit, ObservedPermit)
+_WITH_AN_END: Final = (OwnPermit, ObservedPermit)
+
+AnyPermit: TypeAlias = Permit | IssuedPermit | OwnPermit | ObservedPermit
 
 
 class Forwarder:
@@ -60,7 +63,7 @@ class Forwarding(Pump):
     def __init__(
         self,
         forwarder: Forwarder,
-        permit: Permit | IssuedPermit | OwnPermit,
+        permit: AnyPermit,
         stream: Stream,
         head: Request,
         entry: Entry,
@@ -156,14 +159,14 @@ class Forwarding(Pump):
 
     @property
     def token_expires_at(self) -> float:
-        """In wall seconds; of a call with a static key also the end of its route."""
+        """In wall seconds; of a call with a static key also the end of its route; of an observed one the last day."""
         permit = self._permit
-        return float(permit.ends_at if isinstance(permit, OwnPermit) else permit.token.expires_at)
+        return float(permit.ends_at if isinstance(permit, _WITH_AN_END) else permit.token.expires_at)
 
     @property
     def peer_expires_at(self) -> float:
         """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
-        guard = guard_of(self._stream.transport) if isinstance(self._permit, Permit) else self._next_hop()
+        guard = self._in_front() if self._entry.direction == "inbound" else self._next_hop()
         return float("inf") if guard is None else float(guard.until)
 
     @property
@@ -184,9 +187,12 @@ class Forwarding(Pump):
         elif isinstance(permit, OwnPermit):
             judge_own(permit, self._served, snapshot, now)
         else:
-            guard = guard_of(self._stream.transport)
             method, path = self._entry.method or "", self._entry.path or ""
-            judge_request(permit, guard, snapshot, method=method, path=path, now=now)
+            if isinstance(permit, ObservedPermit):
+                judge_observed(permit, self._in_front(), snapshot, method=method, path=path, now=now)
+            else:
+                guard = guard_of(self._stream.transport)
+                judge_request(permit, guard, snapshot, method=method, path=path, now=now)
 
     def cut_off(self, error: SidecarError) -> None:
         """End it with the caller's connection, whatever else fails."""
@@ -194,6 +200,10 @@ class Forwarding(Pump):
             self._stream.stop(error)
         finally:
             self._stream.cut_off()
+
+    def _in_front(self) -> PeerGuard | None:
+        """The proof of who calls; None: a caller without TLS."""
+        return _guard_on(self._stream.transport)
 
     def _next_hop(self) -> PeerGuard | None:
         """The proof of who is behind; None without a connection, or to a host that proves no SPIFFE ID."""

@@ -118,6 +118,23 @@ def to_agent(
     return new_edits((passes_to_mesh, names, values))
 
 
+def to_observed_agent(
+    request: Request, *, request_id: str, trace: TraceContext, host: bytes, forwarded: tuple[bytes, str] | None = None
+) -> Edits:
+    """Edits to a request that only passes because its route observes: its own Authorization, and nobody's name.
+
+    ``forwarded``: the scheme by which the call reached us, and the caller's address, where the route says so.
+    """
+    names: tuple[bytes, ...] = (b"host", b"delegation-request-id", b"traceparent")
+    values: tuple[bytes, ...] = (host, request_id.encode("ascii"), trace.traceparent.encode("ascii"))
+    if trace.tracestate is not None:
+        names, values = (*names, b"tracestate"), (*values, trace.tracestate.encode("ascii"))
+    if forwarded is not None:
+        scheme, source = forwarded
+        names, values = names + _FORWARDED, (*values, scheme, request.authority.encode("ascii"), source.encode("ascii"))
+    return new_edits((passes_observed, names, values))
+
+
 def source_of(address: object) -> str:
     """The host of a peer's socket address, as X-Forwarded-For names it; ``unknown`` (RFC 7239) where there is none."""
     return str(address[0]) if isinstance(address, tuple) and address else "unknown"
@@ -190,6 +207,11 @@ def passes_without_credentials(name: bytes) -> bool:
 def passes_with_credential(name: bytes) -> bool:
     """Tell whether a field of this (lower-case) name may go with the agent's own credential."""
     return name == b"authorization" or passes_outside(name)
+
+
+def passes_observed(name: bytes) -> bool:
+    """Tell whether a field of this (lower-case) name may go with a call that only passes because its route observes."""
+    return name == b"authorization" or passes_to_mesh(name)
 
 
 def passes_from_agent(name: bytes) -> bool:

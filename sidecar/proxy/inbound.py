@@ -3,8 +3,9 @@
 Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
 changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> decision of the
 core (or the one it made on the same call before, after a look at the clock) -> identity headers rewritten, token
-swapped for a handle -> the agent. Everything that decides is one snapshot, taken at the start: a reload never splits a
-decision. On the warm path nothing here waits except for the agent.
+swapped for a handle -> the agent. A route that only observes lets a refused request pass with its own credential, and
+without a handle (``observing.py``). Everything that decides is one snapshot, taken at the start: a reload never splits
+a decision. On the warm path nothing here waits except for the agent.
 
 Read ``Inbound.journey`` top to bottom: it is the whole of it.
 """
@@ -14,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
+from sidecar.delegation.decide import ObservedPermit, Permit, check_again, decide_verified, trusted_issuer
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
-from sidecar.delegation.target import canonical_target
+from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.delegation.verify import VerifiedToken, verify_token
-from sidecar.errors import SidecarError, Unavailable
+from sidecar.errors import Denied, SidecarError, Unavailable
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
@@ -27,17 +28,20 @@ from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import call_id, source_of, to_agent
+from sidecar.proxy.headers import call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
+from sidecar.proxy.observing import Observing
+from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
+from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
 
 class Inbound:
-    """Serves the requests of peers. ``clock`` is wall time in seconds."""
+    """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``."""
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class Inbound:
         tasks: Tasks,
         clock: Callable[[], float],
         memory: MemoryLimits | None = None,
+        remote_handles: RemoteHandles | None = None,
     ) -> None:
         memory = memory or MemoryLimits()
         self._snapshots = snapshots
@@ -57,6 +62,7 @@ class Inbound:
         self._forwarder = forwarder
         self._tasks = tasks
         self._clock = clock
+        self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
         self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
         self.permits = Permits(memory.max_permits_mib * MIB)
         log.metrics.verdict_cache = self._look_ups
@@ -92,22 +98,14 @@ class Inbound:
             call = new_call((head.one(b"authorization"), peer.fingerprint, route.name))
             given = self._given_before(call, epoch, entry, now)
             if given is None:
-                raw = bearer_of(head.all(b"authorization"))
-                token = self.verdicts.find((raw, peer.spiffe_id), epoch) or (
-                    yield from self._verify(raw, peer, route, snapshot, entry)
-                )
                 try:
-                    permit = decide_verified(
-                        token,
-                        peer=peer.spiffe_id,
-                        route=route,
-                        policy=policy,
-                        now=now,
-                        peer_certificate_sha256=peer.fingerprint,
-                    )
-                except Exception:
-                    entry.attribute_token(token)
-                    raise
+                    permit = yield from self._decide(head, peer, route, snapshot, entry, now)
+                except Denied as denied:
+                    if now >= route.observe_until:
+                        raise
+                    observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
+                    yield self._observed(observed, stream, head, agent, target, entry)
+                    return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
             served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard, token_facts)
@@ -141,6 +139,49 @@ class Inbound:
         finally:
             self._handles.end(handle)
             close(stream, entry)
+
+    def _decide(
+        self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int
+    ) -> Journey[Permit]:
+        """Judge a request that was not permitted before."""
+        policy = snapshot.policy
+        raw = bearer_of(head.all(b"authorization"))
+        token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, policy.number)) or (
+            yield from self._verify(raw, peer, route, snapshot, entry)
+        )
+        try:
+            return decide_verified(
+                token,
+                peer=peer.spiffe_id,
+                route=route,
+                policy=policy,
+                now=now,
+                peer_certificate_sha256=peer.fingerprint,
+            )
+        except Exception:
+            entry.attribute_token(token)
+            raise
+
+    def _observed(
+        self,
+        permit: ObservedPermit,
+        stream: Stream,
+        head: Request,
+        agent: Origin,
+        target: CanonicalTarget,
+        entry: Entry,
+    ) -> Forwarding:
+        """Forward a request that only passes because its route observes."""
+        trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
+        entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+        edits = to_observed_agent(
+            head,
+            request_id=entry.request_id,
+            trace=trace,
+            host=agent.authority,
+            forwarded=(b"https", source_of(stream.remote_address)) if permit.route.forwarded else None,
+        )
+        return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
 
     def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:
         given = self.permits.find(call, epoch)

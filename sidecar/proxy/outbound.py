@@ -40,7 +40,7 @@ from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
-from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest
+from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest, is_alive
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.static_keys import StaticKeys
 from sidecar.wire.message import Request
@@ -184,7 +184,7 @@ class Outbound:
         """A call to a host outside the mesh: with a static key that the sidecar holds, or with the agent's own."""
         in_authorization = route.key is not None
         for stray in stray_handles(head, in_authorization=in_authorization):
-            if (yield from self._is_alive(stray)):
+            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field that would leave the mesh")
         served = yield from self._resolve(handle_for_outside(head, in_authorization=in_authorization))
         _note_served(served, entry)
@@ -238,13 +238,6 @@ class Outbound:
             return self._handles.resolve(handle)
         served: RemoteRequest = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))
         return served
-
-    def _is_alive(self, handle: str) -> Journey[bool]:
-        try:
-            yield from self._resolve(handle)
-        except Denied:
-            return False
-        return True
 
     def _ask(self, plan: Plan, tokens: TokenExchange, snapshot: Snapshot, entry: Entry) -> Journey[Issued]:
         """One exchange, shared with everybody who needs the same token."""

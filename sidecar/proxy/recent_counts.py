@@ -16,8 +16,8 @@ SAMPLE_S: Final = 60.0
 def refused(metrics: Metrics) -> dict[str, int]:
     """Count each reason since the start, requests and handshakes together, the most frequent first."""
     counts: Counter[str] = Counter()
-    for (_, _, _, reason), count in metrics.requests.items():
-        if reason != OK:
+    for (_, _, decision, reason), count in metrics.requests.items():
+        if reason != OK and decision != "observed_deny":
             counts[str(reason)] += count
     for reason, count in metrics.handshakes_refused.items():
         counts[str(reason)] += count

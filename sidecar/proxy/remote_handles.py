@@ -25,6 +25,7 @@ from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.observe.attribution import facts_of_token
 from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
+from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.revalidation import Guard
 
 TIMEOUT_S: Final = 2.0
@@ -230,3 +231,20 @@ class RemoteHandles:
         except (BlockingIOError, InterruptedError):
             return False
         return True
+
+
+def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
+    """Tell if a handle, perhaps of another worker, stands for a request.
+
+    Raises:
+        Unavailable: nobody can tell.
+    """
+    owner = None if remote_handles is None else remote_handles.owner_of(handle)
+    try:
+        if remote_handles is None or owner is None:
+            handles.resolve(handle)
+        else:
+            yield Async(tasks, partial(remote_handles.resolve, owner, handle))
+    except Denied:
+        return False
+    return True

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.delegation.decide import Delegation, IssuedPermit, OwnPermit, Permit
-from sidecar.delegation.reevaluate import inbound_again, outbound_again, own_again
+from sidecar.delegation.decide import Delegation, IssuedPermit, ObservedPermit, OwnPermit, Permit
+from sidecar.delegation.reevaluate import inbound_again, observed_again, outbound_again, own_again
 from sidecar.errors import Denied
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.snapshot import Snapshot
@@ -52,6 +52,27 @@ def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: s
         policy=policy,
         now=now,
         peer_certificate_sha256=guard.peer.fingerprint,
+    )
+
+
+def judge_observed(
+    permit: ObservedPermit, guard: Guard | None, snapshot: Snapshot, *, method: str, path: str, now: int
+) -> None:
+    """Re-evaluate a request that only passes because its route observes: return if it would pass now as well.
+
+    Raises:
+        SidecarError: as the inbound journey's.
+    """
+    if guard is not None:
+        judge_peer(guard, now)
+    policy = snapshot.policy
+    observed_again(
+        permit,
+        route=policy.inbound.find(method, path),
+        keys=snapshot.keys,
+        policy=policy,
+        now=now,
+        peer_certificate_sha256=None if guard is None else guard.peer.fingerprint,
     )
 
 

@@ -93,6 +93,7 @@ class Server:
         parts.source.subscribe(self._on_identity)
         parts.log.metrics.lacking = self.missing
         parts.log.metrics.streams = parts.watch.count
+        parts.log.metrics.observe_until = lambda: parts.snapshots.setup.observe_until
         parts.log.metrics.ways_round = lambda: len(self.bypass.found)
         parts.log.metrics.agent_up = self._agent_up
         parts.log.metrics.identity_updates = lambda: asdict(parts.source.counts)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.delegation.policy import Policy
@@ -18,6 +18,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem, Reason, Unavailable
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.identity.jwks import IssuerKeys
+from sidecar.observe.record import Direction
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.wire.dialer import Origin
 
@@ -32,6 +33,7 @@ class Setup:
 
     ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. Without keys of all
     ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
+    ``observe_until`` is the end of each route that only observes, in seconds since the epoch.
     """
 
     make_policy: MakePolicy
@@ -41,6 +43,7 @@ class Setup:
     needed_issuers: frozenset[str]
     peer_trust_domains: frozenset[TrustDomain] = frozenset()
     listener_rule: ListenerRule | None = None
+    observe_until: Mapping[tuple[Direction, str], int] = field(default_factory=dict)
 
     def without_keys(self) -> list[str]:
         """Return the needed issuers without usable keys: none was ever fetched, or they are too old."""

@@ -164,7 +164,6 @@ def test_a_fault_is_told_with_its_field(path: str, value: object, field: str, wr
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        pytest.param("inbound.routes.0.observe_until", "2026-12-24", id="observe"),
         pytest.param("inbound.routes.0.protocol", "mcp", id="mcp"),
         pytest.param("inbound.routes.0.protocol", "a2a-http", id="a2a"),
         pytest.param("inbound.routes.0.websocket", True, id="websocket"),

@@ -67,7 +67,7 @@ def test_a_key_is_set_by_events_that_there_are(name: str) -> None:
     ("name", "kind", "choices"),
     [
         ("seq", "count", ()),
-        ("decision", "text", ("allow", "deny")),
+        ("decision", "text", ("allow", "deny", "observed_deny")),
         ("chain", "texts", ()),
         ("status", "count", ()),
         ("total_ms", "milliseconds", ()),

@@ -63,10 +63,11 @@ class Warm:
         self.pool = OneConnection()
         self.log = AccessLog(FileSink(records), run="run", metrics=Metrics(), wall=lambda: float(NOW))
         self.watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=world.clock)
+        self.handles = Handles(clock=lambda: float(NOW), monotonic=world.clock)
         inbound = Inbound(
             snapshots=snapshots,
             log=self.log,
-            handles=Handles(clock=lambda: float(NOW), monotonic=world.clock),
+            handles=self.handles,
             forwarder=Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits()),
             tasks=Tasks(),
             clock=lambda: self.now,

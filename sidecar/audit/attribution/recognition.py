@@ -206,7 +206,7 @@ def _ours(flat: Flat) -> Reading | None:
         peers=_one(flat, "workload" if outbound else "peer"),
         request=shown_request(flat.get("method"), flat.get("path")),
         time=flat.get("ts"),
-        refused=flat.get("decision") == "deny",
+        refused=flat.get("decision") in ("deny", "observed_deny"),  # an observed call passed, and had no authority
     )
 
 

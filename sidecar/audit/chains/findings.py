@@ -22,6 +22,7 @@ class Kind(StrEnum):
     ORPHAN_AUTHORITY = "orphan_authority"
     REPEATED_CALL = "repeated_call"
     REFUSED_HOP = "refused_hop"
+    OBSERVED_HOP = "observed_hop"
     ATTEMPT_TO_LEAVE = "attempt_to_leave"
     IMPERSONATION = "impersonation"
     UNFINISHED = "unfinished"
@@ -44,8 +45,9 @@ MEANINGS: Final[dict[Kind, str]] = {
     Kind.ORPHAN_AUTHORITY: "a token was let in that its token service, whose records are whole, never issued",
     Kind.REPEATED_CALL: "one call id, several calls",
     Kind.REFUSED_HOP: "a hop was refused",
+    Kind.OBSERVED_HOP: "a hop without authority passed, on a route that only observes",
     Kind.ATTEMPT_TO_LEAVE: "an agent called what its settings do not permit, and was refused",
-    Kind.IMPERSONATION: "a token of another actor, or of a user alone, was shown and refused",
+    Kind.IMPERSONATION: "a token of another actor, or of a user alone, was shown, and refused or observed",
     Kind.UNFINISHED: "a request began and has no closing record: it still runs, or its sidecar was killed",
     Kind.REPEATED_RECORD: "one record appears more than once",
     Kind.FORGED_RECORD: "two records claim the same place in one run",
@@ -55,13 +57,15 @@ MEANINGS: Final[dict[Kind, str]] = {
 
 # What a sidecar prevented: all of it is recorded as it happened.
 PREVENTED: Final = frozenset({Kind.REFUSED_HOP, Kind.ATTEMPT_TO_LEAVE})
+# These leave a chain whole. An observed hop is recorded as it happened too, though nothing prevented it.
+_HARMLESS: Final = PREVENTED | {Kind.OBSERVED_HOP}
 
 
 def breaks(kind: str) -> bool:
     """Tell if a finding of this kind breaks its chain: evidence is missing, false or contradictory, or an agent showed
-    what was not its own. A chain with no other findings than ``PREVENTED`` is whole.
+    what was not its own. A chain with no other findings than ``_HARMLESS`` is whole.
     """
-    return kind not in PREVENTED
+    return kind not in _HARMLESS
 
 
 # The sentence of each rule in ``verdicts``. `{hop}` is the hop; `{a}`, `{b}`, `{c}` are what the verdict names.
@@ -82,6 +86,7 @@ SENTENCES: Final[dict[str, str]] = {
     "remembered": "{a} → {b}: it has no record",
     "no_record": "{hop}: it has no record",
     "refused": "{hop}: refused by {a}: {b}",
+    "observed": "{hop}: passed at {a}, which only observes: {b}",
     "refused_exchange": "{a} was refused a token for {b}: {c}",
     "attempt_to_leave": "{a} tried to call {b}: {c}",
     "tried_to_reach": "{a} tried to reach {b} while serving {c}",

@@ -111,7 +111,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     """,
     # --- refusals, and what they show
     """
-    SELECT 'refused_hop', 'refused', chain, hop,
+    SELECT CASE WHEN e_decision = '"observed_deny"' THEN 'observed_hop' ELSE 'refused_hop' END,
+        CASE WHEN e_decision = '"observed_deny"' THEN 'observed' ELSE 'refused' END, chain, hop,
         CASE WHEN e_place IS NULL THEN '"its own sidecar"' ELSE e_workload END,
         CASE WHEN e_place IS NULL THEN c_reason ELSE e_reason END, NULL, coalesce(e_place, c_place)::VARCHAR
     FROM doubts WHERE denied
@@ -147,7 +148,7 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'impersonation', 'impersonation', h.chain, h.hop, r.peer, coalesce(r.actor, r.subject), r.workload,
         r.place::VARCHAR
     FROM records AS r LEFT JOIN hops AS h ON h.hop = r.place
-    WHERE r.event = '"request"' AND NOT r.outbound AND r.decision = '"deny"'
+    WHERE r.event = '"request"' AND NOT r.outbound AND r.decision IN ('"deny"', '"observed_deny"')
         AND r.reason IN ('"actor_mismatch"', '"act_missing"')
     """,
     # --- witnesses

@@ -34,8 +34,8 @@ _TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category a
     "pod.injected": (["configuration"], ["creation"]),
     "pod.refused": (["configuration"], ["info"]),
 }
-_OUTCOMES: Final = {"allow": "success", "deny": "failure"}
-_DECIDED: Final = {"allow": "allowed", "deny": "denied"}
+_OUTCOMES: Final = {"allow": "success", "deny": "failure", "observed_deny": "success"}  # an observed call passed
+_DECIDED: Final = {"allow": "allowed", "deny": "denied", "observed_deny": "denied"}
 _PUT_OUT: Final = frozenset({"event", "ts", "seq", "decision", "reason", "trace_id"})  # they have a field of their own
 
 

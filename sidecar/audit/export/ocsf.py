@@ -28,14 +28,16 @@ _REFUSE: Final = 5
 _LIFECYCLE: Final = {"started": 3, "stopped": 4, "config.reloaded": 8, "identity.rotated": 8}
 _OAUTH: Final = 6  # auth_protocol_id: OAuth 2.0
 _API_TOKEN: Final = 7
-_SEVERITY: Final = {"allow": 1, "deny": 3}  # informational, medium
+_SEVERITY: Final = {"allow": 1, "deny": 3, "observed_deny": 3}  # informational, medium
+_STATUS: Final = {"allow": 1, "deny": 2, "observed_deny": 1}  # success, failure
+_ACTION: Final = {"deny": 2, "observed_deny": 3}  # denied, observed; else allowed
+_DISPOSITION: Final = {"deny": 2, "observed_deny": 17}  # blocked, logged; else allowed
 _PUT_OUT: Final = frozenset({"event", "ts", "seq", "decision", "reason", "status", "method", "path", "detail"})
 
 
 def ocsf_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
     """Return one record as an OCSF event. ``members`` are all keys of the record."""
     class_uid, activity_id = _class_of(record)
-    denied = record.decision == "deny"
     event: dict[str, Any] = {
         "class_uid": class_uid,
         "category_uid": class_uid // 1000,
@@ -43,7 +45,7 @@ def ocsf_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
         "type_uid": class_uid * 100 + activity_id,
         "time": milliseconds_of(record.ts),
         "severity_id": _SEVERITY.get(record.decision or "", 1),
-        "status_id": {"allow": 1, "deny": 2}.get(record.decision or "", 0),
+        "status_id": _STATUS.get(record.decision or "", 0),
         "status_code": record.reason,
         "status_detail": record.detail,
         "message": f"{record.event} {record.reason}" if record.reason else record.event,
@@ -60,7 +62,8 @@ def ocsf_event(record: Record, members: Mapping[str, Any]) -> dict[str, Any]:
     }
     if record.decision is not None:
         event["metadata"]["profiles"] = ["security_control"]
-        event |= {"action_id": 2 if denied else 1, "disposition_id": 2 if denied else 1}
+        event["action_id"] = _ACTION.get(record.decision, 1)
+        event["disposition_id"] = _DISPOSITION.get(record.decision, 1)
     event |= _BY_CLASS[class_uid](record)
     return {name: value for name, value in event.items() if value is not None}
 

@@ -22,7 +22,7 @@ MOST_CHARACTERS: Final = 1 << 16  # of a line: no record is as long
 
 # Shown first: what was tried in another's name, then what is missing or contradictory.
 _FIRST: Final = ("impersonation", "missing_hop", "splice", "orphan_authority", "scope_widened")
-_LAST: Final = ("refused_hop", "attempt_to_leave", "missing_witness", "unreadable")
+_LAST: Final = ("observed_hop", "refused_hop", "attempt_to_leave", "missing_witness", "unreadable")
 _WITNESSES: Final = {"caller": "caller", "token_service": "token service", "callee": "callee"}
 
 
@@ -94,7 +94,7 @@ def _story(chain: Mapping[str, Any], problems: Sequence[Problem]) -> Story:
 
 def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...] | None) -> Step:
     decision = hop["decision"]
-    verb = {"allow": "allowed", "deny": "refused"}.get(decision)
+    verb = {"allow": "allowed", "deny": "refused", "observed_deny": "passed without authority"}.get(decision)
     said = [
         str(word)
         for word in (verb, hop["status"], hop["reason"] if hop["reason"] != "ok" else None)
@@ -109,7 +109,7 @@ def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...
         audience=hop["audience"],
         operation=" ".join(filter(None, (hop["method"], hop["path"]))) or None,
         outcome=outcome,
-        allowed={"allow": True, "deny": False}.get(decision),
+        allowed={"allow": True, "deny": False, "observed_deny": False}.get(decision),
         failed=decision == "allow" and (hop["status"] is None or hop["status"] >= 400),
         scope=scope,
         dropped=tuple(name for name in before or () if name not in scope),

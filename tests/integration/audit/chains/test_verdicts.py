@@ -178,6 +178,11 @@ CASES: list[Any] = [
         id="refused-by-the-callee",
     ),
     pytest.param(
+        set_to("callee3", decision="observed_deny", reason="insufficient_scope"),
+        ["observed_hop"],
+        id="observed-by-the-callee",
+    ),
+    pytest.param(
         refused("callee3", "caller3", "issued3", "exchanged3", reason="actor_mismatch", peer=FRONT, call_in=None),
         ["refused_hop", "impersonation"],
         id="a-stolen-token-has-no-caller-to-tell-of-it",
@@ -440,7 +445,15 @@ def test_a_token_that_its_token_service_never_issued_is_an_orphan_if_the_records
 def test_what_was_tried_and_refused_is_named_and_what_was_allowed_is_not(
     name: str, changes: dict[str, Any], expected: str
 ) -> None:
-    tried = {**lawful(), name: {**lawful()[name], **changes, "decision": "deny"}}
+    check_named(name, changes, expected, decision="deny")
+
+
+def test_an_impersonation_that_was_only_observed_is_named_too() -> None:
+    check_named("callee3", {"reason": "actor_mismatch", "peer": STRANGER}, "impersonation", decision="observed_deny")
+
+
+def check_named(name: str, changes: dict[str, Any], expected: str, *, decision: str) -> None:
+    tried = {**lawful(), name: {**lawful()[name], **changes, "decision": decision}}
     allowed = {**lawful(), name: {**lawful()[name], **changes}}
     found = [{finding.kind for finding in case} for case in findings_of_each([tried, allowed])]
     assert [Kind(expected) in kinds for kinds in found] == [True, False]

@@ -1,0 +1,78 @@
+"""Days until which routes observe: how far ahead they may be, and who may set them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sidecar.config.field_types import start_of
+from sidecar.config.sidecar_file import load_sidecar
+from sidecar.errors import ConfigError, Problem
+from tests.config.documents import changed, example, written
+
+AGENT = example("agent")
+PLATFORM = example("platform")
+NOW = datetime(2026, 11, 28, 23, 59, 59, tzinfo=UTC)
+FIELD = "inbound.routes[0].observe_until"
+
+
+def loaded(folder: Path, day: str) -> int:
+    """Return until when the first inbound route observes."""
+    document = changed(AGENT, ("inbound.routes.0.observe_until", day))
+    settings = load_sidecar(written(folder, document), {}, clock=NOW.timestamp)
+    return settings.inbound_routes.routes[0].observe_until
+
+
+@pytest.mark.parametrize("days", [-400, 0, 1, 30])
+def test_a_route_observes_until_the_beginning_of_its_day_in_utc(tmp_path: Path, days: int) -> None:
+    day = NOW.date() + timedelta(days=days)
+    until = datetime.fromtimestamp(loaded(tmp_path, day.isoformat()), UTC)
+    assert (until.date(), until.hour, until.minute, until.second) == (day, 0, 0, 0)
+
+
+def test_a_day_further_ahead_is_refused_with_the_last_one_that_is_not(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        loaded(tmp_path, "2026-12-29")
+    assert refused.value.problems == (
+        Problem(FIELD, "is more than 30 days ahead", "write 2026-12-28 or an earlier day"),
+    )
+
+
+def test_an_agent_that_serves_one_subject_at_a_time_observes_nothing(tmp_path: Path) -> None:
+    document = changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-01"), ("inbound.subjects_at_once", 1))
+    with pytest.raises(ConfigError) as refused:
+        load_sidecar(written(tmp_path, document), {}, clock=NOW.timestamp)
+    assert [problem.field for problem in refused.value.problems] == [FIELD]
+
+
+@pytest.mark.parametrize("value", [True, "soon", "2026-12", "2026-13-01", "01.12.2026"])
+def test_what_is_no_day_is_refused(tmp_path: Path, value: object) -> None:
+    document = changed(AGENT, ("inbound.routes.0.observe_until", value))
+    with pytest.raises(ConfigError, match="observe_until"):
+        load_sidecar(written(tmp_path, document), {}, clock=NOW.timestamp)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_platform_file_decides_if_a_route_may_observe(tmp_path: Path, allowed: bool) -> None:
+    platform = tmp_path / "platform"
+    platform.mkdir()
+    file = written(tmp_path, changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-01")))
+    ceiling = written(platform, changed(PLATFORM, ("observe_until", allowed)))
+    told: tuple[Problem, ...] = ()
+    try:
+        load_sidecar(file, {}, ceiling, clock=NOW.timestamp)
+    except ConfigError as error:
+        told = error.problems
+    refused = Problem(FIELD, "is forbidden by the platform", "remove it, or have the platform allow it")
+    assert (refused in told) is not allowed
+
+
+def test_without_the_key_a_route_never_observes(tmp_path: Path) -> None:
+    settings = load_sidecar(written(tmp_path, AGENT), {}, clock=NOW.timestamp)
+    assert [route.observe_until for route in settings.inbound_routes.routes] == [0] * len(
+        settings.inbound_routes.routes
+    )
+    assert settings.observe_until == {}
+    assert start_of("1970-01-02") == 86_400
