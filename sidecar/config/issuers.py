@@ -222,9 +222,14 @@ def revocation_lists(file: SidecarFile, findings: Findings) -> tuple[RevocationL
 
 def _revocation_list(section: IssuerSection, file: SidecarFile) -> RevocationListSettings | None:
     found = section.revocations
+    return None if found is None else revocation_list(section, found.tls or _tls_of(section, file, url=found.url))
+
+
+def revocation_list(section: IssuerSection, tls: TlsSection | None) -> RevocationListSettings | None:
+    """Make the settings of an issuer's list, at whose URL ``tls`` must answer. Raises ValueError as ``Endpoint``."""
+    found = section.revocations
     if found is None:
         return None
-    tls = found.tls or _tls_of(section, file, url=found.url)
     return RevocationListSettings(
         issuer=section.issuer,
         endpoint=Endpoint(

@@ -16,6 +16,7 @@ from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, excha
 from sidecar.delegation.policy import Entry, UserIssuer
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
 from sidecar.errors import Problem
+from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.issuer import DEFAULT_REFRESH_S, JwksSettings
 
@@ -37,6 +38,7 @@ class Own:
     issuers: Mapping[str, TrustedIssuer]
     keys: Iterable[JwksSettings]
     exchanges: Sequence[ExchangeSettings]
+    revocations: Sequence[RevocationListSettings]
     entry: Entry | None
 
 
@@ -80,8 +82,25 @@ def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Proble
             continue
         if section.issuer in keys_of:
             yield from _source(keys_of[section.issuer], ceiling.keys, field)
+        lists = {one.issuer: one for one in own.revocations}
+        if ceiling.revocations is not None:
+            yield from _revocations(lists.get(section.issuer), ceiling.revocations, f"{field}.revocations")
         if section.issuer in own.issuers:
             yield from _trust(own.issuers[section.issuer], ceiling.trusted, field)
+
+
+def _revocations(own: RevocationListSettings | None, ceiling: RevocationListSettings, field: str) -> Iterator[Problem]:
+    if own is None:
+        yield Problem(field, "is missing, and the platform has one", "write the platform's")
+        return
+    if own.endpoint != ceiling.endpoint:
+        yield Problem(
+            f"{field}.url", "is another list than the platform's, or another server's", "write the platform's"
+        )
+    if own.every_s > ceiling.every_s:
+        yield Problem(f"{field}.every_s", _ABOVE, f"at most {ceiling.every_s:g}")
+    if own.max_stale_s > ceiling.max_stale_s:
+        yield Problem(f"{field}.max_stale_s", _ABOVE, f"at most {ceiling.max_stale_s:g}")
 
 
 def _routes(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ from sidecar.config.issuers import (
     kind_problems,
     login_issuer,
     profile_problems,
+    revocation_list,
     scope_from,
     trusted_issuer,
 )
@@ -27,6 +28,7 @@ from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.errors import ConfigError, Problem
+from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.identity.issuer import JwksSettings
 
 
@@ -72,6 +74,7 @@ class IssuerCeiling:
     trusted: TrustedIssuer
     keys: JwksSettings
     token_endpoint: str
+    revocations: RevocationListSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +163,12 @@ def _logins(file: PlatformFile, findings: Findings) -> dict[str, LoginCeiling]:
 
 
 def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:
+    found = section.revocations
     return IssuerCeiling(
         trusted=trusted_issuer(section),
         keys=key_settings(section, section.tls),
         token_endpoint=section.token_endpoint or f"{section.issuer.rstrip('/')}/token",
+        revocations=revocation_list(section, section.tls if found is None else found.tls or section.tls),
     )
 
 

@@ -95,7 +95,7 @@ def _settings(
     outbound = findings.attempt("outbound", _outbound, file)
     findings.extend(outside_ceiling_problems, file, platform)
     if platform is not None:
-        own = Own(issuers=issuers, keys=keys, exchanges=exchanges, entry=entry)
+        own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
     if findings.problems or identity is None or records_settings is None:

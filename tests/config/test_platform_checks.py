@@ -35,6 +35,31 @@ def test_every_example_is_below_the_ceiling_of_the_platforms_example(name: str, 
     assert found(tmp_path, example(name), PLATFORM) == []
 
 
+LIST = {"url": "https://sts.acme.example/revocations"}
+
+
+@pytest.mark.parametrize(
+    ("own", "fields"),
+    [
+        pytest.param(LIST, [], id="the platform's"),
+        pytest.param({**LIST, "every_s": 1, "max_stale_s": 60}, [], id="more often, for less long"),
+        pytest.param(ABSENT, ["issuers[0].revocations"], id="none"),
+        pytest.param({"url": "https://sts.acme.example/empty"}, ["issuers[0].revocations.url"], id="another list"),
+        pytest.param(
+            {**LIST, "tls": {"peer": "spiffe://acme.example/x"}}, ["issuers[0].revocations.url"], id="another server"
+        ),
+        pytest.param({**LIST, "every_s": 3}, ["issuers[0].revocations.every_s"], id="less often"),
+        pytest.param({**LIST, "max_stale_s": 301}, ["issuers[0].revocations.max_stale_s"], id="stale for longer"),
+    ],
+)
+def test_a_workload_cannot_leave_out_or_loosen_the_platforms_list_of_revocations(
+    own: object, fields: list[str], tmp_path: Path
+) -> None:
+    ceiling = changed(PLATFORM, ("issuers.0.revocations", LIST))
+    document = AGENT if own is ABSENT else changed(AGENT, ("issuers.0.revocations", own))
+    assert [one.field for one in found(tmp_path, document, ceiling)] == fields
+
+
 @pytest.mark.parametrize(
     ("ceiling", "fits", "above", "field"),
     [

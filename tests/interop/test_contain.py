@@ -38,6 +38,7 @@ ANN: Final = SpiffeId("spiffe://acme.example/operator/ann")
 @asynccontextmanager
 async def token_service(world: World) -> AsyncIterator[tuple[Mesh, str]]:
     mesh = Mesh(start=int(time.time()))
+    mesh.service.clock = time.time  # the sidecars' SVIDs begin while it runs
     mesh.log.workload = STS
     source = StsIdentity(world.acme, STS)
     source.bundles = {TRUST_DOMAIN: mesh.svids.keys}
