@@ -6,7 +6,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 from sidecar.bounded import Bounded
@@ -33,6 +33,7 @@ from sidecar.observe.shared_sink import SharedSink
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
 from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import MARKS, Handles
 from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
 from sidecar.proxy.inbound import Inbound
@@ -48,6 +49,7 @@ from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.system_memory import memory_of
 from sidecar.proxy.watch import Watch
+from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
 from sidecar.wire.dialer import Origin
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
@@ -58,11 +60,15 @@ _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Place of one worker among several: its ``number``, all inboxes, and the lock of their common sink."""
+    """Place of one worker among several: its ``number``, all inboxes, and the lock of their common sink.
+
+    All make the workload handle of one ``own_secret``.
+    """
 
     number: int
     inboxes: Sequence[Inbox]
     sink_lock: int
+    own_secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +144,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             revocations=revocations,
             caches=Caches(shared.caches, clock=time.time),
             countersigning=_countersigning(settings, source, snapshots, log),
+            handle_delivery=_handle_delivery(settings, place, shared),
         )
     )
 
@@ -295,8 +302,24 @@ def _handles(settings: SidecarSettings, place: Place | None, snapshots: Snapshot
         max_bytes=memory.max_handles_mib * MIB,
         max_per_subject=memory.max_handles_per_subject,
         mark="" if place is None else MARKS[place.number],
+        own=_workload_handle(settings, place),
         judge=lambda served: judge_served(served, snapshots.now(), int(time.time())),
     )
+
+
+def _workload_handle(settings: SidecarSettings, place: Place | None) -> WorkloadHandle | None:
+    own = settings.workload_handle
+    if own is None:
+        return None
+    return WorkloadHandle(secrets.token_bytes(SECRET_BYTES) if place is None else place.own_secret, own.rotate_s)
+
+
+def _handle_delivery(settings: SidecarSettings, place: Place | None, shared: _Shared) -> HandleDelivery | None:
+    """Make the delivery of the workload handle. Of several workers the first delivers it: it is the same of all."""
+    own, handle = settings.workload_handle, shared.handles.own
+    if own is None or handle is None or (place is not None and place.number > 0):
+        return None
+    return HandleDelivery(handle, own, shared.log, shared.record_rate)
 
 
 def _remote_handles(place: Place, handles: Handles, source: IdentitySource) -> RemoteHandles:

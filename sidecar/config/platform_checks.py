@@ -27,6 +27,7 @@ _KEYS: Final = {
     "inbound.routes.*.observe_until": "observe_until",
     "outbound.routes.*.observe_until": "observe_until",
     "outbound.observe": "observe_until",
+    "workload_handle": "allow_self",
 }
 _TOKENS: Final = {"self": "allow_self"}
 

@@ -52,7 +52,10 @@ class PlatformFile(Section):
     login_issuers: list[UserIssuerSection] = Field(
         default=[], description="issuers where users of workloads may log in"
     )
-    allow_self: bool = Field(default=False, description="true: a route may set it")
+    allow_self: bool = Field(
+        default=False,
+        description="true: a route may set it, and an agent may act for itself (`workload_handle`, `token: self`)",
+    )
     pass_token: bool = Field(default=False, description="true: a route may set it")
     passthrough: Hosts = Field(
         default=[], description="hosts outside the mesh that agents may call with a credential of their own"

@@ -25,6 +25,7 @@ from sidecar.observe.record_rate import RecordRate
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
+from sidecar.proxy.handle_delivery import WorkloadHandleSettings
 from sidecar.proxy.memory_pressure import MemoryLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
@@ -77,7 +78,7 @@ class SidecarSettings:
     """All settings of one sidecar. ``keys`` are the key sets of all issuers, user issuers included.
 
     ``exchanges`` are the token services, one of an issuer. ``needed_issuers`` are those that a route or a token service
-    names: without their keys the sidecar is not ready.
+    names: without their keys the sidecar is not ready. ``own_may_call`` are the routes that the workload handle opens.
     """
 
     identity: IdentitySettings
@@ -101,6 +102,8 @@ class SidecarSettings:
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None
     listener_rule: ListenerRule | None = None
+    workload_handle: WorkloadHandleSettings | None = None
+    own_may_call: frozenset[str] = frozenset()
 
     @property
     def listens(self) -> tuple[Address, ...]:
@@ -140,6 +143,7 @@ class SidecarSettings:
             "issuers.revocations": (self.revocations, fresh.revocations),
             "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
+            "workload_handle": (self.workload_handle, fresh.workload_handle),
             "drain_s": (self.drain_s, fresh.drain_s),
             "memory": (self.memory, fresh.memory),
             "max_memory_mib": (self.max_memory_mib, fresh.max_memory_mib),
@@ -172,6 +176,7 @@ class SidecarSettings:
             entry=self.entry,
             deny=self.deny,
             number=number,
+            own_may_call=self.own_may_call,
         )
 
 

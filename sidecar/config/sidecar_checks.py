@@ -11,6 +11,7 @@ from typing import Final
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
 from sidecar.config.outside_checks import outside_problems
+from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import (
     InboundRouteSection,
@@ -324,6 +325,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _inbound_routes,
     _outbound_routes,
     outside_problems,
+    own_authority_problems,
     _exchange,
     _records,
     _entry,

@@ -16,6 +16,7 @@ from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.outside_checks import outside_route
+from sidecar.config.own_authority_checks import workload_handle_of
 from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings, outside_ceiling_problems
 from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import RecordsSection
@@ -124,6 +125,8 @@ def _settings(
         drain_s=file.drain_s,
         memory=MemoryLimits(**file.memory.model_dump()),
         max_memory_mib=file.max_memory_mib,
+        workload_handle=workload_handle_of(file.workload_handle),
+        own_may_call=frozenset(file.workload_handle.may_call if file.workload_handle is not None else ()),
         admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         listener_rule=_listener_rule(file, environ, refuse=platform is not None and platform.refuse_other_listeners),
     )

@@ -312,6 +312,26 @@ class EntrySection(Section):
     )
 
 
+class WorkloadHandleSection(Section):
+    """The handle by which the agent acts for itself, outside of any request. It opens only what is listed."""
+
+    may_call: list[RouteName] = Field(description="the outbound routes that it opens; none of them exchanges a token")
+    socket: FileText | None = Field(
+        default=None,
+        description="Unix socket that answers `agent_uids` with one JSON line, `handle` and `expires_in`",
+    )
+    agent_uids: list[Annotated[int, Field(ge=0, le=4_294_967_294)]] = Field(
+        default=[], description="the agent's user ids; the kernel tells which user connects to the socket"
+    )
+    file: FileText | None = Field(
+        default=None,
+        description="file that holds the handle, mode 0640, in a directory that only this agent can read too",
+    )
+    rotate_s: Annotated[int, Field(ge=10, le=300)] = Field(
+        default=300, description="time until the next handle; the one before is valid for 30 s more"
+    )
+
+
 class SidecarProbeSection(ProbeSection):
     """The listener of ``/metrics``, ``/livez`` and ``/readyz``, and of probes that are forwarded to the agent."""
 
@@ -356,6 +376,9 @@ class SidecarFile(Section):
     ) = Field(default=None, description="the token service that issues tokens for outbound calls; several in a list")
     entry: EntrySection | None = Field(
         default=None, description="only for a workload where users log in: it may start a delegation chain"
+    )
+    workload_handle: WorkloadHandleSection | None = Field(
+        default=None, description="only for an agent that acts for itself too: at its start, on a schedule"
     )
     records: RecordsSection = Field(default=RecordsSection(), description="destination of the records")
     deny: list[DenySection] = Field(

@@ -45,6 +45,8 @@ from sidecar.errors import Denied, Reason
 
 Mode = Literal["delegated", "self"]
 
+OWN_CALL_S: Final = 300  # the life of a permit without a token, whose life would bound it
+
 _SEAL: Final = object()
 
 
@@ -114,20 +116,20 @@ class IssuedPermit(_Sealed):
 class OwnPermit(_Sealed):
     """The request behind ``delegation`` may make this call on ``route``, which carries a static key, no user's token.
 
-    ``path`` is the one at the next hop. The permit ends at ``ends_at`` (seconds since the epoch), with the request's
-    token or the route.
+    ``delegation`` None: the workload makes it for itself, by its own handle. ``path`` is the one at the next hop. The
+    permit ends at ``ends_at`` (seconds since the epoch), with the request's token or the route.
     """
 
     __slots__ = ("delegation", "ends_at", "method", "path", "route")
 
-    delegation: Delegation
+    delegation: Delegation | None
     route: OutsideRoute
     method: str
     path: str
     ends_at: int
 
     def __init__(
-        self, seal: object, delegation: Delegation, route: OutsideRoute, *, method: str, path: str, ends_at: int
+        self, seal: object, delegation: Delegation | None, route: OutsideRoute, *, method: str, path: str, ends_at: int
     ) -> None:
         if seal is not _SEAL:
             raise TypeError("only a decision makes a permit")
@@ -374,24 +376,31 @@ def accept_issued(
 
 
 def decide_own(
-    delegation: Delegation, route: OutsideRoute, *, method: str, path: str, policy: Policy, now: int
+    delegation: Delegation | None, route: OutsideRoute, *, method: str, path: str, policy: Policy, now: int
 ) -> OwnPermit:
     """Judge a call of the agent that carries a static key. ``path`` is canonical; ``delegation`` is of its handle.
 
+    ``delegation`` None: the agent shows the workload handle, which opens ``policy.own_may_call``.
+
     Raises:
-        Denied: CALL_NOT_ALLOWED, TARGET_DENIED, METHOD_REFUSED, TOKEN_EXPIRED, NOT_AN_ENTRY, or POLICY_DENIED (deny
-            list, or the route's end has come).
+        Denied: CALL_NOT_ALLOWED, TARGET_DENIED, METHOD_REFUSED, TOKEN_EXPIRED, NOT_AN_ENTRY, REVOKED, or POLICY_DENIED
+            (deny list, or the route's end has come).
+        Unavailable: REVOCATIONS_STALE.
     """
-    token = delegation.token
-    if route.name not in opened_routes(delegation, policy):
+    opened = policy.own_may_call if delegation is None else opened_routes(delegation, policy)
+    if route.name not in opened:
         raise Denied(Reason.CALL_NOT_ALLOWED)
     route.check(method, path)
-    ends_at = token.expires_at if route.key is None else min(token.expires_at, route.key.until)
+    expires_at = now + OWN_CALL_S if delegation is None else delegation.token.expires_at
+    ends_at = expires_at if route.key is None else min(expires_at, route.key.until)
     if route.key is not None and now >= route.key.until:
         raise Denied(Reason.POLICY_DENIED, "the route's end has come")
-    if now >= token.expires_at:
+    if now >= expires_at:
         raise Denied(Reason.TOKEN_EXPIRED)
-    policy.deny.check(token, policy.workload)
+    if delegation is None:
+        policy.deny.check_workload(policy.workload)
+    else:
+        policy.deny.check(delegation.token, policy.workload)
     return OwnPermit(_SEAL, delegation, route, method=method, path=path, ends_at=ends_at)
 
 

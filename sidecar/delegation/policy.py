@@ -67,6 +67,19 @@ class Deny:
         self.revoked.check_actor(actor)
         self._check_listed(actor)
 
+    def check_workload(self, workload: SpiffeId) -> None:
+        """Refuse a call that a workload makes for itself, if the list has it as an actor or as a subject.
+
+        Raises:
+            Denied: POLICY_DENIED or REVOKED.
+            Unavailable: REVOCATIONS_STALE.
+        """
+        self.check_actor(workload)
+        for issuer in self.revoked.own:
+            self.revoked.check_subject(issuer, workload)
+        if any(subject == workload for _, subject in self.subjects):
+            raise Denied(Reason.POLICY_DENIED, "the workload is on the deny list")
+
     def _check_listed(self, actor: SpiffeId | None) -> None:
         if self.actors and actor in self.actors:
             raise Denied(Reason.POLICY_DENIED, "the actor is on the deny list")
@@ -171,7 +184,7 @@ class Policy:
     """One snapshot: our identity (``workload``), our ``audiences``, the issuers we trust, and the allowed calls.
 
     ``issuers`` by issuer identifier, those whose token services issue tokens to us (``token_services``) among them.
-    ``number`` counts snapshots.
+    ``own_may_call`` are the outbound routes that the workload handle opens. ``number`` counts snapshots.
 
     Raises:
         ValueError: an issuer under another name, or a token service not among the issuers.
@@ -186,6 +199,7 @@ class Policy:
     entry: Entry | None
     deny: Deny
     number: int
+    own_may_call: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if any(issuer != trusted.issuer for issuer, trusted in self.issuers.items()):

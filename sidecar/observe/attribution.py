@@ -50,13 +50,13 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     return masked(facts)
 
 
-def facts_of_own(permit: OwnPermit, of_token: RecordFields, credential: str) -> RecordFields:
+def facts_of_own(permit: OwnPermit, of_token: RecordFields | None, credential: str) -> RecordFields:
     """Return the facts of a permitted call with a static key: whose request made it, and which credential went along.
 
-    ``of_token`` are the ``facts_of_token`` of the request's token.
+    ``of_token`` are the ``facts_of_token`` of the request's token; None: the workload made it for itself.
     """
     return {
-        **of_token,
+        **(of_token or {}),
         "decision": "allow",
         "reason": OK,
         "route": permit.route.name,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sidecar.delegation.verify import VerifiedToken
 
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
+OWN: Final = "own"  # the op of a call that showed the workload handle: no request, no user
 
 
 def request_record(direction: Direction, run: str) -> Record:

@@ -74,6 +74,7 @@ class Metrics(Collector):
         self._last_reload_ok = True
         self.events_dropped = 0
         self.attempts_to_leave = 0
+        self.own_calls = 0
         self.records_suppressed = 0
         self.uncountersigned: Callable[[], int] | None = None  # records since the last checkpoint; None: never any
         self.countersign_failures = 0
@@ -247,6 +248,11 @@ class Metrics(Collector):
             "sidecar_attempts_to_leave",
             "Calls of the agent to hosts without a route: refused.",
             value=self.attempts_to_leave,
+        )
+        yield CounterMetricFamily(
+            "sidecar_own_authority_calls",
+            "Permitted calls of the agent for itself, by the workload handle.",
+            value=self.own_calls,
         )
         yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=self.events_dropped)
         yield CounterMetricFamily(

@@ -135,8 +135,9 @@ class RecordFields(TypedDict, total=False):
     op: Annotated[
         str | None,
         Key(
-            "the operation: `login` where a user's login token was traded for a handle; of a pod: `injected`,"
-            " `unchanged` or the first rule that it breaks; of an order: `revoke`, `confirm` or `lift`",
+            "the operation: `login` where a user's login token was traded for a handle, `own` where the agent showed"
+            " the workload handle and so acted for no user; of a pod: `injected`, `unchanged` or the first rule that"
+            " it breaks; of an order: `revoke`, `confirm` or `lift`",
             (*_REQUESTS, *_PODS, "revocation.ordered"),
         ),
     ]

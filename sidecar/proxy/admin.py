@@ -7,17 +7,15 @@ read-only.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
+
+from sidecar.proxy import unix_socket
 
 # The library's own log quotes input that it could not parse.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
@@ -59,8 +57,8 @@ class AdminSocket:
         Raises:
             OSError: something else is there, another process listens there, or the directory is not ours to write.
         """
-        listening = _bind(self._path)
-        self._ours = _inode(self._path)
+        listening = unix_socket.bind(self._path, mode=_MODE, what="the admin socket")
+        self._ours = unix_socket.inode(self._path)
         try:
             await self._runner.setup()
             server = self._runner.server
@@ -75,49 +73,4 @@ class AdminSocket:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
-        if self._ours is not None and _inode(self._path) == self._ours:
-            self._path.unlink(missing_ok=True)
-
-
-def _bind(path: Path) -> socket.socket:
-    _clear(path)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.setblocking(False)  # noqa: FBT003 - the call's own signature
-        os.fchmod(listening.fileno(), _MODE)  # before it has a name, so that others can never connect
-        listening.bind(str(path))
-    except OSError as error:
-        listening.close()
-        raise OSError(error.errno, f"the admin socket {path}: {os.strerror(error.errno or 0)}") from None
-    return listening
-
-
-def _clear(path: Path) -> None:
-    """Remove a socket without a listener.
-
-    Raises:
-        OSError: EADDRINUSE, it is not a socket, or a process listens.
-    """
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(errno.EADDRINUSE, f"the admin socket {path}: something else is there")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # noqa: FBT003 - the same
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:  # its queue is full, so a process listens
-            pass
-    raise OSError(errno.EADDRINUSE, f"the admin socket {path}: another process listens there")
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        unix_socket.remove(self._path, self._ours)

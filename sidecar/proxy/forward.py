@@ -231,7 +231,7 @@ class KeyedForwarding(Forwarding):
         origin: Origin,
         target: bytes,
         edits: Edits,
-        served: Served,
+        served: Served | None,
         *,
         key: bytes,
     ) -> None:

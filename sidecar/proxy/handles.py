@@ -27,6 +27,7 @@ from sidecar.observe.record import RecordFields
 from sidecar.proxy.linger_cache import LingerCache
 from sidecar.proxy.random_text import random_258
 from sidecar.proxy.revalidation import Guard
+from sidecar.proxy.workload_handle import WorkloadHandle
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
@@ -95,6 +96,7 @@ class Handles:
 
     ``judge`` raises ``SidecarError`` if a request would be refused now; it is called once in each ``epoch``.
     ``max_bytes`` limits handles that outlive their request, ``max_per_subject`` the handles of one subject's logins.
+    ``own`` is the handle by which the agent acts for itself; None: it never does.
     """
 
     def __init__(
@@ -105,9 +107,11 @@ class Handles:
         max_bytes: int = MAX_BYTES,
         max_per_subject: int = MAX_PER_SUBJECT,
         mark: str = "",
+        own: WorkloadHandle | None = None,
         judge: Callable[[ServedRequest], None] = lambda _served: None,
     ) -> None:
         self.epoch = 0
+        self.own = own
         self._judge = judge
         self._clock = clock
         self._monotonic = monotonic
@@ -141,6 +145,10 @@ class Handles:
         served.epoch = self.epoch
         self._alive[handle] = served
         return handle
+
+    def is_own(self, handle: str) -> bool:
+        """Tell if a handle is the workload's: it stands for no request, and ``resolve`` does not know it."""
+        return self.own is not None and self.own.accepts(handle)
 
     def call_ids(self, most: int) -> list[str]:
         """Return the call ids of requests in progress or lingering, the newest first, at most so many."""

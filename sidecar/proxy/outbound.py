@@ -22,6 +22,7 @@ from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.attribution import facts_of_own
+from sidecar.observe.entry import OWN
 from sidecar.observe.record import MAX_ITEMS
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
@@ -149,7 +150,13 @@ class Outbound:
         if credential.handle is not None:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
-            served = yield from self._resolve(credential.handle)
+            try:
+                served = yield from self._resolve(credential.handle)
+            except Denied:
+                if not self._handles.is_own(credential.handle):
+                    raise
+                entry.op = OWN
+                raise Denied(Reason.OWN_AUTHORITY_REFUSED, "the workload handle opens no exchange route") from None
             _note_served(served, entry)
             if served.delegation.entry:
                 return served, (yield from self.logins.again(served.delegation, snapshot, entry))
@@ -163,13 +170,16 @@ class Outbound:
         entry.host = head.authority
         self._log.metrics.attempts_to_leave += 1
         for handle in handles_of(head):
+            if self._handles.is_own(handle):
+                entry.op = OWN
+                continue
             try:
                 served = yield from self._resolve(handle)
             except SidecarError:
                 continue
             _note_served(served, entry)
             break
-        else:
+        else:  # with the workload handle too: it says nothing of the request that the agent was serving
             entry.candidates = self._handles.call_ids(MAX_ITEMS)
 
     def _outside(
@@ -182,25 +192,18 @@ class Outbound:
         entry: Entry,
     ) -> Journey[None]:
         """A call to a host outside the mesh: with a static key that the sidecar holds, or with the agent's own."""
-        in_authorization = route.key is not None
-        for stray in stray_handles(head, in_authorization=in_authorization):
-            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
-                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field that would leave the mesh")
-        served = yield from self._resolve(handle_for_outside(head, in_authorization=in_authorization))
-        _note_served(served, entry)
-        delegation = served.delegation
-        if delegation.entry:
-            delegation = yield from self.logins.again(delegation, snapshot, entry)
+        served, delegation = yield from self._authority_outside(head, route, snapshot, entry)
         now = int(self._clock())
         permit = decide_own(delegation, route, method=head.method, path=target.path, policy=snapshot.policy, now=now)
         if head.upgrade is not None:
             raise Denied(Reason.UPGRADE_REFUSED, "an upgrade cannot be searched for the key")
-        if (counting := served.count_call()) is not None:
+        if served is not None and (counting := served.count_call()) is not None:
             yield Async(self._tasks, counting)
+        of_token = None if served is None else served.facts
         if route.key is None:
             credential = own_credential(head)
             edits = to_outside_as_is(host=route.authority)
-            entry.permitted(facts_of_own(permit, served.facts, f"passthrough:{credential or 'none'}"))
+            entry.permitted(facts_of_own(permit, of_token, f"passthrough:{credential or 'none'}"))
             forwarding = Forwarding(
                 self._forwarder,
                 permit,
@@ -216,7 +219,7 @@ class Outbound:
             key = self._static_keys.of(route.key.file)
             value = route.key.scheme.encode("ascii") + key.value
             edits = to_outside(host=route.authority, field=route.key.field.encode("ascii"), value=value)
-            entry.permitted(facts_of_own(permit, served.facts, f"inject:{key.fingerprint}"))
+            entry.permitted(facts_of_own(permit, of_token, f"inject:{key.fingerprint}"))
             forwarding = KeyedForwarding(
                 self._forwarder,
                 permit,
@@ -229,7 +232,27 @@ class Outbound:
                 served,
                 key=key.value,
             )
+        if served is None:
+            self._log.metrics.own_calls += 1
         yield forwarding
+
+    def _authority_outside(
+        self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[tuple[ServedRequest | RemoteRequest | None, Delegation | None]]:
+        """On whose authority the agent calls such a host: a request being served, or (None) the workload's own."""
+        in_authorization = route.key is not None
+        for stray in stray_handles(head, in_authorization=in_authorization):
+            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field that would leave the mesh")
+        handle = handle_for_outside(head, in_authorization=in_authorization)
+        if self._handles.is_own(handle):
+            entry.op = OWN
+            return None, None
+        served = yield from self._resolve(handle)
+        _note_served(served, entry)
+        if served.delegation.entry:
+            return served, (yield from self.logins.again(served.delegation, snapshot, entry))
+        return served, served.delegation
 
     def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
         """The request that a handle stands for, perhaps at another worker."""

@@ -234,11 +234,13 @@ class RemoteHandles:
 
 
 def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
-    """Tell if a handle, perhaps of another worker, stands for a request.
+    """Tell if a handle, perhaps of another worker, stands for a request, or is the workload's own.
 
     Raises:
         Unavailable: nobody can tell.
     """
+    if handles.is_own(handle):
+        return True
     owner = None if remote_handles is None else remote_handles.owner_of(handle)
     try:
         if remote_handles is None or owner is None:

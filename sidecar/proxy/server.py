@@ -26,6 +26,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.bypass import BypassWatch
 from sidecar.proxy.caches import Caches
+from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
@@ -68,6 +69,7 @@ class Parts:
     agent: AgentWatch | None = None
     countersigning: Countersigning | None = None
     revocations: RevocationLists = field(default_factory=RevocationLists)
+    handle_delivery: HandleDelivery | None = None
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
 
 
@@ -183,6 +185,8 @@ class Server:
             self.background.start("agent", parts.agent.run())
         if parts.countersigning is not None:
             self.background.start("checkpoints", parts.countersigning.run())
+        if parts.handle_delivery is not None:
+            self.background.start("workload handle", parts.handle_delivery.run())
         if self._shortage is not None:
             self.background.start("memory", self._shortage.run())
         try:

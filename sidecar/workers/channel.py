@@ -25,12 +25,16 @@ READY: Final = "ready"
 
 
 class Start(NamedTuple):
-    """Everything a worker needs. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one."""
+    """Everything a worker needs. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one.
+
+    ``own_secret`` is the one of the workload handle.
+    """
 
     number: int
     loaded: Loaded[SidecarSettings]
     inboxes: tuple[tuple[int, int], ...]
     sink_lock: int
+    own_secret: bytes
 
 
 class SilentError(Exception):

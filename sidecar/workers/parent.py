@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.metrics_merge import Families, counts_only, merged
 from sidecar.observe.shared_sink import new_lock
 from sidecar.proxy.remote_handles import Inbox, new_inbox
+from sidecar.proxy.workload_handle import SECRET_BYTES
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
 
 _log: Final = logging.getLogger("sidecar")
@@ -65,6 +67,7 @@ class Workers:
         self._loaded = loaded
         self._inboxes: list[Inbox] = [new_inbox() for _ in range(count)]
         self._lock = new_lock()
+        self._own_secret = secrets.token_bytes(SECRET_BYTES)
         self._restarted: deque[float] = deque(maxlen=MAX_RESTARTS)
         self.living: dict[int, Worker | None] = dict.fromkeys(range(count))
         self.retired: Families = {}
@@ -202,7 +205,7 @@ class Workers:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = ToWorker(writer)
         worker = self.living[number] = Worker(number, process, line)
-        line.tell(Start(number, loaded, inboxes, self._lock))
+        line.tell(Start(number, loaded, inboxes, self._lock, self._own_secret))
         if self.stopping:
             line.tell("stop")
         worker.listening = self._background.start(f"line to worker {number}", line.listen(reader))

@@ -43,7 +43,8 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
     _sign_operations(start.number)
     inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
     server = assemble(
-        start.loaded.settings, place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock)
+        start.loaded.settings,
+        place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock, own_secret=start.own_secret),
     )
     server.parts.log.placement = placement(os.environ)
     reload = Reload(start.loaded, os.environ, server)

@@ -17,6 +17,7 @@ def test_every_example_is_tested_here() -> None:
         "entry",
         "files",
         "outside",
+        "own-authority",
         "platform",
         "sts",
         "tool",

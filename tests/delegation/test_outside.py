@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import OwnPermit, decide_own
+from sidecar.delegation.decide import OWN_CALL_S, OwnPermit, decide_own
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.reevaluate import own_again
+from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.delegation.route import Upstream
-from sidecar.errors import Denied, Reason
-from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, TO_CRM, delegation
+from sidecar.errors import Denied, Reason, SidecarError
+from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, STS, TO_CRM, delegation
 
 KEY = InjectedKey(file="/keys/model", field="x-api-key", scheme="", owner="ml@acme.example", until=NOW + 3600)
 MODEL = OutsideRoute(
@@ -33,6 +34,12 @@ HOOK = replace(MODEL, name="hook", prefix="/hook", token="passthrough", key=None
 WITH = replace(POLICY, outbound=OutboundRoutes([TO_CRM, MODEL, HOOK]))
 SEARCH = replace(POLICY.inbound.routes[0], may_call=frozenset({"crm", "model", "hook"}))
 OPEN = frozenset({"crm", "model", "hook"})
+
+
+def stopped(kind: Kind) -> InForce:
+    """Return a list of our token service that stops the workload."""
+    one = Revocation(id="r1", kind=kind, value=str(POLICY.workload), issuer=STS, expires_at=NOW + 60)
+    return InForce(lists={STS: Revocations(in_force={"r1": one})}, own=frozenset({STS}))
 
 
 def decide(**changes: Any) -> OwnPermit:
@@ -77,6 +84,59 @@ def test_the_same_call_with_one_fact_changed_is_refused(changes: dict[str, Any],
     with pytest.raises(Denied) as refusal:
         decide(**changes)
     assert refusal.value.reason is reason
+
+
+OWN = replace(WITH, own_may_call=frozenset({"model", "hook"}))
+
+
+@pytest.mark.parametrize(("route", "ends_at"), [(MODEL, NOW + OWN_CALL_S), (HOOK, NOW + OWN_CALL_S)])
+def test_the_workload_itself_may_call_what_its_handle_lists(route: OutsideRoute, ends_at: int) -> None:
+    permit = decide(delegation=None, route=route, policy=OWN)
+    assert (permit.delegation, permit.ends_at) == (None, ends_at)
+    own_again(permit, policy=OWN, now=NOW + 2 * OWN_CALL_S)  # its time is the caller's business
+    short = replace(MODEL, key=replace(KEY, until=NOW + 1))
+    assert decide(delegation=None, route=short, policy=OWN).ends_at == NOW + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"policy": WITH}, Reason.CALL_NOT_ALLOWED, id="not listed"),
+        pytest.param({"method": "GET"}, Reason.METHOD_REFUSED, id="another method"),
+        pytest.param({"path": "/v1"}, Reason.TARGET_DENIED, id="another path"),
+        pytest.param(
+            {"route": replace(MODEL, key=replace(KEY, until=NOW))}, Reason.POLICY_DENIED, id="the route has ended"
+        ),
+        pytest.param(
+            {"policy": replace(OWN, deny=Deny(actors=frozenset({OWN.workload})))}, Reason.POLICY_DENIED, id="actor"
+        ),
+        pytest.param(
+            {"policy": replace(OWN, deny=Deny(subjects=frozenset({(None, str(OWN.workload))})))},
+            Reason.POLICY_DENIED,
+            id="subject",
+        ),
+        pytest.param({"policy": replace(OWN, deny=Deny(revoked=stopped(Kind.ACTOR)))}, Reason.REVOKED, id="revoked"),
+        pytest.param(
+            {"policy": replace(OWN, deny=Deny(revoked=stopped(Kind.SUBJECT)))}, Reason.REVOKED, id="revoked subject"
+        ),
+        pytest.param(
+            {"policy": replace(OWN, deny=Deny(revoked=InForce(own=frozenset({STS}), stale=frozenset({STS}))))},
+            Reason.REVOCATIONS_STALE,
+            id="stale list",
+        ),
+    ],
+)
+def test_its_own_call_with_one_fact_changed_is_refused(changes: dict[str, Any], reason: Reason) -> None:
+    with pytest.raises(SidecarError) as refusal:
+        decide(**{"delegation": None, "policy": OWN, **changes})
+    assert refusal.value.reason is reason
+
+
+def test_its_own_permit_falls_with_the_list() -> None:
+    permit = decide(delegation=None, policy=OWN)
+    with pytest.raises(Denied) as refusal:
+        own_again(permit, policy=WITH, now=NOW)
+    assert refusal.value.reason is Reason.CALL_NOT_ALLOWED
 
 
 def test_only_a_decision_makes_the_permit() -> None:

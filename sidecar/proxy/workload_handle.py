@@ -1,0 +1,61 @@
+"""The workload handle: opens calls that the agent makes for itself, outside of any request.
+
+A handle is a keyed hash of the number of its period. All workers have the same key, so each knows the handle of every
+period: none has to be asked, and a handle outlives the worker that gave it out. The key is made at the start and is
+never written. A handle counts in its own period and for ``OVERLAP_S`` of the next one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+OVERLAP_S: Final = 30.0
+SECRET_BYTES: Final = 32
+
+
+class Shown(NamedTuple):
+    """A handle as the agent gets it: refused in ``expires_in`` seconds."""
+
+    handle: str
+    expires_in: int
+
+
+class WorkloadHandle:
+    """The handles of all periods of ``rotate_s``. ``monotonic`` is the machine's clock, which all workers share."""
+
+    def __init__(self, secret: bytes, rotate_s: float, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._secret = secret
+        self._rotate_s = rotate_s
+        self._overlap_s = min(OVERLAP_S, rotate_s)
+        self._monotonic = monotonic
+
+    @property
+    def current(self) -> Shown:
+        """The handle of this period."""
+        period, into_s = self._at()
+        return Shown(self._of(period), int(self._rotate_s - into_s + self._overlap_s))
+
+    @property
+    def renews_in(self) -> float:
+        """The seconds until the next period."""
+        return self._rotate_s - self._at()[1]
+
+    def accepts(self, handle: str) -> bool:
+        """Tell if a handle counts now. The comparison takes the same time wherever the two differ."""
+        period, into_s = self._at()
+        shown = handle.encode("utf-8", "replace")
+        if hmac.compare_digest(shown, self._of(period).encode("ascii")):
+            return True
+        return into_s < self._overlap_s and hmac.compare_digest(shown, self._of(period - 1).encode("ascii"))
+
+    def _at(self) -> tuple[int, float]:
+        period, into_s = divmod(self._monotonic(), self._rotate_s)
+        return int(period), into_s
+
+    def _of(self, period: int) -> str:
+        digest = hmac.digest(self._secret, period.to_bytes(8, "big", signed=True), "sha256")
+        return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

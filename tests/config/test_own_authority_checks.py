@@ -1,0 +1,86 @@
+"""Settings of an agent that acts for itself: the example, and each agreement with one fact changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.check import check
+from sidecar.config import load_sidecar
+from sidecar.errors import Problem
+from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
+from tests.delegation.world import WRITER
+
+OWN = example("own-authority")
+AGENT = example("agent")
+HANDLE = "workload_handle"
+
+
+def platform(folder: Path, **words: object) -> Path:
+    """Write the platform's example with ``allow_self``, and with other words."""
+    place = folder / "platform"
+    place.mkdir(exist_ok=True)
+    return written(place, {**example("platform"), "allow_self": True, **words})
+
+
+def found(folder: Path, *changes: tuple[str, object], document: dict[str, Any] = OWN, **words: object) -> list[Problem]:
+    return check(written(folder, changed(document, *changes)), {}, platform=platform(folder, **words)).problems
+
+
+def test_the_example_lists_what_the_handle_opens_and_who_gets_it(tmp_path: Path) -> None:
+    settings = load_sidecar(EXAMPLES / "own-authority.yaml", {}, platform(tmp_path))
+    assert settings.policy(WRITER, 1).own_may_call == {"model"}
+    assert settings.workload_handle is not None
+    handle = settings.workload_handle
+    assert (str(handle.socket), handle.file, handle.agent_uids, handle.rotate_s) == (
+        "/run/sidecar-handle/handle.sock", None, frozenset({10001}), 300.0,
+    )  # fmt: skip
+    assert load_sidecar(EXAMPLES / "agent.yaml", {}).policy(WRITER, 1).own_may_call == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        pytest.param([(f"{HANDLE}.may_call", ["mail"])], "may_call", "not an outbound route", id="unknown-route"),
+        pytest.param([(f"{HANDLE}.socket", ABSENT), (f"{HANDLE}.agent_uids", ABSENT)], "socket", "file", id="no-way"),
+        pytest.param([(f"{HANDLE}.agent_uids", ABSENT)], "agent_uids", "answers nobody", id="no-uid"),
+        pytest.param([(f"{HANDLE}.socket", ABSENT), (f"{HANDLE}.file", "/run/h")], "agent_uids", "socket", id="uid"),
+        pytest.param([(f"{HANDLE}.file", "/run/sidecar-handle/handle.sock")], "socket", "another file", id="one-path"),
+        pytest.param(
+            [("admin", {"socket": "/run/sidecar-handle/handle.sock"})], "socket", "socket of ours", id="admin's"
+        ),
+        pytest.param([(f"{HANDLE}.socket", f"/{'s' * 107}")], "socket", "longer than 107", id="long-path"),
+        pytest.param([(f"{HANDLE}.rotate_s", 301)], "rotate_s", "out of range", id="rarely-rotated"),
+        pytest.param([(f"{HANDLE}.agent_uids", [-1])], "agent_uids[0]", "out of range", id="no-such-uid"),
+    ],
+)
+def test_one_fact_changed_is_named_with_its_cure(
+    changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
+) -> None:
+    assert found(tmp_path) == []
+    problems = found(tmp_path, *changes)
+    told = [problem for problem in problems if problem.field == f"{HANDLE}.{field}"]
+    assert any(words in problem.wrong and problem.cure for problem in told), problems
+
+
+def test_it_opens_no_exchange_route(tmp_path: Path) -> None:
+    file_only = {"may_call": ["crm"], "file": "/run/sidecar-handle/handle"}
+    (problem,) = found(tmp_path, (HANDLE, file_only), document=AGENT)
+    assert problem.field == f"{HANDLE}.may_call"
+    assert "exchanges the token of a request" in problem.wrong
+    assert found(tmp_path, (HANDLE, {**file_only, "may_call": []}), document=AGENT) == []
+
+
+def test_only_a_platform_file_that_allows_it_lets_an_agent_act_for_itself(tmp_path: Path) -> None:
+    (problem,) = found(tmp_path, allow_self=False)
+    assert (problem.field, problem.wrong) == (HANDLE, "is forbidden by the platform")
+
+
+def test_how_it_is_delivered_needs_a_restart_and_what_it_opens_does_not(tmp_path: Path) -> None:
+    old = load_sidecar(written(tmp_path, OWN), {}, platform(tmp_path))
+    shorter = load_sidecar(written(tmp_path, changed(OWN, (f"{HANDLE}.may_call", []))), {}, platform(tmp_path))
+    assert old.needs_restart(shorter) == []
+    moved = load_sidecar(written(tmp_path, changed(OWN, (f"{HANDLE}.rotate_s", 60))), {}, platform(tmp_path))
+    assert [problem.field for problem in old.needs_restart(moved)] == [HANDLE]
