@@ -16,7 +16,7 @@ from sidecar.delegation.revocation import MAX_LIST_BYTES, NOTHING
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
-from sidecar.exchange.revocations import RevocationList, RevocationLists, RevocationListSettings
+from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -267,7 +267,7 @@ def _list_channel(
     one: RevocationListSettings, source: IdentitySource, settings: SidecarSettings, log: AccessLog
 ) -> StsChannel:
     return StsChannel(
-        one.endpoint, source, timeout_s=TIMEOUT_S, max_bytes=MAX_LIST_BYTES, resolver=_resolver(settings, log)
+        one.endpoint, source, timeout_s=POLL_TIMEOUT_S, max_bytes=MAX_LIST_BYTES, resolver=_resolver(settings, log)
     )
 
 

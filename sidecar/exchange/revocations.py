@@ -22,6 +22,7 @@ from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 _log: Final = logging.getLogger("sidecar.revocations")
 
 FIRST_RETRY_S: Final = 0.05
+POLL_TIMEOUT_S: Final = 2.0  # a replica that does not answer costs one poll, not the bound of a revocation
 LOOK_S: Final = 0.25  # between two looks at the clock: for lists that become stale, revocations that end
 
 
@@ -71,6 +72,7 @@ class RevocationList:
         self.settings = settings
         self.revocations: Revocations = NONE
         self.last_error: str | None = "no list has been fetched yet"
+        self.after_poll: Callable[[], None] = lambda: None
         self._channel = channel
         self._keys = keys
         self._wall = wall
@@ -105,6 +107,7 @@ class RevocationList:
             return
         self._confirmed_at = asked_at
         self.last_error = None
+        self.after_poll()  # at once: a sidecar that is ready must enforce it already
 
     def expire(self) -> None:
         """Remove the revocations that have ended."""
@@ -139,6 +142,8 @@ class RevocationLists:
     def __init__(self, lists: Sequence[RevocationList] = ()) -> None:
         self.after_change: Callable[[], None] = lambda: None
         self._lists = {one.settings.issuer: one for one in lists}
+        for one in lists:
+            one.after_poll = self.look
         self._seen = self._now()
 
     def in_force(self, own: frozenset[str]) -> InForce:

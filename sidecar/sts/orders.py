@@ -8,6 +8,7 @@ time. Its sequence number grows with every order, and a merge takes the larger o
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
 from sidecar.delegation.claims import is_name
-from sidecar.delegation.jws import encode_part, parse_compact, parse_json_part
+from sidecar.delegation.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.revocation import MAX_REVOCATIONS, NAMED_BY_ISSUER, Kind, Revocation, Revocations
 from sidecar.delegation.signature import verify_signature
@@ -31,6 +32,7 @@ TYP: Final = "revocation-order+jwt"
 MAX_FOR_S: Final = 31 * 86_400
 MAX_AGE_S: Final = 300  # from an order's signature to its arrival
 
+_TOKEN: Final = re.compile(TOKEN_PATTERN)
 _LIBRARY: Final = get_default_algorithms()
 _BY_CURVE: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
@@ -272,6 +274,8 @@ def _revoking(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_a
     except ValueError as error:
         raise Denied(Reason.ORDER_REFUSED, "kind is not subject, actor, txn, jti or login") from error
     value = _text(claims, "value")
+    if _TOKEN.search(value):  # it would be on every sidecar's list
+        raise Denied(Reason.ORDER_REFUSED, "value is a token: name its jti")
     if kind is Kind.ACTOR:
         try:
             SpiffeId(value)

@@ -21,6 +21,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.strict_json import parse_object
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.observe.record_text import masked
 from sidecar.sts.keys import KeyRing
 from sidecar.sts.orders import Action, Book, Order, parse_book, verify_order
 from sidecar.sts.policy import StsPolicy
@@ -104,7 +105,8 @@ class Register:
             return
         self._replace(self._book.with_order(order, now=self._now()))
         self._log.event(
-            "revocation.ordered", op=order.action, peer=order.operator, revocation=order.text(), detail=order.reason
+            "revocation.ordered",
+            **masked({"op": order.action, "peer": order.operator, "revocation": order.text(), "detail": order.reason}),
         )
         if order.action is Action.REVOKE and order.kind is Kind.SUBJECT and order.alone:
             self._log.metrics.revoked_alone += 1

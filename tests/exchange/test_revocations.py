@@ -160,8 +160,7 @@ async def test_a_change_is_told_once_when_something_is_stopped_ends_or_becomes_s
     lists.look()
     assert (changes, lists.missing() != []) == ([], True)
     for poll, count in ((polled.answer(), 1), (polled.answer("a", seq=2), 2), (polled.answer("a", seq=3), 2)):
-        await poll
-        lists.look()
+        await poll  # told at once: who is ready enforces it
         assert (len(changes), lists.missing()) == (count, [])
     assert lists.count()["txn"] == 1
     polled.now += 100

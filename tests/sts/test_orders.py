@@ -55,6 +55,7 @@ def book_of(*orders: Order) -> Book:
     return book
 
 
+ORDER_OF_ANN: Final = order()  # it has the form of a token
 USER: Final[dict[str, Any]] = {"kind": "subject", "value": "alice", "of_issuer": LOGIN}
 
 
@@ -80,6 +81,7 @@ def test_an_order_is_what_its_operator_signed() -> None:
         pytest.param({"kind": "planet"}, id="another kind"),
         pytest.param({"value": ABSENT}, id="of nothing"),
         pytest.param({"kind": "actor", "value": "planner"}, id="an actor that is no SPIFFE ID"),
+        pytest.param({"kind": "jti", "value": ORDER_OF_ANN}, id="a whole token for its name"),
         pytest.param({"kind": "login", "value": "sid"}, id="a login of no issuer"),
         pytest.param({"action": "lift", "of": "nothing"}, id="a lift of nothing"),
         pytest.param({"action": "confirm", "of": ABSENT}, id="a confirmation of nothing"),
