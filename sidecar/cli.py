@@ -43,6 +43,10 @@ _AUDITS: Final = {
     "selectors": ("sidecar.audit.selectors.command", "find SPIRE entries that attest on something weak"),
     "suggest": ("sidecar.audit.suggest.command", "propose the routes that observed calls need"),
 }
+# Commands of the audit that judge by settings, and so need the modules of a sidecar.
+_JUDGES: Final = {
+    "replay": ("sidecar.explain.replay_command", "tell what other settings would have decided differently"),
+}
 _OUTPUT_CLOSED: Final = 141  # 128 + SIGPIPE, as a shell reports any program whose reader is gone
 
 
@@ -206,7 +210,7 @@ def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     )
     add_examples(audit, "sidecar audit attribution access.log", "sidecar audit chains records/*.jsonl")
     audit_commands = audit.add_subparsers(metavar="COMMAND", required=True)
-    for name, (module, text) in _AUDITS.items():
+    for name, (module, text) in (_AUDITS | _JUDGES).items():
         command = _command(audit_commands, name, f"{module}:run", text)
         if _named(words, "audit", name):
             importlib.import_module(module).add_arguments(command)

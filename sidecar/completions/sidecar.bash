@@ -7,7 +7,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_sidecar_sts_subparsers=(keygen revoke)
-_shtab_sidecar_audit_subparsers=(all attribution chains report ratio export verify credentials selectors suggest)
+_shtab_sidecar_audit_subparsers=(all attribution chains report ratio export verify credentials selectors suggest replay)
 _shtab_sidecar_dev_subparsers=(workload-api user-issuer svid run)
 _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain audit demo dev completion)
 
@@ -30,6 +30,7 @@ _shtab_sidecar_audit_verify_option_strings=(-h --help --json --keys --countersig
 _shtab_sidecar_audit_credentials_option_strings=(-h --help --history --key --json --sarif --ignore)
 _shtab_sidecar_audit_selectors_option_strings=(-h --help --agents --records --trust-domain --federated --json --sarif --ignore)
 _shtab_sidecar_audit_suggest_option_strings=(-h --help --workload --json)
+_shtab_sidecar_audit_replay_option_strings=(-h --help --settings --platform --workload --delegated --json)
 _shtab_sidecar_audit_option_strings=(-h --help)
 _shtab_sidecar_demo_option_strings=(-h --help --keep --json)
 _shtab_sidecar_dev_workload_api_option_strings=(-h --help --socket --entries --trust-domain --key-type --socket-mode --authorities --bundles)
@@ -82,6 +83,9 @@ _shtab_sidecar_audit_selectors_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_selectors___agents_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_selectors___records_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_audit_suggest_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_audit_replay_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_audit_replay___settings_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_audit_replay___platform_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_workload_api___socket_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_workload_api___entries_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_workload_api___authorities_COMPGEN=_shtab_compgen_dirs
@@ -92,7 +96,7 @@ _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)
 _shtab_sidecar_sts_pos_0_choices=(keygen revoke)
 _shtab_sidecar_audit_export___as_choices=(ecs ocsf)
-_shtab_sidecar_audit_pos_0_choices=(all attribution chains report ratio export verify credentials selectors suggest)
+_shtab_sidecar_audit_pos_0_choices=(all attribution chains report ratio export verify credentials selectors suggest replay)
 _shtab_sidecar_dev_workload_api___key_type_choices=(ec-p256 rsa-2048)
 _shtab_sidecar_dev_pos_0_choices=(workload-api user-issuer svid run)
 _shtab_sidecar_completion_pos_0_choices=(bash zsh fish)
@@ -179,6 +183,11 @@ _shtab_sidecar_audit_suggest_pos_0_nargs=+
 _shtab_sidecar_audit_suggest__h_nargs=0
 _shtab_sidecar_audit_suggest___help_nargs=0
 _shtab_sidecar_audit_suggest___json_nargs=0
+_shtab_sidecar_audit_replay_pos_0_nargs=+
+_shtab_sidecar_audit_replay__h_nargs=0
+_shtab_sidecar_audit_replay___help_nargs=0
+_shtab_sidecar_audit_replay___delegated_nargs=0
+_shtab_sidecar_audit_replay___json_nargs=0
 _shtab_sidecar_audit_pos_0_nargs=A...
 _shtab_sidecar_audit__h_nargs=0
 _shtab_sidecar_audit___help_nargs=0

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundle --bundles --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-call --memory --merge --namespace --out --output --peer --platform --probe --reason --records --request --route --save --scratch --search --since --socket --socket-mode --spill --subject --svid --table --timeout --title --tls --to --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload --workload-api -o
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' 'audit replay' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundle --bundles --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-call --memory --merge --namespace --out --output --peer --platform --probe --reason --records --request --route --save --scratch --search --settings --since --socket --socket-mode --spill --subject --svid --table --timeout --title --tls --to --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -231,6 +231,14 @@ complete -c sidecar -n '_shtab_sidecar_using audit suggest' -s h -l help -d 'sho
 complete -c sidecar -n '_shtab_sidecar_using audit suggest' -l workload -x -d 'only the routes of this workload'
 complete -c sidecar -n '_shtab_sidecar_using audit suggest' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit suggest; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'
+complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a replay -d 'Tell what other settings would have decided differently.'
+complete -c sidecar -n '_shtab_sidecar_using audit replay' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using audit replay' -l settings -xka "(__fish_complete_path (commandline -ct))" -d 'the settings to judge by'
+complete -c sidecar -n '_shtab_sidecar_using audit replay' -l platform -xka "(__fish_complete_path (commandline -ct))" -d 'the ceiling of these settings'
+complete -c sidecar -n '_shtab_sidecar_using audit replay' -l workload -x -d 'the workload of these settings, if there are records of others'
+complete -c sidecar -n '_shtab_sidecar_using audit replay' -l delegated -d 'judge observed calls as if they carried a delegated token'
+complete -c sidecar -n '_shtab_sidecar_using audit replay' -l json -d 'for machines'
+complete -c sidecar -n '_shtab_sidecar_using audit replay; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a demo -d 'Show three hops, three tokens, no impersonation.'
 complete -c sidecar -n '_shtab_sidecar_using demo' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using demo' -l keep -d 'leave the mesh running and print commands to try'

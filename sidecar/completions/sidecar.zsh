@@ -34,6 +34,7 @@ _shtab_sidecar_audit_commands() {
     credentials:'List static credentials of agents, and a way to retire each.'
     export:'Write records as events of ECS or OCSF, for a SIEM.'
     ratio:'Count machine identities against people, with the trigger at 50 to 1.'
+    replay:'Tell what other settings would have decided differently.'
     report:'Write one page for a post-mortem.'
     selectors:'Find SPIRE entries that attest on something weak.'
     suggest:'Propose the routes that observed calls need.'
@@ -162,6 +163,19 @@ _shtab_sidecar_audit_ratio_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_audit_ratio_defaults_added=0
+
+_shtab_sidecar_audit_replay_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--settings[the settings to judge by]:FILE:_files"
+  "--platform[the ceiling of these settings]:FILE:_files"
+  "--workload[the workload of these settings, if there are records of others]:SPIFFE_ID:"
+  "--delegated[judge observed calls as if they carried a delegated token]"
+  "--json[for machines]"
+  "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_audit_replay_defaults_added=0
 
 _shtab_sidecar_audit_report_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -472,6 +486,7 @@ _shtab_sidecar_audit() {
         credentials) _arguments -C -s $_shtab_sidecar_audit_credentials_options ;;
         export) _arguments -C -s $_shtab_sidecar_audit_export_options ;;
         ratio) _arguments -C -s $_shtab_sidecar_audit_ratio_options ;;
+        replay) _arguments -C -s $_shtab_sidecar_audit_replay_options ;;
         report) _arguments -C -s $_shtab_sidecar_audit_report_options ;;
         selectors) _arguments -C -s $_shtab_sidecar_audit_selectors_options ;;
         suggest) _arguments -C -s $_shtab_sidecar_audit_suggest_options ;;

@@ -14,10 +14,13 @@ from sidecar.delegation.act import ActChain, Actor
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.delegation.verify import VerifiedToken
 
-UNPROVABLE: Final = (
+NOT_RECORDED: Final = (
     "A record holds no token: signature, kind, times and key binding are taken from it and cannot be verified again.",
     "Of each actor it holds only the name, and no login pair of the subject; rules that need more are judged without"
     " it.",
+)
+UNPROVABLE: Final = (
+    *NOT_RECORDED,
     "The settings are the current ones. If they changed since the record was written, the judgement may differ.",
 )
 
