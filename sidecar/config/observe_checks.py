@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sidecar.config.field_types import start_of
-from sidecar.config.sidecar_model import SidecarFile
+from sidecar.config.sidecar_model import InjectRouteSection, SidecarFile
 from sidecar.errors import Problem
 
 MAX_DAYS: Final = 30
@@ -32,3 +32,6 @@ def _days(file: SidecarFile) -> Iterator[tuple[str, str]]:
     for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
         if route.observe_until is not None:
             yield f"inbound.routes[{number}].observe_until", route.observe_until
+    for number, target in enumerate(file.outbound.routes if file.outbound is not None else []):
+        if not isinstance(target, InjectRouteSection) and target.observe_until is not None:
+            yield f"outbound.routes[{number}].observe_until", target.observe_until

@@ -58,6 +58,9 @@ def outside_route(section: InjectRouteSection | PassthroughRouteSection) -> Outs
         path_prefixes=frozenset(section.path_prefixes),
         ca_file=section.ca,
         key=_key(section.inject) if isinstance(section, InjectRouteSection) else None,
+        observe_until=0
+        if isinstance(section, InjectRouteSection) or section.observe_until is None
+        else start_of(section.observe_until),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import Address
-from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, Upstream
@@ -104,6 +104,7 @@ class SidecarSettings:
     listener_rule: ListenerRule | None = None
     workload_handle: WorkloadHandleSettings | None = None
     own_may_call: frozenset[str] = frozenset()
+    platform_issuers: frozenset[str] = frozenset()
 
     @property
     def listens(self) -> tuple[Address, ...]:
@@ -126,9 +127,12 @@ class SidecarSettings:
     @property
     def observe_until(self) -> dict[tuple[Direction, str], int]:
         """The end of each route that only observes, in seconds since the epoch."""
-        return {
-            ("inbound", route.name): route.observe_until for route in self.inbound_routes.routes if route.observe_until
+        outbound: tuple[AnyRoute, ...] = (*self.outbound_routes.routes, *self.outbound_routes.outside)
+        ends: dict[tuple[Direction, str], int] = {
+            **{("inbound", route.name): route.observe_until for route in self.inbound_routes.routes},
+            **{("outbound", route.name): route.observe_until for route in outbound},
         }
+        return {route: end for route, end in ends.items() if end}
 
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart.
@@ -177,6 +181,7 @@ class SidecarSettings:
             deny=self.deny,
             number=number,
             own_may_call=self.own_may_call,
+            platform_issuers=self.platform_issuers,
         )
 
 

@@ -128,6 +128,7 @@ def _settings(
         workload_handle=workload_handle_of(file.workload_handle),
         own_may_call=frozenset(file.workload_handle.may_call if file.workload_handle is not None else ()),
         admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
+        platform_issuers=frozenset() if platform is None else frozenset({*platform.issuers, *platform.logins}),
         listener_rule=_listener_rule(file, environ, refuse=platform is not None and platform.refuse_other_listeners),
     )
 
@@ -272,4 +273,5 @@ def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
         scopes=frozenset(section.scopes),
         token=section.token,
         first_token_life_s=section.first_token_life_s,
+        observe_until=0 if section.observe_until is None else start_of(section.observe_until),
     )

@@ -161,8 +161,13 @@ class OutboundRouteSection(Section):
         default=None, description="issuer whose token service issues the token; needed if there are several"
     )
     protocol: Protocol = Field(default="http", description="protocol of the requests")
-    # not available yet
-    observe_until: Reserved = None
+    observe_until: Day | None = Field(
+        default=None,
+        description=(
+            "until 00:00 UTC of this day a call without a handle goes to the peer with the agent's own credential, "
+            "recorded as `observed_deny`; at most 30 days from now"
+        ),
+    )
 
 
 class OutsideSection(Section):
@@ -207,6 +212,13 @@ class PassthroughRouteSection(OutsideSection):
     """A call with the agent's own credential, which is recorded as a static one by its kind and fingerprint."""
 
     token: Literal["passthrough"] = Field(description="`passthrough`")
+    observe_until: Day | None = Field(
+        default=None,
+        description=(
+            "until 00:00 UTC of this day a call without a handle passes too, recorded as `observed_deny`; at most 30 "
+            "days from now"
+        ),
+    )
 
 
 def kind_of_route(value: object) -> str:

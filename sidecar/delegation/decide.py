@@ -17,6 +17,7 @@ Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). E
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, Literal, NoReturn, final
 
 from sidecar.delegation.act import Actor
@@ -24,14 +25,14 @@ from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.claims import names_no_other_client
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.observed import RELAXED, WITHOUT_TOKEN
+from sidecar.delegation.observed import RELAXED, RELAXED_CALLS, WITHOUT_TOKEN
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation as Delegation
 from sidecar.delegation.plan import Plan as Plan
 from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.plan import plan_outbound as plan_outbound
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
-from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import (
     TrustedIssuer,
@@ -144,13 +145,14 @@ class OwnPermit(_Sealed):
 class ObservedPermit(_Sealed):
     """A call passes on ``route``, which only observes, although ``reason`` refuses it. Nobody acts on any authority.
 
-    ``peer`` is the caller that proved its SPIFFE ID; None: none did. ``token`` was verified, for some audience; None:
-    the call shows none. Both only serve to judge the call again. It ends at ``ends_at`` (seconds since the epoch).
+    ``peer`` is the caller that proved its SPIFFE ID; None: none did, or our own agent calls. ``token`` was verified,
+    for some audience; None: the call shows none. Both only serve to judge the call again. It ends at ``ends_at``
+    (seconds since the epoch).
     """
 
     __slots__ = ("ends_at", "peer", "reason", "route", "token")
 
-    route: InboundRoute
+    route: InboundRoute | OutboundRoute | OutsideRoute
     reason: Reason
     peer: SpiffeId | None
     token: VerifiedToken | None
@@ -159,7 +161,7 @@ class ObservedPermit(_Sealed):
     def __init__(
         self,
         seal: object,
-        route: InboundRoute,
+        route: InboundRoute | OutboundRoute | OutsideRoute,
         reason: Reason,
         *,
         peer: SpiffeId | None,
@@ -288,6 +290,24 @@ def decide_observed(
         raise Denied(Reason.SCOPE_ABOVE_CEILING)
     ends_at = min(route.observe_until, token.expires_at)
     return ObservedPermit(_SEAL, route, denied.reason, peer=peer, token=token, ends_at=ends_at)
+
+
+def decide_observed_call(
+    denied: Denied, *, issuers: Collection[str], route: OutboundRoute | OutsideRoute, policy: Policy, now: int
+) -> ObservedPermit:
+    """Judge a call of the agent without a handle, refused by ``denied``, on a route that only observes.
+
+    It goes to the next hop with whatever it shows. ``issuers`` are those of all tokens in it: none may be ours, or one
+    where users of ours log in, since such a token never leaves but by an exchange.
+
+    Raises:
+        Denied: ``denied``, if the route does not observe, never relaxes this, or a token is ours; POLICY_DENIED or
+            REVOKED (this workload).
+    """
+    if now >= route.observe_until or denied.reason not in RELAXED_CALLS or any(map(policy.knows_issuer, issuers)):
+        raise denied
+    policy.deny.check_actor(policy.workload)
+    return ObservedPermit(_SEAL, route, denied.reason, peer=None, token=None, ends_at=route.observe_until)
 
 
 def check_again(permit: Permit, now: int) -> None:

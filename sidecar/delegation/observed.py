@@ -29,6 +29,10 @@ RELAXED: Final = frozenset(
         Reason.POLICY_DENIED,
     }
 )
+# A call of the agent that belongs to no request, whatever it shows instead of a handle.
+RELAXED_CALLS: Final = frozenset(
+    {Reason.NO_REQUEST_CONTEXT, Reason.NOT_AN_ENTRY, Reason.WRONG_ISSUER, Reason.MALFORMED_TOKEN}
+)
 WITHOUT_TOKEN: Final = frozenset({Reason.NO_TOKEN, Reason.MALFORMED_TOKEN})
 
 _DOTTED: Final = re.compile(r"[A-Za-z0-9_-]+(?:={0,2}\.[A-Za-z0-9_-]*)+")
@@ -57,15 +61,17 @@ def is_jwt(credential: str) -> bool:
 def issuers_in(text: str) -> set[str]:
     """Find the issuers of all tokens in a text, however broken: every ``iss`` of every part that is an object."""
     found: set[str] = set()
-
-    def note(members: list[tuple[str, object]]) -> None:
-        found.update(value for name, value in members if name == "iss" and isinstance(value, str))
-
     for run in _DOTTED.findall(text):
         for part in run.split("."):
             with suppress(ValueError, RecursionError):
-                json.loads(_decoded(part), object_pairs_hook=note)
+                claims = json.loads(_decoded(part), object_pairs_hook=_Members)
+                if isinstance(claims, _Members):
+                    found.update(value for name, value in claims if name == "iss" and isinstance(value, str))
     return found
+
+
+class _Members(list[tuple[str, object]]):
+    """All members of an object, repeated ones too."""
 
 
 def _decoded(part: str) -> bytes:

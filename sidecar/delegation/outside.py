@@ -96,10 +96,11 @@ class OutsideRoute:
     """One host outside the mesh: ``match`` as for an outbound route, the ``upstream`` over https.
 
     Its certificate must be for the host's name, by an authority of ``ca_file``; None: by a public one. ``paths`` are
-    exact, ``path_prefixes`` by whole segments. ``key`` is set for ``inject`` and for no other kind.
+    exact, ``path_prefixes`` by whole segments. ``key`` is set for ``inject`` and for no other kind. Before
+    ``observe_until`` (seconds since the epoch) a call without a handle goes out with the agent's own credential.
 
     Raises:
-        ValueError: no single match, plain http, no method or path, or a key where none belongs.
+        ValueError: no single match, plain http, no method or path, a key where none belongs, or one that observes.
     """
 
     name: str
@@ -112,6 +113,7 @@ class OutsideRoute:
     path_prefixes: frozenset[str] = frozenset()
     ca_file: str | None = None
     key: InjectedKey | None = None
+    observe_until: int = 0
     _prefixes: Prefixes[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class OutsideRoute:
             require_path(path, prefix=True)
         if (self.token == "inject") != (self.key is not None):  # noqa: S105 - a kind
             raise ValueError("inject: an inject route has a key, and no other has one")
+        if self.key is not None and self.observe_until:
+            raise ValueError("observe_until: the sidecar's key needs a request; remove it")
         object.__setattr__(self, "_prefixes", Prefixes(dict.fromkeys(self.path_prefixes, True)))
 
     @property

@@ -184,7 +184,8 @@ class Policy:
     """One snapshot: our identity (``workload``), our ``audiences``, the issuers we trust, and the allowed calls.
 
     ``issuers`` by issuer identifier, those whose token services issue tokens to us (``token_services``) among them.
-    ``own_may_call`` are the outbound routes that the workload handle opens. ``number`` counts snapshots.
+    ``own_may_call`` are the outbound routes that the workload handle opens. Tokens of ``platform_issuers`` too are none
+    of the agent's own credentials. ``number`` counts snapshots.
 
     Raises:
         ValueError: an issuer under another name, or a token service not among the issuers.
@@ -200,6 +201,7 @@ class Policy:
     deny: Deny
     number: int
     own_may_call: frozenset[str] = frozenset()
+    platform_issuers: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if any(issuer != trusted.issuer for issuer, trusted in self.issuers.items()):
@@ -211,6 +213,11 @@ class Policy:
     def registered_scopes(self) -> ScopeSet:
         """The scopes registered for our audience: all that inbound routes need."""
         return self.inbound.scopes
+
+    def knows_issuer(self, issuer: str) -> bool:
+        """Tell if tokens of this issuer, a login issuer too, mean something in the mesh."""
+        at_entry = self.entry is not None and issuer in self.entry.issuers
+        return at_entry or issuer in self.issuers or issuer in self.platform_issuers
 
     def sts(self, issuer: str) -> TrustedIssuer:
         """Return an issuer whose token service issues tokens to us.

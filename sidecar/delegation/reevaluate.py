@@ -18,6 +18,7 @@ from sidecar.delegation.decide import (
     OwnPermit,
     decide_entry,
     decide_observed,
+    decide_observed_call,
     decide_own,
     decide_verified,
 )
@@ -114,6 +115,19 @@ def observed_again(
         now=at,
         peer_certificate_sha256=peer_certificate_sha256,
     )
+
+
+def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> None:
+    """Return if an observed call of the agent would still pass.
+
+    Raises:
+        SidecarError: as ``decide_observed_call``; TARGET_DENIED, the route has changed or is gone.
+    """
+    route = permit.route
+    if isinstance(route, InboundRoute) or route not in (*policy.outbound.routes, *policy.outbound.outside):
+        raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
+    at = min(now, permit.ends_at - 1)
+    decide_observed_call(Denied(permit.reason), issuers=(), route=route, policy=policy, now=at)
 
 
 def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int) -> None:

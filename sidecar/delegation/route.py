@@ -94,9 +94,11 @@ class OutboundRoute:
     The next hop must show the SPIFFE ID ``peer``; the token is issued for ``audience``, by the token service of
     ``issuer``; ``scopes`` is the ceiling of what may be asked for. With ``token`` ``self`` the call is made on the
     workload's own authority. At an entry ``first_token_life_s`` replaces that of the entry for chains that start here.
+    Before ``observe_until`` (seconds since the epoch) a call without a handle goes to ``peer`` with its own credential.
 
     Raises:
-        ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer.
+        ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; or it
+            observes a next hop that proves no SPIFFE ID.
     """
 
     name: str
@@ -109,9 +111,12 @@ class OutboundRoute:
     scopes: ScopeSet
     token: Literal["exchange", "self"] = "exchange"  # noqa: S105 - a kind, no secret
     first_token_life_s: int | None = None
+    observe_until: int = 0
 
     def __post_init__(self) -> None:
         require_match(self.name, self.host, self.prefix)
+        if self.observe_until and self.peer is None:
+            raise ValueError("observe_until: only a route with a peer observes; name the peer")
         if not self.audience or not self.issuer:
             raise ValueError("an outbound route names the audience of its tokens, and their issuer")
 

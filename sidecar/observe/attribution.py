@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sidecar.delegation.act import parse_act
-from sidecar.delegation.scope import sorted_scope
+from sidecar.delegation.scope import ScopeSet, sorted_scope
 from sidecar.errors import Denied
 from sidecar.observe.record import MAX_ITEMS, OK, RecordFields
 from sidecar.observe.record_text import masked
@@ -64,18 +64,21 @@ def facts_of_own(permit: OwnPermit, of_token: RecordFields | None, credential: s
     }
 
 
-def facts_of_observed(permit: ObservedPermit, credential: str | None) -> RecordFields:
-    """Return the facts of a request that passed although it is refused: the reason, and what its token proves.
+def facts_of_observed(
+    permit: ObservedPermit, credential: str | None, *, peer: str | None, scopes: ScopeSet | None = None
+) -> RecordFields:
+    """Return the facts of a call that passed although it is refused: the reason, and what its token proves.
 
-    ``credential``: the kind and fingerprint of a credential that is no JWT.
+    ``peer`` is the other end, as in any record; ``scopes`` are those that an inbound route needs. ``credential``: the
+    kind and fingerprint of what the call shows instead of a token that verifies.
     """
     return {
         **({} if permit.token is None else facts_of_token(permit.token)),
         "decision": "observed_deny",
         "reason": permit.reason,
-        "peer": permit.peer,
+        "peer": peer,
         "route": permit.route.name,
-        "scope_needed": sorted_scope(permit.route.scopes),
+        "scope_needed": None if scopes is None else sorted_scope(scopes),
         "credential": None if credential is None else f"observed:{credential}",
     }
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from sidecar.delegation.observed import issuers_in
 from sidecar.errors import Denied, Reason
 from sidecar.wire.message import Message, Request
 
@@ -107,6 +108,16 @@ def stray_handles(request: Request, *, in_authorization: bool) -> set[str]:
             found.update(_handles_in(value))
         if name in (b"authorization", b"proxy-authorization"):
             found.update(_handles_in(_decoded_basic(value)))
+    return found
+
+
+def issuers_shown(request: Request) -> set[str]:
+    """Return the issuers of all tokens in a call, in its target and in any field."""
+    found = issuers_in(request.target.decode("latin-1"))
+    for name, value in request.fields:
+        found |= issuers_in(value.decode("latin-1"))
+        if name in (b"authorization", b"proxy-authorization"):
+            found |= issuers_in(_decoded_basic(value).decode("latin-1"))
     return found
 
 

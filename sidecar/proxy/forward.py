@@ -6,13 +6,21 @@ import asyncio
 from typing import Final, TypeAlias
 
 from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit
+from sidecar.delegation.outside import OutsideRoute
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.journey import Waiter
-from sidecar.proxy.revalidation import Served, judge_call, judge_observed, judge_own, judge_request
+from sidecar.proxy.revalidation import (
+    Served,
+    judge_call,
+    judge_observed,
+    judge_observed_call,
+    judge_own,
+    judge_request,
+)
 from sidecar.proxy.static_keys import AnswerScreen
 from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
@@ -186,6 +194,8 @@ class Forwarding(Pump):
             judge_call(permit, self._served, self._next_hop(), snapshot, now)
         elif isinstance(permit, OwnPermit):
             judge_own(permit, self._served, snapshot, now)
+        elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
+            judge_observed_call(permit, self._next_hop(), snapshot, now)
         else:
             method, path = self._entry.method or "", self._entry.path or ""
             if isinstance(permit, ObservedPermit):
@@ -208,7 +218,7 @@ class Forwarding(Pump):
     def _next_hop(self) -> PeerGuard | None:
         """The proof of who is behind; None without a connection, or to a host that proves no SPIFFE ID."""
         upstream = self.upstream
-        if upstream is None or isinstance(self._permit, OwnPermit):
+        if upstream is None or _leads_outside(self._permit):
             return None
         return _guard_on(upstream.transport)
 
@@ -286,6 +296,12 @@ class KeyedForwarding(Forwarding):
 
 def _exposed() -> Denied:
     return Denied(Reason.CREDENTIAL_EXPOSED)
+
+
+def _leads_outside(permit: AnyPermit) -> bool:
+    return isinstance(permit, OwnPermit) or (
+        isinstance(permit, ObservedPermit) and isinstance(permit.route, OutsideRoute)
+    )
 
 
 def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:

@@ -135,6 +135,15 @@ def to_observed_agent(
     return new_edits((passes_observed, names, values))
 
 
+def to_observed_next_hop(*, call: str, trace: TraceContext, host: bytes) -> Edits:
+    """Edits to a call that only passes because its route observes: the agent's own Authorization stays."""
+    names: tuple[bytes, ...] = (b"host", b"delegation-call", b"traceparent")
+    values: tuple[bytes, ...] = (host, call.encode("ascii"), trace.traceparent.encode("ascii"))
+    if trace.tracestate is not None:
+        names, values = (*names, b"tracestate"), (*values, trace.tracestate.encode("ascii"))
+    return new_edits((passes_observed, names, values))
+
+
 def source_of(address: object) -> str:
     """The host of a peer's socket address, as X-Forwarded-For names it; ``unknown`` (RFC 7239) where there is none."""
     return str(address[0]) if isinstance(address, tuple) and address else "unknown"

@@ -104,7 +104,7 @@ class Inbound:
                     if now >= route.observe_until:
                         raise
                     observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
-                    yield self._observed(observed, stream, head, agent, target, entry)
+                    yield self._observed(observed, route, stream, head, agent, target, entry)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
@@ -165,6 +165,7 @@ class Inbound:
     def _observed(
         self,
         permit: ObservedPermit,
+        route: InboundRoute,
         stream: Stream,
         head: Request,
         agent: Origin,
@@ -179,7 +180,7 @@ class Inbound:
             request_id=entry.request_id,
             trace=trace,
             host=agent.authority,
-            forwarded=(b"https", source_of(stream.remote_address)) if permit.route.forwarded else None,
+            forwarded=(b"https", source_of(stream.remote_address)) if route.forwarded else None,
         )
         return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
 

@@ -1,22 +1,25 @@
 """Lets calls pass that the policy refuses, on routes that only observe. Nothing of this runs for a permitted call.
 
-The decision is the core's (``decide_observed``). Here is what it needs: the JWT that the call shows is verified for any
-audience, and a live handle refuses the call, since an agent that got it would act for the request behind it.
+The decision is the core's (``decide_observed``, ``decide_observed_call``). Here is what it needs: the JWT that a
+request shows is verified for any audience, the issuers of all tokens in an agent's call are found, and a live handle
+refuses either: whoever got it would act for the request behind it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.delegation.decide import ObservedPermit, decide_observed, trusted_issuer
-from sidecar.delegation.observed import observed_bearer
-from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.bearer import bearer_of
+from sidecar.delegation.decide import ObservedPermit, decide_observed, decide_observed_call, trusted_issuer
+from sidecar.delegation.observed import is_jwt, observed_bearer
+from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, verify_token
-from sidecar.errors import Denied
+from sidecar.errors import Denied, Reason
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_observed
-from sidecar.proxy.credentials import own_credential, stray_handles
+from sidecar.proxy.credentials import issuers_shown, own_credential, stray_handles
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.remote_handles import RemoteHandles, is_alive
@@ -64,11 +67,36 @@ class Observing:
             now=int(self._clock()),
             peer_certificate_sha256=None if peer is None else peer.fingerprint,
         )
+        yield from self._refuse_handles(denied, head)
+        credential = own_credential(head) if token is None else None
+        entry.permitted(facts_of_observed(permit, credential, peer=permit.peer, scopes=route.scopes))
+        return permit
+
+    def call(
+        self, denied: Denied, head: Request, route: OutboundRoute | OutsideRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[ObservedPermit]:
+        """Judge a call of the agent that ``denied`` refuses, and note it as observed.
+
+        A handle in its own field says that the call belongs to a request, so nothing is relaxed then.
+
+        Raises:
+            SidecarError: ``denied``, or another reason that no route relaxes.
+        """
+        shown = bearer_of(head.all(b"authorization")) if denied.reason is Reason.MALFORMED_TOKEN else ""
+        if head.all(b"delegation-handle") or is_jwt(shown):
+            raise denied
+        permit = decide_observed_call(
+            denied, issuers=issuers_shown(head), route=route, policy=snapshot.policy, now=int(self._clock())
+        )
+        yield from self._refuse_handles(denied, head)
+        peer = route.peer if isinstance(route, OutboundRoute) else None
+        entry.permitted(facts_of_observed(permit, own_credential(head) or "none", peer=peer))
+        return permit
+
+    def _refuse_handles(self, denied: Denied, head: Request) -> Journey[None]:
         for stray in stray_handles(head, in_authorization=False):
             if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
-                raise Denied(denied.reason, "a live handle of this sidecar, which is no credential of a caller's")
-        entry.permitted(facts_of_observed(permit, own_credential(head) if token is None else None))
-        return permit
+                raise Denied(denied.reason, "a live handle of this sidecar, which is nobody's own credential")
 
     def _token(
         self, denied: Denied, head: Request, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot

@@ -3,8 +3,9 @@
 Theory of operation. The agent speaks plain HTTP on loopback and holds no token, only the handle of the request it is
 serving (or, at an entry, a user's login token). In this order: canonical target -> outbound route -> whose authority
 the call is made on -> what may be asked for -> an issued token from the cache or one exchange -> mTLS to the next hop,
-whose SPIFFE ID the route pins. A call without a request it belongs to is refused; nothing falls back to anything, and
-the inbound token never leaves.
+whose SPIFFE ID the route pins. A call without a request it belongs to is refused, except on a route that only observes:
+there it goes out with its own credential (``observing.py``). Nothing falls back to anything else, and the inbound token
+never leaves.
 
 Read ``Outbound.journey`` top to bottom: it is the whole of it.
 """
@@ -16,6 +17,7 @@ from functools import partial
 
 from sidecar.delegation.decide import Delegation, Plan, decide_own
 from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
@@ -35,10 +37,11 @@ from sidecar.proxy.credentials import (
 )
 from sidecar.proxy.forward import Forwarder, Forwarding, KeyedForwarding
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import new_call_id, to_next_hop, to_outside, to_outside_as_is
+from sidecar.proxy.headers import new_call_id, to_next_hop, to_observed_next_hop, to_outside, to_outside_as_is
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
+from sidecar.proxy.observing import Observing
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest, is_alive
@@ -81,6 +84,7 @@ class Outbound:
         self._own_authorities = own_authorities
         self._clock = clock
         self._remote_handles = remote_handles
+        self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
 
     def on_request(self, stream: Stream) -> None:
         """Serve one call: make its record, then its journey."""
@@ -115,7 +119,13 @@ class Outbound:
                 yield from self._outside(stream, head, route, target, snapshot, entry)
                 return
 
-            served, delegation = yield from self._authority(head, snapshot, entry)
+            try:
+                served, delegation = yield from self._authority(head, snapshot, entry)
+            except Denied as denied:
+                if now >= route.observe_until:
+                    raise
+                yield from self._observed(denied, stream, head, route, target, snapshot, entry)
+                return
             plan = self.plans.plan(delegation, route, policy=policy, now=now)
             if served is not None and (counting := served.count_call()) is not None:
                 yield Async(self._tasks, counting)
@@ -192,7 +202,13 @@ class Outbound:
         entry: Entry,
     ) -> Journey[None]:
         """A call to a host outside the mesh: with a static key that the sidecar holds, or with the agent's own."""
-        served, delegation = yield from self._authority_outside(head, route, snapshot, entry)
+        try:
+            served, delegation = yield from self._authority_outside(head, route, snapshot, entry)
+        except Denied as denied:
+            if self._clock() >= route.observe_until:
+                raise
+            yield from self._observed(denied, stream, head, route, target, snapshot, entry)
+            return
         now = int(self._clock())
         permit = decide_own(delegation, route, method=head.method, path=target.path, policy=snapshot.policy, now=now)
         if head.upgrade is not None:
@@ -253,6 +269,32 @@ class Outbound:
         if served.delegation.entry:
             return served, (yield from self.logins.again(served.delegation, snapshot, entry))
         return served, served.delegation
+
+    def _observed(
+        self,
+        denied: Denied,
+        stream: Stream,
+        head: Request,
+        route: OutboundRoute | OutsideRoute,
+        target: CanonicalTarget,
+        snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[None]:
+        """A call that belongs to no request and only passes because its route observes, with its own credential."""
+        if isinstance(route, OutsideRoute):
+            route.check(head.method, target.path)
+            if head.upgrade is not None:
+                raise Denied(Reason.UPGRADE_REFUSED, "a host outside the mesh gets no upgrade")
+        permit = yield from self._observing.call(denied, head, route, snapshot, entry)
+        if isinstance(route, OutsideRoute):
+            origin, edits = self._origins.outside(route), to_outside_as_is(host=route.authority)
+        else:
+            entry.call_out = new_call_id()
+            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
+            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+            origin = self._origins.of(route, snapshot.policy.workload)
+            edits = to_observed_next_hop(call=entry.call_out, trace=trace, host=origin.authority)
+        yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)
 
     def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
         """The request that a handle stands for, perhaps at another worker."""

@@ -9,7 +9,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from sidecar.delegation.decide import Delegation, IssuedPermit, ObservedPermit, OwnPermit, Permit
-from sidecar.delegation.reevaluate import inbound_again, observed_again, outbound_again, own_again
+from sidecar.delegation.reevaluate import (
+    inbound_again,
+    observed_again,
+    observed_call_again,
+    outbound_again,
+    own_again,
+)
 from sidecar.errors import Denied
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.snapshot import Snapshot
@@ -74,6 +80,17 @@ def judge_observed(
         now=now,
         peer_certificate_sha256=None if guard is None else guard.peer.fingerprint,
     )
+
+
+def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate a call of the agent that only passes because its route observes. ``next_hop`` as of ``judge_call``.
+
+    Raises:
+        SidecarError: as the outbound journey's.
+    """
+    if next_hop is not None:
+        judge_peer(next_hop, now)
+    observed_call_again(permit, policy=snapshot.policy, now=now)
 
 
 def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:

@@ -69,6 +69,42 @@ def test_a_platform_file_decides_if_a_route_may_observe(tmp_path: Path, allowed:
     assert (refused in told) is not allowed
 
 
+def outbound(day: str, **changes: object) -> dict[str, object]:
+    return changed(AGENT, ("outbound.routes.0.observe_until", day), *changes.items())
+
+
+def test_an_outbound_route_observes_towards_its_peer(tmp_path: Path) -> None:
+    settings = load_sidecar(written(tmp_path, outbound("2026-12-28")), {}, clock=NOW.timestamp)
+    route = settings.outbound_routes.routes[0]
+    assert route.observe_until == start_of("2026-12-28")
+    assert settings.observe_until == {("outbound", route.name): route.observe_until}
+
+
+def test_an_outbound_day_is_limited_too_and_needs_a_peer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="more than 30 days ahead"):
+        load_sidecar(written(tmp_path, outbound("2026-12-29")), {}, clock=NOW.timestamp)
+    anybody = changed(
+        AGENT,
+        ("outbound.routes.0.observe_until", "2026-12-01"),
+        ("outbound.routes.0.upstream", "http://127.0.0.1:9000"),
+        ("outbound.routes.0.peer", None),
+    )
+    with pytest.raises(ConfigError, match="only a route with a peer observes"):
+        load_sidecar(written(tmp_path, anybody), {}, clock=NOW.timestamp)
+
+
+def test_of_routes_outside_the_mesh_only_passthrough_observes(tmp_path: Path) -> None:
+    document = example("outside")
+    kinds = [route.get("token") for route in document["outbound"]["routes"]]
+    changes = [(f"outbound.routes.{number}.observe_until", "2026-12-01") for number in range(len(kinds))]
+    with pytest.raises(ConfigError) as refused:
+        load_sidecar(written(tmp_path, changed(document, *changes)), {}, clock=NOW.timestamp)
+    unknown = {problem.field for problem in refused.value.problems if problem.field.endswith("observe_until")}
+    assert unknown == {
+        f"outbound.routes[{number}].observe_until" for number, kind in enumerate(kinds) if kind == "inject"
+    }
+
+
 def test_without_the_key_a_route_never_observes(tmp_path: Path) -> None:
     settings = load_sidecar(written(tmp_path, AGENT), {}, clock=NOW.timestamp)
     assert [route.observe_until for route in settings.inbound_routes.routes] == [0] * len(

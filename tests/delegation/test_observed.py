@@ -50,8 +50,9 @@ def test_the_issuer_of_a_token_is_found_within_a_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "sk-live-1", "www.acme.example", STS, "eyJhbGciOiJub25lIn0.x.y", "W10.WzFd."])
-def test_what_is_no_token_has_no_issuer(text: str) -> None:
-    assert issuers_in(text) == set()
+@pytest.mark.parametrize("nested", ["", ".eyJzdWJfaWQiOnsiaXNzIjoieCJ9fQ.", ".W3siaXNzIjoieCJ9XQ."])
+def test_what_is_no_token_has_no_issuer(text: str, nested: str) -> None:
+    assert issuers_in(f"{text} e30{nested}") == set()
 
 
 def test_the_closed_list_is_the_documented_one() -> None:

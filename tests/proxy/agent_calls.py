@@ -148,7 +148,7 @@ class AgentCalls:
             of=lambda route, _workload: Origin(route.upstream.host, 7443, route.name),
             outside=lambda route: Origin(route.upstream.host, route.upstream.port, route.name),
         )
-        watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
+        self.watch = watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
         self.outbound = Outbound(
             snapshots=snapshots,
             log=self.log,
