@@ -47,6 +47,7 @@ class Reason(StrEnum):
     ACT_MISSING = "act_missing"
     ACT_MALFORMED = "act_malformed"
     ACT_TOO_DEEP = "act_too_deep"
+    STEP_UP_REQUIRED = "step_up_required"
     # 403
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ACTOR_MISMATCH = "actor_mismatch"
@@ -198,6 +199,9 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.ACT_MISSING: _invalid_token("delegation required: the token names no actor"),
     Reason.ACT_MALFORMED: _invalid_token("the token's actor is malformed"),
     Reason.ACT_TOO_DEEP: _invalid_token("the token's actor chain is too long"),
+    Reason.STEP_UP_REQUIRED: Answer(
+        401, "insufficient_user_authentication", "a more recent or stronger login of the user is required"
+    ),
     Reason.INSUFFICIENT_SCOPE: Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
     Reason.ACTOR_MISMATCH: _forbidden("the token's actor is not the peer that presents it"),
     Reason.POLICY_DENIED: _forbidden("the policy does not allow this call"),

@@ -26,7 +26,7 @@ UNAVAILABLE |= {"audit_unavailable", "upstream_unreachable"}
 STATUSES = {
     **dict.fromkeys(NO_HTTP, 0),
     **dict.fromkeys({"bad_request", "ambiguous_framing", "header_malformed", "path_refused", "upgrade_refused"}, 400),
-    **dict.fromkeys(UNAUTHORIZED | {"no_token"}, 401),
+    **dict.fromkeys(UNAUTHORIZED | {"no_token", "step_up_required"}, 401),
     **dict.fromkeys(FORBIDDEN | {"insufficient_scope"}, 403),
     "no_route": 404,
     "method_refused": 405,

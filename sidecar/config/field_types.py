@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import parse_address, parse_origin, parse_url
+from sidecar.delegation.human import require_acr
 from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
@@ -124,6 +125,7 @@ TrustDomainText = Annotated[
     str, _checked(TrustDomain, "write the name alone, such as acme.example"), _schema("^[a-z0-9._-]+$", "acme.example")
 ]
 ScopeText = Annotated[str, _checked(_one_scope), _schema(r"^[!#-\[\]-~]+$", "docs.read")]
+AcrText = Annotated[str, _checked(require_acr, "write one per list item"), _schema(r"^[!#-\[\]-~]{1,256}$", "phr")]
 RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
 MethodText = Annotated[str, _checked(require_method, "write such as GET"), _schema("^[A-Z][A-Z-]{0,31}$", "GET")]
 UrlText = Annotated[str, _checked(parse_url), _schema("^https?://", "https://sts.example/jwks")]

@@ -117,6 +117,16 @@ def _inbound_routes(file: SidecarFile) -> Iterator[Problem]:
         yield from _may_call(route.may_call, callable_names, f"{where}.may_call")
         yield from _route_issuers(file, route, where)
         yield from _reachable(file, route, where)
+        yield from _human(route, f"{where}.human")
+
+
+def _human(route: InboundRouteSection, where: str) -> Iterator[Problem]:
+    if route.human is None:
+        return
+    if route.human.max_age_s is None and not route.human.acr:
+        yield Problem(where, "requires nothing", "write max_age_s, acr or both, or remove it")
+    if route.allow_self:
+        yield Problem(where, "is set beside allow_self, whose callers have no user", "keep one of them")
 
 
 def _may_call(names: list[str], known: set[str], where: str) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ from sidecar.config.sidecar_model import (
     route_issuer,
 )
 from sidecar.config.validation import Findings, load_validated
+from sidecar.delegation.human import Human
 from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes, outbound_overlaps
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute, Overlap, overlaps
@@ -250,6 +251,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
         linger_s=section.linger_s,
         max_calls=section.max_calls,
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
+        human=None if section.human is None else Human(max_age_s=section.human.max_age_s, acr=tuple(section.human.acr)),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Discriminator, Field, Tag
 
 from sidecar.config.field_types import (
+    AcrText,
     AddressText,
     Day,
     FileText,
@@ -55,6 +56,15 @@ class InboundMatch(Section):
     methods: list[MethodText] = Field(min_length=1, description="the methods, each by name")
 
 
+class HumanSection(Section):
+    """The login that the user behind a call must have: recent, strong, or both (RFC 9470)."""
+
+    max_age_s: int | None = Field(default=None, ge=1, le=31_536_000, description="the longest time since the login")
+    acr: list[AcrText] = Field(
+        default=[], description="the values of `acr` of which the login has one, in the order of preference"
+    )
+
+
 class InboundRouteSection(Section):
     """One call that peers may make to the agent. An empty list permits nobody and nothing."""
 
@@ -87,6 +97,7 @@ class InboundRouteSection(Section):
             "`observed_deny`; at most 30 days from now"
         ),
     )
+    human: HumanSection | None = Field(default=None, description="the login that the user must have; if not set, any")
     # not available yet
     websocket: Reserved = None
     max_stream_s: Reserved = None

@@ -3,7 +3,8 @@
 Theory of operation. A token passes three stages: parsed (bearer.py, shape), verified (verify.py, signature and claims),
 decided (here, policy). The order of checks is fixed and the first failure wins, so a token always has one reason:
 issuer known and accepted on the route -> signature, times, audience, claims -> deny list -> act -> act is the peer
--> the issuer may speak for this actor -> scope within the issuer's ceiling -> peer allowed -> scopes sufficient.
+-> the issuer may speak for this actor -> scope within the issuer's ceiling -> peer allowed -> scopes sufficient
+-> the user's login is recent and strong enough.
 ``decide_verified`` is everything that must be judged again although the signature was verified before: a verdict
 cached by token and peer never answers for another route, another time or another policy. A cached permit is reused
 (``check_again``) only for exactly the call it was given for, and only after its times are checked again.
@@ -91,6 +92,12 @@ class Permit(_Sealed):
         _set_peer(self, peer)
         _set_route(self, route)
         _set_mode(self, mode)
+
+    @property
+    def fresh_until(self) -> int | None:
+        """The time at which the user's login becomes too old for the route; None: never."""
+        human = self.route.human
+        return None if human is None else human.fresh_until(self.token)
 
 
 # The slots' own setters: three times as fast as object.__setattr__, and a permit is made for every request.
@@ -235,8 +242,8 @@ def decide_verified(
 
     Raises:
         Denied: WRONG_ISSUER, ISSUER_NOT_FOR_ROUTE, TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE, CNF_MISMATCH,
-            ACT_MISSING, ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, or POLICY_DENIED (deny list, a trust
-            domain the issuer may not speak for, a peer that is not on the route).
+            ACT_MISSING, ACTOR_MISMATCH, SCOPE_ABOVE_CEILING, INSUFFICIENT_SCOPE, STEP_UP_REQUIRED, or POLICY_DENIED
+            (deny list, a trust domain the issuer may not speak for, a peer that is not on the route).
     """
     issuer = _issuer_of(token.issuer, route, policy)
     check_times(token, now)
@@ -252,6 +259,8 @@ def decide_verified(
         raise Denied(Reason.POLICY_DENIED, "the peer is not listed in the route's peers")
     if not route.scopes <= token.scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE)
+    if route.human is not None:
+        route.human.check(token, now)
     return Permit(_SEAL, token, peer, route, mode)
 
 
@@ -317,15 +326,24 @@ def check_again(permit: Permit, now: int) -> None:
     policy and keys: of all that ``decide_verified`` reads, only the time differs.
 
     Raises:
-        Denied: TOKEN_EXPIRED, TOKEN_NOT_YET_VALID.
+        Denied: TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, STEP_UP_REQUIRED.
     """
     check_times(permit.token, now)
+    if permit.route.human is not None:
+        permit.route.human.check(permit.token, now)
 
 
 def delegate(permit: Permit) -> Delegation:
     """Return the delegation that the handle of a permitted request refers to."""
     token, route = permit.token, permit.route
-    return Delegation(token=token, may_call=route.may_call, entry=False, scope=token.scope, came_by=route.mark)
+    return Delegation(
+        token=token,
+        may_call=route.may_call,
+        entry=False,
+        scope=token.scope,
+        came_by=route.mark,
+        fresh_until=permit.fresh_until,
+    )
 
 
 def user_issuer(bearer: Bearer, *, policy: Policy) -> UserIssuer:
@@ -411,7 +429,7 @@ def decide_own(
     if route.name not in opened:
         raise Denied(Reason.CALL_NOT_ALLOWED)
     route.check(method, path)
-    expires_at = now + OWN_CALL_S if delegation is None else delegation.token.expires_at
+    expires_at = now + OWN_CALL_S if delegation is None else delegation.ends_at
     ends_at = expires_at if route.key is None else min(expires_at, route.key.until)
     if route.key is not None and now >= route.key.until:
         raise Denied(Reason.POLICY_DENIED, "the route's end has come")

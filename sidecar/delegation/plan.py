@@ -8,7 +8,7 @@ issuer, however trusted for inbound calls, would come back with a pair that nobo
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
@@ -23,7 +23,8 @@ class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
     ``entry``: the token is a login token, with which a chain starts. ``came_by`` is the inbound route of the request,
-    where there was one.
+    where there was one; ``fresh_until`` is the time at which the user's login becomes too old for it (None: never).
+    The authority ends at ``ends_at``: with the token, or before. In seconds since the epoch.
     """
 
     token: VerifiedToken
@@ -31,6 +32,12 @@ class Delegation:
     entry: bool
     scope: ScopeSet
     came_by: RouteMark | None = None
+    fresh_until: int | None = None
+    ends_at: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        expires_at, fresh_until = self.token.expires_at, self.fresh_until
+        object.__setattr__(self, "ends_at", expires_at if fresh_until is None else min(expires_at, fresh_until))
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
         """Return the part that a fresh judgement of the same token still allows: never more than before."""

@@ -53,8 +53,11 @@ def inbound_again(
     policy: Policy,
     now: int,
     peer_certificate_sha256: str,
+    ends_at: int | None = None,
 ) -> None:
     """Return if a peer's request would still be permitted on ``route``.
+
+    Its authority ends at ``ends_at``, before its token does if the user's login becomes too old (None: with the token).
 
     Raises:
         Denied: as ``decide_inbound``; UNKNOWN_KEY, the issuer has withdrawn the token's key.
@@ -63,7 +66,7 @@ def inbound_again(
     issuer = policy.issuers.get(token.issuer)
     if issuer is None:
         raise Denied(Reason.WRONG_ISSUER, "the issuer is no longer trusted")
-    at = _within(token, now)
+    at = _within(token, now) if ends_at is None else min(now, ends_at - 1)
     token = verify_again(
         token,
         issuer=issuer,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+from sidecar.delegation.human import Human
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -33,8 +34,9 @@ class InboundRoute:
     are needed. ``peers`` may call (empty: nobody) with tokens of ``issuers`` (empty: nobody's). A request may use the
     outbound routes in ``may_call`` (empty: none), at most ``max_calls`` times in all, and for ``linger_s`` seconds
     after its end. ``allow_self`` admits an autonomous agent acting for itself. ``forwarded`` tells the agent how the
-    call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``. Before ``observe_until`` (seconds since the
-    epoch) the route only observes: it lets pass what ``observed.RELAXED`` lists.
+    call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``. ``human`` is the login that the user needs.
+    Before ``observe_until`` (seconds since the epoch) the route only observes: it lets pass what ``observed.RELAXED``
+    lists.
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid.
@@ -54,6 +56,7 @@ class InboundRoute:
     linger_s: float = 0.0
     max_calls: int = 64
     observe_until: int = 0
+    human: Human | None = None
 
     def __post_init__(self) -> None:
         _require_name(self.name)

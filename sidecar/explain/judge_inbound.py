@@ -66,6 +66,7 @@ CHECKS: Final = (
     Check("issuer's ceiling", frozenset({Reason.SCOPE_ABOVE_CEILING})),
     Check(_PEERS, frozenset({Reason.POLICY_DENIED})),
     Check("scopes", frozenset({Reason.INSUFFICIENT_SCOPE})),
+    Check("login", frozenset({Reason.STEP_UP_REQUIRED}), provable=False),
 )  # fmt: skip
 
 _BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})
@@ -121,6 +122,7 @@ def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: P
     """Run the core. Returns its reason and detail, or ok."""
     peer = spiffe_id(record.peer, "peer")
     try:
+        route = replace(route, human=None)  # a record does not tell when and how the user logged in
         decide_verified(token, peer=peer, route=route, policy=policy, now=time_of(record))
     except Denied as error:
         return error.reason, error.detail
@@ -152,6 +154,7 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
         "issuer's ceiling": f"{names(token.scope)} within {names(issuer.scopes if issuer else ())}",
         _PEERS: f"{record.peer} among {names(route.peers)}",
         "scopes": f"route {route.name} needs {names(route.scopes)}, the token holds {names(token.scope)}",
+        "login": "not in a record",
     }
 
 

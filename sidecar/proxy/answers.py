@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from sidecar.delegation.human import Human
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
@@ -60,6 +61,7 @@ def refuse(
     *,
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
+    human: Human | None = None,
     hang_up: bool = False,
 ) -> None:
     """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection.
@@ -72,7 +74,7 @@ def refuse(
     if stream.status or error.answer.status == 0:
         stream.abort()
         return
-    status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow)
+    status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow, human=human)
     stream.answer(status, fields, body, close=hang_up or error.answer.close)
 
 

@@ -1,8 +1,8 @@
 """Deadlines of forwardings, and a timer wheel that finds the ones that are due.
 
-A WebSocket, or a GET answered by an event stream, never finishes by itself: it ends with its token or its peer's
-certificates. Expiry cuts nothing else: an upload may take ``max_upload_s``, an answer ``max_stream_s``, or either as
-long as its token lives.
+A WebSocket, or a GET answered by an event stream, never finishes by itself: it ends with its token, with its peer's
+certificates, or when its user's login is too old for its route. Expiry cuts nothing else: an upload may take
+``max_upload_s``, an answer ``max_stream_s``, or either as long as its authority lasts.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Timed(Protocol):
     @property
     def token_expires_at(self) -> float: ...  # noqa: D102
     @property
+    def login_expires_at(self) -> float: ...  # noqa: D102
+    @property
     def peer_expires_at(self) -> float: ...  # noqa: D102
     @property
     def max_upload_s(self) -> float: ...  # noqa: D102
@@ -54,16 +56,18 @@ class Timed(Protocol):
 def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
     """Return a forwarding's next deadline at ``wall`` and monotonic ``passed`` seconds; None: other limits apply."""
     ends: list[End] = []
-    token_left = one.token_expires_at - wall
+    token_left, login_left = one.token_expires_at - wall, one.login_expires_at - wall
+    authority_left = min(token_left, login_left)
     if one.endless:
         ends.append(End(token_left, Reason.TOKEN_EXPIRED, "a stream ends with its token"))
+        ends.append(End(login_left, Reason.STEP_UP_REQUIRED, "a stream ends when its user's login is too old"))
         ends.append(End(one.peer_expires_at - wall, Reason.SVID_EXPIRED, "a stream ends with its peer's certificate"))
     else:
         if one.uploading:
-            left_s = max(token_left, one.began_at + one.max_upload_s - passed)
+            left_s = max(authority_left, one.began_at + one.max_upload_s - passed)
             ends.append(End(left_s, Reason.TIMEOUT, "the request took longer to come than max_upload_s"))
         if one.answered_at is not None:
-            left_s = max(token_left, one.answered_at + one.max_stream_s - passed)
+            left_s = max(authority_left, one.answered_at + one.max_stream_s - passed)
             ends.append(End(left_s, Reason.TIMEOUT, "the answer took longer than max_stream_s"))
     return min(ends, default=None)
 

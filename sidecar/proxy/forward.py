@@ -172,6 +172,16 @@ class Forwarding(Pump):
         return float(permit.ends_at if isinstance(permit, _WITH_AN_END) else permit.token.expires_at)
 
     @property
+    def login_expires_at(self) -> float:
+        """The time at which the user's login is too old for the route of the request; in wall seconds."""
+        permit, served = self._permit, self._served
+        if isinstance(permit, Permit):
+            fresh_until = permit.fresh_until
+        else:
+            fresh_until = None if served is None else served.delegation.fresh_until
+        return float("inf") if fresh_until is None else float(fresh_until)
+
+    @property
     def peer_expires_at(self) -> float:
         """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
         guard = self._in_front() if self._entry.direction == "inbound" else self._next_hop()

@@ -222,7 +222,7 @@ class Handles:
             self._lingering.evicted += 1
             return
         served.ended_at = now
-        ends_at = now + min(served.linger_s, token.expires_at - self._clock())
+        ends_at = now + min(served.linger_s, served.delegation.ends_at - self._clock())
         served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
         self._alive[handle] = served
 
@@ -256,7 +256,7 @@ class Handles:
             del self._alive[handle]
 
     def _is_over(self, served: ServedRequest) -> bool:
-        if self._clock() >= served.delegation.token.expires_at:
+        if self._clock() >= served.delegation.ends_at:
             return True
         return served.ended_at is not None and self._monotonic() >= served.ended_at + served.linger_s
 

@@ -135,6 +135,7 @@ class Inbound:
                 entry,
                 scope=route.scopes if route else (),
                 allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
+                human=route.human if route else None,
             )
         finally:
             self._handles.end(handle)

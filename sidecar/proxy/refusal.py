@@ -7,7 +7,8 @@ from typing import Final
 
 import orjson
 
-from sidecar.errors import SidecarError
+from sidecar.delegation.human import Human
+from sidecar.errors import Reason, SidecarError
 
 Field = tuple[bytes, bytes]
 
@@ -20,10 +21,12 @@ def refusal(
     *,
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
+    human: Human | None = None,
 ) -> tuple[int, list[Field], bytes]:
     """Make the answer of a refused call: ``(status, fields, body)`` (RFC 9457, RFC 6750 section 3).
 
-    ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name.
+    ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name,
+    ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3).
     """
     answer = error.answer
     fields: list[Field] = [
@@ -33,7 +36,7 @@ def refusal(
         (b"delegation-request-id", request_id.encode()),
     ]
     if answer.status == 401 or answer.error is not None:
-        fields.append((b"www-authenticate", _challenge(error, scope)))
+        fields.append((b"www-authenticate", _challenge(error, scope, human)))
     if answer.retry_after_s is not None:
         fields.append((b"retry-after", str(answer.retry_after_s).encode()))
     if answer.status == 405:
@@ -48,11 +51,13 @@ def refusal(
     return answer.status, fields, orjson.dumps(body)
 
 
-def _challenge(error: SidecarError, scope: Iterable[str]) -> bytes:
+def _challenge(error: SidecarError, scope: Iterable[str], human: Human | None) -> bytes:
     answer = error.answer
     if answer.error is None:
         return b"Bearer"
     parts = [f'error="{answer.error}"', f'error_description="{answer.text}"']
     if answer.error == "insufficient_scope" and scope:
         parts.append(f'scope="{" ".join(sorted(scope))}"')
+    if error.reason is Reason.STEP_UP_REQUIRED and human is not None:
+        parts += (f'{name}="{value}"' for name, value in human.challenge)
     return ("Bearer " + ", ".join(parts)).encode()

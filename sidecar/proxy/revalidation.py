@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.delegation.decide import Delegation, IssuedPermit, ObservedPermit, OwnPermit, Permit
+from sidecar.delegation.decide import Delegation, IssuedPermit, ObservedPermit, OwnPermit, Permit, delegate
 from sidecar.delegation.reevaluate import (
     inbound_again,
     observed_again,
@@ -58,6 +58,7 @@ def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: s
         policy=policy,
         now=now,
         peer_certificate_sha256=guard.peer.fingerprint,
+        ends_at=delegate(permit).ends_at,
     )
 
 
@@ -115,6 +116,7 @@ def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
             policy=snapshot.policy,
             now=now,
             peer_certificate_sha256=guard.peer.fingerprint,
+            ends_at=delegation.ends_at,
         )
 
 

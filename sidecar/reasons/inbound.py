@@ -247,6 +247,12 @@ _PERMISSION: Final = {
         _OPERATOR,
         do="find out why, before you raise its ceiling",
     ),
+    Reason.STEP_UP_REQUIRED: _in(
+        "the route requires a more recent login of the user than the token tells of, or a stronger one",
+        _DEVELOPER,
+        do="pass the answer on to the front app: it has the user log in with the max_age and acr_values of"
+        " WWW-Authenticate",
+    ),
     Reason.SUBJECT_BUSY: _in(
         "subjects_at_once is 1, and a request of another subject is in progress or its handle lingers",
         _CALLER,

@@ -59,6 +59,13 @@ def two_services() -> list[tuple[str, object]]:
         pytest.param([("inbound", ABSENT), ("outbound", ABSENT)], "inbound", "so is outbound", id="neither-side"),
         pytest.param([("issuers", [])], "issuers", "no token could be believed", id="no-issuer"),
         pytest.param([("issuers", [ISSUER, ISSUER])], "issuers", "listed twice", id="issuer-twice"),
+        pytest.param([("inbound.routes.0.human", {})], "inbound.routes[0].human", "requires nothing", id="no-login"),
+        pytest.param(
+            [("inbound.routes.0.human", {"max_age_s": 60}), ("inbound.routes.0.allow_self", True)],
+            "inbound.routes[0].human",
+            "beside allow_self",
+            id="a-login-of-nobody",
+        ),
         pytest.param(
             [("inbound.subjects_at_once", 1), ("entry", ENTRY["entry"] | {"may_call": ["crm"]})],
             "inbound.subjects_at_once",

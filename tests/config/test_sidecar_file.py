@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.check import check
 from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.delegation.human import Human
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -59,6 +60,22 @@ def test_an_agent_serves_one_subject_at_a_time_where_the_file_says_so(
     settings = load(tmp_path, "agent", *changes)
     assert settings.inbound is not None
     assert settings.inbound.one_subject is one
+
+
+def test_a_route_asks_for_the_login_that_the_file_says(tmp_path: Path) -> None:
+    written = {"max_age_s": 300, "acr": ["phrh", "phr"]}
+    routes = load(tmp_path, "agent", ("inbound.routes.0.human", written)).inbound_routes
+    assert routes.find("POST", "/search").human == Human(max_age_s=300, acr=("phrh", "phr"))
+    assert load(tmp_path, "agent").inbound_routes.find("POST", "/search").human is None
+
+
+@pytest.mark.parametrize(
+    ("human", "field"),
+    [({"max_age_s": 0}, "max_age_s"), ({"acr": ["a b"]}, "acr[0]"), ({"acr": ['"']}, "acr[0]"), ({"amr": []}, "amr")],
+)
+def test_no_other_login_is_taken(tmp_path: Path, human: dict[str, object], field: str) -> None:
+    (problem,) = problems(tmp_path, changed(example("agent"), ("inbound.routes.0.human", human)))
+    assert problem.field == f"inbound.routes[0].human.{field}"
 
 
 @pytest.mark.parametrize("number", [0, 2, "1"])

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.human import Human
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.spiffe_id import TrustDomain
@@ -145,6 +146,14 @@ def test_an_agent_that_acts_for_itself_is_permitted_again_where_the_route_admits
 def test_a_record_that_lacks_what_is_needed_is_not_judged(changes: dict[str, Any]) -> None:
     with pytest.raises(CannotJudgeError):
         judge_inbound(inbound(**changes), POLICY)
+
+
+def test_the_login_that_a_route_requires_stands_by_the_records_word() -> None:
+    policy = with_route(human=Human(max_age_s=60))
+    refused = judge_inbound(inbound(decision="deny", reason="step_up_required"), policy)
+    assert (refused.judged, refused.decided_by) == (None, "login")
+    assert judge_inbound(inbound(), policy).judged == OK
+    assert judge_inbound(inbound(scope=["crm.read"]), policy).judged == Reason.INSUFFICIENT_SCOPE
 
 
 def test_a_permitted_request_that_failed_later_was_permitted() -> None:

@@ -89,6 +89,8 @@ class LyingSts:
             "parent_jti": subject.get("jti", ABSENT),
             "txn": subject.get("txn", ABSENT),
             "sub_id": subject.get("sub_id", ABSENT),
+            "auth_time": subject.get("auth_time", ABSENT),
+            "acr": subject.get("acr", ABSENT),
             "act": {"sub": str(WRITER), "act": subject["act"]} if "act" in subject else {"sub": str(WRITER)},
         }
         return changed(lawful, changes)

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.integration.test_websocket import deny, reload, start
-from tests.integration.world import PATIENCE_S, Sidecar, World, bearer, mint, until
+from tests.integration.test_websocket import deny, reload, settings, start
+from tests.integration.world import PATIENCE_S, PLANNER, WRITER, Sidecar, World, bearer, calling, mint, until
 
 pytestmark = pytest.mark.integration
 
@@ -137,6 +137,21 @@ async def test_a_get_of_events_ends_well_formed_with_its_token(world: World, fee
     async with asyncio.timeout(PATIENCE_S):
         await feed.left.get()
     assert await reason(sidecar) == "token_expired"
+
+
+@pytest.mark.parametrize(
+    ("max_age_s", "ends"), [(4, "step_up_required"), (600, "token_expired")], ids=["too old", "young enough"]
+)
+async def test_a_get_of_events_ends_when_its_users_login_is_too_old(
+    world: World, feed: Feed, max_age_s: int, ends: str
+) -> None:
+    made = settings(world, feed.port)
+    made["inbound"]["routes"][0]["human"] = {"max_age_s": max_age_s}
+    sidecar, tls = await world.sidecar(WRITER, made), calling(await world.source(PLANNER), WRITER)
+    now = int(time.time())
+    async with listening(sidecar, tls, token=mint({"auth_time": now - 2, "exp": now + 6})) as answer:
+        assert await hear(answer) == b""
+    assert await reason(sidecar) == ends
 
 
 LONG = {

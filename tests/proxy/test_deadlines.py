@@ -18,6 +18,7 @@ class Times:
     began_at: float = 10.0
     answered_at: float | None = None
     token_expires_at: float = 100.0
+    login_expires_at: float = float("inf")
     peer_expires_at: float = 200.0
     max_upload_s: float = 30.0
     max_stream_s: float = 50.0
@@ -34,6 +35,19 @@ ENDS: dict[str, tuple[dict[str, Any], tuple[float, Reason] | None]] = {
         {"endless": True, "answered_at": 10.0, "peer_expires_at": 50.0},
         (40.0, Reason.SVID_EXPIRED),
     ),
+    "a stream: its user's login": (
+        {"endless": True, "answered_at": 10.0, "login_expires_at": 60.0},
+        (50.0, Reason.STEP_UP_REQUIRED),
+    ),
+    "an answer: its user's login": (
+        {"answered_at": 10.0, "login_expires_at": 80.0},
+        (70.0, Reason.TIMEOUT),
+    ),
+    "an answer past its user's login: max_stream_s": (
+        {"answered_at": 30.0, "login_expires_at": 20.0, "passed": 35.0, "wall": 35.0},
+        (45.0, Reason.TIMEOUT),
+    ),
+    "an upload: its user's login": ({"uploading": True, "login_expires_at": 60.0}, (50.0, Reason.TIMEOUT)),
     "a stream: no limit beyond": (
         {"endless": True, "answered_at": 10.0, "passed": 10_000.0, "uploading": True},
         (90.0, Reason.TOKEN_EXPIRED),

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sidecar.delegation.decide import accept_issued, decide_verified, delegate
+from sidecar.delegation.human import Human
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import FROM_AGENT
 from sidecar.proxy.snapshot import Snapshots
@@ -12,6 +16,19 @@ from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
+from tests.delegation.world import (
+    INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
+    NOW,
+    PLANNER,
+    POLICY,
+    SEARCH,
+    delegation,
+    plan,
+    signed,
+    verification_key,
+    verified,
+)
 from tests.proxy.test_snapshot import setup
 
 
@@ -30,3 +47,32 @@ def test_nothing_is_forwarded_without_a_permit(permit: Any) -> None:
     origin = Origin("127.0.0.1", 1, "key")
     with pytest.raises(TypeError):
         Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", FROM_AGENT)
+
+
+INBOUND = decide_verified(
+    verified(INBOUND_CLAIMS | {"auth_time": NOW}),
+    peer=PLANNER,
+    route=replace(SEARCH, human=Human(max_age_s=60)),
+    policy=POLICY,
+    now=NOW,
+)
+ISSUED = accept_issued(signed(ISSUED_CLAIMS), plan=plan(), key=verification_key(), policy=POLICY, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("permit", "served", "ends_at"),
+    [
+        pytest.param(INBOUND, None, NOW + 61, id="a request"),
+        pytest.param(ISSUED, delegate(INBOUND), NOW + 61, id="a call that belongs to it"),
+        pytest.param(ISSUED, delegation(), float("inf"), id="a call of a request that needs no fresh login"),
+        pytest.param(ISSUED, None, float("inf"), id="a call with a login token"),
+    ],
+)
+def test_it_ends_at_the_latest_when_the_users_login_is_too_old(permit: Any, served: Any, ends_at: float) -> None:
+    nothing: Any = None
+    watch = Watch(Snapshots(setup()), nothing, wall=time.time, monotonic=time.monotonic)
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), FROM_AGENT, watch, ServerLimits())
+    origin = Origin("127.0.0.1", 1, "key")
+    request: Any = None if served is None else SimpleNamespace(delegation=served)
+    made = Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", FROM_AGENT, request)
+    assert made.login_expires_at == ends_at

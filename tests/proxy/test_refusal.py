@@ -3,6 +3,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from sidecar.delegation.human import Human
 from sidecar.errors import ANSWERS, Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.refusal import refusal
 
@@ -50,13 +51,19 @@ def test_every_reason_is_told_by_status_header_and_body_and_its_detail_is_not(re
             Reason.BAD_REQUEST,
             b'Bearer error="invalid_request", error_description="the request is not valid HTTP/1.1"',
         ),
+        (
+            Reason.STEP_UP_REQUIRED,
+            b'Bearer error="insufficient_user_authentication", error_description="a more recent or stronger login of '
+            b'the user is required", max_age="60", acr_values="phrh phr"',
+        ),
         (Reason.ACTOR_MISMATCH, None),
         (Reason.NO_ROUTE, None),
         (Reason.OVERLOADED, None),
     ],
 )
 def test_the_challenge_says_what_the_standards_want_and_no_more(reason: Reason, challenge: bytes | None) -> None:
-    assert fields_of(Denied(reason), scope=frozenset({"b", "a"})).get(b"www-authenticate") == challenge
+    human = Human(max_age_s=60, acr=("phrh", "phr"))
+    assert fields_of(Denied(reason), scope=frozenset({"b", "a"}), human=human).get(b"www-authenticate") == challenge
 
 
 def test_a_route_without_scopes_names_none() -> None:

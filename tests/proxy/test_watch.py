@@ -29,6 +29,7 @@ class Fake:
         self.began_at = 10.0
         self.answered_at: float | None = None if kind in ("upload", "wait") else 10.0
         self.token_expires_at = times.get("token", 100.0)
+        self.login_expires_at = times.get("login", float("inf"))
         self.peer_expires_at = times.get("peer", 200.0)
         self.max_upload_s = 30.0
         self.max_stream_s = 40.0

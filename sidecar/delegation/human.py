@@ -1,0 +1,85 @@
+"""A fresh login of the user behind a chain: how recent, and how strong, a route requires it to be (RFC 9470).
+
+The token service carries ``auth_time`` and ``acr`` of the login token unchanged through the chain; ``issued`` proves
+that. A token that does not tell them, or not in their form, tells of no fresh login.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.delegation.claims import time_claim
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
+
+_ACR: Final = re.compile(r"[!#-\[\]-~]{1,256}")  # values are separated by spaces, in a quoted string
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Human:
+    """The login that a route requires: at most ``max_age_s`` ago (None: any time), by one of ``acr`` (empty: any).
+
+    ``acr`` is in the order of preference.
+
+    Raises:
+        ValueError: it requires nothing, or an age or value that no login can have.
+    """
+
+    max_age_s: int | None = None
+    acr: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_age_s is None and not self.acr:
+            raise ValueError("a fresh login is required by its age, its acr, or both")
+        if self.max_age_s is not None and self.max_age_s < 1:
+            raise ValueError("max_age_s is at least 1")
+        for value in self.acr:
+            require_acr(value)
+
+    def check(self, token: VerifiedToken, now: int) -> None:
+        """Return if the user has logged in as required. A remembered permit must pass this again at each use.
+
+        Raises:
+            Denied: STEP_UP_REQUIRED.
+        """
+        if self.max_age_s is not None:
+            auth_time = _auth_time(token)
+            if auth_time is None:
+                raise Denied(Reason.STEP_UP_REQUIRED, "the token does not tell when the user logged in")
+            if auth_time > now + token.leeway_s:
+                raise Denied(Reason.STEP_UP_REQUIRED, "auth_time is in the future")
+            if now > auth_time + self.max_age_s:
+                raise Denied(Reason.STEP_UP_REQUIRED, "the login is older than max_age_s")
+        if self.acr and token.claims.get("acr") not in self.acr:
+            raise Denied(Reason.STEP_UP_REQUIRED, "the login's acr is none of the route's")
+
+    def fresh_until(self, token: VerifiedToken) -> int | None:
+        """Return the second at which the login becomes too old; None if it may have any age."""
+        auth_time = _auth_time(token)
+        return None if self.max_age_s is None or auth_time is None else auth_time + self.max_age_s + 1
+
+    @property
+    def challenge(self) -> tuple[tuple[str, str], ...]:
+        """Parameters of ``WWW-Authenticate`` by which a front app can have the user log in as required."""
+        age = () if self.max_age_s is None else (("max_age", str(self.max_age_s)),)
+        return age + ((("acr_values", " ".join(self.acr)),) if self.acr else ())
+
+
+def require_acr(value: str) -> None:
+    """Refuse a value that no list of ``acr_values`` can name.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if not _ACR.fullmatch(value):
+        raise ValueError("an acr value is 1 to 256 printable characters without space, quotation mark and backslash")
+
+
+def _auth_time(token: VerifiedToken) -> int | None:
+    try:
+        auth_time = time_claim(token.claims, "auth_time")
+    except Denied:
+        return None
+    return None if auth_time is None else int(auth_time)

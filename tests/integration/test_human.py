@@ -1,0 +1,69 @@
+"""A route that requires a fresh login of the user, over real connections."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.integration.hops import Hops
+from tests.integration.world import PATIENCE_S, Answer, bearer, mint, ok, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * PATIENCE_S)]
+
+HUMAN = {"max_age_s": 60, "acr": ["phrh", "phr"]}
+CHALLENGE = (
+    'Bearer error="insufficient_user_authentication", '
+    'error_description="a more recent or stronger login of the user is required", max_age="60", acr_values="phrh phr"'
+)
+
+
+async def ask(hops: Hops, token: str) -> Answer:
+    """Send a request that the agent answers at once."""
+    hops.agent.script = lambda _head, _body: ok(b"done")
+    return await hops.world.call(hops.writer.inbound, hops.planner, headers=bearer(token))
+
+
+@pytest.mark.parametrize("login", [{"auth_time": -61, "acr": "phr"}, {"auth_time": -5, "acr": "pwd"}, {}])
+async def test_a_login_that_is_not_fresh_is_refused_with_what_a_front_app_needs(
+    hops: Hops, login: dict[str, object]
+) -> None:
+    await hops.start(route={"human": HUMAN})
+    now = int(time.time())
+    claims = {name: now + value if isinstance(value, int) else value for name, value in login.items()}
+    assert (await ask(hops, mint({"auth_time": now - 5, "acr": "phr"}))).status == 200
+    refused = await ask(hops, mint(claims))
+    assert (refused.status, refused.reason) == (401, "step_up_required")
+    assert refused.headers["www-authenticate"] == CHALLENGE
+    assert len(hops.agent.requests) == 1
+    await until(lambda: any(one["reason"] == "step_up_required" for one in hops.writer.records()))
+    (record,) = (one for one in hops.writer.records() if one["reason"] == "step_up_required")
+    assert (record["decision"], record["subject"], record["verified"]) == ("deny", "alice", True)
+
+
+async def test_a_permit_is_remembered_only_as_long_as_the_login_is_fresh(hops: Hops) -> None:
+    await hops.start(route={"human": {"max_age_s": 60}, "linger_s": 600})
+    token = mint({"auth_time": int(time.time()) - 57})
+    async with hops.serving(token=token) as held:
+        during = await hops.call(held.shown)
+    after = await hops.call(held.shown)
+    assert (during.status, after.status) == (200, 200)
+
+    last = None
+    deadline = time.monotonic() + PATIENCE_S
+    while last != "step_up_required" and time.monotonic() < deadline:
+        last = (await ask(hops, token)).reason
+    assert last == "step_up_required"
+    assert (await hops.call(held.shown)).reason == "no_request_context"  # its authority has ended too
+
+
+async def test_the_challenge_of_a_next_hop_reaches_the_agent(hops: Hops) -> None:
+    hops.crm.script = lambda _head, _body: (
+        f"HTTP/1.1 401 Unauthorized\r\nwww-authenticate: {CHALLENGE}\r\ndelegation-reason: step_up_required\r\n"
+        "delegation-subject: mallory\r\ncontent-length: 0\r\n\r\n"
+    ).encode()
+    await hops.start()
+    async with hops.serving() as held:
+        answer = await hops.call(held.shown)
+    assert (answer.status, answer.reason, answer.headers["www-authenticate"]) == (401, "step_up_required", CHALLENGE)
+    assert "delegation-subject" not in answer.headers
