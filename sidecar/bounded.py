@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
@@ -113,6 +113,12 @@ class BoundedCache(Generic[K, V]):
         """Begin another epoch with an empty cache."""
         self.epoch = epoch
         self.clear()
+
+    def carry(self, epoch: Hashable, *, drop: Callable[[V], bool]) -> None:
+        """Begin another epoch with the entries of this one, without those to ``drop``."""
+        for key in [key for key, entry in self._entries.items() if drop(entry.value)]:
+            self.drop(key)
+        self.epoch = epoch
 
     def keep(self, key: K, value: V, *, cost: int, expires_at: float, epoch: Hashable = None) -> bool:
         """Keep a value of ``cost`` bytes. False: the epoch is another one, or the value is larger than the cache."""

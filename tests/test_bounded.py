@@ -209,3 +209,11 @@ def test_the_bookkeeping_of_an_entry_is_within_what_is_accounted() -> None:
         made.keep(number, None, cost=0, expires_at=number)
 
     assert 0.5 * ENTRY_BYTES < taken(keep, count=1000) <= ENTRY_BYTES
+
+
+def test_entries_are_carried_into_another_epoch_but_for_those_to_drop() -> None:
+    made = filled("a", "b", "c")
+    made.carry(7, drop=lambda value: value == 1)
+    assert (names(made), made.bytes) == (["a", "c"], 2 * ROOM)
+    assert not made.keep("d", 9, cost=1000, expires_at=100), "it was decided in the epoch before"
+    assert [made.find(key, 7) for key in "abc"] == [0, None, 2]

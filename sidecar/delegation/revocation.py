@@ -218,6 +218,15 @@ class InForce:
                     return kind
         return None
 
+    def only_names_tokens_since(self, before: InForce) -> bool:
+        """Return True if since ``before`` no workload was stopped or let go, and no list came, went or became stale.
+
+        Then what was decided before still holds, except for the tokens that ``kind_of`` names.
+        """
+        if (self.own, self.stale, self.lists.keys()) != (before.own, before.stale, before.lists.keys()):
+            return False
+        return all(one.names(Kind.ACTOR) == before.lists[name].names(Kind.ACTOR) for name, one in self.lists.items())
+
 
 NOTHING: Final = InForce()
 

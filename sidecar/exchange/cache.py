@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of_issued
 from sidecar.observe.record import RecordFields
 
@@ -126,6 +127,17 @@ class IssuedTokens:
         if issued is not None and issued.permit.token.fingerprint == permit.token.fingerprint:
             self._kept.drop(key)
         return True
+
+    def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
+        """Keep the tokens of policy number ``before`` for ``after``, without those whose own or inbound one stops."""
+
+        def stopped(issued: Issued) -> bool:
+            permit = issued.permit
+            return stops(permit.token) or stops(permit.plan.delegation.token)
+
+        epoch = self._kept.epoch
+        if isinstance(epoch, Epoch) and epoch.policy == before:
+            self._kept.carry(epoch._replace(policy=after), drop=stopped)
 
     def clear(self) -> None:
         """Forget every token. Rejections stay: an invalidation does not lift their limit."""

@@ -20,6 +20,7 @@ from typing import Final, TypeAlias
 from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import issued_fields, refused_fields
@@ -81,6 +82,11 @@ class Exchanges(dict[str, "TokenExchange"]):
         """Evict the least recently used tokens until no more than ``to_bytes`` of all are left, in equal parts."""
         for one in self.values():
             one.shed(to_bytes // len(self))
+
+    def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
+        """Keep tokens accepted by policy number ``before`` for ``after``, but none that ``stops`` says True of."""
+        for one in self.values():
+            one.carry(before, after, stops)
 
     async def close(self) -> None:
         """Cancel the exchanges in flight at every token service."""
@@ -156,6 +162,10 @@ class TokenExchange:
     def sweep(self, now: float) -> None:
         """Free the tokens that have expired by ``now``."""
         self._tokens.sweep(now, monotonic_s=self._monotonic())
+
+    def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
+        """Keep tokens for another policy number, as ``Exchanges.carry``."""
+        self._tokens.carry(before, after, stops)
 
     def shed(self, to_bytes: int) -> None:
         """Evict the least recently used tokens until no more than ``to_bytes`` are left."""

@@ -7,14 +7,25 @@ are shed last, because a call may still need one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
 
-from sidecar.bounded import Bounded
+from sidecar.bounded import Bounded, BoundedCache
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.exchange.client import Exchanges
+from sidecar.proxy.snapshot import Renewal
 from sidecar.proxy.trim import Trim
 
 LEFT_PART: Final = 64  # of the limit each cache keeps this part while memory is short: 2 MiB of 128
 HANDLES: Final = "handles"
+
+
+_TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
+    "verdicts": lambda token: token,
+    "permits": lambda given: given.permit.token,
+    "plans": lambda plan: plan.delegation.token,
+    "logins": lambda delegation: delegation.token,
+}
 
 
 class Caches:
@@ -40,6 +51,16 @@ class Caches:
         for cache in self._found().values():
             cache.sweep(now)
         self._trim.look()
+
+    def carry(self, renewal: Renewal) -> None:
+        """Keep what a change of revocations leaves valid. A decision in flight by the policy before is not kept."""
+        for name, token_of in _TOKENS_OF.items():
+            cache = self._named.get(name, lambda: None)()
+            if isinstance(cache, BoundedCache):
+                _carry(cache, renewal, token_of)
+        issued = self._named.get("issued", lambda: None)()
+        if isinstance(issued, Exchanges):
+            issued.carry(renewal.before, renewal.after, renewal.stops)
 
     def shed(self, limit_bytes: int, *, handles: bool) -> bool:
         """Evict all but a small part of the caches, or of the lingering ``handles``. True: something was freed."""
@@ -74,3 +95,13 @@ class Caches:
     def _found(self) -> dict[str, Bounded]:
         found = {name: find() for name, find in self._named.items()}
         return {name: cache for name, cache in found.items() if cache is not None}
+
+
+def _carry(cache: BoundedCache[Any, Any], renewal: Renewal, token_of: Callable[[Any], VerifiedToken]) -> None:
+    """Carry one cache. Its epoch is the policy's number, or (generation of the keys, number)."""
+    epochs: dict[Hashable, Hashable] = {renewal.before: renewal.after}
+    if isinstance(cache.epoch, tuple):
+        keys, _ = cache.epoch
+        epochs = {(keys, renewal.before): (keys, renewal.after)}
+    if cache.epoch in epochs:
+        cache.carry(epochs[cache.epoch], drop=lambda value: renewal.stops(token_of(value)))

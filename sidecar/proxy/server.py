@@ -311,7 +311,9 @@ class Server:
 
     def _on_revocations(self) -> None:
         parts = self.parts
-        parts.snapshots.renew()
+        renewal = parts.snapshots.renew()
+        if renewal is not None:
+            parts.caches.carry(renewal)
         parts.watch.notice()
         stale = "; ".join(parts.revocations.missing())
         parts.log.event("revocations.changed", revocation=parts.revocations.numbers(), detail=stale or None)

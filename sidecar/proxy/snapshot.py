@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Problem, Reason, Unavailable
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.identity.jwks import IssuerKeys
@@ -102,6 +103,17 @@ class Snapshot:
         return exchange
 
 
+class Renewal(NamedTuple):
+    """A change of revocations alone: the policy's number ``before`` and ``after``, and the tokens that it ``stops``.
+
+    All else that was decided under the number before still holds under the one after.
+    """
+
+    before: int
+    after: int
+    stops: Callable[[VerifiedToken], bool]
+
+
 class Snapshots:
     """Holds the current snapshot."""
 
@@ -147,10 +159,17 @@ class Snapshots:
         if self.current is not None:
             self._make(self.current.policy.workload)
 
-    def renew(self) -> None:
-        """Put the revocations of now in force: whatever was cached before is judged again."""
-        if self.current is not None:
-            self._make(self.current.policy.workload)
+    def renew(self) -> Renewal | None:
+        """Put the revocations of now in force. Return what caches may carry on by; None: they begin again."""
+        before = self.current
+        if before is None:
+            return None
+        self._make(before.policy.workload)
+        after = self.in_force()
+        revoked = after.policy.deny.revoked
+        if not revoked.only_names_tokens_since(before.policy.deny.revoked):
+            return None
+        return Renewal(before.policy.number, after.policy.number, lambda token: revoked.kind_of(token) is not None)
 
     def _make(self, workload: SpiffeId) -> None:
         self._number += 1

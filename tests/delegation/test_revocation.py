@@ -185,3 +185,20 @@ def test_a_number_that_falls_is_refused() -> None:
     assert stopped(seq=5).merged(stopped(seq=5), now=NOW).seq == 5
     with pytest.raises(RevocationsError, match="fell from 5 to 4"):
         stopped(seq=5).merged(stopped(seq=4), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("after", "only"),
+    [
+        pytest.param({}, True, id="nothing"),
+        pytest.param({"lists": {STS: stopped(revocation(Kind.SUBJECT, "bob", IDP))}}, True, id="another subject"),
+        pytest.param({"lists": {STS: stopped(revocation(Kind.ACTOR, "a"))}}, False, id="a workload"),
+        pytest.param({"lists": {STS: stopped(), OTHER: stopped()}}, False, id="another list"),
+        pytest.param({"stale": frozenset((STS,))}, False, id="a list that is too old"),
+        pytest.param({"own": frozenset((STS,))}, False, id="a list that counts for all"),
+    ],
+)
+def test_a_change_that_names_tokens_only_leaves_all_other_decisions(after: dict[str, Any], only: bool) -> None:
+    before = InForce(lists={STS: stopped(revocation(Kind.TXN, "txn-1"))})
+    assert replace(before, **after).only_names_tokens_since(before) is only
+    assert before.only_names_tokens_since(replace(before, **after)) is only

@@ -96,6 +96,25 @@ async def test_a_handle_and_a_cached_token_end_and_a_lift_serves_again() -> None
         assert [one.partition(" ")[2] for one in told][-2:] == ["seq=2 revoked=1", "seq=3 revoked=0"]
 
 
+@pytest.mark.parametrize(
+    ("revoked", "exchanges"),
+    [
+        pytest.param((Kind.SUBJECT, "alice", ISSUER), 0, id="of another user: cached tokens stay"),
+        pytest.param((Kind.ACTOR, "spiffe://acme.example/x", None), 1, id="of a workload: all is judged again"),
+    ],
+)
+async def test_a_revocation_of_others_costs_no_exchange(revoked: tuple[Kind, str, str | None], exchanges: int) -> None:
+    async with with_list() as (underway, said):
+        await underway.hold("planner")
+        assert await underway.call("planner") == (200, None)
+        server, sts = underway.sidecar.server, underway.hops.sts
+        number, before = server.parts.snapshots.now().policy.number, len(sts.forms)
+        said.revoke(*revoked)
+        await until(lambda: server.parts.snapshots.now().policy.number > number)
+        assert await underway.call("planner") == (200, None)
+        assert len(sts.forms) == before + exchanges
+
+
 async def test_a_list_that_is_too_old_refuses_everything_and_its_return_serves_again() -> None:
     async with with_list(max_stale_s=5) as (underway, said):
         await underway.begin("inbound", "planner", ("answer",))

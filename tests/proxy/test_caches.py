@@ -8,8 +8,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -21,6 +22,7 @@ from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.plans import Plans
+from sidecar.proxy.snapshot import Renewal
 from sidecar.proxy.trim import AFTER_BYTES, Trim
 from sidecar.proxy.verdicts import Call, Permits, Verdicts
 from tests.delegation.world import (
@@ -193,3 +195,26 @@ def test_what_is_held_takes_no_more_than_it_is_accounted_at_and_hardly_less(kind
     accounted, taken = filled.bytes() - accounted, reachable_bytes(filled) - taken
     print(f"{kind:10} {shape:16} taken {taken / PUT:8.0f} accounted {accounted / PUT:8.0f}")  # noqa: T201
     assert 0.65 * accounted < taken < accounted
+
+
+# --- carried over a change of revocations
+
+
+def test_a_revocation_drops_what_it_stops_and_what_was_decided_by_an_older_policy() -> None:
+    token = plan().delegation.token
+    other = replace(token, jti="other")
+    verdicts: BoundedCache[str, Any] = BoundedCache(MIB)
+    plans: BoundedCache[str, Any] = BoundedCache(MIB)
+    old: BoundedCache[str, Any] = BoundedCache(MIB)
+    epochs: list[tuple[BoundedCache[str, Any], object]] = [(verdicts, (3, 1)), (plans, 1), (old, (3, 0))]
+    for cache, epoch in epochs:
+        cache.turn_to(epoch)
+        for name, one in (("stopped", token), ("other", other)):
+            planned = replace(plan(), delegation=replace(plan().delegation, token=one))
+            value = planned if cache is plans else one
+            assert cache.keep(name, value, cost=1, expires_at=100, epoch=epoch)
+    named = {"verdicts": lambda: verdicts, "plans": lambda: plans, "permits": lambda: old}
+    Caches(named, clock=lambda: 0.0).carry(Renewal(1, 2, lambda one: one.jti != "other"))
+    assert (verdicts.epoch, plans.epoch, old.epoch) == ((3, 2), 2, (3, 0))
+    for cache in (verdicts, plans):
+        assert ("stopped" in cache, "other" in cache) == (False, True)
