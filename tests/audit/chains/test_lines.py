@@ -190,3 +190,14 @@ def test_every_key_that_chains_read_is_a_key_of_records() -> None:
 )
 def test_a_list_of_texts_is_told_from_others(text: str, expected: bool) -> None:
     assert lines.is_list_of_texts(text) is expected
+
+
+@pytest.mark.parametrize("statement", [lines.READ_FILES, lines.READ_LINES], ids=["files", "lines"])
+def test_nothing_that_loses_the_order_of_lines_stands_between_them_and_their_places(statement: str) -> None:
+    """A record's place is its number in the order of insertion; DuckDB makes a join of a long list of choices."""
+    values: dict[str, object] = {"files": [__file__]} if "$files" in statement else {"first": 0, "lines": ["{}"]}
+    with open_database(files=[__file__], threads=1) as database:
+        plan = "".join(text for _, text in database.rows(f"EXPLAIN {statement}", values))
+    assert "Filter" in plan or "Projection" in plan
+    assert "Join" not in plan
+    assert "Aggregate" not in plan
