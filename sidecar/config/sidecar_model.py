@@ -87,7 +87,10 @@ class InboundRouteSection(Section):
         ),
     )
     linger_s: float = Field(
-        default=0.0, ge=0, le=86_400, description="how long the handle stays valid after the response"
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="how long the handle stays valid after the response, or the latest request of its chain",
     )
     max_calls: int = Field(default=64, ge=0, le=1_000_000, description="the most outbound calls of one request")
     observe_until: Day | None = Field(

@@ -2,9 +2,10 @@
 
 A handle is 258 random bits that stand for one request in progress. It works only at the sidecar that made it, opens
 only the outbound routes that this request may call, at most ``max_calls`` times, and ends with the request (or
-``linger_s`` later, never past the token's expiry). It ends earlier with the authority of the request: after a change of
-policy, keys or trust, the next call judges it again. A handle for a user's login, at an entry, belongs to no request:
-it lives until the login token expires. A handle stolen from a log is worthless.
+``linger_s`` after it, or after the latest request of its chain that came in the meantime; never past its token's
+expiry). It ends earlier with the authority of the request: after a change of policy, keys or trust, the next call
+judges it again. A handle for a user's login, at an entry, belongs to no request: it lives until the login token
+expires. A handle stolen from a log is worthless.
 
 Memory: the handle of a request in progress is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
 token anyway. A lingering handle holds its token itself, and so does a login's. Both together stay within ``max_bytes``:
@@ -18,13 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from itertools import islice
 from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.attribution import facts_of_token
 from sidecar.observe.record import RecordFields
-from sidecar.proxy.linger_cache import LingerCache
+from sidecar.proxy.linger_cache import Chain, LingerCache, Renewal, chain_of
 from sidecar.proxy.random_text import random_258
 from sidecar.proxy.revalidation import Guard
 from sidecar.proxy.workload_handle import WorkloadHandle
@@ -32,7 +34,7 @@ from sidecar.proxy.workload_handle import WorkloadHandle
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_PER_SUBJECT: Final = 64  # logins
 OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
-HELD_BYTES: Final = 2560  # the same, and the delegation with its facts, beside the token
+HELD_BYTES: Final = 3072  # the same, and the delegation with its facts and its chain, beside the token
 _LOGINS_PART: Final = 2  # handles of logins take at most half, and leave the rest to lingering ones
 
 # Where there are several workers, a handle begins with the mark of the one that made it.
@@ -47,12 +49,13 @@ class ServedRequest:
 
     The handle outlives the request by ``linger_s``; the request came with the call id ``call_in``. ``guard`` proved its
     peer (None: a user's login). ``facts`` name the claims of its token in records (not to be changed). ``epoch`` is the
-    one of ``Handles`` in which it was judged last.
+    one of ``Handles`` in which it was judged last. ``renewal`` is that of its chain, from ``ended_at`` on.
     """
 
-    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "epoch", "facts", "guard", "linger_s")
+    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "epoch", "facts", "guard", "linger_s", "renewal")
 
     epoch: int
+    renewal: Renewal
 
     def __init__(
         self,
@@ -120,6 +123,7 @@ class Handles:
         self._mark = mark
         self._alive: dict[str, ServedRequest] = {}
         self._lingering = LingerCache(max_bytes)
+        self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
         self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
         self._logins_of: Counter[tuple[str, str]] = Counter()
 
@@ -142,6 +146,8 @@ class Handles:
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
         handle = self._mark + random_258()
+        if served.linger_s:
+            self._renew(served)
         served.epoch = self.epoch
         self._alive[handle] = served
         return handle
@@ -215,21 +221,45 @@ class Handles:
         served = self._alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
-        token, now, peer = served.delegation.token, self._monotonic(), _peer_of(served)
+        chain = chain_of(served.delegation)
+        renewal = Renewal() if chain is None else self.chains.setdefault(chain, Renewal())
+        self._linger(handle, served, self._monotonic(), renewal)
+
+    def _linger(self, handle: str, served: ServedRequest, ended_at: float, renewal: Renewal) -> None:
+        """Keep a handle that is none of a request in progress, if there is room for it."""
+        token, peer = served.delegation.token, _peer_of(served)
         cost = token.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
         self._make_room(cost)
         if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins leave no room
             self._lingering.evicted += 1
             return
-        served.ended_at = now
-        ends_at = now + min(served.linger_s, served.delegation.ends_at - self._clock())
+        served.ended_at, served.renewal = ended_at, renewal
+        ends_at = min(_lingers_until(served), self._monotonic() + served.delegation.ends_at - self._clock())
         served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
         self._alive[handle] = served
+
+    def _renew(self, served: ServedRequest) -> None:
+        """Let the handles of ended requests of the same chain linger as if they had ended now."""
+        chain = chain_of(served.delegation)
+        renewal = None if chain is None else self.chains.get(chain)
+        if renewal is not None:
+            while self._sweep_lingering():  # what has ended already stays so
+                pass
+            renewal.at = self._monotonic()
 
     def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - it has clocks of its own
         """Free expired handles. Runs about once a second; ``resolve`` is exact without it."""
         self._sweep_logins()
-        self._kill(self._lingering.sweep(self._monotonic()))
+        self._sweep_lingering()
+
+    def _sweep_lingering(self) -> bool:
+        """Free handles that have lingered long enough. Return False if there was none to look at."""
+        found = self._lingering.sweep(self._monotonic())
+        for handle in found:
+            served = self._alive.pop(handle)
+            if served.ended_at is not None and not self._is_over(served):
+                self._linger(handle, served, served.ended_at, served.renewal)
+        return bool(found)
 
     def shed(self, to_bytes: int) -> None:
         """Evict lingering handles until no more than ``to_bytes`` of all handles are left, or none lingers."""
@@ -258,7 +288,12 @@ class Handles:
     def _is_over(self, served: ServedRequest) -> bool:
         if self._clock() >= served.delegation.ends_at:
             return True
-        return served.ended_at is not None and self._monotonic() >= served.ended_at + served.linger_s
+        return served.ended_at is not None and self._monotonic() >= _lingers_until(served)
+
+
+def _lingers_until(served: ServedRequest) -> float:
+    """Return the end of a linger on the monotonic clock; the token may end it before."""
+    return max(served.ended_at or 0.0, served.renewal.at) + served.linger_s
 
 
 def _peer_of(served: ServedRequest) -> str:

@@ -8,13 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
+from sidecar.delegation.decide import Delegation
+from sidecar.delegation.route import RouteMark
 from sidecar.proxy.revalidation import Guard
 
 _GUARD_BYTES: Final = 2048  # beside the chain that it proves
 _MAX_GUARDS: Final = 16  # of one peer, before those without a handle are removed
+
+
+class Chain(NamedTuple):
+    """The requests that renew one another's handles: of one chain, for one subject, by one peer, on one route."""
+
+    txn: str
+    issuer: str
+    subject: str
+    peer: str
+    route: RouteMark
+
+
+def chain_of(delegation: Delegation) -> Chain | None:
+    """Return the chain of a request; None if its token does not name one, or if it came by no route."""
+    token = delegation.token
+    if token.txn is None or token.actor_id is None or delegation.came_by is None:
+        return None
+    return Chain(token.txn, token.issuer, token.subject, token.actor_id, delegation.came_by)
+
+
+class Renewal:
+    """The time of the latest request of a chain, which its lingering handles share, on the monotonic clock."""
+
+    __slots__ = ("__weakref__", "at")
+
+    def __init__(self) -> None:
+        self.at = float("-inf")
 
 
 class _OfPeer(BoundedCache[str, Guard | None]):
