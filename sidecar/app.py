@@ -143,7 +143,8 @@ async def run_token_service(
     from sidecar.sts.service import TokenService
 
     metrics = Metrics()
-    metrics.declare_issuers({settings.policy.issuer, *settings.policy.login_issuers})
+    policy = settings.policy
+    metrics.declare_issuers({policy.issuer, *policy.login_issuers, *policy.foreign_issuers})
     log = AccessLog(
         settings.records.open_sink(), run=secrets.token_hex(8), metrics=metrics, spill_folder=settings.records.spill
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.config.addresses import is_loopback
@@ -163,10 +163,18 @@ def development_problems(sections: Sequence[tuple[str, KeySource]]) -> Iterator[
             )
 
 
-def profile_problems(section: IssuerSection, field: str) -> Iterator[Problem]:
+class Profiled(Protocol):
+    """A section with a profile."""
+
+    @property
+    def profile(self) -> str | ProfileSection:
+        """The preset, or a preset with changes."""
+
+
+def profile_problems(section: Profiled, field: str) -> Iterator[Problem]:
     """Report a profile from which no actor can be read: an issuer of delegated tokens has to name them."""
     if _preset_of(section.profile) in LOGIN_PRESETS:
-        yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list the issuer under entry")
+        yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list it where users log in")
         return
     findings = Findings()
     profile = findings.attempt(f"{field}.profile", lambda: profile_of(section.profile))

@@ -12,7 +12,14 @@ from typing import Final
 
 from sidecar.config.addresses import parse_origin
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
-from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_sections, outside_routes
+from sidecar.config.sidecar_model import (
+    InboundRouteSection,
+    SidecarFile,
+    exchange_routes,
+    exchange_sections,
+    outside_routes,
+    route_issuer,
+)
 from sidecar.delegation.policy import Entry, UserIssuer
 from sidecar.delegation.profile import IssuerProfile, TrustedIssuer
 from sidecar.errors import Problem
@@ -195,6 +202,20 @@ def _exchange(exchange: ExchangeSettings, ceiling: IssuerCeiling, field: str) ->
         yield Problem(f"{field}.tls", "is not whom the platform asks for tokens", "write the platform's peer or ca")
 
 
+def _crossings(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
+    for field, route in exchange_routes(file):
+        for number, section in enumerate(route.crossings):
+            where = f"{field}.crossings[{number}]"
+            ceiling = platform.crossings.get((section.from_, route_issuer(file, route) or ""))
+            if ceiling is None:
+                yield Problem(where, "is none of the platform's crossings", "remove it, or list it there")
+                continue
+            if section.subject_prefix != ceiling.subject_prefix:
+                yield Problem(f"{where}.subject_prefix", "is not the platform's", "write the platform's")
+            for scope, granted in section.scopes.items():
+                yield from _beyond(granted, ceiling.scopes.get(scope, ()), f"{where}.scopes")
+
+
 def _login(own: UserIssuer, ceiling: LoginCeiling, field: str) -> Iterator[Problem]:
     if own.kind is not ceiling.kind:
         yield Problem(f"{field}.kind", "is not the platform's", "write the platform's")
@@ -216,6 +237,7 @@ CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Prob
     _issuers,
     _routes,
     _exchanges,
+    _crossings,
     _entry,
 )
 

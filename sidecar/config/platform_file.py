@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sidecar.config.field_types import Hosts, UrlText
+from sidecar.config.crossing_checks import crossing_of
+from sidecar.config.field_types import Hosts, Line, UrlText
 from sidecar.config.issuers import (
     key_settings,
     kind_of,
@@ -22,9 +23,10 @@ from sidecar.config.issuers import (
     scope_from,
     trusted_issuer,
 )
-from sidecar.config.sections import IssuerSection, Section, UserIssuerSection
+from sidecar.config.sections import CrossingSection, IssuerSection, Section, UserIssuerSection
 from sidecar.config.sidecar_checks import repeated
 from sidecar.config.validation import Findings, load_validated
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.errors import ConfigError, Problem
@@ -41,6 +43,12 @@ class PlatformIssuerSection(IssuerSection):
     token_endpoint: UrlText | None = Field(
         default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
     )
+
+
+class PlatformCrossingSection(CrossingSection):
+    """A crossing that workloads may list on their routes, with the most scopes that it grants."""
+
+    to: Line = Field(description="issuer of the tokens that they are exchanged for")
 
 
 class PlatformFile(Section):
@@ -62,6 +70,9 @@ class PlatformFile(Section):
     )
     inject: Hosts = Field(
         default=[], description="hosts outside the mesh that may be called with a static key of the sidecar"
+    )
+    crossings: list[PlatformCrossingSection] = Field(
+        default=[], description="issuers whose tokens a route may exchange for those of another issuer"
     )
     observe_until: bool = Field(default=False, description="true: a route may only observe")
     refuse_other_listeners: bool = Field(
@@ -101,6 +112,7 @@ class Platform:
     pass_token: bool
     passthrough: frozenset[str]
     inject: frozenset[str]
+    crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
     observe_until: bool
     refuse_other_listeners: bool
     linger_s: float
@@ -124,6 +136,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
     findings.extend(_duplicates, file)
     issuers = findings.attempt("issuers", _issuers, file, findings) or {}
     logins = findings.attempt("login_issuers", _logins, file, findings) or {}
+    crossings = findings.attempt("crossings", _crossings, file) or {}
     if findings.problems:
         return None
     return Platform(
@@ -133,6 +146,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         pass_token=file.pass_token,
         passthrough=frozenset(file.passthrough),
         inject=frozenset(file.inject),
+        crossings=crossings,
         observe_until=file.observe_until,
         refuse_other_listeners=file.refuse_other_listeners,
         linger_s=file.linger_s,
@@ -144,6 +158,8 @@ def _duplicates(file: PlatformFile) -> Iterator[Problem]:
         yield Problem("issuers", f"{issuer} is listed twice", "keep one of them")
     for issuer in repeated(section.issuer for section in file.login_issuers):
         yield Problem("login_issuers", f"{issuer} is listed twice", "keep one of them")
+    for way in repeated(f"from {section.from_} to {section.to}" for section in file.crossings):
+        yield Problem("crossings", f"{way} is listed twice", "keep one of them")
 
 
 def _issuers(file: PlatformFile, findings: Findings) -> dict[str, IssuerCeiling]:
@@ -163,6 +179,10 @@ def _logins(file: PlatformFile, findings: Findings) -> dict[str, LoginCeiling]:
         if (login := findings.attempt(f"login_issuers[{number}]", _login, user)) is not None:
             logins[user.issuer] = login
     return logins
+
+
+def _crossings(file: PlatformFile) -> dict[tuple[str, str], Crossing]:
+    return {(section.from_, section.to): crossing_of(section) for section in file.crossings}
 
 
 def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:

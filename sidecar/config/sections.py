@@ -203,6 +203,16 @@ class UserIssuerSection(KeySource):
     )
 
 
+class CrossingSection(Section):
+    """Exchange of another issuer's tokens for those of the route's own. What is not in ``scopes`` is worth nothing."""
+
+    from_: Line = Field(alias="from", description="issuer of the tokens that come in")
+    subject_prefix: Line = Field(
+        description="prefix that the route's token service adds to `sub`, the same as in its settings"
+    )
+    scopes: dict[ScopeText, list[ScopeText]] = Field(description="scopes that each scope of that issuer grants here")
+
+
 class FileSinkSection(Section):
     """A file that records are appended to; log rotation may move it away."""
 

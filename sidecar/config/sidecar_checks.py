@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Final
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
+from sidecar.config.crossing_checks import crosses, crossing_problems
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
 from sidecar.config.outside_checks import outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
@@ -143,12 +144,12 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
         if issuer not in known:
             yield Problem(f"{where}.issuers", f"{issuer} is not a configured issuer", "list it under issuers")
     for _, target in exchange_routes(file):
-        asked = route_issuer(file, target)
-        if target.name in route.may_call and asked is not None and asked not in (route.issuers or known):
+        asked, counting = route_issuer(file, target), set(route.issuers or known)
+        if target.name in route.may_call and asked is not None and not crosses(file, target, counting):
             yield Problem(
                 f"{where}.may_call",
                 f"{target.name} cannot be used: its tokens are of {asked}, which does not count here",
-                "add that issuer to the route's issuers, or remove the name",
+                "add that issuer to the route's issuers, list a crossing, or remove the name",
             )
 
 
@@ -336,6 +337,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _outbound_routes,
     outside_problems,
     own_authority_problems,
+    crossing_problems,
     _exchange,
     _records,
     _entry,

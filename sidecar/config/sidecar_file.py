@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
+from sidecar.config.crossing_checks import crossings_of
 from sidecar.config.field_types import start_of
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
@@ -276,4 +277,5 @@ def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
         token=section.token,
         first_token_life_s=section.first_token_life_s,
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
+        crossings=crossings_of(section),
     )

@@ -36,6 +36,7 @@ from sidecar.config.sections import (
     ONE,
     SEVERAL,
     AdminSection,
+    CrossingSection,
     IdentitySection,
     IssuerSection,
     ProbeSection,
@@ -173,6 +174,9 @@ class OutboundRouteSection(Section):
     )
     exchange: Line | None = Field(
         default=None, description="issuer whose token service issues the token; needed if there are several"
+    )
+    crossings: list[CrossingSection] = Field(
+        default=[], description="other issuers whose tokens may be exchanged for those of this route's"
     )
     protocol: Protocol = Field(default="http", description="protocol of the requests")
     observe_until: Day | None = Field(

@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag
 
 from sidecar.config.addresses import parse_address
-from sidecar.config.field_types import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText, one_of
+from sidecar.config.field_types import (
+    AddressText,
+    FileText,
+    Line,
+    ScopeText,
+    Seconds,
+    SpiffeIdText,
+    UrlText,
+    one_of,
+)
+from sidecar.config.foreign_issuers import ForeignIssuerSection, foreign_issuers, foreign_problems
 from sidecar.config.identity import identity_of, jwt_bundle_problems
 from sidecar.config.issuers import (
     development_problems,
@@ -26,6 +36,7 @@ from sidecar.config.sections import (
     LONG,
     SHORT,
     IdentitySection,
+    KeySource,
     ProbeSection,
     RecordsSection,
     Section,
@@ -187,6 +198,9 @@ class StsFile(Section):
     login_issuers: list[UserIssuerSection] = Field(
         default=[], description="issuers whose login tokens may start a chain"
     )
+    foreign_issuers: list[ForeignIssuerSection] = Field(
+        default=[], description="other token services whose delegated tokens are exchanged here"
+    )
     targets: list[TargetSection] = Field(description="workloads that tokens can be issued for")
     rules: list[RuleSection] = Field(
         description="which actors may act for which subjects, at which audience, with which scopes"
@@ -211,7 +225,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     """
 
     def build(file: StsFile, findings: Findings) -> TokenServiceSettings | None:
-        findings.extend(_login_issuers, file)
+        findings.extend(_issuers, file)
         findings.extend(_duplicates, file)
         findings.extend(_ephemeral_keys, file)
         findings.extend(_listeners, file)
@@ -225,6 +239,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
 def _duplicates(file: StsFile) -> Iterator[Problem]:
     for field, names in (
         ("login_issuers", (section.issuer for section in file.login_issuers)),
+        ("foreign_issuers", (section.issuer for section in file.foreign_issuers)),
         ("targets", (section.workload for section in file.targets)),
         ("entries", (section.workload for section in file.entries)),
     ):
@@ -232,15 +247,22 @@ def _duplicates(file: StsFile) -> Iterator[Problem]:
             yield Problem(field, f"{name} is listed twice", "keep one of them")
 
 
-def _login_issuers(file: StsFile) -> Iterator[Problem]:
-    sections = [(f"login_issuers[{number}]", section) for number, section in enumerate(file.login_issuers)]
-    for field, section in sections:
-        yield from kind_problems(section, field)
-    yield from development_problems(sections)
+def _issuers(file: StsFile) -> Iterator[Problem]:
+    for number, section in enumerate(file.login_issuers):
+        yield from kind_problems(section, f"login_issuers[{number}]")
+    yield from foreign_problems(file.foreign_issuers)
+    yield from development_problems(_key_sources(file))
+
+
+def _key_sources(file: StsFile) -> list[tuple[str, KeySource]]:
+    return [
+        *((f"login_issuers[{number}]", login) for number, login in enumerate(file.login_issuers)),
+        *((f"foreign_issuers[{number}]", foreign) for number, foreign in enumerate(file.foreign_issuers)),
+    ]
 
 
 def _ephemeral_keys(file: StsFile) -> Iterator[Problem]:
-    if file.keys == "ephemeral" and any(map(is_production, file.login_issuers)):
+    if file.keys == "ephemeral" and any(is_production(source) for _, source in _key_sources(file)):
         yield Problem(
             "keys",
             "is for development: no replica shares the keys and a restart ends every token",
@@ -322,10 +344,7 @@ def _event_settings(section: RevocationSection | None) -> EventSettings | None:
 
 
 def _login_keys(file: StsFile, findings: Findings) -> tuple[JwksSettings, ...]:
-    keys = [
-        findings.attempt(f"login_issuers[{number}]", key_settings, section, section.tls)
-        for number, section in enumerate(file.login_issuers)
-    ]
+    keys = [findings.attempt(field, key_settings, source, source.tls) for field, source in _key_sources(file)]
     return tuple(one for one in keys if one is not None)
 
 
@@ -379,6 +398,7 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
             for section in file.entries
         },
         login_issuers={section.issuer: _login_issuer(section) for section in logins},
+        foreign_issuers=foreign_issuers(file.foreign_issuers, findings),
         token_life_s=file.token_life_s,
         max_depth=file.max_depth,
     )

@@ -25,8 +25,8 @@ def _kept(revocation: RevocationSettings | None) -> object:
 class TokenServiceSettings:
     """All settings of one token service.
 
-    ``login_keys`` are the user issuers' key sets. ``key_directory`` None means a signing key generated at the start,
-    which no replica shares and which a restart loses.
+    ``login_keys`` are the key sets of user issuers and foreign issuers. ``key_directory`` None means a signing key
+    generated at the start, which no replica shares and which a restart loses.
     """
 
     identity: IdentitySettings
@@ -42,7 +42,7 @@ class TokenServiceSettings:
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart. The policy does not.
 
-        A login issuer whose keys are already fetched may come and go; another one needs a restart.
+        A login issuer or foreign issuer whose keys are already fetched may come and go; another one needs a restart.
         """
         kept = {
             "issuer": (self.policy.issuer, fresh.policy.issuer),
@@ -55,6 +55,7 @@ class TokenServiceSettings:
             "revocation.events": (self.events, fresh.events),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
-        if not set(fresh.login_keys) <= set(self.login_keys):
-            fields.append("login_issuers")
+        new = {keys.issuer for keys in set(fresh.login_keys) - set(self.login_keys)}
+        of_kinds = {"login_issuers": fresh.policy.login_issuers, "foreign_issuers": fresh.policy.foreign_issuers}
+        fields += [field for field, issuers in of_kinds.items() if not new.isdisjoint(issuers)]
         return [Problem(field, "cannot change while the service runs", "restart it") for field in fields]

@@ -73,7 +73,10 @@ def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
 
 
 def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
-    """Check that the subject is unchanged, or at an entry has the entry's prefix and ``sub_id`` names the login."""
+    """Check that the subject is as planned: unchanged, or with the prefix of the entry or crossing.
+
+    Behind a prefix ``sub_id`` names the subject: the login, or what the inbound token's own ``sub_id`` says.
+    """
     subject = plan.delegation.token
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
@@ -83,7 +86,7 @@ def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
     elif "sub_id" in subject.claims:
         kept = _same_json(issued.claims.get("sub_id"), subject.claims["sub_id"])
     else:  # an STS may begin to add the login pair, if the pair is true
-        kept = came_in or "sub_id" not in issued.claims
+        kept = came_in or ("sub_id" not in issued.claims and plan.crossing is None)
     if not kept:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
 

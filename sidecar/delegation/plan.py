@@ -1,8 +1,9 @@
 """The authority behind a request in progress, and the exchanges it allows.
 
 The subject is the pair (iss, sub). An STS keeps ``sub``, so a token can be exchanged onwards if the pair's issuer is
-the STS of the route itself, or, at an entry, one of its user issuers (whose prefix then names it). A token of any other
-issuer, however trusted for inbound calls, would come back with a pair that nobody could compare: it is not exchanged.
+the STS of the route itself, or, at an entry, one of its user issuers, or one that the route lists as a crossing (in
+both cases a prefix then names it). A token of any other issuer, however trusted for inbound calls, would come back with
+a pair that nobody could compare: it is not exchanged.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
@@ -50,7 +52,7 @@ class Plan:
 
     The issued token shall be by ``sts_issuer``, for ``audience``, of ``expected_subject``, with ``actor`` (this
     workload) as its outermost actor, no wider than ``scope`` and expired by ``max_expires_at`` (seconds since the
-    epoch).
+    epoch). ``crossing`` if the inbound token is of another issuer.
     """
 
     route: OutboundRoute
@@ -61,6 +63,7 @@ class Plan:
     sts_issuer: str
     expected_subject: str
     max_expires_at: int
+    crossing: Crossing | None = None
 
     @property
     def key(self) -> Hashable:
@@ -73,7 +76,8 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
 
     Raises:
         Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
-            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the route's), NOT_AN_ENTRY.
+            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the route's, and no crossing
+            is listed), NOT_AN_ENTRY.
         Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured.
     """
     token = delegation.token
@@ -85,9 +89,13 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(token, policy.workload)
     sts = policy.sts(route.issuer)
+    crossing = _crossing(delegation, route)
     expected_subject, max_expires_at = _bounds(delegation, route, sts, policy, now)
+    scope = delegation.scope
+    if crossing is not None:
+        expected_subject, scope = crossing.subject(expected_subject), crossing.worth(scope)
     policy.deny.check_subject(sts.issuer, expected_subject)
-    scope = delegation.scope & route.scopes
+    scope &= route.scopes
     if not scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "none of the inbound token's scopes may be used at this target")
     return Plan(
@@ -99,6 +107,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         sts_issuer=sts.issuer,
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
+        crossing=crossing,
     )
 
 
@@ -118,14 +127,25 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
     return delegation.may_call & policy.entry.may_call
 
 
+def _crossing(delegation: Delegation, route: OutboundRoute) -> Crossing | None:
+    """Return the listed crossing of an inbound token of another issuer. A login starts a chain and crosses nothing."""
+    issuer = delegation.token.issuer
+    if delegation.entry or issuer == route.issuer:
+        return None
+    crossing = route.crossings.get(issuer)
+    if crossing is None:
+        raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the one whose tokens the route uses")
+    if delegation.token.chain is None:
+        raise Denied(Reason.OWN_AUTHORITY_REFUSED, "a token without an actor does not cross to another issuer")
+    return crossing
+
+
 def _bounds(
     delegation: Delegation, route: OutboundRoute, sts: TrustedIssuer, policy: Policy, now: int
 ) -> tuple[str, int]:
     """Return the subject that the issued token must have, and the time by which it must expire."""
     token = delegation.token
     if not delegation.entry:
-        if token.issuer != sts.issuer:
-            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the one whose tokens the route uses")
         return token.subject, token.expires_at
     user = policy.entry.issuers.get(token.issuer) if policy.entry is not None else None
     if policy.entry is None or user is None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import permutations
 from typing import Final
 
+from sidecar.delegation.crossing import collide
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.route import InboundRoutes, OutboundRoute
@@ -164,7 +164,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         prefixes = [user.subject_prefix for user in self.issuers.values()]
-        if any(second.startswith(first) for first, second in permutations(prefixes, 2)):
+        if collide(prefixes):
             raise ValueError("with several user issuers no subject_prefix may be the start of another")
         if any(issuer != user.trusted.issuer for issuer, user in self.issuers.items()):
             raise ValueError("the key of a user issuer is its own name")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.human import Human
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.scope import ScopeSet
@@ -98,10 +99,11 @@ class OutboundRoute:
     ``issuer``; ``scopes`` is the ceiling of what may be asked for. With ``token`` ``self`` the call is made on the
     workload's own authority. At an entry ``first_token_life_s`` replaces that of the entry for chains that start here.
     Before ``observe_until`` (seconds since the epoch) a call without a handle goes to ``peer`` with its own credential.
+    ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``.
 
     Raises:
-        ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; or it
-            observes a next hop that proves no SPIFFE ID.
+        ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
+            observes a next hop that proves no SPIFFE ID; a crossing from the route's own issuer, or under another name.
     """
 
     name: str
@@ -115,6 +117,7 @@ class OutboundRoute:
     token: Literal["exchange", "self"] = "exchange"  # noqa: S105 - a kind, no secret
     first_token_life_s: int | None = None
     observe_until: int = 0
+    crossings: Mapping[str, Crossing] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         require_match(self.name, self.host, self.prefix)
@@ -122,6 +125,8 @@ class OutboundRoute:
             raise ValueError("observe_until: only a route with a peer observes; name the peer")
         if not self.audience or not self.issuer:
             raise ValueError("an outbound route names the audience of its tokens, and their issuer")
+        if any(issuer == self.issuer or issuer != one.issuer for issuer, one in self.crossings.items()):
+            raise ValueError("a crossing is from another issuer than the route's, under that issuer's name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,7 +239,7 @@ _PERMISSION: Final = {
     Reason.ISSUER_NOT_FOR_ROUTE: _either(
         "the issuer is trusted, but not on this route, or not by the token service of the exchange",
         _OPERATOR,
-        do="add it to the route's issuers, if its tokens should count there",
+        do="add it to the route's issuers, if its tokens should count there; for an outbound call list a crossing",
     ),
     Reason.SCOPE_ABOVE_CEILING: _in(
         "the issuer granted more than its ceiling here",

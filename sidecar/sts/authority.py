@@ -1,4 +1,6 @@
-"""The authority a verified subject token gives the client: delegated to it, or from a user's login at it."""
+"""The authority a verified subject token gives the client: delegated to it, by us or by another token service, or from
+a user's login at it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,16 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.policy import StsPolicy
+from sidecar.sts.rules import ForeignIssuer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
     """The subject, extent and end of an authority.
 
-    ``issuer`` and ``subject`` are the pair that rules match: the user's own. The issued token will say
-    ``issued_subject`` and ``sub_id``, and end by ``expires_at``. ``txn`` is None where a chain starts.
+    ``issuer`` and ``subject`` are the pair that rules match: the user's own, or the foreign issuer's. The issued token
+    will say ``issued_subject`` and ``sub_id``, and end by ``expires_at``. ``txn`` is None where a chain starts.
+    ``audiences`` are the only ones where it counts; None for any.
     """
 
     issuer: str
@@ -28,6 +32,7 @@ class Authority:
     scope: ScopeSet
     expires_at: int
     txn: str | None
+    audiences: frozenset[str] | None = None
 
 
 def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
@@ -35,12 +40,15 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
 
     Raises:
         Denied: NOT_YOUR_TOKEN if it was issued to another client; NOT_AN_ENTRY for a token that would start a chain at
-            a client that may not, or that names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED.
+            a client that may not, or that names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED,
+            SELF_DELEGATION, MALFORMED_TOKEN.
     """
     if token.expires_at <= now:  # the leeway of verification is for differing clocks, not for minting new tokens
         raise Denied(Reason.TOKEN_EXPIRED, "the subject token has expired")
     if token.issuer == policy.issuer:
         return _delegated(token, client=client, policy=policy, now=now)
+    if token.issuer in policy.foreign_issuers:
+        return _foreign(token, client=client, policy=policy, now=now)
     return _login(token, client=client, policy=policy, now=now)
 
 
@@ -56,12 +64,25 @@ def login_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> UserIs
     return policy.login_issuers[issuer].for_client(entry.client_ids[issuer])
 
 
+def foreign_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> ForeignIssuer:
+    """Return the foreign issuer whose tokens ``client`` may show.
+
+    Raises:
+        Denied: DELEGATION_NOT_ALLOWED, it may show none of this issuer.
+    """
+    foreign = policy.foreign_issuers[issuer]
+    if client not in foreign.actors:
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the client may show no tokens of this foreign issuer")
+    return foreign
+
+
 def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
     if token.audience not in policy.audiences_of(client):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
     if token.chain is None:  # an autonomous agent's own token: it may be shown but not delegated
         raise Denied(Reason.NOT_AN_ENTRY, "a token of ours without act starts no chain")
-    issuer, subject = token.sub_id or (token.issuer, token.subject)
+    # A foreign subject is the foreign issuer's: its sub_id is evidence, which must match no rule for our own users.
+    issuer, subject = policy.foreign_pair(token.subject) or token.sub_id or (token.issuer, token.subject)
     return Authority(
         issuer=issuer,
         subject=subject,
@@ -71,6 +92,38 @@ def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now
         expires_at=min(token.expires_at, now + policy.token_life_s),
         txn=token.txn,
     )
+
+
+def _foreign(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
+    """Return the authority that a delegated token of another token service has beyond the crossing."""
+    foreign = foreign_issuer_for(client, token.issuer, policy)
+    if token.audience not in policy.audiences_of(client):
+        raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
+    if token.chain is None or token.subject in {token.actor_id, token.chain.current.subject}:
+        raise Denied(Reason.NOT_AN_ENTRY, "a foreign token that shows no delegation starts no chain here")
+    if token.actor_id is None:
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the foreign issuer may not speak for this actor")
+    if token.actor_id == client:
+        raise Denied(Reason.SELF_DELEGATION, "the client is already the current actor")
+    sub_id = token.sub_id or (token.issuer, token.subject)
+    if "sub_id" in token.claims and token.claims["sub_id"] != sub_id_claim(sub_id):
+        raise Denied(Reason.MALFORMED_TOKEN, "sub_id is not exactly a pair iss_sub, so it could not be kept")
+    return Authority(
+        issuer=token.issuer,
+        subject=token.subject,
+        issued_subject=foreign.crossing.subject(token.subject),
+        sub_id=sub_id,
+        scope=foreign.crossing.worth(token.scope),
+        expires_at=min(token.expires_at, now + policy.token_life_s),
+        txn=token.txn,
+        audiences=foreign.actors[client],
+    )
+
+
+def sub_id_claim(pair: tuple[str, str]) -> dict[str, str]:
+    """Return the claim that names a subject by its issuer and ``sub`` (RFC 9493 section 3.2.3)."""
+    issuer, sub = pair
+    return {"format": "iss_sub", "iss": issuer, "sub": sub}
 
 
 def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.delegation.claims import is_name
+from sidecar.delegation.crossing import collide
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.sts.rules import EntryWorkload, LoginIssuer, Rule, SelfRule, Target
+from sidecar.sts.rules import ANYONE, EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfRule, Target
 
 MAX_TOKEN_LIFE_S: Final = 3600
 MAX_DELEGATION_LIFE_S: Final = 86_400
@@ -47,6 +48,10 @@ class Declared(Protocol):
         """The issuers of users."""
 
     @property
+    def foreign_issuers(self) -> Mapping[str, ForeignIssuer]:
+        """The token services of others."""
+
+    @property
     def token_life_s(self) -> int:
         """The life of a token."""
 
@@ -60,7 +65,14 @@ class Declared(Protocol):
 
 def contradictions(policy: Declared) -> Iterator[Problem]:
     """Return every contradiction in the policy; ``field`` is relative to it, such as ``rules[2].scopes``."""
-    return chain(_own_problems(policy), _target_problems(policy), _rule_problems(policy), _entry_problems(policy))
+    return chain(
+        _own_problems(policy),
+        _target_problems(policy),
+        _rule_problems(policy),
+        _entry_problems(policy),
+        _prefix_problems(policy),
+        _foreign_problems(policy),
+    )
 
 
 def _own_problems(policy: Declared) -> Iterator[Problem]:
@@ -105,8 +117,10 @@ def _rule_problems(policy: Declared) -> Iterator[Problem]:
             )
     for where, spoken in listed:
         issuers = {match.issuer for match in spoken.subjects if isinstance(match.issuer, str)}
-        if not issuers <= policy.login_issuers.keys():
-            yield Problem(f"{where}.subjects", "names an unknown user issuer", "list it under login_issuers")
+        if not issuers <= policy.login_issuers.keys() | policy.foreign_issuers.keys():
+            yield Problem(
+                f"{where}.subjects", "names an unknown user issuer", "list it under login_issuers or foreign_issuers"
+            )
 
 
 def _entry_problems(policy: Declared) -> Iterator[Problem]:
@@ -117,11 +131,6 @@ def _entry_problems(policy: Declared) -> Iterator[Problem]:
             yield Problem(f"login_issuers.{name}", "is this service itself", "list only issuers where users log in")
         if issuer.subject_prefix.lower().startswith("spiffe:"):
             yield Problem(f"login_issuers.{name}.subject_prefix", "would make users look like workloads", "change it")
-    prefixes = sorted(issuer.subject_prefix for issuer in policy.login_issuers.values())
-    if any(after.startswith(before) for before, after in pairwise(prefixes)):
-        yield Problem(
-            "login_issuers", "two subjects could become one", "give each a subject_prefix; none starts another"
-        )
     for workload, entry in policy.entries.items():
         if workload != entry.workload:
             yield Problem(f"entries.{workload}", "is listed under another name than its own", "use its SPIFFE ID")
@@ -139,6 +148,62 @@ def _entry_problems(policy: Declared) -> Iterator[Problem]:
             )
         else:
             yield from _first_life_problems(entry, policy)
+
+
+def _prefix_problems(policy: Declared) -> Iterator[Problem]:
+    logins = [issuer.subject_prefix for issuer in policy.login_issuers.values()]
+    foreign = [issuer.crossing.subject_prefix for issuer in policy.foreign_issuers.values()]
+    if collide(logins):
+        yield Problem(
+            "login_issuers", "two subjects could become one", "give each a subject_prefix; none starts another"
+        )
+    elif collide([*logins, *foreign]):
+        yield Problem(
+            "foreign_issuers",
+            "two subjects could become one",
+            "give each of them, and of login_issuers, a subject_prefix; none starts another",
+        )
+
+
+def _foreign_problems(policy: Declared) -> Iterator[Problem]:
+    for name, issuer in policy.foreign_issuers.items():
+        where = f"foreign_issuers.{name}"
+        if name != issuer.trusted.issuer or name != issuer.crossing.issuer:
+            yield Problem(where, "is listed under another name than its own", "use its iss")
+        if name == policy.issuer:
+            yield Problem(where, "is this service itself", "list only token services of others")
+        if name in policy.login_issuers:
+            yield Problem(where, "is a login issuer too", "keep one of them: users log in there, or it delegates")
+        if not issuer.actors:
+            yield Problem(f"{where}.actors", "is empty, so nobody may show its tokens", "list who may, or remove it")
+        if not issuer.trusted.actor_trust_domains:
+            yield Problem(f"{where}.actor_trust_domains", "is empty, so no token counts", "list whose actors it names")
+        if not issuer.crossing.scopes:
+            yield Problem(f"{where}.scopes", "is empty, so its tokens are worth nothing", "say what each is worth")
+        for actor, audiences in issuer.actors.items():
+            for audience in sorted(audiences):
+                yield from _triple_problems(policy, issuer, actor, audience)
+
+
+def _triple_problems(policy: Declared, issuer: ForeignIssuer, actor: SpiffeId, audience: str) -> Iterator[Problem]:
+    where = f"foreign_issuers.{issuer.trusted.issuer}.actors"
+    target = policy.target_of(audience)
+    if target is None:
+        yield Problem(where, f"{audience} is not a target", "list it under targets")
+        return
+    worth = issuer.crossing.worth(frozenset(issuer.crossing.scopes))
+    granted = [
+        rule.scopes & worth
+        for rule in policy.rules
+        if (rule.actor, rule.audience) == (actor, audience)
+        and any(match.issuer in (ANYONE, issuer.trusted.issuer) for match in rule.subjects)
+    ]
+    if not any(granted):
+        yield Problem(
+            where,
+            f"no rule lets {actor} act at {audience} for its subjects with a scope of the map",
+            "add one under rules, or remove it here",
+        )
 
 
 def _first_life_problems(entry: EntryWorkload, policy: Declared) -> Iterator[Problem]:

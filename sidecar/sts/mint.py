@@ -4,6 +4,7 @@ Theory of operation. This service only delegates. The client is identified by it
 the same workload; the subject token was issued to that workload, or is a user's login at an entry; a rule lets the
 actor act for this subject at this target. The issued token is for one target, never wider than the subject token and
 never (except for the first token of a chain) longer-lived; its act chain is the old one, whole, under the new actor.
+A subject token of a foreign issuer also needs the (issuer, actor, target) to be listed, and its scopes count by a map.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sidecar.delegation.scope import ScopeSet, format_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import JwtSvid, VerifiedToken
 from sidecar.errors import Denied, Reason
-from sidecar.sts.authority import Authority, authority_of
+from sidecar.sts.authority import Authority, authority_of, sub_id_claim
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import LoginKind
 
@@ -71,7 +72,7 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
 
 
 def _types_of(issuer: str, policy: StsPolicy) -> frozenset[str]:
-    if issuer == policy.issuer:
+    if issuer == policy.issuer or issuer in policy.foreign_issuers:
         return _ACCESS
     login = policy.login_issuers.get(issuer)
     if login is None:
@@ -109,8 +110,7 @@ def authorize_exchange(
     # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: the client that may hand this token in, and the login behind it.
     claims["may_act"] = {"sub": str(policy.recipient_of(audience))}
     if authority.sub_id is not None:
-        issuer, sub = authority.sub_id
-        claims["sub_id"] = {"format": "iss_sub", "iss": issuer, "sub": sub}
+        claims["sub_id"] = sub_id_claim(authority.sub_id)
     claims["txn"] = authority.txn or fresh.txn
     if subject.jti is not None:
         claims["parent_jti"] = subject.jti
@@ -169,6 +169,8 @@ def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
 
 
 def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, policy: StsPolicy) -> ScopeSet:
+    if authority.audiences is not None and audience not in authority.audiences:
+        raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the foreign issuer's tokens do not count at this target")
     rules = policy.rules_for(client, audience)
     if not rules:
         raise Denied(Reason.TARGET_UNKNOWN, "no rule lets the client act at this target")

@@ -15,7 +15,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import contradictions
-from sidecar.sts.rules import EntryWorkload, LoginIssuer, Rule, SelfRule, Target
+from sidecar.sts.rules import EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfRule, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,7 @@ class StsPolicy:
     self_rules: tuple[SelfRule, ...] = ()
     entries: Mapping[SpiffeId, EntryWorkload] = field(default_factory=dict)
     login_issuers: Mapping[str, LoginIssuer] = field(default_factory=dict)
+    foreign_issuers: Mapping[str, ForeignIssuer] = field(default_factory=dict)
     token_life_s: int = 300
     max_depth: int = MAX_ACT_DEPTH
 
@@ -80,6 +81,14 @@ class StsPolicy:
     def audiences_of(self, workload: SpiffeId) -> frozenset[str]:
         """Return the names whose tokens this workload may hand in as its own."""
         return self._audiences.get(workload) or frozenset((workload,))
+
+    def foreign_pair(self, subject: str) -> tuple[str, str] | None:
+        """Return the pair (issuer, sub) of a subject that came from a foreign issuer; its prefix here names that."""
+        for issuer, foreign in self.foreign_issuers.items():
+            prefix = foreign.crossing.subject_prefix
+            if subject.startswith(prefix):
+                return issuer, subject[len(prefix) :]
+        return None
 
     def rules_for(self, actor: SpiffeId, audience: str) -> tuple[Rule, ...]:
         """Return the rules for this actor at this audience, for any subject."""

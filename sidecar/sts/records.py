@@ -88,8 +88,8 @@ class ExchangeRecord:
             "fp": bearer.fingerprint,
         }
 
-    def attribute(self, token: VerifiedToken) -> None:
-        """Note the verified subject token."""
+    def attribute(self, token: VerifiedToken, *, foreign: bool = False) -> None:
+        """Note the verified subject token; ``foreign`` if it is delegated by another token service."""
         self._fields |= {
             "verified": True,
             "subject": token.subject,
@@ -97,7 +97,7 @@ class ExchangeRecord:
             "client_id": token.client_id,
             "jti_in": token.jti,
             "parent_jti": token.parent_jti,
-            "txn": token.txn if token.issuer == self._issuer else None,  # a login's txn names no chain of ours
+            "txn": token.txn if foreign or token.issuer == self._issuer else None,  # a login's names no chain of ours
             "fp": token.fingerprint,
         }
         if token.chain is not None:

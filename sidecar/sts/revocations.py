@@ -141,9 +141,11 @@ class Register:
         """
         stopped = InForce(lists={policy.issuer: self.revocations(policy)}, own=frozenset((policy.issuer,)))
         stopped.check(token, client)
-        login = policy.login_issuers.get(token.issuer)
+        login, foreign = policy.login_issuers.get(token.issuer), policy.foreign_issuers.get(token.issuer)
         if login is not None:
             stopped.check_subject(policy.issuer, login.subject_prefix + token.subject)
+        if foreign is not None:
+            stopped.check_subject(policy.issuer, foreign.crossing.subject(token.subject))
 
     def refuse_client(self, client: SpiffeId, policy: StsPolicy) -> None:
         """Refuse a client that is stopped. Raises as ``refuse``."""

@@ -1,4 +1,4 @@
-"""Parts of a policy of the token service: targets, rules, entries and the issuers of users."""
+"""Parts of a policy of the token service: targets, rules, entries, the issuers of users and other token services."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.policy import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S, ScopeFrom, UserIssuer
 from sidecar.delegation.policy import LoginKind as LoginKind
 from sidecar.delegation.scope import ScopeSet
@@ -25,7 +26,10 @@ ANYONE: Final = Anyone.ANYONE
 
 @dataclass(frozen=True, slots=True)
 class SubjectMatch:
-    """The subjects of a rule: ``subject`` of ``issuer`` (the *user* issuer, never us), or each of them ``ANYONE``."""
+    """The subjects of a rule: ``subject`` of ``issuer``, or each of them ``ANYONE``.
+
+    The issuer is the user's own or a foreign one, never us.
+    """
 
     issuer: str | Anyone
     subject: str | Anyone
@@ -97,6 +101,18 @@ class LoginIssuer:
             scope_from=self.scope_from,
             subject_prefix=self.subject_prefix,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignIssuer:
+    """A token service of others whose delegated tokens are exchanged here: only by ``actors``, at their audiences.
+
+    ``crossing`` says what its subjects are called here and what its scopes are worth.
+    """
+
+    trusted: TrustedIssuer
+    crossing: Crossing
+    actors: Mapping[SpiffeId, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

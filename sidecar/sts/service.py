@@ -1,9 +1,10 @@
 """The token service without its sockets: one request in, one answer out, one record of it.
 
 Theory of operation. A request arrives from a client whose X.509-SVID has been verified. Its two tokens are parsed,
-their keys found (our own ring, the trust domain's bundle, a user issuer's set; only the last may need a fetch), and the
-pure core in ``mint`` decides. Between requests only counters and verified signatures are kept, so replicas that share
-keys and policy are one service. Policy and key ring are snapshots: each request uses the ones it began with.
+their keys found (our own ring, the trust domain's bundle, the set of a user issuer or foreign token service; only the
+last two may need a fetch), and the pure core in ``mint`` decides. Between requests only counters and verified
+signatures are kept, so replicas that share keys and policy are one service. Policy and key ring are snapshots: each
+request uses the ones it began with.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Keys(Protocol):
 
 
 class LoginKeys(Protocol):
-    """Source of user issuers' keys (``identity.jwks.IssuerKeys``)."""
+    """Source of the keys of user issuers and foreign token services (``identity.jwks.IssuerKeys``)."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
         """Return the key, if it is known now."""
@@ -178,7 +179,7 @@ class TokenService:
             require_lawful_form(request, bearer.issuer, policy)
         now = self._now()
         subject = verify_subject(bearer, client=client, key=key, policy=policy, now=now)
-        record.attribute(subject)
+        record.attribute(subject, foreign=subject.issuer in policy.foreign_issuers)
         self.rate.take((subject.issuer, subject.jti or subject.fingerprint, client))
         if self.register is not None:
             self.register.refuse(subject, client, policy)

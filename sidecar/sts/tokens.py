@@ -11,7 +11,7 @@ from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import JwtSvid, VerifiedToken, check_header, verify_jwt_svid, verify_token
 from sidecar.errors import Denied, Reason
-from sidecar.sts.authority import login_issuer_for
+from sidecar.sts.authority import foreign_issuer_for, login_issuer_for
 from sidecar.sts.policy import StsPolicy
 
 
@@ -51,7 +51,7 @@ def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> Non
     """Run the checks on a subject token that need no key: an untrusted token causes no fetch.
 
     Raises:
-        Denied: NOT_AN_ENTRY, TOKEN_TYPE, ALG_NOT_ALLOWED.
+        Denied: NOT_AN_ENTRY, DELEGATION_NOT_ALLOWED, TOKEN_TYPE, ALG_NOT_ALLOWED.
     """
     trusted, _ = _expected(bearer, client, policy)
     check_header(bearer, trusted)
@@ -77,5 +77,7 @@ def verify_subject(
 def _expected(bearer: Bearer, client: SpiffeId, policy: StsPolicy) -> tuple[TrustedIssuer, frozenset[str]]:
     if bearer.issuer == policy.issuer:
         return policy.own, policy.audiences_of(client)
+    if bearer.issuer in policy.foreign_issuers:
+        return foreign_issuer_for(client, bearer.issuer, policy).trusted, policy.audiences_of(client)
     login = login_issuer_for(client, bearer.issuer, policy)
     return login.trusted, frozenset({login.client_id})

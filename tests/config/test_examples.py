@@ -48,7 +48,10 @@ def test_the_token_services_example_loads() -> None:
     assert settings.policy.issuer == "https://sts.acme.example"
     assert settings.server.port == 7444
     assert str(settings.key_directory) == "/etc/sidecar/sts-keys"
-    assert [keys.issuer for keys in settings.login_keys] == ["https://login.acme.example"]
+    assert [keys.issuer for keys in settings.login_keys] == [
+        "https://login.acme.example",
+        "https://sts.partner.example",
+    ]
 
 
 def test_entry_and_token_service_agree_on_what_a_login_is_worth() -> None:

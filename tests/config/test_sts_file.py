@@ -34,9 +34,10 @@ def test_the_exchange_rate_can_be_set_and_never_below_one_a_second(tmp_path: Pat
     assert problem.field == "exchange_rate.per_s"
 
 
-def test_the_keys_of_every_login_issuer_are_fetched() -> None:
+def test_the_keys_of_every_login_issuer_and_foreign_issuer_are_fetched() -> None:
     settings = load_sts(EXAMPLES / "sts.yaml", {})
-    assert [keys.issuer for keys in settings.login_keys] == list(settings.policy.login_issuers) == [LOGIN]
+    issuers = [*settings.policy.login_issuers, *settings.policy.foreign_issuers]
+    assert [keys.issuer for keys in settings.login_keys] == issuers == [LOGIN, "https://sts.partner.example"]
 
 
 def test_two_listeners_may_each_take_any_free_port(tmp_path: Path) -> None:
@@ -60,7 +61,8 @@ DEV_LOGIN = {
     "jwks": "http://127.0.0.1:7300/jwks",
     "subject_prefix": "dev:",
 }
-AT_HOME = ("login_issuers.0.jwks", "http://127.0.0.1:7300/keys"), ("login_issuers.0.tls", ABSENT)
+ALONE: tuple[tuple[str, Any], ...] = ("foreign_issuers", []), ("rules", STS["rules"][:2])
+AT_HOME = (*ALONE, ("login_issuers.0.jwks", "http://127.0.0.1:7300/keys"), ("login_issuers.0.tls", ABSENT))
 
 
 def test_a_key_can_be_made_at_the_start_where_nothing_hangs_on_it(tmp_path: Path) -> None:
@@ -75,6 +77,7 @@ def test_an_issuer_on_loopback_is_no_production_one_for_being_https(tmp_path: Pa
         ("login_issuers.0.issuer", "https://127.0.0.1:7300"),
         ("login_issuers.0.jwks", "https://127.0.0.1:7300/keys"),
         ("entries", []),
+        ("foreign_issuers", []),
         ("rules", []),
     )
     assert problems(tmp_path, at_home, sts=True) == []

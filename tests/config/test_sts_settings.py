@@ -17,12 +17,19 @@ RUNNING = load_sts(EXAMPLES / "sts.yaml", {})
     "changes",
     [
         pytest.param({}, id="the same"),
-        pytest.param({"policy": replace(RUNNING.policy, rules=(), token_life_s=60)}, id="another policy"),
+        pytest.param(
+            {"policy": replace(RUNNING.policy, rules=(), foreign_issuers={}, token_life_s=60)}, id="another policy"
+        ),
         pytest.param({"login_keys": ()}, id="a login issuer less"),
     ],
 )
 def test_a_policy_can_change_while_the_service_runs(changes: dict[str, Any]) -> None:
     assert RUNNING.needs_restart(replace(RUNNING, **changes)) == []
+
+
+def test_an_issuer_more_needs_a_restart() -> None:
+    fewer = replace(RUNNING, login_keys=())
+    assert [problem.field for problem in fewer.needs_restart(RUNNING)] == ["login_issuers", "foreign_issuers"]
 
 
 @pytest.mark.parametrize(
@@ -35,9 +42,9 @@ def test_a_policy_can_change_while_the_service_runs(changes: dict[str, Any]) -> 
         pytest.param({"rate": RateSettings(burst=1)}, "exchange_rate", id="exchange rate"),
         pytest.param({"records": RecordSettings(file=Path("/x"))}, "records", id="records"),
         pytest.param(
-            {"login_keys": (*RUNNING.login_keys, replace(RUNNING.login_keys[0], issuer="https://x.example"))},
-            "login_issuers",
-            id="a login issuer more",
+            {"login_keys": (replace(RUNNING.login_keys[1], url="https://sts.partner.example/other"),)},
+            "foreign_issuers",
+            id="a foreign issuer's keys elsewhere",
         ),
         pytest.param(
             {"login_keys": (replace(RUNNING.login_keys[0], url="https://login.acme.example/other"),)},

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.issued import prove_issued, sts_error
-from sidecar.delegation.plan import Plan
+from sidecar.delegation.plan import Plan, plan_outbound
 from sidecar.errors import Denied, Reason
 from tests.delegation.world import (
     CRM,
@@ -20,7 +21,9 @@ from tests.delegation.world import (
     LOGIN_CLAIMS,
     NOW,
     PLANNER,
+    POLICY,
     STS,
+    TO_CRM,
     WRITER,
     Claims,
     delegation,
@@ -53,10 +56,26 @@ LOGIN_AT_ENTRY = plan(login(LOGIN_CLAIMS | LOGGED_IN))
 FIRST_HOP = plan(delegation(without(INBOUND_CLAIMS, "act", "txn", "jti", "parent_jti", "sub_id")))
 
 
+PARTNERS = "https://sts.partner.example"
+_ROUTE = replace(
+    TO_CRM,
+    crossings={
+        PARTNERS: Crossing(issuer=PARTNERS, subject_prefix="partner:", scopes={"docs.read": frozenset({"crm.read"})})
+    },
+)
+CROSSED = plan_outbound(delegation(INBOUND_CLAIMS | {"iss": PARTNERS}), _ROUTE, policy=POLICY, now=NOW)
+CROSSED_BARE = plan_outbound(
+    delegation(without(INBOUND_CLAIMS, "sub_id", "txn") | {"iss": PARTNERS}), _ROUTE, policy=POLICY, now=NOW
+)
+PAIR = {"format": "iss_sub", "iss": PARTNERS, "sub": "alice"}
+
+
 @pytest.mark.parametrize(
     ("planned", "claims"),
     [
         pytest.param(DELEGATED, ISSUED_CLAIMS, id="as planned"),
+        pytest.param(CROSSED, issued(sub="partner:alice"), id="crossing: prefix, and sub_id kept"),
+        pytest.param(CROSSED_BARE, issued(sub="partner:alice", sub_id=PAIR), id="crossing: sub_id made, and txn begun"),
         pytest.param(DELEGATED, issued(scope=""), id="narrower than planned"),
         pytest.param(DELEGATED, issued(exp=NOW + 1), id="shorter than planned"),
         pytest.param(
@@ -100,6 +119,65 @@ OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
 @pytest.mark.parametrize(
     ("planned", "claims", "reason"),
     [
+        pytest.param(CROSSED, ISSUED_CLAIMS, Reason.STS_SUBJECT_MISMATCH, id="crossing: no prefix"),
+        pytest.param(CROSSED, issued(sub="other:alice"), Reason.STS_SUBJECT_MISMATCH, id="crossing: another prefix"),
+        pytest.param(
+            CROSSED,
+            without(issued(sub="partner:alice"), "sub_id"),
+            Reason.STS_SUBJECT_MISMATCH,
+            id="crossing: sub_id dropped",
+        ),
+        pytest.param(
+            CROSSED,
+            issued(sub="partner:alice", sub_id=PAIR),
+            Reason.STS_SUBJECT_MISMATCH,
+            id="crossing: sub_id of the token itself although one came in",
+        ),
+        pytest.param(
+            CROSSED_BARE,
+            without(issued(sub="partner:alice"), "sub_id"),
+            Reason.STS_SUBJECT_MISMATCH,
+            id="crossing: no sub_id made",
+        ),
+        pytest.param(
+            CROSSED_BARE,
+            issued(sub="partner:alice", sub_id=PAIR | {"sub": "bob"}),
+            Reason.STS_SUBJECT_MISMATCH,
+            id="crossing: sub_id of another",
+        ),
+        pytest.param(
+            CROSSED_BARE,
+            issued(sub="partner:alice", sub_id=PAIR | {"iss": STS}),
+            Reason.STS_SUBJECT_MISMATCH,
+            id="crossing: sub_id of another issuer",
+        ),
+        pytest.param(
+            CROSSED, issued(sub="partner:alice", txn="txn-2"), Reason.STS_CHAIN_BROKEN, id="crossing: another txn"
+        ),
+        pytest.param(
+            CROSSED, without(issued(sub="partner:alice"), "txn"), Reason.STS_CHAIN_BROKEN, id="crossing: txn dropped"
+        ),
+        pytest.param(
+            CROSSED,
+            issued(sub="partner:alice", act={"sub": str(WRITER)}),
+            Reason.STS_CHAIN_BROKEN,
+            id="crossing: history dropped",
+        ),
+        pytest.param(
+            CROSSED,
+            issued(sub="partner:alice", act={"sub": str(WRITER), "act": INBOUND_ACT | {"iss": PARTNERS}}),
+            Reason.STS_CHAIN_BROKEN,
+            id="crossing: history rewritten",
+        ),
+        pytest.param(
+            CROSSED,
+            issued(sub="partner:alice", scope="docs.read"),
+            Reason.STS_SCOPE_WIDENED,
+            id="crossing: the scope from before the map",
+        ),
+        pytest.param(
+            CROSSED, issued(sub="partner:alice", exp=NOW + 291), Reason.STS_LIFETIME, id="crossing: a longer life"
+        ),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "act"), Reason.STS_NO_ACT, id="impersonation"),
         pytest.param(AT_ENTRY, without(ENTRY_CLAIMS, "act"), Reason.STS_NO_ACT, id="impersonation at an entry"),
         pytest.param(DELEGATED, act(sub=str(PLANNER)), Reason.STS_ACTOR_MISMATCH, id="the caller acts"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Deny, Policy
@@ -27,6 +28,7 @@ from tests.delegation.world import (
     delegation,
     login,
     plan,
+    without,
 )
 
 
@@ -199,6 +201,75 @@ def test_plans_that_differ_in_what_the_answer_depends_on_have_different_keys(oth
 def test_a_plan_shows_no_token() -> None:
     claims: Claims = INBOUND_CLAIMS
     assert f"raw-of-{claims['jti']}" not in repr(plan())
+
+
+PARTNERS = "https://sts.partner.example"
+CROSSING = Crossing(issuer=PARTNERS, subject_prefix="partner:", scopes={"docs.read": frozenset({"crm.read", "x"})})
+CROSSED: Case = (
+    delegation(INBOUND_CLAIMS | {"iss": PARTNERS}),
+    replace(TO_CRM, crossings={PARTNERS: CROSSING}),
+    POLICY,
+)
+
+
+def test_a_crossing_is_planned_with_its_prefix_and_what_its_map_says() -> None:
+    of, route, policy = CROSSED
+    planned = plan_outbound(of, route, policy=policy, now=NOW)
+    assert (planned.expected_subject, planned.sts_issuer) == ("partner:alice", STS)
+    assert planned.scope == {"crm.read"}, "the map's, within the route's"
+    assert planned.max_expires_at == INBOUND_CLAIMS["exp"]
+    assert planned.crossing is CROSSING
+
+
+def test_tokens_of_the_routes_own_issuer_cross_nothing() -> None:
+    _, route, policy = CROSSED
+    assert plan_outbound(delegation(), route, policy=policy, now=NOW) == replace(plan(), route=route)
+
+
+@pytest.mark.parametrize(
+    ("refused", "reason"),
+    [
+        pytest.param(case(CROSSED, route={"crossings": {}}), Reason.ISSUER_NOT_FOR_ROUTE, id="not listed"),
+        pytest.param(
+            case(CROSSED, route={"crossings": {IDP: replace(CROSSING, issuer=IDP)}}),
+            Reason.ISSUER_NOT_FOR_ROUTE,
+            id="another is listed",
+        ),
+        pytest.param(
+            case(CROSSED, d={"scope": frozenset({"crm.read"})}),
+            Reason.INSUFFICIENT_SCOPE,
+            id="a scope that is not in the map, though the route's own has this name",
+        ),
+        pytest.param(
+            case(CROSSED, route={"scopes": frozenset({"crm.write"})}), Reason.INSUFFICIENT_SCOPE, id="above the route"
+        ),
+        pytest.param(
+            case(CROSSED, policy={"deny": Deny(subjects=frozenset({(STS, "partner:alice")}))}),
+            Reason.POLICY_DENIED,
+            id="denied by the name beyond",
+        ),
+        pytest.param(
+            case(CROSSED, policy={"deny": Deny(subjects=frozenset({(PARTNERS, "alice")}))}),
+            Reason.POLICY_DENIED,
+            id="denied by the name before",
+        ),
+        pytest.param(
+            (delegation(without(INBOUND_CLAIMS, "act") | {"iss": PARTNERS}), *CROSSED[1:]),
+            Reason.OWN_AUTHORITY_REFUSED,
+            id="no actor",
+        ),
+        pytest.param(
+            (delegation(INBOUND_CLAIMS | {"iss": PARTNERS, "exp": NOW}), *CROSSED[1:]),
+            Reason.TOKEN_EXPIRED,
+            id="expired",
+        ),
+    ],
+)
+def test_a_crossing_that_is_not_listed_as_it_is_wanted_is_refused(refused: Case, reason: Reason) -> None:
+    of, route, policy = refused
+    with pytest.raises(Denied) as refusal:
+        plan_outbound(of, route, policy=policy, now=NOW)
+    assert refusal.value.reason is reason
 
 
 def test_the_route_says_whose_token_is_asked_for() -> None:

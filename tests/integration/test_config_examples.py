@@ -98,6 +98,9 @@ async def token_service(world: World, spiffe_id: SpiffeId, issuer: str) -> int:
         identity__workload_api=(await world.api(spiffe_id)).address,
         records={"sink": {"file": str(world.folder / f"{port}.records")}},
         login_issuers=elsewhere(example("sts")["login_issuers"], {}),
+        foreign_issuers=[],  # the partner's service runs by the same example
+        rules=example("sts")["rules"][:2],
+        revocation={"file": str(world.folder / f"{port}.orders")},  # its replicas are elsewhere
     )
     settings = load_sts(EXAMPLES / "sts.yaml", environ)
     world.background(run_token_service(settings, KeyRing(active=SigningKey.generate()), asyncio.Event()))
