@@ -6,11 +6,12 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from typing import Final
 
 from sidecar.bounded import Bounded
-from sidecar.config import InboundSettings, OutboundSettings, SidecarSettings
+from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, SidecarSettings
 from sidecar.config.addresses import Address
 from sidecar.delegation.revocation import MAX_LIST_BYTES, NOTHING
 from sidecar.exchange.channel import StsChannel
@@ -40,9 +41,11 @@ from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
+from sidecar.proxy.observing import Observing
 from sidecar.proxy.one_subject import OneSubject
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.plain import PlainInbound
 from sidecar.proxy.remote_handles import Inbox, RemoteHandles
 from sidecar.proxy.revalidation import judge_served
 from sidecar.proxy.server import Parts, Server
@@ -55,6 +58,7 @@ from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
 from sidecar.wire.stream import RequestHandler
 
+_PART_WITHOUT_TLS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
 _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
 
 
@@ -124,6 +128,8 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     sides = []
     if settings.inbound is not None:
         sides.append(_inbound_side(settings.inbound, shared))
+        if settings.inbound.plain is not None:
+            sides.append(_plain_side(settings.inbound, settings.inbound.plain, shared))
     if settings.outbound is not None:
         sides.append(_outbound_side(settings.outbound, shared))
     return Server(
@@ -169,6 +175,28 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
     return pool, _listener("inbound", settings, shared, refused_connections, handler=journeys, context=tls)
 
 
+def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
+    """Make the side with callers without a sidecar in front and the agent behind. It has few connections."""
+    pool = _pool("inbound", settings, shared)
+    journeys = PlainInbound(
+        snapshots=shared.snapshots,
+        log=shared.log,
+        forwarder=Forwarder(pool, FROM_AGENT, shared.watch, settings.limits),
+        observing=Observing(
+            handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
+        ),
+        clock=time.time,
+        until=plain.until,
+    )
+    refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
+    few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_WITHOUT_TLS))
+    here = replace(settings, listen=plain.listen, connections=few)
+    listener = _listener(
+        "inbound", here, shared, refused_connections, handler=journeys, context=None, closes_at=float(plain.until)
+    )
+    return pool, listener
+
+
 def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
     """Make the side with the agent in front and the next hops behind."""
     pool = _pool("outbound", settings, shared)
@@ -210,6 +238,7 @@ def _listener(
     handler: RequestHandler,
     context: ssl.SSLContext | None,
     proxy_form: bool = False,
+    closes_at: float = inf,
 ) -> Listener:
     place = ListenerSettings(
         host=settings.listen.host,
@@ -224,7 +253,9 @@ def _listener(
         shed=ShedHandler(shared.log, direction),
         refused_connections=refused_connections,
         context=context,
+        direction=direction,
         proxy_form=proxy_form,
+        closes_at=closes_at,
     )
 
 

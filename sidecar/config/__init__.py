@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
+from sidecar.config.settings import InboundSettings, OutboundSettings, PlainSettings, RecordSettings, SidecarSettings
 
 if TYPE_CHECKING:
     from sidecar.config.sts_settings import TokenServiceSettings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "InboundSettings",
     "OutboundSettings",
+    "PlainSettings",
     "RecordSettings",
     "SidecarSettings",
     "json_schema",

@@ -32,6 +32,8 @@ def _days(file: SidecarFile) -> Iterator[tuple[str, str]]:
     for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
         if route.observe_until is not None:
             yield f"inbound.routes[{number}].observe_until", route.observe_until
+    if file.inbound is not None and file.inbound.plain is not None:
+        yield "inbound.plain.until", file.inbound.plain.until
     for number, target in enumerate(file.outbound.routes if file.outbound is not None else []):
         if not isinstance(target, InjectRouteSection) and target.observe_until is not None:
             yield f"outbound.routes[{number}].observe_until", target.observe_until

@@ -80,6 +80,21 @@ def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> It
             )
 
 
+def plain_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
+    """Report a port without TLS that no platform file allows, or that would serve nothing."""
+    inbound = file.inbound
+    if inbound is None or inbound.plain is None:
+        return
+    if platform is None:
+        yield Problem(
+            "inbound.plain", "needs a platform file that says plain: true", "start with --platform, or remove it"
+        )
+    elif not platform.plain:
+        yield _forbidden("inbound.plain")
+    if all(route.observe_until is None for route in inbound.routes):
+        yield Problem("inbound.plain", "serves routes that observe, and none does", "set observe_until, or remove it")
+
+
 def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
     keys_of = {one.issuer: one for one in own.keys}
     for number, section in enumerate(file.issuers):

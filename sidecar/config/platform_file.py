@@ -75,6 +75,7 @@ class PlatformFile(Section):
         default=[], description="issuers whose tokens a route may exchange for those of another issuer"
     )
     observe_until: bool = Field(default=False, description="true: a route may only observe")
+    plain: bool = Field(default=False, description="true: a workload may have a port without TLS, `inbound.plain`")
     refuse_other_listeners: bool = Field(
         default=False, description="serve no call while the agent can be reached past its sidecar"
     )
@@ -114,6 +115,7 @@ class Platform:
     inject: frozenset[str]
     crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
     observe_until: bool
+    plain: bool
     refuse_other_listeners: bool
     linger_s: float
 
@@ -148,6 +150,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         inject=frozenset(file.inject),
         crossings=crossings,
         observe_until=file.observe_until,
+        plain=file.plain,
         refuse_other_listeners=file.refuse_other_listeners,
         linger_s=file.linger_s,
     )

@@ -51,6 +51,14 @@ class RecordSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlainSettings:
+    """The listener for callers without a sidecar. It closes at ``until`` (seconds since the epoch)."""
+
+    listen: Address
+    until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InboundSettings:
     """The listener towards the mesh, and the agent behind it."""
 
@@ -60,6 +68,7 @@ class InboundSettings:
     limits: ServerLimits
     upstream_limits: ClientLimits
     one_subject: bool = False
+    plain: PlainSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +118,7 @@ class SidecarSettings:
     @property
     def listens(self) -> tuple[Address, ...]:
         """Every address that this process listens on; port 0 if the system chooses."""
-        sides = (self.inbound, self.outbound)
+        sides = (self.inbound, self.outbound, None if self.inbound is None else self.inbound.plain)
         return (self.probe, *(side.listen for side in sides if side is not None))
 
     @property

@@ -42,6 +42,8 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
     listeners = {"probe.listen": parse_address(file.probe.listen)}
     if file.inbound is not None:
         listeners["inbound.listen"] = parse_address(file.inbound.listen)
+        if file.inbound.plain is not None:
+            listeners["inbound.plain.listen"] = parse_address(file.inbound.plain.listen)
         agent = parse_origin(file.inbound.agent)
         if agent.scheme != "http" or not is_loopback(agent.hostname or ""):
             yield Problem("inbound.agent", "is not plain http on loopback", "write http://127.0.0.1:PORT")

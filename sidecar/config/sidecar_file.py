@@ -18,10 +18,22 @@ from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_se
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.outside_checks import outside_route
 from sidecar.config.own_authority_checks import workload_handle_of
-from sidecar.config.platform_checks import CEILING_CHECKS, Own, forbidden_settings, outside_ceiling_problems
+from sidecar.config.platform_checks import (
+    CEILING_CHECKS,
+    Own,
+    forbidden_settings,
+    outside_ceiling_problems,
+    plain_problems,
+)
 from sidecar.config.platform_file import Platform, load_platform
 from sidecar.config.sections import RecordsSection
-from sidecar.config.settings import InboundSettings, OutboundSettings, RecordSettings, SidecarSettings
+from sidecar.config.settings import (
+    InboundSettings,
+    OutboundSettings,
+    PlainSettings,
+    RecordSettings,
+    SidecarSettings,
+)
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import (
     AnyOutboundSection,
@@ -97,6 +109,7 @@ def _settings(
     inbound = findings.attempt("inbound", _inbound, file)
     outbound = findings.attempt("outbound", _outbound, file)
     findings.extend(outside_ceiling_problems, file, platform)
+    findings.extend(plain_problems, file, platform)
     if platform is not None:
         own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
         for check in CEILING_CHECKS:
@@ -152,6 +165,9 @@ def _inbound(file: SidecarFile) -> InboundSettings | None:
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         one_subject=section.subjects_at_once is not None,
+        plain=None
+        if section.plain is None
+        else PlainSettings(listen=parse_address(section.plain.listen), until=start_of(section.plain.until)),
     )
 
 

@@ -107,6 +107,15 @@ class InboundRouteSection(Section):
     max_stream_s: Reserved = None
 
 
+class PlainSection(Section):
+    """A port without TLS, for callers that have no sidecar yet. It serves only routes that observe, without a peer and
+    without a handle. The platform file must allow it.
+    """
+
+    listen: AddressText = Field(description="address where such callers connect, by plain HTTP")
+    until: Day = Field(description="the day on which the port closes, at 00:00 UTC; at most 30 days from now")
+
+
 class InboundSection(Section):
     """Calls to the agent: mTLS from peers, plain HTTP to the agent on loopback."""
 
@@ -120,6 +129,9 @@ class InboundSection(Section):
             "1: refuse a second subject while a request of the first is in progress or its handle lingers; for agents "
             "that could mix up users. In one process only, and not beside `entry`"
         ),
+    )
+    plain: PlainSection | None = Field(
+        default=None, description="a port without TLS for callers that have no sidecar yet, until a day"
     )
     network: Literal["auto", "pod", "host"] = Field(
         default="auto",

@@ -290,15 +290,34 @@ def decide_observed(
             raise denied
         policy.deny.check_actor(peer)
         return ObservedPermit(_SEAL, route, denied.reason, peer=peer, token=None, ends_at=route.observe_until)
-    issuer = _issuer_of(token.issuer, route, policy)
-    check_times(token, now)
-    policy.deny.check(token, peer)
-    policy.deny.check_actor(token.actor_id)
-    check_binding(token, peer_certificate_sha256)
-    if not token.scope <= issuer.scopes:
-        raise Denied(Reason.SCOPE_ABOVE_CEILING)
+    _check_unrelaxed(token, peer, route, policy, now=now, peer_certificate_sha256=peer_certificate_sha256)
     ends_at = min(route.observe_until, token.expires_at)
     return ObservedPermit(_SEAL, route, denied.reason, peer=peer, token=token, ends_at=ends_at)
+
+
+def decide_plain(
+    token: VerifiedToken | None, *, route: InboundRoute, policy: Policy, now: int, until: int
+) -> ObservedPermit:
+    """Judge a request without TLS, of a caller that proves no identity, where that is accepted before ``until``.
+
+    ``token`` as of ``decide_observed``. One that names an actor belongs to a workload with a sidecar, which calls by
+    mTLS: here it was stolen or passed on.
+
+    Raises:
+        Denied: POLICY_DENIED, the route does not observe, or not without TLS any more; ACTOR_MISMATCH; or as
+            ``decide_observed``.
+    """
+    ends_at = min(route.observe_until, until)
+    if now >= ends_at:
+        raise Denied(Reason.POLICY_DENIED, "a request without TLS is only served by a route that observes")
+    if token is None:
+        policy.deny.check_actor(None)
+    elif token.chain is not None:
+        raise Denied(Reason.ACTOR_MISMATCH, "a delegated token without TLS")
+    else:
+        _check_unrelaxed(token, None, route, policy, now=now, peer_certificate_sha256=None)
+        ends_at = min(ends_at, token.expires_at)
+    return ObservedPermit(_SEAL, route, Reason.NO_CLIENT_CERT, peer=None, token=token, ends_at=ends_at)
 
 
 def decide_observed_call(
@@ -440,6 +459,25 @@ def decide_own(
     else:
         policy.deny.check(delegation.token, policy.workload)
     return OwnPermit(_SEAL, delegation, route, method=method, path=path, ends_at=ends_at)
+
+
+def _check_unrelaxed(
+    token: VerifiedToken,
+    peer: SpiffeId | None,
+    route: InboundRoute,
+    policy: Policy,
+    *,
+    now: int,
+    peer_certificate_sha256: str | None,
+) -> None:
+    """Return if nothing is wrong with a token that no route relaxes. Raises Denied."""
+    issuer = _issuer_of(token.issuer, route, policy)
+    check_times(token, now)
+    policy.deny.check(token, peer)
+    policy.deny.check_actor(token.actor_id)
+    check_binding(token, peer_certificate_sha256)
+    if not token.scope <= issuer.scopes:
+        raise Denied(Reason.SCOPE_ABOVE_CEILING)
 
 
 def _entry_of(policy: Policy) -> Entry:

@@ -46,9 +46,17 @@ def observed_bearer(denied: Denied, authorization: Sequence[bytes]) -> Bearer | 
     """
     if denied.reason not in RELAXED:
         raise denied
-    if denied.reason is Reason.NO_TOKEN:
-        return None
-    raw = bearer_of(authorization)
+    return None if denied.reason is Reason.NO_TOKEN else jwt_of(authorization)
+
+
+def jwt_of(authorization: Sequence[bytes]) -> Bearer | None:
+    """Return the JWT in the values of all Authorization fields; None: there is none. Errors as ``observed_bearer``."""
+    try:
+        raw = bearer_of(authorization)
+    except Denied as error:
+        if error.reason is Reason.NO_TOKEN:
+            return None
+        raise
     return parse_bearer(raw) if is_jwt(raw) else None
 
 

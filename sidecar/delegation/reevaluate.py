@@ -20,6 +20,7 @@ from sidecar.delegation.decide import (
     decide_observed,
     decide_observed_call,
     decide_own,
+    decide_plain,
     decide_verified,
 )
 from sidecar.delegation.issued import prove_issued, sts_error
@@ -108,6 +109,9 @@ def observed_again(
             now=at,
             peer_certificate_sha256=peer_certificate_sha256,
         )
+    if permit.reason is Reason.NO_CLIENT_CERT:
+        decide_plain(token, route=route, policy=policy, now=at, until=permit.ends_at)
+        return
     denied = Denied(permit.reason, "the route no longer only observes")
     decide_observed(
         denied,

@@ -27,7 +27,7 @@ CHECKS: Final = (
                 Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
                 Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
                 Reason.INTERNAL, Reason.SUBJECT_BUSY,
-                Reason.BAD_SVID, Reason.UNTRUSTED_CHAIN, Reason.UNKNOWN_TRUST_DOMAIN,
+                Reason.NO_CLIENT_CERT, Reason.BAD_SVID, Reason.UNTRUSTED_CHAIN, Reason.UNKNOWN_TRUST_DOMAIN,
                 Reason.WRONG_BUNDLE, Reason.SVID_EXPIRED,
             }
         ),

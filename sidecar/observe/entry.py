@@ -94,6 +94,7 @@ class Entry:
     decide_ms: float | None
     exchange_ms: float | None
     upstream_ms: float | None
+    source: str | None
     detail: str | None
 
     def __init__(self, log: EntryLog, record: Record, started_at: float) -> None:

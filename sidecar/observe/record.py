@@ -218,7 +218,13 @@ class RecordFields(TypedDict, total=False):
     verified: Annotated[
         bool | None, Key("true: the claims are from a verified token; false: they are unproven", _CALLS)
     ]
-    source: Annotated[str | None, Key("the address of the other end", ("connection.refused", *_EXCHANGES))]
+    source: Annotated[
+        str | None,
+        Key(
+            "the address of the other end; of a request: only of one without TLS",
+            ("connection.refused", *_EXCHANGES, *_REQUESTS),
+        ),
+    ]
     detail: Annotated[
         str | None,
         Key(

@@ -10,6 +10,7 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record import Direction
 from sidecar.observe.record_text import refused_path
+from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.message import Request
@@ -45,7 +46,9 @@ def refuse_unread(
         stream.answer(*refusal(unavailable, ""), close=hang_up)
         return
     try:
-        if direction == "inbound":
+        if direction == "inbound" and stream.transport.get_extra_info("ssl_object") is None:
+            entry.source = source_of(stream.remote_address)
+        elif direction == "inbound":
             entry.peer = guard_of(stream.transport).peer.spiffe_id
         if stream.head is not None:
             entry.method = stream.head.method

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from sidecar.admission import Admit, Evict, Load, Shed, Wait, before_accept, on_accept
@@ -43,7 +44,8 @@ class ListenerSettings(ConnectionLimits):
 class Listener:
     """Accepts connections for one handler. ``shed`` serves those above the limit: it only says that we are overloaded.
 
-    ``refused_connections`` is told of connections that were closed before their handshake was over.
+    ``refused_connections`` is told of connections that were closed before their handshake was over. ``closes_at`` is
+    the end of the listener, in wall seconds.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Listener:
         shed: RequestHandler,
         refused_connections: OnGivenUp,
         context: ssl.SSLContext | None,
+        direction: Direction | None = None,
         proxy_form: bool = False,
+        closes_at: float = inf,
     ) -> None:
         self._max_connections = self._limit = settings.total
         self._per_address = settings.per_address
@@ -75,8 +79,8 @@ class Listener:
         self._shed = shed
         self._proxy_form = proxy_form
         self._turned_away = refused_connections
-        self._tls = context is not None
-        self.direction: Direction = "outbound" if context is None else "inbound"
+        self.direction: Direction = direction or ("outbound" if context is None else "inbound")
+        self._closes_at = closes_at
         self._acceptor = Acceptor(
             settings.host,
             settings.port,
@@ -103,6 +107,18 @@ class Listener:
             OSError: the address is taken or not ours.
         """
         self._acceptor.open()
+
+    def open_until_end(self, now: float) -> None:
+        """Bind and start to accept, unless its end has come. Errors as ``open``."""
+        if now < self._closes_at:
+            self.open()
+
+    def close_at_end(self, now: float) -> None:
+        """Stop accepting once its end has come; idle connections are closed, others after their answer."""
+        if now >= self._closes_at:
+            self._closes_at = inf
+            self.close()
+            self.connections.drain(0.0)
 
     def close(self) -> None:
         """Stop accepting. Connections stay."""
@@ -216,7 +232,7 @@ class Listener:
         )
 
     def _from_address(self, host: str) -> int | None:
-        if not self._tls:
+        if self.direction == "outbound":
             return None
         handshakes = self._handshakes
         return self.connections.of(host) + (

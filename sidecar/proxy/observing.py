@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sidecar.delegation.bearer import bearer_of
-from sidecar.delegation.decide import ObservedPermit, decide_observed, decide_observed_call, trusted_issuer
-from sidecar.delegation.observed import is_jwt, observed_bearer
+from sidecar.delegation.bearer import Bearer, bearer_of
+from sidecar.delegation.decide import (
+    ObservedPermit,
+    decide_observed,
+    decide_observed_call,
+    decide_plain,
+    trusted_issuer,
+)
+from sidecar.delegation.observed import is_jwt, jwt_of, observed_bearer
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, verify_token
@@ -47,7 +53,7 @@ class Observing:
         self,
         denied: Denied,
         head: Request,
-        peer: VerifiedPeer | None,
+        peer: VerifiedPeer,
         route: InboundRoute,
         snapshot: Snapshot,
         entry: Entry,
@@ -57,18 +63,35 @@ class Observing:
         Raises:
             SidecarError: ``denied``, or another reason that no route relaxes.
         """
-        token = yield from self._token(denied, head, peer, route, snapshot)
+        bearer = observed_bearer(denied, head.all(b"authorization"))
+        token = yield from self._verified(bearer, peer, route, snapshot)
         permit = decide_observed(
             denied,
             token=token,
-            peer=None if peer is None else peer.spiffe_id,
+            peer=peer.spiffe_id,
             route=route,
             policy=snapshot.policy,
             now=int(self._clock()),
-            peer_certificate_sha256=None if peer is None else peer.fingerprint,
+            peer_certificate_sha256=peer.fingerprint,
         )
         yield from self._refuse_handles(denied, head)
-        credential = own_credential(head) if token is None else None
+        return self._noted(permit, head, route, entry)
+
+    def plain(
+        self, head: Request, route: InboundRoute, until: int, snapshot: Snapshot, entry: Entry
+    ) -> Journey[ObservedPermit]:
+        """Judge a request without TLS, served before ``until``, and note it as observed.
+
+        Raises:
+            SidecarError: as ``decide_plain``, or a JWT that does not verify.
+        """
+        token = yield from self._verified(jwt_of(head.all(b"authorization")), None, route, snapshot)
+        permit = decide_plain(token, route=route, policy=snapshot.policy, now=int(self._clock()), until=until)
+        yield from self._refuse_handles(Denied(Reason.POLICY_DENIED), head)
+        return self._noted(permit, head, route, entry)
+
+    def _noted(self, permit: ObservedPermit, head: Request, route: InboundRoute, entry: Entry) -> ObservedPermit:
+        credential = own_credential(head) if permit.token is None else None
         entry.permitted(facts_of_observed(permit, credential, peer=permit.peer, scopes=route.scopes))
         return permit
 
@@ -98,11 +121,10 @@ class Observing:
             if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
                 raise Denied(denied.reason, "a live handle of this sidecar, which is nobody's own credential")
 
-    def _token(
-        self, denied: Denied, head: Request, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot
+    def _verified(
+        self, bearer: Bearer | None, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot
     ) -> Journey[VerifiedToken | None]:
         """Verify the JWT that a request shows, for any audience; None: it shows none."""
-        bearer = observed_bearer(denied, head.all(b"authorization"))
         if bearer is None:
             return None
         issuer = trusted_issuer(bearer, route=route, policy=snapshot.policy)

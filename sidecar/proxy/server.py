@@ -79,6 +79,7 @@ class Server:
     def __init__(self, parts: Parts, *, wall: Callable[[], float] = time.time) -> None:
         self.parts = parts
         self.trust = TrustWatch(wall=wall)
+        self._wall = wall
         self.bypass = BypassWatch(lambda: parts.snapshots.setup.listener_rule, self._own_addresses)
         self._shortage = (
             None if parts.memory is None else Shortage(parts.memory, parts.listeners, parts.pools, parts.caches)
@@ -221,7 +222,7 @@ class Server:
 
     def _open(self) -> None:
         for listener in self.parts.listeners:
-            listener.open()
+            listener.open_until_end(self._wall())
         self.ready.set()
         self._said = []
         identity = self.parts.source.current
@@ -275,6 +276,7 @@ class Server:
         self.recent_refusals.look()
         self.parts.caches.sweep()
         for listener in self.parts.listeners:
+            listener.close_at_end(self._wall())
             await self.trust.look(listener.connections)
         for pool in self.parts.pools:
             await self.trust.look(pool.connections)

@@ -69,6 +69,50 @@ def test_a_platform_file_decides_if_a_route_may_observe(tmp_path: Path, allowed:
     assert (refused in told) is not allowed
 
 
+PLAIN = {"listen": "127.0.0.1:7444", "until": "2026-12-20"}
+
+
+def with_plain(folder: Path, *changes: tuple[str, object], allowed: object = True) -> tuple[Problem, ...]:
+    """Return the problems of settings with a port without TLS."""
+    (folder / "platform").mkdir()
+    ceiling = written(folder / "platform", changed(PLATFORM, ("observe_until", True), ("plain", allowed)))
+    document = changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-28"), ("inbound.plain", PLAIN), *changes)
+    try:
+        settings = load_sidecar(written(folder, document), {}, ceiling, clock=NOW.timestamp)
+    except ConfigError as error:
+        return error.problems
+    assert settings.inbound is not None
+    assert settings.inbound.plain is not None
+    assert settings.inbound.plain.until == start_of("2026-12-20")
+    assert settings.inbound.plain.listen in settings.listens
+    return ()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (("inbound.plain.until", "2026-12-29"), "inbound.plain.until"),
+        (("inbound.plain.listen", AGENT["inbound"].get("listen", "0.0.0.0:7443")), "inbound.listen"),
+        (("inbound.plain.listen", AGENT["inbound"]["agent"].removeprefix("http://")), "inbound.agent"),
+        (("inbound.routes.0.observe_until", None), "inbound.plain"),
+    ],
+    ids=["too-far", "the-mtls-port", "the-agent's-port", "nothing-observes"],
+)
+def test_a_port_without_tls_is_for_routes_that_observe(tmp_path: Path, change: tuple[str, object], field: str) -> None:
+    lawful, other = tmp_path / "lawful", tmp_path / "other"
+    lawful.mkdir()
+    other.mkdir()
+    of_plain = [problem.field for problem in with_plain(lawful)]
+    assert field not in of_plain
+    assert field in [problem.field for problem in with_plain(other, change)]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_port_without_tls_needs_the_platform_s_word(tmp_path: Path, allowed: bool) -> None:
+    refused = Problem("inbound.plain", "is forbidden by the platform", "remove it, or have the platform allow it")
+    assert (refused in with_plain(tmp_path, allowed=allowed)) is not allowed
+
+
 def outbound(day: str, **changes: object) -> dict[str, object]:
     return changed(AGENT, ("outbound.routes.0.observe_until", day), *changes.items())
 

@@ -1,0 +1,81 @@
+"""Requests of callers that have no sidecar yet: plain HTTP, at a port of its own, until a day.
+
+Nobody proves who calls, so only routes that observe serve such a request, and it is recorded as observed: with the
+caller's address, and without a peer. It gets no handle. HTTP is read as strictly as from a peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.target import canonical_target
+from sidecar.errors import SidecarError
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.answers import close, refuse, refuse_unread, serve
+from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.headers import source_of, to_observed_agent
+from sidecar.proxy.journey import Journey
+from sidecar.proxy.observing import Observing
+from sidecar.proxy.snapshot import Snapshots
+from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
+
+
+class PlainInbound:
+    """Serves requests without TLS. ``clock`` is wall time in seconds; at ``until`` it serves nobody any more."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: Snapshots,
+        log: AccessLog,
+        forwarder: Forwarder,
+        observing: Observing,
+        clock: Callable[[], float],
+        until: int,
+    ) -> None:
+        self._snapshots = snapshots
+        self._log = log
+        self._forwarder = forwarder
+        self._observing = observing
+        self._clock = clock
+        self._until = until
+
+    def on_request(self, stream: Stream) -> None:
+        """Serve one request: make its record, then its journey."""
+        serve(self._log, "inbound", stream, self.journey)
+
+    def on_refused(self, stream: Stream, error: SidecarError) -> None:
+        """Answer input that was not a request, and write its record."""
+        refuse_unread(self._log, "inbound", stream, error)
+
+    def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
+        """One request to the agent and back."""
+        policy: Policy | None = None
+        try:
+            entry.source = source = source_of(stream.remote_address)
+            snapshot = self._snapshots.now()
+            policy, agent = snapshot.policy, snapshot.require_agent()
+            target = canonical_target(head.target)
+            entry.path = target.path
+            route = policy.inbound.find(head.method, target.path)
+            entry.route = route.name
+            permit = yield from self._observing.plain(head, route, self._until, snapshot, entry)
+
+            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
+            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+            edits = to_observed_agent(
+                head,
+                request_id=entry.request_id,
+                trace=trace,
+                host=agent.authority,
+                forwarded=(b"http", source) if route.forwarded else None,
+            )
+            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+        except SidecarError as error:
+            allow = policy.inbound.allowed_methods(entry.path or "") if policy else ()
+            refuse(stream, error, entry, allow=allow)
+        finally:
+            close(stream, entry)
