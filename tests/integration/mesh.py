@@ -110,6 +110,8 @@ def passed(answer: Answer) -> bytes:
     reason = answer.reason or answer.headers.get("x-reason")
     if reason:
         head += f"x-reason: {reason}\r\n"
+    if challenge := answer.headers.get("www-authenticate"):
+        head += f"www-authenticate: {challenge}\r\n"
     return head.encode() + b"\r\n" + answer.body
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.integration import mesh_files
 from tests.integration.hops import Hops
+from tests.integration.mesh import open_mesh
 from tests.integration.world import PATIENCE_S, Answer, bearer, mint, ok, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * PATIENCE_S)]
@@ -67,3 +72,27 @@ async def test_the_challenge_of_a_next_hop_reaches_the_agent(hops: Hops) -> None
         answer = await hops.call(held.shown)
     assert (answer.status, answer.reason, answer.headers["www-authenticate"]) == (401, "step_up_required", CHALLENGE)
     assert "delegation-subject" not in answer.headers
+
+
+async def test_a_tool_three_hops_away_has_the_front_app_log_its_user_in_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strict_crm(ports: dict[str, int]) -> dict[str, Any]:
+        settings: dict[str, Any] = usual_crm(ports)
+        settings["inbound"]["routes"][0]["human"] = {"max_age_s": 600}
+        return settings
+
+    usual_crm = mesh_files.crm
+    monkeypatch.setattr(mesh_files, "crm", strict_crm)
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_mesh(Path(folder)) as mesh:
+            old = await mesh.ask(mesh.log_in(age_s=700))
+            asked_of_the_tool = len(mesh.agents["crm"].requests)
+            fresh = await mesh.ask(mesh.log_in())
+            await until(lambda: len(mesh.records("crm")) == 2)
+            reasons = [record["reason"] for record in mesh.records("crm")]
+    assert (old.status, old.headers["x-reason"], asked_of_the_tool) == (401, "step_up_required", 0)
+    assert 'error="insufficient_user_authentication"' in old.headers["www-authenticate"]
+    assert old.headers["www-authenticate"].endswith('max_age="600"')
+    assert (fresh.status, fresh.body) == (200, b"alice")
+    assert reasons == ["step_up_required", "ok"]
