@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sidecar.config.sidecar_model import SidecarFile, WorkloadHandleSection, exchange_routes
+from sidecar.config.sidecar_model import OutboundRouteSection, SidecarFile, WorkloadHandleSection, exchange_routes
 from sidecar.errors import Problem
 from sidecar.proxy.handle_delivery import WorkloadHandleSettings
 
@@ -14,12 +14,14 @@ _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 
 
 def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report a workload handle that opens what it must not, or that no agent could get."""
+    """Report what would mix the agent's own authority with a request's, and a handle that no agent could get."""
+    yield from _self_routes(file)
+    yield from _accepted(file)
     section = file.workload_handle
     if section is None:
         return
     known = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
-    exchanging = {route.name for _, route in exchange_routes(file)}
+    exchanging = {route.name for _, route in exchange_routes(file) if not _is_self(route)}
     for name in section.may_call:
         if name not in known:
             yield Problem(
@@ -29,9 +31,57 @@ def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(
                 "workload_handle.may_call",
                 f"{name} exchanges the token of a request, which the workload handle has not",
-                "remove it",
+                "remove it, or give that route token: self",
             )
     yield from _delivery(section, file.admin.socket)
+
+
+def _self_routes(file: SidecarFile) -> Iterator[Problem]:
+    """Report a target that both a request and the agent itself could call, and a request that opens a self route."""
+    routes = exchange_routes(file)
+    own = {route.name for _, route in routes if _is_self(route)}
+    opened = file.workload_handle.may_call if file.workload_handle is not None else []
+    for field, route in routes:
+        if not _is_self(route):
+            continue
+        for _, other in routes:
+            if not _is_self(other) and _same_target(route, other):
+                yield Problem(f"{field}.token", f"is self, and {other.name} calls the same target", "keep one of them")
+        if route.observe_until is not None:
+            yield Problem(f"{field}.observe_until", "is set on a self route", "remove it: only the handle opens it")
+        if route.name not in opened:
+            yield Problem(f"{field}.token", "is self, and no workload handle opens it", "list it in its may_call")
+    lists = [
+        (f"inbound.routes[{number}]", inbound.may_call)
+        for number, inbound in enumerate(file.inbound.routes if file.inbound is not None else [])
+    ]
+    lists.append(("entry", file.entry.may_call if file.entry is not None else []))
+    for field, names in lists:
+        for name in sorted(own.intersection(names)):
+            yield Problem(f"{field}.may_call", f"{name} is a self route, which no request opens", "remove it")
+
+
+def _accepted(file: SidecarFile) -> Iterator[Problem]:
+    """Report an inbound route whose callers' own tokens would open calls for which they cannot be exchanged."""
+    for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
+        if route.allow_self and route.may_call:
+            yield Problem(
+                f"inbound.routes[{number}].may_call",
+                "is set beside allow_self, and a workload's own token is not exchanged",
+                "empty may_call, or serve such workloads by a route of their own",
+            )
+
+
+def _is_self(route: OutboundRouteSection) -> bool:
+    return route.token == "self"  # noqa: S105 - a kind
+
+
+def _same_target(one: OutboundRouteSection, other: OutboundRouteSection) -> bool:
+    return (
+        one.audience == other.audience
+        or one.upstream == other.upstream
+        or (one.peer is not None and one.peer == other.peer)
+    )
 
 
 def _delivery(section: WorkloadHandleSection, admin: str | None) -> Iterator[Problem]:

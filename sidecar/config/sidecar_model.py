@@ -174,7 +174,13 @@ class OutboundRouteSection(Section):
     peer: SpiffeIdText | None = Field(default=None, description="SPIFFE ID of the workload that must answer there")
     audience: Line = Field(description="audience of the token")
     scopes: list[ScopeText] = Field(description="the most scopes to ask for")
-    token: TokenWay = Field(default="exchange", description="how the token is obtained")
+    token: TokenWay = Field(
+        default="exchange",
+        description=(
+            "`exchange`: for the request that the agent serves; `self`: for the agent itself, which shows the workload "
+            "handle"
+        ),
+    )
     first_token_life_s: int | None = Field(
         default=None,
         ge=1,
@@ -357,7 +363,7 @@ class EntrySection(Section):
 class WorkloadHandleSection(Section):
     """The handle by which the agent acts for itself, outside of any request. It opens only what is listed."""
 
-    may_call: list[RouteName] = Field(description="the outbound routes that it opens; none of them exchanges a token")
+    may_call: list[RouteName] = Field(description="the outbound routes that it opens; none of kind `exchange`")
     socket: FileText | None = Field(
         default=None,
         description="Unix socket that answers `agent_uids` with one JSON line, `handle` and `expires_in`",

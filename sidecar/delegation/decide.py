@@ -32,6 +32,7 @@ from sidecar.delegation.plan import Delegation as Delegation
 from sidecar.delegation.plan import Plan as Plan
 from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.plan import plan_outbound as plan_outbound
+from sidecar.delegation.plan import plan_own as plan_own
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId

@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.delegation.act import ActChain
 from sidecar.delegation.claims import time_claim
-from sidecar.delegation.plan import Plan
+from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 
@@ -45,22 +45,39 @@ def sts_error(error: Denied, claims: Mapping[str, object] | None = None) -> Deni
 
 
 def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
-    """Prove that a verified token is the delegation that was planned (RFC 8693, and stricter: it leaves most open).
+    """Prove that a verified token is what was planned (RFC 8693, and stricter: it leaves most open).
 
     Raises:
         Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_SUBJECT_MISMATCH, STS_CHAIN_BROKEN, STS_AUDIENCE_MISMATCH,
             STS_SCOPE_WIDENED, STS_LIFETIME, or STS_BAD_RESPONSE for the subject token itself handed back.
     """
-    chain = _proven_chain(issued, plan)
-    _prove_subject(issued, plan)
-    _prove_history(chain, plan)
-    _prove_links(issued, plan)
-    _prove_login(issued, plan)
+    delegation = plan.delegation
+    if delegation is None:
+        _prove_own(issued, plan)
+    else:
+        chain = _proven_chain(issued, plan)
+        _prove_subject(issued, plan, delegation)
+        _prove_history(chain, delegation)
+        _prove_links(issued, delegation)
+        _prove_login(issued, delegation)
     if issued.audience != plan.audience:
         raise Denied(Reason.STS_AUDIENCE_MISMATCH)
     if not issued.scope <= plan.scope:
         raise Denied(Reason.STS_SCOPE_WIDENED)
     _prove_lifetime(issued, plan, now)
+
+
+def _prove_own(issued: VerifiedToken, plan: Plan) -> None:
+    """Check that a token names this workload and nobody else: no actor, no user, no other client."""
+    if issued.chain is not None or "may_act" in issued.claims:
+        raise Denied(Reason.STS_CHAIN_BROKEN, "a token of the workload's own names an actor")
+    if issued.subject != plan.expected_subject:
+        raise Denied(Reason.STS_SUBJECT_MISMATCH)
+    if issued.client_id != plan.actor:
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, "client_id")
+    for claim in ("sub_id", "sid", "auth_time", "acr", "parent_jti"):
+        if claim in issued.claims:
+            raise Denied(Reason.STS_SUBJECT_MISMATCH, f"a token of the workload's own has {claim}")
 
 
 def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
@@ -72,16 +89,16 @@ def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
     return issued.chain
 
 
-def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
+def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) -> None:
     """Check that the subject is as planned: unchanged, or with the prefix of the entry or crossing.
 
     Behind a prefix ``sub_id`` names the subject: the login, or what the inbound token's own ``sub_id`` says.
     """
-    subject = plan.delegation.token
+    subject = delegation.token
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
     came_in = issued.sub_id == (subject.issuer, subject.subject)
-    if plan.delegation.entry:
+    if delegation.entry:
         kept = came_in
     elif "sub_id" in subject.claims:
         kept = _same_json(issued.claims.get("sub_id"), subject.claims["sub_id"])
@@ -91,50 +108,54 @@ def _prove_subject(issued: VerifiedToken, plan: Plan) -> None:
         raise Denied(Reason.STS_SUBJECT_MISMATCH, "sub_id")
 
 
-def _prove_history(chain: ActChain, plan: Plan) -> None:
+def _prove_history(chain: ActChain, delegation: Delegation) -> None:
     """Check that our predecessor in the chain is exactly the ``act`` that came in, or nothing if none did."""
-    inbound = plan.delegation.token.chain
+    inbound = delegation.token.chain
     if not _same_json(chain.raw.get("act", _ABSENT), _ABSENT if inbound is None else inbound.raw):
         raise Denied(Reason.STS_CHAIN_BROKEN)
 
 
-def _prove_links(issued: VerifiedToken, plan: Plan) -> None:
+def _prove_links(issued: VerifiedToken, delegation: Delegation) -> None:
     """Check the signed identifiers that join tokens: ``jti`` is new, ``txn`` and ``sid`` stay, ``parent_jti`` points
     back.
 
     At an entry ``txn`` begins: the STS mints it, regardless of a login token's own. An STS may leave out the login's
     ``sid`` there, but never name another: a revocation of the login stops the chain by it.
     """
-    subject = plan.delegation.token
+    subject = delegation.token
     if issued.jti is not None and issued.jti == subject.jti:
         raise Denied(Reason.STS_BAD_RESPONSE, "the issued token has the subject token's jti")
-    if not plan.delegation.entry and subject.txn is not None and issued.txn != subject.txn:
+    if not delegation.entry and subject.txn is not None and issued.txn != subject.txn:
         raise Denied(Reason.STS_CHAIN_BROKEN, "txn")
-    if issued.sid != subject.sid and not (plan.delegation.entry and issued.sid is None):
+    if issued.sid != subject.sid and not (delegation.entry and issued.sid is None):
         raise Denied(Reason.STS_CHAIN_BROKEN, "sid")
     if issued.parent_jti is not None and issued.parent_jti != subject.jti:
         raise Denied(Reason.STS_CHAIN_BROKEN, "parent_jti")
 
 
-def _prove_login(issued: VerifiedToken, plan: Plan) -> None:
+def _prove_login(issued: VerifiedToken, delegation: Delegation) -> None:
     """Check that ``auth_time`` and ``acr`` (RFC 9068 section 2.2.1) still tell of the user's login as they came in.
 
     A login that looks younger or stronger than it was would pass where a fresh one is required. At an entry an STS may
     leave them out, as ``sid``: then no such call succeeds.
     """
-    subject = plan.delegation.token.claims
+    subject = delegation.token.claims
     for claim in ("auth_time", "acr"):
         kept = _same_json(issued.claims.get(claim, _ABSENT), subject.get(claim, _ABSENT))
-        if not kept and not (plan.delegation.entry and claim not in issued.claims):
+        if not kept and not (delegation.entry and claim not in issued.claims):
             raise Denied(Reason.STS_CHAIN_BROKEN, claim)
 
 
 def _prove_lifetime(issued: VerifiedToken, plan: Plan, now: int) -> None:
     """Check the token's end to the fraction of a second: other verifiers may read an exp literally."""
-    ends, subject_ends = (time_claim(token.claims, "exp") or 0 for token in (issued, plan.delegation.token))
+    delegation = plan.delegation
+    subject_ends = 0 if delegation is None else time_claim(delegation.token.claims, "exp") or 0
     latest = subject_ends if int(subject_ends) == plan.max_expires_at else plan.max_expires_at
-    if ends > latest:
-        outlives = "first_token_life_s of this entry" if plan.delegation.entry else "its subject token"
+    if (time_claim(issued.claims, "exp") or 0) > latest:
+        if delegation is None:
+            outlives = "what a workload's own token may live"
+        else:
+            outlives = "first_token_life_s of this entry" if delegation.entry else "its subject token"
         raise Denied(Reason.STS_LIFETIME, f"the issued token outlives {outlives}")
     if now >= issued.expires_at:  # without leeway: no other verifier has to accept it any more
         raise Denied(Reason.STS_LIFETIME, "the issued token has expired")

@@ -12,7 +12,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.policy import Policy
+from sidecar.delegation.policy import DELEGATION_LIFE_S, Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -48,15 +48,16 @@ class Delegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One exchange to be made, and the properties its answer must have.
+    """One token to be requested, and the properties it must have.
 
-    The issued token shall be by ``sts_issuer``, for ``audience``, of ``expected_subject``, with ``actor`` (this
+    ``delegation`` None: no token is exchanged, the workload asks for one of its own, without any actor. Otherwise the
+    issued token shall be by ``sts_issuer``, for ``audience``, of ``expected_subject``, with ``actor`` (this
     workload) as its outermost actor, no wider than ``scope`` and expired by ``max_expires_at`` (seconds since the
     epoch). ``crossing`` if the inbound token is of another issuer.
     """
 
     route: OutboundRoute
-    delegation: Delegation
+    delegation: Delegation | None
     audience: str
     scope: ScopeSet
     actor: SpiffeId
@@ -68,7 +69,13 @@ class Plan:
     @property
     def key(self) -> Hashable:
         """Everything the issued token depends on: plans with equal keys may share one exchange and its answer."""
-        return (self.delegation.token.raw, self.audience, self.scope, self.actor, self.sts_issuer)
+        raw = None if self.delegation is None else self.delegation.token.raw
+        return (raw, self.audience, self.scope, self.actor, self.sts_issuer)
+
+    @property
+    def subject_token(self) -> VerifiedToken | None:
+        """The token to be exchanged; None: there is none."""
+        return None if self.delegation is None else self.delegation.token
 
 
 def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
@@ -108,6 +115,32 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
         crossing=crossing,
+    )
+
+
+def plan_own(route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
+    """Plan a call that the agent makes for itself: the subject is this workload, and nobody acts for it.
+
+    Raises:
+        Denied: OWN_AUTHORITY_REFUSED (the route exchanges tokens), CALL_NOT_ALLOWED (the workload handle does not open
+            it), POLICY_DENIED (deny list), REVOKED.
+        Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured; REVOCATIONS_STALE.
+    """
+    if route.token != "self":  # noqa: S105 - a kind
+        raise Denied(Reason.OWN_AUTHORITY_REFUSED, "the workload handle opens no exchange route")
+    if route.name not in policy.own_may_call:
+        raise Denied(Reason.CALL_NOT_ALLOWED)
+    policy.deny.check_workload(policy.workload)
+    sts = policy.sts(route.issuer)
+    return Plan(
+        route=route,
+        delegation=None,
+        audience=route.audience,
+        scope=route.scopes,
+        actor=policy.workload,
+        sts_issuer=sts.issuer,
+        expected_subject=str(policy.workload),
+        max_expires_at=now + sts.profile.leeway_s + DELEGATION_LIFE_S,
     )
 
 

@@ -25,7 +25,7 @@ from sidecar.delegation.decide import (
 )
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -148,9 +148,12 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
     token = permit.token
     route = _same_route(before.route, policy)
     delegation = before.delegation
-    if delegation.entry:
-        delegation = _login_again(delegation, keys, policy, now)
-    plan = plan_outbound(delegation, route, policy=policy, now=_within(delegation.token, now))
+    if delegation is None:
+        plan = plan_own(route, policy=policy, now=now)
+    else:
+        if delegation.entry:
+            delegation = _login_again(delegation, keys, policy, now)
+        plan = plan_outbound(delegation, route, policy=policy, now=_within(delegation.token, now))
     policy.deny.check(token, policy.workload)
     if not token.scope <= plan.scope:  # not the token service's fault: we asked for more before
         raise Denied(Reason.POLICY_DENIED, "the route now allows less than its token")

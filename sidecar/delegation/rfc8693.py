@@ -10,6 +10,7 @@ from sidecar.delegation.token_request import (
     MAX_REQUEST_BYTES,
     ClientCredentialsRequest,
     ExchangeRequest,
+    build_client_credentials,
     build_exchange,
     parse_token_request,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "ClientCredentialsRequest",
     "ExchangeRequest",
     "TokenResponse",
+    "build_client_credentials",
     "build_error",
     "build_exchange",
     "build_response",

@@ -72,6 +72,16 @@ def build_exchange(request: ExchangeRequest) -> bytes:
     return urlencode(pairs).encode("ascii")
 
 
+def build_client_credentials(request: ClientCredentialsRequest) -> bytes:
+    """The form body of a request for the client's own token. A target that is a URI goes into ``resource``."""
+    pairs = [("grant_type", CLIENT_CREDENTIALS)]
+    if request.scope is not None:
+        pairs.append(("scope", format_scope(request.scope)))
+    named = [*request.audience, *request.resource]
+    pairs += [("resource" if _ABSOLUTE_URI.fullmatch(name) else "audience", name) for name in named]
+    return urlencode(pairs).encode("ascii")
+
+
 def parse_token_request(body: bytes, content_type: str | None) -> ExchangeRequest | ClientCredentialsRequest:
     """Parse a request to the token endpoint. Token types are not checked here, tokens not parsed.
 

@@ -14,7 +14,7 @@ from typing import Final
 from sidecar.delegation.form import media_type
 from sidecar.delegation.scope import ScopeError, ScopeSet, format_scope, parse_scope_claim
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
-from sidecar.delegation.token_request import ExchangeRequest
+from sidecar.delegation.token_request import ClientCredentialsRequest, ExchangeRequest
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 
 MAX_RESPONSE_BYTES: Final = 65536
@@ -40,17 +40,22 @@ _STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """The STS's description of what it issued (RFC 8693 section 2.2.1). Only the token's own claims are evidence."""
+    """The STS's description of what it issued (RFC 8693 section 2.2.1). Only the token's own claims are evidence.
+
+    ``issued_token_type`` is None for client credentials (RFC 6749 section 5.1).
+    """
 
     access_token: str = field(repr=False)
-    issued_token_type: str
+    issued_token_type: str | None
     token_type: str
     expires_in: int | None
     scope: ScopeSet | None
 
 
-def parse_response(status: int, content_type: str | None, body: bytes, *, requested: ExchangeRequest) -> TokenResponse:
-    """Parse the STS's response to an exchange.
+def parse_response(
+    status: int, content_type: str | None, body: bytes, *, requested: ExchangeRequest | ClientCredentialsRequest
+) -> TokenResponse:
+    """Parse the STS's response to an exchange, or to client credentials.
 
     Raises:
         Denied: EXCHANGE_DENIED (400), STS_ERROR (401, 403), STS_REDIRECT, STS_TOO_LARGE, STS_TOKEN_TYPE (another type
@@ -62,8 +67,12 @@ def parse_response(status: int, content_type: str | None, body: bytes, *, reques
     answer = _answer(content_type, body)
     if "error" in answer or "refresh_token" in answer:
         raise _bad_response("an error or a refresh token beside the token")
-    issued_token_type, token_type = _text(answer, "issued_token_type"), _text(answer, "token_type")
-    if issued_token_type != requested.requested_token_type:
+    issued_token_type, token_type = None, _text(answer, "token_type")
+    if isinstance(requested, ExchangeRequest):
+        issued_token_type = _text(answer, "issued_token_type")
+    elif "issued_token_type" in answer:
+        raise _bad_response("issued_token_type in an answer to client credentials")
+    if isinstance(requested, ExchangeRequest) and issued_token_type != requested.requested_token_type:
         raise Denied(Reason.STS_TOKEN_TYPE, "issued_token_type is not the one requested")
     if token_type.lower() != "bearer":
         raise Denied(Reason.STS_TOKEN_TYPE, "token_type is not Bearer")

@@ -107,7 +107,7 @@ class IssuedTokens:
         if not self._enter(epoch):
             return False
         permit = issued.permit
-        cost = permit.token.held_bytes + permit.plan.delegation.token.held_bytes + PERMIT_BYTES
+        cost = permit.token.held_bytes + _subject_bytes(permit) + PERMIT_BYTES
         return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
@@ -121,7 +121,7 @@ class IssuedTokens:
         rejected_at = self._rejected.get(key)
         if rejected_at is not None and monotonic_s - rejected_at < REJECTION_S:
             return False
-        cost = permit.plan.delegation.token.held_bytes
+        cost = _subject_bytes(permit)
         self._rejected.keep(key, monotonic_s, cost=cost, expires_at=monotonic_s + REJECTION_S)
         issued = self._kept.get(key)
         if issued is not None and issued.permit.token.fingerprint == permit.token.fingerprint:
@@ -132,8 +132,8 @@ class IssuedTokens:
         """Keep the tokens of policy number ``before`` for ``after``, without those whose own or inbound one stops."""
 
         def stopped(issued: Issued) -> bool:
-            permit = issued.permit
-            return stops(permit.token) or stops(permit.plan.delegation.token)
+            permit, subject = issued.permit, issued.permit.plan.subject_token
+            return stops(permit.token) or (subject is not None and stops(subject))
 
         epoch = self._kept.epoch
         if isinstance(epoch, Epoch) and epoch.policy == before:
@@ -160,3 +160,8 @@ class IssuedTokens:
         if epoch != current:
             self._kept.turn_to(epoch)
         return True
+
+
+def _subject_bytes(permit: IssuedPermit) -> int:
+    token = permit.plan.subject_token
+    return 0 if token is None else token.held_bytes

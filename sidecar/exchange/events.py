@@ -11,7 +11,7 @@ from sidecar.observe.record import OK, RecordFields
 
 def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
     """The record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from."""
-    issued, subject_token = permit.token, permit.plan.delegation.token
+    issued, subject_token = permit.token, permit.plan.subject_token
     return {
         **_token_fields(issued),
         "exchange_ms": exchange_ms,
@@ -22,7 +22,7 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
         "scope": sorted(issued.scope),
         "scope_needed": sorted(permit.plan.scope),
         "route": permit.plan.route.name,
-        "jti_in": subject_token.jti,
+        "jti_in": None if subject_token is None else subject_token.jti,
         "jti_out": issued.jti,
         "parent_jti": issued.parent_jti,
     }
@@ -30,9 +30,9 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
 
 def refused_fields(plan: Plan, policy: Policy, error: SidecarError, *, exchange_ms: float) -> RecordFields:
     """The record keys of ``token.exchange_refused``: the request, and nothing that the token service said."""
-    subject_token = plan.delegation.token
+    subject_token = plan.subject_token
     return {
-        **_token_fields(subject_token),
+        **({"direction": "outbound"} if subject_token is None else _token_fields(subject_token)),
         "exchange_ms": exchange_ms,
         "decision": "deny",
         "reason": error.reason,
@@ -41,7 +41,7 @@ def refused_fields(plan: Plan, policy: Policy, error: SidecarError, *, exchange_
         "audience": plan.audience,
         "scope_needed": sorted(plan.scope),
         "route": plan.route.name,
-        "jti_in": subject_token.jti,
+        "jti_in": None if subject_token is None else subject_token.jti,
     }
 
 

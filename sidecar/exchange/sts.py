@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.decide import Plan, accept_issued
+from sidecar.delegation.decide import Delegation, Plan, accept_issued
 from sidecar.delegation.issued import sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import LoginKind, Policy
@@ -114,8 +114,7 @@ class Sts:
         """
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                actor_token = await self._source.jwt_svid(self._settings.issuer)
-                form = self._adapter.build(plan, actor_token, subject_token_type=_subject_token_type(plan, policy))
+                form = await self._form(plan, policy)
                 answer = await self._post(form)
                 response = self._adapter.read(answer.status, answer.content_type, answer.body, plan=plan)
                 issued = self._parse(response.access_token)
@@ -125,13 +124,22 @@ class Sts:
         now = int(self._clock())
         permit = accept_issued(issued, plan=plan, key=key, policy=policy, now=now)
         usable_until = _usable_until(permit.token.expires_at, response, plan, now)
-        subject_until = plan.delegation.token.expires_at - SKEW_S
+        subject = plan.subject_token
+        subject_until = usable_until + 1 if subject is None else subject.expires_at - SKEW_S
         ahead = refresh_at(now=now, usable_until=usable_until, subject_until=subject_until, spread=self._spread())
         return Issued(permit, usable_until, refresh_at=ahead)
 
     async def close(self) -> None:
         """End the calls in flight."""
         await self._caller.close()
+
+    async def _form(self, plan: Plan, policy: Policy) -> bytes:
+        """Build the request. For a token of our own the X.509-SVID of the connection is all that identifies us."""
+        if plan.delegation is None:
+            return self._adapter.build_own(plan)
+        actor_token = await self._source.jwt_svid(self._settings.issuer)
+        subject_token_type = _subject_token_type(plan.delegation, policy)
+        return self._adapter.build(plan, plan.delegation.token, actor_token, subject_token_type=subject_token_type)
 
     async def _post(self, form: bytes) -> EndpointAnswer:
         """Send the form. Retry, within limits, only if the connection failed before any answer."""
@@ -161,17 +169,19 @@ class Sts:
             raise sts_error(error) from error
 
 
-def _subject_token_type(plan: Plan, policy: Policy) -> str:
+def _subject_token_type(delegation: Delegation, policy: Policy) -> str:
     """Return the type of the subject token: an access token, or at an entry the kind that its user issuer gives."""
-    if not plan.delegation.entry or policy.entry is None:
+    if not delegation.entry or policy.entry is None:
         return TOKEN_TYPE_ACCESS_TOKEN
-    kind = policy.entry.issuers[plan.delegation.token.issuer].kind
+    kind = policy.entry.issuers[delegation.token.issuer].kind
     return TOKEN_TYPE_ID_TOKEN if kind is LoginKind.ID_TOKEN else TOKEN_TYPE_ACCESS_TOKEN
 
 
 def _usable_until(expires_at: int, response: TokenResponse, plan: Plan, now: int) -> int:
     """Return the earliest of: the token's own exp, the subject token's exp, and ``expires_in``."""
-    ends = [expires_at, plan.delegation.token.expires_at]
+    ends = [expires_at]
+    if plan.subject_token is not None:
+        ends.append(plan.subject_token.expires_at)
     if response.expires_in is not None:
         ends.append(now + response.expires_in)
     return min(ends) - SKEW_S

@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit.records import Record
-from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
+from sidecar.observe.entry import OWN
 
 CHECKS: Final = (
     Check(
@@ -75,6 +76,8 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
         route = _route(record, policy)
     except Denied as error:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+    if record.op == OWN:
+        return _own(record, route, policy, saw, recorded)
     if record.subject is None or not record.verified:
         saw["handle or login"] = "no valid handle or login: the record holds no verified token"
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
@@ -82,6 +85,17 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
     saw |= _saw(record, route, delegation, policy)
     try:
         plan_outbound(delegation, route, policy=policy, now=time_of(record))
+    except SidecarError as error:
+        return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+    return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+
+
+def _own(record: Record, route: OutboundRoute, policy: Policy, saw: dict[str, str], recorded: str) -> Judgement:
+    """Judge a call that the agent made for itself, by the workload handle."""
+    saw["handle or login"] = f"the workload handle, which opens {names(policy.own_may_call)}"
+    saw["own authority"] = f"a route of kind {route.token}"
+    try:
+        plan_own(route, policy=policy, now=time_of(record))
     except SidecarError as error:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     return conclude(CHECKS, saw, recorded=recorded, judged=OK)

@@ -35,7 +35,7 @@ def facts_of(permit: Permit, of_token: RecordFields | None = None) -> RecordFiel
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
     """Return the facts of a permitted outbound call: those of the issued token. Immutable."""
     issued, plan = permit.token, permit.plan
-    jti_in = plan.delegation.token.jti
+    jti_in = None if plan.subject_token is None else plan.subject_token.jti
     facts: RecordFields = {
         **_claims(issued),
         "decision": "allow",

@@ -136,6 +136,8 @@ class Outbound:
                 issued = yield from self._ask(plan, tokens, snapshot, entry)
             permit = issued.permit
             entry.permitted(issued.facts)
+            if plan.delegation is None:
+                self._log.metrics.own_calls += 1
 
             entry.call_out = new_call_id()
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -154,8 +156,10 @@ class Outbound:
 
     def _authority(
         self, head: Request, snapshot: Snapshot, entry: Entry
-    ) -> Journey[tuple[ServedRequest | RemoteRequest | None, Delegation]]:
-        """On whose authority the agent calls: the request its handle stands for, or a user's login at an entry."""
+    ) -> Journey[tuple[ServedRequest | RemoteRequest | None, Delegation | None]]:
+        """On whose authority the agent calls: the request its handle stands for, a user's login at an entry, or (None)
+        its own.
+        """
         credential = credential_of(head)
         if credential.handle is not None:
             if credential.token is not None and snapshot.policy.entry is not None:
@@ -166,7 +170,8 @@ class Outbound:
                 if not self._handles.is_own(credential.handle):
                     raise
                 entry.op = OWN
-                raise Denied(Reason.OWN_AUTHORITY_REFUSED, "the workload handle opens no exchange route") from None
+                yield from self._refuse_strays(head, in_authorization=True)
+                return None, None
             _note_served(served, entry)
             if served.delegation.entry:
                 return served, (yield from self.logins.again(served.delegation, snapshot, entry))
@@ -257,9 +262,7 @@ class Outbound:
     ) -> Journey[tuple[ServedRequest | RemoteRequest | None, Delegation | None]]:
         """On whose authority the agent calls such a host: a request being served, or (None) the workload's own."""
         in_authorization = route.key is not None
-        for stray in stray_handles(head, in_authorization=in_authorization):
-            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
-                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field that would leave the mesh")
+        yield from self._refuse_strays(head, in_authorization=in_authorization)
         handle = handle_for_outside(head, in_authorization=in_authorization)
         if self._handles.is_own(handle):
             entry.op = OWN
@@ -295,6 +298,12 @@ class Outbound:
             origin = self._origins.of(route, snapshot.policy.workload)
             edits = to_observed_next_hop(call=entry.call_out, trace=trace, host=origin.authority)
         yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)
+
+    def _refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
+        """Refuse a call with a live handle where none belongs: it would leave, or be a second authority."""
+        for stray in stray_handles(head, in_authorization=in_authorization):
+            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field where none belongs")
 
     def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
         """The request that a handle stands for, perhaps at another worker."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import Delegation, Plan, plan_outbound
+from sidecar.delegation.decide import Delegation, Plan, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 
@@ -22,12 +22,14 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
 
     __slots__ = ()
 
-    def plan(self, delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
-        """Plan one call, or find the plan of the last one.
+    def plan(self, delegation: Delegation | None, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
+        """Plan one call, or find the plan of the last one. ``delegation`` None: the agent calls for itself.
 
         Raises:
-            SidecarError: as ``plan_outbound``.
+            SidecarError: as ``plan_outbound``, or ``plan_own``.
         """
+        if delegation is None:
+            return plan_own(route, policy=policy, now=now)
         if delegation.entry:
             return plan_outbound(delegation, route, policy=policy, now=now)
         token = delegation.token

@@ -49,9 +49,10 @@ _CALL: Final = {
         do="send the handle instead; only a workload configured as entry takes login tokens",
     ),
     Reason.OWN_AUTHORITY_REFUSED: _out(
-        "a request's handle cannot open a route that runs on the workload's own authority",
+        "a request's handle was used on a route of the workload's own authority, the workload handle on an exchange"
+        " route, or a user that is not the agent's asked for it",
         _DEVELOPER,
-        do="call that target outside of requests, or give it an exchange route",
+        do="send the handle that fits: the request's own, or outside of requests the workload handle",
     ),
     Reason.EXCHANGE_DENIED: _out(
         "the token service refused this delegation",

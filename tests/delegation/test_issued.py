@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.issued import prove_issued, sts_error
-from sidecar.delegation.plan import Plan, plan_outbound
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.plan import Plan, plan_outbound, plan_own
 from sidecar.errors import Denied, Reason
 from tests.delegation.world import (
     CRM,
@@ -20,6 +21,7 @@ from tests.delegation.world import (
     ISSUED_CLAIMS,
     LOGIN_CLAIMS,
     NOW,
+    OWN_CLAIMS,
     PLANNER,
     POLICY,
     STS,
@@ -337,3 +339,47 @@ def test_a_fault_of_the_issued_token_is_the_stss_and_not_the_callers(reason: Rea
 )
 def test_a_malformed_actor_is_told_from_a_malformed_history(claims: Claims | None, said: Reason) -> None:
     assert sts_error(Denied(Reason.ACT_MALFORMED), claims).reason is said
+
+
+TO_SELF = replace(TO_CRM, token="self")
+OWN = replace(POLICY, outbound=OutboundRoutes([TO_SELF]), own_may_call=frozenset({"crm"}))
+FOR_ITSELF = plan_own(TO_SELF, policy=OWN, now=NOW)
+
+
+def test_a_token_of_the_workload_s_own_is_proven() -> None:
+    prove_issued(verified(OWN_CLAIMS), FOR_ITSELF, now=NOW)
+    prove_issued(verified(OWN_CLAIMS | {"exp": NOW + 3600}), FOR_ITSELF, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        pytest.param({"sub": str(PLANNER)}, Reason.STS_SUBJECT_MISMATCH, id="another workload's"),
+        pytest.param({"sub": "alice"}, Reason.STS_SUBJECT_MISMATCH, id="a user's"),
+        pytest.param({"client_id": str(PLANNER)}, Reason.STS_SUBJECT_MISMATCH, id="another client's"),
+        pytest.param({"client_id": None}, Reason.STS_SUBJECT_MISMATCH, id="no client"),
+        pytest.param({"act": {"sub": str(WRITER)}}, Reason.STS_CHAIN_BROKEN, id="we act for ourselves"),
+        pytest.param({"act": {"sub": str(PLANNER)}}, Reason.STS_CHAIN_BROKEN, id="somebody acts for us"),
+        pytest.param({"may_act": {"sub": str(CRM)}}, Reason.STS_CHAIN_BROKEN, id="somebody may act for us"),
+        pytest.param({"sub_id": INBOUND_CLAIMS["sub_id"]}, Reason.STS_SUBJECT_MISMATCH, id="a login behind it"),
+        pytest.param({"sid": "s1"}, Reason.STS_SUBJECT_MISMATCH, id="a session"),
+        pytest.param({"acr": "phr"}, Reason.STS_SUBJECT_MISMATCH, id="a user's authentication"),
+        pytest.param({"parent_jti": "token-2"}, Reason.STS_SUBJECT_MISMATCH, id="a token before it"),
+        pytest.param({"aud": str(PLANNER)}, Reason.STS_AUDIENCE_MISMATCH, id="another target"),
+        pytest.param({"scope": "crm.read docs.read"}, Reason.STS_SCOPE_WIDENED, id="wider"),
+        pytest.param({"exp": NOW + 3631}, Reason.STS_LIFETIME, id="longer than an hour"),
+        pytest.param({"exp": NOW}, Reason.STS_LIFETIME, id="over"),
+    ],
+)
+def test_a_token_of_the_workload_s_own_with_one_fact_changed_is_refused(claims: Claims, reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        prove_issued(verified(OWN_CLAIMS | claims), FOR_ITSELF, now=NOW)
+    assert refusal.value.reason is reason
+    with pytest.raises(Denied):  # nor does one pass for the other
+        prove_issued(verified(OWN_CLAIMS), DELEGATED, now=NOW)
+
+
+def test_a_delegated_token_is_none_of_the_workload_s_own() -> None:
+    with pytest.raises(Denied) as refusal:
+        prove_issued(verified(ISSUED_CLAIMS), FOR_ITSELF, now=NOW)
+    assert refusal.value.reason is Reason.STS_CHAIN_BROKEN

@@ -8,10 +8,10 @@ import pytest
 
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute
-from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from tests.delegation.world import (
     CRM,
     ENTRY,
@@ -284,3 +284,33 @@ def test_the_route_says_whose_token_is_asked_for() -> None:
     with pytest.raises(Denied) as refusal:
         plan_outbound(delegation(), replace(TO_CRM, issuer=other), policy=both, now=NOW)
     assert refusal.value.reason is Reason.ISSUER_NOT_FOR_ROUTE
+
+
+TO_SELF = replace(TO_CRM, token="self")
+OWN = replace(POLICY, outbound=OutboundRoutes([TO_SELF]), own_may_call=frozenset({"crm"}))
+
+
+def test_a_call_for_the_workload_itself_is_planned_without_a_subject_token() -> None:
+    planned = plan_own(TO_SELF, policy=OWN, now=NOW)
+    assert (planned.delegation, planned.subject_token, planned.audience) == (None, None, str(CRM))
+    assert (planned.expected_subject, planned.actor, planned.scope) == (str(WRITER), WRITER, TO_CRM.scopes)
+    assert planned.max_expires_at == NOW + 3600 + 30
+    assert planned.key != plan().key
+    assert planned.key == plan_own(TO_SELF, policy=OWN, now=NOW + 60).key
+
+
+@pytest.mark.parametrize(
+    ("route", "policy", "reason"),
+    [
+        pytest.param(TO_CRM, OWN, Reason.OWN_AUTHORITY_REFUSED, id="an exchange route"),
+        pytest.param(TO_SELF, POLICY, Reason.CALL_NOT_ALLOWED, id="not listed"),
+        pytest.param(
+            TO_SELF, replace(OWN, deny=Deny(actors=frozenset({WRITER}))), Reason.POLICY_DENIED, id="deny list"
+        ),
+        pytest.param(TO_SELF, replace(OWN, token_services=frozenset()), Reason.STS_UNAVAILABLE, id="no token service"),
+    ],
+)
+def test_the_same_with_one_fact_changed_is_refused(route: OutboundRoute, policy: Policy, reason: Reason) -> None:
+    with pytest.raises(SidecarError) as refusal:
+        plan_own(route, policy=policy, now=NOW)
+    assert refusal.value.reason is reason

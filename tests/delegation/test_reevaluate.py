@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation import verify
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound
+from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound, plan_own
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
@@ -24,12 +24,14 @@ from tests.delegation.world import (
     ISSUED_CLAIMS,
     LOGIN_CLAIMS,
     NOW,
+    OWN_CLAIMS,
     PLANNER,
     POLICY,
     SEARCH,
     STS,
     TO_CRM,
     USERS,
+    WRITER,
     delegation,
     plan,
     signed,
@@ -266,3 +268,32 @@ def test_grounds_do_not_leave_the_process() -> None:
     assert token.grounds is not None
     there = pickle.loads(pickle.dumps(token))
     assert (there.grounds, there) == (None, token)
+
+
+TO_SELF = replace(TO_CRM, token="self")
+OWN = replace(POLICY, outbound=OutboundRoutes([TO_SELF]), own_may_call=frozenset({"crm"}))
+
+
+def own_permit() -> IssuedPermit:
+    plan = plan_own(TO_SELF, policy=OWN, now=NOW)
+    return accept_issued(signed(OWN_CLAIMS), plan=plan, key=KEY, policy=OWN, now=NOW)
+
+
+def test_a_call_of_the_workload_itself_stands_while_its_route_is_open_to_it() -> None:
+    outbound_again(own_permit(), keys=Keys(), policy=OWN, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        pytest.param(replace(OWN, own_may_call=frozenset()), Reason.CALL_NOT_ALLOWED, id="no longer listed"),
+        pytest.param(
+            replace(OWN, outbound=OutboundRoutes([TO_CRM])), Reason.OWN_AUTHORITY_REFUSED, id="now an exchange route"
+        ),
+        pytest.param(replace(OWN, deny=Deny(actors=frozenset({WRITER}))), Reason.POLICY_DENIED, id="denied"),
+    ],
+)
+def test_it_ends_with_that(policy: Policy, reason: Reason) -> None:
+    with pytest.raises(SidecarError) as refusal:
+        outbound_again(own_permit(), keys=Keys(), policy=policy, now=NOW)
+    assert refusal.value.reason is reason

@@ -14,6 +14,7 @@ from sidecar.delegation.rfc8693 import (
     TOKEN_TYPE_JWT,
     ClientCredentialsRequest,
     ExchangeRequest,
+    build_client_credentials,
     build_exchange,
     parse_token_request,
 )
@@ -154,3 +155,18 @@ def test_any_body_is_a_request_or_refused(body: bytes) -> None:
 
 def test_a_request_shows_no_token() -> None:
     assert "token.s" not in repr(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("spiffe://acme.example/tool/crm", {"resource": ("spiffe://acme.example/tool/crm",)}),
+        ("crm", {"audience": ("crm",)}),
+    ],
+)
+def test_client_credentials_name_one_target_and_are_parsed_again(
+    target: str, named: dict[str, tuple[str, ...]]
+) -> None:
+    form = build_client_credentials(ClientCredentialsRequest(audience=(target,), scope=frozenset({"b", "a"})))
+    assert form.startswith(b"grant_type=client_credentials&scope=a+b&")
+    assert parse_token_request(form, FORM) == ClientCredentialsRequest(scope=frozenset({"a", "b"}), **named)

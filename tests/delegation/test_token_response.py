@@ -13,6 +13,7 @@ from sidecar.delegation.rfc8693 import (
     MAX_RESPONSE_BYTES,
     TOKEN_TYPE_ACCESS_TOKEN,
     TOKEN_TYPE_JWT,
+    ClientCredentialsRequest,
     ExchangeRequest,
     build_error,
     build_response,
@@ -221,3 +222,23 @@ def test_every_reason_can_be_told_by_the_sts(reason: Reason) -> None:
     assert 400 <= status <= 504
     assert status != 500
     assert isinstance(body["error"], str)
+
+
+OWN = ClientCredentialsRequest(audience=("crm",), scope=frozenset({"crm.read", "crm.write"}))
+
+
+def test_an_answer_to_client_credentials_has_no_issued_token_type() -> None:
+    body = json.dumps({name: value for name, value in ANSWER.items() if name != "issued_token_type"}).encode()
+    response = parse_response(200, JSON, body, requested=OWN)
+    assert (response.access_token, response.issued_token_type) == ("issued.token.s", None)
+    for wrong, reason in (
+        (answer(), Reason.STS_BAD_RESPONSE),
+        (body.replace(b"Bearer", b"DPoP"), Reason.STS_TOKEN_TYPE),
+        (body.replace(b"crm.read", b"mail.send"), Reason.STS_SCOPE_WIDENED),
+    ):
+        with pytest.raises(Denied) as refusal:
+            parse_response(200, JSON, wrong, requested=OWN)
+        assert refusal.value.reason is reason
+    with pytest.raises(Denied) as refusal:
+        parse_response(200, JSON, body, requested=REQUESTED)
+    assert refusal.value.reason is Reason.STS_BAD_RESPONSE

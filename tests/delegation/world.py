@@ -74,6 +74,17 @@ ENTRY_CLAIMS: Final[Claims] = {  # claims that the STS issues for the login toke
     "parent_jti": "login-1",
     "act": {"sub": str(WRITER)},
 }
+OWN_CLAIMS: Final[Claims] = {  # claims that the STS issues for the writer itself
+    "iss": STS,
+    "sub": str(WRITER),
+    "aud": str(CRM),
+    "scope": "crm.read",
+    "client_id": str(WRITER),
+    "iat": NOW,
+    "exp": NOW + 300,
+    "jti": "own-1",
+    "txn": "txn-own",
+}
 
 SEARCH: Final = InboundRoute(
     name="search",

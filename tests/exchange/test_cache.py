@@ -8,7 +8,7 @@ from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import IssuedPermit, accept_issued
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
-from tests.exchange.world import plan, policy
+from tests.exchange.world import plan, policy, subject_of
 from tests.fakes.lying_sts import LyingSts
 from tests.fakes.tokens import CRM, NOW, PLANNER, WRITER, TokenMint
 
@@ -17,7 +17,7 @@ EPOCH = Epoch(keys=1, policy=1, withdrawals=0, workload=WRITER)
 
 def permit(jti: str = "issued-1") -> IssuedPermit:
     wanted = plan()
-    form = {"subject_token": wanted.delegation.token.raw, "audience": str(CRM), "scope": "crm.read"}
+    form = {"subject_token": subject_of(wanted).raw, "audience": str(CRM), "scope": "crm.read"}
     issued = parse_bearer(TokenMint().mint(LyingSts().claims(form, jti=jti)))
     return accept_issued(issued, plan=wanted, key=TokenMint().key, policy=policy(), now=NOW)
 
@@ -30,7 +30,7 @@ def kept(entries: int = 10) -> IssuedTokens:
     """Return a cache with space for this many tokens, and for as many rejections."""
     one = IssuedTokens()
     one.keep("key", ISSUED, epoch=EPOCH)
-    rejected = PERMIT.plan.delegation.token.held_bytes + ENTRY_BYTES
+    rejected = subject_of(PERMIT.plan).held_bytes + ENTRY_BYTES
     tokens = IssuedTokens(entries * one.bytes, entries * rejected)
     tokens.keep("key", ISSUED, epoch=EPOCH)
     return tokens
@@ -133,7 +133,7 @@ def test_what_is_remembered_of_rejections_is_bounded() -> None:
 
 def test_a_token_counts_with_the_token_it_came_from() -> None:
     tokens = kept()
-    assert tokens.bytes > PERMIT.token.held_bytes + PERMIT.plan.delegation.token.held_bytes
+    assert tokens.bytes > PERMIT.token.held_bytes + subject_of(PERMIT.plan).held_bytes
     tokens.clear()
     assert tokens.bytes == 0
 

@@ -5,7 +5,7 @@ import asyncio
 from sidecar.errors import Reason, Unavailable
 from sidecar.exchange.cache import Issued
 from sidecar.identity.endpoint import Trouble
-from tests.exchange.world import World, plan, policy, reason_of, running
+from tests.exchange.world import World, plan, policy, reason_of, running, subject_of
 from tests.fakes.lies import claims
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
 
@@ -55,7 +55,7 @@ async def test_no_record_holds_a_token() -> None:
         written = world.sink.written.decode()
         for secret in (
             issued.permit.token.raw,
-            issued.permit.plan.delegation.token.raw,
+            subject_of(issued.permit.plan).raw,
             *(form["actor_token"] for form in world.sts.forms),
         ):
             assert secret.rpartition(".")[2] not in written

@@ -13,7 +13,7 @@ from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.exchange import sts
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
-from tests.exchange.world import LOGIN, SUB_ID, World, plan, policy, reason_of, route, running
+from tests.exchange.world import LOGIN, SUB_ID, World, plan, policy, reason_of, route, running, subject_of
 from tests.fakes.lies import CONTENT_LIES, claims, members, token
 from tests.fakes.lying_sts import SECRET, Behaviour, Form, LyingSts, Reply
 from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, PLANNER, WRITER, TokenMint, encode
@@ -37,7 +37,7 @@ async def test_the_request_names_subject_actor_target_and_scope() -> None:
         assert form.pop("actor_token").count(".") == 2
         assert form == {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-            "subject_token": wanted.delegation.token.raw,
+            "subject_token": subject_of(wanted).raw,
             "subject_token_type": TOKEN_TYPE_ACCESS_TOKEN,
             "actor_token_type": TOKEN_TYPE_JWT,
             "requested_token_type": TOKEN_TYPE_ACCESS_TOKEN,

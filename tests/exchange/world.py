@@ -81,6 +81,12 @@ def _token(claims: str) -> VerifiedToken:
     return TokenMint().verified(**changes)
 
 
+def subject_of(of: Plan) -> VerifiedToken:
+    """Return the token that a plan exchanges."""
+    assert of.subject_token is not None
+    return of.subject_token
+
+
 def plan(to: OutboundRoute | None = None, *, by: Policy | None = None, **claims: object) -> Plan:
     """Return the plan for a call with a token whose claims are changed."""
     token = _token(json.dumps(claims))

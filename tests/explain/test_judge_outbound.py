@@ -124,3 +124,16 @@ def test_the_inbound_routes_that_open_a_call_are_named() -> None:
     steps = {step.check: step for step in judge_outbound(refused_outbound("call_not_allowed"), POLICY).steps}
     assert "inbound routes that open crm: search" in steps["may_call"].saw
     assert steps["exchange"].outcome is Outcome.NOT_REACHED
+
+
+OWN: dict[str, Any] = {"op": "own", "subject": str(WRITER), "chain": None, "actor": None, "call_in": None}
+
+
+def test_a_call_of_the_agent_for_itself_is_judged_by_the_workload_handle() -> None:
+    policy = replace(with_route(token="self"), own_may_call=frozenset({"crm"}))
+    judgement = judge_outbound(outbound(**OWN), policy)
+    assert (judgement.judged, judgement.agrees) == (OK, True)
+    closed = judge_outbound(outbound(**OWN), with_route(token="self"))
+    assert (closed.judged, closed.decided_by) == ("call_not_allowed", "may_call")
+    exchanging = judge_outbound(outbound(**OWN), POLICY)
+    assert (exchanging.judged, exchanging.decided_by) == ("own_authority_refused", "own authority")

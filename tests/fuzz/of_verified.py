@@ -102,6 +102,7 @@ def issued_token(data: bytes) -> None:
         if permit is None:
             continue
         claims = orjson.loads(data)
+        assert planned.delegation is not None
         subject_token = planned.delegation.token
         prefix = "idp|" if planned.delegation.entry else ""
         assert claims["sub"] == prefix + subject_token.subject

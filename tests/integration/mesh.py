@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -116,7 +116,10 @@ def passed(answer: Answer) -> bytes:
 
 
 @asynccontextmanager
-async def open_mesh(folder: Path) -> AsyncIterator[Mesh]:
+async def open_mesh(
+    folder: Path, adjust: Callable[[str, Settings, Mapping[str, int]], object] = lambda *_: None
+) -> AsyncIterator[Mesh]:
+    """Run the mesh. ``adjust`` changes the settings of each sidecar, and of ``sts``, in place."""
     async with AsyncExitStack() as stack:
         world = await stack.enter_async_context(open_world(folder))
         listener = loopback_listener("127.0.0.1:0")
@@ -126,17 +129,20 @@ async def open_mesh(folder: Path) -> AsyncIterator[Mesh]:
         mesh = Mesh(world, {"login": login_port, **{name: free_port() for name in names}}, users)
         for name in IDS:
             await mesh.add_agent(name)
-        await _start_sts(mesh)
+        await _start_sts(mesh, adjust)
         for name, spiffe_id in IDS.items():
             settings: Settings = getattr(mesh_files, name)(mesh.ports)
+            adjust(name, settings, mesh.ports)
             taken = {"in": mesh.ports[f"{name}-in"], "out": mesh.ports[f"{name}-out"]}
             mesh.sidecars[name] = await world.sidecar(spiffe_id, settings, ports=taken)
         yield mesh
 
 
-async def _start_sts(mesh: Mesh) -> None:
+async def _start_sts(mesh: Mesh, adjust: Callable[[str, Settings, Mapping[str, int]], object]) -> None:
     folder = mesh.world.folder
-    document = json.loads(json.dumps(mesh_files.sts(mesh.ports)))
+    settings = mesh_files.sts(mesh.ports)
+    adjust("sts", settings, mesh.ports)
+    document = json.loads(json.dumps(settings))
     document["identity"] = {"workload_api": (await mesh.world.api(STS)).address}
     document["records"] = {"sink": {"file": str(folder / "sts.records")}}
     path = folder / "sts.yaml"

@@ -36,6 +36,7 @@ from tests.delegation.world import (
     ENTRY_CLAIMS,
     ISSUED_CLAIMS,
     NOW,
+    OWN_CLAIMS,
     POLICY,
     STS,
     Claims,
@@ -88,8 +89,11 @@ class Tokens:
         self.meanwhile()
         if self.refusal is not None:
             raise self.refusal
-        claims = ENTRY_CLAIMS if plan.delegation.entry else ISSUED_CLAIMS
-        shown = {**claims, "parent_jti": plan.delegation.token.jti, "scope": " ".join(sorted(plan.scope))}
+        if plan.delegation is None:
+            shown = {**OWN_CLAIMS, "scope": " ".join(sorted(plan.scope))}
+        else:
+            claims = ENTRY_CLAIMS if plan.delegation.entry else ISSUED_CLAIMS
+            shown = {**claims, "parent_jti": plan.delegation.token.jti, "scope": " ".join(sorted(plan.scope))}
         permit = accept_issued(signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW)
         return Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
 

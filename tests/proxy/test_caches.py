@@ -201,7 +201,9 @@ def test_what_is_held_takes_no_more_than_it_is_accounted_at_and_hardly_less(kind
 
 
 def test_a_revocation_drops_what_it_stops_and_what_was_decided_by_an_older_policy() -> None:
-    token = plan().delegation.token
+    served = plan().delegation
+    assert served is not None
+    token = served.token
     other = replace(token, jti="other")
     verdicts: BoundedCache[str, Any] = BoundedCache(MIB)
     plans: BoundedCache[str, Any] = BoundedCache(MIB)
@@ -210,7 +212,7 @@ def test_a_revocation_drops_what_it_stops_and_what_was_decided_by_an_older_polic
     for cache, epoch in epochs:
         cache.turn_to(epoch)
         for name, one in (("stopped", token), ("other", other)):
-            planned = replace(plan(), delegation=replace(plan().delegation, token=one))
+            planned = replace(plan(), delegation=replace(served, token=one))
             value = planned if cache is plans else one
             assert cache.keep(name, value, cost=1, expires_at=100, epoch=epoch)
     named = {"verdicts": lambda: verdicts, "plans": lambda: plans, "permits": lambda: old}

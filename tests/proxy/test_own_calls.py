@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny
+from sidecar.errors import Denied, Reason
 from sidecar.proxy.static_keys import fingerprint_of
 from sidecar.proxy.workload_handle import OVERLAP_S, WorkloadHandle
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN
@@ -145,3 +146,58 @@ async def test_an_attempt_to_leave_with_it_still_lists_the_requests_in_progress(
     assert await refused(calls, bearer(calls.shown), host="evil.example") == "target_denied"
     (record,) = await calls.records()
     assert [record[key] for key in ("host", "op", "subject", "candidates")] == ["evil.example", "own", None, ["c1"]]
+
+
+SELF = replace(TO_CRM, token="self")
+
+
+@pytest.fixture
+async def for_itself(tmp_path: Path) -> OwnCalls:
+    calls = OwnCalls(tmp_path)
+    calls.policy = replace(POLICY, outbound=OutboundRoutes([SELF, HOOK]), own_may_call=frozenset({"crm"}))
+    return calls
+
+
+async def test_a_self_route_gets_a_token_of_the_workload_s_own(for_itself: OwnCalls) -> None:
+    answer = await for_itself.call(bearer(for_itself.shown))
+    assert answer.status == 200
+    (asked,) = for_itself.tokens.asked
+    assert (asked.delegation, asked.expected_subject, asked.audience) == (None, str(WRITER), SELF.audience)
+    assert b"authorization: Bearer ey" in for_itself.left
+    assert for_itself.shown.encode() not in for_itself.left
+    assert for_itself.log.metrics.own_calls == 1
+    (record,) = await for_itself.records()
+    told = ("decision", "op", "subject", "actor", "chain", "jti_in", "jti_out", "txn", "call_in", "verified")
+    assert [record[key] for key in told] == [
+        "allow", "own", str(WRITER), None, None, None, "own-1", "txn-own", None, True,
+    ]  # fmt: skip
+
+
+async def test_a_request_never_takes_a_self_route_even_if_its_route_lists_it(for_itself: OwnCalls) -> None:
+    reason = await refused(for_itself, bearer(for_itself.handle()), target="/tool", host="crm.mesh")
+    assert reason == "own_authority_refused"
+    assert for_itself.tokens.asked == []
+
+
+async def test_a_self_route_that_is_not_listed_stays_closed(for_itself: OwnCalls) -> None:
+    for_itself.policy = replace(for_itself.policy, own_may_call=frozenset({"hook"}))
+    reason = await refused(for_itself, bearer(for_itself.shown), target="/tool", host="crm.mesh")
+    assert reason == "call_not_allowed"
+
+
+async def test_a_self_call_with_a_request_s_handle_in_any_field_is_refused(for_itself: OwnCalls) -> None:
+    request = for_itself.handle()
+    for fields in ([*own(for_itself.shown), *bearer(request)], [*own(for_itself.shown), ("x-note", request)]):
+        assert await refused(for_itself, fields, target="/tool", host="crm.mesh") == "no_request_context"
+    assert (await for_itself.call([*own(for_itself.shown), ("x-note", "x" * 43)])).status == 200
+
+
+async def test_without_any_handle_a_self_route_is_closed(for_itself: OwnCalls) -> None:
+    assert await refused(for_itself, [], target="/tool", host="crm.mesh") == "no_request_context"
+
+
+async def test_the_token_service_s_refusal_is_recorded_as_one_of_the_workload_s_own(for_itself: OwnCalls) -> None:
+    for_itself.tokens.refusal = Denied(Reason.EXCHANGE_DENIED)
+    assert await refused(for_itself, bearer(for_itself.shown), target="/tool", host="crm.mesh") == "exchange_denied"
+    (record,) = await for_itself.records()
+    assert [record[key] for key in ("decision", "op", "subject")] == ["deny", "own", None]
