@@ -14,6 +14,7 @@ from sidecar.explain.judgement import OK, Judgement
 from sidecar.explain.recorded_token import UNPROVABLE, CannotJudgeError
 from sidecar.reasons.advice import GUIDANCE, Guidance, seen
 
+_REASONS: Final = frozenset(Reason)
 _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
 
 
@@ -103,4 +104,4 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
 
 
 def _reason(record: Record) -> Reason | None:
-    return Reason(record.reason) if record.reason in set(Reason) else None
+    return Reason(record.reason) if record.reason in _REASONS else None

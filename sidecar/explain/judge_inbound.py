@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit.records import Record
-from sidecar.delegation.decide import decide_observed, decide_verified
+from sidecar.delegation.decide import decide_verified
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
@@ -99,23 +99,6 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
     if judged == Reason.POLICY_DENIED:
         deciding = _which(token, record, route, policy, first=(judged, detail))
     return conclude(CHECKS, saw, recorded=recorded, judged=judged, deciding=deciding)
-
-
-def passes_observed(record: Record, policy: Policy, reason: str) -> bool:
-    """Tell if a request that ``reason`` refuses passed at its time on a route that then only observed."""
-    try:
-        denied = Denied(Reason(reason))
-        decide_observed(
-            denied,
-            token=token_of(record) if record.verified else None,
-            peer=None if record.peer is None else spiffe_id(record.peer, "peer"),
-            route=policy.inbound.find(record.method or "", canonical_target((record.path or "").encode()).path),
-            policy=policy,
-            now=time_of(record),
-        )
-    except (Denied, ValueError):  # ValueError: an unknown reason, or a record that names no such token, peer or time
-        return False
-    return True
 
 
 def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy) -> tuple[str, str]:

@@ -80,7 +80,11 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
         return _own(record, route, policy, saw, recorded)
     if record.subject is None or not record.verified:
         saw["handle or login"] = "no valid handle or login: the record holds no verified token"
-        return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+        if recorded != Reason.NOT_AN_ENTRY:
+            return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+        if policy.entry is not None:
+            raise CannotJudgeError("a login was shown, and the record does not hold it")
+        return conclude(CHECKS, saw, recorded=recorded, judged=Reason.NOT_AN_ENTRY)
     delegation = _delegation(record, route, policy)
     saw |= _saw(record, route, delegation, policy)
     try:

@@ -16,7 +16,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
 from sidecar.explain.explanation import explain
-from sidecar.explain.judge_inbound import passes_observed
+from sidecar.explain.judge_observed import passes_observed
 from sidecar.explain.judgement import OK
 from sidecar.explain.recorded_token import CannotJudgeError
 
@@ -85,8 +85,7 @@ class Replay:
             self._note(record, old, new)
 
     def _refusal(self, record: Record, reason: str) -> str:
-        observed = record.direction == "inbound" and passes_observed(record, self._policy, reason)
-        return _OBSERVED if observed else "deny"
+        return _OBSERVED if passes_observed(record, self._policy, reason) else "deny"
 
     def _note(self, record: Record, old: str, new: str) -> None:
         change = Change(

@@ -9,6 +9,7 @@ from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.errors import Reason
 from sidecar.explain.judge_outbound import CHECKS, judge_outbound
 from sidecar.explain.judgement import OK, Outcome
+from sidecar.explain.recorded_token import CannotJudgeError
 from tests.delegation.world import ENTRY, IDP, POLICY, TO_CRM, WRITER
 from tests.explain.judged import outbound, refused_outbound
 
@@ -112,6 +113,14 @@ def test_what_a_login_is_worth_is_judged_where_the_record_holds_what_it_is_drawn
 
 def test_the_first_call_of_a_chain_is_judged_by_what_was_asked_for() -> None:
     assert judge_outbound(outbound(**FIRST, scope_needed=["other"]), POLICY).judged == Reason.INSUFFICIENT_SCOPE
+
+
+def test_a_login_where_none_is_taken_is_refused_again_and_elsewhere_not_judged() -> None:
+    record = refused_outbound("not_an_entry", subject=None, verified=None)
+    judgement = judge_outbound(record, replace(POLICY, entry=None))
+    assert (judgement.decided_by, judgement.agrees) == ("subject's issuer", True)
+    with pytest.raises(CannotJudgeError, match="a login was shown"):
+        judge_outbound(record, POLICY)
 
 
 def test_a_route_that_is_no_more_is_looked_for_by_its_prefix() -> None:

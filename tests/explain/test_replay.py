@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 
 from sidecar.audit.records import Record
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.explain import replay as module
 from sidecar.explain.replay import Change, Replay
-from tests.delegation.world import FRONT, NOW, PLANNER, POLICY, SEARCH, STS, STS_TRUST
+from tests.delegation.world import FRONT, NOW, PLANNER, POLICY, SEARCH, STS, STS_TRUST, TO_CRM
 from tests.explain.judged import inbound, outbound
 
 WITHOUT_TOKEN: dict[str, Any] = {
@@ -159,3 +160,12 @@ def test_the_number_of_changes_is_bounded_and_what_is_beyond_is_counted(monkeypa
     replay = replayed(*(inbound(path=f"/{name}") for name in "abcda"))
     assert (len(replay.changes), replay.beyond, replay.different) == (2, 2, 5)
     assert [one.count for _, one in replay.sorted()] == [2, 1]
+
+
+@pytest.mark.parametrize("reason", ["no_request_context", "not_an_entry"])
+def test_a_call_of_the_agent_passes_while_its_route_observes(reason: str) -> None:
+    record = outbound(**WITHOUT_TOKEN | {"reason": reason})
+    enforcing = replace(POLICY, entry=None)
+    policy = replace(enforcing, outbound=OutboundRoutes([replace(TO_CRM, observe_until=NOW + 9)]))
+    assert changed(record, policy) is None
+    assert changed(record, enforcing) == (f"observed_deny {reason}", f"deny {reason}")

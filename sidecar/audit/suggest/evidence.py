@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 
 from sidecar.audit.paths import first_id
@@ -64,13 +66,14 @@ class Spot(NamedTuple):
 class Place:
     """Paths of one kind. ``uses`` by method and caller, who is "" where none was proven.
 
-    ``long_id``: one of the ids may be a secret. ``needed`` are the scopes that the sidecar asked for, by method; None
-    where records differ.
+    ``sources`` are addresses of callers that proved no name. ``needed`` are the scopes that the sidecar asked for, by
+    method; None where records differ. ``long_id``: one of the ids may be a secret.
     """
 
     uses: dict[tuple[str, str], Seen] = field(default_factory=dict)
     needed: dict[str, ScopeSet | None] = field(default_factory=dict)
     samples: list[str] = field(default_factory=list)
+    sources: set[str] = field(default_factory=set)
     long_id: bool = False
     _paths: set[int] = field(default_factory=set)
 
@@ -88,6 +91,12 @@ class Place:
         self._paths.add(known)
         if len(self.samples) < _SAMPLES:
             self.samples.append(path)
+
+    def add_source(self, address: str | None) -> None:
+        """Note the address of a caller without a name."""
+        if address is not None and len(self.sources) < _SAMPLES:
+            with suppress(ValueError):
+                self.sources.add(str(ip_address(address)))
 
     def add_needed(self, method: str, scopes: ScopeSet) -> None:
         """Note the scopes that a call would have needed."""
@@ -168,6 +177,8 @@ class Evidence:
         spot, long_id = _spot(path)
         place = witness.inbound.setdefault(spot, Place())
         place.add_path(path, long_id=long_id)
+        if not peer:
+            place.add_source(record.source)
         place.add_needed(method, _scopes(record.scope_needed))
         return place.uses.setdefault((method, peer), Seen())
 

@@ -43,7 +43,8 @@ class Peer:
 class Inbound:
     """One inbound route. ``scopes_seen``: the scopes are those of records; otherwise they are made up by method.
 
-    ``unnamed`` counts calls without a proven caller; ``widened_from`` paths that became one prefix, 0 for none.
+    ``unnamed`` counts calls without a proven caller; ``sources`` are addresses of such callers. ``widened_from`` counts
+    the paths that became one prefix.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Inbound:
     calls: int
     days: int
     unnamed: int
+    sources: tuple[str, ...]
     widened_from: int
     held_back: str | None
 
@@ -149,6 +151,7 @@ def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterato
             calls=_calls(both),
             days=_days(both),
             unnamed=_calls(uses.get("", ())),
+            sources=tuple(sorted(place.sources)) if "" in uses else (),
             widened_from=place.paths if prefix else 0,
             held_back=_held_back(path, judged, prefix=prefix),
         )

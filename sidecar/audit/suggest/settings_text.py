@@ -45,7 +45,8 @@ def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
     widened = f"; widened from {_count(route.widened_from, MAX_PATHS, 'path')}" if route.widened_from else ""
     yield f"# {_seen(route.calls, route.days)}, {counted(len(route.peers), 'caller')}{widened}"
     if route.unnamed:
-        yield f"# {counted(route.unnamed, 'call')} without a proven caller; give each caller a sidecar"
+        sources = f" (from {', '.join(route.sources)})" if route.sources else ""
+        yield f"# {counted(route.unnamed, 'call')} without a proven caller{sources}; give each caller a sidecar"
     match = "path_prefix" if route.prefix else "path"
     yield f"- name: {_text(route.name)}"
     yield f"  match: {{{match}: {_text(route.path)}, methods: {_list(route.methods)}}}"

@@ -20,7 +20,7 @@ def test_a_route_has_the_methods_and_the_callers_that_were_seen() -> None:
         Inbound(
             name="customers", path="/customers", prefix=False, methods=("GET", "HEAD"), scopes=("crm.read",),
             scopes_seen=False, peers=(Peer(spiffe_id=WRITER, calls=6, days=2, held_back=None),), calls=6, days=2,
-            unnamed=0, widened_from=0, held_back=None,
+            unnamed=0, sources=(), widened_from=0, held_back=None,
         )
     ]  # fmt: skip
 
@@ -76,8 +76,9 @@ def test_a_caller_that_was_hardly_seen_is_held_back_on_the_route_of_another(
 
 
 def test_calls_without_a_proven_caller_are_counted_and_give_nobody_a_right() -> None:
-    (route,) = inbound(*often(), *[call(peer=None)] * 5)
+    (route,) = inbound(*often(), *[call(peer=None, source="10.0.0.7")] * 4, call(peer=None, source="# 10.0.0.8"))
     assert ([peer.spiffe_id for peer in route.peers], route.unnamed, route.calls) == ([WRITER], 5, 8)
+    assert route.sources == ("10.0.0.7",)
 
 
 def test_a_path_is_widened_only_where_several_ids_were_seen() -> None:

@@ -1,0 +1,54 @@
+"""Judges if a recorded call that is refused would have passed on a route that only observed then. Pure."""
+
+from __future__ import annotations
+
+from sidecar.audit.records import Record
+from sidecar.delegation.decide import decide_observed, decide_observed_call
+from sidecar.delegation.outbound_routes import AnyRoute
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.target import canonical_target
+from sidecar.errors import Denied, Reason
+from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
+
+
+def passes_observed(record: Record, policy: Policy, reason: str) -> bool:
+    """Tell if a call that ``reason`` refuses passed at its time, because its route observes under ``policy``.
+
+    False also where the record does not tell.
+    """
+    try:
+        denied = Denied(Reason(reason))
+        if record.direction == "outbound":
+            _call(record, policy, denied)
+        else:
+            _request(record, policy, denied)
+    except (Denied, ValueError):  # ValueError: an unknown reason, or a record that names no such token, peer or time
+        return False
+    return True
+
+
+def _request(record: Record, policy: Policy, denied: Denied) -> None:
+    route = policy.inbound.find(record.method or "", canonical_target((record.path or "").encode()).path)
+    now = time_of(record)
+    if denied.reason is Reason.NO_CLIENT_CERT:  # it came to `inbound.plain`: no policy says if that is open
+        if record.decision != "observed_deny" or now >= route.observe_until:
+            raise denied
+        return
+    decide_observed(
+        denied,
+        token=token_of(record) if record.verified else None,
+        peer=None if record.peer is None else spiffe_id(record.peer, "peer"),
+        route=route,
+        policy=policy,
+        now=now,
+    )
+
+
+def _call(record: Record, policy: Policy, denied: Denied) -> None:
+    """Judge a call of the agent. Only the record of an observed one says that it showed no token of ours."""
+    routes: tuple[AnyRoute, ...] = (*policy.outbound.routes, *policy.outbound.outside)
+    for route in routes:
+        if route.name == record.route and record.decision == "observed_deny":
+            decide_observed_call(denied, issuers=(), route=route, policy=policy, now=time_of(record))
+            return
+    raise denied
