@@ -167,6 +167,20 @@ class RevocationLists:
         """Count the revocations in force by kind."""
         return {kind: sum(len(one.revocations.names(kind)) for one in self._lists.values()) for kind in Kind}
 
+    def rows(self) -> list[dict[str, object]]:
+        """Return each list's state, for ``sidecar status``."""
+        return [
+            {
+                "issuer": issuer,
+                "seq": one.revocations.seq,
+                "revoked": len(one.revocations.in_force),
+                "age_s": None if one.age_s is None else int(one.age_s),
+                "stale": one.stale,
+                "last_error": one.last_error,
+            }
+            for issuer, one in self._lists.items()
+        ]
+
     def numbers(self) -> str:
         """Return each list's issuer and number, and how many revocations it has, for a record."""
         return " ".join(

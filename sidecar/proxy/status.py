@@ -59,6 +59,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "network_namespace": network_namespace(),
         "identity": _identity(parts),
         "issuers": _issuers(parts),
+        "revocations": parts.revocations.rows(),
         "settings": asdict(settings),
         "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
         "streams": dict(parts.watch.count()),

@@ -40,6 +40,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "network_namespace": first.get("network_namespace"),
         "identity": _identity([row["identity"] for row in there]),
         "issuers": _issuers([row["issuers"] for row in there]),
+        "revocations": _revocations([row["revocations"] for row in there]),
         "settings": min(
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
@@ -116,6 +117,18 @@ def _issuers(several: Sequence[Sequence[Json]]) -> list[Json]:
             if known is None or _badness(row) > _badness(known):
                 worst[row["issuer"]] = row
     return list(worst.values())
+
+
+def _revocations(several: Sequence[Sequence[Json]]) -> list[Json]:
+    """Take the worst row of each issuer's list."""
+    worst: dict[str, Json] = {}
+    for row in sorted((row for rows in several for row in rows), key=_list_badness):
+        worst[row["issuer"]] = row
+    return list(worst.values())
+
+
+def _list_badness(row: Json) -> tuple[bool, bool, int, int]:
+    return row["stale"], row["last_error"] is not None, row["age_s"] or 0, -row["seq"]
 
 
 def _badness(issuer: Json) -> tuple[bool, bool, int]:

@@ -104,6 +104,9 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     for one in status["issuers"]:
         age = "no keys" if one["key_age_s"] is None else f"keys {span(one['key_age_s'])} old"
         yield "issuer", f"{one['issuer']}, {age}{'' if one['needed'] else ', not needed to be ready'}"
+    for one in status["revocations"]:
+        confirmed = "not fetched yet" if one["age_s"] is None else f"confirmed {span(one['age_s'])} ago"
+        yield "revocations", f"{one['issuer']}, list {one['seq']}, {one['revoked']} in force, {confirmed}"
     yield "settings", f"version {settings['number']}, {span(status['now'] - settings['loaded_at'])} old"
     yield "inbound routes", ", ".join(settings["inbound_routes"]) or "none"
     yield "outbound routes", ", ".join(settings["outbound_routes"]) or "none"

@@ -37,6 +37,7 @@ _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
         "bring the SPIRE agent (or the files) back before then; nothing here needs a restart",
     ),
 }
+_LIST_CURE: Final = "see that revocations.url answers from here, and that a replica of the token service is ready"
 _KEYS_CURE: Final = "see that its jwks URL answers from here, that tls names the server, and that it publishes keys"
 _SINKS: Final = (
     ("ENOSPC", "make room on the record file's disk"),
@@ -90,6 +91,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_clock(status),
         *_bundles(status),
         *_issuers(status),
+        *_revocations(status),
         *_records(status),
         *_settings(status),
         *_agent(status),
@@ -147,6 +149,16 @@ def _bundles(status: Json) -> Iterator[Trouble]:
         wrong = f"there is no bundle for {name}, which the settings name: its workloads are refused"
         cure = "federate our registration entry with it and see that its bundle is fetched (or is in identity.files)"
         yield Trouble(Grade.NOTE, "trust domains", wrong, cure)
+
+
+def _revocations(status: Json) -> Iterator[Trouble]:
+    for one in status["revocations"]:
+        what, error = f"revocations of {one['issuer']}", one["last_error"]
+        if one["stale"]:
+            wrong = _because("the list is missing or too old, so its tokens are refused", error)
+            yield Trouble(Grade.WRONG, what, wrong, _LIST_CURE)
+        elif error is not None:
+            yield Trouble(Grade.NOTE, what, f"{error}; the list was confirmed {span(one['age_s'])} ago", _LIST_CURE)
 
 
 def _issuers(status: Json) -> Iterator[Trouble]:

@@ -171,6 +171,7 @@ async def test_a_change_is_told_once_when_something_is_stopped_ends_or_becomes_s
     assert len(changes) == 4
     assert lists.in_force(frozenset((ISSUER,))).stale == {ISSUER}
     assert "revocations of" in lists.missing()[0]
+    assert lists.rows() == [{"issuer": ISSUER, "seq": 3, "revoked": 0, "age_s": 301, "stale": True, "last_error": None}]
 
 
 async def test_only_lists_that_there_are_count_for_every_token() -> None:

@@ -29,6 +29,7 @@ WELL: Final[dict[str, Any]] = {
         "updates": {},
     },
     "issuers": [{"issuer": ISSUER, "needed": True, "key_age_s": 60, "last_error": None}],
+    "revocations": [{"issuer": ISSUER, "seq": 7, "revoked": 2, "age_s": 1, "stale": False, "last_error": None}],
     "settings": {
         "number": 1,
         "loaded_at": NOW - 60,

@@ -94,6 +94,22 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             id="no-keys",
         ),
         pytest.param(
+            [("revocations.0.stale", True), ("revocations.0.last_error", "status 503")],
+            "wrong",
+            f"revocations of {ISSUER}",
+            "its tokens are refused (status 503)",
+            "revocations.url",
+            id="revocations-too-old",
+        ),
+        pytest.param(
+            [("revocations.0.last_error", "status 503")],
+            "note",
+            f"revocations of {ISSUER}",
+            "status 503; the list was confirmed",
+            "revocations.url",
+            id="revocations-not-confirmed",
+        ),
+        pytest.param(
             [("issuers.0.key_age_s", None), ("issuers.0.needed", False)],
             "note",
             f"keys of {ISSUER}",
