@@ -1,15 +1,17 @@
 """Two organisations in one event loop, each with a trust domain, a token service and users; both call one tool.
 
 ``front`` (acme) → ``buyer`` (partner) → ``crm`` (acme) for acme's users, by acme's token service at each hop; ``shop``
-(partner) → ``crm``, and ``shop`` → ``buyer``, for the partner's users, by the partner's token service.
+(partner) → ``crm``, and ``shop`` → ``buyer``, for the partner's users, by the partner's token service. At ``buyer`` a
+chain of the partner's may cross: ``buyer`` calls ``stock``, another way to ``crm``, with a token of acme's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -47,13 +49,37 @@ CLIENTS: Final = {"acme": "front-app", "partner": "shop-app"}
 SCOPES: Final = ["buy.plan", "crm.read"]
 
 Settings = dict[str, Any]
+Lie = Callable[[dict[str, object]], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossings:
+    """The crossing from partner to acme as each side lists it: what the partner's scopes are worth; None for not."""
+
+    sidecar: Mapping[str, list[str]] | None = field(default_factory=lambda: {"crm.read": ["crm.read"]})
+    service: Mapping[str, list[str]] | None = field(default_factory=lambda: {"crm.read": ["crm.read"]})
+    audience: SpiffeId = CRM  # that the service lists
+
+
+class LyingKey(SigningKey):
+    """Signs what ``lie`` makes of the claims."""
+
+    lie: Lie
+
+    def sign(self, claims: Mapping[str, object]) -> str:
+        told = dict(claims)
+        self.lie(told)
+        return super().sign(told)
 
 
 class Federation:
-    """Both organisations; ``ask`` starts a call."""
+    """Both organisations; ``ask`` starts a call, after which ``buyer`` asks for ``onwards``."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, crossings: Crossings) -> None:
         self.world = world
+        self.crossings = crossings
+        self.onwards = "/crm/customers"
+        self.lie: Lie = lambda _claims: None  # of acme's token service
         self.ports = {name: free_port() for name in (*SERVICES, *(f"{n}-{s}" for n in IDS for s in ("in", "out")))}
         self.users: dict[str, UserIssuer] = {}
         self.agents: dict[str, Agent] = {}
@@ -88,16 +114,15 @@ class Federation:
         shown = [
             ("authorization", value) for key, _, value in (x.partition(": ") for x in lines) if key == "authorization"
         ]
-        answer = await self.world.call(
-            self.sidecars["buyer"].outbound, None, "/crm/customers", method="GET", headers=shown
-        )
+        answer = await self.world.call(self.sidecars["buyer"].outbound, None, self.onwards, method="GET", headers=shown)
         return passed(answer)
 
 
 @asynccontextmanager
-async def open_federation(folder: Path) -> AsyncIterator[Federation]:
+async def open_federation(folder: Path, crossings: Crossings | None = None) -> AsyncIterator[Federation]:
     async with AsyncExitStack() as stack:
-        federation = Federation(await stack.enter_async_context(open_world(folder)))
+        world = await stack.enter_async_context(open_world(folder))
+        federation = Federation(world, crossings or Crossings())
         for organisation, client in CLIENTS.items():
             logins = LoginSettings(users={"alice": None}, clients=frozenset({client}))
             listener = loopback_listener("127.0.0.1:0")
@@ -123,24 +148,28 @@ async def _start_service(federation: Federation, organisation: str) -> None:
     }
     path = folder / f"{organisation}.yaml"
     path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
-    ring = KeyRing(active=SigningKey.generate())
+    key = LyingKey.generate()
+    object.__setattr__(key, "lie", lambda claims: federation.lie(claims) if organisation == "acme" else None)
+    ring = KeyRing(active=key)
     federation.world.background(run_token_service(load_sts(path, {}), ring, asyncio.Event()))
     await federation.world.until_ready(int(document["probe"]["listen"].rpartition(":")[2]))
 
 
 def _service(federation: Federation, organisation: str) -> Settings:
     rules = {
-        "acme": [(FRONT, BUYER, SCOPES), (BUYER, CRM, ["crm.read"])],
+        "acme": [(FRONT, BUYER, SCOPES), (BUYER, CRM, ["crm.read"]), (BUYER, BUYER, ["crm.read"])],
         "partner": [(SHOP, BUYER, SCOPES), (SHOP, CRM, ["crm.read"])],
     }[organisation]
     login = _login(federation, organisation)
-    anyone = [{"issuer": login["issuer"], "subject": "*"}]
+    foreign = _foreign(federation) if organisation == "acme" and federation.crossings.service is not None else []
+    anyone = [{"issuer": one["issuer"], "subject": "*"} for one in (login, *foreign)]
     entry = {"acme": FRONT, "partner": SHOP}[organisation]
     return {
         "issuer": federation.issuer(organisation),
         "listen": f"127.0.0.1:{federation.ports[organisation]}",
         "keys": "ephemeral",
         "login_issuers": [login],
+        "foreign_issuers": foreign,
         "entries": [{"workload": entry, "client_ids": {login["issuer"]: CLIENTS[organisation]}}],
         "targets": [{"workload": BUYER, "scopes": SCOPES}, {"workload": CRM, "scopes": ["crm.read"]}],
         "rules": [
@@ -150,6 +179,18 @@ def _service(federation: Federation, organisation: str) -> Settings:
     }
 
 
+def _foreign(federation: Federation) -> list[Settings]:
+    partner = _trusted(federation, "partner")
+    return [
+        {
+            **partner,
+            "subject_prefix": "partner:",
+            "scopes": federation.crossings.service,
+            "actors": [{"actor": BUYER, "audiences": [federation.crossings.audience]}],
+        }
+    ]
+
+
 def _login(federation: Federation, organisation: str) -> Settings:
     issuer = federation.users[organisation].issuer
     return {
@@ -157,6 +198,7 @@ def _login(federation: Federation, organisation: str) -> Settings:
         "jwks": f"{issuer}/jwks",
         "profile": "oidc-access-token",
         "scope_from": {"claim": "scope", "map": {"assistant": SCOPES}},
+        "subject_prefix": {"acme": "acme:", "partner": ""}[organisation],
     }
 
 
@@ -164,14 +206,18 @@ def _sidecars(federation: Federation) -> dict[str, Settings]:
     acme, partner = federation.issuer("acme"), federation.issuer("partner")
     both = [_trusted(federation, "acme"), _trusted(federation, "partner")]
     plan = _route("plan", "/plan", "POST", "buy.plan", [FRONT], [acme], may_call=["crm"])
-    either = _route("either", "/either", "POST", "buy.plan", [FRONT, SHOP], [acme, partner], may_call=["crm"])
+    either = _route("either", "/either", "POST", "buy.plan", [FRONT, SHOP], [acme, partner], may_call=["crm", "stock"])
+    stock = {**_to(federation, "crm", ["crm.read"]), "name": "stock", "match": {"prefix": "/stock"}}
+    if federation.crossings.sidecar is not None:
+        listed = {"from": partner, "subject_prefix": "partner:", "scopes": federation.crossings.sidecar}
+        stock["crossings"] = [listed]
     return {
         "front": _entry(federation, "acme"),
         "shop": _entry(federation, "partner"),
         "buyer": {
             "issuers": both,
             "inbound": {"agent": _agent(federation, "buyer"), "routes": [plan, either]},
-            "outbound": {"routes": [_to(federation, "crm", ["crm.read"])]},
+            "outbound": {"routes": [_to(federation, "crm", ["crm.read"]), stock]},
             "exchange": {"issuer": acme, "peer": STS},
         },
         "crm": {
@@ -196,7 +242,7 @@ def _trusted(federation: Federation, organisation: str) -> Settings:
         "tls": {"peer": SERVICES[organisation]},
         "profile": "sts",
         "actor_trust_domains": domains[organisation],
-        "scopes": SCOPES,
+        "scopes": [*SCOPES, "buy.pay"],  # the last one is in no token
     }
 
 

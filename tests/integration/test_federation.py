@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.federation import BUYER, SHOP, Federation, open_federation
-from tests.integration.world import FRONT
+from tests.integration.federation import BUYER, SHOP, Crossings, Federation, Lie, open_federation
+from tests.integration.world import FRONT, Record, until
 
 pytestmark = pytest.mark.integration
 
@@ -45,8 +45,8 @@ async def test_a_token_of_the_other_issuer_is_refused_on_a_route_that_does_not_n
     assert federation.agents["crm"].requests == []
 
 
-async def test_a_chain_never_changes_its_token_service_on_the_way(federation: Federation) -> None:
-    # The buyer's route accepts either issuer, but its sidecar exchanges at acme's: the partner's tokens end here.
+async def test_a_chain_never_changes_its_token_service_where_no_crossing_is_listed(federation: Federation) -> None:
+    # The buyer's route accepts either issuer, but its sidecar exchanges at acme's, and `crm` lists no crossing.
     refused = await federation.ask("shop", "partner", "/buyer/either")
     assert refused.status == 403
     outbound = await federation.record("buyer", "outbound")
@@ -59,3 +59,74 @@ async def test_a_login_of_the_other_organisation_starts_no_chain(federation: Fed
     answer = await federation.ask("front", "partner", "/buyer/plan")
     assert (answer.status, answer.reason) == (401, "wrong_issuer")
     assert federation.agents["buyer"].requests == []
+
+
+async def test_a_chain_of_the_partner_crosses_to_acme_and_stays_one(federation: Federation) -> None:
+    federation.onwards = "/stock/customers"
+    answer = await federation.ask("shop", "partner", "/buyer/either")
+    assert (answer.status, answer.body) == (200, b"served")
+    at_buyer, at_crm = await federation.record("buyer", "inbound"), await federation.record("crm", "inbound")
+    assert (at_buyer["subject_iss"], at_buyer["chain"]) == (federation.issuer("partner"), [SHOP])
+    assert (at_crm["subject_iss"], at_crm["chain"]) == (federation.issuer("acme"), [BUYER, SHOP])
+    assert at_crm["subject"] == f"partner:{at_buyer['subject']}"
+    assert at_crm["txn"] == at_buyer["txn"] is not None
+    assert at_crm["parent_jti"] == at_buyer["jti_in"]
+    assert at_crm["scope"] == ["crm.read"]
+    assert (await federation.ask("front", "acme", "/buyer/either")).status == 200, "acme's own tokens need no crossing"
+
+
+@pytest.mark.parametrize(
+    ("crossings", "reason"),
+    [
+        pytest.param(Crossings(sidecar=None), "issuer_not_for_route", id="not listed at the sidecar"),
+        pytest.param(Crossings(service=None), "exchange_denied", id="not listed at the token service"),
+        pytest.param(Crossings(audience=BUYER), "exchange_denied", id="another target is listed there"),
+        pytest.param(
+            Crossings(sidecar={"buy.pay": ["crm.read"]}), "insufficient_scope", id="no scope is in the sidecar's map"
+        ),
+        pytest.param(
+            Crossings(service={"buy.pay": ["crm.read"]}), "exchange_denied", id="no scope is in the service's map"
+        ),
+    ],
+)
+async def test_what_is_not_listed_on_both_sides_does_not_cross(crossings: Crossings, reason: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_federation(Path(folder), crossings) as federation:
+            federation.onwards = "/stock/customers"
+            assert (await federation.ask("shop", "partner", "/buyer/either")).status == 403
+            outbound = await federation.record("buyer", "outbound")
+            assert (outbound["decision"], outbound["reason"]) == ("deny", reason)
+            assert federation.agents["crm"].requests == []
+            assert (await federation.ask("front", "acme", "/buyer/either")).status == 200
+
+
+async def test_a_token_service_that_lies_at_the_border_is_found_out(federation: Federation) -> None:
+    federation.onwards = "/stock/customers"
+    lies: dict[str, tuple[Lie, str]] = {
+        "another prefix": (lambda told: told.update(sub=f"acme:{told['sub']}"), "sts_subject_mismatch"),
+        "sub_id dropped": (lambda told: told.pop("sub_id"), "sts_subject_mismatch"),
+        "sub_id of another": (
+            lambda told: told.update(sub_id={"format": "iss_sub", "iss": told["iss"], "sub": told["sub"]}),
+            "sts_subject_mismatch",
+        ),
+        "another txn": (lambda told: told.update(txn="another"), "sts_chain_broken"),
+        "shorter chain": (lambda told: told.update(act={"sub": BUYER}), "sts_chain_broken"),
+        "more scope": (lambda told: told.update(scope="buy.plan crm.read"), "sts_scope_widened"),
+        "longer life": (lambda told: told.update(exp=int(str(told["exp"])) + 60), "sts_lifetime"),
+    }
+    for number, (lie, reason) in enumerate(lies.values(), start=1):
+        federation.lie = lie
+        assert (await federation.ask("shop", "partner", "/buyer/either")).status == 502
+        await until(lambda number=number: len(outbound(federation)) == number)  # type: ignore[misc]
+        assert outbound(federation)[-1]["reason"] == reason
+    assert federation.agents["crm"].requests == []
+    federation.lie = lambda _told: None
+    assert (await federation.ask("shop", "partner", "/buyer/either")).status == 200
+
+
+def outbound(federation: Federation) -> list[Record]:
+    return [
+        record
+        for record in federation.sidecars["buyer"].records()
+        if record["event"] == "request" and record["direction"] == "outbound"
+    ]
