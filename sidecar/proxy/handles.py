@@ -123,6 +123,7 @@ class Handles:
         self._mark = mark
         self._alive: dict[str, ServedRequest] = {}
         self._lingering = LingerCache(max_bytes)
+        self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # whose handles linger, if it has any
         self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
         self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
         self._logins_of: Counter[tuple[str, str]] = Counter()
@@ -146,8 +147,9 @@ class Handles:
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
         handle = self._mark + random_258()
-        if served.linger_s:
-            self._renew(served)
+        if served.linger_s and (chain := chain_of(served.delegation)) is not None:
+            self.renew(chain)
+            self.on_request_of(chain)
         served.epoch = self.epoch
         self._alive[handle] = served
         return handle
@@ -238,10 +240,9 @@ class Handles:
         served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
         self._alive[handle] = served
 
-    def _renew(self, served: ServedRequest) -> None:
-        """Let the handles of ended requests of the same chain linger as if they had ended now."""
-        chain = chain_of(served.delegation)
-        renewal = None if chain is None else self.chains.get(chain)
+    def renew(self, chain: Chain) -> None:
+        """Let the handles of a chain's ended requests linger as if these had ended now: it has a new request."""
+        renewal = self.chains.get(chain)
         if renewal is not None:
             while self._sweep_lingering():  # what has ended already stays so
                 pass

@@ -3,7 +3,8 @@
 Theory of operation. A handle begins with the mark of its worker. A worker that receives another worker's handle asks
 that worker, which looks it up among its own and counts the call there: so ``max_calls`` holds however calls are spread,
 and a handle ends with its request everywhere at once. Answers are not cached. The peer's certificates come along, so
-that a call in flight ends with the trust in its peer, whichever worker makes it.
+that a call in flight ends with the trust in its peer, whichever worker makes it. A worker that serves a request of a
+route with ``linger_s`` tells the others, where handles of the same chain may linger.
 
 Each worker has an inbox, a pair of connected sockets that their parent made before it started any worker. They have no
 name, so no other process can open them; whoever holds a writing end is a worker. A message is one packet. Without an
@@ -26,6 +27,7 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.observe.attribution import facts_of_token
 from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
 from sidecar.proxy.journey import Async, Journey, Tasks
+from sidecar.proxy.linger_cache import Chain
 from sidecar.proxy.revalidation import Guard
 
 TIMEOUT_S: Final = 2.0
@@ -91,6 +93,12 @@ class _Ask(NamedTuple):
     counted: bool
 
 
+class _Request(NamedTuple):
+    """A new request of a chain whose handles may linger at other workers. Nobody answers."""
+
+    chain: Chain
+
+
 class _Answer(NamedTuple):
     ask: bytes
     answer: _Found | SidecarError
@@ -112,6 +120,7 @@ class RemoteHandles:
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._handles = handles
+        handles.on_request_of = self._tell
         self._prove = prove
         self._inboxes = inboxes
         self._number = number
@@ -171,6 +180,11 @@ class RemoteHandles:
             raise found
         return found
 
+    def _tell(self, chain: Chain) -> None:
+        for number in range(len(self._inboxes)):
+            if number != self._number:
+                self._send(number, _Request(chain))
+
     # --- packets
 
     def _receive(self) -> None:
@@ -183,6 +197,8 @@ class RemoteHandles:
             message = pickle.loads(packet)  # noqa: S301 - written by a worker: nobody else has the other end
             if isinstance(message, _Ask):
                 self._send(message.asker, _Answer(message.ask, self._look_up(message)))
+            elif isinstance(message, _Request):
+                self._handles.renew(message.chain)
             else:
                 self._answered(message)
 
@@ -202,8 +218,8 @@ class RemoteHandles:
         if asked is not None and not asked.done():
             asked.set_result(message.answer)
 
-    def _send(self, number: int, message: _Ask | _Answer) -> None:
-        """Write, now or when there is room. With a full queue the packet is dropped, and its asker times out."""
+    def _send(self, number: int, message: _Ask | _Answer | _Request) -> None:
+        """Write, now or when there is room. With a full queue the packet is dropped: its asker times out."""
         packet = pickle.dumps(message)
         waiting = self._waiting[number]
         if waiting:

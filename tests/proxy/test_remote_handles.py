@@ -9,7 +9,7 @@ import pytest
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.proxy.handles import MARKS, Handles, ServedRequest
 from sidecar.proxy.remote_handles import MAX_WAITING_BYTES, Inbox, RemoteHandles, new_inbox
-from tests.delegation.world import NOW
+from tests.delegation.world import INBOUND_CLAIMS, NOW, SEARCH, delegation
 from tests.fakes.guard import FakeGuard
 from tests.proxy.test_handles import REST_S, Clock, served
 
@@ -104,6 +104,21 @@ async def test_a_lingering_handle_is_said_to_be_one(workers: Workers) -> None:
     handle = workers.open(served(linger_s=5.0))
     workers.first.handles.end(handle)
     assert (await workers.second.remote.resolve(0, handle)).ended_at == workers.clock.now
+
+
+async def test_a_request_at_one_worker_renews_its_chains_handles_at_another_and_no_others(workers: Workers) -> None:
+    def of(txn: str) -> ServedRequest:
+        shown = delegation(INBOUND_CLAIMS | {"txn": txn}, came_by=SEARCH.mark)
+        return ServedRequest(shown, None, 30.0, call_in=None)
+
+    renewed, other = (workers.open(of(txn)) for txn in ("renewed", "other"))
+    for handle in (renewed, other):
+        workers.first.handles.end(handle)
+    workers.clock.now += 29
+    workers.second.handles.open(of("renewed"))
+    assert await workers.ask(renewed) is None  # packets arrive in order
+    workers.clock.now += 1
+    assert [await workers.ask(handle) for handle in (renewed, other)] == [None, Reason.NO_REQUEST_CONTEXT]
 
 
 async def test_calls_are_counted_where_the_request_is_and_looking_is_no_call(workers: Workers) -> None:
