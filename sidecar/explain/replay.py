@@ -19,6 +19,7 @@ from sidecar.explain.explanation import explain
 from sidecar.explain.judge_observed import passes_observed
 from sidecar.explain.judgement import OK
 from sidecar.explain.recorded_token import CannotJudgeError
+from sidecar.observe.record_text import escape
 
 MAX_CHANGES: Final = 10_000
 _ALLOW: Final = "allow"
@@ -79,8 +80,8 @@ class Replay:
         self.judged += 1
         self.told += judgement.judged is None
         reason = judgement.recorded if judgement.judged is None else judgement.judged
-        old = _ALLOW if record.allowed else f"{record.decision} {record.reason}"
-        new = _ALLOW if reason == OK else f"{self._refusal(judged, reason)} {reason}"
+        old = _ALLOW if record.allowed else escape(f"{record.decision} {record.reason}")
+        new = _ALLOW if reason == OK else escape(f"{self._refusal(judged, reason)} {reason}")
         if old != new and not (new == _ALLOW and judged is not record):
             self._note(record, old, new)
 
@@ -90,10 +91,10 @@ class Replay:
     def _note(self, record: Record, old: str, new: str) -> None:
         change = Change(
             direction=record.direction or "",
-            route=record.route,
-            peer=record.peer,
-            method=record.method,
-            path=without_ids(record.path or ""),
+            route=_text(record.route),
+            peer=_text(record.peer),
+            method=_text(record.method),
+            path=escape(without_ids(record.path or "")),
             old=old,
             new=new,
         )
@@ -101,13 +102,18 @@ class Replay:
         if found is not None:
             found.count += 1
         elif len(self.changes) < MAX_CHANGES:
-            self.changes[change] = Occurrences(1, record.name)
+            self.changes[change] = Occurrences(1, escape(record.name))
         else:
             self.beyond += 1
 
     def sorted(self) -> Iterator[tuple[Change, Occurrences]]:
         """Yield the changes, the most frequent first."""
         yield from sorted(self.changes.items(), key=lambda one: (-one[1].count, tuple(map(str, one[0]))))
+
+
+def _text(text: str | None) -> str | None:
+    """Return a text of a record without what acts on a terminal, without a token, and of a limited length."""
+    return None if text is None else escape(text)
 
 
 def _as_delegated(record: Record, policy: Policy) -> tuple[Record, str | None]:

@@ -155,6 +155,15 @@ def test_what_cannot_be_judged_is_counted_by_its_cause_and_what_is_told_too() ->
     assert (replay.judged, replay.told, replay.different) == (1, 1, 0)
 
 
+def test_no_text_of_a_record_reaches_the_result_as_it_is() -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+    record = inbound(path=f"/{token}", route="a\x1b[2J", method="x" * 9000)
+    (change,) = replayed(record).changes
+    assert token not in repr(change)
+    assert change.route == "a\\u{1b}[2J"
+    assert all(len(str(text)) <= 2048 for text in change)
+
+
 def test_the_number_of_changes_is_bounded_and_what_is_beyond_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CHANGES", 2)
     replay = replayed(*(inbound(path=f"/{name}") for name in "abcda"))

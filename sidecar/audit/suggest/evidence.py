@@ -19,6 +19,7 @@ from sidecar.audit.records import Record, is_login
 from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, ScopeSet, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.observe.record_text import mask_tokens
 
 MAX_USES: Final = 20_000  # of all workloads: a caller's use of a method of a place
 MAX_PATHS: Final = 100  # of a place that are counted
@@ -203,8 +204,8 @@ def _no_evidence(record: Record) -> str | None:
 
 
 def _require_path(path: str) -> None:
-    if len(path) > _MAX_PATH:
-        raise ValueError("the path is too long")
+    if len(path) > _MAX_PATH or mask_tokens(path) != path:
+        raise ValueError("the path is too long, or holds a token")
     require_path(path, prefix=False)
 
 
@@ -217,7 +218,8 @@ def _scopes(names: Iterable[str] | None) -> ScopeSet:
     """Return scopes of a record; none if one of them could not stand in a settings file."""
     scopes = sorted(names or ())
     try:
-        if sum(map(len, scopes)) <= _MAX_SCOPES and all(len(parse_scope(one)) == 1 for one in scopes):
+        bounded = sum(map(len, scopes)) <= _MAX_SCOPES
+        if bounded and all(len(parse_scope(one)) == 1 and mask_tokens(one) == one for one in scopes):
             return frozenset(scopes)
     except ScopeError:
         pass

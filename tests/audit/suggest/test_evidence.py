@@ -18,6 +18,7 @@ from sidecar.audit.suggest.evidence import (
 from tests.audit.evidence import CRM, PLANNER, WRITER
 from tests.audit.suggest.observed import TUESDAY, call, evidence_of, out
 
+TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
 DELEGATED: dict[str, Any] = {
     "decision": "allow",
     "reason": "ok",
@@ -62,6 +63,7 @@ def test_a_call_that_was_allowed_with_a_delegated_token_counts_too() -> None:
         pytest.param({"path": None}, UNUSABLE, id="no-path"),
         pytest.param({"path": "/" + "a" * 2000}, UNUSABLE, id="long-path"),
         pytest.param({"path": "/reset/…token:0123"}, UNUSABLE, id="a-path-that-held-a-token"),
+        pytest.param({"path": f"/reset/{TOKEN}"}, UNUSABLE, id="a-path-with-a-token"),
         pytest.param({"method": "get\n"}, UNUSABLE, id="method"),
         pytest.param({"ts": "yesterday"}, UNUSABLE, id="time"),
     ],
@@ -77,7 +79,7 @@ def test_the_scopes_that_records_agree_on_are_kept() -> None:
     assert agreed.needed == {"GET": frozenset({"crm.read"})}
     differing = evidence_of(call(**where), call(path="/a")).witnesses[CRM].inbound[Spot("/a", ids=False)]
     assert differing.needed == {"GET": None}
-    for scope in ('a"b', "a b", "x" * 2000, "…truncated:2 more"):
+    for scope in ('a"b', "a b", "x" * 2000, "…truncated:2 more", TOKEN):
         unusable = evidence_of(call(path="/a", scope_needed=frozenset({scope})))
         assert unusable.witnesses[CRM].inbound[Spot("/a", ids=False)].needed == {"GET": frozenset()}
 

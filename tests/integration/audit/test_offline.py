@@ -58,6 +58,7 @@ def test_a_command_of_the_audit_shows_its_help_without_the_data_plane(command: s
         ("attribution", "--json", *RECORDED),
         ("verify", "--json", *RECORDED),
         ("ratio", "--json", *RECORDED),
+        ("suggest", "--json", *RECORDED),
         ("export", "--as", "ocsf", *RECORDED),
         ("selectors", "--json", ENTRIES),
         ("credentials", "--json", *RECORDED),
