@@ -121,7 +121,8 @@ class Origin:
 
     ``still_good`` is called before a connection is used, a new one too: the peer's identity may have ended meanwhile.
     ``life_s`` is called once for a new one: the seconds for which it may be used, given the identities of both ends.
-    ``authority`` is the Host of requests to it (RFC 9112 section 3.2).
+    ``authority`` is the Host of requests to it (RFC 9112 section 3.2). ``admits`` is asked for each address of a name;
+    one that it refuses refuses the name.
     """
 
     host: str
@@ -131,6 +132,7 @@ class Origin:
     server_name: str | None = None
     still_good: Callable[[asyncio.BaseTransport], bool] | None = field(default=None, repr=False)
     life_s: Callable[[asyncio.BaseTransport], float] | None = field(default=None, repr=False)
+    admits: Callable[[str], bool] | None = field(default=None, repr=False)
     authority: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -159,12 +161,15 @@ class Dialer:
         """Return the protocol of a new connection, made by ``make``; with TLS, after its handshake.
 
         Raises:
-            SidecarError: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed), or
-                our own shortage: OVERLOADED, NOT_READY.
+            SidecarError: UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed),
+                TARGET_DENIED (an address that the origin does not admit), or our own shortage: OVERLOADED, NOT_READY.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
-                addresses = self._in_order(await self._resolver.addresses(origin.host), origin.port)
+                found = await self._resolver.addresses(origin.host)
+                if origin.admits is not None and not all(map(origin.admits, found)):
+                    raise Denied(Reason.TARGET_DENIED, "the name leads to an address that no tunnel may reach")
+                addresses = self._in_order(found, origin.port)
                 if len(addresses) == 1:
                     return await self._create(origin, make, host=addresses[0], port=origin.port)
                 return await self._dial_any(origin, make, addresses)

@@ -17,6 +17,7 @@ from sidecar.wire.h1_fields import edited, encode_fields, encode_response
 from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
 from sidecar.wire.stream import BodySink, Owner, Sender
+from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -172,8 +173,8 @@ class H1Stream:
 
     @property
     def switched(self) -> bool:
-        """Tell if both directions are raw bytes now."""
-        return self.status == 101
+        """Tell if both directions are raw bytes now: after a 101, or a 200 to CONNECT."""
+        return self.status == 101 or (self.status == 200 and self.head is not None and self.head.method == "CONNECT")
 
     @property
     def body_complete(self) -> bool:
@@ -269,6 +270,24 @@ class H1Stream:
         self._connection.out.begin(
             encode_response(101, edited(answer, edits) + SWITCH_LINES), length=None, chunked=False
         )
+
+    def open_tunnel(self) -> None:
+        """Grant a CONNECT: content is raw bytes both ways from now on; ``read_body`` begins it."""
+        if self.ended or self.gone:
+            return
+        if self.status:
+            raise RuntimeError("a stream has one answer")
+        self.status = 200
+        self.intake = Intake(UntilClose())
+        self._connection.out.begin(encode_response(200, b""), length=None, chunked=False)
+        self.flush()
+
+    def send_no_more(self) -> None:
+        """End our direction of raw bytes; the peer's goes on."""
+        if not (self.ended or self.gone):
+            self.flush()
+            self._connection.writes.write_all()
+            end_writing(self._connection.transport)
 
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""

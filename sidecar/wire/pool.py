@@ -18,6 +18,7 @@ from sidecar.wire.dialer import Dialer, Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import BufferLimits, ClientLimits
 from sidecar.wire.origin_pool import OnError, OnReady, OriginPool, PoolEvent
+from sidecar.wire.raw_tunnel import RawEnd
 from sidecar.wire.resolver import Resolver
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
@@ -45,7 +46,7 @@ class UpstreamPool:
 
     ``failing`` has the upstreams, as HOST:PORT, to which the last attempt to connect failed. ``counts`` has a counter
     for each ``PoolEvent``. At most ``unread`` bytes of each connection wait in the kernel; None: the kernel decides, so
-    that a remote upstream is as fast as possible.
+    that a remote upstream is as fast as possible. ``raw`` has the far ends of tunnels, which are never reused.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class UpstreamPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connections: Connections[ClientConnection] = Connections(clock=clock)
+        self.raw: Connections[RawEnd] = Connections(clock=clock)
         self.counts = new_counts() if counts is None else counts
         self.failing: dict[str, Failing] = {}
         self._limits = limits
@@ -90,6 +92,25 @@ class UpstreamPool:
         pool.origin = origin
         return pool.wait(on_ready, on_error, fresh=fresh)
 
+    async def dial_raw(self, origin: Origin) -> RawEnd:
+        """Return a new connection for a tunnel.
+
+        Raises:
+            SidecarError: as ``Dialer.dial``.
+        """
+        if self._closed:
+            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed")
+        try:
+            end = await self._dialer.dial(origin, lambda: RawEnd(self._limits, self.raw))
+        except SidecarError as error:
+            self.counts["failed"] += 1
+            self._note_failing(f"{origin.host}:{origin.port}", error)
+            raise
+        self.counts["opened"] += 1
+        self.failing.pop(f"{origin.host}:{origin.port}", None)
+        self._holding.apply(end.transport)
+        return end
+
     def retire(self, of: Callable[[Hashable], bool] = lambda _key: True) -> None:
         """Use connections whose key ``of`` selects for no further call: each closes when it is idle."""
         for key in [key for key in self._pools if of(key)]:
@@ -97,7 +118,8 @@ class UpstreamPool:
 
     def hold(self, *, little: bool) -> None:
         """Switch to small or usual buffers."""
-        self._holding.change((one.transport for one in self.connections), little=little)
+        transports = [one.transport for one in self.connections] + [one.transport for one in self.raw]
+        self._holding.change(transports, little=little)
 
     async def close(self) -> None:
         """Cut everything, requests in flight included, and wait until it is gone."""
@@ -112,7 +134,10 @@ class UpstreamPool:
         await asyncio.gather(*attempts, return_exceptions=True)
         for connection in self.connections:
             connection.transport.abort()
+        for end in self.raw:
+            end.transport.abort()
         await self.connections.wait_for_empty()
+        await self.raw.wait_for_empty()
 
     async def _open(self, pool: OriginPool) -> ClientConnection:
         """Open a connection. Errors as ``Dialer.dial``."""

@@ -141,6 +141,12 @@ class Stream(Protocol):
     def switch_protocols(self, answer: Response, edits: Edits) -> None:
         """Pass a 101 on: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
 
+    def open_tunnel(self) -> None:
+        """Grant a CONNECT: content is raw bytes both ways from now on; ``read_body`` begins it."""
+
+    def send_no_more(self) -> None:
+        """End our direction of raw bytes; the peer's goes on."""
+
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""
 

@@ -135,3 +135,13 @@ async def test_when_every_address_fails_the_last_failure_is_told() -> None:
     with pytest.raises(Unavailable) as failed:
         await scripted.dial(ORIGIN, asyncio.Protocol)
     assert (failed.value.detail, scripted.tried) == ("ConnectionRefusedError", ["a", "b"])
+
+
+async def test_a_name_with_one_address_that_is_not_admitted_is_not_dialled() -> None:
+    origin = Origin("crm.example", 443, "key", admits=lambda address: address != "b")
+    scripted = Scripted(a="connection", b="connection")
+    with pytest.raises(Denied) as refused:
+        await scripted.dial(origin, asyncio.Protocol)
+    assert (refused.value.reason, scripted.tried) == (Reason.TARGET_DENIED, [])
+    made: Any = await Scripted(a="connection").dial(origin, asyncio.Protocol)
+    assert made == "connection"

@@ -193,6 +193,30 @@ async def test_after_that_no_more_connections_are_to_be_had(upstream: Upstream) 
     assert upstream.count == 0
 
 
+async def test_the_far_end_of_a_tunnel_is_never_reused_and_ends_with_the_pool(upstream: Upstream) -> None:
+    pool = UpstreamPool(ClientLimits())
+    first, second = await pool.dial_raw(to(upstream)), await pool.dial_raw(to(upstream))
+    assert first is not second
+    assert (len(pool.raw), pool.counts["opened"], pool.take(to(upstream))) == (2, 2, None)
+    async with asyncio.timeout(WAIT_S):
+        await pool.close()
+    assert len(pool.raw) == 0
+    with pytest.raises(SidecarError) as refused:
+        await pool.dial_raw(to(upstream))
+    assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
+
+
+async def test_a_tunnel_that_cannot_be_dialled_shows_as_a_failing_upstream(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    nobody = Origin("127.0.0.1", upstream.port, "b")
+    await upstream.close()
+    with pytest.raises(SidecarError) as refused:
+        await pool.dial_raw(nobody)
+    assert refused.value.reason is Reason.UPSTREAM_UNREACHABLE
+    assert list(pool.failing) == [f"127.0.0.1:{upstream.port}"]
+
+
 async def test_a_cancelled_wait_is_never_told(pool: UpstreamPool, upstream: Upstream) -> None:
     waiting = pool.connect(to(upstream), lambda _: pytest.fail("cancelled"), lambda _: pytest.fail("cancelled"))
     waiting.cancel()
