@@ -263,7 +263,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
     """Make the part of a sidecar that a reload replaces."""
     metrics.declare_issuers(one.issuer for one in settings.keys)
     metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
-    metrics.declare_routes("outbound", (route.name for route in settings.outbound_routes.routes))
+    metrics.declare_routes("outbound", settings.outbound_routes.names)
     agent = None if settings.inbound is None else settings.inbound.agent
     return Setup(
         make_policy=settings.policy,

@@ -119,6 +119,6 @@ def _state_of(settings: SidecarSettings, *, number: int) -> SettingsState:
         number=number,
         loaded_at=int(time.time()),
         inbound_routes=[route.name for route in settings.inbound_routes.routes],
-        outbound_routes=[route.name for route in settings.outbound_routes.routes],
+        outbound_routes=list(settings.outbound_routes.names),
         deny_rows=sum(map(len, (deny.subjects, deny.actors, deny.jtis, deny.txns))),
     )

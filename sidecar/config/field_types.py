@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from sidecar.config.addresses import parse_address, parse_origin, parse_url
+from sidecar.delegation.connect import parse_tunnel
 from sidecar.delegation.human import require_acr
 from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, parse_scope
@@ -153,8 +154,11 @@ Hosts = Annotated[
     list[Annotated[str, _checked(_host), _schema(r"^[a-z0-9.-]+(:[0-9]{1,5})?$", "api.openai.com")]],
     BeforeValidator(lambda value: [] if value is False else value),  # as releases before wrote "none"
 ]
+TunnelText = Annotated[
+    str, _checked(parse_tunnel), _schema(r"^([a-z0-9._-]+|\[[0-9a-f:.]+\]):[0-9]{1,5}$", "api.example:443")
+]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept
 Protocol = Annotated[Literal["http"], _later("mcp", "a2a", "jsonrpc", "grpc")]
-TokenWay = Annotated[Literal["exchange", "self"], _later("federate", "connect")]
+TokenWay = Annotated[Literal["exchange", "self"], _later("federate")]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sidecar.config.field_types import start_of
-from sidecar.config.sidecar_model import InjectRouteSection, SidecarFile
+from sidecar.config.sidecar_model import OutboundRouteSection, PassthroughRouteSection, SidecarFile
 from sidecar.errors import Problem
 
 MAX_DAYS: Final = 30
@@ -35,5 +35,5 @@ def _days(file: SidecarFile) -> Iterator[tuple[str, str]]:
     if file.inbound is not None and file.inbound.plain is not None:
         yield "inbound.plain.until", file.inbound.plain.until
     for number, target in enumerate(file.outbound.routes if file.outbound is not None else []):
-        if not isinstance(target, InjectRouteSection) and target.observe_until is not None:
+        if isinstance(target, OutboundRouteSection | PassthroughRouteSection) and target.observe_until is not None:
             yield f"outbound.routes[{number}].observe_until", target.observe_until

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.config.addresses import parse_origin, upstream_of
+from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_model import (
+    ConnectRouteSection,
     InjectRouteSection,
     InjectSection,
     PassthroughRouteSection,
     SidecarFile,
+    connect_routes,
     exchange_routes,
     outside_routes,
 )
+from sidecar.delegation.connect import ConnectRoute, reachable_by_name
 from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
 from sidecar.errors import Problem
 
@@ -30,6 +33,41 @@ def outside_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{field}.paths", "is missing, and so is path_prefixes", "list what may be called there")
         if isinstance(route, InjectRouteSection):
             yield from _inject(route, field)
+
+
+def connect_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report a tunnel that leads into the mesh, back into this sidecar, or to a name of this machine."""
+    own = {parse_address(text).port for text in _own_listeners(file)}
+    peers = {_host_and_port(route.upstream) for _, route in exchange_routes(file)}
+    for field, route in connect_routes(file):
+        where, target = f"{field}.match.host", connect_route(route)
+        host, port = target.address
+        if target.address in peers:
+            yield Problem(where, "is a mesh target of another route", "call it by an exchange route only")
+        elif host == "localhost" or host.endswith(".localhost"):
+            yield Problem(
+                where, "is a name of this machine, to which no tunnel leads", "write the address that is meant"
+            )
+        elif target.is_literal and not reachable_by_name(host) and port in own:
+            yield Problem(where, "is a listener of this sidecar", "remove the route")
+
+
+def _own_listeners(file: SidecarFile) -> Iterator[str]:
+    if file.inbound is not None:
+        yield file.inbound.listen
+    if file.outbound is not None:
+        yield file.outbound.listen
+    yield file.probe.listen
+
+
+def _host_and_port(origin: str) -> tuple[str, int]:
+    upstream = upstream_of(origin)
+    return upstream.host, upstream.port
+
+
+def connect_route(section: ConnectRouteSection) -> ConnectRoute:
+    """Make the route. Raises ValueError as ``ConnectRoute`` does."""
+    return ConnectRoute(name=section.name, host=section.match.host, without_handle=section.without_handle)
 
 
 def _inject(route: InjectRouteSection, field: str) -> Iterator[Problem]:

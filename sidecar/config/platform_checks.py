@@ -15,6 +15,7 @@ from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import (
     InboundRouteSection,
     SidecarFile,
+    connect_routes,
     exchange_routes,
     exchange_sections,
     outside_routes,
@@ -93,6 +94,17 @@ def plain_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Pro
         yield _forbidden("inbound.plain")
     if all(route.observe_until is None for route in inbound.routes):
         yield Problem("inbound.plain", "serves routes that observe, and none does", "set observe_until, or remove it")
+
+
+def _tunnels(file: SidecarFile, platform: Platform, _own: Own) -> Iterator[Problem]:
+    for field, route in connect_routes(file):
+        host = route.match.host
+        if host not in platform.connect:
+            yield Problem(
+                f"{field}.match.host", f"{host} is not in the platform's connect", "remove it, or list it there"
+            )
+        if route.without_handle and not platform.connect_without_handle:
+            yield _forbidden(f"{field}.without_handle")
 
 
 def _issuers(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Problem]:
@@ -251,6 +263,7 @@ def _forbidden(field: str) -> Problem:
 CEILING_CHECKS: Final[tuple[Callable[[SidecarFile, Platform, Own], Iterator[Problem]], ...]] = (
     _issuers,
     _routes,
+    _tunnels,
     _exchanges,
     _crossings,
     _entry,

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from sidecar.config.crossing_checks import crossing_of
-from sidecar.config.field_types import Hosts, Line, UrlText
+from sidecar.config.field_types import Hosts, Line, TunnelText, UrlText
 from sidecar.config.issuers import (
     key_settings,
     kind_of,
@@ -74,6 +74,12 @@ class PlatformFile(Section):
     crossings: list[PlatformCrossingSection] = Field(
         default=[], description="issuers whose tokens a route may exchange for those of another issuer"
     )
+    connect: list[TunnelText] = Field(
+        default=[], description="hosts and ports to which agents may open tunnels, as `api.example:443`"
+    )
+    connect_without_handle: bool = Field(
+        default=False, description="true: a tunnel's route may set `without_handle`, so that records name no user"
+    )
     observe_until: bool = Field(default=False, description="true: a route may only observe")
     plain: bool = Field(default=False, description="true: a workload may have a port without TLS, `inbound.plain`")
     refuse_other_listeners: bool = Field(
@@ -114,6 +120,8 @@ class Platform:
     passthrough: frozenset[str]
     inject: frozenset[str]
     crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
+    connect: frozenset[str]
+    connect_without_handle: bool
     observe_until: bool
     plain: bool
     refuse_other_listeners: bool
@@ -149,6 +157,8 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         passthrough=frozenset(file.passthrough),
         inject=frozenset(file.inject),
         crossings=crossings,
+        connect=frozenset(file.connect),
+        connect_without_handle=file.connect_without_handle,
         observe_until=file.observe_until,
         plain=file.plain,
         refuse_other_listeners=file.refuse_other_listeners,

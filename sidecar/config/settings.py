@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import Address
-from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes
+from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, Upstream
@@ -136,7 +136,7 @@ class SidecarSettings:
     @property
     def observe_until(self) -> dict[tuple[Direction, str], int]:
         """The end of each route that only observes, in seconds since the epoch."""
-        outbound: tuple[AnyRoute, ...] = (*self.outbound_routes.routes, *self.outbound_routes.outside)
+        outbound: tuple[CallRoute, ...] = (*self.outbound_routes.routes, *self.outbound_routes.outside)
         ends: dict[tuple[Direction, str], int] = {
             **{("inbound", route.name): route.observe_until for route in self.inbound_routes.routes},
             **{("outbound", route.name): route.observe_until for route in outbound},

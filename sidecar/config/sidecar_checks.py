@@ -11,10 +11,11 @@ from typing import Final
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.crossing_checks import crosses, crossing_problems
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
-from sidecar.config.outside_checks import outside_problems
+from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import (
+    ConnectRouteSection,
     InboundRouteSection,
     OutboundRouteSection,
     SidecarFile,
@@ -182,6 +183,8 @@ def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
     routes = file.outbound.routes if file.outbound is not None else []
     for number, route in enumerate(routes):
         where = f"outbound.routes[{number}]"
+        if isinstance(route, ConnectRouteSection):
+            continue
         if (route.match.host is None) == (route.match.prefix is None):
             yield Problem(f"{where}.match", "needs exactly one of host and prefix", "keep one of them")
         if f"{route.match.prefix}/".startswith("/.sidecar/"):
@@ -338,6 +341,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _inbound_routes,
     _outbound_routes,
     outside_problems,
+    connect_problems,
     own_authority_problems,
     crossing_problems,
     _exchange,

@@ -16,7 +16,7 @@ from sidecar.config.field_types import start_of
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.observe_checks import observe_problems
-from sidecar.config.outside_checks import outside_route
+from sidecar.config.outside_checks import connect_route, outside_route
 from sidecar.config.own_authority_checks import workload_handle_of
 from sidecar.config.platform_checks import (
     CEILING_CHECKS,
@@ -37,6 +37,7 @@ from sidecar.config.settings import (
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import (
     AnyOutboundSection,
+    ConnectRouteSection,
     DenySection,
     InboundRouteSection,
     OutboundRouteSection,
@@ -234,7 +235,7 @@ def _outbound_routes(file: SidecarFile, findings: Findings) -> OutboundRoutes | 
     made = [
         findings.attempt(f"outbound.routes[{number}]", _outbound_route, section, file)
         for number, section in enumerate(sections)
-        if (section.match.host is None) != (section.match.prefix is None)
+        if isinstance(section, ConnectRouteSection) or (section.match.host is None) != (section.match.prefix is None)
     ]
     routes = [route for route in made if route is not None]
     _report(findings, "outbound.routes", outbound_overlaps(routes))
@@ -274,6 +275,8 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
 
 def _outbound_route(section: AnyOutboundSection, file: SidecarFile) -> AnyRoute | None:
     """Make one route; None without an issuer, which is a problem of its own."""
+    if isinstance(section, ConnectRouteSection):
+        return connect_route(section)
     if not isinstance(section, OutboundRouteSection):
         return outside_route(section)
     issuer = route_issuer(file, section)

@@ -23,6 +23,7 @@ from sidecar.config.field_types import (
     Seconds,
     SpiffeIdText,
     TokenWay,
+    TunnelText,
     UrlText,
 )
 from sidecar.config.limits import (
@@ -257,19 +258,38 @@ class PassthroughRouteSection(OutsideSection):
     )
 
 
+class ConnectMatch(Section):
+    """The host and port of a CONNECT. No other host, port or spelling matches."""
+
+    host: TunnelText = Field(description="host and port, as CONNECT names them")
+
+
+class ConnectRouteSection(Section):
+    """An opaque tunnel to one host and port, for agents that use the sidecar as `HTTPS_PROXY`."""
+
+    name: RouteName = Field(description="name in records, metrics and `may_call`")
+    match: ConnectMatch = Field(description="where the tunnel leads")
+    token: Literal["connect"] = Field(description="`connect`")
+    without_handle: bool = Field(
+        default=False, description="also open tunnels that show no handle; their records name no user"
+    )
+
+
 def kind_of_route(value: object) -> str:
     """Tag of a route: by its ``token``; a word that is none of these is judged as that of an exchange route."""
     token = value.get("token") if isinstance(value, dict) else getattr(value, "token", None)
-    return {"inject": INJECT, "passthrough": PASSTHROUGH}.get(str(token), EXCHANGE)
+    return {"inject": INJECT, "passthrough": PASSTHROUGH, "connect": CONNECT}.get(str(token), EXCHANGE)
 
 
 EXCHANGE: Final = "<exchange>"
 INJECT: Final = "<inject>"
 PASSTHROUGH: Final = "<passthrough>"
+CONNECT: Final = "<connect>"
 AnyOutboundSection = Annotated[
     Annotated[OutboundRouteSection, Tag(EXCHANGE)]
     | Annotated[InjectRouteSection, Tag(INJECT)]
-    | Annotated[PassthroughRouteSection, Tag(PASSTHROUGH)],
+    | Annotated[PassthroughRouteSection, Tag(PASSTHROUGH)]
+    | Annotated[ConnectRouteSection, Tag(CONNECT)],
     Discriminator(kind_of_route),
 ]
 
@@ -465,16 +485,22 @@ def exchange_sections(file: SidecarFile) -> list[tuple[str, ExchangeSection]]:
 
 def exchange_routes(file: SidecarFile) -> list[tuple[str, OutboundRouteSection]]:
     """Return the routes into the mesh, each with its field."""
-    routes = file.outbound.routes if file.outbound is not None else []
-    fields = [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
-    return [(field, route) for field, route in fields if isinstance(route, OutboundRouteSection)]
+    return [(field, route) for field, route in _routes(file) if isinstance(route, OutboundRouteSection)]
 
 
 def outside_routes(file: SidecarFile) -> list[tuple[str, InjectRouteSection | PassthroughRouteSection]]:
     """Return the routes to hosts outside the mesh, each with its field."""
+    return [(field, route) for field, route in _routes(file) if isinstance(route, OutsideSection)]
+
+
+def connect_routes(file: SidecarFile) -> list[tuple[str, ConnectRouteSection]]:
+    """Return the routes of tunnels, each with its field."""
+    return [(field, route) for field, route in _routes(file) if isinstance(route, ConnectRouteSection)]
+
+
+def _routes(file: SidecarFile) -> list[tuple[str, AnyOutboundSection]]:
     routes = file.outbound.routes if file.outbound is not None else []
-    fields = [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
-    return [(field, route) for field, route in fields if not isinstance(route, OutboundRouteSection)]
+    return [(f"outbound.routes[{number}]", route) for number, route in enumerate(routes)]
 
 
 def route_issuer(file: SidecarFile, route: OutboundRouteSection) -> str | None:

@@ -10,8 +10,9 @@ cached by token and peer never answers for another route, another time or anothe
 (``check_again``) only for exactly the call it was given for, and only after its times are checked again.
 
 A Permit is the only thing that opens the way to the agent. An IssuedPermit opens the way out with a user's token, an
-OwnPermit without one. An ObservedPermit is for a call that the policy refuses on a route that only observes: it opens
-the way, and gives no authority. Only this module can make them: no permit, no bytes upstream.
+OwnPermit without one, a TunnelPermit that of a CONNECT. An ObservedPermit is for a call that the policy refuses on a
+route that only observes: it opens the way, and gives no authority. Only this module can make them: no permit, no bytes
+upstream.
 
 Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). Earlier actors are evidence.
 """
@@ -24,6 +25,7 @@ from typing import Final, Literal, NoReturn, final
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.claims import names_no_other_client
+from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.observed import RELAXED, RELAXED_CALLS, WITHOUT_TOKEN
@@ -182,6 +184,32 @@ class ObservedPermit(_Sealed):
         object.__setattr__(self, "reason", reason)
         object.__setattr__(self, "peer", peer)
         object.__setattr__(self, "token", token)
+        object.__setattr__(self, "ends_at", ends_at)
+
+
+@final
+class TunnelPermit(_Sealed):
+    """The request behind ``delegation`` may open a tunnel to the host and port of ``route``.
+
+    ``delegation`` None: the workload opens it for itself, by its own handle (``own``), or for no request that is known.
+    The permit ends at ``ends_at`` (seconds since the epoch), with the request's token; without one it has no end of
+    its own.
+    """
+
+    __slots__ = ("delegation", "ends_at", "own", "route")
+
+    delegation: Delegation | None
+    route: ConnectRoute
+    own: bool
+    ends_at: float
+
+    def __init__(self, seal: object, delegation: Delegation | None, route: ConnectRoute, *, own: bool = False) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only a decision makes a permit")
+        object.__setattr__(self, "delegation", delegation)
+        object.__setattr__(self, "route", route)
+        object.__setattr__(self, "own", own)
+        ends_at = float("inf") if delegation is None else float(delegation.token.expires_at)
         object.__setattr__(self, "ends_at", ends_at)
 
 
@@ -460,6 +488,33 @@ def decide_own(
     else:
         policy.deny.check(delegation.token, policy.workload)
     return OwnPermit(_SEAL, delegation, route, method=method, path=path, ends_at=ends_at)
+
+
+def decide_connect(
+    delegation: Delegation | None, route: ConnectRoute, *, own: bool = False, policy: Policy, now: int
+) -> TunnelPermit:
+    """Judge a CONNECT of the agent to a listed host and port.
+
+    ``delegation`` is of its handle; None: it shows the workload handle (``own``), or no handle at all.
+
+    Raises:
+        Denied: CALL_NOT_ALLOWED, TOKEN_EXPIRED, NOT_AN_ENTRY, NO_REQUEST_CONTEXT (no handle, where the route needs
+            one), REVOKED, or POLICY_DENIED (deny list).
+        Unavailable: REVOCATIONS_STALE.
+    """
+    if delegation is None:
+        if own and route.name not in policy.own_may_call:
+            raise Denied(Reason.CALL_NOT_ALLOWED)
+        if not (own or route.without_handle):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle in Proxy-Authorization")
+        policy.deny.check_workload(policy.workload)
+        return TunnelPermit(_SEAL, None, route, own=own)
+    if route.name not in opened_routes(delegation, policy):
+        raise Denied(Reason.CALL_NOT_ALLOWED)
+    if now >= delegation.token.expires_at:
+        raise Denied(Reason.TOKEN_EXPIRED)
+    policy.deny.check(delegation.token, policy.workload)
+    return TunnelPermit(_SEAL, delegation, route)
 
 
 def _check_unrelaxed(

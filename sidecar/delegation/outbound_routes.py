@@ -5,53 +5,70 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Final, TypeAlias
 
+from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.route import OutboundRoute, Overlap
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
 
-AnyRoute: TypeAlias = OutboundRoute | OutsideRoute
+CallRoute: TypeAlias = OutboundRoute | OutsideRoute
+AnyRoute: TypeAlias = CallRoute | ConnectRoute
 
 _DEFAULT_PORT: Final = ":80"
 
 
 def outbound_overlaps(routes: Sequence[AnyRoute]) -> list[Overlap]:
-    """Return pairs of outbound routes with equal names, hosts (default ports ignored) or prefixes."""
+    """Return pairs of outbound routes with equal names, hosts (default ports ignored) or prefixes.
+
+    A host may have one route of calls and one of tunnels: the method tells which is meant.
+    """
     found: list[Overlap] = []
     names: set[str] = set()
-    taken: dict[tuple[str | None, str | None], str] = {}
+    taken: dict[tuple[str | None, ...], str] = {}
     for route in routes:
         if route.name in names:
             found.append(Overlap(route.name, route.name, "the name"))
         names.add(route.name)
-        match = (_without_default_port(route.host) if route.host else None, route.prefix)
-        other = taken.setdefault(match, route.name)
+        other = taken.setdefault(_match_of(route), route.name)
         if other != route.name:
-            found.append(Overlap(other, route.name, str(route.host or route.prefix)))
+            what = route.host if isinstance(route, ConnectRoute) else route.host or route.prefix
+            found.append(Overlap(other, route.name, str(what)))
     return found
 
 
+def _match_of(route: AnyRoute) -> tuple[str | None, ...]:
+    if isinstance(route, ConnectRoute):
+        return "CONNECT", route.host
+    return (_without_default_port(route.host) if route.host else None, route.prefix)
+
+
 class OutboundRoutes:
-    """All outbound routes of one policy, indexed: ``routes`` into the mesh, ``outside`` to hosts outside of it.
+    """All outbound routes of one policy, indexed.
+
+    ``routes`` lead into the mesh, ``outside`` to hosts outside of it; ``tunnels`` are the routes of CONNECT.
 
     Raises:
         ValueError: two routes overlap (see ``outbound_overlaps``).
     """
 
-    __slots__ = ("_hosts", "_prefixes", "outside", "routes")
+    __slots__ = ("_hosts", "_prefixes", "_tunnels", "names", "outside", "routes", "tunnels")
 
     def __init__(self, routes: Sequence[AnyRoute]) -> None:
         if outbound_overlaps(routes):
             raise ValueError("outbound routes overlap")
         self.routes = tuple(route for route in routes if isinstance(route, OutboundRoute))
         self.outside = tuple(route for route in routes if isinstance(route, OutsideRoute))
-        self._hosts = {_without_default_port(route.host): route for route in routes if route.host is not None}
-        self._prefixes = Prefixes({route.prefix: route for route in routes if route.prefix is not None})
+        self.tunnels = tuple(route for route in routes if isinstance(route, ConnectRoute))
+        self.names = tuple(route.name for route in routes)
+        calls: tuple[CallRoute, ...] = (*self.routes, *self.outside)
+        self._hosts = {_without_default_port(route.host): route for route in calls if route.host is not None}
+        self._prefixes = Prefixes({route.prefix: route for route in calls if route.prefix is not None})
+        self._tunnels = {route.host: route for route in self.tunnels}
 
     def find(
         self, authority: str | None, target: CanonicalTarget, *, own_authorities: Container[str]
-    ) -> tuple[AnyRoute, CanonicalTarget]:
+    ) -> tuple[CallRoute, CanonicalTarget]:
         """Return the route of an agent's call, and the target for the next hop (a matched prefix is stripped).
 
         ``authority`` is that of the absolute form, or the Host. None or one of ``own_authorities`` (lower case) means
@@ -70,6 +87,17 @@ class OutboundRoutes:
         if found is None:
             raise Denied(Reason.TARGET_DENIED, "no route has a prefix of this path")
         return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
+
+    def find_tunnel(self, authority: str) -> ConnectRoute:
+        """Return the route of a CONNECT; ``authority`` is its host and port.
+
+        Raises:
+            Denied: TARGET_DENIED, this host and port are not listed.
+        """
+        route = self._tunnels.get(authority.lower())
+        if route is None:
+            raise Denied(Reason.TARGET_DENIED, "no route has this host and port")
+        return route
 
 
 def _without_default_port(authority: str) -> str:

@@ -16,6 +16,8 @@ from sidecar.delegation.decide import (
     IssuedPermit,
     ObservedPermit,
     OwnPermit,
+    TunnelPermit,
+    decide_connect,
     decide_entry,
     decide_observed,
     decide_observed_call,
@@ -181,6 +183,21 @@ def own_again(permit: OwnPermit, *, policy: Policy, now: int) -> None:
         raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
     at = now if permit.delegation is None else _within(permit.delegation.token, now)
     decide_own(permit.delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
+
+
+def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) -> None:
+    """Return if a tunnel would still be permitted, given that its request's authority still stands.
+
+    Raises:
+        SidecarError: as ``decide_connect``; TARGET_DENIED, the route has changed or is gone.
+    """
+    if permit.route not in policy.outbound.tunnels:
+        raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
+    delegation = permit.delegation
+    if delegation is not None and delegation.entry:
+        delegation = _login_again(delegation, keys, policy, now)
+    at = now if delegation is None else _within(delegation.token, now)
+    decide_connect(delegation, permit.route, own=permit.own, policy=policy, now=at)
 
 
 def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:

@@ -60,7 +60,7 @@ class InboundRoute:
     human: Human | None = None
 
     def __post_init__(self) -> None:
-        _require_name(self.name)
+        require_name(self.name)
         require_path(self.path, prefix=self.prefix)
         if not self.methods:
             raise ValueError("a route names its methods")
@@ -215,7 +215,12 @@ class InboundRoutes:
         return None if is_twin else covering
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str) -> None:
+    """Refuse a name that no route may have.
+
+    Raises:
+        ValueError: so it is.
+    """
     if not _NAME.fullmatch(name):
         raise ValueError("a route's name is 1 to 64 letters, digits, dots, dashes and underscores")
 
@@ -226,7 +231,7 @@ def require_match(name: str, host: str | None, prefix: str | None) -> None:
     Raises:
         ValueError: so it is.
     """
-    _require_name(name)
+    require_name(name)
     if (host is None) == (prefix is None):
         raise ValueError("an outbound route is matched by exactly one of host and prefix")
     if host is not None and not _AUTHORITY.fullmatch(host):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sidecar.audit.records import Record
 from sidecar.delegation.decide import decide_observed, decide_observed_call
-from sidecar.delegation.outbound_routes import AnyRoute
+from sidecar.delegation.outbound_routes import CallRoute
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
@@ -46,7 +46,7 @@ def _request(record: Record, policy: Policy, denied: Denied) -> None:
 
 def _call(record: Record, policy: Policy, denied: Denied) -> None:
     """Judge a call of the agent. Only the record of an observed one says that it showed no token of ours."""
-    routes: tuple[AnyRoute, ...] = (*policy.outbound.routes, *policy.outbound.outside)
+    routes: tuple[CallRoute, ...] = (*policy.outbound.routes, *policy.outbound.outside)
     for route in routes:
         if route.name == record.route and record.decision == "observed_deny":
             decide_observed_call(denied, issuers=(), route=route, policy=policy, now=time_of(record))

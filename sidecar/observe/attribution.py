@@ -13,7 +13,7 @@ from sidecar.observe.record_text import masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit
+    from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
     from sidecar.delegation.verify import VerifiedToken
 
 
@@ -80,6 +80,20 @@ def facts_of_observed(
         "route": permit.route.name,
         "scope_needed": None if scopes is None else sorted_scope(scopes),
         "credential": None if credential is None else f"observed:{credential}",
+    }
+
+
+def facts_of_tunnel(permit: TunnelPermit, of_token: RecordFields | None) -> RecordFields:
+    """Return the facts of a permitted tunnel: its host and port, and whose request opened it, if one is known.
+
+    ``of_token`` are the ``facts_of_token`` of the request's token; None: none is known.
+    """
+    return {
+        **(of_token or {}),
+        "decision": "allow",
+        "reason": OK,
+        "route": permit.route.name,
+        "host": permit.route.host,
     }
 
 

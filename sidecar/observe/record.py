@@ -172,13 +172,18 @@ class RecordFields(TypedDict, total=False):
     ]
     host: Annotated[
         str | None,
-        Key("the host that the agent asked for, where no route leads there: the call did not leave", _REQUESTS),
+        Key(
+            "the host that the agent asked for: of a refused call, one to which no route leads, so that the call did"
+            " not leave; of a tunnel, the host and port to which it led",
+            _REQUESTS,
+        ),
     ]
     candidates: Annotated[
         Sequence[str] | None,
         Key(
-            "of a call without a live handle to a host without a route: the call ids of the requests that this process"
-            " was serving then. One of them may have caused it; none is named as the cause",
+            "of a call without a live handle to a host without a route, or a `CONNECT` without a handle: the call ids"
+            " of the requests that this process was serving then. One of them may have caused it; none is named as the"
+            " cause",
             _REQUESTS,
         ),
     ]

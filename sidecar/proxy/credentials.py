@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -28,6 +28,8 @@ _OWN_FIELDS: Final = (
     b"private-token",
     b"cookie",
 )
+_OWN_PLACE: Final = frozenset({b"delegation-handle"})
+_PROXY_PLACE: Final = frozenset({b"proxy-authorization"})
 _GUESSABLE: Final = frozenset({"basic", "digest", "cookie"})
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
 
@@ -90,6 +92,26 @@ def handle_for_outside(request: Message, *, in_authorization: bool) -> str:
     return handles.pop()
 
 
+def handle_for_tunnel(request: Message) -> str | None:
+    """Read the handle of a CONNECT: of Bearer, or the password of Basic, in ``Proxy-Authorization``.
+
+    None: that field is absent, so the agent names no request.
+
+    Raises:
+        Denied: NO_REQUEST_CONTEXT, the field shows no handle, or shows one as the user's name; HEADER_MALFORMED, it is
+            repeated.
+    """
+    value = request.one(b"proxy-authorization")
+    if value is None:
+        return None
+    shown = _BEARER.fullmatch(value)
+    user, _, secret = (b"", b"", shown[1]) if shown is not None else _decoded_basic(value).partition(b":")
+    handle = secret.decode("latin-1")
+    if not _HANDLE.fullmatch(handle) or list(_handles_in(user)):
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "Proxy-Authorization does not show a handle as its token or password")
+    return handle
+
+
 def handles_of(request: Message) -> list[str]:
     """Return what has the form of a handle in the fields that may carry one; also in that of a proxy's user."""
     found: list[str] = []
@@ -101,12 +123,20 @@ def handles_of(request: Message) -> list[str]:
 
 def stray_handles(request: Request, *, in_authorization: bool) -> set[str]:
     """Return what has the form of a handle where a call to a host outside the mesh must not have one."""
-    places = {b"delegation-handle", b"authorization"} if in_authorization else {b"delegation-handle"}
+    return _handles_outside(request, {b"delegation-handle", b"authorization"} if in_authorization else _OWN_PLACE)
+
+
+def stray_handles_of_tunnel(request: Request) -> set[str]:
+    """Return what has the form of a handle where a CONNECT must not have one: anywhere but in Proxy-Authorization."""
+    return _handles_outside(request, _PROXY_PLACE)
+
+
+def _handles_outside(request: Request, places: Collection[bytes]) -> set[str]:
     found = set(_handles_in(request.target))
     for name, value in request.fields:
         if name not in places:
             found.update(_handles_in(value))
-        if name in (b"authorization", b"proxy-authorization"):
+        if name in (b"authorization", b"proxy-authorization") and places is not _PROXY_PLACE:
             found.update(_handles_in(_decoded_basic(value)))
     return found
 

@@ -1,8 +1,8 @@
 """Deadlines of forwardings, and a timer wheel that finds the ones that are due.
 
-A WebSocket, or a GET answered by an event stream, never finishes by itself: it ends with its token, with its peer's
-certificates, or when its user's login is too old for its route. Expiry cuts nothing else: an upload may take
-``max_upload_s``, an answer ``max_stream_s``, or either as long as its authority lasts.
+A WebSocket, a tunnel, or a GET answered by an event stream never finishes by itself: it ends with its token, with its
+peer's certificates, or when its user's login is too old for its route; a tunnel also after ``max_life_s``. Expiry cuts
+nothing else: an upload may take ``max_upload_s``, an answer ``max_stream_s``, or either as long as its authority lasts.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from sidecar.errors import Reason
 
 TICK_S: Final = 0.25  # the wheel's step
+_NEVER: Final = float("inf")
 
 T = TypeVar("T")
 
@@ -48,6 +49,8 @@ class Timed(Protocol):
     @property
     def peer_expires_at(self) -> float: ...  # noqa: D102
     @property
+    def max_life_s(self) -> float: ...  # noqa: D102
+    @property
     def max_upload_s(self) -> float: ...  # noqa: D102
     @property
     def max_stream_s(self) -> float: ...  # noqa: D102
@@ -62,6 +65,9 @@ def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
         ends.append(End(token_left, Reason.TOKEN_EXPIRED, "a stream ends with its token"))
         ends.append(End(login_left, Reason.STEP_UP_REQUIRED, "a stream ends when its user's login is too old"))
         ends.append(End(one.peer_expires_at - wall, Reason.SVID_EXPIRED, "a stream ends with its peer's certificate"))
+        if one.answered_at is not None and one.max_life_s < _NEVER:
+            left_s = one.answered_at + one.max_life_s - passed
+            ends.append(End(left_s, Reason.TIMEOUT, "the tunnel lasted longer than max_stream_s"))
     else:
         if one.uploading:
             left_s = max(authority_left, one.began_at + one.max_upload_s - passed)

@@ -188,6 +188,11 @@ class Forwarding(Pump):
         return float("inf") if guard is None else float(guard.until)
 
     @property
+    def max_life_s(self) -> float:
+        """Not bounded but by its token."""
+        return float("inf")
+
+    @property
     def max_upload_s(self) -> float:
         """The longest that the request may come, if that is longer than its token lives."""
         return self._forwarder.limits.max_upload_s

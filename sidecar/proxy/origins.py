@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from sidecar.delegation.connect import ConnectRoute, reachable_by_name
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -57,6 +58,12 @@ class Origins:
             trust = self._trusts[route.ca_file] = FileTrust(route.ca_file or public_authorities())
         upstream = route.upstream
         return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), trust)
+
+    def tunnel(self, route: ConnectRoute) -> Origin:
+        """Return the far end of a tunnel: no TLS of ours, and no address of a name that only this machine may reach."""
+        host, port = route.address
+        admits = None if route.is_literal else reachable_by_name
+        return Origin(host, port, ("CONNECT", host, port), admits=admits)
 
     def _make(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
         upstream = route.upstream

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from sidecar.delegation.decide import Delegation, Plan, decide_own
+from sidecar.delegation.decide import Delegation, Plan, decide_connect, decide_own
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
@@ -23,7 +23,7 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.attribution import facts_of_own
+from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
 from sidecar.observe.entry import OWN
 from sidecar.observe.record import MAX_ITEMS
 from sidecar.observe.tracing import next_traceparent
@@ -31,9 +31,11 @@ from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.credentials import (
     credential_of,
     handle_for_outside,
+    handle_for_tunnel,
     handles_of,
     own_credential,
     stray_handles,
+    stray_handles_of_tunnel,
 )
 from sidecar.proxy.forward import Forwarder, Forwarding, KeyedForwarding
 from sidecar.proxy.handles import Handles, ServedRequest
@@ -47,6 +49,7 @@ from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest, is_alive
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.static_keys import StaticKeys
+from sidecar.proxy.tunnel_forwarding import TunnelForwarding
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
@@ -102,8 +105,8 @@ class Outbound:
             policy = snapshot.policy
 
             if head.method == "CONNECT":
-                yield from self._note_attempt(head, entry)
-                raise Denied(Reason.TARGET_DENIED, "no route has this host")
+                yield from self._tunnel(stream, head, snapshot, entry)
+                return
             target = canonical_target(head.target)
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
@@ -298,6 +301,40 @@ class Outbound:
             origin = self._origins.of(route, snapshot.policy.workload)
             edits = to_observed_next_hop(call=entry.call_out, trace=trace, host=origin.authority)
         yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)
+
+    def _tunnel(self, stream: Stream, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[None]:
+        """A CONNECT: an opaque tunnel to a listed host and port, for the request whose handle it shows."""
+        policy = snapshot.policy
+        try:
+            route = policy.outbound.find_tunnel(head.authority)
+        except Denied:
+            yield from self._note_attempt(head, entry)
+            raise
+        entry.route = route.name
+        for stray in stray_handles_of_tunnel(head):
+            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
+        handle = handle_for_tunnel(head)
+        own = handle is not None and self._handles.is_own(handle)
+        served: ServedRequest | RemoteRequest | None = None
+        delegation: Delegation | None = None
+        if own:
+            entry.op = OWN
+        elif handle is None:
+            entry.candidates = self._handles.call_ids(MAX_ITEMS)
+        else:
+            served = yield from self._resolve(handle)
+            _note_served(served, entry)
+            delegation = served.delegation
+            if delegation.entry:
+                delegation = yield from self.logins.again(delegation, snapshot, entry)
+        permit = decide_connect(delegation, route, own=own, policy=policy, now=int(self._clock()))
+        if served is not None and (counting := served.count_call()) is not None:
+            yield Async(self._tasks, counting)
+        entry.permitted(facts_of_tunnel(permit, None if served is None else served.facts))
+        self._log.metrics.own_calls += own
+        far = yield Async(self._tasks, partial(self._forwarder.pool.dial_raw, self._origins.tunnel(route)))
+        yield TunnelForwarding(self._forwarder, permit, stream, entry, far, served)
 
     def _refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
         """Refuse a call with a live handle where none belongs: it would leave, or be a second authority."""

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.delegation.decide import Delegation, IssuedPermit, ObservedPermit, OwnPermit, Permit, delegate
+from sidecar.delegation.decide import (
+    Delegation,
+    IssuedPermit,
+    ObservedPermit,
+    OwnPermit,
+    Permit,
+    TunnelPermit,
+    delegate,
+)
 from sidecar.delegation.reevaluate import (
     inbound_again,
     observed_again,
     observed_call_again,
     outbound_again,
     own_again,
+    tunnel_again,
 )
 from sidecar.errors import Denied
 from sidecar.identity.svid import VerifiedPeer
@@ -146,6 +155,17 @@ def judge_own(permit: OwnPermit, served: Served | None, snapshot: Snapshot, now:
     if served is not None:
         judge_served(served, snapshot, now)
     own_again(permit, policy=snapshot.policy, now=now)
+
+
+def judge_tunnel(permit: TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate a tunnel: return if it would be permitted now as well.
+
+    Raises:
+        SidecarError: as the outbound journey's, or as ``judge_served``.
+    """
+    if served is not None:
+        judge_served(served, snapshot, now)
+    tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
 def judge_peer(guard: Guard, now: int) -> None:

@@ -27,7 +27,6 @@ class RawEnd(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.writing_paused = False
         self.ended = False  # it sends no more
-        self.lost = False
         self._limits = limits
         self._connections = connections
         self._tunnel: RawTunnel | None = None
@@ -35,6 +34,16 @@ class RawEnd(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._moved_at = connections.clock()
         self._sent_end = False
+        self._lost = False
+
+    def require(self) -> None:
+        """Return if the connection stands.
+
+        Raises:
+            Unavailable: UPSTREAM_UNREACHABLE, it was lost.
+        """
+        if self._lost:
+            raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the far end closed the connection at once")
 
     def join(self, tunnel: RawTunnel) -> None:
         """Give what has come, and all that comes, to ``tunnel``."""
@@ -42,7 +51,7 @@ class RawEnd(asyncio.Protocol):
         early, self._early = self._early, b""
         if early:
             tunnel.on_far_data(early)
-        if self.lost:
+        if self._lost:
             tunnel.on_far_lost()
         elif self.ended:
             tunnel.on_far_end()
@@ -69,7 +78,7 @@ class RawEnd(asyncio.Protocol):
         self.flush()
         self._connections.writes.write_all()
         self._moved_at = self._connections.clock()
-        if not (self._sent_end or self.lost):
+        if not (self._sent_end or self._lost):
             self._sent_end = True
             end_writing(self.transport)
 
@@ -88,12 +97,12 @@ class RawEnd(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Pause reading."""
-        if not (self.ended or self.lost):
+        if not (self.ended or self._lost):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Resume reading."""
-        if not (self.ended or self.lost):
+        if not (self.ended or self._lost):
             self._moved_at = self._connections.clock()
             self.transport.resume_reading()
 
@@ -127,7 +136,7 @@ class RawEnd(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """Handle the end of the connection."""
         self._connections.discard(self)
-        self.lost = True
+        self._lost = True
         if self._tunnel is not None:
             self._tunnel.on_far_lost()
 

@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.check import check
 from sidecar.config import load_sidecar
+from sidecar.delegation.connect import ConnectRoute
 from sidecar.errors import Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
@@ -82,6 +83,61 @@ def test_a_mesh_target_is_no_host_outside(tmp_path: Path) -> None:
     document = changed(agent, ("outbound.routes", [crm, route]))
     told = check(written(tmp_path, document), {}).problems
     assert [problem.field for problem in told] == ["outbound.routes[1].upstream"]
+    assert "mesh target" in told[0].wrong
+
+
+TUNNEL = "outbound.routes.2"
+
+
+def test_the_example_makes_a_tunnel_s_route() -> None:
+    settings = load_sidecar(EXAMPLES / "outside.yaml", {}, PLATFORM)
+    (registry,) = settings.outbound_routes.tunnels
+    assert registry == ConnectRoute(name="registry", host="registry.example:443")
+    assert not registry.without_handle
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "words"),
+    [
+        pytest.param([(f"{TUNNEL}.match.host", "registry.example")], "match.host", "HOST:PORT", id="no-port"),
+        pytest.param([(f"{TUNNEL}.match.host", "Registry.example:443")], "match.host", "HOST:PORT", id="capitals"),
+        pytest.param([(f"{TUNNEL}.match.host", "*.example:443")], "match.host", "HOST:PORT", id="pattern"),
+        pytest.param([(f"{TUNNEL}.match", {})], "match.host", "is missing", id="no-host"),
+        pytest.param([(f"{TUNNEL}.match.prefix", "/registry")], "match.prefix", "not a setting", id="prefix"),
+        pytest.param([(f"{TUNNEL}.upstream", "https://else.example")], "upstream", "not a setting", id="upstream"),
+        pytest.param(
+            [(f"{TUNNEL}.match.host", "registry.example:22")], "match.host", "platform's connect", id="unlisted-port"
+        ),
+        pytest.param([(f"{TUNNEL}.without_handle", True)], "without_handle", "forbidden", id="without-handle"),
+        pytest.param([(f"{TUNNEL}.match.host", "localhost:443")], "match.host", "this machine", id="localhost"),
+        pytest.param([(f"{TUNNEL}.match.host", "127.0.0.1:7080")], "match.host", "a listener of", id="own-listener"),
+    ],
+)
+def test_a_tunnel_s_route_with_one_fact_changed_is_named_with_its_cure(
+    changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
+) -> None:
+    problems = found(tmp_path, *changes)
+    told = [problem for problem in problems if problem.field == f"outbound.routes[2].{field}"]
+    assert any(words in problem.wrong and problem.cure for problem in told), problems
+
+
+def test_a_tunnel_needs_no_platform_file_and_one_that_allows_it_is_enough(tmp_path: Path) -> None:
+    loose = changed(OUTSIDE, ("outbound.routes", [{**OUTSIDE["outbound"]["routes"][2], "without_handle": True}]))
+    loose["inbound"]["routes"][0]["may_call"] = ["registry"]
+    assert check(written(tmp_path, loose), {}).problems == []
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    allows = {**example("platform"), "connect_without_handle": True}
+    assert check(written(tmp_path, loose), {}, platform=written(folder, allows)).problems == []
+
+
+def test_a_mesh_target_is_reached_by_no_tunnel(tmp_path: Path) -> None:
+    agent = example("agent")
+    crm = agent["outbound"]["routes"][0]
+    host = crm["upstream"].removeprefix("https://")
+    route = {"name": "tunnel", "match": {"host": host}, "token": "connect"}
+    told = check(written(tmp_path, changed(agent, ("outbound.routes", [crm, route]))), {}).problems
+    assert [problem.field for problem in told] == ["outbound.routes[1].match.host"]
     assert "mesh target" in told[0].wrong
 
 

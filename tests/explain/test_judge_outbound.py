@@ -146,3 +146,8 @@ def test_a_call_of_the_agent_for_itself_is_judged_by_the_workload_handle() -> No
     assert (closed.judged, closed.decided_by) == ("call_not_allowed", "may_call")
     exchanging = judge_outbound(outbound(**OWN), POLICY)
     assert (exchanging.judged, exchanging.decided_by) == ("own_authority_refused", "own authority")
+
+
+def test_a_tunnel_has_no_token_to_judge() -> None:
+    with pytest.raises(CannotJudgeError, match="tunnel"):
+        judge_outbound(outbound(method="CONNECT", path=None, route="api"), POLICY)

@@ -29,6 +29,7 @@ FILES: Final = {
     "scopes": ["docs.write"],
     "peers": [str(PLANNER)],
 }
+TUNNEL: Final = {"name": "tunnel", "match": {"host": "tool.example:443"}, "token": "connect"}
 
 
 class CutShortError(Exception):
@@ -271,7 +272,9 @@ async def outbound_side(hops: Hops) -> AsyncIterator[Side]:
     upstream = Upstream()
     tls = server_context(await hops.world.source(CRM))
     hops.ports["crm"] = await hops.world.listen(upstream.serve, ssl=tls)
-    await hops.start(route={"max_calls": 1_000_000})
+    settings = hops.settings(route={"max_calls": 1_000_000})
+    settings["outbound"]["routes"].append(TUNNEL)
+    await hops.start(inbound=settings["inbound"], outbound=settings["outbound"])
     async with hops.serving() as held:
         port = hops.writer.outbound
         words = Words(path="/crm/draft", escaped_path="/%63rm/draft", host=f"127.0.0.1:{port}", token=held.handle)

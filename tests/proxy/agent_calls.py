@@ -151,6 +151,7 @@ class AgentCalls:
         origins: Any = SimpleNamespace(
             of=lambda route, _workload: Origin(route.upstream.host, 7443, route.name),
             outside=lambda route: Origin(route.upstream.host, route.upstream.port, route.name),
+            tunnel=lambda route: Origin(route.address[0], route.address[1], route.name),
         )
         self.watch = watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
         self.outbound = Outbound(
@@ -205,6 +206,14 @@ class AgentCalls:
         if len(self.pool.transport.writes) > sent:
             self.pool.agent.data_received(self.answer_of_next_hop)
         return self._read(self._transport.written[before:])
+
+    def say(self, data: bytes) -> None:
+        """Let the agent send bytes on its present connection."""
+        self._connection.data_received(data)
+
+    def finish(self) -> None:
+        """Let the agent end its direction of the connection."""
+        self._connection.eof_received()
 
     @property
     def arrived(self) -> bytes:

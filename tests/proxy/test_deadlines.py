@@ -22,6 +22,7 @@ class Times:
     peer_expires_at: float = 200.0
     max_upload_s: float = 30.0
     max_stream_s: float = 50.0
+    max_life_s: float = float("inf")
 
 
 def end(*, wall: float = 10.0, passed: float = 10.0, **times: Any) -> tuple[float, Reason] | None:
@@ -51,6 +52,25 @@ ENDS: dict[str, tuple[dict[str, Any], tuple[float, Reason] | None]] = {
     "a stream: no limit beyond": (
         {"endless": True, "answered_at": 10.0, "passed": 10_000.0, "uploading": True},
         (90.0, Reason.TOKEN_EXPIRED),
+    ),
+    "a tunnel: its token": (
+        {"endless": True, "answered_at": 10.0, "max_life_s": 100.0},
+        (90.0, Reason.TOKEN_EXPIRED),
+    ),
+    "a tunnel: its longest life": (
+        {"endless": True, "answered_at": 10.0, "max_life_s": 80.0},
+        (80.0, Reason.TIMEOUT),
+    ),
+    "a tunnel of no known request: its longest life": (
+        {
+            "endless": True,
+            "answered_at": 10.0,
+            "max_life_s": 80.0,
+            "passed": 91.0,
+            "token_expires_at": float("inf"),
+            "peer_expires_at": float("inf"),
+        },
+        (-1.0, Reason.TIMEOUT),
     ),
     "an answer: its token": ({"answered_at": 10.0}, (90.0, Reason.TIMEOUT)),
     "an answer past its token: max_stream_s": (

@@ -33,6 +33,7 @@ class Fake:
         self.peer_expires_at = times.get("peer", 200.0)
         self.max_upload_s = 30.0
         self.max_stream_s = 40.0
+        self.max_life_s = float("inf")
         self.standing: Exception | None = None
         self.bugs: set[str] = set()
         self.cut_for: list[Reason] = []
