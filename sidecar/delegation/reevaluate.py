@@ -181,7 +181,7 @@ def own_again(permit: OwnPermit, *, policy: Policy, now: int) -> None:
     """
     if permit.route not in policy.outbound.outside:
         raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
-    at = now if permit.delegation is None else _within(permit.delegation.token, now)
+    at = now if permit.delegation is None else min(now, permit.delegation.ends_at - 1)
     decide_own(permit.delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
 
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import check_again, decide_verified, delegate
+from sidecar.delegation.decide import check_again, decide_own, decide_verified, delegate
 from sidecar.delegation.human import Human
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
-from sidecar.delegation.reevaluate import inbound_again
+from sidecar.delegation.reevaluate import inbound_again, own_again
 from sidecar.delegation.route import InboundRoute, InboundRoutes
 from sidecar.delegation.verify import VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason, SidecarError
+from tests.delegation.test_outside import MODEL, OPEN
 from tests.delegation.world import (
     INBOUND_CLAIMS,
     NOW,
@@ -179,3 +181,16 @@ def test_the_challenge_tells_what_a_front_app_asks_its_provider_for() -> None:
     assert HUMAN.challenge == (("max_age", "120"), ("acr_values", "phrh phr"))
     assert Human(max_age_s=5).challenge == (("max_age", "5"),)
     assert Human(acr=("phr",)).challenge == (("acr_values", "phr"),)
+
+
+@pytest.mark.parametrize("later_s", [0, 1000])
+def test_a_call_with_a_static_key_ends_with_the_login_and_is_judged_as_of_then(later_s: int) -> None:
+    permit = decide_verified(token(), peer=PLANNER, route=ROUTE, policy=policy(ROUTE), now=NOW)
+    shown = replace(delegate(permit), may_call=OPEN, came_by=None)
+    outside = replace(POLICY, outbound=OutboundRoutes([MODEL]))
+    path = "/v1/messages"
+    own = decide_own(shown, MODEL, method="POST", path=path, policy=outside, now=NOW)
+    assert own.ends_at == NOW + 61
+    own_again(own, policy=outside, now=NOW + later_s)
+    with pytest.raises(Denied, match="token_expired"):
+        decide_own(shown, MODEL, method="POST", path=path, policy=outside, now=NOW + 61)
