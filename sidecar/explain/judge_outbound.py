@@ -113,6 +113,8 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
     for route in policy.outbound.routes:
         if route.name == record.route:
             return route
+    if record.route is not None and any(one.host and one.peer == record.peer for one in policy.outbound.routes):
+        raise CannotJudgeError("no route has the recorded name, and one by host leads to the same peer")
     outside = any(route.name == record.route for route in policy.outbound.outside)
     found = None if outside else policy.outbound.find(None, target, own_authorities=())[0]
     if not isinstance(found, OutboundRoute):

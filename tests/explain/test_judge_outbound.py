@@ -129,6 +129,12 @@ def test_a_route_that_is_no_more_is_looked_for_by_its_prefix() -> None:
     assert judgement.judged == OK
 
 
+def test_a_route_by_host_that_may_have_been_renamed_is_not_judged() -> None:
+    with pytest.raises(CannotJudgeError, match="no route has the recorded name"):
+        judge_outbound(outbound(), with_route(name="other"))
+    assert judge_outbound(outbound(), with_route(name="other", peer=WRITER)).judged == Reason.TARGET_DENIED
+
+
 def test_the_inbound_routes_that_open_a_call_are_named() -> None:
     steps = {step.check: step for step in judge_outbound(refused_outbound("call_not_allowed"), POLICY).steps}
     assert "inbound routes that open crm: search" in steps["may_call"].saw

@@ -133,7 +133,7 @@ def test_an_observed_call_passes_once_it_carries_a_delegated_token(
 def test_an_observed_call_of_the_agent_is_judged_with_a_delegated_token_too() -> None:
     record = outbound(**WITHOUT_TOKEN | {"reason": "no_request_context"})
     assert changed(record, delegated=True) is None
-    gone = changed(replace(record, route="other", path="/elsewhere"), delegated=True)
+    gone = changed(replace(record, route="other", peer=str(FRONT)), delegated=True)
     assert gone == ("observed_deny no_request_context", "deny target_denied")
 
 
