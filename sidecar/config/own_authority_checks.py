@@ -64,11 +64,16 @@ def _self_routes(file: SidecarFile) -> Iterator[Problem]:
 def _accepted(file: SidecarFile) -> Iterator[Problem]:
     """Report an inbound route whose callers' own tokens would open calls for which they cannot be exchanged."""
     for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
-        if route.allow_self and route.may_call:
+        where = f"inbound.routes[{number}]"
+        if route.allow_self and route.may_call and not route.delegate_self:
             yield Problem(
-                f"inbound.routes[{number}].may_call",
+                f"{where}.may_call",
                 "is set beside allow_self, and a workload's own token is not exchanged",
-                "empty may_call, or serve such workloads by a route of their own",
+                "add delegate_self: true if the token service's self_delegations list the step, or empty may_call",
+            )
+        if route.delegate_self and not (route.allow_self and route.may_call):
+            yield Problem(
+                f"{where}.delegate_self", "says nothing without allow_self and may_call", "remove it, or set both"
             )
 
 

@@ -266,6 +266,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
         pass_token=section.pass_token,
         forwarded=section.forwarded,
         allow_self=section.allow_self,
+        delegate_self=section.delegate_self,
         linger_s=section.linger_s,
         max_calls=section.max_calls,
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),

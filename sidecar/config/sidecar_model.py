@@ -80,6 +80,13 @@ class InboundRouteSection(Section):
     may_call: list[RouteName] = Field(default=[], description="the outbound routes that such a request may use")
     protocol: Protocol = Field(default="http", description="protocol of the requests")
     allow_self: bool = Field(default=False, description="accept tokens of workloads that act for themselves")
+    delegate_self: bool = Field(
+        default=False,
+        description=(
+            "with `allow_self`: open `may_call` to these workloads too; the token service lists each step in its "
+            "`self_delegations`"
+        ),
+    )
     pass_token: bool = Field(default=False, description="pass the token on to the agent")
     forwarded: bool = Field(
         default=False,

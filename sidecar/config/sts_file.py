@@ -63,6 +63,7 @@ from sidecar.sts.rules import (
     LoginIssuer,
     LoginKind,
     Rule,
+    SelfDelegation,
     SelfRule,
     SubjectMatch,
     Target,
@@ -98,6 +99,15 @@ class RuleSection(Section):
 
     actor: SpiffeIdText = Field(description="SPIFFE ID of the workload that asks")
     subjects: list[SubjectSection] = Field(description="subjects that it may act for")
+    audience: Line = Field(description="audience of the token")
+    scopes: list[ScopeText] = Field(description="the most scopes")
+
+
+class SelfDelegationSection(Section):
+    """``actor`` may act at ``audience`` for ``workload``, which started a chain for itself, with at most ``scopes``."""
+
+    workload: SpiffeIdText = Field(description="SPIFFE ID of the workload that started for itself")
+    actor: SpiffeIdText = Field(description="SPIFFE ID of the workload that it called, and that asks")
     audience: Line = Field(description="audience of the token")
     scopes: list[ScopeText] = Field(description="the most scopes")
 
@@ -207,6 +217,9 @@ class StsFile(Section):
     )
     self_rules: list[SelfRuleSection] = Field(
         default=[], description="which workloads may act for themselves, at which audience"
+    )
+    self_delegations: list[SelfDelegationSection] = Field(
+        default=[], description="who may act for a workload that started a chain for itself; no rule covers these"
     )
     entries: list[EntryWorkloadSection] = Field(default=[], description="workloads where users log in")
     revocation: RevocationSection | None = Field(
@@ -383,6 +396,15 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
             for section in file.targets
         ),
         rules=tuple(map(_rule, file.rules)),
+        self_delegations=tuple(
+            SelfDelegation(
+                workload=SpiffeId(section.workload),
+                actor=SpiffeId(section.actor),
+                audience=section.audience,
+                scopes=frozenset(section.scopes),
+            )
+            for section in file.self_delegations
+        ),
         self_rules=tuple(
             SelfRule(workload=SpiffeId(section.workload), audience=section.audience, scopes=frozenset(section.scopes))
             for section in file.self_rules

@@ -382,11 +382,14 @@ def check_again(permit: Permit, now: int) -> None:
 
 
 def delegate(permit: Permit) -> Delegation:
-    """Return the delegation that the handle of a permitted request refers to."""
+    """Return the delegation that the handle of a permitted request refers to.
+
+    A workload that acts for itself opens nothing further, unless the route says so.
+    """
     token, route = permit.token, permit.route
     return Delegation(
         token=token,
-        may_call=route.may_call,
+        may_call=route.may_call if permit.mode == "delegated" or route.delegate_self else frozenset(),
         entry=False,
         scope=token.scope,
         came_by=route.mark,

@@ -154,7 +154,9 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
         if delegation.came_by is None:
             return delegation.may_call
         route = policy.inbound.same(delegation.came_by)
-        return frozenset() if route is None else delegation.may_call & route.may_call
+        if route is None or (delegation.token.chain is None and not route.delegate_self):
+            return frozenset()
+        return delegation.may_call & route.may_call
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY, "this workload is no longer an entry")
     return delegation.may_call & policy.entry.may_call

@@ -34,7 +34,8 @@ class InboundRoute:
     ``path`` is exact, or with ``prefix`` the start of the path by whole segments (``/`` is every path). All ``scopes``
     are needed. ``peers`` may call (empty: nobody) with tokens of ``issuers`` (empty: nobody's). A request may use the
     outbound routes in ``may_call`` (empty: none), at most ``max_calls`` times in all, and for ``linger_s`` seconds
-    after its end. ``allow_self`` admits an autonomous agent acting for itself. ``forwarded`` tells the agent how the
+    after its end. ``allow_self`` admits an autonomous agent acting for itself, and ``delegate_self`` opens ``may_call``
+    to such a request as well. ``forwarded`` tells the agent how the
     call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``. ``human`` is the login that the user needs.
     Before ``observe_until`` (seconds since the epoch) the route only observes: it lets pass what ``observed.RELAXED``
     lists.
@@ -54,6 +55,7 @@ class InboundRoute:
     pass_token: bool = False
     forwarded: bool = False
     allow_self: bool = False
+    delegate_self: bool = False
     linger_s: float = 0.0
     max_calls: int = 64
     observe_until: int = 0

@@ -22,7 +22,7 @@ class Authority:
 
     ``issuer`` and ``subject`` are the pair that rules match: the user's own, or the foreign issuer's. The issued token
     will say ``issued_subject`` and ``sub_id``, and end by ``expires_at``. ``txn`` is None where a chain starts.
-    ``audiences`` are the only ones where it counts; None for any.
+    ``audiences`` are the only ones where it counts; None for any. ``own``: a workload started the chain for itself.
     """
 
     issuer: str
@@ -33,6 +33,7 @@ class Authority:
     expires_at: int
     txn: str | None
     audiences: frozenset[str] | None = None
+    own: bool = False
 
 
 def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
@@ -79,7 +80,10 @@ def foreign_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> Fore
 def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
     if token.audience not in policy.audiences_of(client):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
-    if token.chain is None:  # an autonomous agent's own token: it may be shown but not delegated
+    own = _is_workloads(token, policy)
+    if own and token.subject == client:
+        raise Denied(Reason.SELF_DELEGATION, "the client started this chain for itself")
+    if token.chain is None and not (own and policy.self_delegations_of(token.subject, client)):
         raise Denied(Reason.NOT_AN_ENTRY, "a token of ours without act starts no chain")
     # A foreign subject is the foreign issuer's: its sub_id is evidence, which must match no rule for our own users.
     issuer, subject = policy.foreign_pair(token.subject) or token.sub_id or (token.issuer, token.subject)
@@ -91,7 +95,13 @@ def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now
         scope=token.scope,
         expires_at=min(token.expires_at, now + policy.token_life_s),
         txn=token.txn,
+        own=own,
     )
+
+
+def _is_workloads(token: VerifiedToken, policy: StsPolicy) -> bool:
+    """Tell if a workload started the chain for itself: we give no user, and no foreign subject, such a name."""
+    return token.sub_id is None and token.subject.startswith("spiffe://") and policy.foreign_pair(token.subject) is None
 
 
 def _foreign(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:

@@ -14,7 +14,7 @@ from sidecar.delegation.crossing import collide
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.sts.rules import ANYONE, EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfRule, Target
+from sidecar.sts.rules import ANYONE, EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfDelegation, SelfRule, Target
 
 MAX_TOKEN_LIFE_S: Final = 3600
 MAX_DELEGATION_LIFE_S: Final = 86_400
@@ -38,6 +38,10 @@ class Declared(Protocol):
     @property
     def self_rules(self) -> tuple[SelfRule, ...]:
         """The rules without a subject."""
+
+    @property
+    def self_delegations(self) -> tuple[SelfDelegation, ...]:
+        """The rules for chains that a workload started for itself."""
 
     @property
     def entries(self) -> Mapping[SpiffeId, EntryWorkload]:
@@ -106,7 +110,8 @@ def _target_problems(policy: Declared) -> Iterator[Problem]:
 def _rule_problems(policy: Declared) -> Iterator[Problem]:
     listed = [(f"rules[{number}]", rule) for number, rule in enumerate(policy.rules)]
     listed_self = [(f"self_rules[{number}]", rule) for number, rule in enumerate(policy.self_rules)]
-    both: list[tuple[str, Rule | SelfRule]] = [*listed, *listed_self]
+    onwards = [(f"self_delegations[{number}]", rule) for number, rule in enumerate(policy.self_delegations)]
+    both: list[tuple[str, Rule | SelfRule | SelfDelegation]] = [*listed, *listed_self, *onwards]
     for where, rule in both:
         target = policy.target_of(rule.audience)
         if target is None:
@@ -115,6 +120,9 @@ def _rule_problems(policy: Declared) -> Iterator[Problem]:
             yield Problem(
                 f"{where}.scopes", "names scopes its target does not know", "add them to the target, or remove"
             )
+    for where, onward in onwards:
+        if onward.actor == onward.workload:
+            yield Problem(f"{where}.actor", "is the workload itself, for which self_rules speak", "name another actor")
     for where, spoken in listed:
         issuers = {match.issuer for match in spoken.subjects if isinstance(match.issuer, str)}
         if not issuers <= policy.login_issuers.keys() | policy.foreign_issuers.keys():

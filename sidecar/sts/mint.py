@@ -103,7 +103,7 @@ def authorize_exchange(
     allowed = _allowed_scopes(client, authority, audience, policy)
     scope = _narrowed(request.scope, authority.scope, allowed)
     expires_at = authority.expires_at
-    if subject.chain is None:  # a login: a chain starts here
+    if subject.chain is None and not authority.own:  # a login: a chain starts here
         expires_at = min(expires_at, now + policy.entries[client].first_life_s(audience))
     claims = _common(policy, client, authority.issued_subject, audience, scope, now, expires_at, fresh.jti)
     claims["act"] = act
@@ -171,6 +171,12 @@ def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
 def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, policy: StsPolicy) -> ScopeSet:
     if authority.audiences is not None and audience not in authority.audiences:
         raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the foreign issuer's tokens do not count at this target")
+    if authority.own:
+        listed = policy.self_delegations_of(authority.subject, client)
+        at_audience = [one.scopes for one in listed if one.audience == audience]
+        if not at_audience:
+            raise Denied(Reason.DELEGATION_NOT_ALLOWED, "the client may not act for this workload at this target")
+        return frozenset().union(*at_audience)
     rules = policy.rules_for(client, audience)
     if not rules:
         raise Denied(Reason.TARGET_UNKNOWN, "no rule lets the client act at this target")

@@ -15,7 +15,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import contradictions
-from sidecar.sts.rules import EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfRule, Target
+from sidecar.sts.rules import EntryWorkload, ForeignIssuer, LoginIssuer, Rule, SelfDelegation, SelfRule, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class StsPolicy:
     targets: tuple[Target, ...]
     rules: tuple[Rule, ...]
     self_rules: tuple[SelfRule, ...] = ()
+    self_delegations: tuple[SelfDelegation, ...] = ()
     entries: Mapping[SpiffeId, EntryWorkload] = field(default_factory=dict)
     login_issuers: Mapping[str, LoginIssuer] = field(default_factory=dict)
     foreign_issuers: Mapping[str, ForeignIssuer] = field(default_factory=dict)
@@ -66,7 +67,8 @@ class StsPolicy:
             issuer=self.issuer,
             profile=PRESETS["sts"],
             scopes=frozenset().union(*(target.scopes for target in self.targets)),
-            actor_trust_domains=frozenset(rule.actor.trust_domain for rule in self.rules),
+            actor_trust_domains=frozenset(rule.actor.trust_domain for rule in self.rules)
+            | frozenset(rule.actor.trust_domain for rule in self.self_delegations),
         )
         self._set(own=own, longest_life_s=max(self.token_life_s, *first, 0))
 
@@ -98,6 +100,10 @@ class StsPolicy:
         """Return this workload's own scopes at this audience; None if the pair is not listed."""
         matching = [rule.scopes for rule in self.self_rules if rule.workload == workload and rule.audience == audience]
         return frozenset().union(*matching) if matching else None
+
+    def self_delegations_of(self, workload: str, actor: SpiffeId) -> tuple[SelfDelegation, ...]:
+        """Return what ``actor`` may do for a workload that started a chain for itself."""
+        return tuple(one for one in self.self_delegations if one.workload == workload and one.actor == actor)
 
     def _set(self, **derived: object) -> None:
         for name, value in derived.items():

@@ -80,6 +80,19 @@ class SelfRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelfDelegation:
+    """``actor`` may act at ``audience`` for ``workload``, which started a chain for itself, with at most ``scopes``.
+
+    No ``Rule`` speaks of such a chain, however wide its subjects are.
+    """
+
+    workload: SpiffeId
+    actor: SpiffeId
+    audience: str
+    scopes: ScopeSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoginIssuer:
     """A user issuer: how its login tokens are verified, their ``kind``, and the scopes they give here.
 

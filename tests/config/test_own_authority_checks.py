@@ -131,3 +131,12 @@ def test_callers_own_tokens_open_no_calls(tmp_path: Path) -> None:
     assert problem.field == "inbound.routes[0].may_call"
     assert "allow_self" in problem.wrong
     assert found(tmp_path, *own_callers, ("inbound.routes.0.may_call", []), document=AGENT) == []
+
+
+def test_they_do_where_the_route_says_so(tmp_path: Path) -> None:
+    own_callers = [("inbound.routes.0.allow_self", True), ("inbound.routes.0.delegate_self", True)]
+    assert found(tmp_path, *own_callers, document=AGENT) == []
+    changes: list[tuple[str, object]] = [("inbound.routes.0.may_call", []), ("inbound.routes.0.allow_self", False)]
+    for change in changes:
+        (problem,) = found(tmp_path, *own_callers, change, document=AGENT)
+        assert problem.field == "inbound.routes[0].delegate_self"

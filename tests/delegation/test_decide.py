@@ -22,8 +22,9 @@ from sidecar.delegation.decide import (
     trusted_issuer,
     user_issuer,
 )
+from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.route import InboundRoute, InboundRoutes
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS
 from sidecar.errors import Denied, Reason
@@ -530,3 +531,19 @@ def test_a_permit_shows_no_token() -> None:
 
 def test_the_seal_is_no_public_name() -> None:
     assert all(name.startswith("_") for name, value in vars(decide).items() if type(value) is object)
+
+
+SELF_SEARCH = replace(SEARCH, allow_self=True, delegate_self=True)
+
+
+@pytest.mark.parametrize(
+    ("route", "opened"), [(SELF_SEARCH, frozenset({"crm"})), (replace(SELF_SEARCH, delegate_self=False), frozenset())]
+)
+def test_a_workload_that_acts_for_itself_opens_calls_only_where_the_route_says_so(
+    route: InboundRoute, opened: frozenset[str]
+) -> None:
+    permit = inbound({**SELF_CLAIMS, "scope": "docs.read crm.read"}, route=route)
+    assert (permit.mode, delegate(permit).may_call) == ("self", opened)
+    assert delegate(inbound(route=route)).may_call == {"crm"}
+    came = replace(delegate(permit), may_call=frozenset({"crm"}))  # judged before a reload
+    assert opened_routes(came, replace(POLICY, inbound=InboundRoutes([route]))) == opened

@@ -139,3 +139,73 @@ async def test_the_token_service_gives_such_a_token_only_to_a_listed_pair(tmp_pa
         (record,) = mesh.sts_records("token.exchange_refused")
         assert (record["reason"], record["peer"]) == ("target_unknown", PLANNER)
         assert not mesh.agents["crm"].requests
+
+
+def onwards(folder: Path, *listed: dict[str, Any]) -> Any:
+    """Return the changes for crm → planner → writer, which crm starts for itself."""
+
+    def change(name: str, settings: Settings, ports: Mapping[str, int]) -> None:
+        scopes = ["plan.make", "docs.write"]
+        if name == "crm":
+            route = {
+                "name": "planner", "token": "self", "match": {"prefix": "/planner"},
+                "upstream": f"https://127.0.0.1:{ports['planner-in']}", "peer": PLANNER, "audience": PLANNER,
+                "scopes": scopes,
+            }  # fmt: skip
+            settings["outbound"] = {"routes": [route]}
+            settings["workload_handle"] = {
+                "may_call": ["planner"],
+                "socket": str(folder / "own.sock"),
+                "agent_uids": [os.getuid()],
+            }
+        if name == "planner":
+            settings["inbound"]["routes"].append(
+                {
+                    "name": "report",
+                    "match": {"path": "/report", "methods": ["POST"]},
+                    "scopes": ["plan.make"],
+                    "peers": [CRM],
+                    "allow_self": True,
+                    "delegate_self": True,
+                    "may_call": ["writer"],
+                }
+            )
+        if name == "sts":
+            settings["self_rules"] = [{"workload": CRM, "audience": PLANNER, "scopes": scopes}]
+            settings["self_delegations"] = list(listed)
+
+    return change
+
+
+LISTED = {"workload": CRM, "actor": PLANNER, "audience": WRITER, "scopes": ["docs.write"]}
+
+
+@pytest.mark.parametrize(
+    ("listed", "status"),
+    [([LISTED], 200), ([], 403), ([{**LISTED, "workload": WRITER}], 403)],
+    ids=["listed", "nothing listed", "another started"],
+)
+async def test_a_chain_that_a_workload_started_goes_on_only_where_it_is_listed(
+    tmp_path: Path, listed: list[dict[str, Any]], status: int
+) -> None:
+    async with open_mesh(tmp_path, onwards(tmp_path, *listed)) as mesh:
+
+        async def draft(_fields: dict[str, str]) -> bytes:
+            return b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+        mesh.scripts["writer"] = draft
+        answer = await mesh.call("crm", "/planner/report", shown(await handle_of(tmp_path)), method="POST")
+        assert answer.status == status
+        if status != 200:
+            assert not mesh.agents["writer"].requests
+            await until(lambda: bool(mesh.sts_records("token.exchange_refused")))
+            assert mesh.sts_records("token.exchange_refused")[0]["reason"] == "not_an_entry"
+            return
+        fields = mesh.agents["writer"].headers()
+        assert (fields["delegation-subject"], fields["delegation-actor"]) == (CRM, PLANNER)
+        claims = parse_bearer(fields["delegation-token"]).claims
+        assert {name: claims.get(name) for name in ("sub", "act", "aud", "sub_id")} == {
+            "sub": CRM, "act": {"sub": PLANNER}, "aud": WRITER, "sub_id": None,
+        }  # fmt: skip
+        await until(lambda: bool(mesh.records("writer")) and bool(mesh.records("crm")))
+        assert mesh.records("writer")[0]["txn"] == mesh.records("crm")[0]["txn"]

@@ -10,6 +10,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import authority_of, login_issuer_for
+from sidecar.sts.rules import SelfDelegation
 from tests.fakes.sts import CRM_URL, FRONT, LOGIN, OTHER_LOGIN, scopes, small_policy
 from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
 
@@ -94,3 +95,36 @@ def test_only_the_registered_entry_may_show_login_tokens() -> None:
         with pytest.raises(Denied) as refused:
             login_issuer_for(client, issuer, small_policy())
         assert refused.value.reason is Reason.NOT_AN_ENTRY
+
+
+OWN: Final = replace(DELEGATED, subject=str(PLANNER), client_id=str(PLANNER), sub_id=None, chain=None)
+ONWARD: Final = SelfDelegation(workload=PLANNER, actor=WRITER, audience=CRM, scopes=scopes("crm.read"))
+
+
+def test_a_workload_s_own_token_counts_for_an_actor_that_is_listed_for_it() -> None:
+    policy = small_policy(self_delegations=(ONWARD,))
+    authority = authority_of(OWN, client=WRITER, policy=policy, now=NOW)
+    assert (authority.own, authority.issued_subject, authority.sub_id, authority.txn) == (True, PLANNER, None, "txn-1")
+    assert not authority_of(DELEGATED, client=WRITER, policy=policy, now=NOW).own
+
+
+@pytest.mark.parametrize(
+    ("token", "onward", "reason"),
+    [
+        pytest.param(OWN, None, Reason.NOT_AN_ENTRY, id="nobody is listed"),
+        pytest.param(OWN, replace(ONWARD, workload=CRM), Reason.NOT_AN_ENTRY, id="for another workload"),
+        pytest.param(OWN, replace(ONWARD, actor=FRONT), Reason.NOT_AN_ENTRY, id="another actor"),
+        pytest.param(replace(OWN, subject="alice"), ONWARD, Reason.NOT_AN_ENTRY, id="a user without an actor"),
+        pytest.param(replace(OWN, sub_id=(LOGIN, "a")), ONWARD, Reason.NOT_AN_ENTRY, id="with a login behind it"),
+        pytest.param(replace(OWN, audience=CRM), ONWARD, Reason.NOT_YOUR_TOKEN, id="issued for another target"),
+        pytest.param(replace(OWN, subject=str(WRITER)), ONWARD, Reason.SELF_DELEGATION, id="started by the client"),
+        pytest.param(
+            replace(OWN, subject=str(WRITER), chain=DELEGATED.chain), ONWARD, Reason.SELF_DELEGATION, id="come back"
+        ),
+    ],
+)
+def test_it_starts_no_other_chain(token: VerifiedToken, onward: SelfDelegation | None, reason: Reason) -> None:
+    policy = small_policy(self_delegations=() if onward is None else (onward,))
+    with pytest.raises(Denied) as refused:
+        authority_of(token, client=WRITER, policy=policy, now=NOW)
+    assert refused.value.reason is reason

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import is_issuer_url
-from sidecar.sts.rules import ANYONE, EntryWorkload, Rule, SelfRule, SubjectMatch, Target
+from sidecar.sts.rules import ANYONE, EntryWorkload, Rule, SelfDelegation, SelfRule, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, FRONT, LOGIN, OTHER_LOGIN, login_issuer, scopes, small_policy
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
 
 TARGETS = small_policy().targets
+ONWARD = SelfDelegation(workload=PLANNER, actor=WRITER, audience=CRM, scopes=scopes("crm.read"))
 
 
 def rule(**changes: Any) -> Rule:
@@ -49,6 +51,15 @@ def target(*audiences: str, **changes: Any) -> dict[str, Any]:
             {"rules": (rule(subjects=frozenset({SubjectMatch(OTHER_LOGIN, ANYONE)})),)},
             "rules[0].subjects",
             id="subjects of an unknown issuer",
+        ),
+        pytest.param(
+            {"self_delegations": (replace(ONWARD, actor=PLANNER),)}, "self_delegations[0].actor", id="acts for itself"
+        ),
+        pytest.param(
+            {"self_delegations": (replace(ONWARD, audience=FRONT),)}, "self_delegations[0].audience", id="no target"
+        ),
+        pytest.param(
+            {"self_delegations": (replace(ONWARD, scopes=scopes("x")),)}, "self_delegations[0].scopes", id="no scope"
         ),
         pytest.param(
             {"self_rules": (SelfRule(workload=PLANNER, audience=FRONT, scopes=scopes("crm.read")),)},

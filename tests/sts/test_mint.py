@@ -13,7 +13,7 @@ from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT, 
 from sidecar.delegation.verify import JwtSvid, VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, require_lawful_form
-from sidecar.sts.rules import ANYONE, Rule, SubjectMatch, Target
+from sidecar.sts.rules import ANYONE, Rule, SelfDelegation, SubjectMatch, Target
 from tests.fakes.sts import ALL_USERS, LOGIN, small_policy
 from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
 
@@ -141,3 +141,38 @@ def test_a_request_in_lawful_form_hands_out_its_actor_token() -> None:
 
 def test_what_is_granted_is_not_shown_by_its_repr() -> None:
     assert "alice" not in repr(decide(REQUEST, subject({"sub": PLANNER})))
+
+
+ONWARD: Final = SelfDelegation(workload=PLANNER, actor=WRITER, audience=CRM, scopes=frozenset("ab"))
+ANYBODY: Final = SubjectMatch(ANYONE, ANYONE)
+
+
+def onwards(token: VerifiedToken, *listed: SelfDelegation) -> Grant:
+    """Exchange a token of a chain that a workload started for itself, beside a rule that speaks of anybody."""
+    policy = small_policy(
+        targets=(Target(workload=CRM, scopes=frozenset(ALPHABET)), Target(workload=PLANNER, scopes=frozenset("a"))),
+        rules=(Rule(actor=WRITER, subjects=frozenset({ANYBODY}), audience=CRM, scopes=frozenset(ALPHABET)),),
+        self_rules=(),
+        self_delegations=listed,
+    )
+    return authorize_exchange(REQUEST, actor=ACTOR, subject=token, policy=policy, now=NOW, fresh=FRESH)
+
+
+@pytest.mark.parametrize("act", [None, {"sub": CRM}], ids=["its own token", "a later one"])
+def test_a_workload_s_chain_goes_on_where_it_is_listed_whatever_rules_say_of_anybody(
+    act: dict[str, str] | None,
+) -> None:
+    changes: dict[str, Any] = {"subject": str(PLANNER), "client_id": str(PLANNER), "sub_id": None, "txn": "t"}
+    token = subject(act or {"sub": CRM}, **changes)
+    if act is None:
+        token = replace(token, chain=None)
+    grant = onwards(token, ONWARD)
+    assert grant.scope == frozenset("ab")
+    assert (grant.claims["sub"], grant.claims["client_id"], grant.claims["txn"]) == (PLANNER, WRITER, "t")
+    assert grant.claims["act"] == {"sub": WRITER} if act is None else {"sub": WRITER, "act": act}
+    assert "sub_id" not in grant.claims
+    assert grant.expires_in <= 100
+    for other in (replace(ONWARD, workload=CRM), replace(ONWARD, audience=PLANNER, scopes=frozenset("a"))):
+        with pytest.raises(Denied) as refused:
+            onwards(token, other)
+        assert refused.value.reason in {Reason.NOT_AN_ENTRY, Reason.DELEGATION_NOT_ALLOWED}
