@@ -62,6 +62,16 @@ def test_an_agent_serves_one_subject_at_a_time_where_the_file_says_so(
     assert settings.inbound.one_subject is one
 
 
+def test_a_running_sidecar_cannot_begin_to_serve_one_subject_at_a_time_but_may_ask_for_a_fresh_login(
+    tmp_path: Path,
+) -> None:
+    running = load(tmp_path, "agent")
+    one = load(tmp_path, "agent", ("inbound.subjects_at_once", 1))
+    assert [problem.field for problem in running.needs_restart(one)] == ["inbound"]
+    assert [problem.field for problem in one.needs_restart(running)] == ["inbound"]
+    assert running.needs_restart(load(tmp_path, "agent", ("inbound.routes.0.human", {"max_age_s": 60}))) == []
+
+
 def test_a_route_asks_for_the_login_that_the_file_says(tmp_path: Path) -> None:
     written = {"max_age_s": 300, "acr": ["phrh", "phr"]}
     routes = load(tmp_path, "agent", ("inbound.routes.0.human", written)).inbound_routes

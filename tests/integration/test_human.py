@@ -12,6 +12,7 @@ import pytest
 from tests.integration import mesh_files
 from tests.integration.hops import Hops
 from tests.integration.mesh import open_mesh
+from tests.integration.test_websocket import reload
 from tests.integration.world import PATIENCE_S, Answer, bearer, mint, ok, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * PATIENCE_S)]
@@ -60,6 +61,18 @@ async def test_a_permit_is_remembered_only_as_long_as_the_login_is_fresh(hops: H
         last = (await ask(hops, token)).reason
     assert last == "step_up_required"
     assert (await hops.call(held.shown)).reason == "no_request_context"  # its authority has ended too
+
+
+async def test_a_reload_that_asks_for_a_fresh_login_ends_the_handle_of_an_old_one(hops: Hops) -> None:
+    await hops.start()
+    now = int(time.time())
+    async with hops.serving({"auth_time": now - 61}) as old, hops.serving({"auth_time": now}) as fresh:
+        before = [(await hops.call(held.shown)).status for held in (old, fresh)]
+        await reload(hops.writer, lambda settings: settings["inbound"]["routes"][0].update(human={"max_age_s": 60}))
+        after = [await hops.call(held.shown) for held in (old, fresh)]
+    assert before == [200, 200]
+    assert after[0].reason in {"step_up_required", "no_request_context"}
+    assert after[1].status == 200
 
 
 async def test_the_challenge_of_a_next_hop_reaches_the_agent(hops: Hops) -> None:
