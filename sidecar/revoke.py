@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "sidecar sts revoke --txn 5bQ0r… --reason 'INC-42: prompt injection' --for 8h --to https://sts:7444"
         " --peer spiffe://acme.example/sts",
-        "sidecar sts revoke --subject https://login.acme.example alice --alone --reason INC-42 --for 1h --to …",
+        "sidecar sts revoke --subject https://login.acme.example alice --alone --reason INC-42 --for 1h"
+        " --to https://sts:7444 --peer spiffe://acme.example/sts",
         "sidecar sts revoke --list --to https://sts:7444 --peer spiffe://acme.example/sts",
     )
     what = parser.add_mutually_exclusive_group(required=True)
