@@ -146,11 +146,11 @@ class Evidence:
         workload = SpiffeId(record.workload or "")
         day = date.fromisoformat(record.ts[:10]).toordinal()
         method, peer = record.method or "", str(SpiffeId(record.peer)) if record.peer else ""
+        if record.direction == "outbound" and not peer:
+            return OUTSIDE
         require_method(method)
         if record.direction == "inbound":
             _require_path(record.path or "")
-        elif not peer:
-            return OUTSIDE
         if self._uses >= MAX_USES and not self._is_known(workload, method, peer, record):
             return BEYOND
         witness = self.witnesses.setdefault(str(workload), Witness())

@@ -56,6 +56,7 @@ def test_a_call_that_was_allowed_with_a_delegated_token_counts_too() -> None:
         pytest.param({**DELEGATED, "subject": WRITER}, NOT_DELEGATED, id="self"),
         pytest.param({**DELEGATED, "direction": "outbound", "peer": None}, NOT_DELEGATED, id="inject"),
         pytest.param({"direction": "outbound", "peer": None}, OUTSIDE, id="outside"),
+        pytest.param({"direction": "outbound", "peer": None, "method": "CONNECT"}, OUTSIDE, id="tunnel"),
         pytest.param({"peer": "spiffe://acme.example/a\nb"}, UNUSABLE, id="peer"),
         pytest.param({"workload": "writer"}, UNUSABLE, id="workload"),
         pytest.param({"path": '/a" }\ninbound: {}'}, UNUSABLE, id="path"),
