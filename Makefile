@@ -6,6 +6,7 @@ STAMP  := $(VENV)/.installed
 FUZZER := $(VENV)/.fuzzer
 PEERS  := $(VENV)/.peers
 BROWSER := $(VENV)/.browser
+SDK    := build/sdk/.installed
 CHDB   := $(VENV)/.chdb
 SCHEMAS := $(VENV)/.schemas
 DIST_TOOLS := $(VENV)/.dist
@@ -17,7 +18,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-siem interop-browser interop-clickhouse interop-contain systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -94,6 +95,12 @@ interop-frameworks: setup ## Headers that agents' servers trust, on real ones be
 interop-contain: setup ## One command stops a chain at 20 sidecar processes
 	@$(PYTEST) -q -s -p no:randomly tests/interop/test_contain.py
 
+$(SDK): requirements/sdk.txt
+	@$(PYTHON) -m venv --clear build/sdk && .ci/retry build/sdk/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/sdk.txt && touch $@
+
+interop-sdk: setup $(SDK) ## The Python clients of OpenAI, Anthropic and GitHub, with a key that only the sidecar holds
+	@$(PYTEST) -q -p no:randomly tests/interop/test_model_clients.py
+
 interop-siem: setup ## The snippet of docs/siem.md on a real syslog-ng on PATH
 	@$(PYTEST) -q -p no:randomly tests/interop/test_siem.py
 
@@ -112,7 +119,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-siem interop-browser interop-clickhouse interop-contain interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
@@ -212,6 +219,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dist.txt dist.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o frameworks.txt frameworks.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o browser.txt browser.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o sdk.txt sdk.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o clickhouse.txt clickhouse.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chdb.txt chdb.in
 

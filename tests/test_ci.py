@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
-EVERYWHERE: Final = ["setup", "lint types imports", "test", "fuzz MINUTES=1 ARGS=--seed 1", "demo"]
+EVERYWHERE: Final = ["setup", "check integration", "demo"]
+FUZZ: Final = "fuzz MINUTES=1 ARGS=--seed 1"  # beside the stages after the demo
 
 
 def stub(folder: Path, name: str, text: str) -> None:
@@ -32,8 +33,11 @@ def test_a_clone_without_tools_beside_it_runs_what_needs_none(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
     ran = log.read_text().splitlines()
     assert ran[: len(EVERYWHERE)] == EVERYWHERE
+    assert FUZZ in ran
     assert {one.split()[0] for one in ran[len(EVERYWHERE) :]} <= {
+        ".venv/.fuzzer",
         "bench-smoke",
+        "fuzz",
         "interop-frameworks",
         "interop-browser",
     }

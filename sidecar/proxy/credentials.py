@@ -17,6 +17,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.wire.message import Message, Request
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
+_BEARER_OR_TOKEN: Final = re.compile(rb"(?:bearer|token) +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)  # GitHub's clients
 _HANDLE_ALONE: Final = re.compile(rb"Bearer ([A-Za-z0-9_-]{43,44})")
 _RUN: Final = re.compile(rb"[A-Za-z0-9_-]+")
 _OWN_FIELDS: Final = (
@@ -81,7 +82,7 @@ def handle_for_outside(request: Message, *, in_authorization: bool) -> str:
     own = request.all(b"delegation-handle")
     handles = {value.decode("latin-1") for value in own}
     authorization = request.one(b"authorization")
-    shown = _BEARER.fullmatch(authorization or b"")
+    shown = _BEARER_OR_TOKEN.fullmatch(authorization or b"")
     if in_authorization and shown is not None and _HANDLE.fullmatch(shown[1].decode("ascii")):
         handles.add(shown[1].decode("ascii"))
     if len(own) > 1 or len(handles) > 1:
