@@ -121,6 +121,30 @@ async def test_a_handle_works_at_every_worker_is_counted_once_and_dies_with_its_
         assert len({record["run"] for record in outbound}) > 1
 
 
+async def test_the_workload_handle_is_known_to_every_worker_and_outlives_the_one_that_gave_it_out(hops: Hops) -> None:
+    file = hops.world.folder / "handle"
+    own = {"may_call": [], "file": str(file), "socket": str(hops.world.folder / "o.sock"), "agent_uids": [os.getuid()]}
+    async with workers(hops.world, hops.settings(workload_handle=own)) as sidecar:
+        await until_true(file.exists)
+        handle = file.read_text()
+
+        async def reasons() -> set[str | None]:
+            target, shown = "/crm/x", bearer(handle)
+            return {(await hops.world.call(sidecar.outbound, None, target, headers=shown)).reason for _ in range(24)}
+
+        assert await reasons() == {"own_authority_refused"}  # known, and this route is not for it
+        ours = [record for record in sidecar.records() if record["op"] == "own"]
+        assert len({record["run"] for record in ours}) > 1
+
+        before = file.stat().st_ino
+        os.kill((await status(sidecar))["workers"][0]["pid"], signal.SIGKILL)
+        await sidecar.wait_for("started", WORKERS + 1)
+        await until_true(lambda: file.stat().st_ino != before)
+        assert await reasons() == {"own_authority_refused"}
+        assert await sidecar.end(signal.SIGTERM) == 0
+    assert not file.exists()
+
+
 async def test_a_worker_that_dies_is_replaced_and_its_handles_are_dead(hops: Hops) -> None:
     async with workers(hops.world, hops.settings()) as sidecar:
         async with serving(hops, sidecar.port, 1) as held:
