@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.audit.records import Record
+from sidecar.audit.records import Record, is_own
 from sidecar.observe.distinct import Distinct, estimate
 
 EXACT: Final = 1_000_000
@@ -22,12 +22,16 @@ _SPIFFE: Final = "spiffe://"
 
 @dataclass(slots=True)
 class Machine:
-    """One workload or static key: where it was found, its records, whom it acted for, when it was seen last."""
+    """One workload or static key: where it was found, its records, whom it acted for, when it was seen last.
+
+    ``own_calls`` are those that it made for itself, by the workload handle.
+    """
 
     name: str
     kind: str  # workload, static key
     sources: set[str] = field(default_factory=set)
     records: int = 0
+    own_calls: int = 0
     last_seen: str | None = None
     people: Distinct = field(default_factory=Distinct, repr=False)
     owner: str | None = None
@@ -99,6 +103,8 @@ class Census:
         for name in acting:
             machine = self._machine(name, "workload", "records")
             machine.records += 1
+            if name == record.workload and record.allowed and is_own(record.event, record.op):
+                machine.own_calls += 1
             machine.last_seen = max(machine.last_seen or record.ts, record.ts)
             if person is not None:
                 machine.people.add(person)

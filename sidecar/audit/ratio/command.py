@@ -271,6 +271,7 @@ def _document(result: Result) -> dict[str, object]:
                 "owner": one.owner,
                 "records": one.records,
                 "people": one.people_served,
+                "own_calls": one.own_calls,
                 "last_seen": one.last_seen,
             }
             for one in _sorted(census)
@@ -289,7 +290,7 @@ def _show(result: Result) -> None:
                     one.name if one.owner is None else f"{one.name} ({one.owner})",
                     one.kind,
                     ", ".join(sorted(one.sources)),
-                    one.people_served or "nobody",
+                    one.people_served or ("itself" if one.own_calls else "nobody"),
                     one.records,
                     one.last_seen,
                 )

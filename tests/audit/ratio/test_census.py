@@ -79,3 +79,13 @@ def test_beyond_the_exact_number_people_are_estimated(monkeypatch: Any) -> None:
         counted.add_person(ISSUER, str(number))
     assert not counted.people.exact
     assert 950 <= counted.people.count <= 1050
+
+
+def test_calls_that_a_workload_made_for_itself_count_with_it_and_refused_ones_do_not() -> None:
+    own = {"op": "own", "direction": "outbound", "workload": AGENT + "cron", "peer": AGENT + "crm", "decision": "allow"}
+    made = record(1, AGENT + "cron", "cron", "crm", **own)
+    refused = record(2, AGENT + "cron", "cron", "crm", **{**own, "decision": "deny"})
+    counted = census(made, refused, record(3, "alice", "front", "cron"))
+    assert {name.removeprefix(AGENT): one.own_calls for name, one in counted.machines.items()} == {
+        "cron": 1, "crm": 0, "front": 0,
+    }  # fmt: skip
