@@ -112,9 +112,13 @@ class Metrics(Collector):
         """Finished requests by direction, route, decision and reason: ``OK`` or the value of a ``Reason``."""
         return self.finished.counted().requests
 
-    def refused_for(self, reason: Reason) -> int:
-        """Return the number of requests that were refused for one reason."""
-        return sum(count for (_, _, _, why), count in self.requests.items() if why == reason)
+    def refused_for(self, reason: Reason, *, observed: bool = False) -> int:
+        """Return the number of requests that were refused for one reason; with ``observed`` also those that passed."""
+        return sum(
+            count
+            for (_, _, decision, why), count in self.requests.items()
+            if why == reason and (observed or decision != "observed_deny")
+        )
 
     def exchange(self, issuer: str, reason: Reason | None, seconds: float) -> None:
         """Count one call of the token endpoint; None is success."""
@@ -241,8 +245,8 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily(
             "sidecar_actor_mismatch",
-            "Tokens presented by a peer that is not their actor.",
-            value=self.refused_for(Reason.ACTOR_MISMATCH),
+            "Tokens presented by a peer that is not their actor, refused or observed.",
+            value=self.refused_for(Reason.ACTOR_MISMATCH, observed=True),
         )
         yield CounterMetricFamily(
             "sidecar_attempts_to_leave",

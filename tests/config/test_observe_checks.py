@@ -10,7 +10,7 @@ import pytest
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.errors import ConfigError, Problem
-from tests.config.documents import changed, example, written
+from tests.config.documents import EXAMPLES, changed, example, written
 
 AGENT = example("agent")
 PLATFORM = example("platform")
@@ -147,6 +147,18 @@ def test_of_routes_outside_the_mesh_only_passthrough_observes(tmp_path: Path) ->
     assert unknown == {
         f"outbound.routes[{number}].observe_until" for number, kind in enumerate(kinds) if kind in ("inject", "connect")
     }
+
+
+def test_the_example_observes_until_one_day_and_loads_before_and_after_it(tmp_path: Path) -> None:
+    ceiling = written(tmp_path, changed(PLATFORM, ("observe_until", True), ("plain", True)))
+    for clock in (NOW.timestamp, lambda: NOW.timestamp() + 400 * 86_400):
+        settings = load_sidecar(EXAMPLES / "observe.yaml", {}, ceiling, clock=clock)
+        assert settings.inbound is not None
+        assert settings.inbound.plain is not None
+        assert {*settings.observe_until.values(), settings.inbound.plain.until} == {start_of("2026-12-15")}
+        assert len(settings.observe_until) == 2
+    with pytest.raises(ConfigError, match="30 days ahead"):
+        load_sidecar(EXAMPLES / "observe.yaml", {}, ceiling, clock=lambda: NOW.timestamp() - 14 * 86_400)
 
 
 def test_without_the_key_a_route_never_observes(tmp_path: Path) -> None:
