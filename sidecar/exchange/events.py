@@ -11,7 +11,7 @@ from sidecar.observe.record import OK, RecordFields
 
 def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
     """The record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from."""
-    issued, subject_token = permit.token, permit.plan.subject_token
+    issued, subject_token, crossing = permit.token, permit.plan.subject_token, permit.plan.crossing
     return {
         **_token_fields(issued),
         "exchange_ms": exchange_ms,
@@ -25,6 +25,7 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
         "jti_in": None if subject_token is None else subject_token.jti,
         "jti_out": issued.jti,
         "parent_jti": issued.parent_jti,
+        "crossed_from": None if crossing is None else crossing.issuer,
     }
 
 

@@ -15,6 +15,7 @@ from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import canonical_target
+from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
@@ -129,7 +130,9 @@ def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegat
     if record.allowed:
         prior = None if token.chain is None else record.chain[1:] if record.chain else None
         token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed))
-        if not prior and entry is not None:  # a login token, of any issuer the entry has
+        if record.crossed_from is not None:
+            token = _before_crossing(token, record.crossed_from, route)
+        elif not prior and entry is not None:  # a login token, of any issuer the entry has
             token = replace(token, issuer=next(iter(entry.issuers), token.issuer))
     user = None if entry is None or token.chain is not None else entry.issuers.get(token.issuer)
     if entry is None or user is None:
@@ -138,10 +141,20 @@ def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegat
     return Delegation(token=token, may_call=entry.may_call, entry=True, scope=worth)
 
 
+def _before_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) -> VerifiedToken:
+    """Return the token of the other issuer: of its scopes all that the map makes one of the requested ones."""
+    crossing = route.crossings.get(issuer)
+    if crossing is None:
+        return replace(token, issuer=issuer)
+    scope = frozenset(one for one in crossing.scopes if crossing.worth(frozenset({one})) & token.scope)
+    return replace(token, issuer=issuer, subject=token.subject.removeprefix(crossing.subject_prefix), scope=scope)
+
+
 def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: Policy) -> dict[str, str]:
     opened_by = names(one.name for one in policy.inbound.routes if route.name in one.may_call)
     held = delegation.scope if not record.allowed else record.scope_needed or frozenset()
-    planned = held & route.scopes
+    crossing = None if record.allowed else route.crossings.get(delegation.token.issuer)
+    planned = (held if crossing is None else crossing.worth(held)) & route.scopes
     return {
         "handle or login": f"a login of {record.subject}"
         if delegation.entry

@@ -47,6 +47,8 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
         "jti_out": issued.jti,
         "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
     }
+    if plan.crossing is not None:
+        facts["crossed_from"] = plan.crossing.issuer
     return masked(facts)
 
 

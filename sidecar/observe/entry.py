@@ -85,6 +85,7 @@ class Entry:
     host: str | None
     candidates: Sequence[str] | None
     credential: str | None
+    crossed_from: str | None
     call_in: str | None
     call_out: str | None
     trace_id: str | None

@@ -195,6 +195,14 @@ class RecordFields(TypedDict, total=False):
             _REQUESTS,
         ),
     ]
+    crossed_from: Annotated[
+        str | None,
+        Key(
+            "the issuer of the token that was exchanged, where it is another than that of the issued token: the"
+            " subject's name there is `subject` without the prefix of the crossing",
+            (*_REQUESTS, "token.exchanged"),
+        ),
+    ]
     call_in: Annotated[
         str | None,
         Key("the call id that the caller gave the request; outbound: that of the request being served", _REQUESTS),

@@ -62,6 +62,7 @@ class ExchangeRecord:
         self._issuer = issuer
         self._started_at = log.monotonic()
         self._written = False
+        self._crossed_from: str | None = None
         self._fields: RecordFields = {"request_id": new_id(), "source": source, "verified": False}
 
     @property
@@ -90,6 +91,7 @@ class ExchangeRecord:
 
     def attribute(self, token: VerifiedToken, *, foreign: bool = False) -> None:
         """Note the verified subject token; ``foreign`` if it is delegated by another token service."""
+        self._crossed_from = token.issuer if foreign else None
         self._fields |= {
             "verified": True,
             "subject": token.subject,
@@ -128,6 +130,7 @@ class ExchangeRecord:
             "parent_jti": _text(claims, "parent_jti"),
             "txn": _text(claims, "txn"),
             "fp": fingerprint_of(token),
+            "crossed_from": self._crossed_from,
         }
         actors = () if chain is None else chain.subjects
         self._log.metrics.population.saw(self._issuer, str(claims.get("sub")), actors)

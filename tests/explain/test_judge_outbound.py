@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from sidecar.audit.records import Record
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.errors import Reason
@@ -38,6 +39,22 @@ def test_a_permitted_call_is_permitted_again(record: Record) -> None:
     assert (judgement.judged, judgement.decided_by, judgement.agrees) == (OK, None, True)
     assert [step.check for step in judgement.steps] == [check.name for check in CHECKS]
     assert all(step.saw for step in judgement.steps)
+
+
+PARTNERS = "https://sts.partner.example"
+CROSSING = Crossing(issuer=PARTNERS, subject_prefix="partner:", scopes={"docs.read": frozenset({"crm.read"})})
+
+
+def test_a_call_across_a_crossing_is_permitted_again_while_the_crossing_is_listed() -> None:
+    record = outbound(crossed_from=PARTNERS, subject="partner:alice")
+    listed = with_route(crossings={PARTNERS: CROSSING})
+    assert judge_outbound(record, listed).judged == OK
+    gone = judge_outbound(record, POLICY)
+    assert (gone.judged, gone.decided_by) == (Reason.ISSUER_NOT_FOR_ROUTE, "subject's issuer")
+    denied = replace(listed, deny=Deny(subjects=frozenset({(PARTNERS, "alice")})))
+    assert judge_outbound(record, denied).judged == Reason.POLICY_DENIED
+    narrower = with_route(crossings={PARTNERS: replace(CROSSING, scopes={"docs.read": frozenset({"x"})})})
+    assert judge_outbound(record, narrower).judged == Reason.INSUFFICIENT_SCOPE
 
 
 @pytest.mark.parametrize(

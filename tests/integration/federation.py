@@ -38,6 +38,7 @@ from tests.integration.world import (
     ok,
     open_world,
     until,
+    whole_lines,
 )
 
 BUYER: Final = SpiffeId("spiffe://partner.example/agent/buyer")
@@ -97,6 +98,14 @@ class Federation:
         await until(lambda: any(r["direction"] == direction for r in self.sidecars[name].records()))
         (record,) = [r for r in self.sidecars[name].records() if r["direction"] == direction]
         return record
+
+    async def all_lines(self) -> list[Record]:
+        """Return the records of all sidecars and both token services, once each hop has both ends."""
+        await self.record("crm", "inbound")
+        await until(lambda: len(self.sidecars["buyer"].records()) == 2 and len(self.sidecars["shop"].records()) == 1)
+        files = [sidecar.records_path for sidecar in self.sidecars.values()]
+        files += [self.world.folder / f"{organisation}.records" for organisation in SERVICES]
+        return [json.loads(line) for file in files for line in whole_lines(file)]
 
     def issuer(self, organisation: str) -> str:
         return f"https://127.0.0.1:{self.ports[organisation]}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from sidecar.cli import main
 from tests.integration.federation import BUYER, SHOP, Crossings, Federation, Lie, open_federation
-from tests.integration.world import FRONT, Record, until
+from tests.integration.world import CRM, FRONT, STS, Record, until
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +76,39 @@ async def test_a_chain_of_the_partner_crosses_to_acme_and_stays_one(federation: 
     assert at_crm["parent_jti"] == at_buyer["jti_in"]
     assert at_crm["scope"] == ["crm.read"]
     assert (await federation.ask("front", "acme", "/buyer/either")).status == 200, "acme's own tokens need no crossing"
+
+
+async def test_the_audit_sees_one_chain_over_both_trust_domains_and_token_services(
+    federation: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    federation.onwards = "/stock/customers"
+    assert (await federation.ask("shop", "partner", "/buyer/either")).status == 200
+    at_crm = await federation.record("crm", "inbound")
+    lines = await federation.all_lines()
+    assert await chains(lines, federation, capsys) == ([at_crm["txn"]], set())
+    of_crossing = {"crossed_from": federation.issuer("partner"), "jti_out": at_crm["jti_in"]}
+    told = [line["event"] for line in lines if of_crossing.items() <= line.items()]
+    assert sorted(told) == ["request", "token.exchanged", "token.exchanged"], "the caller twice, its token service"
+
+    for changes in ({"crossed_from": None}, {"crossed_from": "https://else.example"}):
+        forged = [line | changes if line["jti_out"] == at_crm["jti_in"] else line for line in lines]
+        assert (await chains(forged, federation, capsys))[1] == {"splice"}
+    runs = {line["run"] for line in lines if line["workload"] in {STS, CRM}}
+    ours = [line for line in lines if line["run"] in runs]
+    assert (await chains(ours, federation, capsys))[1] == {"missing_hop", "missing_witness"}
+    mallory = [line | {"subject": "acme:m"} if line["subject"] == at_crm["subject"] else line for line in lines]
+    assert (await chains(mallory, federation, capsys))[1] == {"splice"}
+
+
+async def chains(
+    lines: list[Record], federation: Federation, capsys: pytest.CaptureFixture[str]
+) -> tuple[list[str], set[str]]:
+    """Audit the lines; return the names of the chains and the kinds of findings."""
+    file = federation.world.folder / "all.records"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    await asyncio.to_thread(main, ["audit", "chains", "--json", str(file)])
+    found = json.loads(capsys.readouterr().out)
+    return [chain["chain"] for chain in found["chains"]], {finding["kind"] for finding in found["findings"]}
 
 
 @pytest.mark.parametrize(

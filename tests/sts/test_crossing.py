@@ -124,6 +124,7 @@ async def test_a_crossing_keeps_chain_txn_and_sub_id_and_names_the_subject_by_it
     }
     ((event, record),) = border.log.events
     assert (event, record["subject"], record["subject_iss"]) == ("token.exchanged", "partner:bob", ISSUER)
+    assert record["crossed_from"] == PARTNERS
     assert (record["txn"], record["jti_in"], record["parent_jti"]) == ("partners-txn", "foreign-2", "foreign-2")
 
 

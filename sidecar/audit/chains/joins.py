@@ -17,8 +17,9 @@ CREATE TABLE kept (
     direction VARCHAR, workload VARCHAR, peer VARCHAR, subject VARCHAR, subject_iss VARCHAR, actor VARCHAR,
     chain VARCHAR, chain_depth BIGINT, audience VARCHAR, scope VARCHAR, scope_needed VARCHAR, route VARCHAR,
     op VARCHAR, method VARCHAR, path VARCHAR, status BIGINT, upstream_status BIGINT, jti_in VARCHAR, jti_out VARCHAR,
-    parent_jti VARCHAR, txn VARCHAR, fp VARCHAR, host VARCHAR, call_in VARCHAR, call_out VARCHAR, request_id VARCHAR,
-    trace_id VARCHAR, verified BOOLEAN, allowed BOOLEAN, outbound BOOLEAN, jti VARCHAR, outside BOOLEAN
+    parent_jti VARCHAR, txn VARCHAR, fp VARCHAR, host VARCHAR, crossed_from VARCHAR, call_in VARCHAR,
+    call_out VARCHAR, request_id VARCHAR, trace_id VARCHAR, verified BOOLEAN,
+    allowed BOOLEAN, outbound BOOLEAN, jti VARCHAR, outside BOOLEAN
 )
 """
 RECORDS: Final = "CREATE VIEW records AS SELECT rowid + 1 AS place, * FROM kept"
@@ -97,6 +98,15 @@ STEPS: Final[tuple[str, ...]] = (
     FROM records AS r
     JOIN claims AS c ON c.iss = r.subject_iss AND c.jti = r.jti
     LEFT JOIN lists AS s ON s.text = r.scope
+    """,
+    # --- tokens that were exchanged for one of another issuer: every record of the exchange says so, and the same
+    """
+    CREATE TABLE crossed AS
+    SELECT t.token, min(r.crossed_from) AS iss
+    FROM records AS r JOIN told AS t ON t.place = r.place
+    WHERE (r.outbound OR r.event = '"token.exchanged"') AND t.token IN (
+        SELECT o.token FROM records AS s JOIN told AS o ON o.place = s.place WHERE s.crossed_from IS NOT NULL)
+    GROUP BY t.token HAVING count(*) = count(r.crossed_from) AND min(r.crossed_from) = max(r.crossed_from)
     """,
     # --- lineage: the parent of a token, by its own issuer if that has such a jti, else by any issuer
     """

@@ -24,12 +24,12 @@ from sidecar.observe.record import EVENTS, FIELDS, KEYS, MAX_ITEMS
 READ: Final = (
     "event", "ts", "run", "seq", "decision", "reason", "direction", "workload", "peer", "subject", "subject_iss",
     "actor", "chain", "chain_depth", "audience", "scope", "scope_needed", "route", "op", "method", "path", "status",
-    "upstream_status", "jti_in", "jti_out", "parent_jti", "txn", "fp", "host", "call_in", "call_out", "request_id",
-    "trace_id", "verified",
+    "upstream_status", "jti_in", "jti_out", "parent_jti", "txn", "fp", "host", "crossed_from", "call_in",
+    "call_out", "request_id", "trace_id", "verified",
 )  # fmt: skip
 _UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # of any type
 _ALWAYS: Final = frozenset({"event", "ts", "run", "seq"})
-YOUNGEST: Final = ("host", "candidates", "credential", "checkpoint", "prev")  # not in records of 0.1.0
+YOUNGEST: Final = ("host", "candidates", "credential", "crossed_from", "checkpoint", "prev")  # not in records of 0.1.0
 _WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in YOUNGEST) + "}"
 # Bytes of a line besides its values: braces, keys, colons, commas.
 FRAME: Final = 1 + sum(len(name) + 4 for name in FIELDS)

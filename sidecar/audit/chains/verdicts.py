@@ -55,7 +55,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     WHERE i.repeated AND r.event = '"token.exchanged"'
         AND r.place <> CASE WHEN r.outbound THEN i.exchanged ELSE i.issued END
     """,
-    # --- lineage: each token follows from its parent. What a login token may become is its token service's policy
+    # --- lineage: each token follows from its parent. What a login token may become, and scopes beyond a crossing, are
+    # its token service's policy
     """
     SELECT 'splice', 'other_txn', t.txn, NULL, t.jti, p.jti, p.txn, concat_ws(',', p.token, t.token)
     FROM lineage AS l JOIN claims AS t ON t.token = l.token JOIN claims AS p ON p.token = l.parent
@@ -64,7 +65,11 @@ VERDICTS: Final[tuple[str, ...]] = (
     """
     SELECT 'splice', 'other_subject', t.txn, NULL, t.jti, t.subject, p.subject, concat_ws(',', p.token, t.token)
     FROM lineage AS l JOIN claims AS t ON t.token = l.token JOIN claims AS p ON p.token = l.parent
+    LEFT JOIN crossed AS x ON x.token = t.token AND x.iss = p.iss
     WHERE (p.subject <> t.subject OR p.iss <> t.iss) AND (p.chain IS NOT NULL OR t.depth <> 1)
+        -- beyond a crossing the subject has a prefix
+        AND (x.token IS NULL OR length(t.subject) <= length(p.subject)
+            OR NOT suffix(t.subject, substring(p.subject, 2)))
     """,
     """
     SELECT 'chain_broken', 'chain_differs', t.txn, NULL, t.jti, t.chain, p.chain, concat_ws(',', p.token, t.token)
@@ -76,7 +81,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     FROM lineage AS l JOIN claims AS t ON t.token = l.token JOIN claims AS p ON p.token = l.parent
     JOIN wider AS w ON w.named = t.scope AND w.than = p.scope
     JOIN records AS r ON r.place = t.token JOIN records AS q ON q.place = p.token
-    WHERE NOT t.cut AND NOT p.cut AND (p.chain IS NOT NULL OR t.depth <> 1)
+    LEFT JOIN crossed AS x ON x.token = t.token AND x.iss = p.iss
+    WHERE NOT t.cut AND NOT p.cut AND (p.chain IS NOT NULL OR t.depth <> 1) AND x.token IS NULL
     """,
     # --- issues: the new actor asked, and got no more than it asked for
     """

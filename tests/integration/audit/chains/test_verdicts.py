@@ -49,6 +49,16 @@ def all_of(*changes: Change) -> Change:
     return change
 
 
+def crossing(subject: str = "p:alice", saying: str = "issued3 exchanged3 caller3", came_from: str = STS) -> Change:
+    """Let the last token be of another issuer, whose records name the one that it came from."""
+    beyond = {"subject_iss": "https://sts.partner.example", "subject": subject, "scope": ["partner.read"]}
+    return all_of(
+        set_to("issued3 exchanged3 caller3 callee3", **beyond),
+        set_to("issued3 exchanged3 caller3", scope_needed=["partner.read"]),
+        set_to(saying, crossed_from=came_from),
+    )
+
+
 STRANGER = "spiffe://acme.example/agent/stranger"
 TOKEN_3 = "issued3 exchanged3 caller3 callee3"
 TOKEN_2: dict[str, Any] = {"chain": [PLANNER, FRONT], "scope": ["crm.read", "docs.write"], "fp": "fp2"}
@@ -112,6 +122,14 @@ CASES: list[Any] = [
     ),
     pytest.param(set_to(TOKEN_3, txn="t9"), ["missing_hop", "missing_hop", "splice", "splice"], id="another-txn"),
     pytest.param(set_to(TOKEN_3, subject="mallory"), ["splice"], id="another-subject"),
+    pytest.param(crossing(), [], id="a-crossing"),
+    pytest.param(crossing(saying="caller3"), ["splice", "scope_widened"], id="a-crossing-its-token-service-knows-not"),
+    pytest.param(crossing(saying="issued3"), ["splice", "scope_widened"], id="a-crossing-its-caller-knows-not"),
+    pytest.param(crossing(came_from="https://x"), ["splice", "scope_widened"], id="a-crossing-from-elsewhere"),
+    pytest.param(crossing("alice"), ["splice"], id="a-crossing-without-a-prefix"),
+    pytest.param(crossing("p:mallory"), ["splice"], id="a-crossing-to-another-subject"),
+    pytest.param(all_of(crossing(), set_to(TOKEN_3, txn="t9")), ["missing_hop", "missing_hop", "splice", "splice"],
+        id="a-crossing-to-another-txn"),
     pytest.param(set_to(TOKEN_3, scope=["crm.export"]), ["scope_widened"] * 3, id="wider-than-parent-and-asked"),
     pytest.param(
         set_to(TOKEN_3, scope=["crm.read", "docs.write"], scope_needed=None), [], id="narrower-is-no-duty"
