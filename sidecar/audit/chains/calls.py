@@ -26,7 +26,7 @@ def details(hops: str) -> str:
             CASE WHEN h.unused THEN coalesce(s.peer, x.workload) ELSE coalesce(h.c_workload, h.e_peer) END AS actor,
             CASE WHEN h.e_place IS NOT NULL THEN h.e_workload
                 WHEN h.c_place IS NULL THEN coalesce(s.audience, x.audience)
-                WHEN h.c_allowed THEN coalesce(c.peer, c.audience)
+                WHEN h.c_allowed AND NOT coalesce(h.c_left, false) THEN coalesce(c.peer, c.audience)
                 ELSE '"route ' || coalesce(substring(c.route, 2), 'None"') END AS audience
         FROM {hops} AS h
         LEFT JOIN ({_at(hops, "c_place")}) AS c ON c.place = h.c_place
@@ -66,7 +66,8 @@ CALLS: Final[tuple[str, ...]] = (
         r.jti_out AS c_jti_out, r.method AS c_method, r.path AS c_path, r.call_in AS c_call_in,
         CASE WHEN r.verified THEN r.txn END AS c_txn, r.allowed AS c_allowed,
         r.decision IN ('"deny"', '"observed_deny"') AS c_denied,
-        r.upstream_status IS NOT NULL AND r.peer IS NOT NULL AS c_sent, t.token AS c_token
+        r.upstream_status IS NOT NULL AND r.peer IS NOT NULL AS c_sent,
+        r.allowed AND r.jti_out IS NULL AND r.call_out IS NULL AND r.peer IS NULL AS c_left, t.token AS c_token
     FROM requests AS r LEFT JOIN told AS t ON t.place = r.place LEFT JOIN second_ends AS s ON s.place = r.place
     WHERE r.outbound
     """,
@@ -94,11 +95,13 @@ CALLS: Final[tuple[str, ...]] = (
     ) AS i GROUP BY token
     """,
     # --- hops: a call, its token, and the chain that it belongs to. `c_` is of the caller's record, `e_` of the
-    # callee's, `other_` says that they contradict each other or the token
+    # callee's, `other_` says that they contradict each other or the token. A call that `c_left` the mesh carries no
+    # token: only the caller tells of it
     """
     CREATE TABLE hops AS
     SELECT p.hop, p.call, p.token, p.c_place, p.e_place, i.issued, i.exchanged, p.c_call_in, p.c_jti_in,
         p.c_workload, p.e_workload, p.e_peer, p.e_token, p.c_allowed, p.e_allowed, p.c_sent,
+        p.c_left,
         CASE WHEN p.e_place IS NULL THEN p.c_denied ELSE p.e_denied END AS denied,
         coalesce(w.chain, p.c_txn, p.e_txn) AS chain, coalesce(least(p.c_ts, p.e_ts), p.c_ts, p.e_ts) AS ts,
         false AS unused,

@@ -164,7 +164,8 @@ VERDICTS: Final[tuple[str, ...]] = (
     """,
     f"""
     SELECT 'missing_witness', 'missing_witness', chain, hop, '"token service"', NULL, NULL, {_HOP}
-    FROM hops WHERE chain IS NOT NULL AND issued IS NULL AND (e_allowed OR c_allowed OR unused)
+    FROM hops WHERE chain IS NOT NULL AND issued IS NULL
+        AND (e_allowed OR (c_allowed AND NOT coalesce(c_left, false)) OR unused)
     """,
     f"""
     SELECT 'missing_witness', 'missing_witness', chain, hop, '"callee"', NULL, NULL, {_HOP}

@@ -23,6 +23,7 @@ def changed(*gone: str, **changes: dict[str, Any]) -> Evidence:
 TOKEN = ("actor", "chain", "scope", "fp", "audience", "parent_jti", "jti_in")
 LAST = f"{WRITER} → {CRM}"
 REFUSED = {"decision": "deny", "reason": "insufficient_scope", "status": 403}
+LEFT = {"peer": None, "jti_out": None, "call_out": None, "upstream_status": None}
 
 
 CASES: list[Any] = [
@@ -54,6 +55,21 @@ CASES: list[Any] = [
         id="a-silent-callee-that-called-on",
     ),
     pytest.param(changed(caller3={"peer": None}), [], id="a-caller-that-expects-nobody-in-particular"),
+    pytest.param(
+        changed("issued3", "exchanged3", "callee3", caller3={**LEFT, "host": "api.example:443"}),
+        [],
+        id="a-tunnel-out-of-the-mesh-has-no-token",
+    ),
+    pytest.param(
+        changed("issued3", "exchanged3", "callee3", caller3={**LEFT, "credential": "inject:ab"}),
+        [],
+        id="a-static-key-out-of-the-mesh-has-no-token",
+    ),
+    pytest.param(
+        changed("issued3", "exchanged3", "callee3", caller3={**LEFT, "call_out": "c3"}),
+        [f"{WRITER} → {CRM}: the token service has no record of it"],
+        id="a-call-into-the-mesh-has-one",
+    ),
     pytest.param(
         changed("issued3", "exchanged3", "caller3", callee3={**REFUSED, "call_in": None}),
         [f"{LAST}: refused by {CRM}: insufficient_scope"],
