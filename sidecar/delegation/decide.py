@@ -529,7 +529,7 @@ def _check_unrelaxed(
     now: int,
     peer_certificate_sha256: str | None,
 ) -> None:
-    """Return if nothing is wrong with a token that no route relaxes. Raises Denied."""
+    """Return if nothing is wrong with a token that no route relaxes. Raises Denied or Unavailable."""
     issuer = _issuer_of(token.issuer, route, policy)
     check_times(token, now)
     policy.deny.check(token, peer)
@@ -537,6 +537,8 @@ def _check_unrelaxed(
     check_binding(token, peer_certificate_sha256)
     if not token.scope <= issuer.scopes:
         raise Denied(Reason.SCOPE_ABOVE_CEILING)
+    if route.human is not None:
+        route.human.check(token, now)
 
 
 def _entry_of(policy: Policy) -> Entry:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.human import Human
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.delegation.route import InboundRoute, InboundRoutes
@@ -156,6 +157,14 @@ async def test_a_second_fault_refuses_what_one_would_not(
     before = calls.arrived
     assert calls.call(token(**relaxed, **changes))[1] == reason
     assert calls.arrived == before
+
+
+async def test_a_login_that_is_too_old_is_not_relaxed(calls: PeerCalls) -> None:
+    calls.policy = routed(replace(OBSERVING, human=Human(max_age_s=60)))
+    fault = {"scope": "crm.read"}
+    assert calls.call(token(**fault, auth_time=NOW - 30)) == (200, None)
+    assert calls.call(token(**fault, auth_time=NOW - 90)) == (401, "step_up_required")
+    assert calls.call(token(**fault)) == (401, "step_up_required")
 
 
 async def test_two_credentials_in_one_request_are_refused(calls: PeerCalls) -> None:
