@@ -28,7 +28,8 @@ class Deny:
 
     ``subjects`` are pairs (issuer, sub), with None for any issuer; the login pair in ``sub_id`` counts too, and at an
     entry the pair that the STS makes of it.
-    ``actors`` are SPIFFE IDs of the current actor: earlier actors are history and never decide (RFC 8693 section 4.1).
+    ``actors`` are SPIFFE IDs of the current actor, or of a workload that started the chain for itself: earlier actors
+    are history and never decide (RFC 8693 section 4.1).
     ``jtis`` also match tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` match a whole chain.
     ``revoked`` are the revocations of the issuers' own lists.
     """
@@ -48,6 +49,8 @@ class Deny:
         """
         self.revoked.check(token, actor)
         self._check_listed(actor)
+        if self.actors and token.subject in self.actors:
+            raise Denied(Reason.POLICY_DENIED, "the workload that started this chain is on the deny list")
         if self.txns and token.txn in self.txns:
             raise Denied(Reason.POLICY_DENIED, "the transaction is on the deny list")
         if self.jtis and (token.jti in self.jtis or token.parent_jti in self.jtis):

@@ -105,7 +105,8 @@ class Revocations:
         """Return the kind of a revocation that stops this token, or the ``actor`` that uses it; None if none does."""
         if not self._named:
             return None
-        if actor is not None and actor in self.names(Kind.ACTOR):
+        actors = self.names(Kind.ACTOR)
+        if (actor is not None and actor in actors) or token.subject in actors:  # also for a chain that it started
             return Kind.ACTOR
         if token.txn is not None and token.txn in self.names(Kind.TXN):
             return Kind.TXN

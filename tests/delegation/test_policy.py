@@ -46,6 +46,15 @@ def test_what_the_deny_list_does_not_have_passes(deny: Deny) -> None:
     deny.check(TOKEN, PLANNER)
 
 
+def test_a_denied_actor_stops_the_chains_that_it_started_for_itself() -> None:
+    started = replace(TOKEN, subject="spiffe://acme.example/agent/front", sub_id=None)
+    deny = Deny(actors=frozenset({started.subject}))
+    with pytest.raises(Denied) as refusal:
+        deny.check(started, PLANNER)
+    assert refusal.value.reason is Reason.POLICY_DENIED
+    deny.check(TOKEN, PLANNER)
+
+
 def test_a_token_without_ids_is_not_met_by_a_list_of_ids() -> None:
     Deny(subjects=frozenset({(IDP, "alice")}), jtis=frozenset({"x"}), txns=frozenset({"x"})).check(
         replace(TOKEN, jti=None, parent_jti=None, txn=None, sub_id=None), PLANNER

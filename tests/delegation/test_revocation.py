@@ -202,3 +202,10 @@ def test_a_change_that_names_tokens_only_leaves_all_other_decisions(after: dict[
     before = InForce(lists={STS: stopped(revocation(Kind.TXN, "txn-1"))})
     assert replace(before, **after).only_names_tokens_since(before) is only
     assert before.only_names_tokens_since(replace(before, **after)) is only
+
+
+def test_a_stopped_workload_stops_the_chains_that_it_started_for_itself() -> None:
+    revoked = stopped(revocation(Kind.ACTOR, "spiffe://acme.example/agent/cron"))
+    started = replace(TOKEN, subject="spiffe://acme.example/agent/cron", sub_id=None)
+    assert revoked.kind_of(started, PEER) is Kind.ACTOR
+    assert revoked.kind_of(replace(started, subject="spiffe://acme.example/agent/other"), PEER) is None
