@@ -46,6 +46,8 @@ def _crossing(
     file: SidecarFile, route: OutboundRouteSection, section: CrossingSection, where: str
 ) -> Iterator[Problem]:
     known = {issuer.issuer: issuer for issuer in file.issuers}
+    if route.token == "self":  # noqa: S105 - a kind
+        yield Problem(where, "is on a self route, which exchanges no token", "remove it")
     if section.from_ == route_issuer(file, route):
         yield Problem(f"{where}.from", "is the issuer of the route's own tokens", "remove it: those need no crossing")
     elif section.from_ not in known:

@@ -64,6 +64,9 @@ def test_the_example_makes_a_crossing() -> None:
             "no inbound route that opens this one",
             id="opened-by-a-route-of-another-issuer",
         ),
+        pytest.param(
+            [("outbound.routes.1.token", "self")], "outbound.routes.1.crossings.0", "self route", id="for-itself"
+        ),
         pytest.param([(PREFIX, ABSENT)], PREFIX, "is missing", id="no-prefix"),
         pytest.param([(PREFIX, "")], PREFIX, "is empty", id="empty-prefix"),
         pytest.param([(PREFIX, "spiffe://x/")], "outbound.routes.1.subject_prefix", "workloads", id="workloads"),

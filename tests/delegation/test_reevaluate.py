@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from sidecar.delegation import verify
+from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound, plan_own
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.reevaluate import inbound_again, outbound_again
 from sidecar.delegation.route import InboundRoutes, Upstream
@@ -113,6 +115,46 @@ def with_issuers() -> Policy:
 
 def with_outbound(**changes: Any) -> Policy:
     return replace(POLICY, outbound=OutboundRoutes([replace(TO_CRM, **changes)]))
+
+
+PARTNERS = "https://sts.partner.example"
+CROSSING = Crossing(issuer=PARTNERS, subject_prefix="partner:", scopes={"docs.read": frozenset({"crm.read"})})
+
+
+def crossed() -> IssuedPermit:
+    route = replace(TO_CRM, crossings={PARTNERS: CROSSING})
+    planned = plan_outbound(delegation(INBOUND_CLAIMS | {"iss": PARTNERS}), route, policy=POLICY, now=NOW)
+    return accept_issued(
+        signed(ISSUED_CLAIMS | {"sub": "partner:alice"}), plan=planned, key=KEY, policy=POLICY, now=NOW
+    )
+
+
+def with_crossing(**changes: Any) -> InForce:
+    return in_force(with_outbound(crossings={PARTNERS: replace(CROSSING, **changes)}))
+
+
+def test_a_crossed_call_stands_while_the_crossing_is_listed_as_it_was() -> None:
+    judge(crossed(), with_crossing())
+    judge(crossed(), with_crossing(scopes={"docs.read": frozenset({"crm.read", "crm.write"})}))
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        pytest.param(in_force(), Reason.ISSUER_NOT_FOR_ROUTE, id="no longer listed"),
+        pytest.param(with_crossing(subject_prefix="p:"), Reason.STS_SUBJECT_MISMATCH, id="another prefix"),
+        pytest.param(
+            with_crossing(scopes={"docs.read": frozenset({"crm.write"})}),
+            Reason.POLICY_DENIED,
+            id="worth another scope",
+        ),
+        pytest.param(with_crossing(scopes={}), Reason.INSUFFICIENT_SCOPE, id="worth nothing"),
+    ],
+)
+def test_a_crossed_call_ends_when_its_crossing_changes(by: InForce, reason: Reason) -> None:
+    with pytest.raises(Denied) as refusal:
+        judge(crossed(), by)
+    assert refusal.value.reason is reason
 
 
 @pytest.mark.parametrize("permitted", [inbound, outbound, at_entry])
