@@ -79,7 +79,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         },
         "agent": _agent(parts),
         "memory": _memory(parts),
-        "upstream_connections": sum(len(pool.connections) for pool in parts.pools),
+        "upstream_connections": sum(len(pool.connections) + len(pool.raw) for pool in parts.pools),
         "upstreams": _upstreams(parts, now),
         "exchanges": _exchanges(parts),
         "records": _records(server),

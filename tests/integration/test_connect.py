@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.proxy.status import SettingsState, status_of
 from tests.integration.hops import Hops
 from tests.integration.test_outside import authority, server_context
 from tests.integration.test_websocket import deny, reload
@@ -115,6 +116,18 @@ async def test_curl_goes_through_by_https_proxy_with_the_handle_as_password(
         code, output = await curl("h" * 43)
         assert code != 0
         assert b"403" in output
+
+
+async def test_an_open_tunnel_counts_as_a_connection_to_an_upstream(hops: Hops, far: Upstream) -> None:
+    def connections() -> object:
+        return status_of(hops.writer.server, SettingsState(loaded_at=0), since=0, now=0)["upstream_connections"]
+
+    await start(hops, far.port)
+    async with hops.serving() as held:
+        before = connections()
+        await opened(hops, far.port, held.handle)
+        assert isinstance(before, int)
+        assert connections() == before + 1
 
 
 async def test_one_fact_changed_opens_no_tunnel(hops: Hops, far: Upstream) -> None:
