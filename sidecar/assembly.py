@@ -17,6 +17,7 @@ from sidecar.delegation.revocation import MAX_LIST_BYTES, NOTHING
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
+from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
@@ -202,6 +203,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
     pool = _pool("outbound", settings, shared)
     journeys = Outbound(
         origins=Origins(shared.source, time.time, pool.retire),
+        federated=FederatedTokens(shared.source),
         own_authorities=_own_authorities(settings.listen),
         remote_handles=shared.remote_handles,
         snapshots=shared.snapshots,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
+from sidecar.delegation.outside import provider_at
 from sidecar.errors import ConfigError, Problem
 
 
@@ -73,7 +74,7 @@ def _check_keys(directory: Path | None) -> None:
 
 
 def _notes(settings: SidecarSettings) -> Iterator[Problem]:
-    """Yield a note for each inbound route that is open wider, or closed tighter, than its author may think."""
+    """Yield a note for each setting that is open wider, or closed tighter, than its author may think."""
     for number, route in enumerate(settings.inbound_routes.routes):
         where = f"inbound.routes[{number}]"
         if not route.scopes:
@@ -87,6 +88,21 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
                 f"{where}.peers",
                 f"is empty: route {route.name} refuses every peer",
                 "list the SPIFFE IDs that may call, or remove the route",
+            )
+
+    yield from _retirable_keys(settings)
+
+
+def _retirable_keys(settings: SidecarSettings) -> Iterator[Problem]:
+    """Yield a note for each static key to a provider that would take the workload's identity instead."""
+    for route in settings.outbound_routes.outside:
+        provider = provider_at(route.upstream.host) if route.token == "inject" else None  # noqa: S105 - a kind
+        if provider is not None:
+            yield Problem(
+                "outbound.routes",
+                f"route {route.name} sends a static key to {route.upstream.host}, and {provider} takes a workload's"
+                " identity",
+                "let it trust our JWT-SVIDs and write token: federate: that retires the key",
             )
 
 

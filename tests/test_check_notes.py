@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.check import check
-from tests.config.documents import changed, example, written
+from tests.config.documents import EXAMPLES, changed, example, written
 
 AGENT = example("agent")
 
@@ -35,3 +35,15 @@ def test_notes_come_with_a_usable_file_only(tmp_path: Path) -> None:
     assert (problems, len(notes)) == ([], 1)
     problems, notes = check(written(tmp_path, changed(narrow, ("nonsense", 1))), {})
     assert (len(problems), notes) == (1, [])
+
+
+def test_a_static_key_to_a_provider_that_takes_our_identity_is_noted(tmp_path: Path) -> None:
+    outside, platform = example("outside"), EXAMPLES / "platform.yaml"
+    (note,) = check(written(tmp_path, outside), {}, platform=platform).notes
+    assert "route model sends a static key to api.openai.com" in note.wrong
+    assert "token: federate" in note.cure
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    elsewhere = written(folder, changed(example("platform"), ("inject", ["models.example"])))
+    unknown = changed(outside, ("outbound.routes.0.upstream", "https://models.example"))
+    assert check(written(tmp_path, unknown), {}, platform=elsewhere) == ([], [])

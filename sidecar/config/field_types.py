@@ -161,4 +161,4 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept
 Protocol = Annotated[Literal["http"], _later("mcp", "a2a", "jsonrpc", "grpc")]
-TokenWay = Annotated[Literal["exchange", "self"], _later("federate")]
+TokenWay = Literal["exchange", "self"]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
+from sidecar.config.federate_checks import federated_key
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_model import (
+    AnyOutsideSection,
     ConnectRouteSection,
+    FederateRouteSection,
     InjectRouteSection,
     InjectSection,
     PassthroughRouteSection,
@@ -17,7 +20,7 @@ from sidecar.config.sidecar_model import (
     outside_routes,
 )
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
-from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
+from sidecar.delegation.outside import PRESETS, FederatedKey, InjectedKey, OutsideRoute, makes_credentials
 from sidecar.errors import Problem
 
 
@@ -83,7 +86,7 @@ def _inject(route: InjectRouteSection, field: str) -> Iterator[Problem]:
                 yield Problem(f"{field}.{name}", f"{path} gives out credentials", "remove it")
 
 
-def outside_route(section: InjectRouteSection | PassthroughRouteSection) -> OutsideRoute:
+def outside_route(section: AnyOutsideSection) -> OutsideRoute:
     """Make the route. Raises ValueError as ``OutsideRoute`` does."""
     return OutsideRoute(
         name=section.name,
@@ -95,11 +98,17 @@ def outside_route(section: InjectRouteSection | PassthroughRouteSection) -> Outs
         paths=frozenset(section.paths),
         path_prefixes=frozenset(section.path_prefixes),
         ca_file=section.ca,
-        key=_key(section.inject) if isinstance(section, InjectRouteSection) else None,
-        observe_until=0
-        if isinstance(section, InjectRouteSection) or section.observe_until is None
-        else start_of(section.observe_until),
+        key=_key_of(section),
+        observe_until=start_of(section.observe_until)
+        if isinstance(section, PassthroughRouteSection) and section.observe_until is not None
+        else 0,
     )
+
+
+def _key_of(section: AnyOutsideSection) -> InjectedKey | FederatedKey | None:
+    if isinstance(section, InjectRouteSection):
+        return _key(section.inject)
+    return federated_key(section.federate) if isinstance(section, FederateRouteSection) else None
 
 
 def _key(section: InjectSection) -> InjectedKey:

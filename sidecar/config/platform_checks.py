@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from sidecar.config.addresses import parse_origin
+from sidecar.config.federate_checks import trading_hosts
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import (
+    FederateRouteSection,
     InboundRouteSection,
     SidecarFile,
     connect_routes,
@@ -67,18 +69,22 @@ def forbidden_settings(document: dict[str, object], platform: Platform) -> list[
 
 
 def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a route whose host the platform file does not list. Without a platform file no key is injected at all."""
+    """Report a route whose hosts the platform file does not list. Without one, no key of ours goes anywhere."""
     for field, route in outside_routes(file):
-        host = parse_origin(route.upstream).netloc
         if platform is None:
-            if route.token == "inject":  # noqa: S105 - a kind
+            if route.token != "passthrough":  # noqa: S105 - a kind
                 yield Problem(
                     f"{field}.token", "needs a platform file that lists the host", "start with --platform, or remove it"
                 )
-        elif host not in getattr(platform, route.token):
-            yield Problem(
-                f"{field}.upstream", f"{host} is not in the platform's {route.token}", "remove it, or list it there"
-            )
+            continue
+        hosts = [("upstream", parse_origin(route.upstream).netloc)]
+        if isinstance(route, FederateRouteSection):
+            hosts += [(f"federate.{name}", host) for name, host in trading_hosts(route.federate)]
+        for name, host in hosts:
+            if host not in getattr(platform, route.token):
+                yield Problem(
+                    f"{field}.{name}", f"{host} is not in the platform's {route.token}", "remove it, or list it there"
+                )
 
 
 def plain_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:

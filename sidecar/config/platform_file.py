@@ -71,6 +71,13 @@ class PlatformFile(Section):
     inject: Hosts = Field(
         default=[], description="hosts outside the mesh that may be called with a static key of the sidecar"
     )
+    federate: Hosts = Field(
+        default=[],
+        description=(
+            "hosts outside the mesh that may be called with a provider's token for the workload's identity, and token"
+            " endpoints of providers other than the public ones"
+        ),
+    )
     crossings: list[PlatformCrossingSection] = Field(
         default=[], description="issuers whose tokens a route may exchange for those of another issuer"
     )
@@ -119,6 +126,7 @@ class Platform:
     pass_token: bool
     passthrough: frozenset[str]
     inject: frozenset[str]
+    federate: frozenset[str]
     crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
     connect: frozenset[str]
     connect_without_handle: bool
@@ -156,6 +164,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         pass_token=file.pass_token,
         passthrough=frozenset(file.passthrough),
         inject=frozenset(file.inject),
+        federate=frozenset(file.federate),
         crossings=crossings,
         connect=frozenset(file.connect),
         connect_without_handle=file.connect_without_handle,

@@ -10,6 +10,7 @@ from typing import Final
 
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.crossing_checks import crosses, crossing_problems
+from sidecar.config.federate_checks import federate_problems
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
@@ -342,6 +343,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _outbound_routes,
     outside_problems,
     connect_problems,
+    federate_problems,
     own_authority_problems,
     crossing_problems,
     _exchange,

@@ -12,6 +12,7 @@ from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
+from sidecar.config.federate_checks import provider_svid_problems
 from sidecar.config.field_types import start_of
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
@@ -105,6 +106,8 @@ def _settings(
     exchanges = findings.attempt("exchange", _exchanges, file, findings) or ()
     for exchange in exchanges if identity is not None else ():
         findings.extend(actor_token_problems, identity, exchange.issuer)
+    if identity is not None:
+        findings.extend(provider_svid_problems, file, identity)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
     entry = findings.attempt("entry", entry_of, file, findings)
     inbound = findings.attempt("inbound", _inbound, file)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
+from sidecar.config.federate_model import AnyFederateSection
 from sidecar.config.field_types import (
     AcrText,
     AddressText,
@@ -252,6 +253,13 @@ class InjectRouteSection(OutsideSection):
     inject: InjectSection = Field(description="the key")
 
 
+class FederateRouteSection(OutsideSection):
+    """A call with a provider's short-lived token, for which it took our identity. The platform file lists its host."""
+
+    token: Literal["federate"] = Field(description="`federate`")
+    federate: AnyFederateSection = Field(description="the provider, and what it needs to know of us")
+
+
 class PassthroughRouteSection(OutsideSection):
     """A call with the agent's own credential, which is recorded as a static one by its kind and fingerprint."""
 
@@ -285,16 +293,19 @@ class ConnectRouteSection(Section):
 def kind_of_route(value: object) -> str:
     """Tag of a route: by its ``token``; a word that is none of these is judged as that of an exchange route."""
     token = value.get("token") if isinstance(value, dict) else getattr(value, "token", None)
-    return {"inject": INJECT, "passthrough": PASSTHROUGH, "connect": CONNECT}.get(str(token), EXCHANGE)
+    kinds = {"inject": INJECT, "federate": FEDERATE, "passthrough": PASSTHROUGH, "connect": CONNECT}
+    return kinds.get(str(token), EXCHANGE)
 
 
 EXCHANGE: Final = "<exchange>"
 INJECT: Final = "<inject>"
+FEDERATE: Final = "<federate>"
 PASSTHROUGH: Final = "<passthrough>"
 CONNECT: Final = "<connect>"
 AnyOutboundSection = Annotated[
     Annotated[OutboundRouteSection, Tag(EXCHANGE)]
     | Annotated[InjectRouteSection, Tag(INJECT)]
+    | Annotated[FederateRouteSection, Tag(FEDERATE)]
     | Annotated[PassthroughRouteSection, Tag(PASSTHROUGH)]
     | Annotated[ConnectRouteSection, Tag(CONNECT)],
     Discriminator(kind_of_route),
@@ -495,7 +506,10 @@ def exchange_routes(file: SidecarFile) -> list[tuple[str, OutboundRouteSection]]
     return [(field, route) for field, route in _routes(file) if isinstance(route, OutboundRouteSection)]
 
 
-def outside_routes(file: SidecarFile) -> list[tuple[str, InjectRouteSection | PassthroughRouteSection]]:
+AnyOutsideSection: TypeAlias = InjectRouteSection | FederateRouteSection | PassthroughRouteSection
+
+
+def outside_routes(file: SidecarFile) -> list[tuple[str, AnyOutsideSection]]:
     """Return the routes to hosts outside the mesh, each with its field."""
     return [(field, route) for field, route in _routes(file) if isinstance(route, OutsideSection)]
 

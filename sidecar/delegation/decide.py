@@ -29,7 +29,7 @@ from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.observed import RELAXED, RELAXED_CALLS, WITHOUT_TOKEN
-from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.outside import InjectedKey, OutsideRoute
 from sidecar.delegation.plan import Delegation as Delegation
 from sidecar.delegation.plan import Plan as Plan
 from sidecar.delegation.plan import opened_routes
@@ -125,7 +125,7 @@ class IssuedPermit(_Sealed):
 
 @final
 class OwnPermit(_Sealed):
-    """The request behind ``delegation`` may make this call on ``route``, which carries a static key, no user's token.
+    """The request behind ``delegation`` may make this call on ``route``, which carries no user's token.
 
     ``delegation`` None: the workload makes it for itself, by its own handle. ``path`` is the one at the next hop. The
     permit ends at ``ends_at`` (seconds since the epoch), with the request's token or the route.
@@ -467,7 +467,7 @@ def accept_issued(
 def decide_own(
     delegation: Delegation | None, route: OutsideRoute, *, method: str, path: str, policy: Policy, now: int
 ) -> OwnPermit:
-    """Judge a call of the agent that carries a static key. ``path`` is canonical; ``delegation`` is of its handle.
+    """Judge a call of the agent to a host outside the mesh. ``path`` is canonical; ``delegation`` is of its handle.
 
     ``delegation`` None: the agent shows the workload handle, which opens ``policy.own_may_call``.
 
@@ -481,8 +481,8 @@ def decide_own(
         raise Denied(Reason.CALL_NOT_ALLOWED)
     route.check(method, path)
     expires_at = now + OWN_CALL_S if delegation is None else delegation.ends_at
-    ends_at = expires_at if route.key is None else min(expires_at, route.key.until)
-    if route.key is not None and now >= route.key.until:
+    ends_at = min(expires_at, route.key.until) if isinstance(route.key, InjectedKey) else expires_at
+    if isinstance(route.key, InjectedKey) and now >= route.key.until:
         raise Denied(Reason.POLICY_DENIED, "the route's end has come")
     if now >= expires_at:
         raise Denied(Reason.TOKEN_EXPIRED)

@@ -1,7 +1,8 @@
-"""Routes to hosts outside the mesh, where no token of a user goes: the call carries a static key.
+"""Routes to hosts outside the mesh, where no token of a user goes.
 
-``inject``: a key that the sidecar holds and the agent never sees. ``passthrough``: the agent's own credential. Both are
-bound to one pinned host, and to the methods and paths that a person answers for until a day.
+``inject``: the call carries a static key that the sidecar holds and the agent never sees. ``federate``: it carries a
+short-lived token for which the host's provider took the workload's own identity. ``passthrough``: the agent's own
+credential. Each is bound to one pinned host, and to methods and paths.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.route import Upstream, require_match, require_method, require_path
 from sidecar.errors import Denied, Reason
 
-OutsideKind = Literal["inject", "passthrough"]
+OutsideKind = Literal["inject", "federate", "passthrough"]
+Provider = Literal["openai", "anthropic", "google", "azure", "aws"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,23 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 )
 
 
+_HOSTS: Final[Mapping[str, Provider]] = MappingProxyType(
+    {
+        "api.openai.com": "openai",
+        "api.anthropic.com": "anthropic",
+        ".googleapis.com": "google",
+        ".openai.azure.com": "azure",
+        ".cognitiveservices.azure.com": "azure",
+        ".services.ai.azure.com": "azure",
+    }
+)
+
+
+def provider_at(host: str) -> Provider | None:
+    """Return the provider of a host that takes tokens for a workload's identity, as far as its name tells."""
+    return next((of for name, of in _HOSTS.items() if host == name or (name[0] == "." and host.endswith(name))), None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectedKey:
     """The static key of a route: its ``file``, the (lower-case) field that carries it, and the scheme before it.
@@ -90,14 +109,46 @@ class InjectedKey:
     until: int
     makes_credentials: tuple[str, ...] = ()
 
+    also: ClassVar[tuple[tuple[str, str], ...]] = ()
+    kind: ClassVar[str] = "inject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedKey:
+    """The short-lived token of a route: ``provider`` issues it at ``endpoint`` for our JWT-SVID for ``audience``.
+
+    ``terms`` are the provider's own settings, by name. ``ca_file`` certifies the endpoint; None: a public authority.
+    ``also`` are further fields of each call, which the provider needs beside such a token.
+    """
+
+    provider: Provider
+    audience: str
+    endpoint: str
+    terms: tuple[tuple[str, str], ...] = ()
+    ca_file: str | None = None
+    also: tuple[tuple[str, str], ...] = ()
+    makes_credentials: tuple[str, ...] = ()
+
+    field: ClassVar[str] = "authorization"
+    scheme: ClassVar[str] = "Bearer "
+
+    @property
+    def kind(self) -> str:
+        """The way in which the key was come by, for records."""
+        return f"federate:{self.provider}"
+
+    def term(self, name: str) -> str | None:
+        """Return one of the provider's own settings; None if it is not set."""
+        return next((value for key, value in self.terms if key == name), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutsideRoute:
     """One host outside the mesh: ``match`` as for an outbound route, the ``upstream`` over https.
 
     Its certificate must be for the host's name, by an authority of ``ca_file``; None: by a public one. ``paths`` are
-    exact, ``path_prefixes`` by whole segments. ``key`` is set for ``inject`` and for no other kind. Before
-    ``observe_until`` (seconds since the epoch) a call without a handle goes out with the agent's own credential.
+    exact, ``path_prefixes`` by whole segments. ``key`` is what the sidecar puts on a call, None for ``passthrough``.
+    Before ``observe_until`` (seconds since the epoch) a call without a handle goes out with the agent's own credential.
 
     Raises:
         ValueError: no single match, plain http, no method or path, a key where none belongs, or one that observes.
@@ -112,7 +163,7 @@ class OutsideRoute:
     paths: frozenset[str] = frozenset()
     path_prefixes: frozenset[str] = frozenset()
     ca_file: str | None = None
-    key: InjectedKey | None = None
+    key: InjectedKey | FederatedKey | None = None
     observe_until: int = 0
     _prefixes: Prefixes[bool] = field(init=False, repr=False, compare=False)
 
@@ -128,8 +179,9 @@ class OutsideRoute:
             require_path(path, prefix=False)
         for path in self.path_prefixes:
             require_path(path, prefix=True)
-        if (self.token == "inject") != (self.key is not None):  # noqa: S105 - a kind
-            raise ValueError("inject: an inject route has a key, and no other has one")
+        kinds = {InjectedKey: "inject", FederatedKey: "federate", type(None): "passthrough"}
+        if kinds[type(self.key)] != self.token:
+            raise ValueError("token: an inject route has a static key, a federate route a provider, and no other one")
         if self.key is not None and self.observe_until:
             raise ValueError("observe_until: the sidecar's key needs a request; remove it")
         object.__setattr__(self, "_prefixes", Prefixes(dict.fromkeys(self.path_prefixes, True)))

@@ -154,13 +154,13 @@ class EndpointClient:
         """Fetch the document. Errors as ``post``."""
         return await self._ask("GET", None, {})
 
-    async def post(self, body: bytes, content_type: str) -> EndpointAnswer:
-        """Send a document.
+    async def post(self, body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> EndpointAnswer:
+        """Send a document, with more ``headers`` than its type.
 
         Raises:
             EndpointError: there is no complete answer within the size and the total deadline.
         """
-        return await self._ask("POST", body, {"Content-Type": content_type})
+        return await self._ask("POST", body, {**(headers or {}), "Content-Type": content_type})
 
     async def _ask(self, method: str, body: bytes | None, headers: Mapping[str, str]) -> EndpointAnswer:
         context = self._tls()

@@ -190,8 +190,9 @@ class RecordFields(TypedDict, total=False):
     credential: Annotated[
         str | None,
         Key(
-            "the static credential that a call out of the mesh, or an observed one, carried: `inject`, `passthrough` or"
-            " `observed`, the kind, and the first 128 bits of its SHA-256, in hex; a password has no fingerprint",
+            "the credential that a call out of the mesh, or an observed one, carried: `inject`, `federate`,"
+            " `passthrough` or `observed`, the kind or provider, and the first 128 bits of its SHA-256, in hex; a"
+            " password has no fingerprint. All but `federate` are static credentials",
             _REQUESTS,
         ),
     ]

@@ -8,6 +8,7 @@ A rule is asked once for each set of names; trailers pass in no direction (``wir
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
@@ -167,13 +168,13 @@ def to_next_hop(permit: IssuedPermit, *, call: str, trace: TraceContext, host: b
     return new_edits((passes, names, values))
 
 
-def to_outside(*, host: bytes, field: bytes, value: bytes) -> Edits:
-    """Edits to a call that carries a static key: every credential of the agent's is gone, ``field`` holds ours.
+def to_outside(*, host: bytes, field: bytes, value: bytes, also: Iterable[tuple[bytes, bytes]] = ()) -> Edits:
+    """Edits to a call that carries a key of ours: every credential of the agent's is gone, ``field`` holds ours.
 
     The trace goes no further than the mesh; the answer must not be encoded, since it is searched for the key.
     """
-    names = (b"host", b"accept-encoding", field)
-    return new_edits((passes_without_credentials, names, (host, b"identity", value)))
+    added = ((b"host", host), (b"accept-encoding", b"identity"), (field, value), *also)
+    return new_edits((passes_without_credentials, tuple(name for name, _ in added), tuple(one for _, one in added)))
 
 
 def to_outside_as_is(*, host: bytes) -> Edits:

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from functools import partial
 
 from sidecar.delegation.decide import Delegation, Plan, decide_connect, decide_own
-from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.outside import FederatedKey, InjectedKey, OutsideRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.federation.tokens import FederatedToken, FederatedTokens
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
 from sidecar.observe.entry import OWN
@@ -48,7 +49,7 @@ from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest, is_alive
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.proxy.static_keys import StaticKeys
+from sidecar.proxy.static_keys import StaticKey, StaticKeys
 from sidecar.proxy.tunnel_forwarding import TunnelForwarding
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
@@ -69,6 +70,7 @@ class Outbound:
         forwarder: Forwarder,
         tasks: Tasks,
         origins: Origins,
+        federated: FederatedTokens,
         own_authorities: frozenset[str],
         clock: Callable[[], float],
         remote_handles: RemoteHandles | None = None,
@@ -84,6 +86,7 @@ class Outbound:
         self.plans = Plans(memory.max_permits_mib * MIB)
         self._origins = origins
         self._static_keys = StaticKeys()
+        self._federated = federated
         self._own_authorities = own_authorities
         self._clock = clock
         self._remote_handles = remote_handles
@@ -209,7 +212,7 @@ class Outbound:
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
-        """A call to a host outside the mesh: with a static key that the sidecar holds, or with the agent's own."""
+        """A call to a host outside the mesh: with a key of the sidecar's, or with the agent's own."""
         try:
             served, delegation = yield from self._authority_outside(head, route, snapshot, entry)
         except Denied as denied:
@@ -224,41 +227,45 @@ class Outbound:
         if served is not None and (counting := served.count_call()) is not None:
             yield Async(self._tasks, counting)
         of_token = None if served is None else served.facts
+        origin = self._origins.outside(route)
         if route.key is None:
             credential = own_credential(head)
             edits = to_outside_as_is(host=route.authority)
             entry.permitted(facts_of_own(permit, of_token, f"passthrough:{credential or 'none'}"))
+            key = None
             forwarding = Forwarding(
-                self._forwarder,
-                permit,
-                stream,
-                head,
-                entry,
-                self._origins.outside(route),
-                target.encode(),
-                edits,
-                served,
+                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
             )
         else:
-            key = self._static_keys.of(route.key.file)
-            value = route.key.scheme.encode("ascii") + key.value
-            edits = to_outside(host=route.authority, field=route.key.field.encode("ascii"), value=value)
-            entry.permitted(facts_of_own(permit, of_token, f"inject:{key.fingerprint}"))
+            key = yield from self._key_of(route.key, entry)
+            edits = to_outside(
+                host=route.authority,
+                field=route.key.field.encode("ascii"),
+                value=route.key.scheme.encode("ascii") + key.value,
+                also=[(name.encode("ascii"), value.encode("ascii")) for name, value in route.key.also],
+            )
+            entry.permitted(facts_of_own(permit, of_token, f"{route.key.kind}:{key.fingerprint}"))
             forwarding = KeyedForwarding(
-                self._forwarder,
-                permit,
-                stream,
-                head,
-                entry,
-                self._origins.outside(route),
-                target.encode(),
-                edits,
-                served,
-                key=key.value,
+                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served, key=key.value
             )
         if served is None:
             self._log.metrics.own_calls += 1
-        yield forwarding
+        status = yield forwarding
+        if status == 401 and isinstance(key, FederatedToken):
+            self._federated.reject(key)  # the provider does not believe it: trade again for the next call
+
+    def _key_of(self, key: InjectedKey | FederatedKey, entry: Entry) -> Journey[StaticKey | FederatedToken]:
+        """The key that goes on a call: from its file, or by a trade with the provider."""
+        if isinstance(key, InjectedKey):
+            return self._static_keys.of(key.file)
+        token = self._federated.cached(key)
+        if token is None:
+            entry.exchanging()
+            try:
+                token = yield Async(self._tasks, partial(self._federated.of, key))
+            finally:
+                entry.exchanged()
+        return token
 
     def _authority_outside(
         self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry

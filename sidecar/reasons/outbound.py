@@ -117,9 +117,9 @@ _ANSWER: Final = {
         "the answer of the agent or next hop is not valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
     ),
     Reason.CREDENTIAL_EXPOSED: _out(
-        "the answer of a host outside the mesh contains the static key of the call; it was cut before the key",
+        "the answer of a host outside the mesh contains the key of the call; it was cut before the key",
         _SECURITY,
-        do="revoke that key at the provider, put another into the file, and ask why the host sends it back",
+        do="revoke that key at the provider (a static one: put another into the file), and ask why it is sent back",
     ),
     Reason.UPSTREAM_IDENTITY: _out(
         "the next hop is not the workload that the route names, or could not prove it: see the detail",
@@ -136,9 +136,9 @@ _OUTAGE: Final = {
         do="start it; if it answers, read its log and records for the same time; the call may be retried",
     ),
     Reason.CREDENTIAL_UNAVAILABLE: _out(
-        "the file of the route's static key is missing, open to other users, or holds no key: see the detail",
+        "the route's static key cannot be read, or its provider gave no token for our identity: see the detail",
         _OPERATOR,
-        do="mount the file named in inject.file, readable by the sidecar alone, with the key and nothing else",
+        do="see the detail: mount inject.file for the sidecar alone; or compare federate with the provider's trust",
     ),
     Reason.REVOCATIONS_STALE: _either(
         "the issuer's list of revocations could not be confirmed for max_stale_s, so the call may be a revoked one",

@@ -145,7 +145,7 @@ def test_of_routes_outside_the_mesh_only_passthrough_observes(tmp_path: Path) ->
         load_sidecar(written(tmp_path, changed(document, *changes)), {}, clock=NOW.timestamp)
     unknown = {problem.field for problem in refused.value.problems if problem.field.endswith("observe_until")}
     assert unknown == {
-        f"outbound.routes[{number}].observe_until" for number, kind in enumerate(kinds) if kind in ("inject", "connect")
+        f"outbound.routes[{number}].observe_until" for number, kind in enumerate(kinds) if kind != "passthrough"
     }
 
 

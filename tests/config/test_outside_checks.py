@@ -11,6 +11,7 @@ import pytest
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.delegation.connect import ConnectRoute
+from sidecar.delegation.outside import FederatedKey, InjectedKey
 from sidecar.errors import Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
@@ -23,10 +24,11 @@ def found(folder: Path, *changes: tuple[str, object], platform: Path | None = PL
     return check(written(folder, changed(OUTSIDE, *changes)), {}, platform=platform).problems
 
 
-def test_the_example_makes_both_kinds_of_routes() -> None:
+def test_the_example_makes_routes_of_each_kind() -> None:
     settings = load_sidecar(EXAMPLES / "outside.yaml", {}, PLATFORM)
-    model, chat = settings.outbound_routes.outside
-    assert model.key is not None
+    model, chat, claude = settings.outbound_routes.outside
+    assert isinstance(model.key, InjectedKey)
+    assert isinstance(claude.key, FederatedKey)
     assert (model.key.field, model.key.scheme, model.key.owner) == (
         "authorization", "Bearer ", "ml-platform@acme.example",
     )  # fmt: skip
@@ -67,13 +69,13 @@ def test_one_fact_changed_is_named_with_its_cure(
 
 
 def test_a_key_is_injected_only_where_a_platform_file_lists_the_host(tmp_path: Path) -> None:
-    (problem,) = found(tmp_path, platform=None)
-    assert problem.field == "outbound.routes[0].token"
-    assert "platform file" in problem.wrong
+    problems = found(tmp_path, platform=None)
+    assert [problem.field for problem in problems] == ["outbound.routes[0].token", "outbound.routes[3].token"]
+    assert all("platform file" in problem.wrong for problem in problems)
     nothing = tmp_path / "platform"
     nothing.mkdir()
     listed = {problem.field for problem in found(tmp_path, platform=written(nothing, "inject: false"))}
-    assert {"outbound.routes[0].upstream", "outbound.routes[1].upstream"} <= listed
+    assert {f"outbound.routes[{number}].upstream" for number in (0, 1, 3)} <= listed
 
 
 def test_a_mesh_target_is_no_host_outside(tmp_path: Path) -> None:

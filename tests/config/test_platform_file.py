@@ -18,6 +18,7 @@ def test_what_is_not_written_is_off(tmp_path: Path) -> None:
     assert (platform.issuers, platform.logins, platform.linger_s) == ({}, {}, 0.0)
     words = (platform.allow_self, platform.pass_token, platform.passthrough, platform.inject, platform.observe_until)
     assert not any((*words, platform.refuse_other_listeners, platform.connect, platform.connect_without_handle))
+    assert not platform.federate
 
 
 def test_the_environment_of_the_process_is_the_workloads_and_raises_no_ceiling(

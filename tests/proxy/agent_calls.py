@@ -19,6 +19,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import Exchanges
+from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -153,6 +154,7 @@ class AgentCalls:
             outside=lambda route: Origin(route.upstream.host, route.upstream.port, route.name),
             tunnel=lambda route: Origin(route.address[0], route.address[1], route.name),
         )
+        options.setdefault("federated", FederatedTokens(source, lambda: self.now))
         self.watch = watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
         self.outbound = Outbound(
             snapshots=snapshots,

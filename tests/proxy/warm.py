@@ -10,6 +10,7 @@ from typing import Any, Final
 from sidecar.delegation.decide import IssuedPermit, accept_issued
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
+from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -129,6 +130,7 @@ class WarmOutbound:
             forwarder=Forwarder(self.pool, FROM_NEXT_HOP, watch, ServerLimits()),
             tasks=Tasks(),
             origins=origins,
+            federated=FederatedTokens(source),
             own_authorities=frozenset({"127.0.0.1:7080"}),
             clock=lambda: float(NOW),
         )

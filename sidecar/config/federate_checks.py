@@ -1,0 +1,116 @@
+"""Checks and builder of the section ``federate`` of a route. Pure; each problem has its field and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.config.federate_model import (
+    AnyFederateSection,
+    FederateAnthropicSection,
+    FederateAzureSection,
+    FederateGoogleSection,
+    FederateOpenaiSection,
+)
+from sidecar.config.sidecar_model import FederateRouteSection, SidecarFile, exchange_sections, outside_routes
+from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials
+from sidecar.errors import Problem
+from sidecar.identity.files import FileSettings
+from sidecar.identity.source_factory import IdentitySettings
+
+# A word that the official clients send: the API takes a bearer token only beside it.
+_ANTHROPIC_CALLS: Final = (("anthropic-beta", "oauth-2025-04-20"),)
+
+
+def federate_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report an audience by which others take our JWT-SVID too, plain http, and paths that give out credentials."""
+    ours = {section.issuer for section in file.issuers} | set(file.inbound.audiences if file.inbound else ())
+    ours |= {section.issuer for _, section in exchange_sections(file)}
+    ours |= {url for _, section in exchange_sections(file) if (url := section.token_endpoint) is not None}
+    routes = [(field, route) for field, route in outside_routes(file) if isinstance(route, FederateRouteSection)]
+    taken: dict[str, str] = {}
+    for field, route in routes:
+        section = route.federate
+        endpoint = federated_key(section).endpoint
+        if taken.setdefault(section.audience, endpoint) != endpoint:
+            yield Problem(
+                f"{field}.federate.audience",
+                "is also that of another token endpoint: each could trade the JWT-SVID that the other got",
+                "agree on an audience of its own with each provider",
+            )
+        if section.audience in ours or section.audience.startswith("spiffe://"):
+            yield Problem(
+                f"{field}.federate.audience",
+                "is one of the mesh: with the JWT-SVID that the provider gets it could act as this workload here",
+                "write the audience that the provider alone expects",
+            )
+        for name, url in _urls(section):
+            if urlsplit(url).scheme != "https":
+                yield Problem(f"{field}.federate.{name}", "is plain http, which proves nobody", "use https")
+        patterns = _makes_credentials(section)
+        for name, paths in (("paths", route.paths), ("path_prefixes", route.path_prefixes)):
+            for path in paths:
+                if makes_credentials(path, patterns):
+                    yield Problem(f"{field}.{name}", f"{path} gives out credentials", "remove it")
+
+
+def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Iterator[Problem]:
+    """Report a missing JWT-SVID for a provider, where the identity comes from files."""
+    for field, route in outside_routes(file):
+        if not isinstance(route, FederateRouteSection) or not isinstance(identity, FileSettings):
+            continue
+        if route.federate.audience not in identity.jwt_svids:
+            yield Problem(
+                f"{field}.federate.audience",
+                "has no file in identity.files.jwt_svids, and the provider is shown a JWT-SVID for it",
+                "let spiffe-helper write one (jwt_svids, jwt_audience) and name it, or use the Workload API",
+            )
+
+
+def trading_hosts(section: AnyFederateSection) -> list[tuple[str, str]]:
+    """Return the hosts, each with its key, that the settings choose for a trade: they see a JWT-SVID or a token."""
+    return [(name, urlsplit(url).netloc) for name, url in _urls(section)]
+
+
+def federated_key(section: AnyFederateSection) -> FederatedKey:
+    """Make the key of a route."""
+    common = {"provider", "audience", "token_endpoint", "ca", "tenant_id", "scopes"}
+    terms = {name: str(one) for name, one in section.model_dump().items() if name not in common and one is not None}
+    if isinstance(section, FederateGoogleSection):
+        terms["scope"] = " ".join(section.scopes)
+    return FederatedKey(
+        provider=section.provider,
+        audience=section.audience,
+        endpoint=section.token_endpoint or _public_endpoint(section),
+        terms=tuple(sorted(terms.items())),
+        ca_file=section.ca,
+        also=_ANTHROPIC_CALLS if isinstance(section, FederateAnthropicSection) else (),
+        makes_credentials=_makes_credentials(section),
+    )
+
+
+def _public_endpoint(section: AnyFederateSection) -> str:
+    match section:
+        case FederateOpenaiSection():
+            return "https://auth.openai.com/oauth/token"
+        case FederateAnthropicSection():
+            return "https://api.anthropic.com/v1/oauth/token"
+        case FederateGoogleSection():
+            return "https://sts.googleapis.com/v1/token"
+        case FederateAzureSection():
+            return f"https://login.microsoftonline.com/{section.tenant_id}/oauth2/v2.0/token"
+
+
+def _urls(section: AnyFederateSection) -> list[tuple[str, str]]:
+    found = [("token_endpoint", section.token_endpoint)]
+    if isinstance(section, FederateGoogleSection):
+        url = section.service_account_impersonation_url
+        found.append(("service_account_impersonation_url", url))
+    return [(name, url) for name, url in found if url is not None]
+
+
+def _makes_credentials(section: AnyFederateSection) -> tuple[str, ...]:
+    preset = PRESETS.get(section.provider)
+    token_paths = ("/v1/oauth",) if isinstance(section, FederateAnthropicSection) else ()
+    return (*(preset.makes_credentials if preset is not None else ()), *token_paths)

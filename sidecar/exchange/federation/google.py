@@ -1,0 +1,59 @@
+"""Google's workload identity federation: token exchange (RFC 8693), then perhaps a service account's token for it.
+
+After "Method: token" of the Security Token Service API v1 and "Method: projects.serviceAccounts.generateAccessToken"
+of the IAM Service Account Credentials API v1 (docs.cloud.google.com/iam/docs/reference), as read in November 2026.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from sidecar.delegation.outside import FederatedKey
+from sidecar.exchange.federation.trade import (
+    TOKEN_EXCHANGE,
+    TOKEN_TYPE_JWT,
+    Steps,
+    document,
+    form,
+    members_of,
+    oauth_token,
+    refused,
+    traded,
+)
+
+_CLOUD: Final = "https://www.googleapis.com/auth/cloud-platform"
+
+
+def trade(key: FederatedKey, svid: str, now: float) -> Steps:
+    """Trade a JWT-SVID for a federated token. Terms: the pool's provider, the scope, the URL of impersonation."""
+    impersonation = key.term("service_account_impersonation_url")
+    scope = key.term("scope") or _CLOUD
+    answer = yield form(
+        key.endpoint,
+        {
+            "grant_type": TOKEN_EXCHANGE,
+            "audience": key.term("pool_provider") or "",
+            "scope": scope if impersonation is None else _CLOUD,
+            "requested_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "subject_token_type": TOKEN_TYPE_JWT,
+            "subject_token": svid,
+        },
+    )
+    federated = oauth_token(answer)
+    if impersonation is None:
+        return federated
+    answer = yield document(impersonation, {"scope": scope.split()}, {"Authorization": f"Bearer {federated.token}"})
+    members = members_of(answer)
+    return traded(members.get("accessToken"), _seconds_to(members.get("expireTime"), now))
+
+
+def _seconds_to(timestamp: object, now: float) -> int:
+    """Return the seconds to an RFC 3339 time, rounded down."""
+    try:
+        ends_at = datetime.fromisoformat(timestamp if isinstance(timestamp, str) else "")
+    except ValueError:
+        raise refused("the token has no time of expiry") from None
+    if ends_at.tzinfo is None:
+        raise refused("the token's time of expiry has no zone")
+    return int(ends_at.timestamp() - now)

@@ -1,0 +1,100 @@
+"""A trade with a provider, as the steps of an adapter: pure, from what is asked to what was answered.
+
+An adapter yields each ``Ask`` and is sent the body of its answer, whose status was 200. It returns a ``Traded``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+from urllib.parse import urlencode
+
+from sidecar.delegation.outside import FederatedKey
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.errors import Reason, Unavailable
+
+MAX_ANSWER_BYTES: Final = 65_536
+MAX_LIFE_S: Final = 43_200  # the longest that a provider here documents; more is no short-lived token
+TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - RFC 8693
+TOKEN_TYPE_JWT: Final = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105
+_TOKEN: Final = re.compile(r"[!-~]{8,8192}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One POST of a trade."""
+
+    url: str
+    content_type: str
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Traded:
+    """A provider's token, and the seconds that it lives from the moment of the request."""
+
+    token: str = field(repr=False)
+    life_s: int
+
+
+Steps: TypeAlias = Generator[Ask, bytes, Traded]
+Adapter: TypeAlias = Callable[[FederatedKey, str, float], Steps]  # the key, our JWT-SVID, wall time in seconds
+
+
+def form(url: str, members: Mapping[str, str]) -> Ask:
+    """Make a step that sends an urlencoded form."""
+    return Ask(url=url, content_type="application/x-www-form-urlencoded", body=urlencode(members).encode("ascii"))
+
+
+def document(url: str, members: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Ask:
+    """Make a step that sends a JSON document."""
+    return Ask(url=url, content_type="application/json", body=json.dumps(members).encode(), headers=headers or {})
+
+
+def members_of(answer: bytes) -> dict[str, object]:
+    """Read an answer's JSON object.
+
+    Raises:
+        Unavailable: CREDENTIAL_UNAVAILABLE, it is none.
+    """
+    try:
+        return parse_object(answer, max_bytes=MAX_ANSWER_BYTES)
+    except StrictJsonError as error:
+        raise refused(f"the answer is not acceptable JSON: {error}") from error
+
+
+def oauth_token(answer: bytes) -> Traded:
+    """Read the answer of an OAuth token endpoint (RFC 6749 section 5.1): a bearer token with ``expires_in``.
+
+    Raises:
+        Unavailable: CREDENTIAL_UNAVAILABLE, it has no such token, or no time of expiry.
+    """
+    members = members_of(answer)
+    kind = members.get("token_type")
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        raise refused("token_type is not Bearer")
+    return traded(members.get("access_token"), members.get("expires_in"))
+
+
+def traded(token: object, life_s: object) -> Traded:
+    """Make the result of a trade from what an answer says.
+
+    Raises:
+        Unavailable: CREDENTIAL_UNAVAILABLE, there is no token, no lifetime, or one of a static key.
+    """
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        raise refused("the answer holds no token")
+    if isinstance(life_s, bool) or not isinstance(life_s, int):
+        raise refused("the token has no time of expiry")
+    if not 0 < life_s <= MAX_LIFE_S:
+        raise refused(f"the token's lifetime is not from 1 to {MAX_LIFE_S} s")
+    return Traded(token, life_s)
+
+
+def refused(why: str) -> Unavailable:
+    """Make the error of a trade that gave no token. ``why`` is ours: nothing of an answer is quoted."""
+    return Unavailable(Reason.CREDENTIAL_UNAVAILABLE, f"the trade with the provider failed: {why}")
