@@ -170,8 +170,9 @@ def _crossing(delegation: Delegation, route: OutboundRoute) -> Crossing | None:
     crossing = route.crossings.get(issuer)
     if crossing is None:
         raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the subject's issuer is not the one whose tokens the route uses")
-    if delegation.token.chain is None:
-        raise Denied(Reason.OWN_AUTHORITY_REFUSED, "a token without an actor does not cross to another issuer")
+    chain, subject = delegation.token.chain, delegation.token.subject
+    if chain is None or subject in {delegation.token.actor_id, chain.current.subject}:
+        raise Denied(Reason.OWN_AUTHORITY_REFUSED, "a token that shows no delegation does not cross to another issuer")
     return crossing
 
 

@@ -19,6 +19,7 @@ from tests.delegation.world import (
     INBOUND_CLAIMS,
     LOGIN_CLAIMS,
     NOW,
+    PLANNER,
     POLICY,
     SEARCH,
     STS,
@@ -257,6 +258,11 @@ def test_tokens_of_the_routes_own_issuer_cross_nothing() -> None:
             (delegation(without(INBOUND_CLAIMS, "act") | {"iss": PARTNERS}), *CROSSED[1:]),
             Reason.OWN_AUTHORITY_REFUSED,
             id="no actor",
+        ),
+        pytest.param(
+            (delegation(INBOUND_CLAIMS | {"iss": PARTNERS, "sub": str(PLANNER)}), *CROSSED[1:]),
+            Reason.OWN_AUTHORITY_REFUSED,
+            id="an actor for itself",
         ),
         pytest.param(
             (delegation(INBOUND_CLAIMS | {"iss": PARTNERS, "exp": NOW}), *CROSSED[1:]),

@@ -19,6 +19,7 @@ from tests.fakes.sts import LOGIN, Mesh
 from tests.fakes.sts_server import STS, RunningSts, StsIdentity, read_answer, running_sts, token_request
 from tests.fakes.tokens import PLANNER, TRUST_DOMAIN, WRITER
 from tests.identity.fixed_source import FixedSource
+from tests.sts.test_crossing import PARTNERS, policy
 
 pytestmark = pytest.mark.integration
 
@@ -81,6 +82,15 @@ async def test_while_a_login_issuer_has_no_keys_the_service_is_not_ready_and_say
         assert (await sts.probe("/readyz")).body == f"keys of {LOGIN} (the connection failed)\n".encode()
         sts.mesh.login_keys.keys[LOGIN] = keys
         assert (await sts.probe("/readyz")).body == b"ready\n"
+
+
+async def test_a_foreign_issuer_without_keys_stops_its_own_crossings_alone() -> None:
+    async with running_sts() as sts:
+        sts.mesh.service.policy = policy()
+        assert not sts.mesh.login_keys.ready(PARTNERS)
+        assert (await sts.probe("/readyz")).body == b"ready\n"
+        ours = sts.mesh.own(sub="acme:alice")
+        assert (await sts.send(token_request(sts.mesh.exchange_form(subject_token=ours)))).status == 200
 
 
 async def test_consumers_fetch_the_keys_from_the_one_workload_that_may_publish_them() -> None:
