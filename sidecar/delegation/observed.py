@@ -35,7 +35,7 @@ RELAXED_CALLS: Final = frozenset(
 )
 WITHOUT_TOKEN: Final = frozenset({Reason.NO_TOKEN, Reason.MALFORMED_TOKEN})
 
-_DOTTED: Final = re.compile(r"[A-Za-z0-9_-]+(?:={0,2}\.[A-Za-z0-9_-]*)+")
+_PART: Final = re.compile(r"[A-Za-z0-9_-]+")  # matches where it begins, so a text is scanned once
 
 
 def observed_bearer(denied: Denied, authorization: Sequence[bytes]) -> Bearer | None:
@@ -69,12 +69,14 @@ def is_jwt(credential: str) -> bool:
 def issuers_in(text: str) -> set[str]:
     """Find the issuers of all tokens in a text, however broken: every ``iss`` of every part that is an object."""
     found: set[str] = set()
-    for run in _DOTTED.findall(text):
-        for part in run.split("."):
-            with suppress(ValueError, RecursionError):
-                claims = json.loads(_decoded(part), object_pairs_hook=_Members)
-                if isinstance(claims, _Members):
-                    found.update(value for name, value in claims if name == "iss" and isinstance(value, str))
+    for part in _PART.findall(text):
+        document = _decoded(part)
+        if not document.lstrip().startswith(b"{"):
+            continue
+        with suppress(ValueError, RecursionError):
+            claims = json.loads(document, object_pairs_hook=_Members)
+            if isinstance(claims, _Members):
+                found.update(value for name, value in claims if name == "iss" and isinstance(value, str))
     return found
 
 

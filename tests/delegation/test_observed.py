@@ -41,12 +41,19 @@ def test_what_begins_as_a_jwt_is_one_however_broken(credential: str) -> None:
         f"session={TOKEN}; see www.acme.example",
         f"v1.{TOKEN}.tail",
         TOKEN.partition(".")[2],
+        TOKEN.split(".")[1],
         "e30." + base64.urlsafe_b64encode(f'{{"iss":"x","iss":"{STS}","iss":1}}'.encode()).decode() + ".",
     ],
-    ids=["alone", "within", "with-a-prefix", "without-its-head", "doubled-member"],
+    ids=["alone", "within", "with-a-prefix", "without-its-head", "its-claims-alone", "doubled-member"],
 )
 def test_the_issuer_of_a_token_is_found_within_a_text(text: str) -> None:
     assert STS in issuers_in(text)
+
+
+def test_a_long_text_is_scanned_once() -> None:
+    text = "a" * 1_000_000  # a search that begins again at each character would not end
+    assert issuers_in(f"{text} {TOKEN}") == {STS}
+    assert not is_jwt(text)
 
 
 @pytest.mark.parametrize("text", ["", "sk-live-1", "www.acme.example", STS, "eyJhbGciOiJub25lIn0.x.y", "W10.WzFd."])
