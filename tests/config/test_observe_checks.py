@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_file import load_sidecar
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Problem
 from tests.config.documents import EXAMPLES, changed, example, written
 
@@ -159,6 +160,16 @@ def test_the_example_observes_until_one_day_and_loads_before_and_after_it(tmp_pa
         assert len(settings.observe_until) == 2
     with pytest.raises(ConfigError, match="30 days ahead"):
         load_sidecar(EXAMPLES / "observe.yaml", {}, ceiling, clock=lambda: NOW.timestamp() - 14 * 86_400)
+
+
+def test_tokens_of_the_platform_s_issuers_are_known_to_every_workload(tmp_path: Path) -> None:
+    ceiling = written(tmp_path, PLATFORM)
+    workload = SpiffeId("spiffe://acme.example/agent/writer")
+    alone = load_sidecar(EXAMPLES / "agent.yaml", {}).policy(workload, 1)
+    below = load_sidecar(EXAMPLES / "agent.yaml", {}, ceiling).policy(workload, 1)
+    for section in PLATFORM["login_issuers"]:
+        assert (alone.knows_issuer(section["issuer"]), below.knows_issuer(section["issuer"])) == (False, True)
+    assert not below.knows_issuer("https://else.example")
 
 
 def test_without_the_key_a_route_never_observes(tmp_path: Path) -> None:
