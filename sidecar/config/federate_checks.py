@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from sidecar.config.federate_model import (
     AnyFederateSection,
     FederateAnthropicSection,
+    FederateAwsSection,
     FederateAzureSection,
     FederateGoogleSection,
     FederateOpenaiSection,
@@ -48,6 +49,13 @@ def federate_problems(file: SidecarFile) -> Iterator[Problem]:
         for name, url in _urls(section):
             if urlsplit(url).scheme != "https":
                 yield Problem(f"{field}.federate.{name}", "is plain http, which proves nobody", "use https")
+        host = urlsplit(route.upstream).hostname
+        if isinstance(section, FederateAwsSection) and host != f"bedrock-runtime.{section.region}.amazonaws.com":
+            yield Problem(
+                f"{field}.upstream",
+                "is not Amazon Bedrock of that region: other services of AWS want each request signed",
+                f"write https://bedrock-runtime.{section.region}.amazonaws.com",
+            )
         patterns = _makes_credentials(section)
         for name, paths in (("paths", route.paths), ("path_prefixes", route.path_prefixes)):
             for path in paths:
@@ -100,6 +108,8 @@ def _public_endpoint(section: AnyFederateSection) -> str:
             return "https://sts.googleapis.com/v1/token"
         case FederateAzureSection():
             return f"https://login.microsoftonline.com/{section.tenant_id}/oauth2/v2.0/token"
+        case FederateAwsSection():
+            return f"https://sts.{section.region}.amazonaws.com/"
 
 
 def _urls(section: AnyFederateSection) -> list[tuple[str, str]]:

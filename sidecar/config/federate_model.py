@@ -72,6 +72,17 @@ class FederateAzureSection(FederateSection):
     scope: ScopeText = Field(description="the API, as `https://cognitiveservices.azure.com/.default`")
 
 
+class FederateAwsSection(FederateSection):
+    """AWS: a role's web identity, made into a short-term API key of Amazon Bedrock, the one service that takes it."""
+
+    provider: Literal["aws"] = Field(description="`aws`")
+    role_arn: _Word = Field(description="the role that trusts our SPIFFE ID")
+    session_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_=,.@-]{2,64}$")] = Field(
+        description="the name of its session in AWS's logs"
+    )
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] = Field(description="as `eu-central-1`")
+
+
 def kind_of_provider(value: object) -> str:
     """Tag of a provider's section; an unknown provider is judged as the first, which refuses its name."""
     name = value.get("provider") if isinstance(value, dict) else getattr(value, "provider", None)
@@ -82,11 +93,13 @@ _OPENAI: Final = "<openai>"
 _ANTHROPIC: Final = "<anthropic>"
 _GOOGLE: Final = "<google>"
 _AZURE: Final = "<azure>"
-_TAGS: Final = (_OPENAI, _ANTHROPIC, _GOOGLE, _AZURE)
+_AWS: Final = "<aws>"
+_TAGS: Final = (_OPENAI, _ANTHROPIC, _GOOGLE, _AZURE, _AWS)
 AnyFederateSection = Annotated[
     Annotated[FederateOpenaiSection, Tag(_OPENAI)]
     | Annotated[FederateAnthropicSection, Tag(_ANTHROPIC)]
     | Annotated[FederateGoogleSection, Tag(_GOOGLE)]
-    | Annotated[FederateAzureSection, Tag(_AZURE)],
+    | Annotated[FederateAzureSection, Tag(_AZURE)]
+    | Annotated[FederateAwsSection, Tag(_AWS)],
     Discriminator(kind_of_provider),
 ]

@@ -92,6 +92,8 @@ _HOSTS: Final[Mapping[str, Provider]] = MappingProxyType(
 
 def provider_at(host: str) -> Provider | None:
     """Return the provider of a host that takes tokens for a workload's identity, as far as its name tells."""
+    if host.startswith("bedrock-runtime.") and host.endswith(".amazonaws.com"):
+        return "aws"
     return next((of for name, of in _HOSTS.items() if host == name or (name[0] == "." and host.endswith(name))), None)
 
 

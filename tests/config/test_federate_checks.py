@@ -118,3 +118,20 @@ def test_an_identity_of_files_needs_a_jwt_svid_for_the_provider(tmp_path: Path) 
     assert (problem.field, "jwt_svids" in problem.wrong) == ("outbound.routes[3].federate.audience", True)
     files_of_svids = {**files, "jwt_svids": {"https://api.anthropic.com": "/run/s/anthropic.jwt"}}
     assert found(tmp_path, ("identity", {"files": files_of_svids})) == []
+
+
+def test_of_aws_only_bedrock_takes_a_bearer_token(tmp_path: Path) -> None:
+    section = {
+        "provider": "aws", "audience": "sts.amazonaws.com", "role_arn": "arn:aws:iam::1:role/agent",
+        "session_name": "writer", "region": "eu-central-1",
+    }  # fmt: skip
+    host = "bedrock-runtime.eu-central-1.amazonaws.com"
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    others = ["s3.eu-central-1.amazonaws.com", "bedrock-runtime.us-east-1.amazonaws.com"]
+    platform = written(folder, changed(example("platform"), ("federate", [host, *others])))
+    aws = [(f"{CLAUDE}.federate", section), (f"{CLAUDE}.upstream", f"https://{host}")]
+    assert found(tmp_path, *aws, platform=platform) == []
+    for other in others:
+        (problem,) = found(tmp_path, *aws[:1], (f"{CLAUDE}.upstream", f"https://{other}"), platform=platform)
+        assert (problem.field, "each request signed" in problem.wrong) == ("outbound.routes[3].upstream", True)

@@ -66,6 +66,17 @@ _RULES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         },
     ),
+    "/aws": (
+        "application/x-www-form-urlencoded",
+        "WebIdentityToken",
+        {
+            "Action": "AssumeRoleWithWebIdentity",
+            "Version": "2011-06-15",
+            "RoleArn": "arn:aws:iam::1:role/agent",
+            "RoleSessionName": "writer",
+            "DurationSeconds": "3600",
+        },
+    ),
 }
 ACCOUNT: Final = "/v1/projects/-/serviceAccounts/a@p.example:generateAccessToken"
 
@@ -130,9 +141,24 @@ class TokenProvider:
             return self._refuse(type(error).__name__)
         if claims["aud"] not in (self.audience, [self.audience]) or claims["sub"] != self.subject:
             return self._refuse("audience or subject")
+        if path == "/aws":
+            return self._credentials(fields)
         return _json(
             {"issued_token_type": ACCESS, "access_token": self._issue(), "token_type": "Bearer", "expires_in": 3600}
         )
+
+    def _credentials(self, fields: dict[str, str]) -> bytes:
+        if fields["accept"] != "text/xml":
+            return self._refuse("accept")
+        ends = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = (
+            '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+            "<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>ASIA1</AccessKeyId>"
+            f"<SecretAccessKey>secret</SecretAccessKey><SessionToken>{self._issue()}</SessionToken>"
+            f"<Expiration>{ends}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>"
+            "</AssumeRoleWithWebIdentityResponse>"
+        )
+        return answer(body.encode(), b"text/xml")
 
     def _account(self, fields: dict[str, str], body: bytes) -> bytes:
         if fields.get("authorization") != f"Bearer {self.issued[-1]}":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from sidecar.delegation.outside import FederatedKey
+from sidecar.errors import Unavailable
 from sidecar.exchange.federation import tokens
 from sidecar.proxy.static_keys import fingerprint_of
 from sidecar_dev.pki import TrustDomainAuthority
@@ -110,6 +113,20 @@ async def test_a_google_service_account_s_token_goes_on_the_call(hops: Hops, out
     assert (await asked(hops)).status == 200
     assert (outside.provider.refused, len(outside.provider.issued)) == ([], 2)
     assert outside.api.headers()["authorization"] == f"Bearer {outside.provider.issued[1]}"
+
+
+async def test_aws_s_credentials_become_a_bedrock_key(hops: Hops, outside: Outside) -> None:
+    terms = {"region": "eu-central-1", "role_arn": "arn:aws:iam::1:role/agent", "session_name": "writer"}
+    key = FederatedKey(
+        provider="aws", audience=AUDIENCE, endpoint=f"{outside.url}/aws", ca_file=outside.ca, terms=tuple(terms.items())
+    )
+    trades = tokens.FederatedTokens(await hops.world.source(WRITER))
+    token = await trades.of(key)
+    signed = base64.b64decode(token.value.removeprefix(b"bedrock-api-key-")).decode()
+    assert f"X-Amz-Security-Token={outside.provider.issued[0]}&" in signed
+    with pytest.raises(Unavailable):
+        await trades.of(replace(key, audience="https://else.example"))
+    assert outside.provider.refused == ["InvalidAudienceError"]
 
 
 async def refused(hops: Hops, outside: Outside) -> None:

@@ -6,7 +6,6 @@ of the IAM Service Account Credentials API v1 (docs.cloud.google.com/iam/docs/re
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 from sidecar.delegation.outside import FederatedKey
@@ -18,7 +17,7 @@ from sidecar.exchange.federation.trade import (
     form,
     members_of,
     oauth_token,
-    refused,
+    seconds_to,
     traded,
 )
 
@@ -45,15 +44,4 @@ def trade(key: FederatedKey, svid: str, now: float) -> Steps:
         return federated
     answer = yield document(impersonation, {"scope": scope.split()}, {"Authorization": f"Bearer {federated.token}"})
     members = members_of(answer)
-    return traded(members.get("accessToken"), _seconds_to(members.get("expireTime"), now))
-
-
-def _seconds_to(timestamp: object, now: float) -> int:
-    """Return the seconds to an RFC 3339 time, rounded down."""
-    try:
-        ends_at = datetime.fromisoformat(timestamp if isinstance(timestamp, str) else "")
-    except ValueError:
-        raise refused("the token has no time of expiry") from None
-    if ends_at.tzinfo is None:
-        raise refused("the token's time of expiry has no zone")
-    return int(ends_at.timestamp() - now)
+    return traded(members.get("accessToken"), seconds_to(members.get("expireTime"), now))

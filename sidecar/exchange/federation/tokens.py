@@ -19,14 +19,20 @@ from urllib.parse import urlsplit
 from sidecar.delegation.outside import FederatedKey, Provider
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.exchange.federation import anthropic, azure, google, openai
+from sidecar.exchange.federation import anthropic, aws, azure, google, openai
 from sidecar.exchange.federation.trade import MAX_ANSWER_BYTES, Adapter, Ask, Traded, refused
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError
 from sidecar.identity.file_trust import public_authorities
 from sidecar.identity.source import IdentitySource
 
 ADAPTERS: Final[Mapping[Provider, Adapter]] = MappingProxyType(
-    {"openai": openai.trade, "anthropic": anthropic.trade, "google": google.trade, "azure": azure.trade}
+    {
+        "openai": openai.trade,
+        "anthropic": anthropic.trade,
+        "google": google.trade,
+        "azure": azure.trade,
+        "aws": aws.trade,
+    }
 )
 TRADE_S: Final = 10.0  # for all steps together
 _TYPES: Final = ("application/json", "text/xml")  # what adapters read

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, TypeAlias
 from urllib.parse import urlencode
 
@@ -45,9 +46,10 @@ Steps: TypeAlias = Generator[Ask, bytes, Traded]
 Adapter: TypeAlias = Callable[[FederatedKey, str, float], Steps]  # the key, our JWT-SVID, wall time in seconds
 
 
-def form(url: str, members: Mapping[str, str]) -> Ask:
+def form(url: str, members: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Ask:
     """Make a step that sends an urlencoded form."""
-    return Ask(url=url, content_type="application/x-www-form-urlencoded", body=urlencode(members).encode("ascii"))
+    body = urlencode(members).encode("ascii")
+    return Ask(url=url, content_type="application/x-www-form-urlencoded", body=body, headers=headers or {})
 
 
 def document(url: str, members: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Ask:
@@ -93,6 +95,21 @@ def traded(token: object, life_s: object) -> Traded:
     if not 0 < life_s <= MAX_LIFE_S:
         raise refused(f"the token's lifetime is not from 1 to {MAX_LIFE_S} s")
     return Traded(token, life_s)
+
+
+def seconds_to(timestamp: object, now: float) -> int:
+    """Return the seconds to an RFC 3339 time, rounded down.
+
+    Raises:
+        Unavailable: CREDENTIAL_UNAVAILABLE, it is none, or has no zone.
+    """
+    try:
+        ends_at = datetime.fromisoformat(timestamp if isinstance(timestamp, str) else "")
+    except ValueError:
+        raise refused("the token has no time of expiry") from None
+    if ends_at.tzinfo is None:
+        raise refused("the token's time of expiry has no zone")
+    return int(ends_at.timestamp() - now)
 
 
 def refused(why: str) -> Unavailable:
