@@ -141,8 +141,8 @@ class Session:
         self.hangs = False
         self.asked: list[dict[str, Any]] = []
 
-    def get(self, url: Any, **options: Any) -> Session:
-        self.asked.append({"url": str(url), **options})
+    def request(self, method: str, url: Any, **options: Any) -> Session:
+        self.asked.append({"method": method, "url": str(url), **options})
         return self
 
     async def __aenter__(self) -> Any:
@@ -186,7 +186,13 @@ async def test_an_answer_is_fetched_from_this_url_alone_and_from_the_peer_alone(
     assert answer == EndpointAnswer(200, "application/json", "max-age=60", b"{}")
     (asked,) = call.session.asked
     assert asked.pop("ssl") is call.client._pinned
-    assert asked == {"url": "https://sts.example/jwks", "allow_redirects": False}
+    assert asked == {
+        "method": "GET",
+        "url": "https://sts.example/jwks",
+        "data": None,
+        "headers": {},
+        "allow_redirects": False,
+    }
     call.session.fields += [("Content-Type", "text/html")]
     assert (await call.client.get()).content_type is None
     call.session.body = [b"x" * 8]

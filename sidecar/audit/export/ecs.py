@@ -31,6 +31,9 @@ _TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category a
     "not_ready": (["process"], ["info"]),
     "ready": (["process"], ["info"]),
     "records.countersigned": (["configuration"], ["info"]),
+    "revocation.ordered": (["iam"], ["change"]),
+    "revocation.refused": (["iam"], ["info"]),
+    "revocations.changed": (["configuration"], ["change"]),
     "pod.injected": (["configuration"], ["creation"]),
     "pod.refused": (["configuration"], ["info"]),
 }

@@ -13,6 +13,7 @@ from tests.audit.export.evidence import members
 
 # Of the ECS reference: event.category, and the values of event.type that it expects beside each.
 CATEGORIES: Final = {
+    "iam": "admin change creation deletion group info user",
     "api": "access admin allowed change creation deletion denied end info start user",
     "authentication": "start end info",
     "configuration": "access change creation deletion info",
