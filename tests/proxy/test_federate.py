@@ -16,6 +16,7 @@ from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.federation.trade import Ask
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.proxy.static_keys import fingerprint_of
+from sidecar.proxy.workload_handle import WorkloadHandle
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.test_outside import MODEL, OPEN
 from tests.delegation.world import POLICY, TO_CRM, delegation
@@ -136,3 +137,14 @@ async def test_a_token_that_the_host_does_not_believe_is_traded_again(calls: Cal
     await calls.ask(bearer(live))
     await calls.ask(bearer(live))
     assert calls.provider.trades == 2
+
+
+async def test_the_workload_handle_opens_such_a_route_only_where_it_is_listed(calls: Calls) -> None:
+    own = calls.handles.own = WorkloadHandle(bytes(32), 300.0, monotonic=lambda: 0.0)
+    assert (await calls.ask(bearer(own.current.handle))).reason == "call_not_allowed"
+    assert (calls.provider.trades, calls.left) == (0, b"")
+    calls.policy = replace(calls.policy, own_may_call=frozenset({"model"}))
+    assert (await calls.ask(bearer(own.current.handle))).status == 200
+    record = (await calls.records())[1]
+    assert (record["op"], record["subject"]) == ("own", None)
+    assert str(record["credential"]).startswith("federate:anthropic:")
