@@ -37,6 +37,7 @@ async def test_a_success_records_the_chain_the_links_and_what_was_asked_and_gran
         "parent_jti": "jti-2",
         "txn": "txn-1",
         "fp": fingerprint_of(str(answer["access_token"])),
+        "crossed_from": None,
         "total_ms": 0.0,
     }
     assert set(fields) <= set(FIELDS)
