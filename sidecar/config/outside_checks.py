@@ -58,6 +58,8 @@ def connect_problems(file: SidecarFile) -> Iterator[Problem]:
 def _own_listeners(file: SidecarFile) -> Iterator[str]:
     if file.inbound is not None:
         yield file.inbound.listen
+        if file.inbound.plain is not None:
+            yield file.inbound.plain.listen
     if file.outbound is not None:
         yield file.outbound.listen
     yield file.probe.listen

@@ -66,6 +66,10 @@ class OutboundRoutes:
         self._prefixes = Prefixes({route.prefix: route for route in calls if route.prefix is not None})
         self._tunnels = {route.host: route for route in self.tunnels}
 
+    def has_host(self, authority: str) -> bool:
+        """Tell if a route is matched by this host (lower case)."""
+        return _without_default_port(authority) in self._hosts
+
     def find(
         self, authority: str | None, target: CanonicalTarget, *, own_authorities: Container[str]
     ) -> tuple[CallRoute, CanonicalTarget]:

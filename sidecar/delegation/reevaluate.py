@@ -173,7 +173,7 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
     prove_issued(token, plan, now=at)
 
 
-def own_again(permit: OwnPermit, *, policy: Policy, now: int) -> None:
+def own_again(permit: OwnPermit, *, keys: Keys, policy: Policy, now: int) -> None:
     """Return if a call with a static key would still be permitted, given that its request's authority still stands.
 
     Raises:
@@ -181,8 +181,11 @@ def own_again(permit: OwnPermit, *, policy: Policy, now: int) -> None:
     """
     if permit.route not in policy.outbound.outside:
         raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
-    at = now if permit.delegation is None else min(now, permit.delegation.ends_at - 1)
-    decide_own(permit.delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
+    delegation = permit.delegation
+    if delegation is not None and delegation.entry:
+        delegation = _login_again(delegation, keys, policy, now)
+    at = now if delegation is None else min(now, delegation.ends_at - 1)
+    decide_own(delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
 
 
 def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) -> None:

@@ -23,6 +23,7 @@ from sidecar.errors import Denied, Reason, Unavailable
 
 TYP: Final = "revocations+jwt"  # no verifier of access tokens accepts it
 MAX_REVOCATIONS: Final = 10_000
+MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader takes: replicas that were apart merge what each has kept
 MAX_LIST_BYTES: Final = 8 * 1024 * 1024
 SKEW_S: Final = 60
 
@@ -318,8 +319,8 @@ def _row(one: Revocation) -> dict[str, object]:
 
 def _rows(claims: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
     rows = claims.get(name)
-    if not isinstance(rows, list) or len(rows) > MAX_REVOCATIONS:
-        raise StrictJsonError(f"{name} is not a list of at most {MAX_REVOCATIONS}")
+    if not isinstance(rows, list) or len(rows) > MAX_LISTED:
+        raise StrictJsonError(f"{name} is not a list of at most {MAX_LISTED}")
     objects: Iterable[object] = rows
     found = [row for row in objects if isinstance(row, Mapping)]
     if len(found) != len(rows):

@@ -300,7 +300,7 @@ class KeyedForwarding(Forwarding):
         self._finish(fault)
 
     def _fault_of(self, head: Response) -> Denied | None:
-        if any(self._key in value for value in head.values):
+        if any(self._key in value for value in head.values) or any(self._key.lower() in n for n in head.layout.names):
             return _exposed()
         if head.status in _REDIRECTS:
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "a redirect, which is not followed with a static key")

@@ -35,6 +35,8 @@ _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 _KEY_FIELDS: Final = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-auth-token", b"private-token", b"cookie"}
 )
+# Nor what makes the host answer in pieces or codes in which the key would not be found.
+_NOT_WITH_A_KEY: Final = _KEY_FIELDS | {b"accept-encoding", b"accept-charset", b"range", b"if-range"}
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
 _FOR_AGENT: Final[tuple[bytes, ...]] = (
@@ -211,7 +213,7 @@ def passes_outside(name: bytes) -> bool:
 def passes_without_credentials(name: bytes) -> bool:
     """Tell whether a field of this (lower-case) name may go beside a static key: nothing that is a credential."""
     folded = name.translate(_FOLDED)
-    return folded not in _KEY_FIELDS and folded != b"accept-encoding" and passes_outside(name)
+    return folded not in _NOT_WITH_A_KEY and not is_trusted_name(name) and passes_outside(name)
 
 
 def passes_with_credential(name: bytes) -> bool:

@@ -34,6 +34,7 @@ from sidecar.proxy.credentials import (
     handle_for_outside,
     handle_for_tunnel,
     handles_of,
+    issuers_shown,
     own_credential,
     stray_handles,
     stray_handles_of_tunnel,
@@ -110,7 +111,12 @@ class Outbound:
             if head.method == "CONNECT":
                 yield from self._tunnel(stream, head, snapshot, entry)
                 return
-            target = canonical_target(head.target)
+            try:
+                target = canonical_target(head.target)
+            except Denied:
+                if not policy.outbound.has_host(head.authority):
+                    yield from self._note_attempt(head, entry)
+                raise
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
                 yield from self.logins.hand_over(stream, head, target, snapshot, entry)
@@ -198,6 +204,7 @@ class Outbound:
                 served = yield from self._resolve(handle)
             except SidecarError:
                 continue
+            entry.op = None
             _note_served(served, entry)
             break
         else:  # with the workload handle too: it says nothing of the request that the agent was serving
@@ -220,6 +227,8 @@ class Outbound:
                 raise
             yield from self._observed(denied, stream, head, route, target, snapshot, entry)
             return
+        if any(map(snapshot.policy.knows_issuer, issuers_shown(head))):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a token of the mesh, or of a login, never leaves it")
         now = int(self._clock())
         permit = decide_own(delegation, route, method=head.method, path=target.path, policy=snapshot.policy, now=now)
         if head.upgrade is not None:

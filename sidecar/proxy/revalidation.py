@@ -154,7 +154,7 @@ def judge_own(permit: OwnPermit, served: Served | None, snapshot: Snapshot, now:
     """
     if served is not None:
         judge_served(served, snapshot, now)
-    own_again(permit, policy=snapshot.policy, now=now)
+    own_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
 def judge_tunnel(permit: TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:

@@ -85,8 +85,9 @@ def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now
         raise Denied(Reason.SELF_DELEGATION, "the client started this chain for itself")
     if token.chain is None and not (own and policy.self_delegations_of(token.subject, client)):
         raise Denied(Reason.NOT_AN_ENTRY, "a token of ours without act starts no chain")
-    # A foreign subject is the foreign issuer's: its sub_id is evidence, which must match no rule for our own users.
-    issuer, subject = policy.foreign_pair(token.subject) or token.sub_id or (token.issuer, token.subject)
+    # The sub_id of a foreign subject is evidence. It must match no rule for our own users, also not
+    # after the foreign issuer was removed or its prefix changed.
+    issuer, subject = policy.foreign_pair(token.subject) or _login_pair(token, policy) or (token.issuer, token.subject)
     return Authority(
         issuer=issuer,
         subject=subject,
@@ -97,6 +98,15 @@ def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now
         txn=token.txn,
         own=own,
     )
+
+
+def _login_pair(token: VerifiedToken, policy: StsPolicy) -> tuple[str, str] | None:
+    """Return the login that this subject was made of: ``sub_id``, if its issuer's prefix gives just this ``sub``."""
+    if token.sub_id is None:
+        return None
+    login = policy.login_issuers.get(token.sub_id[0])
+    made = None if login is None else login.subject_prefix + token.sub_id[1]
+    return token.sub_id if made == token.subject else None
 
 
 def _is_workloads(token: VerifiedToken, policy: StsPolicy) -> bool:

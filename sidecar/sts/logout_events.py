@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
@@ -63,14 +64,16 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
     if bearer.typ not in _TYPES[event] or "nonce" in claims:
         raise Denied(Reason.ORDER_REFUSED, "the event has the form of another token")
     audiences = claims.get("aud")
-    named = {audiences} if isinstance(audiences, str) else set(audiences) if isinstance(audiences, list) else set()
-    if not named & feed.audiences:
+    listed = [audiences] if isinstance(audiences, str) else audiences if isinstance(audiences, list) else []
+    if feed.audiences.isdisjoint(one for one in listed if isinstance(one, str)):
         raise Denied(Reason.ORDER_REFUSED, "the event is for another audience")
     made_at, jti = claims.get("iat"), claims.get("jti")
     if isinstance(made_at, bool) or not isinstance(made_at, int) or not is_name(jti):
         raise Denied(Reason.ORDER_REFUSED, "the event has no iat or no jti")
-    expired = isinstance(claims.get("exp"), int) and int(str(claims["exp"])) + SKEW_S <= now
-    if expired or not now - MAX_AGE_S <= made_at <= now + SKEW_S:
+    ends_at = claims.get("exp", now)
+    if isinstance(ends_at, bool) or not isinstance(ends_at, int | float):
+        raise Denied(Reason.ORDER_REFUSED, "exp is not a time")
+    if ends_at + SKEW_S <= now or not now - MAX_AGE_S <= made_at <= now + SKEW_S:
         raise Denied(Reason.ORDER_REFUSED, "the event was signed too long ago, or in the future")
     subject, session = _named(claims, members, feed.trusted.issuer)
     kind, value, for_s = (
@@ -79,7 +82,7 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
     if value is None:
         raise Denied(Reason.ORDER_REFUSED, "the event names neither a session nor a user")
     return Order(
-        id=f"event:{feed.trusted.issuer}:{jti}",
+        id=f"event:{sha256(f'{feed.trusted.issuer} {jti}'.encode()).hexdigest()}",  # a jti may be as long as a name
         action=Action.REVOKE,
         operator=feed.trusted.issuer,
         made_at=made_at,

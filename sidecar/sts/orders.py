@@ -85,6 +85,7 @@ class Order:
         return {name: getattr(self, name) for name in _MEMBERS if getattr(self, name) is not None}
 
 
+_FOR_OPERATORS: Final = 2_000  # orders for which events of logouts leave room
 _MEMBERS: Final = tuple(Order.__dataclass_fields__)
 
 
@@ -104,8 +105,9 @@ class Book:
         if order.id in self.orders:
             return self
         kept = _unexpired(self.orders, now)
-        if len(kept) >= MAX_REVOCATIONS:
-            raise Denied(Reason.ORDER_REFUSED, f"{MAX_REVOCATIONS} orders are kept already: wait until some expire")
+        room = MAX_REVOCATIONS - (0 if order.signed is not None else _FOR_OPERATORS)
+        if len(kept) >= room:
+            raise Denied(Reason.ORDER_REFUSED, f"{room} orders are kept already: wait until some expire")
         return Book(seq=self.seq + 1, orders={**kept, order.id: order})
 
     def merged(self, other: Book, *, now: int) -> Book:

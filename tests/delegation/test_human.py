@@ -17,6 +17,7 @@ from sidecar.delegation.reevaluate import inbound_again, own_again
 from sidecar.delegation.route import InboundRoute, InboundRoutes
 from sidecar.delegation.verify import VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason, SidecarError
+from tests.delegation.test_connect import KEYS
 from tests.delegation.test_outside import MODEL, OPEN
 from tests.delegation.world import (
     INBOUND_CLAIMS,
@@ -191,6 +192,6 @@ def test_a_call_with_a_static_key_ends_with_the_login_and_is_judged_as_of_then(l
     path = "/v1/messages"
     own = decide_own(shown, MODEL, method="POST", path=path, policy=outside, now=NOW)
     assert own.ends_at == NOW + 61
-    own_again(own, policy=outside, now=NOW + later_s)
+    own_again(own, keys=KEYS, policy=outside, now=NOW + later_s)
     with pytest.raises(Denied, match="token_expired"):
         decide_own(shown, MODEL, method="POST", path=path, policy=outside, now=NOW + 61)

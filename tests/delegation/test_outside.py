@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import OWN_CALL_S, OwnPermit, decide_own
+from sidecar.delegation.decide import OWN_CALL_S, OwnPermit, decide_entry, decide_own
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
 from sidecar.delegation.policy import Deny, Policy
@@ -16,7 +17,20 @@ from sidecar.delegation.reevaluate import own_again
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason, SidecarError
-from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, STS, TO_CRM, delegation
+from tests.delegation.test_connect import KEYS
+from tests.delegation.world import (
+    ENTRY,
+    INBOUND_CLAIMS,
+    LOGIN_CLAIMS,
+    NOW,
+    POLICY,
+    STS,
+    TO_CRM,
+    USERS,
+    delegation,
+    signed,
+    verification_key,
+)
 
 KEY = InjectedKey(file="/keys/model", field="x-api-key", scheme="", owner="ml@acme.example", until=NOW + 3600)
 MODEL = OutsideRoute(
@@ -93,7 +107,7 @@ OWN = replace(WITH, own_may_call=frozenset({"model", "hook"}))
 def test_the_workload_itself_may_call_what_its_handle_lists(route: OutsideRoute, ends_at: int) -> None:
     permit = decide(delegation=None, route=route, policy=OWN)
     assert (permit.delegation, permit.ends_at) == (None, ends_at)
-    own_again(permit, policy=OWN, now=NOW + 2 * OWN_CALL_S)  # its time is the caller's business
+    own_again(permit, keys=KEYS, policy=OWN, now=NOW + 2 * OWN_CALL_S)  # its time is the caller's business
     short = replace(MODEL, key=replace(KEY, until=NOW + 1))
     assert decide(delegation=None, route=short, policy=OWN).ends_at == NOW + 1
 
@@ -135,7 +149,7 @@ def test_its_own_call_with_one_fact_changed_is_refused(changes: dict[str, Any], 
 def test_its_own_permit_falls_with_the_list() -> None:
     permit = decide(delegation=None, policy=OWN)
     with pytest.raises(Denied) as refusal:
-        own_again(permit, policy=WITH, now=NOW)
+        own_again(permit, keys=KEYS, policy=WITH, now=NOW)
     assert refusal.value.reason is Reason.CALL_NOT_ALLOWED
 
 
@@ -158,8 +172,10 @@ def denied(policy: Policy) -> Policy:
 
 def test_a_permit_stands_while_nothing_changes() -> None:
     permit = decide()
-    own_again(permit, policy=WITH, now=NOW)
-    own_again(permit, policy=WITH, now=delegation().token.expires_at + 5)  # its time is the caller's business
+    own_again(permit, keys=KEYS, policy=WITH, now=NOW)
+    own_again(
+        permit, keys=KEYS, policy=WITH, now=delegation().token.expires_at + 5
+    )  # its time is the caller's business
 
 
 @pytest.mark.parametrize(
@@ -169,7 +185,7 @@ def test_a_permit_stands_while_nothing_changes() -> None:
 def test_a_permit_falls_with_its_route_or_its_subject(change: Callable[[Policy], Policy], reason: Reason) -> None:
     permit = decide()
     with pytest.raises(Denied) as refusal:
-        own_again(permit, policy=change(WITH), now=NOW)
+        own_again(permit, keys=KEYS, policy=change(WITH), now=NOW)
     assert refusal.value.reason is reason
 
 
@@ -225,3 +241,37 @@ def test_routes_of_both_kinds_share_names_and_targets() -> None:
     assert (routes.routes, routes.outside) == ((TO_CRM,), (MODEL,))
     with pytest.raises(ValueError, match="overlap"):
         OutboundRoutes([TO_CRM, replace(MODEL, name="crm")])
+
+
+def a_mesh_name_revoked(policy: Policy) -> Policy:
+    return replace(policy, deny=Deny(subjects=frozenset({(STS, USERS.mesh_subject(str(LOGIN_CLAIMS["sub"])))})))
+
+
+def no_such_issuer(policy: Policy) -> Policy:
+    assert policy.entry is not None
+    return replace(policy, entry=replace(policy.entry, issuers={}))
+
+
+@pytest.mark.parametrize(
+    ("change", "keys", "reason"),
+    [
+        pytest.param(a_mesh_name_revoked, KEYS, Reason.POLICY_DENIED, id="denied by its name in the mesh"),
+        pytest.param(no_such_issuer, KEYS, Reason.WRONG_ISSUER, id="the issuer of users was removed"),
+        pytest.param(
+            lambda policy: policy,
+            SimpleNamespace(find=lambda _issuer, _kid: None, known=lambda _issuer: True),
+            Reason.UNKNOWN_KEY,
+            id="its key was withdrawn",
+        ),
+    ],
+)
+def test_a_call_of_a_login_ends_with_what_the_login_rests_on(
+    change: Callable[[Policy], Policy], keys: Any, reason: Reason
+) -> None:
+    policy = replace(WITH, entry=replace(ENTRY, may_call=OPEN))
+    login = decide_entry(signed(LOGIN_CLAIMS, typ=None), key=verification_key(), policy=policy, now=NOW)
+    permit = decide(delegation=login, policy=policy)
+    own_again(permit, keys=KEYS, policy=policy, now=NOW)
+    with pytest.raises(Denied) as refusal:
+        own_again(permit, keys=keys, policy=change(policy), now=NOW)
+    assert refusal.value.reason is reason

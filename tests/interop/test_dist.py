@@ -161,7 +161,7 @@ def bill_of(release: Path) -> dict[str, Any]:
 
 def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_day(release: Path) -> None:
     bill = bill_of(release)
-    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in ("audit", "pretty")}
+    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in ("audit", "pretty", "clickhouse")}
     assert {(one["name"], one["version"]) for one in bill["components"]} == run.union(*extras.values())
     assert {(one["name"], one["version"]) for one in bill["components"] if one["scope"] == "required"} == run
     for extra, packages in extras.items():

@@ -279,3 +279,16 @@ async def test_a_call_to_a_routed_host_and_one_to_our_own_listener_are_no_attemp
     assert (await calls.call(bearer(live), host=OWN, target="/none")).reason == "target_denied"
     assert [record["host"] for record in await calls.records()] == [None, None]
     assert calls.log.metrics.attempts_to_leave == 0
+
+
+@pytest.mark.parametrize("target", ["/a%2Fb", "/x/../y", "//x"])
+async def test_an_attempt_to_leave_is_recorded_whatever_its_path_means(calls: AgentCalls, target: str) -> None:
+    live = calls.handle()
+    assert (await calls.call(bearer(live), host="evil.example", target=target)).reason in {
+        "path_refused",
+        "target_denied",
+    }
+    assert (await calls.call(bearer(live), target="/a%2Fb")).reason == "path_refused"
+    first, second = await calls.records()
+    assert (first["host"], first["subject"], second["host"]) == ("evil.example", delegation().token.subject, None)
+    assert calls.log.metrics.attempts_to_leave == 1

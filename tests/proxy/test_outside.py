@@ -14,7 +14,7 @@ from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.proxy.static_keys import fingerprint_of
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN, SEARCH
-from tests.delegation.world import POLICY, TO_CRM, delegation
+from tests.delegation.world import INBOUND_CLAIMS, POLICY, TO_CRM, delegation, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
 
 SECRET = "sk-secret-of-the-sidecar"
@@ -232,3 +232,26 @@ def chunk(data: bytes) -> bytes:
 def test_the_world_of_these_tests_opens_the_routes() -> None:
     assert isinstance(MODEL, OutsideRoute)
     assert SEARCH.may_call == OPEN
+
+
+@pytest.mark.parametrize("where", [TO_MODEL, TO_HOOK], ids=["inject", "passthrough"])
+@pytest.mark.parametrize("field", ["x-user-token", "cookie"])
+async def test_a_token_of_the_mesh_never_leaves_it(calls: AgentCalls, where: dict[str, str], field: str) -> None:
+    token = signed(INBOUND_CLAIMS).raw
+    shown = own(handle(calls))
+    assert await refused(calls, [*shown, (field, token)], **where) == "no_request_context"
+    assert (await calls.call([*shown, (field, "opaque")], **where)).status == 200
+
+
+@pytest.mark.parametrize("name", ["x-http-method-override", "x-original-url", "range", "if-range", "accept-charset"])
+async def test_what_changes_the_judged_call_or_hides_the_key_stays_behind(calls: AgentCalls, name: str) -> None:
+    assert (
+        await calls.call([*bearer(handle(calls)), (name, "x"), ("x-stainless-lang", "py")], **TO_MODEL)
+    ).status == 200
+    assert name.encode() not in calls.left.lower()
+    assert b"x-stainless-lang: py" in calls.left.lower()
+
+
+async def test_the_key_as_a_field_s_name_is_found_too(calls: AgentCalls) -> None:
+    told = await answered(calls, f"HTTP/1.1 200 OK\r\n{SECRET}: x\r\nContent-Length: 0\r\n\r\n".encode())
+    assert told.reason == "credential_exposed"

@@ -159,6 +159,9 @@ async def test_a_foreign_sub_id_never_matches_a_rule_for_our_own_users() -> None
 
     assert await reason_of(border, onwards(ours), CRM) is None
     assert await reason_of(border, onwards(crossed), CRM) is Reason.DELEGATION_NOT_ALLOWED
+    border.service.policy = policy(rules=(for_alice,), foreign_issuers={})  # the partner is removed, its tokens live on
+    assert await reason_of(border, onwards(crossed), CRM) is Reason.DELEGATION_NOT_ALLOWED
+    assert await reason_of(border, onwards(ours), CRM) is None
 
 
 def token(**changes: object) -> Change:

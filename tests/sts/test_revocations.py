@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -179,3 +180,15 @@ def test_an_order_is_recorded_and_one_operators_alone_is_counted() -> None:
         "INC-42",
     )
     assert fields["revocation"] == f"id=txn-txn-1 kind=txn value=txn-1 until={NOW + 3600}"
+
+
+def test_events_of_logouts_leave_room_for_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.sts.orders.MAX_REVOCATIONS", 5)
+    monkeypatch.setattr("sidecar.sts.orders._FOR_OPERATORS", 2)
+    book = Book()
+    for number in range(3):
+        book = book.with_order(order(Kind.LOGIN, f"s{number}", "https://login.example"), now=NOW)
+    with pytest.raises(Denied):
+        book.with_order(order(Kind.LOGIN, "s3", "https://login.example"), now=NOW)
+    book = book.with_order(replace(order(Kind.TXN, "t1"), signed="a.b.c", certificate="eA=="), now=NOW)
+    assert len(book.orders) == 4

@@ -69,11 +69,11 @@ def bedrock_key(access_key: str, secret: str, session: str, region: str, *, now:
 
 def _credentials_of(answer: bytes) -> tuple[str, str, str, str]:
     """Read the four texts of temporary credentials."""
-    if b"<!" in answer:  # a document type is where XML's entities come from
+    if b"<!" in answer or not answer.isascii():  # a document type is where XML's entities come from
         raise refused("the answer is not acceptable XML")
-    try:
-        root = ElementTree.fromstring(answer)  # noqa: S314 - without a document type there is nothing to expand
-    except ElementTree.ParseError as error:
+    try:  # as text: no encoding that it declares is looked up
+        root = ElementTree.fromstring(answer.decode())  # noqa: S314 - without a document type nothing can be expanded
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise refused("the answer is not XML") from error
     result = f"{_NAMESPACE}AssumeRoleWithWebIdentityResult"
     found = root.findall(f"{result}/{_NAMESPACE}Credentials")
