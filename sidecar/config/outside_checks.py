@@ -20,7 +20,14 @@ from sidecar.config.sidecar_model import (
     outside_routes,
 )
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
-from sidecar.delegation.outside import PRESETS, FederatedKey, InjectedKey, OutsideRoute, makes_credentials
+from sidecar.delegation.outside import (
+    PRESETS,
+    FederatedKey,
+    InjectedKey,
+    OutsideRoute,
+    credential_paths,
+    makes_credentials,
+)
 from sidecar.errors import Problem
 
 
@@ -81,7 +88,7 @@ def _inject(route: InjectRouteSection, field: str) -> Iterator[Problem]:
         yield Problem(
             f"{field}.inject.field", "is missing, and no preset names one", "name the header field of the key"
         )
-    patterns = PRESETS[section.preset].makes_credentials if section.preset is not None else ()
+    patterns = credential_paths(section.preset, upstream_of(route.upstream).host)
     for name, paths in (("paths", route.paths), ("path_prefixes", route.path_prefixes)):
         for path in paths:
             if makes_credentials(path, patterns):
@@ -109,11 +116,11 @@ def outside_route(section: AnyOutsideSection) -> OutsideRoute:
 
 def _key_of(section: AnyOutsideSection) -> InjectedKey | FederatedKey | None:
     if isinstance(section, InjectRouteSection):
-        return _key(section.inject)
+        return _key(section.inject, upstream_of(section.upstream).host)
     return federated_key(section.federate) if isinstance(section, FederateRouteSection) else None
 
 
-def _key(section: InjectSection) -> InjectedKey:
+def _key(section: InjectSection, host: str) -> InjectedKey:
     preset = None if section.preset is None else PRESETS[section.preset]
     scheme = "" if section.scheme is None else f"{section.scheme} "
     return InjectedKey(
@@ -122,5 +129,5 @@ def _key(section: InjectSection) -> InjectedKey:
         scheme=preset.scheme if preset is not None and section.scheme is None else scheme,
         owner=section.owner,
         until=start_of(section.until),
-        makes_credentials=() if preset is None else preset.makes_credentials,
+        makes_credentials=credential_paths(section.preset, host),
     )

@@ -32,6 +32,10 @@ class Preset:
     makes_credentials: tuple[str, ...] = ()
 
 
+def _below(roots: Sequence[str], *names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{root}/{name}" for root in roots for group in names for name in group)
+
+
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         "openai": Preset(
@@ -58,19 +62,16 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "/user/gpg_keys",
                 "/user/ssh_signing_keys",
                 "/user/codespaces/secrets",
-                "/orgs/*/personal-access-tokens",
-                "/orgs/*/personal-access-token-requests",
-                "/orgs/*/actions/runners",
-                "/orgs/*/actions/secrets",
-                "/orgs/*/codespaces/secrets",
-                "/orgs/*/dependabot/secrets",
-                "/repos/*/*/keys",
-                "/repos/*/*/hooks",
-                "/repos/*/*/actions/runners",
-                "/repos/*/*/actions/secrets",
-                "/repos/*/*/codespaces/secrets",
-                "/repos/*/*/dependabot/secrets",
-                "/repos/*/*/environments/*/secrets",
+                *_below(
+                    ("/orgs/*", "/organizations/*"),  # by name, and by number
+                    ("personal-access-tokens", "personal-access-token-requests", "hooks", "private-registries"),
+                    ("actions/runners", "actions/secrets", "codespaces/secrets", "dependabot/secrets"),
+                ),
+                *_below(
+                    ("/repos/*/*", "/repositories/*"),
+                    ("keys", "hooks", "environments/*/secrets"),
+                    ("actions/runners", "actions/secrets", "codespaces/secrets", "dependabot/secrets"),
+                ),
                 "/enterprises/*/actions/runners",
             ),
         ),
@@ -95,6 +96,13 @@ def provider_at(host: str) -> Provider | None:
     if host.startswith("bedrock-runtime.") and host.endswith(".amazonaws.com"):
         return "aws"
     return next((of for name, of in _HOSTS.items() if host == name or (name[0] == "." and host.endswith(name))), None)
+
+
+def credential_paths(preset: str | None, host: str) -> tuple[str, ...]:
+    """Return the paths that give out credentials: those of the preset, and of the provider at this host."""
+    at_host = "github" if host == "api.github.com" else provider_at(host) or ""
+    names = dict.fromkeys((preset or "", at_host))
+    return tuple(path for name in names if name in PRESETS for path in PRESETS[name].makes_credentials)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

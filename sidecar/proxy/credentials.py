@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from hashlib import sha256
 from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from sidecar.delegation.observed import issuers_in
 from sidecar.errors import Denied, Reason
@@ -133,10 +134,10 @@ def stray_handles_of_tunnel(request: Request) -> set[str]:
 
 
 def _handles_outside(request: Request, places: Collection[bytes]) -> set[str]:
-    found = set(_handles_in(request.target))
+    found = {*_handles_in(request.target), *_handles_in(_unescaped(request.target))}
     for name, value in request.fields:
         if name not in places:
-            found.update(_handles_in(value))
+            found.update((*_handles_in(value), *_handles_in(_unescaped(value))))
         if name in (b"authorization", b"proxy-authorization") and places is not _PROXY_PLACE:
             found.update(_handles_in(_decoded_basic(value)))
     return found
@@ -144,9 +145,10 @@ def _handles_outside(request: Request, places: Collection[bytes]) -> set[str]:
 
 def issuers_shown(request: Request) -> set[str]:
     """Return the issuers of all tokens in a call, in its target and in any field."""
-    found = issuers_in(request.target.decode("latin-1"))
+    found: set[str] = set()
+    for text in (request.target, *request.values):
+        found |= issuers_in(text.decode("latin-1")) | issuers_in(_unescaped(text).decode("latin-1"))
     for name, value in request.fields:
-        found |= issuers_in(value.decode("latin-1"))
         if name in (b"authorization", b"proxy-authorization"):
             found |= issuers_in(_decoded_basic(value).decode("latin-1"))
     return found
@@ -174,6 +176,11 @@ def own_credential(request: Message) -> str | None:
 
 def _handles_in(text: bytes) -> Iterator[str]:
     return (run.decode("ascii") for run in _RUN.findall(text) if _HANDLE.fullmatch(run.decode("ascii")))
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Return the text behind percent-escapes; nothing where there are none."""
+    return unquote_to_bytes(text) if b"%" in text else b""
 
 
 def _decoded_basic(value: bytes) -> bytes:

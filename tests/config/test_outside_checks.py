@@ -54,6 +54,16 @@ def test_the_example_makes_routes_of_each_kind() -> None:
         pytest.param(
             [(f"{MODEL}.paths", ["/v1/organization/projects"])], "paths", "gives out credentials", id="credentials"
         ),
+        pytest.param(
+            [
+                (f"{MODEL}.inject.preset", ABSENT),
+                (f"{MODEL}.inject.field", "authorization"),
+                (f"{MODEL}.path_prefixes", ["/v1/organization"]),
+            ],
+            "path_prefixes",
+            "gives out credentials",
+            id="credentials-of-the-host-without-its-preset",
+        ),
         pytest.param([(f"{MODEL}.scopes", ["a"])], "scopes", "is not a setting", id="scopes-of-no-token"),
         pytest.param([(f"{MODEL}.upstream", "https://else.example")], "upstream", "platform's inject", id="unlisted"),
         pytest.param([(f"{MODEL}.match", {})], "match", "exactly one", id="no-match"),

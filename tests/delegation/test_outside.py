@@ -229,6 +229,9 @@ def test_the_host_of_a_request_has_no_default_port(port: int, host: str, authori
         ("github", "/app/installations/7/access_tokens", True),
         ("github", "/repos/acme/shop/keys", True),
         ("github", "/repos/acme/keys", False),
+        ("github", "/repositories/7/keys", True),
+        ("github", "/organizations/7/hooks", True),
+        ("github", "/repositories/7/issues", False),
         ("github", "/repos/acme/shop/issues", False),
     ],
 )

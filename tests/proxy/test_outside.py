@@ -255,3 +255,15 @@ async def test_what_changes_the_judged_call_or_hides_the_key_stays_behind(calls:
 async def test_the_key_as_a_field_s_name_is_found_too(calls: AgentCalls) -> None:
     told = await answered(calls, f"HTTP/1.1 200 OK\r\n{SECRET}: x\r\nContent-Length: 0\r\n\r\n".encode())
     assert told.reason == "credential_exposed"
+
+
+@pytest.mark.parametrize("escaped", ["a%20{}", "https%3A%2F%2Fx%2F%3Fkey%3D{}", "Bearer%20{}"])
+async def test_a_handle_or_a_token_behind_percent_escapes_is_seen(calls: AgentCalls, escaped: str) -> None:
+    live, other = handle(calls), handle(calls)
+    token = signed(INBOUND_CLAIMS).raw.replace(".", "%2E")
+    for hidden in (escaped.format(other), escaped.format(token)):
+        assert await refused(calls, [*bearer(live), ("cookie", hidden)]) == "no_request_context"
+        target = f"/model/v1/messages?u={hidden}"
+        assert await refused(calls, bearer(live), target=target) == "no_request_context"
+    fine = escaped.format("x" * 43)
+    assert (await calls.call([*bearer(live), ("x-note", fine)], **TO_MODEL)).status == 200
