@@ -1,6 +1,6 @@
 """A bill of materials of the image: CycloneDX 1.6 of what the folders named hold, on standard output.
 
-That is every Python package, and every shared library that lies in a folder itself: those that the image brings from
+That is every Python package, and every shared library of a folder without packages: those that the image brings from
 the base that it was built on.
 """
 
@@ -40,7 +40,8 @@ def components(folders: list[str]) -> Iterator[dict[str, Any]]:
 
 def libraries(folders: list[str]) -> Iterator[dict[str, Any]]:
     """Each shared library that no package brought, with its hash."""
-    for file in sorted({file for folder in folders for file in Path(folder).glob("*.so*")}):
+    native = [Path(folder) for folder in folders if not any(Path(folder).glob("*.dist-info"))]
+    for file in sorted({file for folder in native for file in folder.glob("*.so*")}):
         yield {
             "type": "file",
             "name": file.name,

@@ -135,6 +135,7 @@ def test_the_image_s_bill_of_materials_has_its_packages_and_the_libraries_beside
     package = tmp_path / "lib" / "p-1.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.4\nName: P_q\nVersion: 1\nLicense-Expression: MIT\n")
+    (tmp_path / "lib" / "_p.cpython-313.so").write_bytes(b"of the package")
     (tmp_path / "native").mkdir()
     (tmp_path / "native" / "libgcc_s.so.1").write_bytes(b"code")
     done = subprocess.run(
