@@ -181,10 +181,7 @@ def own_again(permit: OwnPermit, *, keys: Keys, policy: Policy, now: int) -> Non
     """
     if permit.route not in policy.outbound.outside:
         raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
-    delegation = permit.delegation
-    if delegation is not None and delegation.entry:
-        delegation = _login_again(delegation, keys, policy, now)
-    at = now if delegation is None else min(now, delegation.ends_at - 1)
+    delegation, at = _authority_again(permit.delegation, keys, policy, now)
     decide_own(delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
 
 
@@ -196,11 +193,19 @@ def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) 
     """
     if permit.route not in policy.outbound.tunnels:
         raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
-    delegation = permit.delegation
-    if delegation is not None and delegation.entry:
-        delegation = _login_again(delegation, keys, policy, now)
-    at = now if delegation is None else _within(delegation.token, now)
+    delegation, at = _authority_again(permit.delegation, keys, policy, now)
     decide_connect(delegation, permit.route, own=permit.own, policy=policy, now=at)
+
+
+def _authority_again(before: Delegation | None, keys: Keys, policy: Policy, now: int) -> tuple[Delegation | None, int]:
+    """Re-evaluate a login, if a call was made for one; return the authority, and the time to judge its call at.
+
+    None: the call belongs to no request that is known, so nothing of it expires.
+    """
+    if before is None:
+        return None, now
+    delegation = _login_again(before, keys, policy, now) if before.entry else before
+    return delegation, min(now, delegation.ends_at - 1)
 
 
 def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:

@@ -18,7 +18,7 @@ from sidecar.proxy.revalidation import (
     judge_call,
     judge_observed,
     judge_observed_call,
-    judge_own,
+    judge_outside,
     judge_request,
 )
 from sidecar.proxy.static_keys import AnswerScreen
@@ -208,7 +208,7 @@ class Forwarding(Pump):
         if isinstance(permit, IssuedPermit):
             judge_call(permit, self._served, self._next_hop(), snapshot, now)
         elif isinstance(permit, OwnPermit):
-            judge_own(permit, self._served, snapshot, now)
+            judge_outside(permit, self._served, snapshot, now)
         elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
             judge_observed_call(permit, self._next_hop(), snapshot, now)
         else:

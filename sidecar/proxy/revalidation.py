@@ -146,26 +146,18 @@ def judge_call(
     outbound_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
-def judge_own(permit: OwnPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate a call that carries a static key: return if it would be permitted now as well.
+def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate a call or a tunnel to a host outside the mesh: return if it would be permitted now as well.
 
     Raises:
         SidecarError: as the outbound journey's, or as ``judge_served``.
     """
     if served is not None:
         judge_served(served, snapshot, now)
-    own_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
-
-
-def judge_tunnel(permit: TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
-    """Re-evaluate a tunnel: return if it would be permitted now as well.
-
-    Raises:
-        SidecarError: as the outbound journey's, or as ``judge_served``.
-    """
-    if served is not None:
-        judge_served(served, snapshot, now)
-    tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
+    if isinstance(permit, TunnelPermit):
+        tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
+    else:
+        own_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
 def judge_peer(guard: Guard, now: int) -> None:

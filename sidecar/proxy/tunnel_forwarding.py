@@ -10,7 +10,7 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.journey import Waiter
-from sidecar.proxy.revalidation import Served, judge_tunnel
+from sidecar.proxy.revalidation import Served, judge_outside
 from sidecar.wire.raw_tunnel import RawEnd, RawTunnel
 from sidecar.wire.stream import Stream
 
@@ -144,7 +144,7 @@ class TunnelForwarding:
 
     def judge(self, now: int) -> None:
         """Return if the tunnel is permitted by the policy in force. Raises ``SidecarError``."""
-        judge_tunnel(self._permit, self._served, self._forwarder.watch.snapshots.in_force(), now)
+        judge_outside(self._permit, self._served, self._forwarder.watch.snapshots.in_force(), now)
 
     def end(self, error: SidecarError) -> None:
         """Cut both ends."""
