@@ -10,12 +10,13 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import orjson
 
+from sidecar.delegation.claims import is_name
 from sidecar.delegation.revocation import InForce, Kind, Revocations
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.strict_json import parse_object
@@ -53,6 +54,7 @@ class Register:
         self._clock = clock
         self._book = Book()
         self._view: Revocations | None = None
+        self._view_of: StsPolicy | None = None
         self._view_ends_at = 0
         self._signed: tuple[str, int, bytes] | None = None  # its key's ID and number, its time, the list
 
@@ -126,8 +128,9 @@ class Register:
         if (lacking := self.lacking()) is not None:
             raise Unavailable(Reason.NOT_READY, lacking)
         now = self._now()
-        if self._view is None or now >= self._view_ends_at or self._view.ttl_s != policy.token_life_s:
-            self._view = self._book.revocations(now, ttl_s=policy.token_life_s)
+        if self._view is None or now >= self._view_ends_at or self._view_of is not policy:
+            self._view_of = policy
+            self._view = _with_crossed(self._book.revocations(now, ttl_s=policy.token_life_s), policy)
             ends = [one.expires_at for one in self._view.in_force.values()]
             self._view_ends_at = min(ends, default=now + _SIGNED_FOR_S)
         return self._view
@@ -184,6 +187,25 @@ class Register:
 
     def _now(self) -> int:
         return int(self._clock())
+
+
+def _with_crossed(view: Revocations, policy: StsPolicy) -> Revocations:
+    """Stop each foreign subject also by the name that it has once it has crossed: its chains go on under that one."""
+    crossed = {}
+    for one in view.in_force.values():
+        foreign = policy.foreign_issuers.get(one.issuer or "") if one.kind is Kind.SUBJECT else None
+        name = None if foreign is None else foreign.crossing.subject(one.value)
+        if is_name(name):
+            made = replace(one, id=_crossed_id(one.id), issuer=policy.issuer, value=name)
+            crossed[made.id] = made
+    if not policy.foreign_issuers:
+        return view
+    lifted = {_crossed_id(of): end for of, end in view.lifted.items()}
+    return replace(view, in_force={**view.in_force, **crossed}, lifted={**view.lifted, **lifted})
+
+
+def _crossed_id(of: str) -> str:
+    return f"crossed:{hashlib.sha256(of.encode()).hexdigest()}"  # no longer than a name, however long that of the order
 
 
 def write_atomically(file: Path, content: bytes) -> None:

@@ -275,6 +275,23 @@ async def test_a_token_never_outlives_the_foreign_one_or_the_policy(rest_s: int,
     assert (await border.ask(border.form(token=border.foreign_token(exp=NOW + rest_s))))["expires_in"] == expires_in
 
 
+async def test_a_foreign_user_who_is_revoked_by_the_partner_s_name_is_stopped_where_the_chain_has_crossed() -> None:
+    onwards = Rule(actor=CRM, subjects=frozenset({BOB}), audience=STOCK, scopes=scopes("crm.read"))
+    border = Border(policy(onwards))
+    known = register(border)
+    crossed = (await border.ask(border.form()))["access_token"]
+    form = border.exchange_form(CRM, subject_token=crossed, audience=STOCK, actor_token=border.svid(CRM))
+    assert await reason_of(border, form, CRM) is None
+    known.add(order(Kind.SUBJECT, "carol", PARTNERS))
+    assert await reason_of(border, form, CRM) is None
+    known.add(order(Kind.SUBJECT, "bob", PARTNERS))
+    assert await reason_of(border, form, CRM) is Reason.REVOKED
+    names = {(one.issuer, one.value) for one in known.revocations(border.service.policy).in_force.values()}
+    assert names == {
+        (PARTNERS, "carol"), (ISSUER, "partner:carol"), (PARTNERS, "bob"), (ISSUER, "partner:bob"),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "issuer"),
     [
