@@ -58,6 +58,7 @@ class Record:
     txn: str | None = None
     fp: str | None = None
     host: str | None = None
+    credential: str | None = None
     crossed_from: str | None = None
     call_in: str | None = None
     call_out: str | None = None

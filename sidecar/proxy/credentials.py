@@ -155,23 +155,23 @@ def issuers_shown(request: Request) -> set[str]:
 
 
 def own_credential(request: Message) -> str | None:
-    """Return the kind and fingerprint of the agent's own credential; None if it has none.
+    """Return kind and fingerprint of each credential of the agent's own, with commas between; None if it shows none.
 
     A password (Basic) has no fingerprint: it could be guessed from one.
 
     Raises:
         Denied: HEADER_MALFORMED, a field of credentials is repeated.
     """
-    for name in _OWN_FIELDS:
-        value = request.one(name)
-        if value is None:
-            continue
-        scheme, space, rest = value.partition(b" ")
-        if name != b"authorization" or not space:
-            scheme, rest = name, value
-        kind = scheme.decode("latin-1").lower()
-        return kind if kind in _GUESSABLE else f"{kind}:{sha256(rest.strip()).hexdigest()[:32]}"
-    return None
+    values = ((name, request.one(name)) for name in _OWN_FIELDS)
+    return ",".join(_kind_and_fingerprint(name, value) for name, value in values if value is not None) or None
+
+
+def _kind_and_fingerprint(name: bytes, value: bytes) -> str:
+    scheme, space, rest = value.partition(b" ")
+    if name != b"authorization" or not space:
+        scheme, rest = name, value
+    kind = scheme.decode("latin-1").lower()
+    return kind if kind in _GUESSABLE else f"{kind}:{sha256(rest.strip()).hexdigest()[:32]}"
 
 
 def _handles_in(text: bytes) -> Iterator[str]:

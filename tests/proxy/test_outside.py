@@ -267,3 +267,11 @@ async def test_a_handle_or_a_token_behind_percent_escapes_is_seen(calls: AgentCa
         assert await refused(calls, bearer(live), target=target) == "no_request_context"
     fine = escaped.format("x" * 43)
     assert (await calls.call([*bearer(live), ("x-note", fine)], **TO_MODEL)).status == 200
+
+
+async def test_each_credential_of_an_agent_s_own_is_recorded(calls: AgentCalls) -> None:
+    shown = [("authorization", "Bearer decoy"), ("x-api-key", "the-real-one")]
+    assert (await calls.call([*own(handle(calls)), *shown], **TO_HOOK)).status == 200
+    (record,) = await calls.records()
+    told = f"passthrough:bearer:{fingerprint_of(b'decoy')},x-api-key:{fingerprint_of(b'the-real-one')}"
+    assert record["credential"] == told

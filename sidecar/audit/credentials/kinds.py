@@ -29,6 +29,7 @@ class Kind(StrEnum):
     PASSWORD = "password"  # noqa: S105
     PASSWORD_GRANT = "password-grant"  # noqa: S105
     CLIENT_WITHOUT_DELEGATION = "client-without-delegation"
+    STATIC_KEY_IN_USE = "static-key-in-use"
     RANDOM_TEXT = "random-text"
 
 
@@ -209,6 +210,15 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Its tokens name no actor, so a static credential of the client is the only proof behind the call.",
             "Let the workload exchange its caller's token at the token service; the route then names the actor.",
             "RFC 8693 section 1.1",
+        ),
+        _declared(
+            Kind.STATIC_KEY_IN_USE,
+            Severity.MEDIUM,
+            3,
+            "Static key on calls out of the mesh",
+            "The host knows the key and not the user; whoever has the key makes the same calls, until it is replaced.",
+            "Use `token: federate` where the host takes a workload's identity; else `token: inject`, with an end.",
+            _NHI,
         ),
         _declared(
             Kind.RANDOM_TEXT,

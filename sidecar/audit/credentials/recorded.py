@@ -1,4 +1,6 @@
-"""Reader of our own records: OAuth clients whose tokens name no actor: a static credential is behind them."""
+"""Reader of our own records: OAuth clients whose tokens name no actor, behind which a static credential is, and the
+static keys that calls out of the mesh carried.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,11 @@ def is_records(first: bytes) -> bool:
 
 
 def read_recorded(lines: Iterable[Line]) -> list[Field]:
-    """Return a field for each OAuth client that called without an actor, with its first use and the count."""
-    seen: dict[tuple[str, str], _Seen] = {}
+    """Return a field for each OAuth client that called without an actor, and for each static key that left the mesh,
+    with its first use and the count.
+    """
+    clients: dict[tuple[str, str], _Seen] = {}
+    keys: dict[tuple[str, str], _Seen] = {}
     for line in lines:
         if line.content is None:
             continue
@@ -36,17 +41,33 @@ def read_recorded(lines: Iterable[Line]) -> list[Field]:
             record = parse_record(line.content)
         except RecordError:
             continue
-        client = _client(record)
-        if client is None:
-            continue
-        key = (record.subject_iss or "", client)
-        first = seen.get(key)
-        if first is not None:
-            first = first._replace(calls=first.calls + 1)
-            if record.ts < first.record.ts:
-                first = first._replace(line=line.number, record=record)
-        seen[key] = first or _Seen(line.number, record, 1)
-    return [_field(issuer, client, one) for (issuer, client), one in seen.items()]
+        if (client := _client(record)) is not None:
+            _note(clients, (record.subject_iss or "", client), line.number, record)
+        for key in _static_keys(record):
+            _note(keys, (record.workload or "", key), line.number, record)
+    return [
+        *(_field(issuer, client, one) for (issuer, client), one in clients.items()),
+        *(_key_field(workload, key, one) for (workload, key), one in keys.items()),
+    ]
+
+
+def _note(seen: dict[tuple[str, str], _Seen], name: tuple[str, str], line: int, record: Record) -> None:
+    first = seen.get(name)
+    if first is not None:
+        first = first._replace(calls=first.calls + 1)
+        if record.ts < first.record.ts:
+            first = first._replace(line=line, record=record)
+    seen[name] = first or _Seen(line, record, 1)
+
+
+def _static_keys(record: Record) -> list[str]:
+    """Return the static keys that a call carried, each as ``WAY:KIND:FINGERPRINT``; a federated one is short-lived."""
+    if record.event != "request" or record.credential is None or record.decision not in ("allow", "observed_deny"):
+        return []
+    way, _, shown = record.credential.partition(":")
+    if way not in ("inject", "passthrough") or shown in ("", "none"):
+        return []
+    return [f"{way}:{key}" for key in shown.split(",")]
 
 
 def _client(record: Record) -> str | None:
@@ -73,4 +94,20 @@ def _field(issuer: str, client: str, one: _Seen) -> Field:
         identity=("record", issuer, client),
         created=one.record.ts[:10],
         facts=(("calls", str(one.calls)), ("acts for", "itself" if own else "a user, without an actor")),
+    )
+
+
+def _key_field(workload: str, key: str, one: _Seen) -> Field:
+    way, _, shown = key.partition(":")
+    return Field(
+        name="credential",
+        value="",
+        line=one.line,
+        object=f"route {one.record.route or 'unknown'} of {workload or 'an unknown workload'}",
+        owner=workload or None,
+        exposure=Exposure.RECORD,
+        kind=Kind.STATIC_KEY_IN_USE,
+        identity=("record", workload, shown),
+        created=one.record.ts[:10],
+        facts=(("calls", str(one.calls)), ("held by", "the sidecar" if way == "inject" else "the agent")),
     )

@@ -63,3 +63,37 @@ def test_a_stream_is_known_by_its_first_line() -> None:
     assert is_records(json.dumps(RECORD).encode())
     assert not is_records(b'{"event": "request"}')
     assert not is_records(b"GET / HTTP/1.1")
+
+
+CALL: dict[str, object] = {
+    **RECORD,
+    "direction": "outbound",
+    "client_id": None,
+    "actor": "spiffe://acme.example/agent/planner",
+    "route": "model",
+    "credential": "inject:9f86d081884c7d65",
+}
+
+
+def test_a_static_key_on_calls_out_of_the_mesh_is_found_once_with_its_holder() -> None:
+    own = {**CALL, "seq": 2, "credential": "passthrough:bearer:aa,x-api-key:bb", "decision": "observed_deny"}
+    fields = read(CALL, {**CALL, "seq": 3}, own)
+    assert [(one.kind, one.identity[-1], dict(one.facts)) for one in fields] == [
+        (Kind.STATIC_KEY_IN_USE, "9f86d081884c7d65", {"calls": "2", "held by": "the sidecar"}),
+        (Kind.STATIC_KEY_IN_USE, "bearer:aa", {"calls": "1", "held by": "the agent"}),
+        (Kind.STATIC_KEY_IN_USE, "x-api-key:bb", {"calls": "1", "held by": "the agent"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"credential": None},
+        {"credential": "passthrough:none"},
+        {"credential": "federate:openai:9f86"},
+        {"decision": "deny"},
+        {"event": "request.opened"},
+    ],
+)
+def test_a_call_without_a_static_key_that_left_is_none(change: dict[str, object]) -> None:
+    assert read({**CALL, **change}) == []
