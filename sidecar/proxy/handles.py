@@ -41,6 +41,8 @@ _LOGINS_PART: Final = 2  # handles of logins take at most half, and leave the re
 MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 MARKED_CHARS: Final = 44
 
+_REFUSED: Final = -1  # no epoch of ``Handles``
+
 Counting = Callable[[], Coroutine[Any, Any, object]]
 
 
@@ -191,12 +193,25 @@ class Handles:
         return handle
 
     def resolve(self, handle: str) -> ServedRequest:
-        """Find the request that a handle stands for.
+        """Find the request that a handle stands for and may still act for.
 
         Raises:
-            Denied: NO_REQUEST_CONTEXT, the handle is unknown here, its request has ended, its token has expired, or its
-                peer is no longer trusted. As the inbound journey, if the request would be refused now.
+            Denied: NO_REQUEST_CONTEXT, as ``find``, or its peer is no longer trusted, or it was refused before. As the
+                inbound journey, if the request would be refused now.
             Unavailable: likewise.
+        """
+        served = self._alive.get(handle)
+        if served is None or self._is_over(served):
+            served = self.find(handle)  # which tells why not
+        if served.epoch != self.epoch:
+            self._judge_again(served)
+        return served
+
+    def find(self, handle: str) -> ServedRequest:
+        """Find the request that a handle stands for, also where it may do nothing more.
+
+        Raises:
+            Denied: NO_REQUEST_CONTEXT, the handle is unknown here, its request has ended, or its token has expired.
         """
         served = self._alive.get(handle)
         if served is None:
@@ -204,15 +219,19 @@ class Handles:
         if self._is_over(served):
             self._forget(handle, served)
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
-        if served.epoch != self.epoch:
-            self._judge_again(handle, served)
         return served
 
-    def _judge_again(self, handle: str, served: ServedRequest) -> None:
+    def _judge_again(self, served: ServedRequest) -> None:
+        """Judge the request. Once refused, its handle opens nothing more.
+
+        It is not forgotten: a handle that nobody knows could pass for a credential of the agent's own.
+        """
+        if served.epoch == _REFUSED:
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "the authority of the handle's request was withdrawn")
         try:
             self._judge(served)
         except Denied as error:
-            self._forget(handle, served)
+            served.epoch = _REFUSED
             if error.answer.status:
                 raise
             raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted any more: {error}") from error

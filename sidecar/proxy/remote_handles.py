@@ -19,6 +19,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -86,11 +87,17 @@ class _Found(NamedTuple):
     peer: tuple[tuple[bytes, ...], int] | None  # the chain it presented, and the end of its proof
 
 
+class _Purpose(Enum):
+    FIND = "find"
+    RESOLVE = "resolve"
+    COUNT = "count"
+
+
 class _Ask(NamedTuple):
     ask: bytes
     asker: int
     handle: str
-    counted: bool
+    purpose: _Purpose
 
 
 class _Request(NamedTuple):
@@ -154,9 +161,18 @@ class RemoteHandles:
             Denied: as ``Handles.resolve``.
             Unavailable: NOT_READY, its worker does not answer.
         """
-        found = await self._ask(owner, handle, count=False)
-        counting = partial(self._ask, owner, handle, count=True) if found.limited else None
+        found = await self._ask(owner, handle, _Purpose.RESOLVE)
+        counting = partial(self._ask, owner, handle, _Purpose.COUNT) if found.limited else None
         return RemoteRequest(found, counting, None if found.peer is None else self._guard(*found.peer))
+
+    async def find(self, owner: int, handle: str) -> None:
+        """Do nothing if ``owner`` knows a handle, also where it may do nothing more.
+
+        Raises:
+            Denied: as ``Handles.find``.
+            Unavailable: NOT_READY, its worker does not answer.
+        """
+        await self._ask(owner, handle, _Purpose.FIND)
 
     def _guard(self, chain: tuple[bytes, ...], until: int) -> Guard:
         """Prove the peer here, so that a call made here ends with the trust in it."""
@@ -165,11 +181,11 @@ class RemoteHandles:
         except Denied as error:
             raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted here: {error}") from error
 
-    async def _ask(self, owner: int, handle: str, *, count: bool) -> _Found:
+    async def _ask(self, owner: int, handle: str, purpose: _Purpose) -> _Found:
         ask = secrets.token_bytes(_ID_BYTES)  # not a number: an answer to a dead worker must not fit its successor
         answer = self._asked[ask] = asyncio.get_running_loop().create_future()
         try:
-            self._send(owner, _Ask(ask, self._number, handle, count))
+            self._send(owner, _Ask(ask, self._number, handle, purpose))
             async with asyncio.timeout(self.timeout_s):
                 found: _Found | SidecarError = await answer
         except TimeoutError:
@@ -204,8 +220,9 @@ class RemoteHandles:
 
     def _look_up(self, message: _Ask) -> _Found | SidecarError:
         try:
-            served = self._handles.resolve(message.handle)
-            if message.counted:
+            find = self._handles.find if message.purpose is _Purpose.FIND else self._handles.resolve
+            served = find(message.handle)
+            if message.purpose is _Purpose.COUNT:
                 served.count_call()
         except SidecarError as error:
             return error
@@ -260,9 +277,9 @@ def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None
     owner = None if remote_handles is None else remote_handles.owner_of(handle)
     try:
         if remote_handles is None or owner is None:
-            handles.resolve(handle)
+            handles.find(handle)
         else:
-            yield Async(tasks, partial(remote_handles.resolve, owner, handle))
+            yield Async(tasks, partial(remote_handles.find, owner, handle))
     except Denied:
         return False
     return True

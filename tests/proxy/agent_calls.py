@@ -145,7 +145,8 @@ class AgentCalls:
         self.answer_of_next_hop = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
         self.pool = OneConnection()
         self.log = AccessLog(FileSink(self._records), run="run", metrics=Metrics(), wall=lambda: self.now)
-        self.handles = Handles(clock=lambda: self.now, monotonic=lambda: self.now)
+        self.withdrawn: SidecarError | None = None  # the authority of every request in progress
+        self.handles = Handles(clock=lambda: self.now, monotonic=lambda: self.now, judge=self._judge)
         self._tasks = Awaited()
         snapshots: Any = SimpleNamespace(now=self._snapshot, in_force=self._snapshot)
         source: Any = SimpleNamespace(current=None, subscribe=lambda _: None)
@@ -185,6 +186,10 @@ class AgentCalls:
         if self.refused_by is not None:
             raise self.refused_by
         return Snapshot(policy=self.policy, keys=self.keys, exchanges=self.exchanges, agent=None)
+
+    def _judge(self, _served: ServedRequest) -> None:
+        if self.withdrawn is not None:
+            raise self.withdrawn
 
     @property
     def left(self) -> bytes:

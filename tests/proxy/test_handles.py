@@ -368,7 +368,8 @@ DIES = {
 def test_a_handle_dies_with_the_authority_of_its_request(refusal: Denied, told: Reason, linger_s: float) -> None:
     judge = Judge()
     made = handles(Clock(), judge=judge)
-    handle, other = made.open(served(linger_s=linger_s)), made.open(served())
+    request = served(linger_s=linger_s)
+    handle, other = made.open(request), made.open(served())
     if linger_s:
         made.end(handle)
     made.suspect()
@@ -377,6 +378,11 @@ def test_a_handle_dies_with_the_authority_of_its_request(refusal: Denied, told: 
     judge.refusal = None
     assert reason(made, handle) is Reason.NO_REQUEST_CONTEXT  # permanently
     assert reason(made, other) is None
+    assert made.find(handle) is request  # it is still no credential of the agent's own
+    if not linger_s:
+        made.end(handle)
+        with pytest.raises(Denied):
+            made.find(handle)
 
 
 def test_a_handle_survives_what_is_only_unknown() -> None:

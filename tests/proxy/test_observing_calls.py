@@ -12,7 +12,7 @@ import pytest
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
-from sidecar.errors import SidecarError
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.proxy.static_keys import fingerprint_of
 from sidecar.proxy.workload_handle import WorkloadHandle
 from tests.delegation.test_outside import HOOK, KEY, MODEL
@@ -163,6 +163,22 @@ async def test_a_handle_never_leaves(calls: AgentCalls, target: dict[str, str]) 
     ):
         assert await refused(calls, fields, **target) == "no_request_context"
     assert (await calls.call([("x-api-key", "x" * 43)], **target)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"), [(Reason.REVOKED, "revoked"), (Reason.UNTRUSTED_CHAIN, "no_request_context")]
+)
+@pytest.mark.parametrize("target", [{}, TO_HOOK], ids=["mesh", "outside"])
+async def test_a_handle_whose_request_was_stopped_does_not_leave_at_the_second_call_either(
+    calls: AgentCalls, target: dict[str, str], refusal: Reason, told: str
+) -> None:
+    live = calls.handle()
+    calls.withdrawn = Denied(refusal)
+    calls.handles.suspect()
+    shown = [("delegation-handle", live)] if target else bearer(live)
+    assert await refused(calls, shown, **target) == told
+    for fields in (bearer(live), [("x-api-key", live)], [("authorization", basic(live))]):
+        assert await refused(calls, fields, **target) == "no_request_context"
 
 
 @CREDENTIAL

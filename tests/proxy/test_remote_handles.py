@@ -191,6 +191,18 @@ async def test_a_peer_that_is_not_trusted_there_opens_nothing(workers: Workers) 
     assert await workers.ask(workers.open(served())) is None
 
 
+async def test_a_handle_that_may_do_nothing_more_is_known_until_its_request_ends(workers: Workers) -> None:
+    request = served()
+    request.guard = FakeGuard()
+    workers.second.trusts = False
+    handle = workers.open(request)
+    assert await workers.ask(handle) is Reason.NO_REQUEST_CONTEXT
+    await workers.second.remote.find(0, handle)
+    workers.first.handles.end(handle)
+    with pytest.raises(Denied, match="no_request_context"):
+        await workers.second.remote.find(0, handle)
+
+
 async def test_a_request_goes_on_though_its_peers_certificate_has_run_out(workers: Workers) -> None:
     request = served()
     request.guard = FakeGuard(until=NOW - 1)
