@@ -14,6 +14,7 @@ from sidecar.config.federate_model import (
     FederateGoogleSection,
     FederateOpenaiSection,
 )
+from sidecar.config.issuers import token_endpoint_of
 from sidecar.config.sidecar_model import FederateRouteSection, SidecarFile, exchange_sections, outside_routes
 from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials
 from sidecar.errors import Problem
@@ -23,12 +24,15 @@ from sidecar.identity.source_factory import IdentitySettings
 # A word that the official clients send: the API takes a bearer token only beside it.
 _ANTHROPIC_CALLS: Final = (("anthropic-beta", "oauth-2025-04-20"),)
 
+# Each is open to a token with the scope cloud-platform, and its answers would outlive the request.
+_GOOGLE_CREDENTIALS: Final = {
+    f"{name}.googleapis.com" for name in ("apikeys", "iam", "iamcredentials", "oauth2", "sts")
+}
+
 
 def federate_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report an audience by which others take our JWT-SVID too, plain http, and paths that give out credentials."""
-    ours = {section.issuer for section in file.issuers} | set(file.inbound.audiences if file.inbound else ())
-    ours |= {section.issuer for _, section in exchange_sections(file)}
-    ours |= {url for _, section in exchange_sections(file) if (url := section.token_endpoint) is not None}
+    ours = mesh_names(file)
     routes = [(field, route) for field, route in outside_routes(file) if isinstance(route, FederateRouteSection)]
     taken: dict[str, str] = {}
     for field, route in routes:
@@ -40,12 +44,8 @@ def federate_problems(file: SidecarFile) -> Iterator[Problem]:
                 "is also that of another token endpoint: each could trade the JWT-SVID that the other got",
                 "agree on an audience of its own with each provider",
             )
-        if section.audience in ours or section.audience.startswith("spiffe://"):
-            yield Problem(
-                f"{field}.federate.audience",
-                "is one of the mesh: with the JWT-SVID that the provider gets it could act as this workload here",
-                "write the audience that the provider alone expects",
-            )
+        if section.audience.rstrip("/") in ours or section.audience.startswith("spiffe://"):
+            yield audience_of_mesh(field)
         for name, url in _urls(section):
             if urlsplit(url).scheme != "https":
                 yield Problem(f"{field}.federate.{name}", "is plain http, which proves nobody", "use https")
@@ -56,11 +56,36 @@ def federate_problems(file: SidecarFile) -> Iterator[Problem]:
                 "is not Amazon Bedrock of that region: other services of AWS want each request signed",
                 f"write https://bedrock-runtime.{section.region}.amazonaws.com",
             )
+        if isinstance(section, FederateGoogleSection) and host in _GOOGLE_CREDENTIALS:
+            yield Problem(
+                f"{field}.upstream", "gives out credentials", "name the API that the agent calls, or remove it"
+            )
         patterns = _makes_credentials(section)
         for name, paths in (("paths", route.paths), ("path_prefixes", route.path_prefixes)):
             for path in paths:
                 if makes_credentials(path, patterns):
                     yield Problem(f"{field}.{name}", f"{path} gives out credentials", "remove it")
+
+
+def mesh_names(file: SidecarFile) -> set[str]:
+    """Return the names, without a last slash, for which a JWT-SVID of ours opens something in the mesh."""
+    names = set(file.inbound.audiences if file.inbound else ())
+    issuers = [(section.issuer, None) for section in file.issuers]
+    for issuer, url in [
+        *issuers,
+        *((section.issuer, section.token_endpoint) for _, section in exchange_sections(file)),
+    ]:
+        names |= {issuer, token_endpoint_of(issuer, url)}
+    return {name.rstrip("/") for name in names}
+
+
+def audience_of_mesh(field: str) -> Problem:
+    """Return the problem of a route whose provider gets a JWT-SVID that opens something in the mesh."""
+    return Problem(
+        f"{field}.federate.audience",
+        "is one of the mesh: with the JWT-SVID that the provider gets it could act as this workload here",
+        "write the audience that the provider alone expects",
+    )
 
 
 def provider_svid_problems(file: SidecarFile, identity: IdentitySettings) -> Iterator[Problem]:

@@ -257,7 +257,11 @@ def _tls_of(section: KeySource, file: SidecarFile, *, url: str | None = None) ->
     exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
     if section.tls is not None or exchange is None:
         return section.tls if same_origin(url, section.jwks) else None
-    return _exchange_tls(exchange) if same_origin(url, _token_endpoint(exchange)) else None
+    return (
+        _exchange_tls(exchange)
+        if same_origin(url, token_endpoint_of(exchange.issuer, exchange.token_endpoint))
+        else None
+    )
 
 
 def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
@@ -275,7 +279,7 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
     with renamed("url", "token_endpoint"):
         return ExchangeSettings(
             issuer=section.issuer,
-            token_endpoint=_token_endpoint(section),
+            token_endpoint=token_endpoint_of(section.issuer, section.token_endpoint),
             peer=SpiffeId(tls.peer) if tls.peer is not None else None,
             ca_file=tls.ca,
             timeout_s=section.timeout_s,
@@ -332,5 +336,6 @@ def _exchange_tls(section: ExchangeSection) -> TlsSection:
     return section.tls if section.tls is not None else TlsSection(peer=section.peer)
 
 
-def _token_endpoint(section: ExchangeSection) -> str:
-    return section.token_endpoint or f"{section.issuer.rstrip('/')}/token"
+def token_endpoint_of(issuer: str, written: str | None = None) -> str:
+    """Return the URL of an issuer's token endpoint: the one that is written, or ``token`` below the issuer."""
+    return written or f"{issuer.rstrip('/')}/token"

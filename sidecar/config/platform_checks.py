@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from sidecar.config.addresses import parse_origin
-from sidecar.config.federate_checks import trading_hosts
+from sidecar.config.federate_checks import audience_of_mesh, mesh_names, trading_hosts
+from sidecar.config.issuers import token_endpoint_of
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import (
     FederateRouteSection,
@@ -79,12 +80,20 @@ def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> It
             continue
         hosts = [("upstream", parse_origin(route.upstream).netloc)]
         if isinstance(route, FederateRouteSection):
+            if route.federate.audience.rstrip("/") in _mesh_names(platform) - mesh_names(file):
+                yield audience_of_mesh(field)
             hosts += [(f"federate.{name}", host) for name, host in trading_hosts(route.federate)]
         for name, host in hosts:
             if host not in getattr(platform, route.token):
                 yield Problem(
                     f"{field}.{name}", f"{host} is not in the platform's {route.token}", "remove it, or list it there"
                 )
+
+
+def _mesh_names(platform: Platform) -> set[str]:
+    names = {url for issuer in platform.issuers for url in (issuer, token_endpoint_of(issuer))}
+    names |= {one.token_endpoint for one in platform.issuers.values()} | set(platform.logins)
+    return {name.rstrip("/") for name in names}
 
 
 def plain_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:

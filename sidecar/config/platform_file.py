@@ -21,6 +21,7 @@ from sidecar.config.issuers import (
     profile_problems,
     revocation_list,
     scope_from,
+    token_endpoint_of,
     trusted_issuer,
 )
 from sidecar.config.sections import CrossingSection, IssuerSection, Section, UserIssuerSection
@@ -212,7 +213,7 @@ def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:
     return IssuerCeiling(
         trusted=trusted_issuer(section),
         keys=key_settings(section, section.tls),
-        token_endpoint=section.token_endpoint or f"{section.issuer.rstrip('/')}/token",
+        token_endpoint=token_endpoint_of(section.issuer, section.token_endpoint),
         revocations=revocation_list(section, section.tls if found is None else found.tls or section.tls),
     )
 

@@ -74,6 +74,27 @@ def test_each_provider_has_terms_of_its_own(provider: str, tmp_path: Path) -> No
             id="workload",
         ),
         pytest.param(
+            [("federate.audience", "https://sts.acme.example/")], "federate.audience", "one of the mesh", id="slash"
+        ),
+        pytest.param(
+            [("federate.audience", "https://sts.acme.example/token")],
+            "federate.audience",
+            "one of the mesh",
+            id="token-endpoint-by-default",
+        ),
+        pytest.param(
+            [("federate.audience", "https://sts.partner.example")],
+            "federate.audience",
+            "one of the mesh",
+            id="issuer-of-the-platform",
+        ),
+        pytest.param(
+            [("federate.audience", "https://login.acme.example")],
+            "federate.audience",
+            "one of the mesh",
+            id="login-issuer-of-the-platform",
+        ),
+        pytest.param(
             [("federate.token_endpoint", "http://api.anthropic.com/t")],
             "federate.token_endpoint",
             "plain http",
@@ -118,6 +139,19 @@ def test_an_identity_of_files_needs_a_jwt_svid_for_the_provider(tmp_path: Path) 
     assert (problem.field, "jwt_svids" in problem.wrong) == ("outbound.routes[3].federate.audience", True)
     files_of_svids = {**files, "jwt_svids": {"https://api.anthropic.com": "/run/s/anthropic.jwt"}}
     assert found(tmp_path, ("identity", {"files": files_of_svids})) == []
+
+
+@pytest.mark.parametrize("name", ["apikeys", "iam", "iamcredentials", "oauth2", "sts"])
+def test_of_google_no_service_is_called_that_gives_out_credentials(name: str, tmp_path: Path) -> None:
+    section = {"provider": "google", "audience": "of-the-provider", **PROVIDERS["google"]}
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    refused, other = f"{name}.googleapis.com", "aiplatform.googleapis.com"
+    platform = written(folder, changed(example("platform"), ("federate", [refused, other])))
+    google = (f"{CLAUDE}.federate", section)
+    assert found(tmp_path, google, (f"{CLAUDE}.upstream", f"https://{other}"), platform=platform) == []
+    (problem,) = found(tmp_path, google, (f"{CLAUDE}.upstream", f"https://{refused}"), platform=platform)
+    assert (problem.field, "gives out credentials" in problem.wrong) == ("outbound.routes[3].upstream", True)
 
 
 def test_of_aws_only_bedrock_takes_a_bearer_token(tmp_path: Path) -> None:
