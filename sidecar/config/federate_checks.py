@@ -70,12 +70,10 @@ def federate_problems(file: SidecarFile) -> Iterator[Problem]:
 def mesh_names(file: SidecarFile) -> set[str]:
     """Return the names, without a last slash, for which a JWT-SVID of ours opens something in the mesh."""
     names = set(file.inbound.audiences if file.inbound else ())
-    issuers = [(section.issuer, None) for section in file.issuers]
-    for issuer, url in [
-        *issuers,
-        *((section.issuer, section.token_endpoint) for _, section in exchange_sections(file)),
-    ]:
-        names |= {issuer, token_endpoint_of(issuer, url)}
+    for section in file.issuers:
+        names |= {section.issuer, token_endpoint_of(section.issuer)}
+    for _, exchange in exchange_sections(file):
+        names |= {exchange.issuer, token_endpoint_of(exchange.issuer, exchange.token_endpoint)}
     return {name.rstrip("/") for name in names}
 
 
