@@ -248,7 +248,16 @@ def verify_order(raw: str, *, operator: SpiffeId, certificate: bytes, audience: 
     if abs(now - made_at) > MAX_AGE_S:
         raise Denied(Reason.ORDER_REFUSED, "it was signed too long ago, or the clocks differ")
     order = _read(claims, operator, raw, made_at, book, now)
+    known = book.orders.get(order.id)
+    if known is not None and not _say_the_same(known, order):  # it would look accepted, and change nothing
+        raise Denied(Reason.ORDER_REFUSED, "another order has this jti: choose a fresh one")
     return replace(order, certificate=b64encode(certificate).decode("ascii"))
+
+
+def _say_the_same(one: Order, other: Order) -> bool:
+    """Tell if two orders differ only in when, and for which replica, they were signed."""
+    unsigned = [replace(order, made_at=0, signed=None, certificate=None) for order in (one, other)]
+    return unsigned[0] == unsigned[1]
 
 
 def _read(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_at: int, book: Book, now: int) -> Order:

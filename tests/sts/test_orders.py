@@ -108,6 +108,16 @@ def test_only_the_operator_of_the_connection_gives_an_order(raw: str) -> None:
     assert refused.value.reason is Reason.ORDER_REFUSED
 
 
+def test_an_order_may_be_sent_again_and_its_id_names_no_other_one() -> None:
+    book = book_of(verified(order(of_issuer=LOGIN)))
+    assert verified(order(iat=NOW + 1), book=book).id == "order-1"
+    for changed in ({"value": "txn-2"}, {"kind": "jti"}, {"until": NOW + 7200}, {"reason": "INC-43"}):
+        with pytest.raises(Denied, match="another order has this jti"):
+            verified(order(**changed), book=book)
+    with pytest.raises(Denied, match="another order has this jti"):
+        verified(order(BOB), by=BOB, book=book)
+
+
 def test_a_whole_user_is_stopped_only_by_two_operators_or_one_who_says_alone() -> None:
     first = verified(order(**USER))
     book = book_of(first)
