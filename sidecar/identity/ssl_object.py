@@ -21,6 +21,10 @@ from sidecar.identity.secrets_log import SecretsLog
 # SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2, unnamed in ``ssl``: compressed certificates are unbounded.
 _NO_COMPRESSED_CERTIFICATES: Final = 1 << 33
 
+# Most data of one record (RFC 8446 section 5.1), and so of one read. Event loops ask for 256 KiB: the C library would
+# map and unmap as much for each read, which costs about 2 us.
+_MOST_DATA: Final = 16 * 1024
+
 
 class HandshakeRefused(ssl.SSLCertVerificationError):
     """A refusal by us. For a client it means that the server did not prove the expected identity."""
@@ -134,7 +138,9 @@ class ScreenedSSLObject(ssl.SSLObject):
                 self.tell_refused(Reason.TLS_VERSION, error.reason)
                 raise
             if not gate.busy:  # one record, as for most reads: they run no more code than this
-                return self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
+                if buffer is None:
+                    return self._sslobj.read(len if len < _MOST_DATA else _MOST_DATA)
+                return self._sslobj.read(len, buffer)
         return self._read_more(len, buffer)
 
     def _read_more(self, len: int, buffer: Any) -> Any:  # noqa: A002 - as ``read``
