@@ -1,8 +1,8 @@
 """Plans of outbound calls, kept for the next call on the same authority: a lookup instead of a decision.
 
 Of all that a plan is made of (`plan_outbound`), only time passes: a plan is found again for the very same delegation
-and route, under the policy with the same number, until the token expires. A login is planned again for each
-call, because its authority depends on the time.
+and route, under the policy with the same number, until the token expires. A login is planned again in each second,
+because its authority depends on the time, which is counted in whole seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 
 PLAN_BYTES: Final = 768  # beside the token of its delegation
+MAX_OF_SECOND: Final = 256  # plans of logins
 
 
 class Plans(BoundedCache[tuple[str, str], Plan]):
     """Plans, by token and route; the epoch is the policy's number. The oldest is evicted first."""
 
-    __slots__ = ()
+    __slots__ = ("_as_of", "_of_second")
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._as_of = (0, 0)  # the second and the policy's number that the plans of logins are for
+        self._of_second: dict[tuple[str, str], Plan] = {}
 
     def plan(self, delegation: Delegation | None, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
         """Plan one call, or find the plan of the last one. ``delegation`` None: the agent calls for itself.
@@ -31,7 +37,7 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         if delegation is None:
             return plan_own(route, policy=policy, now=now)
         if delegation.entry:
-            return plan_outbound(delegation, route, policy=policy, now=now)
+            return self._plan_of_login(delegation, route, policy, now)
         token = delegation.token
         key = token.raw, route.name
         plan = self.find(key, policy.number)
@@ -40,4 +46,17 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         plan = plan_outbound(delegation, route, policy=policy, now=now)
         cost = token.held_bytes + PLAN_BYTES
         self.keep(key, plan, cost=cost, expires_at=token.expires_at, epoch=policy.number)
+        return plan
+
+    def _plan_of_login(self, delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> Plan:
+        if self._as_of != (now, policy.number):
+            self._as_of = now, policy.number
+            self._of_second.clear()
+        key = delegation.token.raw, route.name
+        plan = self._of_second.get(key)
+        if plan is None or plan.delegation is not delegation or plan.route is not route:
+            plan = plan_outbound(delegation, route, policy=policy, now=now)
+            if len(self._of_second) == MAX_OF_SECOND:
+                self._of_second.clear()
+            self._of_second[key] = plan
         return plan

@@ -8,7 +8,7 @@ from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.plans import Plans
+from sidecar.proxy.plans import MAX_OF_SECOND, Plans
 from tests.delegation.world import NOW, POLICY, TO_CRM, delegation, login
 
 MIB = 1024 * 1024
@@ -54,10 +54,38 @@ def test_a_refusal_is_not_kept() -> None:
     assert len(plans) == 0
 
 
-def test_a_login_is_planned_anew_for_each_call_because_its_worth_depends_on_the_time() -> None:
+def test_a_login_is_planned_again_in_each_second_because_its_authority_depends_on_the_time() -> None:
+    assert POLICY.entry is not None
+    policy = replace(POLICY, entry=replace(POLICY.entry, first_token_life_s=60))
     plans, of = Plans(MIB), login()
-    assert planned(plans, of) is not planned(plans, of)
-    assert len(plans) == 0
+    first = planned(plans, of, policy=policy)
+    assert planned(plans, of, policy=policy) is first
+    later = planned(plans, of, policy=policy, now=NOW + 1)
+    assert later.max_expires_at == first.max_expires_at + 1
+    assert planned(plans, of, policy=policy) == first  # the clock was set back
+    assert refusal_of(plans, of, policy=policy, now=of.token.expires_at) is Reason.TOKEN_EXPIRED
+    assert len(plans) == 0  # the second's plans need no bytes of the cache
+
+
+def test_the_plan_of_a_login_is_made_again_within_the_second_for_whatever_it_depends_on() -> None:
+    plans, of = Plans(MIB), login()
+    first = planned(plans, of)
+    assert planned(plans, replace(of)) is not first  # the same login, judged again
+    denied = replace(LATER, deny=Deny(subjects=frozenset({(None, "alice")})))
+    assert refusal_of(plans, of, policy=denied) is Reason.POLICY_DENIED
+    planned(plans, of)
+    assert refusal_of(plans, of, replace(TO_CRM, scopes=frozenset({"crm.write"}))) is Reason.INSUFFICIENT_SCOPE
+
+
+def test_the_plans_of_one_second_are_few() -> None:
+    plans = Plans(MIB)
+    one = login()
+    of_first = planned(plans, one)
+    for number in range(MAX_OF_SECOND - 1):
+        planned(plans, replace(one, token=replace(one.token, raw=f"raw-{number}")))
+    assert planned(plans, one) is of_first
+    planned(plans, replace(one, token=replace(one.token, raw="raw")))
+    assert planned(plans, one) is not of_first
 
 
 def test_the_oldest_plans_are_evicted_and_expired_ones_swept() -> None:
