@@ -23,7 +23,8 @@ from jwt.algorithms import ECAlgorithm
 
 from sidecar.background import Parts
 from sidecar.identity.tls import server_context
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 
 
 def issue(form: bytes, issuer: str, key: ec.EllipticCurvePrivateKey) -> dict[str, object]:

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 from sidecar.background import Parts
 from sidecar.identity.generation import present
 from sidecar.identity.source import Identity
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from sidecar.examples import add_examples
 from sidecar.identity import workload_pb as pb
 from sidecar.identity.der import split_der
-from sidecar.identity.workload_client import WorkloadAddress, WorkloadApiClient, WorkloadApiError
+from sidecar.identity.workload_client import WorkloadApiClient, WorkloadApiError
+from sidecar.identity.workload_settings import WorkloadAddress
 from sidecar_dev.certificates import certificate_pem, key_pem
 from sidecar_dev.files import write_whole
 

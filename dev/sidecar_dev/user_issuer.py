@@ -25,7 +25,7 @@ from aiohttp import web
 from sidecar.background import PartEndedError, Parts
 from sidecar.errors import ConfigError, Problem
 from sidecar.examples import add_examples
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar_dev.login import MAX_FORM_BYTES, LoginError, LoginSettings, UserIssuer
 from sidecar_dev.login_tls import certified
 

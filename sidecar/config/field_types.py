@@ -20,7 +20,7 @@ from sidecar.delegation.human import require_acr
 from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.identity.workload_client import parse_address as parse_workload_address
+from sidecar.identity.workload_settings import parse_address as parse_workload_address
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED: Final = frozenset({"none", "other"})  # the metrics' names of no route, and of an unknown one

@@ -12,7 +12,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import ConfigError, Problem
 from sidecar.identity.files import LAYOUTS, FileSettings
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 
 SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 

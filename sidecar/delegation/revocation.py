@@ -208,7 +208,9 @@ class InForce:
 
     def check_subject(self, issuer: str | None, subject: str) -> None:
         """Refuse a subject by the name that its tokens will have. Raises Denied REVOKED."""
-        if self.lists and any((issuer, subject) in self.lists[name].names(Kind.SUBJECT) for name in self.own & self.lists.keys()):
+        if self.lists and any(
+            (issuer, subject) in self.lists[name].names(Kind.SUBJECT) for name in self.own & self.lists.keys()
+        ):
             raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.SUBJECT}")
 
     def kind_of(self, token: Token, actor: str | None = None) -> Kind | None:

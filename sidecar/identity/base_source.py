@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -29,6 +29,8 @@ from sidecar.identity.handshake import Clock
 from sidecar.identity.jwt_svids import Fetch, JwtSvids
 from sidecar.identity.source import Identity, State, Subscriber, UpdateCounts, X509Svid
 from sidecar.identity.update import UpdateError, WithdrawnError, X509Update
+
+Pause = Callable[[float], Awaitable[None]]
 
 _log: Final = logging.getLogger(__name__)
 

@@ -24,13 +24,12 @@ from typing import Final
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
-from sidecar.identity.base_source import BaseSource
+from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.file_reader import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all
 from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
 from sidecar.identity.handshake import Clock
 from sidecar.identity.update import UpdateError, X509Update
-from sidecar.identity.workload_stream import Pause
 
 # Names that the usual writers give to certificate, key and bundle.
 LAYOUTS: Final[Mapping[str, tuple[str, str, str]]] = {

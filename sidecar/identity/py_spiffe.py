@@ -27,13 +27,13 @@ from spiffe.workloadapi.x509_context import X509Context
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
-from sidecar.identity.base_source import BaseSource
+from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.handshake import Clock
 from sidecar.identity.py_spiffe_update import read_context, read_jwt_bundle_set, read_svids
 from sidecar.identity.source import Identity
 from sidecar.identity.update import UpdateError, X509Update
-from sidecar.identity.workload_api import WorkloadApiSettings
-from sidecar.identity.workload_stream import Backoff, Pause
+from sidecar.identity.workload_settings import WorkloadApiSettings
+from sidecar.identity.workload_stream import Backoff
 
 _HAND_OVER_S: Final = 5.0
 _DENIED: Final = "gRPC error: StatusCode.PERMISSION_DENIED"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.source import IdentitySource
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 
 IdentitySettings = WorkloadApiSettings | FileSettings
 
@@ -24,4 +24,6 @@ def source_of(settings: IdentitySettings, *, jwt_bundles: bool = False) -> Ident
         from sidecar.identity.py_spiffe import PySpiffeSource  # an extra, which costs 22 MiB with its threads
 
         return PySpiffeSource(settings)
+    from sidecar.identity.workload_api import WorkloadApiSource  # gRPC's 4 MiB, which a reader of files need not hold
+
     return WorkloadApiSource(settings)

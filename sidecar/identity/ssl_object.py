@@ -146,6 +146,8 @@ class ScreenedSSLObject(ssl.SSLObject):
     def _read_more(self, len: int, buffer: Any) -> Any:  # noqa: A002 - as ``read``
         """Read as ``read`` what is not one record that has just arrived."""
         gate = self._gate
+        if buffer is None and len > _MOST_DATA:
+            len = _MOST_DATA  # noqa: A001 - as above
         if not gate.busy:
             if self._incoming.eof:
                 self._pass_eof()

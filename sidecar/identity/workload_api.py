@@ -11,47 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import workload_pb
-from sidecar.identity.base_source import BaseSource
+from sidecar.identity.base_source import BaseSource, Pause
 from sidecar.identity.handshake import Clock
 from sidecar.identity.update import UpdateError
-from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiClient, WorkloadApiError, parse_address
-from sidecar.identity.workload_stream import Backoff, Pause, Subscription, follow
+from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiClient, WorkloadApiError
+from sidecar.identity.workload_settings import WorkloadApiSettings, parse_address
+from sidecar.identity.workload_stream import Backoff, Subscription, follow
 from sidecar.identity.workload_update import read_jwt_bundles, read_x509_update
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadApiSettings:
-    """The address of the Workload API, and the SPIFFE ID or hint that selects our SVID from several.
-
-    ``py_spiffe``: use py-spiffe instead of our own client; it supports Unix sockets only, and no hints.
-    """
-
-    address: str
-    spiffe_id: SpiffeId | None = None
-    hint: str | None = None
-    py_spiffe: bool = False
-    jwt_bundles: bool = False
-    first_message_timeout_s: float = 5.0
-    call_timeout_s: float = 2.0
-    min_backoff_s: float = 0.1
-    max_backoff_s: float = 1.0
-    expiry_tick_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        address = parse_address(self.address)
-        if self.py_spiffe and address.path is None:
-            raise ValueError("workload_api: py-spiffe knows Unix sockets only; write unix:///path, or remove source")
-        if self.py_spiffe and self.hint is not None:
-            raise ValueError("hint: py-spiffe does not pass hints on; set spiffe_id instead")
-        if not 0 < self.min_backoff_s <= self.max_backoff_s:
-            raise ValueError("the shortest back-off is above zero and at most the longest")
 
 
 class WorkloadApiSource(BaseSource):

@@ -7,11 +7,8 @@ longer and longer before it notices that its server is back.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError
 from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
@@ -19,6 +16,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from sidecar.identity.workload_pb import SECURITY_HEADER, SERVICE
+from sidecar.identity.workload_settings import WorkloadAddress
 
 T = TypeVar("T")
 
@@ -32,34 +30,6 @@ class WorkloadApiError(Exception):
 
 class IdentityDeniedError(WorkloadApiError):
     """The Workload API says that this process has no identity (any more): PERMISSION_DENIED."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadAddress:
-    """A Unix socket, or a host and port."""
-
-    path: str | None = None
-    host: str | None = None
-    port: int | None = None
-
-
-def parse_address(text: str) -> WorkloadAddress:
-    """Read a Workload API address (SPIFFE_ENDPOINT_SOCKET, Workload Endpoint section 4).
-
-    Raises:
-        ValueError: it is neither ``unix:///absolute/path`` nor ``tcp://IP-literal:port``.
-    """
-    try:
-        url = urlsplit(text)
-        port = url.port
-        plain = not (url.query or url.fragment or "?" in text or "#" in text)
-        if url.scheme == "unix" and plain and not url.netloc and url.path.startswith("/") and len(url.path) > 1:
-            return WorkloadAddress(path=url.path)
-        if url.scheme == "tcp" and plain and port and not url.path and "@" not in url.netloc:
-            return WorkloadAddress(host=str(ipaddress.ip_address(url.hostname or "")), port=port)
-    except ValueError:  # an invalid address or port
-        pass
-    raise ValueError("a Workload API address is unix:///absolute/path or tcp://IP-address:port")
 
 
 class WorkloadApiClient:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NoReturn
 
+from sidecar.identity.base_source import Pause
 from sidecar.identity.workload_client import WorkloadApiClient, WorkloadApiError
-
-Pause = Callable[[float], Awaitable[None]]
 
 _MAX_QUEUED: Final = 16
 _END: Final = object()

@@ -14,7 +14,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import ConfigError
 from sidecar.identity.files import FileSettings
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 
 SOCKET, SPIFFE_ID, STS = "unix:///run/agent.sock", "spiffe://acme.example/agent/writer", "https://sts.acme.example"

@@ -13,7 +13,7 @@ from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.identity.endpoint import Endpoint
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
 from sidecar.proxy.bypass import ListenerRule, ListeningSocket
 from sidecar.wire.resolver import ResolverSettings

@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.config import load_sts
 from sidecar.config.settings import RecordSettings
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.sts.rate import RateSettings
 from tests.config.documents import EXAMPLES
 

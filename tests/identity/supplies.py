@@ -21,7 +21,8 @@ from sidecar.identity.base_source import BaseSource
 from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import Identity, State
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from tests.identity.scripted_api import ScriptedApi
 from tests.identity.shapes import NOW, Issued, der_of
 

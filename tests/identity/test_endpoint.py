@@ -5,7 +5,7 @@ import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -274,3 +274,15 @@ async def test_the_session_takes_nothing_from_the_environment_and_keeps_nothing(
     finally:
         await call.client.close()
     assert session.closed
+
+
+async def test_a_call_that_names_no_authority_trusts_nobody_rather_than_the_systems() -> None:
+    """No call of ours is like that; the authorities of the system are not even held."""
+    connector = aiohttp.TCPConnector()
+    try:
+        trusted = connector._get_ssl_context(cast(Any, SimpleNamespace(is_ssl=lambda: True, ssl=True)))
+        assert trusted is not None
+        assert (trusted.verify_mode, trusted.check_hostname) == (ssl.CERT_REQUIRED, True)
+        assert trusted.cert_store_stats() == {"x509": 0, "crl": 0, "x509_ca": 0}
+    finally:
+        await connector.close()

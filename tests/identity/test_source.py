@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from sidecar.identity.source import IdentitySource, State
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from tests.identity.fixed_source import FixedSource, identity_of
 from tests.identity.shapes import authority, leaf
 

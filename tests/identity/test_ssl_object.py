@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -352,6 +353,30 @@ def test_many_small_records_of_data_are_all_read_and_counted_as_pending() -> Non
             break
     assert received == b"".join(b"%40d" % number for number in range(3000))
     assert not peer.ours.pending()
+
+
+@pytest.mark.parametrize(("wanted", "asked"), [(256 * 1024, 16 * 1024), (16 * 1024, 16 * 1024), (100, 100)])
+def test_a_read_asks_for_one_record_at_most_and_loses_nothing(wanted: int, asked: int) -> None:
+    """Event loops ask for 256 KiB, and OpenSSL's answer is made in as much memory."""
+    peer = Updating(tls.server_context(source_of()))
+    whole = bytes(range(256)) * 64
+    peer.data(whole)
+    peer.data(b"end")
+    openssl = peer.ours._sslobj  # type: ignore[attr-defined]
+    sizes: list[int] = []
+
+    def read(size: int) -> bytes:
+        sizes.append(size)
+        data: bytes = openssl.read(size)
+        return data
+
+    peer.ours._sslobj = SimpleNamespace(read=read, pending=openssl.pending)  # type: ignore[attr-defined]
+    received = peer.ours.read(wanted)
+    assert (sizes, len(received)) == ([asked], asked)
+    while peer.ours.pending():
+        received += peer.ours.read(wanted)
+    assert received == whole + b"end"
+    assert set(sizes) == {asked}
 
 
 class Counted:

@@ -12,8 +12,9 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import workload_api, workload_pb, workload_update
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiError
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.scripted_api import x509_message
 from tests.identity.shapes import NOW, authority, leaf
@@ -134,30 +135,3 @@ async def test_a_workload_without_a_jwt_svid_is_not_ready(monkeypatch: pytest.Mo
         svid = SIGNER_A.issue_jwt(SELF, "x")
         client.answer = workload_pb.JWTSVIDResponse(svids=[workload_pb.JWTSVID(spiffe_id=SELF, svid=svid)])
         assert await source.jwt_svid("x") == svid
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"address": UNIX, "py_spiffe": True},
-        {"address": UNIX, "hint": "internal"},
-        {"address": "tcp://127.0.0.1:8081"},
-        {"address": UNIX, "min_backoff_s": 1.0, "max_backoff_s": 1.0},
-    ],
-)
-def test_settings_that_agree_are_taken(settings: dict[str, Any]) -> None:
-    WorkloadApiSettings(**settings)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"address": "tcp://127.0.0.1:8081", "py_spiffe": True}, "^workload_api: .*; write unix"),
-        ({"address": UNIX, "py_spiffe": True, "hint": "internal"}, "^hint: .*; set spiffe_id"),
-        ({"address": UNIX, "min_backoff_s": 1.1, "max_backoff_s": 1.0}, "back-off"),
-        ({"address": UNIX, "min_backoff_s": 0.0}, "back-off"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        WorkloadApiSettings(**settings)

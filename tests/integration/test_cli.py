@@ -22,6 +22,21 @@ def test_parsing_imports_no_room_and_no_library() -> None:
     assert finished.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_sidecar_that_reads_pem_files_holds_no_library_that_it_does_not_use() -> None:
+    unused = {"grpclib", "google", "h2", "xml", "pydantic", "yaml", "rich", "duckdb"}
+    script = (
+        "import sys, sidecar.app; from pathlib import Path; from sidecar.identity.files import FileSettings\n"
+        "from sidecar.identity.source_factory import source_of; from sidecar.identity.workload_settings import *\n"
+        "names = lambda: {name.split('.')[0] for name in sys.modules}\n"
+        "source_of(FileSettings(certificate=Path('c'), key=Path('k'), bundle=Path('b')))\n"
+        f"print(sorted(names() & {unused}))\n"
+        "source_of(WorkloadApiSettings(address='unix:///run/spire/api.sock'))\n"
+        "print('grpclib' in names())"
+    )
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines() == ["[]", "True"]
+
+
 @pytest.mark.parametrize("what", ["--schema", "config/agent.yaml"], ids=["while printing", "at the end"])
 def test_a_reader_that_goes_away_is_no_traceback(what: str) -> None:
     command = [sys.executable, "-m", "sidecar.cli", "check", what]

@@ -18,7 +18,7 @@ from sidecar.app import run_token_service
 from sidecar.background import PartEndedError, Parts
 from sidecar.config import load_sts
 from sidecar.identity.jwks import IssuerKeys
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.injector.command import Injector
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.workers.parent import Workers

@@ -25,7 +25,8 @@ from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import client_context
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.proxy.server import Server
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import TrustDomainAuthority

@@ -19,7 +19,8 @@ from sidecar.delegation.bearer import parse_jwt_svid
 from sidecar.delegation.jwt_svid import verify_jwt_svid
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.identity.source import IdentitySource, State
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from tests.integration.world import ACME, PLANNER, WRITER, World, bearer, calling, free_port, mint, until
 from tests.interop.spire import Spire, missing
 

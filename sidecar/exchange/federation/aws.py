@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 from urllib.parse import quote, urlencode
-from xml.etree import ElementTree
 
 from sidecar.delegation.outside import FederatedKey
 from sidecar.exchange.federation.trade import Steps, form, refused, seconds_to, traded
@@ -69,6 +68,8 @@ def bedrock_key(access_key: str, secret: str, session: str, region: str, *, now:
 
 def _credentials_of(answer: bytes) -> tuple[str, str, str, str]:
     """Read the four texts of temporary credentials."""
+    from xml.etree import ElementTree  # 0.7 MiB, which a process without such a route need not hold
+
     if b"<!" in answer or not answer.isascii():  # a document type is where XML's entities come from
         raise refused("the answer is not acceptable XML")
     try:  # as text: no encoding that it declares is looked up

@@ -20,7 +20,8 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import verify_jwt_svid
 from sidecar.identity import workload_pb as pb
 from sidecar.identity.source import Identity, State
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar_dev.attestation import Peer
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import TrustDomainAuthority

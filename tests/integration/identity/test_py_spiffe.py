@@ -15,7 +15,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.identity import workload_pb
 from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import State
-from sidecar.identity.workload_api import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from tests.identity.scripted_api import x509_message
 from tests.identity.shapes import HOUR, NOW, authority, leaf
 from tests.identity.supplies import ApiSupply, Given, following

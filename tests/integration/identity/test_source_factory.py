@@ -14,7 +14,8 @@ from sidecar.identity.files import FileSettings, FileSource
 from sidecar.identity.py_spiffe import PySpiffeSource
 from sidecar.identity.source import IdentitySource, State
 from sidecar.identity.source_factory import IdentitySettings, source_of
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
 from tests.identity.supplies import AUDIENCE, SUPPLIES, Follower, Given, Supply, following

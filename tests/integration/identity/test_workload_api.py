@@ -17,7 +17,8 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity import workload_pb
 from sidecar.identity.source import Identity, IdentitySource, State
-from sidecar.identity.workload_api import WorkloadApiSettings, WorkloadApiSource
+from sidecar.identity.workload_api import WorkloadApiSource
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import TrustDomainAuthority
 from sidecar_dev.registry import Registry

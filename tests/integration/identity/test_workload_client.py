@@ -10,12 +10,8 @@ from grpclib.client import Channel
 from grpclib.const import Status
 
 from sidecar.identity import workload_pb
-from sidecar.identity.workload_client import (
-    IdentityDeniedError,
-    WorkloadApiClient,
-    WorkloadApiError,
-    parse_address,
-)
+from sidecar.identity.workload_client import IdentityDeniedError, WorkloadApiClient, WorkloadApiError
+from sidecar.identity.workload_settings import parse_address
 from tests.identity.scripted_api import ScriptedApi
 
 pytestmark = pytest.mark.integration
