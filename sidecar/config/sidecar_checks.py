@@ -192,7 +192,7 @@ def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{where}.match.prefix", "is below the sidecar's own paths", "choose another prefix")
     for where, mesh_route in exchange_routes(file):
         yield from _upstream(mesh_route, where)
-        if not mesh_route.scopes:
+        if not mesh_route.scopes and mesh_route.observe_until is None:
             yield Problem(f"{where}.scopes", "is empty, so every call is refused", "list what may be asked for there")
         yield from _route_exchange(file, mesh_route, f"{where}.exchange")
     if exchange_routes(file) and not exchange_sections(file):

@@ -138,6 +138,14 @@ def test_an_outbound_day_is_limited_too_and_needs_a_peer(tmp_path: Path) -> None
         load_sidecar(written(tmp_path, anybody), {}, clock=NOW.timestamp)
 
 
+def test_a_route_that_observes_needs_no_scopes_yet(tmp_path: Path) -> None:
+    observing = outbound("2026-12-28", **{"outbound.routes.0.scopes": []})
+    assert not load_sidecar(written(tmp_path, observing), {}, clock=NOW.timestamp).outbound_routes.routes[0].scopes
+    enforcing = changed(observing, ("outbound.routes.0.observe_until", ABSENT))
+    with pytest.raises(ConfigError, match=r"outbound\.routes\[0\]\.scopes: is empty, so every call is refused"):
+        load_sidecar(written(tmp_path, enforcing), {}, clock=NOW.timestamp)
+
+
 def test_of_routes_outside_the_mesh_only_passthrough_observes(tmp_path: Path) -> None:
     document = example("outside")
     kinds = [route.get("token") for route in document["outbound"]["routes"]]
