@@ -276,6 +276,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
         peer_trust_domains=settings.peer_trust_domains,
         listener_rule=settings.listener_rule,
         observe_until=settings.observe_until,
+        plain=settings.inbound is not None and settings.inbound.plain is not None,
     )
 
 

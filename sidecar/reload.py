@@ -98,6 +98,9 @@ async def put_in_force(server: Server, setup: Setup) -> None:
             raise ConfigError(setup.problems())
         server.key_updates = key_updates
     parts.snapshots.change(setup)
+    if not setup.plain:
+        for listener in parts.listeners:
+            listener.end()
     parts.watch.notice()
     parts.tasks.start(_retire(server, keys_before if new_keys else None, before.exchanges if new_exchanges else None))
 

@@ -22,7 +22,7 @@ Schema this page is written from.
 - Times are seconds and end in `_s`, sizes are bytes. An empty list permits nobody and nothing.
 - The sidecar reloads a file when it changes and on SIGHUP. A good file takes effect as a whole; a bad one changes
   nothing, and `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin`, `drain_s` and
-  `max_memory_mib` need a restart.
+  `max_memory_mib` need a restart; only `inbound.plain` may be removed while the sidecar runs.
 - A key is retired in two steps: a minor release reads the old key and its successor, and the changelog names both; the
   next one refuses the old key and names the successor as the cure. `version` grows only when the same file would mean
   something else.

@@ -146,11 +146,14 @@ class SidecarSettings:
     def needs_restart(self, fresh: SidecarSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart.
 
-        Policy, issuers, exchange, entry and the agent's address do not.
+        Policy, issuers, exchange, entry and the agent's address do not, nor does the end of ``plain``.
         """
+        here, there = _listening(self.inbound), _listening(fresh.inbound)
+        if here is not None and there is not None and there.plain is None:
+            here = replace(here, plain=None)
         kept = {
             "identity": (self.identity, fresh.identity),
-            "inbound": (_listening(self.inbound), _listening(fresh.inbound)),
+            "inbound": (here, there),
             "outbound": (self.outbound, fresh.outbound),
             "records": (self.records, fresh.records),
             "issuers.revocations": (self.revocations, fresh.revocations),

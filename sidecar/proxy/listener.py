@@ -81,6 +81,7 @@ class Listener:
         self._turned_away = refused_connections
         self.direction: Direction = direction or ("outbound" if context is None else "inbound")
         self._closes_at = closes_at
+        self._ended = False
         self._acceptor = Acceptor(
             settings.host,
             settings.port,
@@ -110,13 +111,18 @@ class Listener:
 
     def open_until_end(self, now: float) -> None:
         """Bind and start to accept, unless its end has come. Errors as ``open``."""
-        if now < self._closes_at:
+        if now < self._closes_at and not self._ended:
             self.open()
 
     def close_at_end(self, now: float) -> None:
         """Stop accepting once its end has come; idle connections are closed, others after their answer."""
         if now >= self._closes_at:
-            self._closes_at = inf
+            self.end()
+
+    def end(self) -> None:
+        """Stop accepting for good, if it has an end at all; connections as of ``close_at_end``."""
+        if self._closes_at < inf and not self._ended:
+            self._ended = True
             self.close()
             self.connections.drain(0.0)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config import SidecarSettings
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Problem
-from tests.config.documents import EXAMPLES, changed, example, written
+from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 AGENT = example("agent")
 PLATFORM = example("platform")
@@ -77,7 +78,7 @@ def with_plain(folder: Path, *changes: tuple[str, object], allowed: object = Tru
     """Return the problems of settings with a port without TLS."""
     (folder / "platform").mkdir()
     ceiling = written(folder / "platform", changed(PLATFORM, ("observe_until", True), ("plain", allowed)))
-    document = changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-28"), ("inbound.plain", PLAIN), *changes)
+    document = changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-28"), ("inbound.plain", dict(PLAIN)), *changes)
     try:
         settings = load_sidecar(written(folder, document), {}, ceiling, clock=NOW.timestamp)
     except ConfigError as error:
@@ -112,6 +113,23 @@ def test_a_port_without_tls_is_for_routes_that_observe(tmp_path: Path, change: t
 def test_a_port_without_tls_needs_the_platform_s_word(tmp_path: Path, allowed: bool) -> None:
     refused = Problem("inbound.plain", "is forbidden by the platform", "remove it, or have the platform allow it")
     assert (refused in with_plain(tmp_path, allowed=allowed)) is not allowed
+
+
+def test_a_port_without_tls_may_be_removed_from_a_running_sidecar_and_neither_moved_nor_added(tmp_path: Path) -> None:
+    ceiling = written(tmp_path, changed(PLATFORM, ("observe_until", True), ("plain", True)))
+
+    def load(*changes: tuple[str, object]) -> SidecarSettings:
+        document = changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-28"), *changes)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        return load_sidecar(written(folder, document), {}, ceiling, clock=NOW.timestamp)
+
+    running, without = load(("inbound.plain", PLAIN)), load()
+    enforcing = load(("inbound.routes.0.observe_until", ABSENT))
+    assert running.needs_restart(without) == running.needs_restart(enforcing) == []
+    moved = load(("inbound.plain", PLAIN | {"until": "2026-12-19"}))
+    for before, after in ((running, moved), (without, running), (running, load(("inbound.listen", "0.0.0.0:7999")))):
+        assert [problem.field for problem in before.needs_restart(after)] == ["inbound"]
 
 
 def outbound(day: str, **changes: object) -> dict[str, object]:

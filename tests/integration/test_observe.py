@@ -117,6 +117,20 @@ def accepts(hops: Hops, port: int) -> bool:
     )
 
 
+async def test_a_reload_that_removes_the_port_without_tls_closes_it_and_the_route_enforces(hops: Hops) -> None:
+    port = await start(hops, plain=True)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    await reload(hops.writer, lambda document: document["inbound"].pop("plain"))
+    assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    with pytest.raises(OSError, match="refused"):
+        await hops.world.call(port, None, headers=bearer(KEY))
+    assert (await ask(hops, *bearer(KEY))).status == 200
+    await reload(hops.writer, lambda document: document["inbound"]["routes"][0].pop("observe_until"))
+    assert (await ask(hops, *bearer(KEY))).reason == "malformed_token"
+
+
 async def test_a_port_without_tls_needs_the_platform_s_word_and_a_route_that_observes(hops: Hops) -> None:
     with pytest.raises(ConfigError, match=r"inbound\.plain: is forbidden by the platform"):
         await start(hops, plain=False)
