@@ -46,6 +46,7 @@ _FOR_AGENT: Final[tuple[bytes, ...]] = (
     b"delegation-actor",
     b"delegation-scope",
     b"authorization",
+    b"delegation-handle",
     b"delegation-request-id",
     b"traceparent",
 )
@@ -99,15 +100,16 @@ def to_agent(
 ) -> Edits:
     """Edits to an authorised request for the agent: who calls, for whom, and the handle instead of the token.
 
-    Where the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's
+    The handle also comes in a field of its own, for agents that put a credential of their own into Authorization. Where the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's
     in any case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
     ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``.
     """
-    names = _FOR_AGENT
+    names, shown = _FOR_AGENT, handle.encode("ascii")
     values: tuple[bytes, ...] = (
         host,
         *identity,
-        b"Bearer " + handle.encode("ascii"),
+        b"Bearer " + shown,
+        shown,
         request_id.encode("ascii"),
         trace.traceparent.encode("ascii"),
     )

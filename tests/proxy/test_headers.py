@@ -216,6 +216,7 @@ def test_the_agent_is_told_who_calls_and_for_whom_and_gets_a_handle_instead_of_t
         (b"delegation-actor", PLANNER.encode()),
         (b"delegation-scope", b"crm.read docs.read"),
         (b"authorization", b"Bearer " + b"h" * 43),
+        (b"delegation-handle", b"h" * 43),
         (b"delegation-request-id", b"r1"),
         (b"traceparent", TRACE.traceparent.encode()),
     ]
