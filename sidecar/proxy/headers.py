@@ -100,8 +100,9 @@ def to_agent(
 ) -> Edits:
     """Edits to an authorised request for the agent: who calls, for whom, and the handle instead of the token.
 
-    The handle also comes in a field of its own, for agents that put a credential of their own into Authorization. Where the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's
-    in any case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
+    The handle also comes in a field of its own, for agents that put a credential of their own into Authorization. Where
+    the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's in any
+    case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
     ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``.
     """
     names, shown = _FOR_AGENT, handle.encode("ascii")

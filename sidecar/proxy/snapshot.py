@@ -34,8 +34,8 @@ class Setup:
 
     ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. Without keys of all
     ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
-    ``observe_until`` is the end of each route that only observes, in seconds since the epoch. ``plain``: callers without
-    a sidecar have a port of their own.
+    ``observe_until`` is the end of each route that only observes, in seconds since the epoch. ``plain``: callers
+    without a sidecar have a port of their own.
     """
 
     make_policy: MakePolicy

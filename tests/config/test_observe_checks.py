@@ -78,7 +78,8 @@ def with_plain(folder: Path, *changes: tuple[str, object], allowed: object = Tru
     """Return the problems of settings with a port without TLS."""
     (folder / "platform").mkdir()
     ceiling = written(folder / "platform", changed(PLATFORM, ("observe_until", True), ("plain", allowed)))
-    document = changed(AGENT, ("inbound.routes.0.observe_until", "2026-12-28"), ("inbound.plain", dict(PLAIN)), *changes)
+    own = ("inbound.routes.0.observe_until", "2026-12-28"), ("inbound.plain", dict(PLAIN))
+    document = changed(AGENT, *own, *changes)
     try:
         settings = load_sidecar(written(folder, document), {}, ceiling, clock=NOW.timestamp)
     except ConfigError as error:
