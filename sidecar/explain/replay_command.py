@@ -26,6 +26,7 @@ _SHOWN: Final = 50
 _LIMITS: Final = (
     *NOT_RECORDED,
     "The record of a call does not name the request that it was made in; may_call of an inbound route is not judged.",
+    "Each call is judged by itself: that a caller's token holds the scopes of the calls after it is not judged.",
 )
 
 

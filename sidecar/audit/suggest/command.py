@@ -37,38 +37,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
     )
-    parser.add_argument("--workload", metavar="SPIFFE_ID", help="only the routes of this workload")
+    parser.add_argument(
+        "--workload", metavar="SPIFFE_ID", help="only the routes of this workload; those of others tell its scopes"
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
-def read_evidence(files: Sequence[str], *, workload: str | None = None) -> Evidence:
-    """Count the calls of record files.
+def read_evidence(files: Sequence[str], *, workload: str | None = None) -> tuple[Evidence, Evidence]:
+    """Count the calls of record files: those of ``workload``, or all, and those of other workloads.
 
     Raises:
         OSError: a file cannot be read; the text names it.
     """
-    evidence = Evidence()
+    evidence, others = Evidence(), Evidence()
     for line in read_lines(record_files(files)):
         try:
             record = parse_record(line.content or b"")
         except RecordError:
             evidence.others[_NOT_RECORDS] += 1
             continue
-        if workload is None or record.workload == workload:
-            evidence.add(record)
-    return evidence
+        (evidence if workload in (None, record.workload) else others).add(record)
+    return evidence, others
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the proposals."""
     try:
-        evidence = read_evidence(arguments.files, workload=arguments.workload)
+        evidence, others = read_evidence(arguments.files, workload=arguments.workload)
     except OSError as error:
         return complain(_COMMAND, str(error))
     if not evidence.witnesses:
         whose = f" of {arguments.workload}" if arguments.workload else ""
         return complain(_COMMAND, f"no record{whose} is of a call that passed; observe first, with observe_until")
-    proposed = suggestions(evidence.witnesses)
+    proposed = [one for one in suggestions(others.witnesses | evidence.witnesses) if one.workload in evidence.witnesses]
     try:
         if arguments.json:
             print_json(_document(evidence, proposed))

@@ -8,7 +8,7 @@ rests on too little evidence is held back: proposed as a comment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -26,7 +26,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,55}")
 _NO_NAME: Final = re.compile(r"[^a-z0-9._]+")
 _LONGEST: Final = 48
 
-_Asked: TypeAlias = Mapping[tuple[str, str], ScopeSet]
+_Hop: TypeAlias = tuple[str, str]  # caller and callee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +64,14 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """One outbound route, to the next hop ``peer``."""
+    """One outbound route, to the next hop ``peer``. ``scopes_onward`` are further ones, for the peer's own calls."""
 
     name: str
     peer: str
     methods: tuple[str, ...]
     scopes: tuple[str, ...]
     scopes_seen: bool
+    scopes_onward: tuple[str, ...]
     calls: int
     days: int
     held_back: str | None
@@ -94,16 +95,20 @@ class Suggestion:
 
 
 def suggestions(witnesses: Mapping[str, Witness]) -> list[Suggestion]:
-    """Propose the routes of every workload. A caller asks for the scopes that its callee is to need."""
+    """Propose the routes of every workload.
+
+    A caller asks for the scopes that its callee is to need, and for those of the callee's own calls: no token of a
+    chain has more than the one before.
+    """
     inbound = {workload: _inbound(workload, witnesses[workload].inbound) for workload in sorted(witnesses)}
-    asked: dict[tuple[str, str], ScopeSet] = {}
+    asked: dict[_Hop, list[Inbound]] = {}
     for workload, routes in inbound.items():
         for route in routes:
             for peer in route.peers:
-                key = (peer.spiffe_id, workload)
-                asked[key] = asked.get(key, frozenset()) | frozenset(route.scopes)
+                asked.setdefault((peer.spiffe_id, workload), []).append(route)
+    outbound = {workload: _outbound(workload, witnesses[workload].outbound, asked) for workload in inbound}
     return [
-        Suggestion(workload, routes, _outbound(workload, witnesses[workload].outbound, asked))
+        Suggestion(workload, routes, tuple(_with_onward(route, outbound) for route in outbound[workload]))
         for workload, routes in inbound.items()
     ]
 
@@ -216,12 +221,16 @@ def _core_route(route: Inbound) -> InboundRoute:
     )
 
 
-def _outbound(workload: str, routes: Mapping[tuple[str, str], Calls], asked: _Asked) -> tuple[Outbound, ...]:
+def _outbound(
+    workload: str, routes: Mapping[tuple[str, str], Calls], asked: Mapping[_Hop, Sequence[Inbound]]
+) -> tuple[Outbound, ...]:
     names = _Names()
     found = []
     for (name, peer), calls in sorted(routes.items()):
-        seen = asked.get((workload, peer), frozenset()) | calls.scopes
-        scopes = seen or {_scope_of(_service(peer), method) for method in calls.uses}
+        needed = asked.get((workload, peer), ())
+        seen = bool(calls.scopes) or any(route.scopes_seen for route in needed)
+        scopes = calls.scopes.union(*(route.scopes for route in needed))
+        scopes = scopes or {_scope_of(_service(peer), method) for method in calls.uses}
         count, days = _calls(calls.uses.values()), _days(calls.uses.values())
         weak = f"seen {counted(count, 'time')}" if count < ENOUGH else "seen on one day" if days == 1 else None
         found.append(
@@ -230,13 +239,28 @@ def _outbound(workload: str, routes: Mapping[tuple[str, str], Calls], asked: _As
                 peer=peer,
                 methods=tuple(sorted(calls.uses)),
                 scopes=tuple(sorted(scopes)),
-                scopes_seen=bool(seen),
+                scopes_seen=seen,
+                scopes_onward=(),
                 calls=count,
                 days=days,
                 held_back=weak,
             )
         )
     return tuple(found)
+
+
+def _with_onward(route: Outbound, outbound: Mapping[str, Sequence[Outbound]]) -> Outbound:
+    """Return the route with the scopes of all calls that its peer makes, and of those that these cause."""
+    scopes: set[str] = set()
+    reached, rest = {route.peer}, [route.peer]
+    while rest:
+        for one in outbound.get(rest.pop(), ()):
+            if one.held_back is None:
+                scopes.update(one.scopes)
+                if one.peer not in reached:
+                    reached.add(one.peer)
+                    rest.append(one.peer)
+    return replace(route, scopes_onward=tuple(sorted(scopes.difference(route.scopes))))
 
 
 class _Names:

@@ -66,12 +66,15 @@ def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
 def _outbound(route: Outbound) -> Iterator[str]:
     yield f"# {_seen(route.calls, route.days)}, by {', '.join(route.methods)}"
     yield "# match and upstream are in no record; keep those of your route"
+    if route.scopes_onward:
+        yield f"# {_list(route.scopes_onward)} for the peer's own calls; records do not tell which of them it causes"
     yield f"- name: {_text(route.name)}"
     yield f"  match: {{prefix: {_text(f'/{route.name}')}}}"
     yield f"  upstream: {_text(_NOWHERE)}"
     yield f"  peer: {_text(route.peer)}"
     yield f"  audience: {_text(route.peer)}"
-    yield f"  scopes: {_list(route.scopes)}{_BY_RECORDS if route.scopes_seen else _MADE_UP}"
+    scopes = sorted({*route.scopes, *route.scopes_onward})
+    yield f"  scopes: {_list(scopes)}{_BY_RECORDS if route.scopes_seen else _MADE_UP}"
 
 
 def _seen(calls: int, days: int) -> str:

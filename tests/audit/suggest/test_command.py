@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sidecar.cli import main
-from tests.audit.evidence import CRM, PLANNER, WRITER, record
+from tests.audit.evidence import CRM, FRONT, PLANNER, WRITER, record
 
 DELEGATED: dict[str, Any] = {
     "event": "request", "run": "r", "seq": 1, "decision": "allow", "reason": "ok", "direction": "inbound",
@@ -34,6 +34,37 @@ def test_routes_are_proposed_from_a_folder_one_document_for_each_workload(
     assert "from 7 calls, 2026-11-23 to 2026-11-24." in text
     assert main(["audit", "suggest", str(tmp_path), "--workload", CRM]) == 0
     assert "from 6 calls" in capsys.readouterr().out
+
+
+def test_the_records_of_others_tell_the_scopes_of_a_workload_s_calls(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def calls(day: str, name: str) -> str:
+        hops = ((FRONT, PLANNER), (PLANNER, WRITER))
+        sides: list[dict[str, Any]] = []
+        for caller, callee in hops:
+            common: dict[str, Any] = {
+                "decision": "observed_deny",
+                "reason": "no_token",
+                "chain": None,
+                "scope_needed": [],
+            }
+            sides.append({**common, "workload": callee, "peer": caller})
+            sides.append({**common, "workload": caller, "peer": callee, "direction": "outbound", "route": "next"})
+        return written(tmp_path / name, *sides, *sides, day=day)
+
+    files = [calls("2026-11-23", "a.jsonl"), calls("2026-11-24", "b.jsonl")]
+    assert main(["audit", "suggest", *files, "--workload", FRONT]) == 0
+    text = capsys.readouterr().out
+    assert "from 4 calls" in text
+    assert [route["scopes"] for route in yaml.safe_load(text)["outbound"]["routes"]] == [
+        ["planner.read", "writer.read"]
+    ]
+    onward = """# ["writer.read"] for the peer's own calls; records do not tell which of them it causes"""
+    assert f"    {onward}\n    - name:" in text
+    assert main(["audit", "suggest", "--json", *files, "--workload", FRONT]) == 0
+    ((route,),) = (one["outbound"] for one in json.loads(capsys.readouterr().out)["workloads"])
+    assert (route["scopes"], route["scopes_onward"]) == (["planner.read"], ["writer.read"])
 
 
 def test_machines_get_the_same_with_what_was_not_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,10 +4,8 @@ import pytest
 
 from sidecar.audit.records import Record
 from sidecar.audit.suggest.proposal import Inbound, Peer
-from tests.audit.evidence import CRM, PLANNER, WRITER
+from tests.audit.evidence import CRM, FRONT, PLANNER, WRITER
 from tests.audit.suggest.observed import MONDAY, TUESDAY, call, often, out, suggested
-
-FRONT = "spiffe://acme.example/agent/front"
 
 
 def inbound(*records: Record) -> list[Inbound]:
@@ -121,6 +119,46 @@ def test_an_outbound_route_asks_for_the_scopes_that_its_target_is_to_need() -> N
 
     (told,) = next(one for one in suggested(*asks, *often(scope_needed=frozenset({"x"}))) if one.outbound).outbound
     assert (told.scopes, told.scopes_seen) == (("x",), True)
+
+
+def hop(caller: str, callee: str, **changes: Any) -> list[Record]:
+    """Return what both sides recorded of calls from one workload to another."""
+    return [
+        *often(workload=callee, peer=caller, **changes),
+        *often(direction="outbound", workload=caller, peer=callee, route="next", **changes),
+    ]
+
+
+def scopes_of(workload: str, *records: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the scopes of a workload's only outbound route: for the call, and for what follows it."""
+    ((route,),) = (one.outbound for one in suggested(*records) if one.workload == workload)
+    return route.scopes, route.scopes_onward
+
+
+def test_an_outbound_route_asks_for_the_scopes_of_the_calls_that_follow_too() -> None:
+    chain = [*hop(PLANNER, WRITER), *hop(WRITER, CRM, method="POST"), *hop(CRM, FRONT, path="/tell")]
+    assert scopes_of(PLANNER, *chain) == (("writer.read",), ("crm.write", "front.read"))
+    assert scopes_of(WRITER, *chain) == (("crm.write",), ("front.read",))
+    assert scopes_of(CRM, *chain) == (("front.read",), ())
+
+
+def test_calls_in_a_circle_need_each_scope_once() -> None:
+    circle = [*hop(PLANNER, WRITER), *hop(WRITER, CRM), *hop(CRM, PLANNER)]
+    assert scopes_of(PLANNER, *circle) == (("writer.read",), ("crm.read", "planner.read"))
+
+
+def test_a_call_that_is_held_back_needs_no_scope_before_it() -> None:
+    once = [call(workload=CRM, peer=WRITER), out(route="next")]
+    assert scopes_of(PLANNER, *hop(PLANNER, WRITER), *once) == (("writer.read",), ())
+
+
+def test_a_scope_is_of_the_records_only_if_one_of_them_names_it() -> None:
+    def seen(*records: Record) -> bool:
+        ((route,),) = (one.outbound for one in suggested(*records) if one.workload == WRITER)
+        return route.scopes_seen
+
+    assert not seen(*hop(WRITER, CRM))
+    assert seen(*hop(WRITER, CRM, scope_needed=frozenset({"crm.read"})))
 
 
 @pytest.mark.parametrize(
