@@ -74,7 +74,7 @@ def pods(found: Rendered) -> Iterator[tuple[str, Object]]:
         name = f"{one['kind']} {one['metadata']['name']}"
         if one["kind"] == "Pod":
             yield name, one["spec"]
-        elif one["kind"] in ("Deployment", "Job"):
+        elif one["kind"] in ("Deployment", "StatefulSet", "Job"):
             yield name, one["spec"]["template"]["spec"]
 
 

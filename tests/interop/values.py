@@ -81,6 +81,9 @@ CHOICES: dict[str, list[Any]] = {
     "prometheusRule.enabled": [True, False],
     "dashboards.enabled": [True, False],
     "dashboards.annotations": [{}, {"folder": "a: b # c"}],
+    "sts.revocation.enabled": [False, False, True],
+    "sts.settings.revocation": [{"operators": [{"spiffe_id": "spiffe://acme.example/ann", "may": ["txn"]}]}],
+    "networkPolicy.stsIngress": [[], [{"from": [{"podSelector": {}}], "ports": [{"port": 7444}]}]],
 }
 
 

@@ -16,6 +16,11 @@ app.kubernetes.io/component: {{ .part }}
 {{ printf "%s-%s" (trunc 40 (.root.Values.nameOverride | default .root.Release.Name) | trimSuffix "-") .part }}
 {{- end -}}
 
+{{- /* All replicas of the token service: the name has the address of each. */ -}}
+{{- define "sidecar.replicasUrl" -}}
+https://{{ include "sidecar.name" (dict "root" . "part" "sts") }}-replicas.{{ .Release.Namespace }}.svc:7444{{ (urlParse (toString .Values.sts.settings.issuer)).path | trimSuffix "/" }}
+{{- end -}}
+
 {{- /* What the pods of every part have in common. */ -}}
 {{- define "sidecar.pod" -}}
 {{- $part := get .root.Values .part -}}
