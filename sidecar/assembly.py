@@ -13,7 +13,8 @@ from typing import Final
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, SidecarSettings
 from sidecar.config.addresses import Address
-from sidecar.delegation.revocation import MAX_LIST_BYTES, NOTHING
+from sidecar.delegation.revocation import NOTHING
+from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner

@@ -75,7 +75,7 @@ def parse_compact(
         raise Denied(Reason.TOKEN_TOO_LARGE, "the token's header is too large")
     header_part, payload_part, signature_part = parts
     header = dict((_known_header if len(header_part) <= _MAX_KNOWN else _header)(header_part, members))
-    payload = _decode(payload_part)
+    payload = decode_part(payload_part)
     # before the signature is decoded: an unsecured JWS has no signature and gets this reason
     if header["alg"] not in ALGORITHMS:
         raise Denied(Reason.ALG_NOT_ALLOWED, "the algorithm is not asymmetric")
@@ -89,7 +89,7 @@ def parse_compact(
         kid=kid,
         typ=_media_type(header["typ"]) if "typ" in header else None,
         signing_input=f"{header_part}.{payload_part}".encode("ascii"),
-        signature=_decode(signature_part),
+        signature=decode_part(signature_part),
     )
 
 
@@ -110,7 +110,8 @@ def encode_part(data: bytes) -> bytes:
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
-def _decode(part: str) -> bytes:
+def decode_part(part: str) -> bytes:
+    """Return the bytes of a part, which has one spelling only. Raises Denied MALFORMED_TOKEN."""
     # The library ignores foreign characters and trailing bits: the pattern before and the comparison after make sure
     # that one value has one spelling.
     if not _PART.fullmatch(part) or len(part) % 4 == 1:
@@ -122,7 +123,7 @@ def _decode(part: str) -> bytes:
 
 
 def _header(part: str, members: frozenset[str]) -> dict[str, str]:
-    document = _decode(part)
+    document = decode_part(part)
     # JSON allows leading white space; then a token could not be recognised by its beginning
     if not document.startswith(b"{"):
         raise Denied(Reason.MALFORMED_TOKEN, "the header does not begin with a brace")

@@ -1,33 +1,24 @@
-"""Revocations: what operators have stopped, and the signed list by which every sidecar learns of it. Pure.
+"""Revocations: what operators have stopped, what that stops, and how a reader merges one list with the next. Pure.
 
-A list is a JWS of its issuer: a sequence number that never falls, the revocations in force, and those lifted early. A
-reader merges lists: a revocation stays in force until it expires or is lifted, even if a replica that never heard of it
-answers next. A list with a lower number than one before it is refused: its replica has lost something.
+A revocation stays in force until it expires or is lifted, even if a replica that never heard of it answers next. A list
+with a lower number than one before it is refused: its replica has lost something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import chain
 from typing import Final, Protocol
 
-import orjson
-
-from sidecar.delegation.claims import is_name
-from sidecar.delegation.jws import CompactJws, encode_part, parse_compact
-from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.signature import verify_signature
-from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.steps import Steps, slices
 
-TYP: Final = "revocations+jwt"  # no verifier of access tokens accepts it
 MAX_REVOCATIONS: Final = 10_000
-MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader takes: replicas that were apart merge what each has kept
-MAX_LIST_BYTES: Final = 8 * 1024 * 1024
-SKEW_S: Final = 60
+MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader keeps: replicas that were apart merge what each has kept
 
-_MAX_NUMBER: Final = 2**53 - 1
+_NEVER: Final = 2**53
 
 
 class RevocationsError(ValueError):
@@ -76,6 +67,22 @@ class Revocation:
     issuer: str | None = None
     expires_at: int
 
+    @property
+    def name(self) -> object:
+        """The value, of a subject or login a pair (issuer, value)."""
+        return (self.issuer, self.value) if self.kind in NAMED_BY_ISSUER else self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One list, as its issuer signed it."""
+
+    seq: int
+    issued_at: int
+    ttl_s: int
+    revoked: Mapping[str, Revocation]
+    lifted: Mapping[str, int] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
@@ -90,13 +97,16 @@ class Revocations:
     in_force: Mapping[str, Revocation] = field(default_factory=dict)
     lifted: Mapping[str, int] = field(default_factory=dict)
     _named: Mapping[Kind, frozenset[object]] = field(init=False, repr=False, compare=False)
+    _ends_at: int = field(init=False, repr=False, compare=False)  # of the first that expires or is lifted
 
     def __post_init__(self) -> None:
         named: dict[Kind, set[object]] = {}
         for one in self.in_force.values():
-            name = (one.issuer, one.value) if one.kind in NAMED_BY_ISSUER else one.value
-            named.setdefault(one.kind, set()).add(name)
+            named.setdefault(one.kind, set()).add(one.name)
+        ends = [one.expires_at for one in self.in_force.values()]
+        lifted = not self.in_force.keys().isdisjoint(self.lifted)
         object.__setattr__(self, "_named", {kind: frozenset(names) for kind, names in named.items()})
+        object.__setattr__(self, "_ends_at", 0 if lifted else min(*ends, *self.lifted.values(), _NEVER, _NEVER))
 
     def names(self, kind: Kind) -> frozenset[object]:
         """Return what of this kind is stopped: values, of a subject or login pairs (issuer, value)."""
@@ -122,29 +132,32 @@ class Revocations:
                 return Kind.LOGIN
         return None
 
-    def merged(self, newer: Revocations, *, now: int) -> Revocations:
-        """Return both together, without what has expired by ``now`` or was lifted.
+    def merged(self, newer: Listed, *, now: int) -> Steps[Revocations]:
+        """Return both together, in steps, without what has expired by ``now`` or was lifted.
 
         Raises:
-            RevocationsError: the number of ``newer`` is lower.
+            RevocationsError: the number of ``newer`` is lower, or both together are too many.
         """
         if newer.seq < self.seq:
             raise RevocationsError(f"its number fell from {self.seq} to {newer.seq}")
-        joined = replace(
-            newer,
+        numbers = Revocations(
+            seq=newer.seq,
             issued_at=max(self.issued_at, newer.issued_at),
-            in_force={**self.in_force, **newer.in_force},
+            ttl_s=newer.ttl_s,
             lifted={**self.lifted, **newer.lifted},
         )
-        return joined.at(now)
+        yield
+        both = chain(newer.revoked.values(), self.in_force.values())
+        found = yield from _in_force(numbers, both, self, now)
+        if max(len(found.in_force), len(found.lifted)) > MAX_LISTED:
+            raise RevocationsError(f"with those of earlier lists more than {MAX_LISTED} are in force")
+        return found
 
-    def at(self, now: int) -> Revocations:
-        """Return the same without what has expired by ``now`` or was lifted."""
-        lifted = {name: end for name, end in self.lifted.items() if end > now}
-        in_force = {one.id: one for one in self.in_force.values() if one.expires_at > now and one.id not in self.lifted}
-        if len(lifted) == len(self.lifted) and len(in_force) == len(self.in_force):
+    def at(self, now: int) -> Steps[Revocations]:
+        """Return the same, in steps, without what has expired by ``now`` or was lifted."""
+        if now < self._ends_at:
             return self
-        return replace(self, in_force=in_force, lifted=lifted)
+        return (yield from _in_force(replace(self, in_force={}), self.in_force.values(), self, now))
 
     def as_of(self, issued_at: int) -> Revocations:
         """Return the same, stated again at ``issued_at``."""
@@ -155,17 +168,35 @@ class Revocations:
         """All that is stopped, by kind."""
         return self._named
 
-    def claims(self, issuer: str) -> dict[str, object]:
-        """Return the claims of the signed list."""
-        return {
-            "iss": issuer,
-            "iat": self.issued_at,
-            "exp": self.issued_at + self.ttl_s,
-            "ttl": self.ttl_s,
-            "seq": self.seq,
-            "revoked": [_row(one) for _, one in sorted(self.in_force.items())],
-            "lifted": [{"id": name, "exp": end} for name, end in sorted(self.lifted.items())],
-        }
+
+def _in_force(numbers: Revocations, listed: Iterable[Revocation], before: Revocations, now: int) -> Steps[Revocations]:
+    """Return ``numbers`` with the listed revocations that count, the first of each ID. Names that are the same as
+    ``before`` are shared with it, so that a comparison costs nothing.
+    """
+    in_force: dict[str, Revocation] = {}
+    named: dict[Kind, set[object]] = {}
+    ends_at = _NEVER
+    lifted = {name: end for name, end in numbers.lifted.items() if end > now}
+    for some in slices(listed):
+        yield
+        for one in some:
+            if one.expires_at > now and one.id not in in_force and one.id not in numbers.lifted:
+                in_force[one.id] = one
+                named.setdefault(one.kind, set()).add(one.name)
+                ends_at = min(ends_at, one.expires_at)
+    shared: dict[Kind, frozenset[object]] = {}
+    for kind, names in named.items():
+        known = before.names(kind)
+        same = len(known) == len(names)
+        for names_of_step in slices(names):
+            yield
+            same = same and known.issuperset(names_of_step)
+        shared[kind] = known if same else frozenset(names)
+    made = replace(numbers, lifted=lifted)
+    object.__setattr__(made, "in_force", in_force)
+    object.__setattr__(made, "_named", shared)
+    object.__setattr__(made, "_ends_at", min(ends_at, made._ends_at))
+    return made
 
 
 NONE: Final = Revocations()
@@ -229,116 +260,8 @@ class InForce:
         """
         if (self.own, self.stale, self.lists.keys()) != (before.own, before.stale, before.lists.keys()):
             return False
-        return all(one.names(Kind.ACTOR) == before.lists[name].names(Kind.ACTOR) for name, one in self.lists.items())
+        actors = [(one.names(Kind.ACTOR), before.lists[name].names(Kind.ACTOR)) for name, one in self.lists.items()]
+        return all(one is other or one == other for one, other in actors)
 
 
 NOTHING: Final = InForce()
-
-
-def sign_list(revocations: Revocations, *, issuer: str, alg: str, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
-    """Return the list as a compact JWS. ``sign`` makes a signature in the form of JWS (RFC 7518 section 3)."""
-    header = orjson.dumps({"alg": alg, "kid": kid, "typ": TYP})
-    signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(revocations.claims(issuer)))
-    return signing_input + b"." + encode_part(sign(signing_input))
-
-
-def parse_list(raw: bytes) -> CompactJws:
-    """Take a list apart; nothing is verified yet.
-
-    Raises:
-        RevocationsError: with the fault.
-    """
-    try:
-        jws = parse_compact(raw.decode("ascii", "replace"), max_bytes=MAX_LIST_BYTES)
-    except Denied as error:
-        raise RevocationsError(str(error)) from error
-    if jws.typ != TYP:
-        raise RevocationsError(f"its typ is not {TYP}")
-    return jws
-
-
-def verify_list(
-    jws: CompactJws, *, issuer: str, key: VerificationKey, algorithms: Container[str], now: int
-) -> Revocations:
-    """Verify a list of ``issuer``.
-
-    Raises:
-        RevocationsError: with the fault.
-    """
-    try:
-        verify_signature(jws, key, algorithms)
-        claims = parse_object(jws.payload, max_bytes=MAX_LIST_BYTES, max_depth=4)
-        found = _read(claims, issuer)
-    except (Denied, StrictJsonError) as error:
-        raise RevocationsError(str(error)) from error
-    if found.issued_at > now + SKEW_S:
-        raise RevocationsError("it is from the future")
-    if found.issued_at + found.ttl_s <= now - SKEW_S:
-        raise RevocationsError("it has expired")
-    return found.at(now)
-
-
-def _read(claims: Mapping[str, object], issuer: str) -> Revocations:
-    if claims.get("iss") != issuer:
-        raise StrictJsonError("iss is another issuer")
-    revoked, lifted = (_rows(claims, name) for name in ("revoked", "lifted"))
-    issued_at, ttl_s = _number(claims, "iat"), _number(claims, "ttl")
-    if _number(claims, "exp") != issued_at + ttl_s:
-        raise StrictJsonError("exp is not iat and ttl")
-    in_force = [_revocation(row) for row in revoked]
-    ends = {_name(row, "id"): _number(row, "exp") for row in lifted}
-    if len({one.id for one in in_force}) != len(revoked) or len(ends) != len(lifted):
-        raise StrictJsonError("an id is listed twice")
-    return Revocations(
-        seq=_number(claims, "seq"),
-        issued_at=issued_at,
-        ttl_s=ttl_s,
-        in_force={one.id: one for one in in_force},
-        lifted=ends,
-    )
-
-
-def _revocation(row: Mapping[str, object]) -> Revocation:
-    kind = row.get("kind")
-    if kind not in set(Kind):
-        raise StrictJsonError("kind is unknown: this version cannot enforce it")
-    issuer = _name(row, "iss") if kind in NAMED_BY_ISSUER else None
-    if row.keys() != {"id", "kind", "value", "exp"} | ({"iss"} if issuer is not None else set()):
-        raise StrictJsonError("a revocation has other members")
-    return Revocation(
-        id=_name(row, "id"),
-        kind=Kind(str(kind)),
-        value=_name(row, "value"),
-        issuer=issuer,
-        expires_at=_number(row, "exp"),
-    )
-
-
-def _row(one: Revocation) -> dict[str, object]:
-    row: dict[str, object] = {"id": one.id, "kind": one.kind, "value": one.value, "exp": one.expires_at}
-    return row if one.issuer is None else row | {"iss": one.issuer}
-
-
-def _rows(claims: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
-    rows = claims.get(name)
-    if not isinstance(rows, list) or len(rows) > MAX_LISTED:
-        raise StrictJsonError(f"{name} is not a list of at most {MAX_LISTED}")
-    objects: Iterable[object] = rows
-    found = [row for row in objects if isinstance(row, Mapping)]
-    if len(found) != len(rows):
-        raise StrictJsonError(f"{name} holds something that is no object")
-    return found
-
-
-def _name(row: Mapping[str, object], member: str) -> str:
-    value = row.get(member)
-    if not is_name(value):
-        raise StrictJsonError(f"{member} is not a name")
-    return value
-
-
-def _number(row: Mapping[str, object], member: str) -> int:
-    value = row.get(member)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_NUMBER:
-        raise StrictJsonError(f"{member} is not a number")
-    return value

@@ -26,7 +26,8 @@ class StrictJsonError(ValueError):
         self.duplicate = duplicate
 
 
-def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the members of an object. Raises StrictJsonError, two have one name."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise StrictJsonError("an object has two members with one name", duplicate=True)
@@ -50,7 +51,7 @@ def _constant(_name: str) -> NoReturn:
 
 
 _DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_members, parse_int=_integer, parse_float=_float, parse_constant=_constant
+    object_pairs_hook=members_once, parse_int=_integer, parse_float=_float, parse_constant=_constant
 )
 
 
@@ -78,6 +79,23 @@ def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MA
     if may_nest(document, max_depth) and nesting_of(value) > max_depth:
         raise StrictJsonError("the document is nested too deeply")
     return value
+
+
+def parse_value(text: str, at: int, *, max_depth: int) -> tuple[object, int]:
+    """Parse the value that begins ``at`` a place. Return it, and the place after it. Raises as ``parse_object``."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+        if text.find("\\u", at, end) >= 0:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        raise StrictJsonError("the document is not Unicode") from None
+    except json.JSONDecodeError:
+        raise StrictJsonError("the document is not JSON") from None
+    except RecursionError:
+        raise StrictJsonError("the document is nested too deeply") from None
+    if text.count("{", at, end) + text.count("[", at, end) > max_depth and nesting_of(value) > max_depth:
+        raise StrictJsonError("the document is nested too deeply")
+    return value, end
 
 
 def may_nest(document: bytes, deeper_than: int) -> bool:

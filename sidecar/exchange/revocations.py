@@ -2,7 +2,8 @@
 
 A poll that is answered 200 or 304 confirms a list. One that was not confirmed for ``max_stale_s``, or for as long as
 its issuer lets readers rely on it (its ``ttl``, the life of a token), is stale: the core refuses what it would decide.
-A list is verified by its issuer's published keys, so a foreign issuer needs nothing but a URL.
+A list is verified by its issuer's published keys, so a foreign issuer needs nothing but a URL. A long one is read in
+steps: what it stops counts when the last step is done.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import NONE, InForce, Kind, Revocations, RevocationsError, parse_list, verify_list
+from sidecar.delegation.revocation import NONE, InForce, Kind, Revocations, RevocationsError
+from sidecar.delegation.revocation_list import parse_list, verify_list
 from sidecar.errors import SidecarError
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
+from sidecar.steps import in_steps
 
 _log: Final = logging.getLogger("sidecar.revocations")
 
@@ -77,6 +80,7 @@ class RevocationList:
         self._keys = keys
         self._wall = wall
         self._monotonic = monotonic
+        self._changing = asyncio.Lock()  # a list is merged, and what is over removed, one after the other
         self._etag: str | None = None
         self._confirmed_at: float | None = None
 
@@ -109,9 +113,10 @@ class RevocationList:
         self.last_error = None
         self.after_poll()  # at once: a sidecar that is ready must enforce it already
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         """Remove the revocations that have ended."""
-        self.revocations = self.revocations.at(int(self._wall()))
+        async with self._changing:
+            self.revocations = await in_steps(self.revocations.at(int(self._wall())))
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -128,11 +133,13 @@ class RevocationList:
 
     async def _read(self, answer: EndpointAnswer) -> None:
         issuer, keys = self.settings.issuer, self._keys()
-        jws = parse_list(answer.body)
+        jws = await in_steps(parse_list(answer.body))
         key = keys.find(issuer, jws.kid) or await keys.wait_for_key(issuer, jws.kid)
         now = int(self._wall())
-        fresh = verify_list(jws, issuer=issuer, key=key, algorithms=self.settings.algorithms, now=now)
-        self.revocations = self.revocations.merged(fresh, now=now)
+        listed = verify_list(jws, issuer=issuer, key=key, algorithms=self.settings.algorithms, now=now)
+        fresh = await in_steps(listed)
+        async with self._changing:
+            self.revocations = await in_steps(self.revocations.merged(fresh, now=now))
         self._etag = answer.etag
 
 
@@ -194,13 +201,17 @@ class RevocationLists:
             for one in self._lists.values():
                 tasks.create_task(one.run())
             while True:
+                await self.expire()
                 self.look()
                 await asyncio.sleep(LOOK_S)
 
+    async def expire(self) -> None:
+        """Remove the revocations that have ended."""
+        for one in self._lists.values():
+            await one.expire()
+
     def look(self) -> None:
         """Detect a change of what is in force or stale."""
-        for one in self._lists.values():
-            one.expire()
         seen = self._now()
         if seen != self._seen:
             self._seen = seen

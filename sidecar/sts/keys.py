@@ -22,7 +22,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 
 from sidecar.delegation.checkpoint import Checkpoint, Head, countersign
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import Revocations, sign_list
+from sidecar.delegation.revocation import Revocations
+from sidecar.delegation.revocation_list import sign_list
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
 MIN_RSA_BITS: Final = 2048

@@ -16,7 +16,8 @@ from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.revocation import SKEW_S, Kind
+from sidecar.delegation.revocation import Kind
+from sidecar.delegation.revocation_list import SKEW_S
 from sidecar.delegation.signature import verify_signature
 from sidecar.errors import Denied, Reason
 from sidecar.sts.orders import Action, Order

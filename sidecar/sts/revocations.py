@@ -18,6 +18,7 @@ import orjson
 
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.revocation import InForce, Kind, Revocations
+from sidecar.delegation.revocation_list import claims_of
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.strict_json import parse_object
 from sidecar.delegation.verify import VerifiedToken
@@ -162,7 +163,7 @@ class Register:
             Unavailable: NOT_READY.
         """
         found, now, key = self.revocations(policy), self._now(), ring.active
-        claims = found.claims(policy.issuer)
+        claims = claims_of(found, policy.issuer)
         said = orjson.dumps([claims["seq"], claims["revoked"], claims["lifted"], claims["ttl"]])
         tag = f'"{hashlib.sha256(said).hexdigest()[:32]}"'
         name = tag + key.kid

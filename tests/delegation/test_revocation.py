@@ -3,28 +3,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-import orjson
 import pytest
 
 from sidecar.delegation.decide import decide_verified
-from sidecar.delegation.jws import encode_part
-from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import Deny
-from sidecar.delegation.profile import DEFAULT_ALGORITHMS
 from sidecar.delegation.revocation import (
     InForce,
     Kind,
+    Listed,
     Revocation,
     Revocations,
     RevocationsError,
-    parse_list,
-    verify_list,
 )
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.sts.keys import SigningKey
+from sidecar.steps import IN_A_STEP, at_once
 from tests.delegation.world import IDP, NOW, POLICY, SEARCH, STS, delegation, login, plan
 
-KEY: Final = SigningKey.generate()
 TOKEN: Final = replace(delegation().token, sub_id=(IDP, "4711"), txn="txn-1", jti="j2", parent_jti="j1", sid="s1")
 PEER: Final = TOKEN.actor_id
 OTHER: Final = "https://other.example"
@@ -40,12 +34,11 @@ def stopped(*revocations: Revocation, **changes: Any) -> Revocations:
     return Revocations(in_force={one.id: one for one in revocations}, **{**lawful, **changes})
 
 
-def signed(revocations: Revocations, *, key: SigningKey = KEY, issuer: str = STS) -> bytes:
-    return key.sign_revocations(revocations, issuer=issuer)
-
-
-def read(raw: bytes, *, key: VerificationKey = KEY.verification_key, now: int = NOW) -> Revocations:
-    return verify_list(parse_list(raw), issuer=STS, key=key, algorithms=DEFAULT_ALGORITHMS, now=now)
+def merged(known: Revocations, other: Revocations) -> Revocations:
+    newer = Listed(
+        seq=other.seq, issued_at=other.issued_at, ttl_s=other.ttl_s, revoked=other.in_force, lifted=other.lifted
+    )
+    return at_once(known.merged(newer, now=NOW))
 
 
 @pytest.mark.parametrize(
@@ -126,65 +119,20 @@ def test_a_call_for_a_stopped_login_or_its_subject_is_not_planned() -> None:
     assert plan(login()).expected_subject == "idp|alice"
 
 
-def test_a_signed_list_comes_back_as_it_was() -> None:
-    said = stopped(revocation(Kind.SUBJECT, "alice", IDP), revocation(Kind.TXN, "txn-1"), lifted={"x": NOW + 5}, seq=7)
-    assert read(signed(said)) == said
-
-
-def rewritten(**changes: object) -> bytes:
-    claims = stopped(revocation(Kind.TXN, "t")).claims(STS) | changes
-    header = orjson.dumps({"alg": "ES256", "kid": KEY.kid, "typ": "revocations+jwt"})
-    head = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
-    return head + b"." + encode_part(KEY._signature(head))
-
-
-ROW: Final = {"id": "a", "kind": "txn", "value": "t", "exp": NOW + 9}
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        pytest.param(signed(stopped(), key=SigningKey.generate()), id="another key"),
-        pytest.param(signed(stopped(), issuer=OTHER), id="another issuer"),
-        pytest.param(signed(stopped(issued_at=NOW - 400)), id="expired"),
-        pytest.param(signed(stopped(issued_at=NOW + 100)), id="from the future"),
-        pytest.param(KEY.sign({"iss": STS}).encode(), id="an access token"),
-        pytest.param(signed(stopped())[:-8], id="cut"),
-        pytest.param(b"", id="nothing"),
-        pytest.param("\N{SNOWMAN}".encode(), id="no text"),
-        pytest.param(rewritten(seq="1"), id="a number that is text"),
-        pytest.param(rewritten(seq=True), id="a number that is true"),
-        pytest.param(rewritten(exp=NOW), id="an end that is not its ttl"),
-        pytest.param(rewritten(revoked={}), id="revocations that are no list"),
-        pytest.param(rewritten(revoked=["t"]), id="a revocation that is no object"),
-        pytest.param(rewritten(revoked=[ROW, ROW]), id="one revocation twice"),
-        pytest.param(rewritten(revoked=[ROW | {"kind": "planet"}]), id="a kind of a later version"),
-        pytest.param(rewritten(revoked=[ROW | {"only_for": "x"}]), id="a condition of a later version"),
-        pytest.param(rewritten(revoked=[ROW | {"kind": "subject"}]), id="a subject of no issuer"),
-        pytest.param(rewritten(revoked=[ROW | {"value": ""}]), id="no value"),
-        pytest.param(rewritten(lifted=[{"id": "a", "exp": -1}]), id="a lift with another end"),
-    ],
-)
-def test_a_list_with_any_fault_is_refused_whole(raw: bytes) -> None:
-    with pytest.raises(RevocationsError):
-        read(raw)
-    assert read(rewritten(revoked=[ROW])).names(Kind.TXN) == {"t"}
-
-
 def test_a_merge_loses_no_revocation_until_it_expires_or_is_lifted() -> None:
     first, second = revocation(Kind.TXN, "1"), revocation(Kind.TXN, "2", expires_at=NOW + 50)
-    both = stopped(first).merged(stopped(second), now=NOW)
+    both = merged(stopped(first), stopped(second))
     assert both.names(Kind.TXN) == {"1", "2"}
-    assert both.at(NOW + 50).names(Kind.TXN) == {"1"}
-    lifted = both.merged(stopped(seq=2, lifted={first.id: first.expires_at}), now=NOW)
+    assert at_once(both.at(NOW + 50)).names(Kind.TXN) == {"1"}
+    lifted = merged(both, stopped(seq=2, lifted={first.id: first.expires_at}))
     assert lifted.names(Kind.TXN) == {"2"}
-    assert lifted.merged(stopped(first, seq=2), now=NOW).names(Kind.TXN) == {"2"}, "a replica that missed the lift"
+    assert merged(lifted, stopped(first, seq=2)).names(Kind.TXN) == {"2"}, "a replica that missed the lift"
 
 
 def test_a_number_that_falls_is_refused() -> None:
-    assert stopped(seq=5).merged(stopped(seq=5), now=NOW).seq == 5
+    assert merged(stopped(seq=5), stopped(seq=5)).seq == 5
     with pytest.raises(RevocationsError, match="fell from 5 to 4"):
-        stopped(seq=5).merged(stopped(seq=4), now=NOW)
+        merged(stopped(seq=5), stopped(seq=4))
 
 
 @pytest.mark.parametrize(
@@ -209,3 +157,26 @@ def test_a_stopped_workload_stops_the_chains_that_it_started_for_itself() -> Non
     started = replace(TOKEN, subject="spiffe://acme.example/agent/cron", sub_id=None)
     assert revoked.kind_of(started, PEER) is Kind.ACTOR
     assert revoked.kind_of(replace(started, subject="spiffe://acme.example/agent/other"), PEER) is None
+
+
+def test_what_a_reader_keeps_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.delegation.revocation.MAX_LISTED", 2)
+    known = stopped(revocation(Kind.TXN, "1"), revocation(Kind.TXN, "2"))
+    assert merged(known, stopped(revocation(Kind.TXN, "2"))).names(Kind.TXN) == {"1", "2"}
+    with pytest.raises(RevocationsError, match="more than 2"):
+        merged(known, stopped(revocation(Kind.TXN, "3")))
+    lifted = stopped(lifted={"a": NOW + 9, "b": NOW + 9})
+    with pytest.raises(RevocationsError, match="more than 2"):
+        merged(lifted, stopped(lifted={"c": NOW + 9}))
+
+
+def test_lists_are_merged_and_ended_in_steps_and_unchanged_names_are_shared() -> None:
+    many = [revocation(Kind.TXN, str(one), expires_at=NOW + 9 + one) for one in range(1000)]
+    known = stopped(*many, revocation(Kind.ACTOR, "a"))
+    newer = Listed(seq=2, issued_at=NOW, ttl_s=300, revoked={"x": revocation(Kind.ACTOR, "b", id="x")})
+    assert sum(1 for _ in known.merged(newer, now=NOW)) >= 1001 // IN_A_STEP
+    assert sum(1 for _ in known.at(NOW + 9)) >= 1001 // IN_A_STEP
+    assert sum(1 for _ in known.at(NOW + 8)) == 0, "nothing has ended"
+    both = at_once(known.merged(newer, now=NOW))
+    assert both.names(Kind.TXN) is known.names(Kind.TXN)
+    assert both.names(Kind.ACTOR) == {"a", "b"}

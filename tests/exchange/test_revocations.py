@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -62,10 +63,10 @@ class Polled:
         self.list = RevocationList(settings, self.channel, FakeKeys, wall=lambda: self.now, monotonic=lambda: self.now)
 
     async def answer(
-        self, *values: str, seq: int = 1, ttl_s: int = 300, key: SigningKey = KEY, status: int = 200
+        self, *values: str, seq: int = 1, ttl_s: int = 300, key: SigningKey = KEY, status: int = 200, for_s: int = 100
     ) -> None:
         """Poll, answered with a list that stops these chains."""
-        revocations = [Revocation(id=one, kind=Kind.TXN, value=one, expires_at=NOW + 100) for one in values]
+        revocations = [Revocation(id=one, kind=Kind.TXN, value=one, expires_at=NOW + for_s) for one in values]
         said = Revocations(seq=seq, issued_at=int(self.now), ttl_s=ttl_s, in_force={one.id: one for one in revocations})
         raw = key.sign_revocations(said, issuer=ISSUER)
         self.channel.said = EndpointAnswer(status, "application/revocations+jwt", None, raw, f'"{seq}"')
@@ -164,6 +165,7 @@ async def test_a_change_is_told_once_when_something_is_stopped_ends_or_becomes_s
         assert (len(changes), lists.missing()) == (count, [])
     assert lists.count()["txn"] == 1
     polled.now += 100
+    await lists.expire()
     lists.look()
     assert (len(changes), lists.count()["txn"]) == (3, 0)
     polled.now += 201
@@ -172,6 +174,35 @@ async def test_a_change_is_told_once_when_something_is_stopped_ends_or_becomes_s
     assert lists.in_force(frozenset((ISSUER,))).stale == {ISSUER}
     assert "revocations of" in lists.missing()[0]
     assert lists.rows() == [{"issuer": ISSUER, "seq": 3, "revoked": 0, "age_s": 301, "stale": True, "last_error": None}]
+
+
+async def test_a_long_list_is_read_while_everything_else_goes_on_and_counts_when_all_of_it_is_read() -> None:
+    polled = Polled()
+    seen: list[int] = []
+
+    async def something_else() -> None:
+        while True:
+            seen.append(len(polled.stopped))
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(something_else())
+    await polled.answer(*(f"{one:05}" for one in range(2000)))
+    other.cancel()
+    assert len(seen) > 20, "steps of the JSON, the rows and the names"
+    assert set(seen) == {0}
+    assert len(polled.stopped) == 2000
+
+
+async def test_what_ends_while_a_list_is_merged_does_not_bring_the_list_before_back() -> None:
+    polled = Polled()
+    await polled.answer(*(f"{one:05}" for one in range(3000)), for_s=10)
+    polled.now += 10
+    polling = asyncio.create_task(polled.answer("a", seq=2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await polled.list.expire()
+    await polling
+    assert polled.stopped == {"a"}
 
 
 async def test_only_lists_that_there_are_count_for_every_token() -> None:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 
-from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind, Revocation, Revocations, sign_list
+from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind, Revocation, Revocations
+from sidecar.delegation.revocation_list import sign_list
 from tests.fakes.tokens import private_key, sign
 
 

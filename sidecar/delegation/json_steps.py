@@ -1,0 +1,108 @@
+"""Strict JSON of several megabytes, in steps: the same documents as ``parse_object``, with one more limit.
+
+Only the object itself and the arrays that are its members are taken apart step by step, so each item of such an array,
+and every other member, has at most 64 KiB of text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sidecar.delegation.strict_json import MAX_DEPTH, StrictJsonError, members_once, parse_value
+from sidecar.steps import Steps
+
+_STEP: Final = 16_384  # characters of a step: about a millisecond
+_ROOM: Final = 65_536  # characters of the longest item
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+
+
+class _Text:
+    """A text that is read from the front, through a window that moves with every step."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._from = 0
+        self._window = text[: _STEP + _ROOM]
+        self._at = 0
+        self._moved = False
+
+    def moved(self) -> bool:
+        """Return True once after each step."""
+        moved, self._moved = self._moved, False
+        return moved
+
+    def peek(self) -> str:
+        """Return the next character that is no white space; nothing at the end."""
+        while True:
+            found = _SPACE.match(self._window, self._at)
+            self._at = self._at if found is None else found.end()
+            if self._at < _STEP:
+                return self._window[self._at : self._at + 1]
+            self._from += self._at
+            self._window = self._text[self._from : self._from + _STEP + _ROOM]
+            self._at = 0
+            self._moved = True
+
+    def take(self, *expected: str) -> str:
+        """Take the next character, one of those expected."""
+        found = self.peek()
+        if found not in expected:
+            raise StrictJsonError("the document is not JSON")
+        self._at += 1
+        return found
+
+    def value(self, max_depth: int) -> object:
+        """Take the next value, which lies in the window as a whole."""
+        self.peek()
+        value, self._at = parse_value(self._window, self._at, max_depth=max_depth)
+        return value
+
+
+def object_in_steps(document: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Steps[dict[str, object]]:
+    """Parse one UTF-8 JSON object without a byte order mark.
+
+    Raises:
+        StrictJsonError: all that ``parse_object`` refuses, and an item of more than 64 KiB.
+    """
+    if len(document) > max_bytes:
+        raise StrictJsonError("the document is too large")
+    try:
+        text = _Text(document.decode("utf-8"))
+    except UnicodeError:
+        raise StrictJsonError("the document is not Unicode") from None  # the original error quotes the input
+    if text.peek() != "{":
+        raise StrictJsonError("the document is not an object")
+    members: list[tuple[str, object]] = []
+    between = text.take("{")
+    if text.peek() == "}":
+        between = text.take("}")
+    while between != "}":
+        name = text.value(0)
+        if not isinstance(name, str):
+            raise StrictJsonError("the document is not JSON")
+        text.take(":")
+        members.append(
+            (name, (yield from _items(text, max_depth)) if text.peek() == "[" else text.value(max_depth - 1))
+        )
+        between = text.take(",", "}")
+        if text.moved():
+            yield
+    if text.peek():
+        raise StrictJsonError("the document is not JSON")
+    return members_once(members)
+
+
+def _items(text: _Text, max_depth: int) -> Steps[list[object]]:
+    if max_depth < 2:
+        raise StrictJsonError("the document is nested too deeply")
+    items: list[object] = []
+    between = text.take("[")
+    if text.peek() == "]":
+        between = text.take("]")
+    while between != "]":
+        items.append(text.value(max_depth - 2))
+        between = text.take(",", "]")
+        if text.moved():
+            yield
+    return items

@@ -1,0 +1,180 @@
+"""The signed list of revocations, by which every sidecar learns what is stopped. Pure.
+
+A list is a JWS of its issuer: a sequence number that never falls, the revocations in force, and those lifted early. It
+may be 8 MiB long, so it is read in steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
+from typing import Final
+
+import orjson
+
+from sidecar.delegation.claims import is_name
+from sidecar.delegation.json_steps import object_in_steps
+from sidecar.delegation.jws import CompactJws, decode_part, encode_part, parse_compact
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.revocation import (
+    MAX_LISTED,
+    NAMED_BY_ISSUER,
+    Kind,
+    Listed,
+    Revocation,
+    Revocations,
+    RevocationsError,
+)
+from sidecar.delegation.signature import verify_signature
+from sidecar.delegation.strict_json import StrictJsonError
+from sidecar.errors import Denied
+from sidecar.steps import Steps, drained
+
+TYP: Final = "revocations+jwt"  # no verifier of access tokens accepts it
+MAX_LIST_BYTES: Final = 8 * 1024 * 1024
+SKEW_S: Final = 60
+
+_MAX_NUMBER: Final = 2**53 - 1
+_DECODED_AT_ONCE: Final = 65_536  # characters; a multiple of four is decoded like the whole
+_KINDS: Final = {str(kind): kind for kind in Kind}
+_MEMBERS: Final = frozenset({"id", "kind", "value", "exp"})
+_MEMBERS_OF_ISSUER: Final = _MEMBERS | {"iss"}
+_EMPTY: Final = "e30"  # {}
+
+
+def claims_of(revocations: Revocations, issuer: str) -> dict[str, object]:
+    """Return the claims of the signed list."""
+    return {
+        "iss": issuer,
+        "iat": revocations.issued_at,
+        "exp": revocations.issued_at + revocations.ttl_s,
+        "ttl": revocations.ttl_s,
+        "seq": revocations.seq,
+        "revoked": [_row(one) for _, one in sorted(revocations.in_force.items())],
+        "lifted": [{"id": name, "exp": end} for name, end in sorted(revocations.lifted.items())],
+    }
+
+
+def sign_list(revocations: Revocations, *, issuer: str, alg: str, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
+    """Return the list as a compact JWS. ``sign`` makes a signature in the form of JWS (RFC 7518 section 3)."""
+    header = orjson.dumps({"alg": alg, "kid": kid, "typ": TYP})
+    signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(claims_of(revocations, issuer)))
+    return signing_input + b"." + encode_part(sign(signing_input))
+
+
+def parse_list(raw: bytes) -> Steps[CompactJws]:
+    """Take a list apart, in steps; nothing is verified yet.
+
+    Raises:
+        RevocationsError: with the fault.
+    """
+    if len(raw) > MAX_LIST_BYTES:
+        raise RevocationsError("it is too large")
+    parts = raw.decode("ascii", "replace").split(".")
+    if len(parts) != 3:
+        raise RevocationsError("it does not have three parts")
+    header, payload, signature = parts
+    decoded: list[bytes] = []
+    try:
+        jws = parse_compact(f"{header}.{_EMPTY}.{signature}")
+        for start in range(0, len(payload), _DECODED_AT_ONCE):
+            yield
+            decoded.append(decode_part(payload[start : start + _DECODED_AT_ONCE]))
+    except Denied as error:
+        raise RevocationsError(str(error)) from error
+    if jws.typ != TYP:
+        raise RevocationsError(f"its typ is not {TYP}")
+    return replace(jws, payload=b"".join(decoded), signing_input=raw[: raw.rindex(b".")])
+
+
+def verify_list(
+    jws: CompactJws, *, issuer: str, key: VerificationKey, algorithms: Container[str], now: int
+) -> Steps[Listed]:
+    """Verify a list of ``issuer``, in steps.
+
+    Raises:
+        RevocationsError: with the fault.
+    """
+    try:
+        verify_signature(jws, key, algorithms)
+        yield
+        claims = yield from object_in_steps(jws.payload, max_bytes=MAX_LIST_BYTES, max_depth=4)
+        found = yield from _read(claims, issuer)
+    except (Denied, StrictJsonError) as error:
+        raise RevocationsError(str(error)) from error
+    if found.issued_at > now + SKEW_S:
+        raise RevocationsError("it is from the future")
+    if found.issued_at + found.ttl_s <= now - SKEW_S:
+        raise RevocationsError("it has expired")
+    return found
+
+
+def _read(claims: Mapping[str, object], issuer: str) -> Steps[Listed]:
+    if claims.get("iss") != issuer:
+        raise StrictJsonError("iss is another issuer")
+    revoked, lifted = (_rows(claims, name) for name in ("revoked", "lifted"))
+    issued_at, ttl_s = _number(claims, "iat"), _number(claims, "ttl")
+    if _number(claims, "exp") != issued_at + ttl_s:
+        raise StrictJsonError("exp is not iat and ttl")
+    found: dict[str, Revocation] = {}
+    ends: dict[str, int] = {}
+    total = len(revoked), len(lifted)
+    for some in drained(revoked):
+        found.update((one.id, one) for one in map(_revocation, some))
+        yield
+    for some in drained(lifted):
+        ends.update(map(_lift, some))
+        yield
+    if (len(found), len(ends)) != total:
+        raise StrictJsonError("an id is listed twice")
+    return Listed(seq=_number(claims, "seq"), issued_at=issued_at, ttl_s=ttl_s, revoked=found, lifted=ends)
+
+
+def _revocation(row: object) -> Revocation:
+    if not isinstance(row, dict):
+        raise StrictJsonError("a revocation is no object")
+    kind = _KINDS.get(str(row.get("kind")))
+    if kind is None:
+        raise StrictJsonError("kind is unknown: this version cannot enforce it")
+    of_issuer = kind in NAMED_BY_ISSUER
+    if row.keys() != (_MEMBERS_OF_ISSUER if of_issuer else _MEMBERS):
+        raise StrictJsonError("a revocation has other members")
+    return Revocation(
+        id=_name(row, "id"),
+        kind=kind,
+        value=_name(row, "value"),
+        issuer=_name(row, "iss") if of_issuer else None,
+        expires_at=_number(row, "exp"),
+    )
+
+
+def _lift(row: object) -> tuple[str, int]:
+    if not isinstance(row, dict):
+        raise StrictJsonError("a lift is no object")
+    return _name(row, "id"), _number(row, "exp")
+
+
+def _row(one: Revocation) -> dict[str, object]:
+    row: dict[str, object] = {"id": one.id, "kind": one.kind, "value": one.value, "exp": one.expires_at}
+    return row if one.issuer is None else row | {"iss": one.issuer}
+
+
+def _rows(claims: Mapping[str, object], name: str) -> list[object]:
+    rows = claims.get(name)
+    if not isinstance(rows, list) or len(rows) > MAX_LISTED:
+        raise StrictJsonError(f"{name} is not a list of at most {MAX_LISTED}")
+    return rows
+
+
+def _name(row: Mapping[str, object], member: str) -> str:
+    value = row.get(member)
+    if not is_name(value):
+        raise StrictJsonError(f"{member} is not a name")
+    return value
+
+
+def _number(row: Mapping[str, object], member: str) -> int:
+    value = row.get(member)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_NUMBER:
+        raise StrictJsonError(f"{member} is not a number")
+    return value

@@ -1,0 +1,53 @@
+"""Long computations in steps, so that none of them holds the event loop for long.
+
+Such a computation is a generator: it yields after every step of about a millisecond, and returns its result. A thread
+would not do: pure Python keeps the interpreter to itself, and the loop would wait for it at every system call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
+from typing import Final, TypeAlias, TypeVar
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[None, None, T]
+
+IN_A_STEP: Final = 256  # items of a list that is worked through in steps
+
+
+async def in_steps(steps: Steps[T]) -> T:
+    """Run a computation, and let the loop do everything else between two steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(0)
+
+
+def at_once(steps: Steps[T]) -> T:
+    """Run a computation to its end, where no loop waits for it."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def drained(items: list[T], size: int = IN_A_STEP) -> Iterator[list[T]]:
+    """Take at most ``size`` items at a time off a list, so that it is not freed all at once either."""
+    while items:
+        some = items[-size:]
+        del items[-size:]
+        yield some
+
+
+def slices(items: Iterable[T], size: int = IN_A_STEP) -> Iterator[list[T]]:
+    """Cut into lists of at most ``size`` items."""
+    rest = iter(items)
+    while found := list(islice(rest, size)):
+        yield found

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+import pytest
+
+from sidecar.delegation.jws import encode_part
+from sidecar.delegation.profile import DEFAULT_ALGORITHMS
+from sidecar.delegation.revocation import Kind, Listed, Revocations, RevocationsError
+from sidecar.delegation.revocation_list import claims_of, parse_list, verify_list
+from sidecar.steps import at_once
+from sidecar.sts.keys import SigningKey
+from tests.delegation.test_revocation import OTHER, revocation, stopped
+from tests.delegation.world import IDP, NOW, STS
+
+KEY: Final = SigningKey.generate()
+
+
+def signed(revocations: Revocations, *, key: SigningKey = KEY, issuer: str = STS) -> bytes:
+    return key.sign_revocations(revocations, issuer=issuer)
+
+
+def read(raw: bytes) -> Listed:
+    jws, key = at_once(parse_list(raw)), KEY.verification_key
+    return at_once(verify_list(jws, issuer=STS, key=key, algorithms=DEFAULT_ALGORITHMS, now=NOW))
+
+
+def test_a_signed_list_comes_back_as_it_was() -> None:
+    said = stopped(revocation(Kind.SUBJECT, "alice", IDP), revocation(Kind.TXN, "txn-1"), lifted={"x": NOW + 5}, seq=7)
+    listed = read(signed(said))
+    assert (listed.revoked, listed.lifted) == (said.in_force, said.lifted)
+    assert (listed.seq, listed.issued_at, listed.ttl_s) == (7, NOW, 300)
+
+
+def rewritten(**changes: object) -> bytes:
+    claims = claims_of(stopped(revocation(Kind.TXN, "t")), STS) | changes
+    header = orjson.dumps({"alg": "ES256", "kid": KEY.kid, "typ": "revocations+jwt"})
+    head = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
+    return head + b"." + encode_part(KEY._signature(head))
+
+
+ROW: Final = {"id": "a", "kind": "txn", "value": "t", "exp": NOW + 9}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(signed(stopped(), key=SigningKey.generate()), id="another key"),
+        pytest.param(signed(stopped(), issuer=OTHER), id="another issuer"),
+        pytest.param(signed(stopped(issued_at=NOW - 400)), id="expired"),
+        pytest.param(signed(stopped(issued_at=NOW + 100)), id="from the future"),
+        pytest.param(KEY.sign({"iss": STS}).encode(), id="an access token"),
+        pytest.param(signed(stopped())[:-8], id="cut"),
+        pytest.param(b"", id="nothing"),
+        pytest.param("\N{SNOWMAN}".encode(), id="no text"),
+        pytest.param(rewritten(seq="1"), id="a number that is text"),
+        pytest.param(rewritten(seq=True), id="a number that is true"),
+        pytest.param(rewritten(exp=NOW), id="an end that is not its ttl"),
+        pytest.param(rewritten(revoked={}), id="revocations that are no list"),
+        pytest.param(rewritten(revoked=["t"]), id="a revocation that is no object"),
+        pytest.param(rewritten(revoked=[ROW, ROW]), id="one revocation twice"),
+        pytest.param(rewritten(revoked=[ROW | {"kind": "planet"}]), id="a kind of a later version"),
+        pytest.param(rewritten(revoked=[ROW | {"only_for": "x"}]), id="a condition of a later version"),
+        pytest.param(rewritten(revoked=[ROW | {"kind": "subject"}]), id="a subject of no issuer"),
+        pytest.param(rewritten(revoked=[ROW | {"value": ""}]), id="no value"),
+        pytest.param(rewritten(lifted=[{"id": "a", "exp": -1}]), id="a lift with another end"),
+    ],
+)
+def test_a_list_with_any_fault_is_refused_whole(raw: bytes) -> None:
+    with pytest.raises(RevocationsError):
+        read(raw)
+    assert read(rewritten(revoked=[ROW])).revoked["a"].value == "t"
+
+
+def test_a_list_of_any_length_is_read_in_steps() -> None:
+    """Taking it apart, its JSON and its rows: none of them at once, however long the list is."""
+    said = stopped(*(revocation(Kind.TXN, f"{one:06}", id=f"{one:06}") for one in range(2000)))
+    raw = signed(said)
+    assert sum(1 for _ in parse_list(raw)) >= len(raw) // 65_536
+    jws, key = at_once(parse_list(raw)), KEY.verification_key
+    reading = verify_list(jws, issuer=STS, key=key, algorithms=DEFAULT_ALGORITHMS, now=NOW)
+    assert sum(1 for _ in reading) >= len(jws.payload) // 16_384 + 2000 // 256
+    assert read(raw).revoked == said.in_force
+
+
+def test_a_list_over_its_size_is_refused() -> None:
+    with pytest.raises(RevocationsError, match="too large"):
+        at_once(parse_list(b"x" * (8 * 1024 * 1024 + 1)))
