@@ -1,0 +1,173 @@
+"""Three services of an existing system, put behind sidecars one at a time in any order: no lawful call is lost.
+
+First everything observes, then ``audit suggest`` proposes the routes, ``audit replay`` proves them, a login starts
+chains, and each sidecar enforces. The same question is asked after every step, and answered as without sidecars.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import permutations
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+
+from sidecar.cli import main
+from tests.integration.existing_system import IDS, NEXT, ExistingSystem, Settings, enforce, open_existing_system
+from tests.integration.world import FRONT, PLANNER, WRITER, Record, calling, until
+
+pytestmark = pytest.mark.integration
+
+YESTERDAY: Final = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+CALLS: Final = {"planner": 1, "writer": 3}  # of each question
+ANSWER: Final = (
+    b"front: 200 planner: 200 POST /drafts written, 200 GET /documents/7 written, 200 GET /documents/8 written"
+)
+
+Fact = tuple[str, str, str | None, str, str]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+async def system() -> AsyncIterator[ExistingSystem]:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_existing_system(Path(folder)) as opened:
+            yield opened
+
+
+async def told(system: ExistingSystem, expected: Counter[Fact], answered: bytes = ANSWER) -> None:
+    """Ask once more: it is answered as ever, and the records of it say exactly this."""
+    before = facts(system)
+    answer = await system.ask()
+    assert (answer.status, answer.body) == (200, answered)
+    await until(lambda: facts(system) - before == expected)
+
+
+def facts(system: ExistingSystem) -> Counter[Fact]:
+    return Counter(map(fact, system.records()))
+
+
+def fact(record: Record) -> Fact:
+    return record["workload"], record["direction"], record["peer"], record["decision"], record["reason"]
+
+
+def observed(system: ExistingSystem) -> Counter[Fact]:
+    """Return what records say of a question while everything observes, by the sidecars there are."""
+    found: Counter[Fact] = Counter()
+    for caller, following in NEXT.items():
+        if following not in system.sidecars:
+            continue
+        proven = caller in system.sidecars
+        seen = (IDS[caller], "observed_deny", "no_token") if proven else (None, "observed_deny", "no_client_cert")
+        found[(IDS[following], "inbound", *seen)] = CALLS[following]
+        if proven:
+            found[IDS[caller], "outbound", IDS[following], "observed_deny", "no_request_context"] = CALLS[following]
+    return found
+
+
+def delegated() -> Counter[Fact]:
+    """Return what records say of a question once every call carries a delegated token."""
+    found: Counter[Fact] = Counter()
+    for caller, following in NEXT.items():
+        found[IDS[following], "inbound", IDS[caller], "allow", "ok"] = CALLS[following]
+        found[IDS[caller], "outbound", IDS[following], "allow", "ok"] = CALLS[following]
+    return found
+
+
+async def observe(system: ExistingSystem, order: tuple[str, ...]) -> str:
+    """Put the services behind sidecars in this order; return the folder of their records, as if of two days."""
+    await told(system, Counter())
+    for name in order:
+        await system.put_behind_a_sidecar(name)
+        await told(system, observed(system))
+    await told(system, observed(system))
+    yesterday = {name: len(sidecar.records()) for name, sidecar in system.sidecars.items()}
+    await told(system, observed(system))
+    folder = system.world.folder / "observed"
+    folder.mkdir()
+    for name, sidecar in system.sidecars.items():
+        records = sidecar.records()
+        for record in records[: yesterday[name]]:
+            record["ts"] = YESTERDAY
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return str(folder)
+
+
+def proposal(system: ExistingSystem, records: str, name: str, capsys: Capture) -> Settings:
+    """Return the routes that are proposed for a service. Calls of callers without a sidecar give nobody a right."""
+    unnamed = any(record["reason"] == "no_client_cert" for record in system.sidecars[name].records())
+    assert main(["audit", "suggest", records, "--workload", IDS[name]]) == (1 if unnamed else 0)
+    proposed: Settings = yaml.safe_load(capsys.readouterr().out)
+    return proposed
+
+
+def replayed(system: ExistingSystem, records: str, name: str) -> int:
+    """Return if the observed calls of a service would pass once they are delegated and its sidecar enforces."""
+    document = yaml.safe_load(system.sidecars[name].settings_path.read_text())
+    enforce(document)
+    path = system.world.folder / f"{name}-new.yaml"
+    path.write_text(yaml.safe_dump(document))
+    whose = ["--workload", IDS[name], "--platform", str(system.platform)]
+    return main(["audit", "replay", records, "--settings", str(path), "--delegated", *whose])
+
+
+def audited(system: ExistingSystem, capsys: Capture) -> list[int]:
+    """Return the number of hops of each chain in all records. Each is whole, with all its witnesses."""
+    files = [str(sidecar.records_path) for sidecar in system.sidecars.values()]
+    capsys.readouterr()
+    assert main(["audit", "chains", "--json", *files, str(system.world.folder / "sts.records")]) == 0
+    chains = json.loads(capsys.readouterr().out)["chains"]
+    assert [hop for chain in chains for hop in chain["hops"] if hop["missing_witnesses"]] == []
+    return sorted(len(chain["hops"]) for chain in chains)
+
+
+async def refused(system: ExistingSystem) -> None:
+    """A static key without a handle opens nothing any more: by the agent's own sidecar, by mTLS, without TLS."""
+    expected = delegated()
+    del expected[WRITER, "inbound", PLANNER, "allow", "ok"], expected[PLANNER, "outbound", WRITER, "allow", "ok"]
+    expected[PLANNER, "outbound", None, "deny", "no_request_context"] = 3
+    system.services["planner"].forwards = False
+    await told(system, expected, b"front: 200 planner: " + b", ".join([b"403 no_request_context"] * 3))
+    system.services["planner"].forwards = True
+
+    before, front, key = (
+        facts(system),
+        calling(await system.world.source(FRONT), PLANNER),
+        [("x-api-key", "key-of-front")],
+    )
+    direct = await system.world.call(system.sidecars["planner"].inbound, front, "/plan", headers=key)
+    assert (direct.status, direct.reason) == (401, "no_token")
+    await until(lambda: facts(system) - before == {(PLANNER, "inbound", FRONT, "deny", "no_token"): 1})
+    for name in ("planner", "writer"):
+        with pytest.raises(OSError, match="refused"):
+            await system.world.call(system.services[name].public_port, None, "/plan", headers=key)
+
+
+@pytest.mark.parametrize("order", list(permutations(IDS)), ids="-".join)
+async def test_no_lawful_call_is_lost_on_the_way_behind_sidecars(
+    system: ExistingSystem, order: tuple[str, ...], capsys: Capture
+) -> None:
+    records = await observe(system, order)
+    proposals = {name: proposal(system, records, name, capsys) for name in order}
+    asked = {name: proposals[name]["outbound"]["routes"][0]["scopes"] for name in NEXT}
+    await system.grant({(IDS[name], IDS[following]): asked[name] for name, following in NEXT.items()})
+    for name in order:
+        await system.reload(name, partial(system.adopt, proposals[name]))
+        assert replayed(system, records, name) == 0
+        await told(system, observed(system))
+    await system.start_chains()
+    await told(system, delegated())
+    for name in order:
+        await system.reload(name, enforce)
+        await told(system, delegated())
+    await refused(system)
+    system.retire_keys()
+    await told(system, delegated())
+    assert audited(system, capsys) == [1, *[sum(CALLS.values())] * 5]  # one of them ended where the handle was missing
