@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import yaml
 
+from sidecar.injector.injection import Injection, parse_injection
+
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "helm" / "sidecar"
 LIBRARY: Final = ROOT / "helm" / "sidecar-lib"
@@ -66,6 +68,11 @@ def render(
     documents = yaml.load_all(done.stdout, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if not done.returncode else ()
     found = [one for one in documents if one]
     return Rendered(sorted(found, key=lambda one: (one["kind"], json.dumps(one, sort_keys=True))), done.stderr)
+
+
+def injection_of(found: Rendered) -> Injection:
+    """Return the sidecar that the injector of these objects adds to pods."""
+    return parse_injection(found.one("ConfigMap", "injector")["data"]["injection.json"].encode())
 
 
 def pods(found: Rendered) -> Iterator[tuple[str, Object]]:

@@ -18,7 +18,7 @@ import yaml
 
 from sidecar.config import load_sidecar, load_sts
 from sidecar.injector.inject import inject
-from sidecar.injector.injection import Injection, parse_injection
+from sidecar.injector.injection import parse_injection
 from sidecar.injector.sizes import ANNOTATIONS
 from tests.injector.pods import RENDERED, bare, patched
 from tests.interop.engine import require
@@ -27,8 +27,8 @@ from tests.interop.helm import (
     LIBRARY,
     MATRIX,
     ROOT,
-    Rendered,
     helms,
+    injection_of,
     missing,
     pods,
     render,
@@ -303,10 +303,6 @@ def test_a_cluster_has_one_webhook_and_one_policy_whatever_the_release_is_called
 
 
 # --- one definition of the sidecar
-
-
-def injection_of(found: Rendered) -> Injection:
-    return parse_injection(found.one("ConfigMap", "injector")["data"]["injection.json"].encode())
 
 
 def static_chart(folder: Path) -> Path:

@@ -28,6 +28,9 @@ env:
 ports:
   - {name: sidecar-mesh, containerPort: {{ int .ports.inbound }}, protocol: TCP}
   - {name: sidecar-probe, containerPort: {{ int .ports.probe }}, protocol: TCP}
+  {{- if .ports.plain }}
+  - {name: sidecar-plain, containerPort: {{ int .ports.plain }}, protocol: TCP}
+  {{- end }}
 startupProbe:
   httpGet: {path: /readyz, port: {{ int .ports.probe }}, scheme: HTTP}
   periodSeconds: 1
@@ -138,6 +141,13 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- end -}}
 
+{{- /* Every port of the sidecar, as JSON. */ -}}
+{{- define "sidecar-lib.ports" -}}
+{{- $ports := list (int .ports.inbound) (int .ports.outbound) (int .ports.probe) -}}
+{{- if .ports.plain }}{{ $ports = append $ports (int .ports.plain) }}{{ end -}}
+{{- toJson $ports -}}
+{{- end -}}
+
 {{- /* A quantity of Kubernetes' as a number; empty for a unit that is not among the usual ones. */ -}}
 {{- define "sidecar-lib.quantity" -}}
 {{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
@@ -159,14 +169,17 @@ seccompProfile: {type: RuntimeDefault}
 
 {{- define "sidecar-lib.refuse" -}}
 {{- include "sidecar-lib.refuseResources" (dict "at" "resources" "resources" .resources) -}}
-{{- $ports := list (int .ports.inbound) (int .ports.outbound) (int .ports.probe) -}}
+{{- $ports := include "sidecar-lib.ports" . | fromJsonArray -}}
 {{- include "sidecar-lib.refuseEnv" (dict "at" "extraEnv" "env" .extraEnv) -}}
 {{- $memory := include "sidecar-lib.quantity" (get (.resources.limits | default dict) "memory") -}}
 {{- if and (gt (int .workers) 1) $memory (lt (float64 $memory) (mulf 73400320.0 (add 1 (int .workers)))) }}
   {{- fail (printf "workers: %d and their parent need 70Mi each; set resources.limits.memory to %dMi or more" (int .workers) (mul 70 (add 1 (int .workers)))) }}
 {{- end }}
-{{- if ne (len ($ports | uniq)) 3 }}
-  {{- fail "ports: inbound, outbound and probe are one port twice; give each a number of its own" }}
+{{- if ne (len ($ports | uniq)) (len $ports) }}
+  {{- fail (printf "ports: inbound, outbound%s are one port twice; give each a number of its own" (ternary ", probe and plain" " and probe" (not (empty .ports.plain)))) }}
+{{- end }}
+{{- if and .ports.plain (not .platform) }}
+  {{- fail "ports.plain: only a platform file with plain: true allows a port without TLS; name its ConfigMap in platform" }}
 {{- end }}
 {{- if has (int .uid) (list 0 1337 2102) }}
   {{- fail (printf "uid: %d is root's, or exempt from a service mesh (Istio 1337, Linkerd 2102); take another, such as 2747" (int .uid)) }}

@@ -128,6 +128,21 @@ matchExpressions:
 injector.delegation-sidecar.io
 {{- end -}}
 
+{{- /* A value that every ceiling among these values forbids. The context is (dict "root" $ "at" VALUE "key" KEY "cure" LINE). */ -}}
+{{- define "sidecar.refuseCeiling" -}}
+{{- $named := list -}}
+{{- $allowed := false -}}
+{{- range .root.Values.platforms -}}
+{{- if eq .name (toString $.root.Values.sidecar.platform) -}}
+{{- $named = append $named .namespace -}}
+{{- $allowed = or $allowed (get .settings $.key) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $named (not $allowed) }}
+  {{- fail (printf "%s: platforms: %s forbids it in %s; write `%s` there" .at .root.Values.sidecar.platform (join ", " $named) .cure) }}
+{{- end }}
+{{- end -}}
+
 {{- define "sidecar.policyWanted" -}}
 {{- $mode := .Values.admissionPolicy.mode -}}
 {{- $can := semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}
