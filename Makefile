@@ -8,6 +8,9 @@ PEERS  := $(VENV)/.peers
 BROWSER := $(VENV)/.browser
 SDK    := build/sdk/.installed
 CHDB   := $(VENV)/.chdb
+KEYCLOAK_VERSION := 26.7.3
+KEYCLOAK_SHA256  := 77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47
+KEYCLOAK := build/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
 SCHEMAS := $(VENV)/.schemas
 DIST_TOOLS := $(VENV)/.dist
 PYTEST := $(BIN)/python -m pytest
@@ -18,7 +21,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -101,6 +104,14 @@ $(SDK): requirements/sdk.txt
 interop-sdk: setup $(SDK) ## The Python clients of OpenAI, Anthropic and GitHub, with a key that only the sidecar holds
 	@$(PYTEST) -q -p no:randomly tests/interop/test_model_clients.py
 
+$(KEYCLOAK):
+	@command -v mvn >/dev/null || { echo "interop-keycloak: set KEYCLOAK_HOME to an unpacked Keycloak, or install Maven"; exit 1; }
+	@.ci/retry mvn -q -B dependency:copy -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):tar.gz -DoutputDirectory=build
+	@cd build && echo "$(KEYCLOAK_SHA256)  keycloak-quarkus-dist-$(KEYCLOAK_VERSION).tar.gz" | sha256sum --check --quiet && tar xzf keycloak-quarkus-dist-$(KEYCLOAK_VERSION).tar.gz && touch ../$@
+
+interop-keycloak: setup $(if $(KEYCLOAK_HOME),,$(KEYCLOAK)) ## Logins and logouts of a real Keycloak (Java 17; 176 MB by Maven, or KEYCLOAK_HOME)
+	@KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(dir $(KEYCLOAK))..)" $(PYTEST) -q -s -p no:randomly tests/interop/test_keycloak.py
+
 interop-siem: setup ## The snippet of docs/siem.md on a real syslog-ng on PATH
 	@$(PYTEST) -q -p no:randomly tests/interop/test_siem.py
 
@@ -119,7 +130,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
