@@ -9,6 +9,7 @@ planned rotation looks the same.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from sidecar.delegation.bearer import parse_bearer
@@ -27,6 +28,7 @@ from sidecar.delegation.decide import (
 )
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute
@@ -95,10 +97,14 @@ def observed_again(
     """Return if an observed request would still pass on ``route``.
 
     Raises:
-        SidecarError: as ``decide_observed``; its own reason, if the route no longer observes; UNKNOWN_KEY or
-            KEYS_UNAVAILABLE, as ``inbound_again``.
+        SidecarError: as ``decide_observed``; its own reason, if the route observes less long than before; UNKNOWN_KEY
+            or KEYS_UNAVAILABLE, as ``inbound_again``.
     """
     token, at = permit.token, min(now, permit.ends_at - 1)
+    without_tls = permit.reason is Reason.NO_CLIENT_CERT
+    denied = Denied(Reason.POLICY_DENIED if without_tls else permit.reason, "the route observes less long than before")
+    if route.observe_until < permit.ends_at:  # nothing else would end it then
+        raise denied
     if token is not None:
         issuer = policy.issuers.get(token.issuer)
         if issuer is None:
@@ -111,10 +117,9 @@ def observed_again(
             now=at,
             peer_certificate_sha256=peer_certificate_sha256,
         )
-    if permit.reason is Reason.NO_CLIENT_CERT:
+    if without_tls:
         decide_plain(token, route=route, policy=policy, now=at, until=permit.ends_at)
         return
-    denied = Denied(permit.reason, "the route no longer only observes")
     decide_observed(
         denied,
         token=token,
@@ -127,16 +132,20 @@ def observed_again(
 
 
 def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> None:
-    """Return if an observed call of the agent would still pass.
+    """Return if an observed call of the agent would still pass. The route may observe longer now, or ask for more.
 
     Raises:
-        SidecarError: as ``decide_observed_call``; TARGET_DENIED, the route has changed or is gone.
+        SidecarError: as ``decide_observed_call``; its own reason, if the route observes less long; TARGET_DENIED, the
+            route leads elsewhere or is gone.
     """
-    route = permit.route
-    if isinstance(route, InboundRoute) or route not in (*policy.outbound.routes, *policy.outbound.outside):
-        raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
-    at = min(now, permit.ends_at - 1)
-    decide_observed_call(Denied(permit.reason), issuers=(), route=route, policy=policy, now=at)
+    before = permit.route
+    if isinstance(before, InboundRoute):
+        raise Denied(Reason.TARGET_DENIED, "a route of requests to the agent")
+    route = _same_outside(before, policy) if isinstance(before, OutsideRoute) else _same_route(before, policy)
+    denied, at = Denied(permit.reason, "the route observes less long than before"), min(now, permit.ends_at - 1)
+    if route.observe_until < permit.ends_at:  # nothing else would end it then
+        raise denied
+    decide_observed_call(denied, issuers=(), route=route, policy=policy, now=at)
 
 
 def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int) -> None:
@@ -179,10 +188,9 @@ def own_again(permit: OwnPermit, *, keys: Keys, policy: Policy, now: int) -> Non
     Raises:
         SidecarError: as ``decide_own``; TARGET_DENIED, the route has changed or is gone.
     """
-    if permit.route not in policy.outbound.outside:
-        raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
+    route = _same_outside(permit.route, policy)
     delegation, at = _authority_again(permit.delegation, keys, policy, now)
-    decide_own(delegation, permit.route, method=permit.method, path=permit.path, policy=policy, now=at)
+    decide_own(delegation, route, method=permit.method, path=permit.path, policy=policy, now=at)
 
 
 def tunnel_again(permit: TunnelPermit, *, keys: Keys, policy: Policy, now: int) -> None:
@@ -214,6 +222,14 @@ def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:
         if (route.name, route.upstream, route.peer, route.audience) == meant:
             return route
     raise Denied(Reason.TARGET_DENIED, "the route now leads to another target, or is gone")
+
+
+def _same_outside(before: OutsideRoute, policy: Policy) -> OutsideRoute:
+    """Return the route as it is now: it may have another day until which it observes, and differs in nothing else."""
+    for route in policy.outbound.outside:
+        if replace(route, observe_until=before.observe_until) == before:
+            return route
+    raise Denied(Reason.TARGET_DENIED, "the route has changed or is gone")
 
 
 def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> Delegation:

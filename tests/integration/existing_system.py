@@ -121,6 +121,7 @@ class ExistingSystem:
         self.sidecars: dict[str, Sidecar] = {}
         self._reloads: dict[str, Reload] = {}
         self._scopes: list[str] = []
+        self._held: tuple[asyncio.Event, asyncio.Event] | None = None
         self.platform = world.folder / "platform.yaml"
 
     # --- the services
@@ -140,6 +141,7 @@ class ExistingSystem:
             return ok(b"no key").replace(b"200 OK", b"401 Unauthorized")
         method, target, _ = first.split(" ")
         if service.name == "writer":
+            await self._hold()
             return ok(f"{method} {target} written".encode())
         if service.name == "front":
             calls = [("POST", "/plan")]
@@ -152,6 +154,23 @@ class ExistingSystem:
             )
             said.append(f"{answer.status} {answer.reason or answer.body.decode()}")
         return ok(f"{service.name}: {', '.join(said)}".encode())
+
+    async def _hold(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            arrived, over = held
+            arrived.set()
+            await over.wait()
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[asyncio.Future[Answer]]:
+        """Ask, and let the writer keep one of the calls waiting until the block ends."""
+        arrived, over = self._held = asyncio.Event(), asyncio.Event()
+        asked = asyncio.ensure_future(self.ask())
+        await arrived.wait()
+        yield asked
+        over.set()
+        await asked
 
     async def ask(self) -> Answer:
         """Call the front app as alice does, with her login."""

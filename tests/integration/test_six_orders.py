@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import permutations
@@ -42,16 +42,33 @@ async def system() -> AsyncIterator[ExistingSystem]:
             yield opened
 
 
-async def told(system: ExistingSystem, expected: Counter[Fact], answered: bytes = ANSWER) -> None:
-    """Ask once more: it is answered as ever, and the records of it say exactly this."""
-    before = facts(system)
-    answer = await system.ask()
-    assert (answer.status, answer.body) == (200, answered)
-    await until(lambda: facts(system) - before == expected)
+class Question:
+    """One question, asked again and again: answered as ever, and recorded exactly as is expected each time."""
 
+    def __init__(self, system: ExistingSystem) -> None:
+        self.system = system
+        self.expected: Counter[Fact] = Counter()
 
-def facts(system: ExistingSystem) -> Counter[Fact]:
-    return Counter(map(fact, system.records()))
+    async def told(self, expected: Counter[Fact], answered: bytes = ANSWER) -> None:
+        answer = await self.system.ask()
+        assert (answer.status, answer.body) == (200, answered)
+        await self.recorded(expected)
+
+    async def recorded(self, expected: Counter[Fact]) -> None:
+        self.expected += expected
+        await until(lambda: Counter(map(fact, self.system.records())) >= self.expected)
+        assert Counter(map(fact, self.system.records())) == self.expected
+
+    async def told_while(self, change: Awaitable[None], before: Counter[Fact], after: Counter[Fact]) -> None:
+        """Ask once so that a call is in flight while ``change`` happens, and once after it."""
+        async with self.system.asking() as asked:
+            await change
+            answer = await self.system.ask()
+            assert (answer.status, answer.body) == (200, ANSWER)
+            assert not asked.done()
+        answer = await asked
+        assert (answer.status, answer.body) == (200, ANSWER)
+        await self.recorded(before + after)
 
 
 def fact(record: Record) -> Fact:
@@ -81,15 +98,16 @@ def delegated() -> Counter[Fact]:
     return found
 
 
-async def observe(system: ExistingSystem, order: tuple[str, ...]) -> str:
+async def observe(question: Question, order: tuple[str, ...]) -> str:
     """Put the services behind sidecars in this order; return the folder of their records, as if of two days."""
-    await told(system, Counter())
+    system = question.system
+    await question.told(Counter())
     for name in order:
         await system.put_behind_a_sidecar(name)
-        await told(system, observed(system))
-    await told(system, observed(system))
+        await question.told(observed(system))
+    await question.told(observed(system))
     yesterday = {name: len(sidecar.records()) for name, sidecar in system.sidecars.items()}
-    await told(system, observed(system))
+    await question.told(observed(system))
     folder = system.world.folder / "observed"
     folder.mkdir()
     for name, sidecar in system.sidecars.items():
@@ -128,23 +146,19 @@ def audited(system: ExistingSystem, capsys: Capture) -> list[int]:
     return sorted(len(chain["hops"]) for chain in chains)
 
 
-async def refused(system: ExistingSystem) -> None:
+async def refused(question: Question) -> None:
     """A static key without a handle opens nothing any more: by the agent's own sidecar, by mTLS, without TLS."""
-    expected = delegated()
+    system, expected = question.system, delegated()
     del expected[WRITER, "inbound", PLANNER, "allow", "ok"], expected[PLANNER, "outbound", WRITER, "allow", "ok"]
     expected[PLANNER, "outbound", None, "deny", "no_request_context"] = 3
     system.services["planner"].forwards = False
-    await told(system, expected, b"front: 200 planner: " + b", ".join([b"403 no_request_context"] * 3))
+    await question.told(expected, b"front: 200 planner: " + b", ".join([b"403 no_request_context"] * 3))
     system.services["planner"].forwards = True
 
-    before, front, key = (
-        facts(system),
-        calling(await system.world.source(FRONT), PLANNER),
-        [("x-api-key", "key-of-front")],
-    )
+    front, key = calling(await system.world.source(FRONT), PLANNER), [("x-api-key", "key-of-front")]
     direct = await system.world.call(system.sidecars["planner"].inbound, front, "/plan", headers=key)
     assert (direct.status, direct.reason) == (401, "no_token")
-    await until(lambda: facts(system) - before == {(PLANNER, "inbound", FRONT, "deny", "no_token"): 1})
+    await question.recorded(Counter({(PLANNER, "inbound", FRONT, "deny", "no_token"): 1}))
     for name in ("planner", "writer"):
         with pytest.raises(OSError, match="refused"):
             await system.world.call(system.services[name].public_port, None, "/plan", headers=key)
@@ -154,20 +168,19 @@ async def refused(system: ExistingSystem) -> None:
 async def test_no_lawful_call_is_lost_on_the_way_behind_sidecars(
     system: ExistingSystem, order: tuple[str, ...], capsys: Capture
 ) -> None:
-    records = await observe(system, order)
+    question = Question(system)
+    records = await observe(question, order)
     proposals = {name: proposal(system, records, name, capsys) for name in order}
     asked = {name: proposals[name]["outbound"]["routes"][0]["scopes"] for name in NEXT}
     await system.grant({(IDS[name], IDS[following]): asked[name] for name, following in NEXT.items()})
     for name in order:
-        await system.reload(name, partial(system.adopt, proposals[name]))
+        adopting = system.reload(name, partial(system.adopt, proposals[name]))
+        await question.told_while(adopting, observed(system), observed(system))
         assert replayed(system, records, name) == 0
-        await told(system, observed(system))
-    await system.start_chains()
-    await told(system, delegated())
+    await question.told_while(system.start_chains(), observed(system), delegated())
     for name in order:
-        await system.reload(name, enforce)
-        await told(system, delegated())
-    await refused(system)
+        await question.told_while(system.reload(name, enforce), delegated(), delegated())
+    await refused(question)
     system.retire_keys()
-    await told(system, delegated())
-    assert audited(system, capsys) == [1, *[sum(CALLS.values())] * 5]  # one of them ended where the handle was missing
+    await question.told(delegated())
+    assert audited(system, capsys) == [1, *[sum(CALLS.values())] * 8]  # one ended where the handle was missing

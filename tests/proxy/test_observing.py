@@ -258,6 +258,9 @@ def under_way(calls: PeerCalls) -> Any:
     ("policy", "reason"),
     [
         pytest.param(routed(SEARCH, number=2), "no_token|insufficient_scope", id="enforces-now"),
+        pytest.param(
+            routed(replace(SEARCH, observe_until=NOW + 99), number=2), "no_token|insufficient_scope", id="observes-less"
+        ),
         pytest.param(routed(replace(SEARCH, path="/else"), number=2), "no_route", id="route-gone"),
         pytest.param(
             routed(OBSERVING, number=2, deny=Deny(actors=frozenset({str(PLANNER)}))), "policy_denied", id="denied"
@@ -271,6 +274,8 @@ async def test_a_request_under_way_ends_with_what_let_it_pass(
     forwarding = under_way(calls)
     forwarding.judge(NOW)
     assert forwarding.token_expires_at == (OBSERVED_UNTIL if field is None else NOW + 290)
+    calls.policy = routed(replace(SEARCH, name="other", observe_until=OBSERVED_UNTIL + 86_400), number=2)
+    forwarding.judge(NOW)
     calls.policy = policy
     with pytest.raises(SidecarError, match=reason):
         forwarding.judge(NOW)

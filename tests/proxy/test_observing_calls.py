@@ -239,9 +239,17 @@ async def test_a_call_under_way_ends_with_what_let_it_pass(calls: AgentCalls, ta
     (forwarding,) = under_way
     forwarding.judge(NOW)
     assert forwarding.token_expires_at == UNTIL
+    later, earlier = UNTIL + 86_400, UNTIL - 1
+    more = replace(CRM_OBSERVES, scopes=frozenset({"x"}), observe_until=later)
+    calls.policy = policy_of(more, replace(HOOK, observe_until=later))
+    forwarding.judge(NOW)
+    elsewhere = replace(CRM_OBSERVES, upstream=replace(TO_CRM.upstream, host="elsewhere.internal"))
+    less_long = policy_of(replace(TO_CRM, observe_until=earlier), replace(HOOK, observe_until=earlier))
     for policy, reason in (
-        (policy_of(TO_CRM, HOOK, number=2), "target_denied"),
+        (policy_of(TO_CRM, HOOK, number=2), "no_request_context"),
+        (less_long, "no_request_context"),
         (policy_of(number=3), "target_denied"),
+        (policy_of(elsewhere, replace(HOOK_OBSERVES, path_prefixes=frozenset({"/h"}))), "target_denied"),
         (policy_of(CRM_OBSERVES, HOOK_OBSERVES, deny=Deny(actors=frozenset({str(WRITER)}))), "policy_denied"),
     ):
         calls.policy = policy
