@@ -60,8 +60,8 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             3,
             "Key of a model provider",
             "All agents with the key are one caller to the provider, for every user, until somebody rotates it.",
-            "Keep the key in one gateway and let agents reach that by a route of their sidecar, or call the model"
-            " through a cloud that federates workload identities.",
+            "Let the provider take the workload's identity (`token: federate`): there is no key then. Where it takes"
+            " none, let the sidecar hold the key (`token: inject`), with an owner and an end.",
             _NHI,
         ),
         _declared(
@@ -99,7 +99,8 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             4,
             "Token of a Git host",
             "The token reads or writes code as the person or robot it belongs to.",
-            "Use the pipeline's own OIDC or job token, or a GitHub App that mints tokens of an hour.",
+            "In a pipeline use its own OIDC or job token. For an agent let the sidecar hold the token"
+            " (`token: inject`), on the paths that the agent needs.",
             _NHI,
         ),
         _declared(
@@ -108,7 +109,8 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             3,
             "Token of a hosted service",
             "Whoever holds the token is the integration: the service cannot tell agents or users apart.",
-            "Keep the token in one tool server and let agents reach that by a route of their sidecar.",
+            "Let the sidecar hold the token (`token: inject`): the agent shows the handle of the request that it"
+            " serves.",
             _NHI,
         ),
         _declared(

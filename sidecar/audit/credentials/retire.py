@@ -1,16 +1,19 @@
-"""Ways to retire a credential, as settings of a sidecar: a route to the target instead of a key for it."""
+"""Ways to retire a credential, as settings of a sidecar: a route of another kind instead of a key of the agent's.
+
+A provider that takes a workload's identity needs no key at all (``federate``). Elsewhere the sidecar holds the key,
+with an owner and an end (``inject``), or the target gets a sidecar of its own (``exchange``).
+"""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sidecar.audit.credentials.kinds import Kind
 
 # Kinds whose target can stand behind a sidecar of its own; the others have a cure outside our settings.
-_ROUTED: Final = {
-    Kind.MODEL_PROVIDER_KEY: ("model", "a gateway that holds the provider's key"),
-    Kind.SERVICE_TOKEN: ("service", "a tool server that holds the service's token"),
+_EXCHANGED: Final = {
     Kind.API_KEY: ("target", "the target, beside a sidecar of its own"),
     Kind.BASIC_CREDENTIALS: ("target", "the target, beside a sidecar of its own"),
     Kind.BEARER_TOKEN: ("target", "the target, beside a sidecar of its own"),
@@ -26,7 +29,7 @@ _IDENTITY: Final = """\
 identity:
   workload_api: unix:///spiffe-workload-api/spire-agent.sock   # keys in memory, renewed by SPIRE
 """
-_ROUTE: Final = """\
+_EXCHANGE: Final = """\
 outbound:
   routes:
     - name: {name}
@@ -36,16 +39,83 @@ outbound:
       audience: "spiffe://acme.example/tool/{name}"
       scopes: [docs.read]                     # the most that a call may carry
 """
+_OUTSIDE: Final = """\
+outbound:
+  routes:
+    - name: {name}
+      match: {{prefix: /{name}}}   # the agent's base URL: http://127.0.0.1:7080/{name}
+      upstream: https://{host}
+      methods: [{methods}]
+      path_prefixes: [{path}]   # as narrow as the agent's calls
+"""
+_FEDERATE: Final = """\
+      token: federate   # no static key: the provider takes the workload's identity
+      federate:
+"""
+_INJECT: Final = """\
+      token: inject   # the sidecar holds the key; the agent shows the handle of the request that it serves
+      inject:
+        {form}
+        file: /var/run/keys/{name}   # mounted in the sidecar's container alone
+        owner: TEAM
+        until: "{until}"   # the route closes then: replace the key, and move the day
+"""
+# By the names of providers: the upstream, the paths of its models, and what the provider has to know of us.
+_FEDERATED: Final = {
+    "OpenAI": ("openai", "api.openai.com", "/v1/responses", {
+        "audience": "https://api.openai.com/v1", "identity_provider_id": "idp_01ABC", "service_account_id": "sa_01ABC",
+    }),
+    "Anthropic": ("anthropic", "api.anthropic.com", "/v1/messages", {
+        "audience": "https://api.anthropic.com", "federation_rule_id": "fdrl_01ABC",
+        "organization_id": "0b9c6c4e-8a1f-4b0e-9d55-3f4f0a6b2c11", "service_account_id": "svac_01ABC",
+    }),
+    "Google": ("google", "europe-west4-aiplatform.googleapis.com", "/v1/projects/acme", {
+        "audience": "https://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/mesh/providers/spire",
+        "pool_provider": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/mesh/providers/spire",
+    }),
+    "Azure": ("azure", "acme.openai.azure.com", "/openai/deployments", {
+        "audience": "api://AzureADTokenExchange", "tenant_id": "acme.example",
+        "client_id": "0b9c6c4e-8a1f-4b0e-9d55-3f4f0a6b2c11", "scope": "https://cognitiveservices.azure.com/.default",
+    }),
+    "AWS": ("aws", "bedrock-runtime.eu-central-1.amazonaws.com", "/model", {
+        "audience": "sts.amazonaws.com", "role_arn": "arn:aws:iam::123456789012:role/agent",
+        "session_name": "writer", "region": "eu-central-1",
+    }),
+}  # fmt: skip
+_SAME: Final = {"Azure OpenAI": "Azure"}
+_BY_KIND: Final = {Kind.AWS_ACCESS_KEY: "AWS", Kind.GCP_SERVICE_ACCOUNT_KEY: "Google", Kind.AZURE_KEY: "Azure"}
+_INJECTED: Final = frozenset((Kind.MODEL_PROVIDER_KEY, Kind.GIT_HOST_TOKEN, Kind.SERVICE_TOKEN))
+_KEY_DAYS: Final = 90
+_NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,20}")
 
 
 def settings_for(kind: Kind, provider: str | None = None) -> str | None:
     """Return settings of the agent's sidecar that replace the credential; None if its cure is elsewhere."""
     if kind in _IDENTIFIED:
         return _IDENTITY
-    if kind not in _ROUTED:
-        return None
-    name, means = _ROUTED[kind]
+    named = _BY_KIND.get(kind) or (_SAME.get(provider or "", provider) if kind is Kind.MODEL_PROVIDER_KEY else None)
+    if named in _FEDERATED:
+        return _federated(named)
     word = (provider or "").lower().replace(" ", "-")
-    if re.fullmatch(r"[a-z][a-z0-9-]{1,20}", word):
-        name = word
-    return _ROUTE.format(name=name, means=means)
+    if kind in _INJECTED:
+        return _injected(word if _NAME.fullmatch(word) else "service", read=kind is Kind.GIT_HOST_TOKEN)
+    if kind not in _EXCHANGED:
+        return None
+    name, means = _EXCHANGED[kind]
+    return _EXCHANGE.format(name=word if _NAME.fullmatch(word) else name, means=means)
+
+
+def _federated(provider: str) -> str:
+    name, host, path, terms = _FEDERATED[provider]
+    route = _OUTSIDE.format(name=name, host=host, methods="POST", path=path)
+    return (
+        route + _FEDERATE + "".join(f"        {key}: {value}\n" for key, value in {"provider": name, **terms}.items())
+    )
+
+
+def _injected(name: str, *, read: bool) -> str:
+    form = "preset: github" if name == "github" else "field: authorization\n        scheme: Bearer"
+    host, path = ("api.github.com", "/repos") if name == "github" else (f"api.{name}.example", "/v1")
+    route = _OUTSIDE.format(name=name, host=host, methods="GET" if read else "POST", path=path)
+    until = datetime.now(UTC).date() + timedelta(days=_KEY_DAYS)
+    return route + _INJECT.format(name=name, form=form, until=until)
