@@ -9,7 +9,6 @@ container that would otherwise start before it. A pod in its target state gets a
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from typing import Any, Final
 import orjson
 
 from sidecar.injector.fields import MalformedError, mapping, mappings, text
-from sidecar.injector.injection import SETTINGS_VOLUME, Injection
+from sidecar.injector.injection import Injection
+from sidecar.injector.mounts import HANDLE_ANNOTATION, KEYS_ANNOTATION, agent_patch, mount_refusals, mounts_of
 from sidecar.injector.rules import (
     INJECT_LABEL,
     SETTINGS_ANNOTATION,
@@ -36,12 +36,13 @@ from sidecar.injector.sizes import ANNOTATIONS, chosen, misfits, misfits_of, siz
 STATUS_ANNOTATION: Final = "delegation-sidecar.io/status"  # for people; never read back
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 _TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where Kubernetes mounts it by itself
-_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _TOKEN_VOLUME: Final = "kube-api-access-"  # noqa: S105 - how the ServiceAccount admission calls it
 _TOKEN_SOURCES: Final = frozenset({"serviceAccountToken", "configMap", "downwardAPI"})
 _MAX_TOLD: Final = 8  # reasons of one refusal, warnings of one pod
 _OURS: Final = "delegation-sidecar.io/"
-_KNOWN: Final = frozenset({SETTINGS_ANNOTATION, STATUS_ANNOTATION, *ANNOTATIONS.values()})
+_KNOWN: Final = frozenset(
+    {SETTINGS_ANNOTATION, KEYS_ANNOTATION, HANDLE_ANNOTATION, STATUS_ANNOTATION, *ANNOTATIONS.values()}
+)
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 
 Patch = list[dict[str, Any]]
@@ -86,7 +87,7 @@ def _refusals(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusa
         yield Refusal("malformed", "pod", "spec has no containers", "send a pod")
     yield from refusals(pod, injection)
     if not opted_out(pod, injection):
-        yield from _settings_refusals(pod)
+        yield from mount_refusals(pod, injection)
         unfit = [
             Refusal("size", one.where, one.wrong, one.cure)
             for one in misfits(chosen(_annotations(pod)), injection.container_in(namespace), injection.bounds)
@@ -102,33 +103,17 @@ def _annotations(pod: Pod) -> Mapping[str, object]:
 
 def _wanted(pod: Pod, injection: Injection, namespace: str) -> dict[str, Any]:
     """Return the sidecar's container as this pod should have it."""
-    return sized(injection.container_in(namespace), chosen(_annotations(pod)))
-
-
-def _settings_of(pod: Pod) -> tuple[str, str]:
-    """Return the ConfigMap that the annotation names, and the one that an existing volume of ours names."""
-    annotation = text(mapping(mapping(pod, "metadata"), "annotations"), SETTINGS_ANNOTATION)
-    for volume in mappings(mapping(pod, "spec"), "volumes"):
-        if text(volume, "name") == SETTINGS_VOLUME:
-            return annotation, text(mapping(volume, "configMap"), "name")
-    return annotation, ""
-
-
-def _settings_refusals(pod: Pod) -> Iterator[Refusal]:
-    annotation, mounted = _settings_of(pod)
-    if not _NAME.fullmatch(annotation or mounted):
-        wrong = f"{SETTINGS_ANNOTATION} names no ConfigMap"
-        yield Refusal("no_settings", "annotation", wrong, "name the one with the workload's sidecar.yaml")
-    elif annotation and mounted and annotation != mounted:
-        wrong = f"{SETTINGS_ANNOTATION} and the volume {SETTINGS_VOLUME} name two ConfigMaps"
-        yield Refusal("no_settings", "annotation", wrong, "name the same")
+    asked = mounts_of(pod, injection)
+    own = injection.container_for(namespace, keys=bool(asked.keys), handle=asked.handle)
+    return sized(own, chosen(_annotations(pod)))
 
 
 def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
     """Refuse foreign containers and volumes that use one of our names."""
     spec = mapping(pod, "spec")
-    annotation, mounted = _settings_of(pod)
-    ours = {str(volume["name"]): volume for volume in injection.volumes_for(mounted or annotation)}
+    asked = mounts_of(pod, injection)
+    volumes = injection.volumes_for(asked.settings, keys=asked.keys or "none", handle=True)
+    ours = {str(volume["name"]): volume for volume in volumes}
     seen: set[str] = set()
     for volume in mappings(spec, "volumes"):
         name = text(volume, "name")
@@ -207,8 +192,8 @@ def _tokens_of_kubernetes(spec: Pod) -> set[str]:
 
 def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
     spec = mapping(pod, "spec")
-    annotation, mounted = _settings_of(pod)
-    patch: Patch = []
+    asked = mounts_of(pod, injection)
+    patch: Patch = agent_patch(pod, injection, asked.agent) if asked.handle else []
     found = _positions(spec, injection)
     if not found:
         patch += _added(spec, injection.goes_into, [_wanted(pod, injection, namespace)], at="0")
@@ -216,7 +201,8 @@ def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
         way = f"/spec/{injection.goes_into}"
         patch.append({"op": "move", "from": f"{way}/{found[0]}", "path": f"{way}/0"})
     names = {text(volume, "name") for volume in mappings(spec, "volumes")}
-    lacking = [volume for volume in injection.volumes_for(annotation or mounted) if volume["name"] not in names]
+    wanted = injection.volumes_for(asked.settings, keys=asked.keys, handle=asked.handle)
+    lacking = [volume for volume in wanted if volume["name"] not in names]
     patch += _added(spec, "volumes", lacking, at="-")
     return patch + _annotated(pod, injection)
 

@@ -14,6 +14,8 @@ from sidecar.injector.fields import MalformedError, flag, mapping, mappings, num
 from sidecar.injector.sizes import SECONDS, Bound, Sizes, bounds_of, misfits_of, of_namespace, sized
 
 SETTINGS_VOLUME: Final = "sidecar-settings"  # the volume whose ConfigMap differs for each workload
+KEYS_VOLUME: Final = "sidecar-keys"  # a Secret that differs, in pods that ask for it
+HANDLE_VOLUME: Final = "sidecar-handle"  # in pods that ask for it
 MAX_BYTES: Final = 65_536
 _KEYS: Final = {"mode", "ports", "optOut", "container", "volumes", "bounds", "namespaces"}
 
@@ -62,13 +64,31 @@ class Injection:
         """Return the container for pods of a namespace that choose nothing themselves."""
         return sized(self.container, self.namespaces.get(namespace, {}))
 
-    def volumes_for(self, settings: str) -> list[dict[str, Any]]:
-        """Return the pod's volumes, with the ConfigMap ``settings`` as the workload's."""
-        volumes = copy.deepcopy([dict(volume) for volume in self.volumes])
+    def has(self, volume: str) -> bool:
+        """Tell if the platform lets pods have this volume."""
+        return any(one["name"] == volume for one in self.volumes)
+
+    def container_for(self, namespace: str, *, keys: bool, handle: bool) -> dict[str, Any]:
+        """Return the container of ``container_in``, with the mounts that the pod asks for."""
+        left_out = _left_out(keys=keys, handle=handle)
+        container = self.container_in(namespace)
+        kept = [mount for mount in container.get("volumeMounts", ()) if mount["name"] not in left_out]
+        return {**container, "volumeMounts": kept} if kept else container
+
+    def volumes_for(self, settings: str, *, keys: str = "", handle: bool = False) -> list[dict[str, Any]]:
+        """Return the pod's volumes: the ConfigMap ``settings``, the Secret ``keys`` if it names one."""
+        left_out = _left_out(keys=bool(keys), handle=handle)
+        volumes = copy.deepcopy([dict(volume) for volume in self.volumes if volume["name"] not in left_out])
         for volume in volumes:
             if volume["name"] == SETTINGS_VOLUME:
                 volume["configMap"]["name"] = settings
+            elif volume["name"] == KEYS_VOLUME:
+                volume["secret"]["secretName"] = keys
         return volumes
+
+
+def _left_out(*, keys: bool, handle: bool) -> set[str]:
+    return {name for name, wanted in ((KEYS_VOLUME, keys), (HANDLE_VOLUME, handle)) if not wanted}
 
 
 def parse_injection(document: bytes) -> Injection:
@@ -106,6 +126,11 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
         raise MalformedError("volumes: none has csi.driver, the Workload API")
     if not any(text(volume, "name") == SETTINGS_VOLUME and mapping(volume, "configMap") for volume in volumes):
         raise MalformedError(f"volumes: none is the ConfigMap {SETTINGS_VOLUME}")
+    for volume in volumes:
+        kind = {KEYS_VOLUME: "secret", HANDLE_VOLUME: "emptyDir"}.get(text(volume, "name"))
+        mounts = [text(mount, "name") for mount in mappings(container, "volumeMounts")]
+        if kind is not None and (kind not in volume or mounts.count(text(volume, "name")) != 1):
+            raise MalformedError(f"volumes: {text(volume, 'name')} is no {kind} that the container mounts once")
     if number(mapping(container, "startupProbe"), "failureThreshold") is None:
         raise MalformedError(f"container.startupProbe.failureThreshold is missing, which {SECONDS} sets")
     bounds = bounds_of(mapping(members, "bounds"))

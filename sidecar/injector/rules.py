@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.injector.fields import flag, mapping, mappings, number, text, texts
-from sidecar.injector.injection import Injection
+from sidecar.injector.injection import HANDLE_VOLUME, Injection
 from sidecar.observe.record_text import escape
 
 INJECT_LABEL: Final = "delegation-sidecar.io/inject"
@@ -33,6 +33,8 @@ RULES: Final = (
     "sidecar_uid",
     "privileged",
     "sidecar_volume",
+    "keys",
+    "workload_handle",
     "port_clash",
     "foreign_sidecar",
 )
@@ -169,7 +171,7 @@ def _of_neighbour(layer: str, container: Container, injection: Injection, pod_co
         yield Refusal("sidecar_uid", layer, f"user {injection.uid} is the sidecar's", "give it another runAsUser")
     if text(container, "targetContainerName") == injection.name:
         yield Refusal("shared_process_namespace", layer, "it joins the sidecar's processes", "target another container")
-    ours = {str(volume["name"]) for volume in injection.volumes}
+    ours = {str(volume["name"]) for volume in injection.volumes} - {HANDLE_VOLUME}  # `mounts` checks who has that
     for mount in (*mappings(container, "volumeMounts"), *mappings(container, "volumeDevices")):
         if text(mount, "name") in ours:
             wrong = f"it mounts {text(mount, 'name')}"

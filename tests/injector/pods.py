@@ -26,6 +26,22 @@ def classic() -> Injection:
     return parse_injection(json.dumps({**document, "mode": "classic"}).encode())
 
 
+def acting(*, keys: bool = True, handle: bool = True) -> Injection:
+    """Return the definition where the platform allows a Secret of ``keys`` and the workload ``handle``."""
+    document = json.loads(RENDERED)
+    mounts, volumes = document["container"]["volumeMounts"], document["volumes"]
+    document["container"]["args"].append("--platform=/etc/sidecar/platform/platform.yaml")
+    mounts.insert(2, {"name": "sidecar-platform", "mountPath": "/etc/sidecar/platform", "readOnly": True})
+    volumes.insert(2, {"name": "sidecar-platform", "configMap": {"name": "ceiling", "defaultMode": 420}})
+    if keys:
+        mounts.append({"name": "sidecar-keys", "mountPath": "/var/run/keys", "readOnly": True})
+        volumes.append({"name": "sidecar-keys", "secret": {"secretName": "keys", "defaultMode": 288}})
+    if handle:
+        mounts.append({"name": "sidecar-handle", "mountPath": "/run/sidecar-handle"})
+        volumes.append({"name": "sidecar-handle", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    return parse_injection(json.dumps(document).encode())
+
+
 def bare(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
     """Return a lawful pod of one agent, as a ReplicaSet creates it; ``spec`` and ``metadata`` change members."""
     agent = {"name": "agent", "image": "agent:1", "securityContext": {"runAsUser": 1000}}

@@ -82,7 +82,10 @@ def pods(found: Rendered) -> Iterator[tuple[str, Object]]:
         if one["kind"] == "Pod":
             yield name, one["spec"]
         elif one["kind"] in ("Deployment", "StatefulSet", "Job"):
-            yield name, one["spec"]["template"]["spec"]
+            spec = one["spec"]["template"]["spec"]
+            claims = [claim["metadata"]["name"] for claim in one["spec"].get("volumeClaimTemplates", ())]
+            claimed = [{"name": claim, "persistentVolumeClaim": {"claimName": f"{claim}-0"}} for claim in claims]
+            yield name, {**spec, "volumes": [*spec.get("volumes", ()), *claimed]} if claimed else spec
 
 
 def restricted_problems(spec: Object) -> list[str]:
@@ -116,3 +119,35 @@ def restricted_problems(spec: Object) -> list[str]:
         if not volume.keys() - {"name"} <= allowed:
             problems.append(f"volume {volume['name']}")
     return problems
+
+
+def static_chart(folder: Path) -> Path:
+    """Return a team's own chart that includes the library."""
+    (folder / "templates").mkdir(parents=True)
+    (folder / "charts").mkdir()
+    (folder / "charts" / "sidecar-lib").symlink_to(LIBRARY)
+    dependency = {"name": "sidecar-lib", "alias": "sidecar", "version": "0.1.0", "repository": f"file://{LIBRARY}"}
+    chart = {"apiVersion": "v2", "name": "team", "version": "1.0.0", "dependencies": [dependency]}
+    (folder / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    (folder / "templates" / "pod.yaml").write_text(
+        """\
+apiVersion: v1
+kind: Pod
+metadata: {name: planner}
+spec:
+  initContainers:
+    {{- include "sidecar-lib.native" .Values.sidecar | nindent 4 }}
+  containers:
+    {{- include "sidecar-lib.classic" .Values.sidecar | nindent 4 }}
+    - name: agent
+      image: agent:1
+      securityContext: {runAsUser: 1000}
+      {{- with include "sidecar-lib.handleMount" .Values.sidecar }}
+      volumeMounts:
+        {{- . | nindent 8 }}
+      {{- end }}
+  volumes:
+    {{- include "sidecar-lib.volumes" .Values.sidecar | nindent 4 }}
+"""
+    )
+    return folder

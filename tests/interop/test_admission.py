@@ -13,6 +13,9 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.injector.inject import inject
+from sidecar.injector.injection import parse_injection
+from tests.injector.pods import patched
 from tests.interop import helm, kube
 from tests.interop.engine import require
 from tests.interop.helm import Rendered, render, restricted_problems
@@ -316,7 +319,8 @@ def vacant(cluster: Cluster) -> Iterator[Cluster]:
 
 
 KINDS: Final = (
-    "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,deployments,services,"
+    "mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,deployments,"
+    "statefulsets,services,"
     "configmaps,serviceaccounts,poddisruptionbudgets,networkpolicies,horizontalpodautoscalers"
 )
 
@@ -582,6 +586,85 @@ def test_the_policy_of_other_values_holds_a_classic_sidecar_and_who_does_without
     ):
         made, said = otherwise.try_pod(asked, LAX)
         assert (made, f"rule {rule}" in said) == (None, True), said
+
+
+ACTING: Final[dict[str, Any]] = {
+    "injector": {**OTHERWISE["injector"], "allowKeys": True, "allowWorkloadHandle": True},
+    "sidecar": {"platform": "ceiling"},
+}
+ASKING: Final = {
+    "delegation-sidecar.io/keys": "planner-keys",
+    "delegation-sidecar.io/workload-handle": "agent",
+}
+
+
+@pytest.fixture
+def acting(alone: Cluster) -> Iterator[Cluster]:
+    """The policy where pods may ask for keys and for the workload handle."""
+    other = Cluster.__new__(Cluster)
+    other.api, other.rendered = alone.api, render(ACTING)
+    other.injection = other.rendered.one("ConfigMap", "injector")["data"]["injection.json"]
+    apply(*other.rendered.of("ValidatingAdmissionPolicy"))
+    wait_for(lambda: other.try_pod(acted(other))[0], bool)
+    yield other
+    apply(*alone.rendered.of("ValidatingAdmissionPolicy"))
+    wait_for(lambda: other.try_pod(acted(other))[0], lambda found: not found)
+
+
+def acted(cluster: Cluster, spec: Object | None = None, **annotations: str) -> Object:
+    """Return a pod as the injector leaves it; it asks for keys and for the handle unless ``annotations`` say."""
+    asked = pod({"securityContext": {"fsGroup": 2747}, **(spec or {})}, annotations=annotations or ASKING)
+    return patched(asked, inject(asked, parse_injection(cluster.injection.encode())).patch)
+
+
+def test_the_policy_holds_keys_to_the_sidecar_and_the_handle_to_one_agent(acting: Cluster) -> None:
+    second: Object = {**CONTAINER, "name": "second"}
+    for asked in (acted(acting), acted(acting, x="y"), acted(acting, {"containers": [CONTAINER, second]})):
+        made, said = acting.try_pod(asked)  # in a restricted namespace
+        assert made is not None, said
+    variable = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "planner-keys", "key": "openai"}}}
+    source = {"secret": {"name": "planner-keys"}}
+    handle = {"name": "sidecar-handle", "mountPath": "/run/sidecar-handle", "readOnly": True}
+    wrong: list[tuple[str, Object, Object]] = [
+        ("keys", {"volumes": [{"name": "own", "secret": {"secretName": "planner-keys"}}]}, {}),
+        ("keys", {"volumes": [{"name": "own", "projected": {"sources": [source]}}]}, {}),
+        ("keys", {}, {"env": [variable]}),
+        ("keys", {}, {"envFrom": [{"secretRef": {"name": "planner-keys"}}]}),
+        ("sidecar_volume", {}, {"volumeMounts": [{"name": "sidecar-keys", "mountPath": "/keys"}]}),
+        ("workload_handle", {}, {"volumeMounts": [handle]}),
+        ("workload_handle", {}, {"volumeMounts": [{**handle, "readOnly": False}]}),
+    ]
+    for rule, spec, members in wrong:
+        asked = acted(acting, {"containers": [CONTAINER, second]})
+        asked["spec"]["volumes"] += spec.get("volumes", [])
+        asked["spec"]["containers"][1] = {**second, **members}
+        made, said = acting.try_pod(asked, LAX)
+        assert (made, f"rule {rule} (" in said) == (None, True), (rule, spec, members, said)
+    for changed_mount in ({"readOnly": False}, {"mountPath": "/elsewhere"}, {"subPath": "x"}):
+        asked = acted(acting)
+        asked["spec"]["containers"][0]["volumeMounts"] = [{**handle, **changed_mount}]
+        made, said = acting.try_pod(asked, LAX)
+        assert (made, "rule workload_handle (" in said) == (None, True), (changed_mount, said)
+    for name, volumes in changed_volumes(acted(acting)["spec"]["volumes"]).items():
+        if name != "sidecar-keys":  # which is a Secret
+            made, said = acting.try_pod({**acted(acting), "spec": {**acted(acting)["spec"], "volumes": volumes}}, LAX)
+            assert (made, "rule sidecar_volume (" in said) == (None, True), (name, said)
+
+
+def test_the_policy_holds_debuggers_out_of_keys_and_handle(acting: Cluster) -> None:
+    made = acted(acting)
+    made["metadata"]["name"] = "acting"
+    done = kubectl("create", "-n", LAX, "-f", "-", document=made)
+    assert done.returncode == 0, done.stderr
+    try:
+        for name, held in (("sidecar-keys", 1), ("sidecar-handle", 1), ("", 0)):
+            mounts = [{"name": name, "mountPath": "/run/sidecar-handle", "readOnly": True}] if name else []
+            debugger = {"name": "debug", "image": "x:1", "securityContext": RESTRICTED, "volumeMounts": mounts}
+            asked = {"spec": {"ephemeralContainers": [debugger]}}
+            code, said = changed_pod("acting", asked, "--subresource=ephemeralcontainers")
+            assert (code, "rule debugger" in said) == (held, bool(held)), (name, said)
+    finally:
+        kubectl("delete", "pod", "acting", "-n", LAX, "--force", "--grace-period=0")
 
 
 def test_the_policy_takes_what_is_lawful_and_every_image_of_the_platform_s(alone: Cluster) -> None:

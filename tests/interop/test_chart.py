@@ -34,6 +34,7 @@ from tests.interop.helm import (
     render,
     restricted_problems,
     run,
+    static_chart,
 )
 from tests.interop.values import CA, FULL, FULL_VALUES, changed, example, random_values
 
@@ -303,32 +304,6 @@ def test_a_cluster_has_one_webhook_and_one_policy_whatever_the_release_is_called
 
 
 # --- one definition of the sidecar
-
-
-def static_chart(folder: Path) -> Path:
-    """Return a team's own chart that includes the library."""
-    (folder / "templates").mkdir(parents=True)
-    (folder / "charts").mkdir()
-    (folder / "charts" / "sidecar-lib").symlink_to(LIBRARY)
-    dependency = {"name": "sidecar-lib", "alias": "sidecar", "version": "0.1.0", "repository": f"file://{LIBRARY}"}
-    chart = {"apiVersion": "v2", "name": "team", "version": "1.0.0", "dependencies": [dependency]}
-    (folder / "Chart.yaml").write_text(yaml.safe_dump(chart))
-    (folder / "templates" / "pod.yaml").write_text(
-        """\
-apiVersion: v1
-kind: Pod
-metadata: {name: planner}
-spec:
-  initContainers:
-    {{- include "sidecar-lib.native" .Values.sidecar | nindent 4 }}
-  containers:
-    {{- include "sidecar-lib.classic" .Values.sidecar | nindent 4 }}
-    - {name: agent, image: "agent:1", securityContext: {runAsUser: 1000}}
-  volumes:
-    {{- include "sidecar-lib.volumes" .Values.sidecar | nindent 4 }}
-"""
-    )
-    return folder
 
 
 @pytest.mark.parametrize("mode", ["native", "classic"])

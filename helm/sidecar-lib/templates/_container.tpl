@@ -72,6 +72,17 @@ volumeMounts:
   - {name: sidecar-platform, mountPath: /etc/sidecar/platform, readOnly: true}
   {{- end }}
   - {name: sidecar-run, mountPath: /run/sidecar}
+  {{- if .keys }}
+  - {name: sidecar-keys, mountPath: /var/run/keys, readOnly: true}
+  {{- end }}
+  {{- if .workloadHandle }}
+  - {name: sidecar-handle, mountPath: /run/sidecar-handle}
+  {{- end }}
+{{- end -}}
+
+{{- /* For `volumeMounts` of the agent's container, and of no other. */ -}}
+{{- define "sidecar-lib.handleMount" -}}
+{{- if .workloadHandle }}- {name: sidecar-handle, mountPath: /run/sidecar-handle, readOnly: true}{{ end -}}
 {{- end -}}
 
 {{- /* Where it runs: told in the record that a run begins with. */ -}}
@@ -93,6 +104,14 @@ volumeMounts:
 {{- end }}
 - name: sidecar-run
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- if .keys }}
+- name: sidecar-keys
+  secret: {secretName: {{ .keys | quote }}, defaultMode: 288}
+{{- end }}
+{{- if .workloadHandle }}
+- name: sidecar-handle
+  emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end }}
 {{- end -}}
 
 {{- /* For `initContainers`: the sidecar if it is native, else nothing; and the other way round for `containers`. */ -}}
@@ -180,6 +199,9 @@ seccompProfile: {type: RuntimeDefault}
 {{- end }}
 {{- if and .ports.plain (not .platform) }}
   {{- fail "ports.plain: only a platform file with plain: true allows a port without TLS; name its ConfigMap in platform" }}
+{{- end }}
+{{- if and .keys (not .platform) }}
+  {{- fail "keys: without a platform file that lists the hosts no key is put on a call; name its ConfigMap in platform" }}
 {{- end }}
 {{- if has (int .uid) (list 0 1337 2102) }}
   {{- fail (printf "uid: %d is root's, or exempt from a service mesh (Istio 1337, Linkerd 2102); take another, such as 2747" (int .uid)) }}

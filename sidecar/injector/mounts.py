@@ -1,0 +1,166 @@
+"""Mounts that differ between pods: the settings, a Secret of static keys, and the directory of the workload handle.
+
+A pod asks for each by an annotation, or has the volume already because its own chart includes the library. Keys are for
+the sidecar alone. The handle is for the sidecar and one other container, which mounts it read-only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.injector.fields import mapping, mappings, number, text
+from sidecar.injector.injection import HANDLE_VOLUME, KEYS_VOLUME, SETTINGS_VOLUME, Injection
+from sidecar.injector.rules import SETTINGS_ANNOTATION, Container, Pod, Refusal, others, shown
+
+KEYS_ANNOTATION: Final = "delegation-sidecar.io/keys"
+HANDLE_ANNOTATION: Final = "delegation-sidecar.io/workload-handle"
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_KEYS_CURE: Final = "leave the annotation out; the platform sets injector.allowKeys"
+_HANDLE_CURE: Final = "leave the annotation out; the platform sets injector.allowWorkloadHandle"
+
+
+@dataclass(frozen=True, slots=True)
+class Mounts:
+    """A pod's own mounts: the ConfigMap ``settings``, the Secret ``keys`` (empty: none), if the sidecar has the
+    ``handle``, and the container ``agent`` that gets it (empty: none).
+    """
+
+    settings: str
+    keys: str
+    handle: bool
+    agent: str
+
+
+def mounts_of(pod: Pod, injection: Injection) -> Mounts:
+    """Return what a pod asks for, and of two names the volume's: a pod without refusals has one of each."""
+    annotation, mounted = _settings_of(pod)
+    secret, mounted_secret = _keys_of(pod)
+    volumes = {text(volume, "name") for volume in mappings(mapping(pod, "spec"), "volumes")}
+    agent = _annotation(pod, HANDLE_ANNOTATION)
+    return Mounts(
+        settings=mounted or annotation,
+        keys=(mounted_secret or secret) if injection.has(KEYS_VOLUME) else "",
+        handle=injection.has(HANDLE_VOLUME) and (bool(agent) or HANDLE_VOLUME in volumes),
+        agent=agent,
+    )
+
+
+def mount_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    """Return the reasons why a pod's mounts are none that its sidecar can have, or are open to other containers."""
+    annotation, mounted = _settings_of(pod)
+    if not _NAME.fullmatch(annotation or mounted):
+        wrong = f"{SETTINGS_ANNOTATION} names no ConfigMap"
+        yield Refusal("no_settings", "annotation", wrong, "name the one with the workload's sidecar.yaml")
+    elif annotation and mounted and annotation != mounted:
+        wrong = f"{SETTINGS_ANNOTATION} and the volume {SETTINGS_VOLUME} name two ConfigMaps"
+        yield Refusal("no_settings", "annotation", wrong, "name the same")
+    yield from _keys_refusals(pod, injection)
+    yield from _handle_refusals(pod, injection)
+
+
+def agent_mount(injection: Injection) -> dict[str, Any]:
+    """Return the mount of the workload handle in the agent's container: where the sidecar has it, read-only."""
+    (own,) = [one for one in injection.container["volumeMounts"] if one["name"] == HANDLE_VOLUME]
+    return {**own, "readOnly": True}
+
+
+def agent_patch(pod: Pod, injection: Injection, agent: str) -> list[dict[str, Any]]:
+    """Return the patch that mounts the workload handle in the container ``agent``, as the pod is before any other."""
+    spec = mapping(pod, "spec")
+    for kind in ("containers", "initContainers"):
+        for at, container in enumerate(mappings(spec, kind)):
+            if text(container, "name") != agent or _handle_mounts(container):
+                continue
+            way, mount = f"/spec/{kind}/{at}/volumeMounts", agent_mount(injection)
+            if container.get("volumeMounts") is None:
+                return [{"op": "add", "path": way, "value": [mount]}]
+            return [{"op": "add", "path": f"{way}/-", "value": mount}]
+    return []
+
+
+def _annotation(pod: Pod, name: str) -> str:
+    return text(mapping(mapping(pod, "metadata"), "annotations"), name)
+
+
+def _volume(pod: Pod, name: str) -> Mapping[str, object]:
+    found = [one for one in mappings(mapping(pod, "spec"), "volumes") if text(one, "name") == name]
+    return found[0] if found else {}
+
+
+def _settings_of(pod: Pod) -> tuple[str, str]:
+    """Return the ConfigMap that the annotation names, and the one that an existing volume of ours names."""
+    mounted = text(mapping(_volume(pod, SETTINGS_VOLUME), "configMap"), "name")
+    return _annotation(pod, SETTINGS_ANNOTATION), mounted
+
+
+def _keys_of(pod: Pod) -> tuple[str, str]:
+    """Return the Secret that the annotation names, and the one that an existing volume of ours names."""
+    return _annotation(pod, KEYS_ANNOTATION), text(mapping(_volume(pod, KEYS_VOLUME), "secret"), "secretName")
+
+
+def _keys_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    annotation, mounted = _keys_of(pod)
+    if not injection.has(KEYS_VOLUME):
+        if KEYS_ANNOTATION in mapping(mapping(pod, "metadata"), "annotations"):
+            yield Refusal("keys", "annotation", "no sidecar here gets a Secret of keys", _KEYS_CURE)
+        return
+    secret = annotation or mounted
+    if KEYS_ANNOTATION in mapping(mapping(pod, "metadata"), "annotations") and not _NAME.fullmatch(annotation):
+        yield Refusal("keys", "annotation", f"{KEYS_ANNOTATION} names no Secret", "name one of the pod's namespace")
+    elif annotation and mounted and annotation != mounted:
+        wrong = f"{KEYS_ANNOTATION} and the volume {KEYS_VOLUME} name two Secrets"
+        yield Refusal("keys", "annotation", wrong, "name the same")
+    elif secret:
+        if number(mapping(mapping(pod, "spec"), "securityContext"), "fsGroup") is None:
+            wrong = "without a group for its volumes the sidecar cannot read the keys"
+            yield Refusal("keys", "pod", wrong, f"set securityContext.fsGroup of the pod, such as {injection.uid}")
+        yield from _readers(pod, injection, secret)
+
+
+def _readers(pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
+    """Refuse every other way to the Secret: in a container that reads it the agent would have the keys."""
+    spec = mapping(pod, "spec")
+    wrong, cure = "it reads the Secret of the sidecar's keys", "leave it to the sidecar, or put it in another Secret"
+    for volume in mappings(spec, "volumes"):
+        sources = mappings(mapping(volume, "projected"), "sources")
+        names = [text(mapping(source, "secret"), "name") for source in sources]
+        names.append(text(mapping(volume, "secret"), "secretName"))
+        if text(volume, "name") != KEYS_VOLUME and secret in names:
+            yield Refusal("keys", f"volume {shown(text(volume, 'name'))}", wrong, cure)
+    for layer, container in others(spec, injection):
+        names = [text(mapping(source, "secretRef"), "name") for source in mappings(container, "envFrom")]
+        for variable in mappings(container, "env"):
+            names.append(text(mapping(mapping(variable, "valueFrom"), "secretKeyRef"), "name"))
+        if secret in names:
+            yield Refusal("keys", layer, wrong, cure)
+
+
+def _handle_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    annotated = HANDLE_ANNOTATION in mapping(mapping(pod, "metadata"), "annotations")
+    agent = _annotation(pod, HANDLE_ANNOTATION)
+    if not injection.has(HANDLE_VOLUME):
+        if annotated:
+            yield Refusal("workload_handle", "annotation", "no agent here gets the workload handle", _HANDLE_CURE)
+        return
+    beside = list(others(mapping(pod, "spec"), injection))
+    if annotated and agent not in {text(container, "name") for _, container in beside}:
+        wrong = f"{HANDLE_ANNOTATION} names no container of the pod"
+        yield Refusal("workload_handle", "annotation", wrong, "name the agent's container")
+    wanted = agent_mount(injection)
+    having = [(layer, container) for layer, container in beside if _handle_mounts(container)]
+    first = text(having[0][1], "name") if having else ""
+    for layer, container in having:
+        if text(container, "name") != (agent or first):
+            wrong = f"it mounts {HANDLE_VOLUME} besides the agent"
+            yield Refusal("workload_handle", layer, wrong, "leave it to one container, the agent's")
+        elif _handle_mounts(container) != [wanted]:
+            wrong = f"it mounts {HANDLE_VOLUME} otherwise than read-only at {wanted['mountPath']}"
+            yield Refusal("workload_handle", layer, wrong, "leave the mount to the injector")
+
+
+def _handle_mounts(container: Container) -> list[Mapping[str, object]]:
+    mounts = (*mappings(container, "volumeMounts"), *mappings(container, "volumeDevices"))
+    return [mount for mount in mounts if text(mount, "name") == HANDLE_VOLUME]
