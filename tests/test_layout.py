@@ -54,6 +54,7 @@ ELSEWHERE: Final = {
     "process.py": "integration/test_process.py",
     "signals.py": "integration/test_cli.py",
     "sts_reload.py": "integration/test_sts_reload.py",
+    "proxy/call_authority.py": "proxy/test_outbound.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
     "wire/kernel.py": "wire/test_teardown.py",
