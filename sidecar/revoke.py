@@ -32,10 +32,9 @@ from sidecar.examples import add_examples
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.source_factory import source_of
-from sidecar.sts.orders import sign_order
+from sidecar.sts.orders import MAX_BOOK_BYTES, sign_order
 from sidecar.sts.replicas import addresses_of
 from sidecar.sts.revocation_endpoint import ORDER
-from sidecar.sts.revocations import MAX_BOOK_BYTES
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

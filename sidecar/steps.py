@@ -41,8 +41,8 @@ def at_once(steps: Steps[T]) -> T:
 def drained(items: list[T], size: int = IN_A_STEP) -> Iterator[list[T]]:
     """Take at most ``size`` items at a time off a list, so that it is not freed all at once either."""
     while items:
-        some = items[-size:]
-        del items[-size:]
+        some = items[:size]
+        del items[:size]
         yield some
 
 

@@ -62,6 +62,8 @@ class StsReload:
         fresh: TokenServiceSettings = (await load_again(self._files, self._environ)).settings
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
+        if service.register is not None:
+            await service.register.prepare(fresh.policy)
         service.policy = fresh.policy
         if service.register is not None and fresh.revocation is not None:
             service.register.settings = fresh.revocation  # operators may change

@@ -97,7 +97,7 @@ class Revocations:
     in_force: Mapping[str, Revocation] = field(default_factory=dict)
     lifted: Mapping[str, int] = field(default_factory=dict)
     _named: Mapping[Kind, frozenset[object]] = field(init=False, repr=False, compare=False)
-    _ends_at: int = field(init=False, repr=False, compare=False)  # of the first that expires or is lifted
+    ends_at: int = field(init=False, repr=False, compare=False)  # the first end of a revocation or a lift
 
     def __post_init__(self) -> None:
         named: dict[Kind, set[object]] = {}
@@ -106,7 +106,7 @@ class Revocations:
         ends = [one.expires_at for one in self.in_force.values()]
         lifted = not self.in_force.keys().isdisjoint(self.lifted)
         object.__setattr__(self, "_named", {kind: frozenset(names) for kind, names in named.items()})
-        object.__setattr__(self, "_ends_at", 0 if lifted else min(*ends, *self.lifted.values(), _NEVER, _NEVER))
+        object.__setattr__(self, "ends_at", 0 if lifted else min(*ends, *self.lifted.values(), _NEVER, _NEVER))
 
     def names(self, kind: Kind) -> frozenset[object]:
         """Return what of this kind is stopped: values, of a subject or login pairs (issuer, value)."""
@@ -155,13 +155,9 @@ class Revocations:
 
     def at(self, now: int) -> Steps[Revocations]:
         """Return the same, in steps, without what has expired by ``now`` or was lifted."""
-        if now < self._ends_at:
+        if now < self.ends_at:
             return self
         return (yield from _in_force(replace(self, in_force={}), self.in_force.values(), self, now))
-
-    def as_of(self, issued_at: int) -> Revocations:
-        """Return the same, stated again at ``issued_at``."""
-        return replace(self, issued_at=issued_at)
 
     @property
     def stopped(self) -> Mapping[Kind, frozenset[object]]:
@@ -195,7 +191,7 @@ def _in_force(numbers: Revocations, listed: Iterable[Revocation], before: Revoca
     made = replace(numbers, lifted=lifted)
     object.__setattr__(made, "in_force", in_force)
     object.__setattr__(made, "_named", shared)
-    object.__setattr__(made, "_ends_at", min(ends_at, made._ends_at))
+    object.__setattr__(made, "ends_at", min(ends_at, made.ends_at))
     return made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -28,7 +28,7 @@ from sidecar.delegation.revocation import (
 from sidecar.delegation.signature import verify_signature
 from sidecar.delegation.strict_json import StrictJsonError
 from sidecar.errors import Denied
-from sidecar.steps import Steps, drained
+from sidecar.steps import Steps, drained, slices
 
 TYP: Final = "revocations+jwt"  # no verifier of access tokens accepts it
 MAX_LIST_BYTES: Final = 8 * 1024 * 1024
@@ -42,23 +42,43 @@ _MEMBERS_OF_ISSUER: Final = _MEMBERS | {"iss"}
 _EMPTY: Final = "e30"  # {}
 
 
-def claims_of(revocations: Revocations, issuer: str) -> dict[str, object]:
-    """Return the claims of the signed list."""
+class Said(NamedTuple):
+    """The part of a list that no time changes, as JSON: the revocations in force, and those lifted."""
+
+    revoked: bytes
+    lifted: bytes
+
+
+def said_by(revocations: Revocations) -> Steps[Said]:
+    """Write what a list says, in steps, always in the same order."""
+    revoked: list[bytes] = []
+    lifted: list[bytes] = []
+    for some in slices(sorted(revocations.in_force)):
+        yield
+        revoked += (orjson.dumps(_row(revocations.in_force[name])) for name in some)
+    for some in slices(sorted(revocations.lifted)):
+        yield
+        lifted += (orjson.dumps({"id": name, "exp": revocations.lifted[name]}) for name in some)
+    return Said(b"[%b]" % b",".join(revoked), b"[%b]" % b",".join(lifted))
+
+
+def claims_of(revocations: Revocations, said: Said, *, issuer: str, issued_at: int) -> dict[str, object]:
+    """Return the claims of the list that is signed at this time."""
     return {
         "iss": issuer,
-        "iat": revocations.issued_at,
-        "exp": revocations.issued_at + revocations.ttl_s,
+        "iat": issued_at,
+        "exp": issued_at + revocations.ttl_s,
         "ttl": revocations.ttl_s,
         "seq": revocations.seq,
-        "revoked": [_row(one) for _, one in sorted(revocations.in_force.items())],
-        "lifted": [{"id": name, "exp": end} for name, end in sorted(revocations.lifted.items())],
+        "revoked": orjson.Fragment(said.revoked),
+        "lifted": orjson.Fragment(said.lifted),
     }
 
 
-def sign_list(revocations: Revocations, *, issuer: str, alg: str, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
+def sign_list(claims: Mapping[str, object], *, alg: str, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
     """Return the list as a compact JWS. ``sign`` makes a signature in the form of JWS (RFC 7518 section 3)."""
     header = orjson.dumps({"alg": alg, "kid": kid, "typ": TYP})
-    signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(claims_of(revocations, issuer)))
+    signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
     return signing_input + b"." + encode_part(sign(signing_input))
 
 

@@ -154,9 +154,9 @@ class EndpointClient:
         self._trust = FileTrust(endpoint.ca_file) if endpoint.ca_file else None
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self) -> EndpointAnswer:
-        """Fetch the document. Errors as ``post``."""
-        return await self._ask("GET", None, {})
+    async def get(self, etag: str | None = None) -> EndpointAnswer:
+        """Fetch the document, unless it still has this entity tag (status 304). Errors as ``post``."""
+        return await self._ask("GET", None, {} if etag is None else {"If-None-Match": etag})
 
     async def post(self, body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> EndpointAnswer:
         """Send a document, with more ``headers`` than its type.
@@ -230,7 +230,8 @@ class EndpointClient:
 
 
 def _answer(response: aiohttp.ClientResponse, body: bytes) -> EndpointAnswer:
-    return EndpointAnswer(response.status, _single(response, "Content-Type"), _single(response, "Cache-Control"), body)
+    content_type, cache_control, etag = (_single(response, name) for name in ("Content-Type", "Cache-Control", "ETag"))
+    return EndpointAnswer(response.status, content_type, cache_control, body, etag)
 
 
 def _single(response: aiohttp.ClientResponse, name: str) -> str | None:

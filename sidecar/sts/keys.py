@@ -22,7 +22,6 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 
 from sidecar.delegation.checkpoint import Checkpoint, Head, countersign
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import Revocations
 from sidecar.delegation.revocation_list import sign_list
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
@@ -95,9 +94,9 @@ class SigningKey:
             head, issuer=issuer, workload=workload, at=at, alg=self.algorithm, kid=self.kid, sign=self._signature
         )
 
-    def sign_revocations(self, revocations: Revocations, *, issuer: str) -> bytes:
-        """Sign the list of revocations, as a compact JWS."""
-        return sign_list(revocations, issuer=issuer, alg=self.algorithm, kid=self.kid, sign=self._signature)
+    def sign_revocations(self, claims: Mapping[str, object]) -> bytes:
+        """Sign the claims of a list of revocations, as a compact JWS."""
+        return sign_list(claims, alg=self.algorithm, kid=self.kid, sign=self._signature)
 
     def _signature(self, data: bytes) -> bytes:
         signature: bytes = _ALGORITHMS[self.algorithm].sign(data, self.private_key)

@@ -87,7 +87,7 @@ class LogoutEndpoint:
         keys = service.login_keys
         key = keys.find(bearer.issuer, bearer.kid) or await keys.wait_for_key(bearer.issuer, bearer.kid)
         order = order_of(bearer, feed=feed, key=key, now=int(service.clock()))
-        self._register.add(order)
+        await self._register.add(order)
         return order
 
     def _feed_of(self, issuer: str) -> LogoutFeed:

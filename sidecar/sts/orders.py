@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -21,14 +21,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import get_default_algorithms
 
 from sidecar.delegation.claims import is_name
+from sidecar.delegation.json_steps import object_in_steps
 from sidecar.delegation.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import MAX_REVOCATIONS, NAMED_BY_ISSUER, Kind, Revocation, Revocations
+from sidecar.delegation.revocation import MAX_LISTED, MAX_REVOCATIONS, NAMED_BY_ISSUER, Kind, Listed, Revocation
 from sidecar.delegation.signature import verify_signature
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.errors import Denied, Reason
+from sidecar.steps import Steps, drained, slices
 
 TYP: Final = "revocation-order+jwt"
+MAX_BOOK_BYTES: Final = 64 * 1024 * 1024
+MAX_ORDER_BYTES: Final = 32 * 1024  # half of what the reader in steps takes
 MAX_FOR_S: Final = 31 * 86_400
 MAX_AGE_S: Final = 300  # from an order's signature to its arrival
 
@@ -80,9 +84,14 @@ class Order:
         alone = " alone" if self.alone else ""
         return f"id={self.id} kind={self.kind}{named} value={self.value} until={self.expires_at}{of}{alone}"
 
-    def row(self) -> dict[str, object]:
-        """Return the order for a file, or for another replica."""
-        return {name: getattr(self, name) for name in _MEMBERS if getattr(self, name) is not None}
+    def row(self) -> bytes:
+        """Return the order as JSON, for a file or for another replica."""
+        values = ((name, getattr(self, name)) for name in _MEMBERS)
+        return orjson.dumps({name: value for name, value in values if value is not None})
+
+    def revocation(self) -> Revocation:
+        """Return what it stops, for the list."""
+        return Revocation(id=self.id, kind=self.kind, value=self.value, issuer=self.issuer, expires_at=self.expires_at)
 
 
 _FOR_OPERATORS: Final = 2_000  # orders for which events of logouts leave room
@@ -111,12 +120,18 @@ class Book:
         return Book(seq=self.seq + 1, orders={**kept, order.id: order})
 
     def merged(self, other: Book, *, now: int) -> Book:
-        """Return all orders of both. The number never falls, and grows if this book learns of an order."""
+        """Return all orders of both. The number never falls, and grows if this book learns of an order.
+
+        Raises:
+            ValueError: together they are more than any reader takes.
+        """
         new = {name: one for name, one in other.orders.items() if name not in self.orders and one.expires_at > now}
         seq = max(self.seq, other.seq)
         if not new:
             return self if seq == self.seq else replace(self, seq=seq)
         kept = _unexpired(self.orders, now)
+        if len(kept) + len(new) > MAX_LISTED:
+            raise ValueError(f"with its orders there would be more than {MAX_LISTED}")
         if other.seq == self.seq or not kept.keys() <= other.orders.keys():  # a set that no replica had so far
             seq += 1
         return Book(seq=max(seq, self.seq + 1), orders={**kept, **new})
@@ -132,52 +147,62 @@ class Book:
             raise Denied(Reason.ORDER_REFUSED, "no revocation has this id, or it has expired")
         return order
 
-    def waiting(self, now: int) -> list[Order]:
-        """Return the revocations that need a second operator."""
-        confirmed = self._confirmed()
-        return [one for one in self._revocations(now) if one.needs_second and one.id not in confirmed]
+    def waiting(self, now: int) -> Steps[list[Order]]:
+        """Return, in steps, the revocations that need a second operator."""
+        confirmed = yield from self._confirmed()
+        found: list[Order] = []
+        for some in slices(self.orders.values()):
+            yield
+            found += (one for one in some if one.expires_at > now and one.needs_second and one.id not in confirmed)
+        return found
 
-    def revocations(self, now: int, *, ttl_s: int) -> Revocations:
-        """Return what is in force and what was lifted, as of ``now``, for readers that may rely on it for ``ttl_s``."""
-        waiting = {one.id for one in self.waiting(now)}
-        found = [one for one in self._revocations(now) if one.id not in waiting]
-        lifted = {one.of: one.expires_at for one in self.orders.values() if one.action is Action.LIFT and one.of}
-        return Revocations(
-            seq=self.seq,
-            issued_at=now,
-            ttl_s=ttl_s,
-            in_force={one.id: _revocation(one) for one in found if one.id not in lifted},
-            lifted={name: end for name, end in lifted.items() if end > now},
-        )
+    def listed(self, now: int, *, ttl_s: int) -> Steps[Listed]:
+        """Return, in steps, what is in force and what was lifted, as of ``now``, for readers that may rely on it for
+        ``ttl_s``.
+        """
+        confirmed = yield from self._confirmed()
+        lifted: dict[str, int] = {}
+        revoked: dict[str, Revocation] = {}
+        for some in slices(self.orders.values()):
+            yield
+            for one in some:
+                if one.action is Action.LIFT and one.of:
+                    lifted[one.of] = one.expires_at
+                elif one.action is Action.REVOKE and (not one.needs_second or one.id in confirmed):
+                    revoked[one.id] = one.revocation()
+        return Listed(seq=self.seq, issued_at=now, ttl_s=ttl_s, revoked=revoked, lifted=lifted)
 
-    def rows(self) -> dict[str, object]:
-        """Return the book for a file, or for another replica."""
-        return {"seq": self.seq, "orders": [one.row() for one in self.orders.values()]}
-
-    def _revocations(self, now: int) -> Iterable[Order]:
-        return (one for one in self.orders.values() if one.action is Action.REVOKE and one.expires_at > now)
-
-    def _confirmed(self) -> set[str]:
+    def _confirmed(self) -> Steps[set[str]]:
         """Return the IDs of revocations that an operator confirmed who did not order them."""
-        given = [(self.orders.get(one.of or ""), one) for one in self.orders.values() if one.action is Action.CONFIRM]
-        return {of.id for of, one in given if of is not None and of.operator != one.operator}
+        found: set[str] = set()
+        for some in slices(self.orders.values()):
+            yield
+            for one in some:
+                of = self.orders.get(one.of or "") if one.action is Action.CONFIRM else None
+                if of is not None and of.operator != one.operator:
+                    found.add(of.id)
+        return found
 
 
 def _unexpired(orders: Mapping[str, Order], now: int) -> dict[str, Order]:
     return {name: one for name, one in orders.items() if one.expires_at > now}
 
 
-def parse_book(document: Mapping[str, object]) -> Book:
-    """Read a book that a replica wrote.
+def parse_book(document: bytes) -> Steps[tuple[Book, Mapping[str, object]]]:
+    """Read a book that a replica wrote, in steps. Return it, and the other members of the document.
 
     Raises:
         ValueError: it is no book. Nothing of it is quoted.
     """
-    seq, rows = document.get("seq"), document.get("orders")
+    members = yield from object_in_steps(document, max_bytes=MAX_BOOK_BYTES)
+    seq, rows = members.get("seq"), members.pop("orders", None)
     if not isinstance(seq, int) or seq < 0 or not isinstance(rows, list):
         raise ValueError("it has no seq or no orders")
-    orders = [_order(row) for row in rows]
-    return Book(seq=seq, orders={one.id: one for one in orders})
+    orders: dict[str, Order] = {}
+    for some in drained(rows):
+        orders.update((one.id, one) for one in map(_order, some))
+        yield
+    return Book(seq=seq, orders=orders), members
 
 
 def _order(row: object) -> Order:
@@ -191,10 +216,6 @@ def _order(row: object) -> Order:
     if not all(map(is_name, texts)) or not all(isinstance(time, int) for time in (made.made_at, made.expires_at)):
         raise ValueError("a member of an order has another type")
     return made
-
-
-def _revocation(order: Order) -> Revocation:
-    return Revocation(id=order.id, kind=order.kind, value=order.value, issuer=order.issuer, expires_at=order.expires_at)
 
 
 def sign_order(claims: Mapping[str, object], *, key: object, certificate: bytes) -> str:

@@ -14,15 +14,16 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.delegation.strict_json import parse_object
 from sidecar.errors import SidecarError
 from sidecar.identity.endpoint import Endpoint, EndpointClient, EndpointError, split_url
 from sidecar.identity.source import IdentitySource
-from sidecar.sts.orders import parse_book
-from sidecar.sts.revocations import MAX_BOOK_BYTES, Register
+from sidecar.steps import in_steps
+from sidecar.sts.orders import MAX_BOOK_BYTES, parse_book
+from sidecar.sts.revocations import Register
 
 _LOG: Final = logging.getLogger("sidecar.sts")
 
+PATH: Final = "/revocations/orders"
 EVERY_S: Final = 5.0
 FIRST_S: Final = 0.2  # until the first answer
 TIMEOUT_S: Final = 5.0
@@ -53,6 +54,7 @@ class Replicas:
         self._source = source
         self._replica = replica
         self._failing: dict[str, str] = {}
+        self._tags: dict[str, str] = {}  # entity tags of the orders that are merged, by URL
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -70,7 +72,8 @@ class Replicas:
         except OSError as error:
             self._log_once("names", f"a name cannot be resolved: {error.strerror}")
             return
-        ends = [Endpoint(url=f"{url}/revocations/orders", peer=identity.spiffe_id) for url in urls]
+        self._tags = {one: tag for one, tag in self._tags.items() if one.removesuffix(PATH) in urls}
+        ends = [Endpoint(url=url + PATH, peer=identity.spiffe_id) for url in urls]
         answers = await asyncio.gather(*map(self._ask, ends))
         if any(answer is False for answer in answers) or (urls and all(answer is True for answer in answers)):
             self._register.heard = True
@@ -79,13 +82,17 @@ class Replicas:
         """Return True if we answered ourselves, False if another replica did, None if nobody did."""
         client = EndpointClient(endpoint, self._source, timeout_s=TIMEOUT_S, max_bytes=MAX_BOOK_BYTES)
         try:
-            answer = await client.get()
-            if answer.status != 200:
+            known = self._tags.get(endpoint.url)
+            answer = await client.get(known)
+            if answer.status != 200 and (answer.status != 304 or known is None):
                 raise ValueError(f"it answered with status {answer.status}")  # noqa: TRY301
-            document = parse_object(answer.body, max_bytes=MAX_BOOK_BYTES)
-            own = document.get("replica") == self._replica
-            if not own:
-                self._register.merge(parse_book(document))
+            tag = known if answer.status == 304 else answer.etag
+            own = tag is not None and tag.startswith(f'"{self._replica}-')
+            if answer.status == 200 and not own:
+                book, _ = await in_steps(parse_book(answer.body))
+                await self._register.merge(book)
+            if tag is not None:
+                self._tags[endpoint.url] = tag
         except (EndpointError, ValueError, SidecarError) as error:
             self._log_once(endpoint.url, str(error))
             return None

@@ -6,31 +6,34 @@ since its start, is not ready and gives no list: a list that lacks an order woul
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
-
-import orjson
+from typing import Final, NamedTuple, TypeVar
 
 from sidecar.delegation.claims import is_name
-from sidecar.delegation.revocation import InForce, Kind, Revocations
-from sidecar.delegation.revocation_list import claims_of
+from sidecar.delegation.revocation import NONE, InForce, Kind, Revocations, RevocationsError
+from sidecar.delegation.revocation_list import Said, claims_of, said_by
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.strict_json import parse_object
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.record_text import masked
+from sidecar.steps import Steps, at_once, in_steps, slices
+from sidecar.sts.book_file import pieces_of, rows_of, write_atomically
 from sidecar.sts.keys import KeyRing
-from sidecar.sts.orders import Action, Book, Order, parse_book, verify_order
+from sidecar.sts.orders import MAX_BOOK_BYTES, MAX_ORDER_BYTES, Action, Book, Order, parse_book, verify_order
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import EventLog
 
-MAX_BOOK_BYTES: Final = 64 * 1024 * 1024
 _SIGNED_FOR_S: Final = 30  # a list is signed again after this
+_LOOK_S: Final = 0.25  # between two looks at the clock, for revocations that end
+_LATE_S: Final = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +48,37 @@ class RevocationSettings:
 
 
 class Register:
-    """The orders of one replica. ``loaded`` is set by ``load``, ``heard`` once a peer has answered."""
+    """The orders of one replica. ``heard`` is set once a peer has answered.
+
+    What is in force is a ``_View`` of the book under one policy. Whatever changes the book makes the next view first,
+    in steps, one change after the other; an exchange uses the view that is there.
+    """
 
     def __init__(self, settings: RevocationSettings, log: EventLog, *, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.heard = not settings.replicas
         self.trouble: str | None = "the file of orders has not been read yet"
+        self.changes = 0  # of the book since the start
         self._log = log
         self._clock = clock
         self._book = Book()
-        self._view: Revocations | None = None
-        self._view_of: StsPolicy | None = None
-        self._view_ends_at = 0
-        self._signed: tuple[str, int, bytes] | None = None  # its key's ID and number, its time, the list
+        self._rows: Mapping[str, bytes] = {}  # the orders as JSON
+        self._view: _View | None = None
+        self._changing = asyncio.Lock()
+        self._signing = asyncio.Lock()
+        self._signed: _Signed | None = None
 
     @property
     def book(self) -> Book:
         """All orders."""
         return self._book
+
+    def document(self, members: Mapping[str, object]) -> tuple[int, Iterator[bytes]]:
+        """Return the book, and more ``members``, as JSON: its length, and its pieces."""
+        members = {**members, "seq": self._book.seq}
+        without = sum(map(len, pieces_of(members, {})))
+        commas = max(0, len(self._rows) - 1)
+        return without + sum(map(len, self._rows.values())) + commas, pieces_of(members, self._rows)
 
     def lacking(self) -> str | None:
         """Return the reason why this replica cannot tell what is revoked; None if it can."""
@@ -73,14 +89,33 @@ class Register:
         file = self.settings.file
         try:
             if file is not None and file.exists():
-                self._book = parse_book(parse_object(file.read_bytes(), max_bytes=MAX_BOOK_BYTES))
+                self._book, _ = at_once(parse_book(file.read_bytes()))
         except (OSError, ValueError) as error:
             self.trouble = f"{file}: {error.strerror if isinstance(error, OSError) else error}"
             return
         self.trouble = None
+        self._rows = {name: one.row() for name, one in self._book.orders.items()}
         self._view = None
 
-    def accept(self, raw: str, *, operator: SpiffeId, certificate: bytes, audience: str) -> Order:
+    async def run(self) -> None:
+        """Remove what has ended from what is in force, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            await self.expire()
+
+    async def expire(self) -> None:
+        """Remove what has ended from what is in force."""
+        async with self._changing:
+            view = self._view
+            if view is not None:
+                self._view = view._replace(revocations=await in_steps(view.revocations.at(self._now())))
+
+    async def prepare(self, policy: StsPolicy) -> None:
+        """Make the view for a policy that is to be in force when this returns."""
+        async with self._changing:
+            self._view = await in_steps(_view(self._book, policy, self._now()))
+
+    async def accept(self, raw: str, *, operator: SpiffeId, certificate: bytes, audience: str) -> Order:
         """Take an order of a listed operator, who proved ``certificate`` on this connection.
 
         Raises:
@@ -89,36 +124,36 @@ class Register:
         """
         if operator not in self.settings.operators:
             raise Denied(Reason.ORDER_REFUSED, "the client is not a listed operator")
-        now = self._now()
-        order = verify_order(
-            raw, operator=operator, certificate=certificate, audience=audience, book=self._book, now=now
-        )
-        if order.kind not in self.settings.operators[operator]:
-            raise Denied(Reason.ORDER_REFUSED, f"this operator may not revoke this kind: {order.kind}")
-        self.add(order)
-        return order
 
-    def add(self, order: Order) -> None:
+        async def verified() -> Order:
+            order = verify_order(
+                raw, operator=operator, certificate=certificate, audience=audience, book=self._book, now=self._now()
+            )
+            if order.kind not in self.settings.operators.get(operator, ()):
+                raise Denied(Reason.ORDER_REFUSED, f"this operator may not revoke this kind: {order.kind}")
+            await self._add(order)
+            return order
+
+        return await self._change(verified)
+
+    async def add(self, order: Order) -> None:
         """Keep an order and record it. Raises as ``accept``."""
-        if not self._log.healthy:
-            raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the order could not be recorded")
-        if self.trouble is not None:
-            raise Unavailable(Reason.NOT_READY, self.trouble)
-        if order.id in self._book.orders:
-            return
-        self._replace(self._book.with_order(order, now=self._now()))
-        self._log.event(
-            "revocation.ordered",
-            **masked({"op": order.action, "peer": order.operator, "revocation": order.text(), "detail": order.reason}),
-        )
-        if order.action is Action.REVOKE and order.kind is Kind.SUBJECT and order.alone:
-            self._log.metrics.revoked_alone += 1
+        await self._change(partial(self._add, order))
 
-    def merge(self, other: Book) -> None:
+    async def merge(self, other: Book) -> None:
         """Take the orders of another replica. Raises Unavailable NOT_READY, they could not be kept."""
-        merged = self._book.merged(other, now=self._now())
-        if merged is not self._book:
-            self._replace(merged)
+
+        async def merged() -> None:
+            if self.trouble is not None:  # the file may hold more than a peer knows
+                raise Unavailable(Reason.NOT_READY, self.trouble)
+            try:
+                book = self._book.merged(other, now=self._now())
+            except ValueError as error:
+                raise Unavailable(Reason.NOT_READY, str(error)) from error
+            if book is not self._book:
+                await self._replace(book)
+
+        await self._change(merged)
 
     def revocations(self, policy: StsPolicy) -> Revocations:
         """Return what is in force now.
@@ -128,13 +163,12 @@ class Register:
         """
         if (lacking := self.lacking()) is not None:
             raise Unavailable(Reason.NOT_READY, lacking)
-        now = self._now()
-        if self._view is None or now >= self._view_ends_at or self._view_of is not policy:
-            self._view_of = policy
-            self._view = _with_crossed(self._book.revocations(now, ttl_s=policy.token_life_s), policy)
-            ends = [one.expires_at for one in self._view.in_force.values()]
-            self._view_ends_at = min(ends, default=now + _SIGNED_FOR_S)
-        return self._view
+        now, view = self._now(), self._view
+        if view is None or view.policy is not policy:  # a start, or a reload that did not prepare
+            view = self._view = at_once(_view(self._book, policy, now))
+        elif now >= view.revocations.ends_at + _LATE_S:  # nobody has looked
+            view = self._view = view._replace(revocations=at_once(view.revocations.at(now)))
+        return view.revocations
 
     def refuse(self, token: VerifiedToken, client: SpiffeId, policy: StsPolicy) -> None:
         """Refuse the exchange of a token that is stopped, for a client that is stopped, or of a stopped subject.
@@ -156,70 +190,125 @@ class Register:
         if client in self.revocations(policy).names(Kind.ACTOR):
             raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.ACTOR}")
 
-    def signed_list(self, policy: StsPolicy, ring: KeyRing) -> tuple[str, bytes]:
+    async def signed_list(self, policy: StsPolicy, ring: KeyRing) -> tuple[str, bytes]:
         """Return an entity tag and the signed list. The tag changes only with what the list says.
 
         Raises:
             Unavailable: NOT_READY.
         """
-        found, now, key = self.revocations(policy), self._now(), ring.active
-        claims = claims_of(found, policy.issuer)
-        said = orjson.dumps([claims["seq"], claims["revoked"], claims["lifted"], claims["ttl"]])
-        tag = f'"{hashlib.sha256(said).hexdigest()[:32]}"'
-        name = tag + key.kid
-        if self._signed is None or self._signed[0] != name or now - self._signed[1] >= _SIGNED_FOR_S:
-            self._signed = name, now, key.sign_revocations(found.as_of(now), issuer=policy.issuer)
-        return tag, self._signed[2]
+        async with self._signing:  # many ask at the same time, and one answer does for all
+            found, now, key = self.revocations(policy), self._now(), ring.active
+            signed = self._signed
+            if signed is None or signed.of is not found:
+                said = await in_steps(said_by(found))
+                signed = _Signed(of=found, said=said, tag=_tag(found, said))
+            if signed.kid != key.kid or now - signed.at >= _SIGNED_FOR_S:
+                claims = claims_of(found, signed.said, issuer=policy.issuer, issued_at=now)
+                signed = signed._replace(kid=key.kid, at=now, jws=key.sign_revocations(claims))
+            self._signed = signed
+            return signed.tag, signed.jws
 
     def count(self) -> Mapping[str, int]:
         """Count the revocations in force by kind, for the metric."""
         view = self._view
-        return {kind: 0 if view is None else len(view.names(kind)) for kind in Kind}
+        return {kind: 0 if view is None else len(view.revocations.names(kind)) for kind in Kind}
 
-    def _replace(self, book: Book) -> None:
-        file = self.settings.file
+    async def _change(self, change: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Make one change after the other, each to its end, even if its caller is gone: a thread writes the file."""
+
+        async def alone() -> T:
+            async with self._changing:
+                return await change()
+
+        return await asyncio.shield(asyncio.create_task(alone()))
+
+    async def _add(self, order: Order) -> None:
+        if not self._log.healthy:
+            raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the order could not be recorded")
+        if self.trouble is not None:
+            raise Unavailable(Reason.NOT_READY, self.trouble)
+        if order.id in self._book.orders:
+            return
+        if len(order.row()) > MAX_ORDER_BYTES:
+            raise Denied(Reason.ORDER_REFUSED, f"it is longer than {MAX_ORDER_BYTES} bytes with its certificate")
+        await self._replace(self._book.with_order(order, now=self._now()))
+        self._log.event(
+            "revocation.ordered",
+            **masked({"op": order.action, "peer": order.operator, "revocation": order.text(), "detail": order.reason}),
+        )
+        if order.action is Action.REVOKE and order.kind is Kind.SUBJECT and order.alone:
+            self._log.metrics.revoked_alone += 1
+
+    async def _replace(self, book: Book) -> None:
+        file, view = self.settings.file, self._view
+        rows = await in_steps(rows_of(book, self._rows))
+        size = sum(map(len, rows.values()))
+        if size + len(rows) > MAX_BOOK_BYTES - MAX_ORDER_BYTES:  # no replica could read it, and this one not its file
+            raise Unavailable(Reason.NOT_READY, f"the orders are longer than {MAX_BOOK_BYTES} bytes")
+        if view is not None:
+            view = await in_steps(_view(book, view.policy, self._now()))
         if file is not None:
             try:
-                write_atomically(file, orjson.dumps(book.rows()))
+                await asyncio.to_thread(write_atomically, file, pieces_of({"seq": book.seq}, rows))
             except OSError as error:
                 raise Unavailable(Reason.NOT_READY, f"the orders cannot be kept: {error.strerror}") from error
-        self._book = book
-        self._view = None
+        self._book, self._rows, self._view = book, rows, view
+        self.changes += 1
 
     def _now(self) -> int:
         return int(self._clock())
 
 
-def _with_crossed(view: Revocations, policy: StsPolicy) -> Revocations:
-    """Stop each foreign subject also by the name that it has once it has crossed: its chains go on under that one."""
-    crossed = {}
-    for one in view.in_force.values():
-        foreign = policy.foreign_issuers.get(one.issuer or "") if one.kind is Kind.SUBJECT else None
-        name = None if foreign is None else foreign.crossing.subject(one.value)
-        if is_name(name):
-            made = replace(one, id=_crossed_id(one.id), issuer=policy.issuer, value=name)
-            crossed[made.id] = made
-    if not policy.foreign_issuers:
-        return view
-    lifted = {_crossed_id(of): end for of, end in view.lifted.items()}
-    return replace(view, in_force={**view.in_force, **crossed}, lifted={**view.lifted, **lifted})
+class _View(NamedTuple):
+    """The revocations in force under one policy."""
+
+    policy: StsPolicy
+    revocations: Revocations
+
+
+class _Signed(NamedTuple):
+    """A signed list: what it says, its entity tag, and its key's ID, time and JWS once it is signed."""
+
+    of: Revocations
+    said: Said
+    tag: str
+    kid: str = ""
+    at: int = 0
+    jws: bytes = b""
+
+
+def _tag(found: Revocations, said: Said) -> str:
+    digest = hashlib.sha256(b"%d %d" % (found.seq, found.ttl_s))
+    digest.update(said.revoked)
+    digest.update(said.lifted)
+    return f'"{digest.hexdigest()[:32]}"'
+
+
+def _view(book: Book, policy: StsPolicy, now: int) -> Steps[_View]:
+    """Make the view of a book. A foreign subject is stopped also by the name that it has once it has crossed, because
+    its chains go on under that one.
+
+    Raises:
+        Unavailable: NOT_READY, there are more revocations than any reader takes.
+    """
+    listed = yield from book.listed(now, ttl_s=policy.token_life_s)
+    revoked, lifted = {**listed.revoked}, {**listed.lifted}
+    for some in slices(listed.revoked.values() if policy.foreign_issuers else ()):
+        yield
+        for one in some:
+            foreign = policy.foreign_issuers.get(one.issuer or "") if one.kind is Kind.SUBJECT else None
+            name = None if foreign is None else foreign.crossing.subject(one.value)
+            if is_name(name):
+                made = replace(one, id=_crossed_id(one.id), issuer=policy.issuer, value=name)
+                revoked[made.id] = made
+    for ends in slices(listed.lifted.items() if policy.foreign_issuers else ()):
+        yield
+        lifted.update((_crossed_id(of), end) for of, end in ends)
+    try:
+        return _View(policy, (yield from NONE.merged(replace(listed, revoked=revoked, lifted=lifted), now=now)))
+    except RevocationsError as error:
+        raise Unavailable(Reason.NOT_READY, str(error)) from error
 
 
 def _crossed_id(of: str) -> str:
     return f"crossed:{hashlib.sha256(of.encode()).hexdigest()}"  # no longer than a name, however long that of the order
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace a file as a whole; it survives a loss of power. Raises OSError."""
-    fresh = file.with_name(f".{file.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

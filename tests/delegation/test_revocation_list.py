@@ -2,23 +2,22 @@ from __future__ import annotations
 
 from typing import Final
 
-import orjson
 import pytest
 
-from sidecar.delegation.jws import encode_part
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
 from sidecar.delegation.revocation import Kind, Listed, Revocations, RevocationsError
-from sidecar.delegation.revocation_list import claims_of, parse_list, verify_list
+from sidecar.delegation.revocation_list import parse_list, verify_list
 from sidecar.steps import at_once
 from sidecar.sts.keys import SigningKey
 from tests.delegation.test_revocation import OTHER, revocation, stopped
 from tests.delegation.world import IDP, NOW, STS
+from tests.fakes.revocation_list import claims
 
 KEY: Final = SigningKey.generate()
 
 
 def signed(revocations: Revocations, *, key: SigningKey = KEY, issuer: str = STS) -> bytes:
-    return key.sign_revocations(revocations, issuer=issuer)
+    return key.sign_revocations(claims(revocations, issuer))
 
 
 def read(raw: bytes) -> Listed:
@@ -34,10 +33,7 @@ def test_a_signed_list_comes_back_as_it_was() -> None:
 
 
 def rewritten(**changes: object) -> bytes:
-    claims = claims_of(stopped(revocation(Kind.TXN, "t")), STS) | changes
-    header = orjson.dumps({"alg": "ES256", "kid": KEY.kid, "typ": "revocations+jwt"})
-    head = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
-    return head + b"." + encode_part(KEY._signature(head))
+    return KEY.sign_revocations(claims(stopped(revocation(Kind.TXN, "t")), STS) | changes)
 
 
 ROW: Final = {"id": "a", "kind": "txn", "value": "t", "exp": NOW + 9}

@@ -14,6 +14,7 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.revocations import RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 from sidecar.sts.keys import SigningKey
+from tests.fakes.revocation_list import claims
 from tests.fakes.tokens import ISSUER, NOW
 
 KEY: Final = SigningKey.generate()
@@ -68,7 +69,7 @@ class Polled:
         """Poll, answered with a list that stops these chains."""
         revocations = [Revocation(id=one, kind=Kind.TXN, value=one, expires_at=NOW + for_s) for one in values]
         said = Revocations(seq=seq, issued_at=int(self.now), ttl_s=ttl_s, in_force={one.id: one for one in revocations})
-        raw = key.sign_revocations(said, issuer=ISSUER)
+        raw = key.sign_revocations(claims(said, ISSUER))
         self.channel.said = EndpointAnswer(status, "application/revocations+jwt", None, raw, f'"{seq}"')
         await self.list.poll()
 

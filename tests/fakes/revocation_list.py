@@ -7,8 +7,14 @@ import time
 from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind, Revocation, Revocations
-from sidecar.delegation.revocation_list import sign_list
+from sidecar.delegation.revocation_list import claims_of, said_by, sign_list
+from sidecar.steps import at_once
 from tests.fakes.tokens import private_key, sign
+
+
+def claims(said: Revocations, issuer: str) -> dict[str, object]:
+    """Return the claims of a list that says this."""
+    return claims_of(said, at_once(said_by(said)), issuer=issuer, issued_at=said.issued_at)
 
 
 @dataclass
@@ -41,10 +47,13 @@ class ListServer:
         self.said = replace(self.said, seq=self.said.seq + 1, in_force={}, lifted=lifted)
 
     def signed(self) -> bytes:
-        said = replace(self.said, issued_at=int(time.time()), ttl_s=self.ttl_s)
+        said = replace(self.said, ttl_s=self.ttl_s)
         private = private_key("ES256", self.key)
         return sign_list(
-            said, issuer=self.issuer, alg="ES256", kid=self.kid, sign=lambda data: sign("ES256", private, data)
+            claims(replace(said, issued_at=int(time.time())), self.issuer),
+            alg="ES256",
+            kid=self.kid,
+            sign=lambda data: sign("ES256", private, data),
         )
 
     def gone(self) -> bool:

@@ -92,8 +92,11 @@ async def test_a_handle_and_a_cached_token_end_and_a_lift_serves_again() -> None
         underway.sidecar.server.parts.revocations.look()
         await underway.hold("helper")
         assert await underway.call("helper") == (200, None)
-        told = [one["revocation"] for one in underway.sidecar.records("revocations.changed")]
-        assert [one.partition(" ")[2] for one in told][-2:] == ["seq=2 revoked=1", "seq=3 revoked=0"]
+
+        def told() -> list[str]:
+            return [one["revocation"].partition(" ")[2] for one in underway.sidecar.records("revocations.changed")]
+
+        await until(lambda: told()[-2:] == ["seq=2 revoked=1", "seq=3 revoked=0"])
 
 
 @pytest.mark.parametrize(

@@ -282,9 +282,9 @@ async def test_a_foreign_user_who_is_revoked_by_the_partner_s_name_is_stopped_wh
     crossed = (await border.ask(border.form()))["access_token"]
     form = border.exchange_form(CRM, subject_token=crossed, audience=STOCK, actor_token=border.svid(CRM))
     assert await reason_of(border, form, CRM) is None
-    known.add(order(Kind.SUBJECT, "carol", PARTNERS))
+    await known.add(order(Kind.SUBJECT, "carol", PARTNERS))
     assert await reason_of(border, form, CRM) is None
-    known.add(order(Kind.SUBJECT, "bob", PARTNERS))
+    await known.add(order(Kind.SUBJECT, "bob", PARTNERS))
     assert await reason_of(border, form, CRM) is Reason.REVOKED
     names = {(one.issuer, one.value) for one in known.revocations(border.service.policy).in_force.values()}
     assert names == {
@@ -306,7 +306,7 @@ async def test_what_is_revoked_does_not_cross(kind: Kind, value: str, issuer: st
     border = Border()
     known = register(border)
     assert await reason_of(border, border.form()) is None
-    known.add(order(kind, value, issuer))
+    await known.add(order(kind, value, issuer))
     assert await reason_of(border, border.form()) is Reason.REVOKED
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import stat
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,11 +15,12 @@ from sidecar.delegation.revocation import Kind
 from sidecar.delegation.revocation_list import parse_list, verify_list
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.steps import at_once
-from sidecar.sts.orders import Action, Book, Order
+from sidecar.steps import IN_A_STEP, at_once, in_steps
+from sidecar.sts.orders import Action, Book, Order, parse_book
 from sidecar.sts.revocations import Register, RevocationSettings
 from tests.fakes.sts import FRONT, LOGIN, Mesh, small_policy
 from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
+from tests.sts import test_orders as orders
 
 POLICY: Final = small_policy()
 
@@ -43,6 +46,31 @@ def register(mesh: Mesh, file: Path | None = None, *, replicas: tuple[str, ...] 
     made.load()
     mesh.service.register = made
     return made
+
+
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def book(count: int, **changes: object) -> Book:
+    orders = (replace(order(Kind.TXN, f"t{one:05}"), **changes) for one in range(count))  # type: ignore[arg-type]
+    return Book(seq=count, orders={one.id: one for one in orders})
+
+
+async def loops_during(work: Awaitable[object]) -> int:
+    """Return how often the loop did something else while this work was done."""
+    loops = 0
+
+    async def something_else() -> None:
+        nonlocal loops
+        while True:
+            loops += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(something_else())
+    await work
+    other.cancel()
+    return loops
 
 
 async def reason_of(mesh: Mesh, form: dict[str, object], client: object = WRITER) -> Reason | None:
@@ -73,12 +101,21 @@ async def test_what_is_revoked_is_exchanged_no_more(stopped: Order, exchange: bo
     onward = mesh.exchange_form(subject_token=mesh.own(sid="sid-1"))
     login = mesh.login_form(subject_token=mesh.login(sid="sid-1"))
     assert (await reason_of(mesh, onward), await reason_of(mesh, login, FRONT)) == (None, None)
-    known.add(stopped)
+    await known.add(stopped)
     assert await reason_of(mesh, onward) is (Reason.REVOKED if exchange else None)
     assert await reason_of(mesh, login, FRONT) is (Reason.REVOKED if first else None)
     mesh.now += 3600
-    known.revocations(mesh.policy)
+    await known.expire()
     assert not known.revocations(mesh.policy).in_force
+
+
+async def test_what_has_ended_is_removed_also_if_nobody_looks() -> None:
+    mesh = Mesh()
+    known = register(mesh)
+    await known.add(order(Kind.TXN, "txn-1"))
+    assert known.revocations(POLICY).in_force
+    mesh.now += 3602
+    assert not known.revocations(POLICY).in_force
 
 
 async def test_a_revoked_workload_gets_no_token_of_its_own() -> None:
@@ -86,7 +123,7 @@ async def test_a_revoked_workload_gets_no_token_of_its_own() -> None:
     form: dict[str, object] = {"grant_type": CLIENT_CREDENTIALS, "audience": CRM, "scope": "crm.read"}
     known = register(mesh)
     assert await reason_of(mesh, form, PLANNER) is None
-    known.add(order(Kind.ACTOR, PLANNER))
+    await known.add(order(Kind.ACTOR, PLANNER))
     assert await reason_of(mesh, form, PLANNER) is Reason.REVOKED
 
 
@@ -97,15 +134,15 @@ async def test_the_login_is_named_in_every_token_of_the_chain() -> None:
     assert "sid" not in await mesh.claims_for(mesh.exchange_form())
 
 
-def test_orders_are_on_the_disk_for_nobody_else_and_come_back_after_a_restart(tmp_path: Path) -> None:
+async def test_orders_are_on_the_disk_for_nobody_else_and_come_back_after_a_restart(tmp_path: Path) -> None:
     mesh = Mesh()
     file = tmp_path / "orders.json"
-    register(mesh, file).add(order(Kind.TXN, "txn-1"))
+    await register(mesh, file).add(order(Kind.TXN, "txn-1"))
     again = register(mesh, file)
     assert again.revocations(POLICY).names(Kind.TXN) == {"txn-1"}
     assert again.book.seq == 1
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["orders.json"]
+    assert names_in(tmp_path) == ["orders.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"seq": 1, "seq": 2, "orders": []}'])
@@ -117,22 +154,22 @@ async def test_a_file_that_cannot_be_read_stops_exchanges_and_lists(content: byt
     assert known.lacking()
     assert await reason_of(mesh, mesh.exchange_form()) is Reason.NOT_READY
     with pytest.raises(Unavailable):
-        known.signed_list(POLICY, mesh.ring)
+        await known.signed_list(POLICY, mesh.ring)
     with pytest.raises(Unavailable):
-        known.add(order(Kind.TXN, "t"))
+        await known.add(order(Kind.TXN, "t"))
     assert file.read_bytes() == content
 
 
-def test_an_order_that_cannot_be_kept_or_recorded_does_not_count(tmp_path: Path) -> None:
+async def test_an_order_that_cannot_be_kept_or_recorded_does_not_count(tmp_path: Path) -> None:
     mesh = Mesh()
     known = register(mesh, tmp_path / "missing" / "orders.json")
     with pytest.raises(Unavailable) as refused:
-        known.add(order(Kind.TXN, "t"))
+        await known.add(order(Kind.TXN, "t"))
     assert (refused.value.reason, known.book, mesh.log.events) == (Reason.NOT_READY, Book(), [])
     recorded = register(mesh)
     mesh.log.healthy = False
     with pytest.raises(Unavailable) as refused:
-        recorded.add(order(Kind.TXN, "t"))
+        await recorded.add(order(Kind.TXN, "t"))
     assert (refused.value.reason, recorded.book) == (Reason.AUDIT_UNAVAILABLE, Book())
 
 
@@ -147,17 +184,17 @@ def test_a_replica_with_peers_is_ready_only_once_one_has_answered() -> None:
     assert known.revocations(POLICY).seq == 0
 
 
-def test_the_tag_of_a_list_changes_with_what_it_says_and_with_nothing_else() -> None:
+async def test_the_tag_of_a_list_changes_with_what_it_says_and_with_nothing_else() -> None:
     mesh = Mesh()
     known = register(mesh)
-    tag, first = known.signed_list(POLICY, mesh.ring)
-    assert known.signed_list(POLICY, mesh.ring) == (tag, first)
+    tag, first = await known.signed_list(POLICY, mesh.ring)
+    assert await known.signed_list(POLICY, mesh.ring) == (tag, first)
     mesh.now += 31
-    again, later = known.signed_list(POLICY, mesh.ring)
+    again, later = await known.signed_list(POLICY, mesh.ring)
     assert again == tag
     assert later != first, "signed again: a list must not look old"
-    known.add(order(Kind.TXN, "txn-1"))
-    other, raw = known.signed_list(POLICY, mesh.ring)
+    await known.add(order(Kind.TXN, "txn-1"))
+    other, raw = await known.signed_list(POLICY, mesh.ring)
     assert other != tag
     key = parse_jwks(mesh.ring.jwks()).find(mesh.ring.active.kid)
     assert key is not None
@@ -167,13 +204,13 @@ def test_the_tag_of_a_list_changes_with_what_it_says_and_with_nothing_else() -> 
     assert (said.seq, said.ttl_s) == (1, POLICY.token_life_s)
 
 
-def test_an_order_is_recorded_and_one_operators_alone_is_counted() -> None:
+async def test_an_order_is_recorded_and_one_operators_alone_is_counted() -> None:
     mesh = Mesh()
     known = register(mesh)
-    known.add(order(Kind.TXN, "txn-1"))
-    known.add(order(Kind.TXN, "txn-1"))
+    await known.add(order(Kind.TXN, "txn-1"))
+    await known.add(order(Kind.TXN, "txn-1"))
     assert mesh.log.metrics.revoked_alone == 0
-    known.add(order(Kind.SUBJECT, "alice", LOGIN))
+    await known.add(order(Kind.SUBJECT, "alice", LOGIN))
     assert mesh.log.metrics.revoked_alone == 1
     (event, fields), _ = mesh.log.events
     assert event == "revocation.ordered"
@@ -195,3 +232,86 @@ def test_events_of_logouts_leave_room_for_operators(monkeypatch: pytest.MonkeyPa
         book.with_order(order(Kind.LOGIN, "s3", "https://login.example"), now=NOW)
     book = book.with_order(replace(order(Kind.TXN, "t1"), signed="a.b.c", certificate="eA=="), now=NOW)
     assert len(book.orders) == 4
+
+
+async def test_a_full_book_is_merged_kept_and_signed_in_steps() -> None:
+    mesh = Mesh()
+    known = register(mesh)
+    assert not known.revocations(POLICY).in_force
+    steps = 2000 // IN_A_STEP
+    assert await loops_during(known.merge(book(2000))) >= 4 * steps, "two passes over the orders, two for the names"
+    assert await loops_during(known.signed_list(POLICY, mesh.ring)) >= steps
+    assert await loops_during(known.prepare(replace(POLICY, token_life_s=200))) >= 4 * steps
+    mesh.now += 3600
+    assert await loops_during(known.expire()) >= steps
+    assert await loops_during(in_steps(parse_book(b"".join(known.document({})[1])))) >= steps
+
+
+async def test_the_document_of_a_book_is_as_long_as_it_says() -> None:
+    known = register(Mesh())
+    for count in (0, 1, 65):
+        await known.merge(book(count))
+        length, pieces = known.document({"replica": "a"})
+        whole = b"".join(pieces)
+        assert len(whole) == length
+        assert at_once(parse_book(whole)) == (known.book, {"seq": known.book.seq, "replica": "a"})
+
+
+async def test_many_who_ask_for_the_list_get_one_signature() -> None:
+    mesh = Mesh()
+    known = register(mesh)
+    await known.merge(book(600))
+    first, *others = await asyncio.gather(*(known.signed_list(POLICY, mesh.ring) for _ in range(5)))
+    assert all(one[1] is first[1] for one in others)
+
+
+async def test_changes_are_made_one_after_the_other_and_to_their_end(tmp_path: Path) -> None:
+    mesh = Mesh()
+    file = tmp_path / "orders.json"
+    known = register(mesh, file)
+    changes = [asyncio.create_task(known.add(order(Kind.TXN, str(one)))) for one in range(5)]
+    await asyncio.sleep(0)
+    changes[0].cancel()
+    await asyncio.gather(*changes, return_exceptions=True)
+    assert changes[0].cancelled()
+    assert len(known.book.orders) == known.book.seq == 5
+    assert register(mesh, file).book == known.book
+
+
+async def test_of_two_orders_under_one_id_at_the_same_time_one_is_refused() -> None:
+    mesh = Mesh(start=NOW)
+    known = register(mesh)
+    known.settings = replace(known.settings, operators={orders.ANN: frozenset(Kind)})
+
+    async def give(raw: str) -> Order:
+        certificate = orders.SVIDS[orders.ANN].chain_der[0]
+        return await known.accept(raw, operator=orders.ANN, certificate=certificate, audience=orders.STS)
+
+    both = await asyncio.gather(*(give(orders.order(value=value)) for value in ("a", "b")), return_exceptions=True)
+    assert [one.value for one in both if isinstance(one, Order)] == ["a"]
+    assert [one.reason for one in both if isinstance(one, Denied)] == [Reason.ORDER_REFUSED]
+
+
+async def test_a_book_that_no_replica_could_read_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = register(Mesh())
+    long = replace(order(Kind.TXN, "t"), signed="x" * 32_768)
+    with pytest.raises(Denied) as refused:
+        await known.add(long)
+    assert refused.value.reason is Reason.ORDER_REFUSED
+    monkeypatch.setattr("sidecar.sts.revocations.MAX_BOOK_BYTES", 32_768 + 2000)
+    await known.add(order(Kind.TXN, "t"))
+    with pytest.raises(Unavailable):
+        await known.merge(book(10))
+    monkeypatch.setattr("sidecar.sts.orders.MAX_LISTED", 10)
+    with pytest.raises(Unavailable, match="more than 10"):
+        await known.merge(book(10))
+    assert len(known.book.orders) == 1
+
+
+async def test_what_peers_know_does_not_replace_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "orders.json"
+    file.write_bytes(b"{}")
+    known = register(Mesh(), file)
+    with pytest.raises(Unavailable):
+        await known.merge(book(1))
+    assert file.read_bytes() == b"{}"

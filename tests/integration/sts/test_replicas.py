@@ -10,7 +10,8 @@ import pytest
 
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.sts.orders import Action, Order
+from sidecar.identity.endpoint import EndpointAnswer
+from sidecar.sts.orders import Action, Book, Order
 from sidecar.sts.replicas import Replicas, addresses_of
 from sidecar.sts.revocations import Register, RevocationSettings
 from sidecar.sts.server import StsServer, StsSettings
@@ -74,16 +75,53 @@ async def test_replicas_learn_each_others_orders_and_are_ready_from_then_on() ->
     ports = free_port(), free_port()
     urls = [f"https://127.0.0.1:{port}" for port in ports]
     async with replica(authority, *urls, port=ports[0]) as one:
-        one.register.add(order("a"))
+        await one.register.add(order("a"))
         await one.peers.ask_all()
         assert one.register.lacking(), "the other is not there, and our own answer is none"
         async with replica(authority, *urls, port=ports[1]) as two:
-            two.register.add(order("b"))
+            await two.register.add(order("b"))
             await two.peers.ask_all()
             await one.peers.ask_all()
             for each in (one, two):
                 assert each.register.lacking() is None
                 assert each.register.book.orders.keys() == {"a", "b"}
+
+
+async def test_orders_are_sent_again_only_once_they_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = TrustDomainAuthority(TRUST_DOMAIN)
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(replica(authority))
+        host, port = other.server.address
+        one = await stack.enter_async_context(replica(authority, f"https://{host}:{port}"))
+        merged: list[int] = []
+        merge = one.register.merge
+
+        async def counted(book: Book) -> None:
+            merged.append(len(book.orders))
+            await merge(book)
+
+        monkeypatch.setattr(one.register, "merge", counted)
+        await other.register.add(order("a"))
+        await one.peers.ask_all()
+        await one.peers.ask_all()
+        assert merged == [1]
+        await other.register.add(order("b"))
+        one.register.heard = False
+        await one.peers.ask_all()
+        await one.peers.ask_all()
+        assert (merged, one.register.heard) == ([1, 2], True)
+
+
+async def test_unchanged_is_no_answer_to_a_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = TrustDomainAuthority(TRUST_DOMAIN)
+
+    async def unchanged(self: object, etag: str | None = None) -> EndpointAnswer:
+        return EndpointAnswer(304, None, None, b"", '"a-1"')
+
+    async with replica(authority, "https://127.0.0.1:1") as one:
+        monkeypatch.setattr("sidecar.sts.replicas.EndpointClient.get", unchanged)
+        await one.peers.ask_all()
+        assert not one.register.heard
 
 
 async def test_a_replica_that_is_the_only_one_is_ready() -> None:
@@ -98,7 +136,7 @@ async def test_orders_are_taken_from_our_own_spiffe_id_alone() -> None:
     authority = TrustDomainAuthority(TRUST_DOMAIN)
     async with AsyncExitStack() as stack:
         forger = await stack.enter_async_context(replica(authority, spiffe_id=SpiffeId("spiffe://acme.example/x")))
-        forger.register.add(order("forged"))
+        await forger.register.add(order("forged"))
         host, port = forger.server.address
         one = await stack.enter_async_context(replica(authority, f"https://{host}:{port}"))
         await one.peers.ask_all()
