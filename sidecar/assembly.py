@@ -33,12 +33,13 @@ from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.shared_sink import SharedSink
+from sidecar.proxy.agent_key import AgentKey
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import MARKS, Handles
-from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
+from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP, to_agent
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
@@ -169,6 +170,7 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         clock=time.time,
         memory=shared.memory,
         remote_handles=shared.remote_handles,
+        edits=to_agent if settings.agent_key is None else AgentKey(settings.agent_key).edits,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts

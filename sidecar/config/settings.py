@@ -23,6 +23,7 @@ from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.proxy.agent_key import AgentKeySettings
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.handle_delivery import WorkloadHandleSettings
@@ -69,6 +70,7 @@ class InboundSettings:
     upstream_limits: ClientLimits
     one_subject: bool = False
     plain: PlainSettings | None = None
+    agent_key: AgentKeySettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ from sidecar.config.settings import (
 )
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import (
+    AgentKeySection,
     AnyOutboundSection,
     ConnectRouteSection,
     DenySection,
@@ -55,6 +56,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.observe.record_rate import RecordRate
+from sidecar.proxy.agent_key import AgentKeySettings
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.memory_pressure import MemoryLimits
@@ -172,7 +174,13 @@ def _inbound(file: SidecarFile) -> InboundSettings | None:
         plain=None
         if section.plain is None
         else PlainSettings(listen=parse_address(section.plain.listen), until=start_of(section.plain.until)),
+        agent_key=None if section.agent_key is None else _agent_key(section.agent_key),
     )
+
+
+def _agent_key(section: AgentKeySection) -> AgentKeySettings:
+    scheme = "" if section.scheme is None else f"{section.scheme} "
+    return AgentKeySettings(file=section.file, field=section.field, scheme=scheme)
 
 
 def _listener_rule(file: SidecarFile, environ: Mapping[str, str], *, refuse: bool) -> ListenerRule | None:

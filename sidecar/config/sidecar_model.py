@@ -125,6 +125,22 @@ class PlainSection(Section):
     until: Day = Field(description="the day on which the port closes, at 00:00 UTC; at most 30 days from now")
 
 
+KeyField: TypeAlias = Literal[
+    "authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"
+]
+KeyScheme: TypeAlias = Literal["Bearer", "token"]
+
+
+class AgentKeySection(Section):
+    """The static key that the agent expects of its callers. The sidecar puts it on permitted requests, in place of the
+    caller's field; with `authorization` the handle is in `Delegation-Handle` alone. An observed request keeps its own.
+    """
+
+    file: FileText = Field(description="the file that holds the key alone; read again when it changes")
+    field: KeyField = Field(description="header field for the key")
+    scheme: KeyScheme | None = Field(default=None, description="the word before the key")
+
+
 class InboundSection(Section):
     """Calls to the agent: mTLS from peers, plain HTTP to the agent on loopback."""
 
@@ -141,6 +157,9 @@ class InboundSection(Section):
     )
     plain: PlainSection | None = Field(
         default=None, description="a port without TLS for callers that have no sidecar yet, until a day"
+    )
+    agent_key: AgentKeySection | None = Field(
+        default=None, description="the key that the agent expects of its callers, if it still checks one"
     )
     network: Literal["auto", "pod", "host"] = Field(
         default="auto",
@@ -238,10 +257,8 @@ class InjectSection(Section):
         default=None,
         description="the provider: sets `field` and `scheme`, and refuses its paths that give out credentials",
     )
-    field: (
-        Literal["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"] | None
-    ) = Field(default=None, description="header field for the key; needed without a preset")
-    scheme: Literal["Bearer", "token"] | None = Field(default=None, description="the word before the key")
+    field: KeyField | None = Field(default=None, description="header field for the key; needed without a preset")
+    scheme: KeyScheme | None = Field(default=None, description="the word before the key")
     owner: Line = Field(description="the person or team that answers for the key")
     until: Day = Field(description="the day on which the route closes, at 00:00 UTC")
 

@@ -105,7 +105,7 @@ def to_agent(
     case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
     ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``.
     """
-    names, shown = _FOR_AGENT, handle.encode("ascii")
+    names, shown = _FOR_AGENT, handle.encode()
     values: tuple[bytes, ...] = (
         host,
         *identity,

@@ -36,12 +36,15 @@ from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
 from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Request
+from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
 
 
 class Inbound:
-    """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``."""
+    """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``.
+
+    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,9 @@ class Inbound:
         clock: Callable[[], float],
         memory: MemoryLimits | None = None,
         remote_handles: RemoteHandles | None = None,
+        edits: Callable[..., Edits] = to_agent,
     ) -> None:
+        self._edits = edits
         memory = memory or MemoryLimits()
         self._snapshots = snapshots
         self._log = log
@@ -117,7 +122,7 @@ class Inbound:
             entry.permitted(facts)
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            edits = to_agent(
+            edits = self._edits(
                 head,
                 permit,
                 identity,

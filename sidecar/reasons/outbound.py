@@ -135,10 +135,11 @@ _OUTAGE: Final = {
         _OPERATOR,
         do="start it; if it answers, read its log and records for the same time; the call may be retried",
     ),
-    Reason.CREDENTIAL_UNAVAILABLE: _out(
-        "the route's static key cannot be read, or its provider gave no token for our identity: see the detail",
+    Reason.CREDENTIAL_UNAVAILABLE: _either(
+        "a static key of the sidecar cannot be read, or a provider gave no token for our identity: see the detail",
         _OPERATOR,
-        do="see the detail: mount inject.file for the sidecar alone; or compare federate with the provider's trust",
+        do="see the detail: mount inject.file, or inbound.agent_key.file, for the sidecar alone; or compare federate"
+        " with the provider's trust",
     ),
     Reason.REVOCATIONS_STALE: _either(
         "the issuer's list of revocations could not be confirmed for max_stale_s, so the call may be a revoked one",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from sidecar.config import SidecarSettings
+from sidecar.config.document import parse_document
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -15,6 +17,7 @@ from sidecar.errors import ConfigError, Problem
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 AGENT = example("agent")
+EXAMPLE = example("observe")
 PLATFORM = example("platform")
 NOW = datetime(2026, 11, 28, 23, 59, 59, tzinfo=UTC)
 FIELD = "inbound.routes[0].observe_until"
@@ -187,6 +190,18 @@ def test_the_example_observes_until_one_day_and_loads_before_and_after_it(tmp_pa
         assert len(settings.observe_until) == 2
     with pytest.raises(ConfigError, match="30 days ahead"):
         load_sidecar(EXAMPLES / "observe.yaml", {}, ceiling, clock=lambda: NOW.timestamp() - 14 * 86_400)
+
+
+def test_the_settings_with_which_the_page_begins_can_be_used(tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "docs" / "observe.md").read_text()
+    begun = next(block for block in page.split("```yaml\n") if block.lstrip().startswith("issuers:"))
+    document = parse_document(textwrap.dedent(begun.partition("   ```")[0]), name="page")
+    assert isinstance(document, dict)
+    ceiling = written(tmp_path, changed(PLATFORM, ("observe_until", True), ("plain", True)))
+    (tmp_path / "page").mkdir()
+    file = written(tmp_path / "page", document | {"identity": EXAMPLE["identity"]})
+    settings = load_sidecar(file, {}, ceiling, clock=NOW.timestamp)
+    assert list(settings.observe_until) == [("inbound", "everything")]
 
 
 def test_tokens_of_the_platform_s_issuers_are_known_to_every_workload(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from sidecar.delegation.human import Human
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import ConfigError
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
+from sidecar.proxy.agent_key import AgentKeySettings
 from sidecar.proxy.bypass import ListenerRule, ListeningSocket
 from sidecar.wire.resolver import ResolverSettings
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
@@ -70,6 +72,21 @@ def test_a_running_sidecar_cannot_begin_to_serve_one_subject_at_a_time_but_may_a
     assert [problem.field for problem in running.needs_restart(one)] == ["inbound"]
     assert [problem.field for problem in one.needs_restart(running)] == ["inbound"]
     assert running.needs_restart(load(tmp_path, "agent", ("inbound.routes.0.human", {"max_age_s": 60}))) == []
+
+
+def test_the_key_that_an_agent_expects_is_known_from_the_start(tmp_path: Path) -> None:
+    section = {"file": "/run/keys/agent", "field": "authorization", "scheme": "Bearer"}
+    running, other = load(tmp_path, "agent"), load(tmp_path, "agent", ("inbound.agent_key", section))
+    assert running.inbound is not None
+    assert other.inbound is not None
+    assert running.inbound.agent_key is None
+    assert other.inbound.agent_key == AgentKeySettings("/run/keys/agent", "authorization", "Bearer ")
+    assert [problem.field for problem in running.needs_restart(other)] == ["inbound"]
+    bare = load(tmp_path, "agent", ("inbound.agent_key", {"file": "/run/keys/agent", "field": "x-api-key"}))
+    assert bare.inbound is not None
+    assert bare.inbound.agent_key == AgentKeySettings("/run/keys/agent", "x-api-key", "")
+    with pytest.raises(ConfigError, match=r"inbound\.agent_key\.field"):
+        load(tmp_path, "agent", ("inbound.agent_key", section | {"field": "host"}))
 
 
 def test_a_route_asks_for_the_login_that_the_file_says(tmp_path: Path) -> None:

@@ -7,13 +7,11 @@ front its user's login, once its sidecar is an entry. What changes besides is wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +26,7 @@ from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts_reload import StsReload
 from sidecar_dev.login import LoginSettings, UserIssuer
 from sidecar_dev.user_issuer import loopback_listener, serving
-from tests.fakes.conversations import listening
+from tests.integration.existing_service import Service
 from tests.integration.test_reload import load_here
 from tests.integration.world import (
     FRONT,
@@ -53,57 +51,6 @@ CLIENT_ID: Final = "front-app"
 EVERY_METHOD: Final = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 
 Settings = dict[str, Any]
-Fields = list[tuple[str, str]]
-Work = Callable[["Service", str, dict[str, str]], Awaitable[bytes]]
-
-
-@dataclass
-class Service:
-    """One service as it was, except for the header that it forwards.
-
-    ``port`` and ``path`` are where it calls its next: at first the next service itself.
-    """
-
-    name: str
-    key: str | None
-    key_of_next: str | None = None
-    own_port: int = 0
-    public_port: int = 0
-    port: int = 0
-    path: str = ""
-    forwards: bool = True
-    logs_in: bool = False
-    work: Work | None = None
-    open: AsyncExitStack = field(default_factory=AsyncExitStack)
-
-    async def listen(self, port: int) -> None:
-        """Move to another port."""
-        await self.open.aclose()
-        self.own_port = await self.open.enter_async_context(listening(self._serve, port))
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            fields: dict[str, str] = {}
-            while fields.get("connection") != "close":
-                first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-                fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
-                await reader.readexactly(int(fields.get("content-length", 0)))
-                assert self.work is not None
-                writer.write(await self.work(self, first, fields))
-                await writer.drain()
-        writer.close()
-
-    def shown(self, fields: dict[str, str]) -> Fields:
-        """Return the fields of a call that it makes for a request with ``fields``."""
-        shown = [("x-api-key", self.key_of_next)] if self.key_of_next is not None else []
-        if self.forwards and "delegation-handle" in fields:
-            shown.append(("delegation-handle", fields["delegation-handle"]))
-        if self.logs_in:
-            shown.append(("authorization", fields["authorization"]))
-        return shown
-
-    def is_lawful(self, fields: dict[str, str]) -> bool:
-        return self.key in (None, fields.get("x-api-key"))
 
 
 class ExistingSystem:
@@ -114,9 +61,9 @@ class ExistingSystem:
         self.users = users
         self.ports = {"login": login_port, **{name: free_port() for name in ("sts", "sts-probe")}}
         self.services = {
-            "front": Service("front", "key-of-users", "key-of-front"),
-            "planner": Service("planner", "key-of-front", "key-of-planner"),
-            "writer": Service("writer", "key-of-planner"),
+            "front": Service("front", "x-api-key", "key-of-users", "x-api-key", "key-of-front"),
+            "planner": Service("planner", "x-api-key", "key-of-front", "authorization", "Bearer key-of-planner"),
+            "writer": Service("writer", "authorization", "Bearer key-of-planner"),
         }
         self.sidecars: dict[str, Sidecar] = {}
         self._reloads: dict[str, Reload] = {}
@@ -241,7 +188,17 @@ class ExistingSystem:
                     {"name": "everything", "match": everything, "scopes": [], "peers": [], "observe_until": SOON}
                 ],
             }
+        if name == "writer":
+            settings["inbound"]["agent_key"] = self._agent_key(name)
         return settings
+
+    def _agent_key(self, name: str) -> Settings:
+        service = self.services[name]
+        scheme, _, key = (service.key or "").partition(" ")
+        file = self.world.folder / f"{name}.key"
+        file.touch(mode=0o600)
+        file.write_text(key)
+        return {"file": str(file), "field": service.key_field, "scheme": scheme}
 
     def _route_to(self, name: str) -> Settings:
         return {
@@ -341,9 +298,10 @@ class ExistingSystem:
         self.services["front"].logs_in = True
 
     def retire_keys(self) -> None:
-        """Send and check no key between services any more."""
-        for caller, following in NEXT.items():
-            self.services[caller].key_of_next = self.services[following].key = None
+        """Send no key between services any more. Planner checks none, and writer still that of its own sidecar."""
+        for caller in NEXT:
+            self.services[caller].key_of_next = None
+        self.services["planner"].key = None
 
     # --- records
 

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 
 YESTERDAY: Final = (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 CALLS: Final = {"planner": 1, "writer": 3}  # of each question
+OF_KEY: Final = {"planner": "no_token", "writer": "malformed_token"}  # in a field of its own, and in Authorization
 ANSWER: Final = (
     b"front: 200 planner: 200 POST /drafts written, 200 GET /documents/7 written, 200 GET /documents/8 written"
 )
@@ -82,8 +83,8 @@ def observed(system: ExistingSystem) -> Counter[Fact]:
         if following not in system.sidecars:
             continue
         proven = caller in system.sidecars
-        seen = (IDS[caller], "observed_deny", "no_token") if proven else (None, "observed_deny", "no_client_cert")
-        found[(IDS[following], "inbound", *seen)] = CALLS[following]
+        peer, reason = (IDS[caller], OF_KEY[following]) if proven else (None, "no_client_cert")
+        found[IDS[following], "inbound", peer, "observed_deny", reason] = CALLS[following]
         if proven:
             found[IDS[caller], "outbound", IDS[following], "observed_deny", "no_request_context"] = CALLS[following]
     return found

@@ -23,9 +23,9 @@ OBSERVING = replace(SEARCH, observe_until=OBSERVED_UNTIL)
 class PeerCalls:
     """One peer's connection to the sidecar, which observes its one route."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
         self._records = folder / "records"
-        self.warm = Warm(self._records)
+        self.warm = Warm(self._records, **options)
         self.warm.snapshots.in_force = lambda: self.warm.snapshots.now()
         self.policy = replace(POLICY, inbound=InboundRoutes([OBSERVING]))
 

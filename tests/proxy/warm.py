@@ -55,7 +55,7 @@ class OneConnection(UpstreamPool):
 class Warm:
     """A peer's connection: the real connection, journey, pump and record; no sockets."""
 
-    def __init__(self, records: Path) -> None:
+    def __init__(self, records: Path, **options: Any) -> None:
         self.now = float(NOW)
         self.snapshots: Any = _Snapshots()
         snapshots: Any = self.snapshots
@@ -72,6 +72,7 @@ class Warm:
             forwarder=Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits()),
             tasks=Tasks(),
             clock=lambda: self.now,
+            **options,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
         self.transport = world.transport
