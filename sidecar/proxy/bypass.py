@@ -3,17 +3,23 @@
 A pod's containers share one network namespace. An agent that listens beyond loopback there can be called without a
 proven peer, without a token and without a record. The kernel lists every TCP listener of the namespace, including those
 of other processes and users.
+
+It is asked for them by sock_diag(7), which takes 0.05 ms. Where that is missing (a kernel without the module, a
+sandbox) the tables of proc(5) are read: an empty one costs 0.5 to 4 ms, because the kernel goes through its whole hash
+table of connections to find that there is none.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from struct import Struct
 from typing import Final, NamedTuple
 
 _ORDER: Final = sys.byteorder
@@ -22,6 +28,15 @@ _LISTENING: Final = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 MAX_TOLD: Final = 8  # listeners that are named; the count includes all
 # In one table. The event loop reads it, some 5 microseconds for each; any process in the namespace can open more.
 MAX_LISTENERS: Final = 1024
+
+_NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_REQUEST_AND_DUMP: Final = 0x301
+_ERROR, _DONE = 2, 3
+_header: Final = Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_question: Final = Struct("=BBBBI48x")  # struct inet_diag_req_v2: family, protocol, two zeros, states, any socket
+_socket: Final = Struct("=BBBB2s2s16s")  # the beginning of struct inet_diag_msg: family, …, source port, …, source
+_ANSWER_BYTES: Final = 32 * 1024  # the kernel's largest piece of an answer
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -71,31 +86,30 @@ class ListenerRule:
 class BypassWatch:
     """Watches the namespace's listeners; ``found`` and ``error`` are the result of the last ``look``.
 
-    Without a rule (no inbound side) it does nothing. ``own`` returns our listeners' addresses.
+    Without a rule (no inbound side) it does nothing. ``own`` returns our listeners' addresses, ``listening`` all.
     """
 
     def __init__(
         self,
         rule: Callable[[], ListenerRule | None],
         own: Callable[[], Iterable[tuple[str, int]]],
-        *,
-        tables: Iterable[Path] = _TABLES,
+        listening: Callable[[], list[ListeningSocket]] | None = None,
     ) -> None:
         self._rule = rule
         self._own = own
-        self._tables = tuple(tables)
+        self._listening = listening or listening_here
         self.found: list[ListeningSocket] = []
         self.error: str | None = None
 
     def look(self) -> None:
-        """Read the tables and log each change."""
+        """Ask for the listeners and log each change."""
         rule = self._rule()
         if rule is None:
             self.found, self.error = [], None
             return
         before, error_before = self.found, self.error
         try:
-            listening = [one for table in self._tables for one in listening_in(table)]
+            listening = self._listening()
         except (OSError, ValueError) as error:
             self.error = str(error)
         else:
@@ -125,6 +139,63 @@ class BypassWatch:
         if self.error is not None:
             return f"bypass: the listening sockets cannot be read ({self.error})"
         return f"bypass: the agent can be reached past the sidecar at {self.told}" if self.found else None
+
+
+def listening_here(
+    ask: Callable[[int], list[ListeningSocket]] | None = None, tables: tuple[Path, Path] = _TABLES
+) -> list[ListeningSocket]:
+    """Return the TCP listeners of this network namespace, as the kernel answers; where it does not, as its tables say.
+
+    Raises:
+        OSError: there is no table either.
+        ValueError: a table is none, or there are more than ``MAX_LISTENERS`` of one family.
+    """
+    found: list[ListeningSocket] = []
+    for family, table in zip((socket.AF_INET, socket.AF_INET6), tables, strict=True):
+        try:
+            found += (ask or ask_kernel)(family)
+        except OSError:
+            found += listening_in(table)
+    return found
+
+
+def ask_kernel(family: int) -> list[ListeningSocket]:
+    """Return the TCP listeners of one address family by sock_diag(7), which needs no privilege.
+
+    Raises:
+        OSError: the kernel has no such interface, or did not answer whole.
+        ValueError: there are more than ``MAX_LISTENERS``.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.settimeout(0)  # each piece of the answer is ready when it is asked for
+        question = _question.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << int(_LISTENING, 16))
+        size = _header.size + len(question)
+        kernel.sendto(_header.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_AND_DUMP, 1, 0) + question, (0, 0))
+        found: list[ListeningSocket] = []
+        while True:
+            answer, sender = kernel.recvfrom(_ANSWER_BYTES)
+            if sender[0] != 0:
+                continue  # not the kernel
+            if not _take(answer, found):
+                return found
+
+
+def _take(answer: bytes, found: list[ListeningSocket]) -> bool:
+    """Add the listeners in one piece of the kernel's answer. Returns False if it was the last."""
+    at = 0
+    while at + _header.size <= len(answer):
+        size, kind, *_ = _header.unpack_from(answer, at)
+        if kind == _DONE:
+            return False
+        if kind == _ERROR or size < _header.size + _socket.size or at + size > len(answer):
+            raise OSError("sock_diag gave no whole answer")
+        if len(found) == MAX_LISTENERS:
+            raise ValueError(f"sock_diag lists more than {MAX_LISTENERS} listeners")
+        family, _, _, _, port, _, host = _socket.unpack_from(answer, at + _header.size)
+        address = _packed(host[:4] if family == socket.AF_INET else host)
+        found.append(ListeningSocket(address, int.from_bytes(port, "big")))
+        at += size + 3 & ~3
+    return True
 
 
 def listening_in(table: Path) -> Iterator[ListeningSocket]:
@@ -168,6 +239,12 @@ def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningS
         except ValueError:
             named_ports.add(port)
     return frozenset(own), frozenset(named_ports)
+
+
+@lru_cache(maxsize=MAX_LISTENERS)
+def _packed(address: bytes) -> IpAddress:
+    """Read an address in network order."""
+    return ipaddress.ip_address(address)
 
 
 @lru_cache(maxsize=MAX_LISTENERS)

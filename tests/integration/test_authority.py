@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sidecar.proxy import watch
-from sidecar.proxy.bypass import BypassWatch, ListenerRule
+from sidecar.proxy.bypass import BypassWatch, ListenerRule, listening_in
 from tests.fakes.tokens import TokenMint
 from tests.integration.test_lifecycle import distrust_partner, forgot_partner
 from tests.integration.test_websocket import reload
@@ -108,7 +108,7 @@ async def closed(underway: Underway) -> None:
     """Serve no new call: the listeners are unknown."""
     server = underway.sidecar.server
     rule = ListenerRule(agent_port=None, refuse=True)
-    server.bypass = BypassWatch(lambda: rule, tuple, tables=[Path("/proc/none")])
+    server.bypass = BypassWatch(lambda: rule, tuple, lambda: [*listening_in(Path("/proc/none"))])
     await until(lambda: server.parts.snapshots.closed is not None)
 
 

@@ -2,14 +2,25 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.bypass import MAX_LISTENERS, MAX_TOLD, BypassWatch, ListenerRule, ListeningSocket, listening_in
+from sidecar.proxy import bypass
+from sidecar.proxy.bypass import (
+    MAX_LISTENERS,
+    MAX_TOLD,
+    BypassWatch,
+    ListenerRule,
+    ListeningSocket,
+    ask_kernel,
+    listening_here,
+    listening_in,
+)
 
 COLUMNS = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 HOST = ListenerRule(agent_port=8080)
@@ -26,6 +37,10 @@ def table(folder: Path, *rows: str, name: str = "tcp") -> Path:
     path = folder / name
     path.write_text(COLUMNS + "".join(rows))
     return path
+
+
+def in_tables(tables: Iterable[Path]) -> Callable[[], list[ListeningSocket]]:
+    return lambda: [one for path in tables for one in listening_in(path)]
 
 
 def at(text: str, port: int = 8080) -> ListeningSocket:
@@ -65,7 +80,7 @@ def test_reading_ends_where_there_are_too_many_so_that_nobody_stalls_the_loop_wi
 
 def test_a_listener_cannot_hide_behind_too_many_others(tmp_path: Path) -> None:
     rule = ListenerRule(agent_port=8080, pod=True, refuse=True)
-    watch = BypassWatch(lambda: rule, tuple, tables=[tmp_path / "tcp"])
+    watch = BypassWatch(lambda: rule, tuple, in_tables([tmp_path / "tcp"]))
     refusals = []
     for others in ([], [row("00000000:1F90")]):
         table(tmp_path, *[row("0100007F:1F90")] * MAX_LISTENERS, *others)
@@ -108,7 +123,7 @@ def test_a_listener_beyond_loopback_is_a_way_round_unless_it_is_ours_or_listed(
 
 
 def watch(rule: ListenerRule | None, tables: Iterable[Path]) -> BypassWatch:
-    return BypassWatch(lambda: rule, lambda: [("0.0.0.0", 7443), ("localhost", 7090)], tables=tables)
+    return BypassWatch(lambda: rule, lambda: [("0.0.0.0", 7443), ("localhost", 7090)], in_tables(tables))
 
 
 def test_each_change_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,9 +182,16 @@ def test_of_many_only_the_first_are_named(tmp_path: Path) -> None:
     assert len(looking.found) == MAX_TOLD + 3
 
 
+def unanswered(_family: int) -> list[ListeningSocket]:
+    raise OSError("this kernel has no sock_diag")
+
+
+@pytest.mark.parametrize("ask", [ask_kernel, unanswered], ids=["sock_diag", "tables"])
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("everywhere", [True, False], ids=["everywhere", "on-loopback"])
-def test_the_real_kernel_lists_a_real_listener(family: socket.AddressFamily, everywhere: bool) -> None:
+def test_the_real_kernel_lists_a_real_listener(
+    ask: Callable[[int], list[ListeningSocket]], family: socket.AddressFamily, everywhere: bool
+) -> None:
     loopback = "127.0.0.1" if family == socket.AF_INET else "::1"
     with socket.socket(family) as agent:
         try:
@@ -178,11 +200,43 @@ def test_the_real_kernel_lists_a_real_listener(family: socket.AddressFamily, eve
             pytest.skip("this machine has no IPv6")
         agent.listen()
         port = agent.getsockname()[1]
-        looking = BypassWatch(lambda: ListenerRule(agent_port=port), lambda: ())
+        looking = BypassWatch(lambda: ListenerRule(agent_port=port), lambda: (), lambda: listening_here(ask))
         looking.look()
         assert [one.port for one in looking.found] == ([port] if everywhere else [])
+        assert sorted(ask_kernel(family)) == sorted(here_by_table(family))
     looking.look()
     assert looking.found == []
+
+
+def here_by_table(family: socket.AddressFamily) -> list[ListeningSocket]:
+    return list(listening_in(Path("/proc/self/net/tcp" if family == socket.AF_INET else "/proc/self/net/tcp6")))
+
+
+def piece(kind: int, address: bytes = bytes(4), port: int = 8080, family: int = socket.AF_INET) -> bytes:
+    """Return one message of the kernel's answer."""
+    body = bytes([family, 10, 0, 0]) + port.to_bytes(2, "big") + bytes(2) + address.ljust(16, b"\0") + bytes(44)
+    return struct.pack("=IHHII", 16 + len(body), kind, 2, 1, 0) + body
+
+
+def test_an_answer_of_the_kernel_is_read_to_its_end() -> None:
+    found: list[ListeningSocket] = []
+    assert bypass._take(piece(20) + piece(20, bytes([10, 0, 0, 5]), 443), found)
+    assert bypass._take(piece(20, bytes(15) + b"\1", family=socket.AF_INET6), found)
+    assert not bypass._take(piece(3) + piece(20), found)
+    assert found == [at("0.0.0.0"), at("10.0.0.5", 443), at("::1")]
+
+
+@pytest.mark.parametrize("answer", [piece(2), piece(20)[:-4], piece(20)[:20] + bytes(8)], ids=["error", "cut", "short"])
+def test_an_answer_that_is_no_whole_one_is_none(answer: bytes) -> None:
+    with pytest.raises(OSError, match="no whole answer"):
+        bypass._take(answer, [])
+
+
+def test_the_kernel_is_asked_for_no_more_listeners_than_a_table_may_have() -> None:
+    found = [at("127.0.0.1")] * (MAX_LISTENERS - 1)
+    assert bypass._take(piece(20), found)
+    with pytest.raises(ValueError, match=f"more than {MAX_LISTENERS} listeners"):
+        bypass._take(piece(20), found)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +252,6 @@ def test_a_listener_of_ours_that_is_configured_by_name_does_not_stop_us(
     tmp_path: Path, own: tuple[str, int], refused: bool
 ) -> None:
     rule = ListenerRule(agent_port=8080, pod=True, refuse=True)
-    watch = BypassWatch(lambda: rule, lambda: [own], tables=[table(tmp_path, row("0500000A:1BB2"))])
+    watch = BypassWatch(lambda: rule, lambda: [own], in_tables([table(tmp_path, row("0500000A:1BB2"))]))
     watch.look()
     assert (watch.refusal is not None) == refused
