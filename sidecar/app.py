@@ -182,6 +182,7 @@ async def run_token_service(
     if register is not None and server.revocations is not None:
         register.load()
         metrics.revocations = register.count
+        metrics.revocation_book = register.used
         background.start("revocations", register.run())
         background.start("replicas", Replicas(register, source, replica=server.revocations.replica).run())
     loop = asyncio.get_running_loop()

@@ -59,6 +59,7 @@ def families() -> list[Metric]:
     metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.uncountersigned = lambda: 0
     metrics.revocations = lambda: {"txn": 0}
+    metrics.revocation_book = lambda: 0.0
     metrics.revocation_ages = lambda: {"issuer": 0.0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")

@@ -80,6 +80,7 @@ class Metrics(Collector):
         self.countersign_failures = 0
         self.revoked_alone = 0
         self.revocations: Callable[[], Mapping[str, int]] = dict  # in force, by kind
+        self.revocation_book: Callable[[], float] | None = None  # used share of its room; None: there is no book
         self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink; the record stream sets it
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
@@ -369,6 +370,12 @@ class Metrics(Collector):
         for kind, count in self.revocations().items():
             in_force.add_metric((kind,), count)
         yield in_force
+        if self.revocation_book is not None:
+            yield GaugeMetricFamily(
+                "sidecar_revocation_book_ratio",
+                "Used share of the room for orders of revocations; at 1 events of logouts are refused.",
+                value=self.revocation_book(),
+            )
         stale = GaugeMetricFamily(
             "sidecar_revocations_age_seconds",
             "Time since the issuer last confirmed its list of revocations.",

@@ -24,6 +24,7 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_bundle_age_seconds": max,
     "sidecar_jwks_age_seconds": max,
     "sidecar_revocations": max,
+    "sidecar_revocation_book_ratio": max,
     "sidecar_revocations_age_seconds": max,
     "sidecar_process_start_time_seconds": min,
     "sidecar_process_max_fds": min,

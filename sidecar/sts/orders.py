@@ -95,6 +95,7 @@ class Order:
 
 
 _FOR_OPERATORS: Final = 2_000  # orders for which events of logouts leave room
+ROOM_FOR_EVENTS: Final = MAX_REVOCATIONS - _FOR_OPERATORS
 _MEMBERS: Final = tuple(Order.__dataclass_fields__)
 
 
@@ -114,7 +115,7 @@ class Book:
         if order.id in self.orders:
             return self
         kept = _unexpired(self.orders, now)
-        room = MAX_REVOCATIONS - (0 if order.signed is not None else _FOR_OPERATORS)
+        room = MAX_REVOCATIONS if order.signed is not None else ROOM_FOR_EVENTS
         if len(kept) >= room:
             raise Denied(Reason.ORDER_REFUSED, f"{room} orders are kept already: wait until some expire")
         return Book(seq=self.seq + 1, orders={**kept, order.id: order})

@@ -25,10 +25,20 @@ from sidecar.observe.record_text import masked
 from sidecar.steps import Steps, at_once, in_steps, slices
 from sidecar.sts.book_file import pieces_of, rows_of, write_atomically
 from sidecar.sts.keys import KeyRing
-from sidecar.sts.orders import MAX_BOOK_BYTES, MAX_ORDER_BYTES, Action, Book, Order, parse_book, verify_order
+from sidecar.sts.orders import (
+    MAX_BOOK_BYTES,
+    MAX_ORDER_BYTES,
+    ROOM_FOR_EVENTS,
+    Action,
+    Book,
+    Order,
+    parse_book,
+    verify_order,
+)
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import EventLog
 
+_MOST_BYTES: Final = MAX_BOOK_BYTES - MAX_ORDER_BYTES  # of all orders: a document has a little more
 _SIGNED_FOR_S: Final = 30  # a list is signed again after this
 _LOOK_S: Final = 0.25  # between two looks at the clock, for revocations that end
 _LATE_S: Final = 2
@@ -213,6 +223,12 @@ class Register:
         view = self._view
         return {kind: 0 if view is None else len(view.revocations.names(kind)) for kind in Kind}
 
+    def used(self) -> float:
+        """Return the used share of the room that events of logouts have, in orders or bytes, for the metric."""
+        now = self._now()
+        kept = [name for name, one in self._book.orders.items() if one.expires_at > now]
+        return max(len(kept) / ROOM_FOR_EVENTS, sum(len(self._rows[name]) for name in kept) / _MOST_BYTES)
+
     async def _change(self, change: Callable[[], Coroutine[None, None, T]]) -> T:
         """Make one change after the other, each to its end, even if its caller is gone: a thread writes the file."""
 
@@ -243,7 +259,7 @@ class Register:
         file, view = self.settings.file, self._view
         rows = await in_steps(rows_of(book, self._rows))
         size = sum(map(len, rows.values()))
-        if size + len(rows) > MAX_BOOK_BYTES - MAX_ORDER_BYTES:  # no replica could read it, and this one not its file
+        if size + len(rows) > _MOST_BYTES:  # no replica could read it, and this one not its file
             raise Unavailable(Reason.NOT_READY, f"the orders are longer than {MAX_BOOK_BYTES} bytes")
         if view is not None:
             view = await in_steps(_view(book, view.policy, self._now()))

@@ -224,7 +224,7 @@ async def test_an_order_is_recorded_and_one_operators_alone_is_counted() -> None
 
 def test_events_of_logouts_leave_room_for_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidecar.sts.orders.MAX_REVOCATIONS", 5)
-    monkeypatch.setattr("sidecar.sts.orders._FOR_OPERATORS", 2)
+    monkeypatch.setattr("sidecar.sts.orders.ROOM_FOR_EVENTS", 3)
     book = Book()
     for number in range(3):
         book = book.with_order(order(Kind.LOGIN, f"s{number}", "https://login.example"), now=NOW)
@@ -298,7 +298,7 @@ async def test_a_book_that_no_replica_could_read_is_not_kept(monkeypatch: pytest
     with pytest.raises(Denied) as refused:
         await known.add(long)
     assert refused.value.reason is Reason.ORDER_REFUSED
-    monkeypatch.setattr("sidecar.sts.revocations.MAX_BOOK_BYTES", 32_768 + 2000)
+    monkeypatch.setattr("sidecar.sts.revocations._MOST_BYTES", 2000)
     await known.add(order(Kind.TXN, "t"))
     with pytest.raises(Unavailable):
         await known.merge(book(10))
@@ -315,3 +315,15 @@ async def test_what_peers_know_does_not_replace_a_file_that_cannot_be_read(tmp_p
     with pytest.raises(Unavailable):
         await known.merge(book(1))
     assert file.read_bytes() == b"{}"
+
+
+async def test_the_used_share_of_the_book_counts_what_has_not_expired(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = Mesh()
+    known = register(mesh)
+    assert known.used() == 0
+    await known.merge(book(800))
+    assert known.used() == 0.1
+    monkeypatch.setattr("sidecar.sts.revocations._MOST_BYTES", sum(len(one.row()) for one in book(800).orders.values()))
+    assert known.used() == 1
+    mesh.now += 3600
+    assert known.used() == 0
