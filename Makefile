@@ -165,7 +165,7 @@ need-image:
 	@! command -v docker >/dev/null || docker image inspect $(IMAGE) $(DEV_IMAGE) >/dev/null 2>&1 || $(MAKE) image
 
 mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, crash its parts, drain it, take it down
-	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py tests/interop/test_compose_acting.py
 
 alerts: setup ## Alert rules with promtool: each fires and stays quiet, and no change of one goes unnoticed
 	@$(PYTEST) -q -p no:randomly -n auto tests/interop/test_alerts.py

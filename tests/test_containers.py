@@ -18,6 +18,7 @@ from sidecar_dev.entries import parse_entries
 
 ROOT: Final = Path(__file__).parent.parent
 COMPOSE: Final = ROOT / "compose"
+DOMAIN: Final = TrustDomain("acme.example")
 PODS: Final = ("front", "planner", "writer", "crm")
 
 
@@ -37,8 +38,40 @@ def test_neither_have_those_of_its_token_service() -> None:
     assert load_sts(COMPOSE / "sts.yaml", environ).policy.issuer == "https://sts:7444"
 
 
+def acting(service: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((COMPOSE / "acting.yaml").read_text())["services"][service]
+    return found
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_the_settings_of_the_mesh_that_acts_for_itself_have_no_problem_and_poll_revocations(name: str) -> None:
+    settings = load_sidecar(COMPOSE / f"{name}.yaml", acting(f"{name}-sidecar")["environment"])
+    assert [one.endpoint.url for one in settings.revocations] == ["https://sts:7444/revocations"]
+    assert (settings.workload_handle is not None) == (name == "planner")
+
+
+def test_its_token_service_keeps_orders_where_the_init_container_makes_the_folder() -> None:
+    service, folder = acting("sts"), acting("orders")
+    settings = load_sts(COMPOSE / "sts.yaml", service["environment"])
+    assert settings.revocation is not None
+    assert str(settings.revocation.file).startswith("/var/lib/sidecar/orders/")
+    assert service["volumes"] == folder["volumes"] == ["sts-orders:/var/lib/sidecar"]
+    assert "os.makedirs('/var/lib/sidecar/orders'" in folder["entrypoint"][-1]
+    known = {str(entry.spiffe_id) for entry in parse_entries((COMPOSE / "entries.yaml").read_text(), [DOMAIN])}
+    assert set(map(str, settings.revocation.operators)) <= known
+
+
+def test_the_socket_of_the_handle_is_on_the_volume_that_the_agent_mounts() -> None:
+    settings = load_sidecar(COMPOSE / "planner.yaml", acting("planner-sidecar")["environment"])
+    assert settings.workload_handle is not None
+    folder = str(settings.workload_handle.socket.parent) if settings.workload_handle.socket else ""
+    assert acting("planner-sidecar")["volumes"] == [f"planner-handle:{folder}"]
+    assert acting("planner-agent")["volumes"] == [f"planner-handle:{folder}:ro"]
+    assert str(compose()["x-confined"]["user"]).partition(":")[0] in map(str, settings.workload_handle.agent_uids)
+
+
 def test_every_workload_of_the_mesh_has_a_socket_of_its_own() -> None:
-    entries = parse_entries((COMPOSE / "entries.yaml").read_text(), [TrustDomain("acme.example")])
+    entries = parse_entries((COMPOSE / "entries.yaml").read_text(), [DOMAIN])
     sockets = [str(entry.selectors.socket) for entry in entries]
     assert len(set(sockets)) == len(sockets)
     listened = [word.partition("=")[2] for word in compose()["services"]["identity"]["command"] if "--socket=" in word]
