@@ -56,7 +56,7 @@ class FileWatcher:
             everything = self._woken.is_set()
             self._woken.clear()
             for one in self._watched:
-                found = fingerprint_or_errno(one.fingerprint)
+                found = await asyncio.to_thread(fingerprint_or_errno, one.fingerprint)  # a disk may not answer
                 if found != one.last or everything:
                     one.last = found  # a bad state is reported once, not at every poll
                     await self._reload(one)

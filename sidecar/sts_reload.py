@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Hashable, Mapping
 from functools import partial
@@ -70,7 +71,8 @@ class StsReload:
 
     async def _reload_keys(self, directory: Path, service: TokenService) -> None:
         now = int(service.clock())
-        before, fresh = service.keys, load_schedule(directory, now)
+        fresh = await asyncio.to_thread(load_schedule, directory, now)
+        before = service.keys
         service.keys = fresh
         for one in fresh.announced_late(before, now) if isinstance(before, KeySchedule) else ():
             _log.warning(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,9 +20,11 @@ class Files:
         self.problem: Problem | None = None
         self.loaded: list[int | None] = []
         self.looks = 0
+        self.threads: set[int] = set()
 
     def fingerprint(self) -> Hashable:
         self.looks += 1
+        self.threads.add(threading.get_ident())
         if self.version is None:
             raise FileNotFoundError(2, "gone")
         return self.version
@@ -52,6 +55,14 @@ async def looked(files: Files, times: int = 3) -> None:
     async with asyncio.timeout(5):
         while files.looks < looks + times:  # noqa: ASYNC110 - the watcher tells nobody that it looked
             await asyncio.sleep(0)
+
+
+async def test_no_look_at_a_file_holds_the_loop() -> None:
+    files = Files()
+    async with watching(files.watched()):
+        await looked(files)
+    assert files.threads
+    assert threading.get_ident() not in files.threads
 
 
 async def test_what_does_not_change_is_not_read_again() -> None:

@@ -30,10 +30,11 @@ class AgentKeySettings:
 class AgentKey:
     """Makes the edits of ``to_agent``, with the key in its field instead of anything else."""
 
-    def __init__(self, settings: AgentKeySettings) -> None:
+    def __init__(self, settings: AgentKeySettings, keys: StaticKeys | None = None) -> None:
         self._settings = settings
         self._field, self._scheme = settings.field.encode("ascii"), settings.scheme.encode("ascii")
-        self._keys = StaticKeys()
+        self._keys = keys or StaticKeys()
+        self._keys.first_look_at_start(settings.file)
         self._rule = self._passes  # one object: the wire remembers the outcome of each rule
 
     def edits(self, request: Request, permit: Permit, identity: tuple[bytes, ...], **told: Any) -> Edits:

@@ -130,6 +130,8 @@ class OutsideCalls:
     def _key_of(self, key: InjectedKey | FederatedKey, entry: Entry) -> Journey[StaticKey | FederatedToken]:
         """The key that goes on a call: from its file, or by a trade with the provider."""
         if isinstance(key, InjectedKey):
+            if not self._static_keys.has_looked(key.file):
+                yield Async(self._tasks, partial(self._static_keys.first_look, key.file))
             return self._static_keys.of(key.file)
         token = self._federated.cached(key)
         if token is None:

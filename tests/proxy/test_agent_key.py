@@ -7,19 +7,22 @@ from typing import Any
 
 import pytest
 
+from sidecar.errors import Unavailable
 from sidecar.proxy.agent_key import AgentKey, AgentKeySettings
+from sidecar.proxy.static_keys import StaticKeys
 from tests.delegation.world import INBOUND_CLAIMS, signed
 from tests.proxy.peer_calls import PeerCalls, bearer
+from tests.proxy.test_static_keys import until
 
 KEY, NEXT_KEY, CALLERS_KEY = "sk-of-the-agent", "sk-of-tomorrow", "sk-of-the-caller"
 
 
-def calls(folder: Path, field: str, scheme: str = "") -> tuple[PeerCalls, Path]:
+def calls(folder: Path, field: str, scheme: str = "", keys: StaticKeys | None = None) -> tuple[PeerCalls, Path]:
     """Return a peer's calls to an agent that expects a key, and the file of the key."""
     file = folder / "key"
     file.touch(mode=0o600)
     file.write_text(KEY)
-    return PeerCalls(folder, edits=AgentKey(AgentKeySettings(str(file), field, scheme)).edits), file
+    return PeerCalls(folder, edits=AgentKey(AgentKeySettings(str(file), field, scheme), keys).edits), file
 
 
 def token(**changes: Any) -> tuple[str, str]:
@@ -65,13 +68,26 @@ async def test_a_request_that_passes_because_its_route_observes_never_has_it(
     assert record["decision"] == "observed_deny"
 
 
-async def test_the_file_is_followed_and_without_a_key_nothing_reaches_the_agent(tmp_path: Path) -> None:
-    asked, file = calls(tmp_path, "authorization")
+async def test_the_file_is_followed_and_without_a_key_nothing_reaches_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.proxy.static_keys.LOOK_S", 0.001)
+    keys = StaticKeys()
+    asked, file = calls(tmp_path, "authorization", keys=keys)
+
+    def current() -> bytes | None:
+        try:
+            return keys.of(str(file)).value
+        except Unavailable:
+            return None
+
     assert asked.call(token()) == (200, None)
     file.write_text(NEXT_KEY)
+    await until(lambda: current() == NEXT_KEY.encode())
     assert asked.call(token()) == (200, None)
     assert fields(asked.arrived, "authorization") == [KEY, NEXT_KEY]
     file.unlink()
+    await until(lambda: current() is None)
     arrived = asked.arrived
     assert asked.call(token()) == (503, "credential_unavailable")
     assert asked.arrived == arrived
