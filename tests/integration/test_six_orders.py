@@ -21,7 +21,7 @@ import yaml
 
 from sidecar.cli import main
 from tests.integration.existing_system import IDS, NEXT, ExistingSystem, Settings, enforce, open_existing_system
-from tests.integration.world import FRONT, PLANNER, WRITER, Record, calling, until
+from tests.integration.world import FRONT, PLANNER, WRITER, Record, bearer, calling, until
 
 pytestmark = pytest.mark.integration
 
@@ -147,6 +147,17 @@ def audited(system: ExistingSystem, capsys: Capture) -> list[int]:
     return sorted(len(chain["hops"]) for chain in chains)
 
 
+async def guarded(question: Question) -> None:
+    """While everything observes, a service still checks its key: its sidecar shows it to nobody without a permit."""
+    system = question.system
+    planner = calling(await system.world.source(PLANNER), WRITER)
+    for shown, body in (([], b"no key"), (bearer("key-of-planner"), b"POST /drafts written")):
+        answer = await system.world.call(system.sidecars["writer"].inbound, planner, "/drafts", headers=shown)
+        assert answer.body == body
+        reason = "malformed_token" if shown else "no_token"
+        await question.recorded(Counter({(WRITER, "inbound", PLANNER, "observed_deny", reason): 1}))
+
+
 async def refused(question: Question) -> None:
     """A static key without a handle opens nothing any more: by the agent's own sidecar, by mTLS, without TLS."""
     system, expected = question.system, delegated()
@@ -171,6 +182,7 @@ async def test_no_lawful_call_is_lost_on_the_way_behind_sidecars(
 ) -> None:
     question = Question(system)
     records = await observe(question, order)
+    await guarded(question)
     proposals = {name: proposal(system, records, name, capsys) for name in order}
     asked = {name: proposals[name]["outbound"]["routes"][0]["scopes"] for name in NEXT}
     await system.grant({(IDS[name], IDS[following]): asked[name] for name, following in NEXT.items()})
