@@ -139,6 +139,7 @@ class ClusterMesh:
         self.values = self._certificate()
         if self.identities is not None:
             self.values += f" --set 'spiffeIDs.federatesWith={{{PARTNER}}}'"
+        self.values += " --set injector.allowKeys=true,injector.allowWorkloadHandle=true"
 
     def _certificate(self) -> str:
         """Return the options for our own certificate, without cert-manager."""

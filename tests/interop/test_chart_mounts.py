@@ -74,14 +74,6 @@ def test_the_policy_of_a_platform_that_allows_neither_says_nothing_of_them() -> 
 
 # contradicting values → the cure
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
-    "keys without a platform file": (
-        changed("sidecar.platform", "", BOTH),
-        "keys: without a platform file that lists the hosts no key is put on a call; name its ConfigMap in platform",
-    ),
-    "keys that every ceiling forbids": (
-        changed("platforms", [{"name": "ceiling", "namespace": "agents", "settings": {"allow_self": True}}], BOTH),
-        "injector.allowKeys: platforms: ceiling forbids it in agents; write `inject: [HOST]` there",
-    ),
     "a handle that every ceiling forbids": (
         changed("platforms", [{"name": "ceiling", "namespace": "agents", "settings": {"inject": ["a.example"]}}], BOTH),
         "injector.allowWorkloadHandle: platforms: ceiling forbids it in agents; write `allow_self: true` there",
@@ -103,9 +95,10 @@ def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: 
         assert cure in render(values, helm=helm).said
 
 
-def test_a_ceiling_that_allows_them_in_one_namespace_is_enough() -> None:
+def test_a_ceiling_that_allows_the_handle_in_one_namespace_is_enough_and_so_is_none() -> None:
     for helm in helms():
         assert render(ACTING, helm=helm).objects
+        assert render(changed("sidecar.platform", "", BOTH), helm=helm).objects
 
 
 MISTYPED: Final[dict[str, Any]] = {

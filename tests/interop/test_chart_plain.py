@@ -84,7 +84,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         "ports.plain: only a platform file with plain: true allows a port without TLS",
     ),
     "a port that every ceiling forbids": (
-        changed("platforms", [ACTING["platforms"][1]], ACTING),
+        changed("platforms", [{"name": "ceiling", "namespace": "strict", "settings": {"allow_self": True}}], ACTING),
         "sidecar.ports.plain: platforms: ceiling forbids it in strict; write `plain: true` there",
     ),
     "callers of no port": (

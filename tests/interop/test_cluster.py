@@ -148,6 +148,63 @@ def test_whoever_is_called_like_the_writer_elsewhere_or_runs_another_image_is_no
     run(f"kubectl delete namespace {OTHERS} --wait=false")
 
 
+# --- a pod that asks for keys and for the workload handle
+
+
+HANDLE: Final = """
+import http.client, json, os, socket
+def call(**headers):
+    connection = http.client.HTTPConnection("127.0.0.1", 7080)
+    connection.request("GET", "/status", headers=headers)
+    return json.loads(connection.getresponse().read())["reason"]
+with socket.socket(socket.AF_UNIX) as own:
+    own.connect("/run/sidecar-handle/handle.sock")
+    said = json.loads(own.makefile().read())
+shown = {"Delegation-Handle": said["handle"]}
+print(json.dumps([said["expires_in"] > 0, call(**shown), call(), os.path.exists("/var/run/keys")]))
+"""
+KEY_OF_SIDECAR: Final = """
+from sidecar.proxy.static_keys import StaticKeys
+print(StaticKeys().of("/var/run/keys/openai").value.decode())
+"""
+
+
+def test_a_pod_that_asks_gets_its_keys_in_the_sidecar_and_the_handle_in_its_agent(mesh: ClusterMesh) -> None:
+    values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
+    (settings,) = (one["settings"] for one in values["workloads"] if one["name"] == "writer")
+    planner = "spiffe://acme.example/ns/agents/sa/planner"
+    own = {"name": "status", "match": {"prefix": "/status"}, "upstream": "https://planner:7443", "token": "self"}
+    settings["outbound"]["routes"].append({**own, "peer": planner, "audience": planner, "scopes": ["plan.make"]})
+    socket = "/run/sidecar-handle/handle.sock"
+    settings["workload_handle"] = {"may_call": ["status"], "socket": socket, "agent_uids": [1000]}
+    meta = {"name": "acting", "namespace": AGENTS}
+    (deployment,) = _stranger("acting", AGENTS, "writer", mesh.tools)
+    template = deployment["spec"]["template"]
+    template["metadata"]["annotations"] = {
+        "delegation-sidecar.io/settings": "acting",
+        "delegation-sidecar.io/keys": "acting",
+        "delegation-sidecar.io/workload-handle": "agent",
+    }
+    template["spec"]["securityContext"] = {"fsGroup": 2747}
+    plain = yaml.safe_dump(json.loads(json.dumps(settings)), default_flow_style=False)
+    apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"sidecar.yaml": plain}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"openai": "sk-of-the-sidecar"}},
+        deployment,
+    )
+    try:
+        run(f"kubectl -n {AGENTS} rollout status deployment/acting --timeout=90s")
+        agent = kubectl("exec", "-n", AGENTS, "deploy/acting", "-c", "agent", "--", "python3", "-Ic", HANDLE)
+        assert agent.returncode == 0, agent.stderr
+        # the token service has no self rule for the writer, so the handle opens the route and no more
+        assert json.loads(agent.stdout) == [True, "exchange_denied", "no_request_context", False]
+        words = ("exec", "-n", AGENTS, "deploy/acting", "-c", "sidecar", "--", "python3", "-c", KEY_OF_SIDECAR)
+        sidecar = kubectl(*words)
+        assert (sidecar.stdout.strip(), sidecar.returncode) == ("sk-of-the-sidecar", 0), sidecar.stderr
+    finally:
+        run(f"kubectl -n {AGENTS} delete deployment,configmap,secret acting --timeout=90s")
+
+
 # --- attackers in pods
 
 

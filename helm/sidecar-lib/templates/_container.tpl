@@ -200,9 +200,6 @@ seccompProfile: {type: RuntimeDefault}
 {{- if and .ports.plain (not .platform) }}
   {{- fail "ports.plain: only a platform file with plain: true allows a port without TLS; name its ConfigMap in platform" }}
 {{- end }}
-{{- if and .keys (not .platform) }}
-  {{- fail "keys: without a platform file that lists the hosts no key is put on a call; name its ConfigMap in platform" }}
-{{- end }}
 {{- if has (int .uid) (list 0 1337 2102) }}
   {{- fail (printf "uid: %d is root's, or exempt from a service mesh (Istio 1337, Linkerd 2102); take another, such as 2747" (int .uid)) }}
 {{- end }}
