@@ -76,7 +76,7 @@ def _check_keys(directory: Path | None) -> None:
 def _notes(settings: SidecarSettings) -> Iterator[Problem]:
     """Yield a note for each setting that is open wider, or closed tighter, than its author may think."""
     for number, route in enumerate(settings.inbound_routes.routes):
-        where = f"inbound.routes[{number}]"
+        where, observes = f"inbound.routes[{number}]", route.observe_until > 0
         if not route.scopes:
             yield Problem(
                 f"{where}.scopes",
@@ -86,15 +86,29 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
         if not route.peers:
             yield Problem(
                 f"{where}.peers",
-                f"is empty: route {route.name} refuses every peer",
+                f"is empty: route {route.name} refuses every peer{' once it observes no longer' * observes}",
                 "list the SPIFFE IDs that may call, or remove the route",
             )
 
+    for target in settings.outbound_routes.routes:
+        if not target.scopes:
+            yield Problem(
+                "outbound.routes",
+                f"route {target.name} lists no scopes: it refuses every call with a handle, also while it observes",
+                "list the scopes that the next hop needs before chains start",
+            )
     yield from _retirable_keys(settings)
 
 
 def _retirable_keys(settings: SidecarSettings) -> Iterator[Problem]:
-    """Yield a note for each static key to a provider that would take the workload's identity instead."""
+    """Yield a note for each static key that nobody needs: a provider would take our identity, or no route observes."""
+    observing = any(route.observe_until for route in settings.inbound_routes.routes)
+    if settings.inbound is not None and settings.inbound.agent_key is not None and not observing:
+        yield Problem(
+            "inbound.agent_key",
+            "shows the agent a static key, and no route observes any more",
+            "let the agent check none, then remove it",
+        )
     for route in settings.outbound_routes.outside:
         provider = provider_at(route.upstream.host) if route.token == "inject" else None  # noqa: S105 - a kind
         if provider is not None:

@@ -29,6 +29,28 @@ def test_a_route_that_lists_scopes_and_peers_has_no_note(tmp_path: Path) -> None
     assert check(written(tmp_path, AGENT), {}).notes == []
 
 
+def test_empty_lists_of_routes_that_observe_are_noted_with_what_comes_later(tmp_path: Path) -> None:
+    observing = changed(
+        AGENT,
+        ("inbound.routes.0.peers", []),
+        ("inbound.routes.0.observe_until", "2026-11-01"),
+        ("outbound.routes.0.scopes", []),
+        ("outbound.routes.0.observe_until", "2026-11-01"),
+    )
+    peers, scopes = check(written(tmp_path, observing), {}).notes
+    assert peers.wrong == "is empty: route search refuses every peer once it observes no longer"
+    assert scopes.wrong == "route crm lists no scopes: it refuses every call with a handle, also while it observes"
+
+
+def test_a_key_that_the_agent_need_not_check_any_more_is_noted(tmp_path: Path) -> None:
+    section = {"file": "/var/run/keys/agent", "field": "x-api-key"}
+    enforcing = changed(AGENT, ("inbound.agent_key", section))
+    (note,) = check(written(tmp_path, enforcing), {}).notes
+    assert (note.field, note.cure) == ("inbound.agent_key", "let the agent check none, then remove it")
+    observing = changed(enforcing, ("inbound.routes.0.observe_until", "2026-11-01"))
+    assert check(written(tmp_path, observing), {}).notes == []
+
+
 def test_notes_come_with_a_usable_file_only(tmp_path: Path) -> None:
     narrow = changed(AGENT, ("inbound.routes.0.scopes", []))
     problems, notes = check(written(tmp_path, narrow), {})
