@@ -27,7 +27,7 @@ from sidecar.proxy.credentials import (
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import Logins
-from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest, is_alive
+from sidecar.proxy.remote_handles import RemoteHandles, RemoteRequest, any_alive
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.message import Request
 
@@ -96,9 +96,9 @@ class CallAuthority:
 
     def of_tunnel(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[tuple[Authority, bool]]:
         """Find the authority of a CONNECT, which may have none, and tell if it is the workload's own."""
-        for stray in stray_handles_of_tunnel(head):
-            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
-                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
+        strays = stray_handles_of_tunnel(head)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
         handle = handle_for_tunnel(head)
         if handle is None:
             entry.candidates = self._handles.call_ids(MAX_ITEMS)
@@ -137,9 +137,9 @@ class CallAuthority:
 
     def _refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
         """Refuse a call with a live handle where none belongs: it would leave, or be a second authority."""
-        for stray in stray_handles(head, in_authorization=in_authorization):
-            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
-                raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field where none belongs")
+        strays = stray_handles(head, in_authorization=in_authorization)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field where none belongs")
 
     def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
         """The request that a handle stands for, perhaps at another worker."""

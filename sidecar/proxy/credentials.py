@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from sidecar.delegation.observed import issuers_in
 from sidecar.errors import Denied, Reason
+from sidecar.proxy.handles import HANDLE_CHARS
 from sidecar.wire.message import Message, Request
 
 _BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/=-]+)", re.IGNORECASE)
@@ -33,6 +34,8 @@ _OWN_FIELDS: Final = (
 _OWN_PLACE: Final = frozenset({b"delegation-handle"})
 _PROXY_PLACE: Final = frozenset({b"proxy-authorization"})
 _GUESSABLE: Final = frozenset({"basic", "digest", "cookie"})
+_ESCAPED_AGAIN: Final = re.compile(rb"%(?:25)+(?=[0-9A-Fa-f]{2})")  # any number of times
+_UNESCAPED: Final = 3  # times: parts of an escape may be escaped themselves
 _HANDLE: Final = re.compile(r"[A-Za-z0-9_-]{43,44}")  # with the mark of a worker, where there are several
 
 
@@ -41,6 +44,13 @@ class Credential(NamedTuple):
 
     handle: str | None = None
     token: str | None = None
+
+
+class Strays(NamedTuple):
+    """Text that may be a handle, and ``longer`` text that may contain one: nothing tells where it begins."""
+
+    alone: Collection[str]
+    longer: Collection[str]
 
 
 def credential_of(request: Message) -> Credential:
@@ -123,24 +133,28 @@ def handles_of(request: Message) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def stray_handles(request: Request, *, in_authorization: bool) -> set[str]:
-    """Return what has the form of a handle where a call to a host outside the mesh must not have one."""
+def stray_handles(request: Request, *, in_authorization: bool) -> Strays:
+    """Return what may be a handle where a call to a host outside the mesh must not have one."""
     return _handles_outside(request, {b"delegation-handle", b"authorization"} if in_authorization else _OWN_PLACE)
 
 
-def stray_handles_of_tunnel(request: Request) -> set[str]:
-    """Return what has the form of a handle where a CONNECT must not have one: anywhere but in Proxy-Authorization."""
+def stray_handles_of_tunnel(request: Request) -> Strays:
+    """Return what may be a handle where a CONNECT must not have one: anywhere but in Proxy-Authorization."""
     return _handles_outside(request, _PROXY_PLACE)
 
 
-def _handles_outside(request: Request, places: Collection[bytes]) -> set[str]:
-    found = {*_handles_in(request.target), *_handles_in(_unescaped(request.target))}
+def _handles_outside(request: Request, places: Collection[bytes]) -> Strays:
+    texts = [request.target, _unescaped(request.target)]
     for name, value in request.fields:
         if name not in places:
-            found.update((*_handles_in(value), *_handles_in(_unescaped(value))))
+            texts += (value, _unescaped(value))
         if name in (b"authorization", b"proxy-authorization") and places is not _PROXY_PLACE:
-            found.update(_handles_in(_decoded_basic(value)))
-    return found
+            texts.append(_decoded_basic(value))
+    runs = {run.decode("ascii") for text in texts for run in _RUN.findall(text) if len(run) >= HANDLE_CHARS}
+    alone, longer = set(filter(_HANDLE.fullmatch, runs)), {run for run in runs if len(run) > HANDLE_CHARS}
+    if longer:  # of another worker, perhaps, which could not be asked for every part of a text
+        alone.update(shown for shown in handles_of(request) if any(shown in run for run in longer))
+    return Strays(alone, longer)
 
 
 def issuers_shown(request: Request) -> set[str]:
@@ -179,8 +193,14 @@ def _handles_in(text: bytes) -> Iterator[str]:
 
 
 def _unescaped(text: bytes) -> bytes:
-    """Return the text behind percent-escapes; nothing where there are none."""
-    return unquote_to_bytes(text) if b"%" in text else b""
+    """Return the text behind percent-escapes, also of those that were escaped again; nothing where there are none."""
+    if b"%" not in text:
+        return b""
+    for _ in range(_UNESCAPED):
+        text = unquote_to_bytes(_ESCAPED_AGAIN.sub(b"%", text))
+        if b"%" not in text:
+            break
+    return text
 
 
 def _decoded_basic(value: bytes) -> bytes:

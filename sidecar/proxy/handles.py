@@ -39,7 +39,8 @@ _LOGINS_PART: Final = 2  # handles of logins take at most half, and leave the re
 
 # Where there are several workers, a handle begins with the mark of the one that made it.
 MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-MARKED_CHARS: Final = 44
+HANDLE_CHARS: Final = 43
+MARKED_CHARS: Final = 44  # of several workers: the first says of which
 
 _REFUSED: Final = -1  # no epoch of ``Handles``
 
@@ -220,6 +221,14 @@ class Handles:
             self._forget(handle, served)
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
         return served
+
+    def within(self, text: str) -> bool:
+        """Tell if a handle of this worker, or the workload's own, is anywhere within a text."""
+        if self.own is not None and any(one in text for one in self.own.in_force()):
+            return True
+        chars = HANDLE_CHARS + len(self._mark)
+        found = (self._alive.get(text[start : start + chars]) for start in range(len(text) - chars + 1))
+        return any(served is not None and not self._is_over(served) for served in found)
 
     def _judge_again(self, served: ServedRequest) -> None:
         """Judge the request. Once refused, its handle opens nothing more.

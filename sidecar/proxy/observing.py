@@ -28,7 +28,7 @@ from sidecar.observe.attribution import facts_of_observed
 from sidecar.proxy.credentials import issuers_shown, own_credential, stray_handles
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Async, Journey, Tasks
-from sidecar.proxy.remote_handles import RemoteHandles, is_alive
+from sidecar.proxy.remote_handles import RemoteHandles, any_alive
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.message import Request
 
@@ -117,9 +117,9 @@ class Observing:
         return permit
 
     def _refuse_handles(self, denied: Denied, head: Request) -> Journey[None]:
-        for stray in stray_handles(head, in_authorization=False):
-            if (yield from is_alive(stray, self._handles, self._remote_handles, self._tasks)):
-                raise Denied(denied.reason, "a live handle of this sidecar, which is nobody's own credential")
+        strays = stray_handles(head, in_authorization=False)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(denied.reason, "a live handle of this sidecar, which is nobody's own credential")
 
     def _verified(
         self, bearer: Bearer | None, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot

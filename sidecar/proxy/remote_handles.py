@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 from sidecar.delegation.decide import Delegation
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.observe.attribution import facts_of_token
+from sidecar.proxy.credentials import Strays
 from sidecar.proxy.handles import MARKED_CHARS, MARKS, Counting, Handles
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.linger_cache import Chain
@@ -264,6 +265,14 @@ class RemoteHandles:
         except (BlockingIOError, InterruptedError):
             return False
         return True
+
+
+def any_alive(strays: Strays, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:
+    """Tell if one of these is a live handle, or contains one of this worker's. Raises as ``is_alive``."""
+    for stray in strays.alone:
+        if (yield from is_alive(stray, handles, remote_handles, tasks)):
+            return True
+    return any(map(handles.within, strays.longer))
 
 
 def is_alive(handle: str, handles: Handles, remote_handles: RemoteHandles | None, tasks: Tasks) -> Journey[bool]:

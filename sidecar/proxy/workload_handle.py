@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 OVERLAP_S: Final = 30.0
@@ -46,11 +46,15 @@ class WorkloadHandle:
 
     def accepts(self, handle: str) -> bool:
         """Tell if a handle counts now. The comparison takes the same time wherever the two differ."""
-        period, into_s = self._at()
         shown = handle.encode("utf-8", "replace")
-        if hmac.compare_digest(shown, self._of(period).encode("ascii")):
-            return True
-        return into_s < self._overlap_s and hmac.compare_digest(shown, self._of(period - 1).encode("ascii"))
+        return any(hmac.compare_digest(shown, one.encode("ascii")) for one in self.in_force())
+
+    def in_force(self) -> Iterator[str]:
+        """Return the handles that count now."""
+        period, into_s = self._at()
+        yield self._of(period)
+        if into_s < self._overlap_s:
+            yield self._of(period - 1)
 
     def _at(self) -> tuple[int, float]:
         period, into_s = divmod(self._monotonic(), self._rotate_s)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.credentials import Credential, credential_of
+from sidecar.proxy.credentials import Credential, credential_of, stray_handles
 from sidecar.wire.message import Field
 from tests.wire.written import request_with
 
@@ -95,3 +95,16 @@ def test_any_fields_give_an_authority_or_a_refusal(fields: list[Field]) -> None:
     except Denied:
         return
     assert credential.handle is not None or credential.token is not None
+
+
+def test_a_handle_that_the_call_shows_is_looked_for_in_longer_text_whichever_worker_made_it() -> None:
+    """Its own worker cannot be asked for every part of a text."""
+    shown = "C" + HANDLE
+    strays = stray_handles(
+        request_with([delegation_handle(shown), (b"x", f"sk-{shown}".encode())]), in_authorization=False
+    )
+    assert (set(strays.alone), set(strays.longer)) == ({shown}, {f"sk-{shown}"})
+    other = stray_handles(
+        request_with([delegation_handle(shown), (b"x", f"sk-{OTHER}".encode())]), in_authorization=False
+    )
+    assert set(other.alone) == set()

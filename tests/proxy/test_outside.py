@@ -257,6 +257,49 @@ async def test_the_key_as_a_field_s_name_is_found_too(calls: AgentCalls) -> None
     assert told.reason == "credential_exposed"
 
 
+@pytest.mark.parametrize(
+    "glued", ["sk-{}", "{}y", "Bearer x{}y", "a={}_{}", "x" * 200 + "{}" + "y" * 200], ids=range(5)
+)
+async def test_a_live_handle_glued_to_other_text_is_seen_and_another_text_of_that_form_is_not(
+    calls: AgentCalls, glued: str
+) -> None:
+    live, other = handle(calls), handle(calls)
+    for stray in (live, other):
+        text = glued.replace("{}", stray)
+        assert await refused(calls, [*own(live), ("x-key", text)]) == "no_request_context"
+        target = f"/hook/v1/messages?u={text.replace(' ', '')}"
+        assert await refused(calls, own(live), target=target, host=OWN) == "no_request_context"
+        assert await refused(calls, [*own(live), ("authorization", basic(text))], **TO_HOOK) == "no_request_context"
+    fine = glued.replace("{}", "x" * 43)
+    assert (await calls.call([*own(live), ("x-key", fine)], **TO_MODEL)).status == 200
+    calls.handles.end(other)
+    calls.now += 61  # it lingered
+    assert (await calls.call([*own(live), ("x-key", glued.replace("{}", other))], **TO_MODEL)).status == 200
+
+
+def escaped(text: str, times: int) -> str:
+    text = "".join(f"%{ord(one):02X}" for one in text)
+    for _ in range(times - 1):
+        text = text.replace("%", "%25")
+    return text
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 9])
+async def test_a_handle_or_a_token_that_is_escaped_several_times_is_seen(calls: AgentCalls, times: int) -> None:
+    live, other = handle(calls), handle(calls)
+    for hidden in (other, signed(INBOUND_CLAIMS).raw):
+        target = f"/model/v1/messages?u={escaped(hidden[:60], times)}{hidden[60:]}"
+        assert await refused(calls, bearer(live), target=target) == "no_request_context"
+    fine = f"/model/v1/messages?u={escaped('x' * 43, times)}%"
+    assert (await calls.call(bearer(live), target=fine, host=OWN)).status == 200
+
+
+async def test_an_escape_of_which_each_character_is_escaped_is_seen(calls: AgentCalls) -> None:
+    live, other = handle(calls), handle(calls)
+    hidden = escaped(escaped(other[0], 1), 1) + other[1:]
+    assert await refused(calls, [*bearer(live), ("x-note", hidden)]) == "no_request_context"
+
+
 @pytest.mark.parametrize("escaped", ["a%20{}", "https%3A%2F%2Fx%2F%3Fkey%3D{}", "Bearer%20{}"])
 async def test_a_handle_or_a_token_behind_percent_escapes_is_seen(calls: AgentCalls, escaped: str) -> None:
     live, other = handle(calls), handle(calls)

@@ -82,6 +82,12 @@ async def test_a_passthrough_route_takes_it_in_its_own_field_alone(calls: OwnCal
     assert (record["op"], record["credential"]) == ("own", f"passthrough:bearer:{fingerprint_of(b'my-own-key')}")
 
 
+@pytest.mark.parametrize("glued", ["sk-{}", "{}x"])
+async def test_glued_to_other_text_it_refuses_the_call(calls: OwnCalls, glued: str) -> None:
+    stray = ("x-key", glued.replace("{}", calls.shown))
+    assert await refused(calls, [*own(calls.handle(may_call=OPEN)), stray], **TO_HOOK) == "no_request_context"
+
+
 async def test_in_another_field_of_a_passthrough_call_it_refuses_the_call(calls: OwnCalls) -> None:
     assert await refused(calls, bearer(calls.shown), **TO_HOOK) == "no_request_context"
 
