@@ -97,6 +97,11 @@ class Listener:
         return self._acceptor.address
 
     @property
+    def ended(self) -> bool:
+        """True once its end has come: nobody of ours listens there again."""
+        return self._ended
+
+    @property
     def max_connections(self) -> int:
         """The number of connections served at once. Above it, callers are told that we are overloaded."""
         return self._max_connections

@@ -157,9 +157,10 @@ class Server:
         return lacking
 
     def _own_addresses(self) -> Iterator[tuple[str, int]]:
-        yield from self.parts.addresses
+        ended = {listener.address for listener in self.parts.listeners if listener.ended}
+        yield from (address for address in self.parts.addresses if address not in ended)  # others may listen there now
         if self.ready.is_set():  # the system chose a port where 0 was asked for
-            yield from (listener.address for listener in self.parts.listeners)
+            yield from (listener.address for listener in self.parts.listeners if not listener.ended)
 
     def _look_for_ways_round(self) -> None:
         self.bypass.look()

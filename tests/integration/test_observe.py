@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ async def hops(tmp_path: Path) -> AsyncIterator[Hops]:
         yield opened
 
 
-async def start(hops: Hops, *, plain: bool | None = None, inbound: bool = True, outbound: bool = True) -> int:
+async def start(
+    hops: Hops, *, plain: bool | None = None, inbound: bool = True, outbound: bool = True, host: str = "127.0.0.1"
+) -> int:
     """Run the writer's sidecar; return the port for callers without a sidecar. ``plain``: the platform's word."""
     settings = hops.settings(route={"observe_until": SOON} if inbound else {})
     if outbound:
@@ -38,7 +42,7 @@ async def start(hops: Hops, *, plain: bool | None = None, inbound: bool = True, 
     port = free_port()
     platform = None
     if plain is not None:
-        settings["inbound"]["plain"] = {"listen": f"127.0.0.1:{port}", "until": SOON}
+        settings["inbound"]["plain"] = {"listen": f"{host}:{port}", "until": SOON}
         issuers = [{**one, "token_endpoint": settings["exchange"]["token_endpoint"]} for one in settings["issuers"]]
         folder = hops.world.folder / "platform"
         folder.mkdir()
@@ -112,9 +116,7 @@ async def test_a_caller_without_a_sidecar_is_served_until_the_port_closes(hops: 
 
 
 def accepts(hops: Hops, port: int) -> bool:
-    return any(
-        one.address == ("127.0.0.1", port) and one._acceptor._socket for one in hops.writer.server.parts.listeners
-    )
+    return any(one.address[1] == port and one._acceptor._socket for one in hops.writer.server.parts.listeners)
 
 
 async def test_a_reload_that_removes_the_port_without_tls_closes_it_and_the_route_enforces(hops: Hops) -> None:
@@ -129,6 +131,31 @@ async def test_a_reload_that_removes_the_port_without_tls_closes_it_and_the_rout
     assert (await ask(hops, *bearer(KEY))).status == 200
     await reload(hops.writer, lambda document: document["inbound"]["routes"][0].pop("observe_until"))
     assert (await ask(hops, *bearer(KEY))).reason == "malformed_token"
+
+
+@pytest.mark.parametrize("how", ["by-reload", "by-day"])
+async def test_an_agent_that_listens_where_the_port_without_tls_was_bypasses_its_sidecar(hops: Hops, how: str) -> None:
+    port = await start(hops, plain=True, host="0.0.0.0")
+    server: Any = hops.writer.server
+    setup = server.parts.snapshots.setup
+    rule = replace(setup.listener_rule, agent_port=port, pod=False)
+
+    def look() -> list[int]:
+        server.parts.snapshots.setup = replace(server.parts.snapshots.setup, listener_rule=rule)
+        server.bypass.look()
+        return [found.port for found in server.bypass.found]
+
+    assert look() == []
+    if how == "by-reload":
+        await reload(hops.writer, lambda document: document["inbound"].pop("plain"))
+    else:
+        server._wall = lambda: time.time() + 8 * 86_400
+    await until(lambda: not accepts(hops, port))
+    with socket.socket() as agent:
+        agent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        agent.bind(("", port))
+        agent.listen()
+        assert look() == [port]
 
 
 async def test_a_port_without_tls_needs_the_platform_s_word_and_a_route_that_observes(hops: Hops) -> None:
