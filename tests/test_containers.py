@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -68,6 +69,25 @@ def test_the_socket_of_the_handle_is_on_the_volume_that_the_agent_mounts() -> No
     assert acting("planner-sidecar")["volumes"] == [f"planner-handle:{folder}"]
     assert acting("planner-agent")["volumes"] == [f"planner-handle:{folder}:ro"]
     assert str(compose()["x-confined"]["user"]).partition(":")[0] in map(str, settings.workload_handle.agent_uids)
+
+
+def test_the_page_s_port_without_tls_and_folder_of_keys_are_what_the_settings_take(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "compose.md").read_text()
+    (block,) = [one for one in page.split("```yaml\n") if "SIDECAR__INBOUND__PLAIN" in one.partition("```")[0]]
+    service = yaml.safe_load(block.partition("```")[0])["services"]["writer-sidecar"]
+    settings = yaml.safe_load((COMPOSE / "writer.yaml").read_text())
+    until = yaml.safe_load(service["environment"]["SIDECAR__INBOUND__PLAIN"])["until"]
+    settings["inbound"]["routes"][0]["observe_until"] = until
+    folder = service["volumes"][0].split(":")[1]
+    settings["inbound"]["agent_key"] = {"file": f"{folder}/agent", "field": "x-api-key"}
+    issuer = {key: value for key, value in settings["issuers"][0].items() if key != "refresh_s"}
+    own, platform = tmp_path / "sidecar.yaml", tmp_path / "platform.yaml"
+    own.write_text(json.dumps(settings))
+    platform.write_text(json.dumps({"issuers": [issuer], "plain": True, "observe_until": True}))
+    loaded = load_sidecar(own, service["environment"], platform)
+    assert loaded.inbound is not None
+    assert loaded.inbound.plain is not None
+    assert loaded.inbound.plain.listen.port == 7444
 
 
 def test_every_workload_of_the_mesh_has_a_socket_of_its_own() -> None:

@@ -83,6 +83,9 @@ CHOICES: dict[str, list[Any]] = {
     "dashboards.annotations": [{}, {"folder": "a: b # c"}],
     "sts.revocation.enabled": [False, False, True],
     "sts.settings.revocation": [{"operators": [{"spiffe_id": "spiffe://acme.example/ann", "may": ["txn"]}]}],
+    "injector.allowKeys": [True, False],
+    "injector.allowWorkloadHandle": [True, False],
+    "sidecar.ports.plain": [0, 7444],
     "networkPolicy.stsIngress": [[], [{"from": [{"podSelector": {}}], "ports": [{"port": 7444}]}]],
 }
 
