@@ -192,7 +192,8 @@ class RecordFields(TypedDict, total=False):
         Key(
             "the credential that a call out of the mesh, or an observed one, carried: `inject`, `federate`,"
             " `passthrough` or `observed`, the kind or provider, and the first 128 bits of its SHA-256, in hex; a"
-            " password has no fingerprint. All but `federate` are static credentials",
+            " password, a cookie, and a field that is known by its name alone have none. All but `federate` are"
+            " static credentials",
             _REQUESTS,
         ),
     ]

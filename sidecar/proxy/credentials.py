@@ -31,6 +31,20 @@ _OWN_FIELDS: Final = (
     b"private-token",
     b"cookie",
 )
+_LIKE_A_CREDENTIAL: Final = re.compile(
+    rb"(?:key|token|secret|password|passwd|credentials?|auth|authorization|cookie2?)$"
+)
+_NO_CREDENTIALS: Final = frozenset(
+    {
+        b"delegation-token",
+        b"idempotency-key",
+        b"x-idempotency-key",
+        b"sec-websocket-key",
+        b"surrogate-key",
+        b"proxy-authorization",
+    }
+    | {b"csrf-token", b"x-csrf-token", b"x-xsrf-token"}
+)
 _OWN_PLACE: Final = frozenset({b"delegation-handle"})
 _PROXY_PLACE: Final = frozenset({b"proxy-authorization"})
 _GUESSABLE: Final = frozenset({"basic", "digest", "cookie"})
@@ -171,13 +185,17 @@ def issuers_shown(request: Request) -> set[str]:
 def own_credential(request: Message) -> str | None:
     """Return kind and fingerprint of each credential of the agent's own, with commas between; None if it shows none.
 
-    A password (Basic) has no fingerprint: it could be guessed from one.
+    A password (Basic) has no fingerprint: it could be guessed from one. A field that only looks like a credential by
+    its name has none either: its value may be another one for each call.
 
     Raises:
         Denied: HEADER_MALFORMED, a field of credentials is repeated.
     """
     values = ((name, request.one(name)) for name in _OWN_FIELDS)
-    return ",".join(_kind_and_fingerprint(name, value) for name, value in values if value is not None) or None
+    shown = [_kind_and_fingerprint(name, value) for name, value in values if value is not None]
+    alike = (name for name in request.layout.places if name not in _OWN_FIELDS and name not in _NO_CREDENTIALS)
+    shown += dict.fromkeys(name.decode("ascii") for name in alike if _LIKE_A_CREDENTIAL.search(name))
+    return ",".join(shown) or None
 
 
 def _kind_and_fingerprint(name: bytes, value: bytes) -> str:

@@ -312,6 +312,25 @@ async def test_a_handle_or_a_token_behind_percent_escapes_is_seen(calls: AgentCa
     assert (await calls.call([*bearer(live), ("x-note", fine)], **TO_MODEL)).status == 200
 
 
+@pytest.mark.parametrize(
+    "name", ["x-functions-key", "Ocp-Apim-Subscription-Key", "X-Vault-Token", "x_api_key", "X-Client-Secret", "x-auth"]
+)
+async def test_a_field_that_is_a_credential_by_its_name_is_recorded_beside_a_decoy_without_its_value(
+    calls: AgentCalls, name: str
+) -> None:
+    shown = [("authorization", "Bearer decoy"), (name, "the-real-one"), ("idempotency-key", "1"), ("x-csrf-token", "2")]
+    assert (await calls.call([*own(handle(calls)), *shown], **TO_HOOK)).status == 200
+    assert b"the-real-one" in calls.left
+    (record,) = await calls.records()
+    assert record["credential"] == f"passthrough:bearer:{fingerprint_of(b'decoy')},{name.lower()}"
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key", "cookie"])
+async def test_a_field_of_credentials_that_is_repeated_refuses_the_call(calls: AgentCalls, name: str) -> None:
+    shown = [(name, "a"), (name, "b")]
+    assert await refused(calls, [*own(handle(calls)), *shown], **TO_HOOK) == "header_malformed"
+
+
 async def test_each_credential_of_an_agent_s_own_is_recorded(calls: AgentCalls) -> None:
     shown = [("authorization", "Bearer decoy"), ("x-api-key", "the-real-one")]
     assert (await calls.call([*own(handle(calls)), *shown], **TO_HOOK)).status == 200
