@@ -43,14 +43,15 @@ def measured(step: Callable[[], object]) -> Cost:
     return Cost(time.process_time() - cpu, time.monotonic() - wall)
 
 
-def plain(files: list[str], memory_mib: int) -> None:
+def plain(files: list[str], memory_mib: int | None) -> None:
     """Read the files by DuckDB alone, two threads: the number of lines and the greatest value of each key."""
     import duckdb
 
     columns = ", ".join(f"'{name}': '{_TYPES[key.kind]}'" for name, key in KEYS.items())
     values = ", ".join(f"max({name})" for name in KEYS)
     statement = f"SELECT count(*), {values} FROM read_json($1, columns = {{{columns}}}, format = 'newline_delimited')"  # noqa: S608
-    with duckdb.connect(config={"threads": 2, "memory_limit": f"{memory_mib}MiB"}) as connection:
+    limit = "50%" if memory_mib is None else f"{memory_mib}MiB"
+    with duckdb.connect(config={"threads": 2, "memory_limit": limit}) as connection:
         connection.execute(statement, [files]).fetchall()
 
 
@@ -69,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the audit of chains with plain DuckDB.")
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=17)
-    parser.add_argument("--memory", type=int, default=4096, help="memory limit of both, in MiB")
+    parser.add_argument("--memory", type=int, help="memory limit of both, in MiB (default: half of the machine's)")
     parser.add_argument("--folder", type=Path, help="keep the set there, and take one that is there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -81,7 +82,7 @@ def main() -> None:
         compare(files, json.loads(told.read_text()), arguments.memory)
 
 
-def compare(files: list[str], labels: dict[str, list[str]], memory_mib: int) -> None:
+def compare(files: list[str], labels: dict[str, list[str]], memory_mib: int | None) -> None:
     """Measure both and print the costs."""
     beside = measured(lambda: plain(files, memory_mib))
     print(f"plain DuckDB: {beside.cpu_s:.1f} s of CPU, {beside.wall_s:.1f} s")

@@ -116,7 +116,7 @@ _shtab_sidecar_audit_chains_options=(
   "--since[show only chains with a record from then on]:TIME:"
   "--until[show only chains with a record up to then]:TIME:"
   "--limit[chains to show, the worst first (default 1000)]:N:"
-  "--memory[memory before it uses the disk (default 2048)]:MIB:"
+  "--memory[memory before it uses the disk (default\: half of the machine\'s, or of the container\'s)]:MIB:"
   "(*)::records\: JSON lines, .gz, .zst or .parquet\; a folder, a pattern, or - for standard input:_files"
 )
 
@@ -193,7 +193,7 @@ _shtab_sidecar_audit_report_options=(
   "--since[show only chains with a record from then on]:TIME:"
   "--until[show only chains with a record up to then]:TIME:"
   "--limit[chains to show, the worst first (default 20)]:N:"
-  "--memory[memory before it uses the disk (default 2048)]:MIB:"
+  "--memory[memory before it uses the disk (default\: half of the machine\'s, or of the container\'s)]:MIB:"
   "(*):records, as for \`sidecar audit chains\`:_files"
 )
 

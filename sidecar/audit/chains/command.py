@@ -76,7 +76,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         help="chains to show, the worst first (default %(default)s)",
     )
     parser.add_argument(
-        "--memory", type=int, default=2048, metavar="MIB", help="memory before it uses the disk (default %(default)s)"
+        "--memory",
+        type=int,
+        metavar="MIB",
+        help="memory before it uses the disk (default: half of the machine's, or of the container's)",
     )
 
 
@@ -136,7 +139,7 @@ def examine_files(
     *,
     ignore: Sequence[str] = (),
     most_chains: int = MOST_CHAINS,
-    memory_mib: int = 2048,
+    memory_mib: int | None = None,
 ) -> tuple[Audit, list[Finding]]:
     """Read and judge record files. Return what is chosen, and all its findings.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 NEEDED: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
+_HALF: Final = "50%"  # of the memory of the machine, or of the container: DuckDB reads its limit
 _SMALL_BYTES: Final = 1 << 16  # so few lines are read one by one
 _RETURN: Final = b"\r"  # the reader of files takes it for the end of a line
 _PIECE_BYTES: Final = 1 << 20
@@ -52,14 +53,17 @@ def require() -> None:
 
 
 @contextlib.contextmanager
-def open_database(*, files: Sequence[str] = (), memory_mib: int = 2048, threads: int = 2) -> Iterator[Database]:
-    """Open an empty database that spills to a folder of its own, which is gone with it. It may read these files."""
+def open_database(*, files: Sequence[str] = (), memory_mib: int | None = None, threads: int = 2) -> Iterator[Database]:
+    """Open an empty database that spills to a folder of its own, which is gone with it. It may read these files.
+
+    Its memory is half of the machine's, or of the container's, unless it is given.
+    """
     require()
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="sidecar-audit-") as folder:
         config: dict[str, Any] = {
-            "memory_limit": f"{memory_mib}MiB",
+            "memory_limit": _HALF if memory_mib is None else f"{memory_mib}MiB",
             "threads": threads,
             "temp_directory": folder,
             "autoinstall_known_extensions": False,

@@ -92,7 +92,7 @@ def report_of(
     keys: Sequence[str] = (),
     ignore: Sequence[str] = (),
     most_chains: int = _MOST_CHAINS,
-    memory_mib: int = 2048,
+    memory_mib: int | None = None,
 ) -> tuple[Report, int]:
     """Return the report, and the number of its findings.
 

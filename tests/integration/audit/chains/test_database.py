@@ -51,6 +51,25 @@ def test_the_folder_is_gone_with_the_database(monkeypatch: pytest.MonkeyPatch, t
     assert list(folder.iterdir()) == []
 
 
+def test_memory_is_half_of_the_machines_unless_it_is_given() -> None:
+    import duckdb
+
+    with duckdb.connect() as plain:  # DuckDB alone takes 80 % of what it finds
+        ((theirs,),) = plain.execute("SELECT current_setting('memory_limit')").fetchall()
+    assert 0.61 < _mib(_memory_limit(None)) / _mib(theirs) < 0.64
+    assert _memory_limit(512) == "512.0 MiB"
+
+
+def _memory_limit(memory_mib: int | None) -> str:
+    with open_database(memory_mib=memory_mib, threads=1) as database:
+        return str(database.rows("SELECT current_setting('memory_limit')")[0][0])
+
+
+def _mib(size: str) -> float:
+    number, unit = size.split()
+    return float(number) * {"MiB": 1, "GiB": 1 << 10, "TiB": 1 << 20}[unit]
+
+
 def test_without_duckdb_the_command_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
