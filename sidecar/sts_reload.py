@@ -11,7 +11,7 @@ from typing import Final
 
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.sts_settings import TokenServiceSettings
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, Problem, Unavailable
 from sidecar.file_watch import Watched, fingerprint_or_errno
 from sidecar.sts.key_files import file_name, load_schedule, look
 from sidecar.sts.schedule import EphemeralKeys, KeySchedule
@@ -64,7 +64,11 @@ class StsReload:
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         if service.register is not None:
-            await service.register.prepare(fresh.policy)
+            try:
+                await service.register.prepare(fresh.policy)
+            except Unavailable as error:
+                problem = Problem("foreign_issuers", str(error), "wait until revocations of their users expire")
+                raise ConfigError([problem]) from error
         service.policy = fresh.policy
         if service.register is not None and fresh.revocation is not None:
             service.register.settings = fresh.revocation  # operators may change

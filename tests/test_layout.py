@@ -53,7 +53,6 @@ ELSEWHERE: Final = {
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
     "signals.py": "integration/test_cli.py",
-    "sts_reload.py": "integration/test_sts_reload.py",
     "proxy/call_authority.py": "proxy/test_outbound.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
