@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -564,3 +565,92 @@ async def test_what_becomes_missing_is_told_once_on_the_operations_log_and_so_is
     assert told()[-3:] == ["ready", "not ready", "ready again"]
     changes = [(one["event"], one["detail"]) for one in bench.records() if one["event"] in {"ready", "not_ready"}]
     assert changes == [("not_ready", "identity: denied"), ("ready", None)]
+
+
+class Looks:
+    """Stands for the parts that look again at what was permitted, and writes down each look."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[object] = []
+        parts = bench.parts
+        monkeypatch.setattr(bench.server, "trust", SimpleNamespace(look=self._trust))
+        monkeypatch.setattr(bench.server.recent_refusals, "look", lambda: self.seen.append("refusals"))
+        monkeypatch.setattr(parts.log, "tell_lasting", lambda: self.seen.append("lasting"))
+        monkeypatch.setattr(type(parts.caches), "sweep", lambda _: self.seen.append("caches"))
+        monkeypatch.setattr(type(parts.caches), "carry", lambda _, renewal: self.seen.append(renewal))
+        for listener in bench.listeners:
+            monkeypatch.setattr(listener, "close_at_end", lambda _, name=listener.name: self.seen.append(f"end {name}"))
+        for pool in parts.pools:
+            monkeypatch.setattr(pool, "retire", lambda: self.seen.append("pool retired"))
+        monkeypatch.setattr(parts.watch, "notice", lambda: self.seen.append("noticed"))
+        monkeypatch.setattr(parts.watch, "drain", lambda seconds: self.seen.append(f"drains for {seconds} s"))
+
+    async def _trust(self, connections: object) -> None:
+        self.seen.append(connections)
+
+
+async def test_once_a_second_connections_are_judged_again_and_what_has_ended_is_freed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(bench, monkeypatch)
+    await bench.server._sweep_slowly()
+    inbound, outbound = bench.listeners
+    (pool,) = bench.parts.pools
+    connections = [inbound.connections, outbound.connections, pool.connections]
+    assert looks.seen == [
+        "refusals", "caches", "end inbound", connections[0], "end outbound", connections[1], connections[2],
+    ]  # fmt: skip
+
+
+async def test_requests_that_last_are_told_at_each_tick_and_the_rest_at_each_fourth(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(bench, monkeypatch)
+    monkeypatch.setattr("sidecar.proxy.server.TICK_S", 0.0)
+
+    async def slowly() -> None:
+        looks.seen.append("slowly")
+        if looks.seen.count("slowly") == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(bench.server, "_sweep_slowly", slowly)
+    with pytest.raises(asyncio.CancelledError):
+        await bench.server._sweep()
+    assert looks.seen == [*["lasting"] * 4, "slowly"] * 2
+
+
+async def test_a_change_of_identity_judges_all_requests_again_and_its_loss_ends_connections(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(bench, monkeypatch)
+    bench.source.become(WRITER)
+    assert looks.seen == ["noticed"]
+    bundles = bench.parts.log.metrics._bundles
+    assert set(bundles) == {TRUST_DOMAIN}
+    bench.source.become(None)
+    assert set(bundles) == set()
+    assert looks.seen == ["noticed", "noticed", "pool retired"]
+
+
+async def test_new_revocations_are_in_force_for_requests_in_progress_and_for_what_is_cached(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(bench, monkeypatch)
+    renewal = SimpleNamespace()
+    for renewed, seen in ((renewal, [renewal, "noticed"]), (None, ["noticed"])):
+        monkeypatch.setattr(type(bench.parts.snapshots), "renew", lambda _, one=renewed: one)
+        looks.seen.clear()
+        bench.server._on_revocations()
+        assert looks.seen == seen
+    async with bench.running():
+        bench.stop.set()
+    assert bench.events().count("revocations.changed") == 2
+
+
+async def test_a_drain_gives_streams_half_of_its_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(bench, monkeypatch)
+    async with bench.running() as running:
+        await bench.wait_until_ready()
+        bench.stop.set()
+        await asyncio.wait_for(running, PATIENCE_S)
+    assert "drains for 0.5 s" in looks.seen
