@@ -33,6 +33,8 @@ _NETLINK_SOCK_DIAG: Final = 4  # linux/netlink.h, linux/sock_diag.h, linux/inet_
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _REQUEST_AND_DUMP: Final = 0x301
 _ERROR, _DONE = 2, 3
+_INTERRUPTED: Final = 0x10  # the sockets changed while they were listed
+_number: Final = Struct("=i")
 _header: Final = Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _question: Final = Struct("=BBBBI48x")  # struct inet_diag_req_v2: family, protocol, two zeros, states, any socket
 _socket: Final = Struct("=BBBB2s2s16s")  # the beginning of struct inet_diag_msg: family, …, source port, …, source
@@ -184,10 +186,12 @@ def _take(answer: bytes, found: list[ListeningSocket]) -> bool:
     """Add the listeners in one piece of the kernel's answer. Returns False if it was the last."""
     at = 0
     while at + _header.size <= len(answer):
-        size, kind, *_ = _header.unpack_from(answer, at)
-        if kind == _DONE:
+        size, kind, flags, *_ = _header.unpack_from(answer, at)
+        if kind == _DONE:  # its number is an error where the kernel has no handler of TCP (no module tcp_diag)
+            if size < _header.size + _number.size or _number.unpack_from(answer, at + _header.size)[0] < 0:
+                raise OSError("sock_diag could not list the sockets")
             return False
-        if kind == _ERROR or size < _header.size + _socket.size or at + size > len(answer):
+        if flags & _INTERRUPTED or kind == _ERROR or size < _header.size + _socket.size or at + size > len(answer):
             raise OSError("sock_diag gave no whole answer")
         if len(found) == MAX_LISTENERS:
             raise ValueError(f"sock_diag lists more than {MAX_LISTENERS} listeners")
