@@ -20,11 +20,11 @@ LEFT_PART: Final = 64  # of the limit each cache keeps this part while memory is
 HANDLES: Final = "handles"
 
 
+# Of these a revocation stops what ``InForce.kind_of`` names of the token. Logins and plans are judged by further names
+# as well, those that a user has in the mesh or beyond a crossing, so they begin again.
 _TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
     "verdicts": lambda token: token,
     "permits": lambda given: given.permit.token,
-    "plans": lambda plan: plan.delegation.token,
-    "logins": lambda delegation: delegation.token,
 }
 
 
