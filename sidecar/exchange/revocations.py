@@ -82,6 +82,7 @@ class RevocationList:
         self._monotonic = monotonic
         self._changing = asyncio.Lock()  # a list is merged, and what is over removed, one after the other
         self._etag: str | None = None
+        self._judged_at = 0  # when the ends of revocations were last compared with the clock
         self._confirmed_at: float | None = None
 
     @property
@@ -98,11 +99,13 @@ class RevocationList:
     async def poll(self) -> None:
         """Ask once. A list that is refused, or no answer, leaves all as it was but the age."""
         asked_at = self._monotonic()  # the answer says what was true after this
+        self._now()
+        etag = self._etag
         try:
-            answer = await self._channel.get(self._etag)
+            answer = await self._channel.get(etag)
             if answer.status == 200:
                 await self._read(answer)
-            elif answer.status != 304 or self._etag is None:
+            elif answer.status != 304 or etag is None:
                 raise RevocationsError(f"status {answer.status}")  # noqa: TRY301
         except (SidecarError, RevocationsError) as error:
             if self.last_error != str(error):
@@ -116,7 +119,7 @@ class RevocationList:
     async def expire(self) -> None:
         """Remove the revocations that have ended."""
         async with self._changing:
-            self.revocations = await in_steps(self.revocations.at(int(self._wall())))
+            self.revocations = await in_steps(self.revocations.at(self._now()))
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -135,12 +138,22 @@ class RevocationList:
         issuer, keys = self.settings.issuer, self._keys()
         jws = await in_steps(parse_list(answer.body))
         key = keys.find(issuer, jws.kid) or await keys.wait_for_key(issuer, jws.kid)
-        now = int(self._wall())
-        listed = verify_list(jws, issuer=issuer, key=key, algorithms=self.settings.algorithms, now=now)
+        wall = int(self._wall())
+        listed = verify_list(jws, issuer=issuer, key=key, algorithms=self.settings.algorithms, now=wall)
         fresh = await in_steps(listed)
         async with self._changing:
-            self.revocations = await in_steps(self.revocations.merged(fresh, now=now))
-        self._etag = answer.etag
+            self.revocations = await in_steps(self.revocations.merged(fresh, now=self._now()))
+            self._etag = answer.etag
+
+    def _now(self) -> int:
+        """Return the time. After the clock fell the next poll asks for the whole list: an end that seemed to be over
+        may still come.
+        """
+        now = int(self._wall())
+        if now < self._judged_at:
+            self._etag = None
+        self._judged_at = now
+        return now
 
 
 class RevocationLists:

@@ -116,9 +116,11 @@ class Register:
     async def expire(self) -> None:
         """Remove what has ended from what is in force."""
         async with self._changing:
-            view = self._view
-            if view is not None:
-                self._view = view._replace(revocations=await in_steps(view.revocations.at(self._now())))
+            if self._view is not None:
+                try:
+                    self._view = await in_steps(self._later(self._view, self._now()))
+                except Unavailable:  # more are in force than any reader takes
+                    self._view = None  # whoever asks is refused, with the cause
 
     async def prepare(self, policy: StsPolicy) -> None:
         """Make the view for a policy that is to be in force when this returns."""
@@ -176,8 +178,8 @@ class Register:
         now, view = self._now(), self._view
         if view is None or view.policy is not policy:  # a start, or a reload that did not prepare
             view = self._view = at_once(_view(self._book, policy, now))
-        elif now >= view.revocations.ends_at + _LATE_S:  # nobody has looked
-            view = self._view = view._replace(revocations=at_once(view.revocations.at(now)))
+        elif now < view.at or now >= view.revocations.ends_at + _LATE_S:  # nobody has looked
+            view = self._view = at_once(self._later(view, now))
         return view.revocations
 
     def refuse(self, token: VerifiedToken, client: SpiffeId, policy: StsPolicy) -> None:
@@ -212,7 +214,7 @@ class Register:
             if signed is None or signed.of is not found:
                 said = await in_steps(said_by(found))
                 signed = _Signed(of=found, said=said, tag=_tag(found, said))
-            if signed.kid != key.kid or now - signed.at >= _SIGNED_FOR_S:
+            if signed.kid != key.kid or not 0 <= now - signed.at < _SIGNED_FOR_S:  # negative: the clock fell
                 claims = claims_of(found, signed.said, issuer=policy.issuer, issued_at=now)
                 signed = signed._replace(kid=key.kid, at=now, jws=key.sign_revocations(claims))
             self._signed = signed
@@ -271,15 +273,24 @@ class Register:
         self._book, self._rows, self._view = book, rows, view
         self.changes += 1
 
+    def _later(self, view: _View, now: int) -> Steps[_View]:
+        """Bring a view to the present. After the clock fell it is made of the book again: an end that seemed to be over
+        may still come.
+        """
+        if now < view.at:
+            return (yield from _view(self._book, view.policy, now))
+        return view._replace(revocations=(yield from view.revocations.at(now)), at=now)
+
     def _now(self) -> int:
         return int(self._clock())
 
 
 class _View(NamedTuple):
-    """The revocations in force under one policy."""
+    """The revocations in force under one policy at a time."""
 
     policy: StsPolicy
     revocations: Revocations
+    at: int
 
 
 class _Signed(NamedTuple):
@@ -321,9 +332,10 @@ def _view(book: Book, policy: StsPolicy, now: int) -> Steps[_View]:
         yield
         lifted.update((_crossed_id(of), end) for of, end in ends)
     try:
-        return _View(policy, (yield from NONE.merged(replace(listed, revoked=revoked, lifted=lifted), now=now)))
+        merged = yield from NONE.merged(replace(listed, revoked=revoked, lifted=lifted), now=now)
     except RevocationsError as error:
         raise Unavailable(Reason.NOT_READY, str(error)) from error
+    return _View(policy, merged, now)
 
 
 def _crossed_id(of: str) -> str:

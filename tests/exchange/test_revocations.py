@@ -206,6 +206,31 @@ async def test_what_ends_while_a_list_is_merged_does_not_bring_the_list_before_b
     assert polled.stopped == {"a"}
 
 
+async def jumped(polled: Polled) -> None:
+    polled.now += 200
+    await polled.list.expire()
+
+
+async def jumped_in_a_poll(polled: Polled) -> None:
+    polled.now += 200
+    await polled.answer("a", seq=2)
+
+
+@pytest.mark.parametrize("jump", [jumped, jumped_in_a_poll])
+async def test_after_the_clock_fell_the_whole_list_is_asked_for(jump: Callable[[Polled], object]) -> None:
+    polled = Polled()
+    await polled.answer("a")
+    await polled.list.expire()
+    await polled.unchanged()
+    assert polled.channel.asked.pop() == '"1"'
+    await jump(polled)  # type: ignore[misc]
+    assert polled.stopped == frozenset()
+    polled.now -= 200
+    await polled.answer("a", seq=2)
+    assert polled.channel.asked[-1] is None, "with a tag the answer would be that nothing changed"
+    assert polled.stopped == {"a"}
+
+
 async def test_only_lists_that_there_are_count_for_every_token() -> None:
     polled = Polled()
     await polled.answer("a")

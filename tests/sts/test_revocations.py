@@ -118,6 +118,37 @@ async def test_what_has_ended_is_removed_also_if_nobody_looks() -> None:
     assert not known.revocations(POLICY).in_force
 
 
+@pytest.mark.parametrize("looked", [True, False])
+async def test_what_ended_by_a_clock_that_was_ahead_is_in_force_once_it_is_right(looked: bool) -> None:
+    mesh = Mesh()
+    known = register(mesh)
+    await known.add(order(Kind.TXN, "txn-1"))
+    mesh.now += 3602
+    assert not known.revocations(POLICY).in_force
+    mesh.now -= 3602
+    if looked:
+        await known.expire()
+        assert known.count()["txn"] == 1
+    assert known.revocations(POLICY).names(Kind.TXN) == {"txn-1"}
+    mesh.now += 3602
+    assert not known.revocations(POLICY).in_force
+
+
+async def test_a_clock_that_fell_brings_back_no_more_than_any_reader_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = Mesh()
+    known = register(mesh)
+    await known.add(order(Kind.TXN, "txn-1"))
+    await known.prepare(POLICY)
+    mesh.now += 3600
+    await known.expire()
+    mesh.now -= 3600
+    monkeypatch.setattr("sidecar.delegation.revocation.MAX_LISTED", 0)
+    await known.expire()
+    with pytest.raises(Unavailable) as refused:
+        known.revocations(POLICY)
+    assert refused.value.reason is Reason.NOT_READY
+
+
 async def test_a_revoked_workload_gets_no_token_of_its_own() -> None:
     mesh = Mesh()
     form: dict[str, object] = {"grant_type": CLIENT_CREDENTIALS, "audience": CRM, "scope": "crm.read"}
@@ -193,6 +224,8 @@ async def test_the_tag_of_a_list_changes_with_what_it_says_and_with_nothing_else
     again, later = await known.signed_list(POLICY, mesh.ring)
     assert again == tag
     assert later != first, "signed again: a list must not look old"
+    mesh.now -= 1
+    assert (await known.signed_list(POLICY, mesh.ring))[1] not in (first, later), "nor be from the future"
     await known.add(order(Kind.TXN, "txn-1"))
     other, raw = await known.signed_list(POLICY, mesh.ring)
     assert other != tag
