@@ -657,12 +657,23 @@ def test_the_policy_holds_debuggers_out_of_keys_and_handle(acting: Cluster) -> N
     done = kubectl("create", "-n", LAX, "-f", "-", document=made)
     assert done.returncode == 0, done.stderr
     try:
-        for name, held in (("sidecar-keys", 1), ("sidecar-handle", 1), ("", 0)):
-            mounts = [{"name": name, "mountPath": "/run/sidecar-handle", "readOnly": True}] if name else []
-            debugger = {"name": "debug", "image": "x:1", "securityContext": RESTRICTED, "volumeMounts": mounts}
+        volumes = made["spec"]["volumes"]
+        (secret,) = [one["secret"]["secretName"] for one in volumes if one["name"] == "sidecar-keys"]
+        mounts = [
+            {"name": name, "mountPath": "/run/x", "readOnly": True} for name in ("sidecar-keys", "sidecar-handle")
+        ]
+        key = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": "openai"}}}
+        holes: list[tuple[dict[str, Any], int]] = [
+            *(({"volumeMounts": [mount]}, 1) for mount in mounts),
+            ({"envFrom": [{"secretRef": {"name": secret}}]}, 1),
+            ({"env": [key]}, 1),
+            ({"envFrom": [{"secretRef": {"name": "of-others", "optional": True}}]}, 0),  # the last: it is taken
+        ]
+        for hole, held in holes:
+            debugger = {"name": "debug", "image": "x:1", "securityContext": RESTRICTED, **hole}
             asked = {"spec": {"ephemeralContainers": [debugger]}}
             code, said = changed_pod("acting", asked, "--subresource=ephemeralcontainers")
-            assert (code, "rule debugger" in said) == (held, bool(held)), (name, said)
+            assert (code, "rule debugger" in said) == (held, bool(held)), (hole, said)
     finally:
         kubectl("delete", "pod", "acting", "-n", LAX, "--force", "--grace-period=0")
 
