@@ -66,7 +66,7 @@ class StaticKeys:
 
         Raises:
             Unavailable: CREDENTIAL_UNAVAILABLE, the file is missing, open to others, or holds no key; or it was not
-                read yet, or not for ten seconds.
+                read yet, or not for ten seconds, or no thread could be started for it.
         """
         look = self._looks.get(file)
         if look is None:
@@ -83,7 +83,11 @@ class StaticKeys:
         return self._looks.get(file) is not None
 
     async def first_look(self, file: str) -> None:
-        """Wait, for a second at most, until the file was read."""
+        """Wait, for a second at most, until the file was read.
+
+        Raises:
+            Unavailable: CREDENTIAL_UNAVAILABLE, no thread could be started for it. The next call tries again.
+        """
         self._follow(file)
         for _ in range(_ASKED):
             if self.has_looked(file):
@@ -91,7 +95,7 @@ class StaticKeys:
             await asyncio.sleep(FIRST_S / _ASKED)
 
     def first_look_at_start(self, file: str) -> None:
-        """Wait as ``first_look``, where no loop runs yet."""
+        """Wait as ``first_look``, where no loop runs yet. Raises as ``first_look``."""
         self._follow(file)
         for _ in range(_ASKED):
             if self.has_looked(file):
@@ -101,7 +105,12 @@ class StaticKeys:
     def _follow(self, file: str) -> None:
         if file not in self._looks:
             self._looks[file] = None
-            threading.Thread(target=_looking, args=(weakref.ref(self), file), name="static key", daemon=True).start()
+            thread = threading.Thread(target=_looking, args=(weakref.ref(self), file), name="static key", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads: the next call tries again
+                del self._looks[file]
+                raise Unavailable(Reason.CREDENTIAL_UNAVAILABLE, f"{file} cannot be followed: {error}") from error
 
     def _look_again(self, file: str) -> None:
         at, before = self._monotonic(), self._looks[file]

@@ -133,6 +133,23 @@ async def test_a_file_is_looked_at_only_while_somebody_can_ask(followed: Followe
     await until(lambda: all(one.ident != ours for one in threading.enumerate()))
 
 
+async def test_a_thread_that_cannot_start_refuses_the_call_and_the_next_one_starts_it(
+    followed: Followed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = key_file(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", no_thread)
+        assert followed.at_once(path) == f"credential_unavailable: {path} cannot be followed: can't start new thread"
+        with pytest.raises(Unavailable):
+            await followed.keys.first_look(str(path))
+        with pytest.raises(Unavailable):
+            followed.keys.first_look_at_start(str(path))
+    assert isinstance(await followed.of(path), StaticKey)
+
+
 def test_a_key_is_in_no_text(tmp_path: Path) -> None:
     keys = StaticKeys()
     keys.first_look_at_start(str(key_file(tmp_path)))
