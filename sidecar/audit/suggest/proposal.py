@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from sidecar.audit.counts import counted
 from sidecar.audit.suggest.evidence import MAX_DAYS, Calls, Place, Seen, Spot, Witness
@@ -64,7 +64,10 @@ class Inbound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outbound:
-    """One outbound route, to the next hop ``peer``. ``scopes_onward`` are further ones, for the peer's own calls."""
+    """One outbound route, to the next hop ``peer``. ``scopes_onward`` are further ones, for the peer's own calls.
+
+    ``scopes_held_back`` are not among them: only calls that are held back at the peer need these.
+    """
 
     name: str
     peer: str
@@ -72,9 +75,17 @@ class Outbound:
     scopes: tuple[str, ...]
     scopes_seen: bool
     scopes_onward: tuple[str, ...]
+    scopes_held_back: tuple[str, ...]
     calls: int
     days: int
     held_back: str | None
+
+
+class _Asked(NamedTuple):
+    """The routes of a callee that one caller needs: those that are open to it, and those that are held back."""
+
+    proposed: list[Inbound]
+    held_back: list[Inbound]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +112,12 @@ def suggestions(witnesses: Mapping[str, Witness]) -> list[Suggestion]:
     chain has more than the one before.
     """
     inbound = {workload: _inbound(workload, witnesses[workload].inbound) for workload in sorted(witnesses)}
-    asked: dict[_Hop, list[Inbound]] = {}
+    asked: dict[_Hop, _Asked] = {}
     for workload, routes in inbound.items():
         for route in routes:
             for peer in route.peers:
-                asked.setdefault((peer.spiffe_id, workload), []).append(route)
+                one = asked.setdefault((peer.spiffe_id, workload), _Asked([], []))
+                (one.held_back if route.held_back or peer.held_back else one.proposed).append(route)
     outbound = {workload: _outbound(workload, witnesses[workload].outbound, asked) for workload in inbound}
     return [
         Suggestion(workload, routes, tuple(_with_onward(route, outbound) for route in outbound[workload]))
@@ -165,7 +177,7 @@ def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterato
 def _judged(uses: Mapping[str, Seen]) -> Mapping[str, str | None]:
     """Tell for each caller of one method of a place why it is held back, or None."""
     days = set().union(*(seen.days for seen in uses.values()))
-    alone = sum(bool(peer) for peer in uses) == 1
+    alone = sum(bool(peer) and seen.calls >= ENOUGH for peer, seen in uses.items()) == 1
     judged: dict[str, str | None] = {}
     for peer, seen in uses.items():
         if not peer:
@@ -222,17 +234,20 @@ def _core_route(route: Inbound) -> InboundRoute:
 
 
 def _outbound(
-    workload: str, routes: Mapping[tuple[str, str], Calls], asked: Mapping[_Hop, Sequence[Inbound]]
+    workload: str, routes: Mapping[tuple[str, str], Calls], asked: Mapping[_Hop, _Asked]
 ) -> tuple[Outbound, ...]:
     names = _Names()
     found = []
     for (name, peer), calls in sorted(routes.items()):
-        needed = asked.get((workload, peer), ())
+        proposed, held_back = asked.get((workload, peer), _Asked([], []))
+        needed = proposed or ([] if calls.scopes else held_back)
         seen = bool(calls.scopes) or any(route.scopes_seen for route in needed)
         scopes = calls.scopes.union(*(route.scopes for route in needed))
         scopes = scopes or {_scope_of(_service(peer), method) for method in calls.uses}
         count, days = _calls(calls.uses.values()), _days(calls.uses.values())
         weak = f"seen {counted(count, 'time')}" if count < ENOUGH else "seen on one day" if days == 1 else None
+        if weak is None and needed and not proposed:
+            weak = "each of its calls is held back at the peer"
         found.append(
             Outbound(
                 name=names.exactly(name) if _NAME.fullmatch(name) else names.take(_service(peer)),
@@ -241,6 +256,7 @@ def _outbound(
                 scopes=tuple(sorted(scopes)),
                 scopes_seen=seen,
                 scopes_onward=(),
+                scopes_held_back=tuple(sorted({scope for one in held_back for scope in one.scopes} - scopes)),
                 calls=count,
                 days=days,
                 held_back=weak,
@@ -260,7 +276,8 @@ def _with_onward(route: Outbound, outbound: Mapping[str, Sequence[Outbound]]) ->
                 if one.peer not in reached:
                     reached.add(one.peer)
                     rest.append(one.peer)
-    return replace(route, scopes_onward=tuple(sorted(scopes.difference(route.scopes))))
+    held_back = tuple(scope for scope in route.scopes_held_back if scope not in scopes)
+    return replace(route, scopes_onward=tuple(sorted(scopes.difference(route.scopes))), scopes_held_back=held_back)
 
 
 class _Names:

@@ -68,6 +68,8 @@ def _outbound(route: Outbound) -> Iterator[str]:
     yield "# match and upstream are in no record; keep those of your route"
     if route.scopes_onward:
         yield f"# {_list(route.scopes_onward)} for the peer's own calls; records do not tell which of them it causes"
+    if route.scopes_held_back:
+        yield f"# without {_list(route.scopes_held_back)}: all calls that need these are held back at the peer"
     yield f"- name: {_text(route.name)}"
     yield f"  match: {{prefix: {_text(f'/{route.name}')}}}"
     yield f"  upstream: {_text(_NOWHERE)}"

@@ -73,6 +73,13 @@ def test_a_caller_that_was_hardly_seen_is_held_back_on_the_route_of_another(
     assert route.held_back is None
 
 
+def test_a_second_caller_that_was_hardly_seen_does_not_make_one_day_enough() -> None:
+    (route,) = inbound(*[call()] * 3, call(peer=PLANNER))
+    held_back = {PLANNER: "seen 1 time", WRITER: "seen from one caller on one day"}
+    assert {peer.spiffe_id: peer.held_back for peer in route.peers} == held_back
+    assert route.held_back == "no caller was seen often enough"
+
+
 def test_calls_without_a_proven_caller_are_counted_and_give_nobody_a_right() -> None:
     (route,) = inbound(*often(), *[call(peer=None, source="10.0.0.7")] * 4, call(peer=None, source="# 10.0.0.8"))
     assert ([peer.spiffe_id for peer in route.peers], route.unnamed, route.calls) == ([WRITER], 5, 8)
@@ -140,6 +147,31 @@ def test_an_outbound_route_asks_for_the_scopes_of_the_calls_that_follow_too() ->
     assert scopes_of(PLANNER, *chain) == (("writer.read",), ("crm.write", "front.read"))
     assert scopes_of(WRITER, *chain) == (("crm.write",), ("front.read",))
     assert scopes_of(CRM, *chain) == (("front.read",), ())
+
+
+@pytest.mark.parametrize(
+    "once",
+    [
+        pytest.param([call(path="/tenants", scope_needed=frozenset({"crm.admin"}))], id="the route is held back"),
+        pytest.param(
+            [
+                call(path="/tenants", scope_needed=frozenset({"crm.admin"})),
+                *often(path="/tenants", scope_needed=frozenset({"crm.admin"}), peer=PLANNER),
+            ],
+            id="the caller is held back",
+        ),
+    ],
+)
+def test_a_scope_that_only_held_back_calls_need_is_not_asked_for(once: list[Record]) -> None:
+    def asked(*records: Record) -> tuple[tuple[str, ...], tuple[str, ...], str | None]:
+        ((route,),) = (one.outbound for one in suggested(*records) if one.workload == WRITER)
+        return route.scopes, route.scopes_held_back, route.held_back
+
+    assert asked(*hop(WRITER, CRM)) == (("crm.read",), (), None)
+    assert asked(*hop(WRITER, CRM), *once) == (("crm.read",), ("crm.admin",), None)
+    assert asked(*hop(WRITER, CRM), *hop(CRM, FRONT, scope_needed=frozenset({"crm.admin"})), *once)[1] == ()
+    all_held_back = "each of its calls is held back at the peer"
+    assert asked(*hop(WRITER, CRM)[3:], *once) == (("crm.admin",), (), all_held_back)
 
 
 def test_calls_in_a_circle_need_each_scope_once() -> None:

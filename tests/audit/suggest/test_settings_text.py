@@ -164,6 +164,14 @@ inbound:
     )
 
 
+def test_a_comment_names_the_scopes_of_held_back_calls_that_a_route_goes_without() -> None:
+    once = call(path="/tenants", scope_needed=frozenset({"crm.admin"}))
+    route = next(one for one in suggested(*often(), once, out(), out(TUESDAY), out(TUESDAY)) if one.outbound)
+    lines = settings_text(route).splitlines()
+    assert '    # without ["crm.admin"]: all calls that need these are held back at the peer' in lines
+    assert '      scopes: ["crm.read"]  # a proposal by method; use the names that your token service knows' in lines
+
+
 HOSTILE: Final = st.text(max_size=30) | st.sampled_from(
     ['"\ninbound: {}', "# x\n- name: y", "'", "\\", "*a", "&a", "\u2028", "\x85", "/a\n  peers: [x]", "{}", "!!python"]
 )
