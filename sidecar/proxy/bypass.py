@@ -232,12 +232,15 @@ def listening_in(table: Path) -> Iterator[ListeningSocket]:
 
 
 def _sockets(addresses: Iterable[tuple[str, int]]) -> tuple[frozenset[ListeningSocket], frozenset[int]]:
-    """Return our listeners, and the ports of those whose host is a name, such as localhost.
+    """Return our listeners, and the ports of those whose host is a name other than localhost.
 
-    Resolving a name could take seconds, so at such a port every address counts as ours.
+    Resolving a name could take seconds, so at such a port every address counts as ours; localhost is loopback, which is
+    no way round anyway (RFC 6761 section 6.3).
     """
     own, named_ports = set(), set()
     for host, port in addresses:
+        if host.lower() == "localhost":
+            continue
         try:
             own.add(ListeningSocket(ipaddress.ip_address(host), port))
         except ValueError:

@@ -266,6 +266,8 @@ def test_the_kernel_is_asked_for_no_more_listeners_than_a_table_may_have() -> No
     ("own", "refused"),
     [
         pytest.param(("probe.acme.example", 7090), False, id="a-name"),
+        pytest.param(("localhost", 7090), True, id="localhost-is-at-no-other-address"),
+        pytest.param(("LocalHost", 7090), True, id="in-any-case"),
         pytest.param(("10.0.0.5", 7090), False, id="its-address"),
         pytest.param(("10.0.0.6", 7090), True, id="another-address"),
         pytest.param(("probe.acme.example", 7091), True, id="another-port"),
