@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
-from sidecar.delegation.outside import provider_at
+from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
+from sidecar.delegation.route import OutboundRoute
 from sidecar.errors import ConfigError, Problem
 
 
@@ -97,12 +98,35 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
                 f"route {target.name} lists no scopes: it refuses every call with a handle, also while it observes",
                 "list the scopes that the next hop needs before chains start",
             )
-    yield from _retirable_keys(settings)
+    now = int(time.time())
+    yield from _retirable_keys(settings, now)
+    yield from _days_over(settings, now)
 
 
-def _retirable_keys(settings: SidecarSettings) -> Iterator[Problem]:
+def _days_over(settings: SidecarSettings, now: int) -> Iterator[Problem]:
+    """Yield a note for each day that is over: what it ends has ended, without any error."""
+    later = "remove it, or set a later day"
+    for number, inbound in enumerate(settings.inbound_routes.routes):
+        if 0 < inbound.observe_until <= now:
+            where = f"inbound.routes[{number}].observe_until"
+            yield Problem(where, f"is over: route {inbound.name} enforces", later)
+    calls: tuple[OutboundRoute | OutsideRoute, ...]
+    calls = (*settings.outbound_routes.routes, *settings.outbound_routes.outside)
+    for call in calls:
+        if 0 < call.observe_until <= now:
+            yield Problem("outbound.routes", f"the day of route {call.name} is over: it enforces", later)
+    for route in settings.outbound_routes.outside:
+        if isinstance(route.key, InjectedKey) and route.key.until <= now:
+            cure = "put another key into the file and set a later day, or remove the route"
+            yield Problem("outbound.routes", f"the day of route {route.name} is over: it refuses every call", cure)
+    plain = None if settings.inbound is None else settings.inbound.plain
+    if plain is not None and plain.until <= now:
+        yield Problem("inbound.plain.until", "is over: the port stays closed", later)
+
+
+def _retirable_keys(settings: SidecarSettings, now: int) -> Iterator[Problem]:
     """Yield a note for each static key that nobody needs: a provider would take our identity, or no route observes."""
-    observing = any(route.observe_until for route in settings.inbound_routes.routes)
+    observing = any(now < route.observe_until for route in settings.inbound_routes.routes)
     if settings.inbound is not None and settings.inbound.agent_key is not None and not observing:
         yield Problem(
             "inbound.agent_key",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,13 @@ from sidecar.check import check
 from tests.config.documents import EXAMPLES, changed, example, written
 
 AGENT = example("agent")
+OVER = "2026-09-01"
+
+
+@pytest.fixture(autouse=True)
+def in_october(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it be the 20th of October 2026 in UTC, before each day that the files here name, except ``OVER``."""
+    monkeypatch.setattr("sidecar.check.time", SimpleNamespace(time=lambda: 1_792_454_400.0))
 
 
 @pytest.mark.parametrize(
@@ -69,3 +78,33 @@ def test_a_static_key_to_a_provider_that_takes_our_identity_is_noted(tmp_path: P
     elsewhere = written(folder, changed(example("platform"), ("inject", ["models.example"])))
     unknown = changed(outside, ("outbound.routes.0.upstream", "https://models.example"))
     assert check(written(tmp_path, unknown), {}, platform=elsewhere) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "effect"),
+    [
+        (("inbound.routes.0.observe_until", OVER), "inbound.routes[0].observe_until", "route search enforces"),
+        (("outbound.routes.0.observe_until", OVER), "outbound.routes", "route crm is over: it enforces"),
+    ],
+)
+def test_a_day_that_is_over_is_noted(tmp_path: Path, change: tuple[str, Any], field: str, effect: str) -> None:
+    (note,) = check(written(tmp_path, changed(AGENT, change)), {}).notes
+    assert (note.field, note.cure) == (field, "remove it, or set a later day")
+    assert effect in note.wrong
+    assert check(written(tmp_path, changed(AGENT, (change[0], "2026-11-01"))), {}).notes == []
+
+
+def test_the_day_of_a_key_and_of_the_port_without_tls_is_noted_when_it_is_over(tmp_path: Path) -> None:
+    outside, platform = example("outside"), EXAMPLES / "platform.yaml"
+    expired = changed(outside, ("outbound.routes.0.inject.until", OVER))
+    wrong = [note.wrong for note in check(written(tmp_path, expired), {}, platform=platform).notes]
+    assert "the day of route model is over: it refuses every call" in wrong
+    folder = tmp_path / "platform"
+    folder.mkdir()
+    lax = written(folder, changed(example("platform"), ("plain", True), ("observe_until", True)))
+    plain = changed(
+        AGENT,
+        ("inbound.routes.0.observe_until", "2026-11-01"),
+        ("inbound.plain", {"listen": "127.0.0.1:7444", "until": OVER}),
+    )
+    assert [note.field for note in check(written(tmp_path, plain), {}, platform=lax).notes] == ["inbound.plain.until"]
