@@ -157,10 +157,10 @@ def _show_cures(result: Result) -> None:
         print_line(f"{rule.title} ({kind.value})", style="bold")
         print_line(f"  {rule.why}")
         print_line(f"  {rule.cure}")
-        providers = {one.provider for one in result.credentials if one.kind is kind}
-        settings = settings_for(kind, providers.pop() if len(providers) == 1 else None)
-        for line in (settings or "").splitlines():
-            print_line(f"    {line}", style="dim")
+        pieces = dict.fromkeys(settings_for(kind, one.provider) for one in result.credentials if one.kind is kind)
+        for piece in filter(None, pieces):
+            for line in piece.splitlines():
+                print_line(f"    {line}", style="dim")
 
 
 def _owners(one: Credential) -> str | None:

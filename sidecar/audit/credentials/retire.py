@@ -40,6 +40,7 @@ outbound:
       scopes: [docs.read]                     # the most that a call may carry
 """
 _OUTSIDE: Final = """\
+# also: the route's name in may_call of the inbound routes that need it, the host in the platform file ({kind})
 outbound:
   routes:
     - name: {name}
@@ -107,15 +108,16 @@ def settings_for(kind: Kind, provider: str | None = None) -> str | None:
 
 def _federated(provider: str) -> str:
     name, host, path, terms = _FEDERATED[provider]
-    route = _OUTSIDE.format(name=name, host=host, methods="POST", path=path)
-    return (
-        route + _FEDERATE + "".join(f"        {key}: {value}\n" for key, value in {"provider": name, **terms}.items())
-    )
+    route = _OUTSIDE.format(kind="federate", name=name, host=host, methods="POST", path=path)
+    if provider == "AWS":
+        route = "# for Amazon Bedrock; other services of AWS want each request signed\n" + route
+    section = "".join(f"        {key}: {value}\n" for key, value in {"provider": name, **terms}.items())
+    return route + _FEDERATE + section
 
 
 def _injected(name: str, *, read: bool) -> str:
     form = "preset: github" if name == "github" else "field: authorization\n        scheme: Bearer"
     host, path = ("api.github.com", "/repos") if name == "github" else (f"api.{name}.example", "/v1")
-    route = _OUTSIDE.format(name=name, host=host, methods="GET" if read else "POST", path=path)
+    route = _OUTSIDE.format(kind="inject", name=name, host=host, methods="GET" if read else "POST", path=path)
     until = datetime.now(UTC).date() + timedelta(days=_KEY_DAYS)
     return route + _INJECT.format(name=name, form=form, until=until)

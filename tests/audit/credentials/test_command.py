@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from sidecar.audit.credentials import command, walk
 from sidecar.audit.credentials.detector import MISSING, DetectorError
 from sidecar.cli import main
 from tests.audit.credentials.drawn import GITHUB, KEY, PASSWORD
+from tests.audit.credentials.labelled import text
 from tests.fakes.detector import FakeDetector
 
 
@@ -61,6 +63,16 @@ def test_sarif_has_a_result_for_each_place(folder: Path, capsys: pytest.CaptureF
     (one,) = json.loads(capsys.readouterr().out)["runs"]
     assert [result["ruleId"] for result in one["results"]] == ["git-host-token", "git-host-token", "api-key"]
     assert {rule["id"] for rule in one["tool"]["driver"]["rules"]} >= {"git-host-token", "api-key"}
+
+
+def test_each_provider_gets_settings_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = f"MISTRAL_API_KEY={text(random.Random(1), 32)}\nCOHERE_API_KEY={text(random.Random(2), 40)}\n"
+    (tmp_path / "a.env").write_text(keys)
+    assert run(str(tmp_path)) == 1
+    output = capsys.readouterr().out
+    assert "    - name: mistral" in output
+    assert "    - name: cohere" in output
+    assert output.count("in may_call") == 2
 
 
 def test_nothing_found_is_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
