@@ -189,8 +189,6 @@ def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared
         observing=Observing(
             handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
         ),
-        clock=time.time,
-        until=plain.until,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_WITHOUT_TLS))
@@ -270,6 +268,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
     metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
     metrics.declare_routes("outbound", settings.outbound_routes.names)
     agent = None if settings.inbound is None else settings.inbound.agent
+    plain = None if settings.inbound is None else settings.inbound.plain
     return Setup(
         make_policy=settings.policy,
         keys=keys,
@@ -279,7 +278,7 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
         peer_trust_domains=settings.peer_trust_domains,
         listener_rule=settings.listener_rule,
         observe_until=settings.observe_until,
-        plain=settings.inbound is not None and settings.inbound.plain is not None,
+        plain_until=0 if plain is None else plain.until,
     )
 
 

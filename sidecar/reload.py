@@ -98,7 +98,7 @@ async def put_in_force(server: Server, setup: Setup) -> None:
             raise ConfigError(setup.problems())
         server.key_updates = key_updates
     parts.snapshots.change(setup)
-    if not setup.plain:
+    if not setup.plain_until:
         for listener in parts.listeners:
             listener.end()
     parts.watch.notice()

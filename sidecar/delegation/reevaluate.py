@@ -93,8 +93,9 @@ def observed_again(
     policy: Policy,
     now: int,
     peer_certificate_sha256: str | None,
+    plain_until: int,
 ) -> None:
-    """Return if an observed request would still pass on ``route``.
+    """Return if an observed request would still pass on ``route``, without TLS before ``plain_until``.
 
     Raises:
         SidecarError: as ``decide_observed``; its own reason, if the route observes less long than before; UNKNOWN_KEY
@@ -118,7 +119,7 @@ def observed_again(
             peer_certificate_sha256=peer_certificate_sha256,
         )
     if without_tls:
-        decide_plain(token, route=route, policy=policy, now=at, until=permit.ends_at)
+        decide_plain(token, route=route, policy=policy, now=at, until=plain_until)
         return
     decide_observed(
         denied,

@@ -21,6 +21,7 @@ from sidecar.proxy.revalidation import (
     judge_outside,
     judge_request,
 )
+from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.static_keys import AnswerScreen
 from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
@@ -149,11 +150,16 @@ class Forwarding(Pump):
 
     @property
     def endless(self) -> bool:
-        """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream."""
+        """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
+
+        Any event stream counts once the port of its caller is gone: a POST must not keep what the settings took away.
+        """
         answer = self.response
         if answer is None or self.answered_at is None:
             return False
-        return answer.status == 101 or (self._head.method == "GET" and is_event_stream(answer))
+        if answer.status == 101:
+            return True
+        return is_event_stream(answer) and (self._head.method == "GET" or self._plain_is_gone)
 
     @property
     def uploading(self) -> bool:
@@ -167,8 +173,13 @@ class Forwarding(Pump):
 
     @property
     def token_expires_at(self) -> float:
-        """In wall seconds; of a call with a static key also the end of its route; of an observed one the last day."""
+        """In wall seconds; of a call with a static key also the end of its route; of an observed one the last day.
+
+        Past, once the port of its caller is gone: what is under way finishes within the same limits as on that day.
+        """
         permit = self._permit
+        if self._plain_is_gone:
+            return 0.0
         return float(permit.ends_at if isinstance(permit, _WITH_AN_END) else permit.token.expires_at)
 
     @property
@@ -214,10 +225,28 @@ class Forwarding(Pump):
         else:
             method, path = self._entry.method or "", self._entry.path or ""
             if isinstance(permit, ObservedPermit):
-                judge_observed(permit, self._in_front(), snapshot, method=method, path=path, now=now)
+                self._judge_observed(permit, snapshot, method, path, now)
             else:
                 guard = guard_of(self._stream.transport)
                 judge_request(permit, guard, snapshot, method=method, path=path, now=now)
+
+    def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
+        watch = self._forwarder.watch
+        under_way = self._connecting is not None or self.upstream is not None
+        finishes = under_way and not self.endless
+        plain_until = permit.ends_at if finishes else watch.snapshots.setup.plain_until
+        guard = self._in_front()
+        judge_observed(permit, guard, snapshot, method=method, path=path, now=now, plain_until=plain_until)
+        if self._plain_is_gone:
+            watch.touch(self)  # its deadline has moved
+
+    @property
+    def _plain_is_gone(self) -> bool:
+        """Tell if the caller has no TLS, and the settings no port any more for such callers."""
+        permit = self._permit
+        if not isinstance(permit, ObservedPermit) or permit.reason is not Reason.NO_CLIENT_CERT:
+            return False
+        return self._forwarder.watch.snapshots.setup.plain_until < permit.ends_at
 
     def cut_off(self, error: SidecarError) -> None:
         """End it with the caller's connection, whatever else fails."""

@@ -6,8 +6,6 @@ caller's address, and without a peer. It gets no handle. HTTP is read as strictl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import SidecarError
@@ -24,7 +22,7 @@ from sidecar.wire.stream import Stream
 
 
 class PlainInbound:
-    """Serves requests without TLS. ``clock`` is wall time in seconds; at ``until`` it serves nobody any more."""
+    """Serves requests without TLS, for as long as the settings in force name the port."""
 
     def __init__(
         self,
@@ -33,15 +31,11 @@ class PlainInbound:
         log: AccessLog,
         forwarder: Forwarder,
         observing: Observing,
-        clock: Callable[[], float],
-        until: int,
     ) -> None:
         self._snapshots = snapshots
         self._log = log
         self._forwarder = forwarder
         self._observing = observing
-        self._clock = clock
-        self._until = until
 
     def on_request(self, stream: Stream) -> None:
         """Serve one request: make its record, then its journey."""
@@ -56,13 +50,13 @@ class PlainInbound:
         policy: Policy | None = None
         try:
             entry.source = source = source_of(stream.remote_address)
-            snapshot = self._snapshots.now()
+            snapshot, until = self._snapshots.now(), self._snapshots.setup.plain_until
             policy, agent = snapshot.policy, snapshot.require_agent()
             target = canonical_target(head.target)
             entry.path = target.path
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
-            permit = yield from self._observing.plain(head, route, self._until, snapshot, entry)
+            permit = yield from self._observing.plain(head, route, until, snapshot, entry)
 
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
             entry.trace_id, entry.span_id = trace.trace_id, trace.span_id

@@ -72,9 +72,18 @@ def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: s
 
 
 def judge_observed(
-    permit: ObservedPermit, guard: Guard | None, snapshot: Snapshot, *, method: str, path: str, now: int
+    permit: ObservedPermit,
+    guard: Guard | None,
+    snapshot: Snapshot,
+    *,
+    method: str,
+    path: str,
+    now: int,
+    plain_until: int,
 ) -> None:
     """Re-evaluate a request that only passes because its route observes: return if it would pass now as well.
+
+    One without TLS passes before ``plain_until``.
 
     Raises:
         SidecarError: as the inbound journey's.
@@ -89,6 +98,7 @@ def judge_observed(
         policy=policy,
         now=now,
         peer_certificate_sha256=None if guard is None else guard.peer.fingerprint,
+        plain_until=plain_until,
     )
 
 

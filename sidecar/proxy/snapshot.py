@@ -34,8 +34,8 @@ class Setup:
 
     ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. Without keys of all
     ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
-    ``observe_until`` is the end of each route that only observes, in seconds since the epoch. ``plain``: callers
-    without a sidecar have a port of their own.
+    ``observe_until`` is the end of each route that only observes, in seconds since the epoch, and ``plain_until`` that
+    of the port for callers without a sidecar; 0: there is none.
     """
 
     make_policy: MakePolicy
@@ -46,7 +46,7 @@ class Setup:
     peer_trust_domains: frozenset[TrustDomain] = frozenset()
     listener_rule: ListenerRule | None = None
     observe_until: Mapping[tuple[Direction, str], int] = field(default_factory=dict)
-    plain: bool = False
+    plain_until: int = 0
 
     def without_keys(self) -> list[str]:
         """Return the needed issuers without usable keys: none was ever fetched, or they are too old."""

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -285,7 +286,7 @@ async def test_it_ends_with_its_peers_certificate(world: World, echo: EchoServer
     assert (await ended(sidecar))["reason"] == "svid_expired"
 
 
-async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None]) -> None:
+async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None], *, platform: Path | None = None) -> None:
     from sidecar.assembly import make_setup
     from sidecar.config import load_sidecar
     from sidecar.reload import put_in_force
@@ -293,7 +294,7 @@ async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None]) -> 
     document = yaml.safe_load(sidecar.settings_path.read_text())
     change(document)
     sidecar.settings_path.write_text(yaml.safe_dump(document))
-    fresh = load_sidecar(sidecar.settings_path, {})
+    fresh = load_sidecar(sidecar.settings_path, {}, platform)
     parts = sidecar.server.parts
     before = parts.snapshots.setup
     await put_in_force(sidecar.server, make_setup(fresh, before.keys, before.exchanges, parts.log.metrics))

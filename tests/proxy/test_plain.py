@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import InForce
 from sidecar.delegation.route import InboundRoutes
-from sidecar.errors import SidecarError
+from sidecar.errors import Denied, SidecarError
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import ServedRequest
 from sidecar.proxy.headers import FROM_AGENT
@@ -23,6 +26,7 @@ from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
 from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, SEARCH, STS, delegation, signed, without
 from tests.proxy.peer_calls import OBSERVED_UNTIL, OBSERVING, PeerCalls, bearer
+from tests.proxy.warm import ANSWER
 from tests.wire.bench import RecordingTransport
 
 UNTIL = NOW + 3600
@@ -36,13 +40,12 @@ class PlainCalls(PeerCalls):
         super().__init__(folder)
         warm = self.warm
         snapshots: Any = warm.snapshots
+        snapshots.setup = self.setup = SimpleNamespace(plain_until=UNTIL)
         plain = PlainInbound(
             snapshots=snapshots,
             log=warm.log,
             forwarder=Forwarder(warm.pool, FROM_AGENT, warm.watch, ServerLimits()),
             observing=Observing(handles=warm.handles, remote_handles=None, tasks=Tasks(), clock=lambda: self.warm.now),
-            clock=lambda: self.warm.now,
-            until=UNTIL,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
         warm.transport = RecordingTransport(peername=("192.0.2.7", 40000))
@@ -156,6 +159,62 @@ async def test_a_request_under_way_ends_with_its_route_or_its_port(calls: PlainC
     calls.policy = replace(POLICY, inbound=InboundRoutes([SEARCH]), number=2)
     with pytest.raises(SidecarError, match="policy_denied"):
         forwarding.judge(NOW)
+
+
+async def test_once_the_port_is_gone_nobody_is_served(calls: PlainCalls) -> None:
+    assert calls.call() == (200, None)
+    before = calls.arrived
+    calls.setup.plain_until = 0
+    assert calls.call() == (403, "policy_denied")
+    assert calls.arrived == before
+
+
+@pytest.mark.parametrize(("until", "status"), [(UNTIL, 200), (0, 403)], ids=["port-stays", "port-goes"])
+async def test_a_request_that_waits_for_a_key_passes_only_if_the_port_is_still_there(
+    calls: PlainCalls, until: int, status: int
+) -> None:
+    keys: Any = calls.warm.snapshots.now().keys
+    key = keys.find(STS, "k1")
+
+    async def wait_for_key(_issuer: str, _kid: str | None) -> Any:
+        calls.setup.plain_until = until
+        keys.find = lambda *_: key
+        return key
+
+    keys.find, keys.wait_for_key = lambda *_: None, wait_for_key
+    calls.send(USER_ALONE)
+    await asyncio.sleep(0.01)
+    calls.warm.pool.connections.writes.write_all()
+    assert (calls.arrived != b"") is (status == 200)
+    if status == 200:
+        calls.warm.pool.agent.data_received(ANSWER)
+    calls.warm.writes.write_all()
+    assert calls.warm.transport.written.startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [(None, False), (b"text/plain", False), (b"text/event-stream", True)],
+    ids=["no-answer-yet", "page", "events"],
+)
+async def test_once_the_port_is_gone_an_answer_finishes_and_a_stream_ends(
+    calls: PlainCalls, answer: bytes | None, ends: bool
+) -> None:
+    calls.send()
+    if answer is not None:
+        calls.warm.pool.agent.data_received(
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n" % answer
+        )
+    under_way: Any = calls.warm.watch.young
+    (forwarding,) = under_way
+    forwarding.judge(NOW)
+    assert (forwarding.endless, forwarding.token_expires_at) == (False, UNTIL)
+    under_way.clear()  # as after a tick
+    calls.setup.plain_until = 0
+    assert (forwarding.endless, forwarding.token_expires_at) == (ends, 0)
+    with pytest.raises(Denied, match="policy_denied") if ends else nullcontext():
+        forwarding.judge(NOW)
+    assert under_way == (set() if ends else {forwarding})  # to be placed at its new deadline
 
 
 @pytest.mark.parametrize(
