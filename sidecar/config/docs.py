@@ -21,8 +21,12 @@ Schema this page is written from.
   or a decimal number is text. Anchors, tags and duplicate keys are refused.
 - Times are seconds and end in `_s`, sizes are bytes. An empty list permits nobody and nothing.
 - The sidecar reloads a file when it changes and on SIGHUP. A good file takes effect as a whole; a bad one changes
-  nothing, and `sidecar status` says why. `identity`, listeners, limits, `records`, `probe`, `admin`, `drain_s` and
-  `max_memory_mib` need a restart; only `inbound.plain` may be removed while the sidecar runs.
+  nothing, and `sidecar status` says why. These need a restart: `identity`, `issuers[].revocations`, adding or removing
+  `inbound` or `outbound`, their listeners and limits, `inbound.agent_key`, `inbound.subjects_at_once`, `inbound.plain`
+  (but it may be removed), `outbound.dns`, `workload_handle` (but not its `may_call`), `records`, `probe`, `admin`,
+  `drain_s`, `memory` and `max_memory_mib`.
+- The token service follows its file too. These need a restart: `issuer`, `identity`, listeners and limits, `keys`,
+  `records`, `exchange_rate`, `revocation` (but not its `operators`), and another login issuer or foreign issuer.
 - A key is retired in two steps: a minor release reads the old key and its successor, and the changelog names both; the
   next one refuses the old key and names the successor as the cure. `version` grows only when the same file would mean
   something else.

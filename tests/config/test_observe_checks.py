@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from sidecar.config.document import parse_document
 from sidecar.config.field_types import start_of
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Problem
+from sidecar.errors import ConfigError, Denied, Problem, Reason
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, written
 
 AGENT = example("agent")
@@ -192,16 +193,40 @@ def test_the_example_observes_until_one_day_and_loads_before_and_after_it(tmp_pa
         load_sidecar(EXAMPLES / "observe.yaml", {}, ceiling, clock=lambda: NOW.timestamp() - 14 * 86_400)
 
 
-def test_the_settings_with_which_the_page_begins_can_be_used(tmp_path: Path) -> None:
+def of_page(begins: str) -> dict[str, Any]:
+    """Return the file of the page that begins so."""
     page = (EXAMPLES.parent / "docs" / "observe.md").read_text()
-    begun = next(block for block in page.split("```yaml\n") if block.lstrip().startswith("issuers:"))
-    document = parse_document(textwrap.dedent(begun.partition("   ```")[0]), name="page")
+    block = next(block for block in page.split("```yaml\n") if block.lstrip().startswith(begins))
+    document = parse_document(textwrap.dedent(block.partition("   ```")[0]), name="page")
     assert isinstance(document, dict)
-    ceiling = written(tmp_path, changed(PLATFORM, ("observe_until", True), ("plain", True)))
-    (tmp_path / "page").mkdir()
-    file = written(tmp_path / "page", document | {"identity": EXAMPLE["identity"]})
-    settings = load_sidecar(file, {}, ceiling, clock=NOW.timestamp)
+    return document
+
+
+def under_the_page_s_ceiling(folder: Path, document: object) -> SidecarSettings:
+    ceiling = written(folder, of_page("issuers:"))
+    (folder / "sidecar").mkdir()
+    return load_sidecar(written(folder / "sidecar", document), {}, ceiling, clock=NOW.timestamp)
+
+
+def test_the_files_with_which_the_page_begins_can_be_used(tmp_path: Path) -> None:
+    settings = under_the_page_s_ceiling(tmp_path, of_page("identity:"))
     assert list(settings.observe_until) == [("inbound", "everything")]
+
+
+def test_a_route_for_everything_takes_only_what_no_longer_path_matches(tmp_path: Path) -> None:
+    document = of_page("identity:")
+    (everything,) = document["inbound"]["routes"]
+    customers = {"name": "customers", "match": {"path_prefix": "/customers", "methods": ["GET"]}}
+    document["inbound"]["routes"].append({**everything, **customers})
+    routes = under_the_page_s_ceiling(tmp_path, document).inbound_routes
+    assert [routes.find("GET", path).name for path in ("/customers/1", "/orders")] == ["customers", "everything"]
+    for method, path, reason in (
+        ("POST", "/customers/1", Reason.METHOD_REFUSED),
+        ("GET", "/Customers/1", Reason.NO_ROUTE),
+    ):
+        with pytest.raises(Denied) as refused:
+            routes.find(method, path)
+        assert refused.value.reason is reason
 
 
 def test_tokens_of_the_platform_s_issuers_are_known_to_every_workload(tmp_path: Path) -> None:
