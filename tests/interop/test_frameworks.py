@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 PATH: Final = "/public/admin/secret"
 TOLD: Final = "/told/admin/secret"  # of the route that says `forwarded`
-OURS: Final = ("authorization", "delegation-request-id", "traceparent")  # new in each request
+OURS: Final = ("authorization", "delegation-handle", "delegation-request-id", "traceparent")  # new in each request
 
 Fields = list[tuple[str, str]]
 ATTACKS: Final[dict[str, Fields]] = {
