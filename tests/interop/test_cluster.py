@@ -164,8 +164,16 @@ shown = {"Delegation-Handle": said["handle"]}
 print(json.dumps([said["expires_in"] > 0, call(**shown), call(), os.path.exists("/var/run/keys")]))
 """
 KEY_OF_SIDECAR: Final = """
+import time
+from sidecar.errors import Unavailable
 from sidecar.proxy.static_keys import StaticKeys
-print(StaticKeys().of("/var/run/keys/openai").value.decode())
+keys = StaticKeys()
+for _ in range(100):  # a thread reads the file
+    try:
+        print(keys.of("/var/run/keys/openai").value.decode())
+        break
+    except Unavailable:
+        time.sleep(0.1)
 """
 
 
