@@ -8,14 +8,12 @@ because its route observes keeps its caller's key, and never gets this one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sidecar.delegation.decide import Permit
 from sidecar.proxy.headers import passes_to_mesh, to_agent
 from sidecar.proxy.static_keys import StaticKeys
 from sidecar.wire.message import Edits, Request
-
-_AUTHORIZATION: Final = b"authorization"
 
 
 @dataclass(frozen=True, slots=True)

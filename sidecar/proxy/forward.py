@@ -22,7 +22,6 @@ from sidecar.proxy.revalidation import (
     judge_request,
 )
 from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.static_keys import AnswerScreen
 from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ServerLimits
@@ -31,7 +30,6 @@ from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.pump import Pump
 from sidecar.wire.stream import Stream
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PERMITS: Final = (Permit, IssuedPermit, OwnPermit, ObservedPermit)
 _WITH_AN_END: Final = (OwnPermit, ObservedPermit)
 
@@ -265,81 +263,6 @@ class Forwarding(Pump):
         if upstream is None or _leads_outside(self._permit):
             return None
         return _guard_on(upstream.transport)
-
-
-class KeyedForwarding(Forwarding):
-    """A call that carries a static ``key``. An answer that contains it is refused, and so is one that hides it.
-
-    The sidecar asks for an answer without content coding, because it looks for the key in the bytes.
-    """
-
-    __slots__ = ("_key", "_screen")
-
-    def __init__(
-        self,
-        forwarder: Forwarder,
-        permit: OwnPermit,
-        stream: Stream,
-        head: Request,
-        entry: Entry,
-        origin: Origin,
-        target: bytes,
-        edits: Edits,
-        served: Served | None,
-        *,
-        key: bytes,
-    ) -> None:
-        super().__init__(forwarder, permit, stream, head, entry, origin, target, edits, served)
-        self._key = key
-        self._screen = AnswerScreen(key)
-
-    def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give the answer, unless it contains the key."""
-        fault = self._fault_of(head) or (_exposed() if self._key in data else None)
-        if fault is not None:
-            self._refuse(head, fault)
-            return
-        super().on_whole_response(head, data)
-
-    def on_response(self, head: Response, data: bytes) -> None:
-        """Begin the answer, unless its head or its first bytes contain the key."""
-        fault = self._fault_of(head)
-        passed = self._screen.passed(data)
-        if fault is not None or passed is None:
-            self._refuse(head, fault or _exposed())
-            return
-        super().on_response(head, passed)
-
-    def on_response_data(self, data: bytes) -> None:
-        """Pass content back; cut the answer before the key."""
-        passed = self._screen.passed(data)
-        if passed is None:
-            self._finish(_exposed())
-        elif passed:
-            super().on_response_data(passed)
-
-    def on_response_end(self) -> None:
-        """End the answer, with the bytes that were held back."""
-        if rest := self._screen.rest():
-            super().on_response_data(rest)
-        super().on_response_end()
-
-    def _refuse(self, head: Response, fault: Denied) -> None:
-        self._entry.responded(head.status)
-        self._finish(fault)
-
-    def _fault_of(self, head: Response) -> Denied | None:
-        if any(self._key in value for value in head.values) or any(self._key.lower() in n for n in head.layout.names):
-            return _exposed()
-        if head.status in _REDIRECTS:
-            return Denied(Reason.UPSTREAM_BAD_RESPONSE, "a redirect, which is not followed with a static key")
-        if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
-            return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the content is encoded, though identity was asked for")
-        return None
-
-
-def _exposed() -> Denied:
-    return Denied(Reason.CREDENTIAL_EXPOSED)
 
 
 def _leads_outside(permit: AnyPermit) -> bool:

@@ -19,9 +19,10 @@ from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.call_authority import CallAuthority
 from sidecar.proxy.credentials import issuers_shown, own_credential
-from sidecar.proxy.forward import Forwarder, Forwarding, KeyedForwarding
+from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import to_outside, to_outside_as_is
 from sidecar.proxy.journey import Async, Journey, Tasks
+from sidecar.proxy.keyed_forwarding import KeyedForwarding
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.snapshot import Snapshot

@@ -3,17 +3,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.file_reader import Seen, Watched, look_at
 from sidecar.proxy import static_keys
-from sidecar.proxy.static_keys import AnswerScreen, StaticKey, StaticKeys, fingerprint_of
+from sidecar.proxy.static_keys import StaticKey, StaticKeys, fingerprint_of
 
 KEY = b"sk-abcabcabd"
 
@@ -178,31 +175,3 @@ def test_a_file_without_one_private_key_is_refused_without_quoting_it(
         keys.of(path)
     assert refusal.value.reason is Reason.CREDENTIAL_UNAVAILABLE
     assert "sk-" not in str(refusal.value)
-
-
-@given(
-    before=st.text("sk-abcd", max_size=30).map(str.encode),
-    after=st.text("sk-abcd", max_size=30).map(str.encode),
-    cuts=st.lists(st.integers(0, 80), max_size=8),
-    there=st.booleans(),
-)
-def test_a_key_is_found_however_the_answer_is_cut(before: bytes, after: bytes, cuts: list[int], there: bool) -> None:
-    whole = before + (KEY if there else b"") + after
-    screen, passed = AnswerScreen(KEY), b""
-    for start, end in pairwise([0, *sorted(cuts), len(whole)]):
-        part = screen.passed(whole[start:end])
-        if part is None:
-            assert KEY in whole
-            assert KEY not in passed
-            assert whole.startswith(passed)
-            return
-        passed += part
-    assert KEY not in whole
-    assert passed + screen.rest() == whole
-
-
-def test_ordinary_content_is_not_held_back() -> None:
-    screen = AnswerScreen(KEY)
-    assert screen.passed(b'data: {"delta": "hello"}\n\n') == b'data: {"delta": "hello"}\n\n'
-    assert screen.passed(b"data: sk-a") == b"data: "
-    assert screen.passed(b"x") == b"sk-ax"
