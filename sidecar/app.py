@@ -21,7 +21,7 @@ from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
 from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.jwks import IssuerKeys
-from sidecar.identity.source import Identity
+from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.source_factory import source_of
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.countersigning import Countersigning
@@ -40,7 +40,7 @@ from sidecar.signals import release_signals
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.config.sts_settings import TokenServiceSettings
-    from sidecar.sts.service import Keys
+    from sidecar.sts.service import Keys, TokenService
     from sidecar.sts_reload import StsReload
 
 
@@ -136,11 +136,8 @@ async def run_token_service(
         OSError: a listener's address is taken or not ours.
         PartEndedError: a part has ended by itself.
     """
-    from sidecar.sts.rate import ExchangeRate
     from sidecar.sts.replicas import Replicas
-    from sidecar.sts.revocations import Register
     from sidecar.sts.server import StsServer
-    from sidecar.sts.service import TokenService
 
     metrics = Metrics()
     policy = settings.policy
@@ -150,18 +147,8 @@ async def run_token_service(
     )
     source = source_of(settings.identity, jwt_bundles=True)
     keys = IssuerKeys(settings.login_keys, source, on_fetched=metrics.jwks_updated)
-    rate = ExchangeRate(settings.rate, monotonic=time.monotonic)
-    register = None if settings.revocation is None else Register(settings.revocation, log)
-    service = TokenService(
-        policy=settings.policy, keys=own, bundles=source, login_keys=keys, log=log, rate=rate, register=register
-    )
-
-    def follow(identity: Identity | None) -> None:
-        log.workload = None if identity is None else identity.spiffe_id
-        metrics.svid_changed(None if identity is None else identity.svid.lifetime)
-
-    source.subscribe(follow)
-    metrics.identity_updates = lambda: asdict(source.counts)
+    service = _issuing(settings, own, log, source, keys)
+    _name_in_records(source, log)
     countersigning = Countersigning(log, service.countersign_own)
     server = StsServer(
         settings.server,
@@ -179,6 +166,7 @@ async def run_token_service(
         ("checkpoints", countersigning.run()),
     ):
         background.start(name, work)
+    register = service.register
     if register is not None and server.revocations is not None:
         register.load()
         metrics.revocations = register.count
@@ -204,6 +192,36 @@ async def run_token_service(
             log.event("stopped", detail=None if background.error is None else str(background.error))
             await log.close()
     return in_time and background.error is None and not log.unwritten
+
+
+def _issuing(
+    settings: TokenServiceSettings, own: Keys, log: AccessLog, source: IdentitySource, keys: IssuerKeys
+) -> TokenService:
+    """Make the core of a token service."""
+    from sidecar.sts.rate import ExchangeRate
+    from sidecar.sts.revocations import Register
+    from sidecar.sts.service import TokenService
+
+    return TokenService(
+        policy=settings.policy,
+        keys=own,
+        bundles=source,
+        login_keys=keys,
+        log=log,
+        rate=ExchangeRate(settings.rate, monotonic=time.monotonic),
+        register=None if settings.revocation is None else Register(settings.revocation, log),
+    )
+
+
+def _name_in_records(source: IdentitySource, log: AccessLog) -> None:
+    """Let the records name the identity of now, and the metrics tell its life."""
+
+    def follow(identity: Identity | None) -> None:
+        log.workload = None if identity is None else identity.spiffe_id
+        log.metrics.svid_changed(None if identity is None else identity.svid.lifetime)
+
+    source.subscribe(follow)
+    log.metrics.identity_updates = lambda: asdict(source.counts)
 
 
 def refuse_settings(path: str, error: ConfigError) -> int:

@@ -192,10 +192,14 @@ class Metrics(Collector):
             ("issuer", "result"),
             self.exchanges.items(),
         )
-        yield from self._caches_and_refusals()
+        yield from self._caches()
+        yield from self._refusals_and_losses()
         yield from self._connections()
         yield from self._histograms()
-        yield from self._gauges()
+        yield from self._state()
+        yield from self._authority()
+        yield from self._load()
+        yield from self._ages()
 
     def _observed_denials(self) -> Iterable[tuple[tuple[str], int]]:
         observed: Counter[str] = Counter()
@@ -204,7 +208,7 @@ class Metrics(Collector):
                 observed[reason] += count
         return [((reason,), count) for reason, count in observed.items()]
 
-    def _caches_and_refusals(self) -> Iterator[Metric]:
+    def _caches(self) -> Iterator[Metric]:
         yield _counter("sidecar_token_cache", "Lookups of issued tokens.", ("result",), _single(self.token_cache))
         yield _counter(
             "sidecar_token_refresh",
@@ -228,6 +232,8 @@ class Metrics(Collector):
         yield _counter(
             "sidecar_config_reloads", "Reloads of files while running.", ("result",), _single(self.config_reloads)
         )
+
+    def _refusals_and_losses(self) -> Iterator[Metric]:
         yield _counter(
             "sidecar_handshakes_refused",
             "Connections refused before their first request, by reason.",
@@ -325,8 +331,7 @@ class Metrics(Collector):
             buckets, total = histogram.told()
             yield HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=total)
 
-    def _gauges(self) -> Iterator[Metric]:
-        now = self._monotonic()
+    def _state(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("sidecar_ready", "1 while /readyz answers 200.", value=not self.lacking())
         yield GaugeMetricFamily(
             "sidecar_wall_clock_seconds", "Time by this machine's clock, since the epoch.", value=self._wall()
@@ -356,6 +361,8 @@ class Metrics(Collector):
         yield held
         yield from self.records()
         yield self.population.metric()
+
+    def _authority(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "sidecar_svid_lifetime_seconds",
             "Lifetime of our X.509-SVID, 0 while there is none.",
@@ -392,12 +399,17 @@ class Metrics(Collector):
         for (side, route), until in self.observe_until().items():
             observing.add_metric((side, self._routes.get(route, OTHER)), until)
         yield observing
+
+    def _load(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
         yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=self.in_flight())
         streams = GaugeMetricFamily("sidecar_streams", "Streams and tunnels in flight.", labels=("direction",))
         for direction, count in self.streams().items():
             streams.add_metric((direction,), count)
         yield streams
+
+    def _ages(self) -> Iterator[Metric]:
+        now = self._monotonic()
         for name, help_text, label, received in (
             (
                 "sidecar_bundle_age_seconds",
