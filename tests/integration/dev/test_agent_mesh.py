@@ -150,7 +150,7 @@ async def test_a_command_that_dies_of_a_signal_is_told_as_a_shell_would() -> Non
 async def test_a_command_that_is_not_there_is_told() -> None:
     async with running(["/nowhere/agent"]) as session:
         code, said = await session.ends()
-    assert code == 2
+    assert code == 2, said
     assert "/nowhere/agent: cannot be started: No such file or directory" in said
 
 
