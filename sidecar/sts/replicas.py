@@ -55,6 +55,7 @@ class Replicas:
         self._replica = replica
         self._failing: dict[str, str] = {}
         self._tags: dict[str, str] = {}  # entity tags of the orders that are merged, by URL
+        self._clock_falls = 0  # of the register, when they were merged
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -72,6 +73,9 @@ class Replicas:
         except OSError as error:
             self._log_once("names", f"a name cannot be resolved: {error.strerror}")
             return
+        if self._clock_falls != self._register.clock_falls:  # a peer may have what was forgotten too early
+            self._clock_falls = self._register.clock_falls
+            self._tags.clear()
         self._tags = {one: tag for one, tag in self._tags.items() if one.removesuffix(PATH) in urls}
         ends = [Endpoint(url=url + PATH, peer=identity.spiffe_id) for url in urls]
         answers = await asyncio.gather(*map(self._ask, ends))

@@ -69,6 +69,7 @@ class Register:
         self.heard = not settings.replicas
         self.trouble: str | None = "the file of orders has not been read yet"
         self.changes = 0  # of the book since the start
+        self.clock_falls = 0  # since the start; before each of them orders may have gone that had not ended
         self._log = log
         self._clock = clock
         self._book = Book()
@@ -77,6 +78,7 @@ class Register:
         self._changing = asyncio.Lock()
         self._signing = asyncio.Lock()
         self._signed: _Signed | None = None
+        self._seen_at = 0
 
     @property
     def book(self) -> Book:
@@ -116,9 +118,10 @@ class Register:
     async def expire(self) -> None:
         """Remove what has ended from what is in force."""
         async with self._changing:
+            now = self._now()
             if self._view is not None:
                 try:
-                    self._view = await in_steps(self._later(self._view, self._now()))
+                    self._view = await in_steps(self._later(self._view, now))
                 except Unavailable:  # more are in force than any reader takes
                     self._view = None  # whoever asks is refused, with the cause
 
@@ -282,7 +285,10 @@ class Register:
         return view._replace(revocations=(yield from view.revocations.at(now)), at=now)
 
     def _now(self) -> int:
-        return int(self._clock())
+        now = int(self._clock())
+        self.clock_falls += now < self._seen_at
+        self._seen_at = now
+        return now
 
 
 class _View(NamedTuple):

@@ -4,7 +4,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -85,6 +85,29 @@ async def test_replicas_learn_each_others_orders_and_are_ready_from_then_on() ->
             for each in (one, two):
                 assert each.register.lacking() is None
                 assert each.register.book.orders.keys() == {"a", "b"}
+
+
+async def test_orders_that_a_clock_ahead_removed_are_asked_for_again_once_it_fell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    authority = TrustDomainAuthority(TRUST_DOMAIN)
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(replica(authority))
+        host, port = other.server.address
+        one = await stack.enter_async_context(replica(authority, f"https://{host}:{port}"))
+        ahead_s = 0
+        monkeypatch.setattr(one.register, "_clock", lambda: time.time() + ahead_s)
+        await other.register.add(order("a"))
+        await one.peers.ask_all()
+        ahead_s = 3600
+        await one.register.add(replace(order("b"), expires_at=int(time.time()) + 7200))
+        assert one.register.book.orders.keys() == {"b"}
+        await one.peers.ask_all()
+        assert one.register.book.orders.keys() == {"b"}
+        ahead_s = 0
+        await one.register.expire()
+        await one.peers.ask_all()
+        assert one.register.book.orders.keys() == {"a", "b"}
 
 
 async def test_orders_are_sent_again_only_once_they_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
