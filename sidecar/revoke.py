@@ -49,6 +49,7 @@ class Outcome:
     replica: str
     state: str | None
     detail: str = ""
+    answered: bool = False
     orders: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -208,13 +209,14 @@ def _outcome(url: str, answer: EndpointAnswer) -> Outcome:
     members = parse_object(answer.body, max_bytes=MAX_BOOK_BYTES)
     if answer.status != 200:
         told = members.get("detail") or members.get("error_description") or ""
-        return Outcome(url, None, f"status {answer.status}: {told}")
+        return Outcome(url, None, f"status {answer.status}: {told}", answered=True)
     orders = members.get("orders")
     if isinstance(orders, list):
-        waiting = members.get("waiting")
-        rows = [row | {"waits": row.get("id") in waiting} for row in orders] if isinstance(waiting, list) else orders
-        return Outcome(url, f"{len(orders)} orders", orders=tuple(rows))
-    return Outcome(url, str(members.get("state")))
+        waiting, lifted = members.get("waiting"), {row.get("of") for row in orders if row.get("action") == "lift"}
+        waits = waiting if isinstance(waiting, list) else ()
+        rows = [{**row, "waits": row.get("id") in waits, "lifted": row.get("id") in lifted} for row in orders]
+        return Outcome(url, f"{len(orders)} orders", answered=True, orders=tuple(rows))
+    return Outcome(url, str(members.get("state")), answered=True)
 
 
 def _json(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
@@ -229,7 +231,8 @@ def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
     width = max((len(one.replica) for one in outcomes), default=0)
     lines = [] if claims is None else [f"order {claims['jti']}"]
     for one in outcomes:
-        lines.append(f"{one.replica:{width}}  {one.state or 'NOT REACHED'}  {one.detail}".rstrip())
+        state = one.state or ("REFUSED" if one.answered else "NOT REACHED")
+        lines.append(f"{one.replica:{width}}  {state}  {one.detail}".rstrip())
         lines += [f"  {_line(order)}" for order in one.orders]
     if any(one.state == "waiting" for one in outcomes):
         lines.append("It counts once another operator confirms it: sidecar sts revoke --confirm ID")
@@ -239,5 +242,5 @@ def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
 def _line(order: Mapping[str, Any]) -> str:
     named = " ".join(str(order[name]) for name in ("kind", "issuer", "value") if order.get(name))
     ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(order["expires_at"])))
-    waits = "  waits for a second operator" if order.get("waits") else ""
-    return f"{order['id']}  {order['action']} {named}  until {ends}  by {order['operator']}: {order['reason']}{waits}"
+    state = "  LIFTED" if order.get("lifted") else "  waits for a second operator" if order.get("waits") else ""
+    return f"{order['id']}  {order['action']} {named}  until {ends}  by {order['operator']}: {order['reason']}{state}"

@@ -72,7 +72,10 @@ async def test_a_refused_order_says_why_to_an_operator_and_exits_1(
     async with running_sts(mesh_with_register()) as sts:
         words = ("--actor", "spiffe://acme.example/agent/planner", "--reason", "INC-42", "--for", "8h")
         assert await sent(sts, tmp_path, *words, by=BOB) == 1
-        assert "may not revoke this kind: actor" in capsys.readouterr().out
+        refused = capsys.readouterr().out
+        assert "may not revoke this kind: actor" in refused
+        assert "REFUSED  status 4" in refused
+        assert "NOT REACHED" not in refused
         assert await sent(sts, tmp_path, *REVOKE, by=EVE) == 1
         assert "not a listed operator" not in capsys.readouterr().out
 
@@ -88,3 +91,17 @@ async def test_a_whole_user_needs_two_operators(tmp_path: Path, capsys: pytest.C
         assert not register.revocations(sts.mesh.policy).in_force
         assert await sent(sts, tmp_path, "--confirm", name, "--reason", "seen", by=BOB) == 0
         assert register.revocations(sts.mesh.policy).names(Kind.SUBJECT)
+
+
+async def test_a_lifted_revocation_is_listed_as_lifted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        assert await sent(sts, tmp_path, *REVOKE) == 0
+        register = sts.mesh.service.register
+        assert register is not None
+        (name,) = register.book.orders
+        listed: list[bool] = []
+        for words in (("--list",), ("--lift", name, "--reason", "a mistake"), ("--list",)):
+            capsys.readouterr()
+            assert await sent(sts, tmp_path, *words) == 0
+            listed += [line.endswith("LIFTED") for line in capsys.readouterr().out.splitlines() if "revoke" in line]
+        assert listed == [False, True]
