@@ -31,6 +31,7 @@ ELSEWHERE: Final = {
     "config/limits.py": "config/test_validation.py",
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
+    "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",
     "dev/acts.py": "integration/test_demo.py",
     "dev/attack.py": "interop/test_compose.py",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sections import CrossingSection
-from sidecar.config.sidecar_model import OutboundRouteSection, SidecarFile, exchange_routes, route_issuer
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
 from sidecar.delegation.crossing import Crossing, collide
 from sidecar.errors import Problem
 

@@ -15,7 +15,8 @@ from sidecar.config.federate_model import (
     FederateOpenaiSection,
 )
 from sidecar.config.issuers import token_endpoint_of
-from sidecar.config.sidecar_model import FederateRouteSection, SidecarFile, exchange_sections, outside_routes
+from sidecar.config.outbound_model import FederateRouteSection
+from sidecar.config.sidecar_model import SidecarFile, exchange_sections, outside_routes
 from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials
 from sidecar.errors import Problem
 from sidecar.identity.files import FileSettings

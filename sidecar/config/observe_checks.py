@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sidecar.config.field_types import start_of
-from sidecar.config.sidecar_model import OutboundRouteSection, PassthroughRouteSection, SidecarFile
+from sidecar.config.outbound_model import OutboundRouteSection, PassthroughRouteSection
+from sidecar.config.sidecar_model import SidecarFile
 from sidecar.errors import Problem
 
 MAX_DAYS: Final = 30

@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.federate_checks import federated_key
 from sidecar.config.field_types import start_of
-from sidecar.config.sidecar_model import (
+from sidecar.config.outbound_model import (
     AnyOutsideSection,
     ConnectRouteSection,
     FederateRouteSection,
     InjectRouteSection,
     InjectSection,
     PassthroughRouteSection,
-    SidecarFile,
-    connect_routes,
-    exchange_routes,
-    outside_routes,
 )
+from sidecar.config.sidecar_model import SidecarFile, connect_routes, exchange_routes, outside_routes
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
 from sidecar.delegation.outside import (
     PRESETS,

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sidecar.config.sidecar_model import OutboundRouteSection, SidecarFile, WorkloadHandleSection, exchange_routes
+from sidecar.config.outbound_model import OutboundRouteSection
+from sidecar.config.sidecar_model import SidecarFile, WorkloadHandleSection, exchange_routes
 from sidecar.errors import Problem
 from sidecar.proxy.handle_delivery import WorkloadHandleSettings
 

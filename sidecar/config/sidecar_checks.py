@@ -12,13 +12,12 @@ from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.crossing_checks import crosses, crossing_problems
 from sidecar.config.federate_checks import federate_problems
 from sidecar.config.issuers import development_problems, kind_problems, profile_problems
+from sidecar.config.outbound_model import ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import (
-    ConnectRouteSection,
     InboundRouteSection,
-    OutboundRouteSection,
     SidecarFile,
     exchange_routes,
     exchange_sections,

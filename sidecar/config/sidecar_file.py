@@ -17,6 +17,7 @@ from sidecar.config.field_types import start_of
 from sidecar.config.identity import actor_token_problems, identity_of
 from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.observe_checks import observe_problems
+from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
 from sidecar.config.own_authority_checks import workload_handle_of
 from sidecar.config.platform_checks import (
@@ -38,11 +39,8 @@ from sidecar.config.settings import (
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import (
     AgentKeySection,
-    AnyOutboundSection,
-    ConnectRouteSection,
     DenySection,
     InboundRouteSection,
-    OutboundRouteSection,
     SidecarFile,
     exchange_sections,
     route_issuer,
