@@ -33,6 +33,7 @@ ELSEWHERE: Final = {
     "config/settings.py": "integration/test_reload.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",
+    "config/sts_model.py": "config/test_sts_file.py",
     "dev/acts.py": "integration/test_demo.py",
     "dev/attack.py": "interop/test_compose.py",
     "dev/attacks.py": "integration/test_demo.py",

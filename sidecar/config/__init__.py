@@ -67,7 +67,7 @@ def json_schema(*, sts: bool = False, platform: bool = False) -> dict[str, objec
 
         schema = PlatformFile.model_json_schema()
     elif sts:
-        from sidecar.config.sts_file import StsFile
+        from sidecar.config.sts_model import StsFile
 
         schema = StsFile.model_json_schema()
     else:
