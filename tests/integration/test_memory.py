@@ -138,5 +138,5 @@ async def test_connections_give_their_memory_back_when_they_leave(world: World) 
         before = used_mib()
         async with crowd_at(ports["in"], pem, [Kind(count=500, first=head)]):
             await until(lambda: used_mib() - before > 18, FILLED_S)  # 22 when all are there; small parts stay
-        # What warms up stays (5 MiB), and up to 8 MiB that are too little to be given back (proxy/trim.py).
+        # What warms up stays (5 MiB), and what lies between small parts.
         await until(lambda: used_mib() - before < 15, 3 * PATIENCE_S)

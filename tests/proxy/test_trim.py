@@ -15,11 +15,15 @@ from sidecar.proxy.trim import AFTER_BYTES, Trim
         pytest.param([2.0, 1.0, 0], 2, id="freed in two bursts"),
         pytest.param([1.0, 0, 0, 0], 1, id="nothing since"),
         pytest.param([1.0, 0, 1.0, 0], 2, id="and again"),
+        pytest.param([0.9, 0.5, 0.5], 1, id="less freed, and nothing moves"),
+        pytest.param([0.9, 0.5, 0.5, 0.5], 1, id="nothing since, and nothing moves"),
+        pytest.param([0.9, 0.5, 0.4, 0.5], 0, id="less freed, and allocation moves"),
+        pytest.param([0.9, 0.8, 0.8], 0, id="too little freed, and nothing moves"),
         pytest.param([1.0, None, 0], 1, id="not told for a while"),
         pytest.param([None, None], 0, id="never told"),
     ],
 )
-def test_memory_goes_back_once_much_less_is_allocated_than_before(seen: list[float | None], given: int) -> None:
+def test_memory_goes_back_once_much_less_is_allocated_or_less_at_rest(seen: list[float | None], given: int) -> None:
     gifts: list[bool] = []
     told = iter([None if one is None else int(one * AFTER_BYTES) for one in seen])
     trim = Trim(allocated=lambda: next(told), give=lambda: gifts.append(True))
