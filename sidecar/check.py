@@ -19,6 +19,7 @@ from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
 from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
 from sidecar.delegation.route import OutboundRoute
 from sidecar.errors import ConfigError, Problem
+from sidecar.sts.schedule import KeyLags
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,19 +60,20 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
         if sts and platform is not None:
             return Checked([Problem("--platform", "is not a ceiling of a token service", "leave it out, or --sts")], [])
         if sts:
-            _check_keys(load_sts(path, environ).key_directory)
+            settings = load_sts(path, environ)
+            _check_keys(settings.key_directory, settings.key_lags)
             return Checked([], [])
         return Checked([], list(_notes(load_sidecar(path, environ, platform))))
     except ConfigError as error:
         return Checked(list(error.problems), [])
 
 
-def _check_keys(directory: Path | None) -> None:
+def _check_keys(directory: Path | None, lags: KeyLags) -> None:
     """Check the signing keys if they are on this machine; settings may be checked on another."""
     from sidecar.sts.key_files import load_schedule
 
     if directory is not None and directory.exists():
-        load_schedule(directory, int(time.time()))
+        load_schedule(directory, int(time.time()), announce_s=lags.announce_s)
 
 
 def _notes(settings: SidecarSettings) -> Iterator[Problem]:

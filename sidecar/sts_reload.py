@@ -38,7 +38,7 @@ class StsReload:
         if directory is None:
             return EphemeralKeys(now)
         self._keys_fingerprint = fingerprint_or_errno(partial(look, directory))
-        return load_schedule(directory, now)
+        return load_schedule(directory, now, announce_s=self._settings.key_lags.announce_s)
 
     def watched(self, service: TokenService) -> list[Watched]:
         """Return the files to watch while ``service`` runs, and their reloads."""
@@ -75,11 +75,12 @@ class StsReload:
 
     async def _reload_keys(self, directory: Path, service: TokenService) -> None:
         now = int(service.clock())
-        fresh = await asyncio.to_thread(load_schedule, directory, now)
-        before = service.keys
+        before = service.keys if isinstance(service.keys, KeySchedule) else None
+        announce_s = self._settings.key_lags.announce_s
+        fresh = await asyncio.to_thread(load_schedule, directory, now, announce_s=announce_s, before=before)
         service.keys = fresh
-        for one in fresh.announced_late(before, now) if isinstance(before, KeySchedule) else ():
+        for one in () if before is None else fresh.held_back(before):
             _log.warning(
-                "a key was added too late: consumers may meet its tokens first",
-                extra={"file": file_name(one.signs_from)},
+                "a key was added too late for its time; it is held back until consumers know it",
+                extra={"file": file_name(one.signs_from), "signs_at": one.due_at},
             )

@@ -45,6 +45,7 @@ from sidecar.sts.rules import (
     SubjectMatch,
     Target,
 )
+from sidecar.sts.schedule import KeyLags
 from sidecar.sts.server import StsSettings
 
 
@@ -143,11 +144,18 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         policy=policy,
         login_keys=keys,
         key_directory=None if isinstance(file.keys, str) else Path(file.keys.directory),
+        key_lags=_key_lags(file),
         records=records(file.records),
         rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
         revocation=_revocation_settings(file.revocation),
         events=_event_settings(file.revocation),
     )
+
+
+def _key_lags(file: StsFile) -> KeyLags:
+    if isinstance(file.keys, str):
+        return KeyLags()
+    return KeyLags(mount_lag_s=file.keys.mount_lag_s, max_age_s=file.keys.max_age_s, refresh_s=file.keys.refresh_s)
 
 
 def _revocation_settings(section: RevocationSection | None) -> RevocationSettings | None:
@@ -187,6 +195,7 @@ def _server(file: StsFile) -> StsSettings:
         probe_host=probe.host,
         probe_port=probe.port,
         base_url=file.base_url,
+        keys_max_age_s=_key_lags(file).max_age_s,
         body_timeout_s=file.body_timeout_s,
         drain_s=file.drain_s,
         max_connections=file.max_connections,

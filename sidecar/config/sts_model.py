@@ -29,6 +29,7 @@ from sidecar.config.sections import (
 )
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 from sidecar.delegation.revocation import Kind
+from sidecar.sts.schedule import KEYS_MAX_AGE_S, MOUNT_LAG_S, REFRESH_S
 
 KindName = Annotated[str, *one_of(Kind)]
 
@@ -37,6 +38,19 @@ class KeysSection(Section):
     """The directory of signing keys, shared by replicas; ``sidecar sts keygen`` adds one."""
 
     directory: FileText = Field(description="directory that `sidecar sts keygen` writes to")
+    mount_lag_s: int = Field(
+        default=MOUNT_LAG_S, ge=0, le=3600, description="the longest time that a new file takes to reach a replica"
+    )
+    max_age_s: int = Field(
+        default=KEYS_MAX_AGE_S, ge=1, le=86_400, description="how long others may cache the published keys"
+    )
+    refresh_s: int = Field(
+        default=REFRESH_S,
+        ge=0,
+        le=86_400,
+        description="the longest time until others fetch again after that; a key is published for all three before it "
+        "signs",
+    )
 
 
 class TargetSection(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar.config.settings import RecordSettings
@@ -13,6 +13,7 @@ from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.revocations import RevocationSettings
+from sidecar.sts.schedule import KeyLags
 from sidecar.sts.server import StsSettings
 
 
@@ -36,6 +37,7 @@ class TokenServiceSettings:
     key_directory: Path | None
     records: RecordSettings
     rate: RateSettings
+    key_lags: KeyLags = field(default_factory=KeyLags)
     revocation: RevocationSettings | None = None
     events: EventSettings | None = None
 
@@ -47,8 +49,8 @@ class TokenServiceSettings:
         kept = {
             "issuer": (self.policy.issuer, fresh.policy.issuer),
             "identity": (self.identity, fresh.identity),
-            "listen": (self.server, fresh.server),
-            "keys": (self.key_directory, fresh.key_directory),
+            "listen": (replace(self.server, keys_max_age_s=fresh.server.keys_max_age_s), fresh.server),
+            "keys": ((self.key_directory, self.key_lags), (fresh.key_directory, fresh.key_lags)),
             "records": (self.records, fresh.records),
             "exchange_rate": (self.rate, fresh.rate),
             "revocation": (_kept(self.revocation), _kept(fresh.revocation)),

@@ -47,16 +47,19 @@ class TokenEndpoint:
         service: TokenService,
         *,
         base_url: str | None = None,
+        keys_max_age_s: int = KEYS_MAX_AGE_S,
         body_timeout_s: float = 5.0,
         unproven: UnprovenRecords | None = None,
     ) -> None:
-        """``base_url`` is where clients reach us, if that is not the issuer identifier.
+        """``base_url`` is where clients reach us, if that is not the issuer identifier; ``keys_max_age_s`` is how long
+        they may cache our keys.
 
         ``unproven`` limits the records of requests without a valid SVID.
         """
         self._service = service
         self._unproven = unproven or UnprovenRecords(service.log)
         self._base_url = base_url
+        self._keys_max_age_s = keys_max_age_s
         self._body_timeout_s = body_timeout_s
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -162,7 +165,8 @@ class TokenEndpoint:
 
     async def jwks(self, _request: web.Request) -> web.Response:
         """Return the public keys."""
-        return web.Response(body=self._service.current_ring().jwks(), content_type=_JSON, headers=_PUBLIC)
+        headers = {hdrs.CACHE_CONTROL: f"max-age={self._keys_max_age_s}"}
+        return web.Response(body=self._service.current_ring().jwks(), content_type=_JSON, headers=headers)
 
     async def metadata(self, _request: web.Request) -> web.Response:
         """Return the server metadata (RFC 8414)."""

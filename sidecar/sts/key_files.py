@@ -15,8 +15,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Hashable
-from itertools import pairwise
+from collections.abc import Collection, Hashable
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sidecar.errors import ConfigError, Problem
 from sidecar.sts.contradictions import MAX_DELEGATION_LIFE_S
 from sidecar.sts.keys import KeyRefusedError, SigningKey
-from sidecar.sts.schedule import GRACE_S, KeySchedule, TimedKey
+from sidecar.sts.schedule import ANNOUNCE_S, GRACE_S, KeySchedule, TimedKey
 
 MAX_PEM_BYTES: Final = 16_384
 MAX_KEYS: Final = 32  # not counting long-expired ones; consumers refuse a set of more than a hundred
@@ -73,14 +72,16 @@ def key_times(directory: Path) -> dict[int, str]:
     return {time_of(name) or 0: name for name in names}
 
 
-def load_schedule(directory: Path, now: int) -> KeySchedule:
-    """Read the keys that are in use at ``now`` or later.
+def load_schedule(
+    directory: Path, now: int, *, announce_s: int = ANNOUNCE_S, before: KeySchedule | None = None
+) -> KeySchedule:
+    """Read the keys that are in use at ``now`` or later. ``before`` is what a running replica has read last.
 
     Raises:
         ConfigError: every file that others can read or that holds no usable key; no key at all, or too many.
     """
     times = key_times(directory)
-    over = [before for before, after in pairwise(times) if after + MAX_DELEGATION_LIFE_S + GRACE_S <= now]
+    over = _over(times, now, announce_s, before)
     wanted = [(signs_from, directory / name) for signs_from, name in times.items() if signs_from not in over]
     if len(wanted) > MAX_KEYS:
         raise ConfigError([_problem(directory, f"holds more than {MAX_KEYS} keys", "remove those not used yet")])
@@ -94,7 +95,8 @@ def load_schedule(directory: Path, now: int) -> KeySchedule:
     if problems:
         raise ConfigError(problems)
     try:
-        return KeySchedule(tuple(keys))
+        found = tuple(keys)
+        return KeySchedule(found, announce_s) if before is None else before.followed_by(found, now)
     except KeyRefusedError as error:
         raise ConfigError([_problem(directory, str(error), "add one by: sidecar sts keygen DIRECTORY")]) from error
 
@@ -127,6 +129,17 @@ def exposure(mode: int, owner: int, own: int) -> str | None:
 
 def _pem_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix == ".pem" and not path.name.startswith("."))
+
+
+def _over(times: Collection[int], now: int, announce_s: int, before: KeySchedule | None) -> frozenset[int]:
+    """Return the times of keys whose last token has expired, whatever the settings of now say about its life."""
+    if before is None:
+        due = {signs_from: signs_from for signs_from in times}
+    else:  # a file that is new here may be held back
+        due = dict.fromkeys(times, now) | {one.signs_from: one.due_at for one in before.keys if one.signs_from in times}
+    kept_s = MAX_DELEGATION_LIFE_S + GRACE_S + announce_s
+    ends = [at for at in due if due[at] + kept_s <= now]
+    return frozenset(at for at in due if any(end > at for end in ends))
 
 
 def _load(path: Path) -> SigningKey:

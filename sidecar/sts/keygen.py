@@ -21,7 +21,7 @@ from sidecar.sts.key_files import file_name, key_times
 from sidecar.sts.keys import SigningKey
 from sidecar.sts.schedule import ANNOUNCE_S
 
-DEFAULT_LEAD_S: Final = ANNOUNCE_S + 300  # and five minutes for the file to reach every replica
+DEFAULT_LEAD_S: Final = ANNOUNCE_S + 180  # and three minutes to put the file where replicas read it
 ALGORITHMS: Final = ("ES256", "EdDSA", "RS256")
 
 

@@ -23,9 +23,11 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 from sidecar.delegation.checkpoint import Checkpoint, Head, countersign
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.revocation_list import sign_list
+from sidecar.errors import Reason, Unavailable
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
 MIN_RSA_BITS: Final = 2048
+NO_SIGNER: Final = "the signing key is not in the directory of keys"
 _ALGORITHMS: Final = get_default_algorithms()
 _THUMBPRINT_MEMBERS: Final = ("crv", "e", "kty", "n", "x", "y")  # RFC 7638 section 3.2, in its order
 
@@ -105,12 +107,12 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRing:
-    """One snapshot of the keys: ``active`` signs; ``announced`` will, ``retired`` did, and both are published.
+    """One snapshot of the keys: ``signer`` signs; ``announced`` will, ``retired`` did, and all are published.
 
     It also serves as a source of keys (``service.Keys``) whose roles never change.
     """
 
-    active: SigningKey
+    signer: SigningKey | None
     announced: tuple[SigningKey, ...] = ()
     retired: tuple[SigningKey, ...] = ()
 
@@ -120,9 +122,20 @@ class KeyRing:
             raise KeyRefusedError("one key has two roles in the ring")
 
     @property
+    def active(self) -> SigningKey:
+        """The key that signs.
+
+        Raises:
+            Unavailable: NOT_READY, this replica lacks it. It never signs by another one, which nobody may know.
+        """
+        if self.signer is None:
+            raise Unavailable(Reason.NOT_READY, NO_SIGNER)
+        return self.signer
+
+    @property
     def published(self) -> tuple[SigningKey, ...]:
-        """Every published key, the active one first."""
-        return (self.active, *self.announced, *self.retired)
+        """Every published key, the signing one first."""
+        return (*(() if self.signer is None else (self.signer,)), *self.announced, *self.retired)
 
     def at(self, _now: int, *, keep_s: int) -> KeyRing:
         """Return this ring, regardless of the time."""

@@ -2,46 +2,78 @@
 
 Theory of operation. Every key has a second from which it signs. At any time the latest one that is due signs, later
 ones are announced, and earlier ones stay published until the last token they signed has expired. Replicas with the same
-keys and roughly the same clock therefore agree without talking to each other, a restart changes nothing, and no step
-depends on somebody moving a file in time.
+keys and roughly the same clock therefore agree without talking to each other, and no step depends on somebody moving a
+file in time.
 
-This is safe for consumers because a new key is added at least ``ANNOUNCE_S`` before it signs, twice as long as anybody
-may cache our key set (``KEYS_MAX_AGE_S``), so each consumer has seen it by then. A replica whose clock is behind signs
-with the old key, which is still published. A consumer that missed all this fetches again for an unknown key.
+Consumers know a key when it signs, because it has been published for ``KeyLags.announce_s`` by then: the time that the
+file takes to reach the slowest replica (until then a consumer may be given a set without it), the time that such a set
+may be cached, and the time until the consumer fetches again. A key that reaches a running replica later than that
+before its time is held back there until the same span is over; meanwhile the key before it goes on signing. A key stays
+published for as long again after its successor took over, because another replica may have seen the successor later.
+
+The signing key never goes back to an earlier one: that one may have left the published set. A replica whose signing key
+is gone from the directory has no signer, and is not ready, until a later key is due.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
 from sidecar.sts.keys import KeyRefusedError, KeyRing, SigningKey
 
 KEYS_MAX_AGE_S: Final = 300  # how long consumers may cache the key set: its Cache-Control
-ANNOUNCE_S: Final = 2 * KEYS_MAX_AGE_S
+MOUNT_LAG_S: Final = 120  # a kubelet looks at its Secrets every minute, and its cache of them may be a minute old
+REFRESH_S: Final = 300  # a fetch that fails is tried again in this time; sidecars may also fetch less often
+ANNOUNCE_S: Final = MOUNT_LAG_S + KEYS_MAX_AGE_S + REFRESH_S
 GRACE_S: Final = 120  # beyond a token's life: consumers' leeway, and replicas whose clocks differ; 60 s each
+SKEW_S: Final = 60  # of the clock that named the first key: it signs that much before its time, as no other can
 EPHEMERAL_PERIOD_S: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLags:
+    """Times that a new key takes: to reach every replica, to leave caches (``max_age_s``, our Cache-Control), and
+    until consumers fetch again.
+    """
+
+    mount_lag_s: int = MOUNT_LAG_S
+    max_age_s: int = KEYS_MAX_AGE_S
+    refresh_s: int = REFRESH_S
+
+    @property
+    def announce_s(self) -> int:
+        """The time for which a key is published before it signs."""
+        return self.mount_lag_s + self.max_age_s + self.refresh_s
 
 
 @dataclass(frozen=True, slots=True)
 class TimedKey:
-    """A key, and the second since the epoch from which it signs."""
+    """A key, the second since the epoch from which it signs, and the one before which it is held back here."""
 
     signs_from: int
     key: SigningKey
+    held_until: int = 0
+
+    @property
+    def due_at(self) -> int:
+        """The second from which it may sign."""
+        return max(self.signs_from, self.held_until)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySchedule:
-    """All keys, in the order in which they sign.
+    """All keys, in the order in which they sign. ``floor`` is the time of the key that signed last.
 
     Raises:
         KeyRefusedError: no key, or one key or one time twice.
     """
 
     keys: tuple[TimedKey, ...]
+    announce_s: int = ANNOUNCE_S
+    floor: int = 0
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -52,21 +84,45 @@ class KeySchedule:
             raise KeyRefusedError("two keys sign from the same time")
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
-        """Return the roles at ``now``. ``keep_s`` is how long a key stays published after the next one has taken over.
-
-        If no key is due yet, the first one signs: no consumer can know another.
-        """
-        due = [one for one in self.keys if one.signs_from <= now] or [self.keys[0]]
+        """Return the roles at ``now``. ``keep_s`` is how long a token that was signed last may be used."""
+        signer = self.signer_at(now)
+        kept_s = keep_s + self.announce_s
+        before = () if signer is None else (one for one in self.keys if one.signs_from < signer.signs_from)
+        after = self.keys if signer is None else (one for one in self.keys if one.signs_from > signer.signs_from)
         return KeyRing(
-            active=due[-1].key,
-            announced=tuple(one.key for one in self.keys if one.signs_from > due[-1].signs_from),
-            retired=tuple(before.key for before, after in pairwise(due) if now < after.signs_from + keep_s),
+            signer=None if signer is None else signer.key,
+            announced=tuple(one.key for one in after),
+            retired=tuple(one.key for one in before if now < self._succeeded_at(one) + kept_s),
         )
 
-    def announced_late(self, before: KeySchedule, now: int) -> tuple[TimedKey, ...]:
-        """Return keys that were not in ``before`` and sign before every consumer can know them."""
+    def signer_at(self, now: int) -> TimedKey | None:
+        """Return the key that signs. None: the signing key is gone, and no later one is due."""
+        able = [one for one in self.keys if one.signs_from >= self.floor]
+        due = [one for one in able if one.due_at <= now]
+        due = due or [one for one in able if one.signs_from <= now]  # held back for the sake of a key that is gone
+        if due:
+            return due[-1]
+        first = self.keys[0]
+        return first if not self.floor and first.signs_from <= now + SKEW_S else None
+
+    def followed_by(self, keys: tuple[TimedKey, ...], now: int) -> KeySchedule:
+        """Return the schedule of the keys that are there now. Those that were not there before are held back."""
+        held = {one.key.kid: one.held_until for one in self.keys}
+        until = now + self.announce_s
+        fresh = tuple(replace(one, held_until=held.get(one.key.kid, until)) for one in keys)
+        signer = self.signer_at(now)
+        floor = self.floor
+        if signer is not None:  # its file may have been renamed
+            floor = next((one.signs_from for one in fresh if one.key.kid == signer.key.kid), signer.signs_from)
+        return replace(self, keys=fresh, floor=floor)
+
+    def held_back(self, before: KeySchedule) -> tuple[TimedKey, ...]:
+        """Return the keys that were not in ``before`` and cannot sign at their time."""
         known = {one.key.kid for one in before.keys}
-        return tuple(one for one in self.keys if one.key.kid not in known and one.signs_from < now + ANNOUNCE_S)
+        return tuple(one for one in self.keys if one.key.kid not in known and one.due_at > one.signs_from)
+
+    def _succeeded_at(self, key: TimedKey) -> int:
+        return min(one.due_at for one in self.keys if one.signs_from > key.signs_from)
 
 
 class EphemeralKeys:
@@ -87,6 +143,6 @@ class EphemeralKeys:
         if now >= newest.signs_from + self._period_s - ANNOUNCE_S:
             signs_from = max(newest.signs_from + self._period_s, now + ANNOUNCE_S)
             keys = [*self._schedule.keys, TimedKey(signs_from, self._make())]
-            over = [before for before, after in pairwise(keys) if now >= after.signs_from + keep_s]
+            over = [before for before, after in pairwise(keys) if now >= after.signs_from + keep_s + ANNOUNCE_S]
             self._schedule = KeySchedule(tuple(keys[len(over) :]))
         return self._schedule.at(now, keep_s=keep_s)

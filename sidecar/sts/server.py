@@ -21,8 +21,10 @@ from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
+from sidecar.sts.keys import NO_SIGNER
 from sidecar.sts.logout_endpoint import EventSettings, LogoutEndpoint
 from sidecar.sts.revocation_endpoint import RevocationEndpoint
+from sidecar.sts.schedule import KEYS_MAX_AGE_S
 from sidecar.sts.service import TokenService
 
 # The library's own log quotes input that it could not parse, which may hold a token. Every request that can be answered
@@ -40,6 +42,8 @@ Unserved = Callable[[web.BaseRequest, int, "str | None"], web.Response]
 class StsSettings:
     """Addresses of the service. Clients reach it at ``base_url``, by default the issuer identifier.
 
+    ``keys_max_age_s`` is how long consumers may cache the key set.
+
     Raises:
         ValueError: a time or number is not positive.
     """
@@ -49,6 +53,7 @@ class StsSettings:
     probe_host: str = "127.0.0.1"
     probe_port: int = 7090
     base_url: str | None = None
+    keys_max_age_s: int = KEYS_MAX_AGE_S
     body_timeout_s: float = 5.0
     drain_s: float = 10.0
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
@@ -119,6 +124,7 @@ class StsServer:
         self._endpoint = TokenEndpoint(
             service,
             base_url=settings.base_url,
+            keys_max_age_s=settings.keys_max_age_s,
             body_timeout_s=settings.body_timeout_s,
             unproven=self._turned_away.unproven,
         )
@@ -149,6 +155,8 @@ class StsServer:
             lacking.append("jwt bundles")
         if not self._service.log.healthy:
             lacking.append("records")
+        if self._service.current_ring().signer is None:
+            lacking.append(_because("keys", NO_SIGNER))
         register = self._service.register
         if register is not None and (unsure := register.lacking()) is not None:
             lacking.append(f"revocations ({unsure})")

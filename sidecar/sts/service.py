@@ -98,7 +98,10 @@ class TokenService:
     register: Register | None = None  # None: nothing can be revoked here
 
     def current_ring(self) -> KeyRing:
-        """Return the keys that are published now, each in its role."""
+        """Return the keys that are published now, each in its role.
+
+        Without a signer nothing is issued or countersigned (Unavailable NOT_READY).
+        """
         return self.keys.at(self._now(), keep_s=self.policy.longest_life_s + GRACE_S)
 
     async def token(

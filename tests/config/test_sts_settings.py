@@ -8,6 +8,7 @@ from sidecar.config import load_sts
 from sidecar.config.settings import RecordSettings
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.sts.rate import RateSettings
+from sidecar.sts.schedule import KeyLags
 from tests.config.documents import EXAMPLES
 
 RUNNING = load_sts(EXAMPLES / "sts.yaml", {})
@@ -39,6 +40,7 @@ def test_an_issuer_more_needs_a_restart() -> None:
         pytest.param({"identity": WorkloadApiSettings(address="unix:///other.sock")}, "identity", id="identity"),
         pytest.param({"server": replace(RUNNING.server, port=1)}, "listen", id="listener"),
         pytest.param({"key_directory": None}, "keys", id="keys"),
+        pytest.param({"key_lags": KeyLags(mount_lag_s=1)}, "keys", id="times of keys"),
         pytest.param({"rate": RateSettings(burst=1)}, "exchange_rate", id="exchange rate"),
         pytest.param({"records": RecordSettings(file=Path("/x"))}, "records", id="records"),
         pytest.param(

@@ -127,7 +127,7 @@ class EntryWorld:
             "probe": {"listen": f"127.0.0.1:{self.ports['sts-probe']}"},
             "identity": {"workload_api": (await self.world.api(STS)).address},
             "records": {"sink": {"file": str(folder / "sts.records")}},
-            "keys": {"directory": str(folder / "keys")},
+            "keys": {"directory": str(folder / "keys"), "mount_lag_s": 0, "max_age_s": 1, "refresh_s": 0},
             "login_issuers": self._users(),
             "entries": [
                 {"workload": FRONT, "client_ids": CLIENTS, "delegation_life_s": 900, "first_token_life_s": 600}

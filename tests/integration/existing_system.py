@@ -277,7 +277,7 @@ class ExistingSystem:
         self._write_sts({})
         files = SettingsFiles("sts", self.world.folder / "sts.yaml")
         settings = files.load({})
-        ring = KeyRing(active=SigningKey.generate())
+        ring = KeyRing(signer=SigningKey.generate())
         reload = StsReload(Loaded(settings, files, files.fingerprint()), os.environ)
         self.world.background(run_token_service(settings, ring, asyncio.Event(), reload=reload))
         await self.world.until_ready(self.ports["sts-probe"])

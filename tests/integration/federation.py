@@ -159,7 +159,7 @@ async def _start_service(federation: Federation, organisation: str) -> None:
     path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
     key = LyingKey.generate()
     object.__setattr__(key, "lie", lambda claims: federation.lie(claims) if organisation == "acme" else None)
-    ring = KeyRing(active=key)
+    ring = KeyRing(signer=key)
     federation.world.background(run_token_service(load_sts(path, {}), ring, asyncio.Event()))
     await federation.world.until_ready(int(document["probe"]["listen"].rpartition(":")[2]))
 

@@ -103,7 +103,7 @@ async def token_service(world: World, spiffe_id: SpiffeId, issuer: str) -> int:
         revocation={"file": str(world.folder / f"{port}.orders")},  # its replicas are elsewhere
     )
     settings = load_sts(EXAMPLES / "sts.yaml", environ)
-    world.background(run_token_service(settings, KeyRing(active=SigningKey.generate()), asyncio.Event()))
+    world.background(run_token_service(settings, KeyRing(signer=SigningKey.generate()), asyncio.Event()))
     await world.until_ready(probe, without="keys of ")
     return port
 

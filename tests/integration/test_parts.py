@@ -95,7 +95,7 @@ def written(world: World, document: dict[str, Any]) -> Path:
 async def test_a_token_service_ends_with_each_of_its_parts(world: World, work: str, part: str) -> None:
     document = sts_settings(world, (await world.api(STS)).address)
     settings = load_sts(written(world, document), {})
-    ring = KeyRing(active=SigningKey.generate())
+    ring = KeyRing(signer=SigningKey.generate())
     running = asyncio.ensure_future(run_token_service(settings, ring, asyncio.Event()))
     await until((world.folder / "sts.records").exists)
     end(work)

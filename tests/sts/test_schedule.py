@@ -1,16 +1,30 @@
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.delegation.bearer import parse_bearer
+from sidecar.errors import Reason, Unavailable
 from sidecar.sts.keys import KeyRefusedError, SigningKey
-from sidecar.sts.schedule import ANNOUNCE_S, EPHEMERAL_PERIOD_S, KEYS_MAX_AGE_S, EphemeralKeys, KeySchedule, TimedKey
+from sidecar.sts.schedule import (
+    ANNOUNCE_S,
+    EPHEMERAL_PERIOD_S,
+    GRACE_S,
+    KEYS_MAX_AGE_S,
+    MOUNT_LAG_S,
+    REFRESH_S,
+    EphemeralKeys,
+    KeySchedule,
+    TimedKey,
+)
 
 T = 1_790_000_000
 KEYS = [SigningKey.generate() for _ in range(4)]
 KEEP_S = 100
+KEPT_S = KEEP_S + ANNOUNCE_S  # another replica may have seen the next key that much later
 
 
 def schedule(*times: int) -> KeySchedule:
@@ -28,12 +42,12 @@ def roles(made: KeySchedule, now: int) -> tuple[int, list[int], list[int]]:
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        pytest.param(T - 1, (0, [1, 2], []), id="before its time the first key signs all the same"),
+        pytest.param(T - 1, (0, [1, 2], []), id="a second before its time, by a clock behind, the first key signs"),
         pytest.param(T, (0, [1, 2], []), id="at its time"),
         pytest.param(T + 999, (0, [1, 2], []), id="to the last second"),
         pytest.param(T + 1000, (1, [2], [0]), id="the next takes over in its second"),
-        pytest.param(T + 1000 + KEEP_S - 1, (1, [2], [0]), id="the old one is still published"),
-        pytest.param(T + 1000 + KEEP_S, (1, [2], []), id="until its last token is over"),
+        pytest.param(T + 1000 + KEPT_S - 1, (1, [2], [0]), id="the old one is still published"),
+        pytest.param(T + 1000 + KEPT_S, (1, [2], []), id="until its last token is over"),
         pytest.param(T + 2000, (2, [], [1]), id="and so on"),
         pytest.param(T + 9000, (2, [], []), id="the last one signs until there is another"),
     ],
@@ -60,36 +74,97 @@ def test_a_schedule_that_says_two_things_is_refused(keys: tuple[TimedKey, ...]) 
         KeySchedule(keys)
 
 
+LAGS = st.tuples(*[st.integers(0, MOUNT_LAG_S)] * 3)
+
+
 @given(
-    gaps=st.lists(st.integers(ANNOUNCE_S, 5000), min_size=3, max_size=3),
-    signed_after_s=st.integers(0, 20_000),
-    skew_s=st.integers(-60, 60),
-    seen_before_s=st.integers(0, KEYS_MAX_AGE_S),
+    signs_after_s=st.integers(-50_000, 50_000),
+    lags_s=LAGS,
+    signed_after_s=st.integers(-10, 5000),
+    asked_before_s=st.integers(0, KEYS_MAX_AGE_S + REFRESH_S),
     life_s=st.integers(1, 3600),
 )
-def test_whoever_keeps_the_set_no_longer_than_he_may_knows_every_key_that_signs(
-    gaps: list[int], signed_after_s: int, skew_s: int, seen_before_s: int, life_s: int
+def test_a_key_that_signs_is_known_to_every_consumer_however_late_it_was_added(
+    signs_after_s: int, lags_s: tuple[int, ...], signed_after_s: int, asked_before_s: int, life_s: int
 ) -> None:
-    """Each key was added ``ANNOUNCE_S`` before it signs; replicas' clocks differ by a minute."""
-    times = [T, T + gaps[0], T + gaps[0] + gaps[1], T + sum(gaps)]
-    now = T + signed_after_s
+    """A key is added at ``T``, before its time or long after it, and reaches each running replica at another time."""
+    old, new = TimedKey(T - 100_000, KEYS[0]), TimedKey(T + signs_after_s, KEYS[1])
 
-    def there(at: int) -> KeySchedule:
-        return schedule(*(time for time in times if time == T or time - ANNOUNCE_S <= at))
+    def at(replica: int, now: int) -> KeySchedule:
+        running = KeySchedule((old,))
+        arrived = T + lags_s[replica]
+        return running if now < arrived else running.followed_by((old, new), arrived)
 
-    keep_s = life_s + 120
-    token = there(now).at(now + skew_s, keep_s=keep_s).active
-    fetched = max(now - seen_before_s, T)
-    assert there(fetched).at(fetched, keep_s=keep_s).find(token.kid) is not None
-    used = now + life_s  # for the token's lifetime, another replica still publishes its key
-    assert there(used).at(used - skew_s, keep_s=keep_s).find(token.kid) is not None
+    keep_s = life_s + GRACE_S
+    starts = sorted({T + ANNOUNCE_S, T + max(ANNOUNCE_S, signs_after_s), T})
+    for now in (start + signed_after_s for start in starts):
+        for signing, asked in product(range(3), range(3)):
+            signer = at(signing, now).at(now, keep_s=keep_s).active
+            for seen in (
+                now - asked_before_s,
+                now + life_s,
+            ):  # the cached set is that old; the token is used until then
+                assert at(asked, seen).at(seen, keep_s=keep_s).find(signer.kid) is not None
 
 
-def test_a_key_that_came_too_late_for_its_time_is_noticed() -> None:
+def test_replicas_whose_clocks_differ_by_a_minute_publish_what_the_others_sign_by() -> None:
+    times = (T, T + 1000)
+    for now, skew_s in product(range(T + 900, T + 1100, 10), (-60, 60)):
+        signer = schedule(*times).at(now + skew_s, keep_s=KEEP_S).active
+        assert schedule(*times).at(now, keep_s=KEEP_S).find(signer.kid) is not None
+
+
+def follow(before: KeySchedule, now: int, *numbers: int, times: dict[int, int] | None = None) -> KeySchedule:
+    """Return the schedule of a running replica whose directory holds these of ``KEYS`` at ``now``."""
+    at = {0: T, 1: T + 1000, 2: T + 2000, 3: T + 3000, **(times or {})}
+    keys = sorted((TimedKey(at[number], KEYS[number]) for number in numbers), key=lambda one: one.signs_from)
+    return before.followed_by(tuple(keys), now)
+
+
+def test_a_key_that_came_too_late_for_its_time_is_held_back_and_told() -> None:
     before = schedule(T)
-    after = schedule(T, T + 5000, T + 9000)
-    assert after.announced_late(before, T + 5000 - ANNOUNCE_S) == ()
-    assert [one.signs_from for one in after.announced_late(before, T + 5001 - ANNOUNCE_S)] == [T + 5000]
+    late = T + 1000 - ANNOUNCE_S + 50
+    assert follow(before, late - 50, 0, 1).held_back(before) == ()
+    after = follow(before, late, 0, 1)
+    assert [(one.signs_from, one.due_at) for one in after.held_back(before)] == [(T + 1000, T + 1050)]
+    assert roles(after, T + 1049) == (0, [1], [])
+    assert roles(after, T + 1050) == (1, [], [0])
+    again = follow(after, T + 1040, 0, 1)  # another reload changes nothing
+    assert again.held_back(after) == ()
+    assert roles(again, T + 1050) == (1, [], [0])
+
+
+def test_a_replica_that_starts_takes_the_names_for_the_truth() -> None:
+    assert roles(schedule(T, T + 1000), T + 1000) == (1, [], [0])
+
+
+def test_a_replica_without_its_signing_key_signs_by_no_earlier_one_and_by_no_later_one_before_its_time() -> None:
+    signing = follow(schedule(T, T + 1000), T + 1500, 0, 1, 2)
+    without = follow(signing, T + 1500, 0, 2)
+    ring = without.at(T + 1500, keep_s=KEEP_S)
+    assert ring.signer is None
+    assert {key.kid for key in ring.published} == {KEYS[0].kid, KEYS[2].kid}
+    with pytest.raises(Unavailable) as refused:
+        _ = ring.active
+    assert refused.value.reason is Reason.NOT_READY
+    assert follow(without, T + 1600, 0, 2).at(T + 1600, keep_s=KEEP_S).signer is None  # also after another reload
+    assert without.at(T + 2000, keep_s=KEEP_S).active.kid == KEYS[2].kid  # held back for no other key
+    assert roles(follow(without, T + 1600, 0, 1, 2), T + 1600)[0] == 1  # it is back
+
+
+def test_in_place_of_a_stolen_key_a_new_one_signs_at_its_time() -> None:
+    signing = schedule(T, T + 1000)
+    assert roles(follow(signing, T + 1500, 0, 3, times={3: T + 1490}), T + 1500)[0] == 3
+
+
+def test_a_signing_key_whose_file_has_another_name_goes_on_signing() -> None:
+    renamed = follow(schedule(T, T + 1000), T + 1500, 0, 1, times={1: T + 900})
+    assert roles(renamed, T + 1500) == (1, [], [0])
+
+
+def test_only_keys_of_the_future_sign_nothing_but_a_clock_may_be_a_minute_behind() -> None:
+    assert schedule(T).at(T - 60, keep_s=KEEP_S).active.kid == KEYS[0].kid
+    assert schedule(T).at(T - 61, keep_s=KEEP_S).signer is None
 
 
 def test_keys_in_memory_rotate_too_and_announce_the_next_one() -> None:
@@ -103,7 +178,7 @@ def test_keys_in_memory_rotate_too_and_announce_the_next_one() -> None:
     assert len(announcing.announced) == 1
     rotated = keys.at(T + EPHEMERAL_PERIOD_S, keep_s=KEEP_S)
     assert (rotated.active, rotated.retired) == (announcing.announced[0], (first.active,))
-    assert keys.at(T + EPHEMERAL_PERIOD_S + KEEP_S, keep_s=KEEP_S).retired == ()
+    assert keys.at(T + EPHEMERAL_PERIOD_S + KEPT_S, keep_s=KEEP_S).retired == ()
 
 
 def test_keys_in_memory_that_nobody_asked_for_in_days_are_announced_before_they_sign() -> None:
