@@ -24,7 +24,7 @@ from tests.integration.world import free_port
 
 START_S: Final = 180.0
 CLIENT_ID: Final = "front-app"
-_SECRET: Final = "of the front app"
+SECRET: Final = "of the front app"
 _USERS: Final = ("alice", "bob")
 _HEAP: Final = "-Xms64m -Xmx256m"
 
@@ -38,21 +38,29 @@ class Login:
 
 
 class Keycloak:
-    """A running Keycloak whose realm ``lab`` sends back-channel logouts to ``events_url``."""
+    """A running Keycloak whose realm ``lab`` sends back-channel logouts to ``events_url``.
 
-    def __init__(self, base: str, events_url: str, session: aiohttp.ClientSession) -> None:
+    Its front app's users come back to ``redirect_uri`` after a login in a browser.
+    """
+
+    def __init__(
+        self, base: str, events_url: str, session: aiohttp.ClientSession, *, redirect_uri: str | None = None
+    ) -> None:
         self.base = base
         self.issuer = f"{base}/realms/lab"
         self.jwks = f"{self.issuer}/protocol/openid-connect/certs"
+        self.authorization_endpoint = f"{self.issuer}/protocol/openid-connect/auth"
+        self.token_endpoint = f"{self.issuer}/protocol/openid-connect/token"
+        self.session = session
         self._events_url = events_url
-        self._session = session
+        self._redirect_uri = redirect_uri
 
     async def until_ready(self, process: Process, log: Path) -> None:
         async with asyncio.timeout(START_S):
             while True:
                 assert process.returncode is None, f"it ended: see {log}"
                 try:
-                    async with self._session.get(f"{self.base}/realms/master") as answer:
+                    async with self.session.get(f"{self.base}/realms/master") as answer:
                         if answer.status == 200:
                             return
                 except aiohttp.ClientError:
@@ -63,8 +71,9 @@ class Keycloak:
         """Make the realm as an administrator would: one client with the URL of the token service's listener."""
         client = {
             "clientId": CLIENT_ID,
-            "secret": _SECRET,
+            "secret": SECRET,
             "directAccessGrantsEnabled": True,
+            "redirectUris": [self._redirect_uri] if self._redirect_uri else [],
             "attributes": {
                 "backchannel.logout.url": self._events_url,
                 "backchannel.logout.session.required": "true",
@@ -85,23 +94,27 @@ class Keycloak:
         realm = {"realm": "lab", "enabled": True, "clients": [client], "users": users}
         await self._ask("POST", "/admin/realms", 201, json=realm, headers=await self._admin())
 
+    async def administer(self, method: str, path: str, content: object = None, *, status: int = 201) -> Any:
+        """Make a call of the admin API below the realm; return its answer."""
+        about: dict[str, Any] = {} if content is None else {"json": content}
+        return await self._ask(method, f"/admin/realms/lab{path}", status, headers=await self._admin(), **about)
+
     async def log_in(self, user: str) -> Login:
         answer = await self._ask("POST", "/realms/lab/protocol/openid-connect/token", 200, data={
-            "grant_type": "password", "client_id": CLIENT_ID, "client_secret": _SECRET, "username": user,
+            "grant_type": "password", "client_id": CLIENT_ID, "client_secret": SECRET, "username": user,
             "password": f"of {user}", "scope": "openid",
         })  # fmt: skip
         return Login(answer["access_token"], answer["refresh_token"])
 
     async def log_out(self, login: Login) -> None:
         """End one session, as the front app does when its user logs out."""
-        form = {"client_id": CLIENT_ID, "client_secret": _SECRET, "refresh_token": login.refresh_token}
+        form = {"client_id": CLIENT_ID, "client_secret": SECRET, "refresh_token": login.refresh_token}
         await self._ask("POST", "/realms/lab/protocol/openid-connect/logout", 204, data=form)
 
     async def end_sessions_of(self, user: str) -> None:
         """End all sessions of a user, as an administrator does."""
-        admin = await self._admin()
-        (found,) = await self._ask("GET", f"/admin/realms/lab/users?exact=true&username={user}", 200, headers=admin)
-        await self._ask("POST", f"/admin/realms/lab/users/{found['id']}/logout", 204, headers=admin)
+        (found,) = await self.administer("GET", f"/users?exact=true&username={user}", status=200)
+        await self.administer("POST", f"/users/{found['id']}/logout", status=204)
 
     async def _admin(self) -> dict[str, str]:
         form = {"grant_type": "password", "client_id": "admin-cli", "username": "admin", "password": "admin"}
@@ -109,7 +122,7 @@ class Keycloak:
         return {"authorization": f"Bearer {answer['access_token']}"}
 
     async def _ask(self, method: str, path: str, status: int, **content: Any) -> Any:
-        async with self._session.request(method, f"{self.base}{path}", **content) as answer:
+        async with self.session.request(method, f"{self.base}{path}", **content) as answer:
             body = await answer.text()
             assert answer.status == status, (path, answer.status, body)
             return json.loads(body) if body else None
@@ -124,7 +137,7 @@ def lacking() -> str | None:
 
 
 @asynccontextmanager
-async def running(folder: Path, events_url: str) -> AsyncIterator[Keycloak]:
+async def running(folder: Path, events_url: str, *, redirect_uri: str | None = None) -> AsyncIterator[Keycloak]:
     """Run a Keycloak that keeps everything in memory, with its realm."""
     port, management = free_port(), free_port()
     base = f"http://127.0.0.1:{port}"
@@ -147,7 +160,7 @@ async def running(folder: Path, events_url: str) -> AsyncIterator[Keycloak]:
     try:
         # These are calls of a browser and an administrator, none of the product's: the jar drops no cookie of http.
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-            keycloak = Keycloak(base, events_url, session)
+            keycloak = Keycloak(base, events_url, session, redirect_uri=redirect_uri)
             await keycloak.until_ready(process, log)
             await keycloak.make_realm()
             yield keycloak

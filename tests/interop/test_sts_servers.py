@@ -5,33 +5,50 @@ They are the counterparts of other tests; here is what each gives, and one thing
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
+from tests.interop.sts_servers.launch_keycloak import KeycloakServer
 from tests.interop.sts_servers.launchers import LAUNCHERS, reason_to_skip
 from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]  # the first run builds it
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="module"),
+]  # the first run builds it
 
 ACTOR = {"actor_token_type": TOKEN_TYPE_ACCESS_TOKEN}
 READ = ("crm.read",)
 
 
-@asynccontextmanager
-async def running(name: str) -> AsyncIterator[Server]:
-    launcher = LAUNCHERS[name]
-    if reason := reason_to_skip(launcher):
-        pytest.skip(reason)
+Start = Callable[[str], Awaitable[Server]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def start() -> AsyncIterator[Start]:
+    """Start servers by name, each once for all tests."""
+    began: dict[str, Server] = {}
     with tempfile.TemporaryDirectory(prefix="sts-") as folder:
-        async with launcher.start(Path(folder)) as server:
-            yield server
+        async with AsyncExitStack() as stack:
+
+            async def one(name: str) -> Server:
+                if reason := reason_to_skip(LAUNCHERS[name]):
+                    pytest.skip(reason)
+                if name not in began:
+                    began[name] = await stack.enter_async_context(LAUNCHERS[name].start(Path(folder)))
+                return began[name]
+
+            yield one
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -46,85 +63,149 @@ async def exchanged(server: Server, client: Client, subject_token: str, **change
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-async def test_it_names_itself_and_refuses_a_client_with_a_wrong_secret(name: str) -> None:
-    async with running(name) as server:
-        told = await server.read(server.metadata)
-        assert (told["issuer"], told["token_endpoint"], told["jwks_uri"]) == (
-            server.issuer,
-            server.token_endpoint,
-            server.jwks,
+async def test_it_names_itself_and_refuses_a_client_with_a_wrong_secret(start: Start, name: str) -> None:
+    server = await start(name)
+    told = await server.read(server.metadata)
+    assert (told["issuer"], told["token_endpoint"], told["jwks_uri"]) == (
+        server.issuer,
+        server.token_endpoint,
+        server.jwks,
+    )
+    assert (await server.read(server.jwks))["keys"]
+    first = await server.subject_token("alice", server.scopes[:1])
+    assert claims(first)["iss"] == server.issuer
+    form = {"subject_token": first, "subject_token_type": server.subject_token_type}
+    form["grant_type"] = "urn:ietf:params:oauth:grant-type:token-exchange"
+    refused = await server.ask(server.planner, form, secret="wrong")
+    assert refused.status == 401, refused
+
+
+async def test_idpyoidc_narrows_scope_and_refuses_every_actor(start: Start) -> None:
+    server = await start("idpyoidc")
+    first = await server.subject_token("alice", ("crm.read", "crm.write"))
+    narrowed = await server.exchange(server.planner, first, scope="crm.read", audience=WRITER)
+    assert claims(narrowed.token)["scope"] == "crm.read"
+    assert "act" not in claims(narrowed.token)
+    wider = await server.exchange(server.planner, narrowed.token, scope="crm.write")
+    assert (wider.status, wider.error) == (400, "invalid_scope")
+    actor = await server.exchange(server.planner, first, actor_token=first, **ACTOR)
+    assert (actor.status, actor.error) == (400, "invalid_request")
+    unknown = await server.exchange(server.planner, first, audience="spiffe://acme.example/unknown")
+    assert (unknown.status, unknown.error) == (400, "invalid_target")
+
+
+async def test_zitadels_example_verifies_the_actor_and_then_drops_it(start: Start) -> None:
+    server = await start("zitadel-example")
+    first = await server.subject_token("alice", ("openid",))
+    issued = await exchanged(server, server.planner, first, scope="openid")
+    assert issued["sub"] == "alice"
+    assert "act" not in issued
+    garbage = await server.exchange(server.planner, first, actor_token="garbage", **ACTOR)
+    assert (garbage.status, garbage.error) == (400, "invalid_request")
+
+
+async def test_zitadels_example_writes_an_act_only_where_the_subject_changes(start: Start) -> None:
+    server = await start("zitadel-example")
+    first = await server.subject_token("bob", ("openid",))  # an administrator
+    issued = await server.exchange(server.planner, first, scope="openid custom_scope:impersonate:alice")
+    assert (claims(issued.token)["sub"], claims(issued.token)["act"]) == ("alice", {"sub": "bob"})
+    alices = await server.subject_token("alice", ("openid",))
+    refused = await server.exchange(server.planner, alices, scope="openid custom_scope:impersonate:bob")
+    assert refused.status == 500, "a refusal by its policy is a server_error"
+
+
+async def test_our_main_on_zitadels_op_nests_act_and_refuses_another_clients_actor_token(start: Start) -> None:
+    server = await start("zitadel-own")
+    first = await server.subject_token("alice", ("crm.read", "crm.write"))
+    hop1 = await server.exchange(
+        server.planner, first, actor_token=await server.own_token(server.planner), audience=WRITER,
+        scope="crm.read", **ACTOR,
+    )  # fmt: skip
+    shown = claims(hop1.token)
+    assert (shown["sub"], shown["aud"], shown["scope"]) == ("alice", [WRITER], "crm.read")
+    assert shown["act"] == {"sub": PLANNER}
+    assert shown["exp"] <= claims(first)["exp"]
+    hop2 = await exchanged(server, server.writer, hop1.token, audience=CRM)
+    assert (hop2["sub"], hop2["scope"]) == ("alice", "crm.read")
+    assert hop2["act"] == {"sub": WRITER, "act": {"sub": PLANNER}}
+    actor = {"actor_token": await server.own_token(server.planner), **ACTOR}
+    for changed, error in (
+        ({}, "invalid_request"),  # the planner's token, shown by the writer
+        ({"actor_token": await server.own_token(server.writer), "scope": "crm.write"}, "invalid_scope"),
+        ({"actor_token": await server.own_token(server.writer), "audience": None}, "invalid_target"),
+        ({"actor_token": None, "actor_token_type": None}, "invalid_request"),
+    ):
+        refused = await server.exchange(server.writer, hop1.token, **{"audience": CRM, **actor, **changed})
+        assert (refused.status, refused.error) == (400, error)
+
+
+async def test_our_main_on_zitadels_op_widens_and_mixes_actors_where_it_is_not_strict(start: Start) -> None:
+    server = await start("zitadel-own-loose")
+    first = await server.subject_token("alice", READ)
+    planners = await server.own_token(server.planner)
+    issued = await exchanged(server, server.writer, first, actor_token=planners, scope="crm.read crm.write")
+    assert (issued["act"], issued["scope"]) == ({"sub": PLANNER}, "crm.read crm.write")
+
+
+async def test_spring_nests_act_and_ignores_audience_and_widens_and_drops_chains(start: Start) -> None:
+    server = await start("spring")
+    first = await server.subject_token("alice", READ)
+    hop1 = await server.exchange(
+        server.planner, first, actor_token=await server.own_token(server.planner), audience=WRITER, **ACTOR
+    )
+    shown = claims(hop1.token)
+    assert (shown["sub"], shown["aud"], shown["scope"]) == ("alice", PLANNER, ["crm.read"])
+    assert shown["act"] == {"iss": server.issuer, "sub": PLANNER}
+    hop2 = await exchanged(server, server.writer, hop1.token)
+    assert hop2["act"] == {"iss": server.issuer, "sub": WRITER, "act": shown["act"]}
+    dropped = await server.exchange(server.writer, hop1.token)
+    assert "act" not in claims(dropped.token), "no actor: the whole chain is gone"
+    wider = await exchanged(server, server.writer, hop1.token, scope="crm.write")
+    assert wider["scope"] == ["crm.write"]
+    mixed = await exchanged(server, server.writer, first, actor_token=await server.own_token(server.planner))
+    assert mixed["act"]["sub"] == PLANNER, "another client's actor token is taken"
+    garbage = await server.exchange(server.planner, first, actor_token="garbage", **ACTOR)
+    assert (garbage.status, garbage.error) == (400, "invalid_grant")
+
+
+async def test_spring_customized_issues_for_the_asked_audience_and_no_longer_than_the_subject_token(
+    start: Start,
+) -> None:
+    server = await start("spring-customized")
+    first = await server.subject_token("alice", READ)
+    await asyncio.sleep(1.1)  # then a full life would end a second later
+    hop1 = await exchanged(server, server.planner, first, audience=WRITER)
+    assert (hop1["aud"], hop1["exp"]) == (WRITER, claims(first)["exp"])
+    unasked = await exchanged(server, server.planner, first)
+    assert unasked["aud"] == PLANNER
+
+
+async def test_keycloak_looks_at_no_actor_token_and_widens_and_keeps_requesters_to_the_audience(start: Start) -> None:
+    server = await start("keycloak")
+    first = await server.subject_token("alice", READ)
+    assert PLANNER in claims(first)["aud"]
+    for actor in ({"actor_token": await server.own_token(server.planner), **ACTOR}, {"actor_token": "garbage"}, {}):
+        issued = claims(
+            (await server.exchange(server.planner, first, audience=WRITER, scope="crm.read", **actor)).token
         )
-        assert (await server.read(server.jwks))["keys"]
-        first = await server.subject_token("alice", server.scopes[:1])
-        assert claims(first)["iss"] == server.issuer
-        form = {"subject_token": first, "subject_token_type": server.subject_token_type}
-        form["grant_type"] = "urn:ietf:params:oauth:grant-type:token-exchange"
-        refused = await server.ask(server.planner, form, secret="wrong")
-        assert refused.status == 401, refused
-
-
-async def test_idpyoidc_narrows_scope_and_refuses_every_actor() -> None:
-    async with running("idpyoidc") as server:
-        first = await server.subject_token("alice", ("crm.read", "crm.write"))
-        narrowed = await server.exchange(server.planner, first, scope="crm.read", audience=WRITER)
-        assert claims(narrowed.token)["scope"] == "crm.read"
-        assert "act" not in claims(narrowed.token)
-        wider = await server.exchange(server.planner, narrowed.token, scope="crm.write")
-        assert (wider.status, wider.error) == (400, "invalid_scope")
-        actor = await server.exchange(server.planner, first, actor_token=first, **ACTOR)
-        assert (actor.status, actor.error) == (400, "invalid_request")
-        unknown = await server.exchange(server.planner, first, audience="spiffe://acme.example/unknown")
-        assert (unknown.status, unknown.error) == (400, "invalid_target")
-
-
-async def test_zitadels_example_verifies_the_actor_and_then_drops_it() -> None:
-    async with running("zitadel-example") as server:
-        first = await server.subject_token("alice", ("openid",))
-        issued = await exchanged(server, server.planner, first, scope="openid")
-        assert issued["sub"] == "alice"
+        assert (issued["sub"], issued["aud"], issued["azp"]) == (claims(first)["sub"], WRITER, PLANNER)
         assert "act" not in issued
-        garbage = await server.exchange(server.planner, first, actor_token="garbage", **ACTOR)
-        assert (garbage.status, garbage.error) == (400, "invalid_request")
+    wider = await server.exchange(server.planner, first, scope="crm.write")
+    assert "crm.write" in claims(wider.token)["scope"].split()
+    for_crm = await server.exchange(server.planner, first, audience=CRM, scope="crm.read")
+    again = await server.exchange(server.writer, for_crm.token)
+    assert (again.status, again.error) == (403, "access_denied")
+    unknown = await server.exchange(server.planner, first, audience="nobody")
+    assert (unknown.status, unknown.error) == (400, "invalid_client")
 
 
-async def test_zitadels_example_writes_an_act_only_where_the_subject_changes() -> None:
-    async with running("zitadel-example") as server:
-        first = await server.subject_token("bob", ("openid",))  # an administrator
-        issued = await server.exchange(server.planner, first, scope="openid custom_scope:impersonate:alice")
-        assert (claims(issued.token)["sub"], claims(issued.token)["act"]) == ("alice", {"sub": "bob"})
-        alices = await server.subject_token("alice", ("openid",))
-        refused = await server.exchange(server.planner, alices, scope="openid custom_scope:impersonate:bob")
-        assert refused.status == 500, "a refusal by its policy is a server_error"
-
-
-async def test_our_main_on_zitadels_op_nests_act_and_refuses_another_clients_actor_token() -> None:
-    async with running("zitadel-own") as server:
-        first = await server.subject_token("alice", ("crm.read", "crm.write"))
-        hop1 = await server.exchange(
-            server.planner, first, actor_token=await server.own_token(server.planner), audience=WRITER,
-            scope="crm.read", **ACTOR,
-        )  # fmt: skip
-        shown = claims(hop1.token)
-        assert (shown["sub"], shown["aud"], shown["scope"]) == ("alice", [WRITER], "crm.read")
-        assert shown["act"] == {"sub": PLANNER}
-        assert shown["exp"] <= claims(first)["exp"]
-        hop2 = await exchanged(server, server.writer, hop1.token, audience=CRM)
-        assert (hop2["sub"], hop2["scope"]) == ("alice", "crm.read")
-        assert hop2["act"] == {"sub": WRITER, "act": {"sub": PLANNER}}
-        actor = {"actor_token": await server.own_token(server.planner), **ACTOR}
-        for changed, error in (
-            ({}, "invalid_request"),  # the planner's token, shown by the writer
-            ({"actor_token": await server.own_token(server.writer), "scope": "crm.write"}, "invalid_scope"),
-            ({"actor_token": await server.own_token(server.writer), "audience": None}, "invalid_target"),
-            ({"actor_token": None, "actor_token_type": None}, "invalid_request"),
-        ):
-            refused = await server.exchange(server.writer, hop1.token, **{"audience": CRM, **actor, **changed})
-            assert (refused.status, refused.error) == (400, error)
-
-
-async def test_our_main_on_zitadels_op_widens_and_mixes_actors_where_it_is_not_strict() -> None:
-    async with running("zitadel-own-loose") as server:
-        first = await server.subject_token("alice", READ)
-        planners = await server.own_token(server.planner)
-        issued = await exchanged(server, server.writer, first, actor_token=planners, scope="crm.read crm.write")
-        assert (issued["act"], issued["scope"]) == ({"sub": PLANNER}, "crm.read crm.write")
+async def test_keycloaks_administrator_can_write_any_act_and_the_next_hop_loses_it(start: Start) -> None:
+    server = await start("keycloak")
+    assert isinstance(server, KeycloakServer)
+    await server.forge_act(server.planner, {"sub": CRM})
+    first = await server.subject_token("alice", READ)
+    hop1 = await server.exchange(server.planner, first, audience=WRITER, scope="crm.read")
+    assert claims(hop1.token)["act"] == {"sub": CRM}
+    assert claims(await server.own_token(server.planner))["act"] == {"sub": CRM}, "a token without any user"
+    hop2 = await server.exchange(server.writer, hop1.token, audience=CRM, scope="crm.read")
+    assert "act" not in claims(hop2.token)

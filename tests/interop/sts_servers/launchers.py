@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from tests.interop.sts_servers import launch_idpyoidc, launch_zitadel
+from tests.interop.sts_servers import launch_idpyoidc, launch_keycloak, launch_spring, launch_zitadel
 from tests.interop.sts_servers.server import Launcher
 
-LAUNCHERS: Final[dict[str, Launcher]] = {
-    launcher.name: launcher
-    for launcher in (launch_idpyoidc.LAUNCHER, launch_zitadel.EXAMPLE, launch_zitadel.OWN, launch_zitadel.LOOSE)
-}
+_ALL: Final = (
+    launch_idpyoidc.LAUNCHER,
+    launch_zitadel.EXAMPLE,
+    launch_zitadel.OWN,
+    launch_zitadel.LOOSE,
+    launch_spring.STOCK,
+    launch_spring.CUSTOMIZED,
+    launch_keycloak.LAUNCHER,
+)
+LAUNCHERS: Final[dict[str, Launcher]] = {launcher.name: launcher for launcher in _ALL}
 
 
 def reason_to_skip(launcher: Launcher) -> str | None:

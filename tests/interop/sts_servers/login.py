@@ -96,7 +96,8 @@ class ScriptedBrowser:
 
     async def _load(self, url: str, form: Mapping[str, str] | None) -> tuple[int, str | None, str]:
         cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        content: dict[str, Any] = {"headers": {"cookie": cookies} if cookies else {}, "allow_redirects": False}
+        fields = {"accept": "text/html"} | ({"cookie": cookies} if cookies else {})
+        content: dict[str, Any] = {"headers": fields, "allow_redirects": False}
         if form is not None:
             content["data"] = form
         async with self._session.request("GET" if form is None else "POST", url, **content) as answer:

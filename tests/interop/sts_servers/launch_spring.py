@@ -1,0 +1,78 @@
+"""Spring Authorization Server 7, as its starter configures it: of all stock servers here the one that nests ``act``.
+
+Stock it ignores ``audience``, and its tokens outlive the one that they were exchanged for. Customized, an
+``OAuth2TokenCustomizer`` of ours, the framework's own extension point, mends these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tests.integration.world import free_port
+from tests.interop.sts_servers.builds import HERE, built, not_on_path, run
+from tests.interop.sts_servers.login import log_in
+from tests.interop.sts_servers.process import client_session, running
+from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
+
+_SOURCES: Final = HERE / "spring"
+_START_S: Final = 90.0  # 3 s on an idle machine
+_JAVA: Final = ("java", "-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (FRONT, PLANNER, WRITER)]
+
+
+def prepare() -> Path:
+    """Return the folder of ``sts.jar``."""
+
+    def make(folder: Path) -> None:
+        run("mvn", "-q", "-B", "-f", _SOURCES / "pom.xml", f"-Dsts.build={folder}", "package")
+
+    return built("spring", (path for path in _SOURCES.rglob("*") if path.is_file()), make)
+
+
+@asynccontextmanager
+async def start(folder: Path, *, customized: bool) -> AsyncIterator[Server]:
+    """Run it."""
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}"
+    words: list[str | Path] = [*_JAVA, "-jar", prepare() / "sts.jar", f"--server.port={port}"]
+    words += [f"--spring.security.oauth2.authorizationserver.issuer={issuer}", f"--sts.customize={customized}".lower()]
+    metadata = f"{issuer}/.well-known/oauth-authorization-server"
+    log = folder / "spring.log"
+    async with (
+        client_session() as session,
+        running(words, log=log, ready=metadata, session=session, start_s=_START_S),
+    ):
+        front, planner, writer = _CLIENTS
+
+        async def subject_token(user: str, scopes: tuple[str, ...]) -> str:
+            members = await log_in(
+                session, front, authorization_endpoint=f"{issuer}/oauth2/authorize",
+                token_endpoint=f"{issuer}/oauth2/token", user=user, password=f"of {user}", scope=" ".join(scopes),
+            )  # fmt: skip
+            return str(members["access_token"])
+
+        async def actor_token(client: Client) -> str:
+            return await server.own_token(client)
+
+        server = Server(
+            name="spring-customized" if customized else "spring", issuer=issuer, metadata=metadata,
+            token_endpoint=f"{issuer}/oauth2/token", jwks=f"{issuer}/oauth2/jwks", front=front, planner=planner,
+            writer=writer, audiences=(PLANNER, WRITER, CRM), scopes=SCOPES, subject_token=subject_token,
+            actor_token=actor_token, session=session,
+        )  # fmt: skip
+        yield server
+
+
+def _launcher(name: str, *, customized: bool) -> Launcher:
+    return Launcher(
+        name=name, lacking=lambda: not_on_path(["java", "mvn"]), prepare=prepare,
+        start=partial(start, customized=customized),
+    )  # fmt: skip
+
+
+STOCK: Final = _launcher("spring", customized=False)
+CUSTOMIZED: Final = _launcher("spring-customized", customized=True)

@@ -1,0 +1,71 @@
+package sts;
+
+import java.time.Instant;
+import java.util.List;
+
+import org.springframework.boot.SpringApplication;
+import org.springframework.boot.autoconfigure.SpringBootApplication;
+import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
+import org.springframework.context.annotation.Bean;
+import org.springframework.security.core.userdetails.User;
+import org.springframework.security.core.userdetails.UserDetailsService;
+import org.springframework.security.crypto.password.PasswordEncoder;
+import org.springframework.security.oauth2.server.authorization.authentication.OAuth2TokenExchangeAuthenticationToken;
+import org.springframework.security.oauth2.server.authorization.token.JwtEncodingContext;
+import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenCustomizer;
+import org.springframework.security.provisioning.InMemoryUserDetailsManager;
+
+/**
+ * Spring's authorization server as its starter configures it: clients are in application.yml, users here. With
+ * {@code sts.customize}, what a sidecar needs besides is added by the framework's own extension point.
+ */
+@SpringBootApplication
+public class Sts {
+
+    public static void main(String[] arguments) {
+        SpringApplication.run(Sts.class, arguments);
+    }
+
+    @Bean
+    UserDetailsService users() {
+        return new InMemoryUserDetailsManager(
+            User.withUsername("alice").password("of alice").build(),
+            User.withUsername("bob").password("of bob").build());
+    }
+
+    /** Compares as they are: the default hashes a secret with bcrypt at its first use, and every exchange then takes 0.1 s. */
+    @Bean
+    PasswordEncoder plain() {
+        return new PasswordEncoder() {
+            @Override
+            public String encode(CharSequence raw) {
+                return raw.toString();
+            }
+
+            @Override
+            public boolean matches(CharSequence raw, String encoded) {
+                return encoded.contentEquals(raw);
+            }
+        };
+    }
+
+    /** The server ignores {@code audience}, and lets an issued token outlive the one that it was exchanged for. */
+    @Bean
+    @ConditionalOnProperty("sts.customize")
+    OAuth2TokenCustomizer<JwtEncodingContext> customizer() {
+        return context -> {
+            if (!(context.getAuthorizationGrant() instanceof OAuth2TokenExchangeAuthenticationToken exchange)) {
+                return;
+            }
+            if (!exchange.getAudiences().isEmpty()) {
+                context.getClaims().audience(List.copyOf(exchange.getAudiences()));
+            }
+            Instant limit = context.getAuthorization().getAccessToken().getToken().getExpiresAt();
+            context.getClaims().claims(claims -> {
+                if (((Instant) claims.get("exp")).isAfter(limit)) {
+                    claims.put("exp", limit);
+                }
+            });
+        };
+    }
+}
