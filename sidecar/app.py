@@ -155,6 +155,7 @@ async def run_token_service(
         service=service,
         source=source,
         events=settings.events,
+        introspection=settings.introspection,
         refused_connections=RefusedConnections(log, "inbound", UnprovenRecords(log, settings.records.unproven)),
     )
     watcher = FileWatcher(reload.watched(service) if reload is not None else [], log)

@@ -147,6 +147,7 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         key_lags=_key_lags(file),
         records=records(file.records),
         rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
+        introspection=_introspection(file),
         revocation=_revocation_settings(file.revocation),
         events=_event_settings(file.revocation),
     )
@@ -156,6 +157,11 @@ def _key_lags(file: StsFile) -> KeyLags:
     if isinstance(file.keys, str):
         return KeyLags()
     return KeyLags(mount_lag_s=file.keys.mount_lag_s, max_age_s=file.keys.max_age_s, refresh_s=file.keys.refresh_s)
+
+
+def _introspection(file: StsFile) -> RateSettings | None:
+    section = file.introspection
+    return None if section is None else RateSettings(burst=section.burst, per_s=section.per_s)
 
 
 def _revocation_settings(section: RevocationSection | None) -> RevocationSettings | None:

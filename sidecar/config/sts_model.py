@@ -123,6 +123,13 @@ class ExchangeRateSection(Section):
     per_s: float = Field(default=2.0, ge=1, le=10_000, description="exchanges per second after that")
 
 
+class IntrospectionSection(Section):
+    """Rate limit of each client of the introspection endpoint: ``burst`` requests at once, then ``per_s`` a second."""
+
+    burst: int = Field(default=120, ge=1, le=1_000_000, description="number of requests at once")
+    per_s: float = Field(default=20.0, ge=1, le=10_000, description="requests per second after that")
+
+
 class OperatorSection(Section):
     """An operator who may revoke."""
 
@@ -175,6 +182,9 @@ class StsFile(Section):
     ] = Field(description="directory of signing keys, or `ephemeral` for development")
     exchange_rate: ExchangeRateSection = Field(
         default=ExchangeRateSection(burst=120, per_s=2.0), description="rate limit of one client with one token"
+    )
+    introspection: IntrospectionSection | None = Field(
+        default=None, description="answer the audience of a token at `/introspect` (RFC 7662); off if not set"
     )
     max_connections: int = Field(default=1024, ge=1, le=1_000_000, description="the most connections at once")
     token_life_s: int = Field(default=300, description="the longest lifetime of an issued token")

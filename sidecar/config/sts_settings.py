@@ -38,6 +38,7 @@ class TokenServiceSettings:
     records: RecordSettings
     rate: RateSettings
     key_lags: KeyLags = field(default_factory=KeyLags)
+    introspection: RateSettings | None = None
     revocation: RevocationSettings | None = None
     events: EventSettings | None = None
 
@@ -53,6 +54,7 @@ class TokenServiceSettings:
             "keys": ((self.key_directory, self.key_lags), (fresh.key_directory, fresh.key_lags)),
             "records": (self.records, fresh.records),
             "exchange_rate": (self.rate, fresh.rate),
+            "introspection": (self.introspection, fresh.introspection),
             "revocation": (_kept(self.revocation), _kept(fresh.revocation)),
             "revocation.events": (self.events, fresh.events),
         }

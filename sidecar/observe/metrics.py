@@ -47,6 +47,7 @@ class Metrics(Collector):
         self.finished = Tally(self._routes)
         self.exchange_seconds = request_seconds()
         self.exchanges: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.introspections = dict.fromkeys(("active", "inactive"), 0)
         self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
         self.token_refresh = dict.fromkeys(("ok", "failed", "dropped", "no_longer"), 0)
         self.config_reloads = dict.fromkeys(("ok", "refused"), 0)
@@ -191,6 +192,12 @@ class Metrics(Collector):
             "Calls of the token endpoint by result.",
             ("issuer", "result"),
             self.exchanges.items(),
+        )
+        yield _counter(
+            "sidecar_introspections",
+            "Answers of the token service's introspection endpoint.",
+            ("result",),
+            _single(self.introspections),
         )
         yield from self._caches()
         yield from self._refusals_and_losses()

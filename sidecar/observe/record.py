@@ -28,6 +28,8 @@ EVENTS: Final[Mapping[str, str]] = {
     " verified the token",
     "token.exchange_refused": "no token was issued: written by the token service if it refused, and by the"
     " requesting sidecar",
+    "token.introspected": "the token service answered an introspection of `peer`: `allow` if the token is active and"
+    " for it, else `deny` with the reason, which the answer does not tell",
     "identity.rotated": "there is a new SVID or a new bundle",
     "identity.lost": "the identity was withdrawn or has expired: nothing is served until there is another",
     "config.reloaded": "new settings are in force",
@@ -50,6 +52,7 @@ _ALL: Final = tuple(EVENTS)
 _REQUESTS: Final = ("request", "request.opened")
 _EXCHANGES: Final = ("token.exchanged", "token.exchange_refused")
 _CALLS: Final = (*_REQUESTS, *_EXCHANGES)
+_ASKED: Final = (*_CALLS, "token.introspected")
 _SETTINGS: Final = ("config.reloaded", "config.refused")
 _RUNS: Final = ("not_ready", "started", "stopped")
 _ORDERS: Final = ("revocation.ordered", "revocation.refused")
@@ -85,7 +88,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "`allow` or `deny`; `observed_deny`: the policy refuses the call, and it passed all the same, on a route"
             " that only observes. It had no authority",
-            (*_CALLS, "connection.refused", "identity.lost", *_PODS, "revocation.refused"),
+            (*_ASKED, "connection.refused", "identity.lost", *_PODS, "revocation.refused"),
         ),
     ]
     reason: Annotated[
@@ -93,7 +96,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "`ok` or a [reason code](reasons.md); of an allowed request: the reason of its end; of an observed one:"
             " why it would have been refused",
-            (*_CALLS, "connection.refused", "identity.lost", "revocation.refused"),
+            (*_ASKED, "connection.refused", "identity.lost", "revocation.refused"),
         ),
     ]
     direction: Annotated[
@@ -109,13 +112,13 @@ class RecordFields(TypedDict, total=False):
         Key(
             "the SPIFFE ID at the other end of the mTLS connection: inbound the caller, outbound the next hop"
             " that the route names, at the token service its client",
-            (*_CALLS, "records.countersigned", *_ORDERS),
+            (*_ASKED, "records.countersigned", *_ORDERS),
         ),
     ]
     subject: Annotated[
-        str | None, Key("the user or workload on whose behalf the call is made: the token's `sub`", _CALLS)
+        str | None, Key("the user or workload on whose behalf the call is made: the token's `sub`", _ASKED)
     ]
-    subject_iss: Annotated[str | None, Key("the token's `iss`; with `subject` it names the subject", _CALLS)]
+    subject_iss: Annotated[str | None, Key("the token's `iss`; with `subject` it names the subject", _ASKED)]
     actor: Annotated[
         str | None,
         Key("the acting workload: the outermost `act`, as a SPIFFE ID where its issuer maps it to one", _CALLS),
@@ -150,11 +153,11 @@ class RecordFields(TypedDict, total=False):
             (*_REQUESTS, *_PODS),
         ),
     ]
-    status: Annotated[int | None, Key("the status of the answer; null if there was none", _CALLS)]
+    status: Annotated[int | None, Key("the status of the answer; null if there was none", _ASKED)]
     upstream_status: Annotated[int | None, Key("the status of the answer of the agent or next hop", _REQUESTS)]
     jti_in: Annotated[
         str | None,
-        Key("the token that came in; outbound and in an exchange: the inbound token that the call depends on", _CALLS),
+        Key("the token that came in; outbound and in an exchange: the inbound token that the call depends on", _ASKED),
     ]
     jti_out: Annotated[str | None, Key("the token that was issued", (*_REQUESTS, "token.exchanged"))]
     parent_jti: Annotated[
@@ -214,7 +217,7 @@ class RecordFields(TypedDict, total=False):
         str | None,
         Key(
             "identifies the request, also in a refusal's answer; of a pod: the uid of the API server's review",
-            (*_CALLS, *_PODS),
+            (*_ASKED, *_PODS),
         ),
     ]
     trace_id: Annotated[
@@ -226,18 +229,18 @@ class RecordFields(TypedDict, total=False):
     decide_ms: Annotated[float | None, Key("time from the head's arrival to the permit", _REQUESTS)]
     exchange_ms: Annotated[float | None, Key("time of the token exchange; null if the token was cached", _CALLS)]
     upstream_ms: Annotated[float | None, Key("time from forwarding to the head of the upstream's answer", _REQUESTS)]
-    total_ms: Annotated[float | None, Key("time from beginning to end", _CALLS)]
+    total_ms: Annotated[float | None, Key("time from beginning to end", _ASKED)]
     after_request: Annotated[
         bool | None, Key("the call was made after its request had ended, within `linger_s`", _REQUESTS)
     ]
     verified: Annotated[
-        bool | None, Key("true: the claims are from a verified token; false: they are unproven", _CALLS)
+        bool | None, Key("true: the claims are from a verified token; false: they are unproven", _ASKED)
     ]
     source: Annotated[
         str | None,
         Key(
             "the address of the other end; of a request: only of one without TLS",
-            ("connection.refused", *_EXCHANGES, *_REQUESTS),
+            ("connection.refused", *_EXCHANGES, "token.introspected", *_REQUESTS),
         ),
     ]
     detail: Annotated[
@@ -245,7 +248,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "more about the reason, not shown to callers; of settings: the file; of a start in Kubernetes: the"
             " run's pod, namespace, service account and node; of a stop: the part that failed",
-            (*_CALLS, "connection.refused", *_SETTINGS, *_RUNS, *_PODS, *_ORDERS, "revocations.changed"),
+            (*_ASKED, "connection.refused", *_SETTINGS, *_RUNS, *_PODS, *_ORDERS, "revocations.changed"),
         ),
     ]
     suppressed: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,7 +28,7 @@ from sidecar.sts.schedule import KEYS_MAX_AGE_S
 from sidecar.sts.service import TokenService
 
 _LOG: Final = logging.getLogger(__name__)
-_NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
+NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _PUBLIC: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: f"max-age={KEYS_MAX_AGE_S}"}
 _JSON: Final = "application/json"
 _CONTINUE: Final = "100-continue"
@@ -37,6 +37,9 @@ _UNSERVED: Final[Mapping[int, Reason]] = {
     405: Reason.METHOD_REFUSED,
     417: Reason.EXPECTATION_REFUSED,
 }
+
+Answering = Callable[[web.Request, SpiffeId, ExchangeRecord], Awaitable[web.Response]]
+"""Answers the request of a client, and writes its record. Raises SidecarError to refuse it."""
 
 
 class TokenEndpoint:
@@ -48,11 +51,12 @@ class TokenEndpoint:
         *,
         base_url: str | None = None,
         keys_max_age_s: int = KEYS_MAX_AGE_S,
+        introspects: bool = False,
         body_timeout_s: float = 5.0,
         unproven: UnprovenRecords | None = None,
     ) -> None:
         """``base_url`` is where clients reach us, if that is not the issuer identifier; ``keys_max_age_s`` is how long
-        they may cache our keys.
+        they may cache our keys; ``introspects`` says that there is an introspection endpoint.
 
         ``unproven`` limits the records of requests without a valid SVID.
         """
@@ -60,6 +64,7 @@ class TokenEndpoint:
         self._unproven = unproven or UnprovenRecords(service.log)
         self._base_url = base_url
         self._keys_max_age_s = keys_max_age_s
+        self._introspects = introspects
         self._body_timeout_s = body_timeout_s
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -70,8 +75,8 @@ class TokenEndpoint:
         """Build the routes, under the path of the issuer identifier (metadata: RFC 8414 section 3.1)."""
         prefix = urlsplit(self._service.policy.issuer).path.rstrip("/")
         app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[head_has_arrived])
-        app.router.add_route(hdrs.METH_ANY, f"{prefix}/token", self.token, expect_handler=_go_on)
-        app.router.add_route(hdrs.METH_ANY, f"{prefix}/countersign", self.countersign, expect_handler=_go_on)
+        app.router.add_route(hdrs.METH_ANY, f"{prefix}/token", self.token, expect_handler=go_on)
+        app.router.add_route(hdrs.METH_ANY, f"{prefix}/countersign", self.countersign, expect_handler=go_on)
         app.router.add_get(f"{prefix}/jwks", self.jwks)
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
         return app
@@ -91,11 +96,15 @@ class TokenEndpoint:
 
     async def token(self, request: web.Request) -> web.Response:
         """Handle one request to the token endpoint: one answer and one record in every case."""
-        return await self._tracked(self._answer(request))
+        return await self.answered(request, self._answer)
 
     async def countersign(self, request: web.Request) -> web.Response:
         """Handle one request to countersign a client's record stream: likewise."""
-        return await self._tracked(self._countersigned(request))
+        return await self.answered(request, self._countersigned)
+
+    async def answered(self, request: web.Request, answer: Answering) -> web.Response:
+        """Let ``answer`` serve one request of an identified client. A drain waits for it; a refusal is recorded."""
+        return await self._tracked(self._identified(request, answer))
 
     async def _tracked(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
         self._in_flight += 1
@@ -110,47 +119,36 @@ class TokenEndpoint:
             response.force_close()
         return response
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        service = self._service
+    async def _identified(self, request: web.Request, answer: Answering) -> web.Response:
         record = self._record(request)
         try:
             client = self.client_of(request)
             record.identify(client)
             self._require_room()
-            body = await self.body_of(request)
-            content_type = request.headers.get(hdrs.CONTENT_TYPE)
-            self.client_of(request)  # trust may have been withdrawn while the body arrived
-            answer = await service.token(
-                body, content_type, client=client, record=record, confirm=lambda: self.client_of(request)
-            )
+            return await answer(request, client, record)
         except SidecarError as error:
             return _refusal(error, record)
         except asyncio.CancelledError:
             record.refuse(Unavailable(Reason.DRAINING, "the service stopped before the answer was ready"), 503)
             raise
         except Exception as error:  # noqa: BLE001 - the one driver: a bug ends this request, not the service
-            _LOG.error("token request failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
+            _LOG.error("a request failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
             return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
-        return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=_NO_STORE)
 
-    async def _countersigned(self, request: web.Request) -> web.Response:
-        service = self._service
-        record = self._record(request)
-        try:
-            record.identify(self.client_of(request))
-            body = await self.body_of(request)
-            client = self.client_of(request)  # trust may have been withdrawn while the body arrived
-            checkpoint = service.countersign(body, request.headers.get(hdrs.CONTENT_TYPE), client=client)
-        except SidecarError as error:
-            return _refusal(error, record)
-        except asyncio.CancelledError:
-            record.refuse(Unavailable(Reason.DRAINING, "the service stopped before the answer was ready"), 503)
-            raise
-        except Exception as error:  # noqa: BLE001 - as in `_answer`
-            _LOG.error("countersigning failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
-            return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
-        body = orjson.dumps({"checkpoint": checkpoint.text()})
-        return web.Response(body=body, content_type=_JSON, headers=_NO_STORE)
+    async def _answer(self, request: web.Request, client: SpiffeId, record: ExchangeRecord) -> web.Response:
+        body = await self.body_of(request)
+        content_type = request.headers.get(hdrs.CONTENT_TYPE)
+        self.client_of(request)  # trust may have been withdrawn while the body arrived
+        answer = await self._service.token(
+            body, content_type, client=client, record=record, confirm=lambda: self.client_of(request)
+        )
+        return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=NO_STORE)
+
+    async def _countersigned(self, request: web.Request, _client: SpiffeId, _record: ExchangeRecord) -> web.Response:
+        body = await self.body_of(request)
+        client = self.client_of(request)  # trust may have been withdrawn while the body arrived
+        checkpoint = self._service.countersign(body, request.headers.get(hdrs.CONTENT_TYPE), client=client)
+        return web.Response(body=orjson.dumps({"checkpoint": checkpoint.text()}), content_type=_JSON, headers=NO_STORE)
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
         """Answer a request that is not HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
@@ -170,7 +168,7 @@ class TokenEndpoint:
 
     async def metadata(self, _request: web.Request) -> web.Response:
         """Return the server metadata (RFC 8414)."""
-        document = server_metadata(self._service.policy, self._base_url)
+        document = server_metadata(self._service.policy, self._base_url, introspects=self._introspects)
         return web.Response(body=orjson.dumps(document), content_type=_JSON, headers=_PUBLIC)
 
     def _record(self, request: web.BaseRequest) -> ExchangeRecord:
@@ -216,7 +214,7 @@ class TokenEndpoint:
             raise Denied(Reason.PEER_GONE, "the client went away") from error
 
 
-async def _go_on(request: web.Request) -> None:
+async def go_on(request: web.Request) -> None:
     """Send ``100 Continue``. The library's own handler refuses other expectations without a record."""
     if request.headers[hdrs.EXPECT].lower() == _CONTINUE and request.version == HttpVersion11:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -226,7 +224,7 @@ async def _go_on(request: web.Request) -> None:
 def _refusal(error: SidecarError, record: ExchangeRecord) -> web.Response:
     status, members = build_error(error)
     record.refuse(error, status)
-    headers: dict[str, str] = {**_NO_STORE, "Delegation-Reason": str(error.reason)}
+    headers: dict[str, str] = {**NO_STORE, "Delegation-Reason": str(error.reason)}
     if error.reason is Reason.METHOD_REFUSED:
         headers[hdrs.ALLOW] = hdrs.METH_POST
     if error.answer.retry_after_s is not None:
@@ -237,20 +235,24 @@ def _refusal(error: SidecarError, record: ExchangeRecord) -> web.Response:
     return response
 
 
-def server_metadata(policy: StsPolicy, base_url: str | None = None) -> dict[str, object]:
+def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspects: bool = False) -> dict[str, object]:
     """Build authorization server metadata (RFC 8414 section 2).
 
     Clients authenticate by mTLS and their URI SAN (RFC 8705).
     """
     base = (base_url or policy.issuer).rstrip("/")
-    return {
+    document: dict[str, object] = {
         "issuer": policy.issuer,
         "token_endpoint": f"{base}/token",
         "jwks_uri": f"{base}/jwks",
         "record_countersigning_endpoint": f"{base}/countersign",
-        "grant_types_supported": [GRANT_TYPE, CLIENT_CREDENTIALS],
+        "grant_types_supported": [GRANT_TYPE, *([CLIENT_CREDENTIALS] if policy.self_rules else [])],
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": ["tls_client_auth"],
         "scopes_supported": sorted(frozenset().union(*(target.scopes for target in policy.targets))),
         "tls_client_certificate_bound_access_tokens": False,
     }
+    if introspects:
+        document["introspection_endpoint"] = f"{base}/introspect"
+        document["introspection_endpoint_auth_methods_supported"] = ["tls_client_auth"]
+    return document

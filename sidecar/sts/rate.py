@@ -61,5 +61,5 @@ class ExchangeRate:
         digest = blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         free_at = max(self._free_at.get(digest) or now, now) + 1 / self._settings.per_s
         if free_at > now + self._settings.burst / self._settings.per_s + 1e-6:  # sums of floats are inexact
-            raise Unavailable(Reason.OVERLOADED, "too many exchanges of one subject token by one client")
+            raise Unavailable(Reason.OVERLOADED, "this client asks more often than its rate")
         self._free_at.keep(digest, free_at, cost=KEY_BYTES, expires_at=free_at)

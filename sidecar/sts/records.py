@@ -47,7 +47,7 @@ class EventLog(Protocol):
 
 
 class ExchangeRecord:
-    """One ``token.exchanged`` or ``token.exchange_refused``, and one count.
+    """One ``token.exchanged``, ``token.exchange_refused`` or ``token.introspected``, and one count.
 
     A refusal describes the subject token (``verified`` says if it was verified), a success the issued one; ``jti_in``
     and ``jti_out`` join the two. ``scope_needed`` was asked for, ``scope`` was granted. While the client is not
@@ -141,11 +141,26 @@ class ExchangeRecord:
         self._fields |= {"decision": "deny", "reason": error.reason, "status": status, "detail": error.detail or None}
         self._write("token.exchange_refused", error.reason)
 
+    def introspected(self, answer: VerifiedToken | SidecarError) -> None:
+        """Write the record of an introspection: the active token, or the reason why there is none for this client."""
+        if isinstance(answer, SidecarError):
+            self._fields |= {"decision": "deny", "reason": answer.reason, "detail": answer.detail or None}
+        else:
+            self._fields |= {"decision": "allow", "reason": OK, "verified": True, "jti_in": answer.jti}
+            self._fields |= {"subject": answer.subject, "subject_iss": answer.issuer}
+        self._fields |= {"status": 200, "total_ms": round(self._seconds() * 1000, 3)}
+        self._written = True
+        self._log.metrics.introspections["inactive" if isinstance(answer, SidecarError) else "active"] += 1
+        self._log.event("token.introspected", **masked(self._fields))
+
+    def _seconds(self) -> float:
+        return self._log.monotonic() - self._started_at
+
     def _write(self, event: str, reason: Reason | None) -> None:
         if self._written:
             return
         self._written = True
-        seconds = self._log.monotonic() - self._started_at
+        seconds = self._seconds()
         self._fields["total_ms"] = round(seconds * 1000, 3)
         self._log.metrics.exchange(self._issuer, reason, seconds)
         if "peer" not in self._fields and self._unproven is not None:

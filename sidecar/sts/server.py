@@ -21,8 +21,10 @@ from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
+from sidecar.sts.introspection import IntrospectionEndpoint
 from sidecar.sts.keys import NO_SIGNER
 from sidecar.sts.logout_endpoint import EventSettings, LogoutEndpoint
+from sidecar.sts.rate import ExchangeRate, RateSettings
 from sidecar.sts.revocation_endpoint import RevocationEndpoint
 from sidecar.sts.schedule import KEYS_MAX_AGE_S
 from sidecar.sts.service import TokenService
@@ -113,9 +115,13 @@ class StsServer:
         service: TokenService,
         source: IdentitySource,
         events: EventSettings | None = None,
+        introspection: RateSettings | None = None,
         refused_connections: RefusedConnections | None = None,
     ) -> None:
-        """``refused_connections`` records refused handshakes and other connections without a request."""
+        """``refused_connections`` records refused handshakes and other connections without a request.
+
+        ``introspection`` is the rate limit of each client there; None: there is no such endpoint.
+        """
         self._turned_away = refused_connections or RefusedConnections(service.log, "inbound")
         self._settings = settings
         self._service = service
@@ -125,9 +131,14 @@ class StsServer:
             service,
             base_url=settings.base_url,
             keys_max_age_s=settings.keys_max_age_s,
+            introspects=introspection is not None,
             body_timeout_s=settings.body_timeout_s,
             unproven=self._turned_away.unproven,
         )
+        self._introspection: IntrospectionEndpoint | None = None
+        if introspection is not None:
+            rate = ExchangeRate(introspection, monotonic=service.log.monotonic)
+            self._introspection = IntrospectionEndpoint(service, self._endpoint, rate)
         register = service.register
         self.revocations = None if register is None else RevocationEndpoint(service, register, self._endpoint)
         self._events: Probe | None = None
@@ -178,8 +189,9 @@ class StsServer:
         if self._events is not None:
             await self._events.open()
         app = self._endpoint.app()
-        if self.revocations is not None:
-            self.revocations.add_to(app)
+        for more in (self.revocations, self._introspection):
+            if more is not None:
+                more.add_to(app)
         self.address = await self._listen(app)
 
     @property

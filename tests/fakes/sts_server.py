@@ -16,6 +16,7 @@ from sidecar.delegation.keyset import KeySet
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Reason
 from sidecar.identity.tls import client_context
+from sidecar.sts.rate import RateSettings
 from sidecar.sts.server import StsServer, StsSettings
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
@@ -116,7 +117,9 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 
 
 @asynccontextmanager
-async def running_sts(mesh: Mesh | None = None, **settings: Any) -> AsyncIterator[RunningSts]:
+async def running_sts(
+    mesh: Mesh | None = None, *, introspection: RateSettings | None = None, **settings: Any
+) -> AsyncIterator[RunningSts]:
     """Run a service on free ports of loopback, ready unless a test removes something."""
     mesh = mesh or Mesh(start=int(time.time()))
     authority = TrustDomainAuthority(TRUST_DOMAIN)
@@ -127,6 +130,7 @@ async def running_sts(mesh: Mesh | None = None, **settings: Any) -> AsyncIterato
         StsSettings(**{"port": 0, "probe_port": 0, **settings}),
         service=mesh.service,
         source=source,
+        introspection=introspection,
     )
     await running.server.start()
     try:

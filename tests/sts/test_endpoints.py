@@ -278,6 +278,6 @@ async def test_a_body_is_asked_for_where_the_client_waits_to_be_asked(
         written.append(data)
 
     writer.write = write
-    go_on: Callable[[web.Request], Any] = endpoints._go_on
+    go_on: Callable[[web.Request], Any] = endpoints.go_on
     await go_on(request)
     assert bool(written) is sent

@@ -22,6 +22,7 @@ _TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category a
     "connection.refused": (["network"], ["connection", "denied"]),
     "token.exchanged": (["authentication"], ["info"]),
     "token.exchange_refused": (["authentication"], ["info"]),
+    "token.introspected": (["authentication"], ["info"]),
     "identity.rotated": (["configuration"], ["change"]),
     "identity.lost": (["configuration"], ["change"]),
     "config.reloaded": (["configuration"], ["change"]),

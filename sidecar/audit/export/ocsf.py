@@ -74,7 +74,7 @@ def _class_of(record: Record) -> tuple[int, int]:
             return API_ACTIVITY, _BY_METHOD.get(record.method or "", _OTHER)
         case "pod.injected" | "pod.refused":
             return API_ACTIVITY, 1
-        case "token.exchanged" | "token.exchange_refused":
+        case "token.exchanged" | "token.exchange_refused" | "token.introspected":
             return AUTHENTICATION, _SERVICE_TICKET
         case "connection.refused":
             return NETWORK_ACTIVITY, _REFUSE

@@ -383,6 +383,27 @@ async def test_metadata_names_every_endpoint_and_how_clients_authenticate() -> N
     assert answer.headers["cache-control"] == "max-age=300"
 
 
+@pytest.mark.parametrize("introspection", [None, RateSettings()], ids=["", "with introspection"])
+async def test_every_member_of_the_metadata_is_true(introspection: RateSettings | None) -> None:
+    async with running_sts(introspection=introspection) as sts:
+        metadata = (await sts.get("/.well-known/oauth-authorization-server")).members
+        ends = {name: url.removeprefix(ISSUER) for name, url in metadata.items() if str(url).startswith(f"{ISSUER}/")}
+        assert ends.keys() == {name for name in metadata if name.endswith(("_endpoint", "_uri"))}
+        for path in ends.values():
+            assert (await sts.get(path)).status in {200, 405}
+        assert ("introspection_endpoint" in ends) is (introspection is not None)
+        assert (await sts.get("/introspect")).status == (404 if introspection is None else 405)
+        for grant in (*metadata["grant_types_supported"], "authorization_code"):
+            refused = await sts.send(token_request({"grant_type": grant}))
+            assert (refused.members["error"] == "unsupported_grant_type") is (grant == "authorization_code")
+        issued = await sts.send(token_request(sts.mesh.exchange_form()))
+        assert "cnf" not in parse_bearer(issued.members["access_token"]).claims
+        sts.mesh.service.policy = small_policy(self_rules=())
+        metadata = (await sts.get("/.well-known/oauth-authorization-server")).members
+        assert metadata["grant_types_supported"] == [GRANT_TYPE]
+        assert (await sts.get("/.well-known/openid-configuration")).status == 404  # nobody logs in here
+
+
 def test_metadata_names_the_address_clients_reach_if_it_is_not_the_issuer() -> None:
     metadata = server_metadata(small_policy(), "https://10.0.0.7:7444/")
     assert (metadata["issuer"], metadata["token_endpoint"]) == (ISSUER, "https://10.0.0.7:7444/token")
