@@ -210,6 +210,9 @@ def _issuing(
         login_keys=keys,
         log=log,
         rate=ExchangeRate(settings.rate, monotonic=time.monotonic),
+        actor_rate=ExchangeRate(
+            settings.actor_rate, monotonic=time.monotonic, too_many="too many requests of one client"
+        ),
         register=None if settings.revocation is None else Register(settings.revocation, log),
     )
 

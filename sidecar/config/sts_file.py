@@ -147,6 +147,7 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         key_lags=_key_lags(file),
         records=records(file.records),
         rate=RateSettings(burst=file.exchange_rate.burst, per_s=file.exchange_rate.per_s),
+        actor_rate=RateSettings(burst=file.actor_rate.burst, per_s=file.actor_rate.per_s),
         introspection=_introspection(file),
         revocation=_revocation_settings(file.revocation),
         events=_event_settings(file.revocation),

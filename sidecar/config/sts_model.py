@@ -123,6 +123,13 @@ class ExchangeRateSection(Section):
     per_s: float = Field(default=2.0, ge=1, le=10_000, description="exchanges per second after that")
 
 
+class ActorRateSection(Section):
+    """Rate limit of one client, whatever it sends: ``burst`` requests at once, then ``per_s`` a second."""
+
+    burst: int = Field(default=1000, ge=1, le=1_000_000, description="number of requests at once")
+    per_s: float = Field(default=100.0, ge=1, le=10_000, description="requests per second after that")
+
+
 class IntrospectionSection(Section):
     """Rate limit of each client of the introspection endpoint: ``burst`` requests at once, then ``per_s`` a second."""
 
@@ -182,6 +189,9 @@ class StsFile(Section):
     ] = Field(description="directory of signing keys, or `ephemeral` for development")
     exchange_rate: ExchangeRateSection = Field(
         default=ExchangeRateSection(burst=120, per_s=2.0), description="rate limit of one client with one token"
+    )
+    actor_rate: ActorRateSection = Field(
+        default=ActorRateSection(burst=1000, per_s=100.0), description="rate limit of one client with all its tokens"
     )
     introspection: IntrospectionSection | None = Field(
         default=None, description="answer the audience of a token at `/introspect` (RFC 7662); off if not set"

@@ -37,6 +37,7 @@ class TokenServiceSettings:
     key_directory: Path | None
     records: RecordSettings
     rate: RateSettings
+    actor_rate: RateSettings = field(default_factory=lambda: RateSettings(burst=1000, per_s=100.0))
     key_lags: KeyLags = field(default_factory=KeyLags)
     introspection: RateSettings | None = None
     revocation: RevocationSettings | None = None
@@ -54,6 +55,7 @@ class TokenServiceSettings:
             "keys": ((self.key_directory, self.key_lags), (fresh.key_directory, fresh.key_lags)),
             "records": (self.records, fresh.records),
             "exchange_rate": (self.rate, fresh.rate),
+            "actor_rate": (self.actor_rate, fresh.actor_rate),
             "introspection": (self.introspection, fresh.introspection),
             "revocation": (_kept(self.revocation), _kept(fresh.revocation)),
             "revocation.events": (self.events, fresh.events),

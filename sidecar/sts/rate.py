@@ -1,7 +1,8 @@
-"""Rate limit on exchanges of one subject token by one client.
+"""Rate limits of the token service: of each client, and of each client with one subject token.
 
-A sidecar caches issued tokens, so it exchanges a token once for each target. Only verified tokens are counted, so
-invented ones cannot fill the table. Every replica counts for itself.
+The first is taken before a request's tokens are looked at, so that one workload cannot keep the others waiting with
+whatever it sends. The second counts verified tokens only, so that invented ones cannot fill the table: a sidecar caches
+issued tokens and exchanges each token once for each target. Every replica counts for itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ KEY_BYTES: Final = 128  # a digest and a number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateSettings:
-    """``burst`` exchanges at once, then ``per_s`` a second: at least one, so that "try again in a second" is true.
+    """``burst`` requests at once, then ``per_s`` a second: at least one, so that "try again in a second" is true.
 
     Raises:
         ValueError: a number is too small.
@@ -40,8 +41,17 @@ class ExchangeRate:
     A key with its full burst available is dropped as well: that changes no answer.
     """
 
-    def __init__(self, settings: RateSettings, *, monotonic: Callable[[], float], max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        settings: RateSettings,
+        *,
+        monotonic: Callable[[], float],
+        too_many: str = "too many exchanges of one subject token by one client",
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """``too_many`` is the detail of a refusal, for the record."""
         self._settings = settings
+        self._too_many = too_many
         self._monotonic = monotonic
         self._free_at: BoundedCache[bytes, float] = BoundedCache(
             max_bytes
@@ -51,7 +61,7 @@ class ExchangeRate:
         return len(self._free_at)
 
     def take(self, key: Hashable) -> None:
-        """Take one exchange. Only a digest of ``key`` is kept: clients choose how long its parts are.
+        """Take one request. Only a digest of ``key`` is kept: clients choose how long its parts are.
 
         Raises:
             Unavailable: OVERLOADED, none is left now.
@@ -61,5 +71,5 @@ class ExchangeRate:
         digest = blake2b(repr(key).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         free_at = max(self._free_at.get(digest) or now, now) + 1 / self._settings.per_s
         if free_at > now + self._settings.burst / self._settings.per_s + 1e-6:  # sums of floats are inexact
-            raise Unavailable(Reason.OVERLOADED, "this client asks more often than its rate")
+            raise Unavailable(Reason.OVERLOADED, self._too_many)
         self._free_at.keep(digest, free_at, cost=KEY_BYTES, expires_at=free_at)

@@ -137,7 +137,8 @@ class StsServer:
         )
         self._introspection: IntrospectionEndpoint | None = None
         if introspection is not None:
-            rate = ExchangeRate(introspection, monotonic=service.log.monotonic)
+            too_many = "too many introspections by one client"
+            rate = ExchangeRate(introspection, monotonic=service.log.monotonic, too_many=too_many)
             self._introspection = IntrospectionEndpoint(service, self._endpoint, rate)
         register = service.register
         self.revocations = None if register is None else RevocationEndpoint(service, register, self._endpoint)

@@ -92,6 +92,7 @@ class TokenService:
     login_keys: LoginKeys
     log: EventLog
     rate: ExchangeRate
+    actor_rate: ExchangeRate | None = None  # of all requests of one client
     clock: Callable[[], float] = time.time
     names: Callable[[], FreshNames] = field(default=fresh_names, repr=False)
     actors: ActorTokens = field(default_factory=ActorTokens, repr=False)
@@ -120,6 +121,8 @@ class TokenService:
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
         """
+        if self.actor_rate is not None:
+            self.actor_rate.take(client)
         policy, ring = self.policy, self.current_ring()
         request = parse_token_request(body, content_type)
         record.ask(request)

@@ -42,6 +42,8 @@ def test_an_issuer_more_needs_a_restart() -> None:
         pytest.param({"key_directory": None}, "keys", id="keys"),
         pytest.param({"key_lags": KeyLags(mount_lag_s=1)}, "keys", id="times of keys"),
         pytest.param({"rate": RateSettings(burst=1)}, "exchange_rate", id="exchange rate"),
+        pytest.param({"actor_rate": RateSettings(burst=1)}, "actor_rate", id="actor rate"),
+        pytest.param({"introspection": RateSettings()}, "introspection", id="introspection"),
         pytest.param({"records": RecordSettings(file=Path("/x"))}, "records", id="records"),
         pytest.param(
             {"login_keys": (replace(RUNNING.login_keys[1], url="https://sts.partner.example/other"),)},

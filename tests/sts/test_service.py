@@ -21,7 +21,7 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.sts import service
 from sidecar.sts.keys import KeyRing, SigningKey
 from sidecar.sts.policy import StsPolicy
-from sidecar.sts.rate import RateSettings
+from sidecar.sts.rate import ExchangeRate, RateSettings
 from sidecar.sts.rules import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
 from sidecar.sts.schedule import ANNOUNCE_S, KeySchedule, TimedKey
 from sidecar.sts.service import fresh_names
@@ -783,3 +783,15 @@ async def test_the_service_signs_its_own_records_once_it_knows_its_name() -> Non
     mesh.log.workload = "spiffe://acme.example/sts"
     checkpoint = await service.countersign_own(HEAD)
     assert (checkpoint.workload, checkpoint.head) == ("spiffe://acme.example/sts", HEAD)
+
+
+async def test_a_client_is_limited_before_anything_that_it_sends_is_read() -> None:
+    mesh = Mesh()
+    mesh.service.actor_rate = ExchangeRate(RateSettings(burst=2), monotonic=lambda: mesh.now, too_many="too many")
+    assert await reason_of(mesh, {"grant_type": "rubbish"}) is Reason.GRANT_NOT_SUPPORTED
+    assert await mesh.ask(mesh.exchange_form())
+    for form in ({"grant_type": "rubbish"}, mesh.exchange_form()):
+        assert await reason_of(mesh, form) is Reason.OVERLOADED
+    assert await mesh.ask(mesh.login_form(), FRONT)  # another client
+    mesh.now += 1
+    assert await mesh.ask(mesh.exchange_form())

@@ -106,6 +106,11 @@ class Clients:
         self._tls: dict[SpiffeId, ssl.SSLContext] = {one: calling(source, STS) for one, source in sources.items()}
         self._logins = count(1)
 
+    def token_of(self, answer: Answer) -> str:
+        assert answer.status == 200, (answer.status, answer.reason)
+        token: str = json.loads(answer.body)["access_token"]
+        return token
+
     async def get(self, replica: Replica, target: str) -> Answer:
         raw = f"GET {target} HTTP/1.1\r\nhost: sts\r\nconnection: close\r\n\r\n".encode()
         return parse(await self._world.exchange(replica.port, self._tls[FRONT], raw))
