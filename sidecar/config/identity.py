@@ -39,12 +39,12 @@ def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> Identit
     )
 
 
-def actor_token_problems(identity: IdentitySettings, audience: str) -> Iterator[Problem]:
-    """Report a missing JWT-SVID for the exchange's issuer, which is sent to it as actor token."""
+def jwt_svid_problems(identity: IdentitySettings, audience: str, what: str) -> Iterator[Problem]:
+    """Report a missing JWT-SVID for an audience to which the exchange sends one, as ``what``."""
     if isinstance(identity, FileSettings) and audience not in identity.jwt_svids:
         yield Problem(
             "identity.files.jwt_svids",
-            f"has no file for {audience}, and the exchange sends a JWT-SVID for it as actor token",
+            f"has no file for {audience}, and the exchange sends a JWT-SVID for it as {what}",
             "let spiffe-helper write one (jwt_svids, jwt_audience) and name it; csi-driver-spiffe writes none: use the"
             " Workload API",
         )

@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from sidecar.config.addresses import is_loopback
+from sidecar.config.exchange_model import ExchangeEndpointSection, ExchangeSection
 from sidecar.config.sections import (
     ActorRow,
     CountersignSection,
@@ -18,7 +19,7 @@ from sidecar.config.sections import (
     TlsSection,
     UserIssuerSection,
 )
-from sidecar.config.sidecar_model import ExchangeSection, SidecarFile, exchange_sections
+from sidecar.config.sidecar_model import SidecarFile, exchange_sections
 from sidecar.config.validation import Findings
 from sidecar.delegation.policy import Entry, LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
@@ -26,13 +27,13 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
-from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings
 
 U = TypeVar("U", bound=UserIssuerSection)
 _KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
 LOGIN_PRESETS: Final = frozenset(_KINDS)
+_TABLES: Final = frozenset({ActorForm.TABLE, ActorForm.CLIENT_TABLE})
 
 
 def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
@@ -73,7 +74,16 @@ def profile_of(section: str | ProfileSection) -> IssuerProfile:
         return PRESETS[section]
     changes: dict[str, object] = {
         name: value
-        for name in ("act_iss", "scope_claim", "scope_shape", "max_act_depth", "leeway_s", "max_lifetime_s")
+        for name in (
+            "act_iss",
+            "subject_claim",
+            "client_claim",
+            "scope_claim",
+            "scope_shape",
+            "max_act_depth",
+            "leeway_s",
+            "max_lifetime_s",
+        )
         if (value := getattr(section, name)) is not None
     }
     if section.actor is not None:
@@ -115,7 +125,7 @@ def with_usable_profile(section: U, field: str, findings: Findings) -> U:
     """Return the section; if its profile is contradictory, report that and return it with the preset alone."""
     if findings.attempt(f"{field}.profile", profile_of, section.profile) is not None:
         return section
-    return section.model_copy(update={"profile": _preset_of(section.profile)})
+    return section.model_copy(update={"profile": preset_of(section.profile)})
 
 
 def scope_from(section: UserIssuerSection) -> ScopeFrom:
@@ -130,12 +140,12 @@ def kind_of(section: UserIssuerSection) -> LoginKind | None:
     """Return the kind of login token: as written, else that of the preset; None if neither has one."""
     if section.kind is not None:
         return LoginKind(section.kind)
-    return _KINDS.get(_preset_of(section.profile))
+    return _KINDS.get(preset_of(section.profile))
 
 
 def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
     """Report a missing kind, or one that contradicts the preset: sidecar and token service must have the same."""
-    told = _KINDS.get(_preset_of(section.profile))
+    told = _KINDS.get(preset_of(section.profile))
     if kind_of(section) is None:
         yield Problem(f"{field}.kind", "is missing, and the profile does not tell", "write id_token or access_token")
     elif told is not None and told is not kind_of(section):
@@ -173,13 +183,13 @@ class Profiled(Protocol):
 
 def profile_problems(section: Profiled, field: str) -> Iterator[Problem]:
     """Report a profile from which no actor can be read: an issuer of delegated tokens has to name them."""
-    if _preset_of(section.profile) in LOGIN_PRESETS:
+    if preset_of(section.profile) in LOGIN_PRESETS:
         yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list it where users log in")
         return
     findings = Findings()
     profile = findings.attempt(f"{field}.profile", lambda: profile_of(section.profile))
     yield from findings.problems
-    if profile is not None and profile.actor is ActorForm.TABLE and not profile.actor_table:
+    if profile is not None and profile.actor in _TABLES and not profile.actor_table:
         yield Problem(f"{field}.profile", "maps no actor at all", "write a mapping with preset and actor_table")
 
 
@@ -191,7 +201,8 @@ def _is_remote_https(url: str) -> bool:
     return parts.scheme == "https" and not is_loopback(parts.hostname or "localhost")
 
 
-def _preset_of(profile: str | ProfileSection) -> str:
+def preset_of(profile: str | ProfileSection) -> str:
+    """Return the preset that a profile is, or changes."""
     return profile if isinstance(profile, str) else profile.preset
 
 
@@ -240,11 +251,7 @@ def revocation_list(section: IssuerSection, tls: TlsSection | None) -> Revocatio
         return None
     return RevocationListSettings(
         issuer=section.issuer,
-        endpoint=Endpoint(
-            url=found.url,
-            peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
-            ca_file=tls.ca if tls is not None else None,
-        ),
+        endpoint=endpoint_of(found.url, tls),
         algorithms=profile_of(section.profile).algorithms,
         every_s=found.every_s,
         max_stale_s=found.max_stale_s,
@@ -257,11 +264,7 @@ def _tls_of(section: KeySource, file: SidecarFile, *, url: str | None = None) ->
     exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
     if section.tls is not None or exchange is None:
         return section.tls if same_origin(url, section.jwks) else None
-    return (
-        _exchange_tls(exchange)
-        if same_origin(url, token_endpoint_of(exchange.issuer, exchange.token_endpoint))
-        else None
-    )
+    return tls_of(exchange) if same_origin(url, token_endpoint_of(exchange.issuer, exchange.token_endpoint)) else None
 
 
 def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
@@ -273,22 +276,6 @@ def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
     return issuers
 
 
-def exchange_of(section: ExchangeSection) -> ExchangeSettings:
-    """Make the settings of a token service that is asked for tokens."""
-    tls = _exchange_tls(section)
-    with renamed("url", "token_endpoint"):
-        return ExchangeSettings(
-            issuer=section.issuer,
-            token_endpoint=token_endpoint_of(section.issuer, section.token_endpoint),
-            peer=SpiffeId(tls.peer) if tls.peer is not None else None,
-            ca_file=tls.ca,
-            timeout_s=section.timeout_s,
-            max_response_bytes=section.max_response_bytes,
-            retries=section.retries,
-            adapter=section.adapter,
-        )
-
-
 def countersign_of(section: CountersignSection | None) -> CountersignSettings | None:
     """Make the settings of the token service that countersigns records; None if there is none."""
     if section is None:
@@ -297,11 +284,7 @@ def countersign_of(section: CountersignSection | None) -> CountersignSettings | 
     with renamed("url", "endpoint"):
         return CountersignSettings(
             issuer=section.issuer,
-            endpoint=Endpoint(
-                url=section.endpoint or f"{section.issuer.rstrip('/')}/countersign",
-                peer=SpiffeId(tls.peer) if tls.peer is not None else None,
-                ca_file=tls.ca,
-            ),
+            endpoint=endpoint_of(section.endpoint or f"{section.issuer.rstrip('/')}/countersign", tls),
             every_s=section.every_s,
         )
 
@@ -332,8 +315,18 @@ def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
     )
 
 
-def _exchange_tls(section: ExchangeSection) -> TlsSection:
+def tls_of(section: ExchangeSection | ExchangeEndpointSection) -> TlsSection:
+    """Return the identity that must answer at an endpoint, which may be written in two ways."""
     return section.tls if section.tls is not None else TlsSection(peer=section.peer)
+
+
+def endpoint_of(url: str, tls: TlsSection | None) -> Endpoint:
+    """Make an endpoint. Raises ValueError as ``Endpoint``."""
+    return Endpoint(
+        url=url,
+        peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
+        ca_file=tls.ca if tls is not None else None,
+    )
 
 
 def token_endpoint_of(issuer: str, written: str | None = None) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field
 from sidecar.config.crossing_checks import crossing_of
 from sidecar.config.field_types import Hosts, Line, TunnelText, UrlText
 from sidecar.config.issuers import (
+    endpoint_of,
     key_settings,
     kind_of,
     kind_problems,
@@ -24,7 +25,7 @@ from sidecar.config.issuers import (
     token_endpoint_of,
     trusted_issuer,
 )
-from sidecar.config.sections import CrossingSection, IssuerSection, Section, UserIssuerSection
+from sidecar.config.sections import CrossingSection, IssuerSection, Section, TlsSection, UserIssuerSection
 from sidecar.config.sidecar_checks import repeated
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.crossing import Crossing
@@ -32,6 +33,7 @@ from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.revocations import RevocationListSettings
+from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings
 
 
@@ -50,6 +52,13 @@ class PlatformCrossingSection(CrossingSection):
     """A crossing that workloads may list on their routes, with the most scopes that it grants."""
 
     to: Line = Field(description="issuer of the tokens that they are exchanged for")
+
+
+class ExchangeEndpointCeiling(Section):
+    """An endpoint that adapters of workloads may ask, and the identity that must answer there."""
+
+    url: UrlText = Field(description="its URL")
+    tls: TlsSection | None = Field(default=None, description="the identity that must answer there")
 
 
 class PlatformFile(Section):
@@ -81,6 +90,15 @@ class PlatformFile(Section):
     )
     crossings: list[PlatformCrossingSection] = Field(
         default=[], description="issuers whose tokens a route may exchange for those of another issuer"
+    )
+    static_client_auth: list[Line] = Field(
+        default=[],
+        description=(
+            "issuers, and URLs of `exchange_endpoints`, where workloads may authenticate by a secret or a static key"
+        ),
+    )
+    exchange_endpoints: list[ExchangeEndpointCeiling] = Field(
+        default=[], description="endpoints beside the issuers' own that an adapter may ask"
     )
     connect: list[TunnelText] = Field(
         default=[], description="hosts and ports to which agents may open tunnels, as `api.example:443`"
@@ -129,6 +147,8 @@ class Platform:
     inject: frozenset[str]
     federate: frozenset[str]
     crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
+    static_client_auth: frozenset[str]
+    exchange_endpoints: frozenset[Endpoint]
     connect: frozenset[str]
     connect_without_handle: bool
     observe_until: bool
@@ -156,6 +176,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
     issuers = findings.attempt("issuers", _issuers, file, findings) or {}
     logins = findings.attempt("login_issuers", _logins, file, findings) or {}
     crossings = findings.attempt("crossings", _crossings, file) or {}
+    endpoints = findings.attempt("exchange_endpoints", _endpoints, file) or []
     if findings.problems:
         return None
     return Platform(
@@ -167,6 +188,8 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         inject=frozenset(file.inject),
         federate=frozenset(file.federate),
         crossings=crossings,
+        static_client_auth=frozenset(file.static_client_auth),
+        exchange_endpoints=frozenset(endpoints),
         connect=frozenset(file.connect),
         connect_without_handle=file.connect_without_handle,
         observe_until=file.observe_until,
@@ -206,6 +229,10 @@ def _logins(file: PlatformFile, findings: Findings) -> dict[str, LoginCeiling]:
 
 def _crossings(file: PlatformFile) -> dict[tuple[str, str], Crossing]:
     return {(section.from_, section.to): crossing_of(section) for section in file.crossings}
+
+
+def _endpoints(file: PlatformFile) -> list[Endpoint]:
+    return [endpoint_of(section.url, section.tls) for section in file.exchange_endpoints]
 
 
 def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:

@@ -100,8 +100,18 @@ class ProfileSection(Section):
         default=None, description="accepted `typ` values; null is a token without one"
     )
     algorithms: list[AlgorithmName] | None = Field(default=None, description="accepted signature algorithms")
-    actor: ActorFormName | None = Field(default=None, description="how `act` names a workload")
-    actor_table: list[ActorRow] | None = Field(default=None, description="workload of each `act`")
+    actor: ActorFormName | None = Field(
+        default=None,
+        description=(
+            "the claim that names the actor: a member of `act`, or the client (`client`, `client-table`), which tells "
+            "of one actor and never of a chain"
+        ),
+    )
+    actor_table: list[ActorRow] | None = Field(
+        default=None, description="workload of each `act`, or of each client (as `sub`)"
+    )
+    subject_claim: Line | None = Field(default=None, description="the claim that names the user")
+    client_claim: Line | None = Field(default=None, description="the claim that names the client")
     act_iss: Line | None = Field(default=None, description="the issuer that `act` must name")
     scope_claim: Line | None = Field(default=None, description="the claim that holds the scopes")
     scope_shape: ScopeShape | None = Field(default=None, description="text with spaces, or a list")

@@ -11,12 +11,13 @@ from typing import Final
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.crossing_checks import crosses, crossing_problems
 from sidecar.config.federate_checks import federate_problems
-from sidecar.config.issuers import development_problems, kind_problems, profile_problems
+from sidecar.config.issuers import development_problems, kind_problems, preset_of, profile_problems
 from sidecar.config.outbound_model import ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
 from sidecar.config.sections import IssuerSection
 from sidecar.config.sidecar_model import (
+    EntryIssuerSection,
     InboundRouteSection,
     SidecarFile,
     exchange_routes,
@@ -272,9 +273,16 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
     for number, section in enumerate(entry.issuers):
         yield from kind_problems(section, f"entry.issuers[{number}]")
         if section.issuer in exchanges:
-            yield Problem(
-                f"entry.issuers[{number}].issuer", "is the token service itself", "name the issuer where users log in"
-            )
+            yield from _own_login(file, section, f"entry.issuers[{number}]")
+
+
+def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> Iterator[Problem]:
+    """Report an issuer that is both login and token service, where it cannot be or has two names for one user."""
+    trusted = next((one for one in file.issuers if one.issuer == section.issuer), None)
+    if trusted is not None and preset_of(trusted.profile) == "sts":
+        yield Problem(f"{where}.issuer", "is the token service itself", "name the issuer where users log in")
+    elif section.subject_prefix:
+        yield Problem(f"{where}.subject_prefix", "changes a subject that its own issuer keeps", "remove it")
 
 
 def _first_tokens(file: SidecarFile) -> Iterator[Problem]:

@@ -12,10 +12,16 @@ from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
+from sidecar.config.exchange_checks import (
+    adapter_problems,
+    exchange_ceiling_problems,
+    exchange_of,
+    svid_problems,
+)
 from sidecar.config.federate_checks import provider_svid_problems
 from sidecar.config.field_types import start_of
-from sidecar.config.identity import actor_token_problems, identity_of
-from sidecar.config.issuers import countersign_of, entry_of, exchange_of, key_sets, revocation_lists, trusted_issuers
+from sidecar.config.identity import identity_of
+from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
@@ -104,9 +110,9 @@ def _settings(
     inbound_routes = findings.attempt("inbound.routes", _inbound_routes, file, list(issuers), findings)
     outbound_routes = findings.attempt("outbound.routes", _outbound_routes, file, findings)
     exchanges = findings.attempt("exchange", _exchanges, file, findings) or ()
-    for exchange in exchanges if identity is not None else ():
-        findings.extend(actor_token_problems, identity, exchange.issuer)
+    findings.extend(adapter_problems, file, exchanges)
     if identity is not None:
+        findings.extend(svid_problems, identity, exchanges)
         findings.extend(provider_svid_problems, file, identity)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
     entry = findings.attempt("entry", entry_of, file, findings)
@@ -116,6 +122,7 @@ def _settings(
     findings.extend(plain_problems, file, platform)
     if platform is not None:
         own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
+        findings.extend(exchange_ceiling_problems, file, platform, exchanges)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
     if findings.problems or identity is None or records_settings is None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from sidecar.config.exchange_model import ExchangeSection
 from sidecar.config.field_types import (
     AcrText,
     AddressText,
@@ -24,7 +25,6 @@ from sidecar.config.field_types import (
     ScopeText,
     Seconds,
     SpiffeIdText,
-    UrlText,
 )
 from sidecar.config.limits import (
     ClientLimitsSection,
@@ -49,7 +49,6 @@ from sidecar.config.sections import (
     ProbeSection,
     RecordsSection,
     Section,
-    TlsSection,
     UserIssuerSection,
     one_or_several,
 )
@@ -181,31 +180,6 @@ class InboundSection(Section):
     http2: Reserved = None
     websocket: Reserved = None
     resource_metadata: Reserved = None
-
-
-class ExchangeSection(Section):
-    """A token service that issues outbound tokens, one of each issuer."""
-
-    issuer: Line = Field(description="the issuer, exactly as in `iss`")
-    token_endpoint: UrlText | None = Field(
-        default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
-    )
-    peer: SpiffeIdText | None = Field(
-        default=None, description="SPIFFE ID of the workload that must answer there; or use `tls`"
-    )
-    tls: TlsSection | None = Field(default=None, description="the identity that must answer there")
-    adapter: Literal["rfc8693"] = Field(default="rfc8693", description="its protocol")
-    client_auth: Literal["x509-svid"] = Field(default="x509-svid", description="how the sidecar authenticates")
-    timeout_s: Seconds = Field(default=2.0, description="timeout of an exchange, retries included")
-    max_response_bytes: int = Field(
-        default=65536, ge=1024, le=1_048_576, description="the longest response that is read"
-    )
-    retries: int = Field(
-        default=1,
-        ge=0,
-        le=3,
-        description="retries after a failed connection; a pooled connection found closed is replaced once besides",
-    )
 
 
 class EntryIssuerSection(UserIssuerSection):

@@ -92,13 +92,15 @@ def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
 def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) -> None:
     """Check that the subject is as planned: unchanged, or with the prefix of the entry or crossing.
 
-    Behind a prefix ``sub_id`` names the subject: the login, or what the inbound token's own ``sub_id`` says.
+    Behind a prefix ``sub_id`` names the subject: the login, or what the inbound token's own ``sub_id`` says. A login at
+    the token service's own issuer keeps its pair.
     """
     subject = delegation.token
+    renamed = delegation.entry and subject.issuer != plan.sts_issuer
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
     came_in = issued.sub_id == (subject.issuer, subject.subject)
-    if delegation.entry:
+    if renamed:
         kept = came_in
     elif "sub_id" in subject.claims:
         kept = _same_json(issued.claims.get("sub_id"), subject.claims["sub_id"])

@@ -26,12 +26,21 @@ OTHER_KINDS: Final = frozenset({"nonce", "at_hash", "c_hash", "events"})
 
 
 class ActorForm(StrEnum):
-    """The member of the outermost ``act`` that identifies the actor as a SPIFFE ID."""
+    """The claim that identifies the actor as a SPIFFE ID: a member of the outermost ``act``, or the client's name.
+
+    The client's name tells of one actor and never of a chain. It counts as an actor only for issuers that are known to
+    name the acting agent there, and only if it is written in the profile.
+    """
 
     SUB = "act.sub"
     ISS_SUB = "act.iss+act.sub"
     CLIENT_ID = "act.client_id"
     TABLE = "table"
+    CLIENT = "client"
+    CLIENT_TABLE = "client-table"
+
+
+_BY_CLIENT: Final = frozenset({ActorForm.CLIENT, ActorForm.CLIENT_TABLE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +53,16 @@ class IssuerProfile:
     actor: ActorForm = ActorForm.SUB
     scope_claim: str = "scope"
     scope_shape: ScopeShape = "string"
+    subject_claim: str = "sub"
     required_claims: frozenset[str] = frozenset()  # besides iss, aud, exp, sub
+    required_values: Mapping[str, frozenset[str]] = field(default_factory=dict)  # a claim that has one of these texts
+    required_members: Mapping[str, str] = field(default_factory=dict)  # a word in a claim, a list or text with spaces
     refused_claims: frozenset[str] = frozenset()  # their presence shows another kind of token
     payload_typ: frozenset[str | None] | None = None  # the claim "typ" of Keycloak; None: not looked at
     audience_claims: tuple[str, ...] = ("aud",)  # the first that is present counts
     client_claim: str = "client_id"
-    actor_table: Mapping[tuple[str | None, str], SpiffeId] = field(default_factory=dict)  # (act.iss, act.sub), TABLE
+    actor_table: Mapping[tuple[str | None, str], SpiffeId] = field(default_factory=dict)  # (act.iss, act.sub), or
+    # (None, client); for the tables
     act_iss: str | None = None  # ISS_SUB: the one act.iss that counts; None: the issuer itself
     max_act_depth: int = MAX_ACT_DEPTH
     leeway_s: int = 30
@@ -75,6 +88,11 @@ class TrustedIssuer:
     scopes: ScopeSet  # the ceiling
     actor_trust_domains: frozenset[TrustDomain]
 
+    @property
+    def names_actor_by_client(self) -> bool:
+        """True: the actor is the client that got the token, not what ``act`` says."""
+        return self.profile.actor in _BY_CLIENT
+
     def actor_id(self, actor: Actor) -> SpiffeId | None:
         """Return the SPIFFE ID of an actor as this issuer names it; None if it cannot be mapped.
 
@@ -93,6 +111,10 @@ class TrustedIssuer:
                 return _spiffe_id(actor.client_id)
             case ActorForm.TABLE:
                 return self.profile.actor_table.get((actor.issuer, actor.subject))
+            case ActorForm.CLIENT:
+                return _spiffe_id(actor.subject)
+            case ActorForm.CLIENT_TABLE:
+                return self.profile.actor_table.get((None, actor.subject))
 
 
 def _spiffe_id(text: str | None) -> SpiffeId | None:
@@ -136,16 +158,21 @@ _ZITADEL = IssuerProfile(
     required_claims=frozenset({"iat", "client_id"}),
     refused_claims=OTHER_KINDS,
 )
-# Entra emits no act: its tokens can only start a chain, or be mapped by an adapter of its own.
+# Entra emits no act. Facet 11 of xms_act_fct says that azp is an agent identity; a user's sub differs per resource, oid
+# does not. A token of an app (idtyp) is for nobody: its oid is the agent itself.
 _ENTRA = IssuerProfile(
     name="entra",
     typ=frozenset({"jwt"}),
     algorithms=frozenset({"RS256"}),
-    actor=ActorForm.TABLE,
+    actor=ActorForm.CLIENT_TABLE,
     scope_claim="scp",
-    required_claims=frozenset({"iat", "azp"}),
+    subject_claim="oid",
+    required_claims=frozenset({"iat", "azp", "oid"}),
+    required_values=MappingProxyType({"idtyp": frozenset({"user"})}),
+    required_members=MappingProxyType({"xms_act_fct": "11"}),
     refused_claims=OTHER_KINDS,
     client_claim="azp",
+    max_act_depth=1,
 )
 # Login tokens of any OpenID provider: they name no actor and are accepted at an entry only.
 _OIDC_ID_TOKEN = IssuerProfile(

@@ -12,6 +12,8 @@ from sidecar.delegation.token_request import (
     ExchangeRequest,
     build_client_credentials,
     build_exchange,
+    client_credentials_form,
+    exchange_form,
     parse_token_request,
 )
 from sidecar.delegation.token_response import (
@@ -20,6 +22,7 @@ from sidecar.delegation.token_response import (
     build_error,
     build_response,
     parse_response,
+    parse_token_answer,
 )
 
 __all__ = [
@@ -38,7 +41,10 @@ __all__ = [
     "build_error",
     "build_exchange",
     "build_response",
+    "client_credentials_form",
+    "exchange_form",
     "parse_response",
+    "parse_token_answer",
     "parse_token_request",
 ]
 

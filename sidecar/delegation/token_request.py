@@ -49,8 +49,8 @@ class ClientCredentialsRequest:
     scope: ScopeSet | None = None
 
 
-def build_exchange(request: ExchangeRequest) -> bytes:
-    """The form body of a token exchange.
+def exchange_form(request: ExchangeRequest) -> tuple[tuple[str, str], ...]:
+    """Return the parameters of a token exchange.
 
     Raises:
         ValueError: an actor token without its type, or the reverse (RFC 8693 section 2.1).
@@ -69,17 +69,27 @@ def build_exchange(request: ExchangeRequest) -> bytes:
     pairs = [(name, value) for name, value in single.items() if value is not None]
     pairs += [("audience", audience) for audience in request.audience]
     pairs += [("resource", resource) for resource in request.resource]
-    return urlencode(pairs).encode("ascii")
+    return tuple(pairs)
 
 
-def build_client_credentials(request: ClientCredentialsRequest) -> bytes:
-    """The form body of a request for the client's own token. A target that is a URI goes into ``resource``."""
+def build_exchange(request: ExchangeRequest) -> bytes:
+    """Return the form body of a token exchange. Errors as ``exchange_form``."""
+    return urlencode(exchange_form(request)).encode("ascii")
+
+
+def client_credentials_form(request: ClientCredentialsRequest) -> tuple[tuple[str, str], ...]:
+    """Return the parameters of a request for the client's own token. A target that is a URI goes into ``resource``."""
     pairs = [("grant_type", CLIENT_CREDENTIALS)]
     if request.scope is not None:
         pairs.append(("scope", format_scope(request.scope)))
     named = [*request.audience, *request.resource]
     pairs += [("resource" if _ABSOLUTE_URI.fullmatch(name) else "audience", name) for name in named]
-    return urlencode(pairs).encode("ascii")
+    return tuple(pairs)
+
+
+def build_client_credentials(request: ClientCredentialsRequest) -> bytes:
+    """Return the form body of a request for the client's own token."""
+    return urlencode(client_credentials_form(request)).encode("ascii")
 
 
 def parse_token_request(body: bytes, content_type: str | None) -> ExchangeRequest | ClientCredentialsRequest:

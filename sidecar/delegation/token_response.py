@@ -20,6 +20,7 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 MAX_RESPONSE_BYTES: Final = 65536
 MAX_EXPIRES_IN_S: Final = 2**31
 
+_BEARER: Final = "Bearer"
 _JSON: Final = "application/json"
 _VISIBLE: Final = re.compile(r"[!-~]+")
 # Error codes of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2, and the actor-profile draft).
@@ -62,29 +63,50 @@ def parse_response(
             than asked for, or no bearer token), STS_SCOPE_WIDENED, STS_BAD_RESPONSE (all else).
         Unavailable: STS_UNAVAILABLE (429, 5xx): it was reached and cannot serve now, as its detail says.
     """
+    return parse_token_answer(
+        status,
+        content_type,
+        body,
+        scope=requested.scope,
+        issued_token_type=(requested.requested_token_type or "") if isinstance(requested, ExchangeRequest) else None,
+    )
+
+
+def parse_token_answer(
+    status: int,
+    content_type: str | None,
+    body: bytes,
+    *,
+    scope: ScopeSet | None,
+    issued_token_type: str | None,
+    token_type: str = _BEARER,
+) -> TokenResponse:
+    """Parse the answer of a token endpoint: RFC 8693 with an ``issued_token_type``, RFC 6749 section 5.1 without.
+
+    ``scope`` is the widest that the answer may name (None: not compared). Errors as ``parse_response``.
+    """
     if status != 200:
         raise _refusal(status, content_type, body)
     answer = _answer(content_type, body)
     if "error" in answer or "refresh_token" in answer:
         raise _bad_response("an error or a refresh token beside the token")
-    issued_token_type, token_type = None, _text(answer, "token_type")
-    if isinstance(requested, ExchangeRequest):
-        issued_token_type = _text(answer, "issued_token_type")
+    kind = _text(answer, "token_type")
+    if issued_token_type is not None:
+        if _text(answer, "issued_token_type") != issued_token_type:
+            raise Denied(Reason.STS_TOKEN_TYPE, "issued_token_type is not the one requested")
     elif "issued_token_type" in answer:
-        raise _bad_response("issued_token_type in an answer to client credentials")
-    if isinstance(requested, ExchangeRequest) and issued_token_type != requested.requested_token_type:
-        raise Denied(Reason.STS_TOKEN_TYPE, "issued_token_type is not the one requested")
-    if token_type.lower() != "bearer":
-        raise Denied(Reason.STS_TOKEN_TYPE, "token_type is not Bearer")
-    scope = _granted_scope(answer)
-    if scope is not None and requested.scope is not None and not scope <= requested.scope:
+        raise _bad_response("issued_token_type in an answer to a request that is no exchange")
+    if kind.lower() != token_type.lower():
+        raise Denied(Reason.STS_TOKEN_TYPE, f"token_type is not {token_type}")
+    granted = _granted_scope(answer)
+    if granted is not None and scope is not None and not granted <= scope:
         raise Denied(Reason.STS_SCOPE_WIDENED, "the answer's scope")
     return TokenResponse(
         access_token=_text(answer, "access_token"),
         issued_token_type=issued_token_type,
-        token_type=token_type,
+        token_type=kind,
         expires_in=_expires_in(answer),
-        scope=scope,
+        scope=granted,
     )
 
 
@@ -97,7 +119,7 @@ def build_response(
     """
     response: dict[str, object] = {
         "access_token": access_token,
-        "token_type": "Bearer",
+        "token_type": _BEARER,
         "expires_in": expires_in,
         "scope": format_scope(scope),
     }

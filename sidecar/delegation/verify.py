@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.bounded import bytes_of
-from sidecar.delegation.act import ActChain, parse_act
+from sidecar.delegation.act import ActChain, Actor, parse_act
 from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.claims import audience_claim, audience_values, is_name, name_claim
 from sidecar.delegation.jwt_svid import JwtSvid, verify_jwt_svid
@@ -141,6 +141,7 @@ def verify_token(
     check_times(validity, now)
     audience = _audience(claims, profile, audiences)
     subject = _subject(claims, profile)
+    _check_values(claims, profile)
     scope = _scope(claims, profile)
     client_id, jti, txn, parent_jti, sid = (
         name_claim(claims, claim) for claim in (profile.client_claim, "jti", "txn", "parent_jti", "sid")
@@ -148,7 +149,7 @@ def verify_token(
     sub_id = _sub_id(claims)
     thumbprint = _certificate_thumbprint(claims)
     _check_thumbprint(thumbprint, peer_certificate_sha256)
-    chain = parse_act(claims, max_depth=profile.max_act_depth)
+    chain = _chain(claims, issuer, client_id)
     return VerifiedToken(
         raw=bearer.raw,
         fingerprint=bearer.fingerprint,
@@ -255,12 +256,35 @@ def _audience(claims: Mapping[str, object], profile: IssuerProfile, audiences: C
 
 
 def _subject(claims: Mapping[str, object], profile: IssuerProfile) -> str:
-    subject = name_claim(claims, "sub")
+    subject = name_claim(claims, profile.subject_claim)
     if subject is None:
-        raise Denied(Reason.MALFORMED_TOKEN, "the token has no sub")
+        raise Denied(Reason.MALFORMED_TOKEN, f"the token has no {profile.subject_claim}")
     if not profile.required_claims <= claims.keys():
         raise Denied(Reason.MALFORMED_TOKEN, "the token lacks a claim that its issuer always sets")
     return subject
+
+
+def _check_values(claims: Mapping[str, object], profile: IssuerProfile) -> None:
+    """Check what tells a delegated token of this issuer from its others, where the type does not."""
+    for claim, values in profile.required_values.items():
+        if name_claim(claims, claim) not in values:
+            raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
+    for claim, member in profile.required_members.items():
+        value = claims.get(claim)
+        members = value.split(" ") if isinstance(value, str) else value
+        if not isinstance(members, list) or member not in members:
+            raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
+
+
+def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str | None) -> ActChain | None:
+    """Return the actors: those of ``act``, or the one client where the issuer names the actor so."""
+    if not issuer.names_actor_by_client:
+        return parse_act(claims, max_depth=issuer.profile.max_act_depth)
+    if "act" in claims:
+        raise Denied(Reason.ACT_MALFORMED, "act beside an actor that the profile reads from the client")
+    if client_id is None:
+        return None
+    return ActChain((Actor(client_id),), {"sub": client_id})
 
 
 def _scope(claims: Mapping[str, object], profile: IssuerProfile) -> ScopeSet:

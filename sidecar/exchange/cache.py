@@ -46,12 +46,14 @@ new_epoch: Final[Callable[[tuple[int, int, int, SpiffeId]], Epoch]] = partial(tu
 class Issued:
     """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
 
-    ``facts`` are those of the permit for records: made once, and not to be changed.
+    ``facts`` are those of the permit for records: made once, and not to be changed. ``credential`` is the static
+    credential that we authenticated with, if any: the way and a fingerprint.
     """
 
     permit: IssuedPermit
     usable_until: int
     refresh_at: int
+    credential: str | None = None
     facts: RecordFields = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

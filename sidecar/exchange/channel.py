@@ -8,7 +8,8 @@ proxy is taken from the environment, no cookie is kept, nothing is decompressed.
 The other end may have closed a kept connection unnoticed. If that shows before one byte of an answer, the form is sent
 once more, on a new connection. It may have been served before; that does no harm. An exchange consumes nothing (RFC
 8693 section 2.1: a subject token is not an authorization code), an issued token reaches only us, and a token issued
-into a broken connection reaches nobody. The token service's records show both.
+into a broken connection reaches nobody. The token service's records show both. A form that does consume something goes
+out on a new connection at once, where nothing is stale.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ _FAILURES: Final[Mapping[Reason, SidecarError]] = {
 
 
 class StsChannel:
-    """Sends forms to one token endpoint. ``timeout_s`` limits each step; the caller limits the whole call."""
+    """Sends forms to one token endpoint. ``timeout_s`` limits each step; the caller limits the whole call.
+
+    ``shows_svid``: a host that a CA file certifies, and that asks for a certificate, is shown our X.509-SVID.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class StsChannel:
         max_bytes: int,
         resolver: Resolver | None = None,
         clock: Callable[[], float] = time.time,
+        shows_svid: bool = False,
     ) -> None:
         limits = ClientLimits(
             connect_timeout_s=timeout_s,
@@ -73,7 +78,7 @@ class StsChannel:
         self._address = Address(*endpoint.address)
         self._pin: Pin = endpoint.peer
         if endpoint.ca_file is not None:
-            self._pin = FileTrust(endpoint.ca_file)
+            self._pin = FileTrust(endpoint.ca_file, source if shows_svid else None)
         self._target = endpoint.target
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
@@ -86,17 +91,22 @@ class StsChannel:
             )
         )
 
-    async def post_form(self, form: bytes) -> EndpointAnswer:
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
         """Send an urlencoded form. Return the answer, whatever its status.
+
+        ``authorization`` is a value of that field. ``once``: the form goes out on a new connection, and never again.
 
         Raises:
             SidecarError: NOT_READY, or any of the ``sts_*`` reasons for a call without a whole answer.
         """
+        lines = _FORM
+        if authorization is not None:
+            lines += encode_fields(((b"authorization", authorization.encode("latin-1")),))
         try:
             try:
-                return await self._send(form)
+                return await self._send(form, lines, fresh=once)
             except StaleConnection:
-                return await self._send(form, fresh=True)
+                return await self._send(form, lines, fresh=True)
         except SidecarError as error:
             raise failure_of(error) from error
 
@@ -119,9 +129,9 @@ class StsChannel:
         self._origins.close()
         await self._pool.close()
 
-    async def _send(self, form: bytes | None, lines: bytes = b"", *, fresh: bool = False) -> EndpointAnswer:
+    async def _send(self, form: bytes | None, lines: bytes, *, fresh: bool = False) -> EndpointAnswer:
         origin = self._origins.of(self._address, self._pin)
-        call = Call(self._target, self._lines + (_FORM if form is not None else lines), form, max_bytes=self._max_bytes)
+        call = Call(self._target, self._lines + lines, form, max_bytes=self._max_bytes)
         kept = None if fresh else self._pool.take(origin)
         if kept is not None:
             call.begin(kept)

@@ -23,9 +23,10 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
+from sidecar.exchange.conversation import Caller
 from sidecar.exchange.events import issued_fields, refused_fields
 from sidecar.exchange.refresh_schedule import retry_at
-from sidecar.exchange.sts import Caller, ExchangeSettings, Sts
+from sidecar.exchange.sts import ExchangeSettings, Sts
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import AccessLog
@@ -123,7 +124,7 @@ class TokenExchange:
         self._clock = clock
         self._monotonic = monotonic
         self._spread = spread
-        self._sts = Sts(settings, source, keys, clock, caller, spread, resolver)
+        self._sts = Sts(settings, source, keys, clock, caller, spread, resolver, monotonic=monotonic)
         self._tokens = IssuedTokens(max_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
@@ -307,7 +308,8 @@ class TokenExchange:
         else:
             self.last_refusal = None
             self._metrics.exchange(self._settings.issuer, None, seconds)
-            self._log.event("token.exchanged", **issued_fields(outcome.permit, exchange_ms=exchange_ms))
+            fields = issued_fields(outcome.permit, exchange_ms=exchange_ms, credential=outcome.credential)
+            self._log.event("token.exchanged", **fields)
 
     def _on_identity(self, identity: Identity | None) -> None:
         """Invalidate all tokens when our SPIFFE ID changes or is withdrawn. A renewal changes nothing."""

@@ -9,8 +9,11 @@ from sidecar.errors import SidecarError
 from sidecar.observe.record import OK, RecordFields
 
 
-def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
-    """The record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from."""
+def issued_fields(permit: IssuedPermit, *, exchange_ms: float, credential: str | None = None) -> RecordFields:
+    """Return the record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from.
+
+    ``credential`` is the static credential that authenticated us: the way and a fingerprint.
+    """
     issued, subject_token, crossing = permit.token, permit.plan.subject_token, permit.plan.crossing
     return {
         **_token_fields(issued),
@@ -26,6 +29,7 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float) -> RecordFields:
         "jti_out": issued.jti,
         "parent_jti": issued.parent_jti,
         "crossed_from": None if crossing is None else crossing.issuer,
+        "credential": credential,
     }
 
 

@@ -1,4 +1,4 @@
-"""One exchange, from plan to permit: ask with our own JWT-SVID, distrust the answer, hand it to the core.
+"""One exchange, from plan to permit: ask by the issuer's adapter, distrust the answer, hand it to the core.
 
 Every failure has its own reason, and none has a fallback: no other token is sent in place of the requested one. The
 text of a refusal is neither kept nor passed on; its status is enough.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.decide import Delegation, Plan, accept_issued
@@ -20,26 +21,38 @@ from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.exchange.adapters import ADAPTERS
+from sidecar.exchange.adapters import find_adapter
+from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Adapter, Steps, Wanted
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
+from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
+from sidecar.exchange.conversation import Caller, Conversation, Reached
 from sidecar.exchange.refresh_schedule import refresh_at
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer
+from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.resolver import Resolver
 
-FIRST_RETRY_S: Final = 0.05
+_RETRIES: Final = range(4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """An endpoint beside the token endpoint that an adapter asks, the identity that answers, and our authentication."""
+
+    endpoint: Endpoint
+    client_auth: ClientAuthSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeSettings:
-    """The token service, its identity (as in `Endpoint`), and limits on time, size and retries.
+    """The token service, its identity (as in `Endpoint`), our authentication there, and limits on time and size.
 
     ``timeout_s`` bounds a whole exchange, retries included; ``retries`` count connections that failed before an answer.
+    ``endpoints`` are those that the adapter asks beside the token endpoint, by the adapter's names.
 
     Raises:
-        ValueError: the endpoint or a number is unusable. The text names field and cure.
+        ValueError: the endpoint, the adapter, its options or a number is unusable. The text names field and cure.
     """
 
     issuer: str
@@ -51,32 +64,39 @@ class ExchangeSettings:
     retries: int = 1
     max_flights: int = 256
     adapter: str = "rfc8693"
+    client_auth: ClientAuthSettings | None = None  # None: our X.509-SVID
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    endpoints: Mapping[str, EndpointSettings] = field(default_factory=dict, hash=False)
+    known: Adapter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _ = self.endpoint
         if not self.timeout_s > 0:
             raise ValueError("timeout_s: it is a time above zero, in seconds")
-        if not 0 <= self.retries <= 3:
+        if self.retries not in _RETRIES:
             raise ValueError("retries: it is a number from 0 to 3")
         if self.max_response_bytes < 1 or self.max_flights < 1:
             raise ValueError("max_response_bytes, max_flights: each is at least 1")
-        if self.adapter not in ADAPTERS:
-            raise ValueError(f"adapter: it is unknown; choose one of {', '.join(sorted(ADAPTERS))}")
+        adapter = find_adapter(self.adapter)
+        object.__setattr__(self, "known", adapter)
+        object.__setattr__(self, "options", adapter.completed(self.options))
+        if self.authentication.method not in adapter.client_auth:
+            raise ValueError(
+                f"client_auth: {adapter.name} knows no {self.authentication.method}; it is one of "
+                f"{', '.join(adapter.client_auth)}"
+            )
+        if self.endpoints.keys() != frozenset(adapter.endpoints):
+            raise ValueError(f"endpoints: {adapter.name} asks at {', '.join(adapter.endpoints) or 'none'}; name these")
 
     @property
     def endpoint(self) -> Endpoint:
         """The token endpoint and the identity that answers there."""
         return Endpoint(url=self.token_endpoint, peer=self.peer, ca_file=self.ca_file)
 
-
-class Caller(Protocol):
-    """Sends a form to the token endpoint (`StsChannel` is the real one)."""
-
-    async def post_form(self, form: bytes) -> EndpointAnswer:
-        """Return the answer, whatever its status. Raises SidecarError."""
-
-    async def close(self) -> None:
-        """Close its connections."""
+    @property
+    def authentication(self) -> ClientAuthSettings:
+        """Our authentication at the token endpoint."""
+        return self.client_auth or ClientAuthSettings(audience=self.issuer)
 
 
 class Sts:
@@ -91,19 +111,27 @@ class Sts:
         caller: Caller | None = None,
         spread: Callable[[], float] = random.random,
         resolver: Resolver | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._adapter = settings.known
         self._source = source
         self._keys = keys
         self._clock = clock
         self._spread = spread
-        self._adapter = ADAPTERS[settings.adapter]
-        self._caller: Caller = caller or StsChannel(
-            settings.endpoint,
-            source,
-            timeout_s=settings.timeout_s,
-            max_bytes=settings.max_response_bytes,
-            resolver=resolver,
+        self._authenticator = ClientAuthenticator(settings.authentication, source, clock)
+        asked = {TOKEN: EndpointSettings(endpoint=settings.endpoint, client_auth=settings.authentication)}
+        self._conversation = Conversation(
+            {
+                name: Reached(
+                    caller or self._channel(one, resolver),
+                    ClientAuthenticator(one.client_auth, source, clock),
+                )
+                for name, one in (asked | dict(settings.endpoints)).items()
+            },
+            retries=settings.retries,
+            monotonic=monotonic,
         )
 
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:
@@ -114,9 +142,8 @@ class Sts:
         """
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                form = await self._form(plan, policy)
-                answer = await self._post(form)
-                response = self._adapter.read(answer.status, answer.content_type, answer.body, plan=plan)
+                steps = await self._steps(plan, policy)
+                response, credential = await self._conversation.run(steps, plan.actor)
                 issued = self._parse(response.access_token)
                 key = await self._key_of(issued)
         except TimeoutError as error:
@@ -127,31 +154,44 @@ class Sts:
         subject = plan.subject_token
         subject_until = usable_until + 1 if subject is None else subject.expires_at - SKEW_S
         ahead = refresh_at(now=now, usable_until=usable_until, subject_until=subject_until, spread=self._spread())
-        return Issued(permit, usable_until, refresh_at=ahead)
+        return Issued(permit, usable_until, refresh_at=ahead, credential=credential)
 
     async def close(self) -> None:
         """End the calls in flight."""
-        await self._caller.close()
+        await self._conversation.close()
 
-    async def _form(self, plan: Plan, policy: Policy) -> bytes:
-        """Build the request. For a token of our own the X.509-SVID of the connection is all that identifies us."""
-        if plan.delegation is None:
-            return self._adapter.build_own(plan)
-        actor_token = await self._source.jwt_svid(self._settings.issuer)
-        subject_token_type = _subject_token_type(plan.delegation, policy)
-        return self._adapter.build(plan, plan.delegation.token, actor_token, subject_token_type=subject_token_type)
+    async def _steps(self, plan: Plan, policy: Policy) -> Steps:
+        """Begin the adapter's steps for a plan."""
+        adapter, options = self._adapter, self._settings.options
+        delegation = plan.delegation
+        svid = None
+        if delegation is not None and adapter.needs_jwt_svid(options):
+            svid = await self._source.jwt_svid(self._settings.issuer)
+        wanted = Wanted(
+            plan=plan,
+            subject_token_type=TOKEN_TYPE_ACCESS_TOKEN
+            if delegation is None
+            else _subject_token_type(delegation, policy),
+            client_id=self._authenticator.client_id,
+            jwt_svid=svid,
+            options=options,
+        )
+        if delegation is not None:
+            return adapter.exchange(wanted)
+        if adapter.own is None:
+            raise Denied(Reason.OWN_AUTHORITY_REFUSED, f"{adapter.name} issues no token of a workload's own")
+        return adapter.own(wanted)
 
-    async def _post(self, form: bytes) -> EndpointAnswer:
-        """Send the form. Retry, within limits, only if the connection failed before any answer."""
-        attempt = 0
-        while True:
-            try:
-                return await self._caller.post_form(form)
-            except Unavailable as error:
-                if error.reason is not Reason.STS_UNAVAILABLE or attempt == self._settings.retries:
-                    raise
-            await asyncio.sleep(FIRST_RETRY_S * 2**attempt * (1 + random.random()))  # noqa: S311  spreads, hides nothing
-            attempt += 1
+    def _channel(self, asked: EndpointSettings, resolver: Resolver | None) -> StsChannel:
+        settings = self._settings
+        return StsChannel(
+            asked.endpoint,
+            self._source,
+            timeout_s=settings.timeout_s,
+            max_bytes=settings.max_response_bytes,
+            resolver=resolver,
+            shows_svid=asked.client_auth.method in BY_CERTIFICATE,
+        )
 
     def _parse(self, raw: str) -> Bearer:
         try:

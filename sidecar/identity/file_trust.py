@@ -6,7 +6,9 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.identity.generation import present
+from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.ssl_object import ScreenedContext, ScreenedSSLObject
 
 # For TLS 1.2, without DHE: a server chooses its group freely, and a large one costs its client a second of CPU.
@@ -33,31 +35,41 @@ def public_authorities() -> str:
 
 
 class FileTrust:
-    """The CAs of one file."""
+    """The CAs of one file. With ``shows``, connections show our X.509-SVID to a server that asks for a certificate."""
 
-    def __init__(self, ca_file: str) -> None:
+    def __init__(self, ca_file: str, shows: IdentitySource | None = None) -> None:
         self._ca_file = ca_file
-        self._seen: tuple[int, int, int] | None = None
+        self._shows = shows
+        self._seen: tuple[object, ...] | None = None
         self._context: ssl.SSLContext | None = None
 
+    @property
+    def shows_svid(self) -> bool:
+        """True: a server that asks for a certificate is shown ours."""
+        return self._shows is not None
+
     def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection: the same one until the file changes.
+        """Return the context for a new connection: the same one until the file, or the SVID that it shows, changes.
 
         Raises:
             Denied: UPSTREAM_IDENTITY, the file is unusable.
+            Unavailable: NOT_READY, there is no SVID to show.
         """
+        identity = None if self._shows is None else self._shows.current
+        if self._shows is not None and identity is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         try:
             facts = Path(self._ca_file).stat()
-            seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+            seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size, identity and identity.svid.chain[0])
             if self._context is None or seen != self._seen:
-                self._context = self._load()
+                self._context = self._load(identity)
                 self._seen = seen
         except OSError as error:  # ssl.SSLError is one
             why = (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
             raise Denied(Reason.UPSTREAM_IDENTITY, f"the CA file cannot be used ({why})") from error
         return self._context
 
-    def _load(self) -> ssl.SSLContext:
+    def _load(self, identity: Identity | None) -> ssl.SSLContext:
         # No create_default_context: it would add the system's CAs and read SSLKEYLOGFILE.
         context = ScreenedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
         context.sslobject_class = ScreenedSSLObject
@@ -66,4 +78,6 @@ class FileTrust:
         context.set_ciphers(_CIPHERS)
         context.screen_certificates()
         context.load_verify_locations(cafile=self._ca_file)
+        if identity is not None:
+            present(context, identity.svid)
         return context

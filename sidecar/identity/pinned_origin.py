@@ -100,7 +100,8 @@ class PinnedOrigins:
             key = OriginKey(address, pin, self._own)
             return Origin(host, port, key, context, still_good=self._still_trusted, life_s=self._life_s)
         life_s = None if context is None else self._certificate_life_s
-        return Origin(host, port, OriginKey(address, context, None), context, life_s=life_s)
+        own = self._own if isinstance(pin, FileTrust) and pin.shows_svid else None
+        return Origin(host, port, OriginKey(address, context, own), context, life_s=life_s)
 
     def _follow(self, identity: Identity | None) -> None:
         own = leaf_of(identity)

@@ -199,7 +199,13 @@ def test_the_deny_list_becomes_policy(tmp_path: Path) -> None:
 
 def test_a_profile_can_be_a_preset_written_differently(tmp_path: Path) -> None:
     table = [{"iss": "https://x", "sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}]
-    profile = {"preset": "entra", "actor_table": table, "typ": [None, "application/AT+JWT"], "leeway_s": 5}
+    profile = {
+        "preset": "spring",
+        "actor": "table",
+        "actor_table": table,
+        "typ": [None, "application/AT+JWT"],
+        "leeway_s": 5,
+    }
     issuer = load(tmp_path, "tool", ("issuers.0.profile", profile)).issuers[STS]
     assert issuer.profile.actor is ActorForm.TABLE
     assert issuer.profile.actor_table == {("https://x", "crm"): "spiffe://acme.example/tool/crm"}

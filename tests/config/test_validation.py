@@ -151,7 +151,7 @@ DOMAIN = "a trust domain is 1 to 255 characters of a-z, 0-9, dot, dash and under
         ),
         pytest.param("entry", {"issuers": [], "may_call": []}, "entry.issuers", "is empty", id="entry-without-issuer"),
         pytest.param("inbound", [], "inbound", "is not a mapping", id="list-for-a-section"),
-        pytest.param("exchange.adapter", "acme", "exchange.adapter", "has no such choice", id="unknown-adapter"),
+        pytest.param("exchange.adapter", "acme", "exchange.adapter", "it is unknown", id="unknown-adapter"),
     ],
 )
 def test_a_fault_is_told_with_its_field(path: str, value: object, field: str, wrong: str, tmp_path: Path) -> None:

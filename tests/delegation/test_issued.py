@@ -115,6 +115,24 @@ def test_what_was_planned_is_proven(planned: Plan, claims: Claims) -> None:
     prove_issued(verified(claims), planned, now=NOW)
 
 
+# A login at the token service's own issuer: nothing renames its subject.
+OWN_LOGIN = replace(AT_ENTRY, sts_issuer=IDP, expected_subject="alice")
+OWN_PAIR = {"format": "iss_sub", "iss": IDP, "sub": "alice"}
+
+
+def test_a_login_at_the_token_service_itself_keeps_its_pair() -> None:
+    same = without(ENTRY_CLAIMS, "sub_id") | {"sub": "alice"}
+    prove_issued(verified(same), OWN_LOGIN, now=NOW)
+    prove_issued(verified(same | {"sub_id": OWN_PAIR}), OWN_LOGIN, now=NOW)
+    for lie in ({"sub": "bob"}, {"sub_id": OWN_PAIR | {"sub": "bob"}}):
+        with pytest.raises(Denied) as caught:
+            prove_issued(verified(same | lie), OWN_LOGIN, now=NOW)
+        assert caught.value.reason is Reason.STS_SUBJECT_MISMATCH
+    with pytest.raises(Denied) as caught:  # another issuer's login must be named
+        prove_issued(verified(same), replace(OWN_LOGIN, sts_issuer=STS), now=NOW)
+    assert caught.value.reason is Reason.STS_SUBJECT_MISMATCH
+
+
 OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
 
 

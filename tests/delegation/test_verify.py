@@ -14,7 +14,9 @@ from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.profile import PRESETS, IssuerProfile
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import (
+    ActorForm,
     VerifiedToken,
     check_binding,
     check_header,
@@ -370,7 +372,10 @@ KEYCLOAK = {
 }
 SPRING = {**TIMES, "jti": "t", "sub": "alice", "aud": WRITER, "scope": ["docs.read"], "act": {"iss": I, "sub": PLANNER}}
 ZITADEL = {**TIMES, "client_id": "p", "sub": "id2", "aud": [WRITER], "scp": ["docs.read"], "act": {"sub": PLANNER}}
-ENTRA = {**TIMES, "azp": "agent", "sub": "pairwise", "aud": WRITER, "scp": "docs.read", "oid": "o"}
+ENTRA = {
+    **TIMES, "azp": "agent", "sub": "pairwise", "aud": WRITER, "scp": "docs.read", "oid": "o", "idtyp": "user",
+    "xms_act_fct": "3 11",
+}  # fmt: skip
 ID_TOKEN = {**TIMES, "sub": "alice", "aud": WRITER, "nonce": "n", "at_hash": "h"}
 ACCESS_TOKEN = {**TIMES, "sub": "alice", "aud": "https://api.example", "azp": WRITER, "scope": "openid docs.read"}
 
@@ -461,12 +466,55 @@ def test_a_presets_token_names_actor_and_scope(preset: str, claims: dict[str, ob
     assert token.scope == {"docs.read"}
 
 
-def test_an_entra_token_is_read_but_names_no_actor() -> None:
+AGENTS = dataclasses.replace(PRESETS["entra"], actor_table={(None, "agent"): SpiffeId(PLANNER)})
+
+
+def entra(**changes: object) -> VerifiedToken:
     mint = TokenMint(algorithm="RS256")
+    return verify(mint.mint(changed(ENTRA, changes), mint.header(typ="JWT", x5t="AA")), profile=AGENTS, mint=mint)
 
-    token = verify(mint.mint(ENTRA, mint.header(typ="JWT", x5t="AA")), profile="entra", mint=mint)
 
-    assert (token.client_id, token.scope, token.actor_id) == ("agent", frozenset({"docs.read"}), None)
+def test_an_entra_token_names_its_user_by_oid_and_its_one_actor_by_azp() -> None:
+    token = entra()
+    assert (token.client_id, token.scope, token.subject) == ("agent", frozenset({"docs.read"}), "o")
+    assert token.actor_id == PLANNER
+    assert token.chain is not None
+    assert (token.chain.subjects, token.chain.raw) == (("agent",), {"sub": "agent"})
+
+
+def test_an_entra_client_that_is_not_in_the_table_is_nobody() -> None:
+    assert entra(azp="another").actor_id is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"idtyp": "app"}, "token_type", id="an app's own token"),
+        pytest.param({"idtyp": ABSENT}, "token_type", id="a token of no kind"),
+        pytest.param({"xms_act_fct": "3"}, "token_type", id="an actor that is no agent"),
+        pytest.param({"xms_act_fct": "111"}, "token_type", id="a facet that only begins alike"),
+        pytest.param({"xms_act_fct": ABSENT}, "token_type", id="no facets"),
+        pytest.param({"xms_act_fct": 11}, "token_type", id="facets that are no text"),
+        pytest.param({"oid": ABSENT}, "malformed_token", id="no oid"),
+        pytest.param({"act": {"sub": "x"}}, "act_malformed", id="two claims that name an actor"),
+    ],
+)
+def test_another_token_of_entra_is_no_delegation(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(Denied) as caught:
+        entra(**changes)
+    assert caught.value.reason == reason
+
+
+def test_facets_may_be_a_list() -> None:
+    assert entra(xms_act_fct=["11", "3"]).actor_id == PLANNER
+
+
+def test_a_client_whose_name_is_a_spiffe_id_can_be_the_actor() -> None:
+    by_client = dataclasses.replace(PRESETS["sts"], actor=ActorForm.CLIENT)
+    claims = MINT.claims(client_id=PLANNER, act=ABSENT)
+    assert verify(MINT.mint(claims), profile=by_client).actor_id == PLANNER
+    assert verify(MINT.mint({**claims, "client_id": "planner"}), profile=by_client).actor_id is None
+    assert refusal(MINT.mint(MINT.claims(client_id=PLANNER)), profile=by_client) == "act_malformed"
 
 
 def test_the_leeway_is_the_profiles() -> None:

@@ -44,7 +44,8 @@ class Service:
         self.status = 200
         self.body: Callable[[bytes], bytes] = lambda body: body
 
-    async def post_form(self, form: bytes) -> EndpointAnswer:
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+        assert (authorization, once) == (None, False)
         asked = parse_head(form, FORM)
         facts: dict[str, Any] = {"issuer": ISSUER, "workload": WRITER, "at": NOW, "key": KEY, "head": asked}
         facts |= self.changes

@@ -10,7 +10,7 @@ from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.exchange import sts
+from sidecar.exchange import conversation
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
 from tests.exchange.world import LOGIN, SUB_ID, World, plan, policy, reason_of, route, running, subject_of
@@ -113,7 +113,7 @@ async def test_a_call_that_failed_with_any_other_reason_is_not_tried_again(reaso
 async def test_a_connection_that_fails_before_any_answer_is_tried_again_within_bounds(
     retries: int, failures: int, requests: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sts, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(conversation, "FIRST_RETRY_S", 0.001)
     async with running(World(retries=retries)) as world:
         world.sts.errors = [Unavailable(Reason.STS_UNAVAILABLE, Trouble.UNREACHABLE) for _ in range(failures)]
         if failures > retries:

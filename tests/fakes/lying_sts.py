@@ -37,6 +37,7 @@ class LyingSts:
     behaviour: Callable[[LyingSts, Form], Reply] = field(default_factory=lambda: honest)
     errors: list[SidecarError] = field(default_factory=list)  # failures of the next calls, before any answer
     forms: list[Form] = field(default_factory=list)
+    authorizations: list[str | None] = field(default_factory=list)
     closed: bool = False
     clock: Callable[[], int] = lambda: NOW
 
@@ -64,7 +65,8 @@ class LyingSts:
         await self._may_answer.wait()
         return self.behaviour(self, parsed)
 
-    async def post_form(self, form: bytes) -> EndpointAnswer:
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+        self.authorizations.append(authorization)
         reply = await self.reply(form)
         if self.errors:
             raise self.errors.pop(0)

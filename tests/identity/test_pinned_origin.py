@@ -146,6 +146,23 @@ def test_a_changed_ca_file_retires_connections_and_an_unusable_one_calls_nobody(
     assert refused.value.reason is Reason.UPSTREAM_IDENTITY
 
 
+def test_a_host_that_is_shown_our_svid_is_shown_the_newest_one_and_nothing_without_it(
+    ends: Ends, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.bundle_pem())
+    trust = FileTrust(str(tmp_path / "ca.pem"), ends.own)
+    before = ends.connect(THERE, trust)
+    assert ends.connect(THERE, trust) is before
+    ends.own.become(PLANNER)
+    after = ends.connect(THERE, trust)
+    assert ends.pool.keys == [after.key]
+    ends.own.become(None)
+    with pytest.raises(Unavailable) as refused:
+        ends.connect(THERE, trust)
+    assert refused.value.reason is Reason.NOT_READY
+    assert ends.connect(THERE, FileTrust(str(tmp_path / "ca.pem"))).tls is not None
+
+
 def test_a_connection_to_a_host_ends_with_its_certificate(ends: Ends, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(AUTHORITY.bundle_pem())

@@ -174,7 +174,7 @@ class _Own:
 class _Nobody:
     """No token service: every token is cached."""
 
-    async def post_form(self, _form: bytes) -> Any:
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> Any:
         raise AssertionError
 
     async def close(self) -> None:

@@ -4,13 +4,16 @@ static keys that calls out of the mesh carried.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
 from sidecar.audit.credentials.fields import Exposure, Field
 from sidecar.audit.credentials.kinds import Kind
 from sidecar.audit.log_lines import Line
 from sidecar.audit.records import Record, RecordError, is_login, parse_record
+
+# How an event's ``credential`` says that it is a static one.
+_WAYS: Final[Mapping[str, tuple[str, ...]]] = {"request": ("inject", "passthrough"), "token.exchanged": ("client",)}
 
 
 class _Seen(NamedTuple):
@@ -62,10 +65,11 @@ def _note(seen: dict[tuple[str, str], _Seen], name: tuple[str, str], line: int, 
 
 def _static_keys(record: Record) -> list[str]:
     """Return the static keys that a call carried, each as ``WAY:KIND:FINGERPRINT``; a federated one is short-lived."""
-    if record.event != "request" or record.credential is None or record.decision not in ("allow", "observed_deny"):
+    ways = _WAYS.get(record.event, ())
+    if not ways or record.credential is None or record.decision not in ("allow", "observed_deny"):
         return []
     way, _, shown = record.credential.partition(":")
-    if way not in ("inject", "passthrough") or shown in ("", "none"):
+    if way not in ways or shown in ("", "none"):
         return []
     return [f"{way}:{key}" for key in shown.split(",")]
 
@@ -109,5 +113,5 @@ def _key_field(workload: str, key: str, one: _Seen) -> Field:
         kind=Kind.STATIC_KEY_IN_USE,
         identity=("record", workload, shown),
         created=one.record.ts[:10],
-        facts=(("calls", str(one.calls)), ("held by", "the sidecar" if way == "inject" else "the agent")),
+        facts=(("calls", str(one.calls)), ("held by", "the agent" if way == "passthrough" else "the sidecar")),
     )

@@ -1,27 +1,45 @@
-"""One STS dialect per file, chosen per configured issuer by its name, never by what a token says."""
+"""Dialects of token services, one file each. Settings choose one by its name; others register by entry point.
+
+A distribution of your own registers an ``Adapter`` under ``delegation_sidecar.adapters`` (docs/adapters.md). It is
+loaded only if the settings name it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Final
 
-from sidecar.delegation.decide import Plan
-from sidecar.delegation.rfc8693 import TokenResponse
-from sidecar.delegation.verify import VerifiedToken
 from sidecar.exchange.adapters import rfc8693
+from sidecar.exchange.adapters.adapter import Adapter
+
+GROUP: Final = "delegation_sidecar.adapters"
+BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType({one.name: one for one in (rfc8693.ADAPTER,)})
 
 
-class Adapter(Protocol):
-    """The functions of a dialect's module. Pure: no call is made here."""
+def find_adapter(name: str) -> Adapter:
+    """Return the adapter of this name: a built-in one, or one that an installed distribution registers.
 
-    def build(self, plan: Plan, subject: VerifiedToken, actor_token: str, *, subject_token_type: str) -> bytes:
-        """Build the urlencoded body of the request that exchanges ``subject``."""
+    Raises:
+        ValueError: there is none, there are two, or it cannot be loaded. The text names the cure.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    found = entry_points(group=GROUP, name=name)
+    if len(found) != 1:
+        why = "several distributions register it" if found else f"it is unknown; choose one of {', '.join(names())}"
+        raise ValueError(f"adapter: {why}")
+    (point,) = found
+    try:
+        adapter = point.load()
+    except Exception as error:  # whatever a foreign module does while it is imported
+        raise ValueError(f"adapter: {point.value} cannot be loaded ({type(error).__name__})") from error
+    if not isinstance(adapter, Adapter) or adapter.name != name:
+        raise ValueError(f"adapter: {point.value} is no Adapter of this name")
+    return adapter
 
-    def build_own(self, plan: Plan) -> bytes:
-        """Build the urlencoded body of a request for the workload's own token."""
 
-    def read(self, status: int, content_type: str | None, body: bytes, *, plan: Plan) -> TokenResponse:
-        """Read the answer; its token is still unverified. Raises SidecarError, and quotes nothing."""
-
-
-ADAPTERS: Final[Mapping[str, Adapter]] = {"rfc8693": rfc8693}
+def names() -> list[str]:
+    """Return the names of all adapters that are installed."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})

@@ -85,6 +85,14 @@ def test_a_static_key_on_calls_out_of_the_mesh_is_found_once_with_its_holder() -
     ]
 
 
+def test_a_secret_that_authenticates_a_sidecar_at_a_token_service_is_found() -> None:
+    exchange = {**CALL, "event": "token.exchanged", "credential": "client:client-secret-basic:9f86"}
+    (field,) = read(exchange)
+    assert (field.identity[-1], dict(field.facts)["held by"]) == ("client-secret-basic:9f86", "the sidecar")
+    assert read({**exchange, "event": "request"}) == []
+    assert read({**exchange, "credential": "inject:9f86"}) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -6,33 +6,28 @@ from urllib.parse import parse_qsl
 import pytest
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import plan_own
+from sidecar.delegation.plan import Plan, plan_own
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from sidecar.errors import Reason, SidecarError
-from sidecar.exchange.adapters import ADAPTERS, rfc8693
+from sidecar.exchange.adapters.rfc8693 import ADAPTER
+from tests.exchange.adapters.steps import GRANTED, answered, ended, first, wanted
 from tests.exchange.world import plan, policy, route, subject_of
 from tests.fakes.tokens import CRM, NOW, encode
 
-GRANTED = {
-    "access_token": "a.b.c",
-    "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-    "token_type": "Bearer",
-}
 
-
-def test_the_dialect_is_found_by_its_name() -> None:
-    assert ADAPTERS["rfc8693"] is rfc8693
+def own_plan() -> Plan:
+    own = replace(route(), token="self")
+    allowed = replace(policy(), outbound=OutboundRoutes([own]), own_may_call=frozenset({own.name}))
+    return plan_own(own, policy=allowed, now=NOW)
 
 
 def test_each_parameter_is_there_once() -> None:
-    wanted = plan(route(scopes=("docs.read", "crm.read")))
-    form = parse_qsl(
-        rfc8693.build(wanted, subject_of(wanted), "actor.token", subject_token_type=TOKEN_TYPE_ID_TOKEN).decode()
-    )
-    assert sorted(form) == sorted(
+    asked = plan(route(scopes=("docs.read", "crm.read")))
+    step = first(ADAPTER.exchange(wanted(ADAPTER, asked, subject_token_type=TOKEN_TYPE_ID_TOKEN)))
+    assert sorted(step.form) == sorted(
         {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-            "subject_token": subject_of(wanted).raw,
+            "subject_token": subject_of(asked).raw,
             "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
             "actor_token": "actor.token",
             "actor_token_type": "urn:ietf:params:oauth:token-type:jwt",
@@ -41,25 +36,73 @@ def test_each_parameter_is_there_once() -> None:
             "scope": "crm.read docs.read",
         }.items()
     )
+    assert (step.endpoint, step.authenticate, step.shared, step.once) == ("token", True, False, False)
 
 
 def test_an_answer_is_read_against_what_was_asked_for() -> None:
-    answer = rfc8693.read(200, "application/json", encode({**GRANTED, "scope": "crm.read"}), plan=plan())
-    assert answer.access_token == "a.b.c"
+    asked = wanted(ADAPTER, plan())
+    assert ended(ADAPTER.exchange(asked), answered(scope="crm.read")).access_token == "a.b.c"
     with pytest.raises(SidecarError) as caught:
-        rfc8693.read(200, "application/json", encode({**GRANTED, "scope": "docs.read"}), plan=plan())
+        ended(ADAPTER.exchange(asked), answered(scope="docs.read"))
     assert caught.value.reason is Reason.STS_SCOPE_WIDENED
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "parameters"),
+    [
+        ("target", "resource", {"resource": str(CRM), "audience": None}),
+        ("requested_token_type", "jwt", {"requested_token_type": "urn:ietf:params:oauth:token-type:jwt"}),
+        ("requested_token_type", "none", {"requested_token_type": None}),
+        ("actor_token", "client", {"actor_token": None, "actor_token_type": None}),
+    ],
+)
+def test_an_option_changes_its_parameter(option: str, value: str, parameters: dict[str, str | None]) -> None:
+    form = dict(first(ADAPTER.exchange(wanted(ADAPTER, plan(), {option: value}))).form)
+    assert {name: form.get(name) for name in parameters} == parameters
+
+
+def test_the_issued_type_is_the_one_requested() -> None:
+    asked = wanted(ADAPTER, plan(), {"requested_token_type": "jwt"})
+    jwt = answered(issued_token_type="urn:ietf:params:oauth:token-type:jwt")
+    assert ended(ADAPTER.exchange(asked), jwt).access_token == "a.b.c"
+    with pytest.raises(SidecarError) as caught:
+        ended(ADAPTER.exchange(asked), answered())
+    assert caught.value.reason is Reason.STS_TOKEN_TYPE
+
+
+def test_a_server_that_takes_only_its_own_tokens_is_shown_one_that_others_share() -> None:
+    asked = wanted(ADAPTER, plan(), {"actor_token": "own-token"}, svid=None)
+    steps = ADAPTER.exchange(asked)
+    own = first(steps)
+    assert (own.form, own.shared) == ((("grant_type", "client_credentials"),), True)
+    exchange = steps.send(answered(access_token="own.access.token", issued_token_type=None))
+    form = dict(exchange.form)
+    assert form["actor_token"] == "own.access.token"
+    assert form["actor_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
+    assert not exchange.shared
+
+
+def test_only_the_option_that_needs_a_jwt_svid_asks_for_one() -> None:
+    needs = {
+        value: ADAPTER.needs_jwt_svid(ADAPTER.completed({"actor_token": value}))
+        for value in ADAPTER.options["actor_token"]
+    }
+    assert needs == {"jwt-svid": True, "own-token": False, "client": False}
+
+
 def test_a_token_of_the_workload_s_own_is_asked_for_by_client_credentials() -> None:
-    own = replace(route(), token="self")
-    allowed = replace(policy(), outbound=OutboundRoutes([own]), own_may_call=frozenset({own.name}))
-    wanted = plan_own(own, policy=allowed, now=NOW)
-    assert dict(parse_qsl(rfc8693.build_own(wanted).decode())) == {
+    assert ADAPTER.own is not None
+    asked = wanted(ADAPTER, own_plan())
+    assert dict(parse_qsl("&".join("=".join(pair) for pair in first(ADAPTER.own(asked)).form))) == {
         "grant_type": "client_credentials", "resource": str(CRM), "scope": "crm.read",
     }  # fmt: skip
-    granted = {name: value for name, value in GRANTED.items() if name != "issued_token_type"}
-    assert rfc8693.read(200, "application/json", encode(granted), plan=wanted).access_token == "a.b.c"
+    assert ended(ADAPTER.own(asked), answered(issued_token_type=None)).access_token == "a.b.c"
     with pytest.raises(SidecarError) as caught:  # an exchanged token
-        rfc8693.read(200, "application/json", encode(GRANTED), plan=wanted)
+        ended(ADAPTER.own(asked), answered())
     assert caught.value.reason is Reason.STS_BAD_RESPONSE
+    with pytest.raises(ValueError, match="no token is exchanged"):
+        next(ADAPTER.exchange(asked))
+
+
+def test_golden_answers_are_of_this_form() -> None:
+    assert answered().body == encode(GRANTED)

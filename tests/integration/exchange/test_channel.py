@@ -450,3 +450,29 @@ async def test_a_closed_channel_has_no_connection_and_opens_none() -> None:
         await server.until(lambda: server.ended == 1)
         assert await reason_of(channel) is Reason.STS_UNAVAILABLE
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("shows", [True, False])
+async def test_a_host_by_its_authority_sees_our_svid_only_where_it_authenticates_us(
+    shows: bool, tmp_path: Path
+) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority().bundle_pem())
+    seen: list[object] = []
+    context = host_tls(tmp_path, "localhost")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cafile=ca)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        certificate = writer.get_extra_info("peercert")
+        seen.append(dict(certificate or {}).get("subjectAltName"))
+        writer.write(answer(b"{}"))
+
+    async with listening(serve, ssl=context) as port:
+        endpoint = Endpoint(url=f"https://localhost:{port}/token", ca_file=str(ca))
+        source = OwnIdentity(authority(), WRITER)
+        channel = StsChannel(endpoint, source, timeout_s=5, max_bytes=1000, shows_svid=shows)
+        await channel.post_form(b"")
+        await channel.close()
+    assert seen == [(("URI", str(WRITER)),) if shows else None]

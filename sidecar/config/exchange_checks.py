@@ -1,0 +1,115 @@
+"""Token services of a sidecar's settings: made from their sections, and checked against what their adapters say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
+from sidecar.config.identity import jwt_svid_problems
+from sidecar.config.issuers import endpoint_of, renamed, tls_of, token_endpoint_of
+from sidecar.config.platform_file import Platform
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Problem
+from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
+from sidecar.exchange.client_auth import ClientAuthSettings
+from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
+from sidecar.identity.source_factory import IdentitySettings
+
+_ASSERTED = frozenset({ClientAuth.JWT_SVID, ClientAuth.JWT_SPIFFE})
+
+
+def exchange_of(section: ExchangeSection) -> ExchangeSettings:
+    """Make the settings of a token service that is asked for tokens."""
+    tls = tls_of(section)
+    with renamed("url", "token_endpoint"):
+        return ExchangeSettings(
+            issuer=section.issuer,
+            token_endpoint=token_endpoint_of(section.issuer, section.token_endpoint),
+            peer=SpiffeId(tls.peer) if tls.peer is not None else None,
+            ca_file=tls.ca,
+            timeout_s=section.timeout_s,
+            max_response_bytes=section.max_response_bytes,
+            retries=section.retries,
+            adapter=section.adapter,
+            client_auth=_client_auth(section, section.issuer),
+            options=section.options,
+            endpoints={name: _endpoint(name, one) for name, one in section.endpoints.items()},
+        )
+
+
+def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
+    """Report routes that ask an adapter for what its servers do not do."""
+    made = {one.issuer: one for one in exchanges}
+    opened = {name for route in (file.inbound.routes if file.inbound else []) for name in route.may_call}
+    for field, route in exchange_routes(file):
+        exchange = made.get(route_issuer(file, route) or "")
+        if exchange is None:
+            continue
+        adapter = exchange.known
+        if route.token == "self" and adapter.own is None:  # noqa: S105 - a kind
+            yield Problem(
+                f"{field}.token", f"is self, and {adapter.name} issues no such token", "remove it, or ask another"
+            )
+        if route.name in opened and route.token != "self" and not adapter.capabilities.nests_act:  # noqa: S105
+            yield Problem(
+                f"{field}.name",
+                f"is opened by inbound routes, and {adapter.name} keeps no chain, so each such call would be refused",
+                "open it by entry.may_call alone, or have another token service issue its tokens",
+            )
+
+
+def svid_problems(identity: IdentitySettings, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
+    """Report a missing JWT-SVID that an exchange needs: as actor token, or as client assertion."""
+    audiences: dict[str, str] = {}
+    for one in exchanges:
+        if one.known.needs_jwt_svid(one.options):
+            audiences.setdefault(one.issuer, "actor token")
+        for auth in (one.authentication, *(other.client_auth for other in one.endpoints.values())):
+            if auth.method in _ASSERTED:
+                audiences.setdefault(auth.audience, "client assertion")
+    for audience, what in audiences.items():
+        yield from jwt_svid_problems(identity, audience, what)
+
+
+def exchange_ceiling_problems(
+    file: SidecarFile, platform: Platform, exchanges: tuple[ExchangeSettings, ...]
+) -> Iterator[Problem]:
+    """Report static credentials and further endpoints that the platform file does not list."""
+    fields = {section.issuer: field for field, section in exchange_sections(file)}
+    for one in exchanges:
+        field = fields[one.issuer]
+        if one.authentication.method in STATIC and one.issuer not in platform.static_client_auth:
+            yield _static(field, one.issuer)
+        for name, other in one.endpoints.items():
+            where, endpoint = f"{field}.endpoints.{name}", other.endpoint
+            if endpoint not in platform.exchange_endpoints:
+                yield Problem(f"{where}.url", "is none of the platform's exchange_endpoints", "list it there, with tls")
+            if other.client_auth.method in STATIC and endpoint.url not in platform.static_client_auth:
+                yield _static(where, endpoint.url)
+
+
+def _static(field: str, name: str) -> Problem:
+    return Problem(
+        f"{field}.client_auth",
+        f"is a static credential, and the platform's static_client_auth does not list {name}",
+        "write jwt-svid or x509-svid, or list it there",
+    )
+
+
+def _endpoint(name: str, section: ExchangeEndpointSection) -> EndpointSettings:
+    tls = tls_of(section)
+    with renamed("url", f"endpoints.{name}.url"):
+        endpoint = endpoint_of(section.url, tls)
+    return EndpointSettings(endpoint=endpoint, client_auth=_client_auth(section, section.url))
+
+
+def _client_auth(section: ClientAuthSection, audience: str) -> ClientAuthSettings:
+    return ClientAuthSettings(
+        method=ClientAuth(section.client_auth),
+        audience=section.assertion_audience or audience,
+        client_id=section.client_id,
+        credential_file=section.credential_file,
+        key_id=section.key_id,
+        allow_static=section.allow_static_credential,
+    )

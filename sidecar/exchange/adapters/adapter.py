@@ -1,0 +1,161 @@
+"""The seam between the sidecar and one dialect of token services: an adapter asks, and reads the answers.
+
+An adapter is pure. Its exchange is a generator: it yields each ``Step`` (a form for a token endpoint), is sent the
+``Answer``, and returns the token's description. The sidecar does the rest: connections, client authentication, retries,
+deadlines, the cache, and the proof of the issued token by its issuer's profile. An adapter cannot loosen that proof.
+
+Settings choose the adapter of each token service; nothing in a token does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from sidecar.delegation.plan import Plan
+from sidecar.delegation.rfc8693 import TokenResponse, parse_token_answer
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.verify import VerifiedToken
+
+BEARER: Final = "Bearer"  # RFC 6750
+TOKEN: Final = "token"  # noqa: S105 - the name of the endpoint that every token service has
+
+
+class ClientAuth(StrEnum):
+    """Ways in which the sidecar authenticates at a token service, by their names in the settings."""
+
+    X509_SVID = "x509-svid"  # mTLS; the SPIFFE ID is the client
+    TLS_SAN_URI = "tls-client-auth-san-uri"  # RFC 8705 section 2.1, registered as tls_client_auth_san_uri
+    JWT_SVID = "jwt-svid"  # RFC 7523 section 2.2 with a JWT-SVID
+    JWT_SPIFFE = "jwt-spiffe"  # the same with the assertion type of draft-ietf-oauth-spiffe-client-auth
+    PRIVATE_KEY_JWT = "private-key-jwt"  # OpenID Connect Core section 9, with a static key
+    SECRET_BASIC = "client-secret-basic"  # noqa: S105 - RFC 6749 section 2.3.1
+    SECRET_POST = "client-secret-post"  # noqa: S105 - as above
+
+
+BY_CERTIFICATE: Final = frozenset({ClientAuth.X509_SVID, ClientAuth.TLS_SAN_URI})
+# These rest on a key that somebody keeps: settings allow them only by name, and records say so.
+STATIC: Final = frozenset({ClientAuth.PRIVATE_KEY_JWT, ClientAuth.SECRET_BASIC, ClientAuth.SECRET_POST})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """Properties of the tokens of a dialect's servers. The settings are checked against them."""
+
+    emits_act: bool  # the issued token names an actor
+    nests_act: bool  # the actors of the inbound token stay in it; without this only the first hop can be proven
+    narrows: bool  # a smaller scope can be asked for
+    keeps_subject: bool  # ``sub`` is that of the inbound token
+    several_steps: bool = False
+    needs_user: bool = False  # a user takes part, in a browser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One token to be asked for, and what the sidecar can show. ``jwt_svid`` is ours, for the issuer as audience.
+
+    ``client_id`` is the name by which the token service knows us; ``options`` are those of the settings.
+    """
+
+    plan: Plan
+    subject_token_type: str
+    client_id: str
+    jwt_svid: str | None = field(repr=False)
+    options: Mapping[str, str]
+
+    @property
+    def subject_token(self) -> VerifiedToken:
+        """The token to be exchanged.
+
+        Raises:
+            ValueError: the plan is for a token of the workload's own.
+        """
+        if self.plan.subject_token is None:
+            raise ValueError("no token is exchanged for one of the workload's own")
+        return self.plan.subject_token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One POST of a form. The sidecar adds its client authentication, unless ``authenticate`` is False.
+
+    ``shared``: the answer does not depend on any user or target, so it is kept for a while and used for others.
+    ``once``: the form must not be sent twice (an authorization code).
+    """
+
+    form: tuple[tuple[str, str], ...] = field(repr=False)
+    endpoint: str = TOKEN
+    authenticate: bool = True
+    shared: bool = False
+    once: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer, whatever its status; redirects do not get this far."""
+
+    status: int
+    content_type: str | None
+    body: bytes = field(repr=False)
+
+    def token(
+        self, *, scope: ScopeSet | None, issued_token_type: str | None = None, token_type: str = BEARER
+    ) -> TokenResponse:
+        """Read the token in it: one of the types asked for, with no scope beyond ``scope`` (None: not compared).
+
+        Raises:
+            SidecarError: EXCHANGE_DENIED, STS_ERROR, STS_UNAVAILABLE, STS_BAD_RESPONSE, STS_TOKEN_TYPE, STS_TOO_LARGE
+                or STS_SCOPE_WIDENED. Nothing of the answer is quoted.
+        """
+        return parse_token_answer(
+            self.status,
+            self.content_type,
+            self.body,
+            scope=scope,
+            issued_token_type=issued_token_type,
+            token_type=token_type,
+        )
+
+
+Steps: TypeAlias = Generator[Step, Answer, TokenResponse]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One dialect. ``name`` carries its version where it is a draft or a product's own.
+
+    ``client_auth`` are the ways of authentication that its servers take, the usual one first. ``options`` names the
+    settings of the adapter with their values, the default first; a single empty value stands for any text.
+    ``endpoints`` are those beside the token endpoint. ``own`` asks for a token of the workload's own, None if the
+    dialect has none. ``actor_token`` tells for which options a JWT-SVID of ours is needed.
+    """
+
+    name: str
+    capabilities: Capabilities
+    client_auth: tuple[ClientAuth, ...]
+    exchange: Callable[[Wanted], Steps]
+    own: Callable[[Wanted], Steps] | None = None
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    endpoints: tuple[str, ...] = ()
+    needs_jwt_svid: Callable[[Mapping[str, str]], bool] = lambda _options: False
+
+    def completed(self, options: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the options with defaults for those that are not set.
+
+        Raises:
+            ValueError: an option is unknown, or has a value that the adapter does not know. Names the cure.
+        """
+        for name, value in options.items():
+            known = self.options.get(name)
+            if known is None:
+                raise ValueError(f"options: {self.name} knows no {name}; it knows {_listed(self.options)}")
+            if known != ("",) and value not in known:
+                raise ValueError(f"options: {name} is one of {_listed(known)}")
+        return MappingProxyType({**{name: values[0] for name, values in self.options.items()}, **options})
+
+
+def _listed(names: Mapping[str, object] | tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"

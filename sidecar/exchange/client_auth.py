@@ -1,0 +1,183 @@
+"""Client authentication at a token service: what each way adds to a form, and the static credential behind some ways.
+
+Our own ways need no secret: the X.509-SVID of the connection, or a JWT-SVID as client assertion. The others rest on a
+file, and on a setting that allows them by name; records name the credential's fingerprint, never the credential.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason, Unavailable
+from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
+from sidecar.identity.file_reader import Present, Watched, look_at
+from sidecar.identity.source import IdentitySource
+
+ASSERTION_S: Final = 60  # the life of an assertion that we sign
+MIN_RSA_BITS: Final = 2048
+_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
+_SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
+_SECRET: Final = re.compile(rb"[ -~]{8,4096}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAuthSettings:
+    """Authentication of the sidecar at one token service.
+
+    ``client_id`` None: our SPIFFE ID. ``audience`` is that of assertions. A static way needs ``credential_file``, and
+    ``allow_static`` says that this is meant; ``key_id`` is the header ``kid`` of an assertion signed with it.
+
+    Raises:
+        ValueError: a credential without a static way, or the reverse. The text names field and cure.
+    """
+
+    method: ClientAuth = ClientAuth.X509_SVID
+    audience: str
+    client_id: str | None = None
+    credential_file: str | None = None
+    key_id: str | None = None
+    allow_static: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method in STATIC and not self.allow_static:
+            raise ValueError(
+                f"client_auth: {self.method} is a static credential; use jwt-svid or x509-svid, or set "
+                "allow_static_credential: true"
+            )
+        if self.method in STATIC and self.credential_file is None:
+            raise ValueError(f"credential_file: it is missing, and {self.method} needs it")
+        if self.method not in STATIC and (self.credential_file is not None or self.allow_static):
+            raise ValueError(f"credential_file: {self.method} needs none; remove it and allow_static_credential")
+        if self.key_id is not None and self.method is not ClientAuth.PRIVATE_KEY_JWT:
+            raise ValueError("key_id: it is for private-key-jwt; remove it")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Parts that authentication adds to one request: form parameters, and a value of ``Authorization``."""
+
+    form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    authorization: str | None = field(default=None, repr=False)
+    credential: str | None = None  # of a static way, for records: ``client``, the way and a fingerprint
+
+
+class ClientAuthenticator:
+    """Authenticates this workload at one token service. ``clock`` is wall time in seconds."""
+
+    def __init__(self, settings: ClientAuthSettings, source: IdentitySource, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._source = source
+        self._clock = clock
+
+    @property
+    def client_id(self) -> str:
+        """The name by which the token service knows us.
+
+        Raises:
+            Unavailable: NOT_READY, it is our SPIFFE ID, and we have none.
+        """
+        return self._settings.client_id or str(self._own())
+
+    async def show(self) -> Shown:
+        """Return what the next request carries.
+
+        Raises:
+            Unavailable: NOT_READY, CREDENTIAL_UNAVAILABLE.
+        """
+        match self._settings.method:
+            case ClientAuth.X509_SVID:
+                return Shown()
+            case ClientAuth.TLS_SAN_URI:
+                return Shown(form=(("client_id", self.client_id),))
+            case ClientAuth.JWT_SVID | ClientAuth.JWT_SPIFFE as method:
+                svid = await self._source.jwt_svid(self._settings.audience)
+                return self._asserted(_SPIFFE if method is ClientAuth.JWT_SPIFFE else _BEARER, svid)
+            case _:
+                return await self._static()
+
+    def _asserted(self, kind: str, assertion: str, credential: str | None = None) -> Shown:
+        form = (("client_id", self.client_id), ("client_assertion_type", kind), ("client_assertion", assertion))
+        return Shown(form=form, credential=credential)
+
+    async def _static(self) -> Shown:
+        method, file = self._settings.method, self._settings.credential_file or ""
+        content = await asyncio.to_thread(_read, file)
+        if method is ClientAuth.PRIVATE_KEY_JWT:
+            key, algorithm, fingerprint = _signing_key(content, file)
+            assertion = jwt.encode(
+                self._claims(), key, algorithm, {"kid": self._settings.key_id} if self._settings.key_id else {}
+            )
+            return self._asserted(_BEARER, assertion, f"client:{method}:{fingerprint}")
+        if not _SECRET.fullmatch(content):
+            raise _no_credential(file, "does not hold one secret of 8 to 4096 characters")
+        secret, credential = content.decode("ascii"), f"client:{method}:{sha256(content).hexdigest()[:32]}"
+        if method is ClientAuth.SECRET_POST:
+            return Shown(form=(("client_id", self.client_id), ("client_secret", secret)), credential=credential)
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"  # encoded as in a form (RFC 6749 section 2.3.1)
+        return Shown(authorization=f"Basic {base64.b64encode(pair.encode()).decode()}", credential=credential)
+
+    def _claims(self) -> dict[str, Any]:
+        now = int(self._clock())
+        return {
+            "iss": self.client_id,
+            "sub": self.client_id,
+            "aud": self._settings.audience,
+            "iat": now,
+            "exp": now + ASSERTION_S,
+            "jti": secrets.token_urlsafe(16),
+        }
+
+    def _own(self) -> SpiffeId:
+        identity = self._source.current
+        if identity is None:
+            raise Unavailable(Reason.NOT_READY, "this workload has no identity to authenticate with")
+        return identity.svid.spiffe_id
+
+
+def _read(file: str) -> bytes:
+    seen = look_at(Watched(Path(file), private=True))
+    if not isinstance(seen, Present):
+        raise Unavailable(Reason.CREDENTIAL_UNAVAILABLE, seen.why)
+    return seen.content.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _signing_key(pem: bytes, file: str) -> tuple[EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey, str, str]:
+    """Return a private key, the algorithm that it signs with, and its fingerprint: the hash of its public half."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise _no_credential(file, "holds no private key in PEM without a password") from error
+    match key:
+        case EllipticCurvePrivateKey() if isinstance(key.curve, SECP256R1):
+            algorithm = "ES256"
+        case EllipticCurvePrivateKey() if isinstance(key.curve, SECP384R1):
+            algorithm = "ES384"
+        case Ed25519PrivateKey():
+            algorithm = "EdDSA"
+        case RSAPrivateKey() if key.key_size >= MIN_RSA_BITS:
+            algorithm = "RS256"
+        case _:
+            raise _no_credential(file, "holds a key that cannot sign: use P-256, P-384, Ed25519, or RSA of 2048 bits")
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return key, algorithm, sha256(public).hexdigest()[:32]
+
+
+def _no_credential(file: str, why: str) -> Unavailable:
+    return Unavailable(Reason.CREDENTIAL_UNAVAILABLE, f"{file} {why}")

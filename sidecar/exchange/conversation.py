@@ -1,0 +1,131 @@
+"""Talks to one token service by its adapter: sends each step with our authentication, and keeps what steps share.
+
+No redirect is followed: an answer that is one ends the exchange before the adapter sees it. A shared answer, such as an
+access token of our own, is kept for half of its life, and dropped if a step after it is refused: the server may have
+revoked it. An answer younger than ten seconds stays, or each refusal of some user's token would cost another call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import urlencode
+
+from sidecar.delegation.rfc8693 import TokenResponse
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.exchange.adapters.adapter import Answer, Step, Steps
+from sidecar.exchange.client_auth import ClientAuthenticator, Shown
+from sidecar.identity.endpoint import EndpointAnswer
+
+FIRST_RETRY_S: Final = 0.05
+SHARED_S: Final = 300.0  # at most, whatever the answer says of its life
+YOUNG_S: Final = 10.0
+MAX_STEPS: Final = 8  # an adapter that asks for ever would hold a flight for ever
+
+
+class Caller(Protocol):
+    """Sends a form to one endpoint (`StsChannel` is the real one)."""
+
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+        """Return the answer, whatever its status. ``once``: never send it a second time. Raises SidecarError."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """An endpoint: its connections, and how we authenticate there."""
+
+    caller: Caller
+    authenticator: ClientAuthenticator
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A shared answer, and its time: asked for ``since``, used ``until``."""
+
+    answer: Answer
+    since: float
+    until: float
+
+
+class Conversation:
+    """The calls of one exchange after another. ``endpoints`` by name; ``monotonic`` is in seconds."""
+
+    def __init__(
+        self, endpoints: Mapping[str, Reached], *, retries: int, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._endpoints = endpoints
+        self._retries = retries
+        self._monotonic = monotonic
+        self._shared: dict[tuple[SpiffeId, Step], _Kept] = {}
+        self._asking: dict[tuple[SpiffeId, Step], asyncio.Lock] = {}
+
+    async def run(self, steps: Steps, own: SpiffeId) -> tuple[TokenResponse, str | None]:
+        """Take the steps to the end, as ``own``. Return what was issued, and the static credential that was shown.
+
+        Raises:
+            SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE.
+        """
+        credential: str | None = None
+        try:
+            step = next(steps)
+            for _ in range(MAX_STEPS):
+                shown = await self._endpoints[step.endpoint].authenticator.show() if step.authenticate else Shown()
+                credential = shown.credential or credential
+                step = steps.send(await (self._share(step, shown, own) if step.shared else self._ask(step, shown)))
+        except StopIteration as end:
+            return end.value, credential
+        except SidecarError as error:
+            if error.reason in (Reason.EXCHANGE_DENIED, Reason.STS_ERROR):
+                self._drop_shared()
+            raise
+        raise Denied(Reason.STS_BAD_RESPONSE, "the adapter found no end")
+
+    async def close(self) -> None:
+        """End the calls in flight."""
+        for reached in self._endpoints.values():
+            await reached.caller.close()
+
+    def _drop_shared(self) -> None:
+        young = self._monotonic() - YOUNG_S
+        self._shared = {key: kept for key, kept in self._shared.items() if kept.since > young}
+
+    async def _share(self, step: Step, shown: Shown, own: SpiffeId) -> Answer:
+        """Return the answer of a shared step: the one that is kept, or a new one for all that wait for it."""
+        key = (own, step)
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            kept = self._shared.get(key)
+            if kept is not None and self._monotonic() < kept.until:
+                return kept.answer
+            answer = await self._ask(step, shown)
+            life_s = answer.token(scope=None).expires_in or 0  # raises for a refusal, which is not kept
+            self._shared = {one: held for one, held in self._shared.items() if self._monotonic() < held.until}
+            now = self._monotonic()
+            self._shared[key] = _Kept(answer, now, now + min(life_s / 2, SHARED_S))
+            return answer
+
+    async def _ask(self, step: Step, shown: Shown) -> Answer:
+        form = urlencode((*step.form, *shown.form)).encode("ascii")
+        answer = await self._post(self._endpoints[step.endpoint].caller, form, shown.authorization, once=step.once)
+        if 300 <= answer.status < 400:
+            raise Denied(Reason.STS_REDIRECT)
+        return Answer(answer.status, answer.content_type, answer.body)
+
+    async def _post(self, caller: Caller, form: bytes, authorization: str | None, *, once: bool) -> EndpointAnswer:
+        """Send the form. Retry, within limits, only if the connection failed before any answer."""
+        attempt = 0
+        while True:
+            try:
+                return await caller.post_form(form, authorization, once=once)
+            except Unavailable as error:
+                if once or error.reason is not Reason.STS_UNAVAILABLE or attempt == self._retries:
+                    raise
+            await asyncio.sleep(FIRST_RETRY_S * 2**attempt * (1 + random.random()))  # noqa: S311  spreads, hides nothing
+            attempt += 1

@@ -1,0 +1,58 @@
+"""Drives an adapter's steps without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sidecar.delegation.plan import Plan
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TokenResponse
+from sidecar.exchange.adapters.adapter import Adapter, Answer, Step, Steps, Wanted
+from tests.fakes.tokens import WRITER, encode
+
+GRANTED: Mapping[str, object] = {
+    "access_token": "a.b.c",
+    "issued_token_type": TOKEN_TYPE_ACCESS_TOKEN,
+    "token_type": "Bearer",
+}
+
+
+def wanted(
+    adapter: Adapter,
+    plan: Plan,
+    options: Mapping[str, str] | None = None,
+    *,
+    subject_token_type: str = TOKEN_TYPE_ACCESS_TOKEN,
+    svid: str | None = "actor.token",
+    client_id: str = str(WRITER),
+) -> Wanted:
+    return Wanted(
+        plan=plan,
+        subject_token_type=subject_token_type,
+        client_id=client_id,
+        jwt_svid=svid,
+        options=adapter.completed(options or {}),
+    )
+
+
+def answered(status: int = 200, **changes: object) -> Answer:
+    """Return an answer with these members changed; None removes one."""
+    members = {name: value for name, value in {**GRANTED, **changes}.items() if value is not None}
+    return Answer(status, "application/json", encode(members))
+
+
+def first(steps: Steps) -> Step:
+    return next(steps)
+
+
+def ended(steps: Steps, *answers: Answer) -> TokenResponse:
+    """Take the steps to their end with these answers."""
+    next(steps)
+    for answer in answers:
+        try:
+            steps.send(answer)
+        except StopIteration as end:
+            result: TokenResponse = end.value
+            break
+    else:
+        raise AssertionError("the adapter asks on")
+    return result

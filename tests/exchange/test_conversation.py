@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from sidecar.delegation.rfc8693 import TokenResponse
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange import conversation
+from sidecar.exchange.adapters.adapter import ClientAuth, Step, Steps
+from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
+from sidecar.exchange.conversation import MAX_STEPS, SHARED_S, YOUNG_S, Conversation, Reached
+from sidecar.identity.endpoint import EndpointAnswer
+from tests.exchange.world import Clock, authority
+from tests.fakes.own_identity import OwnIdentity
+from tests.fakes.tokens import ISSUER, PLANNER, WRITER, encode
+
+OWN = Step(form=(("grant_type", "client_credentials"),), shared=True)
+
+
+class Service:
+    """Answers each form by ``says``."""
+
+    def __init__(self, says: Callable[[str], tuple[int, dict[str, object]]] | None = None) -> None:
+        self.says = says or (lambda _form: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 600}))
+        self.forms: list[str] = []
+        self.sent_once: list[bool] = []
+        self.errors: list[SidecarError] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.asked = asyncio.Event()
+
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+        self.forms.append(form.decode())
+        self.sent_once.append(once)
+        self.asked.set()
+        if self.errors:
+            raise self.errors.pop(0)
+        await self.may_answer.wait()
+        status, members = self.says(form.decode())
+        return EndpointAnswer(status, "application/json", None, encode(members))
+
+    async def close(self) -> None:
+        pass
+
+
+def talking(
+    *services: Service, retries: int = 1, clock: Clock | None = None, method: ClientAuth = ClientAuth.TLS_SAN_URI
+) -> Conversation:
+    settings = ClientAuthSettings(method=method, audience=ISSUER)
+    shower = ClientAuthenticator(settings, OwnIdentity(authority(), WRITER), Clock(0.0))
+    endpoints = {name: Reached(service, shower) for name, service in zip(("token", "idp"), services, strict=False)}
+    return Conversation(endpoints, retries=retries, monotonic=clock or Clock(0.0))
+
+
+def asking(*steps: Step) -> Steps:
+    """Ask these steps and return the last token."""
+    token: TokenResponse | None = None
+    for step in steps:
+        token = (yield step).token(scope=None)
+    assert token is not None
+    return token
+
+
+def bare(name: str) -> Step:
+    return Step(form=(("x", name),))
+
+
+async def reason_of(talk: Conversation, *steps: Step) -> Reason:
+    with pytest.raises(SidecarError) as caught:
+        await talk.run(asking(*steps), WRITER)
+    return caught.value.reason
+
+
+async def test_steps_are_asked_in_turn_each_with_our_authentication() -> None:
+    service, idp = Service(), Service()
+    told, credential = await talking(service, idp).run(
+        asking(Step(form=(("x", "1"),), endpoint="idp"), Step(form=(("x", "2"),), authenticate=False)), WRITER
+    )
+    assert (told.access_token, credential) == ("t", None)
+    assert idp.forms == [f"x=1&client_id={str(WRITER).replace(':', '%3A').replace('/', '%2F')}"]
+    assert service.forms == ["x=2"]
+
+
+async def test_an_own_token_is_asked_for_once_and_shared() -> None:
+    service, clock = Service(), Clock(0.0)
+    talk = talking(service, clock=clock)
+    for number in range(3):
+        await talk.run(asking(OWN, bare(str(number))), WRITER)
+    assert sum("client_credentials" in form for form in service.forms) == 1
+    clock.now = 299.0
+    await talk.run(asking(OWN, bare("3")), WRITER)
+    assert sum("client_credentials" in form for form in service.forms) == 1
+    clock.now = SHARED_S
+    await talk.run(asking(OWN, bare("4")), WRITER)
+    assert sum("client_credentials" in form for form in service.forms) == 2
+
+
+async def test_calls_that_need_the_same_own_token_wait_for_one() -> None:
+    service = Service()
+    service.may_answer.clear()
+    talk = talking(service)
+    calls = [asyncio.create_task(talk.run(asking(OWN), WRITER)) for _ in range(20)]
+    await service.asked.wait()
+    service.may_answer.set()
+    await asyncio.gather(*calls)
+    assert len(service.forms) == 1
+
+
+async def test_nothing_is_shared_with_another_identity_or_another_step() -> None:
+    service = Service()
+    talk = talking(service)
+    await talk.run(asking(OWN), WRITER)
+    await talk.run(asking(OWN), SpiffeId(PLANNER))
+    await talk.run(asking(Step(form=(*OWN.form, ("scope", "x")), shared=True)), WRITER)
+    assert len(service.forms) == 3
+
+
+async def test_an_own_token_without_a_lifetime_is_asked_for_each_time() -> None:
+    service = Service(lambda _form: (200, {"access_token": "t", "token_type": "Bearer"}))
+    talk = talking(service)
+    await talk.run(asking(OWN), WRITER)
+    await talk.run(asking(OWN), WRITER)
+    assert len(service.forms) == 2
+
+
+async def test_an_own_token_that_was_refused_is_kept_for_nobody() -> None:
+    service = Service(lambda _form: (400, {"error": "invalid_client"}))
+    talk = talking(service)
+    assert await reason_of(talk, OWN) is Reason.EXCHANGE_DENIED
+    assert await reason_of(talk, OWN) is Reason.EXCHANGE_DENIED
+    assert len(service.forms) == 2
+
+
+async def test_a_refusal_after_a_shared_step_drops_it_unless_it_is_young() -> None:
+    def says(form: str) -> tuple[int, dict[str, object]]:
+        if "refused" in form:
+            return 400, {"error": "invalid_grant"}
+        return 200, {"access_token": "t", "token_type": "Bearer", "expires_in": 600}
+
+    service, clock = Service(says), Clock(0.0)
+    talk = talking(service, clock=clock)
+    asked = [OWN, bare("refused")]
+    assert await reason_of(talk, *asked) is Reason.EXCHANGE_DENIED
+    assert await reason_of(talk, *asked) is Reason.EXCHANGE_DENIED
+    assert sum("client_credentials" in form for form in service.forms) == 1
+    clock.now = YOUNG_S
+    assert await reason_of(talk, *asked) is Reason.EXCHANGE_DENIED
+    assert await reason_of(talk, *asked) is Reason.EXCHANGE_DENIED
+    assert sum("client_credentials" in form for form in service.forms) == 2
+
+
+@pytest.mark.parametrize("status", [300, 302, 307, 399])
+async def test_a_redirect_ends_the_exchange_before_the_adapter_sees_it(status: int) -> None:
+    service = Service(lambda _form: (status, {"access_token": "t", "token_type": "Bearer"}))
+    assert await reason_of(talking(service), bare("1")) is Reason.STS_REDIRECT
+    assert len(service.forms) == 1
+
+
+async def test_a_form_that_must_not_be_sent_twice_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "FIRST_RETRY_S", 0.001)
+    service = Service()
+    service.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
+    once = Step(form=(("code", "c"),), once=True)
+    assert await reason_of(talking(service, retries=3), once) is Reason.STS_UNAVAILABLE
+    assert service.sent_once == [True]
+    service.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
+    await talking(service, retries=3).run(asking(bare("again")), WRITER)
+    assert service.sent_once == [True, False, False]
+
+
+async def test_an_adapter_that_asks_for_ever_comes_to_an_end() -> None:
+    service = Service()
+    assert await reason_of(talking(service), *[bare(str(n)) for n in range(MAX_STEPS + 1)]) is Reason.STS_BAD_RESPONSE
+    assert len(service.forms) == MAX_STEPS
+    await talking(Service()).run(asking(*[bare(str(n)) for n in range(MAX_STEPS)]), WRITER)
