@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -66,6 +66,7 @@ class Connections:
         self._idle: dict[_Watched, float] = {}  # and since when; longest first
         self._arriving: dict[_Watched, float] = {}  # the same
         self._bytes = 0  # of requests that are not answered
+        self._emptied: asyncio.Event | None = None
 
     def __call__(self) -> asyncio.Protocol:
         """Make the protocol of one more connection."""
@@ -103,6 +104,16 @@ class Connections:
         self.arrived(connection)
         self._forget_bytes(connection)
         self.open -= 1
+        if not self.open and self._emptied is not None:
+            self._emptied.set()
+
+    async def wait_for_empty(self, timeout_s: float) -> None:
+        """Wait until no connection is open, for ``timeout_s`` at most."""
+        if self.open:
+            self._emptied = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._emptied.wait()
 
     def rest(self, connection: _Watched) -> None:
         """Note a connection that was answered and is kept."""

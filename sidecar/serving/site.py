@@ -78,6 +78,11 @@ class TlsSite(web.BaseSite):
         await super().start()
         self._acceptor.open()
 
+    async def finish(self, grace_s: float) -> None:
+        """Stop accepting after what waits to be accepted; let handshakes in flight finish for ``grace_s``."""
+        self._acceptor.finish()
+        await self._handshakes.finish(grace_s)
+
     async def stop(self) -> None:
         """Stop accepting. Connections stay; handshakes in flight are ended."""
         self._acceptor.close()

@@ -81,12 +81,16 @@ class TokenEndpoint:
         app.router.add_get(f"/.well-known/oauth-authorization-server{prefix}", self.metadata)
         return app
 
+    def leave(self) -> None:
+        """Make each answer the last on its connection."""
+        self._draining = True
+
     async def drain(self, timeout_s: float) -> bool:
         """Wait until requests in flight are answered, at most ``timeout_s``. A connection ends with its next answer.
 
         Returns True if all were answered.
         """
-        self._draining = True
+        self.leave()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()

@@ -34,6 +34,7 @@ from sidecar.sts.service import TokenService
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 _KEEP_ALIVE_S: Final = 75.0
+_GRACE_S: Final = 1.0  # for requests that were sent before their client could know that we stop
 _CUT_OFF_S: Final = 0.1  # for requests still in progress after the drain
 
 Unserved = Callable[[web.BaseRequest, int, "str | None"], web.Response]
@@ -149,6 +150,8 @@ class StsServer:
             self._events = Probe(endpoint.app(), events.host, events.port)
         self._draining = False
         self._runner: web.AppRunner | None = None
+        self._site: TlsSite | None = None
+        self._connections: Connections | None = None
         self._probe = Probe(
             probe_app(OneProcess(service.log.metrics, self.missing)), settings.probe_host, settings.probe_port
         )
@@ -208,12 +211,20 @@ class StsServer:
     async def stop(self) -> bool:
         """Become unready and refuse new clients, give requests in flight ``drain_s`` to finish, close the probe last.
 
+        Connections stay open for a grace period: a request that was sent before its client could know is answered.
         Returns True if all of them finished in time.
         """
         self._draining = True
-        for site in self._runner.sites if self._runner is not None else ():
+        self._endpoint.leave()
+        began_at = asyncio.get_running_loop().time()
+        site, self._site = self._site, None
+        if site is not None and self._connections is not None:
+            grace_s = min(_GRACE_S, self._settings.drain_s / 2)
+            await site.finish(grace_s)
+            await self._connections.wait_for_empty(grace_s)
             await site.stop()
-        in_time = await self._endpoint.drain(self._settings.drain_s)
+        spent_s = asyncio.get_running_loop().time() - began_at
+        in_time = await self._endpoint.drain(self._settings.drain_s - spent_s)
         if self._runner is not None:
             await self._runner.cleanup()
         if self._events is not None:
@@ -231,19 +242,20 @@ class StsServer:
             shutdown_timeout=_CUT_OFF_S,
         )
         await runner.setup()
-        site = TlsSite(
+        connections = self._connections = self._counted(runner)
+        site = self._site = TlsSite(
             runner,
             self._settings.host,
             self._settings.port,
             context=self._tls,
-            connections=self._connections(runner),
+            connections=connections,
             handshake_timeout_s=self._settings.handshake_timeout_s,
             on_given_up=self._turned_away,
         )
         await site.start()
         return site.address
 
-    def _connections(self, runner: web.AppRunner) -> Connections:
+    def _counted(self, runner: web.AppRunner) -> Connections:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
         return Connections(
             partial(_Protocol, runner.server, self._endpoint.unserved),

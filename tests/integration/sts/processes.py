@@ -103,7 +103,7 @@ class Clients:
     def __init__(self, world: World, sources: Mapping[SpiffeId, WorkloadApiSource]) -> None:
         self._world = world
         self._sources = sources
-        self._tls: dict[SpiffeId, ssl.SSLContext] = {one: calling(source, STS) for one, source in sources.items()}
+        self.tls: dict[SpiffeId, ssl.SSLContext] = {one: calling(source, STS) for one, source in sources.items()}
         self._logins = count(1)
 
     def token_of(self, answer: Answer) -> str:
@@ -113,42 +113,39 @@ class Clients:
 
     async def get(self, replica: Replica, target: str) -> Answer:
         raw = f"GET {target} HTTP/1.1\r\nhost: sts\r\nconnection: close\r\n\r\n".encode()
-        return parse(await self._world.exchange(replica.port, self._tls[FRONT], raw))
+        return parse(await self._world.exchange(replica.port, self.tls[FRONT], raw))
 
     async def post(self, replica: Replica, client: SpiffeId, form: Mapping[str, object], target: str) -> Answer:
         fields = ("content-type: application/x-www-form-urlencoded", "connection: close")
         raw = token_request(form, *fields, target=target)
-        return parse(await self._world.exchange(replica.port, self._tls[client], raw))
+        return parse(await self._world.exchange(replica.port, self.tls[client], raw))
+
+    async def login_form(self, **changes: object) -> dict[str, object]:
+        """Return front's request for a token at planner, with a new login of alice."""
+        now = int(time.time())
+        claims: dict[str, object] = {"iss": STAFF.issuer, "sub": "alice", "aud": "https://api.example"}
+        claims |= {"client_id": "front-staff", "scope": "assistant", "iat": now, "exp": now + 600}
+        login = STAFF.mint({**claims, "jti": f"login-{next(self._logins)}"}, STAFF.header(typ="at+jwt"))
+        return {**await self._form(FRONT, login), "audience": PLANNER, **changes}
 
     async def first(self, replica: Replica, **changes: object) -> Answer:
         """Exchange a new login of alice at front for a token at planner."""
-        now = int(time.time())
-        claims: dict[str, object] = {
-            "iss": STAFF.issuer,
-            "sub": "alice",
-            "aud": "https://api.example",
-            "client_id": "front-staff",
-        }
-        claims |= {"scope": "assistant", "iat": now, "exp": now + 600, "jti": f"login-{next(self._logins)}"}
-        return await self._exchange(
-            replica, FRONT, STAFF.mint(claims, STAFF.header(typ="at+jwt")), audience=PLANNER, **changes
-        )
+        return await self.post(replica, FRONT, await self.login_form(**changes), "/token")
 
     async def onward(self, replica: Replica, token: str, **changes: object) -> Answer:
         """Exchange planner's token for one at writer."""
-        return await self._exchange(replica, PLANNER, token, audience=WRITER, **changes)
+        form = {**await self._form(PLANNER, token), "audience": WRITER, **changes}
+        return await self.post(replica, PLANNER, form, "/token")
 
-    async def _exchange(self, replica: Replica, client: SpiffeId, token: str, **changes: object) -> Answer:
-        form = {
+    async def _form(self, client: SpiffeId, token: str) -> dict[str, object]:
+        return {
             "grant_type": GRANT_TYPE,
             "subject_token": token,
             "subject_token_type": TOKEN_TYPE_ACCESS_TOKEN,
             "actor_token": await self._sources[client].jwt_svid(ISSUER),
             "actor_token_type": TOKEN_TYPE_JWT,
             "scope": "docs.write",
-            **changes,
         }
-        return await self.post(replica, client, form, "/token")
 
 
 def settings(world: World, api: str, replica: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
