@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parents[2]
 CACHE: Final = Path(os.environ.get("STS_CACHE", ROOT / "build/sts"))
+_LOCK: Final = ROOT / "requirements/sts.txt"
 _TRIES: Final = 3  # registries answer badly at times
 
 
@@ -64,3 +66,28 @@ def not_on_path(tools: Sequence[str]) -> str | None:
     """Return which of these programs this machine lacks."""
     lacking = [tool for tool in tools if shutil.which(tool) is None]
     return f"not on PATH: {', '.join(lacking)}" if lacking else None
+
+
+def python() -> Path:
+    """Return a Python with the foreign libraries: they have requirements of their own."""
+
+    def make(folder: Path) -> None:
+        run(sys.executable, "-m", "venv", folder)
+        pip = (folder / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check")
+        run(*pip, "--require-hashes", "-r", _LOCK)
+
+    return built("python", [_LOCK], make, relocatable=False) / "bin/python"
+
+
+def maven(name: str, folder: Path, build: str) -> Path:
+    """Return the folder of a Maven project's archive, ``build`` being the property that names it."""
+
+    def make(target: Path) -> None:
+        run("mvn", "-q", "-B", "-f", folder / "pom.xml", f"-D{build}={target}", "package")
+
+    return built(name, files_of(folder), make)
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files below a folder of sources."""
+    return [path for path in folder.rglob("*") if path.is_file()]

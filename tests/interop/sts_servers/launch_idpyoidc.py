@@ -6,31 +6,18 @@ It refuses ``actor_token`` and issues no ``act``: a server that is honest about 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 from tests.integration.world import free_port
-from tests.interop.sts_servers.builds import HERE, ROOT, built, run
+from tests.interop.sts_servers.builds import HERE, python
 from tests.interop.sts_servers.process import client_session, running
 from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
 
-_LOCK: Final = ROOT / "requirements/sts.txt"
 # It compares the two halves of a Basic field as they come, unescaped: an identifier with a colon goes into the body.
 _CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.POST) for name in (FRONT, PLANNER, WRITER)]
-
-
-def prepare() -> Path:
-    """Return the folder of the virtual environment."""
-
-    def make(folder: Path) -> None:
-        run(sys.executable, "-m", "venv", folder)
-        pip = (folder / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check")
-        run(*pip, "--require-hashes", "-r", _LOCK)
-
-    return built("idpyoidc", [_LOCK], make, relocatable=False)
 
 
 @asynccontextmanager
@@ -45,7 +32,7 @@ async def start(folder: Path) -> AsyncIterator[Server]:
     }
     settings = folder / "idpyoidc.json"
     settings.write_text(json.dumps(known))
-    words: list[str | Path] = [prepare() / "bin/python", HERE / "idpyoidc_app.py", str(port), settings]
+    words: list[str | Path] = [python(), HERE / "idpyoidc_app.py", str(port), settings]
     metadata = f"{issuer}/.well-known/openid-configuration"
     async with (
         client_session() as session,
@@ -66,4 +53,4 @@ async def start(folder: Path) -> AsyncIterator[Server]:
         )  # fmt: skip
 
 
-LAUNCHER: Final = Launcher(name="idpyoidc", lacking=lambda: None, prepare=prepare, start=start)
+LAUNCHER: Final = Launcher(name="idpyoidc", lacking=lambda: None, prepare=python, start=start)

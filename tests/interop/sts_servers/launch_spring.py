@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.integration.world import free_port
-from tests.interop.sts_servers.builds import HERE, built, not_on_path, run
+from tests.interop.sts_servers.builds import HERE, maven, not_on_path
 from tests.interop.sts_servers.login import log_in
 from tests.interop.sts_servers.process import client_session, running
 from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
@@ -26,11 +26,7 @@ _CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name 
 
 def prepare() -> Path:
     """Return the folder of ``sts.jar``."""
-
-    def make(folder: Path) -> None:
-        run("mvn", "-q", "-B", "-f", _SOURCES / "pom.xml", f"-Dsts.build={folder}", "package")
-
-    return built("spring", (path for path in _SOURCES.rglob("*") if path.is_file()), make)
+    return maven("spring", _SOURCES, "sts.build")
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import aiohttp
 
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from tests.integration.world import free_port
-from tests.interop.sts_servers.builds import HERE, built, not_on_path, run
+from tests.interop.sts_servers.builds import HERE, built, files_of, not_on_path, run
 from tests.interop.sts_servers.login import REDIRECT_URI, log_in
 from tests.interop.sts_servers.process import client_session, running
 from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
@@ -30,16 +30,14 @@ _SERVICE: Final = Client("sid1", "verysecret", ClientAuth.BASIC)  # the example'
 
 def prepare() -> Path:
     """Return the folder of the programs ``own``, ``example`` and ``client``."""
-    sources = [path for path in _SOURCES.rglob("*") if path.is_file()]
 
     def make(folder: Path) -> None:
         build = ("go", "build", "-mod=readonly", "-trimpath", "-o")
         for name in ("own", "client"):
-            if (_SOURCES / name).is_dir():
-                run(*build, folder / name, f"./{name}", cwd=_SOURCES)
+            run(*build, folder / name, f"./{name}", cwd=_SOURCES)
         run(*build, folder / "example", _EXAMPLE, cwd=_SOURCES)
 
-    return built("zitadel", sources, make)
+    return built("zitadel", files_of(_SOURCES), make)
 
 
 @asynccontextmanager
