@@ -29,6 +29,7 @@ ELSEWHERE: Final = {
     "explain/recorded_token.py": "explain/test_explanation.py",
     "config/federate_model.py": "config/test_federate_checks.py",
     "config/exchange_model.py": "config/test_exchange_checks.py",
+    "config/profile_docs.py": "config/test_docs.py",
     "config/limits.py": "config/test_validation.py",
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",

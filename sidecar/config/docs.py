@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar.config import json_schema
+from sidecar.config.profile_docs import profile_page
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit the models in sidecar/config instead. -->"
+_PROFILES_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/config/profile_docs.py instead. -->"
 _HEAD: Final = """\
 Three files, all YAML (JSON is YAML): a sidecar's (`sidecar run --config`), a token service's (`sidecar sts --config`)
 and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` reports every fault of the schema at once,
@@ -39,7 +41,10 @@ Schema = Mapping[str, Any]
 
 def pages() -> Mapping[str, str]:
     """Return the text of each page by its file name under ``docs/``."""
-    return {"configuration.md": "\n".join(["# Settings", "", _WRITTEN, "", _HEAD, *_sections()])}
+    return {
+        "configuration.md": "\n".join(["# Settings", "", _WRITTEN, "", _HEAD, *_sections()]),
+        "profiles.md": "\n".join(["# Issuer profiles", "", _PROFILES_WRITTEN, "", *profile_page()]),
+    }
 
 
 def sections() -> Mapping[str, Schema]:

@@ -6,20 +6,28 @@ import pytest
 from sidecar.cli import main as main_command
 from sidecar.config import json_schema
 from sidecar.config.docs import main, pages, sections
+from sidecar.delegation.profile import PRESETS
 
 DOCS = Path(__file__).parents[2] / "docs"
 SECTIONS = sections()
 KEYS = [(name, key) for name, schema in SECTIONS.items() for key in schema["properties"]]
 
 
-def test_the_page_of_settings_is_current() -> None:
-    assert (DOCS / "configuration.md").read_text(encoding="utf-8") == pages()["configuration.md"], "run: make docs"
+@pytest.mark.parametrize("page", pages())
+def test_a_page_is_current(page: str) -> None:
+    assert (DOCS / page).read_text(encoding="utf-8") == pages()[page], "run: make docs"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_says_whose_tokens_it_is_for(preset: str) -> None:
+    section = pages()["profiles.md"].partition(f"## {preset}\n\n")[2].splitlines()
+    assert section[0].endswith(".")
 
 
 def test_the_page_is_written_where_it_is_asked_for(tmp_path: Path) -> None:
     main(tmp_path, tmp_path)
     schemas = {f"{name}.schema.json" for name in ("sidecar", "sts", "platform")}
-    assert {file.name for file in tmp_path.iterdir()} == {"configuration.md", *schemas}
+    assert {file.name for file in tmp_path.iterdir()} == {"configuration.md", "profiles.md", *schemas}
 
 
 def test_every_section_says_what_it_is() -> None:
