@@ -51,7 +51,11 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
             yield Problem(
                 f"{field}.token", f"is self, and {adapter.name} issues no such token", "remove it, or ask another"
             )
-        if route.name in opened and route.token != "self" and not adapter.capabilities.nests_act:  # noqa: S105
+        if route.token != "self" and not adapter.capabilities.serves_users:  # noqa: S105 - a kind
+            yield Problem(
+                f"{field}.exchange", f"is asked by {adapter.name}, which has no tokens for users", "ask another"
+            )
+        elif route.name in opened and route.token != "self" and not adapter.capabilities.nests_act:  # noqa: S105
             yield Problem(
                 f"{field}.name",
                 f"is opened by inbound routes, and {adapter.name} keeps no chain, so each such call would be refused",

@@ -165,7 +165,7 @@ class Sts:
         adapter, options = self._adapter, self._settings.options
         delegation = plan.delegation
         svid = None
-        if delegation is not None and adapter.needs_jwt_svid(options):
+        if adapter.needs_jwt_svid(options) and (delegation is not None or not adapter.capabilities.serves_users):
             svid = await self._source.jwt_svid(self._settings.issuer)
         wanted = Wanted(
             plan=plan,

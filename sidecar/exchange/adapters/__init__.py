@@ -11,11 +11,13 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final
 
-from sidecar.exchange.adapters import rfc8693
+from sidecar.exchange.adapters import rfc8693, workload_grant
 from sidecar.exchange.adapters.adapter import Adapter
 
 GROUP: Final = "delegation_sidecar.adapters"
-BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType({one.name: one for one in (rfc8693.ADAPTER,)})
+BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType(
+    {one.name: one for one in (rfc8693.ADAPTER, workload_grant.ADAPTER)}
+)
 
 
 def find_adapter(name: str) -> Adapter:

@@ -51,6 +51,7 @@ class Capabilities:
     keeps_subject: bool  # ``sub`` is that of the inbound token
     several_steps: bool = False
     needs_user: bool = False  # a user takes part, in a browser
+    serves_users: bool = True  # False: there are only tokens of the workload's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ class Adapter:
 
     ``client_auth`` are the ways of authentication that its servers take, the usual one first. ``options`` names the
     settings of the adapter with their values, the default first; a single empty value stands for any text.
-    ``endpoints`` are those beside the token endpoint. ``own`` asks for a token of the workload's own, None if the
+    ``endpoints`` are those beside the token endpoint. ``own`` asks for a token of the workload's own; None: the
     dialect has none. ``actor_token`` tells for which options a JWT-SVID of ours is needed.
     """
 
