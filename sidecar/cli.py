@@ -180,6 +180,9 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     revoke = _command(sts_commands, "revoke", "sidecar.revoke:run", "stop a user, workload, chain, token or login")
     if _named(words, "sts", "revoke"):
         importlib.import_module("sidecar.revoke").add_arguments(revoke)
+    doctor = _command(sts_commands, "doctor", "sidecar.doctor.command:run", "probe another token service")
+    if _named(words, "sts", "doctor"):
+        importlib.import_module("sidecar.doctor.command").add_arguments(doctor)
 
     injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
     if _named(words, "injector"):

@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' 'audit replay' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --audience --authorities --bundle --bundles --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --hash-key --host --ignore --injection --issuer --jti --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-call --memory --merge --namespace --out --output --peer --platform --probe --reason --records --request --route --save --scratch --search --settings --since --socket --socket-mode --spill --subject --svid --table --timeout --title --tls --to --trace --trigger --trust-domain --try --txn --until --user --wait --window --workers --workload --workload-api -o
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' 'sts doctor' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' 'audit replay' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --assertion-audience --audience --authorities --bundle --bundles --ca --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --foreign-actor --hash-key --hop-scope --host --ignore --injection --introspection-endpoint --issuer --jti --jwks --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-act-subject --may-call --memory --merge --namespace --other-actor --out --output --peer --platform --probe --reason --records --request --resource --revocation-endpoint --route --save --scope --scratch --search --settings --since --socket --socket-mode --spill --subject --subject-type --svid --table --timeout --title --tls --to --token-endpoint --trace --trigger --trust-domain --try --txn --until --user --wait --wider-scope --window --workers --workload --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -115,6 +115,31 @@ complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l json -d 'for machine
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l svid -xka "(__fish_complete_path (commandline -ct))" -d 'our certificate chain, PEM'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l key -xka "(__fish_complete_path (commandline -ct))" -d 'its private key'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l bundle -xka "(__fish_complete_path (commandline -ct))" -d 'CA certificates of our trust domain'
+complete -c sidecar -n '_shtab_sidecar_using sts; and test $_shtab_sidecar_npos -eq 0' -a doctor -d 'Probe another token service.'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l client -x -d 'ID METHOD FILE: a test client, at least two; methods: client_secret_basic, client_secret_post, private_key_jwt, jwt-spiffe, tls_client_auth, none (certificate and key file)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l subject -xka "(__fish_complete_path (commandline -ct))" -d 'a user'"'"'s token that client 1 may exchange'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l subject-type -xka "access_token id_token jwt" -d 'its type (default access_token)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l scope -x -d 'scopes to ask for, which the subject token has'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l wider-scope -x -d 'one that it lacks'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l hop-scope -x -d 'scopes of a token for client 2 (default: --scope)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l audience -x -d 'a known target; two are better'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l resource -x -d 'a known resource (RFC 8707)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l actor -xka "(__fish_complete_path (commandline -ct))" -d 'client 1'"'"'s actor token (default: by client credentials)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l other-actor -xka "(__fish_complete_path (commandline -ct))" -d 'client 2'"'"'s actor token (default: the same)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l foreign-actor -xka "(__fish_complete_path (commandline -ct))" -d 'a JWT of another issuer, such as a JWT-SVID'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l may-act-subject -xka "(__fish_complete_path (commandline -ct))" -d 'a user'"'"'s token with may_act'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l token-endpoint -x -d 'instead of metadata'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l introspection-endpoint -x -d 'instead of the one of the metadata'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l revocation-endpoint -x -d 'instead of the one of the metadata'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l jwks -x -d 'instead of the one of the metadata'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l ca -xka "(__fish_complete_path (commandline -ct))" -d 'authorities of its certificate (default: the system'"'"'s)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l assertion-audience -x -d 'aud of signed assertions (default: the issuer)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l timeout -x -d 'for each request (default 10)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l wait -x -d 'before the second exchange (default 3)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l yes -d 'send the requests without asking'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l evidence -d 'print the answers behind each verdict'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a injector -d 'Inject sidecars into Kubernetes pods.'
 complete -c sidecar -n '_shtab_sidecar_using injector' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using injector' -l injection -xka "(__fish_complete_path (commandline -ct))" -d 'what the chart rendered'

@@ -55,6 +55,7 @@ _shtab_sidecar_dev_commands() {
 
 _shtab_sidecar_sts_commands() {
   local _commands=(
+    doctor:'Probe another token service.'
     keygen:'Add the next signing key to a directory.'
     revoke:'Stop a user, workload, chain, token or login.'
   )
@@ -391,6 +392,37 @@ _shtab_sidecar_sts_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_sts_defaults_added=0
 
+_shtab_sidecar_sts_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--client[ID METHOD FILE\: a test client, at least two\; methods\: client_secret_basic, client_secret_post, private_key_jwt, jwt-spiffe, tls_client_auth, none (certificate and key file)]:WORD:"
+  "--subject[a user\'s token that client 1 may exchange]:FILE:_files"
+  "--subject-type[its type (default access_token)]:subject_type:(access_token id_token jwt)"
+  "--scope[scopes to ask for, which the subject token has]:SCOPES:"
+  "*--wider-scope[one that it lacks]:SCOPE:"
+  "--hop-scope[scopes of a token for client 2 (default\: --scope)]:SCOPES:"
+  "*--audience[a known target\; two are better]:NAME:"
+  "--resource[a known resource (RFC 8707)]:URI:"
+  "--actor[client 1\'s actor token (default\: by client credentials)]:FILE:_files"
+  "--other-actor[client 2\'s actor token (default\: the same)]:FILE:_files"
+  "--foreign-actor[a JWT of another issuer, such as a JWT-SVID]:FILE:_files"
+  "--may-act-subject[a user\'s token with may_act]:FILE:_files"
+  "--token-endpoint[instead of metadata]:URL:"
+  "--introspection-endpoint[instead of the one of the metadata]:URL:"
+  "--revocation-endpoint[instead of the one of the metadata]:URL:"
+  "--jwks[instead of the one of the metadata]:URL:"
+  "--ca[authorities of its certificate (default\: the system\'s)]:FILE:_files"
+  "--assertion-audience[aud of signed assertions (default\: the issuer)]:AUD:"
+  "--timeout[for each request (default 10)]:S:"
+  "--wait[before the second exchange (default 3)]:S:"
+  "--yes[send the requests without asking]"
+  "--evidence[print the answers behind each verdict]"
+  "--json[for machines]"
+  ":the issuer\; its metadata names the endpoints:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_sts_doctor_defaults_added=0
+
 _shtab_sidecar_sts_keygen_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--algorithm[default ES256]:algorithm:(ES256 EdDSA RS256)"
@@ -539,6 +571,7 @@ _shtab_sidecar_sts() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_sidecar_sts-$line[1]:"
       case $line[1] in
+        doctor) _arguments -C -s $_shtab_sidecar_sts_doctor_options ;;
         keygen) _arguments -C -s $_shtab_sidecar_sts_keygen_options ;;
         revoke) _arguments -C -s $_shtab_sidecar_sts_revoke_options ;;
       esac

@@ -1,0 +1,117 @@
+"""The server's metadata (RFC 8414, OpenID Connect Discovery) and its keys. Fetched, checked, printed before use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from sidecar.delegation.keyset import KeySet, KeySetError, parse_jwks
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.doctor.case import Server
+from sidecar.identity.endpoint import Endpoint, split_url
+
+MAX_METADATA_BYTES: Final = 262_144
+
+
+class DiscoveryError(Exception):
+    """There is no usable metadata. The text says what was tried and the cure."""
+
+
+class Fetch(Protocol):
+    """Fetches a document."""
+
+    async def __call__(self, url: str, /) -> bytes | None:
+        """Return the body of a 200; None for anything else."""
+
+
+def usable(url: str, name: str) -> str:
+    """Return the URL: https, or http on loopback, because secrets and tokens go there.
+
+    Raises:
+        ValueError: anything else. The text has the name and the cure.
+    """
+    try:
+        if split_url(url).scheme == "http":
+            Endpoint(url=url)
+    except ValueError as error:
+        raise ValueError(f"{name}: {str(error).removeprefix('url: ')}") from None
+    return url
+
+
+def places_of(issuer: str) -> tuple[str, ...]:
+    """Return the URLs where an issuer's metadata may be: RFC 8414 section 3.1, and OpenID Connect Discovery."""
+    parts, path = urlsplit(issuer), urlsplit(issuer).path.rstrip("/")
+    origin = f"{parts.scheme}://{parts.netloc}"
+    return tuple(
+        dict.fromkeys(
+            (
+                f"{origin}/.well-known/oauth-authorization-server{path}",
+                f"{origin}{path}/.well-known/openid-configuration",
+                f"{origin}{path}/.well-known/oauth-authorization-server",
+            )
+        )
+    )
+
+
+async def discover(issuer: str, fetch: Fetch) -> Server:
+    """Return the endpoints of an issuer.
+
+    Raises:
+        DiscoveryError: no metadata, or that of another issuer, or no usable token endpoint.
+    """
+    for place in places_of(issuer):
+        document = await fetch(place)
+        if document is None:
+            continue
+        try:
+            members = parse_object(document, max_bytes=MAX_METADATA_BYTES, max_depth=32)
+        except StrictJsonError:
+            continue
+        return server_of(members, issuer)
+    raise DiscoveryError(f"no metadata under {issuer}/.well-known/: check the issuer, or give --token-endpoint")
+
+
+def server_of(members: Mapping[str, object], issuer: str) -> Server:
+    """Return the endpoints of a metadata document.
+
+    Raises:
+        DiscoveryError: it is another issuer's, or its token endpoint is absent or unusable.
+    """
+    told = members.get("issuer")
+    if not isinstance(told, str) or told.rstrip("/") != issuer.rstrip("/"):
+        raise DiscoveryError("the metadata is of another issuer (RFC 8414 section 3.3): give its own URL")
+    endpoints: dict[str, str | None] = {}
+    for name, member in (
+        ("token", "token_endpoint"),
+        ("introspection", "introspection_endpoint"),
+        ("revocation", "revocation_endpoint"),
+        ("jwks", "jwks_uri"),
+    ):
+        value = members.get(member)
+        try:
+            endpoints[name] = usable(value, member) if isinstance(value, str) else None
+        except ValueError as error:
+            raise DiscoveryError(str(error)) from error
+    token = endpoints["token"]
+    if token is None:
+        raise DiscoveryError("the metadata names no token_endpoint: give --token-endpoint")
+    listed = members.get("scopes_supported")
+    supported = tuple(one for one in listed if isinstance(one, str)) if isinstance(listed, list) else ()
+    return Server(
+        token=token,
+        issuer=told,
+        introspection=endpoints["introspection"],
+        revocation=endpoints["revocation"],
+        jwks=endpoints["jwks"],
+        supported=supported,
+    )
+
+
+async def keys_of(server: Server, fetch: Fetch) -> KeySet | None:
+    """Return the issuer's keys; None if they cannot be read."""
+    document = None if server.jwks is None else await fetch(server.jwks)
+    try:
+        return None if document is None else parse_jwks(document)
+    except KeySetError:
+        return None

@@ -1,0 +1,72 @@
+"""Drivers of a script: with a real server behind ``call``, or with an imagined one, to show the requests beforehand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
+
+from sidecar.delegation.jws import encode_part
+from sidecar.doctor.attempts import Examination
+from sidecar.doctor.messages import Answer, Place, Request, Script, Wait
+
+T = TypeVar("T")
+
+_MOST_REQUESTS: Final = 500  # a script has far fewer: its loops follow lists of the command line
+
+
+class Call(Protocol):
+    """Sends one request."""
+
+    async def __call__(self, request: Request, /) -> Answer:
+        """Return the answer; one without a status if none came."""
+
+
+async def drive(script: Script[T], call: Call, sleep: Callable[[float], Awaitable[object]]) -> T:
+    """Run a script to its end."""
+    answer: Answer | None = None
+    try:
+        for _ in range(_MOST_REQUESTS):
+            step = next(script) if answer is None else script.send(answer)
+            if isinstance(step, Wait):
+                await sleep(step.seconds)
+                answer = Answer()
+            else:
+                answer = await call(step)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("the script of the probes does not end")
+
+
+def planned(script: Script[Examination], now: int) -> list[Request]:
+    """Return the requests of a script at a server that accepts everything. Refusals lead to others of the same kind."""
+    requests: list[Request] = []
+    answer: Answer | None = None
+    try:
+        while len(requests) < _MOST_REQUESTS:
+            step = next(script) if answer is None else script.send(answer)
+            if isinstance(step, Request):
+                requests.append(step)
+                answer = _imagined(step, len(requests), now)
+            else:
+                answer = Answer()
+    except StopIteration:
+        pass
+    return requests
+
+
+def _imagined(request: Request, number: int, now: int) -> Answer:
+    if request.place is Place.INTROSPECTION:
+        return Answer(status=200, members={"active": True, "sub": "imagined"}, at=now)
+    claims = {
+        "sub": request.client.client_id,
+        "act": {"sub": "imagined"},
+        "cnf": {},
+        "jti": str(number),
+        "exp": now + 300,
+        "iat": now,
+    }
+    parts = (json.dumps({"alg": "ES256"}), json.dumps(claims), "imagined")
+    token = ".".join(encode_part(part.encode()).decode() for part in parts)
+    return Answer(status=200, members={"access_token": token}, at=now)

@@ -1,0 +1,148 @@
+"""Messages between the script of the probes and its driver: requests out, answers back.
+
+A request shows its parameters without a secret: a token or an assertion is named, with its fingerprint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, TypeAlias, TypeVar
+
+from sidecar.delegation.bearer import fingerprint_of
+from sidecar.delegation.strict_json import StrictJsonError, parse_object
+from sidecar.doctor.clients import TestClient
+from sidecar.doctor.proof import ProofKey
+
+MAX_ANSWER_BYTES: Final = 262_144
+
+_ERROR_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_URNS: Final = ("urn:ietf:params:oauth:grant-type:", "urn:ietf:params:oauth:token-type:")
+_SHORT_FINGERPRINT: Final = 8
+_BUSY: Final = frozenset({429, 503})
+
+T = TypeVar("T")
+
+
+class Place(StrEnum):
+    """An endpoint of the server."""
+
+    TOKEN = "token"  # noqa: S105 - a name, no secret
+    INTROSPECTION = "introspection"
+    REVOCATION = "revocation"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A token in our hands: its value, a name for people, its type (a URN of RFC 8693 section 3)."""
+
+    value: str = field(repr=False)
+    name: str
+    type: str
+
+    def shown(self, *, fingerprint: bool = True) -> str:
+        """Return the token as a request shows it: its name and the beginning of its fingerprint."""
+        return f"<{self.name}, {fingerprint_of(self.value)[:_SHORT_FINGERPRINT]}>" if fingerprint else f"<{self.name}>"
+
+
+Parameter: TypeAlias = tuple[str, "str | Held"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request. ``client`` None sends no credential; ``wrong`` spoils the client's, ``bare`` sends only its ID."""
+
+    name: str
+    place: Place
+    client: TestClient
+    form: tuple[Parameter, ...]
+    wrong: bool = False
+    bare: bool = False
+    proof: ProofKey | None = field(default=None, repr=False)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The parameters as they are sent, without those of the client's authentication."""
+        return [(name, value.value if isinstance(value, Held) else value) for name, value in self.form]
+
+    def shown(self, *, fingerprints: bool = True) -> str:
+        """Return the request on one line, without secrets and tokens."""
+        credential = "no credential" if self.bare else "a wrong credential" if self.wrong else self.client.method.value
+        given = [f"{name}={_shown(value, fingerprint=fingerprints)}" for name, value in self.form]
+        proof = " with a DPoP proof" if self.proof is not None else ""
+        return f"POST {self.place.value} as {self.client.client_id} ({credential}){proof}: {' '.join(given)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A pause between two requests."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer of any status, read without trust. ``status`` 0 means none came, and ``trouble`` says why.
+
+    ``at`` is the time of its arrival, in seconds since the epoch.
+    """
+
+    status: int = 0
+    members: Mapping[str, object] = field(default_factory=dict, repr=False)
+    trouble: str = ""
+    empty: bool = False
+    at: float = 0.0
+
+    @property
+    def error(self) -> str | None:
+        """The error code, if it has the form of one. Descriptions may quote tokens and stay unread."""
+        error = self.members.get("error")
+        return error if isinstance(error, str) and _ERROR_CODE.fullmatch(error) else None
+
+    @property
+    def issued(self) -> str | None:
+        """The issued token: only of status 200 and without an error beside it."""
+        token = self.members.get("access_token")
+        return token if self.status == 200 and "error" not in self.members and isinstance(token, str) else None
+
+    @property
+    def busy(self) -> bool:
+        """True: no judgement about the request (no answer, a rate limit, or unavailable)."""
+        return self.status == 0 or self.status in _BUSY
+
+    @property
+    def told(self) -> str:
+        """Status and error code for people."""
+        if self.status == 0:
+            return f"no answer ({self.trouble})"
+        if self.error is not None:
+            return f"{self.status} {self.error}"
+        return f"{self.status} with an empty body" if self.empty else str(self.status)
+
+
+Step: TypeAlias = "Request | Wait"
+Script: TypeAlias = Generator[Step, Answer, T]
+
+
+def read_answer(status: int, body: bytes, *, at: float) -> Answer:
+    """Read an answer; a body that is no JSON object has no members."""
+    try:
+        members = parse_object(body, max_bytes=MAX_ANSWER_BYTES, max_depth=64)
+    except StrictJsonError:
+        members = {}
+    return Answer(status=status, members=members, empty=not body.strip(), at=at)
+
+
+def text_pairs(pairs: Iterable[Parameter | None]) -> tuple[Parameter, ...]:
+    """Return the parameters that are there."""
+    return tuple(pair for pair in pairs if pair is not None)
+
+
+def _shown(value: str | Held, *, fingerprint: bool) -> str:
+    if isinstance(value, Held):
+        return value.shown(fingerprint=fingerprint)
+    for prefix in _URNS:
+        value = value.removeprefix(prefix)
+    return value.replace(" ", "+")

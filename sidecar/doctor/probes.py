@@ -1,0 +1,119 @@
+"""The script of the probes, without I/O: it yields requests and pauses, and is resumed with answers.
+
+Theory of operation. First a lawful exchange is found: with which extra parameters does the server accept the subject
+token, and which actor token does it accept beside it. Every other probe is that exchange with one fact changed, so that
+a refusal can be read: it is that fact which was refused. Where no lawful exchange is found, nothing is concluded.
+
+Order: the destructive probe comes last, and a token that may end soon is used first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
+from sidecar.doctor.attempts import Draft, Examination
+from sidecar.doctor.case import Case
+from sidecar.doctor.messages import Held, Script
+from sidecar.doctor.names import Probe
+from sidecar.doctor.probes_actor import actor_probes
+from sidecar.doctor.probes_chain import chain_probes
+from sidecar.doctor.probes_limits import limit_probes
+from sidecar.doctor.probes_protocol import protocol_probes, revocation_probes
+
+READABLE: Final = (TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT)  # tried where an access token cannot be read
+_ROOMS: Final[tuple[Callable[[Examination], Script[None]], ...]] = (
+    actor_probes,
+    chain_probes,
+    limit_probes,
+    protocol_probes,
+    revocation_probes,
+)
+
+
+def examine(case: Case) -> Script[Examination]:
+    """Send every probe that this case allows, and return the evidence."""
+    found = Examination(case)
+    found.subject = found.may_act = yield from found.read(case.subject, found.first)
+    if case.may_act is not None:
+        found.may_act = yield from found.read(case.may_act, found.first)
+    yield from _own_tokens(found)
+    yield from _lawful(found)
+    if found.lawful is not None:
+        for probes in _ROOMS:
+            yield from probes(found)
+    return found
+
+
+def _own_tokens(found: Examination) -> Script[None]:
+    """Get the actor token of each client: as given, or its own token by client credentials."""
+    for index, name in enumerate((Probe.OWN_FIRST, Probe.OWN_SECOND)):
+        held = found.case.actors[index]
+        client = found.case.clients[index]
+        if held is None:
+            attempt = yield from found.own_token(name, client, None)
+            if attempt.refused and found.case.scope is not None:
+                attempt = yield from found.own_token(name, client, found.case.scope)
+            if attempt.accepted:
+                held = replace(attempt.issued, name=name.value, type=TOKEN_TYPE_ACCESS_TOKEN)
+                found.own_readings[index] = attempt.reading
+        else:
+            found.own_readings[index] = yield from found.read(held, client)
+        found.own[index] = held
+
+
+def _lawful(found: Examination) -> Script[None]:
+    """Find an exchange that is accepted: without an actor token, and with one."""
+    base = Draft(client=found.first, subject=found.case.subject)
+    plain = None
+    for draft in _extras(found.case, base):
+        attempt = yield from found.exchange(Probe.PLAIN, draft)
+        if attempt.accepted:
+            plain = draft
+            if attempt.reading.claims is None:
+                plain = yield from _readable(found, draft)
+            break
+        if attempt.answer.busy:
+            return
+    for held, name in _candidates(found):
+        drafts = _extras(found.case, base) if plain is None else iter((plain,))
+        for draft in drafts:
+            for kind in dict.fromkeys((held.type, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT)):
+                attempt = yield from found.exchange(name, replace(draft, actor=replace(held, type=kind)))
+                if attempt.accepted:
+                    found.lawful, found.actor = attempt.draft, replace(held, type=kind)
+                    return
+    found.lawful = plain
+
+
+def _readable(found: Examination, draft: Draft) -> Script[Draft]:
+    """Ask for a kind of token that can be read, where the access token cannot. Nothing else changes."""
+    opaque = found.attempts[Probe.PLAIN]
+    for kind in READABLE:
+        attempt = yield from found.exchange(Probe.PLAIN, replace(draft, requested=kind))
+        if attempt.accepted and attempt.reading.claims is not None:
+            found.opaque = opaque.reading
+            return replace(draft, requested=kind)
+    found.attempts[Probe.PLAIN] = opaque
+    return draft
+
+
+def _extras(case: Case, base: Draft) -> Iterator[Draft]:
+    """Vary what a server may insist on: an audience, a scope, no ``requested_token_type``."""
+    some = case.audiences[:1]
+    tried: list[Draft] = []
+    for requested in (TOKEN_TYPE_ACCESS_TOKEN, None):
+        for scope, audience in ((None, ()), (case.scope, ()), (None, some), (case.scope, some)):
+            draft = replace(base, scope=scope, audience=audience, requested=requested)
+            if draft not in tried:
+                tried.append(draft)
+                yield draft
+
+
+def _candidates(found: Examination) -> Iterator[tuple[Held, Probe]]:
+    """Actor tokens to try, until one is accepted: client 1's own, then the subject's (a token of this server too)."""
+    if found.own[0] is not None:
+        yield found.own[0], Probe.ACTOR
+    yield found.case.subject, Probe.SUBJECT_AS_ACTOR

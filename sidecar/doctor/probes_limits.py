@@ -1,0 +1,102 @@
+"""Probes of what an issued token may be used for: scope, audience, resource, requester, life."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from sidecar.doctor.attempts import Draft, Examination
+from sidecar.doctor.messages import Script, Wait
+from sidecar.doctor.names import Probe
+
+# OpenID Connect's scopes ask for claims of the user, not for access.
+_STANDARD: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+_MOST_WIDER: Final = 2
+
+
+def limit_probes(found: Examination) -> Script[None]:
+    """Send the lawful exchange with other scopes and targets, and after a pause."""
+    lawful = found.lawful
+    if lawful is None:
+        return
+    yield from _scopes(found, lawful)
+    yield from _targets(found, lawful)
+    yield from _requester(found, lawful)
+    yield from _life(found, lawful)
+
+
+def scopes_of_subject(found: Examination) -> frozenset[str] | None:
+    """Return the subject token's scopes; None if it cannot be read or has no such claim."""
+    return found.subject.scopes
+
+
+def narrow_of(found: Examination) -> str | None:
+    """Return one scope of the subject token that has several; None if it has not."""
+    held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
+    if len(held) < 2:
+        return None
+    asked = [scope for scope in (found.case.scope or "").split() if scope in held]
+    ranked = sorted(held, key=lambda scope: (scope not in asked, scope in _STANDARD, scope))
+    return ranked[0]
+
+
+def wider_of(found: Examination) -> tuple[str, ...]:
+    """Return scopes that the subject token lacks: as given, else some that the server lists."""
+    held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
+    if found.case.wider:
+        return tuple(scope for scope in found.case.wider if scope not in held)
+    listed = [scope for scope in found.case.server.supported if scope not in held | _STANDARD]
+    return tuple(listed[:_MOST_WIDER])
+
+
+def _scopes(found: Examination, lawful: Draft) -> Script[None]:
+    yield from found.exchange(Probe.NO_SCOPE, replace(lawful, scope=None))
+    narrow = narrow_of(found)
+    if narrow is not None:
+        yield from found.exchange(Probe.NARROW, replace(lawful, scope=narrow))
+    own = found.case.scope or narrow or " ".join(sorted(scopes_of_subject(found) or ()))
+    for number, wider in enumerate(wider_of(found), 1):
+        yield from found.exchange(numbered(Probe.WIDER, number), replace(lawful, scope=wider))
+        if own:
+            beside = replace(lawful, scope=f"{own} {wider}")
+            yield from found.exchange(numbered(Probe.WIDER_BESIDE, number), beside)
+    yield from found.exchange(Probe.INVENTED_SCOPE, replace(lawful, scope=found.case.invented_scope))
+
+
+def numbered(name: Probe, number: int) -> str:
+    """Return the name of one of several probes of a kind."""
+    return name.value if number == 1 else f"{name.value} ({number})"
+
+
+def _targets(found: Examination, lawful: Draft) -> Script[None]:
+    known, invented = found.case.audiences, found.case.invented_audience
+    if known:
+        yield from found.exchange(Probe.AUDIENCE, replace(lawful, audience=known[:1]))
+    yield from found.exchange(Probe.INVENTED_AUDIENCE, replace(lawful, audience=(invented,)))
+    if len(known) > 1:
+        yield from found.exchange(Probe.TWO_AUDIENCES, replace(lawful, audience=known[:2]))
+    if found.case.resource is not None:
+        yield from found.exchange(Probe.RESOURCE, replace(lawful, resource=(found.case.resource,)))
+    yield from found.exchange(Probe.INVENTED_RESOURCE, replace(lawful, resource=(invented,)))
+    yield from found.exchange(Probe.BROKEN_RESOURCE, replace(lawful, resource=("no-uri",)))
+
+
+def _requester(found: Examination, lawful: Draft) -> Script[None]:
+    """Let client 2 exchange tokens that do not name it in ``aud``. Client 1 does so by the lawful exchange."""
+    hop_2 = found[Probe.HOP_2]
+    if hop_2 is None or hop_2.draft is None:
+        return
+    yield from found.exchange(Probe.OUTSIDER, replace(hop_2.draft, subject=found.case.subject))
+    if found.case.audiences:
+        tool = yield from found.exchange(Probe.FOR_TOOL, replace(lawful, audience=found.case.audiences[:1]))
+        if tool.accepted:
+            yield from found.exchange(Probe.OUTSIDER_TOOL, replace(hop_2.draft, subject=tool.issued))
+
+
+def _life(found: Examination, lawful: Draft) -> Script[None]:
+    """Exchange the subject's and hop 1's tokens again, some seconds later: a new life shows in the claims."""
+    yield Wait(found.case.wait_s)
+    yield from found.exchange(Probe.LATER_FIRST, lawful)
+    hop_2 = found[Probe.HOP_2]
+    if hop_2 is not None and hop_2.accepted and hop_2.draft is not None:
+        yield from found.exchange(Probe.LATER, hop_2.draft)
