@@ -67,7 +67,6 @@ class ExchangeSettings:
     client_auth: ClientAuthSettings | None = None  # None: our X.509-SVID
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
     endpoints: Mapping[str, EndpointSettings] = field(default_factory=dict, hash=False)
-    known: Adapter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _ = self.endpoint
@@ -77,8 +76,7 @@ class ExchangeSettings:
             raise ValueError("retries: it is a number from 0 to 3")
         if self.max_response_bytes < 1 or self.max_flights < 1:
             raise ValueError("max_response_bytes, max_flights: each is at least 1")
-        adapter = find_adapter(self.adapter)
-        object.__setattr__(self, "known", adapter)
+        adapter = self.known
         object.__setattr__(self, "options", adapter.completed(self.options))
         if self.authentication.method not in adapter.client_auth:
             raise ValueError(
@@ -92,6 +90,11 @@ class ExchangeSettings:
     def endpoint(self) -> Endpoint:
         """The token endpoint and the identity that answers there."""
         return Endpoint(url=self.token_endpoint, peer=self.peer, ca_file=self.ca_file)
+
+    @property
+    def known(self) -> Adapter:
+        """The adapter of this name. Not kept: settings cross from the process that loads them, and functions cannot."""
+        return find_adapter(self.adapter)
 
     @property
     def authentication(self) -> ClientAuthSettings:

@@ -14,7 +14,13 @@ import pytest
 
 from sidecar.config import loader
 from sidecar.config.loader import SettingsFiles, load_again, lock_file
+from sidecar.delegation.profile import PRESETS
 from sidecar.errors import ConfigError, Problem
+from sidecar.exchange.adapters import BUILT_IN
+from sidecar.exchange.adapters.adapter import STATIC, Adapter
+from sidecar.exchange.client_auth import ClientAuthSettings
+from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
+from sidecar.identity.endpoint import Endpoint
 from tests.config.documents import EXAMPLES
 
 FILES = SettingsFiles("sts", EXAMPLES / "sts.yaml")
@@ -51,6 +57,33 @@ async def loaded(monkeypatch: pytest.MonkeyPatch, process: Process | OSError, ti
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     return await load_again(FILES, {}, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_profiles_cross_from_the_process_that_loads_them(preset: str) -> None:
+    assert pickle.loads(pickle.dumps(PRESETS[preset])) == PRESETS[preset]
+
+
+@pytest.mark.parametrize("adapter", BUILT_IN.values(), ids=BUILT_IN.keys())
+def test_token_services_cross_from_the_process_that_loads_them(adapter: Adapter) -> None:
+    auth = ClientAuthSettings(method=adapter.client_auth[0], audience="https://sts.example", **_static(adapter))
+    endpoint = EndpointSettings(endpoint=Endpoint(url="http://127.0.0.1/other"), client_auth=auth)
+    settings = ExchangeSettings(
+        issuer="https://sts.example",
+        token_endpoint="http://127.0.0.1/token",
+        adapter=adapter.name,
+        client_auth=auth,
+        endpoints=dict.fromkeys(adapter.endpoints, endpoint),
+    )
+    crossed = pickle.loads(pickle.dumps(settings))
+    assert crossed == settings
+    assert crossed.known is adapter
+
+
+def _static(adapter: Adapter) -> dict[str, Any]:
+    if adapter.client_auth[0] not in STATIC:
+        return {}
+    return {"credential_file": "/run/key", "allow_static": True}
 
 
 async def test_a_good_answer_is_the_settings_with_their_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from sidecar.delegation.plan import Plan
@@ -155,7 +154,7 @@ class Adapter:
                 raise ValueError(f"options: {self.name} knows no {name}; it knows {_listed(self.options)}")
             if known != ("",) and value not in known:
                 raise ValueError(f"options: {name} is one of {_listed(known)}")
-        return MappingProxyType({**{name: values[0] for name, values in self.options.items()}, **options})
+        return {**{name: values[0] for name, values in self.options.items()}, **options}
 
 
 def _listed(names: Mapping[str, object] | tuple[str, ...]) -> str:
