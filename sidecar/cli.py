@@ -183,6 +183,9 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     doctor = _command(sts_commands, "doctor", "sidecar.doctor.command:run", "probe another token service")
     if _named(words, "sts", "doctor"):
         importlib.import_module("sidecar.doctor.command").add_arguments(doctor)
+    judge = _command(sts_commands, "explain", "sidecar.explain.sts_command:run", "judge recorded exchanges again")
+    if _named(words, "sts", "explain"):
+        importlib.import_module("sidecar.explain.sts_command").add_arguments(judge)
 
     injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
     if _named(words, "injector"):

@@ -36,6 +36,8 @@ ELSEWHERE: Final = {
     "reasons/inbound.py": "reasons/test_advice.py",
     "reasons/outbound.py": "reasons/test_advice.py",
     "explain/recorded_token.py": "explain/test_explanation.py",
+    "explain/recorded_exchange.py": "explain/test_judge_exchange.py",
+    "explain/rule_names.py": "explain/test_judge_exchange.py",
     "config/federate_model.py": "config/test_federate_checks.py",
     "config/exchange_model.py": "config/test_exchange_checks.py",
     "config/profile_docs.py": "config/test_docs.py",

@@ -56,6 +56,7 @@ _shtab_sidecar_dev_commands() {
 _shtab_sidecar_sts_commands() {
   local _commands=(
     doctor:'Probe another token service.'
+    explain:'Judge recorded exchanges again.'
     keygen:'Add the next signing key to a directory.'
     revoke:'Stop a user, workload, chain, token or login.'
   )
@@ -423,6 +424,17 @@ _shtab_sidecar_sts_doctor_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_sts_doctor_defaults_added=0
 
+_shtab_sidecar_sts_explain_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--request[the request id of the one exchange to explain]:ID:"
+  "--settings[the settings (default \/etc\/sidecar\/sts.yaml)]:FILE:_files"
+  "--json[for machines]"
+  "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_sts_explain_defaults_added=0
+
 _shtab_sidecar_sts_keygen_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--algorithm[default ES256]:algorithm:(ES256 EdDSA RS256)"
@@ -572,6 +584,7 @@ _shtab_sidecar_sts() {
       curcontext="${curcontext%:*:*}:_shtab_sidecar_sts-$line[1]:"
       case $line[1] in
         doctor) _arguments -C -s $_shtab_sidecar_sts_doctor_options ;;
+        explain) _arguments -C -s $_shtab_sidecar_sts_explain_options ;;
         keygen) _arguments -C -s $_shtab_sidecar_sts_keygen_options ;;
         revoke) _arguments -C -s $_shtab_sidecar_sts_revoke_options ;;
       esac

@@ -19,7 +19,7 @@ from sidecar.config import load_sidecar
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ConfigError
 from sidecar.explain.explanation import Explanation, explain
-from sidecar.explain.recorded_token import UNPROVABLE, CannotJudgeError, spiffe_id
+from sidecar.explain.recorded_token import CannotJudgeError, spiffe_id
 from sidecar.reasons.advice import seen
 
 _COMMAND: Final = "sidecar explain"
@@ -28,7 +28,7 @@ _COMMAND: Final = "sidecar explain"
 def run(arguments: argparse.Namespace) -> int:
     """Explain one record."""
     try:
-        record = _record(record_files(arguments.records), arguments.request)
+        record = record_of(record_files(arguments.records), arguments.request)
         policy = _policy(arguments.config, arguments.default_config, record)
     except (OSError, RecordError) as error:
         return complain(_COMMAND, str(error))
@@ -38,11 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(explanation.document())
     else:
-        _show(explanation)
+        show(explanation)
     return 0 if explanation.agrees else 1
 
 
-def _record(files: Sequence[str], request_id: str | None) -> Record:
+def record_of(files: Sequence[str], request_id: str | None) -> Record:
     """Return the one record asked for.
 
     Raises:
@@ -88,7 +88,8 @@ def _policy(config: str | None, default: str, record: Record) -> Policy | None:
         return None
 
 
-def _show(explanation: Explanation) -> None:
+def show(explanation: Explanation) -> None:
+    """Print one explanation."""
     record, judgement, guidance = explanation.record, explanation.judgement, explanation.guidance
     print_line(f"{record.event} {record.name} of {record.workload}, {record.ts}", style="bold")
     print_line(explanation.verdict(), style="green" if explanation.agrees else "bold red")
@@ -106,5 +107,5 @@ def _show(explanation: Explanation) -> None:
     if judgement is not None:
         print_line()
         print_line("What this cannot prove:")
-        for sentence in UNPROVABLE:
+        for sentence in explanation.unprovable:
             print_line(f"  {sentence}", style="dim")

@@ -7,13 +7,19 @@ from typing import Final
 
 from sidecar.audit.records import Record, is_login
 from sidecar.delegation.policy import Policy
+from sidecar.delegation.scope import format_scope
 from sidecar.errors import ANSWERS, Reason
+from sidecar.explain.judge_exchange import UNPROVABLE as EXCHANGES_UNPROVABLE
+from sidecar.explain.judge_exchange import judge_exchange
 from sidecar.explain.judge_inbound import judge_inbound
 from sidecar.explain.judge_outbound import judge_outbound
 from sidecar.explain.judgement import OK, Judgement
 from sidecar.explain.recorded_token import UNPROVABLE, CannotJudgeError
 from sidecar.reasons.advice import GUIDANCE, Guidance, seen
+from sidecar.sts.mint import Grant
+from sidecar.sts.policy import StsPolicy
 
+EXCHANGES: Final = frozenset({"token.exchanged", "token.exchange_refused"})
 _REASONS: Final = frozenset(Reason)
 _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
 
@@ -22,18 +28,21 @@ _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
 class Explanation:
     """``judgement`` is None where nothing could be judged again; ``not_judged`` then says why.
 
-    ``reason`` is None for an event that refused nothing, and for a code that this version does not know.
+    ``reason`` is None for an event that refused nothing, and for a code that this version does not know. ``change``
+    says what would be granted otherwise than it was. ``unprovable`` is what no judgement of this kind can prove.
     """
 
     record: Record
     reason: Reason | None
     judgement: Judgement | None
     not_judged: str | None
+    change: str | None = None
+    unprovable: tuple[str, ...] = UNPROVABLE
 
     @property
     def agrees(self) -> bool:
         """True if nothing contradicts the record."""
-        return self.judgement is None or self.judgement.agrees
+        return self.judgement is None or (self.judgement.agrees and self.change is None)
 
     @property
     def guidance(self) -> Guidance | None:
@@ -49,6 +58,8 @@ class Explanation:
         if judgement.judged is None:
             return f"{recorded}; decided by: {judgement.decided_by}, as the record says"
         said = "allow" if judgement.judged == OK else f"deny {judgement.judged}"
+        if judgement.agrees and self.change is not None:
+            return f"{recorded}; judged again: {said}, but {self.change}"
         by = "" if judgement.decided_by is None else f", decided by: {judgement.decided_by}"
         if judgement.agrees:
             return f"{recorded}; judged again: the same{by}"
@@ -65,6 +76,7 @@ class Explanation:
             "agrees": self.agrees,
             "decided_by": None if judgement is None else judgement.decided_by,
             "not_judged": self.not_judged,
+            "change": self.change,
             "checks": [
                 {"check": step.check, "saw": step.saw, "outcome": step.outcome}
                 for step in (() if judgement is None else judgement.steps)
@@ -78,7 +90,7 @@ class Explanation:
                 "do": guidance.do,
                 "agent_developer_sees": seen(self.reason),
             },
-            "unprovable": list(UNPROVABLE),
+            "unprovable": list(self.unprovable),
         }
 
 
@@ -100,8 +112,41 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
             judgement = _JUDGES[record.direction](record, policy)
         except CannotJudgeError as error:
             not_judged = str(error)
-    return Explanation(record=record, reason=_reason(record), judgement=judgement, not_judged=not_judged)
+    return Explanation(record=record, reason=reason_of(record), judgement=judgement, not_judged=not_judged)
 
 
-def _reason(record: Record) -> Reason | None:
+def explain_exchange(record: Record, policy: StsPolicy | None) -> Explanation:
+    """Judge a token service's record of an exchange again by ``policy``; without one, explain only its reason."""
+    judgement, not_judged, change = None, None, None
+    if record.event not in EXCHANGES:
+        not_judged = f"{record.event} is no exchange"
+    elif policy is None:
+        not_judged = "there are no settings to judge by"
+    else:
+        try:
+            judgement, grant = judge_exchange(record, policy)
+        except CannotJudgeError as error:
+            not_judged = str(error)
+        else:
+            change = _change(record, grant)
+    reason = reason_of(record)
+    return Explanation(
+        record=record,
+        reason=reason,
+        judgement=judgement,
+        not_judged=not_judged,
+        change=change,
+        unprovable=EXCHANGES_UNPROVABLE,
+    )
+
+
+def _change(record: Record, grant: Grant | None) -> str | None:
+    """Tell that other scopes would be granted than were."""
+    if grant is None or not record.allowed or record.scope is None or record.scope_cut or grant.scope == record.scope:
+        return None
+    return f"with the scopes {format_scope(grant.scope)} in place of {format_scope(record.scope)}"
+
+
+def reason_of(record: Record) -> Reason | None:
+    """Return the record's reason code; None if it has none, or one that this version does not know."""
     return Reason(record.reason) if record.reason in _REASONS else None

@@ -101,6 +101,7 @@ class ExchangeRecord:
             "parent_jti": token.parent_jti,
             "txn": token.txn if foreign or token.issuer == self._issuer else None,  # a login's names no chain of ours
             "fp": token.fingerprint,
+            "scope": sorted(token.scope),
         }
         if token.chain is not None:
             self._fields |= {
