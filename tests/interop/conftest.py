@@ -12,6 +12,7 @@ from tests.integration.conftest import world as world
 from tests.interop import browser as chromium
 from tests.interop.cluster_mesh import ClusterMesh, missing
 from tests.interop.engine import require
+from tests.interop.sts_servers.launchers import Foreign, started_once
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -41,3 +42,10 @@ async def browser() -> AsyncIterator[Browser]:
     require(chromium.missing())
     async with chromium.started() as browser:
         yield browser
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def foreign(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Foreign]:
+    """Start token-exchange servers by name, each once for all tests."""
+    async with started_once(tmp_path_factory.mktemp("sts")) as start:
+        yield start

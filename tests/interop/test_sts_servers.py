@@ -6,49 +6,24 @@ They are the counterparts of other tests; here is what each gives, and one thing
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
 from tests.interop.sts_servers.launch_keycloak import KeycloakServer
-from tests.interop.sts_servers.launchers import LAUNCHERS, reason_to_skip
+from tests.interop.sts_servers.launchers import LAUNCHERS, Foreign
 from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server
 
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.timeout(600),
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="session"),
 ]  # the first run builds it
 
 ACTOR = {"actor_token_type": TOKEN_TYPE_ACCESS_TOKEN}
 READ = ("crm.read",)
-
-
-Start = Callable[[str], Awaitable[Server]]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def start() -> AsyncIterator[Start]:
-    """Start servers by name, each once for all tests."""
-    began: dict[str, Server] = {}
-    with tempfile.TemporaryDirectory(prefix="sts-") as folder:
-        async with AsyncExitStack() as stack:
-
-            async def one(name: str) -> Server:
-                if reason := reason_to_skip(LAUNCHERS[name]):
-                    pytest.skip(reason)
-                if name not in began:
-                    began[name] = await stack.enter_async_context(LAUNCHERS[name].start(Path(folder)))
-                return began[name]
-
-            yield one
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -63,8 +38,8 @@ async def exchanged(server: Server, client: Client, subject_token: str, **change
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
-async def test_it_names_itself_and_refuses_a_client_with_a_wrong_secret(start: Start, name: str) -> None:
-    server = await start(name)
+async def test_it_names_itself_and_refuses_a_client_with_a_wrong_secret(foreign: Foreign, name: str) -> None:
+    server = await foreign(name)
     told = await server.read(server.metadata)
     assert (told["issuer"], told["token_endpoint"], told["jwks_uri"]) == (
         server.issuer,
@@ -80,8 +55,8 @@ async def test_it_names_itself_and_refuses_a_client_with_a_wrong_secret(start: S
     assert refused.status == 401, refused
 
 
-async def test_idpyoidc_narrows_scope_and_refuses_every_actor(start: Start) -> None:
-    server = await start("idpyoidc")
+async def test_idpyoidc_narrows_scope_and_refuses_every_actor(foreign: Foreign) -> None:
+    server = await foreign("idpyoidc")
     first = await server.subject_token("alice", ("crm.read", "crm.write"))
     narrowed = await server.exchange(server.planner, first, scope="crm.read", audience=WRITER)
     assert claims(narrowed.token)["scope"] == "crm.read"
@@ -94,8 +69,8 @@ async def test_idpyoidc_narrows_scope_and_refuses_every_actor(start: Start) -> N
     assert (unknown.status, unknown.error) == (400, "invalid_target")
 
 
-async def test_zitadels_example_verifies_the_actor_and_then_drops_it(start: Start) -> None:
-    server = await start("zitadel-example")
+async def test_zitadels_example_verifies_the_actor_and_then_drops_it(foreign: Foreign) -> None:
+    server = await foreign("zitadel-example")
     first = await server.subject_token("alice", ("openid",))
     issued = await exchanged(server, server.planner, first, scope="openid")
     assert issued["sub"] == "alice"
@@ -104,8 +79,8 @@ async def test_zitadels_example_verifies_the_actor_and_then_drops_it(start: Star
     assert (garbage.status, garbage.error) == (400, "invalid_request")
 
 
-async def test_zitadels_example_writes_an_act_only_where_the_subject_changes(start: Start) -> None:
-    server = await start("zitadel-example")
+async def test_zitadels_example_writes_an_act_only_where_the_subject_changes(foreign: Foreign) -> None:
+    server = await foreign("zitadel-example")
     first = await server.subject_token("bob", ("openid",))  # an administrator
     issued = await server.exchange(server.planner, first, scope="openid custom_scope:impersonate:alice")
     assert (claims(issued.token)["sub"], claims(issued.token)["act"]) == ("alice", {"sub": "bob"})
@@ -114,8 +89,8 @@ async def test_zitadels_example_writes_an_act_only_where_the_subject_changes(sta
     assert refused.status == 500, "a refusal by its policy is a server_error"
 
 
-async def test_our_main_on_zitadels_op_nests_act_and_refuses_another_clients_actor_token(start: Start) -> None:
-    server = await start("zitadel-own")
+async def test_our_main_on_zitadels_op_nests_act_and_refuses_another_clients_actor_token(foreign: Foreign) -> None:
+    server = await foreign("zitadel-own")
     first = await server.subject_token("alice", ("crm.read", "crm.write"))
     hop1 = await server.exchange(
         server.planner, first, actor_token=await server.own_token(server.planner), audience=WRITER,
@@ -139,16 +114,16 @@ async def test_our_main_on_zitadels_op_nests_act_and_refuses_another_clients_act
         assert (refused.status, refused.error) == (400, error)
 
 
-async def test_our_main_on_zitadels_op_widens_and_mixes_actors_where_it_is_not_strict(start: Start) -> None:
-    server = await start("zitadel-own-loose")
+async def test_our_main_on_zitadels_op_widens_and_mixes_actors_where_it_is_not_strict(foreign: Foreign) -> None:
+    server = await foreign("zitadel-own-loose")
     first = await server.subject_token("alice", READ)
     planners = await server.own_token(server.planner)
     issued = await exchanged(server, server.writer, first, actor_token=planners, scope="crm.read crm.write")
     assert (issued["act"], issued["scope"]) == ({"sub": PLANNER}, "crm.read crm.write")
 
 
-async def test_spring_nests_act_and_ignores_audience_and_widens_and_drops_chains(start: Start) -> None:
-    server = await start("spring")
+async def test_spring_nests_act_and_ignores_audience_and_widens_and_drops_chains(foreign: Foreign) -> None:
+    server = await foreign("spring")
     first = await server.subject_token("alice", READ)
     hop1 = await server.exchange(
         server.planner, first, actor_token=await server.own_token(server.planner), audience=WRITER, **ACTOR
@@ -169,9 +144,9 @@ async def test_spring_nests_act_and_ignores_audience_and_widens_and_drops_chains
 
 
 async def test_spring_customized_issues_for_the_asked_audience_and_no_longer_than_the_subject_token(
-    start: Start,
+    foreign: Foreign,
 ) -> None:
-    server = await start("spring-customized")
+    server = await foreign("spring-customized")
     first = await server.subject_token("alice", READ)
     await asyncio.sleep(1.1)  # then a full life would end a second later
     hop1 = await exchanged(server, server.planner, first, audience=WRITER)
@@ -180,8 +155,10 @@ async def test_spring_customized_issues_for_the_asked_audience_and_no_longer_tha
     assert unasked["aud"] == PLANNER
 
 
-async def test_keycloak_looks_at_no_actor_token_and_widens_and_keeps_requesters_to_the_audience(start: Start) -> None:
-    server = await start("keycloak")
+async def test_keycloak_looks_at_no_actor_token_and_widens_and_keeps_requesters_to_the_audience(
+    foreign: Foreign,
+) -> None:
+    server = await foreign("keycloak")
     first = await server.subject_token("alice", READ)
     assert PLANNER in claims(first)["aud"]
     for actor in ({"actor_token": await server.own_token(server.planner), **ACTOR}, {"actor_token": "garbage"}, {}):
@@ -199,13 +176,13 @@ async def test_keycloak_looks_at_no_actor_token_and_widens_and_keeps_requesters_
     assert (unknown.status, unknown.error) == (400, "invalid_client")
 
 
-async def test_keycloaks_administrator_can_write_any_act_and_the_next_hop_loses_it(start: Start) -> None:
-    server = await start("keycloak")
+async def test_keycloaks_administrator_can_write_any_act_and_the_next_hop_loses_it(foreign: Foreign) -> None:
+    server = await foreign("keycloak")
     assert isinstance(server, KeycloakServer)
-    await server.forge_act(server.planner, {"sub": CRM})
     first = await server.subject_token("alice", READ)
-    hop1 = await server.exchange(server.planner, first, audience=WRITER, scope="crm.read")
-    assert claims(hop1.token)["act"] == {"sub": CRM}
-    assert claims(await server.own_token(server.planner))["act"] == {"sub": CRM}, "a token without any user"
-    hop2 = await server.exchange(server.writer, hop1.token, audience=CRM, scope="crm.read")
-    assert "act" not in claims(hop2.token)
+    async with server.forging_act(server.planner, {"sub": CRM}):
+        hop1 = await server.exchange(server.planner, first, audience=WRITER, scope="crm.read")
+        assert claims(hop1.token)["act"] == {"sub": CRM}
+        assert claims(await server.own_token(server.planner))["act"] == {"sub": CRM}, "a token without any user"
+        hop2 = await server.exchange(server.writer, hop1.token, audience=CRM, scope="crm.read")
+        assert "act" not in claims(hop2.token)

@@ -14,10 +14,21 @@ from typing import Final
 from tests.integration.world import free_port
 from tests.interop.sts_servers.builds import HERE, python
 from tests.interop.sts_servers.process import client_session, running
-from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
+from tests.interop.sts_servers.server import (
+    CRM,
+    ENTRY,
+    FRONT,
+    PLANNER,
+    SCOPES,
+    WRITER,
+    Client,
+    ClientAuth,
+    Launcher,
+    Server,
+)
 
 # It compares the two halves of a Basic field as they come, unescaped: an identifier with a colon goes into the body.
-_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.POST) for name in (FRONT, PLANNER, WRITER)]
+_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.POST) for name in (FRONT, ENTRY, PLANNER, WRITER)]
 
 
 @asynccontextmanager
@@ -38,7 +49,7 @@ async def start(folder: Path) -> AsyncIterator[Server]:
         client_session() as session,
         running(words, log=folder / "idpyoidc.log", ready=metadata, session=session),
     ):
-        front, planner, writer = _CLIENTS
+        front, entry, planner, writer = _CLIENTS
 
         async def subject_token(user: str, scopes: tuple[str, ...]) -> str:
             form = {"user": user, "client_id": front.client_id, "scope": " ".join(scopes)}
@@ -47,10 +58,21 @@ async def start(folder: Path) -> AsyncIterator[Server]:
                 return str((await answer.json())["access_token"])
 
         yield Server(
-            name="idpyoidc", issuer=issuer, metadata=metadata, token_endpoint=f"{issuer}/token",
-            jwks=f"{issuer}/jwks.json", front=front, planner=planner, writer=writer, audiences=(PLANNER, WRITER, CRM),
-            scopes=SCOPES, subject_token=subject_token, actor_token=None, session=session,
-        )  # fmt: skip
+            name="idpyoidc",
+            issuer=issuer,
+            metadata=metadata,
+            token_endpoint=f"{issuer}/token",
+            jwks=f"{issuer}/jwks.json",
+            front=front,
+            entry=entry,
+            planner=planner,
+            writer=writer,
+            audiences=(PLANNER, WRITER, CRM),
+            scopes=SCOPES,
+            subject_token=subject_token,
+            actor_token=None,
+            session=session,
+        )
 
 
 LAUNCHER: Final = Launcher(name="idpyoidc", lacking=lambda: None, prepare=python, start=start)

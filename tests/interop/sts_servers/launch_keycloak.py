@@ -1,6 +1,6 @@
 """Keycloak 26.7.3 with its standard token exchange: it never looks at ``actor_token``, and issues no ``act``.
 
-Any of its administrators can have an ``act`` written into tokens, by a mapper with a fixed value: ``forge_act``.
+Any of its administrators can have an ``act`` written into tokens, by a mapper with a fixed value: ``forging_act``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any, Final
 from tests.interop import keycloak
 from tests.interop.keycloak import CLIENT_ID, SECRET, Keycloak
 from tests.interop.sts_servers.login import REDIRECT_URI, log_in
-from tests.interop.sts_servers.server import CRM, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
+from tests.interop.sts_servers.server import CRM, ENTRY, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
 
 _FRONT: Final = Client(CLIENT_ID, SECRET, ClientAuth.POST)
-_AGENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (PLANNER, WRITER)]
+_AGENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (ENTRY, PLANNER, WRITER)]
+_LIVES_S: Final = {ENTRY: "240", PLANNER: "180", WRITER: "120"}
 _NOWHERE: Final = "http://127.0.0.1:9/events"
 
 
@@ -29,12 +30,19 @@ class KeycloakServer(Server):
 
     keycloak: Keycloak
 
-    async def forge_act(self, client: Client, act: Mapping[str, object]) -> None:
-        """Have this ``act`` written into every token of a client from now on."""
+    @asynccontextmanager
+    async def forging_act(self, client: Client, act: Mapping[str, object]) -> AsyncIterator[None]:
+        """Have this ``act`` written into every token of a client."""
         (found,) = await self.keycloak.administer("GET", f"/clients?clientId={client.client_id}", status=200)
+        mappers = f"/clients/{found['id']}/protocol-mappers/models"
         settings = {"claim.name": "act", "claim.value": json.dumps(act), "jsonType.label": "JSON"}
-        mapper = _mapper("act", "oidc-hardcoded-claim-mapper", **settings)
-        await self.keycloak.administer("POST", f"/clients/{found['id']}/protocol-mappers/models", mapper)
+        await self.keycloak.administer("POST", mappers, _mapper("act", "oidc-hardcoded-claim-mapper", **settings))
+        try:
+            yield
+        finally:
+            for one in await self.keycloak.administer("GET", mappers, status=200):
+                if one["name"] == "act":
+                    await self.keycloak.administer("DELETE", f"{mappers}/{one['id']}", status=204)
 
 
 def prepare() -> Path:
@@ -44,10 +52,10 @@ def prepare() -> Path:
 
 @asynccontextmanager
 async def start(folder: Path) -> AsyncIterator[KeycloakServer]:
-    """Run it with a realm of two agents and the scopes of the CRM."""
+    """Run it with a realm of three agents and the scopes of the CRM."""
     async with keycloak.running(folder, _NOWHERE, redirect_uri=REDIRECT_URI) as one:
         await _make_clients(one)
-        planner, writer = _AGENTS
+        entry, planner, writer = _AGENTS
 
         async def subject_token(user: str, scopes: tuple[str, ...]) -> str:
             members = await log_in(
@@ -61,33 +69,47 @@ async def start(folder: Path) -> AsyncIterator[KeycloakServer]:
             return await server.own_token(client)
 
         server = KeycloakServer(
-            name="keycloak", issuer=one.issuer, metadata=f"{one.issuer}/.well-known/openid-configuration",
-            token_endpoint=one.token_endpoint, jwks=one.jwks, front=_FRONT, planner=planner, writer=writer,
-            audiences=(PLANNER, WRITER, CRM), scopes=SCOPES, subject_token=subject_token, actor_token=actor_token,
-            session=one.session, keycloak=one,
-        )  # fmt: skip
+            name="keycloak",
+            issuer=one.issuer,
+            metadata=f"{one.issuer}/.well-known/openid-configuration",
+            token_endpoint=one.token_endpoint,
+            jwks=one.jwks,
+            front=_FRONT,
+            entry=entry,
+            planner=planner,
+            writer=writer,
+            audiences=(PLANNER, WRITER, CRM),
+            scopes=SCOPES,
+            subject_token=subject_token,
+            actor_token=actor_token,
+            session=one.session,
+            keycloak=one,
+        )
         yield server
 
 
 async def _make_clients(one: Keycloak) -> None:
     """Make what the standard exchange needs: whoever exchanges a token has to be one of its audiences."""
+    await one.administer("POST", "/client-scopes", _scope("agents", [agent.client_id for agent in _AGENTS]))
+    for name in SCOPES:
+        await one.administer("POST", "/client-scopes", _scope(name, [PLANNER, WRITER, CRM]))
     await one.administer("POST", "/clients", {"clientId": CRM, "enabled": True, "bearerOnly": True})
     for agent in _AGENTS:
         await one.administer("POST", "/clients", _client(agent))
-    await one.administer("POST", "/client-scopes", _scope("agents", [PLANNER, WRITER]))
-    for name in SCOPES:
-        await one.administer("POST", "/client-scopes", _scope(name, [WRITER, CRM]))
     ids = {scope["name"]: scope["id"] for scope in await one.administer("GET", "/client-scopes", status=200)}
-    clients = {known["clientId"]: known["id"] for known in await one.administer("GET", "/clients", status=200)}
-    path = f"/clients/{clients[CLIENT_ID]}/default-client-scopes/{ids['agents']}"
-    await one.administer("PUT", path, status=204)
-    for client in (CLIENT_ID, PLANNER, WRITER):
-        for name in SCOPES:
-            path = f"/clients/{clients[client]}/optional-client-scopes/{ids[name]}"
+    (front,) = await one.administer("GET", f"/clients?clientId={CLIENT_ID}", status=200)
+    for kind, names in (("default", ["agents"]), ("optional", SCOPES)):
+        for name in names:
+            path = f"/clients/{front['id']}/{kind}-client-scopes/{ids[name]}"
             await one.administer("PUT", path, status=204)
 
 
 def _client(agent: Client) -> dict[str, Any]:
+    """Return an agent's client.
+
+    Without scopes of its own, its tokens would get the realm's: profile, email and more. A token that it gets by
+    exchange would outlive the subject token: so those of each next agent live for a minute less.
+    """
     return {
         "clientId": agent.client_id,
         "secret": agent.secret,
@@ -95,7 +117,9 @@ def _client(agent: Client) -> dict[str, Any]:
         "standardFlowEnabled": False,
         "serviceAccountsEnabled": True,
         "fullScopeAllowed": False,
-        "attributes": {"standard.token.exchange.enabled": "true"},
+        "defaultClientScopes": ["basic"],
+        "optionalClientScopes": SCOPES,
+        "attributes": {"standard.token.exchange.enabled": "true", "access.token.lifespan": _LIVES_S[agent.client_id]},
     }
 
 

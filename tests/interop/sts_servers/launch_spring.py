@@ -16,12 +16,23 @@ from tests.integration.world import free_port
 from tests.interop.sts_servers.builds import HERE, maven, not_on_path
 from tests.interop.sts_servers.login import log_in
 from tests.interop.sts_servers.process import client_session, running
-from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
+from tests.interop.sts_servers.server import (
+    CRM,
+    ENTRY,
+    FRONT,
+    PLANNER,
+    SCOPES,
+    WRITER,
+    Client,
+    ClientAuth,
+    Launcher,
+    Server,
+)
 
 _SOURCES: Final = HERE / "spring"
 _START_S: Final = 90.0  # 3 s on an idle machine
 _JAVA: Final = ("java", "-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
-_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (FRONT, PLANNER, WRITER)]
+_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (FRONT, ENTRY, PLANNER, WRITER)]
 
 
 def prepare() -> Path:
@@ -42,7 +53,7 @@ async def start(folder: Path, *, customized: bool) -> AsyncIterator[Server]:
         client_session() as session,
         running(words, log=log, ready=metadata, session=session, start_s=_START_S),
     ):
-        front, planner, writer = _CLIENTS
+        front, entry, planner, writer = _CLIENTS
 
         async def subject_token(user: str, scopes: tuple[str, ...]) -> str:
             members = await log_in(
@@ -55,11 +66,21 @@ async def start(folder: Path, *, customized: bool) -> AsyncIterator[Server]:
             return await server.own_token(client)
 
         server = Server(
-            name="spring-customized" if customized else "spring", issuer=issuer, metadata=metadata,
-            token_endpoint=f"{issuer}/oauth2/token", jwks=f"{issuer}/oauth2/jwks", front=front, planner=planner,
-            writer=writer, audiences=(PLANNER, WRITER, CRM), scopes=SCOPES, subject_token=subject_token,
-            actor_token=actor_token, session=session,
-        )  # fmt: skip
+            name="spring-customized" if customized else "spring",
+            issuer=issuer,
+            metadata=metadata,
+            token_endpoint=f"{issuer}/oauth2/token",
+            jwks=f"{issuer}/oauth2/jwks",
+            front=front,
+            entry=entry,
+            planner=planner,
+            writer=writer,
+            audiences=(PLANNER, WRITER, CRM),
+            scopes=SCOPES,
+            subject_token=subject_token,
+            actor_token=actor_token,
+            session=session,
+        )
         yield server
 
 

@@ -9,22 +9,35 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+from aiohttp import web
 
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN
 from tests.integration.world import free_port
 from tests.interop.sts_servers.builds import HERE, built, files_of, not_on_path, run
 from tests.interop.sts_servers.login import REDIRECT_URI, log_in
 from tests.interop.sts_servers.process import client_session, running
-from tests.interop.sts_servers.server import CRM, FRONT, PLANNER, SCOPES, WRITER, Client, ClientAuth, Launcher, Server
+from tests.interop.sts_servers.server import (
+    CRM,
+    ENTRY,
+    FRONT,
+    PLANNER,
+    SCOPES,
+    WRITER,
+    Client,
+    ClientAuth,
+    Launcher,
+    Server,
+)
 
 _SOURCES: Final = HERE / "zitadel"
 _EXAMPLE: Final = "github.com/zitadel/oidc/v3/example/server"
-_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (FRONT, PLANNER, WRITER)]
+_CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (FRONT, ENTRY, PLANNER, WRITER)]
 _SERVICE: Final = Client("sid1", "verysecret", ClientAuth.BASIC)  # the example's only client with tokens of its own
 
 
@@ -53,7 +66,7 @@ async def own(folder: Path, *, strict: bool = True, bundle: str = "") -> AsyncIt
     settings.write_text(json.dumps(known))
     name = "zitadel-own" if strict else "zitadel-own-loose"
     async with _started(name, [prepare() / "own", settings], issuer, folder, {}) as (session, urls):
-        front, planner, writer = _CLIENTS
+        front, entry, planner, writer = _CLIENTS
 
         async def subject_token(user: str, scopes: tuple[str, ...]) -> str:
             scope = " ".join(("openid", *scopes))
@@ -64,10 +77,19 @@ async def own(folder: Path, *, strict: bool = True, bundle: str = "") -> AsyncIt
             return await server.own_token(client)
 
         server = Server(
-            name=name, issuer=issuer, **urls, front=front, planner=planner, writer=writer,
-            audiences=(PLANNER, WRITER, CRM), scopes=SCOPES, subject_token=subject_token, actor_token=actor_token,
+            name=name,
+            issuer=issuer,
+            **urls,
+            front=front,
+            entry=entry,
+            planner=planner,
+            writer=writer,
+            audiences=(PLANNER, WRITER, CRM),
+            scopes=SCOPES,
+            subject_token=subject_token,
+            actor_token=actor_token,
             session=session,
-        )  # fmt: skip
+        )
         yield server
 
 
@@ -91,11 +113,48 @@ async def example(folder: Path) -> AsyncIterator[Server]:
             return await server.own_token(_SERVICE)
 
         server = Server(
-            name="zitadel-example", issuer=issuer, **urls, front=web, planner=web, writer=api,
-            audiences=("web", "api"), scopes=("openid",), subject_token=subject_token, actor_token=actor_token,
-            subject_token_type=TOKEN_TYPE_ID_TOKEN, requested_token_type=TOKEN_TYPE_ID_TOKEN, session=session,
-        )  # fmt: skip
+            name="zitadel-example",
+            issuer=issuer,
+            **urls,
+            front=web,
+            entry=web,
+            planner=web,
+            writer=api,
+            audiences=("web", "api"),
+            scopes=("openid",),
+            subject_token=subject_token,
+            actor_token=actor_token,
+            subject_token_type=TOKEN_TYPE_ID_TOKEN,
+            requested_token_type=TOKEN_TYPE_ID_TOKEN,
+            session=session,
+        )
         yield server
+
+
+@asynccontextmanager
+async def with_its_secrets(server: Server) -> AsyncIterator[Server]:
+    """Put a pipe before the example's token endpoint that exchanges the clients' secrets for the example's own.
+
+    Those have six characters, which a sidecar refuses, and only one of its clients gets a token of its own.
+    """
+
+    async def forward(request: web.Request) -> web.Response:
+        grant_type = (await request.post())["grant_type"]
+        fields, _ = (_SERVICE if grant_type == "client_credentials" else server.entry).credentials()
+        fields["content-type"] = request.headers["content-type"]
+        async with server.session.post(server.token_endpoint, data=await request.read(), headers=fields) as answer:
+            return web.Response(status=answer.status, body=await answer.read(), content_type=answer.content_type)
+
+    app, port = web.Application(), free_port()
+    app.router.add_post("/", forward)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    shown = {name: replace(getattr(server, name), secret="for the pipe") for name in ("entry", "planner", "writer")}
+    try:
+        yield replace(server, token_endpoint=f"http://127.0.0.1:{port}/", **shown)
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager

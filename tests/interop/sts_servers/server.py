@@ -15,12 +15,13 @@ import aiohttp
 
 from sidecar.delegation.rfc8693 import GRANT_TYPE, TOKEN_TYPE_ACCESS_TOKEN
 
+ENTRY: Final = "spiffe://acme.example/agent/front"
 PLANNER: Final = "spiffe://acme.example/agent/planner"
 WRITER: Final = "spiffe://acme.example/agent/writer"
 CRM: Final = "spiffe://acme.example/tool/crm"
 FRONT: Final = "front-app"
 """The client where users log in: its tokens are the first subject tokens."""
-SCOPES: Final = ("crm.read", "crm.write")
+SCOPES: Final = ("crm.read", "crm.write", "docs.write", "plan.make")
 
 
 class ClientAuth(StrEnum):
@@ -69,7 +70,8 @@ class Answer:
 class Server:
     """A running server. All its URLs are plain http on loopback.
 
-    ``subject_token`` logs a user in (``alice`` or ``bob``) and returns the front app's access token, with these scopes.
+    Users log in at ``front``; ``entry`` is the first agent. ``subject_token`` logs a user in (``alice`` or ``bob``) and
+    returns the front app's token, with these scopes.
     ``actor_token`` returns an agent's own token of this server; None: it issues none.
     """
 
@@ -79,6 +81,7 @@ class Server:
     token_endpoint: str
     jwks: str
     front: Client
+    entry: Client
     planner: Client
     writer: Client
     audiences: tuple[str, ...]
