@@ -26,6 +26,7 @@ an actor.
 _ABOUT: Final[Mapping[str, str]] = {
     "sts": "Our own token service, and others that follow RFC 9068 and the actor profile.",
     "keycloak": "Keycloak with delegation (26.8): `act` names a client, which has our SPIFFE ID as its name.",
+    "keycloak-26.7": "Keycloak 26.2 to 26.7: no `act`; `azp` is the agent if `jti` tells of an exchange for a user.",
     "spring": "Spring Authorization Server 7: `act` is always `iss` and `sub`, scopes are a list, tokens have no type.",
     "zitadel": "A zitadel/oidc provider whose hook writes `act`.",
     "entra": "Microsoft Entra Agent ID: no `act`; `azp` is the agent if facet 11 says so. Read only, never run.",
@@ -66,7 +67,15 @@ def _rows(profile: IssuerProfile) -> Iterator[tuple[str, str]]:
         "required values",
         ", ".join(f"`{claim}`: {_words(values)}" for claim, values in profile.required_values.items()),
     )
+    yield (
+        "required prefixes",
+        ", ".join(f"`{claim}`: {_words(starts, ' or ')}" for claim, starts in profile.required_prefixes.items()),
+    )
     yield "required members", ", ".join(f"`{one}` in `{claim}`" for claim, one in profile.required_members.items())
+    yield (
+        "refused members",
+        ", ".join(f"{_words(words)} in `{claim}`" for claim, words in profile.refused_members.items()),
+    )
     yield "refused claims", _words(profile.refused_claims)
     yield "most actors", "" if login else str(profile.max_act_depth)
     yield "`leeway_s`", str(profile.leeway_s)

@@ -7,7 +7,7 @@ states this per configured issuer; nothing in a token ever selects it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -57,6 +57,8 @@ class IssuerProfile:
     required_claims: frozenset[str] = frozenset()  # besides iss, aud, exp, sub
     required_values: Mapping[str, frozenset[str]] = field(default_factory=dict)  # a claim that has one of these texts
     required_members: Mapping[str, str] = field(default_factory=dict)  # a word in a claim, a list or text with spaces
+    required_prefixes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # a claim begins with one of these
+    refused_members: Mapping[str, frozenset[str]] = field(default_factory=dict)  # words in a claim, as above
     refused_claims: frozenset[str] = frozenset()  # their presence shows another kind of token
     payload_typ: frozenset[str | None] | None = None  # the claim "typ" of Keycloak; None: not looked at
     audience_claims: tuple[str, ...] = ("aud",)  # the first that is present counts
@@ -130,7 +132,7 @@ _STS = IssuerProfile(
     required_claims=frozenset({"iat", "jti", "client_id"}),  # RFC 9068 section 2.2
     max_lifetime_s=86400,
 )
-# Keycloak 26: the header says JWT for every kind; the claim "typ" tells them apart. act.sub is the UUID of a service
+# Keycloak 26.8: the header says JWT for every kind; the claim "typ" tells them apart. act.sub is the UUID of a service
 # account; act.client_id is the SPIFFE ID if the client has that name. It has no chaining.
 _KEYCLOAK = IssuerProfile(
     name="keycloak",
@@ -140,6 +142,15 @@ _KEYCLOAK = IssuerProfile(
     payload_typ=frozenset({"Bearer", "DPoP"}),
     client_claim="azp",
     max_act_depth=1,
+)
+# Keycloak 26.7 issues no act at all: azp is the client that authenticated. jti begins with session, kind, grant: only
+# te, a token exchange, within a user's session is a client acting for a user: a client's own token is trrtcc, and one
+# that it gets in exchange for that is trrtte.
+_KEYCLOAK_26_7 = replace(
+    _KEYCLOAK,
+    name="keycloak-26.7",
+    actor=ActorForm.CLIENT,
+    required_prefixes={"jti": frozenset({"ntrtte:", "onrtte:"})},
 )
 # Spring authorization server 7: no typ, scope as an array, act always {iss, sub}, no client_id in the token.
 _SPRING = IssuerProfile(
@@ -159,7 +170,8 @@ _ZITADEL = IssuerProfile(
     refused_claims=OTHER_KINDS,
 )
 # Entra emits no act. Facet 11 of xms_act_fct says that azp is an agent identity; a user's sub differs per resource, oid
-# does not. A token of an app (idtyp) is for nobody: its oid is the agent itself.
+# does not. A token of an app (idtyp) is for nobody: its oid is the agent itself. Facet 13 of the subject shows
+# an agent's own user account, which is no user either.
 _ENTRA = IssuerProfile(
     name="entra",
     typ=frozenset({"jwt"}),
@@ -170,6 +182,7 @@ _ENTRA = IssuerProfile(
     required_claims=frozenset({"iat", "azp", "oid"}),
     required_values={"idtyp": frozenset({"user"})},
     required_members={"xms_act_fct": "11"},
+    refused_members={"xms_sub_fct": frozenset({"11", "13"})},
     refused_claims=OTHER_KINDS,
     client_claim="azp",
     max_act_depth=1,
@@ -194,5 +207,17 @@ _OIDC_ACCESS_TOKEN = IssuerProfile(
 )
 
 PRESETS: Final[Mapping[str, IssuerProfile]] = MappingProxyType(
-    {preset.name: preset for preset in (_STS, _KEYCLOAK, _SPRING, _ZITADEL, _ENTRA, _OIDC_ID_TOKEN, _OIDC_ACCESS_TOKEN)}
+    {
+        preset.name: preset
+        for preset in (
+            _STS,
+            _KEYCLOAK,
+            _KEYCLOAK_26_7,
+            _SPRING,
+            _ZITADEL,
+            _ENTRA,
+            _OIDC_ID_TOKEN,
+            _OIDC_ACCESS_TOKEN,
+        )
+    }
 )

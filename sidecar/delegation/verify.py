@@ -269,11 +269,24 @@ def _check_values(claims: Mapping[str, object], profile: IssuerProfile) -> None:
     for claim, values in profile.required_values.items():
         if name_claim(claims, claim) not in values:
             raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
-    for claim, member in profile.required_members.items():
-        value = claims.get(claim)
-        members = value.split(" ") if isinstance(value, str) else value
-        if not isinstance(members, list) or member not in members:
+    for claim, prefixes in profile.required_prefixes.items():
+        if not (name_claim(claims, claim) or "").startswith(tuple(prefixes)):
             raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
+    for claim, member in profile.required_members.items():
+        if member not in _members(claims, claim):
+            raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
+    for claim, members in profile.refused_members.items():
+        if claim in claims and any(word in members for word in _members(claims, claim) if isinstance(word, str)):
+            raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
+
+
+def _members(claims: Mapping[str, object], claim: str) -> list[object]:
+    """Return the words of a claim, which is text with spaces, or a list."""
+    value = claims.get(claim)
+    members = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(members, list):
+        raise Denied(Reason.TOKEN_TYPE, f"the claim {claim} names another kind of token")
+    return members
 
 
 def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str | None) -> ActChain | None:

@@ -370,6 +370,7 @@ KEYCLOAK = {
     "scope": "docs.read",
     "act": {"sub": "0b8f", "client_id": PLANNER},
 }
+KEYCLOAK_26_7 = changed(KEYCLOAK, {"act": ABSENT, "jti": "ntrtte:t", "sid": "s", "acr": "1"})
 SPRING = {**TIMES, "jti": "t", "sub": "alice", "aud": WRITER, "scope": ["docs.read"], "act": {"iss": I, "sub": PLANNER}}
 ZITADEL = {**TIMES, "client_id": "p", "sub": "id2", "aud": [WRITER], "scp": ["docs.read"], "act": {"sub": PLANNER}}
 ENTRA = {
@@ -391,6 +392,39 @@ PRESET_ROWS: dict[str, tuple[str, dict[str, object], object, str]] = {
     "keycloak, bound by DPoP": ("keycloak", {**KEYCLOAK, "typ": "DPoP", "cnf": {"jkt": "x"}}, "JWT", "cnf_mismatch"),
     "keycloak, no azp": ("keycloak", changed(KEYCLOAK, {"azp": ABSENT}), "JWT", "malformed_token"),
     "keycloak, chained": ("keycloak", {**KEYCLOAK, "act": nested("a", "b")}, "JWT", "act_too_deep"),
+    "keycloak-26.7": ("keycloak-26.7", KEYCLOAK_26_7, "JWT", "accepted"),
+    "keycloak-26.7, RFC 9068 type": ("keycloak-26.7", KEYCLOAK_26_7, "at+jwt", "accepted"),
+    "keycloak-26.7, within a session of the client": (
+        "keycloak-26.7",
+        {**KEYCLOAK_26_7, "jti": "onrtte:t"},
+        "JWT",
+        "accepted",
+    ),
+    "keycloak-26.7, a client's own token": ("keycloak-26.7", {**KEYCLOAK_26_7, "jti": "trrtcc:t"}, "JWT", "token_type"),
+    "keycloak-26.7, got for a client's own token": (
+        "keycloak-26.7",
+        {**KEYCLOAK_26_7, "jti": "trrtte:t"},
+        "JWT",
+        "token_type",
+    ),
+    "keycloak-26.7, a login": ("keycloak-26.7", {**KEYCLOAK_26_7, "jti": "onrtac:t"}, "JWT", "token_type"),
+    "keycloak-26.7, a jti of its own": ("keycloak-26.7", {**KEYCLOAK_26_7, "jti": "t"}, "JWT", "token_type"),
+    "keycloak-26.7, no jti": ("keycloak-26.7", changed(KEYCLOAK_26_7, {"jti": ABSENT}), "JWT", "malformed_token"),
+    "keycloak-26.7, jti a number": ("keycloak-26.7", {**KEYCLOAK_26_7, "jti": 7}, "JWT", "malformed_token"),
+    "keycloak-26.7, an act that its administrator wrote": (
+        "keycloak-26.7",
+        {**KEYCLOAK_26_7, "act": {"sub": PLANNER}},
+        "JWT",
+        "act_malformed",
+    ),
+    "keycloak-26.7, an ID token": ("keycloak-26.7", {**KEYCLOAK_26_7, "typ": "ID"}, "JWT", "token_type"),
+    "keycloak-26.7, bound by DPoP": (
+        "keycloak-26.7",
+        {**KEYCLOAK_26_7, "typ": "DPoP", "cnf": {"jkt": "x"}},
+        "JWT",
+        "cnf_mismatch",
+    ),
+    "keycloak-26.7, for several": ("keycloak-26.7", {**KEYCLOAK_26_7, "aud": [WRITER, CRM]}, "JWT", "wrong_audience"),
     "spring": ("spring", SPRING, ABSENT, "accepted"),
     "spring, scope as a string": ("spring", {**SPRING, "scope": "docs.read"}, ABSENT, "malformed_token"),
     "spring, an ID token": ("spring", {**SPRING, "nonce": "n"}, ABSENT, "token_type"),
@@ -456,7 +490,10 @@ def test_a_preset_takes_its_products_tokens_and_no_other_kind(
     assert refusal(MINT.mint(claims, MINT.header(typ=typ)), profile=preset) == outcome
 
 
-@pytest.mark.parametrize(("preset", "claims"), [("keycloak", KEYCLOAK), ("spring", SPRING), ("zitadel", ZITADEL)])
+@pytest.mark.parametrize(
+    ("preset", "claims"),
+    [("keycloak", KEYCLOAK), ("keycloak-26.7", KEYCLOAK_26_7), ("spring", SPRING), ("zitadel", ZITADEL)],
+)
 def test_a_presets_token_names_actor_and_scope(preset: str, claims: dict[str, object]) -> None:
     typ = ABSENT if preset == "spring" else "JWT"
 
@@ -495,6 +532,9 @@ def test_an_entra_client_that_is_not_in_the_table_is_nobody() -> None:
         pytest.param({"xms_act_fct": "111"}, "token_type", id="a facet that only begins alike"),
         pytest.param({"xms_act_fct": ABSENT}, "token_type", id="no facets"),
         pytest.param({"xms_act_fct": 11}, "token_type", id="facets that are no text"),
+        pytest.param({"xms_sub_fct": "3 13"}, "token_type", id="a user account of the agent's own"),
+        pytest.param({"xms_sub_fct": ["11"]}, "token_type", id="an agent as its own subject"),
+        pytest.param({"xms_sub_fct": 13}, "token_type", id="the subject's facets are no text"),
         pytest.param({"oid": ABSENT}, "malformed_token", id="no oid"),
         pytest.param({"act": {"sub": "x"}}, "act_malformed", id="two claims that name an actor"),
     ],
@@ -505,8 +545,9 @@ def test_another_token_of_entra_is_no_delegation(changes: dict[str, object], rea
     assert caught.value.reason == reason
 
 
-def test_facets_may_be_a_list() -> None:
-    assert entra(xms_act_fct=["11", "3"]).actor_id == PLANNER
+def test_facets_may_be_a_list_and_unknown_ones_say_nothing() -> None:
+    assert entra(xms_act_fct=["11", "3"], xms_sub_fct=["1", {}]).actor_id == PLANNER
+    assert entra(xms_sub_fct="3 113").actor_id == PLANNER
 
 
 def test_a_client_whose_name_is_a_spiffe_id_can_be_the_actor() -> None:
