@@ -6,17 +6,20 @@ from collections.abc import Iterator
 
 from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
 from sidecar.config.identity import jwt_svid_problems
-from sidecar.config.issuers import endpoint_of, renamed, tls_of, token_endpoint_of
+from sidecar.config.issuers import endpoint_of, kind_of, renamed, tls_of, token_endpoint_of
 from sidecar.config.platform_file import Platform
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
+from sidecar.exchange.adapters.adapter import STATIC, Adapter, ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
 from sidecar.identity.source_factory import IdentitySettings
 
 _ASSERTED = frozenset({ClientAuth.JWT_SVID, ClientAuth.JWT_SPIFFE})
+_TYPES = {LoginKind.ID_TOKEN: TOKEN_TYPE_ID_TOKEN, LoginKind.ACCESS_TOKEN: TOKEN_TYPE_ACCESS_TOKEN}
 
 
 def exchange_of(section: ExchangeSection) -> ExchangeSettings:
@@ -51,16 +54,44 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
             yield Problem(
                 f"{field}.token", f"is self, and {adapter.name} issues no such token", "remove it, or ask another"
             )
+        why_not = _no_later_hop(adapter)
         if route.token != "self" and not adapter.capabilities.serves_users:  # noqa: S105 - a kind
             yield Problem(
                 f"{field}.exchange", f"is asked by {adapter.name}, which has no tokens for users", "ask another"
             )
-        elif route.name in opened and route.token != "self" and not adapter.capabilities.nests_act:  # noqa: S105
+        elif route.name in opened and route.token != "self" and why_not is not None:  # noqa: S105
             yield Problem(
                 f"{field}.name",
-                f"is opened by inbound routes, and {adapter.name} keeps no chain, so each such call would be refused",
+                f"is opened by inbound routes, and {adapter.name} {why_not}, so each such call would be refused",
                 "open it by entry.may_call alone, or have another token service issue its tokens",
             )
+        if file.entry is not None and route.name in file.entry.may_call:
+            yield from _login_problems(file.entry, route.name, adapter)
+
+
+def _no_later_hop(adapter: Adapter) -> str | None:
+    """Tell why an adapter cannot carry a chain on; None: it can."""
+    if TOKEN_TYPE_ACCESS_TOKEN not in adapter.capabilities.takes:
+        return "takes login tokens alone"
+    return None if adapter.capabilities.nests_act else "keeps no chain"
+
+
+def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterator[Problem]:
+    """Report logins whose tokens an adapter cannot exchange, or would show to another issuer."""
+    for number, user in enumerate(entry.issuers):
+        kind = kind_of(user)
+        if kind is not None and _TYPES[kind] not in adapter.capabilities.takes:
+            yield Problem(
+                f"entry.issuers[{number}].kind",
+                f"is {kind}, and {adapter.name}, which the route {route} uses, takes no such token",
+                "have users log in with another kind, or another token service issue the route's tokens",
+            )
+    if adapter.capabilities.asks_login_issuer and len(entry.issuers) > 1:
+        yield Problem(
+            "entry.issuers",
+            f"has several, and {adapter.name}, which the route {route} uses, would show the tokens of all to one",
+            "keep one, or have another token service issue the route's tokens",
+        )
 
 
 def svid_problems(identity: IdentitySettings, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:

@@ -77,6 +77,7 @@ def profile_of(section: str | ProfileSection) -> IssuerProfile:
         for name in (
             "act_iss",
             "subject_claim",
+            "subject_issuer",
             "client_claim",
             "scope_claim",
             "scope_shape",

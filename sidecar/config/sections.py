@@ -111,6 +111,13 @@ class ProfileSection(Section):
         default=None, description="workload of each `act`, or of each client (as `sub`)"
     )
     subject_claim: Line | None = Field(default=None, description="the claim that names the user")
+    subject_issuer: Line | None = Field(
+        default=None,
+        description=(
+            "the login issuer whose users have the same `sub` here, and nobody else has; a token that starts a chain "
+            "then needs no `sub_id`"
+        ),
+    )
     client_claim: Line | None = Field(default=None, description="the claim that names the client")
     act_iss: Line | None = Field(default=None, description="the issuer that `act` must name")
     scope_claim: Line | None = Field(default=None, description="the claim that holds the scopes")

@@ -131,6 +131,7 @@ class SidecarSettings:
         peers.update(route.peer for route in self.outbound_routes.routes)
         peers.update(keys.peer for keys in self.keys)
         peers.update(exchange.peer for exchange in self.exchanges)
+        peers.update(*((other.endpoint.peer for other in one.endpoints.values()) for one in self.exchanges))
         peers.update(one.endpoint.peer for one in self.revocations)
         peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)

@@ -15,7 +15,7 @@ from sidecar.config.issuers import development_problems, kind_problems, preset_o
 from sidecar.config.outbound_model import ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
-from sidecar.config.sections import IssuerSection
+from sidecar.config.sections import IssuerSection, ProfileSection
 from sidecar.config.sidecar_model import (
     EntryIssuerSection,
     InboundRouteSection,
@@ -274,6 +274,15 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
         yield from kind_problems(section, f"entry.issuers[{number}]")
         if section.issuer in exchanges:
             yield from _own_login(file, section, f"entry.issuers[{number}]")
+        elif section.subject_prefix and section.issuer in _kept(file, exchanges):
+            where = f"entry.issuers[{number}].subject_prefix"
+            yield Problem(where, "changes a subject that subject_issuer says is kept", "remove it")
+
+
+def _kept(file: SidecarFile, exchanges: set[str]) -> set[str | None]:
+    """Return the login issuers whose subjects keep their names at one of these token services."""
+    profiles = [one.profile for one in file.issuers if one.issuer in exchanges]
+    return {profile.subject_issuer for profile in profiles if isinstance(profile, ProfileSection)}
 
 
 def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> Iterator[Problem]:

@@ -93,10 +93,10 @@ def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) ->
     """Check that the subject is as planned: unchanged, or with the prefix of the entry or crossing.
 
     Behind a prefix ``sub_id`` names the subject: the login, or what the inbound token's own ``sub_id`` says. A login at
-    the token service's own issuer keeps its pair.
+    the token service's own issuer keeps its pair, and one at an issuer whose subjects it keeps keeps its name.
     """
     subject = delegation.token
-    renamed = delegation.entry and subject.issuer != plan.sts_issuer
+    renamed = delegation.entry and subject.issuer not in (plan.sts_issuer, plan.kept_subjects_of)
     if issued.subject != plan.expected_subject:
         raise Denied(Reason.STS_SUBJECT_MISMATCH)
     came_in = issued.sub_id == (subject.issuer, subject.subject)

@@ -53,7 +53,8 @@ class Plan:
     ``delegation`` None: no token is exchanged, the workload asks for one of its own, without any actor. Otherwise the
     issued token shall be by ``sts_issuer``, for ``audience``, of ``expected_subject``, with ``actor`` (this
     workload) as its outermost actor, no wider than ``scope`` and expired by ``max_expires_at`` (seconds since the
-    epoch). ``crossing`` if the inbound token is of another issuer.
+    epoch). ``crossing`` if the inbound token is of another issuer. Subjects of ``kept_subjects_of``, a login issuer,
+    keep their names at the token service, as its profile says.
     """
 
     route: OutboundRoute
@@ -65,6 +66,7 @@ class Plan:
     expected_subject: str
     max_expires_at: int
     crossing: Crossing | None = None
+    kept_subjects_of: str | None = None
 
     @property
     def key(self) -> Hashable:
@@ -115,6 +117,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         expected_subject=expected_subject,
         max_expires_at=max_expires_at,
         crossing=crossing,
+        kept_subjects_of=sts.profile.subject_issuer,
     )
 
 

@@ -54,6 +54,7 @@ class IssuerProfile:
     scope_claim: str = "scope"
     scope_shape: ScopeShape = "string"
     subject_claim: str = "sub"
+    subject_issuer: str | None = None  # the login issuer whose subjects keep their names in these tokens
     required_claims: frozenset[str] = frozenset()  # besides iss, aud, exp, sub
     required_values: Mapping[str, frozenset[str]] = field(default_factory=dict)  # a claim that has one of these texts
     required_members: Mapping[str, str] = field(default_factory=dict)  # a word in a claim, a list or text with spaces

@@ -167,14 +167,15 @@ class Sts:
         """Begin the adapter's steps for a plan."""
         adapter, options = self._adapter, self._settings.options
         delegation = plan.delegation
+        kind = TOKEN_TYPE_ACCESS_TOKEN if delegation is None else _subject_token_type(delegation, policy)
+        if delegation is not None and kind not in adapter.capabilities.takes:
+            raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, f"{adapter.name} exchanges no token of this type")
         svid = None
         if adapter.needs_jwt_svid(options) and (delegation is not None or not adapter.capabilities.serves_users):
             svid = await self._source.jwt_svid(self._settings.issuer)
         wanted = Wanted(
             plan=plan,
-            subject_token_type=TOKEN_TYPE_ACCESS_TOKEN
-            if delegation is None
-            else _subject_token_type(delegation, policy),
+            subject_token_type=kind,
             client_id=self._authenticator.client_id,
             jwt_svid=svid,
             options=options,

@@ -133,6 +133,21 @@ def test_a_login_at_the_token_service_itself_keeps_its_pair() -> None:
     assert caught.value.reason is Reason.STS_SUBJECT_MISMATCH
 
 
+def test_a_login_keeps_its_name_where_the_profile_says_whose_names_these_are() -> None:
+    kept = replace(AT_ENTRY, kept_subjects_of=IDP, expected_subject="alice")
+    same = without(ENTRY_CLAIMS, "sub_id") | {"sub": "alice"}
+    prove_issued(verified(same), kept, now=NOW)
+    for planned, lie in (
+        (replace(kept, kept_subjects_of=None), {}),
+        (replace(kept, kept_subjects_of=PARTNERS), {}),
+        (kept, {"sub": "bob"}),
+        (kept, {"sub_id": OWN_PAIR | {"sub": "bob"}}),
+    ):
+        with pytest.raises(Denied) as caught:
+            prove_issued(verified(same | lie), planned, now=NOW)
+        assert caught.value.reason is Reason.STS_SUBJECT_MISMATCH
+
+
 OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
 
 

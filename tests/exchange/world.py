@@ -134,8 +134,8 @@ class Clock:
 class World:
     """The parts of an exchange. ``server`` puts a real connection between the two."""
 
-    def __init__(self, *, server: Server | None = None, **settings: Any) -> None:
-        self.sts = server.sts if server else LyingSts()
+    def __init__(self, *, server: Server | None = None, sts: LyingSts | None = None, **settings: Any) -> None:
+        self.sts = server.sts if server else sts or LyingSts()
         self.source = OwnIdentity(authority(), WRITER)
         self.has_keys = asyncio.Event()
         self.jwks = JwksPublisher(self.sts.mint.jwks)

@@ -15,7 +15,12 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from sidecar.delegation.plan import Plan
-from sidecar.delegation.rfc8693 import TokenResponse, parse_token_answer
+from sidecar.delegation.rfc8693 import (
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_TOKEN,
+    TokenResponse,
+    parse_token_answer,
+)
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.verify import VerifiedToken
 
@@ -42,7 +47,10 @@ STATIC: Final = frozenset({ClientAuth.PRIVATE_KEY_JWT, ClientAuth.SECRET_BASIC, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """Properties of the tokens of a dialect's servers. The settings are checked against them."""
+    """Properties of the tokens of a dialect's servers. The settings are checked against them.
+
+    ``takes`` are the types of inbound tokens that can be exchanged, as URNs (RFC 8693 section 3).
+    """
 
     emits_act: bool  # the issued token names an actor
     nests_act: bool  # the actors of the inbound token stay in it; without this only the first hop can be proven
@@ -51,6 +59,8 @@ class Capabilities:
     several_steps: bool = False
     needs_user: bool = False  # a user takes part, in a browser
     serves_users: bool = True  # False: there are only tokens of the workload's own
+    asks_login_issuer: bool = False  # login tokens go to the issuer where users log in, so there can be only one
+    takes: frozenset[str] = frozenset({TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

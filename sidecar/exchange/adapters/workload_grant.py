@@ -12,8 +12,7 @@ from typing import Final
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import Denied, Reason
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
-
-JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+from sidecar.exchange.adapters.jwt_grant import JWT_BEARER
 
 
 def exchange(_wanted: Wanted) -> Steps:

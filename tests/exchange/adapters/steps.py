@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote_plus, urlencode
 
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TokenResponse
@@ -55,4 +58,33 @@ def ended(steps: Steps, *answers: Answer) -> TokenResponse:
             break
     else:
         raise AssertionError("the adapter asks on")
+    return result
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def played(steps: Steps, name: str, tokens: Mapping[str, str]) -> TokenResponse:
+    """Take the steps with the answers of a golden conversation, and compare each request with its bytes.
+
+    ``tokens`` by the names that stand for them in the file.
+    """
+    result: TokenResponse | None = None
+    answer: Answer | None = None
+    for message in json.loads((GOLDEN / f"{name}.json").read_text()):
+        step = next(steps) if answer is None else steps.send(answer)
+        request = urlencode(step.form)
+        for short, token in tokens.items():
+            request = request.replace(quote_plus(token), short)
+        assert [step.endpoint, request] == [message["endpoint"], message["request"]]
+        body = message["answer"]
+        for short, token in tokens.items():
+            body = body.replace(short, token)
+        answer = Answer(message["status"], message["content_type"], body.encode())
+    assert answer is not None
+    try:
+        steps.send(answer)
+    except StopIteration as end:
+        result = end.value
+    assert result is not None, "the adapter asks on"
     return result

@@ -12,7 +12,8 @@ from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Plan, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.errors import Reason, SidecarError
-from sidecar.exchange.adapters.workload_grant import ADAPTER, JWT_BEARER
+from sidecar.exchange.adapters.jwt_grant import JWT_BEARER
+from sidecar.exchange.adapters.workload_grant import ADAPTER
 from tests.config.documents import changed, example, problems
 from tests.exchange.adapters.steps import answered, ended, first, wanted
 from tests.exchange.world import World, plan, policy, reason_of, route, running

@@ -1,0 +1,64 @@
+"""JWT authorization grants (RFC 7523 section 2.1): one authorization server issues them, another takes them.
+
+The sidecar carries a grant from the first server to the second. Its signature is not checked here: it says something
+to the second server alone, which has the first one's keys, and proves nothing about the token that comes of it. That
+token is proven by the second server's keys, like any other. What is checked here keeps a grant for another server,
+client or user from being sent on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.delegation.bearer import Bearer, parse_bearer
+from sidecar.delegation.claims import audience_claim
+from sidecar.delegation.issued import sts_error
+from sidecar.delegation.scope import ScopeError, ScopeSet, parse_scope_claim
+from sidecar.errors import Denied, Reason
+from sidecar.exchange.adapters.adapter import Step
+
+JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+NO_ACCESS_TOKEN: Final = "N_A"  # noqa: S105 - the token_type of a grant (RFC 8693 section 2.2.1)
+
+
+def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: str) -> Bearer:
+    """Parse a grant: one of these types, by ``issuer``, for ``audience`` alone.
+
+    Raises:
+        Denied: STS_BAD_RESPONSE, STS_SIGNATURE (an algorithm that is not asymmetric), STS_TOKEN_TYPE, STS_ISSUER or
+            STS_AUDIENCE_MISMATCH.
+    """
+    try:
+        grant = parse_bearer(raw)
+        named = audience_claim(grant.claims)
+    except Denied as error:
+        raise sts_error(error) from error
+    if grant.typ not in typ:
+        raise Denied(Reason.STS_TOKEN_TYPE, "the header names no authorization grant")
+    if grant.issuer != issuer:
+        raise Denied(Reason.STS_ISSUER, "the grant names another issuer")
+    if named != audience:
+        raise Denied(Reason.STS_AUDIENCE_MISMATCH, "the grant is for another authorization server")
+    return grant
+
+
+def check_scope(claims: Mapping[str, object], scope: ScopeSet) -> None:
+    """Return if the grant is for no more than ``scope``. Without the claim the second server decides.
+
+    Raises:
+        Denied: STS_SCOPE_WIDENED or STS_BAD_RESPONSE.
+    """
+    if "scope" not in claims:
+        return
+    try:
+        granted = parse_scope_claim(claims["scope"], shape="string")
+    except ScopeError as error:
+        raise Denied(Reason.STS_BAD_RESPONSE, "the grant's scope is not a valid scope") from error
+    if not granted <= scope:
+        raise Denied(Reason.STS_SCOPE_WIDENED, "the grant's scope")
+
+
+def present(grant: Bearer, *more: tuple[str, str]) -> Step:
+    """Return the step that shows the grant to the second server, with further parameters."""
+    return Step(form=(("grant_type", JWT_BEARER), ("assertion", grant.raw), *more))

@@ -1,0 +1,110 @@
+"""Settings on the pages of adapters: each block, laid over a shipped example, has no fault; one fact changed has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.check import check
+from sidecar.config import load_sidecar
+from sidecar.config.document import parse_document
+from tests.config.documents import changed, example, written
+
+PAGES = Path(__file__).parents[2] / "docs" / "adapters"
+LOGIN = "https://login.acme.example"
+
+
+def settings_of(page: str, base: str) -> dict[str, Any]:
+    """Return the settings of a page, laid over an example."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", (PAGES / f"{page}.md").read_text(), re.DOTALL)
+    sections = parse_document(block, name=page)
+    assert isinstance(sections, dict)
+    return changed(example(base), *sections.items())
+
+
+ID_JAG = settings_of("id-jag-04", "entry")
+CHAINING = settings_of("identity-chaining", "agent")
+
+
+def fields(folder: Path, document: dict[str, Any]) -> list[str]:
+    return [problem.field for problem in check(written(folder, document), {}).problems]
+
+
+@pytest.mark.parametrize("document", [ID_JAG, CHAINING], ids=["id-jag-04", "identity-chaining"])
+def test_the_settings_of_a_page_have_no_fault(document: dict[str, Any], tmp_path: Path) -> None:
+    assert fields(tmp_path, document) == []
+
+
+def test_the_endpoint_of_an_adapter_counts_among_the_peers(tmp_path: Path) -> None:
+    document = changed(CHAINING, ("exchange.endpoints.home.tls", {"peer": "spiffe://home.example/as"}))
+    assert "home.example" in load_sidecar(written(tmp_path, document), {}).peer_trust_domains
+    assert "home.example" not in load_sidecar(written(tmp_path, CHAINING), {}).peer_trust_domains
+
+
+ROUTE = {
+    "name": "search",
+    "match": {"path": "/search", "methods": ["POST"]},
+    "scopes": ["crm.read"],
+    "peers": ["spiffe://acme.example/agent/planner"],
+    "may_call": ["crm"],
+}
+SECOND = {**ID_JAG["entry"]["issuers"][0], "issuer": "https://other.example", "subject_prefix": "other:"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        pytest.param(
+            ("entry.issuers.0.profile", "oidc-access-token"),
+            "entry.issuers[0].kind",
+            "is access_token, and id-jag-04, which the route crm uses, takes no such token",
+            id="logins by access token",
+        ),
+        pytest.param(
+            ("inbound", {"agent": "http://127.0.0.1:8080", "routes": [ROUTE]}),
+            "outbound.routes[0].name",
+            "is opened by inbound routes, and id-jag-04 takes login tokens alone",
+            id="a route of requests",
+        ),
+        pytest.param(
+            ("entry.issuers", [{**ID_JAG["entry"]["issuers"][0], "subject_prefix": "acme:"}, SECOND]),
+            "entry.issuers",
+            "would show the tokens of all to one",
+            id="two login issuers",
+        ),
+        pytest.param(("exchange.endpoints", {}), "exchange.endpoints", "id-jag-04 asks at idp", id="no idp"),
+        pytest.param(
+            ("entry.issuers.0.subject_prefix", "acme:"),
+            "entry.issuers[0].subject_prefix",
+            "changes a subject that subject_issuer says is kept",
+            id="a prefix that the server does not write",
+        ),
+        pytest.param(
+            ("outbound.routes.0.token", "self"), "outbound.routes[0].token", "issues no such token", id="own authority"
+        ),
+    ],
+)
+def test_id_jag_serves_logins_by_id_token_of_one_issuer(
+    change: tuple[str, object], field: str, words: str, tmp_path: Path
+) -> None:
+    problems = check(written(tmp_path, changed(ID_JAG, change)), {}).problems
+    assert any(words in f"{problem.wrong} {problem.cure}" for problem in problems if problem.field == field)
+
+
+def test_other_adapters_take_logins_of_both_kinds(tmp_path: Path) -> None:
+    document = changed(
+        ID_JAG,
+        ("exchange.adapter", "rfc8693"),
+        ("exchange.endpoints", {}),
+        ("entry.issuers.0.profile", "oidc-access-token"),
+    )
+    assert fields(tmp_path, document) == []
+
+
+def test_chaining_needs_the_crossing_of_its_route(tmp_path: Path) -> None:
+    assert "outbound.routes[0].crossings" not in fields(tmp_path, CHAINING)
+    assert fields(tmp_path, changed(CHAINING, ("outbound.routes.0.crossings", []))) != []
+    assert fields(tmp_path, changed(CHAINING, ("exchange.options", {"scope": "first"}))) == ["exchange.options"]
