@@ -186,6 +186,9 @@ def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     judge = _command(sts_commands, "explain", "sidecar.explain.sts_command:run", "judge recorded exchanges again")
     if _named(words, "sts", "explain"):
         importlib.import_module("sidecar.explain.sts_command").add_arguments(judge)
+    policy = _command(sts_commands, "policy", "sidecar.explain.policy_command:run", "show who may act for whom where")
+    if _named(words, "sts", "policy"):
+        importlib.import_module("sidecar.explain.policy_command").add_arguments(policy)
 
     injector = _command(commands, "injector", "sidecar.injector.command:run", "inject sidecars into Kubernetes pods")
     if _named(words, "injector"):

@@ -6,7 +6,7 @@
 #    source ~/.local/share/bash_completion/sidecar
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_sidecar_sts_subparsers=(keygen revoke doctor explain)
+_shtab_sidecar_sts_subparsers=(keygen revoke doctor explain policy)
 _shtab_sidecar_audit_subparsers=(all attribution chains report ratio export verify credentials selectors suggest replay)
 _shtab_sidecar_dev_subparsers=(workload-api user-issuer svid run)
 _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain audit demo dev completion)
@@ -19,6 +19,7 @@ _shtab_sidecar_sts_keygen_option_strings=(-h --help --algorithm --lead --every -
 _shtab_sidecar_sts_revoke_option_strings=(-h --help --subject --actor --txn --jti --login --confirm --lift --list --alone --reason --for --to --peer --timeout --json --svid --key --bundle)
 _shtab_sidecar_sts_doctor_option_strings=(-h --help --client --subject --subject-type --scope --wider-scope --hop-scope --audience --resource --actor --other-actor --foreign-actor --may-act-subject --token-endpoint --introspection-endpoint --revocation-endpoint --jwks --ca --assertion-audience --timeout --wait --yes --evidence --json)
 _shtab_sidecar_sts_explain_option_strings=(-h --help --request --settings --json)
+_shtab_sidecar_sts_policy_option_strings=(-h --help --settings --actor --subject --audience --html --json)
 _shtab_sidecar_sts_option_strings=(-h --help --config)
 _shtab_sidecar_injector_option_strings=(-h --help --injection --tls --try --json --namespace --listen --max-connections --spill --probe)
 _shtab_sidecar_explain_option_strings=(-h --help --request --config --json)
@@ -61,6 +62,8 @@ _shtab_sidecar_sts_doctor___may_act_subject_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_sts_doctor___ca_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_sts_explain_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_sts_explain___settings_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_sts_policy___settings_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_sts_policy___html_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_sts___config_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_injector___injection_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_injector___tls_COMPGEN=_shtab_compgen_dirs
@@ -105,7 +108,7 @@ _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)
 _shtab_sidecar_sts_doctor___subject_type_choices=(access_token id_token jwt)
-_shtab_sidecar_sts_pos_0_choices=(keygen revoke doctor explain)
+_shtab_sidecar_sts_pos_0_choices=(keygen revoke doctor explain policy)
 _shtab_sidecar_audit_export___as_choices=(ecs ocsf)
 _shtab_sidecar_audit_pos_0_choices=(all attribution chains report ratio export verify credentials selectors suggest replay)
 _shtab_sidecar_dev_workload_api___key_type_choices=(ec-p256 rsa-2048)
@@ -150,6 +153,9 @@ _shtab_sidecar_sts_explain_pos_0_nargs=+
 _shtab_sidecar_sts_explain__h_nargs=0
 _shtab_sidecar_sts_explain___help_nargs=0
 _shtab_sidecar_sts_explain___json_nargs=0
+_shtab_sidecar_sts_policy__h_nargs=0
+_shtab_sidecar_sts_policy___help_nargs=0
+_shtab_sidecar_sts_policy___json_nargs=0
 _shtab_sidecar_sts_pos_0_nargs=A...
 _shtab_sidecar_sts__h_nargs=0
 _shtab_sidecar_sts___help_nargs=0

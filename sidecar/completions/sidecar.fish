@@ -51,8 +51,8 @@ function _shtab_sidecar_using
   test "$_shtab_sidecar_cmdpath" = "$argv"
 end
 
-set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' 'sts doctor' 'sts explain' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' 'audit replay' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --assertion-audience --audience --authorities --bundle --bundles --ca --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --foreign-actor --hash-key --hop-scope --host --ignore --injection --introspection-endpoint --issuer --jti --jwks --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-act-subject --may-call --memory --merge --namespace --other-actor --out --output --peer --platform --probe --reason --records --request --resource --revocation-endpoint --route --save --scope --scratch --search --settings --since --socket --socket-mode --spill --subject --subject-type --svid --table --timeout --title --tls --to --token-endpoint --trace --trigger --trust-domain --try --txn --until --user --wait --wider-scope --window --workers --workload --workload-api -o
+set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' 'sts doctor' 'sts explain' 'sts policy' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' 'audit replay' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
+set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --assertion-audience --audience --authorities --bundle --bundles --ca --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --foreign-actor --hash-key --hop-scope --host --html --ignore --injection --introspection-endpoint --issuer --jti --jwks --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-act-subject --may-call --memory --merge --namespace --other-actor --out --output --peer --platform --probe --reason --records --request --resource --revocation-endpoint --route --save --scope --scratch --search --settings --since --socket --socket-mode --spill --subject --subject-type --svid --table --timeout --title --tls --to --token-endpoint --trace --trigger --trust-domain --try --txn --until --user --wait --wider-scope --window --workers --workload --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -146,6 +146,14 @@ complete -c sidecar -n '_shtab_sidecar_using sts explain' -l request -x -d 'the 
 complete -c sidecar -n '_shtab_sidecar_using sts explain' -l settings -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (default /etc/sidecar/sts.yaml)'
 complete -c sidecar -n '_shtab_sidecar_using sts explain' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using sts explain; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'
+complete -c sidecar -n '_shtab_sidecar_using sts; and test $_shtab_sidecar_npos -eq 0' -a policy -d 'Show who may act for whom where.'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -s h -l help -d 'show this help message and exit'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -l settings -xka "(__fish_complete_path (commandline -ct))" -d 'the settings (default /etc/sidecar/sts.yaml)'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -l actor -x -d 'only rules for this workload'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -l subject -x -d 'only rules for this subject, of any issuer'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -l audience -x -d 'only rules at this audience, or this workload'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -l html -xka "(__fish_complete_path (commandline -ct))" -d 'write one self-contained page'
+complete -c sidecar -n '_shtab_sidecar_using sts policy' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a injector -d 'Inject sidecars into Kubernetes pods.'
 complete -c sidecar -n '_shtab_sidecar_using injector' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using injector' -l injection -xka "(__fish_complete_path (commandline -ct))" -d 'what the chart rendered'

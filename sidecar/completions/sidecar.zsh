@@ -58,6 +58,7 @@ _shtab_sidecar_sts_commands() {
     doctor:'Probe another token service.'
     explain:'Judge recorded exchanges again.'
     keygen:'Add the next signing key to a directory.'
+    policy:'Show who may act for whom where.'
     revoke:'Stop a user, workload, chain, token or login.'
   )
   _describe 'sidecar sts commands' _commands
@@ -447,6 +448,19 @@ _shtab_sidecar_sts_keygen_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_sidecar_sts_keygen_defaults_added=0
 
+_shtab_sidecar_sts_policy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--settings[the settings (default \/etc\/sidecar\/sts.yaml)]:FILE:_files"
+  "--actor[only rules for this workload]:SPIFFE_ID:"
+  "--subject[only rules for this subject, of any issuer]:SUB:"
+  "--audience[only rules at this audience, or this workload]:NAME:"
+  "--html[write one self-contained page]:FILE:_files"
+  "--json[for machines]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sidecar_sts_policy_defaults_added=0
+
 _shtab_sidecar_sts_revoke_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--subject[a whole user\; needs a second operator]:('ISSUER', 'SUB'):"
@@ -586,6 +600,7 @@ _shtab_sidecar_sts() {
         doctor) _arguments -C -s $_shtab_sidecar_sts_doctor_options ;;
         explain) _arguments -C -s $_shtab_sidecar_sts_explain_options ;;
         keygen) _arguments -C -s $_shtab_sidecar_sts_keygen_options ;;
+        policy) _arguments -C -s $_shtab_sidecar_sts_policy_options ;;
         revoke) _arguments -C -s $_shtab_sidecar_sts_revoke_options ;;
       esac
   esac
