@@ -36,6 +36,8 @@ _ENDPOINT_ERRORS: Final = frozenset(
         "actor_unauthorized",
     }
 )
+# Codes that servers send besides, as they may: Keycloak to a client that is none of a token's audiences.
+_READ_ERRORS: Final = _ENDPOINT_ERRORS | {"access_denied"}
 _STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
 
 
@@ -163,7 +165,7 @@ def _error_code(content_type: str | None, body: bytes) -> str:
         error = _answer(content_type, body).get("error")
     except Denied:
         return "without a readable error code"
-    return error if isinstance(error, str) and error in _ENDPOINT_ERRORS else "with an unknown error code"
+    return error if isinstance(error, str) and error in _READ_ERRORS else "with an unknown error code"
 
 
 def _answer(content_type: str | None, body: bytes) -> dict[str, object]:

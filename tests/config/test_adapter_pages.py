@@ -27,13 +27,16 @@ def settings_of(page: str, base: str) -> dict[str, Any]:
 
 ID_JAG = settings_of("id-jag-04", "entry")
 CHAINING = settings_of("identity-chaining", "agent")
+KEYCLOAK = settings_of("keycloak-26.7", "entry")
 
 
 def fields(folder: Path, document: dict[str, Any]) -> list[str]:
     return [problem.field for problem in check(written(folder, document), {}).problems]
 
 
-@pytest.mark.parametrize("document", [ID_JAG, CHAINING], ids=["id-jag-04", "identity-chaining"])
+@pytest.mark.parametrize(
+    "document", [ID_JAG, CHAINING, KEYCLOAK], ids=["id-jag-04", "identity-chaining", "keycloak-26.7"]
+)
 def test_the_settings_of_a_page_have_no_fault(document: dict[str, Any], tmp_path: Path) -> None:
     assert fields(tmp_path, document) == []
 
@@ -108,3 +111,24 @@ def test_chaining_needs_the_crossing_of_its_route(tmp_path: Path) -> None:
     assert "outbound.routes[0].crossings" not in fields(tmp_path, CHAINING)
     assert fields(tmp_path, changed(CHAINING, ("outbound.routes.0.crossings", []))) != []
     assert fields(tmp_path, changed(CHAINING, ("exchange.options", {"scope": "first"}))) == ["exchange.options"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        pytest.param(("entry.issuers.0.profile", "oidc-id-token"), "entry.issuers[0].kind", id="ID tokens"),
+        pytest.param(("exchange.client_auth", "jwt-svid"), "exchange.client_auth", id="an assertion it does not know"),
+        pytest.param(
+            ("exchange.client_auth", "tls-client-auth-san-uri"), "exchange.client_auth", id="a certificate's name"
+        ),
+        pytest.param(("exchange.options", {"actor_token": "jwt-svid"}), "exchange.options", id="an actor token"),
+        pytest.param(
+            ("inbound", {"agent": "http://127.0.0.1:8080", "routes": [ROUTE]}),
+            "outbound.routes[0].name",
+            id="a route of requests",
+        ),
+        pytest.param(("outbound.routes.0.token", "self"), "outbound.routes[0].token", id="own authority"),
+    ],
+)
+def test_keycloak_serves_logins_by_access_token(change: tuple[str, object], field: str, tmp_path: Path) -> None:
+    assert field in fields(tmp_path, changed(KEYCLOAK, change))

@@ -11,12 +11,21 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final
 
-from sidecar.exchange.adapters import id_jag_04, identity_chaining, rfc8693, workload_grant
+from sidecar.exchange.adapters import id_jag_04, identity_chaining, keycloak_26_7, rfc8693, workload_grant
 from sidecar.exchange.adapters.adapter import Adapter
 
 GROUP: Final = "delegation_sidecar.adapters"
 BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType(
-    {one.name: one for one in (rfc8693.ADAPTER, id_jag_04.ADAPTER, identity_chaining.ADAPTER, workload_grant.ADAPTER)}
+    {
+        one.name: one
+        for one in (
+            rfc8693.ADAPTER,
+            id_jag_04.ADAPTER,
+            identity_chaining.ADAPTER,
+            keycloak_26_7.ADAPTER,
+            workload_grant.ADAPTER,
+        )
+    }
 )
 
 

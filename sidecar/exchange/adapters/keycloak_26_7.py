@@ -1,0 +1,42 @@
+"""Standard token exchange of Keycloak 26.2 to 26.7, which looks at no actor token and issues no ``act``.
+
+The one true statement about the actor is ``azp``, the client that authenticated. So the client is registered under our
+SPIFFE ID and authenticates by JWT-SVID, and the issuer's profile (``keycloak-26.7``) reads ``azp``. No chain is kept:
+only an entry can use it. Our own token would name a service account by a UUID, never us: there is no ``own``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ExchangeRequest, exchange_form
+from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
+
+
+def exchange(wanted: Wanted) -> Steps:
+    """Ask for the planned token. Without ``scope`` Keycloak gives all default scopes; ``resource`` it does not read."""
+    plan = wanted.plan
+    request = ExchangeRequest(
+        subject_token=wanted.subject_token.raw,
+        subject_token_type=wanted.subject_token_type,
+        requested_token_type=TOKEN_TYPE_ACCESS_TOKEN,
+        audience=(plan.audience,),
+        scope=plan.scope,
+    )
+    answer = yield Step(form=exchange_form(request))
+    return answer.token(scope=plan.scope, issued_token_type=TOKEN_TYPE_ACCESS_TOKEN)
+
+
+ADAPTER: Final = Adapter(
+    name="keycloak-26.7",
+    capabilities=Capabilities(
+        emits_act=False, nests_act=False, narrows=True, keeps_subject=True, takes=frozenset({TOKEN_TYPE_ACCESS_TOKEN})
+    ),
+    client_auth=(
+        ClientAuth.JWT_SPIFFE,
+        ClientAuth.PRIVATE_KEY_JWT,
+        ClientAuth.SECRET_BASIC,
+        ClientAuth.SECRET_POST,
+    ),
+    exchange=exchange,
+)
