@@ -226,6 +226,7 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
                 workload=SpiffeId(section.workload),
                 audiences=frozenset(section.audiences),
                 scopes=frozenset(section.scopes),
+                bound=section.bound,
             )
             for section in file.targets
         ),

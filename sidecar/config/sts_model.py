@@ -59,6 +59,10 @@ class TargetSection(Section):
     workload: SpiffeIdText = Field(description="SPIFFE ID of the workload")
     audiences: list[Line] = Field(default=[], description="its further audiences")
     scopes: list[ScopeText] = Field(description="the most scopes it accepts")
+    bound: bool = Field(
+        default=False,
+        description="bind its tokens to the certificate of the workload that they are issued to (RFC 8705)",
+    )
 
 
 class SubjectSection(Section):

@@ -27,6 +27,7 @@ from sidecar.errors import Denied, Reason
 # Re-exported so that other rooms import verification from one place.
 __all__ = [
     "ANY_AUDIENCE",
+    "ANY_CERTIFICATE",
     "PRESETS",
     "ActorForm",
     "Grounds",
@@ -55,6 +56,11 @@ class _AnyAudience:
         return True
 
 
+class _AnyCertificate:
+    """The certificate that a token is bound to, whichever it is."""
+
+
+ANY_CERTIFICATE: Final = _AnyCertificate()  # for a token that its audience shows: it has seen who sent it
 ANY_AUDIENCE: Final = _AnyAudience()  # for a token that opens nothing: also one with several audiences, or none
 
 
@@ -116,7 +122,7 @@ def verify_token(
     key: VerificationKey,
     audiences: Container[str],
     now: int,
-    peer_certificate_sha256: str | None = None,
+    peer_certificate_sha256: str | _AnyCertificate | None = None,
     trusted: object = None,
     slim: bool = False,
 ) -> VerifiedToken:
@@ -126,7 +132,7 @@ def verify_token(
 
     ``audiences`` are the values of which the token must name exactly one; ``ANY_AUDIENCE``: whatever it names.
     ``peer_certificate_sha256`` is the SHA-256 of the presenter's certificate in hexadecimal; without it a token that is
-    bound to a certificate is refused.
+    bound to a certificate is refused. ``ANY_CERTIFICATE``: it is not the sender who presents it.
     ``trusted`` are the settings that ``issuer`` is part of, where there are more.
 
     Raises:
@@ -337,8 +343,8 @@ def _certificate_thumbprint(claims: Mapping[str, object]) -> str | None:
     return thumbprint
 
 
-def _check_thumbprint(thumbprint: str | None, peer_certificate_sha256: str | None) -> None:
-    if thumbprint is None:
+def _check_thumbprint(thumbprint: str | None, peer_certificate_sha256: str | _AnyCertificate | None) -> None:
+    if thumbprint is None or isinstance(peer_certificate_sha256, _AnyCertificate):
         return
     if peer_certificate_sha256 is None:
         raise Denied(Reason.CNF_MISMATCH, "the token is bound to a certificate and none is known")

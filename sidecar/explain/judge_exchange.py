@@ -14,7 +14,7 @@ from sidecar.explain.recorded_exchange import actor_of, exchange_request, is_for
 from sidecar.explain.recorded_token import CannotJudgeError, spiffe_id, time_of
 from sidecar.explain.rule_names import rules_for_itself, rules_that_allow, rules_that_nearly_allow
 from sidecar.sts.authority import authority_of, foreign_issuer_for, login_issuer_for
-from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self
+from sidecar.sts.mint import ClientCertificate, FreshNames, Grant, authorize_exchange, authorize_self
 from sidecar.sts.policy import StsPolicy
 
 UNPROVABLE: Final = (
@@ -78,6 +78,7 @@ OWN_CHECKS: Final = (
 )
 
 _NAMES: Final = FreshNames(jti="", txn="")
+_ANY_CERTIFICATE: Final = ClientCertificate(sha256="", not_after=2**53)  # not in a record; it refuses nothing
 
 
 def judge_exchange(record: Record, policy: StsPolicy) -> tuple[Judgement, Grant | None]:
@@ -119,7 +120,9 @@ def _decide(
         authority_of(token, client=client, policy=policy, now=now)
         deciding = _RULE
         request, actor = exchange_request(record), actor_of(client, now)
-        grant = authorize_exchange(request, actor=actor, subject=token, policy=policy, now=now, fresh=_NAMES)
+        grant = authorize_exchange(
+            request, actor=actor, subject=token, policy=policy, now=now, fresh=_NAMES, certificate=_ANY_CERTIFICATE
+        )
     except Denied as error:
         several = error.reason in {Reason.NOT_AN_ENTRY, Reason.DELEGATION_NOT_ALLOWED}
         return error.reason, deciding if several else None, None
@@ -159,7 +162,9 @@ def _for_itself(
     saw[_SCOPES] = _scopes(record)
     judged: str = OK
     try:
-        grant = authorize_self(own_request(record), client=client, policy=policy, now=now, fresh=_NAMES)
+        grant = authorize_self(
+            own_request(record), client=client, policy=policy, now=now, fresh=_NAMES, certificate=_ANY_CERTIFICATE
+        )
         saw[_SCOPES] += f"; now {format_scope(grant.scope)} for {grant.expires_in} s"
     except Denied as error:
         judged = error.reason

@@ -99,7 +99,7 @@ def _show(rows: Sequence[Row]) -> None:
                     row.actor,
                     "itself" if row.subjects == row.actor else row.subjects,
                     row.audience,
-                    " ".join(row.scopes),
+                    " ".join(row.scopes) + (", bound to its certificate" if row.bound else ""),
                     "; ".join(way.text() for way in row.ways) or "nothing: it never applies",
                     row.rule,
                 )

@@ -43,7 +43,10 @@ _WORDS: Final[Mapping[str, Callable[[str], str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One rule, by its place in the file: ``actor`` may act for ``subjects`` at ``audience``, which is ``workload``."""
+    """One rule, by its place in the file: ``actor`` may act for ``subjects`` at ``audience``, which is ``workload``.
+
+    ``bound``: with its own certificate only.
+    """
 
     rule: str
     actor: str
@@ -51,6 +54,7 @@ class Row:
     audience: str
     workload: str
     scopes: tuple[str, ...]
+    bound: bool
     ways: tuple[Way, ...]
 
     def document(self) -> dict[str, object]:
@@ -95,6 +99,7 @@ def _rules(policy: StsPolicy) -> Iterator[Row]:
             audience=rule.audience,
             workload=policy.recipient_of(rule.audience),
             scopes=tuple(sorted(rule.scopes)),
+            bound=policy.binds(rule.audience),
             ways=(*ways[number], *onward),
         )
 
@@ -108,6 +113,7 @@ def _self_rules(policy: StsPolicy) -> Iterator[Row]:
             audience=rule.audience,
             workload=policy.recipient_of(rule.audience),
             scopes=tuple(sorted(rule.scopes)),
+            bound=policy.binds(rule.audience),
             ways=(Way(ITSELF, (), policy.token_life_s),),
         )
 
@@ -129,6 +135,7 @@ def _self_delegations(policy: StsPolicy) -> Iterator[Row]:
             audience=rule.audience,
             workload=policy.recipient_of(rule.audience),
             scopes=tuple(sorted(rule.scopes)),
+            bound=policy.binds(rule.audience),
             ways=(Way(DELEGATED, origins, policy.token_life_s),) if origins else (),
         )
 

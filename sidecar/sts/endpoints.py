@@ -19,9 +19,11 @@ from aiohttp import HttpVersion11, hdrs, web
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES, build_error
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.serving.connections import head_has_arrived
+from sidecar.sts.mint import ClientCertificate
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.schedule import KEYS_MAX_AGE_S
@@ -142,9 +144,14 @@ class TokenEndpoint:
     async def _answer(self, request: web.Request, client: SpiffeId, record: ExchangeRecord) -> web.Response:
         body = await self.body_of(request)
         content_type = request.headers.get(hdrs.CONTENT_TYPE)
-        self.client_of(request)  # trust may have been withdrawn while the body arrived
+        peer = self._peer_of(request)  # trust may have been withdrawn while the body arrived
         answer = await self._service.token(
-            body, content_type, client=client, record=record, confirm=lambda: self.client_of(request)
+            body,
+            content_type,
+            client=client,
+            record=record,
+            confirm=lambda: self.client_of(request),
+            certificate=ClientCertificate(peer.fingerprint, peer.not_after),
         )
         return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=NO_STORE)
 
@@ -185,11 +192,15 @@ class TokenEndpoint:
 
     def client_of(self, request: web.BaseRequest) -> SpiffeId:
         """Return the client's identity, if it is trusted now. Raises Denied CLIENT_NOT_AUTHENTICATED or PEER_GONE."""
+        return self._peer_of(request).spiffe_id
+
+    def _peer_of(self, request: web.BaseRequest) -> VerifiedPeer:
+        """Return the client, if it is trusted now. Errors as ``client_of``."""
         if request.transport is None:
             raise Denied(Reason.PEER_GONE)
         guard = guard_of(request.transport)
         try:
-            return guard.check(int(self._service.clock())).spiffe_id
+            return guard.check(int(self._service.clock()))
         except Denied as error:
             raise Denied(Reason.CLIENT_NOT_AUTHENTICATED, str(error)) from error
 
@@ -254,7 +265,7 @@ def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspec
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": ["tls_client_auth"],
         "scopes_supported": sorted(frozenset().union(*(target.scopes for target in policy.targets))),
-        "tls_client_certificate_bound_access_tokens": False,
+        "tls_client_certificate_bound_access_tokens": any(target.bound for target in policy.targets),
     }
     if introspects:
         document["introspection_endpoint"] = f"{base}/introspect"

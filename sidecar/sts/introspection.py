@@ -19,7 +19,7 @@ from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.form import FormError, media_type, parse_form
 from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken, verify_token
+from sidecar.delegation.verify import ANY_CERTIFICATE, VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason
 from sidecar.sts.endpoints import NO_STORE, TokenEndpoint, go_on
 from sidecar.sts.keys import KeyRing
@@ -98,7 +98,14 @@ def presented(raw: str, *, client: SpiffeId, policy: StsPolicy, ring: KeyRing, n
     key = ring.find(bearer.kid)
     if key is None:
         raise Denied(Reason.UNKNOWN_KEY, "no key of ours has this kid")
-    token = verify_token(bearer, issuer=policy.own, key=key, audiences=policy.audiences_of(client), now=now)
+    token = verify_token(
+        bearer,
+        issuer=policy.own,
+        key=key,
+        audiences=policy.audiences_of(client),
+        now=now,
+        peer_certificate_sha256=ANY_CERTIFICATE,  # the client compares cnf with the certificate of its own peer
+    )
     if token.expires_at <= now:  # active is a word about now: the leeway is for those who verify
         raise Denied(Reason.TOKEN_EXPIRED, "the token has expired")
     return token

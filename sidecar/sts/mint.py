@@ -9,6 +9,7 @@ A subject token of a foreign issuer also needs the (issuer, actor, target) to be
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -42,6 +43,19 @@ class FreshNames:
 
     jti: str
     txn: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The leaf of the X.509-SVID that the client shows on its connection: hexadecimal SHA-256, and its last second."""
+
+    sha256: str
+    not_after: int
+
+    @property
+    def thumbprint(self) -> str:
+        """The value of ``x5t#S256`` (RFC 8705 section 3.1)."""
+        return urlsafe_b64encode(bytes.fromhex(self.sha256)).rstrip(b"=").decode("ascii")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,12 +102,15 @@ def authorize_exchange(
     policy: StsPolicy,
     now: int,
     fresh: FreshNames,
+    certificate: ClientCertificate | None = None,
 ) -> Grant:
     """Decide one token exchange. ``actor`` is the client's own verified JWT-SVID (``tokens.verify_actor``).
 
+    ``certificate`` is the client's, for targets whose tokens are bound.
+
     Raises:
         Denied: the errors of ``authority_of``; MAY_ACT_REFUSED, SELF_DELEGATION, ACT_TOO_DEEP, TARGET_UNKNOWN,
-            DELEGATION_NOT_ALLOWED, SCOPE_REFUSED.
+            DELEGATION_NOT_ALLOWED, SCOPE_REFUSED, CLIENT_NOT_AUTHENTICATED.
     """
     client = actor.spiffe_id
     authority = authority_of(subject, client=client, policy=policy, now=now)
@@ -105,6 +122,7 @@ def authorize_exchange(
     expires_at = authority.expires_at
     if subject.chain is None and not authority.own:  # a login: a chain starts here
         expires_at = min(expires_at, now + policy.entries[client].first_life_s(audience))
+    bound, expires_at = _bound(audience, expires_at, policy, certificate)
     claims = _common(policy, client, authority.issued_subject, audience, scope, now, expires_at, fresh.jti)
     claims["act"] = act
     # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: the client that may hand this token in, and the login behind it.
@@ -117,26 +135,48 @@ def authorize_exchange(
     if subject.sid is not None:
         claims["sid"] = subject.sid
     claims.update(_authentication_of(subject.claims))
+    claims.update(bound)
     return Grant(claims=claims, scope=scope, expires_in=expires_at - now)
 
 
 def authorize_self(
-    request: ClientCredentialsRequest, *, client: SpiffeId, policy: StsPolicy, now: int, fresh: FreshNames
+    request: ClientCredentialsRequest,
+    *,
+    client: SpiffeId,
+    policy: StsPolicy,
+    now: int,
+    fresh: FreshNames,
+    certificate: ClientCertificate | None = None,
 ) -> Grant:
     """Decide a token for the client's own authority: no user, no actor, only for listed (workload, target) pairs.
 
     Raises:
-        Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED.
+        Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED, CLIENT_NOT_AUTHENTICATED.
     """
     audience = _audience_of(request)
     allowed = policy.self_scopes(client, audience)
     if allowed is None:
         raise Denied(Reason.TARGET_UNKNOWN, "the client has no authority of its own at this target")
     scope = _narrowed(request.scope, allowed)
-    expires_at = now + policy.token_life_s
+    bound, expires_at = _bound(audience, now + policy.token_life_s, policy, certificate)
     claims = _common(policy, client, client, audience, scope, now, expires_at, fresh.jti)
     claims["txn"] = fresh.txn
-    return Grant(claims=claims, scope=scope, expires_in=policy.token_life_s)
+    claims.update(bound)
+    return Grant(claims=claims, scope=scope, expires_in=expires_at - now)
+
+
+def _bound(
+    audience: str, expires_at: int, policy: StsPolicy, certificate: ClientCertificate | None
+) -> tuple[dict[str, object], int]:
+    """Return ``cnf`` for a target whose tokens are bound, and the end: with the certificate, which proves possession.
+
+    The binding is to the actor, who presents the token, never to the subject token's sender.
+    """
+    if not policy.binds(audience):
+        return {}, expires_at
+    if certificate is None:
+        raise Denied(Reason.CLIENT_NOT_AUTHENTICATED, "the target's tokens are bound, and no certificate is known")
+    return {"cnf": {"x5t#S256": certificate.thumbprint}}, min(expires_at, certificate.not_after)
 
 
 def _require_may_act(claims: Mapping[str, object], client: SpiffeId) -> None:

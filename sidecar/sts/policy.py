@@ -80,6 +80,11 @@ class StsPolicy:
         """Return the workload that receives tokens under this name: every rule's audience has one."""
         return self._targets[audience].workload
 
+    def binds(self, audience: str) -> bool:
+        """Tell if tokens for this audience are bound to their client's certificate."""
+        target = self._targets.get(audience)
+        return target is not None and target.bound
+
     def audiences_of(self, workload: SpiffeId) -> frozenset[str]:
         """Return the names whose tokens this workload may hand in as its own."""
         return self._audiences.get(workload) or frozenset((workload,))

@@ -43,12 +43,14 @@ class SubjectMatch:
 class Target:
     """A workload that tokens can be issued for: its SPIFFE ID, its other ``audiences``, its ``scopes``.
 
-    The scopes are a ceiling and also name what everything behind the target needs.
+    The scopes are a ceiling and also name what everything behind the target needs. Tokens for a ``bound`` target are
+    good only on a connection with the certificate that their client showed here (RFC 8705 section 3).
     """
 
     workload: SpiffeId
     audiences: frozenset[str] = frozenset()
     scopes: ScopeSet
+    bound: bool = False
 
     @property
     def names(self) -> frozenset[str]:

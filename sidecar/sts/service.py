@@ -29,7 +29,14 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.sts.actors import ActorTokens
 from sidecar.sts.keys import KeyRing
-from sidecar.sts.mint import FreshNames, Grant, authorize_exchange, authorize_self, require_lawful_form
+from sidecar.sts.mint import (
+    ClientCertificate,
+    FreshNames,
+    Grant,
+    authorize_exchange,
+    authorize_self,
+    require_lawful_form,
+)
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate
 from sidecar.sts.records import EventLog, ExchangeRecord
@@ -113,10 +120,11 @@ class TokenService:
         client: SpiffeId,
         record: ExchangeRecord,
         confirm: Callable[[], object] = lambda: None,
+        certificate: ClientCertificate | None = None,
     ) -> dict[str, object]:
         """Answer one request of the authenticated ``client``. Returns the members of the response.
 
-        ``confirm`` checks the client again, after a wait for keys.
+        ``confirm`` checks the client again, after a wait for keys. ``certificate`` is the one of its connection.
 
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
@@ -130,9 +138,16 @@ class TokenService:
             self.rate.take(client)  # one counter for all targets, which the client could invent
             if self.register is not None:
                 self.register.refuse_client(client, policy)
-            grant = authorize_self(request, client=client, policy=policy, now=self._now(), fresh=self.names())
+            grant = authorize_self(
+                request,
+                client=client,
+                policy=policy,
+                now=self._now(),
+                fresh=self.names(),
+                certificate=certificate,
+            )
             return self._issue(grant, ring, record, issued_token_type=None)
-        grant = await self._exchange(request, client, policy, ring, record, confirm)
+        grant = await self._exchange(request, client, policy, ring, record, confirm, certificate)
         issued_token_type = request.requested_token_type or TOKEN_TYPE_ACCESS_TOKEN  # a JWT access token is both
         return self._issue(grant, ring, record, issued_token_type=issued_token_type)
 
@@ -166,6 +181,7 @@ class TokenService:
         ring: KeyRing,
         record: ExchangeRecord,
         confirm: Callable[[], object],
+        certificate: ClientCertificate | None,
     ) -> Grant:
         bearer = parse_bearer(request.subject_token)
         record.claim_unverified(bearer)
@@ -189,7 +205,15 @@ class TokenService:
         self.rate.take((subject.issuer, subject.jti or subject.fingerprint, client))
         if self.register is not None:
             self.register.refuse(subject, client, policy)
-        return authorize_exchange(request, actor=actor, subject=subject, policy=policy, now=now, fresh=self.names())
+        return authorize_exchange(
+            request,
+            actor=actor,
+            subject=subject,
+            policy=policy,
+            now=now,
+            fresh=self.names(),
+            certificate=certificate,
+        )
 
     async def _key_of(self, bearer: Bearer, policy: StsPolicy, ring: KeyRing) -> VerificationKey:
         if bearer.issuer != policy.issuer:

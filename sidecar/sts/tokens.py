@@ -9,7 +9,14 @@ from sidecar.delegation.jwt_svid import svid_subject
 from sidecar.delegation.keyset import KeySet, VerificationKey
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
-from sidecar.delegation.verify import JwtSvid, VerifiedToken, check_header, verify_jwt_svid, verify_token
+from sidecar.delegation.verify import (
+    ANY_CERTIFICATE,
+    JwtSvid,
+    VerifiedToken,
+    check_header,
+    verify_jwt_svid,
+    verify_token,
+)
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import foreign_issuer_for, login_issuer_for
 from sidecar.sts.policy import StsPolicy
@@ -66,8 +73,12 @@ def verify_subject(
         Denied: NOT_YOUR_TOKEN if it is for another audience; what ``check_subject`` and ``verify_token`` refuse.
     """
     trusted, audiences = _expected(bearer, client, policy)
+    # A delegated token is bound to who sent it to the client, and the client has compared the two. A login is not.
+    sender = None if bearer.issuer in policy.login_issuers else ANY_CERTIFICATE
     try:
-        return verify_token(bearer, issuer=trusted, key=key, audiences=audiences, now=now)
+        return verify_token(
+            bearer, issuer=trusted, key=key, audiences=audiences, now=now, peer_certificate_sha256=sender
+        )
     except Denied as error:
         if error.reason is Reason.WRONG_AUDIENCE:
             raise Denied(Reason.NOT_YOUR_TOKEN, error.detail) from error

@@ -51,7 +51,16 @@ def test_the_page_is_one_file_with_every_row(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_names_in_the_settings_are_escaped() -> None:
-    row = Row(rule="rules[0]", actor="<b>", subjects="<i>", audience="a\u202eb", workload="w", scopes=("s",), ways=())
+    row = Row(
+        rule="rules[0]",
+        actor="<b>",
+        subjects="<i>",
+        audience="a\u202eb",
+        workload="w",
+        scopes=("s",),
+        bound=True,
+        ways=(),
+    )
     text = page("https://x", [row], choice="", now=0)
     assert "<b>" not in text
     assert "<i>" not in text

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.bearer import MAX_TOKEN_BYTES
+from sidecar.delegation.bearer import MAX_TOKEN_BYTES, parse_bearer
 from sidecar.delegation.checkpoint import Head, head_form
 from sidecar.delegation.rfc8693 import (
     CLIENT_CREDENTIALS,
@@ -20,8 +20,10 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.sts import service
 from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar.sts.mint import ClientCertificate
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate, RateSettings
+from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.rules import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
 from sidecar.sts.schedule import ANNOUNCE_S, KeySchedule, TimedKey
 from sidecar.sts.service import fresh_names
@@ -35,6 +37,7 @@ from tests.fakes.sts import (
     PARTNER,
     STRANGER,
     Mesh,
+    encoded,
     login_issuer,
     scopes,
     small_policy,
@@ -298,8 +301,7 @@ ATTACKS: Final = (
         Reason.TARGET_UNKNOWN,
     ),
     Attack("S11", "a target for which the actor has no rule", exchange(audience=PLANNER), Reason.TARGET_UNKNOWN),
-    # A token bound to a key is valid with that key only; the channel's is another.
-    Attack("S13", "bound to another key", exchange(subject_token=own(cnf={"x5t#S256": "x"})), Reason.CNF_MISMATCH),
+    # A token is bound to who sent it to the client, which only the client sees; other bindings nobody can check.
     Attack("S13", "bound in another way", exchange(subject_token=own(cnf={"jkt": "x"})), Reason.CNF_MISMATCH),
     # Delegation or nothing.
     Attack("S14", "no actor", exchange(actor_token=ABSENT, actor_token_type=ABSENT), Reason.ACTOR_REQUIRED),
@@ -795,3 +797,67 @@ async def test_a_client_is_limited_before_anything_that_it_sends_is_read() -> No
     assert await mesh.ask(mesh.login_form(), FRONT)  # another client
     mesh.now += 1
     assert await mesh.ask(mesh.exchange_form())
+
+
+CERTIFICATE: Final = ClientCertificate("ab" * 32, not_after=NOW + 120)
+THUMBPRINT: Final = CERTIFICATE.thumbprint
+
+
+def binding(**changes: Any) -> StsPolicy:
+    """Return the policy with the CRM's tokens bound."""
+    policy = small_policy(**changes)
+    return replace(policy, targets=tuple(replace(one, bound=one.workload == CRM) for one in policy.targets))
+
+
+async def bound_claims(
+    mesh: Mesh,
+    form: Mapping[str, object],
+    client: SpiffeId = WRITER,
+    certificate: ClientCertificate | None = CERTIFICATE,
+) -> Mapping[str, object]:
+    record = ExchangeRecord(mesh.log, ISSUER)
+    answer = await mesh.service.token(encoded(form), FORM, client=client, record=record, certificate=certificate)
+    claims = parse_bearer(str(answer["access_token"])).claims
+    assert answer["expires_in"] == int(str(claims["exp"])) - NOW
+    return claims
+
+
+@pytest.mark.parametrize("audience", [CRM, CRM_URL])
+async def test_a_token_for_a_bound_target_is_bound_to_its_clients_certificate_and_ends_with_it(audience: str) -> None:
+    claims = await bound_claims(Mesh(policy=binding()), Mesh().exchange_form(audience=audience))
+    assert claims["cnf"] == {"x5t#S256": THUMBPRINT}
+    assert claims["exp"] == NOW + 120
+    longer = await bound_claims(
+        Mesh(policy=binding()), Mesh().exchange_form(), certificate=ClientCertificate("cd" * 32, not_after=NOW + 9999)
+    )
+    assert longer["exp"] == NOW + 290
+
+
+async def test_a_workloads_own_token_is_bound_too_and_one_for_another_target_is_not() -> None:
+    own = {"grant_type": CLIENT_CREDENTIALS, "audience": CRM, "scope": "crm.read"}
+    assert (await bound_claims(Mesh(policy=binding()), own, PLANNER))["cnf"] == {"x5t#S256": THUMBPRINT}
+    unbound = await bound_claims(Mesh(policy=binding()), Mesh().login_form(), FRONT)
+    assert "cnf" not in unbound
+    assert unbound["exp"] == NOW + 300
+    assert "cnf" not in await bound_claims(Mesh(), Mesh().exchange_form())
+
+
+async def test_without_a_certificate_nothing_is_issued_for_a_bound_target() -> None:
+    mesh = Mesh(policy=binding())
+    assert await reason_of(mesh, mesh.exchange_form()) is Reason.CLIENT_NOT_AUTHENTICATED
+    own = {"grant_type": CLIENT_CREDENTIALS, "audience": CRM, "scope": "crm.read"}
+    assert await reason_of(mesh, own, PLANNER) is Reason.CLIENT_NOT_AUTHENTICATED
+
+
+async def test_a_bound_token_is_exchanged_by_its_audience_and_its_binding_ends_there() -> None:
+    bound_to_planner = Mesh().own(cnf={"x5t#S256": "x" * 43})
+    claims = await bound_claims(Mesh(), Mesh().exchange_form(subject_token=bound_to_planner))
+    assert "cnf" not in claims
+    claims = await bound_claims(Mesh(policy=binding()), Mesh().exchange_form(subject_token=bound_to_planner))
+    assert claims["cnf"] == {"x5t#S256": THUMBPRINT}
+
+
+async def test_a_login_that_is_bound_to_somebody_proves_nothing_here() -> None:
+    mesh = Mesh()
+    login = mesh.login(cnf={"x5t#S256": THUMBPRINT})
+    assert await reason_of(mesh, mesh.login_form(subject_token=login), FRONT) is Reason.CNF_MISMATCH

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -11,9 +14,11 @@ from sidecar.delegation.keyset import parse_jwks
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import verify_signature
+from sidecar.identity.tls import client_context
 from sidecar.sts.endpoints import server_metadata
 from sidecar.sts.mint import FreshNames
 from sidecar.sts.rate import RateSettings
+from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sts import FORM, Mesh, small_policy
 from tests.fakes.sts_server import STS, RunningSts, read_answer, running_sts, token_request
 from tests.fakes.tokens import CRM, ISSUER, PLANNER, WRITER
@@ -402,6 +407,28 @@ async def test_every_member_of_the_metadata_is_true(introspection: RateSettings 
         metadata = (await sts.get("/.well-known/oauth-authorization-server")).members
         assert metadata["grant_types_supported"] == [GRANT_TYPE]
         assert (await sts.get("/.well-known/openid-configuration")).status == 404  # nobody logs in here
+
+
+async def test_a_bound_token_holds_the_thumbprint_of_the_certificate_that_its_client_showed() -> None:
+    policy = small_policy()
+    bound = replace(policy, targets=tuple(replace(one, bound=True) for one in policy.targets))
+    async with running_sts(Mesh(policy=bound, start=int(time.time())), introspection=RateSettings()) as sts:
+        own = [OwnIdentity(sts.authority, WRITER) for _ in range(2)]  # the second as after a renewal
+        for identity in own:
+            tls = client_context(identity, expected=STS)
+            issued = await sts.send(token_request(sts.mesh.exchange_form()), tls=tls)
+            claims = parse_bearer(issued.members["access_token"]).claims
+            assert identity.current is not None
+            svid = identity.current.svid
+            digest = hashlib.sha256(svid.chain[0]).digest()
+            assert claims["cnf"] == {"x5t#S256": base64.urlsafe_b64encode(digest).rstrip(b"=").decode()}
+            assert int(str(claims["exp"])) <= svid.not_after
+            told = await sts.send(
+                token_request({"token": issued.members["access_token"]}, target="/introspect"), spiffe_id=CRM
+            )
+            assert told.members["cnf"] == claims["cnf"]
+        metadata = (await sts.get("/.well-known/oauth-authorization-server")).members
+    assert metadata["tls_client_certificate_bound_access_tokens"] is True
 
 
 def test_metadata_names_the_address_clients_reach_if_it_is_not_the_issuer() -> None:
