@@ -8,8 +8,9 @@ from typing import Final
 
 from sidecar.doctor.attempts import Attempt, Examination
 from sidecar.doctor.cells import some
-from sidecar.doctor.clients import Method
+from sidecar.doctor.clients import Method, TestClient
 from sidecar.doctor.names import Probe
+from sidecar.doctor.probes_protocol import is_bound
 from sidecar.doctor.reading import Reading
 from sidecar.doctor.verdicts_actor import act_of, with_actor
 
@@ -49,7 +50,7 @@ def _form(found: Examination, attempt: Attempt, reading: Reading) -> dict[str, s
         "issuer": _issuer(found, reading),
         "signature": f"{reading.header.get('alg', '?')}, {reading.signature}" if reading.header else "not verified",
         "header typ": _text(reading.header.get("typ")) if reading.header else "cannot see",
-        "payload typ": _text(reading.claim("typ")),
+        "payload typ": _text(reading.claim("typ")) + _when_bound(found, reading),
         "scope claim": _ABSENT if scope is None else f"{scope[0]}, {scope[1]}",
         "client in the token": ", ".join(reading.clients) or _ABSENT,
         "shape of aud": _shape(audience.reading.claim("aud")),
@@ -61,9 +62,13 @@ def _form(found: Examination, attempt: Attempt, reading: Reading) -> dict[str, s
 def _proven(found: Examination) -> str:
     """Return the methods by which an exchange was accepted."""
     accepted = (one.draft for one in found.attempts.values() if one.accepted and one.draft is not None)
-    methods = (draft.client.method for draft in accepted if not draft.wrong and not draft.bare)
-    named = (f"{_ABSENT} (public client)" if method is Method.NONE else method.value for method in methods)
+    clients = (draft.client for draft in accepted if not draft.wrong and not draft.bare)
+    named = (f"{_ABSENT} (public client)" if _is_public(one) else one.method.value for one in clients)
     return ", ".join(dict.fromkeys(named)) or _ABSENT
+
+
+def _is_public(client: TestClient) -> bool:
+    return client.method is Method.NONE or (client.method is Method.BASIC and not client.secret)
 
 
 def _refusals(found: Examination) -> str:
@@ -94,6 +99,13 @@ def _issuer(found: Examination, reading: Reading) -> str:
 def _new_jti(found: Examination, reading: Reading) -> bool:
     jti = reading.claim("jti")
     return isinstance(jti, str) and jti != found.subject.claim("jti")
+
+
+def _when_bound(found: Examination, reading: Reading) -> str:
+    """Return the payload's typ of a sender-bound token, where it is another."""
+    bound = found[Probe.BOUND]
+    typ = None if bound is None or not is_bound(bound) else bound.reading.claim("typ")
+    return f"; {_text(typ)} if sender-bound" if typ != reading.claim("typ") and isinstance(typ, str) else ""
 
 
 def _shape(value: object) -> str:

@@ -65,39 +65,49 @@ def _own_tokens(found: Examination) -> Script[None]:
 
 
 def _lawful(found: Examination) -> Script[None]:
-    """Find an exchange that is accepted: without an actor token, and with one."""
+    """Find an exchange that is accepted: without an actor token, and with one. Its token can be read, if any can."""
     base = Draft(client=found.first, subject=found.case.subject)
     plain = None
     for draft in _extras(found.case, base):
         attempt = yield from found.exchange(Probe.PLAIN, draft)
-        if attempt.accepted:
-            plain = draft
-            if attempt.reading.claims is None:
-                plain = yield from _readable(found, draft)
-            break
         if attempt.answer.busy:
             return
+        if attempt.accepted:
+            plain = draft
+            break
+    found.lawful = (yield from _with_actor(found, base, plain)) or plain
+    if found.lawful is not None:
+        yield from _readable(found, plain)
+
+
+def _with_actor(found: Examination, base: Draft, plain: Draft | None) -> Script[Draft | None]:
+    """Find an actor token that is accepted."""
     for held, name in _candidates(found):
         drafts = _extras(found.case, base) if plain is None else iter((plain,))
         for draft in drafts:
             for kind in dict.fromkeys((held.type, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT)):
                 attempt = yield from found.exchange(name, replace(draft, actor=replace(held, type=kind)))
                 if attempt.accepted:
-                    found.lawful, found.actor = attempt.draft, replace(held, type=kind)
-                    return
-    found.lawful = plain
+                    found.actor = replace(held, type=kind)
+                    return attempt.draft
+    return None
 
 
-def _readable(found: Examination, draft: Draft) -> Script[Draft]:
+def _readable(found: Examination, plain: Draft | None) -> Script[None]:
     """Ask for a kind of token that can be read, where the access token cannot. Nothing else changes."""
-    opaque = found.attempts[Probe.PLAIN]
+    lawful = found.lawful
+    name = next((one.name for one in found.attempts.values() if one.draft == lawful), None)
+    if lawful is None or name is None or found.attempts[name].reading.claims is not None:
+        return
+    opaque = found.attempts[name]
     for kind in READABLE:
-        attempt = yield from found.exchange(Probe.PLAIN, replace(draft, requested=kind))
+        attempt = yield from found.exchange(name, replace(lawful, requested=kind))
         if attempt.accepted and attempt.reading.claims is not None:
-            found.opaque = opaque.reading
-            return replace(draft, requested=kind)
-    found.attempts[Probe.PLAIN] = opaque
-    return draft
+            found.opaque, found.lawful = opaque.reading, attempt.draft
+            if plain is not None and name != Probe.PLAIN:
+                yield from found.exchange(Probe.PLAIN, replace(plain, requested=kind))
+            return
+    found.attempts[name] = opaque
 
 
 def _extras(case: Case, base: Draft) -> Iterator[Draft]:

@@ -28,8 +28,7 @@ def actor_probes(found: Examination) -> Script[None]:
         kind = lawful.actor.type if lawful.actor is not None else found.own[1].type
         yield from found.exchange(Probe.OTHERS_ACTOR, replace(lawful, actor=replace(found.own[1], type=kind)))
     if Probe.SUBJECT_AS_ACTOR not in found.attempts and found.actor is not None:
-        user = replace(found.case.subject, type=found.actor.type)
-        yield from found.exchange(Probe.SUBJECT_AS_ACTOR, replace(lawful, actor=user))
+        yield from found.exchange(Probe.SUBJECT_AS_ACTOR, replace(lawful, actor=found.case.subject))
 
 
 def _worthless(found: Examination, lawful: Draft) -> Script[None]:

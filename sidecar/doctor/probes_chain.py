@@ -35,8 +35,11 @@ def chain_probes(found: Examination) -> Script[None]:
 
 
 def drafts_of_hop_2(found: Examination, lawful: Draft, token: Held) -> Iterator[Draft]:
-    """Vary hop 2, the lawful exchange of client 2, by the extras that a server may insist on."""
-    actor = found.own[1]
+    """Vary hop 2, the lawful exchange of client 2, by the extras that a server may insist on.
+
+    Where client 2 has no actor token, it shows client 1's: better than none, and refused where actors are bound.
+    """
+    actor = found.own[1] or found.actor
     if actor is not None and lawful.actor is not None:
         actor = replace(actor, type=lawful.actor.type)
     draft = replace(lawful, client=found.second, subject=token, actor=actor)

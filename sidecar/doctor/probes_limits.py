@@ -10,7 +10,7 @@ from sidecar.doctor.messages import Script, Wait
 from sidecar.doctor.names import Probe
 
 # OpenID Connect's scopes ask for claims of the user, not for access.
-_STANDARD: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+STANDARD: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 _MOST_WIDER: Final = 2
 
 
@@ -36,7 +36,7 @@ def narrow_of(found: Examination) -> str | None:
     if len(held) < 2:
         return None
     asked = [scope for scope in (found.case.scope or "").split() if scope in held]
-    ranked = sorted(held, key=lambda scope: (scope not in asked, scope in _STANDARD, scope))
+    ranked = sorted(held, key=lambda scope: (scope not in asked, scope in STANDARD, scope))
     return ranked[0]
 
 
@@ -45,7 +45,7 @@ def wider_of(found: Examination) -> tuple[str, ...]:
     held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
     if found.case.wider:
         return tuple(scope for scope in found.case.wider if scope not in held)
-    listed = [scope for scope in found.case.server.supported if scope not in held | _STANDARD]
+    listed = [scope for scope in found.case.server.supported if scope not in held | STANDARD]
     return tuple(listed[:_MOST_WIDER])
 
 
@@ -60,6 +60,10 @@ def _scopes(found: Examination, lawful: Draft) -> Script[None]:
         if own:
             beside = replace(lawful, scope=f"{own} {wider}")
             yield from found.exchange(numbered(Probe.WIDER_BESIDE, number), beside)
+        plain = found[Probe.PLAIN]
+        if lawful.actor is not None and plain is not None and plain.accepted and plain.draft is not None:
+            alone = replace(plain.draft, scope=f"{own} {wider}".strip())
+            yield from found.exchange(numbered(Probe.WIDER_PLAIN, number), alone)
     yield from found.exchange(Probe.INVENTED_SCOPE, replace(lawful, scope=found.case.invented_scope))
 
 
@@ -70,15 +74,29 @@ def numbered(name: Probe, number: int) -> str:
 
 def _targets(found: Examination, lawful: Draft) -> Script[None]:
     known, invented = found.case.audiences, found.case.invented_audience
+    base = lawful
     if known:
-        yield from found.exchange(Probe.AUDIENCE, replace(lawful, audience=known[:1]))
-    yield from found.exchange(Probe.INVENTED_AUDIENCE, replace(lawful, audience=(invented,)))
+        base = yield from _for_audience(found, Probe.AUDIENCE, lawful)
+    yield from found.exchange(Probe.INVENTED_AUDIENCE, replace(base, audience=(invented,)))
     if len(known) > 1:
-        yield from found.exchange(Probe.TWO_AUDIENCES, replace(lawful, audience=known[:2]))
+        yield from found.exchange(Probe.TWO_AUDIENCES, replace(base, audience=known[:2]))
     if found.case.resource is not None:
         yield from found.exchange(Probe.RESOURCE, replace(lawful, resource=(found.case.resource,)))
     yield from found.exchange(Probe.INVENTED_RESOURCE, replace(lawful, resource=(invented,)))
     yield from found.exchange(Probe.BROKEN_RESOURCE, replace(lawful, resource=("no-uri",)))
+
+
+def _for_audience(found: Examination, name: Probe, lawful: Draft) -> Script[Draft]:
+    """Ask for the first known audience; where that alone is refused, with the scope: some servers derive one from it.
+
+    Return the exchange without its audience.
+    """
+    drafts = dict.fromkeys((lawful.scope, found.case.scope))
+    for scope in drafts:
+        attempt = yield from found.exchange(name, replace(lawful, scope=scope, audience=found.case.audiences[:1]))
+        if attempt.accepted:
+            return replace(lawful, scope=scope)
+    return lawful
 
 
 def _requester(found: Examination, lawful: Draft) -> Script[None]:
@@ -88,7 +106,8 @@ def _requester(found: Examination, lawful: Draft) -> Script[None]:
         return
     yield from found.exchange(Probe.OUTSIDER, replace(hop_2.draft, subject=found.case.subject))
     if found.case.audiences:
-        tool = yield from found.exchange(Probe.FOR_TOOL, replace(lawful, audience=found.case.audiences[:1]))
+        yield from _for_audience(found, Probe.FOR_TOOL, lawful)
+        tool = found.attempts[Probe.FOR_TOOL]
         if tool.accepted:
             yield from found.exchange(Probe.OUTSIDER_TOOL, replace(hop_2.draft, subject=tool.issued))
 

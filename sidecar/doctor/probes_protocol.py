@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sidecar.delegation.jws import MAX_TOKEN_BYTES
 from sidecar.doctor.attempts import Attempt, Draft, Examination
-from sidecar.doctor.clients import Method, spoiled
+from sidecar.doctor.clients import Method, TestClient, spoiled
 from sidecar.doctor.messages import Held, Place, Request, Script
 from sidecar.doctor.names import Probe
 
@@ -79,9 +79,13 @@ def _credentials(found: Examination, lawful: Draft) -> Script[None]:
         yield from found.exchange(Probe.WRONG_SECRET, replace(lawful, wrong=True))
         yield from found.exchange(Probe.NO_SECRET, replace(lawful, bare=True))
     for client in found.case.more_clients:
-        yield from found.exchange(more_name(client.client_id, client.method), replace(lawful, client=client))
+        attempt = yield from found.exchange(more_name(client), replace(lawful, client=client))
+        if attempt.refused and client.method is Method.NONE:  # some servers know a public client by Basic alone
+            empty = replace(client, method=Method.BASIC)
+            yield from found.exchange(more_name(empty), replace(lawful, client=empty))
 
 
-def more_name(client_id: str, method: Method) -> str:
+def more_name(client: TestClient) -> str:
     """Return the name of the probe of one more client."""
-    return f"client {client_id} by {method}"
+    empty = " with an empty secret" if client.method is Method.BASIC and not client.secret else ""
+    return f"client {client.client_id} by {client.method}{empty}"

@@ -37,7 +37,8 @@ class Veil:
     def over(self, text: str) -> str:
         """Return the text without them, and without anything that looks like a token."""
         for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "<secret>")
+            if secret in text:  # not as a part of a word: a secret may be one
+                text = re.sub(rf"(?<![A-Za-z0-9_]){re.escape(secret)}(?![A-Za-z0-9_])", "<secret>", text)
         return _TOKEN.sub(r"\1<token>", text)
 
     def over_all(self, value: object) -> object:
@@ -58,8 +59,8 @@ def proposed(found: Examination, conclusion: Conclusion) -> Settings:
     return {} if issuer is None or exchange is None else {"issuers": [issuer], "exchange": exchange}
 
 
-def document(found: Examination, log: Log) -> dict[str, object]:
-    """Return the whole result for machines."""
+def document(found: Examination, log: Log, veil: Veil) -> dict[str, object]:
+    """Return the whole result for machines. What the server said is veiled."""
     cells = verdicts_of(found)
     conclusion = conclude(cells)
     return {
@@ -69,20 +70,23 @@ def document(found: Examination, log: Log) -> dict[str, object]:
         "against": list(conclusion.against),
         "open": list(conclusion.open),
         "cautions": list(conclusion.cautions),
-        "settings": proposed(found, conclusion),
+        "settings": veil.over_all(proposed(found, conclusion)),
         "cells": [
             {
                 "id": one.id,
                 "question": one.question,
                 "value": one.value.value,
-                "detail": one.detail,
+                "detail": veil.over(one.detail),
                 "bad": one.bad,
-                "evidence": list(one.evidence),
+                "evidence": [veil.over(line) for line in one.evidence],
             }
             for one in cells
         ],
-        "facts": facts_of(found),
-        "requests": [{"name": one.name, "request": one.shown(), "answer": answer.told} for one, answer in log],
+        "facts": veil.over_all(facts_of(found)),
+        "requests": [
+            {"name": one.name, "request": veil.over(one.shown()), "answer": veil.over(answer.told)}
+            for one, answer in log
+        ],
     }
 
 
@@ -91,7 +95,7 @@ def show(found: Examination, log: Log, veil: Veil, *, as_json: bool, evidence: b
     cells = verdicts_of(found)
     conclusion = conclude(cells)
     if as_json:
-        print_json(veil.over_all(document(found, log)))
+        print_json(document(found, log, veil))
         return conclusion.fits
     print_line()
     print_table(("question", "verdict", "seen"), _rows(cells, veil, evidence=evidence))

@@ -153,10 +153,15 @@ def _subject(found: Examination) -> Cell:
             return SUBJECT.unseen("the subject token cannot be read", *shown[:1])
         same = pair[0].reading.subject == pair[1].reading.subject
         return SUBJECT.answer(Value.YES if same else Value.NO, "over two hops", pair, bad=not same)
-    changed = [one for one in shown if one.reading.subject != before]
+    named = [one for one in shown if one.reading.subject is not None]
+    missing = [one for one in shown if one.reading.subject is None]
+    changed = [one for one in named if one.reading.subject != before]
+    if not named:
+        return SUBJECT.answer(Value.NO, "its tokens have no sub", shown[:1], bad=True)
     if not changed:
-        return SUBJECT.answer(Value.YES, "", shown[:1])
-    every = len(changed) == len(shown)
+        detail = f"but none by: {missing[0].name}" if missing else ""
+        return SUBJECT.answer(Value.YES, detail, named[:1] + missing[:1])
+    every = len(changed) == len(named)
     detail = "another sub" if every else f"another sub by: {changed[0].name}"
     return SUBJECT.answer(Value.NO, detail, changed[:2], bad=True)
 

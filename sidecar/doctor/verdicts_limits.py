@@ -7,7 +7,7 @@ from typing import Final
 from sidecar.doctor.attempts import Attempt, Examination
 from sidecar.doctor.cells import Cell, Question, Value, some
 from sidecar.doctor.names import Probe
-from sidecar.doctor.probes_limits import narrow_of, numbered, scopes_of_subject, wider_of
+from sidecar.doctor.probes_limits import STANDARD, narrow_of, numbered, scopes_of_subject, wider_of
 from sidecar.doctor.verdicts_actor import with_actor
 
 _ROUNDING_S: Final = 1.0  # NumericDates of two tokens may be rounded differently
@@ -75,7 +75,7 @@ def _narrows(found: Examination) -> Cell:
     if attempt.scopes is None:
         return NARROWS.unseen("neither token nor answer names a scope", attempt)
     held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
-    left = attempt.scopes & (held - {narrow})
+    left = attempt.scopes & (held - {narrow}) - STANDARD
     if left or narrow not in attempt.scopes:
         return NARROWS.answer(Value.NO, f"asked {narrow}, got {some(sorted(attempt.scopes))}", [attempt], bad=True)
     return NARROWS.answer(Value.YES, f"to {some(sorted(attempt.scopes))}", [attempt])
@@ -89,7 +89,7 @@ def _widens(found: Examination) -> Cell:
         gained.append(("even an invented scope", invented))
     wider = wider_of(found)
     for number, scope in enumerate(wider, 1):
-        for name in (Probe.WIDER, Probe.WIDER_BESIDE):
+        for name in (Probe.WIDER, Probe.WIDER_BESIDE, Probe.WIDER_PLAIN):
             attempt = found[numbered(name, number)]
             if attempt is None:
                 continue
@@ -128,6 +128,8 @@ def _audience(found: Examination) -> Cell:
         return AUDIENCE.answer(Value.NO, f"{checked}the token has no aud", [attempt, unknown], bad=True)
     if asked not in got:
         return AUDIENCE.answer(Value.NO, f"ignored: aud is {some(got)}", [attempt], bad=True)
+    if found.opaque is not None and set(got) == {asked, found.first.client_id}:  # OpenID Connect Core section 2
+        return AUDIENCE.answer(Value.YES, "of an ID token, beside the client", [attempt])
     if len(got) > 1:
         return AUDIENCE.answer(Value.NO, f"beside others: {some(got)}", [attempt], bad=True)
     return AUDIENCE.answer(Value.YES, "", [attempt])

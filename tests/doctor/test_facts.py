@@ -69,6 +69,20 @@ def test_a_public_client_beside_the_two_is_told() -> None:
     assert facts_of(world.examine())["client authentication proven"] == "client_secret_basic, none (public client)"
 
 
+def test_a_public_client_may_be_known_by_an_empty_secret_alone() -> None:
+    class Empty(World):
+        def answer(self, request: Any) -> Any:
+            if request.client.client_id == "native":
+                known = request.client.method is Method.BASIC and request.client.secret == ""
+                request = type(request)(
+                    name=request.name, place=request.place, client=client("agent-a"), form=request.form, wrong=not known
+                )
+            return super().answer(request)
+
+    world = Empty(more_clients=(TestClient(client_id="native", method=Method.NONE),))
+    assert facts_of(world.examine())["client authentication proven"] == "client_secret_basic, none (public client)"
+
+
 def test_without_an_exchange_only_refusals_are_told() -> None:
     assert facts(Knobs(actor="refuse", plain=False)) == {
         "client authentication proven": "none",

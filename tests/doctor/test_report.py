@@ -73,6 +73,18 @@ def test_a_short_word_is_no_secret_to_veil() -> None:
     veil = Veil()
     veil.add("sub", "longer-secret")
     assert veil.over("sub longer-secret") == "sub <secret>"
+    veil.add("secret")
+    assert veil.over("client_secret_basic: secret, (secret)") == "client_secret_basic: <secret>, (<secret>)"
+
+
+def test_a_secret_that_is_a_word_of_ours_changes_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    world = World()
+    found = world.examine()
+    veil = Veil()
+    veil.add("secret", "audience")
+    show(found, world.log, veil, as_json=True, evidence=False)
+    cells = {cell["id"] for cell in json.loads(capsys.readouterr().out)["cells"]}
+    assert {"wrong-secret", "unknown-audience"} <= cells
 
 
 def test_control_characters_of_a_server_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from sidecar.doctor.cells import Value
-from tests.doctor.world import cells
+from sidecar.doctor.messages import Answer, Request
+from tests.doctor.world import World, cells
 from tests.fakes.foreign_sts import Knobs
 
 YES, NO, REFUSED, NARROWED = Value.YES, Value.NO, Value.REFUSED, Value.NARROWED
@@ -89,6 +90,17 @@ def test_without_a_wider_scope_those_that_the_server_lists_are_tried() -> None:
     listed = ("openid", "crm.read", "crm.write")
     assert cells(Knobs(scope="widen"), wider=(), supported=listed)["widens-scope"].detail == "to crm.write"
     assert cells(wider=(), supported=listed)["widens-scope"].value is REFUSED
+
+
+def test_a_scope_that_widens_only_without_an_actor_token_widens() -> None:
+    class Lax(World):
+        def answer(self, request: Request) -> Answer:
+            lax = "actor_token" not in dict(request.pairs)
+            self.sts.knobs = Knobs(scope="widen" if lax else "refuse")
+            return super().answer(request)
+
+    found = Lax().cells()["widens-scope"]
+    assert (found.value, found.evidence[0].partition(":")[0]) == (YES, "a wider scope without an actor token")
 
 
 def test_a_scope_that_the_subject_has_is_not_wider() -> None:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from sidecar.doctor.case import Server
 from sidecar.doctor.clients import Method, TestClient
@@ -154,3 +162,80 @@ async def test_no_answer_and_too_large_a_one_are_told() -> None:
         await runner.cleanup()
     async with Transport(to(url)) as transport:
         assert (await transport(request())).trouble == "the connection failed"
+
+
+@dataclass
+class Certified:
+    """Files of an authority, a server for 127.0.0.1 and a client."""
+
+    ca: str
+    server: tuple[str, str]
+    client: tuple[str, str]
+
+
+def certified(folder: Path) -> Certified:
+    day = timedelta(days=1)
+    now = datetime.now(UTC)
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
+
+    def write(name: str, key: ec.EllipticCurvePrivateKey, *, ca: bool) -> tuple[str, str]:
+        subject = ca_name if ca else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(ca_name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - day)
+            .not_valid_after(now + day)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        )
+        if ca:
+            usage = dict.fromkeys(
+                ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+                 "encipher_only", "decipher_only"), False,
+            )  # fmt: skip
+            builder = builder.add_extension(x509.KeyUsage(**usage, key_cert_sign=True, crl_sign=True), critical=True)
+        certificate, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+        certificate.write_bytes(builder.sign(ca_key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return str(certificate), str(key_file)
+
+    ca, _ = write("ca", ca_key, ca=True)
+    server = write("server", ec.generate_private_key(ec.SECP256R1()), ca=False)
+    return Certified(ca, server, write("agent-a", ec.generate_private_key(ec.SECP256R1()), ca=False))
+
+
+async def test_a_client_certificate_is_shown_to_a_server_that_our_authority_certifies(tmp_path: Path) -> None:
+    files = certified(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
+    context.load_cert_chain(*files.server)
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+    async def token(request: web.Request) -> web.Response:
+        shown = (request.transport.get_extra_info("peercert") if request.transport else None) or {}
+        names = [value for part in shown.get("subject", ()) for _, value in part]
+        form = await request.post()
+        known = names == [form.get("client_id")]
+        return web.json_response({"access_token": "t"} if known else {"error": "invalid_client"}, status=200)
+
+    application = web.Application()
+    application.router.add_post("/token", token)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    server = to(f"https://127.0.0.1:{runner.addresses[0][1]}")
+    client = TestClient(client_id="agent-a", method=Method.TLS, certificate=files.client)
+    asked = replace(request(), client=client)
+    try:
+        async with Transport(server, ca_file=files.ca) as transport:
+            assert (await transport(asked)).issued == "t"
+            assert (await transport(replace(asked, wrong=True))).error == "invalid_client"
+        async with Transport(server) as transport:
+            assert (await transport(asked)).trouble == "the server's certificate is not trusted: see --ca"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,314 @@
+"""``sidecar sts doctor`` before servers that we did not write: every cell that a probe can see is the known one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+
+from tests.interop.sts_servers.launch_keycloak import KeycloakServer
+from tests.interop.sts_servers.launchers import LAUNCHERS, reason_to_skip
+from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.timeout(600),
+    pytest.mark.asyncio(loop_scope="module"),
+]  # the first run builds servers
+
+Start = Callable[[str], Awaitable[Server]]
+
+YES, NO, REFUSED, NARROWED = "yes", "no", "refused", "narrowed"
+CANNOT_SEE, NOT_TESTED = "cannot see", "not tested"
+
+# Each cell's value, and a part of its detail. Of no server here we have a token with may_act.
+IDPYOIDC: Final = {
+    "accepts-actor": (REFUSED, "400 invalid_request"),
+    "garbage-actor": (REFUSED, "400 invalid_request"),
+    "forged-actor": (REFUSED, "400 invalid_request"),
+    "ignores-actor": (NO, "it refuses them"),
+    "half-pairs": (YES, "400 invalid_request"),
+    "emits-act": (NO, "never"),
+    "binds-actor": (NOT_TESTED, "refused or ignored"),
+    "nests-act": (NO, "there is no act"),
+    "chain-without-actor": (NOT_TESTED, "there is no act"),
+    "delegated-actor": (NOT_TESTED, "refused or ignored"),
+    "keeps-sub": (YES, ""),
+    "scope-absent": (YES, "the subject's scopes"),
+    "widens-scope": (NARROWED, "cut without an error"),
+    "audience": (NO, "checked, but the token has no aud"),
+    "unknown-audience": (REFUSED, "400 invalid_target"),
+    "resource": (YES, "400 invalid_target"),
+    "requester-in-audience": (NO, ""),
+    "caps-life": (NO, ""),
+    "verifies-subject": (REFUSED, "500"),
+    "refuses-duplicates": (YES, "500: an exception"),
+    "sender-bound": (NOT_TESTED, "no token bound"),
+    "wrong-secret": (REFUSED, "401 invalid_client"),
+    "ends-with-subject": (NOT_TESTED, ""),
+}
+ZITADEL_EXAMPLE: Final = {
+    "accepts-actor": (YES, "as access_token"),
+    "garbage-actor": (REFUSED, "400 invalid_request"),
+    "forged-actor": (REFUSED, "400 invalid_request"),
+    "ignores-actor": (YES, "after verifying it"),
+    "emits-act": (NO, "never"),
+    "nests-act": (NO, "there is no act"),
+    "chain-without-actor": (NOT_TESTED, "there is no act"),
+    "keeps-sub": (YES, ""),
+    "scope-absent": (CANNOT_SEE, ""),
+    "widens-scope": (YES, "even an invented scope"),
+    "audience": (YES, "of an ID token"),
+    "unknown-audience": (YES, "copied, unchecked"),
+    "resource": (NO, "ignored"),
+    "requester-in-audience": (NO, ""),
+    "caps-life": (NO, ""),
+    "refuses-duplicates": (NO, "200"),
+    "refuses-repeated-scope": (NO, "200"),
+    "wrong-secret": (REFUSED, "401 invalid_client"),
+}
+ZITADEL_LOOSE: Final = {
+    "accepts-actor": (YES, "as access_token"),
+    "garbage-actor": (REFUSED, "400 invalid_request"),
+    "forged-actor": (REFUSED, "400 invalid_request"),
+    "ignores-actor": (NO, ""),
+    "emits-act": (YES, "{sub}"),
+    "binds-actor": (NO, "act names client 2"),
+    "nests-act": (YES, ""),
+    "inherited-act": (YES, ""),
+    "chain-without-actor": (REFUSED, "400 invalid_request"),
+    "delegated-actor": (YES, "wrong act"),
+    "keeps-sub": (YES, ""),
+    "scope-absent": (NARROWED, "(none)"),
+    "narrows-scope": (YES, "to crm.read"),
+    "widens-scope": (YES, "to crm.write"),
+    "audience": (YES, ""),
+    "unknown-audience": (YES, "copied, unchecked"),
+    "resource": (NO, "ignored"),
+    "requester-in-audience": (NO, ""),
+    "caps-life": (NO, ""),
+    "refuses-duplicates": (NO, "200"),
+    "wrong-secret": (REFUSED, "401 invalid_client"),
+}
+# Our main on zitadel's library, where it is strict: what the library leaves open stays open.
+ZITADEL_OWN: Final = {
+    **ZITADEL_LOOSE,
+    "binds-actor": (YES, "400 invalid_request"),
+    "delegated-actor": (REFUSED, "400 invalid_request"),
+    "scope-absent": (YES, "the subject's scopes"),
+    "widens-scope": (REFUSED, "400 invalid_scope"),
+    "caps-life": (YES, "by the claims"),
+}
+SPRING: Final = {
+    "accepts-actor": (YES, "as access_token"),
+    "garbage-actor": (REFUSED, "400 invalid_grant"),
+    "forged-actor": (REFUSED, "400 invalid_grant"),
+    "ignores-actor": (NO, ""),
+    "half-pairs": (YES, "400 invalid_request"),
+    "emits-act": (YES, "{iss, sub}"),
+    "binds-actor": (NO, "act names client 2"),
+    "user-as-actor": (YES, ""),
+    "nests-act": (YES, ""),
+    "inherited-act": (YES, ""),
+    "chain-without-actor": (NO, "the chain is dropped"),
+    "delegated-actor": (YES, "wrong act"),
+    "keeps-sub": (YES, ""),
+    "scope-absent": (YES, "the subject's scopes"),
+    "widens-scope": (YES, "to crm.write"),
+    "audience": (NO, "ignored"),
+    "unknown-audience": (YES, "ignored"),
+    "two-audiences": (NO, "ignored"),
+    "resource": (NO, "ignored; only its syntax is checked"),
+    "requester-in-audience": (NO, ""),
+    "caps-life": (NO, ""),
+    "verifies-subject": (REFUSED, "400 invalid_grant"),
+    "refuses-duplicates": (YES, "400 invalid_request"),
+    "sender-bound": (NO, "into an unbound token"),
+    "wrong-secret": (REFUSED, "401 invalid_client"),
+    "ends-with-subject": (NO, "only new exchanges are refused"),
+}
+SPRING_CUSTOMIZED: Final = {
+    **SPRING,
+    "audience": (YES, ""),
+    "unknown-audience": (YES, "copied, unchecked"),
+    "two-audiences": (YES, ""),
+    "caps-life": (YES, "by the claims"),
+}
+KEYCLOAK: Final = {
+    "accepts-actor": (NO, "as if absent"),
+    "garbage-actor": (YES, "2 of 2: 200"),
+    "forged-actor": (YES, "4 of 4: 200"),
+    "ignores-actor": (YES, "never looked at"),
+    "half-pairs": (NO, ""),
+    "emits-act": (NO, "never"),
+    "binds-actor": (NOT_TESTED, "refused or ignored"),
+    "nests-act": (NO, "there is no act"),
+    "chain-without-actor": (NOT_TESTED, "there is no act"),
+    "delegated-actor": (NOT_TESTED, "refused or ignored"),
+    "keeps-sub": (YES, ""),
+    "scope-absent": (NARROWED, "email profile"),  # the client's default scopes
+    "narrows-scope": (YES, "to crm.read"),
+    "widens-scope": (YES, "to crm.write"),
+    "audience": (YES, ""),
+    "unknown-audience": (REFUSED, "400 invalid_client"),
+    "resource": (NO, "ignored"),
+    "requester-in-audience": (YES, "403 access_denied"),
+    "caps-life": (NO, ""),
+    "verifies-subject": (REFUSED, "400 invalid_request"),
+    "refuses-duplicates": (YES, "400 invalid_request"),
+    "sender-bound": (YES, "400 invalid_request"),
+    "wrong-secret": (REFUSED, "401 unauthorized_client"),
+}
+CELLS: Final[dict[str, Mapping[str, tuple[str, str]]]] = {
+    "idpyoidc": IDPYOIDC,
+    "zitadel-example": ZITADEL_EXAMPLE,
+    "zitadel-own": ZITADEL_OWN,
+    "zitadel-own-loose": ZITADEL_LOOSE,
+    "spring": SPRING,
+    "spring-customized": SPRING_CUSTOMIZED,
+    "keycloak": KEYCLOAK,
+}
+FACTS: Final[dict[str, Mapping[str, str]]] = {
+    "idpyoidc": {
+        "header typ": "none", "scope claim": "scope, string", "client in the token": "client_id",
+        "shape of aud": "absent", "refusals": "400 invalid_request",
+    },
+    "zitadel-example": {
+        "header typ": "JWT", "access token": "JWE", "scope claim": "none", "client in the token": "client_id, azp",
+        "shape of aud": "list", "refusals": "500 server_error",
+        "client authentication proven": "client_secret_basic, none (public client)",
+    },
+    "zitadel-own": {"header typ": "JWT", "client in the token": "client_id", "shape of aud": "list of 1"},
+    "zitadel-own-loose": {"header typ": "JWT", "client in the token": "client_id", "shape of aud": "list of 1"},
+    "spring": {
+        "header typ": "none", "scope claim": "scope, array", "client in the token": "none", "shape of aud": "string",
+        "members of act": "iss, sub", "refusals": "400 invalid_grant",
+    },
+    "spring-customized": {"header typ": "none", "scope claim": "scope, array", "shape of aud": "string"},
+    "keycloak": {
+        "header typ": "JWT", "payload typ": "Bearer; DPoP if sender-bound", "scope claim": "scope, string",
+        "client in the token": "azp", "shape of aud": "string", "refusals": "400 invalid_request",
+    },
+}  # fmt: skip
+FITS: Final = frozenset({"zitadel-own"})
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The document of one run, and its exit code."""
+
+    code: int
+    cells: dict[str, dict[str, Any]]
+    document: dict[str, Any]
+
+    def seen(self, cell: str) -> str:
+        found = self.cells[cell]
+        return f"{found['value']}: {found['detail']}"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def start() -> AsyncIterator[Start]:
+    """Start servers by name, each once for all tests."""
+    began: dict[str, Server] = {}
+    with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
+        async with AsyncExitStack() as stack:
+
+            async def one(name: str) -> Server:
+                if reason := reason_to_skip(LAUNCHERS[name]):
+                    pytest.skip(reason)
+                if name not in began:
+                    began[name] = await stack.enter_async_context(LAUNCHERS[name].start(Path(folder)))
+                return began[name]
+
+            yield one
+
+
+async def diagnose(
+    server: Server, folder: Path, *more: str, user: str = "alice", scopes: tuple[str, ...] = ("crm.read",)
+) -> Diagnosis:
+    """Run the command on a server with a token of this user."""
+    words = [sys.executable, "-m", "sidecar", "sts", "doctor", server.issuer, "--yes", "--json"]
+
+    def file(name: str, content: str) -> str:
+        path = folder / name
+        path.write_text(content)
+        return str(path)
+
+    def client(one: Client, name: str) -> list[str]:
+        return ["--client", one.client_id, one.auth.value, file(name, one.secret)]
+
+    scopes = tuple(scope for scope in scopes if scope in server.scopes) or server.scopes[:1]
+    words += [*client(server.planner, "planner"), *client(server.writer, "writer")]
+    words += ["--subject", file("subject", await server.subject_token(user, scopes))]
+    words += ["--subject-type", server.subject_token_type.rpartition(":")[2], "--scope", scopes[0]]
+    for audience in reversed(server.audiences):
+        words += ["--audience", audience]
+    if server.name == "zitadel-example":  # its clients have no tokens of their own, and one is public
+        assert server.actor_token is not None
+        words += ["--actor", file("actor", await server.actor_token(server.planner)), "--client", "native", "none"]
+    process = await asyncio.create_subprocess_exec(
+        *words, "--wider-scope", "crm.write", *more, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode in (0, 1), err.decode()
+    document = json.loads(out)
+    return Diagnosis(process.returncode, {cell["id"]: cell for cell in document["cells"]}, document)
+
+
+@pytest.mark.parametrize("name", CELLS)
+async def test_the_doctor_sees_what_the_server_does(start: Start, name: str, tmp_path: Path) -> None:
+    found = await diagnose(await start(name), tmp_path)
+    expected = CELLS[name]
+    wrong = {
+        cell: (value, detail, found.seen(cell), found.cells[cell]["evidence"])
+        for cell, (value, detail) in expected.items()
+        if found.cells[cell]["value"] != value or detail not in found.cells[cell]["detail"]
+    }
+    assert wrong == {}
+    facts = found.document["facts"]
+    assert {fact: facts[fact] for fact, text in FACTS[name].items() if text not in facts[fact]} == {}
+    assert facts["signature"].endswith(", verified")
+    assert (found.code, found.document["fits"]) == ((0, True) if name in FITS else (1, False))
+    assert bool(found.document["against"]) is (name not in FITS)
+
+
+@pytest.mark.parametrize("name", ["idpyoidc", "spring", "zitadel-own", "keycloak"])
+async def test_a_subject_with_two_scopes_shows_that_scope_narrows(start: Start, name: str, tmp_path: Path) -> None:
+    found = await diagnose(await start(name), tmp_path, scopes=("crm.read", "crm.write"))
+    assert found.seen("narrows-scope").startswith("yes: to crm.read")
+
+
+async def test_zitadels_impersonation_is_seen_by_its_scope(start: Start, tmp_path: Path) -> None:
+    server = await start("zitadel-example")
+    found = await diagnose(server, tmp_path, "--wider-scope", "custom_scope:impersonate:alice", user="bob")
+    assert found.seen("emits-act").startswith("no: only by: a wider scope")
+    assert found.seen("keeps-sub").startswith("no: another sub by: a wider scope")
+
+
+async def test_an_act_that_keycloaks_administrator_writes_is_no_delegation(start: Start, tmp_path: Path) -> None:
+    server = await start("keycloak")
+    assert isinstance(server, KeycloakServer)
+    await server.forge_act(server.planner, {"sub": PLANNER})
+    await server.forge_act(server.writer, {"sub": WRITER})
+    found = await diagnose(server, tmp_path)
+    assert found.seen("emits-act").startswith("no: act is constant")
+    assert found.cells["nests-act"]["value"] == NO
+    assert found.document["fits"] is False
+
+
+async def test_neither_secret_nor_token_is_printed(start: Start, tmp_path: Path) -> None:
+    server = await start("idpyoidc")
+    found = await diagnose(server, tmp_path)
+    text = json.dumps(found.document)
+    assert server.planner.secret not in text
+    assert (tmp_path / "subject").read_text() not in text
+    assert CRM in text
