@@ -12,6 +12,7 @@ from sidecar.doctor.messages import Answer, Place, Request, Script, Wait
 
 T = TypeVar("T")
 
+_IMAGINED_LIFE_S: Final = 3600
 _MOST_REQUESTS: Final = 500  # a script has far fewer: its loops follow lists of the command line
 
 
@@ -64,7 +65,7 @@ def _imagined(request: Request, number: int, now: int) -> Answer:
         "act": {"sub": "imagined"},
         "cnf": {},
         "jti": str(number),
-        "exp": now + 300,
+        "exp": now + _IMAGINED_LIFE_S - 10 * number,  # ever shorter, so that a probe of longer lives is shown too
         "iat": now,
     }
     parts = (json.dumps({"alg": "ES256"}), json.dumps(claims), "imagined")

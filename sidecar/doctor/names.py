@@ -47,6 +47,8 @@ class Probe(StrEnum):
     OUTSIDER_TOOL = "client 2 with the tool's token"
     LATER_FIRST = "the lawful exchange again, some seconds later"
     LATER = "hop 2 again, some seconds later"
+    FOR_FIRST = "hop 2: client 2 for client 1"
+    BACK = "hop 3: client 1, whose tokens live longer"
     TWICE_SUBJECT = "subject_token twice"
     TWICE_SCOPE = "scope twice"
     BOUND = "hop 1 with a DPoP proof"

@@ -7,7 +7,7 @@ from typing import Final
 from sidecar.doctor.attempts import Attempt, Examination
 from sidecar.doctor.cells import Cell, Question, Value, some
 from sidecar.doctor.names import Probe
-from sidecar.doctor.probes_limits import STANDARD, narrow_of, numbered, scopes_of_subject, wider_of
+from sidecar.doctor.probes_limits import STANDARD, life_of, narrow_of, numbered, scopes_of_subject, wider_of
 from sidecar.doctor.verdicts_actor import with_actor
 
 _ROUNDING_S: Final = 1.0  # NumericDates of two tokens may be rounded differently
@@ -221,6 +221,9 @@ def _life(found: Examination) -> Cell:
     pairs = [(found.subject.expires_at, one) for one in (again, lawful) if one is not None]
     if hop_1 is not None and later is not None:
         pairs.append((hop_1.reading.expires_at, later))
+    for_first, back = found[Probe.FOR_FIRST], found[Probe.BACK]
+    if for_first is not None and back is not None:
+        pairs.append((for_first.reading.expires_at, back))
     capped: Attempt | None = None
     for parent, attempt in pairs:
         ends, begins = attempt.reading.expires_at, attempt.reading.issued_at
@@ -229,7 +232,7 @@ def _life(found: Examination) -> Cell:
         if ends > parent + _ROUNDING_S:
             told = f"it outlives the token that it was exchanged for by {ends - parent:.0f} s{_told(attempt)}"
             return LIFE.answer(Value.NO, told, [attempt], bad=True)
-        life = _natural_life(found)
+        life = _natural_life(found, attempt)
         born = begins if begins is not None else attempt.answer.at
         if life is not None and born + life > parent + _ROUNDING_S:
             capped = attempt
@@ -240,14 +243,19 @@ def _life(found: Examination) -> Cell:
     return LIFE.unseen("every issued token ends before the one it was exchanged for anyway", lawful, later)
 
 
-def _natural_life(found: Examination) -> float | None:
-    """Return the longest life of an issued token: what the server would give without a cap."""
-    lives = [
-        one.reading.expires_at - one.reading.issued_at
-        for one in found.attempts.values()
-        if one.accepted and one.reading.expires_at is not None and one.reading.issued_at is not None
+def _natural_life(found: Examination, attempt: Attempt) -> float | None:
+    """Return the longest life of an exchanged token of the same client: its tokens without a cap.
+
+    Each client may have a life of its own, so another client's tell nothing.
+    """
+    return max((life for one in _of_client(found, attempt) if (life := life_of(one)) is not None), default=None)
+
+
+def _of_client(found: Examination, attempt: Attempt) -> list[Attempt]:
+    client = None if attempt.draft is None else attempt.draft.client
+    return [
+        one for one in found.attempts.values() if one.accepted and one.draft is not None and one.draft.client == client
     ]
-    return max(lives, default=None)
 
 
 def _told(attempt: Attempt) -> str:

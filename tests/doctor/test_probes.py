@@ -20,6 +20,7 @@ WORLDS = (
     Knobs(actor="ignore", act="none"),
     Knobs(requester=False, without_actor="drop"),
     Knobs(audience="ignore", life="new"),
+    Knobs(life="new", life_s=100, life_of_b_s=50),
 )
 
 

@@ -6,6 +6,8 @@ import pytest
 
 from sidecar.doctor.cells import Value
 from sidecar.doctor.messages import Answer, Request
+from sidecar.doctor.names import Probe
+from sidecar.doctor.verdicts import verdicts_of
 from tests.doctor.world import World, cells
 from tests.fakes.foreign_sts import Knobs
 
@@ -51,6 +53,9 @@ ROWS: list[tuple[str, Knobs, Value, str]] = [
     ("caps-life", Knobs(), YES, "by the claims"),
     ("caps-life", Knobs(life="new"), NO, "outlives"),
     ("caps-life", Knobs(life="new", life_s=20), NO, "by 3 s"),
+    ("caps-life", Knobs(life="new", life_s=100, life_of_b_s=50), NO, "by 50 s"),
+    ("caps-life", Knobs(life_s=100, life_of_b_s=50), YES, "by the claims"),
+    ("caps-life", Knobs(life="new", life_s=50, life_of_b_s=100), NO, "by 53 s"),
     ("caps-life", Knobs(opaque="jwe", introspects=False), CANNOT_SEE, ""),
 ]
 EVERY_CELL = (
@@ -112,6 +117,15 @@ def test_a_short_life_of_its_own_is_not_taken_for_a_cap() -> None:
     found = cells(Knobs(life="new", life_s=20, audience="ignore"))
     assert found["nests-act"].value is REFUSED
     assert found["caps-life"].value is CANNOT_SEE
+
+
+def test_lives_of_two_clients_are_not_compared() -> None:
+    """Agent-b's tokens are short by themselves: beside agent-a's they look cut."""
+    found = World(Knobs(life="new", life_s=200, life_of_b_s=20)).examine()
+    for name in (Probe.FOR_FIRST, Probe.BACK):
+        del found.attempts[name]
+    (cell,) = [cell for cell in verdicts_of(found) if cell.id == "caps-life"]
+    assert cell.value is CANNOT_SEE
 
 
 def test_a_server_that_insists_on_an_audience_is_judged_by_exchanges_with_one() -> None:

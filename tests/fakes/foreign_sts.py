@@ -62,6 +62,7 @@ class Knobs:
     requester: bool = True
     life: str = "cap"  # cap, new
     life_s: int = _LEGS
+    life_of_b_s: int | None = None  # of tokens of agent-b, if another
     duplicates: str = "refuse"  # refuse, accept, crash
     halves: str = "refuse"  # refuse, accept
     dpop: str = "protect"  # off, protect, free
@@ -334,7 +335,8 @@ class ForeignSts:
         return {"aud": named[0] if len(named) == 1 else named}
 
     def _issued(self, claims: dict[str, Any], kind: str, cap: float | None = None) -> dict[str, Any]:
-        ends = self.now() + self.knobs.life_s
+        own = self.knobs.life_of_b_s if claims["client_id"] == "agent-b" else None
+        ends = self.now() + (self.knobs.life_s if own is None else own)
         claims = {**claims, "exp": int(ends if cap is None else min(ends, cap))}
         token = self._sign(claims)
         if kind == ACCESS and self.knobs.opaque:

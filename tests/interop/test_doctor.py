@@ -155,7 +155,7 @@ KEYCLOAK: Final = {
     "chain-without-actor": (NOT_TESTED, "there is no act"),
     "delegated-actor": (NOT_TESTED, "refused or ignored"),
     "keeps-sub": (YES, ""),
-    "scope-absent": (NARROWED, "email profile"),  # the client's default scopes
+    "scope-absent": (NARROWED, ""),  # to the client's default scopes
     "narrows-scope": (YES, "to crm.read"),
     "widens-scope": (YES, "to crm.write"),
     "audience": (YES, ""),
@@ -297,9 +297,11 @@ async def test_zitadels_impersonation_is_seen_by_its_scope(start: Start, tmp_pat
 async def test_an_act_that_keycloaks_administrator_writes_is_no_delegation(start: Start, tmp_path: Path) -> None:
     server = await start("keycloak")
     assert isinstance(server, KeycloakServer)
-    await server.forge_act(server.planner, {"sub": PLANNER})
-    await server.forge_act(server.writer, {"sub": WRITER})
-    found = await diagnose(server, tmp_path)
+    async with (
+        server.forging_act(server.planner, {"sub": PLANNER}),
+        server.forging_act(server.writer, {"sub": WRITER}),
+    ):
+        found = await diagnose(server, tmp_path)
     assert found.seen("emits-act").startswith("no: act is constant")
     assert found.cells["nests-act"]["value"] == NO
     assert found.document["fits"] is False
