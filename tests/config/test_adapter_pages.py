@@ -28,6 +28,7 @@ def settings_of(page: str, base: str) -> dict[str, Any]:
 ID_JAG = settings_of("id-jag-04", "entry")
 CHAINING = settings_of("identity-chaining", "agent")
 KEYCLOAK = settings_of("keycloak-26.7", "entry")
+DELEGATION = settings_of("keycloak-26.8", "entry")
 
 
 def fields(folder: Path, document: dict[str, Any]) -> list[str]:
@@ -35,7 +36,9 @@ def fields(folder: Path, document: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "document", [ID_JAG, CHAINING, KEYCLOAK], ids=["id-jag-04", "identity-chaining", "keycloak-26.7"]
+    "document",
+    [ID_JAG, CHAINING, KEYCLOAK, DELEGATION],
+    ids=["id-jag-04", "identity-chaining", "keycloak-26.7", "keycloak-26.8"],
 )
 def test_the_settings_of_a_page_have_no_fault(document: dict[str, Any], tmp_path: Path) -> None:
     assert fields(tmp_path, document) == []
@@ -113,6 +116,7 @@ def test_chaining_needs_the_crossing_of_its_route(tmp_path: Path) -> None:
     assert fields(tmp_path, changed(CHAINING, ("exchange.options", {"scope": "first"}))) == ["exchange.options"]
 
 
+@pytest.mark.parametrize("document", [KEYCLOAK, DELEGATION], ids=["keycloak-26.7", "keycloak-26.8"])
 @pytest.mark.parametrize(
     ("change", "field"),
     [
@@ -130,5 +134,7 @@ def test_chaining_needs_the_crossing_of_its_route(tmp_path: Path) -> None:
         pytest.param(("outbound.routes.0.token", "self"), "outbound.routes[0].token", id="own authority"),
     ],
 )
-def test_keycloak_serves_logins_by_access_token(change: tuple[str, object], field: str, tmp_path: Path) -> None:
-    assert field in fields(tmp_path, changed(KEYCLOAK, change))
+def test_keycloak_serves_logins_by_access_token(
+    change: tuple[str, object], field: str, document: dict[str, Any], tmp_path: Path
+) -> None:
+    assert field in fields(tmp_path, changed(document, change))

@@ -27,6 +27,7 @@ ACCOUNTS: Final = {
     str(WRITER): "5795bb78-dddf-4b21-b70d-67307d06d096",
     str(PLANNER): "0f0c6a52-9c5b-4f0e-8d57-9f2b7d2c2a11",
 }
+MAY_ACT: Final = {"sub": ACCOUNTS[str(WRITER)], "client_id": str(WRITER)}
 TOO_OLD_S: Final = 300
 
 

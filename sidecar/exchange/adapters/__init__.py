@@ -11,7 +11,14 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final
 
-from sidecar.exchange.adapters import id_jag_04, identity_chaining, keycloak_26_7, rfc8693, workload_grant
+from sidecar.exchange.adapters import (
+    id_jag_04,
+    identity_chaining,
+    keycloak_26_7,
+    keycloak_26_8,
+    rfc8693,
+    workload_grant,
+)
 from sidecar.exchange.adapters.adapter import Adapter
 
 GROUP: Final = "delegation_sidecar.adapters"
@@ -23,6 +30,7 @@ BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType(
             id_jag_04.ADAPTER,
             identity_chaining.ADAPTER,
             keycloak_26_7.ADAPTER,
+            keycloak_26_8.ADAPTER,
             workload_grant.ADAPTER,
         )
     }

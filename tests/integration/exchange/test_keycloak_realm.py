@@ -13,14 +13,14 @@ from sidecar.errors import Reason
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.exchange.adapters.keycloak_world import REALM, at_realm, entry_policy, login_plan, realm_of
 from tests.exchange.world import World, authority, reason_of
-from tests.fakes.keycloak_realm import ALICE, KeycloakRealm
+from tests.fakes.keycloak_realm import ACCOUNTS, ALICE, MAY_ACT, KeycloakRealm, own
 from tests.fakes.lying_sts import Reply
-from tests.fakes.tokens import CRM, PLANNER, WRITER, TokenMint
+from tests.fakes.tokens import ABSENT, CRM, PLANNER, WRITER, TokenMint
 
 pytestmark = pytest.mark.integration
 
-POLICIES: Final = {"keycloak-26.7": entry_policy("keycloak-26.7")}
-LOGINS: Final[dict[str, dict[str, Any]]] = {"keycloak-26.7": {}}
+POLICIES: Final = {"keycloak-26.7": entry_policy("keycloak-26.7"), "keycloak-26.8": entry_policy("keycloak")}
+LOGINS: Final[dict[str, dict[str, Any]]] = {"keycloak-26.7": {}, "keycloak-26.8": {"may_act": MAY_ACT}}
 ADAPTERS: Final = sorted(POLICIES)
 Change = Callable[[KeycloakRealm], None]
 
@@ -125,3 +125,54 @@ async def test_an_answer_that_leads_elsewhere_or_has_no_end_is_not_read(
     async with at_realm(adapter, on_a_connection=True) as world:
         realm_of(world).behaviour = lambda _sts, _form: reply
         assert (await refusal(adapter, world))[0] == reason
+
+
+@pytest.mark.parametrize(
+    "may_act",
+    [
+        pytest.param(ABSENT, id="none"),
+        pytest.param(str(WRITER), id="no object"),
+        pytest.param({"client_id": str(WRITER)}, id="no account"),
+        pytest.param({**MAY_ACT, "sub": ACCOUNTS[str(PLANNER)]}, id="another account"),
+        pytest.param({**MAY_ACT, "client_id": str(PLANNER)}, id="another client"),
+        pytest.param({"sub": ALICE}, id="the user"),
+    ],
+)
+async def test_nobody_acts_whom_the_user_did_not_name(may_act: object) -> None:
+    async with at_realm("keycloak-26.8", on_a_connection=True) as world:
+        assert await refusal("keycloak-26.8", world, may_act=may_act) == ("exchange_denied", ["invalid_request"])
+
+
+async def test_an_actor_token_that_is_no_token_of_the_realm_acts_for_nobody() -> None:
+    async with at_realm("keycloak-26.8", on_a_connection=True) as world:
+        realm_of(world).own = own(access_token=TokenMint(REALM.issuer, key=9).mint({"sub": "x"}))
+        assert await refusal("keycloak-26.8", world) == ("exchange_denied", ["invalid_request"])
+
+
+async def test_a_realm_without_the_feature_gives_a_token_without_act_which_is_not_used() -> None:
+    async with at_realm("keycloak-26.8", realm("keycloak-26.7"), on_a_connection=True) as world:
+        assert await refusal("keycloak-26.8", world) == ("sts_no_act", [])
+        assert realm_of(world).forms[1]["actor_token"].count(".") == 2
+
+
+async def test_the_own_token_is_asked_for_once_for_many_logins() -> None:
+    by = POLICIES["keycloak-26.8"]
+    async with at_realm("keycloak-26.8", on_a_connection=True) as world:
+        for number in range(3):
+            await world.exchange.exchange(login_plan(by, may_act=MAY_ACT, jti=f"onrtac:{number}"), by)
+        kinds = [form["grant_type"].rpartition(":")[2] for form in world.sts.forms]
+        assert kinds == ["client_credentials", *["token-exchange"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        pytest.param(Reply(307, (("Location", "http://127.0.0.1:1/"),), b""), "sts_redirect", id="a redirect"),
+        pytest.param(Reply(body=b" " * 10_000_000), "sts_too_large", id="a huge body"),
+    ],
+)
+async def test_a_first_answer_that_leads_elsewhere_or_has_no_end_is_the_last(reply: Reply, reason: str) -> None:
+    async with at_realm("keycloak-26.8", on_a_connection=True) as world:
+        realm_of(world).own = lambda _sts, _form: reply
+        assert (await refusal("keycloak-26.8", world))[0] == reason
+        assert len(world.sts.forms) == 1
