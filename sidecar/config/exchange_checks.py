@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
 from sidecar.config.identity import jwt_svid_problems
-from sidecar.config.issuers import endpoint_of, kind_of, renamed, tls_of, token_endpoint_of
+from sidecar.config.issuers import endpoint_of, kind_of, renamed, tls_of, token_endpoints_of
 from sidecar.config.platform_file import Platform
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.delegation.policy import LoginKind
@@ -25,10 +25,12 @@ _TYPES = {LoginKind.ID_TOKEN: TOKEN_TYPE_ID_TOKEN, LoginKind.ACCESS_TOKEN: TOKEN
 def exchange_of(section: ExchangeSection) -> ExchangeSettings:
     """Make the settings of a token service that is asked for tokens."""
     tls = tls_of(section)
-    with renamed("url", "token_endpoint"):
+    first, *further = token_endpoints_of(section)
+    with renamed("url", "token_endpoints" if section.token_endpoints else "token_endpoint"):
         return ExchangeSettings(
             issuer=section.issuer,
-            token_endpoint=token_endpoint_of(section.issuer, section.token_endpoint),
+            token_endpoint=first,
+            further_token_endpoints=tuple(further),
             peer=SpiffeId(tls.peer) if tls.peer is not None else None,
             ca_file=tls.ca,
             timeout_s=section.timeout_s,

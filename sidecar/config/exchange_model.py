@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from sidecar.config.field_types import FileText, Line, Seconds, SpiffeIdText, UrlText
+from sidecar.config.field_types import FileText, Line, Seconds, SpiffeIdText, TokenEndpoints, UrlText
 from sidecar.config.sections import Section, TlsSection
 from sidecar.exchange.adapters.adapter import ClientAuth
 
@@ -74,6 +74,13 @@ class ExchangeSection(ClientAuthSection):
     issuer: Line = Field(description="the issuer, exactly as in `iss`")
     token_endpoint: UrlText | None = Field(
         default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
+    )
+    token_endpoints: TokenEndpoints | None = Field(
+        default=None,
+        description=(
+            "in place of `token_endpoint`: the URLs of its replicas, at most four, the preferred first. All have the "
+            "same `issuer` and identity; the next is asked while one fails"
+        ),
     )
     peer: SpiffeIdText | None = Field(
         default=None, description="SPIFFE ID of the workload that must answer there; or use `tls`"

@@ -14,7 +14,7 @@ from sidecar.config.federate_model import (
     FederateGoogleSection,
     FederateOpenaiSection,
 )
-from sidecar.config.issuers import token_endpoint_of
+from sidecar.config.issuers import token_endpoint_of, token_endpoints_of
 from sidecar.config.outbound_model import FederateRouteSection
 from sidecar.config.sidecar_model import SidecarFile, exchange_sections, outside_routes
 from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials
@@ -74,7 +74,7 @@ def mesh_names(file: SidecarFile) -> set[str]:
     for section in file.issuers:
         names |= {section.issuer, token_endpoint_of(section.issuer)}
     for _, exchange in exchange_sections(file):
-        names |= {exchange.issuer, token_endpoint_of(exchange.issuer, exchange.token_endpoint)}
+        names |= {exchange.issuer, *token_endpoints_of(exchange)}
     return {name.rstrip("/") for name in names}
 
 

@@ -20,6 +20,7 @@ from sidecar.delegation.human import require_acr
 from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.exchange.failover import MAX_REPLICAS
 from sidecar.identity.workload_settings import parse_address as parse_workload_address
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -130,6 +131,7 @@ AcrText = Annotated[str, _checked(require_acr, "write one per list item"), _sche
 RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
 MethodText = Annotated[str, _checked(require_method, "write such as GET"), _schema("^[A-Z][A-Z-]{0,31}$", "GET")]
 UrlText = Annotated[str, _checked(parse_url), _schema("^https?://", "https://sts.example/jwks")]
+TokenEndpoints = Annotated[list[UrlText], Field(min_length=1, max_length=MAX_REPLICAS)]
 OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")]
 AddressText = Annotated[str, _checked(parse_address), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
 SocketText = Annotated[

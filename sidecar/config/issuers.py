@@ -15,6 +15,7 @@ from sidecar.config.sections import (
     CountersignSection,
     IssuerSection,
     KeySource,
+    PlatformIssuerSection,
     ProfileSection,
     TlsSection,
     UserIssuerSection,
@@ -265,7 +266,7 @@ def _tls_of(section: KeySource, file: SidecarFile, *, url: str | None = None) ->
     exchange = next((one for _, one in exchange_sections(file) if one.issuer == section.issuer), None)
     if section.tls is not None or exchange is None:
         return section.tls if same_origin(url, section.jwks) else None
-    return tls_of(exchange) if same_origin(url, token_endpoint_of(exchange.issuer, exchange.token_endpoint)) else None
+    return tls_of(exchange) if any(same_origin(url, one) for one in token_endpoints_of(exchange)) else None
 
 
 def trusted_issuers(file: SidecarFile) -> dict[str, TrustedIssuer]:
@@ -330,6 +331,17 @@ def endpoint_of(url: str, tls: TlsSection | None) -> Endpoint:
     )
 
 
-def token_endpoint_of(issuer: str, written: str | None = None) -> str:
-    """Return the URL of an issuer's token endpoint: the one that is written, or ``token`` below the issuer."""
-    return written or f"{issuer.rstrip('/')}/token"
+def token_endpoint_of(issuer: str) -> str:
+    """Return the URL of an issuer's token endpoint where none is written: ``token`` below the issuer."""
+    return f"{issuer.rstrip('/')}/token"
+
+
+def token_endpoints_of(section: ExchangeSection | PlatformIssuerSection) -> tuple[str, ...]:
+    """Return the URLs of an issuer's token endpoints, the preferred first."""
+    return tuple(section.token_endpoints or (section.token_endpoint or token_endpoint_of(section.issuer),))
+
+
+def token_endpoint_problems(section: ExchangeSection | PlatformIssuerSection, field: str) -> Iterator[Problem]:
+    """Report token endpoints that are written in both ways."""
+    if section.token_endpoints is not None and section.token_endpoint is not None:
+        yield Problem(f"{field}.token_endpoint", "is set, and token_endpoints too", "keep one of them")

@@ -92,7 +92,7 @@ def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> It
 
 def _mesh_names(platform: Platform) -> set[str]:
     names = {url for issuer in platform.issuers for url in (issuer, token_endpoint_of(issuer))}
-    names |= {one.token_endpoint for one in platform.issuers.values()} | set(platform.logins)
+    names |= {url for one in platform.issuers.values() for url in one.token_endpoints} | set(platform.logins)
     return {name.rstrip("/") for name in names}
 
 
@@ -238,8 +238,10 @@ def _exchanges(file: SidecarFile, platform: Platform, own: Own) -> Iterator[Prob
 
 
 def _exchange(exchange: ExchangeSettings, ceiling: IssuerCeiling, field: str) -> Iterator[Problem]:
-    if exchange.token_endpoint != ceiling.token_endpoint:
-        yield Problem(f"{field}.token_endpoint", "is not the platform's", "write the platform's URL")
+    for number, endpoint in enumerate(exchange.token_endpoints):
+        if endpoint.url not in ceiling.token_endpoints:
+            where = f"token_endpoints[{number}]" if exchange.further_token_endpoints else "token_endpoint"
+            yield Problem(f"{field}.{where}", "is not the platform's", "write the platform's URL")
     if (exchange.peer, exchange.ca_file) != (ceiling.keys.peer, ceiling.keys.ca_file):
         yield Problem(f"{field}.tls", "is not whom the platform asks for tokens", "write the platform's peer or ca")
 

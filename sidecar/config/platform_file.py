@@ -22,10 +22,11 @@ from sidecar.config.issuers import (
     profile_problems,
     revocation_list,
     scope_from,
-    token_endpoint_of,
+    token_endpoint_problems,
+    token_endpoints_of,
     trusted_issuer,
 )
-from sidecar.config.sections import CrossingSection, IssuerSection, Section, TlsSection, UserIssuerSection
+from sidecar.config.sections import CrossingSection, PlatformIssuerSection, Section, TlsSection, UserIssuerSection
 from sidecar.config.sidecar_checks import repeated
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.crossing import Crossing
@@ -35,17 +36,6 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings
-
-
-class PlatformIssuerSection(IssuerSection):
-    """An issuer that workloads may trust, and ask for tokens.
-
-    ``tls`` applies to the URLs of keys and tokens.
-    """
-
-    token_endpoint: UrlText | None = Field(
-        default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
-    )
 
 
 class PlatformCrossingSection(CrossingSection):
@@ -116,11 +106,11 @@ class PlatformFile(Section):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerCeiling:
-    """An issuer that workloads may trust, and the URL where they may exchange tokens of it."""
+    """An issuer that workloads may trust, and the URLs where they may exchange tokens of it."""
 
     trusted: TrustedIssuer
     keys: JwksSettings
-    token_endpoint: str
+    token_endpoints: tuple[str, ...]
     revocations: RevocationListSettings | None = None
 
 
@@ -202,6 +192,8 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
 def _duplicates(file: PlatformFile) -> Iterator[Problem]:
     for issuer in repeated(section.issuer for section in file.issuers):
         yield Problem("issuers", f"{issuer} is listed twice", "keep one of them")
+    for number, section in enumerate(file.issuers):
+        yield from token_endpoint_problems(section, f"issuers[{number}]")
     for issuer in repeated(section.issuer for section in file.login_issuers):
         yield Problem("login_issuers", f"{issuer} is listed twice", "keep one of them")
     for way in repeated(f"from {section.from_} to {section.to}" for section in file.crossings):
@@ -240,7 +232,7 @@ def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:
     return IssuerCeiling(
         trusted=trusted_issuer(section),
         keys=key_settings(section, section.tls),
-        token_endpoint=token_endpoint_of(section.issuer, section.token_endpoint),
+        token_endpoints=token_endpoints_of(section),
         revocations=revocation_list(section, section.tls if found is None else found.tls or section.tls),
     )
 

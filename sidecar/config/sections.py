@@ -15,6 +15,7 @@ from sidecar.config.field_types import (
     Seconds,
     SocketText,
     SpiffeIdText,
+    TokenEndpoints,
     TrustDomainText,
     UrlText,
     one_of,
@@ -205,6 +206,20 @@ class ScopeFromSection(Section):
 
     claim: Line = Field(description="the claim to read")
     map: dict[Line, list[ScopeText]] = Field(description="the scopes of each of its values")
+
+
+class PlatformIssuerSection(IssuerSection):
+    """An issuer that workloads may trust, and ask for tokens.
+
+    ``tls`` applies to the URLs of keys and tokens.
+    """
+
+    token_endpoint: UrlText | None = Field(
+        default=None, description="URL of the token endpoint; `{issuer}/token` if not set"
+    )
+    token_endpoints: TokenEndpoints | None = Field(
+        default=None, description="in place of `token_endpoint`: the URLs of all its replicas"
+    )
 
 
 class UserIssuerSection(KeySource):

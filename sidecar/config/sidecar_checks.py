@@ -11,7 +11,13 @@ from typing import Final
 from sidecar.config.addresses import is_loopback, parse_address, parse_origin
 from sidecar.config.crossing_checks import crosses, crossing_problems
 from sidecar.config.federate_checks import federate_problems
-from sidecar.config.issuers import development_problems, kind_problems, preset_of, profile_problems
+from sidecar.config.issuers import (
+    development_problems,
+    kind_problems,
+    preset_of,
+    profile_problems,
+    token_endpoint_problems,
+)
 from sidecar.config.outbound_model import ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
@@ -223,6 +229,7 @@ def _exchange(file: SidecarFile) -> Iterator[Problem]:
     for field, exchange in exchanges:
         if exchange.peer is not None and exchange.tls is not None:
             yield Problem(f"{field}.tls", "is set beside peer", "keep one of them")
+        yield from token_endpoint_problems(exchange, field)
         if exchange.issuer not in known:
             yield Problem(f"{field}.issuer", "is not a configured issuer", "list it under issuers, with its keys")
     for name in repeated(exchange.issuer for _, exchange in exchanges):

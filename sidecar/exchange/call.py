@@ -18,11 +18,12 @@ class Call:
     that stops waiting calls ``end``: a connection whose answer nobody took is never used again.
     """
 
-    __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "waits")
+    __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "sent", "waits")
 
     def __init__(self, target: bytes, lines: bytes, form: bytes | None, *, max_bytes: int) -> None:
         self.answer: asyncio.Future[EndpointAnswer] = asyncio.get_running_loop().create_future()
         self.waits: Cancellable | None = None  # for a connection
+        self.sent = False  # True as soon as a byte may have left
         self._target = target
         self._lines = lines
         self._form = form
@@ -39,6 +40,7 @@ class Call:
     def begin(self, connection: ClientConnection) -> None:
         """Send the form: one write."""
         self.waits = None
+        self.sent = True
         self._connection = connection
         method, form = ("GET", b"") if self._form is None else ("POST", self._form)
         connection.start(method, self._target, self._lines, length=len(form), sink=self)

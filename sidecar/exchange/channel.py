@@ -21,6 +21,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.call import Call
+from sidecar.exchange.failover import Unsent
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, Trouble
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
@@ -50,6 +51,8 @@ _FAILURES: Final[Mapping[Reason, SidecarError]] = {
 class StsChannel:
     """Sends forms to one token endpoint. ``timeout_s`` limits each step; the caller limits the whole call.
 
+    ``connect_timeout_s``: where there are other endpoints, so that time is left for them.
+
     ``shows_svid``: a host that a CA file certifies, and that asks for a certificate, is shown our X.509-SVID.
     """
 
@@ -63,9 +66,10 @@ class StsChannel:
         resolver: Resolver | None = None,
         clock: Callable[[], float] = time.time,
         shows_svid: bool = False,
+        connect_timeout_s: float | None = None,
     ) -> None:
         limits = ClientLimits(
-            connect_timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s or timeout_s,
             first_byte_timeout_s=timeout_s,
             idle_timeout_s=timeout_s,
             max_connecting=_MAX_CONNECTING,
@@ -97,7 +101,8 @@ class StsChannel:
         ``authorization`` is a value of that field. ``once``: the form goes out on a new connection, and never again.
 
         Raises:
-            SidecarError: NOT_READY, or any of the ``sts_*`` reasons for a call without a whole answer.
+            SidecarError: NOT_READY, or any of the ``sts_*`` reasons for a call without a whole answer; `Unsent` if not
+                a byte of the form has left.
         """
         lines = _FORM
         if authorization is not None:
@@ -143,6 +148,11 @@ class StsChannel:
             if call.silent:  # the service may be gone without closing: the other connections are in doubt too
                 self._pool.retire()
             raise
+        except Unavailable as error:
+            if call.sent:
+                raise
+            failure = failure_of(error)
+            raise Unsent(failure.reason, failure.detail) from error
         finally:
             call.end()
 

@@ -23,8 +23,8 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
-from sidecar.exchange.conversation import Caller
 from sidecar.exchange.events import issued_fields, refused_fields
+from sidecar.exchange.failover import Caller, EndpointState
 from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import ExchangeSettings, Sts
 from sidecar.identity.jwks import IssuerKeys
@@ -73,6 +73,10 @@ class Exchanges(dict[str, "TokenExchange"]):
     def evicted(self) -> int:
         """The tokens that were evicted for others."""
         return sum(one.evicted for one in self.values())
+
+    def open_circuits(self) -> dict[tuple[str, str], bool]:
+        """Return by issuer and endpoint if its circuit is open."""
+        return {(issuer, state.label): state.open for issuer, one in self.items() for state in one.endpoints}
 
     def sweep(self, now: float) -> None:
         """Free the tokens that have expired by ``now``."""
@@ -124,7 +128,17 @@ class TokenExchange:
         self._clock = clock
         self._monotonic = monotonic
         self._spread = spread
-        self._sts = Sts(settings, source, keys, clock, caller, spread, resolver, monotonic=monotonic)
+        self._sts = Sts(
+            settings,
+            source,
+            keys,
+            clock,
+            caller,
+            spread,
+            resolver,
+            monotonic=monotonic,
+            on_failure=lambda endpoint, reason: metrics.token_endpoint_failed(settings.issuer, endpoint, reason),
+        )
         self._tokens = IssuedTokens(max_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
@@ -171,6 +185,11 @@ class TokenExchange:
     def shed(self, to_bytes: int) -> None:
         """Evict the least recently used tokens until no more than ``to_bytes`` are left."""
         self._tokens.shed(to_bytes)
+
+    @property
+    def endpoints(self) -> list[EndpointState]:
+        """The state of each endpoint, the preferred first."""
+        return self._sts.endpoints
 
     @property
     def under_way(self) -> int:

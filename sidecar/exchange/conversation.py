@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlencode
 
 from sidecar.delegation.rfc8693 import TokenResponse
@@ -20,22 +20,13 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters.adapter import Answer, Step, Steps
 from sidecar.exchange.client_auth import ClientAuthenticator, Shown
+from sidecar.exchange.failover import AllOpen, Caller
 from sidecar.identity.endpoint import EndpointAnswer
 
 FIRST_RETRY_S: Final = 0.05
 SHARED_S: Final = 300.0  # at most, whatever the answer says of its life
 YOUNG_S: Final = 10.0
 MAX_STEPS: Final = 8  # an adapter that asks for ever would hold a flight for ever
-
-
-class Caller(Protocol):
-    """Sends a form to one endpoint (`StsChannel` is the real one)."""
-
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
-        """Return the answer, whatever its status. ``once``: never send it a second time. Raises SidecarError."""
-
-    async def close(self) -> None:
-        """Close its connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +116,8 @@ class Conversation:
             try:
                 return await caller.post_form(form, authorization, once=once)
             except Unavailable as error:
-                if once or error.reason is not Reason.STS_UNAVAILABLE or attempt == self._retries:
+                useless = once or isinstance(error, AllOpen) or error.reason is not Reason.STS_UNAVAILABLE
+                if useless or attempt == self._retries:
                     raise
             await asyncio.sleep(FIRST_RETRY_S * 2**attempt * (1 + random.random()))  # noqa: S311  spreads, hides nothing
             attempt += 1

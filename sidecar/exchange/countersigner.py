@@ -11,7 +11,7 @@ from sidecar.delegation.checkpoint import Checkpoint, CheckpointError, Head, hea
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.exchange.conversation import Caller
+from sidecar.exchange.failover import Caller
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.source import IdentitySource
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,7 +26,8 @@ from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Adapter, St
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
-from sidecar.exchange.conversation import Caller, Conversation, Reached
+from sidecar.exchange.conversation import Conversation, Reached
+from sidecar.exchange.failover import MAX_REPLICAS, Caller, EndpointState, Failover, Replica
 from sidecar.exchange.refresh_schedule import refresh_at
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.jwks import IssuerKeys
@@ -48,6 +49,7 @@ class EndpointSettings:
 class ExchangeSettings:
     """The token service, its identity (as in `Endpoint`), our authentication there, and limits on time and size.
 
+    ``further_token_endpoints`` are those of its other replicas, each asked while those before it fail.
     ``timeout_s`` bounds a whole exchange, retries included; ``retries`` count connections that failed before an answer.
     ``endpoints`` are those that the adapter asks beside the token endpoint, by the adapter's names.
 
@@ -57,6 +59,7 @@ class ExchangeSettings:
 
     issuer: str
     token_endpoint: str
+    further_token_endpoints: tuple[str, ...] = ()
     peer: SpiffeId | None = None
     ca_file: str | None = None
     timeout_s: float = 2.0
@@ -69,7 +72,9 @@ class ExchangeSettings:
     endpoints: Mapping[str, EndpointSettings] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _ = self.endpoint
+        urls = [one.url for one in self.token_endpoints]
+        if len(urls) > MAX_REPLICAS or len(set(urls)) < len(urls):
+            raise ValueError(f"token_endpoints: list at most {MAX_REPLICAS}, each once")
         if not self.timeout_s > 0:
             raise ValueError("timeout_s: it is a time above zero, in seconds")
         if self.retries not in _RETRIES:
@@ -87,9 +92,10 @@ class ExchangeSettings:
             raise ValueError(f"endpoints: {adapter.name} asks at {', '.join(adapter.endpoints) or 'none'}; name these")
 
     @property
-    def endpoint(self) -> Endpoint:
-        """The token endpoint and the identity that answers there."""
-        return Endpoint(url=self.token_endpoint, peer=self.peer, ca_file=self.ca_file)
+    def token_endpoints(self) -> tuple[Endpoint, ...]:
+        """The token endpoints, the preferred first, and the identity that answers at each."""
+        urls = (self.token_endpoint, *self.further_token_endpoints)
+        return tuple(Endpoint(url=url, peer=self.peer, ca_file=self.ca_file) for url in urls)
 
     @property
     def known(self) -> Adapter:
@@ -116,6 +122,7 @@ class Sts:
         resolver: Resolver | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
+        on_failure: Callable[[str, Reason], None] = lambda _label, _reason: None,
     ) -> None:
         self._settings = settings
         self._adapter = settings.known
@@ -124,18 +131,26 @@ class Sts:
         self._clock = clock
         self._spread = spread
         self._authenticator = ClientAuthenticator(settings.authentication, source, clock)
-        asked = {TOKEN: EndpointSettings(endpoint=settings.endpoint, client_auth=settings.authentication)}
+        self._resolver = resolver
+        self._failovers: list[Failover] = []
+        tokens = (settings.token_endpoints, settings.authentication)
+        others = {name: ((one.endpoint,), one.client_auth) for name, one in settings.endpoints.items()}
         self._conversation = Conversation(
             {
                 name: Reached(
-                    caller or self._channel(one, resolver),
-                    ClientAuthenticator(one.client_auth, source, clock),
+                    caller or self._failover(name, endpoints, auth, on_failure, monotonic),
+                    ClientAuthenticator(auth, source, clock),
                 )
-                for name, one in (asked | dict(settings.endpoints)).items()
+                for name, (endpoints, auth) in {TOKEN: tokens, **others}.items()
             },
             retries=settings.retries,
             monotonic=monotonic,
         )
+
+    @property
+    def endpoints(self) -> list[EndpointState]:
+        """The state of each endpoint, the preferred first."""
+        return [state for failover in self._failovers for state in failover.states]
 
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:
         """Get the planned token and prove it.
@@ -186,16 +201,39 @@ class Sts:
             raise Denied(Reason.OWN_AUTHORITY_REFUSED, f"{adapter.name} issues no token of a workload's own")
         return adapter.own(wanted)
 
-    def _channel(self, asked: EndpointSettings, resolver: Resolver | None) -> StsChannel:
+    def _failover(
+        self,
+        name: str,
+        endpoints: Sequence[Endpoint],
+        auth: ClientAuthSettings,
+        on_failure: Callable[[str, Reason], None],
+        monotonic: Callable[[], float],
+    ) -> Failover:
+        """Make the connections to the replicas behind one name of the adapter's."""
         settings = self._settings
-        return StsChannel(
-            asked.endpoint,
-            self._source,
+        made = Failover(
+            [
+                Replica(
+                    label=str(number) if name == TOKEN else name,
+                    url=endpoint.url,
+                    caller=StsChannel(
+                        endpoint,
+                        self._source,
+                        timeout_s=settings.timeout_s,
+                        connect_timeout_s=settings.timeout_s / 2 if len(endpoints) > 1 else None,
+                        max_bytes=settings.max_response_bytes,
+                        resolver=self._resolver,
+                        shows_svid=auth.method in BY_CERTIFICATE,
+                    ),
+                )
+                for number, endpoint in enumerate(endpoints, start=1)
+            ],
             timeout_s=settings.timeout_s,
-            max_bytes=settings.max_response_bytes,
-            resolver=resolver,
-            shows_svid=asked.client_auth.method in BY_CERTIFICATE,
+            on_failure=on_failure,
+            monotonic=monotonic,
         )
+        self._failovers.append(made)
+        return made
 
     def _parse(self, raw: str) -> Bearer:
         try:

@@ -28,6 +28,7 @@ LABELS: Final[Mapping[str, str]] = {
     "decision": "`allow`, `deny` or `observed_deny`",
     "reason": f"a [reason code](reasons.md), or `{OK}`",
     "issuer": f"an issuer from the settings, or `{OTHER}`",
+    "endpoint": "the place of a token endpoint in the settings, from `1`; or an adapter's name of another endpoint",
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a lookup `hit`, `miss` or `joined` (another"
     " caller's exchange was awaited); of a reload `ok` or `refused`; of an introspection `active` or `inactive`;"
     " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
@@ -53,6 +54,8 @@ def families() -> list[Metric]:
     metrics.request("inbound", "route", "observed_deny", Reason.NO_TOKEN, 0.1)
     metrics.observe_until = lambda: {("inbound", "route"): 0}
     metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
+    metrics.token_endpoint_failed("issuer", "1", Reason.STS_TIMEOUT)
+    metrics.open_circuits = lambda: {("issuer", "1"): False}
     metrics.streams = lambda: {"inbound": 0}
     metrics.agent_up = lambda: True
     metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}

@@ -47,6 +47,8 @@ class Metrics(Collector):
         self.finished = Tally(self._routes)
         self.exchange_seconds = request_seconds()
         self.exchanges: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.token_endpoint_failures: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.open_circuits: Callable[[], Mapping[tuple[str, str], bool]] = dict  # by issuer and endpoint
         self.introspections = dict.fromkeys(("active", "inactive"), 0)
         self.token_cache = dict.fromkeys(("hit", "miss", "joined"), 0)
         self.token_refresh = dict.fromkeys(("ok", "failed", "dropped", "no_longer"), 0)
@@ -127,6 +129,10 @@ class Metrics(Collector):
         self.exchanges[self._issuers.get(issuer, OTHER), reason or OK] += 1
         self.exchange_seconds.observe((seconds * 1000,))
 
+    def token_endpoint_failed(self, issuer: str, endpoint: str, reason: Reason) -> None:
+        """Count one attempt at an endpoint of a token service; ``endpoint`` is one of the settings' few labels."""
+        self.token_endpoint_failures[self._issuers.get(issuer, OTHER), endpoint, reason] += 1
+
     def handshake_refused(self, reason: Reason) -> None:
         """Count one TLS handshake that failed."""
         self.handshakes_refused[reason if reason in self.handshakes_refused else Reason.BAD_SVID] += 1
@@ -193,6 +199,20 @@ class Metrics(Collector):
             ("issuer", "result"),
             self.exchanges.items(),
         )
+        yield _counter(
+            "sidecar_token_endpoint_failures",
+            "Attempts at an endpoint of a token service that found no replica able to serve.",
+            ("issuer", "endpoint", "reason"),
+            self.token_endpoint_failures.items(),
+        )
+        circuits = GaugeMetricFamily(
+            "sidecar_token_endpoint_open",
+            "1 while the circuit of a token service's endpoint is open: its last calls got no answer.",
+            labels=("issuer", "endpoint"),
+        )
+        for (issuer, endpoint), is_open in self.open_circuits().items():
+            circuits.add_metric((self._issuers.get(issuer, OTHER), endpoint), is_open)
+        yield circuits
         yield _counter(
             "sidecar_introspections",
             "Answers of the token service's introspection endpoint.",

@@ -33,6 +33,7 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_wall_clock_seconds": max,
     "sidecar_config_last_reload_successful": min,
     "sidecar_svid_lifetime_seconds": min,
+    "sidecar_token_endpoint_open": max,
     "sidecar_memory_short": max,
     "sidecar_bypass_listeners": max,  # all of them see the same listeners
     "sidecar_records_sink_free_bytes": min,  # they share one sink

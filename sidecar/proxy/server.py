@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -97,6 +97,7 @@ class Server:
         parts.log.metrics.lacking = self.missing
         parts.log.metrics.streams = parts.watch.count
         parts.log.metrics.observe_until = lambda: parts.snapshots.setup.observe_until
+        parts.log.metrics.open_circuits = self._open_circuits
         parts.log.metrics.ways_round = lambda: len(self.bypass.found)
         parts.log.metrics.agent_up = self._agent_up
         parts.log.metrics.identity_updates = lambda: asdict(parts.source.counts)
@@ -281,6 +282,9 @@ class Server:
             await self.trust.look(listener.connections)
         for pool in self.parts.pools:
             await self.trust.look(pool.connections)
+
+    def _open_circuits(self) -> Mapping[tuple[str, str], bool]:
+        return self.parts.snapshots.setup.exchanges.open_circuits()
 
     def _agent_up(self) -> bool | None:
         """None also while we leave: the agent may stop first then."""

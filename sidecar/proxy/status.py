@@ -159,6 +159,16 @@ def _exchanges(parts: Parts) -> list[Json]:
             "last_refusal": None
             if one.last_refusal is None
             else dict(zip(("at", "reason", "detail"), one.last_refusal, strict=True)),
+            "endpoints": [
+                {
+                    "url": state.url,
+                    "open": state.open,
+                    "failing_s": state.failing_s,
+                    "reason": None if state.failure is None else state.failure.reason,
+                    "detail": None if state.failure is None else state.failure.detail,
+                }
+                for state in one.endpoints
+            ],
         }
         for issuer, one in parts.snapshots.setup.exchanges.items()
     ]

@@ -178,7 +178,22 @@ def _exchange(one: Json, other: Json) -> Json:
         "tokens": one["tokens"] + other["tokens"],
         "under_way": one["under_way"] + other["under_way"],
         "last_refusal": max(refusals, key=lambda row: int(row["at"]), default=None),
+        "endpoints": _endpoints([*one["endpoints"], *other["endpoints"]]),
     }
+
+
+def _endpoints(rows: Sequence[Json]) -> list[Json]:
+    """Take the worst row of each endpoint."""
+    worst: dict[str, Json] = {}
+    for row in rows:
+        known = worst.get(row["url"])
+        worst[row["url"]] = row if known is None else max(known, row, key=_endpoint_badness)
+    return list(worst.values())
+
+
+def _endpoint_badness(endpoint: Json) -> tuple[bool, int]:
+    failing_s = endpoint["failing_s"]
+    return endpoint["open"], -1 if failing_s is None else failing_s
 
 
 def _records(several: Sequence[Json]) -> Json:

@@ -125,6 +125,9 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     yield "streams", f"{status['streams']['inbound']} inbound, {status['streams']['outbound']} outbound"
     for one in status["exchanges"]:
         yield "issued tokens", f"{one['issuer']}, {one['tokens']} cached, {one['under_way']} in progress"
+        if len(one["endpoints"]) > 1:
+            works = sum(endpoint["failing_s"] is None for endpoint in one["endpoints"])
+            yield "token endpoints", f"{one['issuer']}, {works} of {len(one['endpoints'])} work"
     yield "records", f"{records['sink']}, {records['trouble'] or 'ok'}, {records['waiting']} waiting"
 
 

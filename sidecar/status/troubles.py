@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -228,14 +228,26 @@ def _settings(status: Json) -> Iterator[Trouble]:
 def _exchanges(status: Json) -> Iterator[Trouble]:
     for exchange in status["exchanges"]:
         refusal = exchange["last_refusal"]
-        if refusal is None:
-            continue
-        guidance = GUIDANCE[Reason(refusal["reason"])]
-        ago = span(status["now"] - refusal["at"])
-        cause = refusal["detail"] or guidance.means
-        wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {cause}"
         name = "token service" if len(status["exchanges"]) == 1 else f"token service of {exchange['issuer']}"
-        yield Trouble(Grade.NOTE, name, wrong, _cure(refusal["reason"]))
+        if refusal is not None:
+            guidance = GUIDANCE[Reason(refusal["reason"])]
+            ago = span(status["now"] - refusal["at"])
+            cause = refusal["detail"] or guidance.means
+            wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {cause}"
+            yield Trouble(Grade.NOTE, name, wrong, _cure(refusal["reason"]))
+        if len(exchange["endpoints"]) > 1:
+            yield from _endpoints(name, exchange["endpoints"])
+
+
+def _endpoints(name: str, endpoints: Sequence[Json]) -> Iterator[Trouble]:
+    """Report replicas that fail: while another works, no exchange tells of them."""
+    for one in endpoints:
+        if one["failing_s"] is not None:
+            asked = "asked once in a few seconds" if one["open"] else "asked after the others"
+            wrong = (
+                f"{one['url']} has failed for {span(one['failing_s'])}: {one['reason']}, {one['detail']}; it is {asked}"
+            )
+            yield Trouble(Grade.NOTE, f"{name}, replica", wrong, _cure(one["reason"]))
 
 
 def _agent(status: Json) -> Iterator[Trouble]:

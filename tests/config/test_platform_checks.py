@@ -13,6 +13,7 @@ ENTRY = example("entry")
 DOMAINS = example("domains")
 PLATFORM = example("platform")
 STS = PLATFORM["issuers"][0]
+REPLICAS = [f"https://sts.acme.example/{name}" for name in "ab"]
 TABLE = {"preset": "entra", "actor_table": [{"sub": "a", "spiffe_id": "spiffe://acme.example/a"}]}
 WIDE_TABLE = {**TABLE, "actor_table": [*TABLE["actor_table"], {"sub": "b", "spiffe_id": "spiffe://acme.example/b"}]}
 
@@ -239,6 +240,13 @@ def test_a_workload_cannot_leave_out_or_loosen_the_platforms_list_of_revocations
             [("exchange.token_endpoint", "https://sts.acme.example/elsewhere")],
             "exchange.token_endpoint",
             id="token-endpoint",
+        ),
+        pytest.param(
+            [("issuers.0.token_endpoint", ABSENT), ("issuers.0.token_endpoints", REPLICAS)],
+            [("exchange.token_endpoint", ABSENT), ("exchange.token_endpoints", REPLICAS[1:])],
+            [("exchange.token_endpoint", ABSENT), ("exchange.token_endpoints", [REPLICAS[0], "https://else/token"])],
+            "exchange.token_endpoints[1]",
+            id="replica",
         ),
         pytest.param(
             [],

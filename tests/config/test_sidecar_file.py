@@ -252,6 +252,55 @@ def test_the_token_endpoint_is_below_the_issuer_unless_it_is_named(tmp_path: Pat
     assert load(tmp_path, "agent", ("exchange.token_endpoint", ABSENT)).exchanges == load(tmp_path, "agent").exchanges
 
 
+def test_a_token_service_may_have_several_endpoints(tmp_path: Path) -> None:
+    urls = [f"{STS}/token", "https://sts-b.acme.example/token"]
+    changes = [("exchange.token_endpoint", ABSENT), ("exchange.token_endpoints", urls)]
+    (exchange,) = load(tmp_path, "agent", *changes).exchanges
+    assert [(one.url, one.peer) for one in exchange.token_endpoints] == [(url, exchange.peer) for url in urls]
+    alone, single = changes[0], ("exchange.token_endpoints", urls[:1])
+    assert (
+        load(tmp_path, "agent", alone, single).exchanges
+        == load(tmp_path, "agent", ("exchange.token_endpoint", urls[0])).exchanges
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        pytest.param([("exchange.token_endpoints", [f"{STS}/t"])], ["exchange.token_endpoint"], id="both"),
+        pytest.param(
+            [("exchange.token_endpoint", ABSENT), ("exchange.token_endpoints", [f"{STS}/t"] * 2)],
+            ["exchange.token_endpoints"],
+            id="twice the same",
+        ),
+        pytest.param(
+            [("exchange.token_endpoint", ABSENT), ("exchange.token_endpoints", [])],
+            ["exchange.token_endpoints"],
+            id="none",
+        ),
+        pytest.param(
+            [
+                ("exchange.token_endpoint", ABSENT),
+                ("exchange.token_endpoints", [f"{STS}/{name}" for name in "abcde"]),
+            ],
+            ["exchange.token_endpoints"],
+            id="too many",
+        ),
+        pytest.param(
+            [("exchange.token_endpoint", ABSENT), ("exchange.token_endpoints", [f"{STS}/t", "http://b.example/t"])],
+            ["exchange.tls"],
+            id="one without TLS",
+        ),
+    ],
+)
+def test_several_endpoints_are_a_list_of_few_each_proven(
+    changes: list[tuple[str, object]], fields: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "agent", *changes)
+    assert [problem.field for problem in caught.value.problems] == fields
+
+
 def test_an_entry_knows_its_user_issuers() -> None:
     entry = load_sidecar(EXAMPLES / "entry.yaml", {}).entry
     assert entry is not None

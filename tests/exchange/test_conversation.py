@@ -12,6 +12,7 @@ from sidecar.exchange import conversation
 from sidecar.exchange.adapters.adapter import ClientAuth, Step, Steps
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
 from sidecar.exchange.conversation import MAX_STEPS, SHARED_S, YOUNG_S, Conversation, Reached
+from sidecar.exchange.failover import AllOpen
 from sidecar.identity.endpoint import EndpointAnswer
 from tests.exchange.world import Clock, authority
 from tests.fakes.own_identity import OwnIdentity
@@ -169,6 +170,13 @@ async def test_a_form_that_must_not_be_sent_twice_is_not_tried_again(monkeypatch
     service.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
     await talking(service, retries=3).run(asking(bare("again")), WRITER)
     assert service.sent_once == [True, False, False]
+
+
+async def test_an_open_circuit_is_not_tried_again_within_a_call() -> None:
+    service = Service()
+    service.errors = [AllOpen(Reason.STS_UNAVAILABLE)]
+    assert await reason_of(talking(service, retries=3), bare("1")) is Reason.STS_UNAVAILABLE
+    assert len(service.forms) == 1
 
 
 async def test_an_adapter_that_asks_for_ever_comes_to_an_end() -> None:

@@ -58,7 +58,11 @@ async def test_status_tells_identity_keys_connections_tokens_and_records(hops: H
     assert told["refused"] == {}
     inbound, outbound = told["listeners"]
     assert (inbound["direction"], inbound["connections"], outbound["direction"]) == ("inbound", 1, "outbound")
-    assert told["exchanges"] == [{"issuer": ISSUER, "tokens": 1, "under_way": 0, "last_refusal": None}]
+    url = hops.sts_server.url
+    works = {"url": url, "open": False, "failing_s": None, "reason": None, "detail": None}
+    assert told["exchanges"] == [
+        {"issuer": ISSUER, "tokens": 1, "under_way": 0, "last_refusal": None, "endpoints": [works]}
+    ]
     assert (told["records"]["sink"], told["records"]["trouble"], told["records"]["lost"]) == ("file", None, 0)
 
 

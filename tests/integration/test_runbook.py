@@ -23,6 +23,7 @@ from typing import Any, Final
 import pytest
 
 from sidecar.errors import ConfigError
+from sidecar.exchange.circuit import FIRST_PAUSE_S
 from sidecar.identity.tls import server_context
 from sidecar.proxy import agent_watch
 from sidecar.proxy.status import SettingsState, status_of
@@ -185,6 +186,21 @@ async def token_service_down(hops: Hops) -> AsyncIterator[Fault]:
 
     async def cure() -> None:
         async with listening(hops.sts_server.serve, port):
+            assert (await call(hops))[0] == 200
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
+async def token_endpoint_down(hops: Hops) -> AsyncIterator[Fault]:
+    port = free_port()
+    urls = [f"http://127.0.0.1:{port}/token", hops.sts_server.url]
+    writer = await hops.start(exchange={"token_endpoint": None, "token_endpoints": urls})
+    assert await call(hops) == (200, None)
+
+    async def cure() -> None:
+        async with listening(hops.sts_server.serve, port):
+            await asyncio.sleep(1.25 * FIRST_PAUSE_S)
             assert (await call(hops))[0] == 200
 
     yield Fault(writer, cure)
@@ -377,6 +393,7 @@ FAULTS: Final[list[tuple[str, Provoke, str]]] = [
     ("SidecarSvidEndsSoon", svid_expired, "identity"),
     ("SidecarHandshakesRefused", ca_withdrawn, "untrusted_chain"),
     ("SidecarTokenServiceGone", token_service_down, "token service"),
+    ("SidecarTokenEndpointDown", token_endpoint_down, "replica"),
     ("SidecarTokenExchangeFails", token_service_down, "the connection failed"),
     ("SidecarTokenExchangeFails", token_service_fails, "it answered with status 500"),
     ("SidecarTokenExchangeFails", token_service_is_another, "sts_identity"),

@@ -7,7 +7,7 @@ import pytest
 from sidecar.proxy.status import MAX_CHAINS
 from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.status.troubles import troubles
-from tests.status.documents import ISSUER, NOW, status
+from tests.status.documents import FAILS, ISSUER, NOW, WORKS, status
 
 UPSTREAM = {"direction": "outbound", "address": "a:1", "at": NOW, "reason": "upstream_timeout", "detail": ""}
 
@@ -49,6 +49,7 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
         (("upstreams", [UPSTREAM]), "next hop a:1"),
         (("refused_lately", {"overloaded": 1}), "overloaded"),
         (("exchanges.0.last_refusal", {"at": NOW, "reason": "sts_timeout", "detail": ""}), "token service"),
+        (("exchanges.0.endpoints", [WORKS, FAILS]), "token service, replica"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

@@ -5,6 +5,14 @@ from typing import Any, Final
 
 NOW: Final = 1_000_000
 ISSUER: Final = "https://sts.acme.example"
+WORKS: Final = {
+    "url": "https://a",
+    "open": False,
+    "failing_s": None,
+    "reason": None,
+    "detail": None,
+}
+FAILS: Final = {**WORKS, "url": "https://b", "failing_s": 5, "reason": "sts_timeout", "detail": "no answer"}
 
 WELL: Final[dict[str, Any]] = {
     "version": "1",
@@ -47,7 +55,15 @@ WELL: Final[dict[str, Any]] = {
     "memory": {"used_bytes": 40 << 20, "limit_bytes": 256 << 20, "short": False},
     "upstream_connections": 0,
     "upstreams": [],
-    "exchanges": [{"issuer": "https://sts.acme.example", "tokens": 0, "under_way": 0, "last_refusal": None}],
+    "exchanges": [
+        {
+            "issuer": "https://sts.acme.example",
+            "tokens": 0,
+            "under_way": 0,
+            "last_refusal": None,
+            "endpoints": [WORKS],
+        }
+    ],
     "records": {
         "sink": "file",
         "trouble": None,

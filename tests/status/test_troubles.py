@@ -3,7 +3,7 @@ import pytest
 from sidecar.errors import Reason
 from sidecar.identity.source import State
 from sidecar.status.troubles import span, troubles
-from tests.status.documents import ISSUER, NOW, status
+from tests.status.documents import FAILS, ISSUER, NOW, WORKS, status
 
 PROBLEM = {"field": "drian_s", "wrong": "is not a setting", "cure": "write drain_s"}
 
@@ -229,6 +229,22 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
             "5 s ago, gave no token: sts_timeout, no token",
             "operator",
             id="sts-hangs",
+        ),
+        pytest.param(
+            [("exchanges.0.endpoints", [WORKS, {**FAILS, "open": True}])],
+            "note",
+            "token service, replica",
+            "https://b has failed for 5 s: sts_timeout, no answer; it is asked once in a few seconds",
+            "operator",
+            id="replica-away",
+        ),
+        pytest.param(
+            [("exchanges.0.endpoints", [FAILS, WORKS])],
+            "note",
+            "token service, replica",
+            "it is asked after the others",
+            "operator",
+            id="replica-fails",
         ),
         pytest.param(
             [("agent.up", False)],

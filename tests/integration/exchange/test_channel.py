@@ -18,6 +18,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.channel import MAX_KEPT, StsChannel
+from sidecar.exchange.failover import Unsent
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
@@ -149,6 +150,34 @@ async def test_calls_at_once_get_each_their_own_answer_and_few_connections_stay(
         opened = server.connections
         await asyncio.gather(*map(channel.post_form, forms[:MAX_KEPT]))
         assert server.connections <= opened + MAX_KEPT
+
+
+async def test_a_failure_says_if_nothing_was_sent() -> None:
+    async def close(_server: Server, _form: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with serving() as server, calling(server) as channel:
+        server.respond = close
+        with pytest.raises(SidecarError) as sent:
+            await channel.post_form(b"a=1", once=True)
+        assert (sent.value.reason, isinstance(sent.value, Unsent)) == (Reason.STS_UNAVAILABLE, False)
+    async with calling(server) as channel:
+        with pytest.raises(Unsent) as unsent:
+            await channel.post_form(b"a=1", once=True)
+        assert unsent.value.reason is Reason.STS_UNAVAILABLE
+
+
+async def test_a_handshake_that_hangs_has_a_time_of_its_own() -> None:
+    async def accept(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(accept) as port:
+        server = Server()
+        server.port = port
+        async with calling(server, peer=STS, connect_timeout_s=0.1) as channel, asyncio.timeout(2):
+            with pytest.raises(Unsent) as caught:
+                await channel.post_form(b"a=1", once=True)
+        assert caught.value.reason is Reason.STS_TIMEOUT
 
 
 async def twice(_server: Server, form: bytes, writer: asyncio.StreamWriter) -> None:

@@ -1,0 +1,193 @@
+"""Failover between the endpoints of one token service: the first that works is asked, in the order of the settings.
+
+All endpoints are replicas of one service: they have one issuer and must prove the same identity. Another one is asked
+if the connection failed, its other end did not prove that identity, no answer came in time, or the answer says that the
+replica cannot serve (502, 503, 504). Any other answer is final: a refusal by one replica is no reason to ask others.
+
+An exchange has one deadline. While others are left, an attempt gets a part of it, so that a replica that hangs leaves
+time for them: an equal part if another works, two if the others have failed lately. A form that may be sent only once
+goes to another endpoint only if not a byte of it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange.circuit import Circuit
+from sidecar.identity.endpoint import EndpointAnswer, Trouble
+
+MAX_REPLICAS: Final = 4  # each gets a part of an exchange's time, and has metrics of its own
+CANNOT_SERVE: Final = frozenset({502, 503, 504})
+_NO_ANSWER: Final = frozenset({Reason.STS_UNAVAILABLE, Reason.STS_TIMEOUT, Reason.STS_IDENTITY})
+_OURS: Final = frozenset({Reason.NOT_READY, Reason.OVERLOADED})  # these tell nothing of the endpoint
+
+
+class Caller(Protocol):
+    """Sends a form to a token service (`StsChannel` to one endpoint, `Failover` to one of several)."""
+
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+        """Return the answer, whatever its status. ``once``: never send it a second time. Raises SidecarError."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+
+
+class Unsent(Unavailable):
+    """The connection failed before a byte of the form was sent: another endpoint may get it."""
+
+
+class AllOpen(Unavailable):
+    """Every endpoint's circuit is open. Nothing was sent, and to try again within the same call is useless."""
+
+
+@dataclass(slots=True)
+class Replica:
+    """One endpoint. ``label`` names it in metrics; ``failure`` is the last one since it worked."""
+
+    label: str
+    url: str
+    caller: Caller
+    circuit: Circuit = field(default_factory=Circuit)
+    failure: SidecarError | None = None
+
+
+class EndpointState(NamedTuple):
+    """State of one endpoint: the last ``failure``, and the seconds since the first one, if it fails now."""
+
+    label: str
+    url: str
+    open: bool
+    failing_s: int | None
+    failure: SidecarError | None
+
+
+class Failover:
+    """A `Caller` over several endpoints, the preferred first. ``on_failure`` gets the label and the reason of each.
+
+    ``timeout_s`` is that of the exchange, whose end cancels the call.
+    """
+
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        *,
+        timeout_s: float,
+        on_failure: Callable[[str, Reason], None] = lambda _label, _reason: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.replicas = tuple(replicas)
+        self._timeout_s = timeout_s
+        self._share_s = timeout_s / (len(replicas) + 1)
+        self._on_failure = on_failure
+        self._monotonic = monotonic
+
+    @property
+    def states(self) -> list[EndpointState]:
+        """The state of each endpoint, in the order of the settings."""
+        now = self._monotonic()
+        states = []
+        for one in self.replicas:
+            one.circuit.forget(now)
+            since = one.circuit.failing_since
+            failing_s = None if since is None else int(now - since)
+            failure = None if since is None else one.failure
+            states.append(EndpointState(one.label, one.url, one.circuit.open, failing_s, failure))
+        return states
+
+    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+        """Return the answer of the first endpoint that works, or what the last one said.
+
+        Raises:
+            SidecarError: as `StsChannel.post_form`; `AllOpen` if none may be asked.
+        """
+        for replica in self.replicas:
+            replica.circuit.forget(self._monotonic())
+        untried = list(self.replicas)
+        failure: SidecarError | None = None
+        answer: EndpointAnswer | None = None
+        while (one := self._next(untried)) is not None:
+            untried.remove(one)
+            try:
+                answer = await self._attempt(one, form, authorization, once=once, untried=untried)
+            except SidecarError as error:
+                if error.reason not in _NO_ANSWER or not _may_go_on(error, once=once):
+                    raise
+                failure, answer = error, None
+            else:
+                if once or answer.status not in CANNOT_SERVE:
+                    return answer
+        if answer is None:
+            raise failure or self._all_open()
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections to all endpoints."""
+        for replica in self.replicas:
+            await replica.caller.close()
+
+    def _all_open(self) -> AllOpen:
+        last = self.replicas[0].failure
+        why = "" if last is None else f"{last.detail}; "
+        return AllOpen(Reason.STS_UNAVAILABLE, f"{why}the circuit is open, and it is asked again within seconds")
+
+    def _next(self, untried: Sequence[Replica]) -> Replica | None:
+        now = self._monotonic()
+        usable = [one for one in untried if one.circuit.admits(now)]
+        return min(usable, key=lambda one: one.circuit.avoided(now), default=None)
+
+    def _patience_s(self, untried: Sequence[Replica]) -> float | None:
+        now = self._monotonic()
+        left = [one.circuit for one in untried if one.circuit.admits(now)]
+        if not left:
+            return None
+        return 2 * self._share_s if all(one.avoided(now) for one in left) else self._share_s
+
+    async def _attempt(
+        self, replica: Replica, form: bytes, authorization: str | None, *, once: bool, untried: Sequence[Replica]
+    ) -> EndpointAnswer:
+        """Ask one endpoint, and note how it went. ``once``: it may take all the time, for no other may follow."""
+        began = self._monotonic()
+        probe = replica.circuit.begin(began, at_most_s=self._timeout_s)
+        try:
+            async with asyncio.timeout(None if once else self._patience_s(untried)):
+                answer = await replica.caller.post_form(form, authorization, once=once)
+        except TimeoutError as error:
+            late = Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)
+            self._failed(replica, late, probe=probe)
+            raise late from error
+        except asyncio.CancelledError:
+            if self._monotonic() - began >= self._share_s:  # most likely by the deadline of the exchange
+                self._failed(replica, Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT), probe=probe)
+            raise
+        except SidecarError as error:
+            if error.reason in _NO_ANSWER:
+                # A wrong identity never opens the circuit: each such call shall be refused by its own reason.
+                self._failed(replica, error, probe=probe, answered=error.reason is Reason.STS_IDENTITY)
+            elif error.reason not in _OURS:
+                self._worked(replica)
+            raise
+        if answer.status in CANNOT_SERVE:
+            busy = Unavailable(Reason.STS_UNAVAILABLE, f"it answered with status {answer.status}")
+            self._failed(replica, busy, probe=probe, answered=True)
+        else:
+            self._worked(replica)
+        return answer
+
+    def _worked(self, replica: Replica) -> None:
+        replica.circuit.succeeded()
+        replica.failure = None
+
+    def _failed(self, replica: Replica, failure: SidecarError, *, probe: bool, answered: bool = False) -> None:
+        replica.circuit.failed(self._monotonic(), probe=probe, answered=answered)
+        replica.failure = failure
+        self._on_failure(replica.label, failure.reason)
+
+
+def _may_go_on(error: SidecarError, *, once: bool) -> bool:
+    """Tell if another endpoint may get the form: one without identity was sent nothing."""
+    return not once or isinstance(error, Unsent) or error.reason is Reason.STS_IDENTITY
