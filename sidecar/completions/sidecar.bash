@@ -107,7 +107,6 @@ _shtab_sidecar_dev_svid___socket_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)
-_shtab_sidecar_sts_doctor___subject_type_choices=(access_token id_token jwt)
 _shtab_sidecar_sts_pos_0_choices=(keygen revoke doctor explain policy)
 _shtab_sidecar_audit_export___as_choices=(ecs ocsf)
 _shtab_sidecar_audit_pos_0_choices=(all attribution chains report ratio export verify credentials selectors suggest replay)

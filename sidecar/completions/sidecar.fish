@@ -119,7 +119,7 @@ complete -c sidecar -n '_shtab_sidecar_using sts; and test $_shtab_sidecar_npos 
 complete -c sidecar -n '_shtab_sidecar_using sts doctor' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l client -x -d 'ID METHOD FILE: a test client, at least two; methods: client_secret_basic, client_secret_post, private_key_jwt, jwt-spiffe, tls_client_auth, none (certificate and key file)'
 complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l subject -xka "(__fish_complete_path (commandline -ct))" -d 'a user'"'"'s token that client 1 may exchange'
-complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l subject-type -xka "access_token id_token jwt" -d 'its type (default access_token)'
+complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l subject-type -x -d 'its type: access_token, id_token, jwt, or a URN (default access_token)'
 complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l scope -x -d 'scopes to ask for, which the subject token has'
 complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l wider-scope -x -d 'one that it lacks'
 complete -c sidecar -n '_shtab_sidecar_using sts doctor' -l hop-scope -x -d 'scopes of a token for client 2 (default: --scope)'

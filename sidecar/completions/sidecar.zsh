@@ -398,7 +398,7 @@ _shtab_sidecar_sts_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "*--client[ID METHOD FILE\: a test client, at least two\; methods\: client_secret_basic, client_secret_post, private_key_jwt, jwt-spiffe, tls_client_auth, none (certificate and key file)]:WORD:"
   "--subject[a user\'s token that client 1 may exchange]:FILE:_files"
-  "--subject-type[its type (default access_token)]:subject_type:(access_token id_token jwt)"
+  "--subject-type[its type\: access_token, id_token, jwt, or a URN (default access_token)]:TYPE:"
   "--scope[scopes to ask for, which the subject token has]:SCOPES:"
   "*--wider-scope[one that it lacks]:SCOPE:"
   "--hop-scope[scopes of a token for client 2 (default\: --scope)]:SCOPES:"

@@ -55,7 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--subject", required=True, metavar="FILE", help="a user's token that client 1 may exchange")
     parser.add_argument(
-        "--subject-type", choices=sorted(_TYPES), default="access_token", help="its type (default %(default)s)"
+        "--subject-type",
+        type=_type_of,
+        default="access_token",
+        metavar="TYPE",
+        help=f"its type: {', '.join(sorted(_TYPES))}, or a URN (default %(default)s)",
     )
     names = parser.add_argument_group("what the server knows", "each allows more probes")
     names.add_argument("--scope", metavar="SCOPES", help="scopes to ask for, which the subject token has")
@@ -82,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
 
 
+def _type_of(text: str) -> str:
+    if text not in _TYPES and not text.startswith("urn:"):
+        raise argparse.ArgumentTypeError(f"it is none of {', '.join(sorted(_TYPES))}, and no URN")
+    return _TYPES.get(text, text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the command."""
     try:
@@ -101,7 +111,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
     clients = [client_of(words) for words in arguments.client]
     if len(clients) < 2 or clients[0].client_id == clients[1].client_id:
         raise ValueError("--client: two clients with different IDs are needed, to tell who is named as actor")
-    subject_type = _TYPES[arguments.subject_type]
+    subject_type = _type_of(arguments.subject_type)
     issuer = usable(arguments.issuer, "URL")
     given = {
         name: None if url is None else usable(url, f"--{name.replace('_', '-')}")

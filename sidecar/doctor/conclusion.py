@@ -22,6 +22,7 @@ _AGAINST: Final[Mapping[tuple[str, Value], str]] = {
     ("nests-act", Value.NO): "the second hop loses the first actor",
     ("nests-act", Value.REFUSED): "it refuses the second hop",
     ("inherited-act", Value.NO): "it rewrites the actors of earlier hops",
+    ("third-hop", Value.NO): "the third hop loses or rewrites an earlier actor",
     ("chain-without-actor", Value.NO): "without an actor token it drops the chain: any client can launder a token so",
     ("binds-actor", Value.NO): "a client can present another's actor token: act does not prove who asked",
     ("delegated-actor", Value.YES): "it takes a delegated token as actor token, and names the wrong party",
@@ -56,6 +57,7 @@ _CAUTIONS: Final[Mapping[tuple[str, Value], str]] = {
     ("refuses-duplicates", Value.NO): "a repeated subject_token passes: two parsers may read two requests",
     ("refuses-repeated-scope", Value.NO): "a repeated scope passes: two parsers may read two requests",
     ("sender-bound", Value.NO): "it frees sender-bound tokens: DPoP protects nothing once a token is exchanged",
+    ("third-hop", Value.REFUSED): "it refuses a third hop, or one back to an earlier actor",
     ("foreign-actor", Value.REFUSED): "it refuses this foreign JWT as actor token; a sidecar sends its JWT-SVID",
     ("ends-with-subject", Value.NO): "revoking a token does not end those exchanged for it: keep their life short",
 }

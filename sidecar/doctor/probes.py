@@ -16,6 +16,7 @@ from typing import Final
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT
 from sidecar.doctor.attempts import Draft, Examination
 from sidecar.doctor.case import Case
+from sidecar.doctor.clients import Method
 from sidecar.doctor.messages import Held, Script
 from sidecar.doctor.names import Probe
 from sidecar.doctor.probes_actor import actor_probes
@@ -59,6 +60,9 @@ def _own_tokens(found: Examination) -> Script[None]:
             if attempt.accepted:
                 held = replace(attempt.issued, name=name.value, type=TOKEN_TYPE_ACCESS_TOKEN)
                 found.own_readings[index] = attempt.reading
+            elif client.method is Method.SPIFFE:
+                held = Held(client.secret, f"JWT-SVID of client {index + 1}", TOKEN_TYPE_JWT)
+                found.own_readings[index] = yield from found.read(held, client)
         else:
             found.own_readings[index] = yield from found.read(held, client)
         found.own[index] = held
@@ -111,15 +115,19 @@ def _readable(found: Examination, plain: Draft | None) -> Script[None]:
 
 
 def _extras(case: Case, base: Draft) -> Iterator[Draft]:
-    """Vary what a server may insist on: an audience, a scope, no ``requested_token_type``."""
+    """Vary what a server may insist on: a scope, an audience, a resource, no ``requested_token_type``."""
     some = case.audiences[:1]
     tried: list[Draft] = []
+    targets: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ()), (some, ())]
+    if case.resource is not None:
+        targets.append(((), (case.resource,)))
     for requested in (TOKEN_TYPE_ACCESS_TOKEN, None):
-        for scope, audience in ((None, ()), (case.scope, ()), (None, some), (case.scope, some)):
-            draft = replace(base, scope=scope, audience=audience, requested=requested)
-            if draft not in tried:
-                tried.append(draft)
-                yield draft
+        for audience, resource in targets:
+            for scope in (None, case.scope):
+                draft = replace(base, scope=scope, audience=audience, resource=resource, requested=requested)
+                if draft not in tried:
+                    tried.append(draft)
+                    yield draft
 
 
 def _candidates(found: Examination) -> Iterator[tuple[Held, Probe]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT
-from sidecar.doctor.attempts import Draft, Examination
+from sidecar.doctor.attempts import Attempt, Draft, Examination
 from sidecar.doctor.clients import spoiled
 from sidecar.doctor.messages import Held, Script
 from sidecar.doctor.names import Probe
@@ -20,6 +20,7 @@ def actor_probes(found: Examination) -> Script[None]:
     lawful = found.lawful
     if lawful is None:
         return
+    yield from _introspected(found)
     yield from _worthless(found, lawful)
     if found.case.foreign is not None:
         yield from found.exchange(Probe.FOREIGN_ACTOR, replace(lawful, actor=found.case.foreign))
@@ -29,6 +30,17 @@ def actor_probes(found: Examination) -> Script[None]:
         yield from found.exchange(Probe.OTHERS_ACTOR, replace(lawful, actor=replace(found.own[1], type=kind)))
     if Probe.SUBJECT_AS_ACTOR not in found.attempts and found.actor is not None:
         yield from found.exchange(Probe.SUBJECT_AS_ACTOR, replace(lawful, actor=found.case.subject))
+
+
+def _introspected(found: Examination) -> Script[None]:
+    """Introspect the issued token, if it shows no act itself: some servers tell of the actor only there."""
+    issued = next((one for one in found.attempts.values() if one.draft == found.lawful and one.accepted), None)
+    if issued is None or issued.draft is None or issued.reading.by != "the token" or issued.reading.act is not None:
+        return
+    if found.case.server.introspection is None:
+        return
+    answer = yield from found.introspect(issued.issued, issued.draft.client)
+    found.attempts[Probe.INTROSPECTED] = Attempt(name=Probe.INTROSPECTED, draft=None, answer=answer)
 
 
 def _worthless(found: Examination, lawful: Draft) -> Script[None]:

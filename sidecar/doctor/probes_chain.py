@@ -31,7 +31,21 @@ def chain_probes(found: Examination) -> Script[None]:
         if hop_2 is not None and hop_2.draft is not None and hop_2.draft.actor is not None:
             yield from found.exchange(Probe.HOP_2_BARE, replace(hop_2.draft, actor=None))
         yield from found.exchange(Probe.DELEGATED_ACTOR, replace(lawful, actor=_as_actor(found, hop_1.issued)))
+    if hop_2 is not None and hop_2.accepted and hop_2.draft is not None:
+        yield from _third_hop(found, lawful, hop_2.draft)
     yield from _may_act(found, lawful)
+
+
+def _third_hop(found: Examination, lawful: Draft, second: Draft) -> Script[None]:
+    """Let client 1 exchange a token of hop 2. Its tokens may live longer than client 2's, too."""
+    for audience in dict.fromkeys(((found.first.client_id,), second.audience)):
+        for scope in dict.fromkeys((second.scope, found.case.scope)):
+            attempt = yield from found.exchange(Probe.FOR_FIRST, replace(second, audience=audience, scope=scope))
+            if not attempt.accepted:
+                continue
+            third = yield from found.exchange(Probe.HOP_3, replace(lawful, subject=attempt.issued))
+            if third.accepted:
+                return
 
 
 def drafts_of_hop_2(found: Examination, lawful: Draft, token: Held) -> Iterator[Draft]:

@@ -12,7 +12,6 @@ from sidecar.doctor.names import Probe
 # OpenID Connect's scopes ask for claims of the user, not for access.
 STANDARD: Final = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
 _MOST_WIDER: Final = 2
-_LEAST_DIFFERENCE_S: Final = 3.0
 
 
 def limit_probes(found: Examination) -> Script[None]:
@@ -120,22 +119,6 @@ def _life(found: Examination, lawful: Draft) -> Script[None]:
     hop_2 = found[Probe.HOP_2]
     if hop_2 is not None and hop_2.accepted and hop_2.draft is not None:
         yield from found.exchange(Probe.LATER, hop_2.draft)
-        yield from _back(found, lawful, hop_2.draft)
-
-
-def _back(found: Examination, lawful: Draft, second: Draft) -> Script[None]:
-    """Let client 1 exchange one of client 2's tokens, if its own live longer."""
-    longer, shorter = (life_of(found[name]) for name in (Probe.HOP_1, Probe.HOP_2))
-    if longer is None or shorter is None or longer < shorter + _LEAST_DIFFERENCE_S:
-        return
-    for audience in ((found.first.client_id,), second.audience):
-        for scope in dict.fromkeys((second.scope, found.case.scope)):
-            attempt = yield from found.exchange(Probe.FOR_FIRST, replace(second, audience=audience, scope=scope))
-            if not attempt.accepted:
-                continue
-            back = yield from found.exchange(Probe.BACK, replace(lawful, subject=attempt.issued))
-            if back.accepted:
-                return
 
 
 def life_of(attempt: Attempt | None) -> float | None:

@@ -45,8 +45,14 @@ def with_actor(found: Examination) -> Attempt | None:
 
 
 def looks_away(found: Examination) -> bool:
-    """Return True if garbage passes as actor token: the server does not look at it."""
-    return any(one is not None and one.accepted for one in (found[name] for name in _WORTHLESS))
+    """Return True if garbage as actor token gives what a good one gives: the server does not look at it."""
+    passed = _passed(found)
+    return passed is not None and act_of(passed) == act_of(with_actor(found))
+
+
+def _passed(found: Examination) -> Attempt | None:
+    """Return an exchange in which garbage passed as actor token."""
+    return next((one for name in _WORTHLESS if (one := found[name]) is not None and one.accepted), None)
 
 
 def act_of(attempt: Attempt | None) -> dict[str, object] | None:
@@ -59,7 +65,8 @@ def act_counts(found: Examination) -> bool:
     """Return True if act tells something: it follows the actor token, or the client, and is not in every token."""
     if names_clients(found):
         return True
-    return act_of(with_actor(found)) is not None and act_of(with_actor(found)) != act_of(_plain(found))
+    act = act_of(with_actor(found))
+    return act is not None and act not in (act_of(_plain(found)), act_of(found[Probe.OWN_FIRST]))
 
 
 def names_clients(found: Examination) -> bool:
@@ -91,6 +98,8 @@ def _accepts(found: Examination) -> Cell:
         if last is None or last.answer.busy:
             return ACCEPTS.untested("no answer", *tried)
         return ACCEPTS.answer(Value.REFUSED, last.answer.told, [plain, *tried], bad=True)
+    if looks_away(found) and accepted.reading.claims is None:
+        return ACCEPTS.unseen("garbage passes too; the issued token cannot be read", accepted, _passed(found))
     if looks_away(found):
         bad = not names_clients(found)
         return ACCEPTS.answer(Value.NO, "as if absent", [accepted, found[Probe.GARBAGE_ACTOR]], bad=bad)
@@ -104,11 +113,19 @@ def _worthless(question: Question, found: Examination, names: Sequence[Probe]) -
     passed = [one for one in sent if one.accepted]
     refused = [one for one in sent if one.refused]
     if passed:
-        detail = f"{len(passed)} of {len(sent)}: {passed[0].answer.told}"
+        act = "act names its holder" if _names_forger(found, passed) else "as if absent"
+        detail = f"{len(passed)} of {len(sent)}, {act}"
         return question.answer(Value.YES, detail, sent, bad=not names_clients(found))
     if not refused:
         return question.untested("no lawful exchange to compare with" if not sent else "no answer", *sent)
     return question.answer(Value.REFUSED, refused[0].answer.told, sent)
+
+
+def _names_forger(found: Examination, passed: Sequence[Attempt]) -> bool:
+    """Return True if a worthless actor token is named in act, and not the client that asks in any case."""
+    if names_clients(found) or looks_away(found):
+        return False
+    return any(act_of(one) not in (None, act_of(_plain(found))) for one in passed)
 
 
 def _foreign(found: Examination) -> Cell:
@@ -118,7 +135,7 @@ def _foreign(found: Examination) -> Cell:
     if attempt.refused:
         return FOREIGN.answer(Value.REFUSED, attempt.answer.told, [attempt])
     if looks_away(found):
-        return FOREIGN.answer(Value.YES, "as is garbage", [attempt], bad=True)
+        return FOREIGN.answer(Value.YES, "as is garbage", [attempt], bad=not names_clients(found))
     return FOREIGN.answer(Value.YES, attempt.answer.told, [attempt])
 
 
@@ -132,7 +149,9 @@ def _ignores(found: Examination) -> Cell:
     if looks_away(found):
         if names_clients(found):
             return IGNORES.answer(Value.YES, "act names the client that asks instead", [accepted, found[Probe.HOP_2]])
-        return IGNORES.answer(Value.YES, "never looked at", [accepted, found[Probe.GARBAGE_ACTOR]], bad=True)
+        return IGNORES.answer(Value.YES, "never looked at", [accepted, _passed(found)], bad=True)
+    if _passed(found) is not None:
+        return IGNORES.answer(Value.YES, "a worthless one; a good one counts", [accepted, _passed(found)], bad=True)
     if accepted.reading.claims is None:
         return IGNORES.unseen("garbage is refused; the issued token cannot be read", accepted)
     if not act_counts(found):
@@ -163,7 +182,10 @@ def _emits(found: Examination) -> Cell:
     elsewhere = _other_acts(found)
     if "act" not in shown.reading.claims:
         detail = "never" if not elsewhere else f"only by: {elsewhere[0].name}"
-        return EMITS.answer(Value.NO, detail, [shown, *elsewhere], bad=True)
+        told = found[Probe.INTROSPECTED]
+        if told is not None and isinstance(told.answer.members.get("act"), dict):
+            detail = "only at introspection"
+        return EMITS.answer(Value.NO, detail, [shown, *elsewhere, told], bad=True)
     act = act_of(shown)
     if act is None:
         return EMITS.answer(Value.NO, "act is no object", [shown], bad=True)

@@ -16,6 +16,7 @@ _UNREADABLE: Final = "the issued token cannot be read"
 
 NESTS: Final = Question("nests-act", "nests act at the second hop")
 UNCHANGED: Final = Question("inherited-act", "keeps the inherited act unchanged")
+THIRD: Final = Question("third-hop", "keeps the chain at a third hop")
 BARE: Final = Question("chain-without-actor", "keeps the chain without an actor_token")
 DELEGATED: Final = Question("delegated-actor", "accepts a delegated token as actor")
 MAY_ACT: Final = Question("checks-may-act", "checks may_act")
@@ -25,7 +26,7 @@ SUBJECT: Final = Question("keeps-sub", "keeps sub")
 def chain_verdicts(found: Examination) -> list[Cell]:
     """Return the cells about the chain."""
     nests, unchanged = _nests(found)
-    return [nests, unchanged, _bare(found), _delegated(found), _may_act(found), _subject(found)]
+    return [nests, unchanged, _third(found), _bare(found), _delegated(found), _may_act(found), _subject(found)]
 
 
 def _nests(found: Examination) -> tuple[Cell, Cell]:
@@ -78,6 +79,24 @@ def _no_chain(found: Examination) -> str | None:
     if act_of(hop_1) is None:
         return _NO_ACT
     return None if act_counts(found) else _CONSTANT
+
+
+def _third(found: Examination) -> Cell:
+    before, third = found[Probe.FOR_FIRST], found[Probe.HOP_3]
+    inherited = act_of(before)
+    why = _no_chain(found)
+    if why is not None or inherited is None or "act" not in inherited:
+        return THIRD.untested(why or "nothing is nested")
+    if third is None or third.answer.busy:
+        return THIRD.untested("no answer" if third is not None else "hop 2 gives no token for client 1", before, third)
+    if third.refused:
+        return THIRD.answer(Value.REFUSED, f"{third.answer.told}: a loop, or a limit", [before, third])
+    if third.reading.claims is None:
+        return THIRD.unseen("the token of hop 3 cannot be read", third)
+    act = act_of(third) or {}
+    if act.get("act") == inherited:
+        return THIRD.answer(Value.YES, "", [before, third])
+    return THIRD.answer(Value.NO, "an earlier actor is dropped or rewritten", [before, third], bad=True)
 
 
 def _bare(found: Examination) -> Cell:

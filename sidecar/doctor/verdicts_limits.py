@@ -221,9 +221,9 @@ def _life(found: Examination) -> Cell:
     pairs = [(found.subject.expires_at, one) for one in (again, lawful) if one is not None]
     if hop_1 is not None and later is not None:
         pairs.append((hop_1.reading.expires_at, later))
-    for_first, back = found[Probe.FOR_FIRST], found[Probe.BACK]
-    if for_first is not None and back is not None:
-        pairs.append((for_first.reading.expires_at, back))
+    for_first, third = found[Probe.FOR_FIRST], found[Probe.HOP_3]
+    if for_first is not None and third is not None:
+        pairs.append((for_first.reading.expires_at, third))
     capped: Attempt | None = None
     for parent, attempt in pairs:
         ends, begins = attempt.reading.expires_at, attempt.reading.issued_at

@@ -32,6 +32,8 @@ def test_a_server_that_does_all_of_it_fits() -> None:
         (Knobs(act="flat"), "loses the first actor"),
         (Knobs(audience="ignore"), "refuses the second hop"),
         (Knobs(act="rewrite"), "rewrites the actors"),
+        (Knobs(max_actors=2), "third hop loses"),
+        (Knobs(actor="lenient"), "issues an impersonation token"),
         (Knobs(without_actor="drop"), "drops the chain"),
         (Knobs(bind="no"), "does not prove who asked"),
         (Knobs(delegated_actor=True), "takes a delegated token as actor"),

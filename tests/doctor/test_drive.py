@@ -55,6 +55,7 @@ def test_the_plan_has_every_request_of_a_server_that_accepts_everything() -> Non
         "foreign JWT as actor", "subject with may_act, the named actor", "subject with may_act, another actor",
         "subject with may_act, no actor", "a known resource",
         # and these are readings, shown by the name of their token
+        "introspection of the issued token",
         "introspection of the token of hop 2, before the revocation",
         "introspection of the token of hop 2, after the revocation",
     }  # fmt: skip

@@ -13,19 +13,20 @@ from sidecar.doctor.messages import Answer, Held
 from sidecar.doctor.names import Probe
 from sidecar.doctor.verdicts import verdicts_of
 from tests.doctor.world import World, foreign_jwt
-from tests.fakes.foreign_sts import Knobs
+from tests.fakes.foreign_sts import KNOWN_RESOURCE, Knobs
 
 WORLDS = (
     Knobs(),
     Knobs(actor="ignore", act="none"),
     Knobs(requester=False, without_actor="drop"),
     Knobs(audience="ignore", life="new"),
+    Knobs(act="none"),
     Knobs(life="new", life_s=100, life_of_b_s=50),
 )
 
 
 def examined(knobs: Knobs) -> Examination:
-    world = World(knobs, foreign=foreign_jwt(), resource="tool-crm", subject={"aud": ["agent-a"]})
+    world = World(knobs, foreign=foreign_jwt(), resource=KNOWN_RESOURCE, subject={"aud": ["agent-a"]})
     held = Held(world.sts.user_token(may_act={"sub": "agent-a"}), "subject with may_act", TOKEN_TYPE_ACCESS_TOKEN)
     world.case = replace(world.case, may_act=held)
     return world.examine()

@@ -122,7 +122,7 @@ def test_a_short_life_of_its_own_is_not_taken_for_a_cap() -> None:
 def test_lives_of_two_clients_are_not_compared() -> None:
     """Agent-b's tokens are short by themselves: beside agent-a's they look cut."""
     found = World(Knobs(life="new", life_s=200, life_of_b_s=20)).examine()
-    for name in (Probe.FOR_FIRST, Probe.BACK):
+    for name in (Probe.FOR_FIRST, Probe.HOP_3):
         del found.attempts[name]
     (cell,) = [cell for cell in verdicts_of(found) if cell.id == "caps-life"]
     assert cell.value is CANNOT_SEE

@@ -23,6 +23,7 @@ CLIENTS: Final = {"agent-a": "secret-of-a", "agent-b": "secret-of-b"}
 USER: Final = "alice"
 USER_SCOPES: Final = ("crm.read", "docs.read")
 CLIENT_SCOPES: Final = ("crm.read", "docs.read", "crm.write")
+KNOWN_RESOURCE: Final = "https://crm.example/api"
 AUDIENCES: Final = ("tool-crm", "tool-mail", *CLIENTS)
 _REPEATABLE: Final = {"audience", "resource"}
 _LEGS: Final = 300
@@ -40,9 +41,13 @@ class _RefusedError(Exception):
 class Knobs:
     """Behaviours. The defaults are those of a server that fits."""
 
-    actor: str = "verify"  # verify, ignore, refuse, drop (verify, then drop), decode (without its signature)
+    # verify, ignore, refuse, drop (verify, then drop), decode (without its signature), lenient (a bad one is no actor)
+    actor: str = "verify"
     foreign: bool = False  # accepts a JWT of another issuer as actor
     act: str = "nest"  # nest, flat, reverse, rewrite, none, constant, text, user, client (the one that asks, nested)
+    max_actors: int = 8  # earlier ones are cut off
+    loops: bool = True
+    act_at_introspection: bool = False  # and not in the token
     act_members: tuple[str, ...] = ("sub",)
     without_actor: str = "refuse"  # on a delegated subject: refuse, drop, keep, client, rewrite
     plain: bool = True  # accepts an exchange without an actor, of a token without one
@@ -57,6 +62,7 @@ class Knobs:
     scope_claim: tuple[str, str] | None = ("scope", "string")
     audience: str = "check"  # check, copy, ignore, hide, more
     need_audience: bool = False
+    need_resource: bool = False
     two_audiences: str = "both"  # both, first, refuse
     resource: str = "check"  # check, ignore, copy, syntax
     requester: bool = True
@@ -119,7 +125,8 @@ class ForeignSts:
         claims = self.known.get(token)
         if claims is None or not self._active(token) or not self.knobs.introspects:
             return 200, {"active": False}
-        return 200, {"active": True, **claims}
+        act = {"act": {"sub": "agent-a"}} if self.knobs.act_at_introspection else {}
+        return 200, {"active": True, **claims, **act}
 
     def revoke(self, form: Sequence[tuple[str, str]]) -> Answer:
         if self.knobs.revokes != "nothing":
@@ -215,7 +222,12 @@ class ForeignSts:
             return {"sub": client} if inherited is None else {"sub": client, "act": inherited}
         if raw is None or knobs.actor == "ignore":
             return self._without(client, subject)
-        actor = self._actor(raw, client)
+        try:
+            actor = self._actor(raw, client)
+        except _RefusedError:
+            if knobs.actor != "lenient":
+                raise
+            return self._without(client, subject)
         self._may_act(subject, actor)
         if knobs.actor == "drop" or knobs.act == "none":
             return None
@@ -227,6 +239,10 @@ class ForeignSts:
         inherited = subject.get("act")
         if inherited is None or knobs.act == "flat":
             return current
+        if not knobs.loops and knobs.act == "nest" and f"'{actor['sub']}'" in str(inherited):
+            raise self._refuse()
+        if knobs.max_actors == 2:
+            inherited = {name: value for name, value in inherited.items() if name != "act"}
         if knobs.act == "reverse":
             return {**inherited, "act": current}
         if knobs.act == "rewrite":
@@ -313,7 +329,9 @@ class ForeignSts:
         knobs = self.knobs
         audiences = [value for name, value in form if name == "audience" and value]
         resources = [value for name, value in form if name == "resource" and value]
-        if knobs.resource == "check" and resources:
+        if knobs.need_resource and not resources:
+            raise self._refuse("invalid_target")
+        if knobs.resource == "check" and not set(resources) <= {KNOWN_RESOURCE}:
             raise self._refuse("invalid_target")
         if knobs.resource == "syntax" and any(":" not in one for one in resources):
             raise self._refuse()

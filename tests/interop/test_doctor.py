@@ -85,6 +85,7 @@ ZITADEL_LOOSE: Final = {
     "binds-actor": (NO, "act names client 2"),
     "nests-act": (YES, ""),
     "inherited-act": (YES, ""),
+    "third-hop": (YES, ""),
     "chain-without-actor": (REFUSED, "400 invalid_request"),
     "delegated-actor": (YES, "wrong act"),
     "keeps-sub": (YES, ""),
@@ -119,6 +120,7 @@ SPRING: Final = {
     "user-as-actor": (YES, ""),
     "nests-act": (YES, ""),
     "inherited-act": (YES, ""),
+    "third-hop": (YES, ""),
     "chain-without-actor": (NO, "the chain is dropped"),
     "delegated-actor": (YES, "wrong act"),
     "keeps-sub": (YES, ""),
@@ -145,8 +147,8 @@ SPRING_CUSTOMIZED: Final = {
 }
 KEYCLOAK: Final = {
     "accepts-actor": (NO, "as if absent"),
-    "garbage-actor": (YES, "2 of 2: 200"),
-    "forged-actor": (YES, "4 of 4: 200"),
+    "garbage-actor": (YES, "2 of 2, as if absent"),
+    "forged-actor": (YES, "4 of 4, as if absent"),
     "ignores-actor": (YES, "never looked at"),
     "half-pairs": (NO, ""),
     "emits-act": (NO, "never"),
