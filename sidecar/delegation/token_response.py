@@ -36,8 +36,9 @@ _ENDPOINT_ERRORS: Final = frozenset(
         "actor_unauthorized",
     }
 )
-# Codes that servers send besides, as they may: Keycloak to a client that is none of a token's audiences.
-_READ_ERRORS: Final = _ENDPOINT_ERRORS | {"access_denied"}
+# Codes that servers send besides, as they may: Keycloak to a client that is none of a token's audiences; Entra where a
+# user must log in again, and for a resource that the tenant does not know.
+_READ_ERRORS: Final = _ENDPOINT_ERRORS | {"access_denied", "interaction_required", "invalid_resource"}
 _STATUSES_KEPT: Final = frozenset({404, 405, 408, 413, 414, 417, 431})
 
 

@@ -29,6 +29,7 @@ ID_JAG = settings_of("id-jag-04", "entry")
 CHAINING = settings_of("identity-chaining", "agent")
 KEYCLOAK = settings_of("keycloak-26.7", "entry")
 DELEGATION = settings_of("keycloak-26.8", "entry")
+ENTRA = settings_of("entra-agent-id", "entry")
 
 
 def fields(folder: Path, document: dict[str, Any]) -> list[str]:
@@ -37,8 +38,8 @@ def fields(folder: Path, document: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize(
     "document",
-    [ID_JAG, CHAINING, KEYCLOAK, DELEGATION],
-    ids=["id-jag-04", "identity-chaining", "keycloak-26.7", "keycloak-26.8"],
+    [ID_JAG, CHAINING, KEYCLOAK, DELEGATION, ENTRA],
+    ids=["id-jag-04", "identity-chaining", "keycloak-26.7", "keycloak-26.8", "entra-agent-id"],
 )
 def test_the_settings_of_a_page_have_no_fault(document: dict[str, Any], tmp_path: Path) -> None:
     assert fields(tmp_path, document) == []
@@ -138,3 +139,27 @@ def test_keycloak_serves_logins_by_access_token(
     change: tuple[str, object], field: str, document: dict[str, Any], tmp_path: Path
 ) -> None:
     assert field in fields(tmp_path, changed(document, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        pytest.param(("exchange.options", {}), "exchange.options", id="no agent identity"),
+        pytest.param(("exchange.options.scope", "all"), "exchange.options", id="other scopes"),
+        pytest.param(("exchange.client_auth", "x509-svid"), "exchange.client_auth", id="our certificate"),
+        pytest.param(("exchange.client_auth", "private-key-jwt"), "exchange.client_auth", id="a key"),
+        pytest.param(("exchange.client_auth", "client-secret-post"), "exchange.client_auth", id="a secret, by the way"),
+        pytest.param(("issuers.0.profile", "entra"), "issuers[0].profile", id="no table of agents"),
+        pytest.param(("entry.issuers.0.kind", "id_token"), "entry.issuers[0].kind", id="ID tokens"),
+        pytest.param(
+            ("inbound", {"agent": "http://127.0.0.1:8080", "routes": [ROUTE]}),
+            "outbound.routes[0].name",
+            id="a route of requests",
+        ),
+        pytest.param(("outbound.routes.0.token", "self"), "outbound.routes[0].token", id="own authority"),
+    ],
+)
+def test_entra_serves_logins_by_access_token_for_one_agent_identity(
+    change: tuple[str, object], field: str, tmp_path: Path
+) -> None:
+    assert field in fields(tmp_path, changed(ENTRA, change))

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sidecar.exchange.adapters import (
+    entra_agent_id,
     id_jag_04,
     identity_chaining,
     keycloak_26_7,
@@ -27,6 +28,7 @@ BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType(
         one.name: one
         for one in (
             rfc8693.ADAPTER,
+            entra_agent_id.ADAPTER,
             id_jag_04.ADAPTER,
             identity_chaining.ADAPTER,
             keycloak_26_7.ADAPTER,

@@ -138,7 +138,8 @@ class Adapter:
     """One dialect. ``name`` carries its version where it is a draft or a product's own.
 
     ``client_auth`` are the ways of authentication that its servers take, the usual one first. ``options`` names the
-    settings of the adapter with their values, the default first; a single empty value stands for any text.
+    settings of the adapter with their values, the default first; a single empty value stands for any text. Those in
+    ``required_options`` must be set.
     ``endpoints`` are those beside the token endpoint. ``own`` asks for a token of the workload's own; None: the
     dialect has none. ``actor_token`` tells for which options a JWT-SVID of ours is needed.
     """
@@ -149,6 +150,7 @@ class Adapter:
     exchange: Callable[[Wanted], Steps]
     own: Callable[[Wanted], Steps] | None = None
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    required_options: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     needs_jwt_svid: Callable[[Mapping[str, str]], bool] = lambda _options: False
 
@@ -156,7 +158,7 @@ class Adapter:
         """Return the options with defaults for those that are not set.
 
         Raises:
-            ValueError: an option is unknown, or has a value that the adapter does not know. Names the cure.
+            ValueError: an option is unknown or missing, or has a value that the adapter does not know. Names the cure.
         """
         for name, value in options.items():
             known = self.options.get(name)
@@ -164,6 +166,9 @@ class Adapter:
                 raise ValueError(f"options: {self.name} knows no {name}; it knows {_listed(self.options)}")
             if known != ("",) and value not in known:
                 raise ValueError(f"options: {name} is one of {_listed(known)}")
+        missing = [name for name in self.required_options if not options.get(name)]
+        if missing:
+            raise ValueError(f"options: {self.name} needs {', '.join(missing)}")
         return {**{name: values[0] for name, values in self.options.items()}, **options}
 
 

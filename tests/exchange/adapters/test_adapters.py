@@ -90,8 +90,9 @@ def test_no_adapter_is_found_by_guessing(
 @pytest.mark.parametrize("adapter", BUILT_IN.values(), ids=BUILT_IN.keys())
 def test_each_adapter_says_how_it_authenticates_and_completes_its_own_options(adapter: Adapter) -> None:
     assert adapter.client_auth
-    assert adapter.completed({}).keys() == adapter.options.keys()
-    assert adapter.needs_jwt_svid(adapter.completed({})) in (True, False)
+    needed = dict.fromkeys(adapter.required_options, "x")
+    assert adapter.completed(needed).keys() == adapter.options.keys()
+    assert adapter.needs_jwt_svid(adapter.completed(needed)) in (True, False)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,14 @@ def test_an_option_that_the_adapter_does_not_know_is_refused(options: dict[str, 
 def test_an_option_of_free_text_takes_any() -> None:
     free = replace(ADAPTER, options={"tenant": ("",)})
     assert free.completed({"tenant": "acme"}) == {"tenant": "acme"}
+
+
+@pytest.mark.parametrize("options", [{}, {"tenant": ""}])
+def test_an_option_that_the_adapter_cannot_do_without_is_asked_for(options: dict[str, str]) -> None:
+    choosy = replace(ADAPTER, options={"tenant": ("",)}, required_options=("tenant",))
+    assert choosy.completed({"tenant": "acme"}) == {"tenant": "acme"}
+    with pytest.raises(ValueError, match="options: rfc8693 needs tenant"):
+        choosy.completed(options)
 
 
 def _settings(**settings: object) -> ExchangeSettings:
