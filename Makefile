@@ -113,8 +113,8 @@ interop-keycloak: setup $(if $(KEYCLOAK_HOME),,$(KEYCLOAK)) ## Logins and logout
 	@KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(dir $(KEYCLOAK))..)" $(PYTEST) -q -s -p no:randomly tests/interop/test_keycloak.py
 
 STS_WANTED = $(filter keycloak,$(or $(STS_SERVERS),keycloak))
-interop-sts: setup $(if $(KEYCLOAK_HOME)$(if $(shell command -v mvn),,x),,$(if $(STS_WANTED),$(KEYCLOAK))) ## Token-exchange servers and clients that are not ours, with real sidecars (pip; go; java, mvn; node, npm); STS_SERVERS="idpyoidc spring" STS_CLIENTS=authlib: only these
-	@STS_SERVERS="$(STS_SERVERS)" STS_CLIENTS="$(STS_CLIENTS)" KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(wildcard $(dir $(KEYCLOAK))..))" $(PYTEST) -q -p no:randomly tests/interop/test_sts_servers.py tests/interop/test_sts_chains.py tests/interop/test_sts_clients.py tests/interop/test_doctor.py
+interop-sts: setup $(BROWSER) $(if $(KEYCLOAK_HOME)$(if $(shell command -v mvn),,x),,$(if $(STS_WANTED),$(KEYCLOAK))) ## Token-exchange servers and clients that are not ours, with real sidecars (pip; go; java, mvn; node, npm; chromium); STS_SERVERS="idpyoidc spring" STS_CLIENTS=authlib: only these
+	@STS_SERVERS="$(STS_SERVERS)" STS_CLIENTS="$(STS_CLIENTS)" KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(wildcard $(dir $(KEYCLOAK))..))" $(PYTEST) -q -p no:randomly tests/interop/test_sts_servers.py tests/interop/test_sts_chains.py tests/interop/test_keycloak_login.py tests/interop/test_sts_clients.py tests/interop/test_doctor.py
 
 interop-siem: setup ## The snippet of docs/siem.md on a real syslog-ng on PATH
 	@$(PYTEST) -q -p no:randomly tests/interop/test_siem.py

@@ -17,7 +17,8 @@ from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.world import Answer, free_port
 from tests.interop import keycloak
 from tests.interop.engine import require
-from tests.interop.keycloak import CLIENT_ID, Keycloak, Login
+from tests.interop.keycloak import Keycloak, Login
+from tests.interop.keycloak_mesh import log_in_at
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(400)]
 
@@ -37,29 +38,14 @@ async def both() -> AsyncIterator[tuple[Keycloak, Mesh]]:
             issuer = await stack.enter_async_context(keycloak.running(Path(folder), url))
 
             def adjust(name: str, settings: dict[str, Any], ports: Mapping[str, int]) -> None:
-                users = _users_of(issuer)
+                log_in_at(issuer, name, settings)
                 if name == "sts":
-                    settings["login_issuers"] = [users]
-                    settings["entries"][0]["client_ids"] = {issuer.issuer: CLIENT_ID}
-                    for rule in settings["rules"]:
-                        rule["subjects"] = [{"issuer": issuer.issuer, "subject": "*"}]
                     settings["revocation"] = {"events": {"listen": f"127.0.0.1:{events}"}}
                     return
                 settings["issuers"][0]["revocations"] = {"url": f"https://127.0.0.1:{ports['sts']}/revocations"}
-                if name == "front":
-                    settings["entry"]["issuers"] = [{**users, "client_id": CLIENT_ID}]
 
             mesh = await stack.enter_async_context(open_mesh(Path(folder), adjust))
             yield issuer, mesh
-
-
-def _users_of(issuer: Keycloak) -> dict[str, Any]:
-    """Keycloak as a user issuer: its access tokens hold the scopes that the client asked for."""
-    worth = {"claim": "scope", "map": {"openid": ["crm.read", "docs.write", "plan.make"]}}
-    return {
-        "issuer": issuer.issuer, "jwks": issuer.jwks, "profile": "oidc-access-token", "kind": "access_token",
-        "scope_from": worth,
-    }  # fmt: skip
 
 
 async def test_a_logout_at_keycloak_ends_that_logins_chains_and_no_others(both: tuple[Keycloak, Mesh]) -> None:
