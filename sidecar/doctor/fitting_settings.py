@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sidecar.delegation.jws import ALGORITHMS
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.doctor.attempts import Examination
@@ -30,7 +31,7 @@ Settings = dict[str, object]
 def profile_of(found: Examination) -> Settings | str | None:
     """Return the profile of the issued tokens: a preset, or one with changes; None if no preset can be made to fit."""
     attempt = shown_token(found)
-    if attempt is None or attempt.reading.claims is None or not attempt.reading.header:
+    if attempt is None or attempt.reading.claims is None or _algorithm(attempt.reading) is None:
         return None
     reading = attempt.reading
     fitting = [
@@ -102,7 +103,7 @@ def login_settings(found: Examination) -> Settings | None:
     if server.jwks is None or reading.kind != "JWT" or not isinstance(reading.claim("iss"), str):
         return None
     kind = "oidc-id-token" if found.case.subject.type.endswith(":id_token") else "oidc-access-token"
-    if not _may_fit(PRESETS[kind], reading) or reading.header.get("alg") not in PRESETS[kind].algorithms:
+    if not _may_fit(PRESETS[kind], reading) or _algorithm(reading) not in PRESETS[kind].algorithms:
         return None
     scope = reading.scope_claim
     claim = scope[0] if scope is not None else "scope"
@@ -120,10 +121,19 @@ def _may_fit(preset: IssuerProfile, reading: Reading) -> bool:
     claims = reading.claims or {}
     if not preset.required_claims <= claims.keys() or preset.refused_claims & claims.keys():
         return False
-    if preset.payload_typ is not None and claims.get("typ") not in preset.payload_typ:
+    payload_typ = claims.get("typ")
+    if preset.payload_typ is not None and not (
+        isinstance(payload_typ, str | None) and payload_typ in preset.payload_typ
+    ):
         return False
     # a preset that goes by typ alone must keep it, or an ID token could be taken for an access token
     return bool(preset.refused_claims) or _typ(reading) in preset.typ
+
+
+def _algorithm(reading: Reading) -> str | None:
+    """Return the algorithm of a JWT, if a profile may list it."""
+    algorithm = reading.header.get("alg")
+    return algorithm if isinstance(algorithm, str) and algorithm in ALGORITHMS else None
 
 
 def _typ(reading: Reading) -> str | None:
@@ -135,7 +145,7 @@ def _changes(preset: IssuerProfile, reading: Reading, found: Examination) -> Set
     changes: Settings = {}
     if _typ(reading) not in preset.typ:
         changes["typ"] = [_typ(reading)]
-    algorithm = reading.header.get("alg")
+    algorithm = _algorithm(reading)
     if algorithm not in preset.algorithms:
         changes["algorithms"] = [algorithm]
     scope = reading.scope_claim

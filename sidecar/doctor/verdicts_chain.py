@@ -65,8 +65,8 @@ def _nests(found: Examination) -> tuple[Cell, Cell]:
 def _reversed(found: Examination, act: dict[str, object], nested: object) -> bool:
     """Return True if hop 2's actor is nested in hop 1's."""
     first, second = found.names_of(0) - found.names_of(1), found.names_of(1) - found.names_of(0)
-    inner = nested if isinstance(nested, dict) else {}
-    return act.get("sub") in first and inner.get("sub") in second
+    outer, inner = act.get("sub"), nested.get("sub") if isinstance(nested, dict) else None
+    return isinstance(outer, str) and isinstance(inner, str) and outer in first and inner in second
 
 
 def _no_chain(found: Examination) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
 import ssl
 import sys
 from dataclasses import dataclass, replace
@@ -239,3 +241,25 @@ async def test_a_client_certificate_is_shown_to_a_server_that_our_authority_cert
             assert (await transport(asked)).trouble == "the server's certificate is not trusted: see --ca"
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize(("typed", "sent"), [(b"y\n", True), (b"n\n", False), (b"\n", False)])
+async def test_on_a_terminal_it_asks(typed: bytes, sent: bool, tmp_path: Path) -> None:
+    async with served() as server:
+        ours, theirs = pty.openpty()
+        words = [sys.executable, "-m", "sidecar", "sts", "doctor", server.sts.issuer]
+        for name in ("agent-a", "agent-b"):
+            (tmp_path / name).write_text(CLIENTS[name])
+            words += ["--client", name, "client_secret_basic", str(tmp_path / name)]
+        (tmp_path / "user").write_text(server.sts.user_token())
+        words += ["--subject", str(tmp_path / "user")]
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=theirs, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        os.write(ours, typed)
+        _, err = await process.communicate()
+        os.close(ours)
+        os.close(theirs)
+        assert b"Send them? [y/N]" in err
+        assert bool(server.sts.requests) is sent
+        assert (process.returncode == 2) is not sent
