@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 
+from tests.fakes.conversations import listening
+from tests.fakes.tokens import SvidMint
+from tests.integration.world import ok
+from tests.interop.sts_servers import launch_zitadel
 from tests.interop.sts_servers.launch_keycloak import KeycloakServer
 from tests.interop.sts_servers.launchers import LAUNCHERS, reason_to_skip
 from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server
@@ -307,6 +312,36 @@ async def test_an_act_that_keycloaks_administrator_writes_is_no_delegation(start
     assert found.seen("emits-act").startswith("no: act is constant")
     assert found.cells["nests-act"]["value"] == NO
     assert found.document["fits"] is False
+
+
+async def test_a_jwt_svid_is_seen_to_serve_as_actor(tmp_path: Path) -> None:
+    if reason := reason_to_skip(LAUNCHERS["zitadel-own"]):
+        pytest.skip(reason)
+    mint = SvidMint()
+
+    async def bundle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(ok(mint.jwks, b"content-type: application/json", b"connection: close"))
+        await writer.drain()
+        writer.close()
+
+    async with listening(bundle) as port, launch_zitadel.own(tmp_path, bundle=f"http://127.0.0.1:{port}/") as server:
+        now = int(time.time())
+
+        def svid(spiffe_id: str) -> str:
+            path = tmp_path / f"{spiffe_id.rpartition('/')[2]}.svid"
+            claims = mint.claims(sub=spiffe_id, aud=[server.issuer], iat=now, exp=now + 300)
+            path.write_text(mint.mint(claims))
+            return str(path)
+
+        planners, writers = svid(PLANNER), svid(WRITER)
+        beside = await diagnose(server, tmp_path, "--foreign-actor", planners)
+        assert beside.seen("foreign-actor").startswith("yes")
+        found = await diagnose(server, tmp_path, "--actor", planners, "--other-actor", writers)
+    assert found.seen("accepts-actor") == "yes: client 1's token, as jwt"
+    assert found.seen("binds-actor").startswith("yes")
+    assert (found.cells["nests-act"]["value"], found.document["fits"]) == (YES, True)
+    assert "options" not in found.document["settings"]["exchange"]  # a sidecar sends its JWT-SVID by default
 
 
 async def test_neither_secret_nor_token_is_printed(start: Start, tmp_path: Path) -> None:
