@@ -49,3 +49,9 @@ def test_a_page_has_the_login_at_both_ends_and_both_agree(page: str) -> None:
     (front,) = [one["entry"]["issuers"][0] for one, sts in ends if not sts and "entry" in one]
     (service,) = [one["login_issuers"][0] for one, sts in ends if sts]
     assert {name: value for name, value in front.items() if name != "client_id"} == service
+
+
+def test_the_customizer_on_springs_page_is_the_one_that_runs() -> None:
+    (shown,) = re.findall(r"```java\n(.*?)```", (PAGES[0].parent / "spring.md").read_text(), re.DOTALL)
+    source = Path(__file__).parents[1] / "interop/sts_servers/spring/src/main/java/sts/Sts.java"
+    assert shown in source.read_text().replace('    @ConditionalOnProperty("sts.customize")\n', "")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sidecar.delegation.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
@@ -22,16 +25,18 @@ from sidecar.delegation.rfc8693 import (
 )
 from sidecar.exchange import adapters
 from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth, Step, Steps, Wanted
+from sidecar_dev.certificates import key_pem
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.conversations import listening
+from tests.fakes.tokens import public_jwk
 from tests.integration.mesh import Mesh
 from tests.integration.mesh_files import CHAIN_SCOPES
 from tests.integration.world import FRONT, PLANNER, WRITER, ok
-from tests.interop.sts_servers import launch_zitadel
+from tests.interop.sts_servers import launch_spring, launch_zitadel
 from tests.interop.sts_servers.launch_keycloak import KeycloakServer
 from tests.interop.sts_servers.launchers import LAUNCHERS, Foreign, reason_to_skip
 from tests.interop.sts_servers.server import Server
-from tests.interop.sts_servers.sidecars import over
+from tests.interop.sts_servers.sidecars import KEY_ID, over
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="session")]
 
@@ -45,11 +50,9 @@ async def asked(mesh: Mesh, server: Server, user: str = "alice") -> tuple[int, s
 
 
 @asynccontextmanager
-async def meshed(
-    server: Server, *, adapter: str = "rfc8693", audience: str | None = None, **options: str
-) -> AsyncIterator[Mesh]:
+async def meshed(server: Server, **over_it: Any) -> AsyncIterator[Mesh]:
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        async with over(Path(folder), server, adapter=adapter, options=options, audience=audience) as mesh:
+        async with over(Path(folder), server, **over_it) as mesh:
             yield mesh
 
 
@@ -71,6 +74,36 @@ async def test_three_hops_over_a_server_that_nests_act(foreign: Foreign, name: s
         for sidecar in ("front", "planner", "writer"):
             (exchanged,) = await mesh.sidecars[sidecar].wait_for_records(1, "token.exchanged")
             assert exchanged["credential"].startswith("client:client-secret-basic:")
+        served = len(mesh.agents["crm"].requests)
+        (mesh.world.folder / "writer.secret").write_text(server.planner.secret)
+        assert await asked(mesh, server) == (502, "sts_error"), "the writer shows the planner's secret"
+        assert len(mesh.agents["crm"].requests) == served
+
+
+async def test_three_hops_over_spring_where_agents_sign_assertions(tmp_path: Path) -> None:
+    if reason := reason_to_skip(LAUNCHERS["spring-customized"]):
+        pytest.skip(reason)
+    known, stranger = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    published = json.dumps({"keys": [public_jwk(known, kid=KEY_ID, use="sig", alg="ES256")]}).encode()
+    key = tmp_path / "agents.pem"
+    key.touch(mode=0o600)
+    async with (
+        listening(partial(publish, lambda: published)) as port,
+        launch_spring.start(tmp_path, customized=True, keys=f"http://127.0.0.1:{port}/") as server,
+        meshed(server, key=key) as mesh,
+    ):
+        key.write_bytes(key_pem(stranger))
+        assert await asked(mesh, server) == (502, "sts_error"), "the key is a stranger's"
+        key.write_bytes(key_pem(known))
+        await three_hops(mesh, server)
+
+
+async def publish(document: Callable[[], bytes], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one request for a JSON document."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(ok(document(), b"content-type: application/json", b"connection: close"))
+    await writer.drain()
+    writer.close()
 
 
 @asynccontextmanager
@@ -78,13 +111,7 @@ async def zitadel_with_bundle(folder: Path, bundle_of: Callable[[], TrustDomainA
     """Run our main on zitadel's OP with a bundle endpoint."""
     if reason := reason_to_skip(LAUNCHERS["zitadel-own"]):
         pytest.skip(reason)
-
-    async def bundle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(ok(bundle_of().jwt_bundle(), b"content-type: application/json", b"connection: close"))
-        await writer.drain()
-        writer.close()
-
+    bundle = partial(publish, lambda: bundle_of().jwt_bundle())
     async with listening(bundle) as port, launch_zitadel.own(folder, bundle=f"http://127.0.0.1:{port}/") as server:
         yield server
 
@@ -93,7 +120,7 @@ async def test_three_hops_over_zitadels_op_with_jwt_svids_as_actor_tokens(tmp_pa
     known: list[TrustDomainAuthority] = []
     async with (
         zitadel_with_bundle(tmp_path, lambda: known[-1]) as server,
-        meshed(server, actor_token="jwt-svid") as mesh,
+        meshed(server, options={"actor_token": "jwt-svid"}) as mesh,
     ):
         known.append(TrustDomainAuthority(mesh.world.acme.trust_domain))
         assert await asked(mesh, server) == (403, "exchange_denied"), "the bundle is a stranger's"
@@ -122,7 +149,7 @@ CAUGHT: Final = {
 @pytest.mark.parametrize("case", CAUGHT.values(), ids=CAUGHT)
 async def test_a_server_that_does_not_show_the_delegation_is_caught(foreign: Foreign, case: Case) -> None:
     server = await foreign(case.server)
-    async with meshed(server, **case.options) as mesh:
+    async with meshed(server, options=case.options) as mesh:
         assert await asked(mesh, server) == case.refused
         (refused,) = await mesh.sidecars["front"].wait_for_records(1, "token.exchange_refused")
         assert refused["reason"] == case.refused[1]

@@ -41,11 +41,11 @@ def prepare() -> Path:
 
 
 @asynccontextmanager
-async def start(folder: Path, *, customized: bool) -> AsyncIterator[Server]:
-    """Run it."""
+async def start(folder: Path, *, customized: bool, keys: str = "http://127.0.0.1:9/") -> AsyncIterator[Server]:
+    """Run it. ``keys`` is the URL of the agents' keys, for those that authenticate by a signed assertion."""
     port = free_port()
     issuer = f"http://127.0.0.1:{port}"
-    words: list[str | Path] = [*_JAVA, "-jar", prepare() / "sts.jar", f"--server.port={port}"]
+    words: list[str | Path] = [*_JAVA, "-jar", prepare() / "sts.jar", f"--server.port={port}", f"--sts.keys={keys}"]
     words += [f"--spring.security.oauth2.authorizationserver.issuer={issuer}", f"--sts.customize={customized}".lower()]
     metadata = f"{issuer}/.well-known/oauth-authorization-server"
     log = folder / "spring.log"

@@ -23,20 +23,27 @@ PROFILES: Final[dict[str, Profile]] = {
     "spring-customized": "spring",
     "keycloak": "keycloak",
 }
+KEY_ID: Final = "agents"
 _AUTH: Final = {ClientAuth.BASIC: "client-secret-basic", ClientAuth.POST: "client-secret-post"}
 
 
 def over(
-    folder: Path, server: Server, *, adapter: str, options: Mapping[str, str], audience: str | None = None
+    folder: Path,
+    server: Server,
+    *,
+    adapter: str = "rfc8693",
+    options: Mapping[str, str] | None = None,
+    audience: str | None = None,
+    key: Path | None = None,
 ) -> AbstractAsyncContextManager[Mesh]:
     """Run the mesh with this server in place of our token service.
 
     By default each sidecar shows a token of its own of this server as the actor token. ``audience`` replaces the
-    planner's.
+    planner's. With ``key``, a private key in PEM, the sidecars authenticate by assertions; otherwise by their secrets.
     """
     clients = {"front": server.entry, "planner": server.planner, "writer": server.writer}
     secrets = {name: _secret(folder, name, client) for name, client in clients.items()}
-    asked = {"actor_token": "own-token", **options} if adapter == "rfc8693" else dict(options)
+    asked = {**({"actor_token": "own-token"} if adapter == "rfc8693" else {}), **(options or {})}
 
     def adjust(name: str, settings: dict[str, Any], _ports: Mapping[str, int]) -> None:
         if name == "sts":
@@ -45,6 +52,8 @@ def over(
         del settings["exchange"]
         if name in clients:
             exchange = _exchange(server, clients[name], secrets[name])
+            if key is not None:
+                exchange |= {"client_auth": "private-key-jwt", "credential_file": str(key), "key_id": KEY_ID}
             settings["exchange"] = {**exchange, "adapter": adapter, "options": asked}
         if name == "front":
             settings["outbound"]["routes"][0]["audience"] = audience or PLANNER
