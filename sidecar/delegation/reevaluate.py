@@ -33,7 +33,7 @@ from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, check_times, verify_again
+from sidecar.delegation.verify import ANY_AUDIENCE, ANY_CERTIFICATE, VerifiedToken, check_times, verify_again
 from sidecar.errors import Denied, Reason, Unavailable
 
 
@@ -177,6 +177,7 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
             key=_key(token, keys, now),
             audiences=frozenset({plan.audience}),
             now=at,
+            peer_certificate_sha256=ANY_CERTIFICATE,  # it was sent on a connection of its own SVID, or will be
         )
     except Denied as error:
         raise error if error.reason is Reason.UNKNOWN_KEY else sts_error(error) from error

@@ -38,6 +38,7 @@ __all__ = [
     "check_binding",
     "check_header",
     "check_times",
+    "thumbprint_of",
     "verify_again",
     "verify_jwt_svid",
     "verify_signature",
@@ -188,7 +189,7 @@ def verify_again(
     key: VerificationKey,
     audiences: Container[str],
     now: int,
-    peer_certificate_sha256: str | None = None,
+    peer_certificate_sha256: str | _AnyCertificate | None = None,
     trusted: object = None,
 ) -> VerifiedToken:
     """Verify a token again with settings and a key that may have changed. Errors and arguments as ``verify_token``.
@@ -228,13 +229,18 @@ def check_header(bearer: Bearer, issuer: TrustedIssuer) -> None:
         raise Denied(Reason.ALG_NOT_ALLOWED, "the issuer may not use this algorithm")
 
 
-def check_binding(token: VerifiedToken, peer_certificate_sha256: str | None) -> None:
+def check_binding(token: VerifiedToken, peer_certificate_sha256: str | _AnyCertificate | None) -> None:
     """Return if the token is bound to no certificate, or to this one. A cached verdict must pass this again.
 
     Raises:
         Denied: CNF_MISMATCH.
     """
     _check_thumbprint(token.certificate_thumbprint, peer_certificate_sha256)
+
+
+def thumbprint_of(certificate_sha256: str) -> str:
+    """Return ``x5t#S256`` (RFC 8705 section 3.1) of a certificate, given its SHA-256 in hexadecimal."""
+    return urlsafe_b64encode(bytes.fromhex(certificate_sha256)).rstrip(b"=").decode("ascii")
 
 
 def _check_kind(bearer: Bearer, profile: IssuerProfile) -> None:
@@ -348,6 +354,5 @@ def _check_thumbprint(thumbprint: str | None, peer_certificate_sha256: str | _An
         return
     if peer_certificate_sha256 is None:
         raise Denied(Reason.CNF_MISMATCH, "the token is bound to a certificate and none is known")
-    presented = urlsafe_b64encode(bytes.fromhex(peer_certificate_sha256)).rstrip(b"=").decode("ascii")
-    if presented != thumbprint:
+    if thumbprint_of(peer_certificate_sha256) != thumbprint:
         raise Denied(Reason.CNF_MISMATCH, "the token is bound to another certificate")

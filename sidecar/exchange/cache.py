@@ -47,16 +47,19 @@ class Issued:
     """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
 
     ``facts`` are those of the permit for records: made once, and not to be changed. ``credential`` is the static
-    credential that we authenticated with, if any: the way and a fingerprint.
+    credential that we authenticated with, if any: the way and a fingerprint. ``bound_to`` is the thumbprint of the SVID
+    of ours that the token is bound to; None: it is bound to none.
     """
 
     permit: IssuedPermit
     usable_until: int
     refresh_at: int
     credential: str | None = None
+    bound_to: str | None = field(init=False)
     facts: RecordFields = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "bound_to", self.permit.token.certificate_thumbprint)
         object.__setattr__(self, "facts", facts_of_issued(self.permit))
 
 
@@ -111,6 +114,10 @@ class IssuedTokens:
         permit = issued.permit
         cost = permit.token.held_bytes + _subject_bytes(permit) + PERMIT_BYTES
         return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
+
+    def drop(self, key: Hashable) -> None:
+        """Forget one token."""
+        self._kept.drop(key)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
         """Refresh this token no earlier than ``until``. Without effect if another has taken its place."""

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
+from sidecar.delegation.verify import VerifiedToken, thumbprint_of
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import issued_fields, refused_fields
@@ -203,7 +203,7 @@ class TokenExchange:
         """
         epoch = self._epoch(policy)
         issued = None if epoch is None else self._tokens.find(_key(plan), epoch=epoch, now=now)
-        if issued is None or epoch is None:
+        if issued is None or epoch is None or (issued.bound_to is not None and not self._if_usable(plan, issued)):
             self._metrics.token_cache["miss"] += 1
             return None
         self._metrics.token_cache["hit"] += 1
@@ -222,7 +222,7 @@ class TokenExchange:
             epoch = self._epoch(policy)
             if epoch is None or self._closed:
                 raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
-            kept = self._tokens.find(_key(plan), epoch=epoch, now=int(self._clock()))
+            kept = self._if_usable(plan, self._tokens.find(_key(plan), epoch=epoch, now=int(self._clock())))
             if kept is not None:  # a flight landed since the caller looked
                 return kept
             flight = self._join(plan, policy, epoch)
@@ -231,8 +231,24 @@ class TokenExchange:
                 continue
             landed = flight.result()
             if landed.epoch is not None and landed.epoch == self._epoch(policy):
-                return _issued_of(landed.outcome)
+                issued = _issued_of(landed.outcome)
+                if self.usable(issued):
+                    return issued
         raise Unavailable(Reason.STS_UNAVAILABLE, "keys, policy or identity changed during every exchange")
+
+    def usable(self, issued: Issued) -> bool:
+        """Tell if a token may be sent now: it is bound to no certificate, or to the SVID that we show now."""
+        identity = self._source.current
+        return issued.bound_to is None or (
+            identity is not None and thumbprint_of(identity.svid.leaf_sha256) == issued.bound_to
+        )
+
+    def _if_usable(self, plan: Plan, issued: Issued | None) -> Issued | None:
+        """Forget a kept token that is bound to an SVID from before a renewal."""
+        if issued is not None and not self.usable(issued):
+            self._tokens.drop(_key(plan))
+            return None
+        return issued
 
     def reject(self, permit: IssuedPermit) -> bool:
         """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""
@@ -298,7 +314,8 @@ class TokenExchange:
         if epoch is not None and epoch.withdrawals != started.withdrawals:
             epoch = None
         kept = False
-        if epoch is not None and isinstance(outcome, Issued) and _lasts_longer(outcome, replaces):
+        accepted = isinstance(outcome, Issued) and self.usable(outcome) and _lasts_longer(outcome, replaces)
+        if epoch is not None and isinstance(outcome, Issued) and accepted:
             kept = self._tokens.keep(_key(plan), outcome, epoch=epoch)
         if replaces is not None:
             self._count_refresh(plan, outcome, replaces, kept=kept)

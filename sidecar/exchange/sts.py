@@ -20,6 +20,7 @@ from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.exchange.adapters import find_adapter
 from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Adapter, Steps, Wanted
@@ -31,7 +32,7 @@ from sidecar.exchange.failover import MAX_REPLICAS, Caller, EndpointState, Failo
 from sidecar.exchange.refresh_schedule import refresh_at
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.jwks import IssuerKeys
-from sidecar.identity.source import IdentitySource
+from sidecar.identity.source import Identity, IdentitySource
 from sidecar.wire.resolver import Resolver
 
 _RETRIES: Final = range(4)
@@ -158,6 +159,7 @@ class Sts:
         Raises:
             SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED, KEYS_UNAVAILABLE or NOT_READY.
         """
+        before = self._source.current
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 steps = await self._steps(plan, policy)
@@ -167,7 +169,8 @@ class Sts:
         except TimeoutError as error:
             raise Unavailable(Reason.STS_TIMEOUT, "no token within the deadline") from error
         now = int(self._clock())
-        permit = accept_issued(issued, plan=plan, key=key, policy=policy, now=now)
+        own = _certificate_of(issued, self._source.current, before)
+        permit = accept_issued(issued, plan=plan, key=key, policy=policy, now=now, own_certificate_sha256=own)
         usable_until = _usable_until(permit.token.expires_at, response, plan, now)
         subject = plan.subject_token
         subject_until = usable_until + 1 if subject is None else subject.expires_at - SKEW_S
@@ -249,6 +252,17 @@ class Sts:
             return await self._keys.wait_for_key(self._settings.issuer, issued.kid)
         except Denied as error:
             raise sts_error(error) from error
+
+
+def _certificate_of(issued: Bearer, current: Identity | None, before: Identity | None) -> str | None:
+    """Return the hexadecimal SHA-256 of the SVID of ours that a token may be bound to.
+
+    Our SVID may have been renewed during the exchange. A token of the one before is lawful; it is not used any more.
+    """
+    confirmation = issued.claims.get("cnf")
+    bound_to = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
+    own = [identity.svid.leaf_sha256 for identity in (before, current) if identity is not None]
+    return next((one for one in own if thumbprint_of(one) == bound_to), own[-1] if own else None)
 
 
 def _subject_token_type(delegation: Delegation, policy: Policy) -> str:

@@ -117,6 +117,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
     binding: Binding | None = None
     guard: PeerGuard | None = None
     address: str | None = None
+    shown: str | None = None  # hexadecimal SHA-256 of the leaf that we show; None: no identity
 
     def bind(self, binding: Binding) -> None:
         """Set the identity and trust to use. The peer's address is taken from the context variable."""

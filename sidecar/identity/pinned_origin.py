@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import NamedTuple
 
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.delegation.verify import thumbprint_of
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.tls import client_context, guard_of
+from sidecar.identity.tls import client_context, guard_of, shown_on
 from sidecar.wire.dialer import Origin
 
 Retire = Callable[[Callable[[Hashable], bool]], None]
@@ -36,12 +38,13 @@ class OriginKey(NamedTuple):
     """Everything that shared connections must have in common. Plain members: it is hashed for every call.
 
     ``own`` is the leaf of our SVID, None if it is not shown. ``trust`` is the SPIFFE ID or the CA file's context that
-    judges the other end.
+    judges the other end. ``bound_to`` is the thumbprint of our SVID, where a token that is bound to it is sent.
     """
 
     address: Address
     trust: Hashable
     own: bytes | None
+    bound_to: str | None = None
 
 
 class PinnedOrigins:
@@ -65,40 +68,49 @@ class PinnedOrigins:
         self._per_generation = per_generation
         self._own = leaf_of(source.current)
         self._contexts: dict[SpiffeId, ssl.SSLContext] = {}
-        self._origins: dict[tuple[Address, Pin], Origin] = {}
+        self._origins: dict[tuple[Address, Pin, str | None], Origin] = {}
         source.subscribe(self._follow)
 
-    def of(self, address: Address, pin: Pin) -> Origin:
+    def of(self, address: Address, pin: Pin, *, bound_to: str | None = None) -> Origin:
         """Return the origin for a call that begins now. ``pin`` None: plain HTTP, which proves nothing.
 
+        ``bound_to`` is the thumbprint that the call's token names: then only connections with that SVID of ours are
+        used, also where it is renewed while one is opened.
+
         Raises:
-            Denied: UPSTREAM_IDENTITY, the CA file is unusable.
+            Denied: UPSTREAM_IDENTITY, the CA file is unusable; CNF_MISMATCH, we would not show the SVID that the token
+                is bound to.
             Unavailable: NOT_READY, there is no identity to show.
         """
         identity = self._source.current
         if isinstance(pin, SpiffeId) and identity is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
-        known = self._origins.get((address, pin))
+        if bound_to is not None and not (
+            isinstance(pin, SpiffeId) and identity is not None and thumbprint_of(identity.svid.leaf_sha256) == bound_to
+        ):
+            raise Denied(Reason.CNF_MISMATCH, "the token is bound to another certificate than ours")
+        known = self._origins.get((address, pin, bound_to))
         context = pin.context() if isinstance(pin, FileTrust) else None
         if known is not None and (context is None or known.tls is context):
             return known
         if known is not None:
             self._retire(lambda key: key == known.key)
-        origin = self._origins[address, pin] = self._make(address, pin, context)
+        origin = self._origins[address, pin, bound_to] = self._make(address, pin, context, bound_to)
         return origin
 
     def close(self) -> None:
         """Stop following our identity."""
         self._source.unsubscribe(self._follow)
 
-    def _make(self, address: Address, pin: Pin, context: ssl.SSLContext | None) -> Origin:
+    def _make(self, address: Address, pin: Pin, context: ssl.SSLContext | None, bound_to: str | None) -> Origin:
         _, host, port = address
         if isinstance(pin, SpiffeId):
             context = self._contexts.get(pin)
             if context is None:
                 context = self._contexts[pin] = client_context(self._source, expected=pin)
-            key = OriginKey(address, pin, self._own)
-            return Origin(host, port, key, context, still_good=self._still_trusted, life_s=self._life_s)
+            key = OriginKey(address, pin, self._own, bound_to)
+            still_good = self._still_trusted if bound_to is None else partial(self._still_bound, bound_to)
+            return Origin(host, port, key, context, still_good=still_good, life_s=self._life_s)
         life_s = None if context is None else self._certificate_life_s
         own = self._own if isinstance(pin, FileTrust) and pin.shows_svid else None
         return Origin(host, port, OriginKey(address, context, own), context, life_s=life_s)
@@ -120,6 +132,11 @@ class PinnedOrigins:
 
     def _still_trusted(self, transport: asyncio.BaseTransport) -> bool:
         return still_trusted(transport, self._clock())
+
+    def _still_bound(self, bound_to: str, transport: asyncio.BaseTransport) -> bool:
+        """Tell if the other end is trusted, and was shown the SVID that this connection's tokens are bound to."""
+        shown = shown_on(transport)
+        return shown is not None and thumbprint_of(shown) == bound_to and self._still_trusted(transport)
 
 
 def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float) -> float:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import Protocol
 
 from sidecar.delegation.keyset import KeySet
@@ -15,7 +16,10 @@ from sidecar.identity.bundle import X509Bundle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class X509Svid:
-    """Our own SVID: DER certificates, leaf first, and the PKCS#8 key. Times in seconds since the epoch."""
+    """Our own SVID: DER certificates, leaf first, and the PKCS#8 key. Times in seconds since the epoch.
+
+    ``leaf_sha256`` is in hexadecimal, as ``VerifiedPeer.fingerprint`` at the other end.
+    """
 
     spiffe_id: SpiffeId
     chain: tuple[bytes, ...] = field(repr=False)
@@ -23,6 +27,10 @@ class X509Svid:
     not_before: int
     not_after: int
     hint: str = ""
+    leaf_sha256: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "leaf_sha256", sha256(self.chain[0] if self.chain else b"").hexdigest())
 
     @property
     def lifetime(self) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class DelegatingContext(ssl.SSLContext):
         ssl_object = inner.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
         assert isinstance(ssl_object, VerifyingSSLObject)  # noqa: S101 - for the type only; unbound it refuses all
         ssl_object.bind(self._binding)
+        ssl_object.shown = None if identity is None else identity.svid.leaf_sha256
         return ssl_object
 
     def wrap_socket(self, *_arguments: Any, **_named: Any) -> NoReturn:
@@ -93,6 +94,12 @@ def guard_of(transport: asyncio.BaseTransport) -> PeerGuard:
     if guard is None:
         raise Denied(Reason.NO_CLIENT_CERT, "the connection has no verified peer")
     return guard
+
+
+def shown_on(transport: asyncio.BaseTransport) -> str | None:
+    """Return the SHA-256 (hexadecimal) of the certificate that we showed on a connection; None: we showed no SVID."""
+    ssl_object = transport.get_extra_info("ssl_object")
+    return ssl_object.shown if isinstance(ssl_object, VerifyingSSLObject) else None
 
 
 def peer_of(transport: asyncio.BaseTransport) -> VerifiedPeer:

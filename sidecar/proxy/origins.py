@@ -33,13 +33,15 @@ class Origins:
         self._known: dict[str, _Known] = {}
         self._trusts: dict[str | None, FileTrust] = {}
 
-    def of(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
-        """Return the origin of a route, for calls made as ``workload``.
+    def of(self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None) -> Origin:
+        """Return the origin of a route, for calls made as ``workload``, with a token that may be bound to our SVID.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the route wants TLS and pins no peer.
+            Denied: UPSTREAM_IDENTITY, the route wants TLS and pins no peer; CNF_MISMATCH, as ``PinnedOrigins.of``.
             Unavailable: NOT_READY, we are ``workload`` no more.
         """
+        if bound_to is not None:
+            return self._make(route, workload, bound_to)
         known = self._known.get(route.name)
         if known is not None and known.route is route and known.workload == workload:
             return known.origin
@@ -65,7 +67,7 @@ class Origins:
         admits = None if route.is_literal else reachable_by_name
         return Origin(host, port, ("CONNECT", host, port), admits=admits)
 
-    def _make(self, route: OutboundRoute, workload: SpiffeId) -> Origin:
+    def _make(self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None) -> Origin:
         upstream = route.upstream
         if route.peer is None:
             if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
@@ -74,7 +76,8 @@ class Origins:
             identity = self._source.current
             if identity is None or identity.spiffe_id != workload:  # another workload would present its token
                 raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
-        return self._pinned.of(Address(upstream.scheme, upstream.host, upstream.port), route.peer)
+        address = Address(upstream.scheme, upstream.host, upstream.port)
+        return self._pinned.of(address, route.peer, bound_to=bound_to)
 
     def _retire(self, of: Callable[[Hashable], bool]) -> None:
         self._known.clear()

@@ -144,22 +144,31 @@ class Outbound:
                 yield Async(self._tasks, counting)
 
             tokens = snapshot.exchange(plan.sts_issuer)
-            issued = tokens.cached(plan, policy=policy, now=now)
-            if issued is None:
-                issued = yield from self._ask(plan, tokens, snapshot, entry)
-            permit = issued.permit
-            entry.permitted(issued.facts)
-            if plan.delegation is None:
-                self._log.metrics.own_calls += 1
-
-            entry.call_out = new_call_id()
-            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
-            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
-            origin = self._origins.of(route, policy.workload)
-            edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=origin.authority)
-            status = yield Forwarding(
-                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
-            )
+            again = forwarding = None
+            while True:
+                issued = tokens.cached(plan, policy=policy, now=now)
+                if issued is None:
+                    issued = yield from self._ask(plan, tokens, snapshot, entry)
+                permit = issued.permit
+                entry.permitted(issued.facts)
+                if plan.delegation is None and not again:
+                    self._log.metrics.own_calls += 1
+                entry.call_out = new_call_id()
+                trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
+                entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+                try:
+                    origin = self._origins.of(route, policy.workload, issued.bound_to)
+                    edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=origin.authority)
+                    forwarding = Forwarding(
+                        self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
+                    )
+                    status = yield forwarding
+                    break
+                except SidecarError:
+                    # Our SVID was renewed while a connection was opened, and the token is bound to the one before.
+                    if again or tokens.usable(issued) or (forwarding is not None and not forwarding.unsent):
+                        raise
+                    again = True
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:

@@ -9,7 +9,6 @@ A subject token of a foreign issuer also needs the (issuer, actor, target) to be
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,7 +23,7 @@ from sidecar.delegation.rfc8693 import (
 )
 from sidecar.delegation.scope import ScopeSet, format_scope
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import JwtSvid, VerifiedToken
+from sidecar.delegation.verify import JwtSvid, VerifiedToken, thumbprint_of
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import Authority, authority_of, sub_id_claim
 from sidecar.sts.policy import StsPolicy
@@ -55,7 +54,7 @@ class ClientCertificate:
     @property
     def thumbprint(self) -> str:
         """The value of ``x5t#S256`` (RFC 8705 section 3.1)."""
-        return urlsafe_b64encode(bytes.fromhex(self.sha256)).rstrip(b"=").decode("ascii")
+        return thumbprint_of(self.sha256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

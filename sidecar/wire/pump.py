@@ -119,6 +119,11 @@ class Pump(ABC):
         """The connection in use, if there is one."""
         return self._upstream if self._tunnel is None else self._tunnel.upstream
 
+    @property
+    def unsent(self) -> bool:
+        """Tell if nothing of the request has left: it waits, or waited to the end, for its first connection."""
+        return self._connecting is not None and not self.retried
+
     def _connect(self) -> None:
         self._connecting = self._pool.connect(self._origin, self._connected, self._finish, fresh=self.retried)
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import Issued
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, route, running
 from tests.fakes.lies import claims, members
+from tests.fakes.lying_sts import Form, LyingSts, Reply
 from tests.fakes.tokens import ISSUER, NOW, PLANNER, WRITER, TokenMint
 
 
@@ -317,3 +319,66 @@ async def test_closing_ends_what_is_under_way() -> None:
         assert await call is Reason.NOT_READY
         assert await reason_of(world) is Reason.NOT_READY
         assert world.sts.closed
+
+
+def thumbprint(world: World) -> str:
+    assert world.source.current is not None
+    return thumbprint_of(world.source.current.svid.leaf_sha256)
+
+
+def bind(world: World) -> None:
+    """Let the token service bind each token to the SVID that we show when it answers."""
+    world.sts.behaviour = lambda sts, form: claims(cnf={"x5t#S256": thumbprint(world)})(sts, form)
+
+
+async def test_a_token_that_is_bound_to_our_svid_is_kept_until_that_is_renewed() -> None:
+    async with running(World()) as world:
+        bind(world)
+        issued = await ask(world)
+        assert issued.bound_to == thumbprint(world)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
+        world.source.renew_bundles()  # the SVID stays
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
+        world.source.become(WRITER)
+        assert not world.exchange.usable(issued)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+        assert world.exchange.kept == 0
+        again = await ask(world)
+        assert again.bound_to == thumbprint(world) != issued.bound_to
+        assert len(world.sts.forms) == 2
+
+
+async def test_a_token_that_is_bound_to_nothing_outlives_a_renewal() -> None:
+    async with running(World()) as world:
+        issued = await ask(world)
+        assert issued.bound_to is None
+        world.source.become(WRITER)
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
+
+
+@pytest.mark.parametrize("cnf", [{"x5t#S256": "A" * 43}, {"jkt": "x"}, {}, "x", None], ids=str)
+async def test_a_token_that_is_bound_to_somebody_else_is_refused(cnf: object) -> None:
+    async with running(World()) as world:
+        world.sts.behaviour = claims(cnf=cnf)
+        assert await reason_of(world) is Reason.STS_BAD_RESPONSE
+        bind(world)
+        assert (await ask(world)).bound_to == thumbprint(world)
+
+
+async def test_a_renewal_during_an_exchange_gives_no_caller_a_token_of_the_svid_before() -> None:
+    async with running(World()) as world:
+        before = thumbprint(world)
+
+        def late_answer(sts: LyingSts, form: Form) -> Reply:
+            return claims(cnf={"x5t#S256": before if len(sts.forms) == 1 else thumbprint(world)})(sts, form)
+
+        world.sts.behaviour = late_answer
+        world.sts.hold()
+        callers = [asyncio.create_task(ask(world)) for _ in range(3)]
+        await world.sts.wait_for_requests(1)
+        world.source.become(WRITER)
+        late = asyncio.create_task(ask(world))
+        world.sts.release()
+        issued = await asyncio.gather(*callers, late)
+        assert {one.bound_to for one in issued} == {thumbprint(world)} != {before}
+        assert len(world.sts.forms) == 2

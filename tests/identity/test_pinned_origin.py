@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins, leaf_of, life_s, still_trusted
+from sidecar.identity.tls import client_context
 from sidecar.wire.dialer import Origin
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.own_identity import OwnIdentity
@@ -238,3 +241,59 @@ def test_each_svid_has_a_leaf_of_its_own() -> None:
     own.become(WRITER)
     assert leaf_of(own.current) != first
     assert leaf_of(None) is None
+
+
+def thumbprint(ends: Ends) -> str:
+    assert ends.own.current is not None
+    return thumbprint_of(ends.own.current.svid.leaf_sha256)
+
+
+def test_calls_with_a_bound_token_have_connections_of_their_own_and_end_with_the_svid(ends: Ends) -> None:
+    unbound = ends.connect()
+    bound = ends.origins.of(THERE, STS, bound_to=thumbprint(ends))
+    assert bound.key != unbound.key
+    assert ends.origins.of(THERE, STS, bound_to=thumbprint(ends)) is bound
+    ends.pool.keys.append(bound.key)
+    before = thumbprint(ends)
+    ends.own.become(WRITER)
+    assert ends.pool.keys == []
+    assert ends.origins.of(THERE, STS, bound_to=thumbprint(ends)).key != bound.key
+    with pytest.raises(Denied) as refused:
+        ends.origins.of(THERE, STS, bound_to=before)
+    assert refused.value.reason is Reason.CNF_MISMATCH
+
+
+@pytest.mark.parametrize("pin", [None, "ca"], ids=["plain HTTP", "a host by its CA"])
+def test_a_bound_token_never_goes_where_no_svid_is_shown(pin: str | None, ends: Ends, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.bundle_pem())
+    trust = None if pin is None else FileTrust(str(tmp_path / "ca.pem"))
+    ends.origins.of(THERE, trust)
+    with pytest.raises(Denied) as refused:
+        ends.origins.of(THERE, trust, bound_to=thumbprint(ends))
+    assert refused.value.reason is Reason.CNF_MISMATCH
+
+
+def test_a_connection_that_was_opened_while_our_svid_was_renewed_carries_no_bound_token(ends: Ends) -> None:
+    assert ends.own.current is not None
+    own, in_time = ends.own.current.svid.leaf_sha256, int(time.time()) + 60
+    bound, unbound = ends.origins.of(THERE, STS, bound_to=thumbprint(ends)), ends.connect()
+    assert bound.still_good is not None
+    assert unbound.still_good is not None
+    for shown, good in ((own, True), ("ab" * 32, False), (None, False)):
+        transport = Transport(ends.own, AUTHORITY, in_time)
+        transport.get_extra_info("ssl_object").shown = shown
+        assert bound.still_good(transport) is good
+        assert unbound.still_good(transport)
+
+
+def test_a_connection_knows_the_svid_that_it_shows_also_after_a_renewal(ends: Ends) -> None:
+    assert ends.own.current is not None
+    context = client_context(ends.own, expected=STS)
+    begun = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    before = ends.own.current.svid.leaf_sha256
+    ends.own.become(WRITER)
+    assert begun.shown == before  # type: ignore[attr-defined]
+    after = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    assert after.shown == ends.own.current.svid.leaf_sha256 != before  # type: ignore[attr-defined]
+    ends.own.become(None)
+    assert context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO()).shown is None  # type: ignore[attr-defined]

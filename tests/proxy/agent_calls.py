@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any, Final, cast
 from sidecar.delegation.decide import IssuedPermit, Plan, accept_issued
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import Exchanges
@@ -72,6 +75,9 @@ class Keys:
         return verification_key()
 
 
+OWN_THUMBPRINT: Final = "A" * 43
+
+
 class Tokens:
     """The token service: issues the planned token, or refuses by ``refusal``."""
 
@@ -80,6 +86,8 @@ class Tokens:
         self.kept: Issued | None = None
         self.rejected: list[IssuedPermit] = []
         self.refusal: SidecarError | None = None
+        self.shown = OWN_THUMBPRINT  # of the SVID that we show now
+        self.binds = False  # tokens to that SVID
         self.meanwhile: Callable[[], None] = lambda: None  # happens while the call waits for its token
 
     def cached(self, _plan: Plan, *, policy: Policy, now: int) -> Issued | None:
@@ -95,8 +103,16 @@ class Tokens:
         else:
             claims = ENTRY_CLAIMS if plan.delegation.entry else ISSUED_CLAIMS
             shown = {**claims, "parent_jti": plan.delegation.token.jti, "scope": " ".join(sorted(plan.scope))}
-        permit = accept_issued(signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW)
+        if self.binds:
+            shown["cnf"] = {"x5t#S256": self.shown}
+        own = urlsafe_b64decode(self.shown + "=").hex()
+        permit = accept_issued(
+            signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW, own_certificate_sha256=own
+        )
         return Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
+
+    def usable(self, issued: Issued) -> bool:
+        return issued.bound_to in {None, self.shown}
 
     def reject(self, permit: IssuedPermit) -> bool:
         self.rejected.append(permit)
@@ -138,6 +154,7 @@ class AgentCalls:
         self._records = folder / "records"
         self.now = float(NOW)
         self.policy = POLICY
+        self.bound_to: list[str | None] = []  # the SVID that each call's token is bound to
         self.keys: Any = Keys()
         self.tokens: Any = Tokens()
         self.exchanges = Exchanges({STS: cast("Any", self.tokens)})
@@ -151,7 +168,7 @@ class AgentCalls:
         snapshots: Any = SimpleNamespace(now=self._snapshot, in_force=self._snapshot)
         source: Any = SimpleNamespace(current=None, subscribe=lambda _: None)
         origins: Any = SimpleNamespace(
-            of=lambda route, _workload: Origin(route.upstream.host, 7443, route.name),
+            of=self._origin,
             outside=lambda route: Origin(route.upstream.host, route.upstream.port, route.name),
             tunnel=lambda route: Origin(route.address[0], route.address[1], route.name),
         )
@@ -170,6 +187,10 @@ class AgentCalls:
         )
         self._connections: Connections[ServerConnection] = Connections(interval_s=3600)
         self.serve_by(self.outbound)
+
+    def _origin(self, route: OutboundRoute, _workload: SpiffeId, bound_to: str | None = None) -> Origin:
+        self.bound_to.append(bound_to)
+        return Origin(route.upstream.host, 7443, route.name)
 
     def serve_by(self, handler: Any) -> None:
         """Open the agent's connection, served by ``handler``."""
