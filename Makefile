@@ -109,8 +109,8 @@ $(KEYCLOAK):
 	@.ci/retry mvn -q -B dependency:copy -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):tar.gz -DoutputDirectory=build
 	@cd build && echo "$(KEYCLOAK_SHA256)  keycloak-quarkus-dist-$(KEYCLOAK_VERSION).tar.gz" | sha256sum --check --quiet && tar xzf keycloak-quarkus-dist-$(KEYCLOAK_VERSION).tar.gz && touch ../$@
 
-interop-keycloak: setup $(if $(KEYCLOAK_HOME),,$(KEYCLOAK)) ## Logins and logouts of a real Keycloak (Java 17; 176 MB by Maven, or KEYCLOAK_HOME)
-	@KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(dir $(KEYCLOAK))..)" $(PYTEST) -q -s -p no:randomly tests/interop/test_keycloak.py
+interop-keycloak: setup $(if $(KEYCLOAK_HOME),,$(KEYCLOAK)) ## Logins, logouts and token exchange of a real Keycloak (Java 17; 176 MB by Maven, or KEYCLOAK_HOME)
+	@KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(dir $(KEYCLOAK))..)" $(PYTEST) -q -s -p no:randomly tests/interop/test_keycloak.py tests/interop/test_keycloak_exchange.py
 
 STS_WANTED = $(filter keycloak,$(or $(STS_SERVERS),keycloak))
 interop-sts: setup $(BROWSER) $(if $(KEYCLOAK_HOME)$(if $(shell command -v mvn),,x),,$(if $(STS_WANTED),$(KEYCLOAK))) ## Token-exchange servers and clients that are not ours, with real sidecars (pip; go; java, mvn; node, npm; chromium); STS_SERVERS="idpyoidc spring" STS_CLIENTS=authlib: only these

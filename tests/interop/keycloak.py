@@ -137,8 +137,10 @@ def lacking() -> str | None:
 
 
 @asynccontextmanager
-async def running(folder: Path, events_url: str, *, redirect_uri: str | None = None) -> AsyncIterator[Keycloak]:
-    """Run a Keycloak that keeps everything in memory, with its realm."""
+async def running(
+    folder: Path, events_url: str, *, redirect_uri: str | None = None, features: str = ""
+) -> AsyncIterator[Keycloak]:
+    """Run a Keycloak that keeps everything in memory, with its realm. ``features`` are previews to switch on."""
     port, management = free_port(), free_port()
     base = f"http://127.0.0.1:{port}"
     environment = {
@@ -151,6 +153,7 @@ async def running(folder: Path, events_url: str, *, redirect_uri: str | None = N
     words = [
         str(Path(os.environ["KEYCLOAK_HOME"], "bin", "kc.sh")), "start-dev", "--db=dev-mem", "--http-host=127.0.0.1",
         f"--http-port={port}", f"--http-management-port={management}", f"--hostname={base}",
+        *([f"--features={features}"] if features else []),
     ]  # fmt: skip
     log = folder / "keycloak.log"
     with log.open("wb") as output:

@@ -51,9 +51,9 @@ def prepare() -> Path:
 
 
 @asynccontextmanager
-async def start(folder: Path) -> AsyncIterator[KeycloakServer]:
-    """Run it with a realm of three agents and the scopes of the CRM."""
-    async with keycloak.running(folder, _NOWHERE, redirect_uri=REDIRECT_URI) as one:
+async def start(folder: Path, *, features: str = "") -> AsyncIterator[KeycloakServer]:
+    """Run it with a realm of three agents and the scopes of the CRM. ``features`` are previews to switch on."""
+    async with keycloak.running(folder, _NOWHERE, redirect_uri=REDIRECT_URI, features=features) as one:
         await _make_clients(one)
         entry, planner, writer = _AGENTS
 
