@@ -5,32 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import pytest_asyncio
 
 from tests.fakes.conversations import listening
 from tests.fakes.tokens import SvidMint
 from tests.integration.world import ok
 from tests.interop.sts_servers import launch_zitadel
 from tests.interop.sts_servers.launch_keycloak import KeycloakServer
-from tests.interop.sts_servers.launchers import LAUNCHERS, reason_to_skip
+from tests.interop.sts_servers.launchers import LAUNCHERS, Foreign, reason_to_skip
 from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server
 
 pytestmark = [
     pytest.mark.interop,
     pytest.mark.timeout(600),
-    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.asyncio(loop_scope="session"),
 ]  # the first run builds servers
-
-Start = Callable[[str], Awaitable[Server]]
 
 YES, NO, REFUSED, NARROWED = "yes", "no", "refused", "narrowed"
 CANNOT_SEE, NOT_TESTED = "cannot see", "not tested"
@@ -222,23 +217,6 @@ class Diagnosis:
         return f"{found['value']}: {found['detail']}"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def start() -> AsyncIterator[Start]:
-    """Start servers by name, each once for all tests."""
-    began: dict[str, Server] = {}
-    with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
-        async with AsyncExitStack() as stack:
-
-            async def one(name: str) -> Server:
-                if reason := reason_to_skip(LAUNCHERS[name]):
-                    pytest.skip(reason)
-                if name not in began:
-                    began[name] = await stack.enter_async_context(LAUNCHERS[name].start(Path(folder)))
-                return began[name]
-
-            yield one
-
-
 async def diagnose(
     server: Server, folder: Path, *more: str, user: str = "alice", scopes: tuple[str, ...] = ("crm.read",)
 ) -> Diagnosis:
@@ -272,8 +250,8 @@ async def diagnose(
 
 
 @pytest.mark.parametrize("name", CELLS)
-async def test_the_doctor_sees_what_the_server_does(start: Start, name: str, tmp_path: Path) -> None:
-    found = await diagnose(await start(name), tmp_path)
+async def test_the_doctor_sees_what_the_server_does(foreign: Foreign, name: str, tmp_path: Path) -> None:
+    found = await diagnose(await foreign(name), tmp_path)
     expected = CELLS[name]
     wrong = {
         cell: (value, detail, found.seen(cell), found.cells[cell]["evidence"])
@@ -289,20 +267,20 @@ async def test_the_doctor_sees_what_the_server_does(start: Start, name: str, tmp
 
 
 @pytest.mark.parametrize("name", ["idpyoidc", "spring", "zitadel-own", "keycloak"])
-async def test_a_subject_with_two_scopes_shows_that_scope_narrows(start: Start, name: str, tmp_path: Path) -> None:
-    found = await diagnose(await start(name), tmp_path, scopes=("crm.read", "crm.write"))
+async def test_a_subject_with_two_scopes_shows_that_scope_narrows(foreign: Foreign, name: str, tmp_path: Path) -> None:
+    found = await diagnose(await foreign(name), tmp_path, scopes=("crm.read", "crm.write"))
     assert found.seen("narrows-scope").startswith("yes: to crm.read")
 
 
-async def test_zitadels_impersonation_is_seen_by_its_scope(start: Start, tmp_path: Path) -> None:
-    server = await start("zitadel-example")
+async def test_zitadels_impersonation_is_seen_by_its_scope(foreign: Foreign, tmp_path: Path) -> None:
+    server = await foreign("zitadel-example")
     found = await diagnose(server, tmp_path, "--wider-scope", "custom_scope:impersonate:alice", user="bob")
     assert found.seen("emits-act").startswith("no: only by: a wider scope")
     assert found.seen("keeps-sub").startswith("no: another sub by: a wider scope")
 
 
-async def test_an_act_that_keycloaks_administrator_writes_is_no_delegation(start: Start, tmp_path: Path) -> None:
-    server = await start("keycloak")
+async def test_an_act_that_keycloaks_administrator_writes_is_no_delegation(foreign: Foreign, tmp_path: Path) -> None:
+    server = await foreign("keycloak")
     assert isinstance(server, KeycloakServer)
     async with (
         server.forging_act(server.planner, {"sub": PLANNER}),
@@ -344,8 +322,8 @@ async def test_a_jwt_svid_is_seen_to_serve_as_actor(tmp_path: Path) -> None:
     assert "options" not in found.document["settings"]["exchange"]  # a sidecar sends its JWT-SVID by default
 
 
-async def test_neither_secret_nor_token_is_printed(start: Start, tmp_path: Path) -> None:
-    server = await start("idpyoidc")
+async def test_neither_secret_nor_token_is_printed(foreign: Foreign, tmp_path: Path) -> None:
+    server = await foreign("idpyoidc")
     found = await diagnose(server, tmp_path)
     text = json.dumps(found.document)
     assert server.planner.secret not in text
