@@ -339,3 +339,16 @@ def test_it_ends_with_that(policy: Policy, reason: Reason) -> None:
     with pytest.raises(SidecarError) as refusal:
         outbound_again(own_permit(), keys=Keys(), policy=policy, now=NOW)
     assert refusal.value.reason is reason
+
+
+def test_a_call_with_a_bound_token_goes_on_after_our_svid_is_renewed() -> None:
+    """Its connection has shown the SVID that the token is bound to, and shows no other."""
+    claims = {**ISSUED_CLAIMS, "cnf": {"x5t#S256": verify.thumbprint_of("ab" * 32)}}
+    permit = accept_issued(
+        signed(claims), plan=plan(), key=KEY, policy=POLICY, now=NOW, own_certificate_sha256="ab" * 32
+    )
+    for keys in (Keys(), Keys(key=replace(KEY, kid="k1"))):
+        outbound_again(permit, keys=keys, policy=POLICY, now=NOW)
+    with pytest.raises(Denied) as refused:
+        accept_issued(signed(claims), plan=plan(), key=KEY, policy=POLICY, now=NOW, own_certificate_sha256="cd" * 32)
+    assert refused.value.reason is Reason.STS_BAD_RESPONSE
