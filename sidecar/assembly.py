@@ -15,11 +15,14 @@ from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, Sid
 from sidecar.config.addresses import Address
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
+from sidecar.delegation.txn_token import TxnSource
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
+from sidecar.exchange.sts import ExchangeSettings
+from sidecar.exchange.txn_service import TxnTokenService
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -39,7 +42,7 @@ from sidecar.proxy.caches import HANDLES, Caches
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import MARKS, Handles
-from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP, to_agent
+from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP, to_agent, to_next_hop
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
@@ -54,9 +57,11 @@ from sidecar.proxy.revalidation import judge_served
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.system_memory import memory_of
+from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.watch import Watch
 from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
 from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
 from sidecar.wire.stream import RequestHandler
@@ -93,6 +98,7 @@ class _Shared:
     resolver: Resolver
     remote_handles: RemoteHandles | None  # None: no other worker listens at our addresses
     record_rate: RecordRate
+    txn_source: TxnSource | None  # None: no transaction tokens
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -127,6 +133,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         resolver=_resolver(settings, log),
         remote_handles=None if place is None else _remote_handles(place, handles, source),
         record_rate=settings.records.unproven.share(1 if place is None else len(place.inboxes)),
+        txn_source=None if settings.txn_tokens is None else settings.txn_tokens.source,
     )
     sides = []
     if settings.inbound is not None:
@@ -170,13 +177,29 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         clock=time.time,
         memory=shared.memory,
         remote_handles=shared.remote_handles,
-        edits=to_agent if settings.agent_key is None else AgentKey(settings.agent_key).edits,
+        edits=_edits_to_agent(settings, shared),
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
     shared.caches["permits"] = lambda: journeys.permits
     tls = server_context(shared.source, on_refused=refused_connections)
     return pool, _listener("inbound", settings, shared, refused_connections, handler=journeys, context=tls)
+
+
+def _edits_to_agent(settings: InboundSettings, shared: _Shared) -> Callable[..., Edits]:
+    edits: Callable[..., Edits] = to_agent if settings.agent_key is None else AgentKey(settings.agent_key).edits
+    if shared.txn_source is None or not settings.txn_token:
+        return edits
+    txn_tokens = InboundTxnTokens(
+        shared.txn_source,
+        snapshots=shared.snapshots,
+        handles=shared.handles,
+        tasks=shared.tasks,
+        clock=time.time,
+        edits=edits,
+    )
+    shared.caches["txn_tokens"] = lambda: txn_tokens.verified
+    return txn_tokens.edits
 
 
 def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
@@ -214,6 +237,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         tasks=shared.tasks,
         clock=time.time,
         memory=shared.memory,
+        edits=to_next_hop if shared.txn_source is None else OutboundTxnTokens(time.time).edits,
     )
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
@@ -291,12 +315,17 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
     """Make the clients of all token services. Each caches its equal part of what may be cached."""
     resolver = _resolver(settings, log)
     max_bytes = settings.memory.max_issued_mib * MIB // max(1, len(settings.exchanges))
-    return Exchanges(
-        {
-            one.issuer: TokenExchange(one, source, keys, log, log.metrics, resolver=resolver, max_bytes=max_bytes)
-            for one in settings.exchanges
-        }
-    )
+    txn = settings.txn_tokens
+
+    def exchange(one: ExchangeSettings) -> TokenExchange:
+        service = None
+        if txn is not None and txn.endpoint is not None:
+            service = TxnTokenService(txn, source, keys, time.time, resolver=resolver)
+        return TokenExchange(
+            one, source, keys, log, log.metrics, resolver=resolver, max_bytes=max_bytes, txn_service=service
+        )
+
+    return Exchanges({one.issuer: exchange(one) for one in settings.exchanges})
 
 
 def _list_channel(

@@ -55,6 +55,7 @@ class Reason(StrEnum):
     REVOKED = "revoked"
     ISSUER_NOT_FOR_ROUTE = "issuer_not_for_route"
     SCOPE_ABOVE_CEILING = "scope_above_ceiling"
+    TXN_TOKEN_REFUSED = "txn_token_refused"
     # 404, 405, 400
     NO_ROUTE = "no_route"
     METHOD_REFUSED = "method_refused"
@@ -208,6 +209,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.REVOKED: _forbidden("an operator has stopped what this call is made with"),
     Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer is not accepted on this route"),
     Reason.SCOPE_ABOVE_CEILING: _forbidden("the token claims more than its issuer may grant"),
+    Reason.TXN_TOKEN_REFUSED: _forbidden("the transaction token is not valid here, or is not of this call"),
     Reason.NO_ROUTE: Answer(404, None, "there is no such route"),
     Reason.METHOD_REFUSED: Answer(405, None, "the route does not accept this method"),
     Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),

@@ -47,6 +47,7 @@ ELSEWHERE: Final = {
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",
     "config/sts_model.py": "config/test_sts_file.py",
+    "config/txn_token_model.py": "config/test_txn_token_checks.py",
     "dev/acts.py": "integration/test_demo.py",
     "dev/attack.py": "interop/test_compose.py",
     "dev/attacks.py": "integration/test_demo.py",

@@ -16,6 +16,7 @@ from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import STATIC, Adapter, ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts import EndpointSettings, ExchangeSettings
+from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.identity.source_factory import IdentitySettings
 
 _ASSERTED = frozenset({ClientAuth.JWT_SVID, ClientAuth.JWT_SPIFFE})
@@ -37,7 +38,7 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
             max_response_bytes=section.max_response_bytes,
             retries=section.retries,
             adapter=section.adapter,
-            client_auth=_client_auth(section, section.issuer),
+            client_auth=client_auth_of(section, section.issuer),
             options=section.options,
             endpoints={name: _endpoint(name, one) for name, one in section.endpoints.items()},
         )
@@ -96,7 +97,9 @@ def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterat
         )
 
 
-def svid_problems(identity: IdentitySettings, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
+def svid_problems(
+    identity: IdentitySettings, exchanges: tuple[ExchangeSettings, ...], txn_tokens: TxnTokenSettings | None
+) -> Iterator[Problem]:
     """Report a missing JWT-SVID that an exchange needs: as actor token, or as client assertion."""
     audiences: dict[str, str] = {}
     for one in exchanges:
@@ -105,6 +108,8 @@ def svid_problems(identity: IdentitySettings, exchanges: tuple[ExchangeSettings,
         for auth in (one.authentication, *(other.client_auth for other in one.endpoints.values())):
             if auth.method in _ASSERTED:
                 audiences.setdefault(auth.audience, "client assertion")
+    if txn_tokens is not None and txn_tokens.endpoint is not None and txn_tokens.client_auth.method in _ASSERTED:
+        audiences.setdefault(txn_tokens.client_auth.audience, "client assertion")
     for audience, what in audiences.items():
         yield from jwt_svid_problems(identity, audience, what)
 
@@ -117,16 +122,17 @@ def exchange_ceiling_problems(
     for one in exchanges:
         field = fields[one.issuer]
         if one.authentication.method in STATIC and one.issuer not in platform.static_client_auth:
-            yield _static(field, one.issuer)
+            yield static_problem(field, one.issuer)
         for name, other in one.endpoints.items():
             where, endpoint = f"{field}.endpoints.{name}", other.endpoint
             if endpoint not in platform.exchange_endpoints:
                 yield Problem(f"{where}.url", "is none of the platform's exchange_endpoints", "list it there, with tls")
             if other.client_auth.method in STATIC and endpoint.url not in platform.static_client_auth:
-                yield _static(where, endpoint.url)
+                yield static_problem(where, endpoint.url)
 
 
-def _static(field: str, name: str) -> Problem:
+def static_problem(field: str, name: str) -> Problem:
+    """Return the problem of a static credential that the platform file does not list for this name."""
     return Problem(
         f"{field}.client_auth",
         f"is a static credential, and the platform's static_client_auth does not list {name}",
@@ -138,10 +144,11 @@ def _endpoint(name: str, section: ExchangeEndpointSection) -> EndpointSettings:
     tls = tls_of(section)
     with renamed("url", f"endpoints.{name}.url"):
         endpoint = endpoint_of(section.url, tls)
-    return EndpointSettings(endpoint=endpoint, client_auth=_client_auth(section, section.url))
+    return EndpointSettings(endpoint=endpoint, client_auth=client_auth_of(section, section.url))
 
 
-def _client_auth(section: ClientAuthSection, audience: str) -> ClientAuthSettings:
+def client_auth_of(section: ClientAuthSection, audience: str) -> ClientAuthSettings:
+    """Make the authentication at one endpoint. Raises ValueError as ``ClientAuthSettings`` does."""
     return ClientAuthSettings(
         method=ClientAuth(section.client_auth),
         audience=section.assertion_audience or audience,

@@ -223,10 +223,13 @@ def key_sets(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
         *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
         *((f"entry.issuers[{n}]", section) for n, section in enumerate(file.entry.issuers if file.entry else [])),
     ]
+    found = [(field, findings.attempt(field, key_settings, one, _tls_of(one, file))) for field, one in sections]
+    if (txn := file.txn_tokens) is not None:
+        source = KeySource(issuer=txn.issuer, jwks=txn.jwks, tls=txn.tls)
+        found.append(("txn_tokens", findings.attempt("txn_tokens", key_settings, source, txn.tls)))
     keys: dict[str, JwksSettings] = {}
-    for field, section in sections:
-        made = findings.attempt(field, key_settings, section, _tls_of(section, file))
-        if made is not None and keys.setdefault(section.issuer, made) != made:
+    for field, made in found:
+        if made is not None and keys.setdefault(made.issuer, made) != made:
             findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
     return tuple(keys.values())
 

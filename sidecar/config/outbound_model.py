@@ -77,6 +77,13 @@ class OutboundRouteSection(Section):
     crossings: list[CrossingSection] = Field(
         default=[], description="other issuers whose tokens may be exchanged for those of this route's"
     )
+    txn_token: bool = Field(
+        default=False,
+        description=(
+            "send the transaction token of the chain along, in `Txn-Token`; where the chain begins, ask for one. Needs "
+            "`txn_tokens`"
+        ),
+    )
     protocol: Protocol = Field(default="http", description="protocol of the requests")
     observe_until: Day | None = Field(
         default=None,

@@ -17,6 +17,7 @@ from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
@@ -71,6 +72,7 @@ class InboundSettings:
     one_subject: bool = False
     plain: PlainSettings | None = None
     agent_key: AgentKeySettings | None = None
+    txn_token: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,7 @@ class SidecarSettings:
     probe: Address
     agent_probes: tuple[str, ...]
     drain_s: float
+    txn_tokens: TxnTokenSettings | None = None
     max_memory_mib: int | None = None
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None
@@ -133,6 +136,8 @@ class SidecarSettings:
         peers.update(exchange.peer for exchange in self.exchanges)
         peers.update(*((other.endpoint.peer for other in one.endpoints.values()) for one in self.exchanges))
         peers.update(one.endpoint.peer for one in self.revocations)
+        txn_endpoint = None if self.txn_tokens is None else self.txn_tokens.endpoint
+        peers.add(None if txn_endpoint is None else txn_endpoint.peer)
         peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
 
@@ -160,6 +165,7 @@ class SidecarSettings:
             "outbound": (self.outbound, fresh.outbound),
             "records": (self.records, fresh.records),
             "issuers.revocations": (self.revocations, fresh.revocations),
+            "txn_tokens": (self.txn_tokens, fresh.txn_tokens),
             "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
             "workload_handle": (self.workload_handle, fresh.workload_handle),

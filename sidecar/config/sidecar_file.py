@@ -51,6 +51,7 @@ from sidecar.config.sidecar_model import (
     exchange_sections,
     route_issuer,
 )
+from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.human import Human
 from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes, outbound_overlaps
@@ -111,8 +112,10 @@ def _settings(
     outbound_routes = findings.attempt("outbound.routes", _outbound_routes, file, findings)
     exchanges = findings.attempt("exchange", _exchanges, file, findings) or ()
     findings.extend(adapter_problems, file, exchanges)
+    findings.extend(txn_token_problems, file)
+    txn_tokens = findings.attempt("txn_tokens", lambda: txn_tokens_of(file.txn_tokens))
     if identity is not None:
-        findings.extend(svid_problems, identity, exchanges)
+        findings.extend(svid_problems, identity, exchanges, txn_tokens)
         findings.extend(provider_svid_problems, file, identity)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
     entry = findings.attempt("entry", entry_of, file, findings)
@@ -123,6 +126,7 @@ def _settings(
     if platform is not None:
         own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
         findings.extend(exchange_ceiling_problems, file, platform, exchanges)
+        findings.extend(txn_ceiling_problems, platform, txn_tokens)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
     if findings.problems or identity is None or records_settings is None:
@@ -133,7 +137,9 @@ def _settings(
         identity=identity,
         keys=keys,
         needed_issuers=frozenset().union(
-            *(route.issuers for route in inbound_routes.routes), (exchange.issuer for exchange in exchanges)
+            *(route.issuers for route in inbound_routes.routes),
+            (exchange.issuer for exchange in exchanges),
+            () if txn_tokens is None else (txn_tokens.source.issuer,),
         ),
         issuers=issuers,
         audiences=frozenset(file.inbound.audiences if file.inbound is not None else ()),
@@ -143,6 +149,7 @@ def _settings(
         outbound_routes=outbound_routes,
         exchanges=exchanges,
         entry=entry,
+        txn_tokens=txn_tokens,
         deny=_deny(file.deny),
         records=records_settings,
         revocations=lists,
@@ -176,6 +183,7 @@ def _inbound(file: SidecarFile) -> InboundSettings | None:
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         one_subject=section.subjects_at_once is not None,
+        txn_token=section.txn_token,
         plain=None
         if section.plain is None
         else PlainSettings(listen=parse_address(section.plain.listen), until=start_of(section.plain.until)),
@@ -314,4 +322,5 @@ def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
         first_token_life_s=section.first_token_life_s,
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
         crossings=crossings_of(section),
+        txn_token=section.txn_token,
     )

@@ -52,6 +52,7 @@ from sidecar.config.sections import (
     UserIssuerSection,
     one_or_several,
 )
+from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 
 
@@ -169,6 +170,13 @@ class InboundSection(Section):
         default=[],
         description="further ports that may listen beyond loopback; any other counts as a way past the sidecar",
     )
+    txn_token: bool = Field(
+        default=False,
+        description=(
+            "verify the `Txn-Token` of a peer and keep it for the calls of its request; otherwise it is removed. Needs "
+            "`txn_tokens`"
+        ),
+    )
     connections: ConnectionLimitsSection = Field(
         default=ConnectionLimitsSection(), description="limits on the number of incoming connections"
     )
@@ -277,6 +285,10 @@ class SidecarFile(Section):
     ) = Field(default=None, description="the token service that issues tokens for outbound calls; several in a list")
     entry: EntrySection | None = Field(
         default=None, description="only for a workload where users log in: it may start a delegation chain"
+    )
+    txn_tokens: TxnTokensSection | None = Field(
+        default=None,
+        description="the service of transaction tokens, which travel beside access tokens and decide nothing",
     )
     workload_handle: WorkloadHandleSection | None = Field(
         default=None, description="only for an agent that acts for itself too: at its start, on a schedule"

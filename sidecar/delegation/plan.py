@@ -16,6 +16,7 @@ from sidecar.delegation.policy import DELEGATION_LIFE_S, Policy
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.txn_token import TxnToken
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason
 
@@ -26,7 +27,8 @@ class Delegation:
 
     ``entry``: the token is a login token, with which a chain starts. ``came_by`` is the inbound route of the request,
     where there was one; ``fresh_until`` is the time at which the user's login becomes too old for it (None: never).
-    The authority ends at ``ends_at``: with the token, or before. In seconds since the epoch.
+    The authority ends at ``ends_at``: with the token, or before. In seconds since the epoch. ``txn_token`` came with
+    the request, and goes with its calls; nothing is decided by it.
     """
 
     token: VerifiedToken
@@ -35,11 +37,17 @@ class Delegation:
     scope: ScopeSet
     came_by: RouteMark | None = None
     fresh_until: int | None = None
+    txn_token: TxnToken | None = None
     ends_at: int = field(init=False)
 
     def __post_init__(self) -> None:
         expires_at, fresh_until = self.token.expires_at, self.fresh_until
         object.__setattr__(self, "ends_at", expires_at if fresh_until is None else min(expires_at, fresh_until))
+
+    @property
+    def held_bytes(self) -> int:
+        """The memory that its tokens take, for caches that hold it."""
+        return self.token.held_bytes + (0 if self.txn_token is None else self.txn_token.held_bytes)
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
         """Return the part that a fresh judgement of the same token still allows: never more than before."""
@@ -73,6 +81,11 @@ class Plan:
         """Everything the issued token depends on: plans with equal keys may share one exchange and its answer."""
         raw = None if self.delegation is None else self.delegation.token.raw
         return (raw, self.audience, self.scope, self.actor, self.sts_issuer)
+
+    @property
+    def begins_transaction(self) -> bool:
+        """Tell if the call begins a chain on a route that carries transaction tokens: then there is none yet."""
+        return self.route.txn_token and (self.delegation is None or self.delegation.entry)
 
     @property
     def subject_token(self) -> VerifiedToken | None:

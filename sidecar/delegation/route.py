@@ -101,7 +101,8 @@ class OutboundRoute:
     ``issuer``; ``scopes`` is the ceiling of what may be asked for. With ``token`` ``self`` the call is made on the
     workload's own authority. At an entry ``first_token_life_s`` replaces that of the entry for chains that start here.
     Before ``observe_until`` (seconds since the epoch) a call without a handle goes to ``peer`` with its own credential.
-    ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``.
+    ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
+    token of a chain goes along.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
@@ -120,6 +121,7 @@ class OutboundRoute:
     first_token_life_s: int | None = None
     observe_until: int = 0
     crossings: Mapping[str, Crossing] = field(default_factory=dict, hash=False)
+    txn_token: bool = False
 
     def __post_init__(self) -> None:
         require_match(self.name, self.host, self.prefix)

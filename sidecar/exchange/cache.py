@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.txn_token import TxnToken
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of_issued
 from sidecar.observe.record import RecordFields
@@ -47,20 +48,27 @@ class Issued:
     """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
 
     ``facts`` are those of the permit for records: made once, and not to be changed. ``credential`` is the static
-    credential that we authenticated with, if any: the way and a fingerprint. ``bound_to`` is the thumbprint of the SVID
-    of ours that the token is bound to; None: it is bound to none.
+    credential that we authenticated with, if any: the way and a fingerprint. ``txn_token`` was issued for the chain
+    that begins with this token. ``bound_to`` is the thumbprint of the SVID of ours that the token is bound to; None: it
+    is bound to none.
     """
 
     permit: IssuedPermit
     usable_until: int
     refresh_at: int
     credential: str | None = None
+    txn_token: TxnToken | None = None
     bound_to: str | None = field(init=False)
     facts: RecordFields = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bound_to", self.permit.token.certificate_thumbprint)
-        object.__setattr__(self, "facts", facts_of_issued(self.permit))
+        object.__setattr__(self, "facts", facts_of_issued(self.permit, self.txn_token))
+
+    def with_txn_token(self, txn_token: TxnToken) -> Issued:
+        """Return the same with a transaction token, used no longer than either."""
+        until = min(self.usable_until, txn_token.expires_at - SKEW_S)
+        return replace(self, txn_token=txn_token, usable_until=until, refresh_at=min(self.refresh_at, until))
 
 
 class IssuedTokens:
@@ -113,6 +121,8 @@ class IssuedTokens:
             return False
         permit = issued.permit
         cost = permit.token.held_bytes + _subject_bytes(permit) + PERMIT_BYTES
+        if issued.txn_token is not None:
+            cost += issued.txn_token.held_bytes
         return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def drop(self, key: Hashable) -> None:

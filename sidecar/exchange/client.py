@@ -27,6 +27,7 @@ from sidecar.exchange.events import issued_fields, refused_fields
 from sidecar.exchange.failover import Caller, EndpointState
 from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import ExchangeSettings, Sts
+from sidecar.exchange.txn_service import TxnTokenService
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import AccessLog
@@ -102,7 +103,8 @@ class Exchanges(dict[str, "TokenExchange"]):
 class TokenExchange:
     """The tokens of this workload's outbound calls, issued by one token service; at most ``max_bytes`` of them.
 
-    Lives in one event loop; ``clock`` is wall time in seconds.
+    Lives in one event loop; ``clock`` is wall time in seconds. ``txn_service`` issues transaction tokens where chains
+    begin; None: no route carries them.
     """
 
     def __init__(
@@ -119,7 +121,9 @@ class TokenExchange:
         spread: Callable[[], float] = random.random,
         resolver: Resolver | None = None,
         max_bytes: int = MAX_BYTES,
+        txn_service: TxnTokenService | None = None,
     ) -> None:
+        self._txn_service = txn_service
         self._settings = settings
         self._source = source
         self._keys = keys
@@ -268,6 +272,8 @@ class TokenExchange:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         await self._sts.close()
+        if self._txn_service is not None:
+            await self._txn_service.close()
 
     def _epoch(self, policy: Policy) -> Epoch | None:
         """The epoch in which a token would be accepted now. None: we have no identity, or not the policy's."""
@@ -308,6 +314,8 @@ class TokenExchange:
         outcome: _Outcome
         try:
             outcome = await self._sts.exchange(plan, policy)
+            if plan.begins_transaction:
+                outcome = await self._with_txn_token(outcome)
         except SidecarError as error:
             outcome = error
         epoch = self._epoch(policy)
@@ -321,6 +329,12 @@ class TokenExchange:
             self._count_refresh(plan, outcome, replaces, kept=kept)
         self._report(plan, policy, outcome, self._monotonic() - started_at)
         return _Landed(epoch, outcome)
+
+    async def _with_txn_token(self, issued: Issued) -> Issued:
+        """Add the transaction token of the chain that begins with this token."""
+        if self._txn_service is None:
+            raise Unavailable(Reason.STS_UNAVAILABLE, "no transaction token service is configured")
+        return issued.with_txn_token(await self._txn_service.issue(issued.permit))
 
     def _count_refresh(self, plan: Plan, outcome: _Outcome, replaced: Issued, *, kept: bool) -> None:
         if isinstance(outcome, SidecarError):
@@ -345,6 +359,8 @@ class TokenExchange:
             self.last_refusal = None
             self._metrics.exchange(self._settings.issuer, None, seconds)
             fields = issued_fields(outcome.permit, exchange_ms=exchange_ms, credential=outcome.credential)
+            if outcome.txn_token is not None:
+                fields["txn"] = outcome.txn_token.txn
             self._log.event("token.exchanged", **fields)
 
     def _on_identity(self, identity: Identity | None) -> None:

@@ -67,6 +67,7 @@ CHECKS: Final = (
     Check(_PEERS, frozenset({Reason.POLICY_DENIED})),
     Check("scopes", frozenset({Reason.INSUFFICIENT_SCOPE})),
     Check("login", frozenset({Reason.STEP_UP_REQUIRED}), provable=False),
+    Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip
 
 _BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})
@@ -138,6 +139,7 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
         _PEERS: f"{record.peer} among {names(route.peers)}",
         "scopes": f"route {route.name} needs {names(route.scopes)}, the token holds {names(token.scope)}",
         "login": "not in a record",
+        "transaction token": "not in a record",
     }
 
 

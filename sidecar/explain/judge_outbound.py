@@ -61,6 +61,7 @@ CHECKS: Final = (
         frozenset({Reason.EXCHANGE_DENIED, *(reason for reason in Reason if reason.startswith("sts_"))}),
         provable=False,
     ),
+    Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip
 
 
@@ -171,4 +172,5 @@ def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: P
         "exchange": f"issued: token {record.jti_out} for {record.audience} with {names(record.scope or ())}"
         if record.allowed
         else "not in this record; see token.exchange_refused",
+        "transaction token": "not in a record",
     }

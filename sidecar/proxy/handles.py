@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
 from sidecar.delegation.decide import Delegation
+from sidecar.delegation.txn_token import TxnToken
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.attribution import facts_of_token
 from sidecar.observe.record import RecordFields
@@ -157,6 +159,13 @@ class Handles:
         self._alive[handle] = served
         return handle
 
+    def carry(self, handle: str, txn_token: TxnToken) -> None:
+        """Let the calls of a request that starts now carry this transaction token."""
+        served = self._alive[handle]
+        served.delegation = replace(served.delegation, txn_token=txn_token)
+        if served.facts.get("txn") is None:
+            served.facts = {**served.facts, "txn": txn_token.txn}
+
     def is_own(self, handle: str) -> bool:
         """Tell if a handle is the workload's: it stands for no request, and ``resolve`` does not know it."""
         return self.own is not None and self.own.accepts(handle)
@@ -257,8 +266,8 @@ class Handles:
 
     def _linger(self, handle: str, served: ServedRequest, ended_at: float, renewal: Renewal) -> None:
         """Keep a handle that is none of a request in progress, if there is room for it."""
-        token, peer = served.delegation.token, _peer_of(served)
-        cost = token.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
+        peer = _peer_of(served)
+        cost = served.delegation.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
         self._make_room(cost)
         if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins leave no room
             self._lingering.evicted += 1

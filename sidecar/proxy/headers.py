@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import quote
 
-from sidecar.delegation.decide import IssuedPermit, Permit
+from sidecar.delegation.decide import Permit, Plan
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import Denied, Reason
+from sidecar.exchange.cache import Issued
+from sidecar.observe.access_log import Entry
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.random_text import random_128
 from sidecar.proxy.trusted_names import is_trusted_name
@@ -28,7 +30,8 @@ _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not
 # A server may take one mark of punctuation for another: all of them become hyphens before names are compared.
 _FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)).lower()
 
-_SET_BY_US: Final = NOT_PASSED | {b"authorization", b"host", b"traceparent", b"tracestate"}
+TXN_TOKEN: Final = b"txn-token"  # draft-ietf-oauth-transaction-tokens-09 section 12.1
+_SET_BY_US: Final = NOT_PASSED | {b"authorization", b"host", b"traceparent", b"tracestate", TXN_TOKEN}
 _CREDENTIALS: Final = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
 _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 # The fields in which providers take keys. Of these the agent sends none beside a key that the sidecar holds.
@@ -92,8 +95,8 @@ def to_agent(
     permit: Permit,
     identity: tuple[bytes, ...],
     *,
+    entry: Entry,
     handle: str,
-    request_id: str,
     trace: TraceContext,
     host: bytes,
     source: str | None = None,
@@ -103,7 +106,8 @@ def to_agent(
     The handle also comes in a field of its own, for agents that put a credential of their own into Authorization. Where
     the route says ``pass_token`` the token comes too, in ``Delegation-Token``: ``Authorization`` is the handle's in any
     case, so that an agent which forwards it can call out. ``source`` is the peer's address, where the route says
-    ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``.
+    ``forwarded``: the agent is told how the call reached us. ``identity``: the permit's ``identity_values``; ``entry``
+    is the request's record.
     """
     names, shown = _FOR_AGENT, handle.encode()
     values: tuple[bytes, ...] = (
@@ -111,7 +115,7 @@ def to_agent(
         *identity,
         b"Bearer " + shown,
         shown,
-        request_id.encode("ascii"),
+        entry.request_id.encode("ascii"),
         trace.traceparent.encode("ascii"),
     )
     if trace.tracestate is not None:
@@ -155,22 +159,30 @@ def source_of(address: object) -> str:
     return str(address[0]) if isinstance(address, tuple) and address else "unknown"
 
 
-def to_next_hop(permit: IssuedPermit, *, call: str, trace: TraceContext, host: bytes) -> Edits:
+def to_next_hop(
+    issued: Issued,
+    plan: Plan,
+    _entry: Entry,
+    *,
+    call: str,
+    trace: TraceContext,
+    host: bytes,
+) -> Edits:
     """Edits to an outbound call: the agent's own credentials are gone, the issued token is in their place.
 
     A route that names no peer leads out of the mesh.
     """
-    passes = passes_outside if permit.plan.route.peer is None else passes_to_mesh
-    names = _FOR_NEXT_HOP
+    passes = passes_outside if plan.route.peer is None else passes_to_mesh
     values: tuple[bytes, ...] = (
         host,
-        b"Bearer " + permit.token.raw.encode("ascii"),
+        b"Bearer " + issued.permit.token.raw.encode("ascii"),
         call.encode("ascii"),
         trace.traceparent.encode("ascii"),
     )
     if trace.tracestate is not None:
-        names, values = (*names, b"tracestate"), (*values, trace.tracestate.encode("ascii"))
-    return new_edits((passes, names, values))
+        state = trace.tracestate.encode("ascii")
+        return new_edits((passes, (*_FOR_NEXT_HOP, b"tracestate"), (*values, state)))
+    return new_edits((passes, _FOR_NEXT_HOP, values))
 
 
 def to_outside(*, host: bytes, field: bytes, value: bytes, also: Iterable[tuple[bytes, bytes]] = ()) -> Edits:

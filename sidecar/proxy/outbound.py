@@ -39,14 +39,15 @@ from sidecar.proxy.outside import OutsideCalls
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.wire.message import Request
+from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
 
 
 class Outbound:
     """Serves the agent's calls. ``clock`` is wall time in seconds; ``own_authorities`` are our listener's names.
 
-    ``remote_handles`` asks the other workers for their handles; None: there are none.
+    ``remote_handles`` asks the other workers for their handles; None: there are none. ``edits`` makes a permitted call
+    the next hop's: ``to_next_hop``, or with transaction tokens.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Outbound:
         clock: Callable[[], float],
         remote_handles: RemoteHandles | None = None,
         memory: MemoryLimits | None = None,
+        edits: Callable[..., Edits] = to_next_hop,
     ) -> None:
+        self._edits = edits
         memory = memory or MemoryLimits()
         self._snapshots = snapshots
         self._log = log
@@ -158,7 +161,7 @@ class Outbound:
                 entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
                 try:
                     origin = self._origins.of(route, policy.workload, issued.bound_to)
-                    edits = to_next_hop(permit, call=entry.call_out, trace=trace, host=origin.authority)
+                    edits = self._edits(issued, plan, entry, call=entry.call_out, trace=trace, host=origin.authority)
                     forwarding = Forwarding(
                         self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
                     )

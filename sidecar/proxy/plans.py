@@ -44,7 +44,7 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         if plan is not None and plan.delegation is delegation and plan.route is route and now < token.expires_at:
             return plan
         plan = plan_outbound(delegation, route, policy=policy, now=now)
-        cost = token.held_bytes + PLAN_BYTES
+        cost = delegation.held_bytes + PLAN_BYTES
         self.keep(key, plan, cost=cost, expires_at=token.expires_at, epoch=policy.number)
         return plan
 

@@ -215,6 +215,11 @@ _TOKEN: Final = {
 }
 
 _PERMISSION: Final = {
+    Reason.TXN_TOKEN_REFUSED: _either(
+        "the Txn-Token does not verify, is there twice, or names another user or transaction than the access token",
+        _OPERATOR,
+        do="see the detail; the transaction token service must keep sub and txn of the access token",
+    ),
     Reason.INSUFFICIENT_SCOPE: _either(
         "the token is genuine, but does not cover this call",
         _DEVELOPER,

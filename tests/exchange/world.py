@@ -19,6 +19,8 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.client import ExchangeSettings, TokenExchange
+from sidecar.exchange.client_auth import ClientAuthSettings
+from sidecar.exchange.txn_service import TxnTokenService, TxnTokenSettings
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
@@ -28,6 +30,7 @@ from tests.fakes.jwks import JwksPublisher
 from tests.fakes.lying_sts import LyingSts, Server
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import CRM, ISSUER, NOW, TRUST_DOMAIN, WRITER, TokenMint
+from tests.fakes.txn_tokens import SOURCE, TTS, Tts
 
 STS = SpiffeId("spiffe://acme.example/sts")
 LOGIN = TokenMint("https://idp.example", key=3)
@@ -132,17 +135,21 @@ class Clock:
 
 
 class World:
-    """The parts of an exchange. ``server`` puts a real connection between the two."""
+    """The parts of an exchange. ``server`` puts a real connection between them; ``tts`` issues transaction tokens."""
 
-    def __init__(self, *, server: Server | None = None, sts: LyingSts | None = None, **settings: Any) -> None:
+    def __init__(
+        self, *, server: Server | None = None, sts: LyingSts | None = None, tts: Tts | None = None, **settings: Any
+    ) -> None:
         self.sts = server.sts if server else sts or LyingSts()
         self.source = OwnIdentity(authority(), WRITER)
         self.has_keys = asyncio.Event()
         self.jwks = JwksPublisher(self.sts.mint.jwks)
+        self.tts_jwks = JwksPublisher(TTS.jwks)
+        issuers = [ISSUER, *([] if tts is None else [TTS.issuer])]
         self.keys = IssuerKeys(
-            [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")],
+            [JwksSettings(issuer=issuer, url="http://127.0.0.1/jwks") for issuer in issuers],
             self.source,
-            fetcher_for=lambda _settings: self.jwks,
+            fetcher_for=lambda settings: self.jwks if settings.issuer == ISSUER else self.tts_jwks,
             on_fetched=lambda _issuer: self.has_keys.set(),
         )
         self.sink = MemorySink()
@@ -155,6 +162,7 @@ class World:
             "issuer": ISSUER,
             "token_endpoint": server.url if server else "http://127.0.0.1/token",
         }
+        txn = TxnTokenSettings(source=SOURCE, endpoint=None, client_auth=ClientAuthSettings(audience=TTS.issuer))
         self.exchange = TokenExchange(
             ExchangeSettings(**{**lawful, **settings}),
             self.source,
@@ -165,6 +173,7 @@ class World:
             monotonic=self.monotonic,
             caller=None if server else self.sts,
             spread=lambda: 0.0,
+            txn_service=None if tts is None else TxnTokenService(txn, self.source, self.keys, self.clock, caller=tts),
         )
 
     async def records(self) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ import jwt
 import orjson
 
 from sidecar.delegation.act import MAX_ACT_DEPTH, ActChain, parse_act
-from sidecar.delegation.bearer import Bearer, bearer_of, parse_bearer, parse_jwt_svid
+from sidecar.delegation.bearer import Bearer, bearer_of, parse_bearer, parse_jwt_svid, parse_txn_token
 from sidecar.delegation.claims import audience_claim, is_name, name_claim, time_claim
 from sidecar.delegation.jws import ALGORITHMS, HEADER_MEMBERS, MAX_TOKEN_BYTES
 from sidecar.delegation.scope import ScopeError, format_scope, parse_scope, parse_scope_claim
@@ -77,7 +77,8 @@ def token_documents(data: bytes) -> None:
 def _token(raw: str) -> None:
     bearer = _denied(lambda: parse_bearer(raw), _UNREAD)
     svid = _denied(lambda: parse_jwt_svid(raw), _UNREAD)
-    for read in (bearer, svid):
+    txn_token = _denied(lambda: parse_txn_token(raw), _UNREAD)
+    for read in (bearer, svid, txn_token):
         if read is not None:
             _one_reading(raw, read)
     if bearer is not None:

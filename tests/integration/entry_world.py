@@ -100,9 +100,7 @@ class EntryWorld:
         entry = {"issuers": users, "may_call": ["planner"], "delegation_life_s": 900, "first_token_life_s": 600}
         return {**self._common(), "outbound": {"routes": [route]}, "entry": {**entry, **changes}}
 
-    async def start(self) -> None:
-        """Start everything: the token service first, since the sidecars need it to become ready."""
-        await self._start_sts()
+    def planner_settings(self) -> Settings:
         inbound = {
             "agent": f"http://127.0.0.1:{self.world.agent.port}",
             "routes": [
@@ -115,7 +113,12 @@ class EntryWorld:
                 }
             ],
         }
-        settings = {**self._common(), "inbound": inbound}
+        return {**self._common(), "inbound": inbound}
+
+    async def start(self) -> None:
+        """Start everything: the token service first, since the sidecars need it to become ready."""
+        await self._start_sts()
+        settings = self.planner_settings()
         self.planner = await self.world.sidecar(PLANNER, settings, ports={"in": self.ports["planner-in"], "out": 0})
         self.front = await self.world.sidecar(FRONT, self.front_settings())
 

@@ -134,11 +134,21 @@ class Hops:
 
     @asynccontextmanager
     async def serving(
-        self, claims: Mapping[str, object] | None = None, *, token: str | None = None, sidecar: Sidecar | None = None
+        self,
+        claims: Mapping[str, object] | None = None,
+        *,
+        token: str | None = None,
+        sidecar: Sidecar | None = None,
+        more: Sequence[tuple[str, str]] = (),
     ) -> AsyncIterator[Held]:
         """Send a request of the planner's that the agent holds until the block ends."""
         number = str(next(self._numbers))
-        headers = [*bearer(token or mint(claims)), ("x-number", number), ("delegation-call", secrets.token_hex(16))]
+        headers = [
+            *bearer(token or mint(claims)),
+            ("x-number", number),
+            ("delegation-call", secrets.token_hex(16)),
+            *more,
+        ]
         port = (sidecar or self.writer).inbound
         call = asyncio.ensure_future(self.world.call(port, self.planner, headers=headers))
         held = await asyncio.wait_for(asyncio.shield(self.agent.expect(number)), PATIENCE_S)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_verified
 from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason
+from sidecar.exchange.cache import Issued
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.headers import (
     FROM_AGENT,
@@ -71,8 +73,8 @@ def for_agent(
         request,
         by,
         identity_values(by),
+        entry=SimpleNamespace(request_id="r1"),  # type: ignore[arg-type]
         handle="h" * 43,
-        request_id="r1",
         trace=trace,
         host=b"127.0.0.1:8080",
         source=source,
@@ -82,7 +84,11 @@ def for_agent(
 
 def for_next_hop(fields: list[Field], trace: TraceContext = TRACE, *, outside: bool = False) -> list[Field]:
     by = issued_outside() if outside else issued()
-    edits = to_next_hop(by, call="c" * 32, trace=trace, host=b"crm.internal:7443")
+    entry: Any = None
+    edits = to_next_hop(
+        Issued(by, usable_until=NOW + 200, refresh_at=NOW + 100), by.plan, entry,
+        call="c" * 32, trace=trace, host=b"crm.internal:7443",
+    )  # fmt: skip
     return fields_in(edited(request_with(fields), edits))
 
 
@@ -119,6 +125,9 @@ NEVER = [  # in no direction and spelling
     b"traceparent",
     b"tracestate",
     b"transfer_encoding",
+    b"txn-token",
+    b"txn.token",
+    b"txn_token",
     b"x-forwarded-client-cert",
     b"x_forwarded_client_cert",
 ]

@@ -1,0 +1,73 @@
+"""Transaction tokens in settings: the service made from its section, and what must agree with routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidecar.config.exchange_checks import client_auth_of, static_problem
+from sidecar.config.issuers import endpoint_of, renamed
+from sidecar.config.outbound_model import OutboundRouteSection
+from sidecar.config.platform_file import Platform
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes
+from sidecar.config.txn_token_model import TxnTokensSection
+from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.delegation.txn_token import TxnSource
+from sidecar.errors import Problem
+from sidecar.exchange.adapters.adapter import STATIC
+from sidecar.exchange.txn_service import TxnTokenSettings
+
+
+def txn_tokens_of(section: TxnTokensSection | None) -> TxnTokenSettings | None:
+    """Make the settings of the service; None if there is none. Raises ValueError for an unusable one."""
+    if section is None:
+        return None
+    with renamed("url", "token_endpoint"):
+        endpoint = None if section.token_endpoint is None else endpoint_of(section.token_endpoint, section.tls)
+    return TxnTokenSettings(
+        source=TxnSource(trust_domain=TrustDomain(section.trust_domain), issuer=section.issuer),
+        endpoint=endpoint,
+        client_auth=client_auth_of(section, section.issuer),
+        timeout_s=section.timeout_s,
+    )
+
+
+def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report settings of transaction tokens without effect, and routes that carry them where they do not count."""
+    section = file.txn_tokens
+    carried = [(field, route) for field, route in exchange_routes(file) if route.txn_token]
+    verified = file.inbound is not None and file.inbound.txn_token
+    if section is None:
+        where = [f"{field}.txn_token" for field, _ in carried] + (["inbound.txn_token"] if verified else [])
+        for field in where:
+            yield Problem(field, "needs txn_tokens", "add that section, or remove this")
+        return
+    if not carried and not verified:
+        yield Problem("txn_tokens", "is used by nothing", "set txn_token under inbound or on a route, or remove it")
+    for field, route in carried:
+        yield from _route(file, section, route, f"{field}.txn_token", verified=verified)
+
+
+def txn_ceiling_problems(platform: Platform, made: TxnTokenSettings | None) -> Iterator[Problem]:
+    """Report an endpoint, which gets access tokens, or a static credential that the platform file does not list."""
+    if made is None or made.endpoint is None:
+        return
+    if made.endpoint not in platform.exchange_endpoints:
+        where = "txn_tokens.token_endpoint"
+        yield Problem(where, "is none of the platform's exchange_endpoints", "list it there, with tls")
+    if made.client_auth.method in STATIC and made.endpoint.url not in platform.static_client_auth:
+        yield static_problem("txn_tokens", made.endpoint.url)
+
+
+def _route(
+    file: SidecarFile, section: TxnTokensSection, route: OutboundRouteSection, where: str, *, verified: bool
+) -> Iterator[Problem]:
+    domain = section.trust_domain
+    if route.peer is None or SpiffeId(route.peer).trust_domain != domain:
+        yield Problem(where, f"leads out of {domain}, where its transaction tokens do not count", "remove it")
+    if route.crossings:
+        yield Problem(where, "is beside crossings, which change the subject", "remove it, or use another route")
+    begins = route.token == "self" or (file.entry is not None and route.name in file.entry.may_call)  # noqa: S105
+    if begins and section.token_endpoint is None:
+        yield Problem("txn_tokens.token_endpoint", f"is missing, and chains begin on {route.name}", "add it")
+    if not begins and not verified:
+        yield Problem(where, "carries what no request brings", "set inbound.txn_token too, or remove it")

@@ -1,0 +1,91 @@
+"""Transaction tokens (draft-ietf-oauth-transaction-tokens-09): what one transaction is about, in one trust domain.
+
+They travel beside access tokens and are no credentials. Nothing is decided by one: it is verified so that what is
+passed on, and recorded as ``txn``, is true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.bounded import bytes_of
+from sidecar.delegation.bearer import Bearer
+from sidecar.delegation.claims import audience_claim, name_claim
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.profile import DEFAULT_ALGORITHMS
+from sidecar.delegation.scope import ScopeError, parse_scope_claim
+from sidecar.delegation.signature import verify_signature
+from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.delegation.validity import check_times, parse_validity
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.errors import Denied, Reason
+
+LEEWAY_S: Final = 30
+_REQUIRED: Final = ("iat", "txn", "sub", "scope", "req_wl")  # besides aud and exp (section 9.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxnSource:
+    """The service that issues a trust domain's transaction tokens: ``issuer`` is its name, also of its keys."""
+
+    trust_domain: TrustDomain
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TxnToken:
+    """A verified transaction token. Times in seconds since the epoch; ``held_bytes`` is the memory it takes."""
+
+    raw: str = field(repr=False)
+    txn: str
+    subject: str = field(repr=False)
+    expires_at: int
+    not_before: int
+    leeway_s: int = LEEWAY_S
+    held_bytes: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "held_bytes", bytes_of(self))
+
+    def check_beside(self, token: VerifiedToken) -> None:
+        """Return if it is of the same subject as an access token, and of the same transaction if that names one.
+
+        Raises:
+            Denied: TXN_TOKEN_REFUSED.
+        """
+        if self.subject != token.subject:
+            raise Denied(Reason.TXN_TOKEN_REFUSED, "sub is not that of the access token")
+        if token.txn is not None and self.txn != token.txn:
+            raise Denied(Reason.TXN_TOKEN_REFUSED, "txn is not that of the access token")
+
+
+def verify_txn_token(bearer: Bearer, *, source: TxnSource, key: VerificationKey, now: int) -> TxnToken:
+    """Verify a parsed transaction token with a ``key`` of its service.
+
+    Raises:
+        Denied: ALG_NOT_ALLOWED, BAD_SIGNATURE, MALFORMED_TOKEN, WRONG_ISSUER (an ``iss`` that is another's),
+            TOKEN_EXPIRED, TOKEN_NOT_YET_VALID, WRONG_AUDIENCE.
+    """
+    claims = bearer.claims
+    verify_signature(bearer, key, DEFAULT_ALGORITHMS)
+    if claims.get("iss", source.issuer) != source.issuer:
+        raise Denied(Reason.WRONG_ISSUER, "iss is not the service of the trust domain")
+    validity = parse_validity(claims, leeway_s=LEEWAY_S, now=now)
+    check_times(validity, now)
+    if audience_claim(claims) != source.trust_domain:
+        raise Denied(Reason.WRONG_AUDIENCE, "aud is another trust domain")
+    if not claims.keys() >= set(_REQUIRED):
+        raise Denied(Reason.MALFORMED_TOKEN, "a required claim is missing")
+    txn, subject, _ = (name_claim(claims, claim) or "" for claim in ("txn", "sub", "req_wl"))
+    try:
+        parse_scope_claim(claims["scope"], shape="string")
+    except ScopeError as error:
+        raise Denied(Reason.MALFORMED_TOKEN, str(error)) from error
+    return TxnToken(
+        raw=bearer.raw,
+        txn=txn,
+        subject=subject,
+        expires_at=validity.expires_at,
+        not_before=validity.not_before,
+    )
