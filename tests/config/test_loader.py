@@ -73,6 +73,7 @@ def test_token_services_cross_from_the_process_that_loads_them(adapter: Adapter)
         token_endpoint="http://127.0.0.1/token",
         adapter=adapter.name,
         client_auth=auth,
+        options=dict.fromkeys(adapter.required_options, "x"),
         endpoints=dict.fromkeys(adapter.endpoints, endpoint),
     )
     crossed = pickle.loads(pickle.dumps(settings))
