@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,6 +37,7 @@ class ChainedSts(LyingSts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._granted: dict[str, Form] = {}  # the exchange that each grant came of
         self.behaviour = lambda _sts, form: self._answer(form)
 
     @property
@@ -69,8 +71,11 @@ class ChainedSts(LyingSts):
 
     def _answer(self, form: Form) -> Reply:
         if form["grant_type"] == EXCHANGE:
-            return self.first(self, form)
-        asked = next(one for one in reversed(self.forms) if one["grant_type"] == EXCHANGE)
+            reply = self.first(self, form)
+            with suppress(ValueError, KeyError, TypeError):  # a lie in place of a grant
+                self._granted[json.loads(reply.body)["access_token"]] = form
+            return reply
+        asked = self._granted[form["assertion"]]
         target = form.get("resource") or asked["resource"]
         reply = self.second(self, {**asked, "audience": target, "scope": asked.get("scope") or form["scope"]})
         return Reply(reply.status, reply.headers, reply.body.replace(_ISSUED, b""))
