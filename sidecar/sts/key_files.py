@@ -96,7 +96,7 @@ def load_schedule(
         raise ConfigError(problems)
     try:
         found = tuple(keys)
-        return KeySchedule(found, announce_s) if before is None else before.followed_by(found, now)
+        return KeySchedule(found, announce_s).started(now) if before is None else before.followed_by(found, now)
     except KeyRefusedError as error:
         raise ConfigError([_problem(directory, str(error), "add one by: sidecar sts keygen DIRECTORY")]) from error
 

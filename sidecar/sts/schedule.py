@@ -11,6 +11,10 @@ may be cached, and the time until the consumer fetches again. A key that reaches
 before its time is held back there until the same span is over; meanwhile the key before it goes on signing. A key stays
 published for as long again after its successor took over, because another replica may have seen the successor later.
 
+A replica that starts cannot know when a key came. It holds back each key as if it had just come, but not past the span
+after the key's own time: until then every other replica still publishes the key before. So the order in which replicas
+see a key, or start, decides nothing if the key came before its time.
+
 The signing key never goes back to an earlier one: that one may have left the published set. A replica whose signing key
 is gone from the directory has no signer, and is not ready, until a later key is due.
 """
@@ -104,6 +108,14 @@ class KeySchedule:
             return due[-1]
         first = self.keys[0]
         return first if not self.floor and first.signs_from <= now + SKEW_S else None
+
+    def started(self, now: int) -> KeySchedule:
+        """Return the schedule of a replica that starts: recent and future keys are held back as if they had just come.
+
+        Without an earlier key nothing is held back (``signer_at``).
+        """
+        held = (replace(one, held_until=min(now, one.signs_from) + self.announce_s) for one in self.keys)
+        return replace(self, keys=tuple(held))
 
     def followed_by(self, keys: tuple[TimedKey, ...], now: int) -> KeySchedule:
         """Return the schedule of the keys that are there now. Those that were not there before are held back."""

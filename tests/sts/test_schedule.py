@@ -134,8 +134,47 @@ def test_a_key_that_came_too_late_for_its_time_is_held_back_and_told() -> None:
     assert roles(again, T + 1050) == (1, [], [0])
 
 
-def test_a_replica_that_starts_takes_the_names_for_the_truth() -> None:
-    assert roles(schedule(T, T + 1000), T + 1000) == (1, [], [0])
+@given(
+    signs_after_s=st.integers(0, 5000),
+    lags_s=LAGS,
+    started_after_s=st.integers(0, 6000),
+    signed_after_s=st.integers(-10, 5000),
+    asked_before_s=st.integers(0, KEYS_MAX_AGE_S + REFRESH_S),
+    life_s=st.integers(1, 3600),
+)
+def test_a_replica_that_starts_and_those_that_run_know_each_others_keys(
+    signs_after_s: int,
+    lags_s: tuple[int, ...],
+    started_after_s: int,
+    signed_after_s: int,
+    asked_before_s: int,
+    life_s: int,
+) -> None:
+    """A key is added at ``T``, before its time, however shortly; one replica starts at any time after that."""
+    old, new = TimedKey(T - 100_000, KEYS[0]), TimedKey(T + signs_after_s, KEYS[1])
+    starts_at = T + lags_s[2] + started_after_s
+
+    def at(replica: int, now: int) -> KeySchedule:
+        if replica == 2 and now >= starts_at:
+            return KeySchedule((old, new)).started(starts_at)
+        running = KeySchedule((old,))
+        arrived = T + lags_s[replica]
+        return running if now < arrived else running.followed_by((old, new), arrived)
+
+    keep_s = life_s + GRACE_S
+    for now in (start + signed_after_s for start in (starts_at, T + signs_after_s, T + ANNOUNCE_S)):
+        for signing, asked in product(range(3), range(3)):
+            signer = at(signing, now).at(now, keep_s=keep_s).active
+            for seen in (now - asked_before_s, now + life_s):
+                assert at(asked, seen).at(seen, keep_s=keep_s).find(signer.kid) is not None
+
+
+def test_a_replica_that_starts_long_after_a_key_signs_by_it_and_by_the_first_key_at_once() -> None:
+    assert roles(schedule(T, T + 1000).started(T + 1000), T + 1000) == (0, [1], [])
+    assert roles(schedule(T, T + 1000).started(T + 1000), T + 1000 + ANNOUNCE_S) == (1, [], [0])
+    later = T + 1000 + ANNOUNCE_S
+    assert roles(schedule(T, T + 1000).started(later), later)[0] == 1
+    assert roles(schedule(T).started(T), T) == (0, [], [])
 
 
 def test_a_replica_without_its_signing_key_signs_by_no_earlier_one_and_by_no_later_one_before_its_time() -> None:
