@@ -26,7 +26,7 @@ an actor.
 _ABOUT: Final[Mapping[str, str]] = {
     "sts": "Our own token service, and others that follow RFC 9068 and the actor profile.",
     "keycloak": "Keycloak with delegation (26.8): `act` names a client, which has our SPIFFE ID as its name.",
-    "keycloak-26.7": "Keycloak 26.2 to 26.7: no `act`; `azp` is the agent if `jti` tells of an exchange for a user.",
+    "keycloak-26.7": "Keycloak up to 26.7: no `act`; `azp` is the agent if `jti` tells of an exchange for a user.",
     "spring": "Spring Authorization Server 7: `act` is always `iss` and `sub`, scopes are a list, tokens have no type.",
     "zitadel": "A zitadel/oidc provider whose hook writes `act`.",
     "entra": "Microsoft Entra Agent ID: no `act`; `azp` is the agent if facet 11 says so. Read only, never run.",

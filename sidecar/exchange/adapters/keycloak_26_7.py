@@ -1,4 +1,4 @@
-"""Standard token exchange of Keycloak 26.2 to 26.7, which looks at no actor token and issues no ``act``.
+"""Standard token exchange of Keycloak up to 26.7, which looks at no actor token and issues no ``act``.
 
 The one true statement about the actor is ``azp``, the client that authenticated. So the client is registered under our
 SPIFFE ID and authenticates by JWT-SVID, and the issuer's profile (``keycloak-26.7``) reads ``azp``. No chain is kept:
