@@ -18,10 +18,11 @@ import pytest
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters import BUILT_IN
 from tests.exchange.world import World, running
-from tests.fakes.answer_lies import EVERYWHERE, LAST, RIGHT, SILENT, Lie, Said
+from tests.fakes.answer_lies import EVERYWHERE, RIGHT, SILENT, Lie, Said
 from tests.fakes.conversations import listening
 from tests.fakes.counterparts import CLIENT_SECRET, COUNTERPARTS, Counterpart
 from tests.fakes.lying_sts import SECRET, LyingSts, Server, encode_reply
+from tests.fakes.token_lies import LAST
 from tests.fakes.tokens import NOW
 
 pytestmark = pytest.mark.integration
