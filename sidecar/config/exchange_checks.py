@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
+from sidecar.config.federate_checks import mesh_names
 from sidecar.config.identity import jwt_svid_problems
-from sidecar.config.issuers import endpoint_of, kind_of, renamed, tls_of, token_endpoints_of
+from sidecar.config.issuers import (
+    endpoint_of,
+    kind_of,
+    renamed,
+    same_origin,
+    tls_of,
+    token_endpoints_of,
+    trusted_issuers,
+)
+from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.delegation.policy import LoginKind
+from sidecar.delegation.profile import IssuerProfile
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -47,6 +58,7 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
 def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
     """Report routes that ask an adapter for what its servers do not do."""
     made = {one.issuer: one for one in exchanges}
+    profiles = {one.issuer: one.profile for one in trusted_issuers(file).values()}
     opened = {name for route in (file.inbound.routes if file.inbound else []) for name in route.may_call}
     for field, route in exchange_routes(file):
         exchange = made.get(route_issuer(file, route) or "")
@@ -57,7 +69,7 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
             yield Problem(
                 f"{field}.token", f"is self, and {adapter.name} issues no such token", "remove it, or ask another"
             )
-        why_not = _no_later_hop(adapter)
+        why_not = _no_later_hop(adapter, profiles.get(exchange.issuer))
         if route.token != "self" and not adapter.capabilities.serves_users:  # noqa: S105 - a kind
             yield Problem(
                 f"{field}.exchange", f"is asked by {adapter.name}, which has no tokens for users", "ask another"
@@ -72,11 +84,14 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
             yield from _login_problems(file.entry, route.name, adapter)
 
 
-def _no_later_hop(adapter: Adapter) -> str | None:
+def _no_later_hop(adapter: Adapter, profile: IssuerProfile | None) -> str | None:
     """Tell why an adapter cannot carry a chain on; None: it can."""
     if TOKEN_TYPE_ACCESS_TOKEN not in adapter.capabilities.takes:
         return "takes login tokens alone"
-    return None if adapter.capabilities.nests_act else "keeps no chain"
+    if not adapter.capabilities.nests_act:
+        return "keeps no chain"
+    by_client = profile is not None and profile.names_actor_by_client
+    return "issues tokens whose profile reads one actor and no chain" if by_client else None
 
 
 def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterator[Problem]:
@@ -95,6 +110,44 @@ def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterat
             f"has several, and {adapter.name}, which the route {route} uses, would show the tokens of all to one",
             "keep one, or have another token service issue the route's tokens",
         )
+
+
+def audience_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
+    """Report a JWT-SVID that one server would be shown and another, of the mesh, would take from it."""
+    names = mesh_names(file) | (set() if platform is None else platform_names(platform))
+    names |= {user.issuer.rstrip("/") for user in (file.entry.issuers if file.entry is not None else [])}
+    for field, section in exchange_sections(file):
+        own = {section.issuer, *token_endpoints_of(section)}
+        shown: list[tuple[str, ClientAuthSection, set[str], str]] = [
+            (field, section, own, token_endpoints_of(section)[0])
+        ]
+        shown += [(f"{field}.endpoints.{name}", one, {one.url}, one.url) for name, one in section.endpoints.items()]
+        for where, auth, accepted, url in shown:
+            audience = auth.assertion_audience
+            if audience is None or audience in accepted or (section is not auth and same_origin(audience, url)):
+                continue
+            if audience.rstrip("/") in names or audience.startswith("spiffe://"):
+                yield Problem(
+                    f"{where}.assertion_audience",
+                    "is another service of the mesh, where this server could show our JWT-SVID",
+                    "write the audience that this server alone expects",
+                )
+
+
+def client_actor_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report inbound routes whose issuer names actors by client, without a word that tells delegation."""
+    accepted: set[str] = set()
+    for route in file.inbound.routes if file.inbound is not None else []:
+        accepted.update(route.issuers or (section.issuer for section in file.issuers))
+    trusted = trusted_issuers(file)
+    for number, section in enumerate(file.issuers):
+        known = trusted.get(section.issuer)
+        if known is not None and section.issuer in accepted and not known.profile.tells_delegation:
+            yield Problem(
+                f"issuers[{number}].profile",
+                "reads the actor from the client, so a client's own token, or a login there, would be a delegation",
+                "write required_values, or accept this issuer on no inbound route",
+            )
 
 
 def svid_problems(
@@ -125,10 +178,29 @@ def exchange_ceiling_problems(
             yield static_problem(field, one.issuer)
         for name, other in one.endpoints.items():
             where, endpoint = f"{field}.endpoints.{name}", other.endpoint
-            if endpoint not in platform.exchange_endpoints:
+            listed = platform.exchange_endpoints.get(endpoint)
+            if listed is None:
                 yield Problem(f"{where}.url", "is none of the platform's exchange_endpoints", "list it there, with tls")
+            for issuer in sorted(_exchanged(file, one.issuer) - (listed or frozenset())) if listed else ():
+                yield Problem(
+                    f"{where}.url",
+                    f"would be shown tokens of {issuer}",
+                    "list that issuer there, or open no such route",
+                )
             if other.client_auth.method in STATIC and endpoint.url not in platform.static_client_auth:
                 yield static_problem(where, endpoint.url)
+
+
+def _exchanged(file: SidecarFile, issuer: str) -> set[str]:
+    """Return the issuers whose tokens are exchanged at this issuer's token service."""
+    routes = {route.name for _, route in exchange_routes(file) if route_issuer(file, route) == issuer}
+    found: set[str] = set()
+    for route in file.inbound.routes if file.inbound is not None else []:
+        if routes & set(route.may_call):
+            found.update(route.issuers or (section.issuer for section in file.issuers))
+    if file.entry is not None and routes & set(file.entry.may_call):
+        found.update(user.issuer for user in file.entry.issuers)
+    return found
 
 
 def static_problem(field: str, name: str) -> Problem:

@@ -98,6 +98,9 @@ def profile_of(section: str | ProfileSection) -> IssuerProfile:
         changes["algorithms"] = frozenset(section.algorithms)
     if section.required_claims is not None:
         changes["required_claims"] = PRESETS[section.preset].required_claims.union(section.required_claims)
+    if section.required_values is not None:
+        values = {claim: frozenset(texts) for claim, texts in section.required_values.items()}
+        changes["required_values"] = {**PRESETS[section.preset].required_values, **values}
     if section.actor_table is not None:
         changes["actor_table"] = _table(section.actor_table)
     return dataclasses.replace(PRESETS[section.preset], **changes)  # type: ignore[arg-type]  # checked by the model

@@ -80,7 +80,7 @@ def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> It
             continue
         hosts = [("upstream", parse_origin(route.upstream).netloc)]
         if isinstance(route, FederateRouteSection):
-            if route.federate.audience.rstrip("/") in _mesh_names(platform) - mesh_names(file):
+            if route.federate.audience.rstrip("/") in platform_names(platform) - mesh_names(file):
                 yield audience_of_mesh(field)
             hosts += [(f"federate.{name}", host) for name, host in trading_hosts(route.federate)]
         for name, host in hosts:
@@ -90,7 +90,8 @@ def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> It
                 )
 
 
-def _mesh_names(platform: Platform) -> set[str]:
+def platform_names(platform: Platform) -> set[str]:
+    """Return the platform's names, without a last slash, for which a JWT-SVID opens something in the mesh."""
     names = {url for issuer in platform.issuers for url in (issuer, token_endpoint_of(issuer))}
     names |= {url for one in platform.issuers.values() for url in one.token_endpoints} | set(platform.logins)
     return {name.rstrip("/") for name in names}

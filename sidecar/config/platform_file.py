@@ -49,6 +49,7 @@ class ExchangeEndpointCeiling(Section):
 
     url: UrlText = Field(description="its URL")
     tls: TlsSection | None = Field(default=None, description="the identity that must answer there")
+    issuers: list[Line] = Field(min_length=1, description="issuers whose tokens it may be shown, logins included")
 
 
 class PlatformFile(Section):
@@ -138,7 +139,7 @@ class Platform:
     federate: frozenset[str]
     crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
     static_client_auth: frozenset[str]
-    exchange_endpoints: frozenset[Endpoint]
+    exchange_endpoints: dict[Endpoint, frozenset[str]]  # with the issuers whose tokens each may be shown
     connect: frozenset[str]
     connect_without_handle: bool
     observe_until: bool
@@ -166,7 +167,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
     issuers = findings.attempt("issuers", _issuers, file, findings) or {}
     logins = findings.attempt("login_issuers", _logins, file, findings) or {}
     crossings = findings.attempt("crossings", _crossings, file) or {}
-    endpoints = findings.attempt("exchange_endpoints", _endpoints, file) or []
+    endpoints = findings.attempt("exchange_endpoints", _endpoints, file) or {}
     if findings.problems:
         return None
     return Platform(
@@ -179,7 +180,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         federate=frozenset(file.federate),
         crossings=crossings,
         static_client_auth=frozenset(file.static_client_auth),
-        exchange_endpoints=frozenset(endpoints),
+        exchange_endpoints=endpoints,
         connect=frozenset(file.connect),
         connect_without_handle=file.connect_without_handle,
         observe_until=file.observe_until,
@@ -223,8 +224,8 @@ def _crossings(file: PlatformFile) -> dict[tuple[str, str], Crossing]:
     return {(section.from_, section.to): crossing_of(section) for section in file.crossings}
 
 
-def _endpoints(file: PlatformFile) -> list[Endpoint]:
-    return [endpoint_of(section.url, section.tls) for section in file.exchange_endpoints]
+def _endpoints(file: PlatformFile) -> dict[Endpoint, frozenset[str]]:
+    return {endpoint_of(one.url, one.tls): frozenset(one.issuers) for one in file.exchange_endpoints}
 
 
 def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:

@@ -126,6 +126,13 @@ class ProfileSection(Section):
     required_claims: list[Line] | None = Field(
         default=None, description="claims without which a token is refused, besides those that the preset requires"
     )
+    required_values: dict[Line, list[Line]] | None = Field(
+        default=None,
+        description=(
+            "claims that must have one of these texts, besides those of the preset; with `actor: client` this tells "
+            "delegated tokens from a client's own"
+        ),
+    )
     max_act_depth: int | None = Field(default=None, ge=1, le=MAX_ACT_DEPTH, description="the most actors in a chain")
     leeway_s: int | None = Field(default=None, ge=0, le=MAX_LEEWAY_S, description="tolerated clock difference")
     max_lifetime_s: int | None = Field(default=None, description="the longest lifetime of a token")

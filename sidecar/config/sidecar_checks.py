@@ -14,7 +14,9 @@ from sidecar.config.federate_checks import federate_problems
 from sidecar.config.issuers import (
     development_problems,
     kind_problems,
+    login_issuer,
     preset_of,
+    profile_of,
     profile_problems,
     token_endpoint_problems,
 )
@@ -297,8 +299,25 @@ def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> It
     trusted = next((one for one in file.issuers if one.issuer == section.issuer), None)
     if trusted is not None and preset_of(trusted.profile) == "sts":
         yield Problem(f"{where}.issuer", "is the token service itself", "name the issuer where users log in")
-    elif section.subject_prefix:
+        return
+    if section.subject_prefix:
         yield Problem(f"{where}.subject_prefix", "changes a subject that its own issuer keeps", "remove it")
+    login, trust = login_issuer(section).profile, None if trusted is None else profile_of(trusted.profile)
+    if "aud" in login.audience_claims[1:] and login.required_claims.isdisjoint({"azp", "client_id"}):
+        yield Problem(
+            f"{where}.profile",
+            "reads the client from aud where azp and client_id are missing, and aud is what an exchange asked for",
+            "write required_claims: [azp], or [client_id], as this issuer names its clients",
+        )
+    exchange = next(one for _, one in exchange_sections(file) if one.issuer == section.issuer)
+    if trust is not None and trust.names_actor_by_client:
+        clients = {exchange.client_id, *(sub for _, sub in trust.actor_table)}
+        if section.client_id in clients or section.client_id.startswith("spiffe://"):
+            yield Problem(
+                f"{where}.client_id",
+                "is also the client that exchanges, so whoever is given its token could log in with it",
+                "register a client of its own for one of the two",
+            )
 
 
 def _first_tokens(file: SidecarFile) -> Iterator[Problem]:

@@ -14,6 +14,8 @@ from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
 from sidecar.config.exchange_checks import (
     adapter_problems,
+    audience_problems,
+    client_actor_problems,
     exchange_ceiling_problems,
     exchange_of,
     svid_problems,
@@ -114,6 +116,8 @@ def _settings(
     findings.extend(adapter_problems, file, exchanges)
     findings.extend(txn_token_problems, file)
     txn_tokens = findings.attempt("txn_tokens", lambda: txn_tokens_of(file.txn_tokens))
+    findings.extend(audience_problems, file, platform)
+    findings.extend(client_actor_problems, file)
     if identity is not None:
         findings.extend(svid_problems, identity, exchanges, txn_tokens)
         findings.extend(provider_svid_problems, file, identity)

@@ -71,6 +71,18 @@ class IssuerProfile:
     leeway_s: int = 30
     max_lifetime_s: int | None = None
 
+    @property
+    def names_actor_by_client(self) -> bool:
+        """True: the actor is the client that got the token, not what ``act`` says."""
+        return self.actor in _BY_CLIENT
+
+    @property
+    def tells_delegation(self) -> bool:
+        """True: ``act``, or a claim that only delegated tokens have, tells one from a client's own or a login."""
+        return not self.names_actor_by_client or bool(
+            self.required_values or self.required_members or self.required_prefixes
+        )
+
     def __post_init__(self) -> None:
         if not 0 <= self.leeway_s <= MAX_LEEWAY_S:
             raise ValueError("leeway_s is 0 to 60")
@@ -90,11 +102,6 @@ class TrustedIssuer:
     profile: IssuerProfile
     scopes: ScopeSet  # the ceiling
     actor_trust_domains: frozenset[TrustDomain]
-
-    @property
-    def names_actor_by_client(self) -> bool:
-        """True: the actor is the client that got the token, not what ``act`` says."""
-        return self.profile.actor in _BY_CLIENT
 
     def actor_id(self, actor: Actor) -> SpiffeId | None:
         """Return the SPIFFE ID of an actor as this issuer names it; None if it cannot be mapped.
@@ -152,6 +159,7 @@ _KEYCLOAK_26_7 = replace(
     name="keycloak-26.7",
     actor=ActorForm.CLIENT,
     required_prefixes={"jti": frozenset({"ntrtte:", "onrtte:"})},
+    refused_claims=frozenset({"client_id"}),  # a service account's token, which may have a session of its own
 )
 # Spring authorization server 7: no typ, scope as an array, act always {iss, sub}, no client_id in the token.
 _SPRING = IssuerProfile(

@@ -303,7 +303,7 @@ def _members(claims: Mapping[str, object], claim: str) -> list[object]:
 
 def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str | None) -> ActChain | None:
     """Return the actors: those of ``act``, or the one client where the issuer names the actor so."""
-    if not issuer.names_actor_by_client:
+    if not issuer.profile.names_actor_by_client:
         return parse_act(claims, max_depth=issuer.profile.max_act_depth)
     if "act" in claims:
         raise Denied(Reason.ACT_MALFORMED, "act beside an actor that the profile reads from the client")

@@ -47,16 +47,14 @@ new_epoch: Final[Callable[[tuple[int, int, int, SpiffeId]], Epoch]] = partial(tu
 class Issued:
     """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
 
-    ``facts`` are those of the permit for records: made once, and not to be changed. ``credential`` is the static
-    credential that we authenticated with, if any: the way and a fingerprint. ``txn_token`` was issued for the chain
-    that begins with this token. ``bound_to`` is the thumbprint of the SVID of ours that the token is bound to; None: it
-    is bound to none.
+    ``facts`` are those of the permit for records: made once, and not to be changed. ``txn_token`` was issued for the
+    chain that begins with this token. ``bound_to`` is the thumbprint of the SVID of ours that the token is bound to;
+    None: it is bound to none.
     """
 
     permit: IssuedPermit
     usable_until: int
     refresh_at: int
-    credential: str | None = None
     txn_token: TxnToken | None = None
     bound_to: str | None = field(init=False)
     facts: RecordFields = field(init=False, repr=False, compare=False)

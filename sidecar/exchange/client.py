@@ -23,7 +23,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken, thumbprint_of
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
-from sidecar.exchange.events import issued_fields, refused_fields
+from sidecar.exchange.events import credential_of, issued_fields, refused_fields
 from sidecar.exchange.failover import Caller, EndpointState
 from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import ExchangeSettings, Sts
@@ -311,9 +311,10 @@ class TokenExchange:
     async def _fly(self, plan: Plan, policy: Policy, started: Epoch, replaces: Issued | None) -> _Landed:
         """Run one exchange, counted and recorded. A refusal is a result here: perhaps no caller waits any more."""
         started_at = self._monotonic()
+        credentials: set[str] = set()
         outcome: _Outcome
         try:
-            outcome = await self._sts.exchange(plan, policy)
+            outcome = await self._sts.exchange(plan, policy, credentials)
             if plan.begins_transaction:
                 outcome = await self._with_txn_token(outcome)
         except SidecarError as error:
@@ -327,7 +328,7 @@ class TokenExchange:
             kept = self._tokens.keep(_key(plan), outcome, epoch=epoch)
         if replaces is not None:
             self._count_refresh(plan, outcome, replaces, kept=kept)
-        self._report(plan, policy, outcome, self._monotonic() - started_at)
+        self._report(plan, policy, outcome, self._monotonic() - started_at, credential_of(credentials))
         return _Landed(epoch, outcome)
 
     async def _with_txn_token(self, issued: Issued) -> Issued:
@@ -348,17 +349,17 @@ class TokenExchange:
             self._tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
         self._metrics.token_refresh[result] += 1
 
-    def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float) -> None:
+    def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float, credential: str | None) -> None:
         exchange_ms = round(seconds * 1000, 3)
         if isinstance(outcome, SidecarError):
             self.last_refusal = int(self._clock()), outcome.reason, outcome.detail
             self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
-            fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms)
+            fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms, credential=credential)
             self._log.event("token.exchange_refused", **fields)
         else:
             self.last_refusal = None
             self._metrics.exchange(self._settings.issuer, None, seconds)
-            fields = issued_fields(outcome.permit, exchange_ms=exchange_ms, credential=outcome.credential)
+            fields = issued_fields(outcome.permit, exchange_ms=exchange_ms, credential=credential)
             if outcome.txn_token is not None:
                 fields["txn"] = outcome.txn_token.txn
             self._log.event("token.exchanged", **fields)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote_plus
 
 import jwt
@@ -32,6 +32,7 @@ from sidecar.identity.source import IdentitySource
 
 ASSERTION_S: Final = 60  # the life of an assertion that we sign
 MIN_RSA_BITS: Final = 2048
+MAX_RSA_BITS: Final = 4096  # reading one checks its primes, which takes most of a second
 _BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"  # RFC 7523 section 2.2
 _SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _SECRET: Final = re.compile(rb"[ -~]{8,4096}")
@@ -78,13 +79,31 @@ class Shown:
     credential: str | None = None  # of a static way, for records: ``client``, the way and a fingerprint
 
 
+_PrivateKey: TypeAlias = EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class _SigningKey:
+    """A private key as it was read, the algorithm that it signs with, and a fingerprint of its public half."""
+
+    seen: Present
+    key: _PrivateKey = field(repr=False)
+    algorithm: str
+    fingerprint: str
+
+
 class ClientAuthenticator:
-    """Authenticates this workload at one token service. ``clock`` is wall time in seconds."""
+    """Authenticates this workload at one token service. ``clock`` is wall time in seconds.
+
+    Files are read, and keys parsed and used, in a thread: checking the primes of an RSA key of 4096 bits takes almost a
+    second, and would hold every request. A parsed key is kept until its file changes.
+    """
 
     def __init__(self, settings: ClientAuthSettings, source: IdentitySource, clock: Callable[[], float]) -> None:
         self._settings = settings
         self._source = source
         self._clock = clock
+        self._key: _SigningKey | None = None
 
     @property
     def client_id(self) -> str:
@@ -118,13 +137,10 @@ class ClientAuthenticator:
 
     async def _static(self) -> Shown:
         method, file = self._settings.method, self._settings.credential_file or ""
-        content = await asyncio.to_thread(_read, file)
         if method is ClientAuth.PRIVATE_KEY_JWT:
-            key, algorithm, fingerprint = _signing_key(content, file)
-            assertion = jwt.encode(
-                self._claims(), key, algorithm, {"kid": self._settings.key_id} if self._settings.key_id else {}
-            )
+            assertion, fingerprint = await asyncio.to_thread(self._signed, file, self._claims())
             return self._asserted(_BEARER, assertion, f"client:{method}:{fingerprint}")
+        content = (await asyncio.to_thread(_read, file, None)).content.removesuffix(b"\n").removesuffix(b"\r")
         if not _SECRET.fullmatch(content):
             raise _no_credential(file, "does not hold one secret of 8 to 4096 characters")
         secret, credential = content.decode("ascii"), f"client:{method}:{sha256(content).hexdigest()[:32]}"
@@ -132,6 +148,15 @@ class ClientAuthenticator:
             return Shown(form=(("client_id", self.client_id), ("client_secret", secret)), credential=credential)
         pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"  # encoded as in a form (RFC 6749 section 2.3.1)
         return Shown(authorization=f"Basic {base64.b64encode(pair.encode()).decode()}", credential=credential)
+
+    def _signed(self, file: str, claims: dict[str, Any]) -> tuple[str, str]:
+        """Sign an assertion. Return it with the key's fingerprint. Blocks."""
+        before = self._key
+        seen = _read(file, None if before is None else before.seen)
+        if before is None or seen is not before.seen:
+            before = self._key = _signing_key(seen, file)
+        headers = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
+        return jwt.encode(claims, before.key, before.algorithm, headers), before.fingerprint
 
     def _claims(self) -> dict[str, Any]:
         now = int(self._clock())
@@ -151,17 +176,17 @@ class ClientAuthenticator:
         return identity.svid.spiffe_id
 
 
-def _read(file: str) -> bytes:
-    seen = look_at(Watched(Path(file), private=True))
+def _read(file: str, before: Present | None) -> Present:
+    """Return the file's content; if it has not changed since ``before``, that. Blocks."""
+    seen = look_at(Watched(Path(file), private=True), before)
     if not isinstance(seen, Present):
         raise Unavailable(Reason.CREDENTIAL_UNAVAILABLE, seen.why)
-    return seen.content.removesuffix(b"\n").removesuffix(b"\r")
+    return seen
 
 
-def _signing_key(pem: bytes, file: str) -> tuple[EllipticCurvePrivateKey | Ed25519PrivateKey | RSAPrivateKey, str, str]:
-    """Return a private key, the algorithm that it signs with, and its fingerprint: the hash of its public half."""
+def _signing_key(seen: Present, file: str) -> _SigningKey:
     try:
-        key = load_pem_private_key(pem, password=None)
+        key = load_pem_private_key(seen.content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _no_credential(file, "holds no private key in PEM without a password") from error
     match key:
@@ -171,12 +196,14 @@ def _signing_key(pem: bytes, file: str) -> tuple[EllipticCurvePrivateKey | Ed255
             algorithm = "ES384"
         case Ed25519PrivateKey():
             algorithm = "EdDSA"
-        case RSAPrivateKey() if key.key_size >= MIN_RSA_BITS:
+        case RSAPrivateKey() if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             algorithm = "RS256"
         case _:
-            raise _no_credential(file, "holds a key that cannot sign: use P-256, P-384, Ed25519, or RSA of 2048 bits")
+            raise _no_credential(
+                file, "holds a key that cannot sign: use P-256, P-384, Ed25519, or RSA of 2048 to 4096 bits"
+            )
     public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return key, algorithm, sha256(public).hexdigest()[:32]
+    return _SigningKey(seen, key, algorithm, sha256(public).hexdigest()[:32])
 
 
 def _no_credential(file: str, why: str) -> Unavailable:

@@ -58,21 +58,23 @@ class Conversation:
         self._shared: dict[tuple[SpiffeId, Step], _Kept] = {}
         self._asking: dict[tuple[SpiffeId, Step], asyncio.Lock] = {}
 
-    async def run(self, steps: Steps, own: SpiffeId) -> tuple[TokenResponse, str | None]:
-        """Take the steps to the end, as ``own``. Return what was issued, and the static credential that was shown.
+    async def run(self, steps: Steps, own: SpiffeId, credentials: set[str] | None = None) -> TokenResponse:
+        """Take the steps to the end, as ``own``. Return what was issued.
+
+        ``credentials`` collects the static credentials that are shown, also if the exchange fails: ways with
+        fingerprints.
 
         Raises:
             SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE.
         """
-        credential: str | None = None
+        shown = set() if credentials is None else credentials
         try:
             step = next(steps)
             for _ in range(MAX_STEPS):
-                shown = await self._endpoints[step.endpoint].authenticator.show() if step.authenticate else Shown()
-                credential = shown.credential or credential
-                step = steps.send(await (self._share(step, shown, own) if step.shared else self._ask(step, shown)))
+                step = steps.send(await (self._share(step, own, shown) if step.shared else self._ask(step, shown)))
         except StopIteration as end:
-            return end.value, credential
+            response: TokenResponse = end.value
+            return response
         except SidecarError as error:
             if error.reason in (Reason.EXCHANGE_DENIED, Reason.STS_ERROR):
                 self._drop_shared()
@@ -88,21 +90,24 @@ class Conversation:
         young = self._monotonic() - YOUNG_S
         self._shared = {key: kept for key, kept in self._shared.items() if kept.since > young}
 
-    async def _share(self, step: Step, shown: Shown, own: SpiffeId) -> Answer:
+    async def _share(self, step: Step, own: SpiffeId, credentials: set[str]) -> Answer:
         """Return the answer of a shared step: the one that is kept, or a new one for all that wait for it."""
         key = (own, step)
         async with self._asking.setdefault(key, asyncio.Lock()):
             kept = self._shared.get(key)
             if kept is not None and self._monotonic() < kept.until:
                 return kept.answer
-            answer = await self._ask(step, shown)
+            answer = await self._ask(step, credentials)
             life_s = answer.token(scope=None).expires_in or 0  # raises for a refusal, which is not kept
             self._shared = {one: held for one, held in self._shared.items() if self._monotonic() < held.until}
             now = self._monotonic()
             self._shared[key] = _Kept(answer, now, now + min(life_s / 2, SHARED_S))
             return answer
 
-    async def _ask(self, step: Step, shown: Shown) -> Answer:
+    async def _ask(self, step: Step, credentials: set[str]) -> Answer:
+        shown = await self._endpoints[step.endpoint].authenticator.show() if step.authenticate else Shown()
+        if shown.credential is not None:
+            credentials.add(shown.credential)
         form = urlencode((*step.form, *shown.form)).encode("ascii")
         answer = await self._post(self._endpoints[step.endpoint].caller, form, shown.authorization, once=step.once)
         if 300 <= answer.status < 400:

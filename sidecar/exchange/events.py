@@ -33,8 +33,13 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float, credential: str |
     }
 
 
-def refused_fields(plan: Plan, policy: Policy, error: SidecarError, *, exchange_ms: float) -> RecordFields:
-    """The record keys of ``token.exchange_refused``: the request, and nothing that the token service said."""
+def refused_fields(
+    plan: Plan, policy: Policy, error: SidecarError, *, exchange_ms: float, credential: str | None = None
+) -> RecordFields:
+    """Return the record keys of ``token.exchange_refused``: the request, and nothing that the token service said.
+
+    ``credential`` as in ``issued_fields``: it was shown, whatever the answer.
+    """
     subject_token = plan.subject_token
     return {
         **({"direction": "outbound"} if subject_token is None else _token_fields(subject_token)),
@@ -47,7 +52,13 @@ def refused_fields(plan: Plan, policy: Policy, error: SidecarError, *, exchange_
         "scope_needed": sorted(plan.scope),
         "route": plan.route.name,
         "jti_in": None if subject_token is None else subject_token.jti,
+        "credential": credential,
     }
+
+
+def credential_of(shown: set[str]) -> str | None:
+    """Return the record's ``credential`` for the static ones that were shown, each ``client:WAY:FINGERPRINT``."""
+    return f"client:{','.join(sorted(one.removeprefix('client:') for one in shown))}" if shown else None
 
 
 def _token_fields(token: VerifiedToken) -> RecordFields:

@@ -153,8 +153,8 @@ class Sts:
         """The state of each endpoint, the preferred first."""
         return [state for failover in self._failovers for state in failover.states]
 
-    async def exchange(self, plan: Plan, policy: Policy) -> Issued:
-        """Get the planned token and prove it.
+    async def exchange(self, plan: Plan, policy: Policy, credentials: set[str] | None = None) -> Issued:
+        """Get the planned token and prove it. ``credentials`` as in ``Conversation.run``.
 
         Raises:
             SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED, KEYS_UNAVAILABLE or NOT_READY.
@@ -163,7 +163,7 @@ class Sts:
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 steps = await self._steps(plan, policy)
-                response, credential = await self._conversation.run(steps, plan.actor)
+                response = await self._conversation.run(steps, plan.actor, credentials)
                 issued = self._parse(response.access_token)
                 key = await self._key_of(issued)
         except TimeoutError as error:
@@ -175,7 +175,7 @@ class Sts:
         subject = plan.subject_token
         subject_until = usable_until + 1 if subject is None else subject.expires_at - SKEW_S
         ahead = refresh_at(now=now, usable_until=usable_until, subject_until=subject_until, spread=self._spread())
-        return Issued(permit, usable_until, refresh_at=ahead, credential=credential)
+        return Issued(permit, usable_until, refresh_at=ahead)
 
     async def close(self) -> None:
         """End the calls in flight."""

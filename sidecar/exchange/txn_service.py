@@ -71,7 +71,7 @@ class TxnTokenService:
         """
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                answer, _ = await self._conversation.run(_steps(permit, self._settings), permit.plan.actor)
+                answer = await self._conversation.run(_steps(permit, self._settings), permit.plan.actor)
                 return await self._prove(answer.access_token, permit)
         except TimeoutError as error:
             raise Unavailable(Reason.STS_TIMEOUT, "no transaction token within the deadline") from error

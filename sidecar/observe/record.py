@@ -198,7 +198,7 @@ class RecordFields(TypedDict, total=False):
             " password, a cookie, and a field that is known by its name alone have none. Of an exchange: `client`, if"
             " the sidecar authenticated at the token service by a secret or a static key. All but `federate` are"
             " static credentials",
-            (*_REQUESTS, "token.exchanged"),
+            (*_REQUESTS, *_EXCHANGES),
         ),
     ]
     crossed_from: Annotated[

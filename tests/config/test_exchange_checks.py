@@ -104,10 +104,20 @@ IDP = {"url": "https://idp.acme.example/token", "tls": {"ca": "/etc/ssl/idp.pem"
 @pytest.mark.parametrize(
     ("listed", "fields"),
     [
-        ([{"url": IDP["url"], "tls": IDP["tls"]}], []),
+        ([{"url": IDP["url"], "tls": IDP["tls"], "issuers": [ISSUER]}], []),
+        (
+            [{"url": IDP["url"], "tls": IDP["tls"], "issuers": ["https://other.example"]}],
+            ["exchange.endpoints.idp.url"],
+        ),
         ([], ["exchange.endpoints.idp.url"]),
-        ([{"url": IDP["url"], "tls": {"ca": "/etc/ssl/other.pem"}}], ["exchange.endpoints.idp.url"]),
-        ([{"url": "https://idp.acme.example/other", "tls": IDP["tls"]}], ["exchange.endpoints.idp.url"]),
+        (
+            [{"url": IDP["url"], "tls": {"ca": "/etc/ssl/other.pem"}, "issuers": [ISSUER]}],
+            ["exchange.endpoints.idp.url"],
+        ),
+        (
+            [{"url": "https://idp.acme.example/other", "tls": IDP["tls"], "issuers": [ISSUER]}],
+            ["exchange.endpoints.idp.url"],
+        ),
     ],
 )
 def test_an_adapter_asks_no_endpoint_that_the_platform_does_not_list(
@@ -163,6 +173,7 @@ def test_an_issuer_may_be_login_and_token_service_at_once_unless_it_is_ours(
 ) -> None:
     issuer, section = ENTRY["entry"]["issuers"][0]["issuer"], ENTRY["entry"]["issuers"][0]
     login = {name: value for name, value in section.items() if name != "subject_prefix"}
+    login["profile"] = {"preset": "oidc-access-token", "required_claims": ["client_id"]}
     trusted = {**ENTRY["issuers"][0], "issuer": issuer, "jwks": login["jwks"], "profile": profile}
     if "tls" in login:
         trusted["tls"] = login["tls"]
@@ -179,3 +190,111 @@ def test_an_issuer_may_be_login_and_token_service_at_once_unless_it_is_ours(
 def test_names_of_adapters_are_those_that_are_installed(tmp_path: Path) -> None:
     (problem,) = found(tmp_path, changed(AGENT, ("exchange.adapter", "keycloack")))
     assert ", ".join(adapters.names()) in problem.cure
+
+
+OWN_LOGIN: dict[str, Any] = changed(
+    ENTRY,
+    ("issuers.0.profile", {"preset": "keycloak-26.7", "actor": "client-table"}),
+    ("issuers.0.profile.actor_table", [{"sub": "front-agent", "spiffe_id": "spiffe://acme.example/front"}]),
+    ("exchange.adapter", "keycloak-26.7"),
+    ("exchange.client_auth", "jwt-spiffe"),
+    ("exchange.client_id", "front-agent"),
+    (
+        "entry.issuers.0",
+        {
+            "issuer": ISSUER,
+            "jwks": ENTRY["issuers"][0]["jwks"],
+            "profile": {"preset": "oidc-access-token", "required_claims": ["azp"]},
+            "client_id": "front-app",
+            "scope_from": ENTRY["entry"]["issuers"][0]["scope_from"],
+        },
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        ((), []),
+        ((("entry.issuers.0.client_id", "front-agent"),), ["entry.issuers[0].client_id"]),
+        ((("entry.issuers.0.client_id", "spiffe://acme.example/front"),), ["entry.issuers[0].client_id"]),
+        ((("entry.issuers.0.profile", "oidc-access-token"),), ["entry.issuers[0].profile"]),
+    ],
+)
+def test_a_token_that_was_issued_to_an_agent_is_no_login_at_the_same_issuer(
+    change: tuple[tuple[str, object], ...], fields: list[str], tmp_path: Path
+) -> None:
+    problems = found(tmp_path, changed(OWN_LOGIN, *change))
+    assert [one.field for one in problems if one.field.startswith("entry")] == fields
+
+
+BY_CLIENT = {"preset": "keycloak", "actor": "client"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "fields"),
+    [
+        (BY_CLIENT, ["issuers[0].profile"]),
+        ({**BY_CLIENT, "required_values": {"kind": ["delegated"]}}, []),
+        ("keycloak-26.7", []),
+        ("keycloak", []),
+    ],
+)
+def test_an_inbound_route_takes_a_client_for_an_actor_only_where_a_claim_tells_delegation(
+    profile: object, fields: list[str], tmp_path: Path
+) -> None:
+    tool = example("tool")
+    problems = found(tmp_path, changed(tool, ("issuers.0.profile", profile)))
+    assert [one.field for one in problems if one.field.startswith("issuers")] == fields
+
+
+def test_tokens_of_one_actor_are_not_exchanged_onwards(tmp_path: Path) -> None:
+    profile = {**BY_CLIENT, "required_values": {"kind": ["delegated"]}}
+    problems = found(tmp_path, changed(AGENT, ("issuers.0.profile", profile)))
+    assert any("profile reads one actor and no chain" in one.wrong for one in problems)
+
+
+@pytest.mark.parametrize(
+    ("audience", "fields"),
+    [
+        ("https://sts.partner.example", []),
+        ("api://of-the-partner", []),
+        (ISSUER, ["exchange.assertion_audience"]),
+        (f"{ISSUER}/token", ["exchange.assertion_audience"]),
+        ("spiffe://acme.example/tool/crm", ["exchange.assertion_audience"]),
+    ],
+)
+def test_no_server_is_shown_a_jwt_svid_that_another_of_the_mesh_would_take(
+    audience: str, fields: list[str], tmp_path: Path
+) -> None:
+    partner = {
+        **AGENT["issuers"][0],
+        "issuer": "https://sts.partner.example",
+        "jwks": "https://sts.partner.example/jwks",
+    }
+    section = {
+        **AGENT["exchange"], "issuer": partner["issuer"], "token_endpoint": "https://sts.partner.example/token",
+        "client_auth": "jwt-svid", "assertion_audience": audience,
+    }  # fmt: skip
+    document = changed(AGENT, ("issuers", [*AGENT["issuers"], partner]), ("exchange", section))
+    problems = found(tmp_path, document)
+    assert [one.field for one in problems if "assertion_audience" in one.field] == fields
+
+
+def test_an_endpoint_s_own_server_may_be_the_audience_of_what_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = replace(ADAPTER, endpoints=("idp",))
+    monkeypatch.setattr("sidecar.exchange.sts.find_adapter", lambda _name: two)
+    at_sts = {
+        **IDP,
+        "url": f"{ISSUER}/other",
+        "tls": {"peer": "spiffe://acme.example/sts"},
+        "assertion_audience": ISSUER,
+    }
+    elsewhere = {**IDP, "assertion_audience": ISSUER}
+    fields = []
+    for endpoint in (at_sts, elsewhere):
+        document = changed(AGENT, ("exchange", {**AGENT["exchange"], "endpoints": {"idp": endpoint}}))
+        fields.append([one.field for one in found(tmp_path, document) if "assertion_audience" in one.field])
+    assert fields == [[], ["exchange.endpoints.idp.assertion_audience"]]

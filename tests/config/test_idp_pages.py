@@ -54,4 +54,6 @@ def test_a_page_has_the_login_at_both_ends_and_both_agree(page: str) -> None:
 def test_the_customizer_on_springs_page_is_the_one_that_runs() -> None:
     (shown,) = re.findall(r"```java\n(.*?)```", (PAGES[0].parent / "spring.md").read_text(), re.DOTALL)
     source = Path(__file__).parents[1] / "interop/sts_servers/spring/src/main/java/sts/Sts.java"
-    assert shown in source.read_text().replace('    @ConditionalOnProperty("sts.customize")\n', "")
+    assert shown in source.read_text().replace(
+        '    @ConditionalOnProperty(name = "sts.customize", havingValue = "true")\n', ""
+    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
@@ -8,9 +9,10 @@ from urllib.parse import unquote_plus
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from sidecar.errors import Reason, SidecarError
+from sidecar.exchange import client_auth
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
 from sidecar.exchange.client_auth import ASSERTION_S, ClientAuthenticator, ClientAuthSettings
 from tests.exchange.world import Clock, authority
@@ -173,3 +175,30 @@ async def test_without_an_identity_nothing_is_shown() -> None:
     with pytest.raises(SidecarError) as caught:
         await one.show()
     assert caught.value.reason is Reason.NOT_READY
+
+
+async def test_a_key_is_read_once_outside_the_loop_and_again_when_its_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def load(content: bytes, password: None) -> object:
+        threads.append(threading.get_ident())
+        return load_pem_private_key(content, password)
+
+    monkeypatch.setattr(client_auth, "load_pem_private_key", load)
+    one = authenticator(ClientAuth.PRIVATE_KEY_JWT, kept_in(tmp_path, pem(ec.generate_private_key(ec.SECP256R1()))))
+    before = [(await one.show()).credential for _ in range(3)]
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+    kept_in(tmp_path, pem(ec.generate_private_key(ec.SECP256R1())))
+    assert (await one.show()).credential not in before
+    assert len(threads) == 2
+
+
+async def test_a_key_that_takes_long_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_auth, "MAX_RSA_BITS", 2047)
+    one = authenticator(ClientAuth.PRIVATE_KEY_JWT, kept_in(tmp_path, pem(rsa.generate_private_key(65537, 2048))))
+    with pytest.raises(SidecarError) as caught:
+        await one.show()
+    assert caught.value.reason is Reason.CREDENTIAL_UNAVAILABLE

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from sidecar.exchange import conversation
 from sidecar.exchange.adapters.adapter import ClientAuth, Step, Steps
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
 from sidecar.exchange.conversation import MAX_STEPS, SHARED_S, YOUNG_S, Conversation, Reached
+from sidecar.exchange.events import credential_of
 from sidecar.exchange.failover import AllOpen
 from sidecar.identity.endpoint import EndpointAnswer
 from tests.exchange.world import Clock, authority
@@ -77,10 +79,13 @@ async def reason_of(talk: Conversation, *steps: Step) -> Reason:
 
 async def test_steps_are_asked_in_turn_each_with_our_authentication() -> None:
     service, idp = Service(), Service()
-    told, credential = await talking(service, idp).run(
-        asking(Step(form=(("x", "1"),), endpoint="idp"), Step(form=(("x", "2"),), authenticate=False)), WRITER
+    credentials: set[str] = set()
+    told = await talking(service, idp).run(
+        asking(Step(form=(("x", "1"),), endpoint="idp"), Step(form=(("x", "2"),), authenticate=False)),
+        WRITER,
+        credentials,
     )
-    assert (told.access_token, credential) == ("t", None)
+    assert (told.access_token, credentials) == ("t", set())
     assert idp.forms == [f"x=1&client_id={str(WRITER).replace(':', '%3A').replace('/', '%2F')}"]
     assert service.forms == ["x=2"]
 
@@ -184,3 +189,22 @@ async def test_an_adapter_that_asks_for_ever_comes_to_an_end() -> None:
     assert await reason_of(talking(service), *[bare(str(n)) for n in range(MAX_STEPS + 1)]) is Reason.STS_BAD_RESPONSE
     assert len(service.forms) == MAX_STEPS
     await talking(Service()).run(asking(*[bare(str(n)) for n in range(MAX_STEPS)]), WRITER)
+
+
+async def test_every_static_credential_that_was_shown_is_told_whatever_came_of_it(tmp_path: Path) -> None:
+    def shower(name: str) -> ClientAuthenticator:
+        (tmp_path / name).write_text(f"a secret of {name}")
+        (tmp_path / name).chmod(0o600)
+        settings = ClientAuthSettings(
+            method=ClientAuth.SECRET_BASIC, audience=ISSUER, credential_file=str(tmp_path / name), allow_static=True
+        )
+        return ClientAuthenticator(settings, OwnIdentity(authority(), WRITER), Clock(0.0))
+
+    refusing = Service(lambda _form: (400, {"error": "invalid_grant"}))
+    talk = Conversation({"idp": Reached(Service(), shower("a")), "token": Reached(refusing, shower("b"))}, retries=0)
+    credentials: set[str] = set()
+    with pytest.raises(SidecarError):
+        await talk.run(asking(Step(form=(("x", "1"),), endpoint="idp"), bare("2")), WRITER, credentials)
+    assert len(credentials) == 2
+    assert credential_of(credentials) == f"client:{','.join(sorted(one[7:] for one in credentials))}"
+    assert credential_of(set()) is None

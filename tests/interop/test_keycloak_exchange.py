@@ -165,7 +165,8 @@ def adjust(server: KeycloakServer, name: str, settings: dict[str, Any]) -> None:
     }  # fmt: skip
     settings["entry"]["issuers"] = [
         {
-            "issuer": server.issuer, "jwks": server.jwks, "profile": "oidc-access-token", "client_id": CLIENT_ID,
+            "issuer": server.issuer, "jwks": server.jwks, "client_id": CLIENT_ID,
+            "profile": {"preset": "oidc-access-token", "required_claims": ["azp"]},
             "scope_from": {"claim": "scope", "map": {scope: [scope] for scope in CHAIN_SCOPES}},
         }
     ]  # fmt: skip

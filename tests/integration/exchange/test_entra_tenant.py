@@ -132,7 +132,8 @@ async def test_a_secret_of_the_blueprint_is_shown_to_the_first_step_alone(tmp_pa
     async with at_tenant(tenant(secret="of the blueprint"), on_a_connection=True, **auth) as world:
         issued = await world.exchange.exchange(login_plan(BY), BY)
         assert issued.permit.token.actor_id == WRITER
-        assert issued.credential is not None
+        (record,) = [one for one in await world.records() if one["event"] == "token.exchanged"]
+        assert str(record["credential"]).startswith("client:client-secret-post:")
         assert [form.get("client_secret") for form in world.sts.forms] == ["of the blueprint", None]
     async with at_tenant(tenant(secret="another"), on_a_connection=True, **auth) as world:
         assert await refusal(world) == ("sts_error", [7000215])

@@ -41,12 +41,18 @@ def prepare() -> Path:
 
 
 @asynccontextmanager
-async def start(folder: Path, *, customized: bool, keys: str = "http://127.0.0.1:9/") -> AsyncIterator[Server]:
-    """Run it. ``keys`` is the URL of the agents' keys, for those that authenticate by a signed assertion."""
+async def start(
+    folder: Path, *, customized: bool, names_client: bool = False, keys: str = "http://127.0.0.1:9/"
+) -> AsyncIterator[Server]:
+    """Run it. ``keys`` is the URL of the agents' keys, for those that authenticate by a signed assertion.
+
+    ``names_client``: the customizer writes the client into each token, and nothing else.
+    """
     port = free_port()
+    mode = "client" if names_client else str(customized).lower()
     issuer = f"http://127.0.0.1:{port}"
     words: list[str | Path] = [*_JAVA, "-jar", prepare() / "sts.jar", f"--server.port={port}", f"--sts.keys={keys}"]
-    words += [f"--spring.security.oauth2.authorizationserver.issuer={issuer}", f"--sts.customize={customized}".lower()]
+    words += [f"--spring.security.oauth2.authorizationserver.issuer={issuer}", f"--sts.customize={mode}"]
     metadata = f"{issuer}/.well-known/oauth-authorization-server"
     log = folder / "spring.log"
     async with (

@@ -91,12 +91,16 @@ def _exchange(server: Server, client: Client, secret: str) -> dict[str, Any]:
     }
 
 
+def _login_by(server: Server) -> Profile:
+    return {"preset": "oidc-access-token", "required_claims": ["azp" if server.name == "keycloak" else "client_id"]}
+
+
 def _users(server: Server) -> dict[str, Any]:
     kind = server.subject_token_type.rsplit(":", 1)[1]
     return {
         "issuer": server.issuer,
         "jwks": server.jwks,
-        "profile": "oidc-id-token" if kind == "id_token" else "oidc-access-token",
+        "profile": "oidc-id-token" if kind == "id_token" else _login_by(server),
         "kind": kind,
         "client_id": server.front.client_id,
         "scope_from": {"claim": "scope", "map": {scope: [scope] for scope in CHAIN_SCOPES}}

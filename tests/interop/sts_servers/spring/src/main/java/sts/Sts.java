@@ -49,11 +49,12 @@ public class Sts {
         };
     }
 
-    /** The server ignores {@code audience}, and lets an issued token outlive the one that it was exchanged for. */
+    /** The server names no client, ignores {@code audience}, and lets an issued token outlive its subject token. */
     @Bean
-    @ConditionalOnProperty("sts.customize")
+    @ConditionalOnProperty(name = "sts.customize", havingValue = "true")
     OAuth2TokenCustomizer<JwtEncodingContext> customizer() {
         return context -> {
+            context.getClaims().claim("client_id", context.getRegisteredClient().getClientId());
             if (!(context.getAuthorizationGrant() instanceof OAuth2TokenExchangeAuthenticationToken exchange)) {
                 return;
             }
@@ -67,5 +68,12 @@ public class Sts {
                 }
             });
         };
+    }
+
+    /** The server as it comes, except for the client's name in each token. */
+    @Bean
+    @ConditionalOnProperty(name = "sts.customize", havingValue = "client")
+    OAuth2TokenCustomizer<JwtEncodingContext> clientNamer() {
+        return context -> context.getClaims().claim("client_id", context.getRegisteredClient().getClientId());
     }
 }
