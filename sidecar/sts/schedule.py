@@ -101,7 +101,8 @@ class KeySchedule:
 
     def signer_at(self, now: int) -> TimedKey | None:
         """Return the key that signs. None: the signing key is gone, and no later one is due."""
-        able = [one for one in self.keys if one.signs_from >= self.floor]
+        # A key that signed before its own time did so by a clock that was ahead: it bars no earlier one.
+        able = [one for one in self.keys if one.signs_from >= self.floor or now + SKEW_S < self.floor]
         due = [one for one in able if one.due_at <= now]
         due = due or [one for one in able if one.signs_from <= now]  # held back for the sake of a key that is gone
         if due:

@@ -241,3 +241,18 @@ def test_a_ring_signs_with_the_key_in_force() -> None:
     made = schedule(T, T + 1000)
     kids = [parse_bearer(made.at(now, keep_s=1).active.sign({"iss": "i"})).kid for now in (T, T + 1000)]
     assert kids == [KEYS[0].kid, KEYS[1].kid]
+
+
+def test_a_clock_that_was_ahead_takes_the_signing_key_from_nobody() -> None:
+    first, second = SigningKey.generate(), SigningKey.generate()
+    keys = (TimedKey(1_790_000_000, first), TimedKey(1_790_000_000 + 30 * 86400, second))
+    schedule = KeySchedule(keys)
+    ahead = schedule.followed_by(keys, 1_790_000_000 + 31 * 86400)
+    back = ahead.followed_by(keys, 1_790_000_000 + 200)
+    for one in (ahead, back):
+        signer = one.signer_at(1_790_000_000 + 200)
+        assert signer is not None
+        assert signer.key is first
+    later = back.signer_at(1_790_000_000 + 31 * 86400)
+    assert later is not None
+    assert later.key is second
