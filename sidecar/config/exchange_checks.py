@@ -126,12 +126,25 @@ def audience_problems(file: SidecarFile, platform: Platform | None) -> Iterator[
             audience = auth.assertion_audience
             if audience is None or audience in accepted or (section is not auth and same_origin(audience, url)):
                 continue
-            if audience.rstrip("/") in names or audience.startswith("spiffe://"):
-                yield Problem(
-                    f"{where}.assertion_audience",
-                    "is another service of the mesh, where this server could show our JWT-SVID",
-                    "write the audience that this server alone expects",
-                )
+            if _is_of_mesh(audience, names):
+                yield _other_audience(where)
+    txn = file.txn_tokens
+    if txn is not None and txn.token_endpoint is not None and txn.client_auth in _ASSERTED:
+        audience = txn.assertion_audience or txn.issuer
+        if not same_origin(audience, txn.token_endpoint) and _is_of_mesh(audience, names):
+            yield _other_audience("txn_tokens")
+
+
+def _is_of_mesh(audience: str, names: set[str]) -> bool:
+    return audience.rstrip("/") in names or audience.startswith("spiffe://")
+
+
+def _other_audience(where: str) -> Problem:
+    return Problem(
+        f"{where}.assertion_audience",
+        "is another service of the mesh, where this server could show our JWT-SVID",
+        "write the audience that this server alone expects",
+    )
 
 
 def client_actor_problems(file: SidecarFile) -> Iterator[Problem]:

@@ -136,8 +136,6 @@ class SidecarSettings:
         peers.update(exchange.peer for exchange in self.exchanges)
         peers.update(*((other.endpoint.peer for other in one.endpoints.values()) for one in self.exchanges))
         peers.update(one.endpoint.peer for one in self.revocations)
-        txn_endpoint = None if self.txn_tokens is None else self.txn_tokens.endpoint
-        peers.add(None if txn_endpoint is None else txn_endpoint.peer)
         peers.add(None if self.records.countersign is None else self.records.countersign.endpoint.peer)
         return frozenset(peer.trust_domain for peer in peers if peer is not None)
 

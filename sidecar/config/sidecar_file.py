@@ -130,7 +130,7 @@ def _settings(
     if platform is not None:
         own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
         findings.extend(exchange_ceiling_problems, file, platform, exchanges)
-        findings.extend(txn_ceiling_problems, platform, txn_tokens)
+        findings.extend(txn_ceiling_problems, file, platform, txn_tokens)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
     if findings.problems or identity is None or records_settings is None:

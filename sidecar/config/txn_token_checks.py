@@ -8,7 +8,7 @@ from sidecar.config.exchange_checks import client_auth_of, static_problem
 from sidecar.config.issuers import endpoint_of, renamed
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
 from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.txn_token import TxnSource
@@ -47,13 +47,17 @@ def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
         yield from _route(file, section, route, f"{field}.txn_token", verified=verified)
 
 
-def txn_ceiling_problems(platform: Platform, made: TxnTokenSettings | None) -> Iterator[Problem]:
+def txn_ceiling_problems(file: SidecarFile, platform: Platform, made: TxnTokenSettings | None) -> Iterator[Problem]:
     """Report an endpoint, which gets access tokens, or a static credential that the platform file does not list."""
     if made is None or made.endpoint is None:
         return
-    if made.endpoint not in platform.exchange_endpoints:
-        where = "txn_tokens.token_endpoint"
+    where, listed = "txn_tokens.token_endpoint", platform.exchange_endpoints.get(made.endpoint)
+    if listed is None:
         yield Problem(where, "is none of the platform's exchange_endpoints", "list it there, with tls")
+    else:
+        shown = {route_issuer(file, route) for _, route in exchange_routes(file) if route.txn_token}
+        for issuer in sorted(one for one in shown if one is not None and one not in listed):
+            yield Problem(where, f"would be shown tokens of {issuer}", "list that issuer there")
     if made.client_auth.method in STATIC and made.endpoint.url not in platform.static_client_auth:
         yield static_problem("txn_tokens", made.endpoint.url)
 

@@ -61,7 +61,7 @@ class Issued:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bound_to", self.permit.token.certificate_thumbprint)
-        object.__setattr__(self, "facts", facts_of_issued(self.permit, self.txn_token))
+        object.__setattr__(self, "facts", facts_of_issued(self.permit))
 
     def with_txn_token(self, txn_token: TxnToken) -> Issued:
         """Return the same with a transaction token, used no longer than either."""

@@ -14,7 +14,6 @@ from sidecar.observe.record_text import masked
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
     from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
-    from sidecar.delegation.txn_token import TxnToken
     from sidecar.delegation.verify import VerifiedToken
 
 
@@ -33,11 +32,8 @@ def facts_of(permit: Permit, of_token: RecordFields | None = None) -> RecordFiel
     }
 
 
-def facts_of_issued(permit: IssuedPermit, txn_token: TxnToken | None = None) -> RecordFields:
-    """Return the facts of a permitted outbound call: those of the issued token. Immutable.
-
-    ``txn_token``, issued beside it, names the transaction where the token does not.
-    """
+def facts_of_issued(permit: IssuedPermit) -> RecordFields:
+    """Return the facts of a permitted outbound call: those of the issued token. Immutable."""
     issued, plan = permit.token, permit.plan
     jti_in = None if plan.subject_token is None else plan.subject_token.jti
     facts: RecordFields = {
@@ -51,8 +47,6 @@ def facts_of_issued(permit: IssuedPermit, txn_token: TxnToken | None = None) -> 
         "jti_out": issued.jti,
         "parent_jti": jti_in if issued.parent_jti is None else issued.parent_jti,
     }
-    if txn_token is not None:
-        facts["txn"] = txn_token.txn
     if plan.crossing is not None:
         facts["crossed_from"] = plan.crossing.issuer
     return masked(facts)

@@ -21,7 +21,12 @@ FIRST, LATER = (
         ("entry", "agent"), re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL), strict=True
     )
 )
-ENDPOINT = {"url": "https://tts.acme.example/token", "tls": {"peer": "spiffe://acme.example/tts"}}
+ISSUER = FIRST["issuers"][0]["issuer"]
+ENDPOINT = {
+    "url": "https://tts.acme.example/token",
+    "tls": {"peer": "spiffe://acme.example/tts"},
+    "issuers": [ISSUER],
+}
 
 
 def found(folder: Path, document: dict[str, Any], platform: object = None) -> list[tuple[str, str]]:
@@ -46,6 +51,8 @@ def test_the_service_is_made_from_its_section(tmp_path: Path) -> None:
     assert (made.source.trust_domain, made.endpoint.url) == ("acme.example", ENDPOINT["url"])
     assert made.source.issuer in {keys.issuer for keys in settings.keys} & settings.needed_issuers
     assert settings.outbound_routes.routes[0].txn_token
+    abroad = changed(FIRST, ("txn_tokens.tls", {"peer": "spiffe://tts.example/tts"}))
+    assert "tts.example" in load_sidecar(written(tmp_path, abroad), {}).peer_trust_domains
     later = load_sidecar(written(tmp_path, LATER), {})
     assert later.inbound is not None
     assert later.inbound.txn_token
@@ -114,13 +121,57 @@ def test_a_route_with_crossings_carries_none(tmp_path: Path) -> None:
     )
 
 
-def test_the_platform_lists_who_gets_access_tokens(tmp_path: Path) -> None:
-    platform = example("platform")
-    fields = [name for name, _ in found(tmp_path, FIRST, platform)]
-    assert "txn_tokens.token_endpoint" in fields
+@pytest.mark.parametrize(
+    ("endpoints", "wrong"),
+    [
+        ([ENDPOINT], []),
+        ([], ["is none of the platform's exchange_endpoints"]),
+        (
+            [{**ENDPOINT, "tls": {"peer": "spiffe://acme.example/other"}}],
+            ["is none of the platform's exchange_endpoints"],
+        ),
+        ([{**ENDPOINT, "issuers": ["https://other.example"]}], [f"would be shown tokens of {ISSUER}"]),
+    ],
+)
+def test_the_platform_lists_who_gets_access_tokens_and_whose(
+    endpoints: list[object], wrong: list[str], tmp_path: Path
+) -> None:
+    problems = found(tmp_path, FIRST, {**example("platform"), "exchange_endpoints": endpoints})
+    assert [told for name, told in problems if name == "txn_tokens.token_endpoint"] == wrong
+    assert not any(name.startswith("platform") for name, _ in problems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({}, False),
+        ({"assertion_audience": "https://tts.acme.example/assertions"}, False),
+        ({"assertion_audience": ISSUER}, True),
+        ({"assertion_audience": "spiffe://acme.example/sts"}, True),
+        ({"assertion_audience": ISSUER, "client_auth": "x509-svid"}, False),
+    ],
+)
+def test_the_service_is_shown_no_jwt_svid_that_another_takes(
+    changes: dict[str, object], refused: bool, tmp_path: Path
+) -> None:
+    section = {**FIRST["txn_tokens"], "client_auth": "jwt-svid", **changes}
+    fields = [name for name, _ in found(tmp_path, changed(FIRST, ("txn_tokens", section)))]
+    assert fields == (["txn_tokens.assertion_audience"] if refused else [])
+
+
+def test_the_platform_lists_where_a_static_credential_may_be_used(tmp_path: Path) -> None:
+    secret = {
+        **FIRST["txn_tokens"],
+        "client_auth": "client-secret-basic",
+        "credential_file": "/run/keys/tts",
+        "allow_static_credential": True,
+    }
+    document = changed(FIRST, ("txn_tokens", secret))
+    platform = {**example("platform"), "exchange_endpoints": [ENDPOINT]}
+    assert "txn_tokens.client_auth" in [name for name, _ in found(tmp_path, document, platform)]
     (tmp_path / "listed").mkdir()
-    listed = {**platform, "exchange_endpoints": [ENDPOINT]}
-    assert "txn_tokens.token_endpoint" not in [name for name, _ in found(tmp_path / "listed", FIRST, listed)]
+    listed = {**platform, "static_client_auth": [ENDPOINT["url"]]}
+    assert "txn_tokens.client_auth" not in [name for name, _ in found(tmp_path / "listed", document, listed)]
 
 
 def test_the_keys_of_a_service_that_is_also_an_issuer_are_the_same(tmp_path: Path) -> None:

@@ -73,6 +73,17 @@ async def test_a_chain_that_begins_gets_a_transaction_token_of_its_user_and_tran
         assert issued.txn_token.raw.encode() not in one.sink.written
 
 
+async def test_a_kept_token_counts_the_memory_of_its_transaction_token() -> None:
+    kept: dict[str, int] = {}
+    for word, behaviour in (("short", txn_answer()), ("long", txn_answer({"tctx": {"note": "x" * 3000}}))):
+        one, _ = world(Tts(behaviour=behaviour))
+        by = carrying()
+        async with running(one):
+            await one.exchange.exchange(login_plan(by), by)
+            kept[word] = one.exchange.bytes
+    assert kept["long"] >= kept["short"] + 3900  # 3000 bytes in base64
+
+
 async def test_records_name_the_transaction_where_the_access_token_does_not() -> None:
     one, _ = world(txn=ABSENT)
     by = carrying()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.bearer import parse_txn_token
+from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.route import InboundRoutes
@@ -22,6 +23,7 @@ from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
 from tests.delegation.world import (
     INBOUND_CLAIMS,
+    ISSUED_CLAIMS,
     NOW,
     POLICY,
     SEARCH,
@@ -210,6 +212,24 @@ async def test_the_call_of_a_request_carries_its_token_unchanged_and_once(tmp_pa
     assert token.raw not in str(record)
 
 
+async def test_records_of_calls_name_the_transaction_where_no_access_token_does(tmp_path: Path) -> None:
+    class Nameless(Tokens):
+        async def exchange(self, plan: Any, policy: Any) -> Issued:
+            shown = {name: value for name, value in ISSUED_CLAIMS.items() if name != "txn"}
+            permit = accept_issued(signed(shown), plan=plan, key=verification_key(), policy=policy, now=NOW)
+            return Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
+
+    agent = Agent(tmp_path)
+    agent.exchanges.update(dict.fromkeys(agent.exchanges, Nameless()))  # type: ignore[arg-type]
+    handle = agent.handle({name: value for name, value in INBOUND_CLAIMS.items() if name != "txn"})
+    agent.handles.carry(handle, verified(txn="txn-7"))
+    assert (await agent.call(shown_by_agent(handle))).status == 200
+    assert (await agent.call(shown_by_agent(handle), host="mail.mesh")).status == 403
+    allowed, attempt = await agent.records()
+    assert (allowed["decision"], allowed["txn"]) == ("allow", "txn-7")
+    assert (attempt["decision"], attempt["txn"]) == ("deny", "txn-7")
+
+
 @pytest.mark.parametrize("carries", [True, False])
 async def test_an_agent_cannot_send_one_of_its_own(tmp_path: Path, carries: bool) -> None:
     agent = Agent(tmp_path, carries=carries)
@@ -256,6 +276,20 @@ async def test_where_a_chain_begins_the_issued_one_goes_along(tmp_path: Path) ->
     handle = next(iter(agent.handles.own.in_force()))
     assert (await agent.call(shown_by_agent(handle))).status == 200
     assert fields(agent.left, "txn-token") == [given[0].raw]
+
+
+async def test_handles_and_plans_count_the_memory_of_their_transaction_tokens(tmp_path: Path) -> None:
+    held: list[tuple[int, int]] = []
+    for number, note in enumerate(("", "x" * 3000)):
+        (folder := tmp_path / str(number)).mkdir()
+        agent = Agent(folder)
+        handle = agent.serving(verified(tctx={"note": note}))
+        assert (await agent.call(shown_by_agent(handle))).status == 200
+        agent.handles.end(handle)  # it lingers
+        held.append((agent.handles.bytes, agent.outbound.plans.bytes))
+    (handles, plans), (more_handles, more_plans) = held
+    assert more_handles >= handles + 4000
+    assert more_plans >= plans + 4000
 
 
 def test_a_delegation_counts_the_memory_of_its_transaction_token() -> None:
