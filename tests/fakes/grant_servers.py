@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -49,6 +49,7 @@ class Server:
     asked: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     redirect: str | None = None  # where every request is sent on to
+    clock: Callable[[], int] = lambda: NOW
 
     def answer(self, form: dict[str, str], client: str) -> Members:
         raise NotImplementedError
@@ -87,7 +88,7 @@ class Server:
             assertion = form["client_assertion"]
             keys = {key["kid"]: key for key in json.loads(self.bundle.jwt_bundle())["keys"]}
             key = jwt.PyJWK(keys[jwt.get_unverified_header(assertion)["kid"]], algorithm="ES256")
-            claims = jwt.decode(assertion, key, algorithms=["ES256"], audience=self.mint.issuer)
+            claims = jwt.decode(assertion, key, algorithms=["ES256"], audience=[self.mint.issuer, self.url])
             client = self.clients[claims["sub"]]
         except (KeyError, jwt.PyJWTError) as error:
             raise RefusedError("invalid_client", 401) from error
@@ -111,7 +112,7 @@ class Granting(Server):
         issuer = self.subjects.get(form.get("subject_token_type", ""))
         if form.get("requested_token_type") != self.kind or issuer is None or not form.get("subject_token"):
             raise RefusedError("invalid_request")
-        subject = verified(form["subject_token"], issuer, "invalid_request")
+        subject = verified(form["subject_token"], issuer, "invalid_request", self.clock())
         if self.kind == ID_JAG and subject["aud"] != client:
             raise RefusedError("invalid_grant")  # "Audience validation failed" (section 4.3.4)
         audience = form.get("audience") or form.get("resource", "")
@@ -122,8 +123,8 @@ class Granting(Server):
             "sub": subject["sub"],
             "aud": audience,
             "jti": f"grant-{len(self.asked)}",
-            "iat": NOW,
-            "exp": NOW + 60,
+            "iat": self.clock(),
+            "exp": self.clock() + 60,
             "scope": form.get("scope", ""),
         }
         if self.kind == ID_JAG:
@@ -155,11 +156,11 @@ class Taking(Server):
             raise RefusedError("unsupported_grant_type")
         if not form.get("assertion"):
             raise RefusedError("invalid_request")
-        grant = verified(form["assertion"], self.granting, "invalid_grant")
+        grant = verified(form["assertion"], self.granting, "invalid_grant", self.clock())
         typ = jwt.get_unverified_header(form["assertion"]).get("typ")
         if (typ == "oauth-id-jag+jwt") != (self.kind == ID_JAG) or typ == "at+jwt":
             raise RefusedError("invalid_grant")
-        if grant["aud"] != self.mint.issuer or grant["exp"] <= NOW or grant["jti"] in self.used:
+        if grant["aud"] != self.mint.issuer or grant["exp"] <= self.clock() or grant["jti"] in self.used:
             raise RefusedError("invalid_grant")
         if self.kind == ID_JAG and grant["client_id"] != client:
             raise RefusedError("invalid_grant")
@@ -175,8 +176,8 @@ class Taking(Server):
             "client_id": client,
             "scope": scope,
             "jti": f"access-{len(self.asked)}",
-            "iat": NOW,
-            "exp": NOW + 200,
+            "iat": self.clock(),
+            "exp": self.clock() + 200,
         }
         kept = ("act", "sub_id", "txn", "auth_time", "acr", "sid")
         claims |= {name: grant[name] for name in kept if name in grant}
@@ -192,8 +193,8 @@ def _single(body: bytes) -> dict[str, str]:
     return {name: values[0] for name, values in parsed.items()}
 
 
-def verified(token: str, by: TokenMint, error: str) -> Members:
-    """Return the claims of a token, signed by this issuer. Times are on the fakes' own clock."""
+def verified(token: str, by: TokenMint, error: str, now: int) -> Members:
+    """Return the claims of a token, signed by this issuer and not expired at ``now``."""
     try:
         unchecked: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False}
         claims: Members = jwt.decode(
@@ -201,7 +202,7 @@ def verified(token: str, by: TokenMint, error: str) -> Members:
         )
     except jwt.PyJWTError as failure:
         raise RefusedError(error) from failure
-    if claims["exp"] <= NOW:
+    if claims["exp"] <= now:
         raise RefusedError(error)
     return claims
 
