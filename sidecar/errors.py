@@ -75,6 +75,15 @@ class Reason(StrEnum):
     NOT_AN_ENTRY = "not_an_entry"
     OWN_AUTHORITY_REFUSED = "own_authority_refused"
     EXCHANGE_DENIED = "exchange_denied"
+    # A user's login at a token service, by the front app: 400, 404, 403.
+    LOGIN_MALFORMED = "login_malformed"
+    LOGIN_UNKNOWN = "login_unknown"
+    LOGIN_SESSION_MISMATCH = "login_session_mismatch"
+    LOGIN_STATE_MISMATCH = "login_state_mismatch"
+    LOGIN_ISSUER_MISMATCH = "login_issuer_mismatch"
+    LOGIN_EXPIRED = "login_expired"
+    LOGIN_USED = "login_used"
+    LOGIN_DENIED = "login_denied"
     # 502, outbound: an answer of the STS or the next hop cannot be trusted.
     STS_ERROR = "sts_error"
     STS_BAD_RESPONSE = "sts_bad_response"
@@ -228,6 +237,14 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.NOT_AN_ENTRY: _forbidden("this workload is not an entry for user tokens"),
     Reason.OWN_AUTHORITY_REFUSED: _forbidden("this call cannot be made on the workload's own authority"),
     Reason.EXCHANGE_DENIED: _forbidden("the token service refused this delegation"),
+    Reason.LOGIN_MALFORMED: Answer(400, "invalid_request", "this is not a valid request about a login"),
+    Reason.LOGIN_UNKNOWN: Answer(404, None, "no such login was begun here, or it is long over"),
+    Reason.LOGIN_SESSION_MISMATCH: _forbidden("the login was begun in another browser session"),
+    Reason.LOGIN_STATE_MISMATCH: _forbidden("the answer belongs to another login"),
+    Reason.LOGIN_ISSUER_MISMATCH: _forbidden("the answer is another token service's"),
+    Reason.LOGIN_EXPIRED: _forbidden("the login has taken too long; begin another"),
+    Reason.LOGIN_USED: _forbidden("the login has ended already; begin another"),
+    Reason.LOGIN_DENIED: _forbidden("the user or the token service refused the login"),
     Reason.STS_ERROR: _bad_gateway("the token service refused this sidecar"),
     Reason.STS_BAD_RESPONSE: _bad_gateway("the token service gave an unusable answer"),
     Reason.STS_NO_ACT: _bad_gateway("the token service issued an impersonation token"),

@@ -30,6 +30,7 @@ _ABOUT: Final[Mapping[str, str]] = {
     "spring": "Spring Authorization Server 7: `act` is always `iss` and `sub`, scopes are a list, tokens have no type.",
     "zitadel": "A zitadel/oidc provider whose hook writes `act`.",
     "entra": "Microsoft Entra Agent ID: no `act`; `azp` is the agent if facet 11 says so. Read only, never run.",
+    "obo-draft-02": "A server where users agree to an agent: `act` names it, `azp` the client, and there is no chain.",
     "oidc-id-token": "ID tokens of any OpenID provider, at an entry.",
     "oidc-access-token": "JWT access tokens of any OpenID provider, at an entry.",
 }

@@ -12,6 +12,7 @@ from typing import Final
 from sidecar.delegation.act import ActChain
 from sidecar.delegation.claims import time_claim
 from sidecar.delegation.plan import Delegation, Plan
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 
@@ -54,8 +55,12 @@ def prove_issued(issued: VerifiedToken, plan: Plan, *, now: int) -> None:
     delegation = plan.delegation
     if delegation is None:
         _prove_own(issued, plan)
+    elif delegation.granted:
+        prove_grant(issued, plan.actor)
+        if issued.subject != plan.expected_subject:
+            raise Denied(Reason.STS_SUBJECT_MISMATCH)
     else:
-        chain = _proven_chain(issued, plan)
+        chain = _proven_chain(issued, plan.actor)
         _prove_subject(issued, plan, delegation)
         _prove_history(chain, delegation)
         _prove_links(issued, delegation)
@@ -80,11 +85,28 @@ def _prove_own(issued: VerifiedToken, plan: Plan) -> None:
             raise Denied(Reason.STS_SUBJECT_MISMATCH, f"a token of the workload's own has {claim}")
 
 
-def _proven_chain(issued: VerifiedToken, plan: Plan) -> ActChain:
-    """Return the issued token's chain, in which we are the current actor."""
+def prove_grant(issued: VerifiedToken, actor: SpiffeId) -> None:
+    """Check that a token was granted by a person: we act, nobody acted before us, and the subject is no workload.
+
+    Nobody knows beforehand who logs in. But a token of a client's own, whatever claim names the actor, has that client
+    as its subject.
+
+    Raises:
+        Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_CHAIN_BROKEN, STS_SUBJECT_MISMATCH.
+    """
+    chain = _proven_chain(issued, actor)
+    if chain.depth != 1:
+        raise Denied(Reason.STS_CHAIN_BROKEN, "a token that a user granted names earlier actors")
+    workloads = {actor, chain.current.subject, issued.client_id}
+    if issued.subject in workloads or issued.subject.lower().startswith("spiffe:"):
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, "the subject of a user's grant is a workload")
+
+
+def _proven_chain(issued: VerifiedToken, actor: SpiffeId) -> ActChain:
+    """Return the issued token's chain, in which we, ``actor``, are the current actor."""
     if issued.chain is None:
         raise Denied(Reason.STS_NO_ACT)
-    if issued.actor_id != plan.actor:
+    if issued.actor_id != actor:
         raise Denied(Reason.STS_ACTOR_MISMATCH)
     return issued.chain
 

@@ -25,8 +25,10 @@ from sidecar.errors import Denied, Reason
 class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
-    ``entry``: the token is a login token, with which a chain starts. ``came_by`` is the inbound route of the request,
-    where there was one; ``fresh_until`` is the time at which the user's login becomes too old for it (None: never).
+    ``entry``: the token is a login token, with which a chain starts. ``granted``: a user has granted this workload the
+    very token that its one route needs (``login.py``); it is sent as it is, and never exchanged.
+    ``came_by`` is the inbound route of the request, where there was one; ``fresh_until`` is the time at which the
+    user's login becomes too old for it (None: never).
     The authority ends at ``ends_at``: with the token, or before. In seconds since the epoch. ``txn_token`` came with
     the request, and goes with its calls; nothing is decided by it.
     """
@@ -35,6 +37,7 @@ class Delegation:
     may_call: frozenset[str]
     entry: bool
     scope: ScopeSet
+    granted: bool = False
     came_by: RouteMark | None = None
     fresh_until: int | None = None
     txn_token: TxnToken | None = None
@@ -58,11 +61,11 @@ class Delegation:
 class Plan:
     """One token to be requested, and the properties it must have.
 
-    ``delegation`` None: no token is exchanged, the workload asks for one of its own, without any actor. Otherwise the
-    issued token shall be by ``sts_issuer``, for ``audience``, of ``expected_subject``, with ``actor`` (this
-    workload) as its outermost actor, no wider than ``scope`` and expired by ``max_expires_at`` (seconds since the
-    epoch). ``crossing`` if the inbound token is of another issuer. Subjects of ``kept_subjects_of``, a login issuer,
-    keep their names at the token service, as its profile says.
+    ``delegation`` None: no token is exchanged, the workload asks for one of its own, without any actor. A granted
+    ``delegation`` holds the token already. Otherwise the issued token shall be by ``sts_issuer``, for ``audience``, of
+    ``expected_subject``, with ``actor`` (this workload) as its outermost actor, no wider than ``scope`` and expired by
+    ``max_expires_at`` (seconds since the epoch). ``crossing`` if the inbound token is of another issuer. Subjects of
+    ``kept_subjects_of``, a login issuer, keep their names at the token service, as its profile says.
     """
 
     route: OutboundRoute
@@ -90,7 +93,8 @@ class Plan:
     @property
     def subject_token(self) -> VerifiedToken | None:
         """The token to be exchanged; None: there is none."""
-        return None if self.delegation is None else self.delegation.token
+        delegation = self.delegation
+        return None if delegation is None or delegation.granted else delegation.token
 
 
 def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
@@ -98,8 +102,8 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
 
     Raises:
         Denied: CALL_NOT_ALLOWED, OWN_AUTHORITY_REFUSED, TOKEN_EXPIRED, INSUFFICIENT_SCOPE (nothing is left to ask for),
-            POLICY_DENIED (deny list), ISSUER_NOT_FOR_ROUTE (the subject's issuer is not the route's, and no crossing
-            is listed), NOT_AN_ENTRY.
+            POLICY_DENIED (deny list, or a granted token that the route no longer allows), ISSUER_NOT_FOR_ROUTE (the
+            subject's issuer is not the route's, and no crossing is listed), NOT_AN_ENTRY.
         Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured.
     """
     token = delegation.token
@@ -107,10 +111,14 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if route.token == "self":  # noqa: S105 - a kind. Own authority lent to a request would make a confused deputy
         raise Denied(Reason.OWN_AUTHORITY_REFUSED)
+    if delegation.granted != (route.token == "login"):  # noqa: S105 - a kind
+        raise Denied(Reason.CALL_NOT_ALLOWED, "a login route is opened by its own logins, and they open nothing else")
     if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would be expired already
         raise Denied(Reason.TOKEN_EXPIRED)
     policy.deny.check(token, policy.workload)
     sts = policy.sts(route.issuer)
+    if delegation.granted:
+        return _plan_granted(delegation, route, policy)
     crossing = _crossing(delegation, route)
     expected_subject, max_expires_at = _bounds(delegation, route, sts, policy, now)
     scope = delegation.scope
@@ -166,7 +174,7 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
     A handle may live long, by its request, its linger or its login; a route that an operator closes is closed to it
     as well.
     """
-    if not delegation.entry:
+    if not delegation.entry and not delegation.granted:
         if delegation.came_by is None:
             return delegation.may_call
         route = policy.inbound.same(delegation.came_by)
@@ -176,6 +184,25 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY, "this workload is no longer an entry")
     return delegation.may_call & policy.entry.may_call
+
+
+def _plan_granted(delegation: Delegation, route: OutboundRoute, policy: Policy) -> Plan:
+    """Plan a call with the token that a user granted for this route, which may have changed since."""
+    token = delegation.token
+    if token.issuer != route.issuer:
+        raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the route now uses tokens of another issuer than the login's")
+    if not token.scope <= route.scopes:
+        raise Denied(Reason.POLICY_DENIED, "the route now allows less than the login's token")
+    return Plan(
+        route=route,
+        delegation=delegation,
+        audience=route.audience,
+        scope=token.scope,
+        actor=policy.workload,
+        sts_issuer=route.issuer,
+        expected_subject=token.subject,
+        max_expires_at=token.expires_at,
+    )
 
 
 def _crossing(delegation: Delegation, route: OutboundRoute) -> Crossing | None:

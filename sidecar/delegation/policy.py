@@ -155,6 +155,7 @@ class Entry:
 
     The first token of a chain lives ``first_token_life_s`` (None: 300 s), or as long as its outbound route says, at
     most ``delegation_life_s``. None for the latter means the login token's remaining life, at most an hour.
+    ``redirect_uris`` are where a browser may come back to after a login at a token service.
 
     Raises:
         ValueError: two user issuers whose prefixes could give two subjects one name, or a life that is not positive.
@@ -164,6 +165,7 @@ class Entry:
     may_call: frozenset[str]
     delegation_life_s: int | None = None
     first_token_life_s: int | None = None
+    redirect_uris: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         prefixes = [user.subject_prefix for user in self.issuers.values()]

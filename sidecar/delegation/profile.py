@@ -196,6 +196,16 @@ _ENTRA = IssuerProfile(
     client_claim="azp",
     max_act_depth=1,
 )
+# draft-oauth-ai-agents-on-behalf-of-user-02, section 4.3: RFC 9068 is recommended, act required, azp as in its example.
+# The user agrees to one actor; there is no chain.
+_OBO = IssuerProfile(
+    name="obo-draft-02",
+    typ=frozenset({"jwt", "at+jwt"}),
+    required_claims=frozenset({"iat", "jti", "azp"}),
+    refused_claims=OTHER_KINDS,
+    client_claim="azp",
+    max_act_depth=1,
+)
 # Login tokens of any OpenID provider: they name no actor and are accepted at an entry only.
 _OIDC_ID_TOKEN = IssuerProfile(
     name="oidc-id-token",
@@ -225,6 +235,7 @@ PRESETS: Final[Mapping[str, IssuerProfile]] = MappingProxyType(
             _SPRING,
             _ZITADEL,
             _ENTRA,
+            _OBO,
             _OIDC_ID_TOKEN,
             _OIDC_ACCESS_TOKEN,
         )

@@ -99,8 +99,9 @@ class OutboundRoute:
 
     The next hop must show the SPIFFE ID ``peer``; the token is issued for ``audience``, by the token service of
     ``issuer``; ``scopes`` is the ceiling of what may be asked for. With ``token`` ``self`` the call is made on the
-    workload's own authority. At an entry ``first_token_life_s`` replaces that of the entry for chains that start here.
-    Before ``observe_until`` (seconds since the epoch) a call without a handle goes to ``peer`` with its own credential.
+    workload's own authority, with ``login`` by the token that a user granted for this route alone. At an entry
+    ``first_token_life_s`` replaces that of the entry for chains that start here. Before ``observe_until`` (seconds
+    since the epoch) a call without a handle goes to ``peer`` with its own credential.
     ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
     token of a chain goes along.
 
@@ -117,7 +118,7 @@ class OutboundRoute:
     audience: str
     issuer: str
     scopes: ScopeSet
-    token: Literal["exchange", "self"] = "exchange"  # noqa: S105 - a kind, no secret
+    token: Literal["exchange", "self", "login"] = "exchange"  # noqa: S105 - a kind, no secret
     first_token_life_s: int | None = None
     observe_until: int = 0
     crossings: Mapping[str, Crossing] = field(default_factory=dict, hash=False)

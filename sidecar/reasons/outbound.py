@@ -54,6 +54,46 @@ _CALL: Final = {
         _DEVELOPER,
         do="send the handle that fits: the request's own, or outside of requests the workload handle",
     ),
+    Reason.LOGIN_MALFORMED: _out(
+        "a request about a login has another form, or the answer of the token service is ambiguous: see the detail",
+        _DEVELOPER,
+        do="send JSON with the documented members, and the query of the redirect as it came",
+    ),
+    Reason.LOGIN_UNKNOWN: _out(
+        "no login of this name was begun at this sidecar, or it ended long ago, or the sidecar was restarted",
+        _DEVELOPER,
+        do="begin another login; ask the sidecar that began it",
+    ),
+    Reason.LOGIN_SESSION_MISMATCH: _out(
+        "a login was continued in another browser session than it was begun in: a forged link, or an app that changed"
+        " the session in between",
+        _DEVELOPER,
+        _SECURITY,
+        do="begin another login; if users meet it often, find out who sends them such links",
+    ),
+    Reason.LOGIN_STATE_MISMATCH: _out(
+        "the state of the answer is not the login's: a forged link, or a second login in the same session",
+        _DEVELOPER,
+        _SECURITY,
+        do="begin another login; if users meet it often, find out who sends them such links",
+    ),
+    Reason.LOGIN_ISSUER_MISMATCH: _out(
+        "the iss of the answer is missing or another token service's: perhaps a code meant for another was sent here",
+        _SECURITY,
+        _OPERATOR,
+        do="compare exchange.issuer with the server's metadata; if they agree, find out where the link came from",
+    ),
+    Reason.LOGIN_EXPIRED: _out(
+        "the user took too long, or the settings of the token service changed meanwhile",
+        _CALLER,
+        do="begin another login",
+    ),
+    Reason.LOGIN_USED: _out(
+        "a login was completed a second time, or continued after its end", _DEVELOPER, do="begin another login"
+    ),
+    Reason.LOGIN_DENIED: _out(
+        "the user refused, or the token service did: see the detail", _CALLER, _OPERATOR, do="see the detail"
+    ),
     Reason.EXCHANGE_DENIED: _out(
         "the token service refused this delegation",
         _OPERATOR,

@@ -41,6 +41,23 @@ def test_a_permitted_call_is_permitted_again(record: Record) -> None:
     assert all(step.saw for step in judgement.steps)
 
 
+GRANTED: dict[str, Any] = {"chain": [str(WRITER)], "call_in": None, "jti_in": None, "subject": "alice"}
+
+
+def test_a_call_by_a_user_s_grant_is_judged_by_the_grant() -> None:
+    record = outbound(**GRANTED)
+    judgement = judge_outbound(record, with_route(token="login"))
+    assert (judgement.judged, judgement.agrees) == (OK, True)
+    assert "a login of alice" in {step.saw for step in judgement.steps}
+    assert judge_outbound(record, closed_logins()).judged == Reason.CALL_NOT_ALLOWED
+    denied = replace(with_route(token="login"), deny=Deny(subjects=frozenset({(None, "alice")})))
+    assert judge_outbound(record, denied).judged == Reason.POLICY_DENIED
+
+
+def closed_logins() -> Policy:
+    return replace(with_route(token="login"), entry=replace(ENTRY, may_call=frozenset()))
+
+
 PARTNERS = "https://sts.partner.example"
 CROSSING = Crossing(issuer=PARTNERS, subject_prefix="partner:", scopes={"docs.read": frozenset({"crm.read"})})
 

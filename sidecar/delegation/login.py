@@ -1,0 +1,98 @@
+"""A user's grant to this workload: the token that a token service gives for one route after the user has agreed there.
+
+Nobody knows beforehand who will log in, so there is no subject to compare with. All else is proven as for any issued
+token: signature, issuer, audience, scope, life, and that we, and nobody before us, act in it. The result opens exactly
+one route, and is never exchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar.delegation.bearer import Bearer
+from sidecar.delegation.claims import time_claim
+from sidecar.delegation.issued import prove_grant, sts_error
+from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.verify import VerifiedToken, verify_token
+from sidecar.errors import Denied, Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginPlan:
+    """One token to be granted by whoever logs in: for the audience of ``route``, with ``actor`` (this workload) acting,
+    no wider than the route's scopes, living at most ``life_s``.
+    """
+
+    route: OutboundRoute
+    actor: SpiffeId
+    life_s: int
+
+    @property
+    def audience(self) -> str:
+        """The audience of the token."""
+        return self.route.audience
+
+    @property
+    def scope(self) -> ScopeSet:
+        """The widest scope that is asked for."""
+        return self.route.scopes
+
+    @property
+    def sts_issuer(self) -> str:
+        """The issuer whose token service is asked, and where the user logs in."""
+        return self.route.issuer
+
+
+def plan_login(name: str, *, policy: Policy) -> LoginPlan:
+    """Plan a login for the outbound route of this name.
+
+    Raises:
+        Denied: NOT_AN_ENTRY, CALL_NOT_ALLOWED (the entry opens no such route, or no user logs in for it), POLICY_DENIED
+            or REVOKED (this workload).
+        Unavailable: STS_UNAVAILABLE, no token service of the route's issuer is configured; REVOCATIONS_STALE.
+    """
+    entry = policy.entry
+    if entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY)
+    route = next((one for one in policy.outbound.routes if one.name == name), None)
+    if route is None or route.token != "login" or name not in entry.may_call:  # noqa: S105 - a kind
+        raise Denied(Reason.CALL_NOT_ALLOWED, "no route of this name takes logins here")
+    policy.deny.check_actor(policy.workload)
+    policy.sts(route.issuer)
+    return LoginPlan(route=route, actor=policy.workload, life_s=entry.first_life_s(route))
+
+
+def accept_login(issued: Bearer, *, plan: LoginPlan, key: VerificationKey, policy: Policy, now: int) -> Delegation:
+    """Verify the token that came of a login. ``key`` is one of ``plan.sts_issuer``'s.
+
+    Raises:
+        Denied: an ``sts_*`` code for a token that is not as planned; INSUFFICIENT_SCOPE, the user granted nothing;
+            POLICY_DENIED or REVOKED, the user or the login is denied here.
+        Unavailable: REVOCATIONS_STALE, or as ``plan_login``.
+    """
+    issuer = policy.sts(plan.sts_issuer)
+    try:
+        token = verify_token(issued, issuer=issuer, key=key, audiences=frozenset({plan.audience}), now=now, slim=True)
+    except Denied as error:
+        raise sts_error(error, issued.claims) from error
+    prove_grant(token, plan.actor)
+    if not token.scope <= plan.scope:
+        raise Denied(Reason.STS_SCOPE_WIDENED)
+    _prove_life(token, now=now, latest=now + issuer.profile.leeway_s + plan.life_s)
+    if not token.scope:
+        raise Denied(Reason.INSUFFICIENT_SCOPE, "the user granted no scope")
+    policy.deny.check(token, policy.workload)
+    return Delegation(token=token, may_call=frozenset({plan.route.name}), entry=False, granted=True, scope=token.scope)
+
+
+def _prove_life(token: VerifiedToken, *, now: int, latest: int) -> None:
+    # The token service counts from its own clock, slightly later than we do: the leeway of its tokens covers both.
+    if (time_claim(token.claims, "exp") or 0) > latest:
+        raise Denied(Reason.STS_LIFETIME, "the granted token outlives first_token_life_s of this entry")
+    if now >= token.expires_at:
+        raise Denied(Reason.STS_LIFETIME, "the granted token has expired")
