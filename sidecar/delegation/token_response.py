@@ -108,9 +108,45 @@ def parse_token_answer(
         access_token=_text(answer, "access_token"),
         issued_token_type=issued_token_type,
         token_type=kind,
-        expires_in=_expires_in(answer),
+        expires_in=_seconds(answer, "expires_in"),
         scope=granted,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMembers:
+    """The members of a successful answer, each read by its type."""
+
+    members: Mapping[str, object] = field(repr=False)
+
+    def text(self, name: str) -> str:
+        """Return a plain string. Raises Denied, STS_BAD_RESPONSE."""
+        return _text(self.members, name)
+
+    def seconds(self, name: str) -> int | None:
+        """Return a positive number of seconds; None: it is absent. Raises Denied, STS_BAD_RESPONSE."""
+        return _seconds(self.members, name)
+
+
+def parse_answer(status: int, content_type: str | None, body: bytes) -> AnswerMembers:
+    """Parse the success of an endpoint that issues no token. Errors as ``parse_response``."""
+    if status != 200:
+        raise _refusal(status, content_type, body)
+    answer = _answer(content_type, body)
+    if "error" in answer:
+        raise _bad_response("an error in a success")
+    return AnswerMembers(answer)
+
+
+def error_among(status: int, content_type: str | None, body: bytes, known: frozenset[str]) -> str | None:
+    """Return the error code of a refusal (400), if it is one of ``known``; None for every other answer."""
+    if status != 400:
+        return None
+    try:
+        error = _answer(content_type, body).get("error")
+    except Denied:
+        return None
+    return error if isinstance(error, str) and error in known else None
 
 
 def build_response(
@@ -187,12 +223,12 @@ def _text(answer: Mapping[str, object], member: str) -> str:
     return value
 
 
-def _expires_in(answer: Mapping[str, object]) -> int | None:
-    if "expires_in" not in answer:
+def _seconds(answer: Mapping[str, object], member: str) -> int | None:
+    if member not in answer:
         return None
-    value = answer["expires_in"]
+    value = answer[member]
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_EXPIRES_IN_S:
-        raise _bad_response("expires_in is not a positive number of seconds")
+        raise _bad_response(f"{member} is not a positive number of seconds")
     return value
 
 

@@ -25,6 +25,7 @@ from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import credential_of, issued_fields, refused_fields
 from sidecar.exchange.failover import Caller, EndpointState
+from sidecar.exchange.logins import Logins
 from sidecar.exchange.refresh_schedule import retry_at
 from sidecar.exchange.sts import ExchangeSettings, Sts
 from sidecar.exchange.txn_service import TxnTokenService
@@ -143,6 +144,7 @@ class TokenExchange:
             monotonic=monotonic,
             on_failure=lambda endpoint, reason: metrics.token_endpoint_failed(settings.issuer, endpoint, reason),
         )
+        self.logins = Logins(self._sts, settings, log, metrics, keep=self._keep_granted, monotonic=monotonic)
         self._tokens = IssuedTokens(max_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
@@ -218,10 +220,18 @@ class TokenExchange:
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:
         """Get a token issued and proven for this plan, by one exchange however many callers need the same.
 
+        A token that a user granted is proven again, and nobody is asked.
+
         Raises:
             SidecarError: as `Sts.exchange`; NOT_READY without an identity of our own, OVERLOADED with too many
                 exchanges in flight.
         """
+        if plan.delegation is not None and plan.delegation.granted:
+            if self._closed or self._epoch(policy) is None:
+                raise Unavailable(Reason.NOT_READY, "this workload has no identity to call with")
+            granted = await self._sts.prove_granted(plan, policy)
+            self._keep_granted(granted, policy)
+            return granted
         for _ in range(_FLIGHTS_PER_CALL):
             epoch = self._epoch(policy)
             if epoch is None or self._closed:
@@ -253,6 +263,12 @@ class TokenExchange:
             self._tokens.drop(_key(plan))
             return None
         return issued
+
+    def _keep_granted(self, issued: Issued, policy: Policy) -> None:
+        """Keep a token that was proven right now, for the calls that follow."""
+        epoch = self._epoch(policy)
+        if epoch is not None:
+            self._tokens.keep(_key(issued.permit.plan), issued, epoch=epoch)
 
     def reject(self, permit: IssuedPermit) -> bool:
         """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlencode
 
-from sidecar.delegation.rfc8693 import TokenResponse
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.exchange.adapters.adapter import Answer, Step, Steps
+from sidecar.exchange.adapters.adapter import Answer, Step
 from sidecar.exchange.client_auth import ClientAuthenticator, Shown
 from sidecar.exchange.failover import AllOpen, Caller
 from sidecar.identity.endpoint import EndpointAnswer
+
+_R = TypeVar("_R")
 
 FIRST_RETRY_S: Final = 0.05
 SHARED_S: Final = 300.0  # at most, whatever the answer says of its life
@@ -52,14 +53,14 @@ class Conversation:
     def __init__(
         self, endpoints: Mapping[str, Reached], *, retries: int, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._endpoints = endpoints
+        self._endpoints = dict(endpoints)
         self._retries = retries
         self._monotonic = monotonic
         self._shared: dict[tuple[SpiffeId, Step], _Kept] = {}
         self._asking: dict[tuple[SpiffeId, Step], asyncio.Lock] = {}
 
-    async def run(self, steps: Steps, own: SpiffeId, credentials: set[str] | None = None) -> TokenResponse:
-        """Take the steps to the end, as ``own``. Return what was issued.
+    async def run(self, steps: Generator[Step, Answer, _R], own: SpiffeId, credentials: set[str] | None = None) -> _R:
+        """Take the steps to the end, as ``own``. Return what they return.
 
         ``credentials`` collects the static credentials that are shown, also if the exchange fails: ways with
         fingerprints.
@@ -80,6 +81,13 @@ class Conversation:
                 self._drop_shared()
             raise
         raise Denied(Reason.STS_BAD_RESPONSE, "the adapter found no end")
+
+    async def reach(self, name: str, reached: Reached) -> None:
+        """Ask steps for the endpoint ``name`` there from now on."""
+        before = self._endpoints.get(name)
+        self._endpoints[name] = reached
+        if before is not None:
+            await before.caller.close()
 
     async def close(self) -> None:
         """End the calls in flight."""
@@ -108,7 +116,8 @@ class Conversation:
         shown = await self._endpoints[step.endpoint].authenticator.show() if step.authenticate else Shown()
         if shown.credential is not None:
             credentials.add(shown.credential)
-        form = urlencode((*step.form, *shown.form)).encode("ascii")
+        pairs = dict.fromkeys((*step.form, *shown.form))  # both may say client_id, and no parameter is there twice
+        form = urlencode(tuple(pairs)).encode("ascii")
         answer = await self._post(self._endpoints[step.endpoint].caller, form, shown.authorization, once=step.once)
         if 300 <= answer.status < 400:
             raise Denied(Reason.STS_REDIRECT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sidecar.delegation.decide import IssuedPermit, Plan
+from sidecar.delegation.login import LoginPlan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import SidecarError
@@ -59,6 +60,24 @@ def refused_fields(
 def credential_of(shown: set[str]) -> str | None:
     """Return the record's ``credential`` for the static ones that were shown, each ``client:WAY:FINGERPRINT``."""
     return f"client:{','.join(sorted(one.removeprefix('client:') for one in shown))}" if shown else None
+
+
+def refused_login_fields(
+    plan: LoginPlan, error: SidecarError, *, exchange_ms: float, credential: str | None
+) -> RecordFields:
+    """The record keys of ``token.exchange_refused`` for a login: nobody is known for whom it would have been."""
+    return {
+        "direction": "outbound",
+        "exchange_ms": exchange_ms,
+        "decision": "deny",
+        "reason": error.reason,
+        "detail": error.detail or None,
+        "actor": plan.actor,
+        "audience": plan.audience,
+        "scope_needed": sorted(plan.scope),
+        "route": plan.route.name,
+        "credential": credential,
+    }
 
 
 def _token_fields(token: VerifiedToken) -> RecordFields:

@@ -9,104 +9,33 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.decide import Delegation, Plan, accept_issued
+from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, accept_issued, plan_outbound
 from sidecar.delegation.issued import sts_error
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.login import LoginPlan, accept_login
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
-from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.exchange.adapters import find_adapter
-from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Adapter, Steps, Wanted
+from sidecar.exchange.adapters.adapter import BY_CERTIFICATE, TOKEN, Steps, Wanted
+from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import SKEW_S, Issued
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
 from sidecar.exchange.conversation import Conversation, Reached
-from sidecar.exchange.failover import MAX_REPLICAS, Caller, EndpointState, Failover, Replica
+from sidecar.exchange.failover import Caller, EndpointState, Failover, Replica
+from sidecar.exchange.login_conversation import Begun, LoginConversation
 from sidecar.exchange.refresh_schedule import refresh_at
+from sidecar.exchange.sts_settings import EndpointSettings as EndpointSettings
+from sidecar.exchange.sts_settings import ExchangeSettings as ExchangeSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.wire.resolver import Resolver
-
-_RETRIES: Final = range(4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointSettings:
-    """An endpoint beside the token endpoint that an adapter asks, the identity that answers, and our authentication."""
-
-    endpoint: Endpoint
-    client_auth: ClientAuthSettings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExchangeSettings:
-    """The token service, its identity (as in `Endpoint`), our authentication there, and limits on time and size.
-
-    ``further_token_endpoints`` are those of its other replicas, each asked while those before it fail.
-    ``timeout_s`` bounds a whole exchange, retries included; ``retries`` count connections that failed before an answer.
-    ``endpoints`` are those that the adapter asks beside the token endpoint, by the adapter's names.
-
-    Raises:
-        ValueError: the endpoint, the adapter, its options or a number is unusable. The text names field and cure.
-    """
-
-    issuer: str
-    token_endpoint: str
-    further_token_endpoints: tuple[str, ...] = ()
-    peer: SpiffeId | None = None
-    ca_file: str | None = None
-    timeout_s: float = 2.0
-    max_response_bytes: int = 65536
-    retries: int = 1
-    max_flights: int = 256
-    adapter: str = "rfc8693"
-    client_auth: ClientAuthSettings | None = None  # None: our X.509-SVID
-    options: Mapping[str, str] = field(default_factory=dict, hash=False)
-    endpoints: Mapping[str, EndpointSettings] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        urls = [one.url for one in self.token_endpoints]
-        if len(urls) > MAX_REPLICAS or len(set(urls)) < len(urls):
-            raise ValueError(f"token_endpoints: list at most {MAX_REPLICAS}, each once")
-        if not self.timeout_s > 0:
-            raise ValueError("timeout_s: it is a time above zero, in seconds")
-        if self.retries not in _RETRIES:
-            raise ValueError("retries: it is a number from 0 to 3")
-        if self.max_response_bytes < 1 or self.max_flights < 1:
-            raise ValueError("max_response_bytes, max_flights: each is at least 1")
-        adapter = self.known
-        object.__setattr__(self, "options", adapter.completed(self.options))
-        if self.authentication.method not in adapter.client_auth:
-            raise ValueError(
-                f"client_auth: {adapter.name} knows no {self.authentication.method}; it is one of "
-                f"{', '.join(adapter.client_auth)}"
-            )
-        if self.endpoints.keys() != frozenset(adapter.endpoints):
-            raise ValueError(f"endpoints: {adapter.name} asks at {', '.join(adapter.endpoints) or 'none'}; name these")
-
-    @property
-    def token_endpoints(self) -> tuple[Endpoint, ...]:
-        """The token endpoints, the preferred first, and the identity that answers at each."""
-        urls = (self.token_endpoint, *self.further_token_endpoints)
-        return tuple(Endpoint(url=url, peer=self.peer, ca_file=self.ca_file) for url in urls)
-
-    @property
-    def known(self) -> Adapter:
-        """The adapter of this name. Not kept: settings cross from the process that loads them, and functions cannot."""
-        return find_adapter(self.adapter)
-
-    @property
-    def authentication(self) -> ClientAuthSettings:
-        """Our authentication at the token endpoint."""
-        return self.client_auth or ClientAuthSettings(audience=self.issuer)
 
 
 class Sts:
@@ -147,6 +76,14 @@ class Sts:
             retries=settings.retries,
             monotonic=monotonic,
         )
+        self._logins = LoginConversation(
+            settings,
+            source,
+            self._conversation,
+            self._authenticator,
+            lambda url: self._channel(settings.at(url), settings.authentication),
+            monotonic=monotonic,
+        )
 
     @property
     def endpoints(self) -> list[EndpointState]:
@@ -160,14 +97,11 @@ class Sts:
             SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED, KEYS_UNAVAILABLE or NOT_READY.
         """
         before = self._source.current
-        try:
-            async with asyncio.timeout(self._settings.timeout_s):
-                steps = await self._steps(plan, policy)
-                response = await self._conversation.run(steps, plan.actor, credentials)
-                issued = self._parse(response.access_token)
-                key = await self._key_of(issued)
-        except TimeoutError as error:
-            raise Unavailable(Reason.STS_TIMEOUT, "no token within the deadline") from error
+        async with self._deadline():
+            steps = await self._steps(plan, policy)
+            response = await self._conversation.run(steps, plan.actor, credentials)
+            issued = self._parse(response.access_token)
+            key = await self._key_of(issued)
         now = int(self._clock())
         own = _certificate_of(issued, self._source.current, before)
         permit = accept_issued(issued, plan=plan, key=key, policy=policy, now=now, own_certificate_sha256=own)
@@ -177,9 +111,62 @@ class Sts:
         ahead = refresh_at(now=now, usable_until=usable_until, subject_until=subject_until, spread=self._spread())
         return Issued(permit, usable_until, refresh_at=ahead)
 
+    async def begin_login(
+        self, plan: LoginPlan, *, redirect_uri: str | None, reason: str, credentials: set[str]
+    ) -> Begun:
+        """Begin a user's login. ``credentials`` as of ``exchange``.
+
+        Raises:
+            SidecarError: any of the ``sts_*`` reasons, EXCHANGE_DENIED or NOT_READY.
+        """
+        async with self._deadline():
+            return await self._logins.begin(plan, credentials, redirect_uri=redirect_uri, reason=reason)
+
+    async def complete_login(
+        self, begun: Begun, code: str | None, *, plan: LoginPlan, policy: Policy, credentials: set[str]
+    ) -> Issued | StillPending:
+        """Get the token that the user granted, and prove it. ``credentials`` as of ``exchange``.
+
+        Raises:
+            SidecarError: as ``exchange`` and ``accept_login``; LOGIN_DENIED or LOGIN_EXPIRED.
+        """
+        async with self._deadline():
+            response = await self._logins.complete(begun, code, plan.actor, credentials)
+            if isinstance(response, StillPending):
+                return response
+            granted = self._parse(response.access_token)
+            key = await self._key_of(granted)
+        now = int(self._clock())
+        delegation = accept_login(granted, plan=plan, key=key, policy=policy, now=now)
+        call = plan_outbound(delegation, plan.route, policy=policy, now=now)
+        permit = accept_issued(granted, plan=call, key=key, policy=policy, now=now)
+        return _granted(permit)
+
+    async def prove_granted(self, plan: Plan, policy: Policy) -> Issued:
+        """Prove a token again that a user granted, by the keys and the policy of now. Nobody is asked for it.
+
+        Raises:
+            SidecarError: as ``exchange``.
+        """
+        if plan.delegation is None:
+            raise ValueError("a token of the workload's own is granted by nobody")
+        async with self._deadline():
+            granted = self._parse(plan.delegation.token.raw)
+            key = await self._key_of(granted)
+        return _granted(accept_issued(granted, plan=plan, key=key, policy=policy, now=int(self._clock())))
+
     async def close(self) -> None:
         """End the calls in flight."""
+        await self._logins.close()
         await self._conversation.close()
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                yield
+        except TimeoutError as error:
+            raise Unavailable(Reason.STS_TIMEOUT, "no token within the deadline") from error
 
     async def _steps(self, plan: Plan, policy: Policy) -> Steps:
         """Begin the adapter's steps for a plan."""
@@ -219,15 +206,7 @@ class Sts:
                 Replica(
                     label=str(number) if name == TOKEN else name,
                     url=endpoint.url,
-                    caller=StsChannel(
-                        endpoint,
-                        self._source,
-                        timeout_s=settings.timeout_s,
-                        connect_timeout_s=settings.timeout_s / 2 if len(endpoints) > 1 else None,
-                        max_bytes=settings.max_response_bytes,
-                        resolver=self._resolver,
-                        shows_svid=auth.method in BY_CERTIFICATE,
-                    ),
+                    caller=self._channel(endpoint, auth, among=len(endpoints)),
                 )
                 for number, endpoint in enumerate(endpoints, start=1)
             ],
@@ -237,6 +216,18 @@ class Sts:
         )
         self._failovers.append(made)
         return made
+
+    def _channel(self, endpoint: Endpoint, auth: ClientAuthSettings, *, among: int = 1) -> StsChannel:
+        settings = self._settings
+        return StsChannel(
+            endpoint,
+            self._source,
+            timeout_s=settings.timeout_s,
+            connect_timeout_s=settings.timeout_s / 2 if among > 1 else None,
+            max_bytes=settings.max_response_bytes,
+            resolver=self._resolver,
+            shows_svid=auth.method in BY_CERTIFICATE,
+        )
 
     def _parse(self, raw: str) -> Bearer:
         try:
@@ -263,6 +254,12 @@ def _certificate_of(issued: Bearer, current: Identity | None, before: Identity |
     bound_to = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
     own = [identity.svid.leaf_sha256 for identity in (before, current) if identity is not None]
     return next((one for one in own if thumbprint_of(one) == bound_to), own[-1] if own else None)
+
+
+def _granted(permit: IssuedPermit) -> Issued:
+    """A token that a user granted is never refreshed: nobody but the user could grant another."""
+    usable_until = permit.token.expires_at - SKEW_S
+    return Issued(permit, usable_until, refresh_at=usable_until)
 
 
 def _subject_token_type(delegation: Delegation, policy: Policy) -> str:

@@ -81,14 +81,13 @@ class Endpoint:
             raise ValueError("tls: nobody is named; set peer (a SPIFFE ID) or ca (a file)")
         if parts.scheme == "http" and proven:
             raise ValueError("tls: plain http proves nobody; use https")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise ValueError("url: plain http is for loopback only; use https")
 
     @property
     def address(self) -> tuple[str, str, int]:
         """Scheme, host and port."""
-        parts = split_url(self.url)
-        return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        return address_of(self.url)
 
     @property
     def authority(self) -> bytes:
@@ -115,6 +114,12 @@ class EndpointAnswer:
     etag: str | None = None
 
 
+def address_of(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a URL. Raises as ``split_url``."""
+    parts = split_url(url)
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def split_url(url: str) -> SplitResult:
     """Take an absolute http or https URL apart.
 
@@ -132,7 +137,8 @@ def split_url(url: str) -> SplitResult:
     return parts
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell if a host is this machine: ``localhost`` or a loopback address."""
     if host == "localhost":
         return True
     try:

@@ -124,7 +124,7 @@ def test_an_adapter_asks_no_endpoint_that_the_platform_does_not_list(
     listed: list[object], fields: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = replace(ADAPTER, endpoints=("idp",))
-    monkeypatch.setattr("sidecar.exchange.sts.find_adapter", lambda _name: two)
+    monkeypatch.setattr("sidecar.exchange.sts_settings.find_adapter", lambda _name: two)
     document = changed(AGENT, ("exchange", {**AGENT["exchange"], "endpoints": {"idp": IDP}}))
     problems = found(tmp_path, document, {**PLATFORM, "exchange_endpoints": listed})
     assert [one.field for one in problems] == fields
@@ -132,7 +132,7 @@ def test_an_adapter_asks_no_endpoint_that_the_platform_does_not_list(
 
 def test_an_adapter_that_keeps_no_chain_serves_entries_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flat = replace(ADAPTER, own=None, capabilities=replace(ADAPTER.capabilities, nests_act=False))
-    monkeypatch.setattr("sidecar.exchange.sts.find_adapter", lambda _name: flat)
+    monkeypatch.setattr("sidecar.exchange.sts_settings.find_adapter", lambda _name: flat)
     problems = found(tmp_path, AGENT)
     assert {problem.field for problem in problems} == {"outbound.routes[0].name"}
     assert "keeps no chain" in problems[0].wrong

@@ -69,7 +69,7 @@ def test_token_services_cross_from_the_process_that_loads_them(adapter: Adapter)
     auth = ClientAuthSettings(method=adapter.client_auth[0], audience="https://sts.example", **_static(adapter))
     endpoint = EndpointSettings(endpoint=Endpoint(url="http://127.0.0.1/other"), client_auth=auth)
     settings = ExchangeSettings(
-        issuer="https://sts.example",
+        issuer="http://127.0.0.1",
         token_endpoint="http://127.0.0.1/token",
         adapter=adapter.name,
         client_auth=auth,

@@ -12,11 +12,13 @@ from types import MappingProxyType
 from typing import Final
 
 from sidecar.exchange.adapters import (
+    agent_grant,
     entra_agent_id,
     id_jag_04,
     identity_chaining,
     keycloak_26_7,
     keycloak_26_8,
+    obo,
     rfc8693,
     workload_grant,
 )
@@ -34,6 +36,8 @@ BUILT_IN: Final[Mapping[str, Adapter]] = MappingProxyType(
             keycloak_26_7.ADAPTER,
             keycloak_26_8.ADAPTER,
             workload_grant.ADAPTER,
+            obo.ADAPTER,
+            agent_grant.ADAPTER,
         )
     }
 )

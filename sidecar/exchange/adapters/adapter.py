@@ -15,17 +15,14 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from sidecar.delegation.plan import Plan
-from sidecar.delegation.rfc8693 import (
-    TOKEN_TYPE_ACCESS_TOKEN,
-    TOKEN_TYPE_ID_TOKEN,
-    TokenResponse,
-    parse_token_answer,
-)
-from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.verify import VerifiedToken
-
-BEARER: Final = "Bearer"  # RFC 6750
-TOKEN: Final = "token"  # noqa: S105 - the name of the endpoint that every token service has
+from sidecar.errors import Denied, Reason
+from sidecar.exchange.adapters.login import UserFlow
+from sidecar.exchange.adapters.step import BEARER as BEARER
+from sidecar.exchange.adapters.step import TOKEN as TOKEN
+from sidecar.exchange.adapters.step import Answer as Answer
+from sidecar.exchange.adapters.step import Step as Step
 
 
 class ClientAuth(StrEnum):
@@ -88,49 +85,16 @@ class Wanted:
         return self.plan.subject_token
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One POST of a form. The sidecar adds its client authentication, unless ``authenticate`` is False.
-
-    ``shared``: the answer does not depend on any user or target, so it is kept for a while and used for others.
-    ``once``: the form must not be sent twice (an authorization code).
-    """
-
-    form: tuple[tuple[str, str], ...] = field(repr=False)
-    endpoint: str = TOKEN
-    authenticate: bool = True
-    shared: bool = False
-    once: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A complete answer, whatever its status; redirects do not get this far."""
-
-    status: int
-    content_type: str | None
-    body: bytes = field(repr=False)
-
-    def token(
-        self, *, scope: ScopeSet | None, issued_token_type: str | None = None, token_type: str = BEARER
-    ) -> TokenResponse:
-        """Read the token in it: one of the types asked for, with no scope beyond ``scope`` (None: not compared).
-
-        Raises:
-            SidecarError: EXCHANGE_DENIED, STS_ERROR, STS_UNAVAILABLE, STS_BAD_RESPONSE, STS_TOKEN_TYPE, STS_TOO_LARGE
-                or STS_SCOPE_WIDENED. Nothing of the answer is quoted.
-        """
-        return parse_token_answer(
-            self.status,
-            self.content_type,
-            self.body,
-            scope=scope,
-            issued_token_type=issued_token_type,
-            token_type=token_type,
-        )
-
-
 Steps: TypeAlias = Generator[Step, Answer, TokenResponse]
+
+
+def _refuse_exchange(_wanted: Wanted) -> Steps:
+    """Refuse: the dialect asks users, and exchanges nothing.
+
+    Raises:
+        Denied: CALL_NOT_ALLOWED.
+    """
+    raise Denied(Reason.CALL_NOT_ALLOWED, "the adapter asks users, and exchanges nothing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,19 +104,30 @@ class Adapter:
     ``client_auth`` are the ways of authentication that its servers take, the usual one first. ``options`` names the
     settings of the adapter with their values, the default first; a single empty value stands for any text. Those in
     ``required_options`` must be set.
-    ``endpoints`` are those beside the token endpoint. ``own`` asks for a token of the workload's own; None: the
+    ``endpoints`` are those beside the token endpoint; settings may leave out those in ``discovered``, which names their
+    members of the server's metadata (RFC 8414). ``exchange`` trades the token of a request or a login; without it
+    ``login`` asks a user. ``own`` asks for a token of the workload's own; None: the
     dialect has none. ``actor_token`` tells for which options a JWT-SVID of ours is needed.
     """
 
     name: str
     capabilities: Capabilities
     client_auth: tuple[ClientAuth, ...]
-    exchange: Callable[[Wanted], Steps]
+    exchange: Callable[[Wanted], Steps] = _refuse_exchange
+    login: UserFlow | None = None
     own: Callable[[Wanted], Steps] | None = None
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     required_options: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    discovered: Mapping[str, str] = field(default_factory=dict)
     needs_jwt_svid: Callable[[Mapping[str, str]], bool] = lambda _options: False
+
+    def __post_init__(self) -> None:
+        no_exchange = self.exchange is _refuse_exchange
+        if not self.capabilities.needs_user == (self.login is not None) == no_exchange:
+            raise ValueError("an adapter that needs a user has login, every other has exchange")
+        if not self.discovered.keys() <= frozenset(self.endpoints):
+            raise ValueError("discovered: names endpoints of the adapter")
 
     def completed(self, options: Mapping[str, str]) -> Mapping[str, str]:
         """Return the options with defaults for those that are not set.

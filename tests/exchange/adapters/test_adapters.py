@@ -126,7 +126,7 @@ def _settings(**settings: object) -> ExchangeSettings:
 
 def test_settings_are_held_against_what_the_adapter_says(monkeypatch: pytest.MonkeyPatch) -> None:
     choosy = replace(ADAPTER, client_auth=(ClientAuth.JWT_SVID,))
-    monkeypatch.setattr("sidecar.exchange.sts.find_adapter", lambda _name: choosy)
+    monkeypatch.setattr("sidecar.exchange.sts_settings.find_adapter", lambda _name: choosy)
     with pytest.raises(ValueError, match="client_auth: rfc8693 knows no x509-svid; it is one of jwt-svid"):
         _settings()
     monkeypatch.undo()

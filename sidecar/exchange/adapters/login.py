@@ -1,0 +1,68 @@
+"""The part of the seam for dialects in which a user takes part: a login is begun, and completed later.
+
+Both halves are generators of steps like an exchange, and as pure. ``begin`` returns what the login waits for: the URL
+that the user's browser is sent to, or a code by which the token service knows the request. ``complete`` returns the
+token, or that the user has not answered yet. Random values, and the answer that comes back through the browser, are the
+sidecar's business: an adapter makes no ``state`` and never sees one that does not match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from sidecar.delegation.login import LoginPlan
+from sidecar.delegation.rfc8693 import TokenResponse
+from sidecar.exchange.adapters.step import Answer, Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedLogin:
+    """One login, and what the sidecar can show. ``jwt_svid`` is ours, for the issuer as audience, at the completion.
+
+    ``state`` and ``verifier`` are unguessable and belong to this login alone. ``authorization_endpoint`` is for a
+    ``browser`` flow, with ``redirect_uri``, where the browser comes back. ``reason`` is for the user to read.
+    """
+
+    plan: LoginPlan
+    client_id: str
+    options: Mapping[str, str]
+    reason: str
+    state: str = field(repr=False)
+    verifier: str = field(repr=False)
+    authorization_endpoint: str | None = None
+    redirect_uri: str | None = None
+    jwt_svid: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A login that waits for its user: at ``url`` in the browser, or elsewhere, until the token service answers for
+    ``code``. Ask it no sooner than every ``poll_s``; it forgets the login after ``expires_in_s`` (None: not told).
+    """
+
+    url: str | None = field(default=None, repr=False)
+    code: str | None = field(default=None, repr=False)
+    poll_s: int | None = None
+    expires_in_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StillPending:
+    """The user has not answered yet. Ask again ``slower_s`` later than so far."""
+
+    slower_s: int = 0
+
+
+Beginning: TypeAlias = Generator[Step, Answer, Started]
+Completion: TypeAlias = Generator[Step, Answer, TokenResponse | StillPending]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFlow:
+    """The two halves of a login. ``complete`` gets the authorization code if it is a ``browser`` flow, else None."""
+
+    begin: Callable[[WantedLogin], Beginning]
+    complete: Callable[[WantedLogin, Started, str | None], Completion]
+    browser: bool

@@ -1,0 +1,80 @@
+"""Users' logins at one token service, counted and recorded as exchanges are. Their tokens are kept as any other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sidecar.delegation.login import LoginPlan
+from sidecar.delegation.policy import Policy
+from sidecar.errors import SidecarError
+from sidecar.exchange.adapters.login import StillPending
+from sidecar.exchange.cache import Issued
+from sidecar.exchange.events import credential_of, issued_fields, refused_login_fields
+from sidecar.exchange.login_conversation import Begun
+from sidecar.exchange.sts import Sts
+from sidecar.exchange.sts_settings import ExchangeSettings
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+
+
+class Logins:
+    """Begins and completes logins. ``keep`` keeps a granted token for calls; a poll that finds nothing leaves no event.
+
+    ``settings`` are those of the token service: a login that began under others cannot be completed here.
+    """
+
+    def __init__(
+        self,
+        sts: Sts,
+        settings: ExchangeSettings,
+        log: AccessLog,
+        metrics: Metrics,
+        *,
+        keep: Callable[[Issued, Policy], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sts = sts
+        self.settings = settings
+        self._log = log
+        self._metrics = metrics
+        self._keep = keep
+        self._monotonic = monotonic
+
+    async def begin(self, plan: LoginPlan, *, redirect_uri: str | None, reason: str) -> Begun:
+        """Begin a login. Raises SidecarError as ``Sts.begin_login``."""
+        shown: set[str] = set()
+        with self._refusals_of(plan, self._monotonic(), shown):
+            return await self._sts.begin_login(plan, redirect_uri=redirect_uri, reason=reason, credentials=shown)
+
+    async def complete(
+        self, begun: Begun, code: str | None, *, plan: LoginPlan, policy: Policy
+    ) -> Issued | StillPending:
+        """Get the token that the user granted, proven. Raises SidecarError as ``Sts.complete_login``."""
+        began_at, shown = self._monotonic(), set[str]()
+        with self._refusals_of(plan, began_at, shown):
+            issued = await self._sts.complete_login(begun, code, plan=plan, policy=policy, credentials=shown)
+        if isinstance(issued, Issued):
+            self._keep(issued, policy)
+            seconds = self._monotonic() - began_at
+            self._metrics.exchange(plan.sts_issuer, None, seconds)
+            fields = issued_fields(issued.permit, exchange_ms=_ms(seconds), credential=credential_of(shown))
+            self._log.event("token.exchanged", **fields)
+        return issued
+
+    @contextmanager
+    def _refusals_of(self, plan: LoginPlan, began_at: float, shown: set[str]) -> Iterator[None]:
+        try:
+            yield
+        except SidecarError as error:
+            seconds = self._monotonic() - began_at
+            self._metrics.exchange(plan.sts_issuer, error.reason, seconds)
+            credential = credential_of(shown)
+            fields = refused_login_fields(plan, error, exchange_ms=_ms(seconds), credential=credential)
+            self._log.event("token.exchange_refused", **fields)
+            raise
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

@@ -1,0 +1,150 @@
+"""Every lie of a token service, told to a login by either adapter: nothing wrong gives a grant, nothing is told on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from sidecar.delegation.login import plan_login
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.policy import Entry, Policy
+from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange.adapters.login import StillPending
+from sidecar.exchange.cache import Issued
+from sidecar.exchange.client_auth import ClientAuthSettings
+from sidecar.exchange.sts_settings import EndpointSettings
+from sidecar.identity.endpoint import Endpoint
+from tests.exchange.world import World, policy, route, running
+from tests.fakes.lies import CONTENT_LIES, EVIL, PRIOR, claims, header, members
+from tests.fakes.lying_sts import SECRET, Behaviour, Form, LyingSts, Reply
+from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, WRITER, changed, encode
+
+# True in a login: nobody knows beforehand who logs in, nothing came before, and the entry says how long it may live.
+TRUE_HERE: Final = frozenset(
+    {
+        "chain dropped", "other sub", "sub in another case", "other transaction", "no transaction", "other parent",
+        "no original subject", "other original subject", "longer exp", "no issued token type",
+        "the subject token", "the subject token's jti",
+    }
+)  # fmt: skip
+OF_A_LOGIN: Final[dict[str, tuple[Behaviour, Reason]]] = {
+    "the subject is the client": (claims(sub="front-app", client_id="front-app"), Reason.STS_SUBJECT_MISMATCH),
+    "the subject is a workload": (claims(sub=EVIL), Reason.STS_SUBJECT_MISMATCH),
+    "an actor before us": (claims(act={"sub": str(WRITER), "act": PRIOR}), Reason.STS_CHAIN_BROKEN),
+    "no scope": (claims(scope=ABSENT), Reason.INSUFFICIENT_SCOPE),
+    "an hour": (claims(exp=NOW + 3600), Reason.STS_LIFETIME),
+    "an ID token beside it": (header(typ="JWT"), Reason.STS_TOKEN_TYPE),
+    "an issued token type": (members(issued_token_type="urn:x"), Reason.STS_BAD_RESPONSE),
+}
+
+
+class LyingUserServer(LyingSts):
+    """Grants by either flow, and lies at its token endpoint."""
+
+    def claims(self, form: Form, **changes: object) -> dict[str, object]:
+        lawful = {
+            "iss": self.mint.issuer,
+            "sub": "user-4711",
+            "aud": str(CRM),
+            "client_id": "front-app",
+            "scope": "crm.read",
+            "iat": NOW,
+            "exp": NOW + 290,
+            "jti": "granted-1",
+            "act": {"sub": str(WRITER)},
+        }
+        return changed(lawful, changes)
+
+    def members(self, form: Form, token: str, **changes: object) -> dict[str, object]:
+        lawful = {"access_token": token, "token_type": "Bearer", "expires_in": 290, "scope": "crm.read"}
+        return changed(lawful, changes)
+
+    async def reply(self, form: bytes) -> Reply:
+        if b"agent_authorization" in form:
+            return Reply(body=encode({"request_code": "r", "poll_interval": 5, "expires_in": 600}))
+        return await super().reply(form)
+
+
+def world_of(adapter: str, **settings: Any) -> World:
+    auth = ClientAuthSettings(audience=ISSUER)
+    if adapter == "obo-draft-02":
+        settings["authorization_endpoint"] = "https://login.example/a"
+    else:
+        endpoint = EndpointSettings(endpoint=Endpoint(url="http://127.0.0.1/a"), client_auth=auth)
+        settings["endpoints"] = {"agent_authorization": endpoint}
+    return World(sts=LyingUserServer(), adapter=adapter, **settings)
+
+
+def allowing() -> Policy:
+    entry = Entry(issuers={}, may_call=frozenset({"crm"}))
+    return replace(policy(), outbound=OutboundRoutes([replace(route(), token="login")]), entry=entry)
+
+
+async def log_in(world: World) -> Issued | StillPending:
+    by = allowing()
+    plan = plan_login("crm", policy=by)
+    logins = world.exchange.logins
+    begun = await logins.begin(plan, redirect_uri="https://app.example/back", reason="r")
+    return await logins.complete(begun, "c0de" if begun.started.url else None, plan=plan, policy=by)
+
+
+ADAPTERS = ["obo-draft-02", "agent-grant-draft"]
+LIES: Mapping[str, tuple[Behaviour, Reason]] = {
+    **{name: lie for name, lie in CONTENT_LIES.items() if name not in TRUE_HERE},
+    **dict.fromkeys(("issued an id token", "issued a refresh token"), OF_A_LOGIN["an issued token type"]),
+    **OF_A_LOGIN,
+}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize(("lie", "reason"), LIES.values(), ids=LIES.keys())
+async def test_a_lie_gives_no_grant_and_nothing_of_it_is_told(lie: Behaviour, reason: Reason, adapter: str) -> None:
+    async with running(world_of(adapter)) as world:
+        world.sts.behaviour = lie
+        assert await reason_of_login(world) is reason
+        assert len(world.sts.forms) == 1
+        (record,) = await world.records()
+        assert (record["event"], record["reason"], record["subject"]) == ("token.exchange_refused", reason, None)
+        assert SECRET.encode() not in world.sink.written
+        assert world.metrics.exchanges == {(ISSUER, reason): 1}
+        assert world.exchange.kept == 0
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("name", sorted(TRUE_HERE - {"the subject token"}))
+async def test_what_only_an_exchange_could_keep_is_no_lie(name: str, adapter: str) -> None:
+    async with running(world_of(adapter)) as world:
+        world.sts.behaviour = CONTENT_LIES[name][0]
+        assert isinstance(await log_in(world), Issued)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+async def test_neither_a_code_nor_a_question_to_the_user_is_sent_twice(adapter: str) -> None:
+    async with running(world_of(adapter, retries=3)) as world:
+        world.sts.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
+        assert await reason_of_login(world) is Reason.STS_UNAVAILABLE
+        assert len(world.sts.authorizations) == 1
+
+
+async def test_a_grant_is_kept_for_calls_and_proven_again_when_it_is_gone() -> None:
+    async with running(world_of("obo-draft-02")) as world:
+        issued = await log_in(world)
+        assert isinstance(issued, Issued)
+        plan, by = issued.permit.plan, allowing()
+        kept = world.exchange.cached(plan, policy=by, now=NOW)
+        assert kept is not None
+        assert (kept.permit, kept.refresh_at) == (issued.permit, kept.usable_until)
+        world.exchange.invalidate()
+        assert world.exchange.cached(plan, policy=by, now=NOW) is None
+        again = await world.exchange.exchange(plan, by)
+        assert (again.permit.token.raw, len(world.sts.forms)) == (issued.permit.token.raw, 1)
+        assert world.exchange.cached(plan, policy=by, now=NOW) is again
+
+
+async def reason_of_login(world: World) -> Reason:
+    with pytest.raises(SidecarError) as caught:
+        await log_in(world)
+    return caught.value.reason
