@@ -60,11 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_one_process(settings: SidecarSettings, workers: int) -> None:
-    """Refuse several workers for an agent that serves one subject at a time: no worker knows whom the others serve.
+    """Refuse several workers where each would have to know of the others' subjects or logins.
 
     Raises:
         ConfigError: so it is.
     """
+    by_login = any(route.token == "login" for route in settings.outbound_routes.routes)  # noqa: S105 - a kind
+    if workers > 1 and by_login:
+        wrong = f"is login, whose users come back to the process that they left, and --workers is {workers}"
+        raise ConfigError([Problem("outbound.routes.token", wrong, "start with --workers 1")])
     if workers > 1 and settings.inbound is not None and settings.inbound.one_subject:
         wrong = f"holds in one process, and --workers is {workers}"
         raise ConfigError([Problem("inbound.subjects_at_once", wrong, "start with --workers 1, or remove it")])

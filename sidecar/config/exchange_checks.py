@@ -52,6 +52,8 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
             client_auth=client_auth_of(section, section.issuer),
             options=section.options,
             endpoints={name: _endpoint(name, one) for name, one in section.endpoints.items()},
+            authorization_endpoint=section.authorization_endpoint,
+            metadata=section.metadata,
         )
 
 
@@ -74,13 +76,13 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
             yield Problem(
                 f"{field}.exchange", f"is asked by {adapter.name}, which has no tokens for users", "ask another"
             )
-        elif route.name in opened and route.token != "self" and why_not is not None:  # noqa: S105
+        elif route.name in opened and route.token == "exchange" and why_not is not None:  # noqa: S105
             yield Problem(
                 f"{field}.name",
                 f"is opened by inbound routes, and {adapter.name} {why_not}, so each such call would be refused",
                 "open it by entry.may_call alone, or have another token service issue its tokens",
             )
-        if file.entry is not None and route.name in file.entry.may_call:
+        if file.entry is not None and route.name in file.entry.may_call and route.token == "exchange":  # noqa: S105
             yield from _login_problems(file.entry, route.name, adapter)
 
 

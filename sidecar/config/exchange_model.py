@@ -93,6 +93,17 @@ class ExchangeSection(ClientAuthSection):
     endpoints: dict[Line, ExchangeEndpointSection] = Field(
         default={}, description="further endpoints that the adapter asks, by the adapter's names"
     )
+    authorization_endpoint: UrlText | None = Field(
+        default=None,
+        description="URL where a user logs in, for adapters that send a browser there; from the metadata if not set",
+    )
+    metadata: UrlText | None = Field(
+        default=None,
+        description=(
+            "URL of the issuer's metadata (RFC 8414), on the host of the token endpoint; at its usual place if not "
+            "set. Read only if the adapter needs an endpoint that is not set"
+        ),
+    )
     timeout_s: Seconds = Field(default=2.0, description="timeout of an exchange, retries included")
     max_response_bytes: int = Field(
         default=65536, ge=1024, le=1_048_576, description="the longest response that is read"

@@ -320,6 +320,7 @@ def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
         may_call=frozenset(section.may_call),
         delegation_life_s=section.delegation_life_s,
         first_token_life_s=section.first_token_life_s,
+        redirect_uris=frozenset(section.redirect_uris),
     )
 
 

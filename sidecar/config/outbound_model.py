@@ -59,7 +59,7 @@ class OutboundRouteSection(Section):
         default="exchange",
         description=(
             "`exchange`: for the request that the agent serves; `self`: for the agent itself, which shows the workload "
-            "handle"
+            "handle; `login`: for a user who agrees at the token service ([front apps](front-apps.md))"
         ),
     )
     first_token_life_s: int | None = Field(

@@ -24,6 +24,7 @@ from sidecar.config.federate_checks import provider_svid_problems
 from sidecar.config.field_types import start_of
 from sidecar.config.identity import identity_of
 from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocation_lists, trusted_issuers
+from sidecar.config.login_checks import login_problems
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
@@ -114,6 +115,7 @@ def _settings(
     outbound_routes = findings.attempt("outbound.routes", _outbound_routes, file, findings)
     exchanges = findings.attempt("exchange", _exchanges, file, findings) or ()
     findings.extend(adapter_problems, file, exchanges)
+    findings.extend(login_problems, file, exchanges)
     findings.extend(txn_token_problems, file)
     txn_tokens = findings.attempt("txn_tokens", lambda: txn_tokens_of(file.txn_tokens))
     findings.extend(audience_problems, file, platform)

@@ -25,6 +25,7 @@ from sidecar.config.field_types import (
     ScopeText,
     Seconds,
     SpiffeIdText,
+    UrlText,
 )
 from sidecar.config.limits import (
     ClientLimitsSection,
@@ -199,7 +200,9 @@ class EntryIssuerSection(UserIssuerSection):
 class EntrySection(Section):
     """Only for workloads where users log in: a delegation chain starts here and nowhere else."""
 
-    issuers: list[EntryIssuerSection] = Field(min_length=1, description="issuers where users log in")
+    issuers: list[EntryIssuerSection] = Field(
+        default=[], description="issuers whose login tokens start a chain; none if users log in at token services alone"
+    )
     may_call: list[RouteName] = Field(description="the outbound routes that such a request may use")
     delegation_life_s: int | None = Field(
         default=None,
@@ -218,6 +221,10 @@ class EntrySection(Section):
             f"longest lifetime of the first token of a chain; if not set, {FIRST_TOKEN_LIFE_S} or the ceiling; the "
             "same as at the token service"
         ),
+    )
+    redirect_uris: list[UrlText] = Field(
+        default=[],
+        description="for `token: login`: the front app's own URLs where a browser may come back, as registered",
     )
 
 

@@ -74,7 +74,7 @@ class Conversation:
             for _ in range(MAX_STEPS):
                 step = steps.send(await (self._share(step, own, shown) if step.shared else self._ask(step, shown)))
         except StopIteration as end:
-            response: TokenResponse = end.value
+            response: _R = end.value
             return response
         except SidecarError as error:
             if error.reason in (Reason.EXCHANGE_DENIED, Reason.STS_ERROR):

@@ -138,7 +138,8 @@ class RecordFields(TypedDict, total=False):
     op: Annotated[
         str | None,
         Key(
-            "the operation: `login` where a user's login token was traded for a handle, `own` where the agent showed"
+            "the operation: `login` where a front app traded a user's login token for a handle, or began or continued a"
+            " login at a token service; `own` where the agent showed"
             " the workload handle and so acted for no user; of a pod: `injected`, `unchanged` or the first rule that"
             " it breaks; of an order: `revoke`, `confirm` or `lift`",
             (*_REQUESTS, *_PODS, "revocation.ordered"),

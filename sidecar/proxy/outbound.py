@@ -13,6 +13,7 @@ a host outside the mesh, and a tunnel, goes on in ``outside.py``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from sidecar.delegation.decide import Plan
@@ -36,9 +37,11 @@ from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outside import OutsideCalls
+from sidecar.proxy.pending_logins import PendingLogins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.snapshot import Snapshot, Snapshots
+from sidecar.proxy.user_logins import LOGINS_PATH, UserLogins
 from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
 
@@ -62,6 +65,7 @@ class Outbound:
         federated: FederatedTokens,
         own_authorities: frozenset[str],
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
         remote_handles: RemoteHandles | None = None,
         memory: MemoryLimits | None = None,
         edits: Callable[..., Edits] = to_next_hop,
@@ -73,6 +77,13 @@ class Outbound:
         self._forwarder = forwarder
         self._tasks = tasks
         self.logins = Logins(handles=handles, tasks=tasks, clock=clock, max_bytes=memory.max_verdicts_mib * MIB)
+        self.user_logins = UserLogins(
+            handles=handles,
+            tasks=tasks,
+            pending=PendingLogins(monotonic=monotonic),
+            clock=clock,
+            alone=remote_handles is None,
+        )
         self.plans = Plans(memory.max_permits_mib * MIB)
         self._origins = origins
         self._own_authorities = own_authorities
@@ -123,7 +134,8 @@ class Outbound:
                 raise
             entry.path = target.path
             if target.path.startswith(OWN_PATHS) and head.authority in self._own_authorities:
-                yield from self.logins.hand_over(stream, head, target, snapshot, entry)
+                served_by = self.user_logins.serve if target.path.startswith(LOGINS_PATH) else self.logins.hand_over
+                yield from served_by(stream, head, target, snapshot, entry)
                 return
             try:
                 route, target = policy.outbound.find(head.authority, target, own_authorities=self._own_authorities)

@@ -124,6 +124,7 @@ LIES: dict[str, tuple[Claims, Reason]] = {
     "a longer life": ({**GRANTED, "exp": NOW + 331}, Reason.STS_LIFETIME),
     "its end in the leeway": ({**GRANTED, "exp": NOW - 1}, Reason.STS_LIFETIME),
     "another issuer": ({**GRANTED, "iss": "https://else.example"}, Reason.STS_ISSUER),
+    "bound to a certificate": ({**GRANTED, "cnf": {"x5t#S256": "x" * 43}}, Reason.STS_BAD_RESPONSE),
     "bound to a key": ({**GRANTED, "cnf": {"jkt": "x"}}, Reason.STS_BAD_RESPONSE),
 }
 

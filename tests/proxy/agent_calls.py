@@ -225,10 +225,15 @@ class AgentCalls:
     async def call(
         self, fields: Fields, *, method: str = "POST", target: str = "/tool", host: str = "crm.mesh"
     ) -> Answer:
+        """Send one request without a body; return its answer."""
+        return await self.send(b"", fields, method=method, target=target, host=host)
+
+    async def send(self, body: bytes, fields: Fields, *, method: str, target: str, host: str) -> Answer:
         """Send one request; return its answer."""
-        lines = "".join(f"{name}: {value}\r\n" for name, value in [("host", host), ("content-length", "0"), *fields])
+        length = str(len(body))
+        lines = "".join(f"{name}: {value}\r\n" for name, value in [("host", host), ("content-length", length), *fields])
         before, sent = len(self._transport.written), len(self.pool.transport.writes)
-        self._connection.data_received(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
+        self._connection.data_received(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body)
         await self._tasks.done()
         self.pool.connections.writes.write_all()
         if len(self.pool.transport.writes) > sent:

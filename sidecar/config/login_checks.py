@@ -1,0 +1,86 @@
+"""Checks of routes for which a user logs in at the token service: route, adapter and entry must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidecar.config.outbound_model import OutboundRouteSection
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
+from sidecar.errors import Problem
+from sidecar.exchange.adapters.adapter import Adapter
+from sidecar.exchange.metadata import is_web_url
+from sidecar.exchange.sts_settings import ExchangeSettings
+
+
+def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
+    """Report login routes that nobody could open, and entries that take logins nowhere."""
+    adapters = {one.issuer: one.known for one in exchanges}
+    for field, route in exchange_routes(file):
+        adapter = adapters.get(route_issuer(file, route) or "")
+        if adapter is not None:
+            yield from _adapter(field, route, adapter)
+        if is_login(route):
+            yield from _route(file, field, route)
+    yield from _entry(file)
+    yield from _redirect_uris(file, adapters)
+
+
+def is_login(route: OutboundRouteSection) -> bool:
+    """Tell if a user logs in at the token service for this route."""
+    return route.token == "login"  # noqa: S105 - a kind
+
+
+def _adapter(field: str, route: OutboundRouteSection, adapter: Adapter) -> Iterator[Problem]:
+    if is_login(route) and not adapter.capabilities.needs_user:
+        yield Problem(
+            f"{field}.token", f"is login, and {adapter.name} asks no user", "remove it, or set another adapter"
+        )
+    if route.token == "exchange" and adapter.capabilities.needs_user:  # noqa: S105 - a kind
+        yield Problem(
+            f"{field}.token", f"is exchange, and {adapter.name} asks a user for each token", "write token: login"
+        )
+
+
+def _route(file: SidecarFile, field: str, route: OutboundRouteSection) -> Iterator[Problem]:
+    if file.entry is None or route.name not in file.entry.may_call:
+        yield Problem(f"{field}.token", "is login, and no entry opens the route", "list it in entry.may_call")
+    for number, inbound in enumerate(file.inbound.routes if file.inbound is not None else []):
+        if route.name in inbound.may_call:
+            yield Problem(
+                f"inbound.routes[{number}].may_call", f"{route.name} is opened by its own logins alone", "remove it"
+            )
+    if route.crossings:
+        yield Problem(f"{field}.crossings", "is set on a login route, which exchanges no token", "remove it")
+    if route.txn_token:
+        yield Problem(f"{field}.txn_token", "is set on a login route, for which none is asked", "remove it")
+    if route.observe_until is not None:
+        yield Problem(f"{field}.observe_until", "is set on a login route", "remove it: only a login opens the route")
+
+
+def _entry(file: SidecarFile) -> Iterator[Problem]:
+    """Report an entry without issuers of login tokens that opens a route which needs one."""
+    if file.entry is None or file.entry.issuers:
+        return
+    by_login = {route.name for _, route in exchange_routes(file) if is_login(route)}
+    if not file.entry.may_call:
+        yield Problem("entry.issuers", "is empty, and so is may_call", "list what logins open, or remove the entry")
+    for name in sorted(set(file.entry.may_call) - by_login):
+        yield Problem(
+            "entry.issuers", f"is empty, and {name} is opened by login tokens", "list the issuer, or write token: login"
+        )
+
+
+def _redirect_uris(file: SidecarFile, adapters: dict[str, Adapter]) -> Iterator[Problem]:
+    entry = file.entry
+    if entry is None:
+        return
+    for number, uri in enumerate(entry.redirect_uris):
+        if not is_web_url(uri):
+            yield Problem(f"entry.redirect_uris[{number}]", "is plain http beyond loopback", "use https")
+    logins = [route for _, route in exchange_routes(file) if is_login(route)]
+    found = [adapters.get(route_issuer(file, route) or "") for route in logins]
+    browser = any(adapter is not None and adapter.login is not None and adapter.login.browser for adapter in found)
+    if browser and not entry.redirect_uris:
+        yield Problem("entry.redirect_uris", "is empty, and a login comes back there", "list the front app's callback")
+    if entry.redirect_uris and not logins:
+        yield Problem("entry.redirect_uris", "says nothing where no route has token: login", "remove it")

@@ -1,0 +1,139 @@
+"""Settings of logins at token services: each agreement with one fact changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import load_sidecar
+from sidecar.config.document import parse_document
+from sidecar.errors import Problem
+from tests.config.documents import ABSENT, changed, example, problems, written
+
+PAGES = Path(__file__).parents[2] / "docs" / "adapters"
+
+
+def blocks(page: str) -> list[dict[str, Any]]:
+    """Return the blocks of settings on a page."""
+    found = re.findall(r"```yaml\n(.*?)```", (PAGES / f"{page}.md").read_text(), re.DOTALL)
+    documents = [parse_document(block, name="block") for block in found]
+    return [document for document in documents if isinstance(document, dict)]
+
+
+(LOGINS,) = blocks("obo-draft-02")
+ISSUER = "https://login.acme.example"
+
+
+def found(folder: Path, *changes: tuple[str, object]) -> list[Problem]:
+    return problems(folder, changed(LOGINS, *changes))
+
+
+@pytest.mark.parametrize("adapter", ["obo-draft-02", "agent-grant-draft"])
+def test_either_adapter_is_one_line(adapter: str, tmp_path: Path) -> None:
+    settings = load_sidecar(written(tmp_path, changed(LOGINS, ("exchange.adapter", adapter))), {})
+    (exchange,) = settings.exchanges
+    assert exchange.known.name == adapter
+    assert exchange.metadata_url == f"{ISSUER}/.well-known/oauth-authorization-server"
+    assert settings.entry is not None
+    assert settings.entry.issuers == {}
+    assert settings.entry.redirect_uris == {"https://app.acme.example/callback"}
+
+
+def test_the_page_of_the_agent_grant_changes_one_line_or_the_profile_too(tmp_path: Path) -> None:
+    exchange, issuers = blocks("agent-grant-draft")
+    assert exchange["exchange"] == {**LOGINS["exchange"], "adapter": "agent-grant-draft"}
+    assert problems(tmp_path, {**LOGINS, **exchange}) == []
+    assert problems(tmp_path, {**LOGINS, **exchange, **issuers}) == []
+
+
+def test_endpoints_that_are_set_need_no_metadata(tmp_path: Path) -> None:
+    elsewhere = {"url": "https://agents.acme.example/ask", "tls": {"ca": "/etc/ssl/certs/ca-certificates.crt"}}
+    for changes in (
+        [("exchange.authorization_endpoint", "https://people.acme.example/authorize")],
+        [("exchange.adapter", "agent-grant-draft"), ("exchange.endpoints", {"agent_authorization": elsewhere})],
+    ):
+        (exchange,) = load_sidecar(written(tmp_path, changed(LOGINS, *changes)), {}).exchanges
+        assert exchange.discovered == {}
+
+
+PROBLEMS: dict[str, tuple[list[tuple[str, object]], str, str]] = {
+    "an adapter that asks no user": ([("exchange.adapter", "rfc8693")], "outbound.routes[0].token", "asks no user"),
+    "an exchange by one that does": (
+        [("outbound.routes.0.token", "exchange")], "outbound.routes[0].token", "asks a user for each token"
+    ),
+    "no entry": ([("entry", ABSENT)], "outbound.routes[0].token", "no entry opens"),
+    "a login token's route without its issuer": (
+        [("entry.may_call", ["crm", "mail"])], "entry.issuers", "mail is opened by login tokens"
+    ),
+    "an entry that opens nothing": ([("entry.may_call", [])], "entry.issuers", "so is may_call"),
+    "nowhere to come back to": ([("entry.redirect_uris", [])], "entry.redirect_uris", "a login comes back there"),
+    "a way back without TLS": (
+        [("entry.redirect_uris", ["http://app.acme.example/callback"])], "entry.redirect_uris[0]", "plain http"
+    ),
+    "metadata elsewhere": (
+        [("exchange.metadata", "https://else.example/metadata")], "exchange.metadata", "on another host"
+    ),
+    "metadata that is not read": (
+        [("exchange.authorization_endpoint", "https://a.example"), ("exchange.metadata", f"{ISSUER}/m")],
+        "exchange.metadata",
+        "is set already",
+    ),
+    "a login without TLS": (
+        [("exchange.authorization_endpoint", "http://login.acme.example/a")],
+        "exchange.authorization_endpoint",
+        "is not an https URL",
+    ),
+    "a browser that is sent nowhere": (
+        [("exchange.adapter", "agent-grant-draft"), ("exchange.authorization_endpoint", "https://a.example")],
+        "exchange.authorization_endpoint",
+        "sends no browser",
+    ),
+    "an endpoint of another adapter": (
+        [("exchange.endpoints", {"agent_authorization": {"url": "https://a.example", "tls": {"ca": "/ca.pem"}}})],
+        "exchange.endpoints",
+        "asks at none",
+    ),
+    "a transaction token": ([("outbound.routes.0.txn_token", True)], "outbound.routes[0].txn_token", "none is asked"),
+    "an observed route": ([("outbound.routes.0.observe_until", "2099-01-01")], "outbound.routes[0].observe_until", ""),
+    "a crossing": (
+        [(
+            "outbound.routes.0.crossings",
+            [{"from": "https://sts.else.example", "subject_prefix": "x:", "scopes": {"a": ["crm.read"]}}],
+        )],
+        "outbound.routes[0].crossings",
+        "exchanges no token",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "field", "words"), PROBLEMS.values(), ids=PROBLEMS.keys())
+def test_what_does_not_agree_is_told(changes: list[tuple[str, object]], field: str, words: str, tmp_path: Path) -> None:
+    assert found(tmp_path) == []
+    told = [problem for problem in found(tmp_path, *changes) if problem.field == field]
+    assert told, found(tmp_path, *changes)
+    assert any(words in problem.wrong for problem in told), told
+
+
+def test_a_request_of_a_peer_opens_no_login_route(tmp_path: Path) -> None:
+    inbound: dict[str, Any] = {
+        "agent": "http://127.0.0.1:8080",
+        "routes": [
+            {
+                "name": "ask",
+                "match": {"path": "/ask", "methods": ["POST"]},
+                "scopes": [],
+                "peers": ["spiffe://acme.example/agent/other"],
+                "may_call": ["crm"],
+            }
+        ],
+    }
+    (problem,) = found(tmp_path, ("inbound", inbound))
+    assert (problem.field, problem.wrong) == ("inbound.routes[0].may_call", "crm is opened by its own logins alone")
+
+
+def test_redirect_uris_without_a_login_say_nothing(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path, changed(example("entry"), ("entry.redirect_uris", ["https://app.example/back"])))
+    assert (problem.field, problem.cure) == ("entry.redirect_uris", "remove it")
