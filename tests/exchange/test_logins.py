@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.login import plan_login
-from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.policy import Entry, Policy
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.sts_settings import EndpointSettings
 from sidecar.identity.endpoint import Endpoint
-from tests.exchange.world import World, policy, route, running
+from tests.exchange.world import World, running
 from tests.fakes.lies import CONTENT_LIES, EVIL, PRIOR, claims, header, members
-from tests.fakes.lying_sts import SECRET, Behaviour, Form, LyingSts, Reply
-from tests.fakes.tokens import ABSENT, CRM, ISSUER, NOW, WRITER, changed, encode
+from tests.fakes.login_counterparts import LyingUserServer, allowing, log_in
+from tests.fakes.lying_sts import SECRET, Behaviour
+from tests.fakes.tokens import ABSENT, ISSUER, NOW, WRITER
 
 # True in a login: nobody knows beforehand who logs in, nothing came before, and the entry says how long it may live.
 TRUE_HERE: Final = frozenset(
@@ -41,33 +37,6 @@ OF_A_LOGIN: Final[dict[str, tuple[Behaviour, Reason]]] = {
 }
 
 
-class LyingUserServer(LyingSts):
-    """Grants by either flow, and lies at its token endpoint."""
-
-    def claims(self, form: Form, **changes: object) -> dict[str, object]:
-        lawful = {
-            "iss": self.mint.issuer,
-            "sub": "user-4711",
-            "aud": str(CRM),
-            "client_id": "front-app",
-            "scope": "crm.read",
-            "iat": NOW,
-            "exp": NOW + 290,
-            "jti": "granted-1",
-            "act": {"sub": str(WRITER)},
-        }
-        return changed(lawful, changes)
-
-    def members(self, form: Form, token: str, **changes: object) -> dict[str, object]:
-        lawful = {"access_token": token, "token_type": "Bearer", "expires_in": 290, "scope": "crm.read"}
-        return changed(lawful, changes)
-
-    async def reply(self, form: bytes) -> Reply:
-        if b"agent_authorization" in form:
-            return Reply(body=encode({"request_code": "r", "poll_interval": 5, "expires_in": 600}))
-        return await super().reply(form)
-
-
 def world_of(adapter: str, **settings: Any) -> World:
     auth = ClientAuthSettings(audience=ISSUER)
     if adapter == "obo-draft-02":
@@ -76,19 +45,6 @@ def world_of(adapter: str, **settings: Any) -> World:
         endpoint = EndpointSettings(endpoint=Endpoint(url="http://127.0.0.1/a"), client_auth=auth)
         settings["endpoints"] = {"agent_authorization": endpoint}
     return World(sts=LyingUserServer(), adapter=adapter, **settings)
-
-
-def allowing() -> Policy:
-    entry = Entry(issuers={}, may_call=frozenset({"crm"}))
-    return replace(policy(), outbound=OutboundRoutes([replace(route(), token="login")]), entry=entry)
-
-
-async def log_in(world: World) -> Issued | StillPending:
-    by = allowing()
-    plan = plan_login("crm", policy=by)
-    logins = world.exchange.logins
-    begun = await logins.begin(plan, redirect_uri="https://app.example/back", reason="r")
-    return await logins.complete(begun, "c0de" if begun.started.url else None, plan=plan, policy=by)
 
 
 ADAPTERS = ["obo-draft-02", "agent-grant-draft"]
