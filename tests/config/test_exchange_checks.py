@@ -285,7 +285,7 @@ def test_an_endpoint_s_own_server_may_be_the_audience_of_what_it_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = replace(ADAPTER, endpoints=("idp",))
-    monkeypatch.setattr("sidecar.exchange.sts.find_adapter", lambda _name: two)
+    monkeypatch.setattr("sidecar.exchange.sts_settings.find_adapter", lambda _name: two)
     at_sts = {
         **IDP,
         "url": f"{ISSUER}/other",
