@@ -15,7 +15,13 @@ from tests.integration.world import FRONT, PLANNER, Answer
 
 pytestmark = pytest.mark.integration
 
-BY_CLIENT = {"preset": "obo-draft-02", "actor": "client-table", "actor_table": [{"sub": FRONT, "spiffe_id": FRONT}]}
+OF_A_USER = {"aut": "APPLICATION_USER"}  # a mark of tokens for users, which the client's own have not
+BY_CLIENT = {
+    "preset": "obo-draft-02",
+    "actor": "client-table",
+    "actor_table": [{"sub": FRONT, "spiffe_id": FRONT}],
+    "required_values": {"aut": ["APPLICATION_USER"]},
+}
 
 
 @pytest.fixture
@@ -114,18 +120,19 @@ async def test_a_token_without_an_actor_is_refused_unless_a_table_names_its_clie
 
 
 async def test_the_client_is_the_actor_where_a_table_says_so(logins: LoginWorld) -> None:
-    logins.server.names_actor = False
+    logins.server.names_actor, logins.server.claims = False, dict(OF_A_USER)
     settings = {**logins.settings(adapter="agent-grant-draft"), "issuers": logins.issuers(BY_CLIENT)}
     await logins.start(settings)
     begun = await logins.begin()
     logins.server.answer("alice")
     told = json.loads((await asked_until_told(logins, begun["login"])).body)
     assert (await logins.ask(told["handle"])).status == 200
-    logins.server.claims = {"azp": PLANNER}
-    begun = await logins.begin()
-    logins.server.answer("alice")
-    refused = await asked_until_told(logins, begun["login"])
-    assert (refused.status, refused.reason) == (502, "sts_actor_mismatch")
+    for claims, reason in (({**OF_A_USER, "azp": PLANNER}, "sts_actor_mismatch"), ({}, "sts_token_type")):
+        logins.server.claims = dict(claims)
+        begun = await logins.begin()
+        logins.server.answer("alice")
+        refused = await asked_until_told(logins, begun["login"])
+        assert (refused.status, refused.reason) == (502, reason)
 
 
 async def test_an_endpoint_on_another_host_is_not_asked(logins: LoginWorld) -> None:
