@@ -20,6 +20,7 @@ from sidecar.doctor.verdicts import verdicts_of
 
 _TOKEN: Final = re.compile(TOKEN_PATTERN)
 _LEAST_SECRET: Final = 6  # shorter text is a word that may stand anywhere
+_LEAST_WITHIN: Final = 12  # shorter text may be a part of a word of ours, as "secret" is of client_secret_basic
 
 Log: TypeAlias = Sequence[tuple[Request, Answer]]
 
@@ -37,7 +38,9 @@ class Veil:
     def over(self, text: str) -> str:
         """Return the text without them, and without anything that looks like a token."""
         for secret in sorted(self._secrets, key=len, reverse=True):
-            if secret in text:  # not as a part of a word: a secret may be one
+            if len(secret) >= _LEAST_WITHIN:
+                text = text.replace(secret, "<secret>")
+            elif secret in text:
                 text = re.sub(rf"(?<![A-Za-z0-9_]){re.escape(secret)}(?![A-Za-z0-9_])", "<secret>", text)
         return _TOKEN.sub(r"\1<token>", text)
 

@@ -77,6 +77,15 @@ def test_a_short_word_is_no_secret_to_veil() -> None:
     assert veil.over("client_secret_basic: secret, (secret)") == "client_secret_basic: <secret>, (<secret>)"
 
 
+@pytest.mark.parametrize("text", ["bad{}", "invalid_{}_x", "{}{}", "a {}"])
+def test_a_secret_of_12_characters_is_veiled_within_other_text_too(text: str) -> None:
+    secret = "secretword_0"
+    veil = Veil()
+    veil.add(secret, "secretword1")
+    assert secret not in veil.over(text.format(secret, secret))
+    assert veil.over("my_secretword1 secretword1") == "my_secretword1 <secret>"  # 11: whole words only
+
+
 def test_a_secret_that_is_a_word_of_ours_changes_no_name(capsys: pytest.CaptureFixture[str]) -> None:
     world = World()
     found = world.examine()
