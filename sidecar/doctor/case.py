@@ -15,7 +15,10 @@ INVENTED_HOST: Final = "doctor.invalid"  # RFC 2606 section 2: nobody's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The server's metadata (RFC 8414), or the options that replace it. ``supported`` are the scopes that it lists."""
+    """The server's metadata (RFC 8414), or the options that replace it. ``supported`` are the scopes that it lists.
+
+    ``elsewhere`` are names and URLs of its endpoints at another origin than the token endpoint: they get no request.
+    """
 
     token: str
     issuer: str | None = None
@@ -23,6 +26,7 @@ class Server:
     revocation: str | None = None
     jwks: str | None = None
     supported: tuple[str, ...] = ()
+    elsewhere: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,12 +173,13 @@ async def _run(case: Case, arguments: argparse.Namespace) -> int:
         _print_plan(case, veil)
         if not arguments.yes and not await asyncio.to_thread(_approved):
             return complain(_COMMAND, "nothing was sent; --yes approves the requests")
+        case = replace(case, keys=await keys_of(case.server, transport.fetch))
         found = await drive(examine(case), transport, asyncio.sleep)
     return 0 if show(found, log, veil, as_json=arguments.json, evidence=arguments.evidence) else 1
 
 
 async def _completed(case: Case, transport: Transport) -> Case:
-    """Return the case with the server's metadata and keys; an option beats the metadata."""
+    """Return the case with the server's metadata; an option beats it."""
     given = case.server
     server = given
     if not given.token and given.issuer is not None:
@@ -188,8 +189,9 @@ async def _completed(case: Case, transport: Transport) -> Case:
             introspection=given.introspection or found.introspection,
             revocation=given.revocation or found.revocation,
             jwks=given.jwks or found.jwks,
+            elsewhere=tuple(one for one in found.elsewhere if getattr(given, one[0]) is None),
         )
-    return replace(case, server=server, keys=await keys_of(server, transport.fetch))
+    return replace(case, server=server)
 
 
 def _veil_of(case: Case) -> Veil:
@@ -202,13 +204,30 @@ def _veil_of(case: Case) -> Veil:
 
 def _print_plan(case: Case, veil: Veil) -> None:
     """Print the requests to standard error: standard output is for the result."""
+    _print_endpoints(case.server)
     requests = planned(examine(case), int(time.time()))
-    _say(f"Requests to {case.server.token}, which issue real tokens to the test clients:", veil)
+    _say("Requests, which issue real tokens to the test clients:", veil)
     for number, one in enumerate(requests, 1):
         _say(f"{number:3}  {one.name}\n     {one.shown(fingerprints=False)}", veil)
     _say("Where one is refused, it may be sent again with another token type, scope or audience of yours.", veil)
     if case.server.revocation is not None:
         _say("The last ones revoke a token that was issued before. The subject token is not revoked.", veil)
+
+
+def _print_endpoints(server: Server) -> None:
+    """Print the URLs as they are: a veil over what looks like a token would hide a host from the one who approves.
+
+    Nothing was sent yet that metadata could repeat, and `usable` has refused control characters.
+    """
+    _print(f"token endpoint: {server.token}")
+    if server.introspection is not None:
+        _print(f"introspection endpoint, which gets the tokens that cannot be read: {server.introspection}")
+    if server.revocation is not None:
+        _print(f"revocation endpoint: {server.revocation}")
+    if server.jwks is not None:
+        _print(f"keys, fetched without a credential: {server.jwks}")
+    for name, url in server.elsewhere:
+        _print(f"not asked, since its origin is not the token endpoint's (--{name}-endpoint URL allows it): {url}")
 
 
 def _approved() -> bool:
@@ -221,4 +240,8 @@ def _approved() -> bool:
 
 def _say(text: str, veil: Veil) -> None:
     for line in text.split("\n"):
-        print(visible(veil.over(line)), file=sys.stderr)  # noqa: T201
+        _print(visible(veil.over(line)))
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201

@@ -1,4 +1,7 @@
-"""The server's metadata (RFC 8414, OpenID Connect Discovery) and its keys. Fetched, checked, printed before use."""
+"""The server's metadata (RFC 8414, OpenID Connect Discovery) and its keys.
+
+Metadata is fetched and checked, its endpoints are printed, and only then is any of them asked.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from sidecar.doctor.case import Server
 from sidecar.identity.endpoint import Endpoint, split_url
 
 MAX_METADATA_BYTES: Final = 262_144
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 class DiscoveryError(Exception):
@@ -73,10 +78,11 @@ async def discover(issuer: str, fetch: Fetch) -> Server:
 
 
 def server_of(members: Mapping[str, object], issuer: str) -> Server:
-    """Return the endpoints of a metadata document.
+    """Return the endpoints of a metadata document. Only the origin of its token endpoint gets credentials and tokens.
 
     Raises:
-        DiscoveryError: it is another issuer's, or its token endpoint is absent or unusable.
+        DiscoveryError: it is another issuer's, its token endpoint is absent, or a URL is unusable: an https issuer's
+        is https, so that metadata cannot aim a request at a plain server on this machine.
     """
     told = members.get("issuer")
     if not isinstance(told, str) or told.rstrip("/") != issuer.rstrip("/"):
@@ -93,9 +99,17 @@ def server_of(members: Mapping[str, object], issuer: str) -> Server:
             endpoints[name] = usable(value, member) if isinstance(value, str) else None
         except ValueError as error:
             raise DiscoveryError(str(error)) from error
+        if isinstance(value, str) and _origin(issuer)[0] == "https" and _origin(value)[0] != "https":
+            raise DiscoveryError(f"{member}: plain http in an https issuer's metadata; give --token-endpoint instead")
     token = endpoints["token"]
     if token is None:
         raise DiscoveryError("the metadata names no token_endpoint: give --token-endpoint")
+    elsewhere = tuple(
+        (name, url)
+        for name in ("introspection", "revocation")
+        if (url := endpoints[name]) is not None and _origin(url) != _origin(token)
+    )
+    endpoints |= dict.fromkeys(name for name, _ in elsewhere)
     listed = members.get("scopes_supported")
     supported = tuple(one for one in listed if isinstance(one, str)) if isinstance(listed, list) else ()
     return Server(
@@ -105,7 +119,13 @@ def server_of(members: Mapping[str, object], issuer: str) -> Server:
         revocation=endpoints["revocation"],
         jwks=endpoints["jwks"],
         supported=supported,
+        elsewhere=elsewhere,
     )
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = split_url(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]
 
 
 async def keys_of(server: Server, fetch: Fetch) -> KeySet | None:

@@ -67,11 +67,41 @@ async def test_without_metadata_the_cure_is_told() -> None:
         ({"token_endpoint": "http://login.example/token"}, "token_endpoint: plain http is for loopback only"),
         ({"introspection_endpoint": "http://login.example/x"}, "introspection_endpoint: plain http"),
         ({"token_endpoint": "https://user@login.example/token"}, "token_endpoint: user info"),
+        ({"token_endpoint": "http://127.0.0.1:9/token"}, "token_endpoint: plain http in an https issuer's metadata"),
+        ({"introspection_endpoint": "http://127.0.0.1:9/x"}, "introspection_endpoint: plain http in an https"),
+        ({"revocation_endpoint": "http://localhost/x"}, "revocation_endpoint: plain http in an https"),
+        ({"jwks_uri": "http://127.0.0.1:8001/api"}, "jwks_uri: plain http in an https"),
     ],
 )
 def test_metadata_that_would_send_secrets_elsewhere_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(DiscoveryError, match=told):
         server_of({**METADATA, **changes}, ISSUER)
+
+
+def test_metadata_of_an_issuer_on_loopback_may_be_plain() -> None:
+    issuer = "http://127.0.0.1:9"
+    metadata = {name: str(value).replace(ISSUER, issuer) for name, value in METADATA.items()}
+    assert server_of(metadata, issuer).introspection == f"{issuer}/introspect"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://evil.example/x", "https://login.example:8443/x", "https://sub.login.example/x"]
+)
+@pytest.mark.parametrize("name", ["introspection", "revocation"])
+def test_an_endpoint_of_another_origin_is_told_and_not_taken(name: str, url: str) -> None:
+    server = server_of({**METADATA, f"{name}_endpoint": url}, ISSUER)
+    assert getattr(server, name) is None
+    assert server.elsewhere == ((name, url),)
+
+
+@pytest.mark.parametrize("url", ["https://login.example/x", "https://LOGIN.example:443/x"])
+def test_an_endpoint_of_the_same_origin_is_taken(url: str) -> None:
+    server = server_of({**METADATA, "revocation_endpoint": url}, ISSUER)
+    assert (server.revocation, server.elsewhere) == (url, ())
+
+
+def test_keys_may_be_elsewhere_for_they_are_fetched_without_a_credential() -> None:
+    assert server_of({**METADATA, "jwks_uri": "https://keys.example/k"}, ISSUER).jwks == "https://keys.example/k"
 
 
 def test_a_slash_at_the_end_makes_no_other_issuer() -> None:

@@ -16,13 +16,18 @@ from tests.fakes.foreign_sts import CLIENTS, ForeignSts, Knobs
 
 
 class HttpSts:
-    """Handlers. ``busy`` answers are sent first, ``nonce`` is asked of DPoP proofs."""
+    """Handlers. ``busy`` answers are sent first, ``nonce`` is asked of DPoP proofs, ``named`` changes the metadata.
+
+    ``asked`` has the path of each request.
+    """
 
     def __init__(self, knobs: Knobs | None = None) -> None:
         self.sts = ForeignSts(knobs, now=time.time, issuer="")
         self.busy: list[int] = []
         self.nonce = ""
         self.fields: list[dict[str, str]] = []
+        self.named: dict[str, str] = {}
+        self.asked: list[str] = []
 
     async def metadata(self, _request: web.Request) -> web.Response:
         issuer = self.sts.issuer
@@ -33,8 +38,12 @@ class HttpSts:
                 "introspection_endpoint": f"{issuer}/introspect",
                 "revocation_endpoint": f"{issuer}/revoke",
                 "jwks_uri": f"{issuer}/jwks",
+                **self.named,
             }
         )
+
+    async def note(self, request: web.Request, _response: web.StreamResponse) -> None:
+        self.asked.append(request.path)
 
     async def jwks(self, _request: web.Request) -> web.Response:
         return web.json_response(self.sts.jwks())
@@ -76,6 +85,7 @@ async def served(knobs: Knobs | None = None) -> AsyncIterator[HttpSts]:
     """Serve it on a free port of loopback; its issuer is that URL."""
     server = HttpSts(knobs)
     application = web.Application()
+    application.on_response_prepare.append(server.note)
     application.router.add_get("/.well-known/oauth-authorization-server", server.metadata)
     application.router.add_get("/jwks", server.jwks)
     for path in ("token", "introspect", "revoke"):

@@ -81,7 +81,36 @@ async def test_nothing_is_sent_without_approval(tmp_path: Path) -> None:
         assert ended.code == 2
         assert "--yes" in ended.err
         assert "subject_token=<subject>" in ended.err
-        assert server.sts.requests == []
+        assert set(server.asked) == {"/.well-known/oauth-authorization-server"}  # not even keys are fetched
+        for path in ("token", "introspect", "revoke", "jwks"):
+            assert f": {server.sts.issuer}/{path}\n" in ended.err
+        await doctor(server, tmp_path, "--yes")
+        assert {"/token", "/jwks"} <= set(server.asked)
+
+
+async def test_a_host_that_looks_like_a_token_is_not_hidden_from_who_approves(tmp_path: Path) -> None:
+    async with served() as server:
+        place = "https://eyJhbGciOiJSUzI1NiJ9.e30.evil.example/token"
+        server.named["token_endpoint"] = place
+        ended = await doctor(server, tmp_path)
+        assert ended.code == 2
+        assert f"token endpoint: {place}\n" in ended.err
+
+
+async def test_another_origin_gets_secrets_and_tokens_only_where_an_option_names_it(tmp_path: Path) -> None:
+    opaque = Knobs(opaque="opaque")
+    async with served(opaque) as server, served(opaque) as other:
+        place = f"{other.sts.issuer}/introspect"
+        server.named["introspection_endpoint"] = place
+        ended = await doctor(server, tmp_path, "--yes", "--json")
+        assert ended.code in (0, 1), ended.err
+        assert server.sts.requests
+        assert other.asked == []
+        assert f"(--introspection-endpoint URL allows it): {place}\n" in ended.err
+        ended = await doctor(server, tmp_path, "--yes", "--json", "--introspection-endpoint", place)
+        assert set(other.asked) == {"/introspect"}
+        assert f"tokens that cannot be read: {place}\n" in ended.err
+        assert "not asked" not in ended.err
 
 
 @pytest.mark.parametrize("knobs", [Knobs(refusal=(500, ""), wrong_secret=(401, "")), Knobs(opaque="jwe")])
