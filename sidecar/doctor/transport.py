@@ -155,7 +155,13 @@ class Transport:
     def _context(self, certificate: tuple[str, str] | None) -> ssl.SSLContext:
         context = self._contexts.get(certificate)
         if context is None:
-            context = ssl.create_default_context(cafile=self._ca_file)
+            # No create_default_context: it reads SSLKEYLOGFILE, and that log opens recorded secrets and tokens.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if self._ca_file is None:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(cafile=self._ca_file)
             if certificate is not None:
                 context.load_cert_chain(*certificate)
             self._contexts[certificate] = context

@@ -241,7 +241,9 @@ def certified(folder: Path) -> Certified:
     return Certified(ca, server, write("agent-a", ec.generate_private_key(ec.SECP256R1()), ca=False))
 
 
-async def test_a_client_certificate_is_shown_to_a_server_that_our_authority_certifies(tmp_path: Path) -> None:
+async def test_a_client_certificate_is_shown_to_a_server_that_our_authority_certifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = certified(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=files.ca)
     context.load_cert_chain(*files.server)
@@ -262,6 +264,8 @@ async def test_a_client_certificate_is_shown_to_a_server_that_our_authority_cert
     server = to(f"https://127.0.0.1:{runner.addresses[0][1]}")
     client = TestClient(client_id="agent-a", method=Method.TLS, certificate=files.client)
     asked = replace(request(), client=client)
+    key_log = tmp_path / "key.log"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(key_log))  # whoever has that log can read what was sent
     try:
         async with Transport(server, ca_file=files.ca) as transport:
             assert (await transport(asked)).issued == "t"
@@ -270,6 +274,7 @@ async def test_a_client_certificate_is_shown_to_a_server_that_our_authority_cert
             assert (await transport(asked)).trouble == "the server's certificate is not trusted: see --ca"
     finally:
         await runner.cleanup()
+    assert not key_log.exists()
 
 
 @pytest.mark.parametrize(("typed", "sent"), [(b"y\n", True), (b"n\n", False), (b"\n", False)])
