@@ -63,7 +63,6 @@ ELSEWHERE: Final = {
     "exchange/adapters/login.py": "exchange/adapters/test_logins.py",
     "exchange/adapters/obo.py": "exchange/adapters/test_logins.py",
     "exchange/adapters/step.py": "exchange/adapters/test_rfc8693.py",
-    "exchange/login_conversation.py": "exchange/test_logins.py",
     "exchange/sts_settings.py": "config/test_login_checks.py",
     "exchange/federation/anthropic.py": "exchange/federation/test_adapters.py",
     "exchange/federation/azure.py": "exchange/federation/test_adapters.py",

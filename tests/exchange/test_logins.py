@@ -98,6 +98,10 @@ async def test_a_grant_is_kept_for_calls_and_proven_again_when_it_is_gone() -> N
         again = await world.exchange.exchange(plan, by)
         assert (again.permit.token.raw, len(world.sts.forms)) == (issued.permit.token.raw, 1)
         assert world.exchange.cached(plan, policy=by, now=NOW) is again
+        world.source.become(None)
+        with pytest.raises(SidecarError) as caught:
+            await world.exchange.exchange(plan, by)
+        assert caught.value.reason is Reason.NOT_READY
 
 
 async def reason_of_login(world: World) -> Reason:

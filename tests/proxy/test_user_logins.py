@@ -13,6 +13,7 @@ import pytest
 
 from sidecar.delegation.decide import accept_issued, plan_outbound
 from sidecar.delegation.login import LoginPlan, accept_login
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters.login import Started, StillPending, WantedLogin
@@ -21,7 +22,7 @@ from sidecar.exchange.login_conversation import Begun
 from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.proxy.handles import MAX_PER_SUBJECT
 from sidecar.proxy.pending_logins import LIFE_S
-from tests.delegation.test_login import GRANTED, allowing
+from tests.delegation.test_login import GRANTED, ROUTE, allowing
 from tests.delegation.world import CRM, NOW, STS, WRITER, Claims, signed, verification_key
 from tests.exchange.world import Clock
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
@@ -284,6 +285,7 @@ async def test_a_login_is_not_long(calls: LoginCalls) -> None:
     assert (refused.status, refused.reason, calls.logins.codes) == (403, "login_expired", [])
 
 
+AT_ANOTHER = replace(ROUTE, audience="spiffe://acme.example/tool/crm2")
 CHANGES: dict[str, tuple[Callable[[LoginCalls], None], int, str]] = {
     "the user is denied": (
         lambda calls: setattr(calls, "policy", replace(calls.policy, deny=Deny(subjects=frozenset({(STS, "alice")})))),
@@ -294,6 +296,11 @@ CHANGES: dict[str, tuple[Callable[[LoginCalls], None], int, str]] = {
         lambda calls: setattr(calls, "policy", allowing(entry=Entry(issuers={}, may_call=frozenset({"mail"})))),
         403,
         "call_not_allowed",
+    ),
+    "the route leads to another": (
+        lambda calls: setattr(calls, "policy", replace(calls.policy, outbound=OutboundRoutes([AT_ANOTHER]))),
+        403,
+        "login_expired",
     ),
     "the token service is another": (
         lambda calls: setattr(calls.logins, "settings", replace(SETTINGS, token_endpoint="http://127.0.0.1/other")),
