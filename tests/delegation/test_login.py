@@ -14,6 +14,7 @@ from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import ActorForm
 from sidecar.delegation.reevaluate import outbound_again
+from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from tests.delegation.test_connect import API
@@ -153,6 +154,27 @@ def test_a_denied_user_gets_no_grant_and_an_earlier_one_opens_nothing_more(deny:
     with pytest.raises(Denied) as caught:
         plan_outbound(granted, ROUTE, policy=denying, now=NOW)
     assert caught.value.reason is Reason.POLICY_DENIED
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(Kind.SUBJECT, "alice"), (Kind.LOGIN, "session-1"), (Kind.JTI, "granted-1"), (Kind.ACTOR, str(WRITER))],
+)
+def test_a_revocation_ends_a_grant_and_its_calls_in_flight(kind: Kind, value: str) -> None:
+    plan = plan_outbound(accepted(), ROUTE, policy=LOGINS, now=NOW)
+    permit = accept_issued(signed(GRANTED), plan=plan, key=verification_key(), policy=LOGINS, now=NOW)
+    issuer = STS if kind in {Kind.SUBJECT, Kind.LOGIN} else None
+    row = Revocation(id="r1", kind=kind, value=value, issuer=issuer, expires_at=NOW + 3000)
+    listed = Revocations(seq=2, issued_at=NOW, ttl_s=300, in_force={"r1": row})
+    revoking = allowing(deny=Deny(revoked=InForce(lists={STS: listed}, own=frozenset({STS}))))
+    assert reason_of(policy=revoking) is Reason.REVOKED
+    for judge in (
+        lambda: plan_outbound(accepted(), ROUTE, policy=revoking, now=NOW),
+        lambda: outbound_again(permit, keys=Keys(), policy=revoking, now=NOW),
+    ):
+        with pytest.raises(Denied) as caught:
+            judge()
+        assert caught.value.reason is Reason.REVOKED
 
 
 def test_the_actor_may_be_the_client_by_a_table_and_nobody_else() -> None:
