@@ -70,6 +70,10 @@ def _entry(file: SidecarFile) -> Iterator[Problem]:
         )
 
 
+def _has_browser(adapter: Adapter | None) -> bool:
+    return adapter is not None and adapter.login is not None and adapter.login.browser
+
+
 def _redirect_uris(file: SidecarFile, adapters: dict[str, Adapter]) -> Iterator[Problem]:
     entry = file.entry
     if entry is None:
@@ -78,8 +82,15 @@ def _redirect_uris(file: SidecarFile, adapters: dict[str, Adapter]) -> Iterator[
         if not is_web_url(uri):
             yield Problem(f"entry.redirect_uris[{number}]", "is plain http beyond loopback", "use https")
     logins = [route for _, route in exchange_routes(file) if is_login(route)]
-    found = [adapters.get(route_issuer(file, route) or "") for route in logins]
-    browser = any(adapter is not None and adapter.login is not None and adapter.login.browser for adapter in found)
+    browser = any(_has_browser(adapters.get(route_issuer(file, route) or "")) for route in logins)
+    issuers = {route_issuer(file, route) for route in logins}
+    by_browser = sorted(name for name in issuers if name is not None and _has_browser(adapters.get(name)))
+    if len(by_browser) > 1:
+        yield Problem(
+            "entry.redirect_uris",
+            f"serves browser logins at {' and '.join(by_browser)}, and one could pass off the other's answer",
+            "have users log in at one of them here, and at the other in another workload",
+        )
     if browser and not entry.redirect_uris:
         yield Problem("entry.redirect_uris", "is empty, and a login comes back there", "list the front app's callback")
     if entry.redirect_uris and not logins:

@@ -183,7 +183,10 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
         return delegation.may_call & route.may_call
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY, "this workload is no longer an entry")
-    return delegation.may_call & policy.entry.may_call
+    opened = delegation.may_call & policy.entry.may_call
+    if delegation.granted:  # for its route alone, and not for another kind that has the name since
+        opened &= {route.name for route in policy.outbound.routes if route.token == "login"}  # noqa: S105 - a kind
+    return opened
 
 
 def _plan_granted(delegation: Delegation, route: OutboundRoute, policy: Policy) -> Plan:

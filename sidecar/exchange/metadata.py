@@ -48,8 +48,8 @@ def metadata_url(issuer: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{_WELL_KNOWN}{parts.path.rstrip('/')}"
 
 
-def parse_metadata(body: bytes, *, issuer: str) -> ServerMetadata:
-    """Read the metadata of this very issuer.
+def parse_metadata(body: bytes, *, issuer: str, pkce: bool = True) -> ServerMetadata:
+    """Read the metadata of this very issuer. ``pkce``: its server must say that it has PKCE.
 
     Raises:
         Denied: STS_ISSUER, it is another's; STS_BAD_RESPONSE, it is no strict JSON, or its server has no PKCE by S256.
@@ -60,8 +60,8 @@ def parse_metadata(body: bytes, *, issuer: str) -> ServerMetadata:
         raise Denied(Reason.STS_BAD_RESPONSE, f"the issuer's metadata: {error}") from error
     if document.get("issuer") != issuer:
         raise Denied(Reason.STS_ISSUER, "the metadata is another issuer's")
-    methods = document.get("code_challenge_methods_supported", ["S256"])
-    if not isinstance(methods, list) or "S256" not in methods:
+    methods = document.get("code_challenge_methods_supported")  # without it there is none (RFC 8414 section 2)
+    if pkce and (not isinstance(methods, list) or "S256" not in methods):
         raise Denied(Reason.STS_BAD_RESPONSE, "the issuer's metadata: no PKCE by S256")
     endpoints = {
         member: url
@@ -130,7 +130,8 @@ class MetadataSource:
                 raise Unavailable(Reason.STS_UNAVAILABLE, f"the issuer's metadata: status {answer.status}")
             if media_type(answer.content_type) != "application/json":
                 raise Denied(Reason.STS_BAD_RESPONSE, "the issuer's metadata: the media type is not JSON")
-            found = parse_metadata(answer.body, issuer=self._issuer)
+            pkce = "authorization_endpoint" in self._needed
+            found = parse_metadata(answer.body, issuer=self._issuer, pkce=pkce)
             for member in self._needed:
                 found.endpoint(member)
             self._kept = (self._monotonic() + KEPT_S, found)

@@ -59,6 +59,30 @@ def test_endpoints_that_are_set_need_no_metadata(tmp_path: Path) -> None:
         assert exchange.discovered == {}
 
 
+def test_one_workload_takes_browser_logins_at_one_issuer(tmp_path: Path) -> None:
+    other = "https://login.partner.example"
+    (issuer,), exchange, (route, *_) = LOGINS["issuers"], LOGINS["exchange"], LOGINS["outbound"]["routes"]
+    document = changed(
+        LOGINS,
+        ("issuers", [issuer, {**issuer, "issuer": other, "jwks": f"{other}/jwks"}]),
+        ("exchange", [exchange, {**exchange, "issuer": other, "token_endpoint": f"{other}/token"}]),
+        (
+            "outbound.routes",
+            [
+                *({**one, "exchange": ISSUER} for one in LOGINS["outbound"]["routes"]),
+                {**route, "name": "partner", "match": {"prefix": "/partner"}, "exchange": other},
+            ],
+        ),
+        ("entry.may_call", [*LOGINS["entry"]["may_call"], "partner"]),
+    )
+    (problem,) = [one for one in problems(tmp_path, document) if one.field == "entry.redirect_uris"]
+    assert problem.wrong == (
+        f"serves browser logins at {ISSUER} and {other}, and one could pass off the other's answer"
+    )
+    both = changed(document, ("exchange.1.adapter", "agent-grant-draft"))
+    assert [one for one in problems(tmp_path, both) if one.field == "entry.redirect_uris"] == []
+
+
 PROBLEMS: dict[str, tuple[list[tuple[str, object]], str, str]] = {
     "an adapter that asks no user": ([("exchange.adapter", "rfc8693")], "outbound.routes[0].token", "asks no user"),
     "an exchange by one that does": (

@@ -285,5 +285,18 @@ def test_a_grant_opens_nothing_outside_the_mesh() -> None:
         assert caught.value.reason is Reason.CALL_NOT_ALLOWED
 
 
+def test_a_grant_does_not_open_another_kind_of_route_that_takes_its_name() -> None:
+    model, tunnel = replace(MODEL, name="crm"), replace(API, name="crm")
+    for judge in (
+        lambda: decide_own(
+            accepted(), model, method="POST", path="/v1/x", policy=allowing(outbound=OutboundRoutes([model])), now=NOW
+        ),
+        lambda: decide_connect(accepted(), tunnel, policy=allowing(outbound=OutboundRoutes([tunnel])), now=NOW),
+    ):
+        with pytest.raises(Denied) as caught:
+            judge()
+        assert caught.value.reason is Reason.CALL_NOT_ALLOWED
+
+
 def test_a_spiffe_id_of_an_actor_is_compared_whole() -> None:
     assert reason_of({**GRANTED, "act": {"sub": f"{SpiffeId(WRITER)}2"}}) is Reason.STS_ACTOR_MISMATCH

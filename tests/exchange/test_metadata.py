@@ -17,6 +17,7 @@ LAWFUL = {
     "issuer": ISSUER,
     "authorization_endpoint": "https://login.example/authorize",
     "authorization_response_iss_parameter_supported": True,
+    "code_challenge_methods_supported": ["S256"],
 }
 
 
@@ -111,10 +112,20 @@ def test_what_is_no_strict_json_is_refused(document: bytes) -> None:
     assert caught.value.reason is Reason.STS_BAD_RESPONSE
 
 
-def test_a_server_need_not_say_that_it_names_itself_nor_which_pkce_it_knows() -> None:
-    assert not parse_metadata(encode({"issuer": ISSUER}), issuer=ISSUER).names_issuer
-    told = {"issuer": ISSUER, "authorization_response_iss_parameter_supported": "true"}
+def test_a_server_need_not_say_that_it_names_itself() -> None:
+    known = {"issuer": ISSUER, "code_challenge_methods_supported": ["S256"]}
+    assert not parse_metadata(encode(known), issuer=ISSUER).names_issuer
+    told = {**known, "authorization_response_iss_parameter_supported": "true"}
     assert not parse_metadata(encode(told), issuer=ISSUER).names_issuer
+
+
+@pytest.mark.parametrize("methods", [None, ["plain"], "S256"])
+def test_a_server_that_does_not_say_that_it_knows_pkce_has_none(methods: object) -> None:
+    document = encode({"issuer": ISSUER, **({} if methods is None else {"code_challenge_methods_supported": methods})})
+    with pytest.raises(SidecarError) as caught:
+        parse_metadata(document, issuer=ISSUER)
+    assert caught.value.reason is Reason.STS_BAD_RESPONSE
+    parse_metadata(document, issuer=ISSUER, pkce=False)  # where no browser takes part
 
 
 @pytest.mark.parametrize("url", ["https://a.example/x?y=z", "http://127.0.0.1:8080/x", "http://localhost/"])

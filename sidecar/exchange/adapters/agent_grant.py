@@ -39,7 +39,8 @@ def begin(wanted: WantedLogin) -> Beginning:
 
 def complete(wanted: WantedLogin, started: Started, _code: str | None) -> Completion:
     """Ask if the user has answered (section 4.3)."""
-    answer = yield Step(form=(("grant_type", _DEVICE_CODE), ("device_code", started.code or "")))
+    # An answer with a token consumes the code (RFC 8628 section 3.5), and asking twice at once is asking too often.
+    answer = yield Step(form=(("grant_type", _DEVICE_CODE), ("device_code", started.code or "")), once=True)
     match answer.error(_ANSWERS):
         case "authorization_pending":
             return StillPending()
