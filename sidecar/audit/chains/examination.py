@@ -69,9 +69,8 @@ def examine(
             "SELECT chain FROM chosen ORDER BY worst, found DESC, ts, chain LIMIT $n", {"n": most_chains}
         )
     ]
-    (total,), (broken,) = database.rows(
-        "SELECT count(*) FROM chosen UNION ALL SELECT count(*) FROM chosen WHERE breaking > 0"
-    )
+    # One row: those of a UNION come in any order.
+    ((total, broken),) = database.rows("SELECT count(*), count(CASE WHEN breaking > 0 THEN 1 END) FROM chosen")
     outside = database.rows("SELECT name, number FROM outside ORDER BY name") if choice is EVERYTHING else []
     findings = _findings(database, most_findings)
     return Audit(
