@@ -27,6 +27,7 @@ LAWFUL = {
     "issuer": HERE,
     "authorization_endpoint": "https://people.example/authorize",
     "agent_authorization_endpoint": f"{HERE}/ask",
+    "code_challenge_methods_supported": ["S256"],
     "authorization_response_iss_parameter_supported": True,
 }
 
