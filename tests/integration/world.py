@@ -57,17 +57,22 @@ async def until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -
             await asyncio.sleep(0.005)
 
 
+_WORKERS: Final = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# Below the ports of development meshes (20,000 and up) and of the system's outgoing connections (32,768 and up). Each
+# worker has ports of its own: between this choice and the listener's bind another worker could take the same one.
+_PORTS: Final = range(10_000 + _WORKER, 20_000, _WORKERS)
 _any: Final = random.SystemRandom()
 _given: Final[deque[int]] = deque(maxlen=256)
 
 
 def free_port() -> int:
-    """Return a free port that the system gives to no outgoing connection, and that was not returned recently.
+    """Return a free port that only this worker gives away, and that was not returned recently.
 
-    Not from the tests' random numbers: with their seed each worker would choose the same ones.
+    Not from the tests' random numbers: with their seed the same ones would come again soon.
     """
     while True:
-        port = _any.randrange(10_000, 32_000)
+        port = _any.choice(_PORTS)
         if port in _given:
             continue
         with socket.socket() as one, contextlib.suppress(OSError):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +18,7 @@ from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.sts import Mesh
 from tests.fakes.sts_server import STS, StsIdentity
 from tests.fakes.tokens import TRUST_DOMAIN
+from tests.integration.world import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -47,13 +47,6 @@ async def replica(
         yield Replica(register, server, Replicas(register, source, replica=server.revocations.replica))
     finally:
         await server.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def order(value: str) -> Order:
