@@ -205,6 +205,7 @@ def _edits_to_agent(settings: InboundSettings, shared: _Shared) -> Callable[...,
 def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
     """Make the side with callers without a sidecar in front and the agent behind. It has few connections."""
     pool = _pool("inbound", settings, shared)
+    unproven = UnprovenRecords(shared.log, shared.record_rate)
     journeys = PlainInbound(
         snapshots=shared.snapshots,
         log=shared.log,
@@ -212,12 +213,20 @@ def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared
         observing=Observing(
             handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
         ),
+        unproven=unproven,
     )
-    refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
+    refused_connections = RefusedConnections(shared.log, "inbound", unproven)
     few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_WITHOUT_TLS))
     here = replace(settings, listen=plain.listen, connections=few)
     listener = _listener(
-        "inbound", here, shared, refused_connections, handler=journeys, context=None, closes_at=float(plain.until)
+        "inbound",
+        here,
+        shared,
+        refused_connections,
+        handler=journeys,
+        context=None,
+        closes_at=float(plain.until),
+        unproven=unproven,
     )
     return pool, listener
 
@@ -266,6 +275,7 @@ def _listener(
     context: ssl.SSLContext | None,
     proxy_form: bool = False,
     closes_at: float = inf,
+    unproven: UnprovenRecords | None = None,
 ) -> Listener:
     place = ListenerSettings(
         host=settings.listen.host,
@@ -277,7 +287,7 @@ def _listener(
         place,
         settings.limits,
         handler=handler,
-        shed=ShedHandler(shared.log, direction),
+        shed=ShedHandler(shared.log, direction, unproven),
         refused_connections=refused_connections,
         context=context,
         direction=direction,

@@ -277,9 +277,9 @@ class CountersignSection(Section):
 class RecordsSection(Section):
     """Destination of records. A request that cannot be recorded is refused; there is no other choice.
 
-    Unauthenticated callers (a refused handshake, a connection without a request, a token request without a valid SVID)
-    cause at most ``unproven_per_s`` records a second at each listener, ``unproven_burst`` at once. All are counted, and
-    the next record reports how many were suppressed (``suppressed``).
+    Unauthenticated callers (a refused handshake, a connection without a request, a refused request at the port without
+    TLS, a token request without a valid SVID) cause at most ``unproven_per_s`` records a second at each listener,
+    ``unproven_burst`` at once. All are counted, and the next record reports how many were suppressed (``suppressed``).
     """
 
     sink: Annotated[

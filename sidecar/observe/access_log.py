@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
-from sidecar.observe.entry import Entry, request_record
+from sidecar.observe.entry import Entry, UnprovenEntry, request_record
 from sidecar.observe.hash_chain import HashChain
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
+from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.record_text import encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.sink_space import SinkSpace, sink_metrics
@@ -133,8 +134,10 @@ class AccessLog:
         """True if the sink has taken everything so far."""
         return self._writer.pending_lines == 0
 
-    def reserve(self, direction: Direction = "inbound") -> Entry:
+    def reserve(self, direction: Direction = "inbound", unproven: UnprovenRecords | None = None) -> Entry:
         """Reserve space for one request's record, before any of its bytes go upstream.
+
+        ``unproven`` is the rate of the listener's refusals, where callers prove no identity.
 
         Raises:
             Unavailable: AUDIT_UNAVAILABLE if the sink failed, is blocked, or has too much waiting. That refusal leaves
@@ -153,7 +156,7 @@ class AccessLog:
         record = self._blank_requests[direction].copy()
         record["ts"] = self._timestamp(self.wall())
         record["request_id"] = new_id()
-        entry = Entry(self, record, now)
+        entry = Entry(self, record, now) if unproven is None else UnprovenEntry(self, record, now, unproven)
         self._young[entry] = None
         return entry
 
@@ -174,6 +177,13 @@ class AccessLog:
             del self._lasting[entry]
         record["total_ms"] = int((self.monotonic() - entry.started_at) * 1_000_000 + 0.5) / 1000
         self._put(record)
+        self.metrics.finished.add(record)
+
+    def leave_out(self, entry: Entry, record: Record) -> None:
+        """Count the request of an entry that was never opened, and free the space of its record."""
+        del self._young[entry]
+        self._promised -= 1
+        record["total_ms"] = int((self.monotonic() - entry.started_at) * 1_000_000 + 0.5) / 1000
         self.metrics.finished.add(record)
 
     def opened(self, entry: Entry, record: Record) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
     from sidecar.delegation.decide import Permit
     from sidecar.delegation.verify import VerifiedToken
+    from sidecar.observe.record_rate import UnprovenRecords
 
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
 OWN: Final = "own"  # the op of a call that showed the workload handle: no request, no user
@@ -40,6 +41,9 @@ class EntryLog(Protocol):
 
     def finish(self, entry: Entry, record: Record) -> None:
         """Write the closing record."""
+
+    def leave_out(self, entry: Entry, record: Record) -> None:
+        """Count the request without its record."""
 
 
 class Entry:
@@ -167,3 +171,37 @@ class Entry:
     def close(self) -> None:
         """Write the record and count the request, once; further calls do nothing."""
         self._log.finish(self, self.__dict__)
+
+
+class UnprovenEntry(Entry):
+    """The record of a request whose caller proved no identity.
+
+    A served request keeps its record. A refused one is written at its listener's rate, and counted in any case.
+    """
+
+    __slots__ = ("_closed", "_unproven")
+
+    suppressed: int | None
+
+    def __init__(self, log: EntryLog, record: Record, started_at: float, unproven: UnprovenRecords) -> None:
+        super().__init__(log, record, started_at)
+        self._unproven = unproven
+        self._closed = False
+
+    def opened(self) -> None:
+        """Write ``request.opened`` once the request is permitted: before, it would be a record without a rate."""
+        if self.decision != "deny":
+            super().opened()
+
+    def close(self) -> None:
+        """Write the record, or leave it out, and count the request, once; further calls do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.decision != "deny":
+            super().close()
+        elif self._unproven.take():
+            self.suppressed = self._unproven.suppressed()
+            super().close()
+        else:
+            self._log.leave_out(self, self.__dict__)

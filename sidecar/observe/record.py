@@ -258,7 +258,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "number of records of callers that proved no identity that this listener left out since the last one"
             " it wrote; null for none",
-            ("connection.refused", "token.exchange_refused", *_PODS),
+            ("connection.refused", "request", "token.exchange_refused", *_PODS),
         ),
     ]
     checkpoint: Annotated[

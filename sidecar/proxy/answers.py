@@ -9,6 +9,7 @@ from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record import Direction
+from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.record_text import refused_path
 from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Drive, Journey
@@ -22,12 +23,16 @@ def serve(
     direction: Direction,
     stream: Stream,
     journey: Callable[[Stream, Request, Entry], Journey[None]],
+    unproven: UnprovenRecords | None = None,
 ) -> None:
-    """Reserve the record of a request, then start its journey; without room for a record nothing starts."""
+    """Reserve the record of a request, then start its journey; without room for a record nothing starts.
+
+    ``unproven`` limits the records of refused requests, where callers prove no identity.
+    """
     head = stream.head
     assert head is not None  # noqa: S101 - for the type only: the wire gives no request without a head
     try:
-        entry = log.reserve(direction)
+        entry = log.reserve(direction, unproven)
     except Unavailable as error:
         stream.answer(*refusal(error, ""))
         return
@@ -37,11 +42,20 @@ def serve(
 
 
 def refuse_unread(
-    log: AccessLog, direction: Direction, stream: Stream, error: SidecarError, *, hang_up: bool = False
+    log: AccessLog,
+    direction: Direction,
+    stream: Stream,
+    error: SidecarError,
+    *,
+    hang_up: bool = False,
+    unproven: UnprovenRecords | None = None,
 ) -> None:
-    """Refuse a request before any judgement (a bad head, a limit, a deadline, no space), and write its record."""
+    """Refuse a request before any judgement (a bad head, a limit, a deadline, no space), and write its record.
+
+    ``unproven`` as in ``serve``.
+    """
     try:
-        entry = log.reserve(direction)
+        entry = log.reserve(direction, unproven)
     except Unavailable as unavailable:
         stream.answer(*refusal(unavailable, ""), close=hang_up)
         return

@@ -16,6 +16,7 @@ from sidecar.identity.handshake_queue import HandshakeQueue, OnGivenUp, host_of
 from sidecar.identity.stages import Arrival
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record import Direction
+from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.answers import refuse_unread
 from sidecar.proxy.connection_limits import ConnectionLimits, reserve
 from sidecar.proxy.connection_table import ConnectionTable
@@ -261,16 +262,21 @@ class _Candidates:
 
 
 class ShedHandler:
-    """Serves connections above the limit: an answer, so that callers know, and a record."""
+    """Serves connections above the limit: an answer, so that callers know, and a record.
 
-    def __init__(self, log: AccessLog, direction: Direction) -> None:
+    ``unproven`` limits the records, where callers prove no identity.
+    """
+
+    def __init__(self, log: AccessLog, direction: Direction, unproven: UnprovenRecords | None = None) -> None:
         self._log = log
         self._direction = direction
+        self._unproven = unproven
 
     def on_request(self, exchange: Stream) -> None:
         """Refuse as overloaded and close: the caller's next connection may be admitted."""
-        refuse_unread(self._log, self._direction, exchange, Unavailable(Reason.OVERLOADED), hang_up=True)
+        error = Unavailable(Reason.OVERLOADED)
+        refuse_unread(self._log, self._direction, exchange, error, hang_up=True, unproven=self._unproven)
 
     def on_refused(self, exchange: Stream, error: SidecarError) -> None:
         """Refuse an invalid request with its own reason."""
-        refuse_unread(self._log, self._direction, exchange, error)
+        refuse_unread(self._log, self._direction, exchange, error, unproven=self._unproven)

@@ -1,7 +1,8 @@
 """Requests of callers that have no sidecar yet: plain HTTP, at a port of its own, until a day.
 
 Nobody proves who calls, so only routes that observe serve such a request, and it is recorded as observed: with the
-caller's address, and without a peer. It gets no handle. HTTP is read as strictly as from a peer.
+caller's address, and without a peer. It gets no handle. HTTP is read as strictly as from a peer. Records of refused
+requests have a rate.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import SidecarError
 from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
@@ -31,19 +33,21 @@ class PlainInbound:
         log: AccessLog,
         forwarder: Forwarder,
         observing: Observing,
+        unproven: UnprovenRecords,
     ) -> None:
         self._snapshots = snapshots
         self._log = log
         self._forwarder = forwarder
         self._observing = observing
+        self._unproven = unproven
 
     def on_request(self, stream: Stream) -> None:
         """Serve one request: make its record, then its journey."""
-        serve(self._log, "inbound", stream, self.journey)
+        serve(self._log, "inbound", stream, self.journey, self._unproven)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
         """Answer input that was not a request, and write its record."""
-        refuse_unread(self._log, "inbound", stream, error)
+        refuse_unread(self._log, "inbound", stream, error, unproven=self._unproven)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One request to the agent and back."""

@@ -33,10 +33,16 @@ async def hops(tmp_path: Path) -> AsyncIterator[Hops]:
 
 
 async def start(
-    hops: Hops, *, plain: bool | None = None, inbound: bool = True, outbound: bool = True, host: str = "127.0.0.1"
+    hops: Hops,
+    *,
+    plain: bool | None = None,
+    inbound: bool = True,
+    outbound: bool = True,
+    host: str = "127.0.0.1",
+    **sections: Any,
 ) -> int:
     """Run the writer's sidecar; return the port for callers without a sidecar. ``plain``: the platform's word."""
-    settings = hops.settings(route={"observe_until": SOON} if inbound else {})
+    settings = hops.settings(route={"observe_until": SOON} if inbound else {}) | sections
     if outbound:
         settings["outbound"]["routes"][0]["observe_until"] = SOON
     port = free_port()
@@ -113,6 +119,26 @@ async def test_a_caller_without_a_sidecar_is_served_until_the_port_closes(hops: 
     with pytest.raises(OSError, match="refused"):
         await hops.world.call(port, None, headers=bearer(KEY))
     assert (await ask(hops, *bearer(KEY))).status == 200  # the route still observes by the clock of requests
+
+
+async def test_a_flood_of_refused_requests_without_tls_leaves_a_burst_of_records(hops: Hops) -> None:
+    port = await start(hops, plain=True, records={"unproven_per_s": 0.001, "unproven_burst": 3})
+    for _ in range(10):
+        assert (await hops.world.exchange(port, None, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert (await hops.world.call(port, None, headers=bearer(mint()))).reason == "actor_mismatch"
+    listeners: Any = hops.writer.server.parts.listeners
+    (plain,) = (one for one in listeners if one.address[1] == port)
+    plain._limit = 0
+    assert (await hops.world.call(port, None, headers=bearer(KEY))).reason == "overloaded"
+    plain._limit = plain.max_connections
+    for _ in range(5):
+        assert (await hops.world.call(port, None, headers=bearer(KEY))).status == 200
+    records = await hops.writer.wait_for_records(8)
+    assert [record["decision"] for record in records] == ["deny"] * 3 + ["observed_deny"] * 5
+    assert hops.writer.server.metrics.records_suppressed == 18
+    counted = hops.writer.server.metrics.finished.counted().requests
+    refused = {reason: count for (_, _, decision, reason), count in counted.items() if decision == "deny"}
+    assert refused == {"bad_request": 10, "actor_mismatch": 10, "overloaded": 1}
 
 
 def accepts(hops: Hops, port: int) -> bool:

@@ -15,6 +15,7 @@ from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import InForce
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, SidecarError
+from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import ServedRequest
 from sidecar.proxy.headers import FROM_AGENT
@@ -30,6 +31,7 @@ from tests.proxy.warm import ANSWER
 from tests.wire.bench import RecordingTransport
 
 UNTIL = NOW + 3600
+BURST = 5
 USER_ALONE = bearer(signed(without(INBOUND_CLAIMS, "act")).raw)
 
 
@@ -46,6 +48,7 @@ class PlainCalls(PeerCalls):
             log=warm.log,
             forwarder=Forwarder(warm.pool, FROM_AGENT, warm.watch, ServerLimits()),
             observing=Observing(handles=warm.handles, remote_handles=None, tasks=Tasks(), clock=lambda: self.warm.now),
+            unproven=UnprovenRecords(warm.log, RecordRate(per_s=0.001, burst=BURST)),
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
         warm.transport = RecordingTransport(peername=("192.0.2.7", 40000))
@@ -234,3 +237,32 @@ async def test_http_is_read_as_strictly_as_from_a_peer(calls: PlainCalls, raw: b
     assert calls.arrived == b""
     (record,) = await calls.records()
     assert [record[key] for key in ("decision", "peer", "source")] == ["deny", None, "192.0.2.7"]
+
+
+async def test_a_flood_of_refused_requests_leaves_a_burst_of_records_and_all_of_it_is_counted(
+    calls: PlainCalls,
+) -> None:
+    for _ in range(4 * BURST):
+        assert calls.call(target="/else") == (404, "no_route")
+    for _ in range(2 * BURST):
+        assert calls.call() == (200, None)  # a served request keeps its record
+    log = calls.warm.log
+    assert log.metrics.records_suppressed == 3 * BURST
+    counted = log.metrics.finished.counted().requests
+    assert sum(count for (_, _, decision, _), count in counted.items() if decision == "deny") == 4 * BURST
+    assert log.being_served() == []
+    records = await calls.records()
+    assert [record["decision"] for record in records] == ["deny"] * BURST + ["observed_deny"] * 2 * BURST
+
+
+async def test_a_request_that_waits_for_its_refusal_writes_nothing_before(calls: PlainCalls) -> None:
+    keys: Any = calls.warm.snapshots.now().keys
+
+    async def wait_for_key(_issuer: str, _kid: str | None) -> Any:
+        await asyncio.Event().wait()
+
+    keys.find, keys.wait_for_key = lambda *_: None, wait_for_key
+    calls.send(USER_ALONE)
+    (entry,) = calls.warm.log.being_served()
+    entry.opened()
+    assert await calls.records() == []
