@@ -152,12 +152,17 @@ class Handles:
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
         handle = self._mark + random_258()
-        if served.linger_s and (chain := chain_of(served.delegation)) is not None:
-            self.renew(chain)
-            self.on_request_of(chain)
         served.epoch = self.epoch
         self._alive[handle] = served
         return handle
+
+    def let_in(self, served: ServedRequest, linger_s: float) -> None:
+        """Let the handle of a request that nothing refuses any more outlive it, and renew those of its chain."""
+        served.linger_s = linger_s
+        chain = chain_of(served.delegation)
+        if chain is not None:
+            self.renew(chain)
+            self.on_request_of(chain)
 
     def carry(self, handle: str, txn_token: TxnToken) -> None:
         """Let the calls of a request that starts now carry this transaction token."""

@@ -113,7 +113,7 @@ class Inbound:
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
-            served = ServedRequest(delegation, route.max_calls, route.linger_s, entry.call_in, guard, token_facts)
+            served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, token_facts)
             try:
                 handle = self._handles.open(served)
             except Unavailable:
@@ -132,6 +132,8 @@ class Inbound:
                 host=agent.authority,
                 source=source_of(stream.remote_address) if route.forwarded else None,
             )
+            if route.linger_s:
+                self._handles.let_in(served, route.linger_s)
             yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
         except SidecarError as error:
             refuse(

@@ -37,7 +37,10 @@ class Agent:
         made = {**INBOUND_CLAIMS, "jti": f"token-{self.clock.now}", **claims}
         came_by = replace(TO, name=route, path=f"/{route}").mark
         shown = delegation({name: value for name, value in made.items() if value is not None}, came_by=came_by)
-        handle = self.handles.open(ServedRequest(shown, None, linger_s, call_in=None))
+        served = ServedRequest(shown, None, 0.0, call_in=None)
+        handle = self.handles.open(served)
+        if linger_s:
+            self.handles.let_in(served, linger_s)
         self.handles.end(handle)
         return handle
 

@@ -115,7 +115,9 @@ async def test_a_request_at_one_worker_renews_its_chains_handles_at_another_and_
     for handle in (renewed, other):
         workers.first.handles.end(handle)
     workers.clock.now += 29
-    workers.second.handles.open(of("renewed"))
+    again = of("renewed")
+    workers.second.handles.open(again)
+    workers.second.handles.let_in(again, 30.0)
     assert await workers.ask(renewed) is None  # packets arrive in order
     workers.clock.now += 1
     assert [await workers.ask(handle) for handle in (renewed, other)] == [None, Reason.NO_REQUEST_CONTEXT]
