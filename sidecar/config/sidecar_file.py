@@ -117,7 +117,7 @@ def _settings(
     findings.extend(adapter_problems, file, exchanges)
     findings.extend(login_problems, file, exchanges)
     findings.extend(txn_token_problems, file)
-    txn_tokens = findings.attempt("txn_tokens", lambda: txn_tokens_of(file.txn_tokens))
+    txn_tokens = findings.attempt("txn_tokens", lambda: txn_tokens_of(file))
     findings.extend(audience_problems, file, platform)
     findings.extend(client_actor_problems, file)
     if identity is not None:

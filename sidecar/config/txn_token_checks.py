@@ -17,14 +17,20 @@ from sidecar.exchange.adapters.adapter import STATIC
 from sidecar.exchange.txn_service import TxnTokenSettings
 
 
-def txn_tokens_of(section: TxnTokensSection | None) -> TxnTokenSettings | None:
+def txn_tokens_of(file: SidecarFile) -> TxnTokenSettings | None:
     """Make the settings of the service; None if there is none. Raises ValueError for an unusable one."""
+    section = file.txn_tokens
     if section is None:
         return None
+    subject_issuer = _subject_issuer(file, section)
+    if subject_issuer is None:
+        raise ValueError("subject_issuer: it is missing, and issuers has not exactly one; name the one whose sub it is")
     with renamed("url", "token_endpoint"):
         endpoint = None if section.token_endpoint is None else endpoint_of(section.token_endpoint, section.tls)
     return TxnTokenSettings(
-        source=TxnSource(trust_domain=TrustDomain(section.trust_domain), issuer=section.issuer),
+        source=TxnSource(
+            trust_domain=TrustDomain(section.trust_domain), issuer=section.issuer, subject_issuer=subject_issuer
+        ),
         endpoint=endpoint,
         client_auth=client_auth_of(section, section.issuer),
         timeout_s=section.timeout_s,
@@ -43,6 +49,8 @@ def txn_token_problems(file: SidecarFile) -> Iterator[Problem]:
         return
     if not carried and not verified:
         yield Problem("txn_tokens", "is used by nothing", "set txn_token under inbound or on a route, or remove it")
+    if section.subject_issuer is not None and section.subject_issuer not in {one.issuer for one in file.issuers}:
+        yield Problem("txn_tokens.subject_issuer", "is none of the issuers", "add it there, or correct it")
     for field, route in carried:
         yield from _route(file, section, route, f"{field}.txn_token", verified=verified)
 
@@ -65,13 +73,24 @@ def txn_ceiling_problems(file: SidecarFile, platform: Platform, made: TxnTokenSe
 def _route(
     file: SidecarFile, section: TxnTokensSection, route: OutboundRouteSection, where: str, *, verified: bool
 ) -> Iterator[Problem]:
-    domain = section.trust_domain
+    domain, subject_issuer, issuer = section.trust_domain, _subject_issuer(file, section), route_issuer(file, route)
     if route.peer is None or SpiffeId(route.peer).trust_domain != domain:
         yield Problem(where, f"leads out of {domain}, where its transaction tokens do not count", "remove it")
     if route.crossings:
         yield Problem(where, "is beside crossings, which change the subject", "remove it, or use another route")
+    if subject_issuer is not None and issuer is not None and issuer != subject_issuer:
+        yield Problem(
+            where, f"is beside access tokens of {issuer}, and the sub is a name of {subject_issuer}", "remove it"
+        )
     begins = route.token == "self" or (file.entry is not None and route.name in file.entry.may_call)  # noqa: S105
     if begins and section.token_endpoint is None:
         yield Problem("txn_tokens.token_endpoint", f"is missing, and chains begin on {route.name}", "add it")
     if not begins and not verified:
         yield Problem(where, "carries what no request brings", "set inbound.txn_token too, or remove it")
+
+
+def _subject_issuer(file: SidecarFile, section: TxnTokensSection) -> str | None:
+    """Return the issuer whose subjects the tokens name; None if that is unclear."""
+    if section.subject_issuer is not None:
+        return section.subject_issuer
+    return file.issuers[0].issuer if len(file.issuers) == 1 else None

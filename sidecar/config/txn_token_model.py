@@ -18,5 +18,10 @@ class TxnTokensSection(ClientAuthSection):
     token_endpoint: UrlText | None = Field(
         default=None, description="URL of its token endpoint; needed where a chain begins on a route with `txn_token`"
     )
+    subject_issuer: Line | None = Field(
+        default=None,
+        description="the issuer of the access tokens that the service is shown, whose `sub` its tokens repeat; "
+        "may be absent where `issuers` has one",
+    )
     tls: TlsSection | None = Field(default=None, description="the identity that must answer at both")
     timeout_s: Seconds = Field(default=2.0, description="timeout of a request for a token, retries included")

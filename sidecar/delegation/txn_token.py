@@ -27,18 +27,26 @@ _REQUIRED: Final = ("iat", "txn", "sub", "scope", "req_wl")  # besides aud and e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TxnSource:
-    """The service that issues a trust domain's transaction tokens: ``issuer`` is its name, also of its keys."""
+    """The service that issues a trust domain's transaction tokens: ``issuer`` is its name, also of its keys.
+
+    ``subject_issuer``: the issuer of the access tokens that are shown to it, whose ``sub`` its tokens repeat.
+    """
 
     trust_domain: TrustDomain
     issuer: str
+    subject_issuer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TxnToken:
-    """A verified transaction token. Times in seconds since the epoch; ``held_bytes`` is the memory it takes."""
+    """A verified transaction token. Times in seconds since the epoch; ``held_bytes`` is the memory it takes.
+
+    ``subject`` is a name of ``subject_issuer``.
+    """
 
     raw: str = field(repr=False)
     txn: str
+    subject_issuer: str
     subject: str = field(repr=False)
     expires_at: int
     not_before: int
@@ -51,9 +59,13 @@ class TxnToken:
     def check_beside(self, token: VerifiedToken) -> None:
         """Return if it is of the same subject as an access token, and of the same transaction if that names one.
 
+        One ``sub`` of two issuers is two subjects. A ``sub_id`` counts for nothing: a foreign issuer may write any.
+
         Raises:
             Denied: TXN_TOKEN_REFUSED.
         """
+        if self.subject_issuer != token.issuer:
+            raise Denied(Reason.TXN_TOKEN_REFUSED, "the access token is of another issuer than its sub")
         if self.subject != token.subject:
             raise Denied(Reason.TXN_TOKEN_REFUSED, "sub is not that of the access token")
         if token.txn is not None and self.txn != token.txn:
@@ -85,6 +97,7 @@ def verify_txn_token(bearer: Bearer, *, source: TxnSource, key: VerificationKey,
     return TxnToken(
         raw=bearer.raw,
         txn=txn,
+        subject_issuer=source.subject_issuer,
         subject=subject,
         expires_at=validity.expires_at,
         not_before=validity.not_before,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple
@@ -49,13 +49,15 @@ class Issued:
 
     ``facts`` are those of the permit for records: made once, and not to be changed. ``txn_token`` was issued for the
     chain that begins with this token. ``bound_to`` is the thumbprint of the SVID of ours that the token is bound to;
-    None: it is bound to none.
+    None: it is bound to none. ``credentials`` are the static ones that were shown for it, of a token without its
+    transaction token.
     """
 
     permit: IssuedPermit
     usable_until: int
     refresh_at: int
     txn_token: TxnToken | None = None
+    credentials: frozenset[str] = frozenset()
     bound_to: str | None = field(init=False)
     facts: RecordFields = field(init=False, repr=False, compare=False)
 
@@ -67,6 +69,10 @@ class Issued:
         """Return the same with a transaction token, used no longer than either."""
         until = min(self.usable_until, txn_token.expires_at - SKEW_S)
         return replace(self, txn_token=txn_token, usable_until=until, refresh_at=min(self.refresh_at, until))
+
+    def obtained_by(self, credentials: Iterable[str]) -> Issued:
+        """Return the same with the static credentials that were shown for it."""
+        return replace(self, credentials=frozenset(credentials))
 
 
 class IssuedTokens:

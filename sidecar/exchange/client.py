@@ -329,10 +329,13 @@ class TokenExchange:
         started_at = self._monotonic()
         credentials: set[str] = set()
         outcome: _Outcome
+        alone: Issued | None = None
         try:
-            outcome = await self._sts.exchange(plan, policy, credentials)
             if plan.begins_transaction:
-                outcome = await self._with_txn_token(outcome)
+                alone = await self._access_token(plan, policy, started, replaces, credentials)
+                outcome = await self._with_txn_token(alone)
+            else:
+                outcome = await self._sts.exchange(plan, policy, credentials)
         except SidecarError as error:
             outcome = error
         epoch = self._epoch(policy)
@@ -344,14 +347,33 @@ class TokenExchange:
             kept = self._tokens.keep(_key(plan), outcome, epoch=epoch)
         if replaces is not None:
             self._count_refresh(plan, outcome, replaces, kept=kept)
-        self._report(plan, policy, outcome, self._monotonic() - started_at, credential_of(credentials))
+        self._report(plan, policy, outcome, self._monotonic() - started_at, credential_of(credentials), alone)
         return _Landed(epoch, outcome)
+
+    async def _access_token(
+        self, plan: Plan, policy: Policy, started: Epoch, replaces: Issued | None, credentials: set[str]
+    ) -> Issued:
+        """Get the access token for which a transaction token is asked.
+
+        It is kept until there is one, so that a failure of that service costs the token service no further exchange.
+        """
+        kept = self._tokens.find(_alone(plan), epoch=started, now=int(self._clock()))
+        if kept is not None and self.usable(kept) and _lasts_longer(kept, replaces):
+            credentials |= kept.credentials
+            return kept
+        issued = await self._sts.exchange(plan, policy, credentials)
+        epoch = self._epoch(policy)
+        if epoch is not None and epoch.withdrawals == started.withdrawals:
+            self._tokens.keep(_alone(plan), issued.obtained_by(credentials), epoch=epoch)
+        return issued
 
     async def _with_txn_token(self, issued: Issued) -> Issued:
         """Add the transaction token of the chain that begins with this token."""
         if self._txn_service is None:
             raise Unavailable(Reason.STS_UNAVAILABLE, "no transaction token service is configured")
-        return issued.with_txn_token(await self._txn_service.issue(issued.permit))
+        whole = issued.with_txn_token(await self._txn_service.issue(issued.permit))
+        self._tokens.drop(_alone(issued.permit.plan))
+        return whole
 
     def _count_refresh(self, plan: Plan, outcome: _Outcome, replaced: Issued, *, kept: bool) -> None:
         if isinstance(outcome, SidecarError):
@@ -365,12 +387,22 @@ class TokenExchange:
             self._tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
         self._metrics.token_refresh[result] += 1
 
-    def _report(self, plan: Plan, policy: Policy, outcome: _Outcome, seconds: float, credential: str | None) -> None:
+    def _report(
+        self,
+        plan: Plan,
+        policy: Policy,
+        outcome: _Outcome,
+        seconds: float,
+        credential: str | None,
+        alone: Issued | None,
+    ) -> None:
         exchange_ms = round(seconds * 1000, 3)
         if isinstance(outcome, SidecarError):
             self.last_refusal = int(self._clock()), outcome.reason, outcome.detail
             self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
             fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms, credential=credential)
+            if alone is not None:
+                fields["jti_out"] = alone.permit.token.jti
             self._log.event("token.exchange_refused", **fields)
         else:
             self.last_refusal = None
@@ -404,3 +436,8 @@ def _id_of(identity: Identity | None) -> SpiffeId | None:
 
 def _key(plan: Plan) -> Hashable:
     return plan.key, plan.route.name  # a permit is for its route; two routes may share an audience
+
+
+def _alone(plan: Plan) -> Hashable:
+    """Return the key of an access token to which there is no transaction token yet: no call is made with it."""
+    return _key(plan), "alone"

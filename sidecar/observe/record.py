@@ -160,7 +160,13 @@ class RecordFields(TypedDict, total=False):
         str | None,
         Key("the token that came in; outbound and in an exchange: the inbound token that the call depends on", _ASKED),
     ]
-    jti_out: Annotated[str | None, Key("the token that was issued", (*_REQUESTS, "token.exchanged"))]
+    jti_out: Annotated[
+        str | None,
+        Key(
+            "the token that was issued; of a refused exchange, if only the transaction token was missing",
+            (*_REQUESTS, "token.exchanged", "token.exchange_refused"),
+        ),
+    ]
     parent_jti: Annotated[
         str | None, Key("the token that this record's token was exchanged for, by its own signed claim", _CALLS)
     ]

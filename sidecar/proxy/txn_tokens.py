@@ -6,6 +6,7 @@ Only a sidecar whose settings say so runs any of this: both sides take these fun
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -49,6 +50,7 @@ class InboundTxnTokens:
         self._tasks = tasks
         self._clock = clock
         self._edits = edits
+        self._fetch: asyncio.Task[None] | None = None
         self.verified: BoundedCache[str, TxnToken] = BoundedCache(MAX_BYTES)
 
     def edits(
@@ -87,7 +89,7 @@ class InboundTxnTokens:
             bearer = parse_txn_token(raw)
             key = keys.find(self._source.issuer, bearer.kid)
             if key is None:
-                self._tasks.start(_fetch(keys, self._source.issuer, bearer.kid))
+                self._fetch_key(keys, bearer.kid)
                 raise Unavailable(Reason.KEYS_UNAVAILABLE, "the key of the transaction token is not known yet")
             token = verify_txn_token(bearer, source=self._source, key=key, now=now)
         except Denied as error:
@@ -95,6 +97,11 @@ class InboundTxnTokens:
         until = token.expires_at + token.leeway_s
         self.verified.keep(raw, token, cost=token.held_bytes, expires_at=until, epoch=keys.generation)
         return token
+
+    def _fetch_key(self, keys: IssuerKeys, kid: str | None) -> None:
+        """Have a key fetched for later requests, by one task at a time: a fetch brings every key there is."""
+        if self._fetch is None or self._fetch.done():
+            self._fetch = self._tasks.start(_fetch(keys, self._source.issuer, kid))
 
 
 class OutboundTxnTokens:
@@ -141,7 +148,7 @@ def _with(edits: Edits, token: TxnToken) -> Edits:
 
 
 async def _fetch(keys: IssuerKeys, issuer: str, kid: str | None) -> None:
-    """Have a key fetched for later requests; nobody waits."""
+    """Fetch a key; nobody waits for it."""
     try:
         await keys.wait_for_key(issuer, kid)
     except SidecarError:

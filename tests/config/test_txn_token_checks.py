@@ -174,6 +174,42 @@ def test_the_platform_lists_where_a_static_credential_may_be_used(tmp_path: Path
     assert "txn_tokens.client_auth" not in [name for name, _ in found(tmp_path / "listed", document, listed)]
 
 
+SECOND = {
+    **LATER["issuers"][0],
+    "issuer": "https://sts.partner.example",
+    "jwks": "https://sts.partner.example/jwks",
+    "tls": {"peer": "spiffe://acme.example/sts-of-partner"},
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "field", "words"),
+    [
+        (ABSENT, "txn_tokens.subject_issuer", "it is missing"),
+        ("https://sts.partner.example", "outbound.routes[0].txn_token", "the sub is a name of"),
+        ("https://elsewhere.example", "txn_tokens.subject_issuer", "is none of the issuers"),
+        (ISSUER, None, ""),
+    ],
+)
+def test_where_there_are_several_issuers_the_settings_say_whose_name_the_sub_is(
+    named: object, field: str | None, words: str, tmp_path: Path
+) -> None:
+    section = {**LATER["txn_tokens"], **({} if named is ABSENT else {"subject_issuer": named})}
+    document = changed(
+        LATER,
+        ("issuers", [LATER["issuers"][0], SECOND]),
+        ("txn_tokens", section),
+        ("inbound.routes.0.issuers", [ISSUER]),
+    )
+    problems = found(tmp_path, document)
+    if field is None:
+        assert problems == []
+        assert (made := load_sidecar(written(tmp_path, document), {}).txn_tokens) is not None
+        assert made.source.subject_issuer == ISSUER
+    else:
+        assert any(name == field and words in wrong for name, wrong in problems)
+
+
 def test_the_keys_of_a_service_that_is_also_an_issuer_are_the_same(tmp_path: Path) -> None:
     issuer = LATER["issuers"][0]["issuer"]
     same = changed(LATER, ("txn_tokens.issuer", issuer), ("txn_tokens.jwks", "https://other.example/jwks"))

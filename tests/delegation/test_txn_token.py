@@ -12,6 +12,8 @@ from sidecar.errors import Denied, Reason
 from tests.fakes.tokens import ABSENT, NOW, TokenMint
 from tests.fakes.txn_tokens import SOURCE, TTS, txn_claims, txn_token
 
+HOME_ALICE = {"format": "iss_sub", "iss": SOURCE.subject_issuer, "sub": "alice"}
+
 
 def verified(raw: str) -> TxnToken:
     return verify_txn_token(parse_txn_token(raw), source=SOURCE, key=TTS.key, now=NOW)
@@ -76,13 +78,24 @@ def test_anything_else_is_refused(raw: str, reason: Reason) -> None:
         pytest.param({}, {"sub": "bob", "txn": "txn-1"}, False, id="another user"),
         pytest.param({}, {"sub": "alice", "txn": "txn-2"}, False, id="another transaction"),
         pytest.param({"sub": "ALICE"}, {"sub": "alice", "txn": "txn-1"}, False, id="another spelling"),
+        pytest.param({}, {"sub": "alice", "iss": "https://partner.example"}, False, id="alice of another issuer"),
+        pytest.param(
+            {},
+            {"sub": "alice", "iss": "https://partner.example", "sub_id": HOME_ALICE},
+            False,
+            id="that says it is ours",
+        ),
+        pytest.param(
+            {"sub": "partner:alice"}, {"sub": "partner:alice"}, True, id="alice of another issuer, by her name here"
+        ),
+        pytest.param({}, {"sub": "partner:alice"}, False, id="and she is not ours"),
     ],
 )
 def test_it_is_of_the_same_user_and_transaction_as_the_access_token(
     token: dict[str, Any], access: dict[str, Any], fits: bool
 ) -> None:
     beside = verified(txn_token(**token))
-    of = TokenMint().verified(**access)
+    of = TokenMint(str(access.get("iss", SOURCE.subject_issuer))).verified(**access)
     if fits:
         beside.check_beside(of)
         return

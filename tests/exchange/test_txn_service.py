@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -12,14 +13,14 @@ from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import Plan, decide_entry, plan_outbound, plan_own
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
-from sidecar.errors import Reason, Unavailable
+from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.txn_service import TxnTokenService, TxnTokenSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
 from tests.exchange.world import LOGIN, World, plan, policy, reason_of, route, running
 from tests.fakes.lies import claims, refusal, reply
 from tests.fakes.lying_sts import SECRET, Behaviour, Form, LyingSts, Reply
-from tests.fakes.tokens import ABSENT, NOW, WRITER, TokenMint, encode
+from tests.fakes.tokens import ABSENT, ISSUER, NOW, WRITER, TokenMint, encode
 from tests.fakes.txn_tokens import DOMAIN, SOURCE, TTS, TXN_TOKEN, Tts, txn_answer
 
 PAIR: Final = {"format": "iss_sub", "iss": LOGIN.issuer, "sub": "user-4711"}
@@ -166,6 +167,57 @@ async def test_a_lie_stops_the_call_by_its_name(lie: Behaviour, reason: Reason) 
         assert (record["event"], record["reason"]) == ("token.exchange_refused", reason)
         assert str(record["detail"]).startswith("the transaction token service: ")
         assert SECRET.encode() not in one.sink.written
+
+
+async def test_a_failure_of_the_service_costs_the_token_service_no_further_exchange() -> None:
+    one, tts = world(Tts(behaviour=refusal(503)))
+    by = carrying()
+    async with running(one):
+        wanted = login_plan(by)
+        for _ in range(3):
+            assert await reason_of(one, wanted, by) is Reason.STS_UNAVAILABLE
+            assert one.exchange.cached(wanted, policy=by, now=NOW) is None  # no call goes without
+        assert (len(one.sts.forms), len(tts.forms)) == (1, 3)
+        tts.behaviour = txn_answer()
+        issued = await one.exchange.exchange(wanted, by)
+        assert (len(one.sts.forms), len(tts.forms), one.exchange.kept) == (1, 4, 1)
+        assert issued.txn_token is not None
+        assert {form["subject_token"] for form in tts.forms} == {issued.permit.token.raw}
+        records = await one.records()
+        assert [record["event"] for record in records] == ["token.exchange_refused"] * 3 + ["token.exchanged"]
+        assert {record["jti_out"] for record in records} == {issued.permit.token.jti}
+
+
+async def test_a_refusal_of_the_token_service_keeps_nothing_and_names_no_token() -> None:
+    one, tts = world()
+    one.sts.behaviour = refusal(503)
+    by = carrying()
+    async with running(one):
+        for _ in range(2):
+            assert await reason_of(one, login_plan(by), by) is Reason.STS_UNAVAILABLE
+        assert (len(one.sts.forms), tts.forms) == (2, [])
+        assert [record["jti_out"] for record in await one.records()] == [None, None]
+
+
+@pytest.mark.parametrize("ends", ["withdrawn", "expired", "other keys", "another policy"])
+async def test_a_token_that_waits_for_its_transaction_token_ends_as_any_kept_one(ends: str) -> None:
+    one, tts = world(Tts(behaviour=refusal(503)))
+    by = carrying()
+    async with running(one):
+        wanted = login_plan(by)
+        await reason_of(one, wanted, by)
+        if ends == "withdrawn":
+            one.exchange.invalidate()
+        elif ends == "expired":
+            one.clock.now = NOW + 279.0
+        elif ends == "other keys":
+            one.keys._issuers[ISSUER]._generation += 1
+        else:
+            by = replace(by, number=2)
+        tts.behaviour = txn_answer()
+        with suppress(SidecarError):
+            await one.exchange.exchange(wanted, by)
+        assert len(one.sts.forms) == 2
 
 
 @pytest.mark.parametrize(

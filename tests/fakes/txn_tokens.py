@@ -9,11 +9,11 @@ from typing import Any, Final
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.delegation.txn_token import TxnSource
 from tests.fakes.lying_sts import Behaviour, Form, LyingSts, Reply
-from tests.fakes.tokens import NOW, TokenMint, changed, encode, from_base64url
+from tests.fakes.tokens import ISSUER, NOW, TokenMint, changed, encode, from_base64url
 
 TTS: Final = TokenMint("https://tts.acme.example", kid="t1", key=6)
 DOMAIN: Final = TrustDomain("acme.example")
-SOURCE: Final = TxnSource(trust_domain=DOMAIN, issuer=TTS.issuer)
+SOURCE: Final = TxnSource(trust_domain=DOMAIN, issuer=TTS.issuer, subject_issuer=ISSUER)
 TXN_TOKEN: Final = "urn:ietf:params:oauth:token-type:txn_token"
 
 

@@ -16,6 +16,7 @@ from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.txn_token import TxnToken, verify_txn_token
+from sidecar.errors import Denied
 from sidecar.exchange.cache import Issued
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.headers import to_agent
@@ -27,6 +28,8 @@ from tests.delegation.world import (
     NOW,
     POLICY,
     SEARCH,
+    STS,
+    STS_TRUST,
     TO_CRM,
     delegation,
     signed,
@@ -38,6 +41,7 @@ from tests.proxy.agent_calls import AgentCalls, Awaited, Tokens
 from tests.proxy.agent_calls import bearer as shown_by_agent
 from tests.proxy.peer_calls import PeerCalls, bearer
 from tests.proxy.test_agent_key import fields
+from tests.proxy.warm import ANSWER
 
 HEADER = "Txn-Token"
 
@@ -176,6 +180,51 @@ async def test_a_key_that_is_not_known_yet_is_fetched_for_the_next_request(tmp_p
     await peer.tasks.done()
     assert peer.keys.awaited == [TTS.kid]
     assert peer.call(access(), (HEADER, txn_token())) == (200, None)
+
+
+async def test_one_task_at_a_time_fetches_keys_however_many_tokens_name_unknown_ones(tmp_path: Path) -> None:
+    peer = Peer(tmp_path)
+    for number in range(20):
+        other = txn_token({"kid": f"nobody's-{number}"})
+        assert peer.call(access(), (HEADER, other)) == (503, "keys_unavailable")
+    assert len(peer.tasks) == 1
+    await peer.tasks.done()
+    assert peer.keys.awaited == ["nobody's-0"]
+    assert peer.call(access(), (HEADER, txn_token({"kid": "nobody's-20"}))) == (503, "keys_unavailable")
+    await peer.tasks.done()
+    assert peer.keys.awaited == ["nobody's-0", "nobody's-20"]
+
+
+async def test_alice_of_another_issuer_is_not_the_one_that_the_token_names(tmp_path: Path) -> None:
+    other = "https://sts.partner.example"
+    peer = Peer(tmp_path, issuers=frozenset({STS, other}))
+    peer.policy = replace(peer.policy, issuers={STS: STS_TRUST, other: replace(STS_TRUST, issuer=other)})
+    theirs, ours = access(iss=other, txn=ABSENT), access(txn=ABSENT)
+    assert peer.call(theirs) == (200, None)
+    assert peer.call(theirs, (HEADER, txn_token())) == (403, "txn_token_refused")
+    assert peer.call(ours, (HEADER, txn_token())) == (200, None)
+
+
+@pytest.mark.parametrize(("second", "status", "lives"), [("alice", 200, True), ("bob", 403, False)])
+async def test_a_refused_request_renews_no_lingering_handle_and_leaves_none(
+    tmp_path: Path, second: str, status: int, lives: bool
+) -> None:
+    peer = Peer(tmp_path, linger_s=30.0)
+    monotonic = 0.0
+    peer.handles._monotonic = lambda: monotonic
+    peer.send(access(), (HEADER, txn_token()))
+    (handle,) = peer.handles._alive
+    peer.warm.pool.agent.data_received(ANSWER)
+    peer.warm.writes.write_all()
+    monotonic = 29.0
+    assert peer.call(access(), (HEADER, txn_token(sub=second)))[0] == status
+    assert len(peer.handles) == (2 if lives else 1)
+    monotonic = 31.0
+    if lives:
+        assert peer.handles.find(handle).ended_at == 0.0
+        return
+    with pytest.raises(Denied):
+        peer.handles.find(handle)
 
 
 # --- the agent's calls
