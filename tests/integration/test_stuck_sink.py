@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import signal
 import ssl
 import sys
@@ -22,7 +23,7 @@ from tests.disk import disk
 from tests.injector.serving import running_injector
 from tests.integration.process import Running, process
 from tests.integration.test_parts import sts_settings, written
-from tests.integration.world import CRM, PLANNER, STS, WRITER, World, bearer, calling, mint
+from tests.integration.world import CRM, PLANNER, START_S, STS, WRITER, World, bearer, calling, mint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -42,6 +43,8 @@ class Pipe:
 
     def read_starts(self) -> None:
         while self._received.count(b'"event":"started"') < self._starts:
+            readable, _, _ = select.select([self.reader], [], [], START_S)
+            assert readable, "the process did not start"  # we hold the other end as well, so there is no end of file
             self._received += os.read(self.reader, 65536)
 
     def fill(self) -> None:
