@@ -47,7 +47,7 @@ class AdminSocket:
 
     def __init__(self, app: web.Application, path: Path) -> None:
         self._path = path
-        self._runner = web.AppRunner(app, access_log=None, logger=_SILENT, keepalive_timeout=5.0)
+        self._runner = web.AppRunner(app, access_log=None, logger=_SILENT, keepalive_timeout=5.0, auto_decompress=False)
         self._server: asyncio.AbstractServer | None = None
         self._ours: tuple[int, int] | None = None
 

@@ -100,3 +100,14 @@ async def test_whoever_reads_no_answer_keeps_nobody_from_ending(watched: Watched
         await watched.get("/readyz")
         async with asyncio.timeout(5):
             await watched.probe.close()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+async def test_a_packed_body_is_not_unpacked(watched: Watched, coding: str) -> None:
+    junk = b"not packed"  # unpacking it would fail; unpacking 58 KB that are packed would hold the loop for 0.4 s
+    reader, writer = await asyncio.open_connection(*watched.probe.address)
+    writer.write(ASK[:-2] + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (coding.encode(), len(junk)) + junk)
+    writer.write(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    answers = await asyncio.wait_for(reader.read(), 5)
+    assert answers.count(b"HTTP/1.1 200 OK") == 2, answers
+    writer.close()
