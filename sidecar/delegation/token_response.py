@@ -119,9 +119,12 @@ class AnswerMembers:
 
     members: Mapping[str, object] = field(repr=False)
 
-    def text(self, name: str) -> str:
-        """Return a plain string. Raises Denied, STS_BAD_RESPONSE."""
-        return _text(self.members, name)
+    def text(self, name: str, *, max_chars: int | None = None) -> str:
+        """Return a plain string. Raises Denied, STS_BAD_RESPONSE; STS_TOO_LARGE, it has more than ``max_chars``."""
+        value = _text(self.members, name)
+        if max_chars is not None and len(value) > max_chars:
+            raise Denied(Reason.STS_TOO_LARGE, f"{name} is longer than {max_chars} characters")
+        return value
 
     def seconds(self, name: str) -> int | None:
         """Return a positive number of seconds; None: it is absent. Raises Denied, STS_BAD_RESPONSE."""

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from sidecar.delegation.login import LoginPlan
 from sidecar.delegation.rfc8693 import TokenResponse
@@ -20,6 +21,9 @@ from sidecar.exchange.sts_settings import AUTHORIZATION, ExchangeSettings
 from sidecar.identity.endpoint import address_of
 from sidecar.identity.source import IdentitySource
 
+MAX_URL_BYTES: Final = 8192  # browsers and servers take about as much
+MAX_CODE_BYTES: Final = 2048
+MAX_STARTED_BYTES: Final = MAX_URL_BYTES + MAX_CODE_BYTES
 _RANDOM_BYTES = 32  # 43 characters: as long as a PKCE verifier must be (RFC 7636 section 4.1)
 
 
@@ -88,6 +92,7 @@ class LoginConversation:
             redirect_uri=redirect_uri,
         )
         started = await self._conversation.run(flow.begin(wanted), plan.actor, credentials)
+        _require_bounded(started)
         return Begun(wanted=wanted, started=started, names_issuer=metadata is not None and metadata.names_issuer)
 
     async def complete(
@@ -123,3 +128,19 @@ class LoginConversation:
             if self._discovered.get(name) != url:
                 await self._conversation.reach(name, Reached(self._channel(url), self._authenticator))
                 self._discovered[name] = url
+
+
+def started_bytes(started: Started) -> int:
+    """Return the bytes of the text that a login waits with."""
+    return _bytes(started.url) + _bytes(started.code)
+
+
+def _require_bounded(started: Started) -> None:
+    """Refuse a login that would take much memory while it waits for its user."""
+    for name, text, most in (("url", started.url, MAX_URL_BYTES), ("code", started.code, MAX_CODE_BYTES)):
+        if _bytes(text) > most:
+            raise Denied(Reason.STS_TOO_LARGE, f"{name}: the login would wait with more than {most} bytes")
+
+
+def _bytes(text: str | None) -> int:
+    return 0 if text is None else len(text.encode("utf-8", "surrogatepass"))

@@ -20,6 +20,7 @@ from sidecar.identity.endpoint import EndpointAnswer, is_loopback, split_url
 
 KEPT_S: Final = 3600.0
 MAX_BYTES: Final = 262_144  # some list every algorithm they know
+MAX_URL_CHARS: Final = 2048  # of an endpoint: each login waits with the one that its user is sent to
 _WELL_KNOWN: Final = "/.well-known/oauth-authorization-server"
 
 
@@ -66,7 +67,7 @@ def parse_metadata(body: bytes, *, issuer: str, pkce: bool = True) -> ServerMeta
     endpoints = {
         member: url
         for member, url in document.items()
-        if member.endswith("_endpoint") and isinstance(url, str) and is_web_url(url)
+        if member.endswith("_endpoint") and isinstance(url, str) and len(url) <= MAX_URL_CHARS and is_web_url(url)
     }
     return ServerMetadata(
         endpoints=endpoints, names_issuer=document.get("authorization_response_iss_parameter_supported") is True

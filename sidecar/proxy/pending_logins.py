@@ -1,8 +1,8 @@
 """Logins that wait for their users. Each belongs to the browser session it was begun in, ends once, and soon.
 
 A login is found by its name and its session together. The session's value is kept as a hash. Names, states and
-verifiers are unguessable; nothing of a login outlives the process. The number of logins is bounded: one too many is
-refused, since to evict one would end another user's login.
+verifiers are unguessable; nothing of a login outlives the process. Their number and their bytes are bounded: one too
+many is refused, since to evict one would end another user's login.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Final
 
 from sidecar.delegation.login import LoginPlan
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.exchange.login_conversation import Begun
+from sidecar.exchange.login_conversation import MAX_STARTED_BYTES, Begun, started_bytes
 from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.proxy.random_text import random_258
 
 MAX_LOGINS: Final = 4096
+MAX_BYTES: Final = 16 * 1024 * 1024  # of all: room for MAX_LOGINS with a URL of 2 KiB each
+LOGIN_BYTES: Final = 2048  # of one, beside its URL or code: 1.1 KiB, and a reason of 200 characters
 LIFE_S: Final = 600.0  # of a login through a browser: as long as a code and its consent page usually are good
 MAX_LIFE_S: Final = 1800.0  # whatever a token service says that is asked until the user has answered
 TOLD_S: Final = 600.0  # after its end a login is known by its reason
@@ -33,7 +35,8 @@ class Phase(Enum):
 
     BEGINNING = auto()
     OPEN = auto()
-    ASKING = auto()  # the token service
+    ASKING = auto()  # the token service, as often as it takes
+    REDEEMING = auto()  # the answer that came back through the browser
     OVER = auto()
 
 
@@ -52,49 +55,57 @@ class PendingLogin:
     ends_at: float
     phase: Phase = Phase.BEGINNING
     begun: Begun | None = None
+    held_bytes: int = LOGIN_BYTES + MAX_STARTED_BYTES  # while it begins, nobody knows how much it will be
     poll_s: int = FIRST_POLL_S
     poll_at: float = 0.0
 
     def end(self) -> None:
         """End it for good. Its verifier, state and code go."""
-        self.phase, self.begun = Phase.OVER, None
+        self.phase, self.begun, self.held_bytes = Phase.OVER, None, LOGIN_BYTES
 
 
 class PendingLogins:
     """All logins of this process. ``monotonic`` is in seconds."""
 
-    def __init__(self, *, monotonic: Callable[[], float], most: int = MAX_LOGINS) -> None:
+    def __init__(self, *, monotonic: Callable[[], float], most: int = MAX_LOGINS, max_bytes: int = MAX_BYTES) -> None:
         self._monotonic = monotonic
         self._most = most
+        self._max_bytes = max_bytes
         self._logins: dict[str, PendingLogin] = {}
 
     def __len__(self) -> int:
         return len(self._logins)
 
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes of all."""
+        return sum(one.held_bytes for one in self._logins.values())
+
     def reserve(self, session: str, plan: LoginPlan, settings: ExchangeSettings) -> PendingLogin:
-        """Reserve a place for a login that begins now. An earlier one of the same session for the same route ends.
+        """Reserve a place for a login that begins now.
 
         Raises:
-            Unavailable: OVERLOADED, too many logins are pending.
+            Unavailable: OVERLOADED, too many logins are pending, or too large ones.
         """
         self._sweep()
-        hashed = _hash(session)
-        for other in self._logins.values():
-            if other.phase is Phase.OPEN and other.plan.route.name == plan.route.name and other.session == hashed:
-                other.end()
-        if len(self._logins) >= self._most:
-            self._logins = {name: one for name, one in self._logins.items() if one.phase is not Phase.OVER}
-        if len(self._logins) >= self._most:
-            raise Unavailable(Reason.OVERLOADED, "too many logins are pending")
         login = PendingLogin(
-            name=random_258(), session=hashed, plan=plan, settings=settings, ends_at=self._monotonic() + LIFE_S
+            name=random_258(), session=_hash(session), plan=plan, settings=settings, ends_at=self._monotonic() + LIFE_S
         )
+        if not self._has_room(login):
+            self._logins = {name: one for name, one in self._logins.items() if self._is_alive(one)}
+        if not self._has_room(login):
+            raise Unavailable(Reason.OVERLOADED, "too many logins are pending")
         self._logins[login.name] = login
         return login
 
     def open(self, login: PendingLogin, begun: Begun) -> None:
-        """Let a login that has begun wait for its user."""
+        """Let a login that has begun wait for its user. Another of the same session for the same route ends."""
+        for other in self._logins.values():
+            same = other.session == login.session and other.plan.route.name == login.plan.route.name
+            if same and other is not login and other.phase is not Phase.BEGINNING:
+                other.end()
         login.begun, login.phase = begun, Phase.OPEN
+        login.held_bytes = LOGIN_BYTES + started_bytes(begun.started)
         now, started = self._monotonic(), begun.started
         if started.expires_in_s is not None:
             login.ends_at = now + min(started.expires_in_s, MAX_LIFE_S)
@@ -116,7 +127,7 @@ class PendingLogins:
             raise Denied(Reason.LOGIN_UNKNOWN)
         if not hmac.compare_digest(login.session, _hash(session)):
             raise Denied(Reason.LOGIN_SESSION_MISMATCH)
-        if login.phase is Phase.OVER:
+        if login.phase in (Phase.REDEEMING, Phase.OVER):
             raise Denied(Reason.LOGIN_USED)
         if self._monotonic() >= login.ends_at:
             login.end()
@@ -124,7 +135,9 @@ class PendingLogins:
         return login
 
     def wait_longer(self, login: PendingLogin, slower_s: int = 0) -> None:
-        """Let a login wait on, and ask no sooner than its token service wants."""
+        """Let a login wait on, unless it is over, and ask no sooner than its token service wants."""
+        if login.phase is Phase.OVER:
+            return
         login.phase = Phase.OPEN
         login.poll_s += slower_s
         login.poll_at = self._monotonic() + login.poll_s
@@ -140,6 +153,12 @@ class PendingLogins:
     def poll_after_s(self, login: PendingLogin) -> int:
         """Return the seconds after which the token service may be asked again."""
         return max(1, ceil(login.poll_at - self._monotonic()))
+
+    def _has_room(self, login: PendingLogin) -> bool:
+        return len(self._logins) < self._most and self.bytes + login.held_bytes <= self._max_bytes
+
+    def _is_alive(self, login: PendingLogin) -> bool:
+        return login.phase is not Phase.OVER and self._monotonic() < login.ends_at
 
     def _sweep(self) -> None:
         self._logins = {name: one for name, one in self._logins.items() if not self._is_forgotten(one)}

@@ -10,10 +10,17 @@ import pytest
 
 from sidecar.delegation.login import LoginPlan
 from sidecar.errors import Reason, SidecarError
-from sidecar.exchange.adapters.login import StillPending
+from sidecar.exchange.adapters import agent_grant
+from sidecar.exchange.adapters.login import Beginning, Started, StillPending, UserFlow, WantedLogin
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
 from sidecar.exchange.conversation import Conversation, Reached
-from sidecar.exchange.login_conversation import Begun, LoginConversation
+from sidecar.exchange.login_conversation import (
+    MAX_CODE_BYTES,
+    MAX_URL_BYTES,
+    Begun,
+    LoginConversation,
+    started_bytes,
+)
 from sidecar.exchange.metadata import KEPT_S
 from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.identity.endpoint import EndpointAnswer
@@ -128,6 +135,45 @@ async def test_an_endpoint_that_is_not_on_the_pinned_host_is_not_asked(url: str 
     world = World("agent-grant-draft", Server(agent_authorization_endpoint=url))
     assert await reason_of(world) is Reason.STS_BAD_RESPONSE
     assert world.server.asked == [f"{HERE}/.well-known/oauth-authorization-server"]
+
+
+@pytest.mark.parametrize(("length", "usable"), [(2048, True), (2049, False)])
+async def test_an_endpoint_without_end_is_none(length: int, usable: bool) -> None:
+    url = f"{LAWFUL['authorization_endpoint']}?".ljust(length, "x")
+    world = World("obo-draft-02", Server(authorization_endpoint=url))
+    if usable:
+        assert (await world.begin()).started.url
+    else:
+        assert await reason_of(world) is Reason.STS_BAD_RESPONSE
+
+
+@pytest.mark.parametrize(("length", "usable"), [(7000, True), (9000, False)])
+async def test_a_login_waits_with_no_url_without_end(length: int, usable: bool) -> None:
+    world = World("obo-draft-02", authorization_endpoint="https://l.example/?".ljust(length, "x"))
+    if usable:
+        begun = await world.begin()
+        assert length < started_bytes(begun.started) <= MAX_URL_BYTES
+    else:
+        with pytest.raises(SidecarError) as caught:
+            await world.begin()
+        assert (caught.value.reason, caught.value.detail[:4]) == (Reason.STS_TOO_LARGE, "url:")
+
+
+@pytest.mark.parametrize(("code", "usable"), [("c" * MAX_CODE_BYTES, True), ("é" * (MAX_CODE_BYTES // 2 + 1), False)])
+async def test_a_code_of_any_adapter_has_as_many_bytes_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, code: str, usable: bool
+) -> None:
+    def begin(_wanted: WantedLogin) -> Beginning:
+        yield from ()
+        return Started(code=code)
+
+    flow = UserFlow(begin=begin, complete=agent_grant.complete, browser=False)
+    monkeypatch.setattr(LoginConversation, "_flow", flow)
+    world = World("agent-grant-draft")
+    if usable:
+        assert (await world.begin()).started.code == code
+    else:
+        assert await reason_of(world) is Reason.STS_TOO_LARGE
 
 
 async def test_an_endpoint_that_moves_is_asked_at_its_new_place_alone() -> None:

@@ -9,9 +9,19 @@ import pytest
 from sidecar.delegation.login import LoginPlan
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters.login import Started, WantedLogin
-from sidecar.exchange.login_conversation import Begun
+from sidecar.exchange.login_conversation import MAX_STARTED_BYTES, Begun
 from sidecar.exchange.sts_settings import ExchangeSettings
-from sidecar.proxy.pending_logins import LIFE_S, MAX_LIFE_S, TOLD_S, PendingLogin, PendingLogins, Phase
+from sidecar.proxy.pending_logins import (
+    LIFE_S,
+    LOGIN_BYTES,
+    MAX_BYTES,
+    MAX_LIFE_S,
+    MAX_LOGINS,
+    TOLD_S,
+    PendingLogin,
+    PendingLogins,
+    Phase,
+)
 from tests.delegation.test_login import MAIL, ROUTE
 from tests.delegation.world import WRITER
 from tests.exchange.world import Clock
@@ -101,6 +111,33 @@ def test_a_new_login_of_a_session_ends_the_last_for_the_same_route_and_nobody_el
         assert world.logins.find(login.name, session) is login
 
 
+def test_a_login_that_cannot_begin_leaves_the_one_before_as_it_is() -> None:
+    world = World(most=2)
+    first = world.begin()
+    for _ in range(2):
+        failed = world.logins.reserve(ALICE, LoginPlan(route=ROUTE, actor=WRITER, life_s=300), SETTINGS)
+        assert world.logins.find(first.name, ALICE) is first
+        world.logins.drop(failed)
+    world.begin(MALLORY)
+    with pytest.raises(SidecarError):  # no room for a third
+        world.begin()
+    assert world.logins.find(first.name, ALICE) is first
+
+
+@pytest.mark.parametrize("phase", [Phase.ASKING, Phase.REDEEMING])
+def test_a_login_that_a_new_one_ended_while_it_was_asked_for_does_not_come_back(phase: Phase) -> None:
+    world = World()
+    first = world.begin()
+    first.phase = phase
+    second = world.begin()
+    world.logins.wait_longer(first)
+    assert world.reason(first.name) is Reason.LOGIN_USED
+    assert world.logins.find(second.name, ALICE) is second
+    second.phase = phase
+    world.logins.wait_longer(second)
+    assert world.logins.find(second.name, ALICE) is second
+
+
 def test_one_login_too_many_is_refused_and_no_other_one_ends_for_it() -> None:
     world = World(most=3)
     logins = [world.begin(f"{ALICE}{number}") for number in range(3)]
@@ -111,6 +148,45 @@ def test_one_login_too_many_is_refused_and_no_other_one_ends_for_it() -> None:
         assert world.logins.find(login.name, f"{ALICE}{number}") is login
     logins[0].end()
     assert world.begin(MALLORY).phase is Phase.OPEN
+
+
+def test_a_login_whose_time_is_over_takes_nobodys_place() -> None:
+    world = World(most=1)
+    world.begin()
+    world.clock.now += LIFE_S - 1
+    with pytest.raises(SidecarError):
+        world.begin(MALLORY)
+    world.clock.now += 1
+    assert world.begin(MALLORY).phase is Phase.OPEN
+
+
+@pytest.mark.parametrize("waits_with", ["url", "code"])
+def test_pending_logins_are_bounded_by_what_they_hold(waits_with: str) -> None:
+    began = LOGIN_BYTES + 1024
+    world = World(max_bytes=2 * began + LOGIN_BYTES + MAX_STARTED_BYTES)
+    started: dict[str, Any] = {waits_with: "x" * 1024}
+    logins = [world.begin(f"{ALICE}{number}", **started) for number in range(3)]
+    assert world.logins.bytes == 3 * began
+    with pytest.raises(SidecarError) as caught:
+        world.begin(MALLORY, **started)
+    assert caught.value.reason is Reason.OVERLOADED
+    for number, login in enumerate(logins):
+        assert world.logins.find(login.name, f"{ALICE}{number}") is login
+    logins[0].end()
+    assert world.begin(MALLORY, **started).phase is Phase.OPEN
+
+
+def test_a_login_that_begins_has_room_for_the_largest_answer() -> None:
+    world = World()
+    plan = LoginPlan(route=ROUTE, actor=WRITER, life_s=300)
+    login = world.logins.reserve(ALICE, plan, SETTINGS)
+    assert world.logins.bytes == LOGIN_BYTES + MAX_STARTED_BYTES
+    world.logins.drop(login)
+    assert world.logins.bytes == 0
+
+
+def test_as_many_logins_as_there_may_be_have_room_at_the_usual_size() -> None:
+    assert MAX_LOGINS * (LOGIN_BYTES + 1024) + MAX_STARTED_BYTES < MAX_BYTES
 
 
 def test_a_token_service_is_asked_no_sooner_than_it_wants() -> None:

@@ -14,6 +14,7 @@ from sidecar.exchange.adapters.adapter import Adapter, Capabilities, ClientAuth,
 from sidecar.exchange.adapters.login import Beginning, Completion, Started, StillPending, UserFlow, WantedLogin
 
 AGENT_AUTHORIZATION: Final = "agent_authorization"
+MAX_CODE_CHARS: Final = 2048  # of a request_code, which waits here with its login; a random one has about 50
 SLOWER_S: Final = 5  # RFC 8628 section 3.5
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:agent_authorization"
 _DEVICE_CODE: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -31,7 +32,7 @@ def begin(wanted: WantedLogin) -> Beginning:
     answer = yield Step(form=form, endpoint=AGENT_AUTHORIZATION, once=True)  # or the user would be asked twice
     members = answer.members()
     return Started(
-        code=members.text("request_code"),
+        code=members.text("request_code", max_chars=MAX_CODE_CHARS),
         poll_s=members.seconds("poll_interval"),
         expires_in_s=members.seconds("expires_in"),
     )

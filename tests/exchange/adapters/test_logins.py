@@ -98,6 +98,22 @@ def test_no_secret_is_in_what_a_login_looks_like() -> None:
         assert secret not in shown
 
 
+def begun_with(code: str) -> Started:
+    answer = Answer(200, "application/json", encode({"request_code": code}))
+    started, _ = taken(flow_of(agent_grant.ADAPTER).begin(wanted(agent_grant.ADAPTER)), answer)
+    return started
+
+
+def test_a_request_code_has_a_longest_form() -> None:
+    assert begun_with("r" * 2048).code == "r" * 2048
+    with pytest.raises(SidecarError) as caught:
+        begun_with("r" * 2049)
+    assert (caught.value.reason, caught.value.detail) == (
+        Reason.STS_TOO_LARGE,
+        "request_code is longer than 2048 characters",
+    )
+
+
 BEGINNINGS: dict[str, tuple[int, dict[str, object], Reason]] = {
     "no code": (200, {"poll_interval": 5}, Reason.STS_BAD_RESPONSE),
     "a code of another kind": (200, {"request_code": 7}, Reason.STS_BAD_RESPONSE),
