@@ -135,14 +135,14 @@ class StsChannel:
         await self._pool.close()
 
     async def _send(self, form: bytes | None, lines: bytes, *, fresh: bool = False) -> EndpointAnswer:
-        origin = self._origins.of(self._address, self._pin)
         call = Call(self._target, self._lines + lines, form, max_bytes=self._max_bytes)
-        kept = None if fresh else self._pool.take(origin)
-        if kept is not None:
-            call.begin(kept)
-        else:
-            call.waits = self._pool.connect(origin, call.begin, call.fail, fresh=fresh)
         try:
+            origin = self._origins.of(self._address, self._pin)
+            kept = None if fresh else self._pool.take(origin)
+            if kept is not None:
+                call.begin(kept)
+            else:
+                call.waits = self._pool.connect(origin, call.begin, call.fail, fresh=fresh)
             return await call.answer
         except asyncio.CancelledError:
             if call.silent:  # the service may be gone without closing: the other connections are in doubt too

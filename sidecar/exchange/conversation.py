@@ -19,7 +19,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters.adapter import Answer, Step
 from sidecar.exchange.client_auth import ClientAuthenticator, Shown
-from sidecar.exchange.failover import AllOpen, Caller
+from sidecar.exchange.failover import AllOpen, Caller, Unsent
 from sidecar.identity.endpoint import EndpointAnswer
 
 _R = TypeVar("_R")
@@ -66,16 +66,25 @@ class Conversation:
         fingerprints.
 
         Raises:
-            SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE.
+            SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE; `Unsent` if no
+                form has left, or none but those of shared steps.
         """
-        shown = set() if credentials is None else credentials
+        shown, sent = set[str]() if credentials is None else credentials, False
         try:
             step = next(steps)
             for _ in range(MAX_STEPS):
-                step = steps.send(await (self._share(step, own, shown) if step.shared else self._ask(step, shown)))
+                if step.shared:
+                    answer = await self._share(step, own, shown)
+                else:
+                    answer, sent = await self._ask(step, shown), True
+                step = steps.send(answer)
         except StopIteration as end:
             response: _R = end.value
             return response
+        except Unsent as error:
+            if sent or not (step.once or step.shared):  # other forms may have left in an attempt before the last one
+                raise Unavailable(error.reason, error.detail) from error
+            raise
         except SidecarError as error:
             if error.reason in (Reason.EXCHANGE_DENIED, Reason.STS_ERROR):
                 self._drop_shared()
@@ -113,7 +122,7 @@ class Conversation:
             return answer
 
     async def _ask(self, step: Step, credentials: set[str]) -> Answer:
-        shown = await self._endpoints[step.endpoint].authenticator.show() if step.authenticate else Shown()
+        shown = await self._shown(step)
         if shown.credential is not None:
             credentials.add(shown.credential)
         pairs = dict.fromkeys((*step.form, *shown.form))  # both may say client_id, and no parameter is there twice
@@ -122,6 +131,14 @@ class Conversation:
         if 300 <= answer.status < 400:
             raise Denied(Reason.STS_REDIRECT)
         return Answer(answer.status, answer.content_type, answer.body)
+
+    async def _shown(self, step: Step) -> Shown:
+        if not step.authenticate:
+            return Shown()
+        try:
+            return await self._endpoints[step.endpoint].authenticator.show()
+        except Unavailable as error:
+            raise Unsent(error.reason, error.detail) from error
 
     async def _post(self, caller: Caller, form: bytes, authorization: str | None, *, once: bool) -> EndpointAnswer:
         """Send the form. Retry, within limits, only if the connection failed before any answer."""

@@ -41,7 +41,7 @@ class Unsent(Unavailable):
     """The connection failed before a byte of the form was sent: another endpoint may get it."""
 
 
-class AllOpen(Unavailable):
+class AllOpen(Unsent):
     """Every endpoint's circuit is open. Nothing was sent, and to try again within the same call is useless."""
 
 

@@ -11,11 +11,12 @@ from typing import Final
 from sidecar.delegation.login import LoginPlan
 from sidecar.delegation.rfc8693 import TokenResponse
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.exchange.adapters.login import Started, StillPending, UserFlow, WantedLogin
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client_auth import ClientAuthenticator
 from sidecar.exchange.conversation import Conversation, Reached
+from sidecar.exchange.failover import Unsent
 from sidecar.exchange.metadata import MetadataSource, ServerMetadata
 from sidecar.exchange.sts_settings import AUTHORIZATION, ExchangeSettings
 from sidecar.identity.endpoint import address_of
@@ -98,10 +99,17 @@ class LoginConversation:
     async def complete(
         self, begun: Begun, code: str | None, own: SpiffeId, credentials: set[str]
     ) -> TokenResponse | StillPending:
-        """Ask for the token. Return it, or that the user has not answered."""
+        """Ask for the token. Return it, or that the user has not answered.
+
+        Raises:
+            SidecarError: as ``Conversation.run``; `Unsent`: the code has not left, and may be sent later.
+        """
         wanted = begun.wanted
         if self._settings.known.needs_jwt_svid(self._settings.options):
-            wanted = replace(wanted, jwt_svid=await self._source.jwt_svid(self._settings.issuer))
+            try:
+                wanted = replace(wanted, jwt_svid=await self._source.jwt_svid(self._settings.issuer))
+            except Unavailable as error:
+                raise Unsent(error.reason, error.detail) from error
         return await self._conversation.run(self._flow.complete(wanted, begun.started, code), own, credentials)
 
     async def close(self) -> None:

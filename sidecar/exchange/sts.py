@@ -128,7 +128,8 @@ class Sts:
         """Get the token that the user granted, and prove it. ``credentials`` as of ``exchange``.
 
         Raises:
-            SidecarError: as ``exchange`` and ``accept_login``; LOGIN_DENIED or LOGIN_EXPIRED.
+            SidecarError: as ``exchange`` and ``accept_login``; LOGIN_DENIED or LOGIN_EXPIRED; `Unsent`, the code has
+                not left.
         """
         async with self._deadline():
             response = await self._logins.complete(begun, code, plan.actor, credentials)
@@ -219,11 +220,15 @@ class Sts:
 
     def _channel(self, endpoint: Endpoint, auth: ClientAuthSettings, *, among: int = 1) -> StsChannel:
         settings = self._settings
+        connect_timeout_s = settings.timeout_s / 2 if among > 1 else None
+        if settings.known.login is not None:
+            # A login whose deadline ends while a connection is opened would not know that its code has not left.
+            connect_timeout_s = settings.timeout_s / (among + 1)
         return StsChannel(
             endpoint,
             self._source,
             timeout_s=settings.timeout_s,
-            connect_timeout_s=settings.timeout_s / 2 if among > 1 else None,
+            connect_timeout_s=connect_timeout_s,
             max_bytes=settings.max_response_bytes,
             resolver=self._resolver,
             shows_svid=auth.method in BY_CERTIFICATE,

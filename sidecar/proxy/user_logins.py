@@ -21,9 +21,10 @@ from sidecar.delegation.login import LoginPlan, plan_login
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.errors import Denied, Reason
 from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
+from sidecar.exchange.failover import Unsent
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import LOGIN
 from sidecar.observe.record import OK
@@ -166,27 +167,33 @@ class UserLogins:
     def _ask(
         self, login: PendingLogin, code: str | None, plan: LoginPlan, snapshot: Snapshot
     ) -> Journey[Issued | StillPending]:
-        """Ask the token service. A code is used up by that, whatever comes of it."""
+        """Ask the token service. A code that may have left ends the login: it is sent once (RFC 6749 section 4.1.2)."""
         begun = login.begun
         if begun is None:  # it ended meanwhile
             raise Denied(Reason.LOGIN_USED)
-        login.phase = Phase.ASKING
-        if code is not None:
-            login.end()
         logins = snapshot.exchange(plan.sts_issuer).logins
         asking = partial(logins.complete, begun, code, plan=plan, policy=snapshot.policy)
+        login.phase = Phase.ASKING if code is None else Phase.REDEEMING
+        may_ask_again = code is None
         try:
             issued: Issued | StillPending = yield Async(self._tasks, asking)
+        except Unsent:
+            may_ask_again = True
+            raise
         except Denied:
-            login.end()
+            may_ask_again = False
             raise
         finally:
-            if login.phase is Phase.ASKING:
+            if may_ask_again:
                 self.pending.wait_longer(login)
-        if isinstance(issued, StillPending):
-            self.pending.wait_longer(login, issued.slower_s)
-        else:
+            else:
+                login.end()
+        if not isinstance(issued, StillPending):
             login.end()
+        elif login.phase is Phase.OVER:  # a new login of the session has begun meanwhile
+            raise Denied(Reason.LOGIN_USED)
+        else:
+            self.pending.wait_longer(login, issued.slower_s)
         return issued
 
     def _plan_again(self, login: PendingLogin, snapshot: Snapshot) -> LoginPlan:
@@ -194,7 +201,7 @@ class UserLogins:
         try:
             plan = plan_login(login.plan.route.name, policy=snapshot.policy)
             same = snapshot.exchange(plan.sts_issuer).logins.settings == login.settings
-        except SidecarError:
+        except Denied:
             login.end()
             raise
         if not same or (plan.audience, plan.actor) != (login.plan.audience, login.plan.actor):

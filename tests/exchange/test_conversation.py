@@ -14,7 +14,7 @@ from sidecar.exchange.adapters.adapter import ClientAuth, Step, Steps
 from sidecar.exchange.client_auth import ClientAuthenticator, ClientAuthSettings
 from sidecar.exchange.conversation import MAX_STEPS, SHARED_S, YOUNG_S, Conversation, Reached
 from sidecar.exchange.events import credential_of
-from sidecar.exchange.failover import AllOpen
+from sidecar.exchange.failover import AllOpen, Unsent
 from sidecar.identity.endpoint import EndpointAnswer
 from tests.exchange.world import Clock, authority
 from tests.fakes.own_identity import OwnIdentity
@@ -175,6 +175,50 @@ async def test_a_form_that_must_not_be_sent_twice_is_not_tried_again(monkeypatch
     service.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
     await talking(service, retries=3).run(asking(bare("again")), WRITER)
     assert service.sent_once == [True, False, False]
+
+
+ONCE = Step(form=(("code", "c"),), once=True)
+AWAY, GONE = Unsent(Reason.STS_UNAVAILABLE), Unavailable(Reason.STS_UNAVAILABLE)
+OUTAGES: dict[str, tuple[list[Step], list[SidecarError], bool]] = {
+    "no connection": ([ONCE], [AWAY], True),
+    "an open circuit": ([ONCE], [AllOpen(Reason.STS_UNAVAILABLE)], True),
+    "no connection for a shared step before it": ([OWN, ONCE], [AWAY, AWAY], True),
+    "no answer": ([ONCE], [GONE], False),
+    "no connection for a step after it": ([ONCE, ONCE], [AWAY], False),
+    "no connection for a form that may be sent twice": ([bare("c")], [AWAY, AWAY], False),
+}
+
+
+@pytest.mark.parametrize(("steps", "errors", "unsent"), OUTAGES.values(), ids=OUTAGES.keys())
+async def test_an_outage_is_called_unsent_only_if_the_form_for_once_cannot_have_left(
+    monkeypatch: pytest.MonkeyPatch, steps: list[Step], errors: list[SidecarError], unsent: bool
+) -> None:
+    monkeypatch.setattr(conversation, "FIRST_RETRY_S", 0.001)
+    service = Service()
+
+    def fail_at_last(_form: str) -> tuple[int, dict[str, object]]:
+        service.errors = list(errors)
+        return 200, {"access_token": "t", "token_type": "Bearer", "expires_in": 600}
+
+    service.says = fail_at_last
+    service.errors = [] if steps == [ONCE, ONCE] else list(errors)
+    with pytest.raises(Unavailable) as caught:
+        await talking(service).run(asking(*steps), WRITER)
+    assert (caught.value.reason, isinstance(caught.value, Unsent)) == (Reason.STS_UNAVAILABLE, unsent)
+
+
+async def test_an_authentication_that_is_not_there_yet_leaves_a_form_unsent() -> None:
+    service = Service()
+    source = OwnIdentity(authority(), WRITER)
+    settings = ClientAuthSettings(method=ClientAuth.TLS_SAN_URI, audience=ISSUER)
+    shower = ClientAuthenticator(settings, source, Clock(0.0))
+    talk = Conversation({"token": Reached(service, shower)}, retries=0)
+    source.become(None)
+    with pytest.raises(Unsent) as caught:
+        await talk.run(asking(ONCE), WRITER)
+    assert (caught.value.reason, service.forms) == (Reason.NOT_READY, [])
+    source.become(WRITER)
+    await talk.run(asking(ONCE), WRITER)
 
 
 async def test_an_open_circuit_is_not_tried_again_within_a_call() -> None:

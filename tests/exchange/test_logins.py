@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.delegation.login import plan_login
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client_auth import ClientAuthSettings
+from sidecar.exchange.failover import Unsent
 from sidecar.exchange.sts_settings import EndpointSettings
 from sidecar.identity.endpoint import Endpoint
 from tests.exchange.world import World, running
@@ -83,6 +85,19 @@ async def test_neither_a_code_nor_a_question_to_the_user_is_sent_twice(adapter: 
         world.sts.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
         assert await reason_of_login(world) is Reason.STS_UNAVAILABLE
         assert len(world.sts.authorizations) == 1
+
+
+async def test_a_code_does_not_leave_without_an_identity_and_can_leave_later() -> None:
+    async with running(world_of("obo-draft-02")) as world:
+        by = allowing()
+        logins, plan = world.exchange.logins, plan_login("crm", policy=by)
+        begun = await logins.begin(plan, redirect_uri="https://app.example/back", reason="r")
+        world.source.become(None)
+        with pytest.raises(Unsent) as caught:
+            await logins.complete(begun, "c0de", plan=plan, policy=by)
+        assert (caught.value.reason, world.sts.forms) == (Reason.NOT_READY, [])
+        world.source.become(WRITER)
+        assert isinstance(await logins.complete(begun, "c0de", plan=plan, policy=by), Issued)
 
 
 async def test_a_grant_is_kept_for_calls_and_proven_again_when_it_is_gone() -> None:

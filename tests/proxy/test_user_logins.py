@@ -15,9 +15,11 @@ from sidecar.delegation.decide import accept_issued, plan_outbound
 from sidecar.delegation.login import LoginPlan, accept_login
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
+from sidecar.delegation.revocation import InForce
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters.login import Started, StillPending, WantedLogin
 from sidecar.exchange.cache import Issued
+from sidecar.exchange.failover import Unsent
 from sidecar.exchange.login_conversation import Begun
 from sidecar.exchange.sts_settings import ExchangeSettings
 from sidecar.proxy.handles import MAX_PER_SUBJECT
@@ -218,6 +220,17 @@ async def test_a_login_that_cannot_begin_leaves_nothing(calls: LoginCalls) -> No
     assert len(calls.outbound.user_logins.pending) == 0
 
 
+@pytest.mark.parametrize("second_begins", [True, False])
+async def test_a_login_ends_the_one_before_it_only_if_it_begins(calls: LoginCalls, second_begins: bool) -> None:
+    login = (await calls.begin())["login"]
+    calls.logins.failing = None if second_begins else Unavailable(Reason.STS_UNAVAILABLE)
+    told = await calls.post("", {"route": "crm", "session": ALICE})
+    assert told.status == (201 if second_begins else 503)
+    calls.logins.failing = None
+    answer = await calls.go_on(login, back())
+    assert (answer.status, answer.reason) == ((403, "login_used") if second_begins else (200, None))
+
+
 # --- whose login it is
 
 
@@ -264,6 +277,58 @@ async def test_an_answer_is_used_once_whatever_comes_of_it(calls: LoginCalls) ->
         assert len(calls.logins.codes) == number
 
 
+async def test_an_answer_that_has_not_left_can_be_given_again_until_the_deadline(calls: LoginCalls) -> None:
+    login = (await calls.begin())["login"]
+    calls.logins.failing = Unsent(Reason.STS_UNAVAILABLE)
+    for _ in range(2):
+        refused = await calls.go_on(login, back())
+        assert (refused.status, refused.reason) == (503, "sts_unavailable")
+    calls.logins.failing = None
+    assert (await calls.go_on(login, back(), MALLORY)).reason == "login_session_mismatch"
+    assert (await calls.go_on(login, back(state="x"))).reason == "login_state_mismatch"
+    assert (await calls.go_on(login, back())).status == 200
+    assert (await calls.go_on(login, back())).reason == "login_used"
+    assert calls.logins.codes == ["code-1"] * 3
+
+
+async def test_an_answer_that_has_not_left_outlives_no_deadline(calls: LoginCalls) -> None:
+    login = (await calls.begin())["login"]
+    calls.logins.failing = Unsent(Reason.STS_UNAVAILABLE)
+    await calls.go_on(login, back())
+    calls.logins.failing = None
+    calls.monotonic.now += LIFE_S
+    refused = await calls.go_on(login, back())
+    assert (refused.reason, calls.logins.codes) == ("login_expired", ["code-1"])
+
+
+async def test_an_answer_that_has_not_left_is_over_if_the_session_begins_another(calls: LoginCalls) -> None:
+    login = (await calls.begin())["login"]
+    pending = calls.outbound.user_logins.pending
+
+    def begin_another() -> None:
+        assert found is not None
+        first = pending.reserve(ALICE, calls.logins.begun[0][0], SETTINGS)
+        pending.open(first, found)
+
+    found = pending.find(login, ALICE).begun
+    assert found is not None
+    calls.logins.meanwhile, calls.logins.failing = begin_another, Unsent(Reason.STS_UNAVAILABLE)
+    await calls.go_on(login, back())
+    assert (await calls.go_on(login, back())).reason == "login_used"
+
+
+async def test_a_poll_that_ends_after_the_session_has_begun_another_leaves_its_login_over(calls: LoginCalls) -> None:
+    calls.logins.browser = False
+    login = (await calls.begin())["login"]
+    pending = calls.outbound.user_logins.pending
+    found = pending.find(login, ALICE).begun
+    assert found is not None
+    calls.logins.pending = [StillPending()]
+    calls.logins.meanwhile = lambda: pending.open(pending.reserve(ALICE, found.wanted.plan, SETTINGS), found)
+    calls.monotonic.now += 2
+    assert (await calls.go_on(login)).reason == "login_used"
+
+
 async def test_an_answer_that_comes_while_its_login_is_redeemed_is_a_second_one(calls: LoginCalls) -> None:
     login = (await calls.begin())["login"]
     found: list[Reason] = []
@@ -308,6 +373,16 @@ CHANGES: dict[str, tuple[Callable[[LoginCalls], None], int, str]] = {
         "login_expired",
     ),
 }
+
+
+async def test_a_list_of_revocations_that_is_stale_for_a_while_ends_no_login(calls: LoginCalls) -> None:
+    login = (await calls.begin())["login"]
+    before = calls.policy
+    calls.policy = replace(before, deny=Deny(revoked=InForce(own=frozenset({STS}), stale=frozenset({STS}))))
+    refused = await calls.go_on(login, back())
+    assert (refused.status, refused.reason, calls.logins.codes) == (503, "revocations_stale", [])
+    calls.policy = before
+    assert (await calls.go_on(login, back())).status == 200
 
 
 @pytest.mark.parametrize(("change", "status", "reason"), CHANGES.values(), ids=CHANGES.keys())
