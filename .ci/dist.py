@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-DISTRIBUTIONS = (".", "dev")
+DISTRIBUTIONS = (".", "dev", "agent")
 LOCKS = {
     None: "run.txt",
     "audit": "audit.txt",
@@ -85,7 +85,7 @@ def environment(epoch: int) -> dict[str, str]:
 
 
 def build_python(source: Path, out: Path, epoch: int) -> None:
-    """Build both distributions by the locked backend, without a network."""
+    """Build every distribution by the locked backend, without a network."""
     for distribution in DISTRIBUTIONS:
         for hook in ("build_sdist", "build_wheel"):  # the archive first: a wheel's build leaves a folder
             done = subprocess.run(

@@ -10,6 +10,10 @@ MARK: Final = "pytest.mark.integration"
 
 # Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
+    **{
+        f"agent/{library}.py": "agent/test_clients.py"
+        for library in ("aiohttp", "httpx", "httpx2", "requests", "transports", "urllib")
+    },
     "__main__.py": "integration/test_completion.py",
     "app.py": "integration/test_process.py",
     "assembly.py": "integration/test_inbound.py",
@@ -89,8 +93,12 @@ ELSEWHERE: Final = {
 
 
 def modules() -> list[str]:
-    """Return modules of the product, and those of the tools for development as ``dev/…``."""
-    rooms = {ROOT / "sidecar": Path(), ROOT / "dev" / "sidecar_dev": Path("dev")}
+    """Return modules of the product, those of the tools for development as ``dev/…``, the agents' as ``agent/…``."""
+    rooms = {
+        ROOT / "sidecar": Path(),
+        ROOT / "dev" / "sidecar_dev": Path("dev"),
+        ROOT / "agent" / "delegation_agent": Path("agent"),
+    }
     found = (room / path.relative_to(folder) for folder, room in rooms.items() for path in folder.rglob("*.py"))
     return sorted(str(path) for path in found if path.name != "__init__.py")
 

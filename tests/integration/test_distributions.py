@@ -1,4 +1,4 @@
-"""The product's wheel is the product alone; the tools for development come as a second one."""
+"""The product's wheel is the product alone; tools for development and the library for agents are others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 
+import delegation_agent
 import sidecar
 import sidecar_dev
 
@@ -39,7 +40,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy the sources, so that a build leaves nothing in the working copy."""
     copy = tmp_path_factory.mktemp("sources")
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-    for part in ("sidecar", "dev"):
+    for part in ("sidecar", "dev", "agent"):
         shutil.copytree(ROOT / part, copy / part, ignore=skip)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -71,13 +72,37 @@ def test_the_tools_are_a_wheel_that_adds_two_commands(sources: Path, tmp_path: P
         assert "[sidecar.commands]" in told
 
 
+def test_the_library_for_agents_is_a_wheel_that_needs_nothing(sources: Path, tmp_path: Path) -> None:
+    with wheel(sources / "agent", tmp_path) as built:
+        names = built.namelist()
+        assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"delegation_agent"}
+        assert {"delegation_agent/asgi.py", "delegation_agent/py.typed"} <= set(names)
+        assert Parser().parsestr(metadata(built, "METADATA")).get_all("Requires-Dist") is None
+
+
+def test_the_library_for_agents_imports_alone_and_loads_no_client() -> None:
+    """Its modules for one client each import that client, and no other does."""
+    code = (
+        "import sys, delegation_agent, delegation_agent.asgi, delegation_agent.wsgi, delegation_agent.urllib;"
+        "print({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names - {'__main__'})"
+    )
+    words = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'agent')!r}); {code}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("{'delegation_agent'}", "")
+
+
+def test_the_library_for_agents_knows_nothing_of_the_product() -> None:
+    for file in (ROOT / "agent").rglob("*.py"):
+        assert not re.search(r"^(?:from|import) sidecar", file.read_text(encoding="utf-8"), re.MULTILINE), file
+
+
 def test_nothing_of_the_product_names_the_tools() -> None:
     for file in (ROOT / "sidecar").rglob("*.py"):
         if file.name not in MENTIONS:
             assert not re.search(r"sidecar[_-]dev|careless", file.read_text(encoding="utf-8")), file
 
 
-def test_both_have_one_version() -> None:
-    assert sidecar_dev.__version__ == sidecar.__version__
+def test_all_have_one_version() -> None:
+    assert sidecar_dev.__version__ == delegation_agent.__version__ == sidecar.__version__
     project = tomllib.loads((ROOT / "dev" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"delegation-sidecar[audit]=={sidecar.__version__}" in project["dependencies"]

@@ -30,6 +30,7 @@ ROOT: Final = Path(__file__).parents[2]
 BUILT: Final = {
     *(f"delegation_sidecar-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"sidecar_dev-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
+    *(f"delegation_agent-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"{chart}-{__version__}.tgz" for chart in ("sidecar", "sidecar-lib")),
     f"delegation-sidecar-{__version__}.cdx.json",
     "SHA256SUMS",
@@ -137,7 +138,7 @@ def test_the_checksums_are_those_of_the_files(release: Path) -> None:
 
 
 def test_the_source_archive_builds_the_same_wheel_and_has_no_tests(release: Path, tmp_path: Path) -> None:
-    for name in ("delegation_sidecar", "sidecar_dev"):
+    for name in ("delegation_sidecar", "sidecar_dev", "delegation_agent"):
         with tarfile.open(release / f"{name}-{__version__}.tar.gz") as tar:
             assert [one for one in tar.getnames() if "/tests/" in one] == []
             tar.extractall(tmp_path, filter="data")
