@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 import sidecar
+from sidecar.wire.h1_head import _request_head, _response_head
 
 EVERYTHING: Final = frozenset(range(256))
 # Run by an operator on files, not by a listener or a client.
@@ -27,12 +28,27 @@ LONG: Final = 256  # this many repetitions count as unbounded
 
 def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
     for module in pkgutil.walk_packages(sidecar.__path__, "sidecar."):
-        if module.name.startswith(OFFLINE):
-            continue
-        for name, value in vars(importlib.import_module(module.name)).items():
-            pattern = getattr(value, "__self__", value)  # also for a bound method, like ``fullmatch``
-            if isinstance(pattern, re.Pattern):
-                yield f"{module.name}.{name}", pattern
+        if not module.name.startswith(OFFLINE):
+            yield from within(module.name, vars(importlib.import_module(module.name)))
+    for proxy_form in (False, True):  # these are compiled when their limits are known
+        yield f"request head, {proxy_form=}", _request_head(8192, 100, proxy_form)
+    yield "response head", _response_head(200)
+
+
+def within(name: str, value: object) -> Iterator[tuple[str, re.Pattern[Any]]]:
+    """Find the patterns of a module: its own, and those in its containers and classes."""
+    pattern = getattr(value, "__self__", value)  # also for a bound method, like ``fullmatch``
+    if isinstance(pattern, re.Pattern):
+        yield name, pattern
+    elif isinstance(value, type):
+        if f"{value.__module__}.{value.__name__}" == name:
+            yield from within(name, dict(vars(value)))
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from within(f"{name}.{key}", one)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for number, one in enumerate(value):
+            yield from within(f"{name}.{number}", one)
 
 
 PATTERNS: Final = dict(patterns())
