@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import tarfile
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +18,12 @@ import pytest
 import yaml
 
 from sidecar.config import load_sidecar, load_sts
+from sidecar.config.sts_model import KeysSection
+from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.injector.inject import inject
 from sidecar.injector.injection import parse_injection
 from sidecar.injector.sizes import ANNOTATIONS
+from sidecar.sts.schedule import KeyLags
 from tests.injector.pods import RENDERED, bare, patched
 from tests.interop.engine import require
 from tests.interop.helm import (
@@ -345,6 +349,32 @@ def test_the_settings_that_the_chart_writes_have_no_problem(tmp_path: Path) -> N
     assert load_sidecar(crm, environ).probe.port == 7090
 
 
+def _token_service(folder: Path, values: dict[str, Any]) -> TokenServiceSettings:
+    """Load the rendered settings of the token service, its directory of keys replaced by ``folder``."""
+    text = render(values).one("ConfigMap", "-sts")["data"]["sts.yaml"]
+    assert yaml.safe_load(text)["keys"]["directory"] == "/etc/sidecar/sts-keys"
+    (folder / "sts.yaml").write_text(text.replace("/etc/sidecar/sts-keys", str(folder)))
+    settings: TokenServiceSettings = load_sts(folder / "sts.yaml", {})
+    return settings
+
+
+def test_each_setting_of_signing_keys_reaches_the_token_service(tmp_path: Path) -> None:
+    times = {"mount_lag_s": 60, "max_age_s": 61, "refresh_s": 62}
+    assert times.keys() == KeysSection.model_fields.keys() - {"directory"}
+    found = _token_service(tmp_path, changed("sts.settings.keys", times, FULL_VALUES))
+    assert asdict(found.key_lags) == times
+    assert found.key_directory == tmp_path
+    assert asdict(_token_service(tmp_path, FULL_VALUES).key_lags) == asdict(KeyLags())
+
+
+def test_bound_targets_and_introspection_reach_the_token_service(tmp_path: Path) -> None:
+    targets = [{**FULL_VALUES["sts"]["settings"]["targets"][0], "bound": True}]
+    values = changed("sts.settings.targets", targets, changed("sts.settings.introspection", {}, FULL_VALUES))
+    found, plain = _token_service(tmp_path, values), _token_service(tmp_path, FULL_VALUES)
+    assert (found.introspection is None, plain.introspection is None) == (False, True)
+    assert found.policy != plain.policy
+
+
 def test_the_settings_of_the_example_have_no_problem(tmp_path: Path) -> None:
     digest = f"sha256:{'0' * 64}"
     values = yaml.safe_load(example("values.yaml", f"registry.example/sidecar@{digest}"))
@@ -434,6 +464,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a token service without settings": (changed("sts.enabled", True), "write at least issuer"),
     "a listener of its own": (changed("sts.settings.listen", "0.0.0.0:1", FULL_VALUES), "leave it out"),
     "keys of its own": (changed("sts.settings.keys", "ephemeral", FULL_VALUES), "leave it out"),
+    "a directory of its own": (changed("sts.settings.keys.directory", "/keys", FULL_VALUES), "leave it out"),
     "no keys": (changed("sts.keys.secretName", "", FULL_VALUES), "sidecar sts keygen"),
     "more at least than at most": (changed("sts.autoscaling.minReplicas", 9, FULL_VALUES), "swap them"),
     "a drain without time": (changed("sts.settings.drain_s", 30, FULL_VALUES), "make it larger"),
