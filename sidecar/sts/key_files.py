@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from sidecar.errors import ConfigError, Problem
 from sidecar.sts.contradictions import MAX_DELEGATION_LIFE_S
 from sidecar.sts.keys import KeyRefusedError, SigningKey
-from sidecar.sts.schedule import ANNOUNCE_S, GRACE_S, KeySchedule, TimedKey
+from sidecar.sts.schedule import ANNOUNCE_S, GRACE_S, LATE_S, KeySchedule, TimedKey
 
 MAX_PEM_BYTES: Final = 16_384
-MAX_KEYS: Final = 32  # not counting long-expired ones; consumers refuse a set of more than a hundred
+MAX_KEYS: Final = 64  # not counting long-expired ones; consumers refuse a set of more than a hundred
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z\.pem")
 _TIME: Final = "%Y%m%dT%H%M%SZ.pem"
 
@@ -137,7 +137,7 @@ def _over(times: Collection[int], now: int, announce_s: int, before: KeySchedule
         due = {signs_from: signs_from for signs_from in times}
     else:  # a file that is new here may be held back
         due = dict.fromkeys(times, now) | {one.signs_from: one.due_at for one in before.keys if one.signs_from in times}
-    kept_s = MAX_DELEGATION_LIFE_S + GRACE_S + announce_s
+    kept_s = MAX_DELEGATION_LIFE_S + GRACE_S + announce_s + LATE_S
     ends = [at for at in due if due[at] + kept_s <= now]
     return frozenset(at for at in due if any(end > at for end in ends))
 

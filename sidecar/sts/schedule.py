@@ -11,9 +11,12 @@ may be cached, and the time until the consumer fetches again. A key that reaches
 before its time is held back there until the same span is over; meanwhile the key before it goes on signing. A key stays
 published for as long again after its successor took over, because another replica may have seen the successor later.
 
-A replica that starts cannot know when a key came. It holds back each key as if it had just come, but not past the span
-after the key's own time: until then every other replica still publishes the key before. So the order in which replicas
-see a key, or start, decides nothing if the key came before its time.
+A replica that starts cannot know when a key came: it may have come just now, after its own time, so that another does
+not publish it yet. It holds back each key as if it had just come, and signs by the one before. That one must still be
+published elsewhere, where the later key may have signed since its time: so keys stay published for ``LATE_S`` longer,
+and a key that began longer ago than that is not held back. The first key in the directory has none before it, and is
+not held back either. So the order in which replicas see a key, or start, decides nothing if the key came no later than
+``LATE_S`` after its time.
 
 The signing key never goes back to an earlier one: that one may have left the published set. A replica whose signing key
 is gone from the directory has no signer, and is not ready, until a later key is due.
@@ -33,6 +36,7 @@ MOUNT_LAG_S: Final = 120  # a kubelet looks at its Secrets every minute, and its
 REFRESH_S: Final = 300  # a fetch that fails is tried again in this time; sidecars may also fetch less often
 ANNOUNCE_S: Final = MOUNT_LAG_S + KEYS_MAX_AGE_S + REFRESH_S
 GRACE_S: Final = 120  # beyond a token's life: consumers' leeway, and replicas whose clocks differ; 60 s each
+LATE_S: Final = 86_400  # after its time, that a key may be added
 SKEW_S: Final = 60  # of the clock that named the first key: it signs that much before its time, as no other can
 EPHEMERAL_PERIOD_S: Final = 86_400
 
@@ -71,6 +75,8 @@ class TimedKey:
 class KeySchedule:
     """All keys, in the order in which they sign. ``floor`` is the time of the key that signed last.
 
+    ``late_s`` is how long after its time a key may come while another replica starts.
+
     Raises:
         KeyRefusedError: no key, or one key or one time twice.
     """
@@ -78,6 +84,7 @@ class KeySchedule:
     keys: tuple[TimedKey, ...]
     announce_s: int = ANNOUNCE_S
     floor: int = 0
+    late_s: int = LATE_S
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -90,7 +97,7 @@ class KeySchedule:
     def at(self, now: int, *, keep_s: int) -> KeyRing:
         """Return the roles at ``now``. ``keep_s`` is how long a token that was signed last may be used."""
         signer = self.signer_at(now)
-        kept_s = keep_s + self.announce_s
+        kept_s = keep_s + self.announce_s + self.late_s
         before = () if signer is None else (one for one in self.keys if one.signs_from < signer.signs_from)
         after = self.keys if signer is None else (one for one in self.keys if one.signs_from > signer.signs_from)
         return KeyRing(
@@ -111,12 +118,13 @@ class KeySchedule:
         return first if not self.floor and first.signs_from <= now + SKEW_S else None
 
     def started(self, now: int) -> KeySchedule:
-        """Return the schedule of a replica that starts: recent and future keys are held back as if they had just come.
+        """Return the schedule of a replica that starts: each key but the first is held back as if it had just come.
 
-        Without an earlier key nothing is held back (``signer_at``).
+        Not so one that began ``late_s`` ago: the key before it may not be published any more.
         """
-        held = (replace(one, held_until=min(now, one.signs_from) + self.announce_s) for one in self.keys)
-        return replace(self, keys=tuple(held))
+        first, *later = self.keys
+        held = (replace(one, held_until=min(now, one.signs_from + self.late_s) + self.announce_s) for one in later)
+        return replace(self, keys=(first, *held))
 
     def followed_by(self, keys: tuple[TimedKey, ...], now: int) -> KeySchedule:
         """Return the schedule of the keys that are there now. Those that were not there before are held back."""
@@ -148,7 +156,7 @@ class EphemeralKeys:
     ) -> None:
         self._period_s = period_s
         self._make = make
-        self._schedule = KeySchedule((TimedKey(now, make()),))
+        self._schedule = KeySchedule((TimedKey(now, make()),), late_s=0)
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
         """Return the roles at ``now``, with the next key announced in time."""
@@ -157,5 +165,5 @@ class EphemeralKeys:
             signs_from = max(newest.signs_from + self._period_s, now + ANNOUNCE_S)
             keys = [*self._schedule.keys, TimedKey(signs_from, self._make())]
             over = [before for before, after in pairwise(keys) if now >= after.signs_from + keep_s + ANNOUNCE_S]
-            self._schedule = KeySchedule(tuple(keys[len(over) :]))
+            self._schedule = KeySchedule(tuple(keys[len(over) :]), late_s=0)
         return self._schedule.at(now, keep_s=keep_s)

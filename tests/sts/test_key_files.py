@@ -12,7 +12,7 @@ from sidecar.errors import ConfigError
 from sidecar.sts.contradictions import MAX_DELEGATION_LIFE_S
 from sidecar.sts.key_files import MAX_KEYS, exposure, file_name, key_times, load_schedule, look, time_of
 from sidecar.sts.keys import SigningKey
-from sidecar.sts.schedule import ANNOUNCE_S, GRACE_S
+from sidecar.sts.schedule import ANNOUNCE_S, GRACE_S, LATE_S
 
 T = 1_790_000_000
 FIRST = "20260921T141320Z.pem"
@@ -132,7 +132,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, make: object) -> None:
 def test_keys_long_over_are_not_even_read(tmp_path: Path) -> None:
     write_key(tmp_path / FIRST, document=b"rubbish")
     write_key(tmp_path / SECOND)
-    over = (time_of(SECOND) or 0) + MAX_DELEGATION_LIFE_S + GRACE_S + ANNOUNCE_S
+    over = (time_of(SECOND) or 0) + MAX_DELEGATION_LIFE_S + GRACE_S + ANNOUNCE_S + LATE_S
     assert len(load_schedule(tmp_path, over).keys) == 1
     with pytest.raises(ConfigError, match=FIRST):
         load_schedule(tmp_path, over - 1)
@@ -146,7 +146,7 @@ def test_a_key_is_not_over_while_its_late_successor_is_held_back(tmp_path: Path)
     for now in (late, late + 10):
         running = load_schedule(tmp_path, now, before=running)
         assert running.at(now, keep_s=60).active.kid == signing.kid
-    over = late + ANNOUNCE_S + MAX_DELEGATION_LIFE_S + GRACE_S + ANNOUNCE_S
+    over = late + ANNOUNCE_S + MAX_DELEGATION_LIFE_S + GRACE_S + ANNOUNCE_S + LATE_S
     assert len(load_schedule(tmp_path, over - 1, before=running).keys) == 2
     assert len(load_schedule(tmp_path, over, before=running).keys) == 1
 

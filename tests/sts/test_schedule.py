@@ -14,6 +14,7 @@ from sidecar.sts.schedule import (
     EPHEMERAL_PERIOD_S,
     GRACE_S,
     KEYS_MAX_AGE_S,
+    LATE_S,
     MOUNT_LAG_S,
     REFRESH_S,
     EphemeralKeys,
@@ -24,7 +25,7 @@ from sidecar.sts.schedule import (
 T = 1_790_000_000
 KEYS = [SigningKey.generate() for _ in range(4)]
 KEEP_S = 100
-KEPT_S = KEEP_S + ANNOUNCE_S  # another replica may have seen the next key that much later
+KEPT_S = KEEP_S + ANNOUNCE_S + LATE_S  # another replica may have seen the next key, or started, that much later
 
 
 def schedule(*times: int) -> KeySchedule:
@@ -48,12 +49,12 @@ def roles(made: KeySchedule, now: int) -> tuple[int, list[int], list[int]]:
         pytest.param(T + 1000, (1, [2], [0]), id="the next takes over in its second"),
         pytest.param(T + 1000 + KEPT_S - 1, (1, [2], [0]), id="the old one is still published"),
         pytest.param(T + 1000 + KEPT_S, (1, [2], []), id="until its last token is over"),
-        pytest.param(T + 2000, (2, [], [1]), id="and so on"),
-        pytest.param(T + 9000, (2, [], []), id="the last one signs until there is another"),
+        pytest.param(T + 200_000, (2, [], [1]), id="and so on"),
+        pytest.param(T + 900_000, (2, [], []), id="the last one signs until there is another"),
     ],
 )
 def test_roles_follow_from_the_times_alone(now: int, expected: tuple[int, list[int], list[int]]) -> None:
-    assert roles(schedule(T, T + 1000, T + 2000), now) == expected
+    assert roles(schedule(T, T + 1000, T + 200_000), now) == expected
 
 
 def test_two_changes_within_a_tokens_life_retire_both() -> None:
@@ -135,9 +136,9 @@ def test_a_key_that_came_too_late_for_its_time_is_held_back_and_told() -> None:
 
 
 @given(
-    signs_after_s=st.integers(0, 5000),
+    signs_after_s=st.one_of(st.integers(-5000, 5000), st.integers(-LATE_S, 0)),
     lags_s=LAGS,
-    started_after_s=st.integers(0, 6000),
+    started_after_s=st.one_of(st.integers(0, 6000), st.integers(0, 2 * LATE_S)),
     signed_after_s=st.integers(-10, 5000),
     asked_before_s=st.integers(0, KEYS_MAX_AGE_S + REFRESH_S),
     life_s=st.integers(1, 3600),
@@ -150,8 +151,8 @@ def test_a_replica_that_starts_and_those_that_run_know_each_others_keys(
     asked_before_s: int,
     life_s: int,
 ) -> None:
-    """A key is added at ``T``, before its time, however shortly; one replica starts at any time after that."""
-    old, new = TimedKey(T - 100_000, KEYS[0]), TimedKey(T + signs_after_s, KEYS[1])
+    """A key is added at ``T``, before its time or up to a day after it; one replica starts at any time after that."""
+    old, new = TimedKey(T - 200_000, KEYS[0]), TimedKey(T + signs_after_s, KEYS[1])
     starts_at = T + lags_s[2] + started_after_s
 
     def at(replica: int, now: int) -> KeySchedule:
@@ -169,12 +170,34 @@ def test_a_replica_that_starts_and_those_that_run_know_each_others_keys(
                 assert at(asked, seen).at(seen, keep_s=keep_s).find(signer.kid) is not None
 
 
+@pytest.mark.parametrize("late_s", [1, ANNOUNCE_S + 1, 5 * 3600, LATE_S])
+def test_a_replica_that_starts_as_a_late_key_comes_signs_by_the_key_before(late_s: int) -> None:
+    """Whoever runs already holds the key back, and a third one may not have it yet."""
+    added = T + 1000 + late_s
+    starting, running = schedule(T, T + 1000).started(added), follow(schedule(T), added, 0, 1)
+    for now in (added, added + ANNOUNCE_S - 1):
+        assert roles(starting, now) == roles(running, now) == (0, [1], [])
+    for now in (added + ANNOUNCE_S, added + ANNOUNCE_S + KEEP_S):
+        assert roles(starting, now) == roles(running, now) == (1, [], [0])
+
+
 def test_a_replica_that_starts_long_after_a_key_signs_by_it_and_by_the_first_key_at_once() -> None:
     assert roles(schedule(T, T + 1000).started(T + 1000), T + 1000) == (0, [1], [])
     assert roles(schedule(T, T + 1000).started(T + 1000), T + 1000 + ANNOUNCE_S) == (1, [], [0])
-    later = T + 1000 + ANNOUNCE_S
+    later = T + 1000 + LATE_S + ANNOUNCE_S
+    assert roles(schedule(T, T + 1000).started(later - 1), later - 1)[0] == 0
     assert roles(schedule(T, T + 1000).started(later), later)[0] == 1
     assert roles(schedule(T).started(T), T) == (0, [], [])
+
+
+def test_where_keys_follow_within_a_day_a_replica_that_starts_signs_by_one_that_the_others_publish() -> None:
+    hourly = (T, T + 3600, T + 7200, T + 10_800)
+    now = T + 10_800 + 1800
+    starting, running = schedule(*hourly).started(now), schedule(*hourly)
+    signer = starting.at(now, keep_s=KEEP_S).active
+    assert signer.kid == KEYS[0].kid
+    assert running.at(now + ANNOUNCE_S + KEEP_S, keep_s=KEEP_S).find(signer.kid) is not None
+    assert roles(starting, now + ANNOUNCE_S)[0] == 3
 
 
 def test_a_replica_without_its_signing_key_signs_by_no_earlier_one_and_by_no_later_one_before_its_time() -> None:
@@ -217,7 +240,7 @@ def test_keys_in_memory_rotate_too_and_announce_the_next_one() -> None:
     assert len(announcing.announced) == 1
     rotated = keys.at(T + EPHEMERAL_PERIOD_S, keep_s=KEEP_S)
     assert (rotated.active, rotated.retired) == (announcing.announced[0], (first.active,))
-    assert keys.at(T + EPHEMERAL_PERIOD_S + KEPT_S, keep_s=KEEP_S).retired == ()
+    assert keys.at(T + EPHEMERAL_PERIOD_S + KEEP_S + ANNOUNCE_S, keep_s=KEEP_S).retired == ()
 
 
 def test_keys_in_memory_that_nobody_asked_for_in_days_are_announced_before_they_sign() -> None:

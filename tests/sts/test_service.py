@@ -25,7 +25,7 @@ from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate, RateSettings
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.rules import ANYONE, EntryWorkload, LoginKind, Rule, SubjectMatch
-from sidecar.sts.schedule import ANNOUNCE_S, KeySchedule, TimedKey
+from sidecar.sts.schedule import ANNOUNCE_S, LATE_S, KeySchedule, TimedKey
 from sidecar.sts.service import fresh_names
 from tests.fakes.sts import (
     ALL_USERS,
@@ -559,7 +559,7 @@ async def test_a_subject_token_signed_by_a_retired_key_is_still_ours() -> None:
     assert refused.value.reason is Reason.UNKNOWN_KEY
 
 
-KEPT_S = 420 + ANNOUNCE_S  # a token's life, two clocks' minutes, and another replica that saw the next key later
+KEPT_S = 420 + ANNOUNCE_S + LATE_S  # a token's life, two clocks' minutes, and a replica that saw the next key later
 
 
 @pytest.mark.parametrize(("late_s", "found"), [(0, None), (KEPT_S - 1, None), (KEPT_S, Reason.UNKNOWN_KEY)])
@@ -569,9 +569,9 @@ async def test_a_key_is_ours_for_as_long_as_a_token_of_it_may_live_and_clocks_ma
     old, new = SigningKey.generate(), SigningKey.generate()
     mesh = Mesh(ring=KeyRing(old))
     mesh.service.keys = KeySchedule((TimedKey(NOW - 5000, old), TimedKey(NOW, new)))
-    token = mesh.own(exp=NOW + 4000)
     mesh.now += late_s
-    form = mesh.exchange_form(subject_token=token, actor_token=mesh.svid(WRITER, exp=NOW + 4000))
+    token = mesh.own(iat=mesh.now - 10, exp=mesh.now + 200)
+    form = mesh.exchange_form(subject_token=token, actor_token=mesh.svid(WRITER, iat=mesh.now, exp=mesh.now + 200))
     assert await reason_of(mesh, form) is found
 
 

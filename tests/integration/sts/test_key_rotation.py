@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.sts.keys import SigningKey
+from sidecar.sts.schedule import LATE_S
 from tests.integration.sts.processes import Fleet, Replica, fleet
 from tests.integration.world import PATIENCE_S, Answer, World, until
 
@@ -24,6 +26,12 @@ KEYS: Final = {"mount_lag_s": 5, "max_age_s": 1, "refresh_s": 1}
 ANNOUNCE_S: Final = sum(KEYS.values())
 CACHED_S: Final = KEYS["max_age_s"] + KEYS["refresh_s"]
 LIFE_S: Final = 3
+
+
+def runbook(section: str) -> str:
+    """Return a section of the runbook."""
+    page = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text()
+    return page.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
 
 
 @dataclass
@@ -127,17 +135,19 @@ async def test_a_replica_whose_signing_key_is_gone_is_not_ready_and_signs_by_no_
     old, new = SigningKey.generate(), SigningKey.generate()
     now = int(time.time())
     async with fleet(world, keys=KEYS) as running:
-        there = await running.start({now - 1000: old, now - 100: new})
-        lacks = await running.start({now - 1000: old, now - 100: new})
-        lacks.mount.become({now - 1000: old})
+        long_ago, before = now - 2 * LATE_S, now - LATE_S - 1000  # so that neither is held back
+        there = await running.start({long_ago: old, before: new})
+        lacks = await running.start({long_ago: old, before: new})
+        lacks.mount.become({long_ago: old})
         await until(lambda: bool(lacks.records("config.reloaded")))
         ready = await world.call(lacks.probe, None, "/readyz", method="GET")
         assert (ready.status, ready.body) == (503, b"keys (the signing key is not in the directory of keys)\n")
+        assert f"\n| `{ready.body.decode().strip()}` | " in runbook("SidecarNotReady")
         refused = await running.clients.first(lacks)
         assert (refused.status, refused.reason) == (503, "not_ready")
         assert (await running.clients.first(there)).status == 200
         published = json.loads((await running.clients.get(lacks, "/jwks")).body)["keys"]
         assert [one["kid"] for one in published] == [old.kid]  # tokens of it may still live
-        lacks.mount.become({now - 1000: old, now - 100: new})
+        lacks.mount.become({long_ago: old, before: new})  # the cure of the runbook
         await world.until_ready(lacks.probe)
         assert (await running.clients.first(lacks)).status == 200
