@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import weakref
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -57,7 +58,8 @@ class Conversation:
         self._retries = retries
         self._monotonic = monotonic
         self._shared: dict[tuple[SpiffeId, Step], _Kept] = {}
-        self._asking: dict[tuple[SpiffeId, Step], asyncio.Lock] = {}
+        # Weak, since a step may have a fresh value in its form each time: a lock lives as long as a call holds it.
+        self._asking: weakref.WeakValueDictionary[tuple[SpiffeId, Step], asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def run(self, steps: Generator[Step, Answer, _R], own: SpiffeId, credentials: set[str] | None = None) -> _R:
         """Take the steps to the end, as ``own``. Return what they return.
@@ -110,7 +112,8 @@ class Conversation:
     async def _share(self, step: Step, own: SpiffeId, credentials: set[str]) -> Answer:
         """Return the answer of a shared step: the one that is kept, or a new one for all that wait for it."""
         key = (own, step)
-        async with self._asking.setdefault(key, asyncio.Lock()):
+        lock = self._asking.setdefault(key, asyncio.Lock())
+        async with lock:
             kept = self._shared.get(key)
             if kept is not None and self._monotonic() < kept.until:
                 return kept.answer

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,15 @@ async def test_calls_that_need_the_same_own_token_wait_for_one() -> None:
     service.may_answer.set()
     await asyncio.gather(*calls)
     assert len(service.forms) == 1
+
+
+async def test_steps_with_a_fresh_value_each_time_leave_nothing_behind() -> None:
+    talk = talking(Service(lambda _form: (200, {"access_token": "t", "token_type": "Bearer"})))
+    for number in range(20):
+        await talk.run(asking(Step(form=(("assertion", f"fresh-{number}"),), shared=True)), WRITER)
+    gc.collect()
+    left = {one.form[0][1] for one in gc.get_objects() if isinstance(one, Step) and one.form[0][0] == "assertion"}
+    assert left <= {"fresh-19"}, "the last answer is kept until the next one"
 
 
 async def test_nothing_is_shared_with_another_identity_or_another_step() -> None:
