@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -95,7 +95,14 @@ class StsChannel:
             )
         )
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self,
+        form: bytes,
+        authorization: str | None = None,
+        *,
+        once: bool = False,
+        subject: Hashable = None,  # noqa: ARG002  of a `Caller`: all subjects share the connections
+    ) -> EndpointAnswer:
         """Send an urlencoded form. Return the answer, whatever its status.
 
         ``authorization`` is a value of that field. ``once``: the form goes out on a new connection, and never again.

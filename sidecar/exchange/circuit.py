@@ -1,9 +1,13 @@
 """Circuit breaker of one endpoint: which calls go there first, last, or not at all. Pure; times are monotonic seconds.
 
 After a failure the endpoint is avoided for a pause: calls go elsewhere if they can, and one call after the pause is the
-probe. Each failed probe doubles the pause, up to a limit. The circuit opens after several attempts in a row that got no
-answer, over a second at least, so that calls which fail together do not open it; an open one gets the probe alone. An
-answer of any kind keeps it closed: one user's call that is always answered 503 must not stop the others.
+probe. Each failed probe doubles the pause, up to a limit. The circuit opens after several failures without any answer
+in between, over a second at least, so that calls which fail together do not open it; an open one gets probes alone.
+
+No one user's calls open it for the others. An answer of any kind keeps it closed, 503 too. Silence counts once for each
+subject since the last answer, however often that subject's calls hang; a connection that fails is nobody's fault and
+counts each time. Subjects that got no answer have a pause and a probe of their own, so that none of them takes the
+probe of the others.
 
 A failure is forgotten after a minute in which no call went there, because another works or nothing is called.
 """
@@ -11,7 +15,8 @@ A failure is forgotten after a minute in which no call went there, because anoth
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from enum import Enum, auto
 from typing import Final
 
 OPEN_AFTER: Final = 5
@@ -19,47 +24,70 @@ OPEN_AFTER_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 4.0
 FORGET_AFTER_S: Final = 60.0
+MAX_KNOWN: Final = 256  # subjects; any more share the pause of those without a failure
 _SPREAD: Final = 0.25  # so that replicas of a workload do not probe in the same moment
+
+
+class Failure(Enum):
+    """The kinds of failures, by what they tell about the endpoint."""
+
+    UNREACHED = auto()  # nothing was sent
+    SILENT = auto()  # to this subject at least
+    ANSWERED = auto()  # the endpoint said itself that it cannot serve
+
+
+class Pause:
+    """The time until the next probe, doubled by each that fails."""
+
+    __slots__ = ("_length_s", "until")
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._length_s = 0.0
+
+    def lengthen(self, now: float, spread: float) -> None:
+        """Begin a pause, twice as long as the one before."""
+        self._length_s = min(2 * self._length_s, MAX_PAUSE_S) or FIRST_PAUSE_S
+        self.until = now + self._length_s * (1 + _SPREAD * spread)
 
 
 class Circuit:
     """State of one endpoint, closed at first. ``spread`` is random, from 0 to 1."""
 
     __slots__ = (
-        "_avoided_until",
         "_failed_at",
-        "_pause_s",
-        "_silent",
-        "_silent_since",
+        "_failures",
+        "_failures_since",
+        "_known",
+        "_pause",
+        "_pause_of_known",
         "_spread",
         "failing_since",
         "open",
     )
 
     def __init__(self, spread: Callable[[], float] = random.random) -> None:
-        self.open = False
-        self.failing_since: float | None = None  # None: the last attempt succeeded
-        self._failed_at = 0.0
-        self._silent = 0
-        self._silent_since = 0.0
-        self._pause_s = 0.0
-        self._avoided_until = 0.0
         self._spread = spread
+        self._failed_at = 0.0
+        self._failures = 0
+        self._failures_since = 0.0
+        self.succeeded()
 
-    def avoided(self, now: float) -> bool:
-        """Tell if calls should go elsewhere."""
-        return self.failing_since is not None and now < self._avoided_until
+    def avoided(self, now: float, subject: Hashable) -> bool:
+        """Tell if calls of this subject should go elsewhere."""
+        return self.failing_since is not None and now < self._pause_for(subject).until
 
-    def admits(self, now: float) -> bool:
-        """Tell if a call may go there at all."""
-        return not (self.open and self.avoided(now))
+    def admits(self, now: float, subject: Hashable) -> bool:
+        """Tell if a call of this subject may go there at all."""
+        return not (self.open and self.avoided(now, subject))
 
-    def begin(self, now: float, *, at_most_s: float) -> bool:
-        """Begin an attempt. True: it is the probe, and until it ends (``at_most_s``) the others stay away."""
-        if self.failing_since is None or self.avoided(now):
-            return False
-        self._avoided_until = now + at_most_s
-        return True
+    def begin(self, now: float, subject: Hashable, *, at_most_s: float) -> Pause | None:
+        """Begin an attempt. A pause: this is its probe, and until it ends (``at_most_s``) the others stay away."""
+        if self.failing_since is None or self.avoided(now, subject):
+            return None
+        pause = self._pause_for(subject)
+        pause.until = now + at_most_s
+        return pause
 
     def forget(self, now: float) -> None:
         """Close the circuit if its last failure is too old to tell anything."""
@@ -68,23 +96,39 @@ class Circuit:
 
     def succeeded(self) -> None:
         """Close the circuit: the endpoint works."""
-        self.open = False
-        self.failing_since = None
-        self._silent = 0
-        self._pause_s = 0.0
+        self.failing_since: float | None = None  # None: the last attempt succeeded
+        self._pause, self._pause_of_known = Pause(), Pause()
+        self._answered()
 
-    def failed(self, now: float, *, probe: bool, answered: bool) -> None:
-        """Note a failure; ``answered``: the endpoint said itself that it cannot serve."""
-        if answered:
-            self.open, self._silent = False, 0
+    def failed(self, now: float, subject: Hashable, failure: Failure, *, probe: Pause | None) -> None:
+        """Note a failed attempt. ``probe`` is what ``begin`` returned."""
+        if failure is Failure.ANSWERED:
+            self._answered()
         else:
-            if self._silent == 0:
-                self._silent_since = now
-            self._silent += 1
-            self.open = self._silent >= OPEN_AFTER and now - self._silent_since >= OPEN_AFTER_S
-        if probe or self.failing_since is None:
-            self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S) or FIRST_PAUSE_S
-            self._avoided_until = now + self._pause_s * (1 + _SPREAD * self._spread())
+            self._count(now, subject, failure)
+            self.open = self._failures >= OPEN_AFTER and now - self._failures_since >= OPEN_AFTER_S
         if self.failing_since is None:
             self.failing_since = now
+            self._pause.lengthen(now, self._spread())
+            self._pause_of_known.lengthen(now, self._spread())
+        elif probe is not None:
+            probe.lengthen(now, self._spread())
         self._failed_at = now
+
+    def _answered(self) -> None:
+        self.open = False
+        self._failures = 0
+        self._known: set[Hashable] = set()
+
+    def _count(self, now: float, subject: Hashable, failure: Failure) -> None:
+        if failure is Failure.SILENT:
+            if subject in self._known:
+                return
+            if len(self._known) < MAX_KNOWN:
+                self._known.add(subject)
+        self._failures += 1
+        if self._failures <= 2:  # not from the first: one user's silence may be much older than an outage
+            self._failures_since = now
+
+    def _pause_for(self, subject: Hashable) -> Pause:
+        return self._pause_of_known if subject in self._known else self._pause

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 import weakref
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import urlencode
@@ -61,11 +61,18 @@ class Conversation:
         # Weak, since a step may have a fresh value in its form each time: a lock lives as long as a call holds it.
         self._asking: weakref.WeakValueDictionary[tuple[SpiffeId, Step], asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def run(self, steps: Generator[Step, Answer, _R], own: SpiffeId, credentials: set[str] | None = None) -> _R:
+    async def run(
+        self,
+        steps: Generator[Step, Answer, _R],
+        own: SpiffeId,
+        credentials: set[str] | None = None,
+        *,
+        subject: Hashable = None,
+    ) -> _R:
         """Take the steps to the end, as ``own``. Return what they return.
 
         ``credentials`` collects the static credentials that are shown, also if the exchange fails: ways with
-        fingerprints.
+        fingerprints. ``subject`` as of ``Caller.post_form``.
 
         Raises:
             SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE; `Unsent` if no
@@ -76,9 +83,9 @@ class Conversation:
             step = next(steps)
             for _ in range(MAX_STEPS):
                 if step.shared:
-                    answer = await self._share(step, own, shown)
+                    answer = await self._share(step, own, shown, subject)
                 else:
-                    answer, sent = await self._ask(step, shown), True
+                    answer, sent = await self._ask(step, shown, subject), True
                 step = steps.send(answer)
         except StopIteration as end:
             response: _R = end.value
@@ -109,7 +116,7 @@ class Conversation:
         young = self._monotonic() - YOUNG_S
         self._shared = {key: kept for key, kept in self._shared.items() if kept.since > young}
 
-    async def _share(self, step: Step, own: SpiffeId, credentials: set[str]) -> Answer:
+    async def _share(self, step: Step, own: SpiffeId, credentials: set[str], subject: Hashable) -> Answer:
         """Return the answer of a shared step: the one that is kept, or a new one for all that wait for it."""
         key = (own, step)
         lock = self._asking.setdefault(key, asyncio.Lock())
@@ -117,20 +124,21 @@ class Conversation:
             kept = self._shared.get(key)
             if kept is not None and self._monotonic() < kept.until:
                 return kept.answer
-            answer = await self._ask(step, credentials)
+            answer = await self._ask(step, credentials, subject)
             life_s = answer.token(scope=None).expires_in or 0  # raises for a refusal, which is not kept
             self._shared = {one: held for one, held in self._shared.items() if self._monotonic() < held.until}
             now = self._monotonic()
             self._shared[key] = _Kept(answer, now, now + min(life_s / 2, SHARED_S))
             return answer
 
-    async def _ask(self, step: Step, credentials: set[str]) -> Answer:
+    async def _ask(self, step: Step, credentials: set[str], subject: Hashable) -> Answer:
         shown = await self._shown(step)
         if shown.credential is not None:
             credentials.add(shown.credential)
         pairs = dict.fromkeys((*step.form, *shown.form))  # both may say client_id, and no parameter is there twice
         form = urlencode(tuple(pairs)).encode("ascii")
-        answer = await self._post(self._endpoints[step.endpoint].caller, form, shown.authorization, once=step.once)
+        caller = self._endpoints[step.endpoint].caller
+        answer = await self._post(caller, form, shown.authorization, once=step.once, subject=subject)
         if 300 <= answer.status < 400:
             raise Denied(Reason.STS_REDIRECT)
         return Answer(answer.status, answer.content_type, answer.body)
@@ -143,12 +151,14 @@ class Conversation:
         except Unavailable as error:
             raise Unsent(error.reason, error.detail) from error
 
-    async def _post(self, caller: Caller, form: bytes, authorization: str | None, *, once: bool) -> EndpointAnswer:
+    async def _post(
+        self, caller: Caller, form: bytes, authorization: str | None, *, once: bool, subject: Hashable
+    ) -> EndpointAnswer:
         """Send the form. Retry, within limits, only if the connection failed before any answer."""
         attempt = 0
         while True:
             try:
-                return await caller.post_form(form, authorization, once=once)
+                return await caller.post_form(form, authorization, once=once, subject=subject)
             except Unavailable as error:
                 useless = once or isinstance(error, AllOpen) or error.reason is not Reason.STS_UNAVAILABLE
                 if useless or attempt == self._retries:

@@ -7,18 +7,21 @@ replica cannot serve (502, 503, 504). Any other answer is final: a refusal by on
 An exchange has one deadline. While others are left, an attempt gets a part of it, so that a replica that hangs leaves
 time for them: an equal part if another works, two if the others have failed lately. A form that may be sent only once
 goes to another endpoint only if not a byte of it was sent.
+
+Each call names the subject that it is for, since a service may be silent to one and answer all others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.exchange.circuit import Circuit
+from sidecar.exchange.circuit import Circuit, Failure, Pause
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
 
 MAX_REPLICAS: Final = 4  # each gets a part of an exchange's time, and has metrics of its own
@@ -30,8 +33,13 @@ _OURS: Final = frozenset({Reason.NOT_READY, Reason.OVERLOADED})  # these tell no
 class Caller(Protocol):
     """Sends a form to a token service (`StsChannel` to one endpoint, `Failover` to one of several)."""
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
-        """Return the answer, whatever its status. ``once``: never send it a second time. Raises SidecarError."""
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
+        """Return the answer, whatever its status. ``once``: never send it a second time. Raises SidecarError.
+
+        ``subject`` is whom the form is for; None: nobody who is known yet.
+        """
 
     async def close(self) -> None:
         """Close its connections."""
@@ -99,7 +107,9 @@ class Failover:
             states.append(EndpointState(one.label, one.url, one.circuit.open, failing_s, failure))
         return states
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
         """Return the answer of the first endpoint that works, or what the last one said.
 
         Raises:
@@ -110,10 +120,10 @@ class Failover:
         untried = list(self.replicas)
         failure: SidecarError | None = None
         answer: EndpointAnswer | None = None
-        while (one := self._next(untried)) is not None:
+        while (one := self._next(untried, subject)) is not None:
             untried.remove(one)
             try:
-                answer = await self._attempt(one, form, authorization, once=once, untried=untried)
+                answer = await self._attempt(one, form, authorization, once=once, subject=subject, untried=untried)
             except SidecarError as error:
                 if error.reason not in _NO_ANSWER or not _may_go_on(error, once=once):
                     raise
@@ -135,45 +145,52 @@ class Failover:
         why = "" if last is None else f"{last.detail}; "
         return AllOpen(Reason.STS_UNAVAILABLE, f"{why}the circuit is open, and it is asked again within seconds")
 
-    def _next(self, untried: Sequence[Replica]) -> Replica | None:
+    def _next(self, untried: Sequence[Replica], subject: Hashable) -> Replica | None:
         now = self._monotonic()
-        usable = [one for one in untried if one.circuit.admits(now)]
-        return min(usable, key=lambda one: one.circuit.avoided(now), default=None)
+        usable = [one for one in untried if one.circuit.admits(now, subject)]
+        return min(usable, key=lambda one: one.circuit.avoided(now, subject), default=None)
 
-    def _patience_s(self, untried: Sequence[Replica]) -> float | None:
+    def _patience_s(self, untried: Sequence[Replica], subject: Hashable) -> float | None:
         now = self._monotonic()
-        left = [one.circuit for one in untried if one.circuit.admits(now)]
+        left = [one.circuit for one in untried if one.circuit.admits(now, subject)]
         if not left:
             return None
-        return 2 * self._share_s if all(one.avoided(now) for one in left) else self._share_s
+        return 2 * self._share_s if all(one.avoided(now, subject) for one in left) else self._share_s
 
     async def _attempt(
-        self, replica: Replica, form: bytes, authorization: str | None, *, once: bool, untried: Sequence[Replica]
+        self,
+        replica: Replica,
+        form: bytes,
+        authorization: str | None,
+        *,
+        once: bool,
+        subject: Hashable,
+        untried: Sequence[Replica],
     ) -> EndpointAnswer:
         """Ask one endpoint, and note how it went. ``once``: it may take all the time, for no other may follow."""
         began = self._monotonic()
-        probe = replica.circuit.begin(began, at_most_s=self._timeout_s)
+        probe = replica.circuit.begin(began, subject, at_most_s=self._timeout_s)
+        failed = partial(self._failed, replica, subject, probe)
+        late = Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)
         try:
-            async with asyncio.timeout(None if once else self._patience_s(untried)):
-                answer = await replica.caller.post_form(form, authorization, once=once)
+            async with asyncio.timeout(None if once else self._patience_s(untried, subject)):
+                answer = await replica.caller.post_form(form, authorization, once=once, subject=subject)
         except TimeoutError as error:
-            late = Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)
-            self._failed(replica, late, probe=probe)
+            failed(Failure.SILENT, late)
             raise late from error
         except asyncio.CancelledError:
             if self._monotonic() - began >= self._share_s:  # most likely by the deadline of the exchange
-                self._failed(replica, Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT), probe=probe)
+                failed(Failure.SILENT, late)
             raise
         except SidecarError as error:
             if error.reason in _NO_ANSWER:
-                # A wrong identity never opens the circuit: each such call shall be refused by its own reason.
-                self._failed(replica, error, probe=probe, answered=error.reason is Reason.STS_IDENTITY)
+                failed(_kind_of(error), error)
             elif error.reason not in _OURS:
                 self._worked(replica)
             raise
         if answer.status in CANNOT_SERVE:
             busy = Unavailable(Reason.STS_UNAVAILABLE, f"it answered with status {answer.status}")
-            self._failed(replica, busy, probe=probe, answered=True)
+            failed(Failure.ANSWERED, busy)
         else:
             self._worked(replica)
         return answer
@@ -182,10 +199,19 @@ class Failover:
         replica.circuit.succeeded()
         replica.failure = None
 
-    def _failed(self, replica: Replica, failure: SidecarError, *, probe: bool, answered: bool = False) -> None:
-        replica.circuit.failed(self._monotonic(), probe=probe, answered=answered)
-        replica.failure = failure
-        self._on_failure(replica.label, failure.reason)
+    def _failed(
+        self, replica: Replica, subject: Hashable, probe: Pause | None, failure: Failure, error: SidecarError
+    ) -> None:
+        replica.circuit.failed(self._monotonic(), subject, failure, probe=probe)
+        replica.failure = error
+        self._on_failure(replica.label, error.reason)
+
+
+def _kind_of(error: SidecarError) -> Failure:
+    """Return the kind of a failure. A wrong identity opens no circuit: each such call is refused by its own reason."""
+    if error.reason is Reason.STS_IDENTITY:
+        return Failure.ANSWERED
+    return Failure.UNREACHED if isinstance(error, Unsent) else Failure.SILENT
 
 
 def _may_go_on(error: SidecarError, *, once: bool) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
@@ -99,7 +99,7 @@ class Sts:
         before = self._source.current
         async with self._deadline():
             steps = await self._steps(plan, policy)
-            response = await self._conversation.run(steps, plan.actor, credentials)
+            response = await self._conversation.run(steps, plan.actor, credentials, subject=_subject_of(plan))
             issued = self._parse(response.access_token)
             key = await self._key_of(issued)
         now = int(self._clock())
@@ -259,6 +259,12 @@ def _certificate_of(issued: Bearer, current: Identity | None, before: Identity |
     bound_to = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
     own = [identity.svid.leaf_sha256 for identity in (before, current) if identity is not None]
     return next((one for one in own if thumbprint_of(one) == bound_to), own[-1] if own else None)
+
+
+def _subject_of(plan: Plan) -> Hashable:
+    """Return whom the token is for: a user however many tokens they have, or this workload."""
+    token = plan.subject_token
+    return plan.actor if token is None else (token.issuer, token.subject)
 
 
 def _granted(permit: IssuedPermit) -> Issued:

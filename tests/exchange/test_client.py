@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.plan import plan_own
 from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import Issued
@@ -134,6 +137,21 @@ async def test_everybody_gets_an_error_of_their_own() -> None:
         one, other = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(one, SidecarError)
         assert one is not other
+
+
+async def test_calls_are_told_apart_by_their_subject_not_by_its_tokens_and_targets() -> None:
+    own = replace(route(), token="self")
+    by = replace(policy(), outbound=OutboundRoutes([own]), own_may_call=frozenset({own.name}))
+    async with running(World()) as world:
+        await ask(world)
+        await ask(world, jti="token-2")
+        await world.exchange.exchange(plan(route("mail")), policy())
+        await world.exchange.exchange(plan(route(scopes=("docs.read",))), policy())
+        await ask(world, sub="user-1")
+        world.sts.behaviour = lambda _sts, _form: Reply(400, body=b"{}")
+        await reason_of(world, plan_own(own, policy=by, now=NOW), by)
+    alice = (ISSUER, "user-4711")
+    assert world.sts.subjects == [alice, alice, alice, alice, (ISSUER, "user-1"), WRITER]
 
 
 async def test_exchanges_under_way_are_bounded() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import pytest
@@ -31,14 +31,18 @@ class Service:
         self.says = says or (lambda _form: (200, {"access_token": "t", "token_type": "Bearer", "expires_in": 600}))
         self.forms: list[str] = []
         self.sent_once: list[bool] = []
+        self.subjects: list[Hashable] = []
         self.errors: list[SidecarError] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.asked = asyncio.Event()
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
         self.forms.append(form.decode())
         self.sent_once.append(once)
+        self.subjects.append(subject)
         self.asked.set()
         if self.errors:
             raise self.errors.pop(0)
@@ -114,6 +118,15 @@ async def test_calls_that_need_the_same_own_token_wait_for_one() -> None:
     service.may_answer.set()
     await asyncio.gather(*calls)
     assert len(service.forms) == 1
+
+
+async def test_whom_a_call_is_for_is_told_with_each_step_and_each_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "FIRST_RETRY_S", 0.001)
+    service = Service()
+    service.errors = [Unavailable(Reason.STS_UNAVAILABLE)]
+    await talking(service).run(asking(OWN, bare("1")), WRITER, subject="alice")
+    await talking(service).run(asking(OWN), WRITER)
+    assert service.subjects == ["alice", "alice", "alice", None]
 
 
 async def test_steps_with_a_fresh_value_each_time_leave_nothing_behind() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,9 @@ class Service:
         self.status = 200
         self.body: Callable[[bytes], bytes] = lambda body: body
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
         assert (authorization, once) == (None, False)
         asked = parse_head(form, FORM)
         facts: dict[str, Any] = {"issuer": ISSUER, "workload": WRITER, "at": NOW, "key": KEY, "head": asked}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 import pytest
 
@@ -29,7 +29,9 @@ class Endpoint:
         self.behaves: Behaviour | None = None
         self.closed = False
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
         self.calls.append((form, authorization, once))
         return answer(body=self.name.encode()) if self.behaves is None else await self.behaves()
 
@@ -76,12 +78,12 @@ class Service:
     def __getitem__(self, name: str) -> Endpoint:
         return self.endpoints[name]
 
-    async def ask(self, *, once: bool = False) -> str:
-        return (await self.failover.post_form(b"f", "auth", once=once)).body.decode()
+    async def ask(self, *, once: bool = False, subject: str = "alice") -> str:
+        return (await self.failover.post_form(b"f", "auth", once=once, subject=subject)).body.decode()
 
-    async def reason(self, *, once: bool = False) -> Reason:
+    async def reason(self, *, once: bool = False, subject: str = "alice") -> Reason:
         with pytest.raises(SidecarError) as caught:
-            await self.ask(once=once)
+            await self.ask(once=once, subject=subject)
         return caught.value.reason
 
     def asked(self) -> str:
@@ -248,11 +250,32 @@ async def test_a_form_for_once_is_not_cut_short_for_others() -> None:
     assert await service.ask(once=True) == "slow"
 
 
-async def fail_for(service: Service, name: str, seconds: float) -> None:
-    service[name].fails(GONE)
-    for _ in range(OPEN_AFTER):
-        await service.reason()
-        service.clock.now += seconds / (OPEN_AFTER - 1)
+async def fail_for(
+    service: Service, name: str, seconds: float, failure: SidecarError = GONE, *, users: int = OPEN_AFTER
+) -> None:
+    """Let calls of several users fail; ``seconds`` are between the second call and the last."""
+    service[name].fails(failure)
+    for number in range(OPEN_AFTER):
+        await service.reason(subject=f"user {number % users}")
+        service.clock.now += seconds / (OPEN_AFTER - 2)
+
+
+@pytest.mark.parametrize(
+    ("failure", "users", "is_open"),
+    [
+        pytest.param(GONE, OPEN_AFTER, True, id="sent, and no answer to five users"),
+        pytest.param(GONE, OPEN_AFTER - 1, False, id="sent, and no answer to four"),
+        pytest.param(Unavailable(Reason.STS_TIMEOUT), OPEN_AFTER - 1, False, id="too late for four"),
+        pytest.param(Unsent(Reason.STS_UNAVAILABLE), 1, True, id="no connection"),
+        pytest.param(Unsent(Reason.STS_TIMEOUT), 1, True, id="no connection in time"),
+        pytest.param(Denied(Reason.STS_IDENTITY), OPEN_AFTER, False, id="another identity"),
+        pytest.param(Denied(Reason.STS_BAD_RESPONSE), OPEN_AFTER, False, id="a broken answer"),
+    ],
+)
+async def test_what_opens_a_circuit(failure: SidecarError, users: int, is_open: bool) -> None:
+    service = Service("a")
+    await fail_for(service, "a", 1.0, failure, users=users)
+    assert [state.open for state in service.failover.states] == [is_open]
 
 
 async def test_an_endpoint_without_answers_is_left_alone_but_for_one_probe() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -59,7 +60,9 @@ class Channel:
         self.server.asked.append(self.url)
         return EndpointAnswer(200, "application/json", None, encode(self.server.metadata))
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
         self.server.asked.append(self.url)
         if b"device_code" in form:
             return EndpointAnswer(400, "application/json", None, encode({"error": "authorization_pending"}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,6 +38,7 @@ class LyingSts:
     errors: list[SidecarError] = field(default_factory=list)  # failures of the next calls, before any answer
     forms: list[Form] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
+    subjects: list[Hashable] = field(default_factory=list)  # whom the forms were for
     closed: bool = False
     clock: Callable[[], int] = lambda: NOW
 
@@ -65,8 +66,11 @@ class LyingSts:
         await self._may_answer.wait()
         return self.behaviour(self, parsed)
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> EndpointAnswer:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> EndpointAnswer:
         self.authorizations.append(authorization)
+        self.subjects.append(subject)
         reply = await self.reply(form)
         if self.errors:
             raise self.errors.pop(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -174,7 +175,9 @@ class _Own:
 class _Nobody:
     """No token service: every token is cached."""
 
-    async def post_form(self, form: bytes, authorization: str | None = None, *, once: bool = False) -> Any:
+    async def post_form(
+        self, form: bytes, authorization: str | None = None, *, once: bool = False, subject: Hashable = None
+    ) -> Any:
         raise AssertionError
 
     async def close(self) -> None:
