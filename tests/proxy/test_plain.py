@@ -14,7 +14,7 @@ import pytest
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import InForce
 from sidecar.delegation.route import InboundRoutes
-from sidecar.errors import Denied, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handles import ServedRequest
@@ -28,7 +28,7 @@ from sidecar.wire.limits import ServerLimits
 from tests.delegation.world import INBOUND_CLAIMS, NOW, POLICY, SEARCH, STS, delegation, signed, without
 from tests.proxy.peer_calls import OBSERVED_UNTIL, OBSERVING, PeerCalls, bearer
 from tests.proxy.warm import ANSWER
-from tests.wire.bench import RecordingTransport
+from tests.wire.bench import Clock, RecordingTransport
 
 UNTIL = NOW + 3600
 BURST = 5
@@ -43,12 +43,14 @@ class PlainCalls(PeerCalls):
         warm = self.warm
         snapshots: Any = warm.snapshots
         snapshots.setup = self.setup = SimpleNamespace(plain_until=UNTIL)
+        self.clock = Clock()
+        counted = SimpleNamespace(metrics=warm.log.metrics, monotonic=self.clock)
         plain = PlainInbound(
             snapshots=snapshots,
             log=warm.log,
             forwarder=Forwarder(warm.pool, FROM_AGENT, warm.watch, ServerLimits()),
             observing=Observing(handles=warm.handles, remote_handles=None, tasks=Tasks(), clock=lambda: self.warm.now),
-            unproven=UnprovenRecords(warm.log, RecordRate(per_s=0.001, burst=BURST)),
+            unproven=UnprovenRecords(counted, RecordRate(per_s=0.001, burst=BURST)),
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
         warm.transport = RecordingTransport(peername=("192.0.2.7", 40000))
@@ -252,18 +254,27 @@ async def test_a_flood_of_refused_requests_leaves_a_burst_of_records_and_all_of_
     counted = log.metrics.finished.counted().requests
     assert sum(count for (_, _, decision, _), count in counted.items() if decision == "deny") == 4 * BURST
     assert log.being_served() == []
+    calls.clock.now += 1000
+    assert calls.call(target="/else") == (404, "no_route")
     records = await calls.records()
-    assert [record["decision"] for record in records] == ["deny"] * BURST + ["observed_deny"] * 2 * BURST
+    assert [record["decision"] for record in records] == ["deny"] * BURST + ["observed_deny"] * 2 * BURST + ["deny"]
+    assert [record["suppressed"] for record in records] == [None] * 3 * BURST + [3 * BURST]
 
 
 async def test_a_request_that_waits_for_its_refusal_writes_nothing_before(calls: PlainCalls) -> None:
     keys: Any = calls.warm.snapshots.now().keys
+    fetched = asyncio.Event()
 
     async def wait_for_key(_issuer: str, _kid: str | None) -> Any:
-        await asyncio.Event().wait()
+        await fetched.wait()
+        raise Denied(Reason.UNKNOWN_KEY)
 
     keys.find, keys.wait_for_key = lambda *_: None, wait_for_key
     calls.send(USER_ALONE)
     (entry,) = calls.warm.log.being_served()
     entry.opened()
-    assert await calls.records() == []
+    fetched.set()
+    await asyncio.sleep(0.01)
+    assert calls.warm.log.being_served() == []
+    (record,) = await calls.records()
+    assert (record["event"], record["reason"]) == ("request", "unknown_key")
