@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sidecar.config.outbound_model import OutboundRouteSection
-from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
+from sidecar.config.platform_file import Platform
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.errors import Problem
 from sidecar.exchange.adapters.adapter import Adapter
 from sidecar.exchange.metadata import is_web_url
@@ -23,6 +24,26 @@ def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -
             yield from _route(file, field, route)
     yield from _entry(file)
     yield from _redirect_uris(file, adapters)
+
+
+def login_ceiling_problems(file: SidecarFile, platform: Platform) -> Iterator[Problem]:
+    """Report where users are sent to log in, or come back to, if the platform file does not list it."""
+    for field, section in exchange_sections(file):
+        ceiling = platform.issuers.get(section.issuer)
+        listed = None if ceiling is None else ceiling.authorization_endpoint
+        if section.authorization_endpoint not in (None, listed):
+            yield Problem(
+                f"{field}.authorization_endpoint",
+                f"is not the one that {platform.path} has for {section.issuer}",
+                "remove it, so that the issuer's metadata counts, or write it as authorization_endpoint there",
+            )
+    for number, uri in enumerate(file.entry.redirect_uris if file.entry is not None else []):
+        if uri not in platform.redirect_uris:
+            yield Problem(
+                f"entry.redirect_uris[{number}]",
+                f"{uri} is not in redirect_uris of {platform.path}",
+                "remove it, or list it there",
+            )
 
 
 def is_login(route: OutboundRouteSection) -> bool:

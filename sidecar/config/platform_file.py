@@ -6,7 +6,7 @@ It ignores the environment: that belongs to the workload, which the file limits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field
@@ -91,6 +91,10 @@ class PlatformFile(Section):
     exchange_endpoints: list[ExchangeEndpointCeiling] = Field(
         default=[], description="endpoints beside the issuers' own that an adapter may ask"
     )
+    redirect_uris: list[UrlText] = Field(
+        default=[],
+        description="front apps' own URLs where a browser may come back from a login at a token service",
+    )
     connect: list[TunnelText] = Field(
         default=[], description="hosts and ports to which agents may open tunnels, as `api.example:443`"
     )
@@ -112,6 +116,7 @@ class IssuerCeiling:
     trusted: TrustedIssuer
     keys: JwksSettings
     token_endpoints: tuple[str, ...]
+    authorization_endpoint: str | None = None
     revocations: RevocationListSettings | None = None
 
 
@@ -128,7 +133,7 @@ class LoginCeiling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """The ceiling: the flags permit a setting at all, ``linger_s`` is its largest value."""
+    """The ceiling: the flags permit a setting at all, ``linger_s`` is its largest value; ``path`` is the file."""
 
     issuers: dict[str, IssuerCeiling]
     logins: dict[str, LoginCeiling]
@@ -140,12 +145,14 @@ class Platform:
     crossings: dict[tuple[str, str], Crossing]  # by both issuers: from, to
     static_client_auth: frozenset[str]
     exchange_endpoints: dict[Endpoint, frozenset[str]]  # with the issuers whose tokens each may be shown
+    redirect_uris: frozenset[str]
     connect: frozenset[str]
     connect_without_handle: bool
     observe_until: bool
     plain: bool
     refuse_other_listeners: bool
     linger_s: float
+    path: str = ""
 
 
 def load_platform(path: Path) -> Platform:
@@ -155,7 +162,7 @@ def load_platform(path: Path) -> Platform:
         ConfigError: every problem; its field starts with ``platform``.
     """
     try:
-        return load_validated(path, {}, PlatformFile, _platform)
+        return replace(load_validated(path, {}, PlatformFile, _platform), path=str(path))
     except ConfigError as error:
         raise ConfigError(
             [Problem(f"platform {problem.field}", problem.wrong, problem.cure) for problem in error.problems]
@@ -181,6 +188,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         crossings=crossings,
         static_client_auth=frozenset(file.static_client_auth),
         exchange_endpoints=endpoints,
+        redirect_uris=frozenset(file.redirect_uris),
         connect=frozenset(file.connect),
         connect_without_handle=file.connect_without_handle,
         observe_until=file.observe_until,
@@ -234,6 +242,7 @@ def _issuer(section: PlatformIssuerSection) -> IssuerCeiling:
         trusted=trusted_issuer(section),
         keys=key_settings(section, section.tls),
         token_endpoints=token_endpoints_of(section),
+        authorization_endpoint=section.authorization_endpoint,
         revocations=revocation_list(section, section.tls if found is None else found.tls or section.tls),
     )
 

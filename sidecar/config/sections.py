@@ -227,6 +227,10 @@ class PlatformIssuerSection(IssuerSection):
     token_endpoints: TokenEndpoints | None = Field(
         default=None, description="in place of `token_endpoint`: the URLs of all its replicas"
     )
+    authorization_endpoint: UrlText | None = Field(
+        default=None,
+        description="where settings may send users to log in; if not set, only the issuer's metadata says where",
+    )
 
 
 class UserIssuerSection(KeySource):

@@ -24,7 +24,7 @@ from sidecar.config.federate_checks import provider_svid_problems
 from sidecar.config.field_types import start_of
 from sidecar.config.identity import identity_of
 from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocation_lists, trusted_issuers
-from sidecar.config.login_checks import login_problems
+from sidecar.config.login_checks import login_ceiling_problems, login_problems
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
@@ -132,6 +132,7 @@ def _settings(
     if platform is not None:
         own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
         findings.extend(exchange_ceiling_problems, file, platform, exchanges)
+        findings.extend(login_ceiling_problems, file, platform)
         findings.extend(txn_ceiling_problems, file, platform, txn_tokens)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.document import parse_document
 from sidecar.errors import Problem
@@ -161,3 +162,62 @@ def test_a_request_of_a_peer_opens_no_login_route(tmp_path: Path) -> None:
 def test_redirect_uris_without_a_login_say_nothing(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, changed(example("entry"), ("entry.redirect_uris", ["https://app.example/back"])))
     assert (problem.field, problem.cure) == ("entry.redirect_uris", "remove it")
+
+
+APP, LOGIN = "https://app.acme.example/callback", "https://people.acme.example/authorize"
+LISTED = {**LOGINS["issuers"][0], "tls": LOGINS["exchange"]["tls"]}
+KEYS_BY = ("issuers.0.tls", LOGINS["exchange"]["tls"])  # the platform has keys and tokens from one server
+
+
+def below(folder: Path, platform: dict[str, Any], *changes: tuple[str, object]) -> list[Problem]:
+    """Return the problems of settings below a platform file in ``folder``."""
+    (folder / "platform").mkdir()
+    path = written(folder, changed(LOGINS, KEYS_BY, *changes))
+    return check(path, {}, platform=written(folder / "platform", {"issuers": [LISTED], **platform})).problems
+
+
+@pytest.mark.parametrize(
+    ("listed", "own", "refused"),
+    [
+        ([APP], [APP], []),
+        ([APP, f"{APP}/2"], [APP], []),
+        ([APP], [APP, f"{APP}/2"], [1]),
+        ([f"{APP}/"], [APP], [0]),
+        ([], [APP], [0]),
+    ],
+)
+def test_a_browser_comes_back_only_where_the_platform_lists(
+    listed: list[str], own: list[str], refused: list[int], tmp_path: Path
+) -> None:
+    found = below(tmp_path, {"redirect_uris": listed}, ("entry.redirect_uris", own))
+    assert [one.field for one in found] == [f"entry.redirect_uris[{number}]" for number in refused]
+    for problem, number in zip(found, refused, strict=True):
+        (platform,) = (tmp_path / "platform").iterdir()
+        assert problem.wrong == f"{own[number]} is not in redirect_uris of {platform}"
+
+
+@pytest.mark.parametrize(
+    ("listed", "own", "allowed"),
+    [
+        (None, None, True),
+        (LOGIN, None, True),
+        (LOGIN, LOGIN, True),
+        (None, LOGIN, False),
+        (LOGIN, f"{LOGIN}2", False),
+        (LOGIN, "https://people.evil.example/authorize", False),
+    ],
+)
+def test_a_user_is_sent_only_where_the_platform_or_the_issuer_says(
+    listed: str | None, own: str | None, allowed: bool, tmp_path: Path
+) -> None:
+    issuer = LISTED if listed is None else {**LISTED, "authorization_endpoint": listed}
+    changes = [] if own is None else [("exchange.authorization_endpoint", own)]
+    found = below(tmp_path, {"issuers": [issuer], "redirect_uris": [APP]}, *changes)
+    assert [one.field for one in found] == ([] if allowed else ["exchange.authorization_endpoint"])
+    for problem in found:
+        (platform,) = (tmp_path / "platform").iterdir()
+        assert problem.wrong == f"is not the one that {platform} has for {ISSUER}"
+
+
+def test_without_a_platform_file_the_settings_say_where(tmp_path: Path) -> None:
+    assert found(tmp_path, ("exchange.authorization_endpoint", LOGIN)) == []
