@@ -51,6 +51,7 @@ from sidecar.proxy.observing import Observing
 from sidecar.proxy.one_subject import OneSubject
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.pending_logins import PendingLogins
 from sidecar.proxy.plain import PlainInbound
 from sidecar.proxy.remote_handles import Inbox, RemoteHandles
 from sidecar.proxy.revalidation import judge_served
@@ -99,6 +100,7 @@ class _Shared:
     remote_handles: RemoteHandles | None  # None: no other worker listens at our addresses
     record_rate: RecordRate
     txn_source: TxnSource | None  # None: no transaction tokens
+    pending_logins: PendingLogins
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -134,6 +136,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         remote_handles=None if place is None else _remote_handles(place, handles, source),
         record_rate=settings.records.unproven.share(1 if place is None else len(place.inboxes)),
         txn_source=None if settings.txn_tokens is None else settings.txn_tokens.source,
+        pending_logins=PendingLogins(monotonic=time.monotonic),
     )
     sides = []
     if settings.inbound is not None:
@@ -159,6 +162,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
             revocations=revocations,
             caches=Caches(shared.caches, clock=time.time),
+            pending_logins=shared.pending_logins,
             countersigning=_countersigning(settings, source, snapshots, log),
             handle_delivery=_handle_delivery(settings, place, shared),
         )
@@ -247,6 +251,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Upstrea
         clock=time.time,
         memory=shared.memory,
         edits=to_next_hop if shared.txn_source is None else OutboundTxnTokens(time.time).edits,
+        pending_logins=shared.pending_logins,
     )
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged

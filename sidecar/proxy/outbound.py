@@ -69,6 +69,7 @@ class Outbound:
         remote_handles: RemoteHandles | None = None,
         memory: MemoryLimits | None = None,
         edits: Callable[..., Edits] = to_next_hop,
+        pending_logins: PendingLogins | None = None,
     ) -> None:
         self._edits = edits
         memory = memory or MemoryLimits()
@@ -80,7 +81,7 @@ class Outbound:
         self.user_logins = UserLogins(
             handles=handles,
             tasks=tasks,
-            pending=PendingLogins(monotonic=monotonic),
+            pending=PendingLogins(monotonic=monotonic) if pending_logins is None else pending_logins,
             clock=clock,
             alone=remote_handles is None,
         )

@@ -69,12 +69,17 @@ class PendingLogins:
 
     def __init__(self, *, monotonic: Callable[[], float], most: int = MAX_LOGINS, max_bytes: int = MAX_BYTES) -> None:
         self._monotonic = monotonic
-        self._most = most
-        self._max_bytes = max_bytes
+        self.most = most
+        self.max_bytes = max_bytes
         self._logins: dict[str, PendingLogin] = {}
 
     def __len__(self) -> int:
         return len(self._logins)
+
+    @property
+    def alive(self) -> int:
+        """The number of those that are neither over nor expired."""
+        return sum(map(self._is_alive, self._logins.values()))
 
     @property
     def bytes(self) -> int:
@@ -155,7 +160,7 @@ class PendingLogins:
         return max(1, ceil(login.poll_at - self._monotonic()))
 
     def _has_room(self, login: PendingLogin) -> bool:
-        return len(self._logins) < self._most and self.bytes + login.held_bytes <= self._max_bytes
+        return len(self._logins) < self.most and self.bytes + login.held_bytes <= self.max_bytes
 
     def _is_alive(self, login: PendingLogin) -> bool:
         return login.phase is not Phase.OVER and self._monotonic() < login.ends_at

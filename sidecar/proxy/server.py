@@ -31,6 +31,7 @@ from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory_pressure import Memory
+from sidecar.proxy.pending_logins import PendingLogins
 from sidecar.proxy.recent_counts import RecentCounts, refused
 from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.shortage import Shortage
@@ -71,6 +72,7 @@ class Parts:
     revocations: RevocationLists = field(default_factory=RevocationLists)
     handle_delivery: HandleDelivery | None = None
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
+    pending_logins: PendingLogins = field(default_factory=lambda: PendingLogins(monotonic=time.monotonic))
 
 
 class Server:

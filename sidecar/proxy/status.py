@@ -62,6 +62,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "revocations": parts.revocations.rows(),
         "settings": asdict(settings),
         "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
+        "logins": _logins(parts),
         "streams": dict(parts.watch.count()),
         "listeners": [
             {
@@ -139,6 +140,20 @@ def _issuers(parts: Parts) -> list[Json]:
         }
         for issuer, age in ages.items()
     ]
+
+
+def _logins(parts: Parts) -> Json | None:
+    """None where users log in for no route."""
+    snapshot, pending = parts.snapshots.current, parts.pending_logins
+    routes = () if snapshot is None else snapshot.policy.outbound.routes
+    if not pending.alive and all(route.token != "login" for route in routes):  # noqa: S105 - a kind
+        return None
+    return {
+        "pending": pending.alive,
+        "max_pending": pending.most,
+        "pending_bytes": pending.bytes,
+        "max_bytes": pending.max_bytes,
+    }
 
 
 def _memory(parts: Parts) -> Json | None:

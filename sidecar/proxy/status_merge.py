@@ -45,6 +45,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
         "requests": _summed([row["requests"] for row in there], "requests"),
+        "logins": None,  # they need one process
         "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
         "bypass": _bypass([row["bypass"] for row in there]),

@@ -19,6 +19,7 @@ from sidecar.status.troubles import Grade, Trouble, span, troubles
 
 Json = Mapping[str, Any]
 
+_KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _UP: Final = {True: "listens", False: "gone", None: "not seen yet"}
 _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
@@ -122,6 +123,9 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
         "requests",
         f"{status['requests']['being_served']} in flight, {status['requests']['handles']} handles alive",
     )
+    if (logins := status.get("logins")) is not None:
+        held = f"{-(-logins['pending_bytes'] // _KIB)} of {logins['max_bytes'] // _KIB} KiB"
+        yield "user logins", f"{logins['pending']} of {logins['max_pending']} pending, {held}"
     yield "streams", f"{status['streams']['inbound']} inbound, {status['streams']['outbound']} outbound"
     for one in status["exchanges"]:
         yield "issued tokens", f"{one['issuer']}, {one['tokens']} cached, {one['under_way']} in progress"

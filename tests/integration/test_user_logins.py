@@ -18,11 +18,12 @@ from aiohttp import web
 
 from sidecar.cli import main
 from sidecar.delegation.bearer import parse_bearer
+from sidecar.proxy.status import SettingsState, status_of
 from tests.config.documents import written
 from tests.config.test_login_checks import LOGINS
 from tests.fakes.tokens import TokenMint
 from tests.integration.login_world import CALLBACK, SCOPES, SESSION, LoginWorld, asked_in, in_browser, open_login_world
-from tests.integration.world import FRONT, PLANNER, until
+from tests.integration.world import FRONT, PLANNER, Sidecar, until
 
 pytestmark = pytest.mark.integration
 
@@ -188,6 +189,20 @@ async def test_a_second_login_of_the_session_ends_the_first(logins: LoginWorld) 
     refused = await logins.go_on(first["login"], await in_browser(first["url"]))
     assert (refused.status, refused.reason) == (403, "login_used")
     assert (await logins.go_on(second["login"], await in_browser(second["url"]))).status == 200
+
+
+async def test_status_counts_the_logins_that_wait(logins: LoginWorld) -> None:
+    def told(of: Sidecar) -> Any:
+        return status_of(of.server, SettingsState(loaded_at=0), since=0, now=0)["logins"]
+
+    lawful = {"pending": 0, "max_pending": 4096, "pending_bytes": 0, "max_bytes": 16 << 20}
+    assert (told(logins.front), told(logins.planner)) == (lawful, None)
+    begun = await logins.begin()
+    await logins.begin(session=f"{SESSION}-of-another")
+    found = told(logins.front)
+    assert (found["pending"], 4096 < found["pending_bytes"] < 16384) == (2, True)
+    assert (await logins.go_on(begun["login"], await in_browser(begun["url"]))).status == 200
+    assert told(logins.front)["pending"] == 1
 
 
 LAWFUL = {"route": "planner", "session": SESSION}

@@ -176,6 +176,19 @@ def test_pending_logins_are_bounded_by_what_they_hold(waits_with: str) -> None:
     assert world.begin(MALLORY, **started).phase is Phase.OPEN
 
 
+def test_those_that_are_over_or_expired_are_not_alive() -> None:
+    world = World()
+    assert world.logins.alive == 0
+    first = world.begin()
+    world.clock.now += 1
+    world.begin(MALLORY)
+    assert world.logins.alive == 2
+    first.end()
+    assert (world.logins.alive, len(world.logins)) == (1, 2)
+    world.clock.now += LIFE_S
+    assert (world.logins.alive, len(world.logins)) == (0, 2)
+
+
 def test_a_login_that_begins_has_room_for_the_largest_answer() -> None:
     world = World()
     plan = LoginPlan(route=ROUTE, actor=WRITER, life_s=300)

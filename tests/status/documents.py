@@ -49,6 +49,7 @@ WELL: Final[dict[str, Any]] = {
     },
     "requests": {"being_served": 0, "handles": 0},
     "listeners": [{"direction": "inbound", "address": "0.0.0.0:7443", "connections": 1, "max_connections": 100}],
+    "logins": None,
     "streams": {"inbound": 0, "outbound": 0},
     "bypass": {"listeners": [], "refused": False, "error": None},
     "agent": {"address": "127.0.0.1:8080", "up": True},

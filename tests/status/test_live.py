@@ -43,6 +43,12 @@ def test_a_ready_sidecar_shows_its_state_and_no_problem() -> None:
     assert "No request is being served." in read.words
     assert "Problems and cures" not in read.words
     assert "inbound listener 0.0.0.0:7443, 1 of 100" in read.words
+    assert "user logins" not in read.words
+
+
+def test_the_page_counts_pending_logins_where_users_log_in() -> None:
+    logins = {"pending": 3, "max_pending": 4096, "pending_bytes": 8192, "max_bytes": 16 << 20}
+    assert "user logins 3 of 4096 pending, 8 of 16384 KiB" in Read(text({**WELL, "logins": logins})).words
 
 
 def test_a_problem_stands_before_everything_with_its_cure() -> None:

@@ -44,6 +44,22 @@ def test_a_sidecar_that_is_well_is_shown_in_a_plain_table(path: Path, capsys: py
     assert "\x1b" not in out
 
 
+LOGINS = {"pending": 3, "max_pending": 4096, "pending_bytes": 8200, "max_bytes": 16 << 20}
+
+
+@pytest.mark.parametrize("logins", [LOGINS, None])
+def test_pending_logins_are_counted_where_users_log_in(
+    logins: dict[str, int] | None, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(path, status(("logins", logins))):
+        assert main(["status", "--socket", str(path)]) == 0
+        out = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        assert ("user logins 3 of 4096 pending, 9 of 16384 KiB" in out) == (logins is not None)
+        assert any("user logins" in line for line in out) == (logins is not None)
+        assert main(["status", "--json", "--socket", str(path)]) == 0
+    assert json.loads(capsys.readouterr().out)["logins"] == logins
+
+
 def test_several_workers_are_shown_as_one_sidecar(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = merge_status({0: status(), 1: None}, since=NOW - 60, now=NOW, restarts=2, stopping=False)
     with serving(path, document):
