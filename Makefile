@@ -7,6 +7,7 @@ FUZZER := $(VENV)/.fuzzer
 PEERS  := $(VENV)/.peers
 BROWSER := $(VENV)/.browser
 SDK    := build/sdk/.installed
+AGENTS := build/agents/.installed
 CHDB   := $(VENV)/.chdb
 KEYCLOAK_VERSION := 26.7.3
 KEYCLOAK_SHA256  := 77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47
@@ -21,7 +22,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-agents interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -104,6 +105,12 @@ $(SDK): requirements/sdk.txt
 interop-sdk: setup $(SDK) ## The Python clients of OpenAI, Anthropic and GitHub, with a key that only the sidecar holds
 	@$(PYTEST) -q -p no:randomly tests/interop/test_model_clients.py
 
+$(AGENTS): requirements/agents.txt
+	@$(PYTHON) -m venv --clear build/agents && .ci/retry build/agents/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/agents.txt && touch $@
+
+interop-agents: setup $(AGENTS) ## The libraries for agents, and every program of examples/ in a mesh of real sidecars (pip, npm; java)
+	@$(PYTEST) -q -p no:randomly tests/interop/test_agent_node.py
+
 $(KEYCLOAK):
 	@command -v mvn >/dev/null || { echo "interop-keycloak: set KEYCLOAK_HOME to an unpacked Keycloak, or install Maven"; exit 1; }
 	@.ci/retry mvn -q -B dependency:copy -Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):tar.gz -DoutputDirectory=build
@@ -134,7 +141,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
@@ -236,6 +243,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o browser.txt browser.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o sdk.txt sdk.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o sts.txt sts.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o agents.txt agents.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o clickhouse.txt clickhouse.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chdb.txt chdb.in
 

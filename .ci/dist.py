@@ -1,4 +1,4 @@
-"""Builds a release into a folder: wheels, source archives, charts, a bill of materials and SHA256SUMS.
+"""Builds a release into a folder: wheels, source archives, an npm package, charts, a bill of materials and SHA256SUMS.
 
     python .ci/dist.py dist
 
@@ -58,6 +58,7 @@ def main(out: Path) -> None:
         build_python(source, out, epoch)
         for chart in sorted(source.glob("helm/*/Chart.yaml")):
             pack_chart(chart.parent, out, epoch)
+        pack_npm(source / "agent-node", out, epoch)
         write_sbom(source, out, epoch)
     built = sorted(out.iterdir())
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in built]
@@ -123,6 +124,13 @@ def pack_chart(folder: Path, out: Path, epoch: int) -> None:
         for name in names
     ]
     pack(out / f"{folder.name}-{version}.tgz", entries, epoch)
+
+
+def pack_npm(folder: Path, out: Path, epoch: int) -> None:
+    """Pack a package for npm, as ``npm pack`` does, which is not installed where a release is built."""
+    package = json.loads((folder / "package.json").read_text())
+    entries = [Entry(f"package/{file.name}", file.read_bytes()) for file in folder.iterdir()]
+    pack(out / f"{package['name']}-{package['version']}.tgz", entries, epoch)
 
 
 def pack(archive: Path, entries: Iterable[Entry], epoch: int) -> None:

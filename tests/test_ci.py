@@ -39,6 +39,7 @@ def test_a_clone_without_tools_beside_it_runs_what_needs_none(tmp_path: Path) ->
         "bench-smoke",
         "fuzz",
         "interop-frameworks",
+        "interop-agents",
         "interop-browser",
     }
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bin", "clone", "log"]

@@ -70,6 +70,14 @@ def test_a_chart_is_packed_with_what_its_links_lead_to(dist: ModuleType, tmp_pat
         assert {(one.mode, one.mtime, one.uid, one.uname) for one in tar} == {(0o644, EPOCH, 0, "")}
 
 
+def test_the_library_for_node_is_packed_as_npm_packs_it(dist: ModuleType, tmp_path: Path) -> None:
+    package = json.loads((ROOT / "agent-node" / "package.json").read_text())
+    dist.pack_npm(ROOT / "agent-node", tmp_path, EPOCH)
+    with tarfile.open(tmp_path / f"delegation-agent-{package['version']}.tgz") as tar:
+        assert set(tar.getnames()) == {f"package/{file.name}" for file in (ROOT / "agent-node").iterdir()}
+        assert {"package/package.json", "package/index.js", "package/index.d.ts"} <= set(tar.getnames())
+
+
 def test_a_source_archive_is_packed_again_with_its_contents(dist: ModuleType, tmp_path: Path) -> None:
     entries = [dist.Entry("p-1/run", b"#!/bin/sh\n", executable=True), dist.Entry("p-1/LICENSE", b"text")]
     dist.pack(tmp_path / "p-1.tar.gz", entries, EPOCH)

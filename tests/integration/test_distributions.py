@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -104,5 +105,6 @@ def test_nothing_of_the_product_names_the_tools() -> None:
 
 def test_all_have_one_version() -> None:
     assert sidecar_dev.__version__ == delegation_agent.__version__ == sidecar.__version__
+    assert json.loads((ROOT / "agent-node" / "package.json").read_text())["version"] == sidecar.__version__
     project = tomllib.loads((ROOT / "dev" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"delegation-sidecar[audit]=={sidecar.__version__}" in project["dependencies"]

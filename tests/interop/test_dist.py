@@ -32,6 +32,7 @@ BUILT: Final = {
     *(f"sidecar_dev-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"delegation_agent-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"{chart}-{__version__}.tgz" for chart in ("sidecar", "sidecar-lib")),
+    f"delegation-agent-{__version__}.tgz",
     f"delegation-sidecar-{__version__}.cdx.json",
     "SHA256SUMS",
 }

