@@ -396,18 +396,20 @@ class TokenExchange:
         credential: str | None,
         alone: Issued | None,
     ) -> None:
-        exchange_ms = round(seconds * 1000, 3)
+        adapter, exchange_ms = self._settings.adapter, round(seconds * 1000, 3)
         if isinstance(outcome, SidecarError):
             self.last_refusal = int(self._clock()), outcome.reason, outcome.detail
             self._metrics.exchange(self._settings.issuer, outcome.reason, seconds)
-            fields = refused_fields(plan, policy, outcome, exchange_ms=exchange_ms, credential=credential)
+            fields = refused_fields(
+                plan, policy, outcome, adapter=adapter, exchange_ms=exchange_ms, credential=credential
+            )
             if alone is not None:
                 fields["jti_out"] = alone.permit.token.jti
             self._log.event("token.exchange_refused", **fields)
         else:
             self.last_refusal = None
             self._metrics.exchange(self._settings.issuer, None, seconds)
-            fields = issued_fields(outcome.permit, exchange_ms=exchange_ms, credential=credential)
+            fields = issued_fields(outcome.permit, adapter=adapter, exchange_ms=exchange_ms, credential=credential)
             if outcome.txn_token is not None:
                 fields["txn"] = outcome.txn_token.txn
             self._log.event("token.exchanged", **fields)

@@ -10,10 +10,13 @@ from sidecar.errors import SidecarError
 from sidecar.observe.record import OK, RecordFields
 
 
-def issued_fields(permit: IssuedPermit, *, exchange_ms: float, credential: str | None = None) -> RecordFields:
+def issued_fields(
+    permit: IssuedPermit, *, adapter: str, exchange_ms: float, credential: str | None = None
+) -> RecordFields:
     """Return the record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from.
 
-    ``credential`` is the static credential that authenticated us: the way and a fingerprint.
+    ``adapter`` is the name of the one that asked; ``credential`` is the static credential that authenticated us: the
+    way and a fingerprint.
     """
     issued, subject_token, crossing = permit.token, permit.plan.subject_token, permit.plan.crossing
     return {
@@ -30,16 +33,23 @@ def issued_fields(permit: IssuedPermit, *, exchange_ms: float, credential: str |
         "jti_out": issued.jti,
         "parent_jti": issued.parent_jti,
         "crossed_from": None if crossing is None else crossing.issuer,
+        "adapter": adapter,
         "credential": credential,
     }
 
 
 def refused_fields(
-    plan: Plan, policy: Policy, error: SidecarError, *, exchange_ms: float, credential: str | None = None
+    plan: Plan,
+    policy: Policy,
+    error: SidecarError,
+    *,
+    adapter: str,
+    exchange_ms: float,
+    credential: str | None = None,
 ) -> RecordFields:
     """Return the record keys of ``token.exchange_refused``: the request, and nothing that the token service said.
 
-    ``credential`` as in ``issued_fields``: it was shown, whatever the answer.
+    ``adapter`` and ``credential`` as in ``issued_fields``: the credential was shown, whatever the answer.
     """
     subject_token = plan.subject_token
     return {
@@ -54,6 +64,7 @@ def refused_fields(
         "route": plan.route.name,
         "jti_in": None if subject_token is None else subject_token.jti,
         "credential": credential,
+        "adapter": adapter,
     }
 
 
@@ -63,7 +74,7 @@ def credential_of(shown: set[str]) -> str | None:
 
 
 def refused_login_fields(
-    plan: LoginPlan, error: SidecarError, *, exchange_ms: float, credential: str | None
+    plan: LoginPlan, error: SidecarError, *, adapter: str, exchange_ms: float, credential: str | None
 ) -> RecordFields:
     """The record keys of ``token.exchange_refused`` for a login: nobody is known for whom it would have been."""
     return {
@@ -77,6 +88,7 @@ def refused_login_fields(
         "scope_needed": sorted(plan.scope),
         "route": plan.route.name,
         "credential": credential,
+        "adapter": adapter,
     }
 
 

@@ -57,9 +57,11 @@ class Logins:
             issued = await self._sts.complete_login(begun, code, plan=plan, policy=policy, credentials=shown)
         if isinstance(issued, Issued):
             self._keep(issued, policy)
-            seconds = self._monotonic() - began_at
+            seconds, adapter = self._monotonic() - began_at, self.settings.adapter
             self._metrics.exchange(plan.sts_issuer, None, seconds)
-            fields = issued_fields(issued.permit, exchange_ms=_ms(seconds), credential=credential_of(shown))
+            fields = issued_fields(
+                issued.permit, adapter=adapter, exchange_ms=_ms(seconds), credential=credential_of(shown)
+            )
             self._log.event("token.exchanged", **fields)
         return issued
 
@@ -68,10 +70,10 @@ class Logins:
         try:
             yield
         except SidecarError as error:
-            seconds = self._monotonic() - began_at
+            seconds, adapter = self._monotonic() - began_at, self.settings.adapter
             self._metrics.exchange(plan.sts_issuer, error.reason, seconds)
             credential = credential_of(shown)
-            fields = refused_login_fields(plan, error, exchange_ms=_ms(seconds), credential=credential)
+            fields = refused_login_fields(plan, error, adapter=adapter, exchange_ms=_ms(seconds), credential=credential)
             self._log.event("token.exchange_refused", **fields)
             raise
 

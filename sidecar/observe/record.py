@@ -216,6 +216,13 @@ class RecordFields(TypedDict, total=False):
             (*_REQUESTS, "token.exchanged"),
         ),
     ]
+    adapter: Annotated[
+        str | None,
+        Key(
+            "the adapter by which the sidecar asked the token service (`exchange.adapter`); null at a token service",
+            _EXCHANGES,
+        ),
+    ]
     call_in: Annotated[
         str | None,
         Key("the call id that the caller gave the request; outbound: that of the request being served", _REQUESTS),

@@ -42,8 +42,17 @@ async def test_every_exchange_is_recorded_once_and_every_call_that_joins_it_is_n
             "parent_jti": "token-1",
             "txn": "txn-1",
             "verified": True,
+            "adapter": "rfc8693",
         }
         assert world.metrics.exchanges == {(ISSUER, "ok"): 1}
+
+
+async def test_the_record_of_a_refused_exchange_names_the_adapter_too() -> None:
+    async with running(World()) as world:
+        world.sts.errors = [Unavailable(Reason.STS_TIMEOUT, Trouble.TIMEOUT)]
+        await reason_of(world)
+        (record,) = await world.records()
+        assert (record["event"], record["adapter"]) == ("token.exchange_refused", "rfc8693")
 
 
 async def test_no_record_holds_a_token() -> None:

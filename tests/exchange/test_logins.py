@@ -66,6 +66,7 @@ async def test_a_lie_gives_no_grant_and_nothing_of_it_is_told(lie: Behaviour, re
         assert len(world.sts.forms) == 1
         (record,) = await world.records()
         assert (record["event"], record["reason"], record["subject"]) == ("token.exchange_refused", reason, None)
+        assert record["adapter"] == adapter
         assert SECRET.encode() not in world.sink.written
         assert world.metrics.exchanges == {(ISSUER, reason): 1}
         assert world.exchange.kept == 0

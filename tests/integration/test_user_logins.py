@@ -99,6 +99,7 @@ async def test_records_tell_of_the_login_and_of_calls_by_it(logins: LoginWorld) 
     assert (called["jti_in"], called["jti_out"] is not None, called["chain"]) == (None, True, [FRONT])
     (issued,) = await logins.front.wait_for_records(1, "token.exchanged")
     assert (issued["jti_in"], issued["jti_out"], issued["subject"]) == (None, called["jti_out"], "alice")
+    assert issued["adapter"] == "obo-draft-02"
     everything = logins.front.records_path.read_text()
     (_, form), (token,) = logins.server.forms[0], logins.server.issued
     for secret in (handle, form["code"], form["code_verifier"], form["actor_token"], token, SESSION):

@@ -23,7 +23,7 @@ def test_the_keys_are_those_that_operators_were_promised() -> None:
     promised = (
         "event, ts, run, seq, decision, reason, direction, workload, peer, subject, subject_iss, actor, chain, "
         "chain_depth, client_id, audience, scope, scope_needed, route, op, method, path, status, upstream_status, "
-        "jti_in, jti_out, parent_jti, txn, fp, host, candidates, credential, crossed_from, call_in, call_out, "
+        "jti_in, jti_out, parent_jti, txn, fp, host, candidates, credential, crossed_from, adapter, call_in, call_out, "
         "request_id, trace_id, span_id, bytes_in, bytes_out, decide_ms, exchange_ms, upstream_ms, total_ms, "
         "after_request, verified, source, detail, suppressed, checkpoint, revocation, prev"
     )
