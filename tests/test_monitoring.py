@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from sidecar.errors import ANSWERS
 from sidecar.injector.metrics import InjectorMetrics
 from sidecar.observe.docs import LABELS, families, labels_of
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy.agent_watch import LOOK_S
 
 ROOT: Final = Path(__file__).parent.parent
 MONITORING: Final = ROOT / "monitoring"
@@ -194,3 +196,19 @@ def test_a_rate_on_the_dashboard_goes_with_its_resolution() -> None:
     for expression in queries():
         windows = set(re.findall(r"\[([^\]]+)\]", expression))
         assert windows <= {"$__rate_interval", "5m", "1h", "1d"}
+
+
+def test_a_dead_agent_is_critical_within_a_minute_by_the_defaults() -> None:
+    groups = yaml.safe_load((MONITORING / "rules" / "alerts.yaml").read_text())["groups"]
+    (group,) = (one for one in groups if any(rule["alert"] == "SidecarAgentDown" for rule in one["rules"]))
+    (rule,) = (rule for rule in group["rules"] if rule["alert"] == "SidecarAgentDown")
+    values = yaml.safe_load((ROOT / "helm" / "sidecar" / "values.yaml").read_text())
+    evaluated_s = seconds(group["interval"])
+    fires_s = ceil(seconds(rule["for"]) / evaluated_s) * evaluated_s
+    assert rule["labels"]["severity"] == "critical"
+    assert LOOK_S + seconds(values["podMonitor"]["interval"]) + evaluated_s + fires_s < 60
+
+
+def seconds(text: str) -> int:
+    assert text.endswith("s"), text
+    return int(text[:-1])

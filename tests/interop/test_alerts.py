@@ -52,7 +52,7 @@ def judged(name: str, alerts: dict[str, dict[str, Any]], folder: Path) -> set[st
         (place / "tests").mkdir()
         shutil.copy(MONITORING / "rules" / "recording.yaml", place / "rules")
         shutil.copy(file, place / "tests")
-        group = {"name": group_of(name), "rules": [alert]}
+        group = {**group_of(name), "rules": [alert]}
         (place / "rules" / "alerts.yaml").write_text(yaml.safe_dump({"groups": [group]}))
         places[str(place / "tests" / file.name)] = change
     ran = subprocess.run(
@@ -65,7 +65,6 @@ def judged(name: str, alerts: dict[str, dict[str, Any]], folder: Path) -> set[st
     return {places[path] for path, passed in told.items() if passed}
 
 
-def group_of(name: str) -> str:
+def group_of(name: str) -> dict[str, Any]:
     document = yaml.safe_load((MONITORING / "rules" / "alerts.yaml").read_text())
-    groups = document["groups"]
-    return str(next(group["name"] for group in groups if any(rule["alert"] == name for rule in group["rules"])))
+    return next(group for group in document["groups"] if any(rule["alert"] == name for rule in group["rules"]))
