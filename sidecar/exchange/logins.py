@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 from sidecar.delegation.login import LoginPlan
 from sidecar.delegation.policy import Policy
-from sidecar.errors import SidecarError
+from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.events import credential_of, issued_fields, refused_login_fields
+from sidecar.exchange.failover import Unsent
 from sidecar.exchange.login_conversation import Begun
 from sidecar.exchange.sts import Sts
 from sidecar.exchange.sts_settings import ExchangeSettings
@@ -23,6 +24,10 @@ class Logins:
     """Begins and completes logins. ``keep`` keeps a granted token for calls; a poll that finds nothing leaves no event.
 
     ``settings`` are those of the token service: a login that began under others cannot be completed here.
+
+    At most a quarter of ``max_flights`` are in flight, beside the exchanges: whoever opens a login page is not known
+    yet, and must not take the place of users who are. None begins while half of that are, so that users who have agreed
+    can come back.
     """
 
     def __init__(
@@ -41,19 +46,25 @@ class Logins:
         self._metrics = metrics
         self._keep = keep
         self._monotonic = monotonic
+        self._most = max(1, settings.max_flights // 4)
+        self._in_flight = 0
 
     async def begin(self, plan: LoginPlan, *, redirect_uri: str | None, reason: str) -> Begun:
-        """Begin a login. Raises SidecarError as ``Sts.begin_login``."""
+        """Begin a login. Raises SidecarError as ``Sts.begin_login``; `Unsent`, OVERLOADED, with too many in flight."""
         shown: set[str] = set()
-        with self._refusals_of(plan, self._monotonic(), shown):
+        with self._place(max(1, self._most // 2)), self._refusals_of(plan, self._monotonic(), shown):
             return await self._sts.begin_login(plan, redirect_uri=redirect_uri, reason=reason, credentials=shown)
 
     async def complete(
         self, begun: Begun, code: str | None, *, plan: LoginPlan, policy: Policy
     ) -> Issued | StillPending:
-        """Get the token that the user granted, proven. Raises SidecarError as ``Sts.complete_login``."""
+        """Get the token that the user granted, proven.
+
+        Raises:
+            SidecarError: as ``Sts.complete_login``; `Unsent`, OVERLOADED, with too many in flight.
+        """
         began_at, shown = self._monotonic(), set[str]()
-        with self._refusals_of(plan, began_at, shown):
+        with self._place(self._most), self._refusals_of(plan, began_at, shown):
             issued = await self._sts.complete_login(begun, code, plan=plan, policy=policy, credentials=shown)
         if isinstance(issued, Issued):
             self._keep(issued, policy)
@@ -64,6 +75,16 @@ class Logins:
             )
             self._log.event("token.exchanged", **fields)
         return issued
+
+    @contextmanager
+    def _place(self, most: int) -> Iterator[None]:
+        if self._in_flight >= most:
+            raise Unsent(Reason.OVERLOADED, "too many logins are in flight")
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
 
     @contextmanager
     def _refusals_of(self, plan: LoginPlan, began_at: float, shown: set[str]) -> Iterator[None]:

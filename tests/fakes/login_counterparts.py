@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,12 @@ from tests.fakes.tokens import CRM, ISSUER, NOW, WRITER, changed, encode
 
 
 class LyingUserServer(LyingSts):
-    """Grants by either flow, and lies at its token endpoint."""
+    """Grants by either flow, and lies at its token endpoint. It asks users while ``may_ask_users`` is set."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.may_ask_users = asyncio.Event()
+        self.may_ask_users.set()
 
     def claims(self, form: Form, **changes: object) -> dict[str, object]:
         lawful = {
@@ -45,6 +51,7 @@ class LyingUserServer(LyingSts):
 
     async def reply(self, form: bytes) -> Reply:
         if b"agent_authorization" in form:
+            await self.may_ask_users.wait()
             return Reply(body=encode({"request_code": "r", "poll_interval": 5, "expires_in": 600}))
         return await super().reply(form)
 

@@ -291,6 +291,19 @@ async def test_an_answer_that_has_not_left_can_be_given_again_until_the_deadline
     assert calls.logins.codes == ["code-1"] * 3
 
 
+async def test_too_many_logins_at_once_are_told_when_to_come_again(calls: LoginCalls) -> None:
+    calls.logins.failing = Unsent(Reason.OVERLOADED)
+    refused = await calls.post("", {"route": ROUTE.name, "session": ALICE})
+    assert (refused.status, refused.reason, refused.headers["retry-after"]) == (503, "overloaded", "1")
+    calls.logins.failing = None
+    login = (await calls.begin())["login"]
+    calls.logins.failing = Unsent(Reason.OVERLOADED)
+    refused = await calls.go_on(login, back(2))
+    assert (refused.status, refused.reason, refused.headers["retry-after"]) == (503, "overloaded", "1")
+    calls.logins.failing = None
+    assert (await calls.go_on(login, back(2))).status == 200
+
+
 async def test_an_answer_that_has_not_left_outlives_no_deadline(calls: LoginCalls) -> None:
     login = (await calls.begin())["login"]
     calls.logins.failing = Unsent(Reason.STS_UNAVAILABLE)
