@@ -48,6 +48,8 @@ ELSEWHERE: Final = {
     "config/limits.py": "config/test_validation.py",
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
+    "config/operation_model.py": "config/test_operation_checks.py",
+    "proxy/operations.py": "integration/test_operations.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",
     "config/sts_model.py": "config/test_sts_file.py",

@@ -31,6 +31,7 @@ from sidecar.config.limits import (
     DnsSection,
     ServerLimitsSection,
 )
+from sidecar.config.operation_model import MessageBytes, OutboundOperations
 from sidecar.config.sections import (
     CrossingSection,
     Section,
@@ -84,7 +85,20 @@ class OutboundRouteSection(Section):
             "`txn_tokens`"
         ),
     )
-    protocol: Protocol = Field(default="http", description="protocol of the requests")
+    protocol: Protocol = Field(
+        default="http",
+        description="protocol of the requests: with `mcp` and `a2a` the operation of each is read from its message",
+    )
+    operations: list[OutboundOperations] = Field(
+        default=[], description="the operations of that protocol that the agent may ask for; if not set, all"
+    )
+    max_message_bytes: MessageBytes | None = Field(
+        default=None, description="the longest message of that protocol; if not set, 1 MiB"
+    )
+    allow_self: bool = Field(
+        default=False,
+        description="with `mcp`: the workload handle opens the route too, to open, keep and end a session and no more",
+    )
     observe_until: Day | None = Field(
         default=None,
         description=(

@@ -22,7 +22,7 @@ def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
     if section is None:
         return
     known = {route.name for route in file.outbound.routes} if file.outbound is not None else set()
-    exchanging = {route.name for _, route in exchange_routes(file) if not _is_self(route)}
+    exchanging = {route.name for _, route in exchange_routes(file) if not (_is_self(route) or route.allow_self)}
     for name in section.may_call:
         if name not in known:
             yield Problem(
@@ -66,7 +66,8 @@ def _accepted(file: SidecarFile) -> Iterator[Problem]:
     """Report an inbound route whose callers' own tokens would open calls for which they cannot be exchanged."""
     for number, route in enumerate(file.inbound.routes if file.inbound is not None else []):
         where = f"inbound.routes[{number}]"
-        if route.allow_self and route.may_call and not route.delegate_self:
+        # What opens a session opens nothing behind it, so a route of MCP may have both.
+        if route.allow_self and route.may_call and not route.delegate_self and route.protocol != "mcp":
             yield Problem(
                 f"{where}.may_call",
                 "is set beside allow_self, and a workload's own token is not exchanged",

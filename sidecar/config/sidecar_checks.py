@@ -20,6 +20,7 @@ from sidecar.config.issuers import (
     profile_problems,
     token_endpoint_problems,
 )
+from sidecar.config.operation_checks import operation_problems
 from sidecar.config.outbound_model import ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
@@ -138,7 +139,7 @@ def _human(route: InboundRouteSection, where: str) -> Iterator[Problem]:
         return
     if route.human.max_age_s is None and not route.human.acr:
         yield Problem(where, "requires nothing", "write max_age_s, acr or both, or remove it")
-    if route.allow_self:
+    if route.allow_self and route.protocol != "mcp":
         yield Problem(where, "is set beside allow_self, whose callers have no user", "keep one of them")
 
 
@@ -168,7 +169,8 @@ def _route_issuers(file: SidecarFile, route: InboundRouteSection, where: str) ->
 def _reachable(file: SidecarFile, route: InboundRouteSection, where: str) -> Iterator[Problem]:
     """Report a scope above an issuer's ceiling, or a peer that no issuer may vouch for: no call could use the route."""
     for section in _counting(file, route):
-        for scope in sorted(set(route.scopes) - set(section.scopes)):
+        needed = set(route.scopes).union(*(one.scopes for one in route.operations))
+        for scope in sorted(needed - set(section.scopes)):
             yield Problem(
                 f"{where}.scopes",
                 f"{scope} is above the ceiling of {section.issuer}",
@@ -383,6 +385,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _audiences,
     _inbound_routes,
     _outbound_routes,
+    operation_problems,
     outside_problems,
     connect_problems,
     federate_problems,

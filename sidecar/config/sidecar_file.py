@@ -26,6 +26,7 @@ from sidecar.config.identity import identity_of
 from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.login_checks import login_ceiling_problems, login_problems
 from sidecar.config.observe_checks import observe_problems
+from sidecar.config.operation_checks import human_of, inbound_operations, methods_of, outbound_operations
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
 from sidecar.config.own_authority_checks import workload_handle_of
@@ -56,10 +57,16 @@ from sidecar.config.sidecar_model import (
 )
 from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
-from sidecar.delegation.human import Human
 from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes, outbound_overlaps
 from sidecar.delegation.policy import Deny
-from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute, Overlap, overlaps
+from sidecar.delegation.route import (
+    MAX_MESSAGE_BYTES,
+    InboundRoute,
+    InboundRoutes,
+    OutboundRoute,
+    Overlap,
+    overlaps,
+)
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
@@ -285,11 +292,11 @@ def _report(findings: Findings, field: str, found: Iterable[Overlap]) -> None:
 
 def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundRoute:
     path = section.match.path if section.match.path is not None else section.match.path_prefix
-    return InboundRoute(
+    route = InboundRoute(
         name=section.name,
         path=path or "",
         prefix=section.match.path is None,
-        methods=frozenset(section.match.methods),
+        methods=methods_of(section),
         scopes=frozenset(section.scopes),
         peers=frozenset(map(SpiffeId, section.peers)),
         issuers=frozenset(issuers if section.issuers is None else section.issuers),
@@ -301,8 +308,10 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
         linger_s=section.linger_s,
         max_calls=section.max_calls,
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
-        human=None if section.human is None else Human(max_age_s=section.human.max_age_s, acr=tuple(section.human.acr)),
+        human=human_of(section.human),
+        max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
     )
+    return inbound_operations(section, route)
 
 
 def _outbound_route(section: AnyOutboundSection, file: SidecarFile) -> AnyRoute | None:
@@ -316,7 +325,7 @@ def _outbound_route(section: AnyOutboundSection, file: SidecarFile) -> AnyRoute 
 
 
 def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
-    return OutboundRoute(
+    route = OutboundRoute(
         name=section.name,
         host=section.match.host,
         prefix=section.match.prefix,
@@ -330,4 +339,6 @@ def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
         crossings=crossings_of(section),
         txn_token=section.txn_token,
+        max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
     )
+    return outbound_operations(section, route)

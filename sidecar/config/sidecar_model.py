@@ -8,7 +8,6 @@ from pydantic import Discriminator, Field, Tag
 
 from sidecar.config.exchange_model import ExchangeSection
 from sidecar.config.field_types import (
-    AcrText,
     AddressText,
     Day,
     FileText,
@@ -33,6 +32,7 @@ from sidecar.config.limits import (
     MemorySection,
     ServerLimitsSection,
 )
+from sidecar.config.operation_model import HumanSection, InboundOperations, MessageBytes
 from sidecar.config.outbound_model import (
     AnyOutboundSection,
     AnyOutsideSection,
@@ -58,19 +58,12 @@ from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 
 
 class InboundMatch(Section):
-    """An exact path, or the start of one by whole segments. Methods are listed, HEAD too."""
+    """An exact path, or the start of one by whole segments. Routes of HTTP list methods, HEAD too."""
 
     path: PathText | None = Field(default=None, description="the whole path")
     path_prefix: PrefixText | None = Field(default=None, description="the start of the path, by whole segments")
-    methods: list[MethodText] = Field(min_length=1, description="the methods, each by name")
-
-
-class HumanSection(Section):
-    """The login that the user behind a call must have: recent, strong, or both (RFC 9470)."""
-
-    max_age_s: int | None = Field(default=None, ge=1, le=31_536_000, description="the longest time since the login")
-    acr: list[AcrText] = Field(
-        default=[], description="the values of `acr` of which the login has one, in the order of preference"
+    methods: list[MethodText] | None = Field(
+        default=None, min_length=1, description="the methods, each by name; needed with `protocol: http`"
     )
 
 
@@ -85,8 +78,22 @@ class InboundRouteSection(Section):
         default=None, description="issuers whose tokens are accepted here; needed if there are several"
     )
     may_call: list[RouteName] = Field(default=[], description="the outbound routes that such a request may use")
-    protocol: Protocol = Field(default="http", description="protocol of the requests")
-    allow_self: bool = Field(default=False, description="accept tokens of workloads that act for themselves")
+    protocol: Protocol = Field(
+        default="http",
+        description="protocol of the requests: with `mcp` and `a2a` the operation of each is read from its message",
+    )
+    operations: list[InboundOperations] = Field(
+        default=[], description="the operations of that protocol that peers may ask for; all else is refused"
+    )
+    max_message_bytes: MessageBytes | None = Field(
+        default=None, description="the longest message of that protocol; if not set, 1 MiB"
+    )
+    allow_self: bool = Field(
+        default=False,
+        description=(
+            "accept tokens of workloads that act for themselves; with `mcp` only to open, keep and end a session"
+        ),
+    )
     delegate_self: bool = Field(
         default=False,
         description=(

@@ -286,6 +286,8 @@ def decide_verified(
         raise Denied(Reason.SCOPE_ABOVE_CEILING)
     if peer not in route.peers:
         raise Denied(Reason.POLICY_DENIED, "the peer is not listed in the route's peers")
+    if route.subjects and token.subject not in route.subjects:
+        raise Denied(Reason.POLICY_DENIED, "the subject is not listed for this operation")
     if not route.scopes <= token.scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE)
     if route.human is not None:

@@ -161,7 +161,7 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
     route = _same_route(before.route, policy)
     delegation = before.delegation
     if delegation is None:
-        plan = plan_own(route, policy=policy, now=now)
+        plan = plan_own(route.for_itself or route, policy=policy, now=now)
     else:
         if delegation.entry:
             delegation = _login_again(delegation, keys, policy, now)
@@ -222,7 +222,7 @@ def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:
     meant = (before.name, before.upstream, before.peer, before.audience)
     for route in policy.outbound.routes:
         if (route.name, route.upstream, route.peer, route.audience) == meant:
-            return route
+            return route.for_operation(before.operation)
     raise Denied(Reason.TARGET_DENIED, "the route now leads to another target, or is gone")
 
 

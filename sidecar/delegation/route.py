@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.human import Human
+from sidecar.delegation.operation import Operations, RouteProtocol
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -21,6 +22,9 @@ from sidecar.delegation.target import CanonicalTarget as CanonicalTarget
 from sidecar.delegation.target import canonical_target as canonical_target
 from sidecar.errors import Denied, Reason
 
+MAX_MESSAGE_BYTES: Final = 1024 * 1024  # of a message of MCP or A2A, where the settings do not say otherwise
+
+_AnyRoute = TypeVar("_AnyRoute")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _METHOD: Final = re.compile(r"[A-Z][A-Z-]{0,31}")
 _NEVER_SERVED: Final = frozenset({"CONNECT", "TRACE"})
@@ -38,10 +42,13 @@ class InboundRoute:
     to such a request as well. ``forwarded`` tells the agent how the
     call reached us, in ``X-Forwarded-Proto``, ``-Host`` and ``-For``. ``human`` is the login that the user needs.
     Before ``observe_until`` (seconds since the epoch) the route only observes: it lets pass what ``observed.RELAXED``
-    lists.
+    lists. ``subjects`` are those for whom it may be called (empty: anybody).
+    With a ``protocol`` above HTTP, ``operations`` has a route of its own for each of its operations, of which
+    ``operation`` is the key; their messages have ``max_message_bytes`` at most.
 
     Raises:
-        ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid.
+        ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
+            operations without a protocol.
     """
 
     name: str
@@ -60,8 +67,17 @@ class InboundRoute:
     max_calls: int = 64
     observe_until: int = 0
     human: Human | None = None
+    subjects: frozenset[str] = frozenset()
+    protocol: RouteProtocol = "http"
+    operations: Operations[InboundRoute] | None = field(default=None, compare=False)
+    operation: str | None = None
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    key: str = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.name if self.operation is None else f"{self.name} {self.operation}")
+        if self.operations is not None and (self.protocol == "http" or self.operation is not None):
+            raise ValueError("only a route of a protocol has operations, which have none themselves")
         require_name(self.name)
         require_path(self.path, prefix=self.prefix)
         if not self.methods:
@@ -74,14 +90,32 @@ class InboundRoute:
     @property
     def mark(self) -> RouteMark:
         """Identifies the route after a reload."""
-        return RouteMark(self.name, (self.path, self.prefix, self.methods))
+        return RouteMark(self.name, (self.path, self.prefix, self.methods), self.operation)
+
+    def for_operation(self, key: str | None) -> InboundRoute:
+        """Return the route of one of its operations; with ``key`` None the route itself.
+
+        Raises:
+            Denied: OPERATION_REFUSED, the operation is not listed, or the route's protocol has changed.
+        """
+        return self if key is None and self.operations is None else _operation(self.operations, key)
+
+
+def _operation(operations: Operations[_AnyRoute] | None, key: str | None) -> _AnyRoute:
+    if operations is None or key is None:
+        raise Denied(Reason.OPERATION_REFUSED, "the protocol of the route has changed")
+    return operations.find(key)
 
 
 class RouteMark(NamedTuple):
-    """Identifies the same route in another policy: by its name, or if renamed by the requests it matches."""
+    """Identifies the same route in another policy: by its name, or if renamed by the requests it matches.
+
+    ``operation`` is the listed key, where the route is that of an operation.
+    """
 
     name: str
     match: tuple[str, bool, frozenset[str]]
+    operation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +137,8 @@ class OutboundRoute:
     ``first_token_life_s`` replaces that of the entry for chains that start here. Before ``observe_until`` (seconds
     since the epoch) a call without a handle goes to ``peer`` with its own credential.
     ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
-    token of a chain goes along.
+    token of a chain goes along. ``protocol``, ``operations``, ``operation`` and ``max_message_bytes`` as of an inbound
+    route. ``for_itself`` is the route of the same operation on the workload's own authority, where that is allowed.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
@@ -123,8 +158,17 @@ class OutboundRoute:
     observe_until: int = 0
     crossings: Mapping[str, Crossing] = field(default_factory=dict, hash=False)
     txn_token: bool = False
+    protocol: RouteProtocol = "http"
+    operations: Operations[OutboundRoute] | None = field(default=None, compare=False)
+    for_itself: OutboundRoute | None = field(default=None, compare=False)
+    operation: str | None = None
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    key: str = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.name if self.operation is None else f"{self.name} {self.operation}")
+        if self.operations is not None and (self.protocol == "http" or self.operation is not None):
+            raise ValueError("only a route of a protocol has operations, which have none themselves")
         require_match(self.name, self.host, self.prefix)
         if self.observe_until and self.peer is None:
             raise ValueError("observe_until: only a route with a peer observes; name the peer")
@@ -132,6 +176,14 @@ class OutboundRoute:
             raise ValueError("an outbound route names the audience of its tokens, and their issuer")
         if any(issuer == self.issuer or issuer != one.issuer for issuer, one in self.crossings.items()):
             raise ValueError("a crossing is from another issuer than the route's, under that issuer's name")
+
+    def for_operation(self, key: str | None) -> OutboundRoute:
+        """Return the route of one of its operations; with ``key`` None the route itself.
+
+        Raises:
+            Denied: OPERATION_REFUSED, the operation is not listed, or the route's protocol has changed.
+        """
+        return self if key is None and self.operations is None else _operation(self.operations, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +252,11 @@ class InboundRoutes:
     def same(self, mark: RouteMark) -> InboundRoute | None:
         """Return the counterpart of a route, perhaps of another policy, in this one; None if it is gone."""
         named = self._named.get(mark.name)
-        return named or next((route for route in self.routes if route.mark.match == mark.match), None)
+        route = named or next((route for route in self.routes if route.mark.match == mark.match), None)
+        try:
+            return None if route is None else route.for_operation(mark.operation)
+        except Denied:
+            return None
 
     def allowed_methods(self, path: str) -> frozenset[str]:
         """Return the methods for ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""

@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 MAX_DEPTH: Final = 16
 MAX_INTEGER_DIGITS: Final = 16
+_MESSAGE_DEPTH: Final = 64
+_MESSAGE_INTEGER_DIGITS: Final = 64  # of what an agent is sent: an id of 64 bits has 19
 _MAX_FLOAT_CHARACTERS: Final = 40
 
 
@@ -40,6 +42,12 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def _message_integer(digits: str) -> int:
+    if len(digits) > _MESSAGE_INTEGER_DIGITS:
+        raise StrictJsonError("an integer is too long")
+    return int(digits)
+
+
 def _float(digits: str) -> float:
     if len(digits) > _MAX_FLOAT_CHARACTERS or not math.isfinite(value := float(digits)):
         raise StrictJsonError("a number is out of range")
@@ -55,6 +63,20 @@ _DECODER: Final = json.JSONDecoder(
 )
 
 
+_MESSAGE_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=members_once, parse_int=_message_integer, parse_float=_float, parse_constant=_constant
+)
+
+
+def parse_message_object(document: bytes, *, max_bytes: int) -> dict[str, object]:
+    """Parse one object that is forwarded, not signed: as ``parse_object``, with longer integers and nested deeper.
+
+    Raises:
+        StrictJsonError: as ``parse_object``.
+    """
+    return _parse(document, _MESSAGE_DECODER, max_bytes=max_bytes, max_depth=_MESSAGE_DEPTH)
+
+
 def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MAX_DEPTH) -> dict[str, object]:
     """Parse one UTF-8 JSON object without a byte order mark.
 
@@ -62,10 +84,14 @@ def parse_object(document: bytes, *, max_bytes: int = 65536, max_depth: int = MA
         StrictJsonError: anything else, including duplicate members at any level, NaN and Infinity, integers of more
             than 16 digits, lone surrogates, and objects and arrays nested more than ``max_depth`` deep.
     """
+    return _parse(document, _DECODER, max_bytes=max_bytes, max_depth=max_depth)
+
+
+def _parse(document: bytes, decoder: json.JSONDecoder, *, max_bytes: int, max_depth: int) -> dict[str, object]:
     if len(document) > max_bytes:
         raise StrictJsonError("the document is too large")
     try:
-        value = _DECODER.decode(document.decode("utf-8"))
+        value = decoder.decode(document.decode("utf-8"))
         if b"\\u" in document:  # only an escape can produce a lone surrogate, and encoding the result detects it
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeError:

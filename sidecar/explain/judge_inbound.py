@@ -35,6 +35,8 @@ CHECKS: Final = (
     ),
     Check("target", frozenset({Reason.PATH_REFUSED})),
     Check("route", frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})),
+    Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
+    Check("operation", frozenset({Reason.OPERATION_REFUSED})),
     Check(
         "bearer",
         frozenset(
@@ -70,6 +72,10 @@ CHECKS: Final = (
     Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip
 
+OF_HTTP: Final = {
+    "message": "not in a record",
+    "operation": "none: the route's protocol is HTTP",
+}
 _BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})
 
 
@@ -88,6 +94,13 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
         saw["route"] = f"{record.method} {record.path} among {names(r.name for r in policy.inbound.routes)}"
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     saw["route"] = f"route {route.name}"
+    saw |= OF_HTTP
+    if route.operations is not None:
+        saw["operation"] = f"{record.op} among {names(route.operations.keys)}"
+        try:
+            route = route.for_operation(record.op)
+        except Denied as error:
+            return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     saw["bearer"] = f"token {record.fp}" if record.fp else "no token was parsed"
     if record.subject is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)

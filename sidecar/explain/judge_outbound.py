@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Final
 
 from sidecar.audit.records import Record
+from sidecar.delegation import mcp
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.explain.judge_inbound import OF_HTTP
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 from sidecar.observe.entry import OWN
@@ -36,6 +38,8 @@ CHECKS: Final = (
     ),
     Check("target", frozenset({Reason.PATH_REFUSED})),
     Check("route", frozenset({Reason.TARGET_DENIED})),
+    Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
+    Check("operation", frozenset({Reason.OPERATION_REFUSED})),
     Check(
         "handle or login",
         frozenset(
@@ -80,6 +84,13 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
         route = _route(record, policy)
     except Denied as error:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+    saw |= OF_HTTP
+    if route.operations is not None:
+        saw["operation"] = f"{record.op} among {names(route.operations.keys)}"
+        try:
+            route = _operation(record, route)
+        except Denied as error:
+            return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     if record.op == OWN:
         return _own(record, route, policy, saw, recorded)
     if record.subject is None or not record.verified:
@@ -107,6 +118,14 @@ def _own(record: Record, route: OutboundRoute, policy: Policy, saw: dict[str, st
     except SidecarError as error:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     return conclude(CHECKS, saw, recorded=recorded, judged=OK)
+
+
+def _operation(record: Record, route: OutboundRoute) -> OutboundRoute:
+    """Return the route of the recorded operation. A call by the workload handle can only have opened a session."""
+    if record.op != OWN:
+        return route.for_operation(record.op)
+    opening = route.for_operation(mcp.INITIALIZE)
+    return opening.for_itself or opening
 
 
 def _route(record: Record, policy: Policy) -> OutboundRoute:

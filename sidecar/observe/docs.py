@@ -25,6 +25,8 @@ of the changelog."""
 LABELS: Final[Mapping[str, str]] = {
     "direction": "`inbound` or `outbound`",
     "route": f"a route's name from the settings; `{NO_ROUTE}` where none matched, `{OTHER}` for a removed one",
+    "op": "`own`, `login`, or on routes of MCP and A2A an operation that the settings list or, by its method,"
+    f" `{OTHER}`",
     "decision": "`allow`, `deny` or `observed_deny`",
     "reason": f"a [reason code](reasons.md), or `{OK}`",
     "issuer": f"an issuer from the settings, or `{OTHER}`",
@@ -51,6 +53,7 @@ def families() -> list[Metric]:
     metrics = Metrics()
     metrics.declare_routes("inbound", ["route"])
     metrics.declare_issuers(["issuer"])
+    metrics.finished.operations["inbound", "route", "tools/call:search", "allow"] = 0
     metrics.request("inbound", "route", "observed_deny", Reason.NO_TOKEN, 0.1)
     metrics.observe_until = lambda: {("inbound", "route"): 0}
     metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)

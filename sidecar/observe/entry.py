@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.errors import SidecarError
+from sidecar.errors import Reason, SidecarError
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_token
 from sidecar.observe.record import FIELDS, OK, Decision, Direction, Record, RecordFields
 
@@ -56,7 +56,11 @@ class Entry:
     """
 
     # Every attribute of an entry except these is a key of its record.
-    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "started_at")
+    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "event_stream", "operation", "started_at")
+
+    # Unset in most requests: read by ``getattr``.
+    operation: str  # the key of the operation that was judged, which may hold text of the caller's
+    event_stream: bool  # the answer is a stream of events, which its caller may end at any time
 
     ts: str
     decision: Decision
@@ -135,7 +139,9 @@ class Entry:
 
     def refuse(self, error: SidecarError) -> None:
         """Note a failure. After a permit the decision stands, and only ``reason`` changes."""
-        if self.decision == "observed_deny":
+        if getattr(self, "event_stream", False) and error.reason is Reason.PEER_GONE:
+            self.detail = "its caller ended the stream"
+        elif self.decision == "observed_deny":
             self.detail = f"then {error}"
         else:
             self.reason = error.reason

@@ -109,7 +109,7 @@ class Metrics(Collector):
     def request(self, direction: Direction, route: str | None, decision: str, reason: str, seconds: float) -> None:
         """Count one finished request that leaves no record."""
         counted = {"direction": direction, "route": route, "decision": decision, "reason": reason}
-        self.finished.add(counted | {"total_ms": seconds * 1000, "decide_ms": None, "chain_depth": None})
+        self.finished.add(counted | {"total_ms": seconds * 1000, "decide_ms": None, "chain_depth": None, "op": None})
 
     @property
     def requests(self) -> Mapping[tuple[str, str, str, str], int]:
@@ -186,6 +186,12 @@ class Metrics(Collector):
             "Finished requests by decision and reason.",
             ("direction", "route", "decision", "reason"),
             self.requests.items(),
+        )
+        yield _counter(
+            "sidecar_operations",
+            "Finished requests on routes of MCP and A2A by operation; those by the workload handle are `own`.",
+            ("direction", "route", "op", "decision"),
+            self.finished.counted().operations.items(),
         )
         yield _counter(
             "sidecar_observed_denials",

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import repeat
+from itertools import compress, repeat
 from operator import add, is_not, itemgetter
 from typing import Final, get_args
 
@@ -25,6 +25,8 @@ _DECISION_MS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 1
 _CHAIN_DEPTHS: Final = (1, 2, 3, 4, 6, 8)
 
 _KIND: Final = itemgetter("route", "decision", "reason", "chain_depth")
+_OP: Final = itemgetter("op")
+_OPERATION: Final = itemgetter("route", "op", "decision")
 _TOTAL_MS: Final = itemgetter("total_ms")
 _DECIDE_MS: Final = itemgetter("decide_ms")
 _is_given: Final = partial(is_not, None)
@@ -65,12 +67,14 @@ def request_seconds() -> Histogram:
 class Tally:
     """Counters of requests. Read them by ``counted``.
 
-    ``requests`` are by direction, route, decision and reason. ``labels`` maps routes to their label; any other one is
+    ``requests`` are by direction, route, decision and reason; ``operations`` by direction, route, operation and
+    decision, of records that name one. ``labels`` maps routes to their label; any other one is
     ``OTHER``, so that callers cannot create series.
     """
 
     def __init__(self, labels: Mapping[str | None, str]) -> None:
         self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self.operations: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
         self.request_seconds = {direction: request_seconds() for direction in get_args(Direction)}
         self.decision_seconds = {d: Histogram(_DECISION_MS, scale=1000) for d in get_args(Direction)}
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
@@ -95,6 +99,9 @@ class Tally:
                 self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
                 if decision == "allow" and depth is not None:
                     self.chain_depth.observe(repeat(depth, times))
+            of_operations = compress(records, map(_is_given, map(_OP, records)))
+            for (route, operation, decision), times in Counter(map(_OPERATION, of_operations)).items():
+                self.operations[direction, self._labels.get(route, OTHER), operation, decision] += times
             self.request_seconds[direction].observe(map(_TOTAL_MS, records))
             self.decision_seconds[direction].observe(filter(_is_given, map(_DECIDE_MS, records)))
         return self

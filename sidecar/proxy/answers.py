@@ -13,6 +13,7 @@ from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.record_text import refused_path
 from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Drive, Journey
+from sidecar.proxy.operations import Asked
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
@@ -79,11 +80,13 @@ def refuse(
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
     human: Human | None = None,
+    asked: Asked | None = None,
     hang_up: bool = False,
 ) -> None:
     """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection.
 
-    ``hang_up`` ends it after the answer too, whatever the reason.
+    ``asked`` is the message that is refused, where it came by JSON-RPC: the answer is one to that. ``hang_up`` ends the
+    connection after the answer too, whatever the reason.
     """
     entry.refuse(error)
     if entry.path is None and stream.head is not None:
@@ -91,7 +94,7 @@ def refuse(
     if stream.status or error.answer.status == 0:
         stream.abort()
         return
-    status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow, human=human)
+    status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow, human=human, asked=asked)
     stream.answer(status, fields, body, close=hang_up or error.answer.close)
 
 

@@ -120,6 +120,7 @@ class Forwarding(Pump):
         """The answer lasts."""
         if _streams(head):
             self._entry.opened()
+            self._entry.event_stream = is_event_stream(head)
         watch = self._forwarder.watch
         self.answered_at = watch.monotonic()
         watch.touch(self)
@@ -221,12 +222,13 @@ class Forwarding(Pump):
         elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
             judge_observed_call(permit, self._next_hop(), snapshot, now)
         else:
-            method, path = self._entry.method or "", self._entry.path or ""
+            entry = self._entry
+            method, path, operation = entry.method or "", entry.path or "", getattr(entry, "operation", None)
             if isinstance(permit, ObservedPermit):
                 self._judge_observed(permit, snapshot, method, path, now)
             else:
                 guard = guard_of(self._stream.transport)
-                judge_request(permit, guard, snapshot, method=method, path=path, now=now)
+                judge_request(permit, guard, snapshot, method=method, path=path, operation=operation, now=now)
 
     def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
         watch = self._forwarder.watch
@@ -234,7 +236,16 @@ class Forwarding(Pump):
         finishes = under_way and not self.endless
         plain_until = permit.ends_at if finishes else watch.snapshots.setup.plain_until
         guard = self._in_front()
-        judge_observed(permit, guard, snapshot, method=method, path=path, now=now, plain_until=plain_until)
+        judge_observed(
+            permit,
+            guard,
+            snapshot,
+            method=method,
+            path=path,
+            operation=getattr(self._entry, "operation", None),
+            now=now,
+            plain_until=plain_until,
+        )
         if self._plain_is_gone:
             watch.touch(self)  # its deadline has moved
 

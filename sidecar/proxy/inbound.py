@@ -1,11 +1,12 @@
 """The inbound journey: an mTLS peer calls the agent.
 
 Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
-changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> decision of the
-core (or the one it made on the same call before, after a look at the clock) -> identity headers rewritten, token
-swapped for a handle -> the agent. A route that only observes lets a refused request pass with its own credential, and
-without a handle (``observing.py``). Everything that decides is one snapshot, taken at the start: a reload never splits
-a decision. On the warm path nothing here waits except for the agent.
+changed. Then, in this order: canonical target -> route -> on a route of MCP or A2A the operation that its message asks
+for (``operations.py``) -> bearer -> token verified (or remembered) -> decision of the core (or the one it made on the
+same call before, after a look at the clock) -> identity headers rewritten, token swapped for a handle -> the agent. A
+route that only observes lets a refused request pass with its own credential, and without a handle (``observing.py``).
+Everything that decides is one snapshot, taken at the start: a reload never splits a decision. On the warm path nothing
+here waits except for the agent.
 
 Read ``Inbound.journey`` top to bottom: it is the whole of it.
 """
@@ -32,6 +33,7 @@ from sidecar.proxy.headers import call_id, source_of, to_agent, to_observed_agen
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
+from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
@@ -84,6 +86,7 @@ class Inbound:
         """One request from a peer to the agent and back."""
         policy: Policy | None = None
         route: InboundRoute | None = None
+        asked: Asked | None = None
         handle = ""
         try:
             now = int(self._clock())
@@ -98,9 +101,13 @@ class Inbound:
             entry.path = target.path
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
+            if route.protocol != "http":
+                asked = Asked(route.protocol)
+                below = target.path[len(route.path) :] if route.prefix else ""
+                route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
 
             epoch = keys.generation, policy.number
-            call = new_call((head.one(b"authorization"), peer.fingerprint, route.name))
+            call = new_call((head.one(b"authorization"), peer.fingerprint, route.key))
             given = self._given_before(call, epoch, entry, now)
             if given is None:
                 try:
@@ -143,6 +150,7 @@ class Inbound:
                 scope=route.scopes if route else (),
                 allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
                 human=route.human if route else None,
+                asked=asked,
             )
         finally:
             self._handles.end(handle)

@@ -35,6 +35,7 @@ from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
+from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.outside import OutsideCalls
 from sidecar.proxy.pending_logins import PendingLogins
@@ -119,6 +120,7 @@ class Outbound:
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One call of the agent to the next hop and back."""
+        asked: Asked | None = None
         try:
             now = int(self._clock())
             snapshot = self._snapshots.now()
@@ -147,6 +149,9 @@ class Outbound:
             if isinstance(route, OutsideRoute):
                 yield from self._outside.call(stream, head, route, target, snapshot, entry)
                 return
+            if route.protocol != "http":
+                asked = Asked(route.protocol)
+                route = yield from find_operation(asked, stream, head, target, route, entry, below=None)
 
             try:
                 served, delegation = yield from self._authority.of_call(head, snapshot, entry)
@@ -155,6 +160,8 @@ class Outbound:
                     raise
                 yield from self._observed(denied, stream, head, route, target, snapshot, entry)
                 return
+            if delegation is None and route.for_itself is not None:
+                route = route.for_itself
             plan = self.plans.plan(delegation, route, policy=policy, now=now)
             if served is not None and (counting := served.count_call()) is not None:
                 yield Async(self._tasks, counting)
@@ -188,7 +195,7 @@ class Outbound:
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
-            refuse(stream, error, entry, allow=SUBJECT_METHODS)
+            refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
         finally:
             close(stream, entry)
 

@@ -39,7 +39,7 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         if delegation.entry:
             return self._plan_of_login(delegation, route, policy, now)
         token = delegation.token
-        key = token.raw, route.name
+        key = token.raw, route.key
         plan = self.find(key, policy.number)
         if plan is not None and plan.delegation is delegation and plan.route is route and now < token.expires_at:
             return plan
@@ -52,7 +52,7 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         if self._as_of != (now, policy.number):
             self._as_of = now, policy.number
             self._of_second.clear()
-        key = delegation.token.raw, route.name
+        key = delegation.token.raw, route.key
         plan = self._of_second.get(key)
         if plan is None or plan.delegation is not delegation or plan.route is not route:
             plan = plan_outbound(delegation, route, policy=policy, now=now)

@@ -9,9 +9,18 @@ import orjson
 
 from sidecar.delegation.human import Human
 from sidecar.errors import Reason, SidecarError
+from sidecar.proxy.operations import Asked
 
 Field = tuple[bytes, bytes]
 
+JSON: Final = (b"content-type", b"application/json")
+_RPC_REFUSED: Final = -32050  # of the range that JSON-RPC 2.0 leaves to servers; neither protocol uses it
+_RPC_CODES: Final = {
+    ("mcp", Reason.OPERATION_MALFORMED): -32600,
+    ("a2a", Reason.OPERATION_MALFORMED): -32600,
+    ("mcp", Reason.PROTOCOL_VERSION): -32022,
+    ("a2a", Reason.PROTOCOL_VERSION): -32009,
+}
 PROBLEM_JSON: Final = (b"content-type", b"application/problem+json")
 
 
@@ -22,15 +31,18 @@ def refusal(
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
     human: Human | None = None,
+    asked: Asked | None = None,
 ) -> tuple[int, list[Field], bytes]:
     """Make the answer of a refused call: ``(status, fields, body)`` (RFC 9457, RFC 6750 section 3).
 
     ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name,
-    ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3).
+    ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3). ``asked`` is the message
+    of MCP or A2A that is refused: clients show their users an error of JSON-RPC, with ours in its ``data``.
     """
     answer = error.answer
+    rpc = asked is not None and asked.json_rpc
     fields: list[Field] = [
-        PROBLEM_JSON,
+        JSON if rpc else PROBLEM_JSON,
         (b"cache-control", b"no-store"),
         (b"delegation-reason", error.reason.encode()),
         (b"delegation-request-id", request_id.encode()),
@@ -41,6 +53,8 @@ def refusal(
         fields.append((b"retry-after", str(answer.retry_after_s).encode()))
     if answer.status == 405:
         fields.append((b"allow", ", ".join(sorted(allow)).encode()))
+    if asked is not None and rpc:
+        return answer.status, fields, orjson.dumps(_rpc_error(error, request_id, asked))
     body = {
         "type": f"urn:delegation-sidecar:reason:{error.reason}",
         "title": answer.text,
@@ -49,6 +63,14 @@ def refusal(
         "request_id": request_id,
     }
     return answer.status, fields, orjson.dumps(body)
+
+
+def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, object]:
+    """Return the error of JSON-RPC 2.0 (section 5.1) that answers a refused message."""
+    data = {"reason": error.reason, "request_id": request_id, "status": error.answer.status}
+    code = _RPC_CODES.get((asked.protocol, error.reason), _RPC_REFUSED)
+    text = f"{error.answer.text} ({error.reason})"
+    return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": text, "data": data}}
 
 
 def _challenge(error: SidecarError, scope: Iterable[str], human: Human | None) -> bytes:

@@ -51,8 +51,10 @@ class Served(Protocol):
     def guard(self) -> Guard | None: ...  # noqa: D102
 
 
-def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: str, path: str, now: int) -> None:
-    """Re-evaluate a peer's request: return if it would be permitted now as well.
+def judge_request(
+    permit: Permit, guard: Guard, snapshot: Snapshot, *, method: str, path: str, operation: str | None, now: int
+) -> None:
+    """Re-evaluate a peer's request: return if it would be permitted now as well. ``operation`` is its key, if any.
 
     Raises:
         SidecarError: as the inbound journey's.
@@ -62,7 +64,7 @@ def judge_request(permit: Permit, guard: Guard, snapshot: Snapshot, *, method: s
     inbound_again(
         permit.token,
         peer=permit.peer,
-        route=policy.inbound.find(method, path),
+        route=policy.inbound.find(method, path).for_operation(operation),
         keys=snapshot.keys,
         policy=policy,
         now=now,
@@ -78,6 +80,7 @@ def judge_observed(
     *,
     method: str,
     path: str,
+    operation: str | None,
     now: int,
     plain_until: int,
 ) -> None:
@@ -93,7 +96,7 @@ def judge_observed(
     policy = snapshot.policy
     observed_again(
         permit,
-        route=policy.inbound.find(method, path),
+        route=policy.inbound.find(method, path).for_operation(operation),
         keys=snapshot.keys,
         policy=policy,
         now=now,

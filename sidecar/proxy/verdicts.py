@@ -35,7 +35,10 @@ class Verdicts(BoundedCache[tuple[str, SpiffeId], VerifiedToken]):
 
 
 class Call(NamedTuple):
-    """The key of a permit. ``authorization``: the field's value, None if there is not exactly one."""
+    """The key of a permit. ``authorization``: the field's value, None if there is not exactly one.
+
+    ``route``: the key of the route.
+    """
 
     authorization: bytes | None
     certificate: str

@@ -98,6 +98,25 @@ _REQUEST: Final = {
         _CALLER,
         do="send the path in its plain form",
     ),
+    Reason.OPERATION_MALFORMED: _either(
+        "on a route of MCP or A2A: the message is not one strict JSON object, could be read in two ways, or its header "
+        "fields say otherwise",
+        _CALLER,
+        do="see the detail; send one message in a POST, with the fields that its SDK sets",
+    ),
+    Reason.PROTOCOL_VERSION: _either(
+        "the request states a version of MCP or A2A that this release does not know",
+        _CALLER,
+        do="use a version that the page of the protocol lists, or update the sidecar",
+    ),
+    Reason.OPERATION_REFUSED: _either(
+        "the route does not list the operation (a method, or a tool or resource by its name), or the protocol has none "
+        "such",
+        _OPERATOR,
+        _DEVELOPER,
+        do="add it to the route's `operations` if the caller should have it; `op` in the record names it where the "
+        "settings do",
+    ),
     Reason.UPGRADE_REFUSED: _either(
         "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
         _DEVELOPER,

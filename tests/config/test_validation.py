@@ -170,7 +170,6 @@ def test_a_fault_is_told_with_its_field(path: str, value: object, field: str, wr
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        pytest.param("inbound.routes.0.protocol", "mcp", id="mcp"),
         pytest.param("inbound.routes.0.protocol", "a2a-http", id="a2a"),
         pytest.param("inbound.routes.0.websocket", True, id="websocket"),
         pytest.param("issuers.0.metadata", "https://x", id="metadata"),

@@ -112,7 +112,10 @@ def test_a_request_and_its_handle_stand_as_long_as_they_would_be_permitted(
     guard = FakeGuard() if trusted else withdrawn()
     in_force = snapshot(policy)
     assert (
-        reason_of(lambda: judge_request(PERMIT, guard, in_force, method="POST", path="/search", now=NOW)) is of_request
+        reason_of(
+            lambda: judge_request(PERMIT, guard, in_force, method="POST", path="/search", operation=None, now=NOW)
+        )
+        is of_request
     )
     served = Request(delegate(PERMIT), guard)
     assert reason_of(lambda: judge_served(served, in_force, NOW)) is of_handle

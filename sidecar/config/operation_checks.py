@@ -1,0 +1,185 @@
+"""Checks and builders of the operations of routes of MCP and A2A. Pure; each problem has its field and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from sidecar.config.operation_model import AllowedOperations, HumanSection, InboundOperations, OutboundOperations
+from sidecar.config.outbound_model import OutboundRouteSection
+from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_routes
+from sidecar.delegation import a2a, mcp
+from sidecar.delegation.human import Human
+from sidecar.delegation.operation import ANY_NAME, Operations, RouteProtocol
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Problem
+
+_HTTP_METHODS: Final = {"mcp": frozenset({"POST", "GET", "DELETE"}), "a2a": frozenset({"POST", "GET", "DELETE"})}
+
+
+def methods_of(section: InboundRouteSection) -> frozenset[str]:
+    """Return the HTTP methods of a route: as listed, or those of its protocol."""
+    if section.protocol == "http":
+        return frozenset(section.match.methods or ())
+    if section.protocol == "a2a" and section.match.path is not None:
+        return frozenset({"POST"})
+    return _HTTP_METHODS[section.protocol]
+
+
+def human_of(section: HumanSection | None) -> Human | None:
+    """Make the requirement on the user's login, if there is one."""
+    return None if section is None else Human(max_age_s=section.max_age_s, acr=tuple(section.acr))
+
+
+def operation_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report operations that no message asks for, that are listed twice, or that would open more than their route."""
+    for number, section in enumerate(file.inbound.routes if file.inbound is not None else []):
+        where = f"inbound.routes[{number}]"
+        if section.protocol == "http":
+            if not section.match.methods:
+                yield Problem(f"{where}.match.methods", "is missing", "list the methods of the route")
+            yield from _only_of_protocols(section.operations, section.max_message_bytes, where)
+            continue
+        if section.match.methods:
+            yield Problem(f"{where}.match.methods", "follows from the protocol", "remove it")
+        if section.protocol == "mcp" and section.match.path is None:
+            yield Problem(f"{where}.match", "MCP is served at one path", "write path in place of path_prefix")
+        if not section.operations:
+            yield Problem(f"{where}.operations", "is missing, so nothing could be called", "list what peers may call")
+        yield from _operations(section.protocol, section.operations, where)
+        for at, one in enumerate(section.operations):
+            yield from _narrower(section, one, f"{where}.operations[{at}]")
+    for where, route in exchange_routes(file):
+        if route.protocol == "http":
+            yield from _only_of_protocols(route.operations, route.max_message_bytes, where)
+            if route.allow_self:
+                yield Problem(f"{where}.allow_self", "is for the operations of MCP", "remove it, or use token: self")
+            continue
+        if route.allow_self and (route.protocol != "mcp" or route.token != "exchange"):  # noqa: S105 - a kind
+            yield Problem(f"{where}.allow_self", "is for exchange routes of MCP", "remove it")
+        yield from _operations(route.protocol, route.operations, where)
+        for at, asked in enumerate(route.operations):
+            for scope in sorted(set(asked.scopes or ()) - set(route.scopes)):
+                yield Problem(f"{where}.operations[{at}].scopes", f"{scope} is not one of the route's", "add it there")
+            if asked.allow_self and not route.allow_self:
+                yield Problem(f"{where}.operations[{at}].allow_self", "is not the route's", "set it there too")
+
+
+def _only_of_protocols(
+    operations: Sequence[AllowedOperations], max_message_bytes: int | None, where: str
+) -> Iterator[Problem]:
+    if operations:
+        yield Problem(f"{where}.operations", "needs a protocol above HTTP", "set protocol to mcp or a2a, or remove it")
+    if max_message_bytes is not None:
+        yield Problem(f"{where}.max_message_bytes", "needs a protocol above HTTP", "remove it")
+
+
+def _operations(protocol: RouteProtocol, sections: Sequence[AllowedOperations], where: str) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for at, section in enumerate(sections):
+        field = f"{where}.operations[{at}].allow"
+        for word in section.allow:
+            try:
+                key = _key(protocol, word)
+            except ValueError as error:
+                yield Problem(field, f"{word}: {error}", "see the page of the protocol for its operations")
+                continue
+            if key in seen:
+                yield Problem(field, f"{word} is listed twice", "keep one of them")
+            seen.add(key)
+            if section.allow_self and (protocol != "mcp" or key.partition(":")[0] in mcp.NAMED):
+                yield Problem(
+                    f"{where}.operations[{at}].allow_self", f"{word} is never called for nobody", "list it without"
+                )
+
+
+def _narrower(route: InboundRouteSection, section: InboundOperations, where: str) -> Iterator[Problem]:
+    for peer in section.peers or []:
+        if peer not in route.peers:
+            yield Problem(f"{where}.peers", f"{peer} is not a peer of the route", "add it there, or remove it here")
+    if section.subjects is not None and len(route.issuers or []) > 1:
+        yield Problem(f"{where}.subjects", "names nobody where several issuers count", "name one issuer at the route")
+    if section.allow_self and not route.allow_self:
+        yield Problem(f"{where}.allow_self", "is not the route's", "set it there too")
+    if section.human is not None and section.human.max_age_s is None and not section.human.acr:
+        yield Problem(f"{where}.human", "requires nothing", "write max_age_s, acr or both, or remove it")
+
+
+def inbound_operations(section: InboundRouteSection, route: InboundRoute) -> InboundRoute:
+    """Give a route of a protocol its operations: each is the route with what its settings add."""
+    if section.protocol == "http":
+        return route
+    bare = replace(route, allow_self=False, delegate_self=False)
+    made = {
+        key: replace(route, protocol=section.protocol, operation=key)
+        for key in (mcp.LIFECYCLE if section.protocol == "mcp" else ())
+    }
+    for one in section.operations:
+        for key in _keys(section.protocol, one):
+            made[key] = replace(
+                bare,
+                protocol=section.protocol,
+                operation=key,
+                scopes=route.scopes | frozenset(one.scopes),
+                peers=route.peers if one.peers is None else frozenset(map(SpiffeId, one.peers)),
+                subjects=frozenset(one.subjects or ()),
+                human=route.human if one.human is None else human_of(one.human),
+                allow_self=one.allow_self,
+            )
+    return replace(
+        route,
+        protocol=section.protocol,
+        operations=Operations(made),
+        allow_self=False,
+        delegate_self=False,
+        scopes=frozenset[str]().union(*(one.scopes for one in made.values())),
+    )
+
+
+def outbound_operations(section: OutboundRouteSection, route: OutboundRoute) -> OutboundRoute:
+    """Give a route of a protocol its operations; without a list, all that the protocol knows."""
+    if section.protocol == "http":
+        return route
+    made: dict[str, OutboundRoute] = {}
+    everything = (mcp.METHODS - mcp.LIFECYCLE) if section.protocol == "mcp" else a2a.OPERATIONS
+    listed = section.operations or [OutboundOperations(allow=[_whole(section.protocol, key) for key in everything])]
+    for key in mcp.LIFECYCLE if section.protocol == "mcp" else ():
+        made[key] = _outbound(route, section.protocol, key, own=section.allow_self)
+    for one in listed:
+        narrowed = route if one.scopes is None else replace(route, scopes=frozenset(one.scopes))
+        for key in _keys(section.protocol, one):
+            made[key] = _outbound(narrowed, section.protocol, key, own=one.allow_self)
+    return replace(route, protocol=section.protocol, operations=Operations(made))
+
+
+def _outbound(route: OutboundRoute, protocol: RouteProtocol, key: str, *, own: bool) -> OutboundRoute:
+    operation = replace(route, protocol=protocol, operation=key)
+    return replace(operation, for_itself=replace(operation, token="self")) if own else operation  # noqa: S106 - a kind
+
+
+def _keys(protocol: RouteProtocol, section: AllowedOperations) -> list[str]:
+    return [_key(protocol, word) for word in section.allow]
+
+
+def _key(protocol: RouteProtocol, word: str) -> str:
+    """Return the key that a word of the settings stands for.
+
+    Raises:
+        ValueError: the protocol has no such operation, or it wants a name, or wants none.
+    """
+    if protocol == "a2a":
+        return a2a.named(word)
+    method, colon, name = word.partition(":")
+    if method not in mcp.METHODS:
+        raise ValueError("no operation of MCP")
+    if method in mcp.LIFECYCLE:
+        raise ValueError("belongs to the lifecycle, which is always allowed")
+    if (method in mcp.NAMED) != bool(colon) or (colon and not name):
+        raise ValueError(f"write {method}:NAME, or {method}:*" if method in mcp.NAMED else f"write {method} alone")
+    return word
+
+
+def _whole(protocol: RouteProtocol, key: str) -> str:
+    return f"{key}:{ANY_NAME}" if protocol == "mcp" and key in mcp.NAMED else key

@@ -1,0 +1,132 @@
+"""A2A: which operation a request asks for, by JSON-RPC or by HTTP+JSON.
+
+Keys are the names of version 1; those of 0.3 are mapped onto them. A skill is named by no request, so nothing here
+tells skills apart (A2A 1.0 section 9).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling
+from sidecar.errors import Denied, Reason
+
+VERSIONS: Final = frozenset({"0.3", "1.0"})
+_FIRST_VERSION: Final = "0.3"  # of a request that states none
+
+CARD: Final = "GetAgentCard"  # GET of the public card: served by the sidecar itself
+CARD_PATHS: Final = frozenset({"/.well-known/agent-card.json", "/.well-known/agent.json"})
+
+_V03: Final = {
+    "message/send": "SendMessage",
+    "message/stream": "SendStreamingMessage",
+    "tasks/get": "GetTask",
+    "tasks/list": "ListTasks",
+    "tasks/cancel": "CancelTask",
+    "tasks/resubscribe": "SubscribeToTask",
+    "tasks/pushNotificationConfig/set": "CreateTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/get": "GetTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/list": "ListTaskPushNotificationConfigs",
+    "tasks/pushNotificationConfig/delete": "DeleteTaskPushNotificationConfig",
+    "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
+}
+OPERATIONS: Final = frozenset(_V03.values())
+
+_SEGMENT: Final = r"[A-Za-z0-9._~!$&'()*+,;=@-]+"
+_TASK: Final = rf"/tasks/(?P<task>{_SEGMENT})"
+_CONFIGS: Final = rf"{_TASK}/pushNotificationConfigs"
+# The operations of HTTP+JSON, below whatever segments.
+_PATHS: Final = tuple(
+    (methods, re.compile(rf"((?:/{_SEGMENT})*?){path}"), operation)
+    for methods, path, operation in (
+        ("POST", "/message:send", "SendMessage"),
+        ("POST", "/message:stream", "SendStreamingMessage"),
+        ("GET", "/tasks", "ListTasks"),
+        ("GET", _TASK, "GetTask"),
+        ("POST", f"{_TASK}:cancel", "CancelTask"),
+        ("GET POST", f"{_TASK}:subscribe", "SubscribeToTask"),
+        ("POST", _CONFIGS, "CreateTaskPushNotificationConfig"),
+        ("GET", _CONFIGS, "ListTaskPushNotificationConfigs"),
+        ("GET", f"{_CONFIGS}/{_SEGMENT}", "GetTaskPushNotificationConfig"),
+        ("DELETE", f"{_CONFIGS}/{_SEGMENT}", "DeleteTaskPushNotificationConfig"),
+        ("GET", "/extendedAgentCard", "GetExtendedAgentCard"),
+        ("GET", "/card", "GetExtendedAgentCard"),
+    )
+)
+_PARAMS: Final = frozenset(
+    {
+        "configuration",
+        "id",
+        "message",
+        "metadata",
+        "name",
+        "parent",
+        "pushNotificationConfig",
+        "taskId",
+        "tenant",
+        "url",
+    }
+)
+
+
+def named(operation: str) -> str:
+    """Return an operation's name in version 1. Raises ValueError, there is no such operation."""
+    name = _V03.get(operation, operation)
+    if name not in OPERATIONS:
+        raise ValueError("no operation of A2A")
+    return name
+
+
+def operation_of(message: RpcMessage) -> str:
+    """Return the operation that a message asks for.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, it is a response, or ambiguous; OPERATION_REFUSED, an unknown method.
+    """
+    if message.method is None:
+        raise MessageRefused("an agent asks nothing of its callers", message_id=message.id)
+    one_spelling(message.params, _PARAMS, message_id=message.id)
+    try:
+        return named(message.method)
+    except ValueError:
+        detail = "an unknown method"
+        raise MessageRefused(detail, message_id=message.id, reason=Reason.OPERATION_REFUSED) from None
+
+
+def is_path_of_operation(path: str) -> bool:
+    """Tell if HTTP+JSON has an operation at the end of this path, by whatever method."""
+    return any(pattern.fullmatch(path) for _, pattern, _ in _PATHS)
+
+
+def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tuple[str, str | None]:
+    """Return the operation of a request of HTTP+JSON, by its path below the interface's; and the task in it, if any.
+
+    One segment may come first: a tenant, or the version of 0.3; with ``anywhere`` any number of them.
+
+    Raises:
+        Denied: OPERATION_REFUSED, it is none.
+    """
+    found = [
+        (operation, matched)
+        for methods, pattern, operation in _PATHS
+        if method in methods.split()
+        and (matched := pattern.fullmatch(path)) is not None
+        and (anywhere or matched[1].count("/") <= 1)
+    ]
+    if len(found) != 1:
+        raise Denied(Reason.OPERATION_REFUSED, "no one operation has this path")
+    operation, matched = found[0]
+    return operation, matched.groupdict().get("task")
+
+
+def check_version(fields: Iterable[str], query: Iterable[str]) -> None:
+    """Refuse a request by its ``A2A-Version``, as a field or as a parameter of the query. Without either it is 0.3.
+
+    Raises:
+        MessageRefused: PROTOCOL_VERSION, an unknown version, or two that differ.
+    """
+    stated = {*fields, *query} or {_FIRST_VERSION}
+    if len(stated) != 1 or not stated <= VERSIONS:
+        raise MessageRefused("no known A2A-Version", reason=Reason.PROTOCOL_VERSION)

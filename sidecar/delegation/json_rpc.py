@@ -1,0 +1,111 @@
+"""JSON-RPC 2.0: one message, read so that no agent can read another operation in the same bytes.
+
+Parsers differ in what they make of two members with one name, of members that differ only in case (that of Go's
+standard library takes them for the same), of several documents and of batches. All of these are refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
+from sidecar.errors import Denied, Reason
+
+_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+
+_MOST_ID: Final = 2**53  # what every parser reads as the same number (RFC 7493 section 2.2)
+
+MessageId = str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RpcMessage:
+    """One message: a request, a notification (without ``id``), or a response to one (``method`` None)."""
+
+    id: MessageId
+    method: str | None
+    params: Mapping[str, object]
+
+
+class MessageRefused(Denied):
+    """A message that is refused; ``id`` is its own, as far as it was read, for the answer."""
+
+    def __init__(
+        self, detail: str, *, message_id: MessageId = None, reason: Reason = Reason.OPERATION_MALFORMED
+    ) -> None:
+        super().__init__(reason, detail)
+        self.id = message_id
+
+
+def parse_rpc(body: bytes, *, max_bytes: int) -> RpcMessage:
+    """Read the one message of a body.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, it is not one strict JSON object, or not JSON-RPC 2.0.
+    """
+    message = parse_body(body, max_bytes=max_bytes)
+    one_spelling(message, _MEMBERS)
+    if message.get("jsonrpc") != "2.0":
+        raise MessageRefused("not JSON-RPC 2.0")
+    answers = ("result" in message) + ("error" in message)
+    message_id = _id(message, needed=bool(answers))
+    method, params = message.get("method"), message.get("params", {})
+    if "method" in message and (answers or not isinstance(method, str) or not method):
+        raise MessageRefused("a method that is no text, or beside a result", message_id=message_id)
+    if "method" not in message and answers != 1:
+        raise MessageRefused("neither one method nor one result", message_id=message_id)
+    if not isinstance(params, dict):
+        raise MessageRefused("params are not an object", message_id=message_id)
+    return RpcMessage(message_id, method if isinstance(method, str) else None, params)
+
+
+def parse_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
+    """Read one JSON object.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, the body is anything else.
+    """
+    try:
+        return parse_message_object(body, max_bytes=max_bytes)
+    except StrictJsonError as error:
+        raise MessageRefused(str(error)) from None
+
+
+def one_spelling(members: Mapping[str, object], decisive: frozenset[str], *, message_id: MessageId = None) -> None:
+    """Refuse an object in which a member could be taken for another: two names that differ in case alone.
+
+    ``decisive`` are the names that are read: these may be spelled in no other way.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, so it is.
+    """
+    folded = {name: name.casefold() for name in members}
+    if len(set(folded.values())) != len(folded):
+        raise MessageRefused("two members whose names differ in case alone", message_id=message_id)
+    if any(
+        name not in decisive and plain in _FOLDED.setdefault(decisive, _fold(decisive))
+        for name, plain in folded.items()
+    ):
+        raise MessageRefused("a member in another spelling", message_id=message_id)
+
+
+_FOLDED: Final[dict[frozenset[str], frozenset[str]]] = {}  # one entry for each constant set of names
+
+
+def _fold(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(str.casefold, names))
+
+
+def _id(message: Mapping[str, object], *, needed: bool) -> MessageId:
+    if "id" not in message:
+        if needed:
+            raise MessageRefused("a result without an id")
+        return None
+    message_id = message["id"]
+    if isinstance(message_id, bool) or not isinstance(message_id, str | int):
+        raise MessageRefused("an id is a text or an integer")
+    if isinstance(message_id, int) and abs(message_id) >= _MOST_ID:
+        raise MessageRefused("an id is too large")
+    return message_id

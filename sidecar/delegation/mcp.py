@@ -1,0 +1,175 @@
+"""MCP over Streamable HTTP: which operation a request asks for.
+
+Revisions 2024-11-05 to 2025-11-25 open a session by ``initialize``; 2026-07-28 has none, and repeats version, method
+and name of a message in header fields. The message decides; fields that say otherwise are refused, in any revision.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling
+from sidecar.errors import Reason
+
+STATELESS: Final = frozenset({"2026-07-28"})
+WITH_SESSIONS: Final = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"})
+VERSIONS: Final = STATELESS | WITH_SESSIONS
+
+# Operations without a message of their own.
+STREAM: Final = "session/stream"  # GET: what the server sends by itself
+DELETE: Final = "session/delete"  # DELETE: the client ends its session
+RESPONSE: Final = "response"  # the client answers a request of the server's
+
+INITIALIZE: Final = "initialize"
+
+LIFECYCLE: Final = frozenset(
+    {
+        INITIALIZE,
+        "logging/setLevel",
+        "notifications/cancelled",
+        "notifications/initialized",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+        "ping",
+        RESPONSE,
+        "server/discover",
+        DELETE,
+        STREAM,
+    }
+)
+"""Operations that open, keep and end a session, and use nothing of the server's."""
+
+_NAMED: Final = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "resources/subscribe": "uri",
+    "resources/unsubscribe": "uri",
+}
+_COMPLETE: Final = "completion/complete"
+_REFERENCES: Final = {"ref/prompt": "name", "ref/resource": "uri"}
+_PLAIN: Final = frozenset(
+    {
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "subscriptions/listen",
+        "tasks/cancel",
+        "tasks/get",
+        "tasks/list",
+        "tasks/result",
+        "tasks/update",
+        "tools/list",
+    }
+)
+NAMED: Final = frozenset(_NAMED) | {_COMPLETE}
+METHODS: Final = NAMED | _PLAIN | LIFECYCLE
+
+_PARAMS: Final = frozenset({"_meta", "name", "ref", "uri"})
+_REF: Final = frozenset({"name", "type", "uri"})
+_VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
+_META: Final = frozenset({_VERSION_KEY})
+_ENCODED: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
+
+
+def operation_of(message: RpcMessage) -> str:
+    """Return the key of the operation that a message asks for.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, its name is missing or ambiguous; OPERATION_REFUSED, an unknown method.
+    """
+    method, params = message.method, message.params
+    if method is None:
+        return RESPONSE
+    one_spelling(params, _PARAMS, message_id=message.id)
+    if method == _COMPLETE:
+        return f"{method}:{_reference(message)}"
+    if method in _NAMED:
+        return f"{method}:{_text(params, _NAMED[method], message)}"
+    if method not in METHODS or method in {DELETE, RESPONSE, STREAM}:
+        raise MessageRefused("an unknown method", message_id=message.id, reason=Reason.OPERATION_REFUSED)
+    return method
+
+
+def check_version(version: str | None) -> None:
+    """Refuse a request by its ``MCP-Protocol-Version``.
+
+    Raises:
+        MessageRefused: PROTOCOL_VERSION, no such revision is known.
+    """
+    if version is not None and version not in VERSIONS:
+        raise MessageRefused("no known MCP-Protocol-Version", reason=Reason.PROTOCOL_VERSION)
+
+
+def check_fields(message: RpcMessage, *, version: str | None, method: str | None, name: str | None) -> None:
+    """Refuse a message that its header fields contradict (MCP 2026-07-28, Streamable HTTP).
+
+    ``version``, ``method`` and ``name`` are the values of ``MCP-Protocol-Version``, ``Mcp-Method`` and ``Mcp-Name``,
+    None where a field is missing. Before 2026-07-28 the last two mean nothing, and may be missing.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, a field differs from the message, or is missing; PROTOCOL_VERSION.
+    """
+    check_version(version)
+    stated = _stated_version(message)
+    stateless = version in STATELESS or stated in STATELESS
+    if stateless and message.method is None:
+        raise MessageRefused("this revision has no requests of the server's to answer", message_id=message.id)
+    if stateless and (version != stated or method is None):
+        raise MessageRefused(
+            "MCP-Protocol-Version or Mcp-Method is missing, or not the message's", message_id=message.id
+        )
+    if method is not None and method != message.method:
+        raise MessageRefused("Mcp-Method is not the message's method", message_id=message.id)
+    member = _NAMED.get(message.method or "")
+    if name is None:
+        if stateless and member in message.params:
+            raise MessageRefused("Mcp-Name is missing", message_id=message.id)
+        return
+    # An extension's method may be named by any of its members; none of them is part of a key.
+    named = message.params.values() if member is None else [message.params.get(member)]
+    if _decoded(name, message) not in named:
+        raise MessageRefused("Mcp-Name is not what the message names", message_id=message.id)
+
+
+def _stated_version(message: RpcMessage) -> object:
+    meta = message.params.get("_meta")
+    if meta is None:
+        return None
+    if not isinstance(meta, dict):
+        raise MessageRefused("_meta is not an object", message_id=message.id)
+    one_spelling(meta, _META, message_id=message.id)
+    return meta.get(_VERSION_KEY)
+
+
+def _decoded(value: str, message: RpcMessage) -> str:
+    """Return the text that a header field stands for: as it is, or the base64 of its UTF-8 between two marks."""
+    encoded = _ENCODED.fullmatch(value)
+    if encoded is None:
+        return value
+    try:
+        return base64.b64decode(encoded[1], validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise MessageRefused("Mcp-Name cannot be decoded", message_id=message.id) from None
+
+
+def _reference(message: RpcMessage) -> str:
+    reference = message.params.get("ref")
+    if not isinstance(reference, dict):
+        raise MessageRefused("ref is not an object", message_id=message.id)
+    one_spelling(reference, _REF, message_id=message.id)
+    kind = reference.get("type")
+    if not isinstance(kind, str) or kind not in _REFERENCES:
+        raise MessageRefused("ref is of an unknown type", message_id=message.id)
+    return _text(reference, _REFERENCES[kind], message)
+
+
+def _text(members: Mapping[str, object], name: str, message: RpcMessage) -> str:
+    value = members.get(name)
+    if not isinstance(value, str) or not value:
+        raise MessageRefused(f"{name} is missing, or no text", message_id=message.id)
+    return value

@@ -1,0 +1,156 @@
+"""From a request to the operation that it asks for, on routes of MCP and A2A.
+
+Theory of operation. Only on these routes is a body read before the decision: whole, within a limit, by the strict
+parser. What it asks for selects the route of the operation, by which everything else is decided; the stream holds the
+same bytes for the agent, so that it is sent what was judged. The record names operations that the settings list, and
+nothing else of the message.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from sidecar.delegation import a2a, mcp
+from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_body, parse_rpc
+from sidecar.delegation.operation import OTHER, RouteProtocol
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.errors import Denied, Reason
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journey import BodyUpTo, Journey
+from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
+
+_Route = TypeVar("_Route", InboundRoute, OutboundRoute)
+
+
+class Asked:
+    """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it."""
+
+    __slots__ = ("json_rpc", "key", "message", "message_id", "protocol", "task")
+
+    def __init__(self, protocol: RouteProtocol) -> None:
+        self.protocol = protocol
+        self.json_rpc = True  # False: a request of A2A's HTTP+JSON
+        self.message_id: MessageId = None
+        self.message: RpcMessage | None = None
+        self.key = OTHER
+        self.task: str | None = None
+
+
+def find_operation(
+    asked: Asked,
+    stream: Stream,
+    head: Request,
+    target: CanonicalTarget,
+    route: _Route,
+    entry: Entry,
+    *,
+    below: str | None,
+) -> Journey[_Route]:
+    """Read what a request asks for, and return the route of that operation.
+
+    ``below`` is the path below that of the interface, empty at it. None: it is not known where that begins, as on the
+    agent's side; the target's own sidecar knows.
+
+    Raises:
+        Denied: OPERATION_MALFORMED, PROTOCOL_VERSION, OPERATION_REFUSED, UPGRADE_REFUSED, TOO_LARGE; TIMEOUT or
+            BAD_REQUEST, the body is late or malformed.
+    """
+    entry.op = OTHER
+    if head.upgrade is not None:
+        raise Denied(Reason.UPGRADE_REFUSED, "the route's protocol has no upgrades")
+    try:
+        if route.protocol == "mcp":
+            yield from _mcp(asked, stream, head, route)
+        else:
+            yield from _a2a(asked, stream, head, target, route, below)
+    except MessageRefused as refused:
+        asked.message_id = refused.id
+        raise
+    assert route.operations is not None  # noqa: S101 - for the type only: a route of a protocol has them
+    entry.op = route.operations.label(asked.key)
+    entry.operation = asked.key
+    return route.for_operation(asked.key)
+
+
+def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[None]:
+    version = _text(head, b"mcp-protocol-version")
+    if head.method not in {"POST", "GET", "DELETE"}:
+        raise Denied(Reason.METHOD_REFUSED, "MCP has no such method")
+    if head.method != "POST":
+        _refuse_body(head)
+        mcp.check_version(version)
+        asked.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
+        return
+    message = yield from _message(asked, stream, head, route.max_message_bytes)
+    asked.key = mcp.operation_of(message)
+    method, name = _text(head, b"mcp-method"), _text(head, b"mcp-name")
+    mcp.check_fields(message, version=version, method=method, name=name)
+
+
+def _a2a(
+    asked: Asked,
+    stream: Stream,
+    head: Request,
+    target: CanonicalTarget,
+    route: InboundRoute | OutboundRoute,
+    below: str | None,
+) -> Journey[None]:
+    path = target.path if below is None else below
+    asked.json_rpc = not path or (below is None and not a2a.is_path_of_operation(path))
+    fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
+    query = [value for name, value in parse_qsl(target.query.decode("latin-1")) if name.casefold() == "a2a-version"]
+    a2a.check_version(fields, query)
+    if asked.json_rpc:
+        if head.method != "POST":
+            raise MessageRefused("JSON-RPC is sent by POST")
+        asked.key = a2a.operation_of((yield from _message(asked, stream, head, route.max_message_bytes)))
+        return
+    asked.key, asked.task = a2a.operation_of_path(head.method, path, anywhere=below is None)
+    if head.method == "POST":
+        body = yield from _body(stream, head, route.max_message_bytes, may_be_empty=True)
+        if body:
+            asked.message = RpcMessage(None, None, parse_body(body, max_bytes=route.max_message_bytes))
+    else:
+        _refuse_body(head)
+
+
+def _message(asked: Asked, stream: Stream, head: Request, max_bytes: int) -> Journey[RpcMessage]:
+    body = yield from _body(stream, head, max_bytes)
+    message = asked.message = parse_rpc(body, max_bytes=max_bytes)
+    asked.message_id = message.id
+    return message
+
+
+def _body(stream: Stream, head: Request, max_bytes: int, *, may_be_empty: bool = False) -> Journey[bytes]:
+    """Wait for the whole body of a request. It must be JSON as it is, not coded in any way.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, it is not.
+    """
+    if not head.has_body:
+        if may_be_empty:
+            return b""
+        raise MessageRefused("there is no message")
+    if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
+        raise MessageRefused("the message is encoded")
+    media, _, parameters = (_text(head, b"content-type") or "").partition(";")
+    if media.strip().lower() not in {"application/json", "application/a2a+json"}:
+        raise MessageRefused("the message is not said to be JSON")
+    if parameters.strip().lower().replace('"', "") not in {"", "charset=utf-8"}:
+        raise MessageRefused("the message is not said to be UTF-8")
+    body: bytes = yield BodyUpTo(stream, max_bytes)
+    return body
+
+
+def _refuse_body(head: Request) -> None:
+    if head.has_body:
+        raise MessageRefused("a body where none belongs")
+
+
+def _text(head: Request, name: bytes) -> str | None:
+    """Return the value of a field that must not be repeated. Raises Denied: HEADER_MALFORMED, it is."""
+    value = head.one(name)
+    return None if value is None else value.decode("latin-1")

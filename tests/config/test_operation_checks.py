@@ -1,0 +1,157 @@
+"""Operations of routes of MCP and A2A: what settings may list, and what each listed operation needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import SidecarSettings
+from sidecar.config.sidecar_file import load_sidecar
+from sidecar.errors import ConfigError, Denied
+from tests.config.documents import ABSENT, changed, example, written
+
+AGENT = example("agent")
+ROUTE = "inbound.routes.0"
+OUT = "outbound.routes.0"
+
+
+def mcp(*changes: tuple[str, object]) -> dict[str, Any]:
+    """Return the settings of an agent whose first routes, in and out, are of MCP."""
+    return changed(
+        AGENT,
+        (f"{ROUTE}.protocol", "mcp"),
+        (f"{ROUTE}.match", {"path": "/mcp"}),
+        (f"{ROUTE}.operations", [{"allow": ["tools/list", "tools/call:search"]}]),
+        (f"{OUT}.protocol", "mcp"),
+        *changes,
+    )
+
+
+def load(folder: Path, document: dict[str, Any]) -> SidecarSettings:
+    return load_sidecar(written(folder, document), {})
+
+
+def problems(folder: Path, *changes: tuple[str, object]) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as refused:
+        load(folder, mcp(*changes))
+    return [(problem.field, problem.wrong) for problem in refused.value.problems]
+
+
+def test_an_operation_is_its_route_with_what_its_settings_add(tmp_path: Path) -> None:
+    peers = AGENT["inbound"]["routes"][0]["peers"]
+    needed = AGENT["inbound"]["routes"][0]["scopes"]
+    operations = [
+        {"allow": ["tools/call:search"]},
+        {"allow": ["tools/call:*"], "scopes": needed, "subjects": ["alice"], "human": {"max_age_s": 60}},
+    ]
+    route = load(tmp_path, mcp((f"{ROUTE}.operations", operations))).inbound_routes.routes[0]
+    search, other = route.for_operation("tools/call:search"), route.for_operation("tools/call:drop")
+    assert (search.scopes, search.peers, search.subjects, search.human) == (
+        frozenset(needed), frozenset(peers), frozenset(), None,
+    )  # fmt: skip
+    assert (other.operation, other.subjects) == ("tools/call:*", frozenset({"alice"}))
+    assert other.human is not None
+    assert other.human.max_age_s == 60
+    assert len({route.key, search.key, other.key, route.for_operation("initialize").key}) == 4
+    assert route.methods == {"POST", "GET", "DELETE"}
+    with pytest.raises(Denied):
+        route.for_operation("tools/list")
+
+
+def test_own_authority_is_for_what_opens_a_session_alone(tmp_path: Path) -> None:
+    operations = [{"allow": ["tools/list"], "allow_self": True}, {"allow": ["tools/call:search"]}]
+    route = load(tmp_path, mcp((f"{ROUTE}.operations", operations), (f"{ROUTE}.allow_self", True))).inbound_routes
+    first = route.routes[0]
+    admitted = {key: first.for_operation(key).allow_self for key in ("initialize", "tools/list", "tools/call:search")}
+    assert admitted == {"initialize": True, "tools/list": True, "tools/call:search": False}
+
+
+def test_outbound_all_operations_are_allowed_unless_some_are_listed(tmp_path: Path) -> None:
+    everything = load(tmp_path, mcp()).outbound_routes.routes[0]
+    assert everything.for_operation("tools/call:drop").operation == "tools/call:*"
+    listed = [{"allow": ["tools/call:search"]}]
+    narrow = load(tmp_path, mcp((f"{OUT}.operations", listed))).outbound_routes.routes[0]
+    assert narrow.for_operation("tools/call:search").scopes == narrow.scopes
+    assert narrow.for_operation("initialize").for_itself is None
+    with pytest.raises(Denied):
+        narrow.for_operation("tools/call:drop")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "wrong"),
+    [
+        ([(f"{ROUTE}.operations", ABSENT)], "operations", "is missing, so nothing could be called"),
+        ([(f"{ROUTE}.match", {"path": "/mcp", "methods": ["POST"]})], "match.methods", "follows from the protocol"),
+        ([(f"{ROUTE}.match", {"path_prefix": "/mcp"})], "match", "MCP is served at one path"),
+        ([(f"{ROUTE}.protocol", "http"), (f"{ROUTE}.match.methods", ["GET"])], "operations", "needs a protocol above"),
+        ([(f"{ROUTE}.protocol", ABSENT), (f"{ROUTE}.operations", ABSENT)], "match.methods", "is missing"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/call"]}])], "operations[0].allow", "tools/call: write"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/call:"]}])], "operations[0].allow", "tools/call:: write"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/list:x"]}])], "operations[0].allow", "tools/list:x: write"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/drop"]}])], "operations[0].allow", "tools/drop: no operation"),
+        ([(f"{ROUTE}.operations", [{"allow": ["initialize"]}])], "operations[0].allow", "initialize: belongs to"),
+        ([(f"{ROUTE}.operations", [{"allow": ["SendMessage"]}])], "operations[0].allow", "SendMessage: no operation"),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/list"]}, {"allow": ["tools/list"]}])],
+            "operations[1].allow",
+            "tools/list is listed twice",
+        ),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/call:a"], "allow_self": True}]), (f"{ROUTE}.allow_self", True)],
+            "operations[0].allow_self",
+            "tools/call:a is never called for nobody",
+        ),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/list"], "allow_self": True}])],
+            "operations[0].allow_self",
+            "is not the route's",
+        ),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/list"], "peers": ["spiffe://acme.example/x"]}])],
+            "operations[0].peers",
+            "spiffe://acme.example/x is not a peer of the route",
+        ),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/list"], "scopes": ["nobody.grants"]}])],
+            "scopes",
+            "nobody.grants is above the ceiling",
+        ),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["tools/list"], "human": {}}])],
+            "operations[0].human",
+            "requires nothing",
+        ),
+    ],
+)
+def test_what_no_message_asks_for_or_the_route_does_not_have_is_refused(
+    tmp_path: Path, changes: list[tuple[str, object]], field: str, wrong: str
+) -> None:
+    found = problems(tmp_path, *changes)
+    assert any(where == f"inbound.routes[0].{field}" and told.startswith(wrong) for where, told in found), found
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ([(f"{OUT}.operations", [{"allow": ["tools/call:a"], "scopes": ["nobody.grants"]}])], "operations[0].scopes"),
+        ([(f"{OUT}.protocol", "http"), (f"{OUT}.allow_self", True)], "allow_self"),
+        ([(f"{OUT}.protocol", "a2a"), (f"{OUT}.allow_self", True)], "allow_self"),
+        ([(f"{OUT}.protocol", "http"), (f"{OUT}.max_message_bytes", 2048)], "max_message_bytes"),
+        ([(f"{OUT}.operations", [{"allow": ["tools/list"], "allow_self": True}])], "operations[0].allow_self"),
+    ],
+)
+def test_an_outbound_route_opens_no_more_than_it_says(
+    tmp_path: Path, changes: list[tuple[str, object]], field: str
+) -> None:
+    assert f"outbound.routes[0].{field}" in [where for where, _ in problems(tmp_path, *changes)]
+
+
+def test_the_words_of_a2a_are_those_of_either_version(tmp_path: Path) -> None:
+    operations = [{"allow": ["message/send", "GetTask"]}]
+    document = mcp((f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.operations", operations))
+    route = load(tmp_path, document).inbound_routes.routes[0]
+    assert route.operations is not None
+    assert set(route.operations.keys) == {"SendMessage", "GetTask"}
+    assert route.methods == {"POST"}

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, parse_rpc
+from sidecar.errors import Reason
+
+
+def parse(text: str | bytes) -> RpcMessage:
+    return parse_rpc(text if isinstance(text, bytes) else text.encode(), max_bytes=4096)
+
+
+def test_a_request_a_notification_and_a_response_are_told_apart() -> None:
+    assert parse('{"jsonrpc":"2.0","id":7,"method":"ping"}') == RpcMessage(7, "ping", {})
+    assert parse('{"jsonrpc":"2.0","method":"m","params":{"a":1}}') == RpcMessage(None, "m", {"a": 1})
+    assert parse('{"jsonrpc":"2.0","id":"x","result":{}}') == RpcMessage("x", None, {})
+    assert parse('{"jsonrpc":"2.0","id":"x","error":{"code":1}}').method is None
+
+
+def test_arguments_may_hold_long_integers_and_nest() -> None:
+    arguments = {"id": 1234567890123456789, "deep": [[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]}
+    assert parse(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "m", "params": arguments})).params == arguments
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('[{"jsonrpc":"2.0","id":1,"method":"ping"}]', id="batch"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}', id="two-methods"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","Method":"b"}', id="two-methods-by-case"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"METHOD":"a"}', id="method-in-capitals"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","param\u017f":{}}', id="params-with-a-long-s"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":{"name":"a","name":"b"}}', id="two-names"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a"}{"jsonrpc":"2.0","id":1,"method":"b"}', id="two-documents"),
+        pytest.param('\ufeff{"jsonrpc":"2.0","id":1,"method":"a"}', id="byte-order-mark"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a"}'.encode("utf-16"), id="utf-16"),
+        pytest.param(b'{"jsonrpc":"2.0","id":1,"method":"\xff"}', id="not-utf-8"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"\\ud800"}', id="lone-surrogate"),
+        pytest.param('{"jsonrpc":"1.0","id":1,"method":"a"}', id="version-1"),
+        pytest.param('{"id":1,"method":"a"}', id="no-version"),
+        pytest.param('{"jsonrpc":"2.0","id":1}', id="neither"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","result":{}}', id="both"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"result":{},"error":{}}', id="result-and-error"),
+        pytest.param('{"jsonrpc":"2.0","result":{}}', id="result-without-id"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":""}', id="empty-method"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":7}', id="method-is-a-number"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":null}', id="method-is-null"),
+        pytest.param('{"jsonrpc":"2.0","id":null,"method":"a"}', id="id-is-null"),
+        pytest.param('{"jsonrpc":"2.0","id":true,"method":"a"}', id="id-is-true"),
+        pytest.param('{"jsonrpc":"2.0","id":1.5,"method":"a"}', id="id-is-a-fraction"),
+        pytest.param('{"jsonrpc":"2.0","id":9007199254740992,"method":"a"}', id="id-beyond-every-parser"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":[]}', id="params-are-a-list"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":' + '{"a":' * 70 + "1" + "}" * 71, id="nesting"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":NaN}}', id="nan"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":"' + "x" * 4096 + '"}}', id="too-long"),
+        pytest.param("", id="empty"),
+    ],
+)
+def test_what_two_parsers_could_read_in_two_ways_is_refused(body: str | bytes) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        parse(body)
+    assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
+def test_a_refusal_carries_the_id_where_it_was_read() -> None:
+    with pytest.raises(MessageRefused) as refused:
+        parse('{"jsonrpc":"2.0","id":"seven","method":"a","params":[]}')
+    assert refused.value.id == "seven"

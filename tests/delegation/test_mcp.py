@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from sidecar.delegation import mcp
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
+from sidecar.errors import Reason
+
+NOW = "2026-07-28"
+META = {"io.modelcontextprotocol/protocolVersion": NOW}
+
+
+def call(method: str, **params: object) -> RpcMessage:
+    return RpcMessage(1, method, params)
+
+
+@pytest.mark.parametrize(
+    ("message", "key"),
+    [
+        (call("tools/call", name="search", arguments={"name": "other"}), "tools/call:search"),
+        (call("tools/list"), "tools/list"),
+        (call("prompts/get", name="greet"), "prompts/get:greet"),
+        (call("resources/read", uri="file:///a"), "resources/read:file:///a"),
+        (call("resources/subscribe", uri="file:///a"), "resources/subscribe:file:///a"),
+        (call("completion/complete", ref={"type": "ref/prompt", "name": "greet"}), "completion/complete:greet"),
+        (call("completion/complete", ref={"type": "ref/resource", "uri": "x:{y}"}), "completion/complete:x:{y}"),
+        (call("initialize"), "initialize"),
+        (call("server/discover"), "server/discover"),
+        (call("tasks/get", taskId="1"), "tasks/get"),
+        (RpcMessage(1, None, {}), "response"),
+    ],
+)
+def test_a_message_has_one_key(message: RpcMessage, key: str) -> None:
+    assert mcp.operation_of(message) == key
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"name": ""},
+        {"name": 7},
+        {"name": ["search"]},
+        {"Name": "search"},
+        {"name": "search", "NAME": "delete"},
+        {"uri": "search"},
+    ],
+)
+def test_a_tool_without_one_name_is_refused(params: dict[str, object]) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        mcp.operation_of(call("tools/call", **params))
+    assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
+@pytest.mark.parametrize("ref", [None, "greet", {}, {"type": "ref/tool", "name": "x"}, {"type": ["ref/prompt"]}])
+def test_a_completion_of_nothing_known_is_refused(ref: object) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        mcp.operation_of(call("completion/complete", ref=ref))
+    assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
+@pytest.mark.parametrize("method", ["tools/delete", "Tools/call", "tools/call ", "response", "session/delete"])
+def test_an_unknown_method_is_refused(method: str) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        mcp.operation_of(call(method, name="search"))
+    assert refused.value.reason is Reason.OPERATION_REFUSED
+
+
+def check(message: RpcMessage, version: str | None = NOW, method: str | None = None, name: str | None = None) -> None:
+    mcp.check_fields(message, version=version, method=method, name=name)
+
+
+def test_fields_that_repeat_the_message_are_taken() -> None:
+    search = call("tools/call", name="search", _meta=META)
+    check(search, method="tools/call", name="search")
+    encoded = base64.b64encode("größe".encode()).decode()
+    check(call("tools/call", name="größe", _meta=META), method="tools/call", name=f"=?base64?{encoded}?=")
+    check(call("tools/list", _meta=META), method="tools/list")
+    check(call("tasks/get", taskId="7", _meta=META), method="tasks/get", name="7")
+
+
+def test_before_2026_the_fields_may_be_missing() -> None:
+    for version in (None, "2025-06-18", "2025-11-25"):
+        check(call("tools/call", name="search"), version=version)
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        pytest.param(call("tools/call", name="a", _meta=META), {"method": "tools/list", "name": "a"}, id="method"),
+        pytest.param(call("tools/call", name="a", _meta=META), {"method": "tools/call", "name": "b"}, id="name"),
+        pytest.param(call("tools/call", name="a", _meta=META), {"method": "tools/call"}, id="no-name"),
+        pytest.param(call("tools/call", name="a", _meta=META), {"name": "a"}, id="no-method"),
+        pytest.param(call("tools/list"), {"method": "tools/list"}, id="no-version-in-the-message"),
+        pytest.param(
+            call("tools/list", _meta=META), {"version": "2025-11-25", "method": "tools/list"}, id="older-version-field"
+        ),
+        pytest.param(call("tools/list", _meta=META), {"version": None, "method": "tools/list"}, id="no-version-field"),
+        pytest.param(call("tools/list", _meta=[]), {"method": "tools/list"}, id="meta-is-a-list"),
+        pytest.param(
+            call("tools/list", _meta={**META, "IO.modelcontextprotocol/protocolVersion": "x"}),
+            {"method": "tools/list"},
+            id="two-versions-by-case",
+        ),
+        pytest.param(call("tools/call", name="a"), {"version": None, "name": "b"}, id="name-in-an-older-revision"),
+        pytest.param(call("ping"), {"version": "2025-06-18", "method": "tools/call"}, id="method-in-an-older-revision"),
+        pytest.param(
+            call("tools/call", name="a", _meta=META), {"method": "tools/call", "name": "=?base64?a?="}, id="not-base64"
+        ),
+        pytest.param(RpcMessage(1, None, {}), {"method": None}, id="response-without-sessions"),
+    ],
+)
+def test_a_field_that_says_otherwise_is_refused(message: RpcMessage, fields: dict[str, str | None]) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        check(message, **fields)
+    assert refused.value.reason is Reason.OPERATION_MALFORMED
+    assert refused.value.id == 1
+
+
+@pytest.mark.parametrize("version", ["2027-01-01", "", "2026-07-28, 2025-06-18", "2026-7-28"])
+def test_an_unknown_version_is_refused(version: str) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        check(call("ping"), version=version)
+    assert refused.value.reason is Reason.PROTOCOL_VERSION

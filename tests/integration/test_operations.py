@@ -1,0 +1,238 @@
+"""Routes of MCP and A2A over real sockets: a lawful operation, and the same call refused with one fact changed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.integration.hops import Held, Hops
+from tests.integration.test_reload import Reloadable
+from tests.integration.world import (
+    CRM,
+    FRONT,
+    PLANNER,
+    WRITER,
+    Answer,
+    Sidecar,
+    World,
+    bearer,
+    calling,
+    mint,
+    ok,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+JSON = ("Content-Type", "application/json")
+SEARCH = {"jsonrpc": "2.0", "id": "s-1", "method": "tools/call", "params": {"name": "search", "arguments": {"q": 1}}}
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {**SEARCH, "params": {"name": name}}
+
+
+def mcp_settings(world: World, *operations: dict[str, Any], **route: Any) -> dict[str, Any]:
+    settings = world.settings()
+    settings["inbound"]["routes"] = [
+        {
+            "name": "tools",
+            "match": {"path": "/mcp"},
+            "protocol": "mcp",
+            "scopes": ["docs.write"],
+            "peers": [PLANNER, FRONT],
+            "operations": list(operations)
+            or [{"allow": ["tools/list", "tools/call:search"]}, {"allow": ["tools/call:drop"], "scopes": ["crm.read"]}],
+            **route,
+        }
+    ]
+    return settings
+
+
+class Peer:
+    """The planner at the writer's sidecar."""
+
+    def __init__(self, world: World, sidecar: Sidecar, tls: Any) -> None:
+        self.world, self.sidecar, self.tls = world, sidecar, tls
+
+    async def send(
+        self, message: object, *fields: tuple[str, str], token: str | None = None, target: str = "/mcp", **options: Any
+    ) -> Answer:
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        headers = [*bearer(token or mint()), *(fields or (JSON,))]
+        return await self.world.call(self.sidecar.inbound, self.tls, target, headers=headers, body=body, **options)
+
+    async def last(self, count: int) -> dict[str, Any]:
+        return (await self.sidecar.wait_for_records(count))[-1]
+
+
+async def peer_of(world: World, settings: dict[str, Any]) -> Peer:
+    sidecar = await world.sidecar(WRITER, settings)
+    return Peer(world, sidecar, calling(await world.source(PLANNER), WRITER))
+
+
+async def test_the_record_names_the_tool_and_the_agent_gets_the_judged_bytes(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    body = json.dumps(SEARCH, indent=1).encode()
+    answer = await peer.send(body)
+    assert (answer.status, world.agent.requests[0][1]) == (200, body)
+    record = await peer.last(1)
+    assert (record["route"], record["op"], record["decision"]) == ("tools", "tools/call:search", "allow")
+    assert "q" not in json.dumps(record["op"])
+
+
+async def test_another_tool_is_refused_by_an_error_that_an_sdk_shows(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    answer = await peer.send(tool("delete"))
+    assert (answer.status, answer.reason) == (403, "operation_refused")
+    assert ("content-type", "application/json") in {(k.lower(), v) for k, v in answer.headers.items()}
+    error = json.loads(answer.body)
+    record = await peer.last(1)
+    assert (error["id"], error["error"]["data"]["reason"]) == ("s-1", "operation_refused")
+    assert error["error"]["data"]["request_id"] == record["request_id"]
+    assert "operation_refused" in error["error"]["message"]
+    assert (record["op"], record["reason"]) == ("tools/call:other", "operation_refused")
+    assert world.agent.requests == []
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        pytest.param(json.dumps([SEARCH]).encode(), (JSON,), id="batch"),
+        pytest.param(
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","name":"drop"}}',
+            (JSON,),
+            id="twice",
+        ),
+        pytest.param(
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search"},"Params":{"name":"drop"}}',
+            (JSON,),
+            id="by-case",
+        ),
+        pytest.param(json.dumps(SEARCH).encode("utf-16"), (JSON,), id="utf-16"),
+        pytest.param(json.dumps(SEARCH).encode(), (JSON, ("Content-Encoding", "gzip")), id="encoded"),
+        pytest.param(
+            json.dumps(SEARCH).encode(), (("Content-Type", "application/json; charset=utf-7"),), id="another-charset"
+        ),
+        pytest.param(json.dumps(SEARCH).encode(), (("Content-Type", "text/plain"),), id="text"),
+        pytest.param(json.dumps(SEARCH).encode(), (JSON, ("Mcp-Name", "drop")), id="another-name-in-a-field"),
+        pytest.param(json.dumps(SEARCH).encode() * 2, (JSON,), id="two-documents"),
+        pytest.param(b"", (JSON,), id="nothing"),
+    ],
+)
+async def test_a_message_that_could_be_read_in_two_ways_never_reaches_the_agent(
+    world: World, body: bytes, fields: tuple[tuple[str, str], ...]
+) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    answer = await peer.send(body, *fields)
+    assert (answer.status, answer.reason) == (400, "operation_malformed")
+    assert json.loads(answer.body)["error"]["code"] == -32600
+    assert world.agent.requests == []
+    assert (await peer.send(SEARCH)).status == 200
+
+
+async def test_an_operation_may_need_more_scopes_than_its_route(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    assert (await peer.send(tool("drop"))).status == 200
+    narrow = mint({"scope": "docs.write"})
+    answer = await peer.send(tool("drop"), token=narrow)
+    assert (answer.status, answer.reason) == (403, "insufficient_scope")
+    assert 'scope="crm.read docs.write"' in answer.headers["www-authenticate"]
+    assert json.loads(answer.body)["error"]["data"]["reason"] == "insufficient_scope"
+    assert (await peer.send(SEARCH, token=narrow)).status == 200
+    assert (await peer.send(tool("drop"), token=narrow)).status == 403  # what was remembered is of another operation
+
+
+@pytest.mark.parametrize("limit", [{"peers": [FRONT]}, {"subjects": ["bob"]}])
+async def test_an_operation_may_be_for_fewer_peers_and_subjects(world: World, limit: dict[str, Any]) -> None:
+    peer = await peer_of(
+        world, mcp_settings(world, {"allow": ["tools/call:search"]}, {"allow": ["tools/call:drop"], **limit})
+    )
+    assert (await peer.send(SEARCH)).status == 200
+    answer = await peer.send(tool("drop"))
+    assert (answer.status, answer.reason) == (403, "policy_denied")
+    if "subjects" in limit:
+        assert (await peer.send(tool("drop"), token=mint({"sub": "bob"}))).status == 200
+
+
+async def test_own_authority_opens_a_session_and_calls_no_tool(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world, allow_self=True))
+    own = mint({"sub": PLANNER, "act": None})
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
+    assert (await peer.send(hello, token=own)).status == 200
+    answer = await peer.send(SEARCH, token=own)
+    assert (answer.status, answer.reason) == (401, "act_missing")
+    assert len(world.agent.requests) == 1
+
+
+async def test_a_message_longer_than_the_limit_is_refused(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world, max_message_bytes=2048))
+    long = {**SEARCH, "params": {"name": "search", "arguments": {"q": "x" * 2048}}}
+    answer = await peer.send(long)
+    assert (answer.status, answer.reason) == (413, "too_large")
+    assert (await peer.send(SEARCH)).status == 200
+
+
+async def test_an_operation_that_is_no_longer_listed_ends(world: World) -> None:
+    settings = mcp_settings(world)
+    peer = await peer_of(world, settings)
+    running = Reloadable(world, peer.sidecar, settings)
+    world.agent.script = lambda _head, _body: world.agent.never()
+    call = world.background(peer.send(tool("drop")))
+    other = world.background(peer.send(SEARCH))
+    await until(lambda: len(world.agent.requests) == 2)
+    running.document["inbound"]["routes"][0]["operations"] = [{"allow": ["tools/call:search"]}]
+    await running.reload()
+    assert ((await call).status, (await call).reason) == (403, "operation_refused")
+    assert not other.done()
+
+
+def a2a_settings(world: World, match: dict[str, str]) -> dict[str, Any]:
+    settings = mcp_settings(world, {"allow": ["SendMessage", "tasks/get"]})
+    settings["inbound"]["routes"][0] |= {"name": "agent", "match": match, "protocol": "a2a"}
+    return settings
+
+
+async def test_an_operation_of_a2a_has_one_name_in_both_bindings_and_versions(world: World) -> None:
+    peer = await peer_of(world, a2a_settings(world, {"path_prefix": "/a2a"}))
+    one = ("A2A-Version", "1.0")
+    old = {"jsonrpc": "2.0", "id": 1, "method": "message/send", "params": {"message": {}}}
+    assert (await peer.send(old, target="/a2a")).status == 200
+    assert (await peer.send({**old, "method": "SendMessage"}, JSON, one, target="/a2a")).status == 200
+    rest = ("Content-Type", "application/a2a+json")
+    assert (await peer.send({"message": {}}, rest, one, target="/a2a/message:send")).status == 200
+    assert (await peer.send(b"", one, target="/a2a/tasks/7", method="GET")).status == 200
+    records = await peer.sidecar.wait_for_records(4)
+    assert [record["op"] for record in records] == ["SendMessage"] * 3 + ["GetTask"]
+    refused = await peer.send({}, rest, one, target="/a2a/tasks/7:cancel")
+    assert (refused.status, refused.reason) == (403, "operation_refused")
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_what_the_agent_may_ask_for_is_decided_before_anything_leaves(hops: Hops) -> None:
+    route = hops.route("tools", CRM, {"prefix": "/tools"}) | {
+        "protocol": "mcp",
+        "operations": [{"allow": ["tools/call:search"]}],
+    }
+    settings = hops.settings(route={"may_call": ["tools"]})
+    settings["outbound"]["routes"] = [route]
+    hops.writer = await hops.world.sidecar(WRITER, settings)
+    body = json.dumps(SEARCH).encode()
+    hops.crm.script = lambda _head, _body: ok(b"found")
+    async with hops.serving() as held:
+        await call_two_tools(hops, held, body)
+
+
+async def call_two_tools(hops: Hops, held: Held, body: bytes) -> None:
+    assert (await hops.call([*held.shown, JSON], "/tools/mcp", method="POST", body=body)).status == 200
+    assert hops.crm.requests[0][1] == body
+    refused = await hops.call(
+        [*held.shown, JSON], "/tools/mcp", method="POST", body=json.dumps(tool("delete")).encode()
+    )
+    assert (refused.status, refused.reason) == (403, "operation_refused")
+    assert json.loads(refused.body)["id"] == "s-1"
+    assert len(hops.crm.requests) == 1
+    ops = [record["op"] for record in await hops.outbound_records(2)]
+    assert ops == ["tools/call:search", "tools/call:other"]
