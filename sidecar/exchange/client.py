@@ -274,10 +274,17 @@ class TokenExchange:
         """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""
         return self._tokens.reject(_key(permit.plan), permit, monotonic_s=self._monotonic())
 
+    @property
+    def credential_files(self) -> tuple[str, ...]:
+        """The files of the static credentials that obtain these tokens: if one changes, ``invalidate``."""
+        of_txn = None if self._txn_service is None else self._txn_service.credential_file
+        return self._sts.credential_files + (() if of_txn is None else (of_txn,))
+
     def invalidate(self) -> None:
         """Forget every token, those in flight too. Changes of keys, policy and identity are noticed without this."""
         self._withdrawals += 1
         self._tokens.clear()
+        self._sts.forget()
 
     async def close(self) -> None:
         """Cancel the exchanges in flight; their callers get NOT_READY."""

@@ -2,7 +2,8 @@
 
 No redirect is followed: an answer that is one ends the exchange before the adapter sees it. A shared answer, such as an
 access token of our own, is kept for half of its life, and dropped if a step after it is refused: the server may have
-revoked it. An answer younger than ten seconds stays, or each refusal of some user's token would cost another call.
+revoked it. An answer younger than ten seconds stays, or each refusal of some user's token would cost another call. All
+are dropped with the credential that obtained them.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Conversation:
         self._shared: dict[tuple[SpiffeId, Step], _Kept] = {}
         # Weak, since a step may have a fresh value in its form each time: a lock lives as long as a call holds it.
         self._asking: weakref.WeakValueDictionary[tuple[SpiffeId, Step], asyncio.Lock] = weakref.WeakValueDictionary()
+        self._forgotten = 0
+
 
     async def run(
         self,
@@ -112,6 +115,11 @@ class Conversation:
         for reached in self._endpoints.values():
             await reached.caller.close()
 
+    def forget(self) -> None:
+        """Drop the shared answers, and those that are under way."""
+        self._forgotten += 1
+        self._shared.clear()
+
     def _drop_shared(self) -> None:
         young = self._monotonic() - YOUNG_S
         self._shared = {key: kept for key, kept in self._shared.items() if kept.since > young}
@@ -124,11 +132,13 @@ class Conversation:
             kept = self._shared.get(key)
             if kept is not None and self._monotonic() < kept.until:
                 return kept.answer
+            forgotten = self._forgotten
             answer = await self._ask(step, credentials, subject)
             life_s = answer.token(scope=None).expires_in or 0  # raises for a refusal, which is not kept
             self._shared = {one: held for one, held in self._shared.items() if self._monotonic() < held.until}
             now = self._monotonic()
-            self._shared[key] = _Kept(answer, now, now + min(life_s / 2, SHARED_S))
+            if forgotten == self._forgotten:
+                self._shared[key] = _Kept(answer, now, now + min(life_s / 2, SHARED_S))
             return answer
 
     async def _ask(self, step: Step, credentials: set[str], subject: Hashable) -> Answer:

@@ -156,6 +156,17 @@ class Sts:
             key = await self._key_of(granted)
         return _granted(accept_issued(granted, plan=plan, key=key, policy=policy, now=int(self._clock())))
 
+    @property
+    def credential_files(self) -> tuple[str, ...]:
+        """The files of the static credentials that obtain its tokens."""
+        settings = self._settings
+        ways = (settings.authentication, *(one.client_auth for one in settings.endpoints.values()))
+        return tuple(one.credential_file for one in ways if one.credential_file is not None)
+
+    def forget(self) -> None:
+        """Drop what is kept of answers, and what is under way."""
+        self._conversation.forget()
+
     async def close(self) -> None:
         """End the calls in flight."""
         await self._logins.close()

@@ -78,6 +78,11 @@ class TxnTokenService:
         except SidecarError as error:
             raise type(error)(error.reason, f"the transaction token service: {error.detail}") from error
 
+    @property
+    def credential_file(self) -> str | None:
+        """The file of our static credential there; None: it is no static one."""
+        return self._settings.client_auth.credential_file
+
     async def close(self) -> None:
         """End the calls in flight."""
         await self._conversation.close()

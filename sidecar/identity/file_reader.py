@@ -92,5 +92,13 @@ def too_open(mode: int, *, owner: int, user: int) -> bool:
     return bool(mode & (_OTHERS | _GROUP_CHANGES)) or (bool(mode & _GROUP_READS) and owner == user)
 
 
+def facts_of(path: Path) -> tuple[int, ...]:
+    """Return what differs whenever a file does, links followed; the error's number if it cannot be looked at."""
+    try:
+        return _facts(path.stat())
+    except OSError as error:
+        return (error.errno or 0,)
+
+
 def _facts(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

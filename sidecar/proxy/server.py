@@ -18,6 +18,7 @@ from typing import Final
 from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
+from sidecar.exchange.credential_watch import CredentialWatch
 from sidecar.exchange.revocations import RevocationLists
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
@@ -185,6 +186,7 @@ class Server:
         self.background.start("identity", parts.source.run())
         self.background.start("revocations", parts.revocations.run())
         self.background.start("sweep", self._sweep())
+        self.background.start("credentials", CredentialWatch(lambda: parts.snapshots.setup.exchanges).run())
         self.background.start("watch", parts.watch.run(self.metrics.in_flight))
         if parts.agent is not None:
             self.background.start("agent", parts.agent.run())

@@ -138,6 +138,32 @@ async def test_steps_with_a_fresh_value_each_time_leave_nothing_behind() -> None
     assert left <= {"fresh-19"}, "the last answer is kept until the next one"
 
 
+async def test_a_shared_answer_is_forgotten_with_the_credential_that_obtained_it() -> None:
+    service = Service()
+    talk = talking(service)
+    await talk.run(asking(OWN), WRITER)
+    talk.forget()
+    await talk.run(asking(OWN), WRITER)
+    assert len(service.forms) == 2
+    await talk.run(asking(OWN), WRITER)
+    assert len(service.forms) == 2
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+async def test_an_answer_that_was_under_way_then_is_kept_for_nobody(forgets: bool) -> None:
+    service = Service()
+    service.may_answer.clear()
+    talk = talking(service)
+    call = asyncio.create_task(talk.run(asking(OWN), WRITER))
+    await service.asked.wait()
+    if forgets:
+        talk.forget()
+    service.may_answer.set()
+    await call
+    await talk.run(asking(OWN), WRITER)
+    assert len(service.forms) == (2 if forgets else 1)
+
+
 async def test_nothing_is_shared_with_another_identity_or_another_step() -> None:
     service = Service()
     talk = talking(service)
@@ -260,7 +286,7 @@ async def test_an_adapter_that_asks_for_ever_comes_to_an_end() -> None:
 
 async def test_every_static_credential_that_was_shown_is_told_whatever_came_of_it(tmp_path: Path) -> None:
     def shower(name: str) -> ClientAuthenticator:
-        (tmp_path / name).write_text(f"a secret of {name}")
+        (tmp_path / name).write_text(f"a long random secret of {name}")
         (tmp_path / name).chmod(0o600)
         settings = ClientAuthSettings(
             method=ClientAuth.SECRET_BASIC, audience=ISSUER, credential_file=str(tmp_path / name), allow_static=True

@@ -55,6 +55,7 @@ def end(work: str) -> None:
         ("WorkloadApiSource.run", "identity"),
         ("IssuerKeys.run", "issuer keys"),
         ("Server._sweep", "sweep"),
+        ("CredentialWatch.run", "credentials"),
         ("Shortage.run", "memory"),
     ],
 )

@@ -1,0 +1,46 @@
+"""Watch of the static credentials by which tokens are obtained: a changed one ends the tokens of the one before.
+
+An exchange reads its file each time. A kept token would outlive its credential by minutes, but an operator who
+replaces a stolen secret expects that nothing of the old one is used any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Final
+
+from sidecar.exchange.client import Exchanges, TokenExchange
+from sidecar.identity.file_reader import facts_of
+
+LOOK_S: Final = 0.25
+
+
+class CredentialWatch:
+    """Looks at the files of the exchanges in force. ``exchanges`` returns them."""
+
+    def __init__(self, exchanges: Callable[[], Exchanges]) -> None:
+        self._exchanges = exchanges
+        self._seen: dict[TokenExchange, Hashable] = {}
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self) -> None:
+        """Look once, and drop the tokens of each exchange of which a file has changed since the last look."""
+        seen: dict[TokenExchange, Hashable] = {}
+        for one in self._exchanges().values():
+            if not one.credential_files:
+                continue
+            found = seen[one] = await asyncio.to_thread(_facts, one.credential_files)  # a disk may not answer
+            if self._seen.get(one, found) != found:
+                one.invalidate()
+        self._seen = seen
+
+
+def _facts(files: tuple[str, ...]) -> Hashable:
+    return tuple(facts_of(Path(file)) for file in files)
