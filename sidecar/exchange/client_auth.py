@@ -29,6 +29,7 @@ from sidecar.errors import Reason, Unavailable
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
 from sidecar.identity.file_reader import Present, Watched, look_at
 from sidecar.identity.source import IdentitySource
+from sidecar.observe.secret_names import UNNAMED, secret_fingerprint
 
 ASSERTION_S: Final = 60  # the life of an assertion that we sign
 MIN_RSA_BITS: Final = 2048
@@ -92,11 +93,20 @@ class _SigningKey:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    """A client secret as it was read, and its fingerprint for records."""
+
+    seen: Present
+    text: str = field(repr=False)
+    fingerprint: str
+
+
 class ClientAuthenticator:
     """Authenticates this workload at one token service. ``clock`` is wall time in seconds.
 
     Files are read, and keys parsed and used, in a thread: checking the primes of an RSA key of 4096 bits takes almost a
-    second, and would hold every request. A parsed key is kept until its file changes.
+    second, and would hold every request. So would the fingerprint of a secret. Both are kept until the file changes.
     """
 
     def __init__(self, settings: ClientAuthSettings, source: IdentitySource, clock: Callable[[], float]) -> None:
@@ -104,6 +114,7 @@ class ClientAuthenticator:
         self._source = source
         self._clock = clock
         self._key: _SigningKey | None = None
+        self._secret: _Secret | None = None
 
     @property
     def client_id(self) -> str:
@@ -140,14 +151,24 @@ class ClientAuthenticator:
         if method is ClientAuth.PRIVATE_KEY_JWT:
             assertion, fingerprint = await asyncio.to_thread(self._signed, file, self._claims())
             return self._asserted(_BEARER, assertion, f"client:{method}:{fingerprint}")
-        content = (await asyncio.to_thread(_read, file, None)).content.removesuffix(b"\n").removesuffix(b"\r")
-        if not _SECRET.fullmatch(content):
-            raise _no_credential(file, "does not hold one secret of 8 to 4096 characters")
-        secret, credential = content.decode("ascii"), f"client:{method}:{sha256(content).hexdigest()[:32]}"
+        kept = await asyncio.to_thread(self._secret_in, file)
+        secret, credential = kept.text, f"client:{method}:{kept.fingerprint}"
         if method is ClientAuth.SECRET_POST:
             return Shown(form=(("client_id", self.client_id), ("client_secret", secret)), credential=credential)
         pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"  # encoded as in a form (RFC 6749 section 2.3.1)
         return Shown(authorization=f"Basic {base64.b64encode(pair.encode()).decode()}", credential=credential)
+
+    def _secret_in(self, file: str) -> _Secret:
+        """Return the secret as it is now. Blocks."""
+        before = self._secret
+        seen = _read(file, None if before is None else before.seen)
+        if before is None or seen is not before.seen:
+            content = seen.content.removesuffix(b"\n").removesuffix(b"\r")
+            if not _SECRET.fullmatch(content):
+                raise _no_credential(file, "does not hold one secret of 8 to 4096 characters")
+            before = _Secret(seen, content.decode("ascii"), secret_fingerprint(content) or UNNAMED)
+            self._secret = before
+        return before
 
     def _signed(self, file: str, claims: dict[str, Any]) -> tuple[str, str]:
         """Sign an assertion. Return it with the key's fingerprint. Blocks."""

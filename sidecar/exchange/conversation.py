@@ -63,7 +63,6 @@ class Conversation:
         self._asking: weakref.WeakValueDictionary[tuple[SpiffeId, Step], asyncio.Lock] = weakref.WeakValueDictionary()
         self._forgotten = 0
 
-
     async def run(
         self,
         steps: Generator[Step, Answer, _R],

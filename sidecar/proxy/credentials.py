@@ -9,7 +9,6 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Iterator
-from hashlib import sha256
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -182,28 +181,28 @@ def issuers_shown(request: Request) -> set[str]:
     return found
 
 
-def own_credential(request: Message) -> str | None:
-    """Return kind and fingerprint of each credential of the agent's own, with commas between; None if it shows none.
+def own_credentials(request: Message) -> list[tuple[str, bytes | None]]:
+    """Return kind and secret of each credential of the agent's own.
 
-    A password (Basic) has no fingerprint: it could be guessed from one. A field that only looks like a credential by
-    its name has none either: its value may be another one for each call.
+    Of a password (Basic) and of cookies there is no secret to name: it could be guessed from its name. Of a field that
+    only looks like a credential by its name neither: its value may be another one for each call.
 
     Raises:
         Denied: HEADER_MALFORMED, a field of credentials is repeated.
     """
     values = ((name, request.one(name)) for name in _OWN_FIELDS)
-    shown = [_kind_and_fingerprint(name, value) for name, value in values if value is not None]
+    shown = [_kind_and_secret(name, value) for name, value in values if value is not None]
     alike = (name for name in request.layout.places if name not in _OWN_FIELDS and name not in _NO_CREDENTIALS)
-    shown += dict.fromkeys(name.decode("ascii") for name in alike if _LIKE_A_CREDENTIAL.search(name))
-    return ",".join(shown) or None
+    shown += [(name.decode("ascii"), None) for name in alike if _LIKE_A_CREDENTIAL.search(name)]
+    return list(dict.fromkeys(shown))
 
 
-def _kind_and_fingerprint(name: bytes, value: bytes) -> str:
+def _kind_and_secret(name: bytes, value: bytes) -> tuple[str, bytes | None]:
     scheme, space, rest = value.partition(b" ")
     if name != b"authorization" or not space:
         scheme, rest = name, value
     kind = scheme.decode("latin-1").lower()
-    return kind if kind in _GUESSABLE else f"{kind}:{sha256(rest.strip()).hexdigest()[:32]}"
+    return kind, None if kind in _GUESSABLE else rest.strip()
 
 
 def _handles_in(text: bytes) -> Iterator[str]:

@@ -25,10 +25,11 @@ from sidecar.errors import Denied, Reason
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_observed
-from sidecar.proxy.credentials import issuers_shown, own_credential, stray_handles
+from sidecar.proxy.credentials import issuers_shown, stray_handles
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.remote_handles import RemoteHandles, any_alive
+from sidecar.proxy.shown_credentials import ShownCredentials
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.message import Request
 
@@ -48,6 +49,7 @@ class Observing:
         self._remote_handles = remote_handles
         self._tasks = tasks
         self._clock = clock
+        self.credentials = ShownCredentials(tasks)
 
     def request(
         self,
@@ -75,7 +77,7 @@ class Observing:
             peer_certificate_sha256=peer.fingerprint,
         )
         yield from self._refuse_handles(denied, head)
-        return self._noted(permit, head, route, entry)
+        return (yield from self._noted(permit, head, route, entry))
 
     def plain(
         self, head: Request, route: InboundRoute, until: int, snapshot: Snapshot, entry: Entry
@@ -88,10 +90,12 @@ class Observing:
         token = yield from self._verified(jwt_of(head.all(b"authorization")), None, route, snapshot)
         permit = decide_plain(token, route=route, policy=snapshot.policy, now=int(self._clock()), until=until)
         yield from self._refuse_handles(Denied(Reason.POLICY_DENIED), head)
-        return self._noted(permit, head, route, entry)
+        return (yield from self._noted(permit, head, route, entry))
 
-    def _noted(self, permit: ObservedPermit, head: Request, route: InboundRoute, entry: Entry) -> ObservedPermit:
-        credential = own_credential(head) if permit.token is None else None
+    def _noted(
+        self, permit: ObservedPermit, head: Request, route: InboundRoute, entry: Entry
+    ) -> Journey[ObservedPermit]:
+        credential = (yield from self.credentials.of(head)) if permit.token is None else None
         entry.permitted(facts_of_observed(permit, credential, peer=permit.peer, scopes=route.scopes))
         return permit
 
@@ -113,7 +117,8 @@ class Observing:
         )
         yield from self._refuse_handles(denied, head)
         peer = route.peer if isinstance(route, OutboundRoute) else None
-        entry.permitted(facts_of_observed(permit, own_credential(head) or "none", peer=peer))
+        credential = yield from self.credentials.of(head)
+        entry.permitted(facts_of_observed(permit, credential or "none", peer=peer))
         return permit
 
     def _refuse_handles(self, denied: Denied, head: Request) -> Journey[None]:

@@ -18,7 +18,7 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.call_authority import CallAuthority
-from sidecar.proxy.credentials import issuers_shown, own_credential
+from sidecar.proxy.credentials import issuers_shown
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import to_outside, to_outside_as_is
 from sidecar.proxy.journey import Async, Journey, Tasks
@@ -85,7 +85,7 @@ class OutsideCalls:
         of_token = None if served is None else served.facts
         origin = self._origins.outside(route)
         if route.key is None:
-            credential = own_credential(head)
+            credential = yield from self._observing.credentials.of(head)
             edits = to_outside_as_is(host=route.authority)
             entry.permitted(facts_of_own(permit, of_token, f"passthrough:{credential or 'none'}"))
             key = None

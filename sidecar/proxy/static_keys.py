@@ -2,8 +2,8 @@
 
 A thread for each file reads it and looks every quarter of a second for a change: a file on a network volume may not
 answer, and then neither a call nor another file waits for it. A key that the thread could not confirm for ten seconds
-is used no more. A key is never in a log, a record, an error or a status: only its fingerprint is, the first 128 bits of
-its SHA-256.
+is used no more. A key is never in a log, a record, an error or a status: only its fingerprint is (``secret_names.py``),
+or for a short key that it has none.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.file_reader import Present, Seen, Watched, look_at
+from sidecar.observe.secret_names import UNNAMED, secret_fingerprint
 
 MIN_BYTES: Final = 8  # less could not be told from ordinary content of an answer
 LOOK_S: Final = 0.25  # between two looks at a file
@@ -135,9 +135,4 @@ def _looked(at: float, seen: Seen, file: str) -> _Look:
     value = seen.content.removesuffix(b"\n").removesuffix(b"\r")
     if not _KEY.fullmatch(value):
         return _Look(at, seen, None, f"{file} does not hold one key of 8 to 4096 characters")
-    return _Look(at, seen, StaticKey(value, fingerprint_of(value)), "")
-
-
-def fingerprint_of(value: bytes) -> str:
-    """Return the first 128 bits of the SHA-256 of a credential, in hex."""
-    return sha256(value).hexdigest()[:32]
+    return _Look(at, seen, StaticKey(value, secret_fingerprint(value) or UNNAMED), "")

@@ -15,6 +15,7 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.exchange import client_auth
 from sidecar.exchange.adapters.adapter import STATIC, ClientAuth
 from sidecar.exchange.client_auth import ASSERTION_S, ClientAuthenticator, ClientAuthSettings
+from sidecar.observe.secret_names import secret_fingerprint
 from tests.exchange.world import Clock, authority
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.tokens import ISSUER, NOW, WRITER
@@ -141,6 +142,26 @@ async def test_a_file_without_a_usable_credential_is_told_and_not_quoted(
         await authenticator(method, kept_in(tmp_path, content, mode)).show()
     assert caught.value.reason is Reason.CREDENTIAL_UNAVAILABLE
     assert content.decode() not in str(caught.value)
+
+
+async def test_a_secret_s_fingerprint_is_made_once_for_each_content_and_a_short_one_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+
+    def counted(secret: bytes) -> str | None:
+        made.append(secret)
+        return secret_fingerprint(secret)
+
+    monkeypatch.setattr(client_auth, "secret_fingerprint", counted)
+    one = authenticator(ClientAuth.SECRET_POST, kept_in(tmp_path, b"fifteen letters"))
+    told = [(await one.show()).credential for _ in range(3)]
+    assert told == ["client:client-secret-post:unnamed"] * 3
+    assert len(made) == 1
+    kept_in(tmp_path, b"sixteen letters.")
+    shown = await one.show()
+    assert shown.credential == f"client:client-secret-post:{secret_fingerprint(b'sixteen letters.')}"
+    assert len(made) == 2
 
 
 async def test_a_secret_that_is_replaced_is_used_at_the_next_request(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.bearer import fingerprint_of
 from sidecar.delegation.outside import FederatedKey
 from sidecar.errors import Unavailable
 from sidecar.exchange.federation import tokens
-from sidecar.proxy.static_keys import fingerprint_of
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.config.documents import written
 from tests.fakes.token_provider import ACCOUNT, TokenProvider, answer
@@ -101,7 +101,7 @@ async def test_each_provider_s_token_goes_on_calls_and_is_traded_once(
         assert outside.api.headers(number)["authorization"] == f"Bearer {token}"
     record = (await hops.outbound_records(2))[0]
     assert (record["subject"], record["credential"]) == (
-        "alice", f"federate:{provider}:{fingerprint_of(token.encode())}",
+        "alice", f"federate:{provider}:{fingerprint_of(token)}",
     )  # fmt: skip
     text = hops.writer.records_path.read_text()
     assert token not in text

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from sidecar.assembly import make_setup
 from sidecar.config import load_sidecar
-from sidecar.proxy.static_keys import fingerprint_of
+from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.reload import put_in_force
 from tests.config.documents import written
 from tests.integration.hops import Headers, Hops
@@ -143,7 +143,7 @@ async def test_a_call_leaves_with_the_key_and_its_record_names_the_user(hops: Ho
     assert (await ask(hops, held.shown)).reason == "no_request_context"
     record = (await hops.outbound_records(4))[0]
     assert (record["subject"], record["route"], record["decision"]) == ("alice", "model", "allow")
-    assert record["credential"] == f"inject:{fingerprint_of(SECRET.encode())}"
+    assert record["credential"] == f"inject:{secret_fingerprint(SECRET.encode())}"
     assert SECRET not in hops.writer.records_path.read_text()
     assert len(provider.agent.requests) == 1
 

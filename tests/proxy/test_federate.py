@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.bearer import fingerprint_of
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import FederatedKey
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.federation.trade import Ask
 from sidecar.identity.endpoint import EndpointAnswer
-from sidecar.proxy.static_keys import fingerprint_of
 from sidecar.proxy.workload_handle import WorkloadHandle
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.test_outside import MODEL, OPEN
@@ -83,7 +83,7 @@ async def test_a_call_leaves_with_the_provider_s_token_and_its_record_names_the_
     assert calls.provider.trades == 1
     record = (await calls.records())[0]
     assert [record[name] for name in ("decision", "route", "subject", "credential")] == [
-        "allow", "model", delegation().token.subject, f"federate:anthropic:{fingerprint_of(b'token-number-1')}",
+        "allow", "model", delegation().token.subject, f"federate:anthropic:{fingerprint_of('token-number-1')}",
     ]  # fmt: skip
     assert "token-number" not in str(record)
 

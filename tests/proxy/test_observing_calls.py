@@ -13,7 +13,7 @@ from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.proxy.static_keys import fingerprint_of
+from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.proxy.workload_handle import WorkloadHandle
 from tests.delegation.test_outside import HOOK, KEY, MODEL
 from tests.delegation.world import (
@@ -67,12 +67,12 @@ def basic(value: str) -> str:
 
 OWN_CREDENTIALS: dict[str, tuple[Fields, str]] = {
     "none": ([], "none"),
-    "static-key": (bearer("sk-live-1"), f"bearer:{fingerprint_of(b'sk-live-1')}"),
-    "dotted-key": (bearer("SG.abc.def"), f"bearer:{fingerprint_of(b'SG.abc.def')}"),
-    "as-long-as-a-handle": (bearer("x" * 43), f"bearer:{fingerprint_of(b'x' * 43)}"),
-    "api-key": ([("x-api-key", "sk-live-1")], f"x-api-key:{fingerprint_of(b'sk-live-1')}"),
+    "static-key": (bearer("sk-live-1"), "bearer"),
+    "dotted-key": (bearer("SG.abc.def"), "bearer"),
+    "as-long-as-a-handle": (bearer("x" * 43), f"bearer:{secret_fingerprint(b'x' * 43)}"),
+    "api-key": ([("x-api-key", "sk-live-1")], "x-api-key"),
     "basic": ([("authorization", basic("pw"))], "basic"),
-    "foreign-token": (bearer(FOREIGN), f"bearer:{fingerprint_of(FOREIGN.encode())}"),
+    "foreign-token": (bearer(FOREIGN), f"bearer:{secret_fingerprint(FOREIGN.encode())}"),
 }
 CREDENTIAL = pytest.mark.parametrize(("fields", "told"), OWN_CREDENTIALS.values(), ids=OWN_CREDENTIALS)
 
