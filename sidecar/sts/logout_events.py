@@ -82,6 +82,9 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
     )
     if value is None:
         raise Denied(Reason.ORDER_REFUSED, "the event names neither a session nor a user")
+    claim = feed.trusted.profile.subject_claim
+    if kind is Kind.SUBJECT and claim != "sub":  # an order for this name would match no token, and look as if it did
+        raise Denied(Reason.ORDER_REFUSED, f"the event names no session, and a user by sub: users here are by {claim}")
     return Order(
         id=f"event:{sha256(f'{feed.trusted.issuer} {jti}'.encode()).hexdigest()}",  # a jti may be as long as a name
         action=Action.REVOKE,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -47,11 +48,11 @@ def revoked(**changes: Any) -> str:
     return logout("secevent+jwt", **{**lawful, **changes})
 
 
-def read(raw: str) -> Order:
+def read(raw: str, feed: LogoutFeed = FEED) -> Order:
     bearer = issuer_of(raw)
     key = MINT.keys.find("l1")
     assert key is not None
-    return order_of(bearer, feed=FEED, key=key, now=NOW)
+    return order_of(bearer, feed=feed, key=key, now=NOW)
 
 
 USER: Final = {"format": "iss_sub", "iss": LOGIN, "sub": "alice"}
@@ -114,3 +115,13 @@ def test_an_event_with_one_fact_changed_is_refused(raw: str) -> None:
 def test_the_claims_of_the_event_alone_decide() -> None:
     changes: dict[str, Any] = {"reason": "x", "kind": "actor", "value": "spiffe://acme.example/agent/planner"}
     assert read(logout(**changes)).kind is Kind.LOGIN
+
+
+@pytest.mark.parametrize("raw", [logout(sid=ABSENT), revoked(sub_id=USER)], ids=["logout", "CAEP"])
+def test_an_event_for_a_sub_is_refused_where_tokens_name_users_by_another_claim(raw: str) -> None:
+    profile = replace(FEED.trusted.profile, subject_claim="preferred_username")
+    feed = replace(FEED, trusted=replace(FEED.trusted, profile=profile))
+    assert (read(raw).kind, read(logout(), feed).kind) == (Kind.SUBJECT, Kind.LOGIN)
+    with pytest.raises(Denied, match="users here are by preferred_username") as refused:
+        read(raw, feed)
+    assert refused.value.reason is Reason.ORDER_REFUSED
