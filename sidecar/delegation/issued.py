@@ -120,7 +120,8 @@ def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) ->
     subject = delegation.token
     renamed = delegation.entry and subject.issuer not in (plan.sts_issuer, plan.kept_subjects_of)
     if issued.subject != plan.expected_subject:
-        raise Denied(Reason.STS_SUBJECT_MISMATCH)
+        compare = "; compare subject_prefix and subject_claim with the token service's" if delegation.entry else ""
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, f"sub is not {plan.expected_subject}{compare}")
     came_in = issued.sub_id == (subject.issuer, subject.subject)
     if renamed:
         kept = came_in

@@ -119,7 +119,11 @@ _ANSWER: Final = {
         "the issued token names another actor than this workload", _SECURITY, _OPERATOR, do="compare its actor mapping"
     ),
     Reason.STS_SUBJECT_MISMATCH: _out(
-        "the issued token is for another user", _SECURITY, do="stop using it: it confuses users, or lies"
+        "the issued token is for another user",
+        _OPERATOR,
+        _SECURITY,
+        do="at an entry, compare subject_prefix and subject_claim with the token service's; else stop using it: it"
+        " confuses users, or lies",
     ),
     Reason.STS_CHAIN_BROKEN: _out(
         "earlier actors, txn or parent_jti were changed", _SECURITY, do="find out who rewrites the history there"
