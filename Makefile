@@ -22,7 +22,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-agents interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-agents interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -119,6 +119,9 @@ $(KEYCLOAK):
 interop-keycloak: setup $(if $(KEYCLOAK_HOME),,$(KEYCLOAK)) ## Logins, logouts and token exchange of a real Keycloak (Java 17; 176 MB by Maven, or KEYCLOAK_HOME)
 	@KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(dir $(KEYCLOAK))..)" $(PYTEST) -q -s -p no:randomly tests/interop/test_keycloak.py tests/interop/test_keycloak_exchange.py
 
+interop-three-hops: setup $(if $(KEYCLOAK_HOME),,$(KEYCLOAK)) ## docs/three-hops.md, block by block (root; SPIRE on PATH, Java 17, Keycloak as above)
+	@KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(CURDIR)/$(dir $(KEYCLOAK))..)" $(PYTEST) -q -s -p no:randomly tests/interop/test_three_hops.py
+
 STS_WANTED = $(filter keycloak,$(or $(STS_SERVERS),keycloak))
 interop-sts: setup $(BROWSER) $(if $(KEYCLOAK_HOME)$(if $(shell command -v mvn),,x),,$(if $(STS_WANTED),$(KEYCLOAK))) ## Token-exchange servers and clients that are not ours, with real sidecars (pip; go; java, mvn; node, npm; chromium); STS_SERVERS="idpyoidc spring" STS_CLIENTS=authlib: only these
 	@STS_SERVERS="$(STS_SERVERS)" STS_CLIENTS="$(STS_CLIENTS)" KEYCLOAK_HOME="$(or $(KEYCLOAK_HOME),$(wildcard $(dir $(KEYCLOAK))..))" $(PYTEST) -q -p no:randomly tests/interop/test_sts_servers.py tests/interop/test_sts_chains.py tests/interop/test_keycloak_login.py tests/interop/test_sts_clients.py tests/interop/test_doctor.py
@@ -141,7 +144,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
