@@ -107,7 +107,17 @@ def _narrower(route: InboundRouteSection, section: InboundOperations, where: str
         yield Problem(f"{where}.human", "requires nothing", "write max_age_s, acr or both, or remove it")
 
 
-def inbound_operations(section: InboundRouteSection, route: InboundRoute) -> InboundRoute:
+def named_operations(file: SidecarFile) -> frozenset[str]:
+    """Return the operations that any route of the file lists by name: records may hold them, whoever asks for them."""
+    listed: list[AllowedOperations] = []
+    for section in file.inbound.routes if file.inbound is not None else []:
+        listed += section.operations
+    for _, route in exchange_routes(file):
+        listed += route.operations
+    return frozenset(word for one in listed for word in one.allow)
+
+
+def inbound_operations(section: InboundRouteSection, route: InboundRoute, named: frozenset[str]) -> InboundRoute:
     """Give a route of a protocol its operations: each is the route with what its settings add."""
     if section.protocol == "http":
         return route
@@ -131,14 +141,14 @@ def inbound_operations(section: InboundRouteSection, route: InboundRoute) -> Inb
     return replace(
         route,
         protocol=section.protocol,
-        operations=Operations(made),
+        operations=Operations(made, named=named),
         allow_self=False,
         delegate_self=False,
         scopes=frozenset[str]().union(*(one.scopes for one in made.values())),
     )
 
 
-def outbound_operations(section: OutboundRouteSection, route: OutboundRoute) -> OutboundRoute:
+def outbound_operations(section: OutboundRouteSection, route: OutboundRoute, named: frozenset[str]) -> OutboundRoute:
     """Give a route of a protocol its operations; without a list, all that the protocol knows."""
     if section.protocol == "http":
         return route
@@ -151,7 +161,7 @@ def outbound_operations(section: OutboundRouteSection, route: OutboundRoute) -> 
         narrowed = route if one.scopes is None else replace(route, scopes=frozenset(one.scopes))
         for key in _keys(section.protocol, one):
             made[key] = _outbound(narrowed, section.protocol, key, own=one.allow_self)
-    return replace(route, protocol=section.protocol, operations=Operations(made))
+    return replace(route, protocol=section.protocol, operations=Operations(made, named=named))
 
 
 def _outbound(route: OutboundRoute, protocol: RouteProtocol, key: str, *, own: bool) -> OutboundRoute:

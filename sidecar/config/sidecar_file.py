@@ -26,7 +26,13 @@ from sidecar.config.identity import identity_of
 from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.login_checks import login_ceiling_problems, login_problems
 from sidecar.config.observe_checks import observe_problems
-from sidecar.config.operation_checks import human_of, inbound_operations, methods_of, outbound_operations
+from sidecar.config.operation_checks import (
+    human_of,
+    inbound_operations,
+    methods_of,
+    named_operations,
+    outbound_operations,
+)
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
 from sidecar.config.own_authority_checks import workload_handle_of
@@ -257,8 +263,9 @@ def _deny(rows: list[DenySection]) -> Deny:
 def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -> InboundRoutes | None:
     """Make the inbound routes; a route that names no issuers has ``issuers``. Return None if there is any problem."""
     sections = file.inbound.routes if file.inbound is not None else []
+    named = named_operations(file)
     made = [
-        findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers)
+        findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers, named)
         for number, section in enumerate(sections)
         if (section.match.path is None) != (section.match.path_prefix is None)
     ]
@@ -270,8 +277,9 @@ def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -
 def _outbound_routes(file: SidecarFile, findings: Findings) -> OutboundRoutes | None:
     """Make the outbound routes. Return None if there is any problem."""
     sections = file.outbound.routes if file.outbound is not None else []
+    named = named_operations(file)
     made = [
-        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section, file)
+        findings.attempt(f"outbound.routes[{number}]", _outbound_route, section, file, named)
         for number, section in enumerate(sections)
         if isinstance(section, ConnectRouteSection) or (section.match.host is None) != (section.match.prefix is None)
     ]
@@ -290,7 +298,7 @@ def _report(findings: Findings, field: str, found: Iterable[Overlap]) -> None:
             )
 
 
-def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundRoute:
+def _inbound_route(section: InboundRouteSection, issuers: list[str], named: frozenset[str]) -> InboundRoute:
     path = section.match.path if section.match.path is not None else section.match.path_prefix
     route = InboundRoute(
         name=section.name,
@@ -311,20 +319,20 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str]) -> InboundR
         human=human_of(section.human),
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
     )
-    return inbound_operations(section, route)
+    return inbound_operations(section, route, named)
 
 
-def _outbound_route(section: AnyOutboundSection, file: SidecarFile) -> AnyRoute | None:
+def _outbound_route(section: AnyOutboundSection, file: SidecarFile, named: frozenset[str]) -> AnyRoute | None:
     """Make one route; None without an issuer, which is a problem of its own."""
     if isinstance(section, ConnectRouteSection):
         return connect_route(section)
     if not isinstance(section, OutboundRouteSection):
         return outside_route(section)
     issuer = route_issuer(file, section)
-    return None if issuer is None else _mesh_route(section, issuer)
+    return None if issuer is None else _mesh_route(section, issuer, named)
 
 
-def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
+def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str]) -> OutboundRoute:
     route = OutboundRoute(
         name=section.name,
         host=section.match.host,
@@ -341,4 +349,4 @@ def _mesh_route(section: OutboundRouteSection, issuer: str) -> OutboundRoute:
         txn_token=section.txn_token,
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
     )
-    return outbound_operations(section, route)
+    return outbound_operations(section, route, named)

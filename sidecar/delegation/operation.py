@@ -7,7 +7,7 @@ so that an operation is decided exactly as a path is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from sidecar.errors import Denied, Reason
@@ -21,12 +21,16 @@ _Route = TypeVar("_Route")
 
 
 class Operations(Generic[_Route]):
-    """The operations that a route allows: the route of each listed key. ``method:*`` is that of all other names."""
+    """The operations that a route allows: the route of each listed key. ``method:*`` is that of all other names.
 
-    __slots__ = ("_folded", "_routes")
+    ``named`` are the keys that any route of the settings lists: records may name them where this route refuses them.
+    """
 
-    def __init__(self, routes: Mapping[str, _Route]) -> None:
+    __slots__ = ("_folded", "_named", "_routes")
+
+    def __init__(self, routes: Mapping[str, _Route], *, named: Collection[str] = ()) -> None:
         self._routes = dict(routes)
+        self._named = frozenset(routes) | frozenset(named)
         self._folded = frozenset(map(_folded, routes))
 
     @property
@@ -54,7 +58,7 @@ class Operations(Generic[_Route]):
 
     def label(self, key: str) -> str:
         """Return an operation as records and metrics name it: text of a caller's never gets there."""
-        if key in self._routes:
+        if key in self._named:
             return key
         method, colon, _ = key.partition(":")
         return f"{method}:{OTHER}" if colon else key

@@ -155,3 +155,13 @@ def test_the_words_of_a2a_are_those_of_either_version(tmp_path: Path) -> None:
     assert route.operations is not None
     assert set(route.operations.keys) == {"SendMessage", "GetTask"}
     assert route.methods == {"POST"}
+
+
+def test_what_one_route_lists_every_route_may_name_in_records(tmp_path: Path) -> None:
+    listed = [{"allow": ["tools/call:send"]}]
+    settings = load(tmp_path, mcp((f"{OUT}.operations", listed)))
+    ways = (settings.inbound_routes.routes[0].operations, settings.outbound_routes.routes[0].operations)
+    for operations in ways:
+        assert operations is not None
+        told = [operations.label(f"tools/call:{name}") for name in ("search", "send", "drop")]
+        assert told == ["tools/call:search", "tools/call:send", "tools/call:other"]

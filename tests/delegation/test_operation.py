@@ -35,3 +35,11 @@ def test_a_label_holds_no_name_that_the_settings_do_not_list() -> None:
     assert OPERATIONS.label("tools/call:alice@acme.example") == "tools/call:other"
     assert OPERATIONS.label("prompts/get:x") == "prompts/get:other"
     assert OPERATIONS.label("resources/list") == "resources/list"
+
+
+def test_a_name_that_another_route_lists_is_named_where_it_is_refused() -> None:
+    operations = Operations({"tools/call:search": 1}, named={"tools/call:delete"})
+    assert operations.label("tools/call:delete") == "tools/call:delete"
+    assert operations.label("tools/call:Delete") == "tools/call:other"
+    with pytest.raises(Denied):
+        operations.find("tools/call:delete")
