@@ -109,7 +109,7 @@ $(AGENTS): requirements/agents.txt
 	@$(PYTHON) -m venv --clear build/agents && .ci/retry build/agents/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/agents.txt && touch $@
 
 interop-agents: setup $(AGENTS) ## The libraries for agents, and every program of examples/ in a mesh of real sidecars (pip, npm; java)
-	@$(PYTEST) -q -p no:randomly tests/interop/test_agent_node.py
+	@$(PYTEST) -q -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py
 
 $(KEYCLOAK):
 	@command -v mvn >/dev/null || { echo "interop-keycloak: set KEYCLOAK_HOME to an unpacked Keycloak, or install Maven"; exit 1; }

@@ -44,6 +44,12 @@ class Outbound:
             raise ConfigurationError(f"{name} is not set: write the sidecar's outbound address, {_EXAMPLE}")
         self.address: Final = _checked(name, url)
 
+    @property
+    def origin(self) -> str:
+        """The address as a URL, always with its port."""
+        host, port = self.address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
     def is_at(self, scheme: str, host: str | None, port: int | None) -> bool:
         """Tell if a connection to this host (a proxy's, where there is one) is one to the sidecar.
 

@@ -24,6 +24,14 @@ class Choice:
         self._proxied = kind(proxy=proxy, **options) if proxy else None
         self._is_proxy = proxy is not None and self._outbound.is_proxy(proxy)
 
+    @property
+    def patterns(self) -> tuple[str, str]:
+        """The URL patterns to mount it at.
+
+        The sidecar's own address is one: httpx mounts each host of NO_PROXY, often 127.0.0.1, before all plain HTTP.
+        """
+        return "http://", self._outbound.origin
+
     def chosen(self, request: Any) -> tuple[Any, Any]:
         """Return the transport that sends a request, and the request to send."""
         url = request.url

@@ -200,11 +200,11 @@ async def serving(framework: Framework, log: Path) -> AsyncIterator[int]:
     port = free_port()
     process = _begin(framework, port, log)
     try:
-        await until(lambda: process.poll() is not None or _listens(port), READY_S)
-        assert process.poll() is None, _end_of(log)
+        await until(lambda: process.poll() is not None or listens(port), READY_S)
+        assert process.poll() is None, end_of(log)
         yield port
     finally:
-        await asyncio.to_thread(_end, process)
+        await asyncio.to_thread(end, process)
 
 
 def _begin(framework: Framework, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -216,7 +216,7 @@ def _begin(framework: Framework, port: int, log: Path) -> subprocess.Popen[bytes
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(10)
@@ -225,12 +225,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _end_of(log: Path) -> str:
+def end_of(log: Path) -> str:
     return log.read_text()[-2000:]
 
 

@@ -48,14 +48,13 @@ async def by_requests() -> AsyncIterator[Call]:
 
 @asynccontextmanager
 async def by_httpx(library: Any = httpx, ours: Any = delegation_agent.httpx) -> AsyncIterator[Call]:
-    with library.Client(mounts={"http://": ours.Transport()}, follow_redirects=True, timeout=30) as client:
+    with library.Client(mounts=ours.mounts(), follow_redirects=True, timeout=30) as client:
         yield lambda url, **fields: asyncio.to_thread(client.get, url, headers=fields)
 
 
 @asynccontextmanager
 async def by_async_httpx(library: Any = httpx, ours: Any = delegation_agent.httpx) -> AsyncIterator[Call]:
-    transport = ours.AsyncTransport()
-    async with library.AsyncClient(mounts={"http://": transport}, follow_redirects=True, timeout=30) as client:
+    async with library.AsyncClient(mounts=ours.async_mounts(), follow_redirects=True, timeout=30) as client:
         yield lambda url, **fields: client.get(url, headers=fields)
 
 
@@ -162,6 +161,16 @@ async def test_a_call_by_the_sidecar_as_proxy_has_the_handle(
     assert sidecar.handles == [["alice"]]
 
 
+async def test_so_has_one_to_its_address_if_no_proxy_names_that(
+    client: Callable[[], Any], sidecar: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+    async with client() as call:
+        with serving("alice"):
+            await call(f"{sidecar.origin}/crm")
+    assert sidecar.handles == [["alice"]]
+
+
 async def test_a_call_by_another_proxy_or_past_the_sidecar_has_none(
     client: Callable[[], Any], sidecar: Recorder, elsewhere: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +216,7 @@ async def test_a_client_without_the_address_is_refused_with_the_cure(
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_a_request_that_is_sent_again_for_another_user_has_that_users_handle(library: Any, sidecar: Recorder) -> None:
     ours = delegation_agent.httpx if library is httpx else delegation_agent.httpx2
-    with library.Client(mounts={"http://": ours.Transport()}) as client:
+    with library.Client(mounts=ours.mounts()) as client:
         request = client.build_request("GET", f"{sidecar.origin}/crm")
         for user in ("alice", "bob"):
             with serving(user):
