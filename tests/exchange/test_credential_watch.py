@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sidecar.delegation.decide import Plan, plan_own
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
 from sidecar.exchange import credential_watch
-from sidecar.exchange.adapters.adapter import ClientAuth
+from sidecar.exchange.adapters.adapter import Answer, ClientAuth, Step
 from sidecar.exchange.client import Exchanges
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.credential_watch import CredentialWatch
@@ -91,6 +91,24 @@ async def test_a_token_that_is_under_way_as_the_credential_changes_is_asked_for_
         one.sts.release()
         await call
         assert len(one.sts.forms) == 2
+
+
+async def test_an_answer_that_steps_share_ends_with_the_credential_too(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    one, watch = world(client_auth=secret(file))
+    step = Step(form=(("grant_type", "client_credentials"), ("audience", "x"), ("scope", "y")), shared=True)
+
+    def steps() -> Generator[Step, Answer, None]:
+        yield step
+
+    async with running(one):
+        await watch.look()
+        for asked in (1, 1, 2):
+            if asked == 2:
+                file.write_text("the second secret of the client")
+            await watch.look()
+            await one.exchange._sts._conversation.run(steps(), WRITER)
+            assert len(one.sts.forms) == asked
 
 
 async def test_a_credential_that_is_removed_ends_its_tokens_too(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -14,6 +15,7 @@ from sidecar.delegation.decide import Plan, decide_entry, plan_outbound, plan_ow
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
 from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.txn_service import TxnTokenService, TxnTokenSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
@@ -38,9 +40,11 @@ def login_plan(by: Policy) -> Plan:
     return plan_outbound(delegation, by.outbound.routes[0], policy=by, now=NOW)
 
 
-def world(tts: Tts | None = None, **lawful: object) -> tuple[World, Tts]:
+def world(
+    tts: Tts | None = None, *, client_auth: ClientAuthSettings | None = None, **lawful: object
+) -> tuple[World, Tts]:
     tts = tts or Tts()
-    made = World(tts=tts)
+    made = World(tts=tts, client_auth=client_auth)
     made.sts.behaviour = claims(
         **{"sub_id": PAIR, "act": {"sub": str(WRITER)}, "txn": "txn-9", "exp": NOW + 280, **lawful}
     )
@@ -186,6 +190,28 @@ async def test_a_failure_of_the_service_costs_the_token_service_no_further_excha
         records = await one.records()
         assert [record["event"] for record in records] == ["token.exchange_refused"] * 3 + ["token.exchanged"]
         assert {record["jti_out"] for record in records} == {issued.permit.token.jti}
+
+
+async def test_the_record_of_the_token_names_the_credential_that_had_obtained_it_before(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("a long random secret")
+    file.chmod(0o600)
+    way = ClientAuthSettings(
+        method=ClientAuth.SECRET_BASIC,
+        audience=ISSUER,
+        client_id=str(WRITER),
+        credential_file=str(file),
+        allow_static=True,
+    )
+    one, tts = world(Tts(behaviour=refusal(503)), client_auth=way)
+    by = carrying()
+    async with running(one):
+        assert await reason_of(one, login_plan(by), by) is Reason.STS_UNAVAILABLE
+        tts.behaviour = txn_answer()
+        await one.exchange.exchange(login_plan(by), by)
+        refused, exchanged = await one.records()
+        assert refused["credential"] == exchanged["credential"]
+        assert str(exchanged["credential"]).startswith("client:client-secret-basic:")
 
 
 async def test_a_refusal_of_the_token_service_keeps_nothing_and_names_no_token() -> None:
