@@ -206,9 +206,11 @@ async def test_the_record_of_the_token_names_the_credential_that_had_obtained_it
     one, tts = world(Tts(behaviour=refusal(503)), client_auth=way)
     by = carrying()
     async with running(one):
-        assert await reason_of(one, login_plan(by), by) is Reason.STS_UNAVAILABLE
+        wanted = login_plan(by)
+        assert await reason_of(one, wanted, by) is Reason.STS_UNAVAILABLE
         tts.behaviour = txn_answer()
-        await one.exchange.exchange(login_plan(by), by)
+        await one.exchange.exchange(wanted, by)
+        assert len(one.sts.forms) == 1
         refused, exchanged = await one.records()
         assert refused["credential"] == exchanged["credential"]
         assert str(exchanged["credential"]).startswith("client:client-secret-basic:")
