@@ -13,6 +13,7 @@ from typing import Final
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, SidecarSettings
 from sidecar.config.addresses import Address
+from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.delegation.txn_token import TxnSource
@@ -75,13 +76,14 @@ _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window
 class Place:
     """Place of one worker among several: its ``number``, all inboxes, and the lock of their common sink.
 
-    All make the workload handle of one ``own_secret``.
+    All make the workload handle of one ``own_secret``, and ids of sessions by one ``session_key``.
     """
 
     number: int
     inboxes: Sequence[Inbox]
     sink_lock: int
     own_secret: bytes = field(repr=False)
+    session_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,7 @@ class _Shared:
     record_rate: RecordRate
     txn_source: TxnSource | None  # None: no transaction tokens
     pending_logins: PendingLogins
+    session_ids: SessionIds
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -137,6 +140,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         record_rate=settings.records.unproven.share(1 if place is None else len(place.inboxes)),
         txn_source=None if settings.txn_tokens is None else settings.txn_tokens.source,
         pending_logins=PendingLogins(monotonic=time.monotonic),
+        session_ids=SessionIds(secrets.token_bytes(KEY_BYTES) if place is None else place.session_key),
     )
     sides = []
     if settings.inbound is not None:
@@ -182,6 +186,7 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         memory=shared.memory,
         remote_handles=shared.remote_handles,
         edits=_edits_to_agent(settings, shared),
+        session_ids=shared.session_ids,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
@@ -218,6 +223,8 @@ def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared
             handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
         ),
         unproven=unproven,
+        session_ids=shared.session_ids,
+        clock=time.time,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", unproven)
     few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_WITHOUT_TLS))

@@ -60,10 +60,11 @@ class Reason(StrEnum):
     NO_ROUTE = "no_route"
     METHOD_REFUSED = "method_refused"
     PATH_REFUSED = "path_refused"
-    # Routes of MCP and A2A: 400, 400, 403.
+    # Routes of MCP and A2A: 400, 400, 403, 404.
     OPERATION_MALFORMED = "operation_malformed"
     PROTOCOL_VERSION = "protocol_version"
     OPERATION_REFUSED = "operation_refused"
+    SESSION_UNKNOWN = "session_unknown"
     UPGRADE_REFUSED = "upgrade_refused"
     # Limits and waits of the request itself.
     TOO_LARGE = "too_large"
@@ -228,6 +229,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.OPERATION_MALFORMED: Answer(400, None, "the message does not name one operation"),
     Reason.PROTOCOL_VERSION: Answer(400, None, "this version of the protocol is not known"),
     Reason.OPERATION_REFUSED: _forbidden("the route does not allow this operation"),
+    Reason.SESSION_UNKNOWN: Answer(404, None, "there is no such session"),
     Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
     Reason.UPGRADE_REFUSED: Answer(
         400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True

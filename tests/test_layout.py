@@ -49,6 +49,8 @@ ELSEWHERE: Final = {
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
     "config/operation_model.py": "config/test_operation_checks.py",
+    "proxy/mcp_forwarding.py": "integration/test_mcp_sessions.py",
+    "proxy/mcp_sessions.py": "integration/test_mcp_sessions.py",
     "proxy/operations.py": "integration/test_operations.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",

@@ -37,6 +37,8 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report operations that no message asks for, that are listed twice, or that would open more than their route."""
     for number, section in enumerate(file.inbound.routes if file.inbound is not None else []):
         where = f"inbound.routes[{number}]"
+        if section.protocol != "mcp" and section.sessions is not None:
+            yield Problem(f"{where}.sessions", "is for routes of MCP", "set protocol to mcp, or remove it")
         if section.protocol == "http":
             if not section.match.methods:
                 yield Problem(f"{where}.match.methods", "is missing", "list the methods of the route")

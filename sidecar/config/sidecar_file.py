@@ -318,6 +318,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str], named: froz
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
         human=human_of(section.human),
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
+        sessions=section.sessions or "per_subject",
     )
     return inbound_operations(section, route, named)
 

@@ -54,6 +54,7 @@ from sidecar.config.sections import (
     one_or_several,
 )
 from sidecar.config.txn_token_model import TxnTokensSection
+from sidecar.delegation.operation import SessionsOf
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
 
 
@@ -87,6 +88,13 @@ class InboundRouteSection(Section):
     )
     max_message_bytes: MessageBytes | None = Field(
         default=None, description="the longest message of that protocol; if not set, 1 MiB"
+    )
+    sessions: SessionsOf | None = Field(
+        default=None,
+        description=(
+            "whose a session of MCP is: `per_subject`, that of the user for whom the peer opened it, the default; "
+            "`per_actor`, the peer's, whose users then share it"
+        ),
     )
     allow_self: bool = Field(
         default=False,

@@ -105,8 +105,10 @@ def check_version(version: str | None) -> None:
         raise MessageRefused("no known MCP-Protocol-Version", reason=Reason.PROTOCOL_VERSION)
 
 
-def check_fields(message: RpcMessage, *, version: str | None, method: str | None, name: str | None) -> None:
+def check_fields(message: RpcMessage, *, version: str | None, method: str | None, name: str | None) -> bool:
     """Refuse a message that its header fields contradict (MCP 2026-07-28, Streamable HTTP).
+
+    Returns True if it is of a revision without sessions.
 
     ``version``, ``method`` and ``name`` are the values of ``MCP-Protocol-Version``, ``Mcp-Method`` and ``Mcp-Name``,
     None where a field is missing. Before 2026-07-28 the last two mean nothing, and may be missing.
@@ -129,11 +131,12 @@ def check_fields(message: RpcMessage, *, version: str | None, method: str | None
     if name is None:
         if stateless and member in message.params:
             raise MessageRefused("Mcp-Name is missing", message_id=message.id)
-        return
+        return stateless
     # An extension's method may be named by any of its members; none of them is part of a key.
     named = message.params.values() if member is None else [message.params.get(member)]
     if _decoded(name, message) not in named:
         raise MessageRefused("Mcp-Name is not what the message names", message_id=message.id)
+    return stateless
 
 
 def _stated_version(message: RpcMessage) -> object:

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.human import Human
-from sidecar.delegation.operation import Operations, RouteProtocol
+from sidecar.delegation.operation import Operations, RouteProtocol, SessionsOf
 from sidecar.delegation.prefixes import Prefixes
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -44,7 +44,8 @@ class InboundRoute:
     Before ``observe_until`` (seconds since the epoch) the route only observes: it lets pass what ``observed.RELAXED``
     lists. ``subjects`` are those for whom it may be called (empty: anybody).
     With a ``protocol`` above HTTP, ``operations`` has a route of its own for each of its operations, of which
-    ``operation`` is the key; their messages have ``max_message_bytes`` at most.
+    ``operation`` is the key; their messages have ``max_message_bytes`` at most. Sessions of MCP belong to a subject at
+    a peer, or with ``sessions`` ``per_actor`` to a peer.
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
@@ -72,6 +73,7 @@ class InboundRoute:
     operations: Operations[InboundRoute] | None = field(default=None, compare=False)
     operation: str | None = None
     max_message_bytes: int = MAX_MESSAGE_BYTES
+    sessions: SessionsOf = "per_subject"
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

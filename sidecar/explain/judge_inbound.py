@@ -69,6 +69,7 @@ CHECKS: Final = (
     Check(_PEERS, frozenset({Reason.POLICY_DENIED})),
     Check("scopes", frozenset({Reason.INSUFFICIENT_SCOPE})),
     Check("login", frozenset({Reason.STEP_UP_REQUIRED}), provable=False),
+    Check("session", frozenset({Reason.SESSION_UNKNOWN}), provable=False),
     Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip
 
@@ -152,6 +153,7 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
         _PEERS: f"{record.peer} among {names(route.peers)}",
         "scopes": f"route {route.name} needs {names(route.scopes)}, the token holds {names(token.scope)}",
         "login": "not in a record",
+        "session": "not in a record",
         "transaction token": "not in a record",
     }
 

@@ -214,6 +214,11 @@ def new_call_id() -> str:
     return random_128()
 
 
+def folded(name: bytes) -> bytes:
+    """Return a (lower-case) name as servers compare names that take one mark of punctuation for another."""
+    return name.translate(_FOLDED)
+
+
 def passes_to_mesh(name: bytes) -> bool:
     """Tell whether a caller's field of this (lower-case) name may reach an agent or a mesh peer."""
     return not (name in _SET_BY_US or name.startswith(_OUR_PREFIX) or is_trusted_name(name))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import ObservedPermit, Permit, check_again, decide_verified, trusted_issuer
+from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
@@ -31,6 +32,8 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
+from sidecar.proxy.mcp_forwarding import McpForwarding
+from sidecar.proxy.mcp_sessions import RequestSession, session_of
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.operations import Asked, find_operation
@@ -45,7 +48,8 @@ from sidecar.wire.stream import Stream
 class Inbound:
     """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``.
 
-    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects.
+    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects. ``session_ids``
+    are those of MCP.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class Inbound:
         forwarder: Forwarder,
         tasks: Tasks,
         clock: Callable[[], float],
+        session_ids: SessionIds,
         memory: MemoryLimits | None = None,
         remote_handles: RemoteHandles | None = None,
         edits: Callable[..., Edits] = to_agent,
     ) -> None:
         self._edits = edits
+        self._session_ids = session_ids
         memory = memory or MemoryLimits()
         self._snapshots = snapshots
         self._log = log
@@ -87,6 +93,7 @@ class Inbound:
         policy: Policy | None = None
         route: InboundRoute | None = None
         asked: Asked | None = None
+        session: RequestSession | None = None  # of MCP
         handle = ""
         try:
             now = int(self._clock())
@@ -116,10 +123,14 @@ class Inbound:
                     if now >= route.observe_until:
                         raise
                     observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
-                    yield self._observed(observed, route, stream, head, agent, target, entry)
+                    if route.protocol == "mcp" and asked is not None:
+                        session = session_of(self._session_ids, asked, head, observed, now)
+                    yield self._observed(observed, route, stream, head, agent, target, entry, session)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
+            if asked is not None and asked.protocol == "mcp":
+                session = self._session(asked, head, permit, entry, now)
             served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, token_facts)
             try:
                 handle = self._handles.open(served)
@@ -141,7 +152,11 @@ class Inbound:
             )
             if route.linger_s:
                 self._handles.let_in(served, route.linger_s)
-            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+            if session is None:
+                yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+            else:
+                path = target.encode()
+                yield McpForwarding(self._forwarder, permit, stream, head, entry, agent, path, edits, session)
         except SidecarError as error:
             refuse(
                 stream,
@@ -178,6 +193,14 @@ class Inbound:
             entry.attribute_token(token)
             raise
 
+    def _session(self, asked: Asked, head: Request, permit: Permit, entry: Entry, now: int) -> RequestSession:
+        """Find the session of a request of MCP."""
+        try:
+            return session_of(self._session_ids, asked, head, permit, now)
+        except Denied:
+            entry.attribute_token(permit.token)
+            raise
+
     def _observed(
         self,
         permit: ObservedPermit,
@@ -187,6 +210,7 @@ class Inbound:
         agent: Origin,
         target: CanonicalTarget,
         entry: Entry,
+        session: RequestSession | None,
     ) -> Forwarding:
         """Forward a request that only passes because its route observes."""
         trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -198,7 +222,10 @@ class Inbound:
             host=agent.authority,
             forwarded=(b"https", source_of(stream.remote_address)) if route.forwarded else None,
         )
-        return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+        path = target.encode()
+        if session is not None:
+            return McpForwarding(self._forwarder, permit, stream, head, entry, agent, path, edits, session)
+        return Forwarding(self._forwarder, permit, stream, head, entry, agent, path, edits)
 
     def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:
         given = self.permits.find(call, epoch)

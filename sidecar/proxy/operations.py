@@ -28,7 +28,7 @@ _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 class Asked:
     """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it."""
 
-    __slots__ = ("json_rpc", "key", "message", "message_id", "protocol", "task")
+    __slots__ = ("json_rpc", "key", "message", "message_id", "protocol", "stateless", "task")
 
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
@@ -37,6 +37,7 @@ class Asked:
         self.message: RpcMessage | None = None
         self.key = OTHER
         self.task: str | None = None
+        self.stateless = False  # MCP: of a revision without sessions
 
 
 def find_operation(
@@ -82,12 +83,13 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
     if head.method != "POST":
         _refuse_body(head)
         mcp.check_version(version)
+        asked.stateless = version in mcp.STATELESS
         asked.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
         return
     message = yield from _message(asked, stream, head, route.max_message_bytes)
     asked.key = mcp.operation_of(message)
     method, name = _text(head, b"mcp-method"), _text(head, b"mcp-name")
-    mcp.check_fields(message, version=version, method=method, name=name)
+    asked.stateless = mcp.check_fields(message, version=version, method=method, name=name)
 
 
 def _a2a(

@@ -7,6 +7,9 @@ requests have a rate.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import SidecarError
@@ -17,7 +20,10 @@ from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import source_of, to_observed_agent
 from sidecar.proxy.journey import Journey
+from sidecar.proxy.mcp_forwarding import McpForwarding
+from sidecar.proxy.mcp_sessions import session_of
 from sidecar.proxy.observing import Observing
+from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
@@ -34,7 +40,11 @@ class PlainInbound:
         forwarder: Forwarder,
         observing: Observing,
         unproven: UnprovenRecords,
+        session_ids: SessionIds,
+        clock: Callable[[], float],
     ) -> None:
+        self._session_ids = session_ids
+        self._clock = clock
         self._snapshots = snapshots
         self._log = log
         self._forwarder = forwarder
@@ -52,6 +62,7 @@ class PlainInbound:
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One request to the agent and back."""
         policy: Policy | None = None
+        asked: Asked | None = None
         try:
             entry.source = source = source_of(stream.remote_address)
             snapshot, until = self._snapshots.now(), self._snapshots.setup.plain_until
@@ -60,6 +71,10 @@ class PlainInbound:
             entry.path = target.path
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
+            if route.protocol != "http":
+                asked = Asked(route.protocol)
+                below = target.path[len(route.path) :] if route.prefix else ""
+                route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
             permit = yield from self._observing.plain(head, route, until, snapshot, entry)
 
             trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -71,9 +86,14 @@ class PlainInbound:
                 host=agent.authority,
                 forwarded=(b"http", source) if route.forwarded else None,
             )
-            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+            path = target.encode()
+            if asked is not None and asked.protocol == "mcp":
+                session = session_of(self._session_ids, asked, head, permit, int(self._clock()))
+                yield McpForwarding(self._forwarder, permit, stream, head, entry, agent, path, edits, session)
+            else:
+                yield Forwarding(self._forwarder, permit, stream, head, entry, agent, path, edits)
         except SidecarError as error:
             allow = policy.inbound.allowed_methods(entry.path or "") if policy else ()
-            refuse(stream, error, entry, allow=allow)
+            refuse(stream, error, entry, allow=allow, asked=asked)
         finally:
             close(stream, entry)

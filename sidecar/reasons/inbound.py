@@ -117,6 +117,12 @@ _REQUEST: Final = {
         do="add it to the route's `operations` if the caller should have it; `op` in the record names it where the "
         "settings do",
     ),
+    Reason.SESSION_UNKNOWN: _in(
+        "on a route of MCP: the `Mcp-Session-Id` names no session that this caller has here: it is another caller's or "
+        "user's, or from before a restart of the sidecar; or a session is needed, and none is named",
+        _CALLER,
+        do="open a new session by `initialize`, and use it for the user for whom it was opened",
+    ),
     Reason.UPGRADE_REFUSED: _either(
         "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
         _DEVELOPER,

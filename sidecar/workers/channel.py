@@ -27,7 +27,7 @@ READY: Final = "ready"
 class Start(NamedTuple):
     """Everything a worker needs. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one.
 
-    ``own_secret`` is the one of the workload handle.
+    ``own_secret`` is the one of the workload handle, ``session_key`` that of MCP's session ids.
     """
 
     number: int
@@ -35,6 +35,7 @@ class Start(NamedTuple):
     inboxes: tuple[tuple[int, int], ...]
     sink_lock: int
     own_secret: bytes
+    session_key: bytes
 
 
 class SilentError(Exception):

@@ -23,6 +23,7 @@ from typing import Final
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded, load_again
+from sidecar.delegation.mcp_session import KEY_BYTES
 from sidecar.errors import ConfigError
 from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.metrics_merge import Families, counts_only, merged
@@ -68,6 +69,7 @@ class Workers:
         self._inboxes: list[Inbox] = [new_inbox() for _ in range(count)]
         self._lock = new_lock()
         self._own_secret = secrets.token_bytes(SECRET_BYTES)
+        self._session_key = secrets.token_bytes(KEY_BYTES)
         self._restarted: deque[float] = deque(maxlen=MAX_RESTARTS)
         self.living: dict[int, Worker | None] = dict.fromkeys(range(count))
         self.retired: Families = {}
@@ -205,7 +207,7 @@ class Workers:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = ToWorker(writer)
         worker = self.living[number] = Worker(number, process, line)
-        line.tell(Start(number, loaded, inboxes, self._lock, self._own_secret))
+        line.tell(Start(number, loaded, inboxes, self._lock, self._own_secret, self._session_key))
         if self.stopping:
             line.tell("stop")
         worker.listening = self._background.start(f"line to worker {number}", line.listen(reader))

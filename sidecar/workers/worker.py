@@ -44,7 +44,13 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
     inboxes = [Inbox(socket.socket(fileno=read), socket.socket(fileno=write)) for read, write in start.inboxes]
     server = assemble(
         start.loaded.settings,
-        place=Place(number=start.number, inboxes=inboxes, sink_lock=start.sink_lock, own_secret=start.own_secret),
+        place=Place(
+            number=start.number,
+            inboxes=inboxes,
+            sink_lock=start.sink_lock,
+            own_secret=start.own_secret,
+            session_key=start.session_key,
+        ),
     )
     server.parts.log.placement = placement(os.environ)
     reload = Reload(start.loaded, os.environ, server)

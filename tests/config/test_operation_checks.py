@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.config import SidecarSettings
 from sidecar.config.sidecar_file import load_sidecar
+from sidecar.delegation.route import InboundRoute
 from sidecar.errors import ConfigError, Denied
 from tests.config.documents import ABSENT, changed, example, written
 
@@ -165,3 +166,14 @@ def test_what_one_route_lists_every_route_may_name_in_records(tmp_path: Path) ->
         assert operations is not None
         told = [operations.label(f"tools/call:{name}") for name in ("search", "send", "drop")]
         assert told == ["tools/call:search", "tools/call:send", "tools/call:other"]
+
+
+def test_sessions_are_a_users_unless_the_settings_say_otherwise(tmp_path: Path) -> None:
+    def route(*changes: tuple[str, object]) -> InboundRoute:
+        return load(tmp_path, mcp(*changes)).inbound_routes.routes[0]
+
+    assert route().for_operation("initialize").sessions == "per_subject"
+    assert route((f"{ROUTE}.sessions", "per_actor")).for_operation("tools/list").sessions == "per_actor"
+    found = problems(tmp_path, (f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.sessions", "per_actor"))
+    assert (f"{ROUTE.replace('.0', '[0]')}.sessions", "is for routes of MCP") in found
+    assert problems(tmp_path, (f"{ROUTE}.sessions", "per_user"))

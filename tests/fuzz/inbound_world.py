@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Final
 
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.client import Exchanges
@@ -182,6 +183,7 @@ class InboundWorld:
             forwarder=Forwarder(self.agents, FROM_AGENT, self.watch, LIMITS),
             tasks=Tasks(),
             clock=lambda: float(NOW),
+            session_ids=SessionIds(bytes(32)),
         )
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
         self.server = ServerConnection(self, LIMITS, self.connections)

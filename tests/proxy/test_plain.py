@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import InForce
 from sidecar.delegation.route import InboundRoutes
@@ -52,6 +53,8 @@ class PlainCalls(PeerCalls):
             forwarder=Forwarder(warm.pool, FROM_AGENT, warm.watch, ServerLimits()),
             observing=Observing(handles=warm.handles, remote_handles=None, tasks=Tasks(), clock=lambda: self.warm.now),
             unproven=UnprovenRecords(counted, RecordRate(per_s=0.001, burst=BURST)),
+            session_ids=SessionIds(bytes(32)),
+            clock=lambda: self.warm.now,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
         warm.transport = RecordingTransport(peername=("192.0.2.7", 40000))

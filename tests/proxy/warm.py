@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from sidecar.delegation.decide import IssuedPermit, accept_issued
+from sidecar.delegation.mcp_session import SessionIds
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
 from sidecar.exchange.federation.tokens import FederatedTokens
@@ -73,6 +74,7 @@ class Warm:
             forwarder=Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits()),
             tasks=Tasks(),
             clock=lambda: self.now,
+            session_ids=SessionIds(bytes(32)),
             **options,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)

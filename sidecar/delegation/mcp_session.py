@@ -1,0 +1,112 @@
+"""Sessions of MCP: each belongs to whoever opened it, and nobody else can use or end it.
+
+An agent names a session by an id that it alone understands. Its peers get that id behind a MAC over the route, the
+holder and the id, by a random key of the sidecar. So nothing is stored, and an id of another holder, of another route,
+of another run of the sidecar, or as the agent gave it, is no session here. Whether a session lives is for the agent to
+say. Pure.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import urlsafe_b64encode
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from sidecar.delegation import mcp
+from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason
+
+Kind: TypeAlias = Literal["subject", "actor", "own", "observed"]
+
+KEY_BYTES: Final = 32
+_MAC_BYTES: Final = 24
+_MAC_CHARACTERS: Final = 32  # base64 of them
+_ID: Final = re.compile(r"[\x21-\x7e]{1,1024}")  # MCP 2025-11-25, Session Management: visible ASCII
+_NOT_FOR_OTHERS: Final = frozenset({mcp.STREAM, mcp.DELETE, mcp.RESPONSE})
+
+
+class Holder(NamedTuple):
+    """The holder of a session: a subject at one peer, a peer for all its subjects, or a peer for itself (``own``).
+
+    ``observed``: the peer's, or without TLS nobody's, while the route only observes.
+    """
+
+    kind: Kind
+    peer: SpiffeId | None
+    issuer: str = ""
+    subject: str = ""
+
+
+class Session(NamedTuple):
+    """A session, by the agent's own id, and its holder."""
+
+    holder: Holder
+    id: str
+
+
+def opener(permit: Permit | ObservedPermit, now: int) -> Holder:
+    """Return whom a session belongs to that is opened by a permitted request."""
+    return usable(permit, now)[0]
+
+
+def usable(permit: Permit | ObservedPermit, now: int) -> tuple[Holder, ...]:
+    """Return the holders whose sessions a permitted request may use.
+
+    Calls for subjects may go through the session that their actor opened for itself. Its stream, its end and the
+    answers to what the agent asks in it are the actor's.
+    """
+    route, peer = permit.route, permit.peer
+    if isinstance(permit, ObservedPermit) or now < route.observe_until:
+        return (Holder("observed", peer),)
+    own, actor = Holder("own", peer), Holder("actor", peer)
+    if permit.mode == "self":
+        return (own, actor) if permit.route.sessions == "per_actor" else (own,)
+    one = (
+        actor
+        if permit.route.sessions == "per_actor"
+        else Holder("subject", peer, permit.token.issuer, permit.token.subject)
+    )
+    return (one,) if permit.route.operation in _NOT_FOR_OTHERS else (one, own)
+
+
+class SessionIds:
+    """Makes ids of sessions and reads them. ``key`` is random, and of this run of the sidecar."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < KEY_BYTES:
+            raise ValueError("the key of session ids is too short")
+        self._key = key
+
+    def give(self, route: str, session: Session) -> str:
+        """Return the id by which the holder names a session of the agent's.
+
+        Raises:
+            Denied: UPSTREAM_BAD_RESPONSE, no session can have the agent's id.
+        """
+        if _ID.fullmatch(session.id) is None:
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the agent's Mcp-Session-Id is no visible text, or too long")
+        return f"{self._mac(route, session)}.{session.id}"
+
+    def find(self, route: str, holders: tuple[Holder, ...], shown: str) -> Session:
+        """Return the session that a caller names, which belongs to one of ``holders``.
+
+        Raises:
+            Denied: SESSION_UNKNOWN, it belongs to none of them, or to nobody.
+        """
+        mac, dot, agents = shown[:_MAC_CHARACTERS], shown[_MAC_CHARACTERS:][:1], shown[_MAC_CHARACTERS + 1 :]
+        if dot == "." and mac.isascii() and _ID.fullmatch(agents) is not None:
+            for holder in holders:
+                session = Session(holder, agents)
+                if hmac.compare_digest(mac, self._mac(route, session)):
+                    return session
+        raise Denied(Reason.SESSION_UNKNOWN, "the Mcp-Session-Id is not one that this caller has here")
+
+    def _mac(self, route: str, session: Session) -> str:
+        kind, peer, issuer, subject = session.holder
+        parts = [one.encode("utf-8", "surrogatepass") for one in (route, kind, peer or "", issuer, subject, session.id)]
+        message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return urlsafe_b64encode(hmac.digest(self._key, message, "sha256")[:_MAC_BYTES]).decode("ascii")

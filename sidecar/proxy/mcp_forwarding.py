@@ -1,0 +1,58 @@
+"""Streams a request of MCP to the agent and its answer back, in the session that both ends call by another id."""
+
+from __future__ import annotations
+
+from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.errors import Denied
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.mcp_sessions import RequestSession
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Request, Response
+from sidecar.wire.stream import Stream
+
+
+class McpForwarding(Forwarding):
+    """A request in a ``session``. An answer whose session is unusable is refused."""
+
+    __slots__ = ("_answer_edits", "_session")
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        permit: Permit | ObservedPermit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        origin: Origin,
+        target: bytes,
+        edits: Edits,
+        session: RequestSession,
+    ) -> None:
+        super().__init__(forwarder, permit, stream, head, entry, origin, target, session.to_agent(edits))
+        self._session = session
+        self._answer_edits = forwarder.answer_edits
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
+        super().rewrite(head)
+        return self._answer_edits
+
+    def on_whole_response(self, head: Response, data: bytes) -> None:
+        """Give the answer."""
+        if self._is_usable(head):
+            super().on_whole_response(head, data)
+
+    def on_response(self, head: Response, data: bytes) -> None:
+        """Begin the answer."""
+        if self._is_usable(head):
+            super().on_response(head, data)
+
+    def _is_usable(self, head: Response) -> bool:
+        try:
+            self._answer_edits = self._session.from_agent(head, self._forwarder.answer_edits)
+        except Denied as error:
+            self._entry.responded(head.status)
+            self._finish(error)
+            return False
+        return True

@@ -1,0 +1,95 @@
+"""Sessions of MCP between a peer and the agent: the peer shows and gets bound ids, the agent its own.
+
+Only the answer to ``initialize`` opens a session. Any other answer may name that of its request alone: an agent that
+names another one by mistake hands nobody's session to somebody else. MCP 2026-07-28 has no sessions, so the field ends
+here in both directions.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from sidecar.delegation import mcp
+from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.mcp_session import Holder, Session, SessionIds, opener, usable
+from sidecar.errors import Denied, Reason
+from sidecar.proxy.headers import folded
+from sidecar.proxy.operations import Asked
+from sidecar.wire.message import Edits, Passes, Request, Response, new_edits
+
+SESSION_FIELD: Final = b"mcp-session-id"
+_NEEDS_ONE: Final = frozenset({mcp.DELETE, mcp.RESPONSE})
+
+
+class RequestSession:
+    """The session of one request, if it names one, and the holder of one that it opens."""
+
+    __slots__ = ("_ids", "_opener", "_route", "_shown", "session")
+
+    def __init__(self, ids: SessionIds, route: str, session: Session | None, shown: bytes, by: Holder | None) -> None:
+        self._ids = ids
+        self._route = route
+        self._shown = shown
+        self._opener = by
+        self.session = session
+
+    def to_agent(self, edits: Edits) -> Edits:
+        """Return the edits with the agent's own id of the session, in place of what the peer shows."""
+        passes, names, values = edits
+        if self.session is not None:
+            names, values = (*names, SESSION_FIELD), (*values, self.session.id.encode("ascii"))
+        return new_edits((_without_session(passes), names, values))
+
+    def from_agent(self, answer: Response, edits: Edits) -> Edits:
+        """Return the edits with the id by which the peer names the session of an answer.
+
+        Raises:
+            Denied: UPSTREAM_BAD_RESPONSE, the agent names two, or one that cannot be.
+        """
+        passes, names, values = edits
+        given = self._given(answer)
+        if given is not None:
+            names, values = (*names, SESSION_FIELD), (*values, given)
+        return new_edits((_without_session(passes), names, values))
+
+    def _given(self, answer: Response) -> bytes | None:
+        named = answer.all(SESSION_FIELD)
+        if not named:
+            return None
+        if len(named) > 1:
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "two Mcp-Session-Id fields")
+        agents = named[0].decode("latin-1")
+        if self.session is not None and agents == self.session.id:
+            return self._shown
+        if self._opener is None or not 200 <= answer.status < 300:
+            return None
+        return self._ids.give(self._route, Session(self._opener, agents)).encode("ascii")
+
+
+def session_of(
+    ids: SessionIds, asked: Asked, head: Request, permit: Permit | ObservedPermit, now: int
+) -> RequestSession:
+    """Find the session of a permitted request.
+
+    Raises:
+        Denied: SESSION_UNKNOWN, it names one that its caller does not have, or none where it needs one:
+            to end it, to answer the agent, or to resume a stream. HEADER_MALFORMED, it names two.
+    """
+    shown = None if asked.stateless else head.one(SESSION_FIELD)
+    route = permit.route.name
+    session = None
+    if shown is not None:
+        session = ids.find(route, usable(permit, now), shown.decode("latin-1"))
+    elif asked.key in _NEEDS_ONE or head.all(b"last-event-id"):
+        raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
+    opens = asked.key == mcp.INITIALIZE and not asked.stateless
+    return RequestSession(ids, route, session, shown or b"", opener(permit, now) if opens else None)
+
+
+@lru_cache(maxsize=16)  # by rules, of which there are a handful: the wire remembers the outcome of each
+def _without_session(passes: Passes) -> Passes:
+    def rule(name: bytes) -> bool:
+        return folded(name) != SESSION_FIELD and passes(name)
+
+    return rule

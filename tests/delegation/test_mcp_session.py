@@ -1,0 +1,63 @@
+"""Ids of MCP sessions: each stands for one session of one holder, and nothing else is an id."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.delegation.mcp_session import Holder, Session, SessionIds
+from sidecar.errors import Denied, Reason
+from tests.delegation.world import CRM, PLANNER
+
+IDS = SessionIds(bytes(32))
+ALICE = Holder("subject", PLANNER, "https://sts", "alice")
+ID = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
+
+
+def find(route: str, holder: Holder, shown: str, ids: SessionIds = IDS) -> Session | Reason:
+    try:
+        return ids.find(route, (holder,), shown)
+    except Denied as denied:
+        return denied.reason
+
+
+@given(ID)
+def test_an_id_leads_its_holder_to_the_agents(agents: str) -> None:
+    shown = IDS.give("tools", Session(ALICE, agents))
+    assert find("tools", ALICE, shown) == Session(ALICE, agents)
+
+
+@given(st.text(max_size=100))
+def test_no_other_text_is_an_id(text: str) -> None:
+    assert find("tools", ALICE, text) is Reason.SESSION_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("route", "holder", "key"),
+    [
+        pytest.param("tool", ALICE, bytes(32), id="route"),
+        pytest.param("tools", ALICE._replace(kind="actor"), bytes(32), id="kind"),
+        pytest.param("tools", ALICE._replace(peer=CRM), bytes(32), id="peer"),
+        pytest.param("tools", ALICE._replace(issuer="https://st", subject="salice"), bytes(32), id="where-one-ends"),
+        pytest.param("tools", ALICE._replace(subject="bob"), bytes(32), id="subject"),
+        pytest.param("tools", ALICE._replace(issuer="https://other"), bytes(32), id="issuer"),
+        pytest.param("tools", ALICE, bytes(31) + b"1", id="key"),
+    ],
+)
+def test_an_id_is_of_one_holder_route_and_run(route: str, holder: Holder, key: bytes) -> None:
+    shown = IDS.give("tools", Session(ALICE, "1"))
+    assert find("tools", ALICE, shown) == Session(ALICE, "1")
+    assert find(route, holder, shown, SessionIds(key)) is Reason.SESSION_UNKNOWN
+
+
+@pytest.mark.parametrize("agents", ["", " ", "a b", "\xe9", "x" * 1025, "a\r\nb"])
+def test_an_agents_id_is_visible_text(agents: str) -> None:
+    with pytest.raises(Denied) as denied:
+        IDS.give("tools", Session(ALICE, agents))
+    assert denied.value.reason is Reason.UPSTREAM_BAD_RESPONSE
+
+
+def test_a_short_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="too short"):
+        SessionIds(bytes(31))
