@@ -51,6 +51,7 @@ ELSEWHERE: Final = {
     "config/operation_model.py": "config/test_operation_checks.py",
     "proxy/mcp_forwarding.py": "integration/test_mcp_sessions.py",
     "proxy/mcp_sessions.py": "integration/test_mcp_sessions.py",
+    "proxy/resource_metadata.py": "integration/test_resource_metadata.py",
     "proxy/operations.py": "integration/test_operations.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/sidecar_model.py": "config/test_sidecar_file.py",

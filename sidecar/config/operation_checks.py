@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final
+from urllib.parse import urlsplit
 
 from sidecar.config.operation_model import AllowedOperations, HumanSection, InboundOperations, OutboundOperations
 from sidecar.config.outbound_model import OutboundRouteSection
@@ -12,6 +13,7 @@ from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, excha
 from sidecar.delegation import a2a, mcp
 from sidecar.delegation.human import Human
 from sidecar.delegation.operation import ANY_NAME, Operations, RouteProtocol
+from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource, is_plain_url
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -28,6 +30,14 @@ def methods_of(section: InboundRouteSection) -> frozenset[str]:
     return _HTTP_METHODS[section.protocol]
 
 
+def resource_of(section: InboundRouteSection, issuers: Sequence[str]) -> ProtectedResource | None:
+    """Make what clients are told of a route; None: nothing, or its URL is a problem of its own."""
+    if section.resource is None or not is_plain_url(section.resource):
+        return None
+    servers = section.authorization_servers or section.issuers or issuers
+    return ProtectedResource(section.resource, tuple(servers))
+
+
 def human_of(section: HumanSection | None) -> Human | None:
     """Make the requirement on the user's login, if there is one."""
     return None if section is None else Human(max_age_s=section.max_age_s, acr=tuple(section.acr))
@@ -35,10 +45,12 @@ def human_of(section: HumanSection | None) -> Human | None:
 
 def operation_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report operations that no message asks for, that are listed twice, or that would open more than their route."""
+    yield from _metadata_place(file)
     for number, section in enumerate(file.inbound.routes if file.inbound is not None else []):
         where = f"inbound.routes[{number}]"
         if section.protocol != "mcp" and section.sessions is not None:
             yield Problem(f"{where}.sessions", "is for routes of MCP", "set protocol to mcp, or remove it")
+        yield from _resource(section, where)
         if section.protocol == "http":
             if not section.match.methods:
                 yield Problem(f"{where}.match.methods", "is missing", "list the methods of the route")
@@ -67,6 +79,30 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
                 yield Problem(f"{where}.operations[{at}].scopes", f"{scope} is not one of the route's", "add it there")
             if asked.allow_self and not route.allow_self:
                 yield Problem(f"{where}.operations[{at}].allow_self", "is not the route's", "set it there too")
+
+
+def _resource(section: InboundRouteSection, where: str) -> Iterator[Problem]:
+    if section.resource is None:
+        if section.authorization_servers:
+            yield Problem(f"{where}.authorization_servers", "are told with a resource alone", "set resource too")
+        return
+    if section.protocol != "mcp":
+        yield Problem(f"{where}.resource", "is for routes of MCP", "set protocol to mcp, or remove it")
+    elif not is_plain_url(section.resource):
+        yield Problem(f"{where}.resource", "is not a plain URL", "write https://host/path, without query and fragment")
+    elif urlsplit(section.resource).path != section.match.path:
+        yield Problem(f"{where}.resource", "has another path than the route", "write the URL of match.path")
+
+
+def _metadata_place(file: SidecarFile) -> Iterator[Problem]:
+    """Report routes that lead to the agent where the sidecar serves metadata."""
+    routes = file.inbound.routes if file.inbound is not None else []
+    if all(section.resource is None for section in routes):
+        return
+    for number, section in enumerate(routes):
+        path = section.match.path or section.match.path_prefix or ""
+        if f"{path.lower()}/".startswith(f"{WELL_KNOWN}/"):
+            yield Problem(f"inbound.routes[{number}].match", "is where the sidecar serves metadata", "remove the route")
 
 
 def _only_of_protocols(

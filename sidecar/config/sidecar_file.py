@@ -32,6 +32,7 @@ from sidecar.config.operation_checks import (
     methods_of,
     named_operations,
     outbound_operations,
+    resource_of,
 )
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
@@ -319,6 +320,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str], named: froz
         human=human_of(section.human),
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
         sessions=section.sessions or "per_subject",
+        resource=resource_of(section, issuers),
     )
     return inbound_operations(section, route, named)
 

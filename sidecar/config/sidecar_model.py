@@ -96,6 +96,16 @@ class InboundRouteSection(Section):
             "`per_actor`, the peer's, whose users then share it"
         ),
     )
+    resource: UrlText | None = Field(
+        default=None,
+        description=(
+            "of a route of MCP: its URL as clients know it. The sidecar then serves its metadata (RFC 9728), and "
+            "challenges name it"
+        ),
+    )
+    authorization_servers: list[UrlText] = Field(
+        default=[], description="with `resource`: where clients get tokens for it; if empty, the issuers of the route"
+    )
     allow_self: bool = Field(
         default=False,
         description=(
@@ -203,7 +213,6 @@ class InboundSection(Section):
     # not available yet
     http2: Reserved = None
     websocket: Reserved = None
-    resource_metadata: Reserved = None
 
 
 class EntryIssuerSection(UserIssuerSection):

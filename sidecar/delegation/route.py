@@ -8,14 +8,15 @@ prefixes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.human import Human
 from sidecar.delegation.operation import Operations, RouteProtocol, SessionsOf
 from sidecar.delegation.prefixes import Prefixes
+from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.target import CanonicalTarget as CanonicalTarget
@@ -45,7 +46,7 @@ class InboundRoute:
     lists. ``subjects`` are those for whom it may be called (empty: anybody).
     With a ``protocol`` above HTTP, ``operations`` has a route of its own for each of its operations, of which
     ``operation`` is the key; their messages have ``max_message_bytes`` at most. Sessions of MCP belong to a subject at
-    a peer, or with ``sessions`` ``per_actor`` to a peer.
+    a peer, or with ``sessions`` ``per_actor`` to a peer. ``resource`` is what clients are told of it (RFC 9728).
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
@@ -74,6 +75,7 @@ class InboundRoute:
     operation: str | None = None
     max_message_bytes: int = MAX_MESSAGE_BYTES
     sessions: SessionsOf = "per_subject"
+    resource: ProtectedResource | None = None
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -216,6 +218,8 @@ def overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
 class InboundRoutes:
     """All inbound routes of one policy, indexed.
 
+    Where one has metadata, everything at its well-known place is the sidecar's, whatever a wider route covers.
+
     Raises:
         ValueError: two routes overlap (see ``overlaps``).
     """
@@ -233,6 +237,9 @@ class InboundRoutes:
         for route in routes:
             table = by_prefix if route.prefix else self._exact
             table.setdefault(route.path, {}).update(dict.fromkeys(route.methods, route))
+        if described := [route for route in routes if route.resource is not None]:
+            by_prefix[WELL_KNOWN] = {}
+            self._exact |= {path: {"GET": route} for path, route in _metadata_routes(described)}
         self._exact_folded = frozenset(map(_folded, self._exact))
         self._prefixes = Prefixes(by_prefix)
         self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
@@ -244,7 +251,7 @@ class InboundRoutes:
             Denied: NO_ROUTE, or METHOD_REFUSED if the most specific route of the path does not take the method.
         """
         by_method = self._by_method(path)
-        if by_method is None:
+        if not by_method:
             raise Denied(Reason.NO_ROUTE)
         route = by_method.get(method)
         if route is None:
@@ -276,6 +283,21 @@ class InboundRoutes:
         folded_prefix, _ = self._prefixes_folded.longest(path.lower())
         is_twin = _folded(path) in self._exact_folded or len(folded_prefix) > len(prefix)
         return None if is_twin else covering
+
+
+def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, InboundRoute]]:
+    """Yield the paths of metadata and the routes that tell it: at the root too, if that is about one resource alone."""
+    for route in described:
+        resource = route.resource
+        if resource is None:
+            continue
+        for path in {resource.metadata_path, *([WELL_KNOWN] if len(described) == 1 else [])}:
+            yield (
+                path,
+                replace(
+                    route, path=path, methods=frozenset({"GET"}), protocol="metadata", operations=None, observe_until=0
+                ),
+            )
 
 
 def require_name(name: str) -> None:

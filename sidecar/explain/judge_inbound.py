@@ -96,6 +96,8 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     saw["route"] = f"route {route.name}"
     saw |= OF_HTTP
+    if route.protocol == "metadata":
+        return conclude(CHECKS, saw, recorded=recorded, judged=OK)
     if route.operations is not None:
         saw["operation"] = f"{record.op} among {names(route.operations.keys)}"
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sidecar.observe.record_rate import UnprovenRecords
 
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
+METADATA: Final = "metadata"  # the op of a request that the sidecar answered itself, with a route's metadata
 OWN: Final = "own"  # the op of a call that showed the workload handle: no request, no user
 
 
@@ -132,6 +133,12 @@ class Entry:
         record = self.__dict__
         record.update(facts)
         record["decide_ms"] = int((self._log.monotonic() - self.started_at) * 1_000_000 + 0.5) / 1000
+
+    def tell_metadata(self) -> None:
+        """Note that the sidecar itself answers, with what anybody may know. A call that shows no token is no hop."""
+        self.permitted({"decision": "allow", "reason": OK, "op": METADATA})
+        if self.fp is None:
+            self.call_in = None
 
     def claim_unverified(self, bearer: Bearer) -> None:
         """Note the claims of a token that did not verify, for investigation; ``verified`` is false."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sidecar.delegation.human import Human
+from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
@@ -80,6 +81,7 @@ def refuse(
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
     human: Human | None = None,
+    resource: ProtectedResource | None = None,
     asked: Asked | None = None,
     hang_up: bool = False,
 ) -> None:
@@ -94,7 +96,9 @@ def refuse(
     if stream.status or error.answer.status == 0:
         stream.abort()
         return
-    status, fields, body = refusal(error, entry.request_id, scope=scope, allow=allow, human=human, asked=asked)
+    status, fields, body = refusal(
+        error, entry.request_id, scope=scope, allow=allow, human=human, resource=resource, asked=asked
+    )
     stream.answer(status, fields, body, close=hang_up or error.answer.close)
 
 

@@ -38,6 +38,7 @@ from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.remote_handles import RemoteHandles
+from sidecar.proxy.resource_metadata import tell_metadata
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
 from sidecar.wire.dialer import Origin
@@ -109,6 +110,9 @@ class Inbound:
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
             if route.protocol != "http":
+                if route.protocol == "metadata":
+                    tell_metadata(route, stream, head, entry)
+                    return
                 asked = Asked(route.protocol)
                 below = target.path[len(route.path) :] if route.prefix else ""
                 route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
@@ -165,6 +169,7 @@ class Inbound:
                 scope=route.scopes if route else (),
                 allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
                 human=route.human if route else None,
+                resource=route.resource if route else None,
                 asked=asked,
             )
         finally:

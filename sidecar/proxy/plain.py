@@ -24,6 +24,7 @@ from sidecar.proxy.mcp_forwarding import McpForwarding
 from sidecar.proxy.mcp_sessions import session_of
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.operations import Asked, find_operation
+from sidecar.proxy.resource_metadata import tell_metadata
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
@@ -72,6 +73,9 @@ class PlainInbound:
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
             if route.protocol != "http":
+                if route.protocol == "metadata":
+                    tell_metadata(route, stream, head, entry)
+                    return
                 asked = Asked(route.protocol)
                 below = target.path[len(route.path) :] if route.prefix else ""
                 route = yield from find_operation(asked, stream, head, target, route, entry, below=below)

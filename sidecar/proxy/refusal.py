@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from sidecar.delegation.human import Human
+from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.errors import Reason, SidecarError
 from sidecar.proxy.operations import Asked
 
@@ -31,13 +32,16 @@ def refusal(
     scope: Iterable[str] = (),
     allow: Iterable[str] = (),
     human: Human | None = None,
+    resource: ProtectedResource | None = None,
     asked: Asked | None = None,
 ) -> tuple[int, list[Field], bytes]:
     """Make the answer of a refused call: ``(status, fields, body)`` (RFC 9457, RFC 6750 section 3).
 
     ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name,
-    ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3). ``asked`` is the message
-    of MCP or A2A that is refused: clients show their users an error of JSON-RPC, with ours in its ``data``.
+    ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3). ``resource`` is what
+    clients may learn of the route: a challenge says where, and what scopes the call needs (RFC 9728 section 5.1).
+    ``asked`` is the message of MCP or A2A that is refused: clients show their users an error of JSON-RPC, with ours in
+    its ``data``.
     """
     answer = error.answer
     rpc = asked is not None and asked.json_rpc
@@ -48,7 +52,7 @@ def refusal(
         (b"delegation-request-id", request_id.encode()),
     ]
     if answer.status == 401 or answer.error is not None:
-        fields.append((b"www-authenticate", _challenge(error, scope, human)))
+        fields.append((b"www-authenticate", _challenge(error, scope, human, resource)))
     if answer.retry_after_s is not None:
         fields.append((b"retry-after", str(answer.retry_after_s).encode()))
     if answer.status == 405:
@@ -73,13 +77,16 @@ def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, 
     return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": text, "data": data}}
 
 
-def _challenge(error: SidecarError, scope: Iterable[str], human: Human | None) -> bytes:
+def _challenge(
+    error: SidecarError, scope: Iterable[str], human: Human | None, resource: ProtectedResource | None
+) -> bytes:
     answer = error.answer
-    if answer.error is None:
-        return b"Bearer"
-    parts = [f'error="{answer.error}"', f'error_description="{answer.text}"']
-    if answer.error == "insufficient_scope" and scope:
+    parts = [] if answer.error is None else [f'error="{answer.error}"', f'error_description="{answer.text}"']
+    described = resource is not None and answer.status in {401, 403}
+    if (answer.error == "insufficient_scope" or described) and scope:
         parts.append(f'scope="{" ".join(sorted(scope))}"')
     if error.reason is Reason.STEP_UP_REQUIRED and human is not None:
         parts += (f'{name}="{value}"' for name, value in human.challenge)
-    return ("Bearer " + ", ".join(parts)).encode()
+    if resource is not None and described:
+        parts.append(f'resource_metadata="{resource.metadata_url}"')
+    return ("Bearer " + ", ".join(parts)).strip().encode()

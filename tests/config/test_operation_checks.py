@@ -177,3 +177,38 @@ def test_sessions_are_a_users_unless_the_settings_say_otherwise(tmp_path: Path) 
     found = problems(tmp_path, (f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.sessions", "per_actor"))
     assert (f"{ROUTE.replace('.0', '[0]')}.sessions", "is for routes of MCP") in found
     assert problems(tmp_path, (f"{ROUTE}.sessions", "per_user"))
+
+
+RESOURCE = "https://agent.acme.example/mcp"
+
+
+def test_a_resource_is_a_routes_own_url_and_its_issuers_are_told(tmp_path: Path) -> None:
+    route = load(tmp_path, mcp((f"{ROUTE}.resource", RESOURCE))).inbound_routes.routes[0]
+    assert route.resource is not None
+    assert set(route.resource.authorization_servers) == route.issuers
+    assert route.for_operation("tools/list").resource == route.resource
+    other = mcp((f"{ROUTE}.resource", RESOURCE), (f"{ROUTE}.authorization_servers", ["https://login.example"]))
+    told = load(tmp_path, other).inbound_routes.routes[0].resource
+    assert told is not None
+    assert told.authorization_servers == ("https://login.example",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ([(f"{ROUTE}.resource", "https://agent.acme.example/other")], "resource"),
+        ([(f"{ROUTE}.resource", RESOURCE + "?a")], "resource"),
+        ([(f"{ROUTE}.resource", RESOURCE), (f"{ROUTE}.protocol", "a2a")], "resource"),
+        ([(f"{ROUTE}.authorization_servers", ["https://login.example"])], "authorization_servers"),
+        (
+            [
+                (f"{ROUTE}.resource", "https://agent.acme.example/.well-known/oauth-protected-resource"),
+                (f"{ROUTE}.match", {"path": "/.well-known/oauth-protected-resource"}),
+            ],
+            "match",
+        ),
+    ],
+    ids=["path", "query", "protocol", "no-resource", "place"],
+)
+def test_metadata_that_would_mislead_is_refused(tmp_path: Path, changes: list[tuple[str, object]], field: str) -> None:
+    assert f"inbound.routes[0].{field}" in {where for where, _ in problems(tmp_path, *changes)}
