@@ -193,9 +193,9 @@ class RecordFields(TypedDict, total=False):
     candidates: Annotated[
         Sequence[str] | None,
         Key(
-            "of a call without a live handle to a host without a route, or a `CONNECT` without a handle: the call ids"
-            " of the requests that this process was serving then. One of them may have caused it; none is named as the"
-            " cause",
+            "of a call without a live handle to a host without a route or for a refused operation, or a `CONNECT`"
+            " without a handle: the call ids of the requests that this process was serving then. One of them may have"
+            " caused it; none is named as the cause",
             _REQUESTS,
         ),
     ]

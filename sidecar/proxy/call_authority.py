@@ -114,19 +114,23 @@ class CallAuthority:
             return
         entry.host = head.authority
         self._metrics.attempts_to_leave += 1
+        if not (yield from self.note_request(head, entry)) and any(map(self._handles.is_own, handles_of(head))):
+            entry.op = OWN
+
+    def note_request(self, head: Request, entry: Entry) -> Journey[bool]:
+        """Note whose request a call belongs to, or may belong to, that is refused before its authority is asked for."""
         for handle in handles_of(head):
             if self._handles.is_own(handle):
-                entry.op = OWN
                 continue
             try:
                 served = yield from self._resolve(handle)
             except SidecarError:
                 continue
-            entry.op = None
             _note_served(served, entry)
-            break
-        else:  # with the workload handle too: it says nothing of the request that the agent was serving
-            entry.candidates = self._handles.call_ids(MAX_ITEMS)
+            return True
+        # With the workload handle too: it says nothing of the request that the agent was serving.
+        entry.candidates = self._handles.call_ids(MAX_ITEMS)
+        return False
 
     def _of_request(self, handle: str, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
         served = yield from self._resolve(handle)

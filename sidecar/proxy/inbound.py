@@ -115,7 +115,11 @@ class Inbound:
                     return
                 asked = Asked(route.protocol)
                 below = target.path[len(route.path) :] if route.prefix else ""
-                route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
+                try:
+                    route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
+                except Denied:
+                    self._note_bearer(head, peer, snapshot, entry)
+                    raise
 
             epoch = keys.generation, policy.number
             call = new_call((head.one(b"authorization"), peer.fingerprint, route.key))
@@ -205,6 +209,18 @@ class Inbound:
         except Denied:
             entry.attribute_token(permit.token)
             raise
+
+    def _note_bearer(self, head: Request, peer: VerifiedPeer, snapshot: Snapshot, entry: Entry) -> None:
+        """Note the token of a request that is refused before it is judged: it tells for whom the peer tried."""
+        try:
+            raw = bearer_of(head.all(b"authorization"))
+            token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, snapshot.policy.number))
+            if token is None:
+                entry.claim_unverified(parse_bearer(raw))
+            else:
+                entry.attribute_token(token)
+        except Denied:
+            return
 
     def _observed(
         self,

@@ -151,7 +151,11 @@ class Outbound:
                 return
             if route.protocol != "http":
                 asked = Asked(route.protocol)
-                route = yield from find_operation(asked, stream, head, target, route, entry, below=None)
+                try:
+                    route = yield from find_operation(asked, stream, head, target, route, entry, below=None)
+                except Denied:
+                    yield from self._authority.note_request(head, entry)
+                    raise
 
             try:
                 served, delegation = yield from self._authority.of_call(head, snapshot, entry)

@@ -94,7 +94,12 @@ async def test_another_tool_is_refused_by_an_error_that_an_sdk_shows(world: Worl
     assert error["error"]["data"]["request_id"] == record["request_id"]
     assert "operation_refused" in error["error"]["message"]
     assert (record["op"], record["reason"]) == ("tools/call:other", "operation_refused")
+    assert (record["subject"], record["actor"], record["verified"]) == ("alice", PLANNER, False)
     assert world.agent.requests == []
+    token = mint()
+    assert (await peer.send(SEARCH, token=token)).status == 200
+    assert (await peer.send(tool("delete"), token=token)).status == 403
+    assert [(await peer.last(3))[key] for key in ("subject", "chain", "verified")] == ["alice", [PLANNER, FRONT], True]
 
 
 @pytest.mark.parametrize(
@@ -234,5 +239,12 @@ async def call_two_tools(hops: Hops, held: Held, body: bytes) -> None:
     assert (refused.status, refused.reason) == (403, "operation_refused")
     assert json.loads(refused.body)["id"] == "s-1"
     assert len(hops.crm.requests) == 1
-    ops = [record["op"] for record in await hops.outbound_records(2)]
-    assert ops == ["tools/call:search", "tools/call:other"]
+    records = await hops.outbound_records(2)
+    assert [record["op"] for record in records] == ["tools/call:search", "tools/call:other"]
+    served, tried = ([record["subject"], record["call_in"]] for record in records)
+    assert served == tried  # refused before anything leaves, and still recorded for whom
+    assert records[1]["chain"] == records[0]["chain"][1:]  # no token names the writer as an actor: none was asked for
+    nobody = await hops.call([JSON], "/tools/mcp", method="POST", body=json.dumps(tool("delete")).encode())
+    assert nobody.reason == "operation_refused"
+    refused_record = (await hops.outbound_records(3))[-1]
+    assert (refused_record["subject"], refused_record["candidates"]) == (None, [tried[1]])
