@@ -108,8 +108,8 @@ interop-sdk: setup $(SDK) ## The Python clients of OpenAI, Anthropic and GitHub,
 $(AGENTS): requirements/agents.txt
 	@$(PYTHON) -m venv --clear build/agents && .ci/retry build/agents/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/agents.txt && touch $@
 
-interop-agents: setup $(AGENTS) ## The libraries for agents, and every program of examples/ in a mesh of real sidecars (pip, npm; java)
-	@$(PYTEST) -q -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py
+interop-agents: setup $(AGENTS) ## The libraries for agents, every program of examples/ in a mesh of real sidecars, and the demo's agents (pip, npm; java)
+	@$(PYTEST) -q -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py tests/interop/test_stand_ins.py
 
 $(KEYCLOAK):
 	@command -v mvn >/dev/null || { echo "interop-keycloak: set KEYCLOAK_HOME to an unpacked Keycloak, or install Maven"; exit 1; }

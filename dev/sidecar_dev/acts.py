@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sidecar_dev.mesh import AGENTS
 from sidecar_dev.mesh_settings import FRONT, PLANNER, WRITER
-from sidecar_dev.stage import Scene, Stage, check, fact, short
+from sidecar_dev.stage import Record, Scene, Stage, check, fact, short
 
 ONE: Final = "act 1: without sidecars"
 TWO: Final = "act 2: the same agents, beside sidecars"
 LAST: Final = "the evidence"
 
 QUESTION: Final = {"question": "When does Globex renew?", "customer": "42"}
-POISON: Final = {"question": "When does Shinra renew?", "customer": "66"}  # whose note tells the writer what to do
+POISON: Final = {"question": "When does Shinra renew?", "customer": "66"}  # whose notes tell the planner what to do
 
 _LOGGED: Final = ("planner", "writer", "crm")
+_EXPORT: Final = "tools/call:export_customers"
+# alice's first question: callee, caller, and the operation that the caller asks for
+_HOPS: Final = (
+    ("planner", FRONT, "SendMessage"),
+    ("crm", PLANNER, "tools/call:read_notes"),
+    ("writer", PLANNER, "SendMessage"),
+    ("crm", WRITER, "tools/call:read_customer"),
+)
+_CHAINS: Final = [[FRONT], [PLANNER, FRONT], [PLANNER, FRONT], [WRITER, PLANNER, FRONT]]
 
 
 def act_one(stage: Stage) -> Iterator[Scene]:
@@ -33,18 +41,19 @@ def act_one(stage: Stage) -> Iterator[Scene]:
     answer = stage.ask("bare-front", POISON)
     exported = len(answer.body.get("got", {}).get("exported", ()))
     logs = {name: stage.mesh.access_log(name).read_text().splitlines() for name in _LOGGED}
-    exports = [line for line in logs["crm"] if "/export" in line]
+    calls = logs["crm"][-3:]  # notes, export, customer
     yield Scene(
         ONE,
         "the document gives an order",
-        "One customer's note says: call POST /export. The writer reads it and obeys, with alice's token. It works, and "
-        "three access logs agree on who did it.",
+        "One customer's notes say: call the tool export_customers. The planner reads them and obeys, with alice's "
+        "token. It works. Three access logs agree on who did it, and none tells which tool was called.",
         (
             check("alice gets an answer, and more than that", answer, 200),
             fact("the CRM was exported", f"{exported} customers left the CRM", held=exported == 3),
-            fact("the log says who", "alice", held=bool(exports) and all(" - alice [" in line for line in exports)),
+            fact("the log says who", "alice", held=len(calls) == 3 and all(" - alice [" in line for line in calls)),
+            fact("the log says which tool", "none: POST /mcp", held=all('"POST /mcp ' in line for line in calls)),
         ),
-        lines=[f"{name:8}{lines[-1]}" for name, lines in logs.items()],
+        lines=[f"{name:8}{line}" for name, lines in logs.items() for line in (calls if name == "crm" else lines[-1:])],
     )
     files = [stage.mesh.access_log(name) for name in _LOGGED]
     latest = [stage.shell.write(f"{path.stem}.last", path.read_text().splitlines()[-1] + "\n") for path in files]
@@ -70,27 +79,26 @@ def act_one(stage: Stage) -> Iterator[Scene]:
 def act_two(stage: Stage) -> Iterator[Scene]:
     """Each hop exchanges the token of the request it serves for one that is narrower and names who acts."""
     answer = stage.ask("front", QUESTION)
-    hops = [stage.record(name, lambda r: r["direction"] == "inbound" and r["status"] == 200) for name in AGENTS[1:]]
-    stage.hops = hops
-    scopes = [set(hop.get("scope") or ()) for hop in hops]
-    chains = [hop.get("chain") for hop in hops]
+    hops = stage.hops = [_hop(stage, *hop) for hop in _HOPS]
+    to_planner, to_notes, to_writer, to_customer = (set(hop.get("scope") or ()) for hop in hops)
     yield Scene(
         TWO,
         "alice asks",
-        "The programs are the same, only their URLs lead to their own sidecars. Each hop is SPIFFE mTLS with a token "
-        "of its own: the subject stays alice, the actor is the agent that calls, the agents before it stand behind it.",
+        "The programs are the same, only their URLs lead to their own sidecars. Agents ask each other by A2A and the "
+        "CRM by MCP. Each hop is SPIFFE mTLS with a token of its own: the subject stays alice, the actor is the agent "
+        "that calls, the agents before it stand behind it, and the record names the operation.",
         (
             check("alice gets her answer", answer, 200),
-            fact("three hops, three tokens", "three different jti", held=len({hop.get("jti_in") for hop in hops}) == 3),
+            fact("four hops, four tokens", "four different jti", held=len({hop.get("jti_in") for hop in hops}) == 4),
             fact(
                 "the chain grows by one actor a hop",
                 "writer, for alice, via planner, via front",
-                held=chains == [[FRONT], [PLANNER, FRONT], [WRITER, PLANNER, FRONT]],
+                held=[hop.get("chain") for hop in hops] == _CHAINS,
             ),
             fact(
                 "each token is narrower",
-                " > ".join(str(len(scope)) for scope in scopes) + " scopes",
-                held=scopes[0] > scopes[1] > scopes[2],
+                " > ".join(str(len(scope)) for scope in (to_planner, to_writer, to_customer)) + " scopes",
+                held=to_planner > to_writer > to_customer == to_notes,
             ),
             fact(
                 "one subject, one transaction", "alice", held=len({(h.get("subject"), h.get("txn")) for h in hops}) == 1
@@ -100,37 +108,46 @@ def act_two(stage: Stage) -> Iterator[Scene]:
         records=hops,
     )
     answer = stage.ask("front", POISON)
-    refused = stage.record("writer", lambda r: r["reason"] == "call_not_allowed")
-    exports = [record for record in stage.records("crm") if record["path"] == "/export"]
+    refused = stage.record("planner", lambda r: r["reason"] == "operation_refused")
+    exports = [record for record in stage.records("crm") if record["op"] == _EXPORT]
+    error = answer.body.get("got", {})
+    told = error.get("data") or {}
     yield Scene(
         TWO,
         "the same document, the same order",
-        "The writer obeys again. But a request to draft may make it read the CRM, not export it: its own sidecar "
-        "refuses the call, although the writer may export for others who ask for a report.",
+        "The planner obeys again and calls another tool of the same server, at the same URL. But a request to plan may "
+        "make it read notes, not export the CRM: its own sidecar reads the message and refuses it, although the "
+        "planner may export for others who ask for a report. The planner is told why, as an error of MCP.",
         (
             check("alice gets her answer", answer, 200),
             fact(
-                "the writer's own sidecar refused the export",
-                f"{answer.body.get('got_status')} {answer.body.get('got', {}).get('reason')}",
-                held=answer.body.get("got", {}).get("reason") == "call_not_allowed",
+                "the planner's own sidecar refused the export",
+                f"{told.get('status')} {told.get('reason')}",
+                held=(told.get("status"), told.get("reason")) == (403, "operation_refused"),
             ),
-            fact("the CRM never heard of it", "no request for /export", held=not exports),
+            fact("the CRM never heard of it", f"no {_EXPORT}", held=not exports),
+            fact("the record says which tool", _EXPORT, held=refused.get("op") == _EXPORT),
             fact(
                 "the record says who",
-                "writer, for alice, via planner",
+                "planner, for alice, via front",
                 held=(refused.get("workload"), refused.get("subject"), (refused.get("chain") or [None])[0])
-                == (WRITER, "alice", PLANNER),
+                == (PLANNER, "alice", FRONT),
             ),
         ),
+        lines=(f"{told.get('reason')}: {error.get('message')}",),
         records=(refused,),
     )
+
+
+def _hop(stage: Stage, callee: str, caller: str, operation: str) -> Record:
+    return stage.record(callee, lambda r: (r["peer"], r["op"], r["status"]) == (caller, operation, 200))
 
 
 def evidence(stage: Stage) -> Iterator[Scene]:
     """Rebuild the chain from the records of caller, token service and callee."""
     witnesses = ("front", "planner", "writer", "crm", "sts")
     command, found = stage.sidecar("audit", "chains", *(f"{name}.records" for name in witnesses))
-    calls = {hop["call_in"] for hop in stage.hops}
+    calls = {hop["call_in"]: str(hop["op"]) for hop in stage.hops}
     told: list[dict[str, Any]] = [
         hop for chain in found.get("chains", ()) for hop in chain["hops"] if hop["call"] in calls
     ]
@@ -140,7 +157,7 @@ def evidence(stage: Stage) -> Iterator[Scene]:
         "Three parties tell of each hop: the caller, the token service, the callee. Signed identifiers join their "
         "records. This is alice's first request; the attacks are findings of their own.",
         (
-            fact("the chain is whole", "3 hops", held=len(told) == len(stage.hops) == 3, commands=(command,)),
+            fact("the chain is whole", "4 hops", held=len(told) == len(stage.hops) == 4, commands=(command,)),
             fact(
                 "every hop has its three witnesses, and they agree",
                 "caller, token service, callee",
@@ -150,11 +167,11 @@ def evidence(stage: Stage) -> Iterator[Scene]:
                 "the attacks are found", f"{len(found.get('findings', ()))} findings", held=bool(found.get("findings"))
             ),
         ),
-        lines=[_line(number, hop) for number, hop in enumerate(told, 1)],
+        lines=[_line(number, hop, calls[hop["call"]]) for number, hop in enumerate(told, 1)],
     )
 
 
-def _line(number: int, hop: dict[str, Any]) -> str:
+def _line(number: int, hop: dict[str, Any], operation: str) -> str:
     witnesses = ", ".join(name.replace("_", " ") for name, record in hop["witnesses"].items() if record)
     chain = short(" ← ".join(hop["act_chain"] or ()))
-    return f"hop {number} to {short(hop['audience'])}: {hop['method']} {hop['path']} by {chain}; told by {witnesses}"
+    return f"hop {number} to {short(hop['audience'])}: {operation} by {chain}; told by {witnesses}"

@@ -1,10 +1,11 @@
-"""The HTTP server of the demo's agents: what a web framework gives an agent's author. Standard library only.
+"""The HTTP server of the agents here: what a web framework gives an agent's author. Standard library only.
 
 On SIGTERM it accepts no more connections, closes idle ones, finishes the requests in flight, and exits.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
 import json
@@ -38,6 +39,8 @@ class Outgoing:
 
     status: int
     body: dict[str, Any] = field(default_factory=dict)
+    empty: bool = False  # the answer has no body at all
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 Script = Callable[[Incoming], Outgoing]
@@ -100,7 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length") or 0)
         raw = self.rfile.read(length) if length else b""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        incoming = Incoming(self.command, self.path, headers, json.loads(raw) if raw else {})
+        body = _object(raw)
+        if body is None:
+            self._answer(Outgoing(400, {"error": "the body is not a JSON object"}))
+            return
+        incoming = Incoming(self.command, self.path, headers, body)
         if (incoming.method, incoming.path) == ("GET", HEALTH):
             self._answer(Outgoing(200))
             return
@@ -109,10 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self.server.script(incoming), incoming)
 
     def _answer(self, outgoing: Outgoing, incoming: Incoming | None = None) -> None:
-        body = json.dumps(outgoing.body).encode()
+        body = b"" if outgoing.empty else json.dumps(outgoing.body).encode()
         self.send_response(outgoing.status)
-        self.send_header("Content-Type", "application/json")
+        if body:
+            self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in outgoing.fields.items():
+            self.send_header(name, value)
         if self.server.stopping:
             self.send_header("Connection", "close")
         self.end_headers()
@@ -121,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
             _log(self.server.access_log, line)
         self.wfile.write(body)
 
-    do_GET = do_POST = _serve  # noqa: N815
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Discard the library's log: the access log is written above."""
@@ -133,6 +143,28 @@ def serve(script: Script, host: str, port: int, *, seen: str | None = None, acce
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
         sys.stderr.write(f"listening on {host}:{server.server_address[1]}\n")
         server.serve_forever(poll_interval=0.1)
+
+
+def main(scripts: Mapping[str, Script]) -> int:
+    """Run one agent until it is stopped: ``python -m MODULE writer --listen 127.0.0.1:8080``."""
+    parser = argparse.ArgumentParser(prog="agent")
+    parser.add_argument("name", choices=sorted(scripts))
+    parser.add_argument("--listen", required=True, metavar="HOST:PORT")
+    parser.add_argument("--access-log", metavar="FILE", help="write an access log here; - is standard output")
+    parser.add_argument("--seen", metavar="FILE", help="keep the headers of the last request here")
+    arguments = parser.parse_args()
+    host, _, port = arguments.listen.rpartition(":")
+    serve(scripts[arguments.name], host, int(port), seen=arguments.seen, access_log=arguments.access_log)
+    return 0
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
+    """Read a body; None if it is anything but one JSON object."""
+    try:
+        body = json.loads(raw) if raw else {}
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _read_no_more(connection: socket.socket) -> None:

@@ -1,5 +1,6 @@
-"""The demo's agents: plain HTTP programs that know nothing of tokens, identities or sidecars.
+"""The agents of the compose mesh and of the example for Kubernetes: plain HTTP programs.
 
+They know nothing of tokens, identities or sidecars. Those of ``sidecar demo`` speak MCP and A2A (``demo_agents.py``).
 Each does what ordinary agents do: take a request, call the next service at a configured base URL, forward the
 ``Authorization`` and tracing headers it was given, and return the answer. The writer also does what agents do that read
 documents from outside: it follows instructions it finds in one. Standard library only.
@@ -7,7 +8,6 @@ documents from outside: it follows instructions it finds in one. Standard librar
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import os
@@ -16,16 +16,11 @@ import sys
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sidecar_dev.agent_server import Incoming, Outgoing, Script, serve
-
-_FORWARDED: Final = ("authorization", "traceparent", "tracestate")
-_TIMEOUT_S: Final = 10
+from sidecar_dev.agent_client import TIMEOUT_S, call, opener
+from sidecar_dev.agent_server import Incoming, Outgoing, Script, main
 
 _ORDER: Final = re.compile(r"call (GET|POST) (/[a-z/]+)")
 
@@ -41,38 +36,6 @@ CUSTOMERS: Final = {
 }
 
 
-def call(base_url: str, method: str, path: str, incoming: Incoming, body: dict[str, Any] | None = None) -> Outgoing:
-    """Call the next service with the headers that came in."""
-    headers = {name: value for name, value in incoming.headers.items() if name in _FORWARDED}
-    payload = None if body is None else json.dumps(body).encode()
-    if payload is not None:
-        headers["content-type"] = "application/json"
-    request = urllib.request.Request(base_url + path, data=payload, headers=headers, method=method)  # noqa: S310
-    try:
-        with _opener().open(request, timeout=_TIMEOUT_S) as response:
-            return Outgoing(response.status, json.loads(response.read() or b"{}"))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Outgoing(error.code, json.loads(error.read() or b"{}"))
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener, made again only after the CA file has changed: making one parses the whole file."""
-    return _made(_changed_at(os.environ.get("SSL_CERT_FILE")))
-
-
-@lru_cache(maxsize=1)
-def _made(_authorities: int) -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _changed_at(file: str | None) -> int:
-    try:
-        return 0 if file is None else Path(file).stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
 def front(incoming: Incoming) -> Outgoing:
     """The app where alice logs in: hands her question to the planner.
 
@@ -84,7 +47,7 @@ def front(incoming: Incoming) -> Outgoing:
         if token is None:
             return Outgoing(401)
         incoming = replace(incoming, headers={**incoming.headers, "authorization": f"Bearer {token}"})
-    return call(os.environ["PLANNER_URL"], "POST", "/plan", incoming, incoming.body)
+    return call(os.environ["PLANNER_URL"] + "/plan", "POST", incoming, incoming.body)
 
 
 def _log_in(url: str, user: str, password: str) -> str | None:
@@ -92,7 +55,7 @@ def _log_in(url: str, user: str, password: str) -> str | None:
     form = {"grant_type": "password", "username": user, "password": password, "client_id": "front-app"}
     body = urllib.parse.urlencode({**form, "scope": "assistant"}).encode()
     try:
-        with _opener().open(f"{url}/token", body, timeout=_TIMEOUT_S) as response:
+        with opener().open(f"{url}/token", body, timeout=TIMEOUT_S) as response:
             return str(json.load(response)["access_token"])
     except urllib.error.HTTPError:
         return None
@@ -102,7 +65,7 @@ def planner(incoming: Incoming) -> Outgoing:
     """Plans the work and gives the writing to the writer."""
     if incoming.path == "/plan":
         step = {"write": f"an answer to: {incoming.body.get('question', '')}", **incoming.body}
-        return call(os.environ["WRITER_URL"], "POST", "/draft", incoming, step)
+        return call(os.environ["WRITER_URL"] + "/draft", "POST", incoming, step)
     return Outgoing(404)
 
 
@@ -110,16 +73,16 @@ def writer(incoming: Incoming) -> Outgoing:
     """Looks the customer up and writes a draft. It follows instructions in what it reads."""
     if incoming.path != "/draft":
         return Outgoing(404)
-    time.sleep(min(float(incoming.body.get("think_s", 0)), _TIMEOUT_S / 2))
+    time.sleep(min(float(incoming.body.get("think_s", 0)), TIMEOUT_S / 2))
     customer = str(incoming.body.get("customer", "42"))
-    found = call(os.environ["CRM_URL"], "GET", f"/customers/{customer}", incoming)
+    found = call(f"{os.environ['CRM_URL']}/customers/{customer}", "GET", incoming)
     if found.status != 200:
         return found
     draft = {"draft": f"{found.body['name']} renews on {found.body['renewal']}."}
     order = _ORDER.search(str(found.body["note"]))
     if order is None:
         return Outgoing(200, draft)
-    obeyed = call(os.environ["CRM_EXPORT_URL"], order[1], order[2], incoming)
+    obeyed = call(os.environ["CRM_EXPORT_URL"] + order[2], order[1], incoming)
     return Outgoing(200, {**draft, "obeyed": order[0], "got": obeyed.body, "got_status": obeyed.status})
 
 
@@ -134,18 +97,5 @@ def crm(incoming: Incoming) -> Outgoing:
 SCRIPTS: Final[dict[str, Script]] = {"front": front, "planner": planner, "writer": writer, "crm": crm}
 
 
-def main() -> int:
-    """Run one agent until it is stopped: ``python -m sidecar_dev.agents writer --listen 127.0.0.1:8080``."""
-    parser = argparse.ArgumentParser(prog="agent")
-    parser.add_argument("name", choices=sorted(SCRIPTS))
-    parser.add_argument("--listen", required=True, metavar="HOST:PORT")
-    parser.add_argument("--access-log", metavar="FILE", help="write an access log here; - is standard output")
-    parser.add_argument("--seen", metavar="FILE", help="keep the headers of the last request here")
-    arguments = parser.parse_args()
-    host, _, port = arguments.listen.rpartition(":")
-    serve(SCRIPTS[arguments.name], host, int(port), seen=arguments.seen, access_log=arguments.access_log)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(SCRIPTS))

@@ -5,7 +5,6 @@ Each attack stands beside its lawful twin: the same command with one fact change
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from sidecar_dev.stage import Check, Scene, Stage, check, fact, short
 
 ATTACKS: Final = "act 2: the attacker"
 _SLOW: Final = {**QUESTION, "think_s": 2.0}  # gives time to use the handle of a request in flight
-_EXPORT: Final = ("--request", "POST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +60,13 @@ def _what_the_writer_holds(stage: Stage) -> Scene:
     environment = _environment_of(stage.mesh.pid("writer"))
     handle = headers.get("authorization", "").removeprefix("Bearer ")
     header = stage.header_file("handle", handle)
-    lawful = stage.local_call("writer", "/crm/customers/42", header)
-    elsewhere = stage.local_call("planner", "/writer/draft", header, "--json", "{}")
-    beyond = stage.local_call("writer", "/crm-export/export", header, *_EXPORT)
+    read, export = stage.tool_call("read_customer", customer="42"), stage.tool_call("export_customers")
+    lawful = stage.local_call("writer", "/crm/mcp", header, *read)
+    elsewhere = stage.local_call("planner", "/writer/a2a", header, *stage.message("write", "Write an answer."))
+    another = stage.local_call("writer", "/crm/mcp", header, *export)
+    beyond = stage.local_call("writer", "/crm-export/mcp", header, *export)
     asking.wait()
-    afterwards = stage.local_call("writer", "/crm/customers/42", header)
+    afterwards = stage.local_call("writer", "/crm/mcp", header, *read)
     return Scene(
         ATTACKS,
         "everything the writer holds",
@@ -79,6 +79,7 @@ def _what_the_writer_holds(stage: Stage) -> Scene:
             ),
             check("the handle, while its request is served", lawful, 200),
             check("the handle at another sidecar", elsewhere, 403, "no_request_context"),
+            check("the handle for another tool of the same server", another, 403, "operation_refused"),
             check("the handle for a call its request may not make", beyond, 403, "call_not_allowed"),
             check("the handle after its request", afterwards, 403, "no_request_context"),
         ),
@@ -151,7 +152,7 @@ def _greed(stage: Stage, loot: Loot) -> Scene:
         (
             check(
                 "export with crm.read",
-                stage.call_crm("writer", loot.crm_header, "/export", *_EXPORT),
+                stage.call_crm("writer", loot.crm_header, stage.tool_call("export_customers")),
                 403,
                 "insufficient_scope",
             ),
@@ -186,7 +187,7 @@ def _forgery(stage: Stage, loot: Loot) -> Scene:
 
 def _careless_service(stage: Stage) -> Scene:
     """The front app's call once through a sidecar whose token service impersonates, once through the honest one."""
-    call = ("/planner/plan", "login.header", "--json", json.dumps(QUESTION))
+    call = ("/planner/a2a", "login.header", *stage.message("ask", QUESTION["question"], customer=QUESTION["customer"]))
     heard = _heard(stage)
     refused = stage.local_call("careless", *call)
     heard_after = _heard(stage)
@@ -205,7 +206,8 @@ def _careless_service(stage: Stage) -> Scene:
 
 
 def _present(stage: Stage, svid: Sequence[str], loot: Loot) -> Answer:
-    return stage.mesh_call("crm", "/customers/42", *svid, "--header", f"@{loot.crm_header}")
+    asked = stage.tool_call("read_customer", customer="42")
+    return stage.mesh_call("crm", "/mcp", *svid, "--header", f"@{loot.crm_header}", *asked)
 
 
 def _with(commands: Sequence[str], checked: Check) -> Check:

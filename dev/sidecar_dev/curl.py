@@ -35,8 +35,9 @@ class Answer:
         """The answer in a few words."""
         if self.status == 0:
             return "no handshake"
-        error = self.body.get("error")
-        return " ".join(str(part) for part in (self.status, self.reason, error) if part)
+        error = self.body.get("error")  # of OAuth a word, of JSON-RPC an object whose reason is told already
+        told = error if isinstance(error, str) else None
+        return " ".join(str(part) for part in (self.status, self.reason, told) if part)
 
 
 def require_tools() -> None:

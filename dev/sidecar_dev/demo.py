@@ -107,7 +107,7 @@ def _kept(stage: Stage) -> dict[str, Any]:
             f"{ask} '{json.dumps(QUESTION)}'",
             f"{ask} '{json.dumps(POISON)}'",
             f"curl -s {svid} --connect-to sts.internal::127.0.0.1:{places.ports['sts']} {sts}/jwks",
-            f"curl -s http://{places.at('crm-probe')}/metrics | grep ^sidecar_requests_total",
+            f"curl -s http://{places.at('crm-probe')}/metrics | grep ^sidecar_operations_total",
             "tail -f writer.records",
         ],
     }

@@ -1,7 +1,7 @@
 """The development mesh: every part a process of its own, on loopback, with identities by process.
 
-front, planner, writer and a CRM tool, each beside its sidecar; a Workload API with two trust domains, a user issuer
-and a token service. Nobody is given a secret: the Workload API knows the processes the launcher started.
+front, planner, writer and a tool server, the CRM, each beside its sidecar; a Workload API with two trust domains, a
+user issuer and a token service. Nobody is given a secret: the Workload API knows the processes the launcher started.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from sidecar_dev.processes import ProcessError, Processes, answers, free_ports, 
 MeshError = ProcessError  # the mesh cannot be brought up
 
 AGENTS: Final = ("front", "planner", "writer", "crm")
+ENDPOINTS: Final = {"planner": "/a2a", "writer": "/a2a", "crm": "/mcp"}  # what agents call, and its path
 SIDECARS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM, "careless": FRONT}
 ATTACKERS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM, "intruder": INTRUDER}
 _PORTS: Final = (
@@ -135,18 +136,17 @@ class Mesh:
     def _agent(self, name: str) -> None:
         """An agent beside its sidecar: every other service has a name on the sidecar's outbound port."""
         own = f"http://{self.places.at(f'{name}-out')}"
-        urls = {target: f"{own}/{target}" for target in (*AGENTS, "crm-export")}
+        urls = {target: f"{own}/{target}{path}" for target, path in ENDPOINTS.items()}
         self._run_agent(name, name, urls, ["--seen", str(self.seen(name))])
 
     def _bare_agent(self, name: str) -> None:
         """The same program without a sidecar: the others' own addresses, and nothing but its access log."""
-        urls = {target: f"http://{self.places.at(f'bare-{target}')}" for target in AGENTS}
-        urls["crm-export"] = urls["crm"]
+        urls = {target: f"http://{self.places.at(f'bare-{target}')}{path}" for target, path in ENDPOINTS.items()}
         self._run_agent(f"bare-{name}", name, urls, ["--access-log", str(self.access_log(name))])
 
     def _run_agent(self, process: str, program: str, urls: dict[str, str], options: Sequence[str]) -> None:
-        environment = {f"{target.upper().replace('-', '_')}_URL": url for target, url in urls.items()}
-        command = [sys.executable, "-m", "sidecar_dev.agents", program, "--listen", self.places.at(process)]
+        environment = {f"{target.upper()}_URL": url for target, url in urls.items()}
+        command = [sys.executable, "-m", "sidecar_dev.demo_agents", program, "--listen", self.places.at(process)]
         self._processes.start(process, [*command, *options], environment)
 
     def _careless_sts(self) -> None:

@@ -28,6 +28,13 @@ ALL_SCOPES: Final = (*CHAIN_SCOPES, "crm.export", "docs.report")
 
 Settings = dict[str, Any]
 
+SEND: Final[Settings] = {"protocol": "a2a", "operations": [{"allow": ["SendMessage"]}]}
+REPORT: Final = (
+    "docs.report",
+    MANAGER,
+    "crm-export",
+)  # whoever may ask for a report, and what it may make an agent call
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
@@ -65,7 +72,7 @@ def front(places: Places) -> Settings:
     """The entry: where alice logs in, a chain may start."""
     return {
         **common(places, "front"),
-        "outbound": outbound(places, "front", route(places, "planner", PLANNER, CHAIN_SCOPES)),
+        "outbound": outbound(places, "front", {**route(places, "planner", PLANNER, CHAIN_SCOPES), **SEND}),
         "entry": {
             "issuers": [
                 {
@@ -97,53 +104,53 @@ def careless(places: Places) -> Settings:
 
 
 def planner(places: Places) -> Settings:
-    """The first agent: may give work to the writer, and to nobody else."""
+    """The first agent. For a plan it reads notes and gives work to the writer; for a report it may export the CRM."""
     return {
         **common(places, "planner"),
-        "inbound": inbound(
+        "inbound": inbound(places, "planner", a2a("plan", "plan.make", FRONT, "crm", "writer"), a2a("report", *REPORT)),
+        "outbound": outbound(
             places,
             "planner",
-            {
-                "name": "plan",
-                "match": {"path": "/plan", "methods": ["POST"]},
-                "scopes": ["plan.make"],
-                "peers": [FRONT],
-                "may_call": ["writer"],
-            },
+            {**route(places, "crm", CRM, ("crm.read",)), **mcp("read_notes")},
+            {**route(places, "writer", WRITER, ("crm.read", "docs.write")), **SEND},
+            export(places),
         ),
-        "outbound": outbound(places, "planner", route(places, "writer", WRITER, ("crm.read", "docs.write"))),
     }
 
 
 def writer(places: Places) -> Settings:
-    """The second agent. It may read the CRM for a draft, and export it for a report: two calls, two purposes."""
-    export = {**route(places, "crm", CRM, ("crm.export",)), "name": "crm-export", "match": {"prefix": "/crm-export"}}
+    """The second agent. It may read a customer for a draft, and export the CRM for a report: two purposes."""
     return {
         **common(places, "writer"),
-        "inbound": inbound(
+        "inbound": inbound(places, "writer", a2a("draft", "docs.write", PLANNER, "crm"), a2a("report", *REPORT)),
+        "outbound": outbound(
             places,
             "writer",
-            {
-                "name": "draft",
-                "match": {"path": "/draft", "methods": ["POST"]},
-                "scopes": ["docs.write"],
-                "peers": [PLANNER],
-                "may_call": ["crm"],
-            },
-            {
-                "name": "report",
-                "match": {"path": "/report", "methods": ["POST"]},
-                "scopes": ["docs.report"],
-                "peers": [MANAGER],
-                "may_call": ["crm-export"],
-            },
+            {**route(places, "crm", CRM, ("crm.read",)), **mcp("read_customer")},
+            export(places),
         ),
-        "outbound": outbound(places, "writer", route(places, "crm", CRM, ("crm.read",)), export),
     }
 
 
+def a2a(name: str, scope: str, peer: str, *may_call: str) -> Settings:
+    """An inbound route of an agent. Each purpose has a URL of its own: no request of A2A names a skill."""
+    match = {"path": "/a2a" if name != "report" else "/a2a/report"}
+    return {"name": name, "match": match, **SEND, "scopes": [scope], "peers": [peer], "may_call": list(may_call)}
+
+
+def export(places: Places) -> Settings:
+    """The outbound route by which the CRM may be exported."""
+    exporting = route(places, "crm", CRM, ("crm.export", "crm.read"))
+    return {**exporting, "name": "crm-export", "match": {"prefix": "/crm-export"}, **mcp("export_customers")}
+
+
+def mcp(*tools: str) -> Settings:
+    """Members of a route of MCP on which these tools may be called."""
+    return {"protocol": "mcp", "operations": [{"allow": [f"tools/call:{tool}" for tool in tools]}]}
+
+
 def crm(places: Places) -> Settings:
-    """The tool at the end. It also trusts the login issuer's tokens, as many tools do, and still needs delegation.
+    """The tool server at the end. It trusts the login issuer's tokens too, as many do, and needs delegation still.
 
     Its agent is given the token itself, so that the demo can steal it.
     """
@@ -154,7 +161,7 @@ def crm(places: Places) -> Settings:
             "jwks": f"{places.login}/jwks",
             "profile": "sts",  # the shape of RFC 9068, which this issuer's access tokens have too, except for the actor
             "actor_trust_domains": [TRUST_DOMAIN],
-            "scopes": ["crm.read"],
+            "scopes": ["crm.export", "crm.read"],
         }
     )
     return {
@@ -163,19 +170,18 @@ def crm(places: Places) -> Settings:
             places,
             "crm",
             {
-                "name": "customers",
-                "match": {"path_prefix": "/customers", "methods": ["GET"]},
+                "name": "tools",
+                "match": {"path": "/mcp"},
+                "protocol": "mcp",
                 "scopes": ["crm.read"],
-                "peers": [WRITER],
+                "peers": [PLANNER, WRITER],
+                "operations": [
+                    {"allow": ["tools/call:read_notes"], "peers": [PLANNER]},
+                    {"allow": ["tools/call:read_customer"], "peers": [WRITER]},
+                    {"allow": ["tools/call:export_customers"], "scopes": ["crm.export"]},
+                ],
                 "issuers": [places.sts, places.login],
                 "pass_token": True,
-            },
-            {
-                "name": "export",
-                "match": {"path": "/export", "methods": ["POST"]},
-                "scopes": ["crm.export"],
-                "peers": [WRITER],
-                "issuers": [places.sts],
             },
         ),
     }
@@ -200,7 +206,7 @@ def sts(places: Places) -> Settings:
         ],
         "entries": [{"workload": FRONT, "client_ids": {places.login: CLIENT_ID}}],
         "targets": [
-            {"workload": PLANNER, "scopes": list(CHAIN_SCOPES)},
+            {"workload": PLANNER, "scopes": [*CHAIN_SCOPES, "docs.report"]},
             {"workload": WRITER, "scopes": ["crm.read", "docs.report", "docs.write"]},
             {"workload": CRM, "scopes": ["crm.read", "crm.export"]},
             {"workload": ARCHIVE, "scopes": ["crm.read"]},
@@ -208,6 +214,7 @@ def sts(places: Places) -> Settings:
         "rules": [
             {"actor": FRONT, "subjects": anyone, "audience": PLANNER, "scopes": list(CHAIN_SCOPES)},
             {"actor": PLANNER, "subjects": anyone, "audience": WRITER, "scopes": ["crm.read", "docs.write"]},
+            {"actor": PLANNER, "subjects": anyone, "audience": CRM, "scopes": ["crm.read", "crm.export"]},
             {"actor": WRITER, "subjects": anyone, "audience": CRM, "scopes": ["crm.read", "crm.export"]},
             {"actor": CRM, "subjects": anyone, "audience": ARCHIVE, "scopes": ["crm.read"]},
         ],

@@ -25,6 +25,7 @@ _SHOWN: Final = (
     "audience",
     "scope",
     "route",
+    "op",
     "status",
 )
 
@@ -79,12 +80,13 @@ class Screen:
 def _hops(records: Sequence[Record]) -> Table:
     title = f"as recorded by each callee (spiffe://{TRUST_DOMAIN} left out)"
     table = Table(box=SIMPLE, pad_edge=False, title=title, title_justify="left", title_style="dim")
-    for name in ("hop", "subject", "actor", "act chain", "audience", "scope"):
+    for name in ("hop", "subject", "act chain", "audience and operation", "scope"):
         table.add_column(name, overflow="fold")
     for number, record in enumerate(records, 1):
         chain = "\n← ".join(record.get("chain") or ())
         scope = "\n".join(record.get("scope") or ())
-        cells = (record.get("subject"), record.get("actor"), chain, record.get("audience"), scope)
+        asked = f"{record.get('audience')}\n{record.get('op')}"
+        cells = (record.get("subject"), chain, asked, scope)
         table.add_row(str(number), *(_plain(short(str(cell))) for cell in cells))
     return table
 

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sidecar_dev.a2a_stand_in import VERSION as A2A_VERSION
+from sidecar_dev.a2a_stand_in import message_request
 from sidecar_dev.curl import Answer, Shell, as_workload
+from sidecar_dev.mcp_stand_in import tool_request
 from sidecar_dev.mesh import Mesh
 from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN
 
@@ -75,6 +78,19 @@ class Stage:
         self.shell = Shell(mesh.places.directory)
         self.hops: Sequence[Record] = ()  # as the callees recorded them, of alice's first request
 
+    # --- messages
+
+    def tool_call(self, tool: str, **arguments: str) -> Sequence[str]:
+        """curl's options for a message of MCP that calls a tool; it and its header fields are kept in two files."""
+        message, fields = tool_request("attacker", tool, arguments)
+        lines = self.shell.write(f"{tool}.fields", "".join(f"{name}: {value}\n" for name, value in fields.items()))
+        return ("--header", f"@{lines}", "--json", f"@{self.shell.write(f'{tool}.json', json.dumps(message))}")
+
+    def message(self, name: str, text: str, **data: str) -> Sequence[str]:
+        """curl's options for a message of A2A, kept in a file."""
+        body = self.shell.write(f"{name}.json", json.dumps(message_request(text, data)))
+        return ("--header", f"A2A-Version: {A2A_VERSION}", "--json", f"@{body}")
+
     # --- lawful use
 
     def log_in(self, audience: str | None = None) -> str:
@@ -107,9 +123,10 @@ class Stage:
         to = ("--connect-to", f"{name}.internal::127.0.0.1:{port}")
         return self.shell.curl(f"https://{name}.internal:{port}{path}", *to, *arguments)
 
-    def call_crm(self, workload: str, header: str, path: str = "/customers/42", *more: str) -> Answer:
-        """A call to the CRM with a workload's SVID."""
-        return self.mesh_call("crm", path, *as_workload(workload), "--header", f"@{header}", *more)
+    def call_crm(self, workload: str, header: str, tool: Sequence[str] | None = None) -> Answer:
+        """A call of a tool of the CRM with a workload's SVID: it reads a customer, if nothing else is said."""
+        asked = tool or self.tool_call("read_customer", customer="42")
+        return self.mesh_call("crm", "/mcp", *as_workload(workload), "--header", f"@{header}", *asked)
 
     def local_call(self, name: str, path: str, header: str, *more: str) -> Answer:
         """A call to a sidecar's outbound port, as its agent makes it."""

@@ -85,6 +85,17 @@ def test_the_process_ends_by_sigterm_of_its_own_accord_and_its_log_goes_to_stand
     assert (running.returncode, '"GET /customers/42 HTTP/1.1" 200' in said) == (0, True)
 
 
+@pytest.mark.parametrize("body", [b"[]", b"{", b"1", b"\xff"])
+def test_a_body_that_is_no_json_object_reaches_no_script(server: AgentServer, script: Slow, body: bytes) -> None:
+    connection = connected(server)
+    connection.request("POST", "/", body)
+    answer = connection.getresponse()
+    assert (answer.status, b"path" in answer.read()) == (400, False)
+    connection.request("POST", "/", b"{}")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
 def test_a_question_after_its_health_reaches_no_script(server: AgentServer, script: Slow) -> None:
     connection = connected(server)
     connection.request("GET", "/healthz")

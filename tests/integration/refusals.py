@@ -17,3 +17,6 @@ REFUSALS: Final = {
     "minted by partner.example": (0, ""),
     "a token without an actor comes back": (502, "sts_no_act"),
 }
+
+# Of operations: only where the agents speak MCP and A2A, not in the example for Kubernetes.
+OF_OPERATIONS: Final = {"the handle for another tool of the same server": (403, "operation_refused")}

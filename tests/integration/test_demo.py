@@ -15,7 +15,7 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.integration.refusals import REFUSALS
+from tests.integration.refusals import OF_OPERATIONS, REFUSALS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -82,23 +82,50 @@ def refusal(said: str) -> tuple[int, str] | None:
 def test_every_attack_is_refused_for_its_own_reason_beside_a_twin_that_is_served(kept: Kept) -> None:
     attacker = [scene for scene in kept.said["scenes"] if scene["act"] == "act 2: the attacker"]
     said = {check["title"]: refusal(check["said"]) for scene in attacker for check in scene["checks"]}
-    assert {title: told for title, told in said.items() if told} == REFUSALS
+    assert {title: told for title, told in said.items() if told} == REFUSALS | OF_OPERATIONS
     for scene in attacker:
         assert "200" in [check["said"] for check in scene["checks"]], scene["title"]
 
 
 def test_each_callee_recorded_alice_and_the_agent_that_called(kept: Kept) -> None:
     hops = [
-        next(r for r in kept.records(name) if r["event"] == "request" and r["direction"] == "inbound")
-        for name in ("planner", "writer", "crm")
+        next(r for r in kept.records(name) if r["direction"] == "inbound" and r["peer"] == peer)
+        for name, peer in (("planner", FRONT), ("crm", PLANNER), ("writer", PLANNER), ("crm", WRITER))
     ]
-    assert [hop["subject"] for hop in hops] == ["alice"] * 3
-    assert [hop["chain"] for hop in hops] == [[FRONT], [PLANNER, FRONT], [WRITER, PLANNER, FRONT]]
+    assert [hop["subject"] for hop in hops] == ["alice"] * 4
+    assert [hop["op"] for hop in hops] == [
+        "SendMessage", "tools/call:read_notes", "SendMessage", "tools/call:read_customer",
+    ]  # fmt: skip
+    assert [hop["chain"] for hop in hops] == [[FRONT], *([PLANNER, FRONT],) * 2, [WRITER, PLANNER, FRONT]]
     assert all(hop["actor"] == hop["peer"] for hop in hops)
-    scopes = [set(hop["scope"]) for hop in hops]
-    assert scopes[0] > scopes[1] > scopes[2] == {"crm.read"}
-    assert len({hop["jti_in"] for hop in hops}) == 3
+    planning, notes, writing, customer = (set(hop["scope"]) for hop in hops)
+    assert planning > writing > customer == notes == {"crm.read"}
+    assert len({hop["jti_in"] for hop in hops}) == 4
     assert len({hop["txn"] for hop in hops}) == 1
+
+
+def test_the_second_tool_is_refused_by_its_name_in_the_record_and_in_what_the_planner_is_told(kept: Kept) -> None:
+    (scene,) = (scene for scene in kept.said["scenes"] if scene["title"] == "the same document, the same order")
+    assert scene["lines"] == ["operation_refused: the route does not allow this operation (operation_refused)"]
+    (record,) = scene["records"]
+    told = {key: record[key] for key in ("workload", "direction", "op", "reason", "subject", "chain", "route")}
+    assert told == {
+        "workload": PLANNER,
+        "direction": "outbound",
+        "op": "tools/call:export_customers",
+        "reason": "operation_refused",
+        "subject": "alice",
+        "chain": [FRONT],
+        "route": "crm",
+    }
+    metrics = kept.shell(next(command for command in kept.commands if "/metrics" in command))
+    assert 'op="tools/call:read_notes"' in metrics
+    assert not any(
+        record["op"] == "tools/call:export_customers" and record["decision"] == "allow"
+        for name in ("planner", "writer", "crm")
+        for record in kept.records(name)
+        if "op" in record
+    )
 
 
 def test_the_token_verifies_with_the_published_keys_and_names_the_whole_chain(kept: Kept) -> None:
@@ -118,7 +145,7 @@ def test_the_printed_commands_work(kept: Kept) -> None:
     answer = json.loads(kept.shell(f"{folder}; {login}; {ask}"))
     assert answer == {"draft": "Globex renews on 2027-01-31."}
     poisoned = json.loads(kept.shell(f"{folder}; {login}; {poison}"))
-    assert poisoned["got"]["reason"] == "call_not_allowed"
+    assert (poisoned["obeyed"], poisoned["got"]["data"]["reason"]) == ("export_customers", "operation_refused")
     assert 'decision="allow"' in kept.shell(next(command for command in kept.commands if "/metrics" in command))
 
 
