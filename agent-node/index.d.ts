@@ -42,5 +42,5 @@ export function listener<Request extends IncomingMessage, Response extends Serve
   serve: (request: Request, response: Response) => unknown,
 ): (request: Request, response: Response) => unknown;
 
-/** Add the hooks to a Fastify instance: `fastifyHooks(app)`. */
-export function fastifyHooks(app: { addHook(name: any, hook: any): unknown }): void;
+/** A hook for Fastify: `app.addHook("onRequest", fastifyHook)`, before all others. */
+export function fastifyHook(request: { raw: IncomingMessage }, reply: unknown, done: () => void): void;

@@ -2,4 +2,4 @@
 export { HEADER, carry, handle, serving } from "./handles.js";
 export { ConfigurationError, headers } from "./outbound.js";
 export { forwarding } from "./fetch.js";
-export { fastifyHooks, listener, middleware } from "./servers.js";
+export { fastifyHook, listener, middleware } from "./servers.js";

@@ -11,9 +11,7 @@ export function listener(serve) {
   return (request, response) => serving(shown(request), () => serve(request, response));
 }
 
-/** Add the hooks to a Fastify instance: `fastifyHooks(app)`. Reading a body loses the context, so there are three. */
-export function fastifyHooks(app) {
-  for (const name of ["onRequest", "preValidation", "preHandler"]) {
-    app.addHook(name, (request, _reply, done) => serving(shown(request.raw), done));
-  }
+/** A hook for Fastify: `app.addHook("onRequest", fastifyHook)`, before all others. */
+export function fastifyHook(request, _reply, done) {
+  serving(shown(request.raw), done);
 }

@@ -27,7 +27,13 @@ def test_its_tests_pass(number: int) -> None:
         pytest.skip("there is no other Node on PATH")
     folder = agents.node_folder()
     said = agents.run(
-        nodes[number], "--test", "--test-reporter=tap", *sorted(folder.glob("*.test.mjs")), cwd=folder, NODE_OPTIONS=""
+        nodes[number],
+        "--test",
+        "--test-timeout=60000",
+        "--test-reporter=tap",
+        *sorted(folder.glob("*.test.mjs")),
+        cwd=folder,
+        NODE_OPTIONS="",
     )
     assert re.search(r"^# pass (\d+)", said, re.MULTILINE)
     assert re.search(r"^# (?:fail|skipped|cancelled) [1-9]", said, re.MULTILINE) is None

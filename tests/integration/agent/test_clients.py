@@ -237,6 +237,16 @@ def test_so_has_one_of_requests_and_of_urllib(sidecar: Recorder) -> None:
     assert sidecar.handles == [["alice"], ["alice"], ["bob"], ["bob"]]
 
 
+def test_a_transport_that_is_no_mount_heeds_no_proxy_itself(
+    sidecar: Recorder, elsewhere: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", sidecar.origin)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving("alice"), httpx.Client(transport=delegation_agent.httpx.Transport()) as client:
+        client.get(f"{elsewhere.origin}/direct")
+    assert (elsewhere.handles, sidecar.handles) == ([None], [])
+
+
 def test_https_by_the_sidecar_as_proxy_gets_no_handle_of_ours(sidecar: Recorder) -> None:
     """A tunnel takes its handle in Proxy-Authorization; what is inside is for the host."""
     assert not delegation_agent.requests.Adapter()._is_for_sidecar(

@@ -2,10 +2,10 @@
 import { createServer } from "node:http";
 import express from "express";
 import fastify from "fastify";
-import { carry, fastifyHooks, forwarding, handle, headers, listener, middleware, serving } from "delegation-agent";
+import { carry, fastifyHook, forwarding, handle, headers, listener, middleware, serving } from "delegation-agent";
 const app = express();
 app.use(middleware);
-fastifyHooks(fastify());
+fastify().addHook("onRequest", fastifyHook);
 createServer(listener((request, response) => response.end(request.url)));
 const f: typeof fetch = forwarding();
 const n: number = serving("a", () => 1);
