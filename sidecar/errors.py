@@ -106,6 +106,7 @@ class Reason(StrEnum):
     STS_TOO_LARGE = "sts_too_large"
     STS_IDENTITY = "sts_identity"
     UPSTREAM_BAD_RESPONSE = "upstream_bad_response"
+    LIST_UNREADABLE = "list_unreadable"
     CREDENTIAL_EXPOSED = "credential_exposed"
     UPSTREAM_IDENTITY = "upstream_identity"
     # 503 with Retry-After
@@ -270,6 +271,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.STS_TOO_LARGE: _bad_gateway("the token service's answer is too large"),
     Reason.STS_IDENTITY: _bad_gateway("the token service could not prove its identity"),
     Reason.UPSTREAM_BAD_RESPONSE: _bad_gateway("the upstream's answer is not valid HTTP/1.1"),
+    Reason.LIST_UNREADABLE: _bad_gateway("the agent's list cannot be cut to what the caller may use"),
     Reason.CREDENTIAL_EXPOSED: _bad_gateway("the upstream's answer contains the credential of the call"),
     Reason.UPSTREAM_IDENTITY: _bad_gateway("the upstream could not prove its identity"),
     Reason.STS_UNAVAILABLE: _unavailable("the token service is unavailable"),

@@ -49,6 +49,8 @@ ELSEWHERE: Final = {
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
     "config/operation_model.py": "config/test_operation_checks.py",
+    "delegation/callable.py": "integration/test_filtered_lists.py",
+    "proxy/list_forwarding.py": "integration/test_filtered_lists.py",
     "proxy/mcp_forwarding.py": "integration/test_mcp_sessions.py",
     "proxy/mcp_sessions.py": "integration/test_mcp_sessions.py",
     "proxy/resource_metadata.py": "integration/test_resource_metadata.py",

@@ -50,6 +50,8 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
         where = f"inbound.routes[{number}]"
         if section.protocol != "mcp" and section.sessions is not None:
             yield Problem(f"{where}.sessions", "is for routes of MCP", "set protocol to mcp, or remove it")
+        if section.protocol != "mcp" and section.filter_lists:
+            yield Problem(f"{where}.filter_lists", "is for routes of MCP", "set protocol to mcp, or remove it")
         yield from _resource(section, where)
         if section.protocol == "http":
             if not section.match.methods:

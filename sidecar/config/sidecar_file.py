@@ -321,6 +321,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str], named: froz
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
         sessions=section.sessions or "per_subject",
         resource=resource_of(section, issuers),
+        filter_lists=section.filter_lists,
     )
     return inbound_operations(section, route, named)
 

@@ -96,6 +96,13 @@ class InboundRouteSection(Section):
             "`per_actor`, the peer's, whose users then share it"
         ),
     )
+    filter_lists: bool = Field(
+        default=False,
+        description=(
+            "of a route of MCP: lists of tools, prompts and resources hold only what their reader may call; of an "
+            "answer `max_message_bytes` are held for it"
+        ),
+    )
     resource: UrlText | None = Field(
         default=None,
         description=(

@@ -47,6 +47,7 @@ class InboundRoute:
     With a ``protocol`` above HTTP, ``operations`` has a route of its own for each of its operations, of which
     ``operation`` is the key; their messages have ``max_message_bytes`` at most. Sessions of MCP belong to a subject at
     a peer, or with ``sessions`` ``per_actor`` to a peer. ``resource`` is what clients are told of it (RFC 9728).
+    With ``filter_lists`` an answer that lists tools, prompts or resources holds those that its reader may call.
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
@@ -76,6 +77,7 @@ class InboundRoute:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     sessions: SessionsOf = "per_subject"
     resource: ProtectedResource | None = None
+    filter_lists: bool = False
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.random_text import random_128
 from sidecar.proxy.trusted_names import is_trusted_name
-from sidecar.wire.message import NOT_PASSED, Edits, Message, Request, new_edits
+from sidecar.wire.message import NOT_PASSED, Edits, Message, Passes, Request, new_edits
 
 MAX_VALUE_BYTES: Final = 6144
 
@@ -217,6 +218,16 @@ def new_call_id() -> str:
 def folded(name: bytes) -> bytes:
     """Return a (lower-case) name as servers compare names that take one mark of punctuation for another."""
     return name.translate(_FOLDED)
+
+
+@lru_cache(maxsize=64)  # by rules and sets, of which there are a handful: the wire remembers each rule's outcome
+def without(passes: Passes, names: frozenset[bytes]) -> Passes:
+    """Return the rule by which fields of these names, in any spelling, do not pass, and others as by ``passes``."""
+
+    def rule(name: bytes) -> bool:
+        return folded(name) not in names and passes(name)
+
+    return rule
 
 
 def passes_to_mesh(name: bytes) -> bool:

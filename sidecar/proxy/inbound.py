@@ -32,7 +32,7 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
-from sidecar.proxy.mcp_forwarding import McpForwarding
+from sidecar.proxy.list_forwarding import forwarding_of
 from sidecar.proxy.mcp_sessions import RequestSession, session_of
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
@@ -133,7 +133,7 @@ class Inbound:
                     observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
                     if route.protocol == "mcp" and asked is not None:
                         session = session_of(self._session_ids, asked, head, observed, now)
-                    yield self._observed(observed, route, stream, head, agent, target, entry, session)
+                    yield self._observed(observed, route, stream, head, agent, target, entry, asked, session)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
@@ -163,8 +163,8 @@ class Inbound:
             if session is None:
                 yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
             else:
-                path = target.encode()
-                yield McpForwarding(self._forwarder, permit, stream, head, entry, agent, path, edits, session)
+                of_mcp = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits, session
+                yield forwarding_of(*of_mcp, asked=asked)
         except SidecarError as error:
             refuse(
                 stream,
@@ -231,6 +231,7 @@ class Inbound:
         agent: Origin,
         target: CanonicalTarget,
         entry: Entry,
+        asked: Asked | None,
         session: RequestSession | None,
     ) -> Forwarding:
         """Forward a request that only passes because its route observes."""
@@ -245,7 +246,8 @@ class Inbound:
         )
         path = target.encode()
         if session is not None:
-            return McpForwarding(self._forwarder, permit, stream, head, entry, agent, path, edits, session)
+            of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
+            return forwarding_of(*of_mcp, asked=asked)
         return Forwarding(self._forwarder, permit, stream, head, entry, agent, path, edits)
 
     def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:

@@ -44,6 +44,7 @@ class KeyedForwarding(Forwarding):
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give the answer, unless it contains the key."""
+        self._upstream = None  # it may serve another request already
         fault = self._fault_of(head) or (_exposed() if self._key in data else None)
         if fault is not None:
             self._refuse(head, fault)

@@ -40,6 +40,7 @@ class McpForwarding(Forwarding):
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give the answer."""
+        self._upstream = None  # it may serve another request already
         if self._is_usable(head):
             super().on_whole_response(head, data)
 

@@ -7,18 +7,18 @@ here in both directions.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
 from sidecar.delegation import mcp
 from sidecar.delegation.decide import ObservedPermit, Permit
 from sidecar.delegation.mcp_session import Holder, Session, SessionIds, opener, usable
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.headers import folded
+from sidecar.proxy.headers import without
 from sidecar.proxy.operations import Asked
-from sidecar.wire.message import Edits, Passes, Request, Response, new_edits
+from sidecar.wire.message import Edits, Request, Response, new_edits
 
 SESSION_FIELD: Final = b"mcp-session-id"
+_ENDS_HERE: Final = frozenset({SESSION_FIELD})
 _NEEDS_ONE: Final = frozenset({mcp.DELETE, mcp.RESPONSE})
 
 
@@ -39,7 +39,7 @@ class RequestSession:
         passes, names, values = edits
         if self.session is not None:
             names, values = (*names, SESSION_FIELD), (*values, self.session.id.encode("ascii"))
-        return new_edits((_without_session(passes), names, values))
+        return new_edits((without(passes, _ENDS_HERE), names, values))
 
     def from_agent(self, answer: Response, edits: Edits) -> Edits:
         """Return the edits with the id by which the peer names the session of an answer.
@@ -51,7 +51,7 @@ class RequestSession:
         given = self._given(answer)
         if given is not None:
             names, values = (*names, SESSION_FIELD), (*values, given)
-        return new_edits((_without_session(passes), names, values))
+        return new_edits((without(passes, _ENDS_HERE), names, values))
 
     def _given(self, answer: Response) -> bytes | None:
         named = answer.all(SESSION_FIELD)
@@ -85,11 +85,3 @@ def session_of(
         raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
     opens = asked.key == mcp.INITIALIZE and not asked.stateless
     return RequestSession(ids, route, session, shown or b"", opener(permit, now) if opens else None)
-
-
-@lru_cache(maxsize=16)  # by rules, of which there are a handful: the wire remembers the outcome of each
-def _without_session(passes: Passes) -> Passes:
-    def rule(name: bytes) -> bool:
-        return folded(name) != SESSION_FIELD and passes(name)
-
-    return rule

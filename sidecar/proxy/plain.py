@@ -20,7 +20,7 @@ from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import source_of, to_observed_agent
 from sidecar.proxy.journey import Journey
-from sidecar.proxy.mcp_forwarding import McpForwarding
+from sidecar.proxy.list_forwarding import forwarding_of
 from sidecar.proxy.mcp_sessions import session_of
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.operations import Asked, find_operation
@@ -93,7 +93,8 @@ class PlainInbound:
             path = target.encode()
             if asked is not None and asked.protocol == "mcp":
                 session = session_of(self._session_ids, asked, head, permit, int(self._clock()))
-                yield McpForwarding(self._forwarder, permit, stream, head, entry, agent, path, edits, session)
+                of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
+                yield forwarding_of(*of_mcp, asked=asked)
             else:
                 yield Forwarding(self._forwarder, permit, stream, head, entry, agent, path, edits)
         except SidecarError as error:

@@ -69,6 +69,11 @@ def refusal(
     return answer.status, fields, orjson.dumps(body)
 
 
+def rpc_error_event(error: SidecarError, request_id: str, asked: Asked) -> bytes:
+    """Make the event that answers a message whose answer is a stream that has begun."""
+    return b"event: message\ndata: " + orjson.dumps(_rpc_error(error, request_id, asked)) + b"\n\n"
+
+
 def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, object]:
     """Return the error of JSON-RPC 2.0 (section 5.1) that answers a refused message."""
     data = {"reason": error.reason, "request_id": request_id, "status": error.answer.status}

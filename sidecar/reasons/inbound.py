@@ -123,6 +123,13 @@ _REQUEST: Final = {
         _CALLER,
         do="open a new session by `initialize`, and use it for the user for whom it was opened",
     ),
+    Reason.LIST_UNREADABLE: _in(
+        "on a route of MCP with `filter_lists`: the agent's answer is encoded, too long, or cannot be read as one "
+        "message, so it could list what the caller may not use",
+        _DEVELOPER,
+        _OPERATOR,
+        do="see the detail; answer with plain JSON or events, in pages, or raise `max_message_bytes`",
+    ),
     Reason.UPGRADE_REFUSED: _either(
         "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
         _DEVELOPER,

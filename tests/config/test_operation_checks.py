@@ -212,3 +212,11 @@ def test_a_resource_is_a_routes_own_url_and_its_issuers_are_told(tmp_path: Path)
 )
 def test_metadata_that_would_mislead_is_refused(tmp_path: Path, changes: list[tuple[str, object]], field: str) -> None:
     assert f"inbound.routes[0].{field}" in {where for where, _ in problems(tmp_path, *changes)}
+
+
+def test_lists_are_filtered_on_routes_of_mcp_that_say_so(tmp_path: Path) -> None:
+    (first, *_) = load(tmp_path, mcp((f"{ROUTE}.filter_lists", True))).inbound_routes.routes
+    assert first.for_operation("tools/list").filter_lists
+    assert not load(tmp_path, mcp()).inbound_routes.routes[0].filter_lists
+    found = problems(tmp_path, (f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.filter_lists", True))
+    assert ("inbound.routes[0].filter_lists", "is for routes of MCP") in found

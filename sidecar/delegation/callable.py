@@ -1,0 +1,65 @@
+"""Tells which operations of a route a caller may ask for: the decision of each call, made before it."""
+
+from __future__ import annotations
+
+from sidecar.delegation.decide import ObservedPermit, Permit, decide_observed, decide_plain, decide_verified
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.errors import Denied, Reason
+
+
+def may_call(
+    permit: Permit | ObservedPermit,
+    whole: InboundRoute,
+    operation: str,
+    *,
+    policy: Policy,
+    now: int,
+    peer_certificate_sha256: str | None,
+) -> bool:
+    """Tell if the caller of a permitted request may now ask for an operation of the same route, ``whole``.
+
+    Raises:
+        Unavailable: as ``decide_verified``.
+    """
+    try:
+        _decide(permit, whole.for_operation(operation), policy, now, peer_certificate_sha256)
+    except Denied:
+        return False
+    return True
+
+
+def _decide(
+    permit: Permit | ObservedPermit, route: InboundRoute, policy: Policy, now: int, certificate: str | None
+) -> None:
+    if isinstance(permit, ObservedPermit):
+        if permit.reason is Reason.NO_CLIENT_CERT:
+            decide_plain(permit.token, route=route, policy=policy, now=now, until=permit.ends_at)
+        else:
+            _observe(Denied(permit.reason), permit, route, policy, now, certificate)
+        return
+    try:
+        decide_verified(
+            permit.token, peer=permit.peer, route=route, policy=policy, now=now, peer_certificate_sha256=certificate
+        )
+    except Denied as denied:
+        _observe(denied, permit, route, policy, now, certificate)
+
+
+def _observe(
+    denied: Denied,
+    permit: Permit | ObservedPermit,
+    route: InboundRoute,
+    policy: Policy,
+    now: int,
+    certificate: str | None,
+) -> None:
+    decide_observed(
+        denied,
+        token=permit.token,
+        peer=permit.peer,
+        route=route,
+        policy=policy,
+        now=now,
+        peer_certificate_sha256=certificate,
+    )
