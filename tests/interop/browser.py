@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page, Request
 
 SHOTS: Final = Path(__file__).parents[2] / "build" / "browser"
+LANDSCAPE: Final = {"width": 1032, "height": 700}  # A4 without the margins of the style, in CSS pixels
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS: Final = (  # a profile of its own comes from Playwright; nothing may call home
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),

@@ -16,14 +16,13 @@ from sidecar.audit.report.page import page
 from sidecar.audit.report.story import Evidence
 from tests.audit.report.evidence import AGENT, document, finding, hop, report
 from tests.audit.report.test_page import HOSTILE
-from tests.interop.browser import SHOTS, beyond, shoot, stops, tree, violations, visit, walk
+from tests.interop.browser import LANDSCAPE, SHOTS, beyond, shoot, stops, tree, violations, visit, walk
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
 pytestmark = [pytest.mark.interop, pytest.mark.asyncio(loop_scope="session")]
 
-LANDSCAPE: Final = {"width": 1032, "height": 700}  # A4 without the margins of the style, in CSS pixels
 NOTHING: Final = {"caller": None, "token_service": None, "callee": None}
 
 
