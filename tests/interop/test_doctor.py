@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.delegation.bearer import parse_bearer
 from tests.fakes.conversations import listening
 from tests.fakes.tokens import SvidMint
 from tests.integration.world import ok
-from tests.interop.sts_servers import launch_zitadel
+from tests.interop.sts_servers import launch_spring, launch_zitadel
 from tests.interop.sts_servers.launch_keycloak import KeycloakServer
 from tests.interop.sts_servers.launchers import LAUNCHERS, Foreign, reason_to_skip
-from tests.interop.sts_servers.server import CRM, PLANNER, WRITER, Client, Server
+from tests.interop.sts_servers.server import CRM, MAY_ACT, PLANNER, WRITER, Client, Server
 
 pytestmark = [
     pytest.mark.interop,
@@ -30,7 +31,7 @@ pytestmark = [
 YES, NO, REFUSED, NARROWED = "yes", "no", "refused", "narrowed"
 CANNOT_SEE, NOT_TESTED = "cannot see", "not tested"
 
-# Each cell's value, and a part of its detail. Of no server here we have a token with may_act.
+# Each cell's value, and a part of its detail.
 IDPYOIDC: Final = {
     "accepts-actor": (REFUSED, "400 invalid_request"),
     "garbage-actor": (REFUSED, "400 invalid_request"),
@@ -290,6 +291,52 @@ async def test_an_act_that_keycloaks_administrator_writes_is_no_delegation(forei
     assert found.seen("emits-act").startswith("no: act is constant")
     assert found.cells["nests-act"]["value"] == NO
     assert found.document["fits"] is False
+
+
+async def with_may_act(server: Server, folder: Path, *scopes: str) -> Diagnosis:
+    """Run the command with a second token of alice's, by a login with these scopes besides; it names the planner."""
+    token = await server.subject_token("alice", ("crm.read", *scopes))
+    may_act = parse_bearer(token).claims["may_act"]
+    assert isinstance(may_act, dict)
+    assert may_act["sub"] == PLANNER
+    path = folder / "may-act"
+    path.write_text(token)
+    return await diagnose(server, folder, "--may-act-subject", str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        pytest.param("zitadel-own", "yes: 400 invalid_request", id="our main on zitadel's op, strict"),
+        pytest.param("zitadel-own-loose", "no: accepted: subject with may_act, another actor", id="zitadel's op alone"),
+        pytest.param("idpyoidc", "no: accepted: subject with may_act, no actor", id="idpyoidc"),
+    ],
+)
+async def test_may_act_is_seen_to_be_enforced_or_not(foreign: Foreign, name: str, seen: str, tmp_path: Path) -> None:
+    found = await with_may_act(await foreign(name), tmp_path, f"{MAY_ACT}{PLANNER}")
+    assert found.seen("checks-may-act") == seen
+    assert found.document["fits"] is (name in FITS)
+    assert ("it does not enforce may_act: do not rely on it" in found.document["cautions"]) is (name not in FITS)
+
+
+async def test_spring_enforces_a_may_act_whose_issuer_is_its_own_object_and_refuses_everybody_by_a_text(
+    tmp_path: Path,
+) -> None:
+    if reason := reason_to_skip(LAUNCHERS["spring"]):
+        pytest.skip(reason)
+    async with launch_spring.start(tmp_path, customized=False, may_act=True) as server:
+        found = await with_may_act(server, tmp_path, launch_spring.MAY_ACT_OBJECT)
+        assert found.seen("checks-may-act") == "yes: 400 invalid_grant"
+        found = await with_may_act(server, tmp_path, launch_spring.MAY_ACT_TEXT)
+        assert found.seen("checks-may-act") == "refused: the named actor too"
+
+
+async def test_a_may_act_that_keycloaks_administrator_writes_binds_nobody(foreign: Foreign, tmp_path: Path) -> None:
+    server = await foreign("keycloak")
+    assert isinstance(server, KeycloakServer)
+    async with server.forging(server.front, "may_act", {"sub": PLANNER}):
+        found = await with_may_act(server, tmp_path)
+    assert found.seen("checks-may-act") == "no: accepted: subject with may_act, another actor"
 
 
 async def test_a_jwt_svid_is_seen_to_serve_as_actor(tmp_path: Path) -> None:

@@ -128,7 +128,11 @@ class Application:
         return 200, str(endpoint.do_response(request=request, **arguments)["response"])
 
     def _seed(self, form: dict[str, list[str]]) -> tuple[int, str]:
-        (user,), (client_id,), scopes = form["user"], form["client_id"], form["scope"][0].split()
+        (user,), (client_id,), asked = form["user"], form["client_id"], form["scope"][0].split()
+        scopes = [one for one in asked if not one.startswith("may_act:")]
+        may_act = [one.removeprefix("may_act:") for one in asked if one not in scopes]
+        if may_act:  # a claim about the user, as far as the library is concerned
+            self._context.userinfo.db[user]["may_act"] = {"sub": may_act[0]}
         request = AuthorizationRequest(
             client_id=client_id,
             redirect_uri=f"{self._context.issuer}/callback",
@@ -145,6 +149,7 @@ class Application:
             token_class="access_token",
             token_handler=sessions.token_handler["access_token"],
             scope=scopes,
+            claims=["may_act"] if may_act else None,
         )
         sessions.set(sessions.unpack_session_key(session_id), grant)
         return 200, json.dumps({"access_token": token.value})

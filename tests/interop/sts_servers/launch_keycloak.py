@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,18 +30,22 @@ class KeycloakServer(Server):
 
     keycloak: Keycloak
 
-    @asynccontextmanager
-    async def forging_act(self, client: Client, act: Mapping[str, object]) -> AsyncIterator[None]:
+    def forging_act(self, client: Client, act: Mapping[str, object]) -> AbstractAsyncContextManager[None]:
         """Have this ``act`` written into every token of a client."""
+        return self.forging(client, "act", act)
+
+    @asynccontextmanager
+    async def forging(self, client: Client, claim: str, value: Mapping[str, object]) -> AsyncIterator[None]:
+        """Have a claim written into every token of a client."""
         (found,) = await self.keycloak.administer("GET", f"/clients?clientId={client.client_id}", status=200)
         mappers = f"/clients/{found['id']}/protocol-mappers/models"
-        settings = {"claim.name": "act", "claim.value": json.dumps(act), "jsonType.label": "JSON"}
-        await self.keycloak.administer("POST", mappers, _mapper("act", "oidc-hardcoded-claim-mapper", **settings))
+        settings = {"claim.name": claim, "claim.value": json.dumps(value), "jsonType.label": "JSON"}
+        await self.keycloak.administer("POST", mappers, _mapper(claim, "oidc-hardcoded-claim-mapper", **settings))
         try:
             yield
         finally:
             for one in await self.keycloak.administer("GET", mappers, status=200):
-                if one["name"] == "act":
+                if one["name"] == claim:
                     await self.keycloak.administer("DELETE", f"{mappers}/{one['id']}", status=204)
 
 

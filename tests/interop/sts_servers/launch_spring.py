@@ -32,6 +32,9 @@ from tests.interop.sts_servers.server import (
 _SOURCES: Final = HERE / "spring"
 _START_S: Final = 90.0  # 3 s on an idle machine
 _JAVA: Final = ("java", "-Xmx96m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+_NOBODY: Final = "http://127.0.0.1:9/"
+MAY_ACT_OBJECT: Final = "plan.make"
+MAY_ACT_TEXT: Final = "docs.write"
 _CLIENTS: Final = [Client(name, f"secret of {name}", ClientAuth.BASIC) for name in (FRONT, ENTRY, PLANNER, WRITER)]
 
 
@@ -42,14 +45,16 @@ def prepare() -> Path:
 
 @asynccontextmanager
 async def start(
-    folder: Path, *, customized: bool, names_client: bool = False, keys: str = "http://127.0.0.1:9/"
+    folder: Path, *, customized: bool, names_client: bool = False, may_act: bool = False, keys: str = _NOBODY
 ) -> AsyncIterator[Server]:
     """Run it. ``keys`` is the URL of the agents' keys, for those that authenticate by a signed assertion.
 
-    ``names_client``: the customizer writes the client into each token, and nothing else.
+    ``names_client``: the customizer writes the client into each token, and nothing else. ``may_act``: it writes that
+    claim for the planner into a login's token, and nothing else: its issuer as the framework's own object where the
+    login's scopes have MAY_ACT_OBJECT, as a text where they have MAY_ACT_TEXT.
     """
     port = free_port()
-    mode = "client" if names_client else str(customized).lower()
+    mode = "client" if names_client else "may-act" if may_act else str(customized).lower()
     issuer = f"http://127.0.0.1:{port}"
     words: list[str | Path] = [*_JAVA, "-jar", prepare() / "sts.jar", f"--server.port={port}", f"--sts.keys={keys}"]
     words += [f"--spring.security.oauth2.authorizationserver.issuer={issuer}", f"--sts.customize={mode}"]

@@ -23,6 +23,9 @@ FRONT: Final = "front-app"
 """The client where users log in: its tokens are the first subject tokens."""
 SCOPES: Final = ("crm.read", "crm.write", "docs.write", "plan.make")
 
+MAY_ACT: Final = "may_act:"
+"""Begins a scope of a login at some servers: its token names the rest as the one who may act (RFC 8693 section 4.4)."""
+
 
 class ClientAuth(StrEnum):
     """Methods of client authentication with a secret (RFC 6749 section 2.3.1)."""

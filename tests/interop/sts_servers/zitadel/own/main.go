@@ -2,8 +2,9 @@
 // library's and its example's: parsers, verifiers, signatures, metadata, errors, the login page and the store.
 //
 // What the hooks add: JWT access tokens with a scope claim; "act" with the actor token's subject, around the subject
-// token's own "act"; a JWT-SVID as actor token. With "strict", also what a sidecar needs: the actor is the client, one
-// audience at least, scope and life no larger than the subject token's.
+// token's own "act"; a JWT-SVID as actor token; "may_act" in the token of a login whose scope asks for it. With "strict",
+// also what a sidecar needs: the actor is the client, one audience at least, scope and life no larger than the subject
+// token's; and what RFC 8693 section 4.4 expects: a subject token with "may_act" is exchanged for that actor alone.
 package main
 
 import (
@@ -70,9 +71,19 @@ func (s *store) ClientCredentialsTokenRequest(_ context.Context, clientID string
 	return &oidc.JWTTokenRequest{Subject: clientID, Audience: []string{clientID}, Scopes: scopes}, nil
 }
 
-// GetPrivateClaimsFromScopes gives the first token of a login its scope, as the library writes none into a JWT.
+// GetPrivateClaimsFromScopes gives the first token of a login its scope, as the library writes none into a JWT. The scope
+// "may_act:NAME" becomes the claim of RFC 8693 section 4.4.
 func (s *store) GetPrivateClaimsFromScopes(_ context.Context, _, _ string, scopes []string) (map[string]any, error) {
-	return map[string]any{"scope": strings.Join(scopes, " ")}, nil
+	claims, kept := map[string]any{}, []string{}
+	for _, scope := range scopes {
+		if name, ok := strings.CutPrefix(scope, "may_act:"); ok {
+			claims["may_act"] = map[string]any{"sub": name}
+		} else {
+			kept = append(kept, scope)
+		}
+	}
+	claims["scope"] = strings.Join(kept, " ")
+	return claims, nil
 }
 
 func (s *store) ValidateTokenExchangeRequest(_ context.Context, request op.TokenExchangeRequest) error {
@@ -87,6 +98,11 @@ func (s *store) ValidateTokenExchangeRequest(_ context.Context, request op.Token
 	}
 	if request.GetExchangeActor() != request.GetClientID() {
 		return oidc.ErrInvalidRequest().WithDescription("the actor_token is another client's")
+	}
+	if named, ok := request.GetExchangeSubjectTokenClaims()["may_act"]; ok {
+		if may, ok := named.(map[string]any); !ok || len(may) != 1 || may["sub"] != request.GetExchangeActor() {
+			return oidc.ErrInvalidRequest().WithDescription("may_act names another actor")
+		}
 	}
 	if len(request.GetAudience()) == 0 {
 		return &oidc.Error{ErrorType: "invalid_target", Description: "an audience is needed"}

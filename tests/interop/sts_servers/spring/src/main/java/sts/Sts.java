@@ -1,7 +1,10 @@
 package sts;
 
+import java.net.URL;
 import java.time.Instant;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
 
 import org.springframework.boot.SpringApplication;
 import org.springframework.boot.autoconfigure.SpringBootApplication;
@@ -10,6 +13,7 @@ import org.springframework.context.annotation.Bean;
 import org.springframework.security.core.userdetails.User;
 import org.springframework.security.core.userdetails.UserDetailsService;
 import org.springframework.security.crypto.password.PasswordEncoder;
+import org.springframework.security.oauth2.core.AuthorizationGrantType;
 import org.springframework.security.oauth2.server.authorization.authentication.OAuth2TokenExchangeAuthenticationToken;
 import org.springframework.security.oauth2.server.authorization.token.JwtEncodingContext;
 import org.springframework.security.oauth2.server.authorization.token.OAuth2TokenCustomizer;
@@ -75,5 +79,24 @@ public class Sts {
     @ConditionalOnProperty(name = "sts.customize", havingValue = "client")
     OAuth2TokenCustomizer<JwtEncodingContext> clientNamer() {
         return context -> context.getClaims().claim("client_id", context.getRegisteredClient().getClientId());
+    }
+
+    /**
+     * Logins with one of two scopes get {@code may_act} for the planner, with the issuer as a URL or as a String. As JSON
+     * both are the same; the framework keeps the issuer of an actor token as a URL, and compares by {@code equals}.
+     */
+    @Bean
+    @ConditionalOnProperty(name = "sts.customize", havingValue = "may-act")
+    OAuth2TokenCustomizer<JwtEncodingContext> delegator() {
+        return context -> {
+            Set<String> scopes = context.getAuthorizedScopes();
+            boolean object = scopes.contains("plan.make");
+            if (AuthorizationGrantType.AUTHORIZATION_CODE.equals(context.getAuthorizationGrantType())
+                && (object || scopes.contains("docs.write"))) {
+                URL issuer = context.getClaims().build().getIssuer();
+                context.getClaims().claim("may_act", Map.of(
+                    "iss", object ? issuer : issuer.toString(), "sub", "spiffe://acme.example/agent/planner"));
+            }
+        };
     }
 }
