@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.strict_json import StrictJsonError, may_nest, nesting_of, parse_object
+from sidecar.delegation.strict_json import StrictJsonError, may_nest, nesting_of, parse_message_object, parse_object
 from tests.counting import MOST_AT_ONCE, bytecodes
 
 DUPLICATES = {
@@ -194,3 +195,65 @@ def test_reading_takes_work_in_proportion_to_the_document(case: str) -> None:
 
     assert work(8192) < 2.1 * work(4096)
     assert work(8192) < MOST_AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("document", "equal_members"),
+    [
+        (rb'{"a":1,"a":"\u003a"}', True),
+        (rb'{"a":1,"a":"\\u003a"}', True),
+        (rb'{"a":{"b":1,"b":2},"c":"\u003A"}', True),
+        (rb'{"a":1,"\u0061":":"}', True),
+        (rb'{"a":1,"b":"\u003a"}', False),
+        (rb'{"a":1,"b":"\\u003a"}', False),
+        (rb'{"a":1,"b":"\\\u003a:\u003c\u003A"}', False),
+        (rb'{"a":{"b:":1},"c":{"b\u003a":1}}', False),
+    ],
+)
+def test_two_equal_members_of_a_message_are_found_whatever_its_strings_hold(
+    document: bytes, equal_members: bool
+) -> None:
+    assert document.count(b":") >= 2
+    if not equal_members:
+        assert parse_message_object(document, max_bytes=100) == json.loads(document)
+        return
+    with pytest.raises(StrictJsonError, match="two members"):
+        parse_message_object(document, max_bytes=100)
+
+
+def test_a_message_refuses_what_any_signed_document_refuses() -> None:
+    """All but the limits on numbers and nesting is one rule for both parsers."""
+    random = Random(21)
+    pieces = [
+        b'"a"',
+        b'"b"',
+        b":",
+        b",",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"1",
+        b"-",
+        b"1e999",
+        b"01",
+        b"NaN",
+        b'"\\ud800"',
+        b"\xff",
+    ]
+    for _ in range(20_000):
+        document = b'{"a":' + b"".join(random.choices(pieces, k=random.randint(1, 7))) + b"}"
+        try:
+            expected = parse_object(document)
+        except StrictJsonError:
+            with pytest.raises(StrictJsonError):
+                parse_message_object(document, max_bytes=1000)
+        else:
+            assert parse_message_object(document, max_bytes=1000) == expected
+
+
+def test_a_message_has_a_bounded_number_of_objects() -> None:
+    some = b'{"a":[' + b",".join([b"{}"] * 1000) + b"]}"
+    assert len(str(parse_message_object(some, max_bytes=1 << 20))) > 3000
+    with pytest.raises(StrictJsonError, match="too many"):
+        parse_message_object(b'{"a":[' + b",".join([b"{}"] * 100_000) + b"]}", max_bytes=1 << 20)
