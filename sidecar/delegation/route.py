@@ -220,6 +220,7 @@ def overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
 class InboundRoutes:
     """All inbound routes of one policy, indexed.
 
+    Servers of MCP and A2A may answer below their path too (a mount, ``/mcp/``), so no wider route covers paths there.
     Where one has metadata, everything at its well-known place is the sidecar's, whatever a wider route covers.
 
     Raises:
@@ -239,6 +240,9 @@ class InboundRoutes:
         for route in routes:
             table = by_prefix if route.prefix else self._exact
             table.setdefault(route.path, {}).update(dict.fromkeys(route.methods, route))
+        for route in routes:
+            if not route.prefix and route.protocol != "http":
+                by_prefix.setdefault(route.path, {})
         if described := [route for route in routes if route.resource is not None]:
             by_prefix[WELL_KNOWN] = {}
             self._exact |= {path: {"GET": route} for path, route in _metadata_routes(described)}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.operation import Operations
 from sidecar.delegation.route import (
     InboundRoute,
     InboundRoutes,
@@ -190,3 +191,15 @@ def test_equal_overlaps_of_inbound_routes_are_listed() -> None:
 
 def test_routes_that_differ_do_not_overlap() -> None:
     assert overlaps(ROUTES.routes) == []
+
+
+def test_no_wider_route_covers_anything_below_the_path_of_mcp() -> None:
+    """A mount answers there too, and would execute any tool."""
+    tools = inbound("tools", "/mcp", "POST", protocol="mcp", operations=Operations({}))
+    files = inbound("files", "/mcp/files", "POST", prefix=True)
+    routes = InboundRoutes([inbound("all", "/", "POST", prefix=True), tools, files])
+    assert [routes.find("POST", path).name for path in ("/mcp", "/mcp/files/x", "/x")] == ["tools", "files", "all"]
+    for path in ("/mcp/x", "/mcp/", "/MCP/x", "/mcp/filesx"):
+        with pytest.raises(Denied) as refused:
+            routes.find("POST", path)
+        assert refused.value.reason is Reason.NO_ROUTE
