@@ -69,6 +69,7 @@ _PLAIN: Final = frozenset(
 NAMED: Final = frozenset(_NAMED) | {_COMPLETE}
 METHODS: Final = NAMED | _PLAIN | LIFECYCLE
 
+_LONGEST_NAME: Final = 2048  # characters
 _PARAMS: Final = frozenset({"_meta", "name", "ref", "uri"})
 _REF: Final = frozenset({"name", "type", "uri"})
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
@@ -175,4 +176,6 @@ def _text(members: Mapping[str, object], name: str, message: RpcMessage) -> str:
     value = members.get(name)
     if not isinstance(value, str) or not value:
         raise MessageRefused(f"{name} is missing, or no text", message_id=message.id)
+    if len(value) > _LONGEST_NAME or not value.isprintable():  # a server may cut it at NUL, or drop what does not print
+        raise MessageRefused(f"{name} is too long, or has characters that do not print", message_id=message.id)
     return value

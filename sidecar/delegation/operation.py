@@ -7,6 +7,7 @@ so that an operation is decided exactly as a path is.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -66,4 +67,5 @@ class Operations(Generic[_Route]):
 
 
 def _folded(key: str) -> str:
-    return key.strip().casefold()
+    method, colon, name = key.partition(":")
+    return method.casefold() + colon + unicodedata.normalize("NFKC", name).casefold().strip()

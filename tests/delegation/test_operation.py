@@ -22,7 +22,17 @@ def test_everything_else_is_refused(key: str) -> None:
     assert refused.value.reason is Reason.OPERATION_REFUSED
 
 
-@pytest.mark.parametrize("key", ["tools/call:Search", "tools/call:drop", "tools/call:search ", "TOOLS/LIST"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tools/call:Search",
+        "tools/call:drop",
+        "tools/call:search ",
+        "tools/call: search",
+        "tools/call:\uff53earch",
+        "TOOLS/LIST",
+    ],
+)
 def test_another_spelling_of_a_listed_key_is_not_taken_for_another_name(key: str) -> None:
     with_star = Operations({"tools/list": 1, "tools/call:search": 2, "tools/call:Drop": 4, "tools/call:*": 5})
     assert with_star.find("tools/call:else") == 5
