@@ -13,8 +13,10 @@ from typing import Final
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 from sidecar.errors import Denied, Reason
 
-_MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
+_OF_REQUEST: Final = frozenset({"jsonrpc", "id", "method", "params"})
+_OF_RESPONSE: Final = frozenset({"jsonrpc", "id", "result", "error"})
 
+_LONGEST_ID: Final = 256  # characters; a refusal repeats it
 _MOST_ID: Final = 2**53  # what every parser reads as the same number (RFC 7493 section 2.2)
 
 MessageId = str | int | None
@@ -46,19 +48,36 @@ def parse_rpc(body: bytes, *, max_bytes: int) -> RpcMessage:
         MessageRefused: OPERATION_MALFORMED, it is not one strict JSON object, or not JSON-RPC 2.0.
     """
     message = parse_body(body, max_bytes=max_bytes)
-    one_spelling(message, _MEMBERS)
+    # A parser may cut a name at NUL, ignore its case, or find the members of "__proto__".
+    if not message.keys() <= (_OF_REQUEST if "method" in message else _OF_RESPONSE):
+        raise MessageRefused("a member that JSON-RPC does not have")
     if message.get("jsonrpc") != "2.0":
         raise MessageRefused("not JSON-RPC 2.0")
     answers = ("result" in message) + ("error" in message)
     message_id = _id(message, needed=bool(answers))
     method, params = message.get("method"), message.get("params", {})
-    if "method" in message and (answers or not isinstance(method, str) or not method):
-        raise MessageRefused("a method that is no text, or beside a result", message_id=message_id)
+    if "method" in message and (not isinstance(method, str) or not method):
+        raise MessageRefused("a method that is no text", message_id=message_id)
     if "method" not in message and answers != 1:
         raise MessageRefused("neither one method nor one result", message_id=message_id)
     if not isinstance(params, dict):
         raise MessageRefused("params are not an object", message_id=message_id)
     return RpcMessage(message_id, method if isinstance(method, str) else None, params)
+
+
+def parse_plain_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
+    """Read the one object of a body that is no message of JSON-RPC.
+
+    An agent may serve JSON-RPC at any path, those of HTTP+JSON included, and would execute the method in the body.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, it is anything else.
+    """
+    members = parse_body(body, max_bytes=max_bytes)
+    one_spelling(members, frozenset())
+    if not {"jsonrpc", "method"}.isdisjoint(map(str.casefold, members)):
+        raise MessageRefused("a message of JSON-RPC at a path of HTTP+JSON")
+    return members
 
 
 def parse_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
@@ -76,11 +95,14 @@ def parse_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
 def one_spelling(members: Mapping[str, object], decisive: frozenset[str], *, message_id: MessageId = None) -> None:
     """Refuse an object in which a member could be taken for another: two names that differ in case alone.
 
-    ``decisive`` are the names that are read: these may be spelled in no other way.
+    So is a name with characters that do not print, which a parser may cut at NUL, and ``__proto__``. ``decisive`` are
+    the names that are read: these may be spelled in no other way.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED, so it is.
     """
+    if "__proto__" in members or not all(map(str.isprintable, members)):
+        raise MessageRefused("a member whose name has another meaning to some parsers", message_id=message_id)
     folded = {name: name.casefold() for name in members}
     if len(set(folded.values())) != len(folded):
         raise MessageRefused("two members whose names differ in case alone", message_id=message_id)
@@ -108,4 +130,6 @@ def _id(message: Mapping[str, object], *, needed: bool) -> MessageId:
         raise MessageRefused("an id is a text or an integer")
     if isinstance(message_id, int) and abs(message_id) >= _MOST_ID:
         raise MessageRefused("an id is too large")
+    if isinstance(message_id, str) and len(message_id) > _LONGEST_ID:
+        raise MessageRefused("an id is too long")
     return message_id

@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from sidecar.delegation import a2a, mcp
-from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_body, parse_rpc
+from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_plain_body, parse_rpc
 from sidecar.delegation.operation import OTHER, RouteProtocol
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
@@ -114,7 +114,7 @@ def _a2a(
     if head.method == "POST":
         body = yield from _body(stream, head, route.max_message_bytes, may_be_empty=True)
         if body:
-            asked.message = RpcMessage(None, None, parse_body(body, max_bytes=route.max_message_bytes))
+            asked.message = RpcMessage(None, None, parse_plain_body(body, max_bytes=route.max_message_bytes))
     else:
         _refuse_body(head)
 

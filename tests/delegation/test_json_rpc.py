@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, parse_rpc
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling, parse_plain_body, parse_rpc
 from sidecar.errors import Reason
 
 
@@ -52,15 +52,37 @@ def test_arguments_may_hold_long_integers_and_nest() -> None:
         pytest.param('{"jsonrpc":"2.0","id":1.5,"method":"a"}', id="id-is-a-fraction"),
         pytest.param('{"jsonrpc":"2.0","id":9007199254740992,"method":"a"}', id="id-beyond-every-parser"),
         pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":[]}', id="params-are-a-list"),
-        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":' + '{"a":' * 70 + "1" + "}" * 71, id="nesting"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":' + '{"a":' * 300 + "1" + "}" * 301, id="nesting"),
         pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":NaN}}', id="nan"),
         pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","params":{"a":"' + "x" * 4096 + '"}}', id="too-long"),
         pytest.param("", id="empty"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"result":{},"__proto__":{"method":"a"}}', id="prototype"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"result":{},"method\\u0000":"a"}', id="method-before-nul"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"result":{},"params":{}}', id="params-beside-a-result"),
+        pytest.param('{"jsonrpc":"2.0","id":1,"method":"a","more":1}', id="unknown-member"),
+        pytest.param('{"jsonrpc":"2.0","id":"' + "x" * 257 + '","method":"a"}', id="long-id"),
     ],
 )
 def test_what_two_parsers_could_read_in_two_ways_is_refused(body: str | bytes) -> None:
     with pytest.raises(MessageRefused) as refused:
         parse(body)
+    assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
+@pytest.mark.parametrize("names", ["name\0", "__proto__", "na\u200bme"])
+def test_a_name_that_some_parsers_take_for_another_is_refused(names: str) -> None:
+    one_spelling({"name": "a", "other": 1}, frozenset({"name"}))
+    with pytest.raises(MessageRefused):
+        one_spelling({"name": "a", names: "b"}, frozenset({"name"}))
+
+
+@pytest.mark.parametrize(
+    "more", ['"method":"CancelTask"', '"Method":"CancelTask"', '"jsonrpc":"2.0"', '"method\\u0000":"x"']
+)
+def test_a_body_of_http_json_is_no_message_of_json_rpc(more: str) -> None:
+    assert parse_plain_body(b'{"message":{"method":"x"}}', max_bytes=4096) == {"message": {"method": "x"}}
+    with pytest.raises(MessageRefused) as refused:
+        parse_plain_body(f'{{"message":{{}},{more}}}'.encode(), max_bytes=4096)
     assert refused.value.reason is Reason.OPERATION_MALFORMED
 
 

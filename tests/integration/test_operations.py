@@ -211,6 +211,10 @@ async def test_an_operation_of_a2a_has_one_name_in_both_bindings_and_versions(wo
     assert (await peer.send(b"", one, target="/a2a/tasks/7", method="GET")).status == 200
     records = await peer.sidecar.wait_for_records(4)
     assert [record["op"] for record in records] == ["SendMessage"] * 3 + ["GetTask"]
+    cancel = {"jsonrpc": "2.0", "id": 1, "method": "tasks/cancel", "params": {"id": "7"}}
+    hidden = await peer.send(cancel, rest, one, target="/a2a/message:send")  # to a handler of JSON-RPC at any path
+    assert (hidden.status, hidden.reason) == (400, "operation_malformed")
+    assert len(world.agent.requests) == 4
     refused = await peer.send({}, rest, one, target="/a2a/tasks/7:cancel")
     assert (refused.status, refused.reason) == (403, "operation_refused")
     assert refused.headers["content-type"] == "application/problem+json"
