@@ -70,6 +70,7 @@ ELSEWHERE: Final = {
     "dev/login_tls.py": "dev/test_user_issuer.py",
     "dev/mesh.py": "integration/test_demo.py",
     "dev/mesh_settings.py": "integration/test_demo.py",
+    "dev/run.py": "dev/test_run_plan.py",
     "dev/screen.py": "integration/test_demo.py",
     "dev/stage.py": "integration/test_demo.py",
     "exchange/adapters/adapter.py": "exchange/adapters/test_adapters.py",

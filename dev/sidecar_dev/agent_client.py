@@ -33,7 +33,7 @@ def call(
     request = urllib.request.Request(url, data=payload, headers={**headers, **(fields or {})}, method=method)  # noqa: S310
     try:
         with opener().open(request, timeout=TIMEOUT_S) as response:
-            return Outgoing(response.status, _body_of(response))
+            return Outgoing(response.status, _body_of(response), fields=dict(response.headers.items()))
     except urllib.error.HTTPError as error:
         with error:
             return Outgoing(error.code, json.loads(error.read() or b"{}"))

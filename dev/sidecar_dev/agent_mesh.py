@@ -9,17 +9,24 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from sidecar.config.operation_checks import every_operation
 from sidecar.errors import ConfigError, Problem
 from sidecar_dev import run_settings
+from sidecar_dev.a2a_stand_in import FIELDS, message_request
 from sidecar_dev.curl import HEADER_FILE_SINCE, curl_problem, version_text
 from sidecar_dev.files import write_whole
-from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, write
+from sidecar_dev.mcp_stand_in import request_of
+from sidecar_dev.mcp_tools import calls, list_tools
+from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, Settings, write
 from sidecar_dev.processes import Processes, answers, free_ports, listens
+from sidecar_dev.production_settings import seen_in, text_of
+from sidecar_dev.run_plan import Plan
 from sidecar_dev.tail import Tail
 
 _LOOK_S: Final = 0.1
@@ -31,18 +38,21 @@ _COMMAND: Final = "command"
 class AgentMesh:
     """The processes around one agent program."""
 
-    def __init__(
-        self, directory: Path, command: Sequence[str], agent_port: int, user: str, tools: Mapping[str, str]
-    ) -> None:
-        names = run_settings.ports(tools)
-        numbers = dict(zip(names, free_ports(len(names)), strict=True))
-        self._places = Places(directory=directory, ports={**numbers, "agent": agent_port})
-        self._command = command
-        self._user = user
-        self._tools = tools
-        self._sidecars = ("front", "agent", *tools)
+    def __init__(self, directory: Path, plan: Plan) -> None:
+        names = run_settings.ports(plan.services)
+        ports = {**dict(zip(names, free_ports(len(names)), strict=True)), "agent": plan.agent_port}
+        fixed = {"front-out": plan.port, "agent-out": plan.outbound_port}
+        ports |= {name: port for name, port in fixed.items() if port is not None}
+        self._places = Places(directory=directory, ports=ports)
+        self._plan = plan
+        self._command = plan.command
+        self._user = plan.user
+        self._services = plan.everything
+        self._nameless = [name for name, one in self._services.items() if one.protocol == "mcp" and not one.operations]
+        self._sidecars = ("front", *self._services)
         self._processes = Processes(directory)
         self._tail = Tail([directory / f"{name}.records" for name in (*self._sidecars, "sts")])
+        self._settings: dict[str, Settings] = {}
         self._started = False
         self._told_to_stop: signal.Signals | None = None
 
@@ -66,8 +76,7 @@ class AgentMesh:
     def _start_mesh(self) -> None:
         places, processes = self._places, self._processes
         say(f"bringing up {len(self._sidecars)} sidecars, a token service, a Workload API and a user issuer …")
-        for name, settings in run_settings.files(places, self._tools).items():
-            write(self._file(f"{name}.yaml"), settings)
+        self._write_settings()
         write(self._file("entries.yaml"), {"entries": []})
         options = ["--socket", str(places.socket), "--entries", str(self._file("entries.yaml"))]
         processes.start_sidecar("workload-api", "dev", "workload-api", *options, "--trust-domain", TRUST_DOMAIN)
@@ -82,6 +91,14 @@ class AgentMesh:
             url = f"http://{places.at(f'{name}-probe')}/readyz"
             self._wait_for(name, lambda url=url: answers(url))  # type: ignore[misc]
 
+    def _write_settings(self) -> None:
+        """Write settings that differ from what is there: sidecars reload theirs by themselves."""
+        services = dict(self._services)
+        for name, settings in run_settings.files(self._places, services.pop("agent"), services).items():
+            if self._settings.get(name) != settings:
+                self._settings[name] = settings
+                write(self._file(f"{name}.yaml"), settings)
+
     def _wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
         """Wait as ``Processes.wait_for`` does, or until we are told to stop."""
         self._processes.wait_for(name, lambda: self._told_to_stop is not None or is_there())
@@ -93,6 +110,7 @@ class AgentMesh:
         surroundings = {
             "PORT": str(places.ports["agent"]),
             "SIDECAR_OUTBOUND_URL": f"http://{places.at('agent-out')}",
+            "SIDECAR_AGENT_URL": self._url,
         }
         try:
             self._processes.start(_COMMAND, self._command, surroundings, logged=False)
@@ -102,16 +120,34 @@ class AgentMesh:
         self._started = True
         told = " ".join(f"{name}={value}" for name, value in surroundings.items())
         say(f"started {shlex.join(self._command)} with {told}")
-        for name, origin in self._tools.items():
-            say(f"it may call {surroundings['SIDECAR_OUTBOUND_URL']}/{name}, which is {origin} behind a sidecar")
+        for name, service in self._plan.services.items():
+            own = surroundings["SIDECAR_OUTBOUND_URL"]
+            by_host = f"http://{service.host}/ with {own} as its HTTP proxy"
+            where = by_host if service.host is not None else f"{own}/{name}"
+            say(f"it may call {where}, which is {service.origin} behind a sidecar")
 
     def _show_call(self) -> None:
         header = self._file(self._user)
         write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
         say(f"call it through the mesh, as {self._user}:")
-        say(f"  curl -H @{header} http://{self._places.at('front-out')}/agent/")
+        say(f"  curl -H @{header} {self._question()}{self._url}")
         if problem := curl_problem(HEADER_FILE_SINCE):
             say(f"that line needs curl {version_text(HEADER_FILE_SINCE)} or newer: {problem}")
+
+    @property
+    def _url(self) -> str:
+        """The address by which others call the agent: what belongs into an agent card."""
+        return f"http://{self._places.at('front-out')}/agent{self._plan.agent.path}"
+
+    def _question(self) -> str:
+        """curl's options for a message of the agent's protocol."""
+        if self._plan.agent.protocol == "http":
+            return ""
+        message, fields = message_request("Hello", {}), FIELDS
+        if self._plan.agent.protocol == "mcp":
+            message, fields = request_of("curl", "tools/list", {})
+        words = [word for name, value in fields.items() for word in ("-H", f"{name}: {value}")]
+        return shlex.join([*words, "--json", json.dumps(message)]) + " "
 
     def _log_in(self) -> str:
         form = {
@@ -139,8 +175,23 @@ class AgentMesh:
                 hint_at = float("inf")
                 say(f"nothing listens on 127.0.0.1:{port} yet: the agent should, PORT says so")
             self._processes.require_running("workload-api", "login", "sts", *self._sidecars)
+            self._name_tools()
             self._say_records()
             time.sleep(_LOOK_S)
+
+    def _name_tools(self) -> None:
+        """Ask MCP servers that listen for their tools, so that settings and records can name them."""
+        for name in [one for one in self._nameless if listens(_port_of(self._services[one].origin))]:
+            self._nameless.remove(name)
+            service = self._services[name]
+            tools = list_tools(service.origin + service.path)
+            if tools is None:
+                say(f"{name} does not tell its tools: name them by --allow {name}=tools/call:NAME")
+                continue
+            operations = (*every_operation("mcp"), *calls(tools))
+            self._services[name] = replace(service, operations=operations)
+            say(f"{name} has the tools {', '.join(tools)}")
+            self._write_settings()
 
     def _say_records(self) -> None:
         for line in self._tail.new():
@@ -156,13 +207,34 @@ class AgentMesh:
         processes.stop(_COMMAND, number=self._told_to_stop or signal.SIGTERM)
         processes.stop()
         self._say_records()
+        if self._plan.print_settings:
+            self._print_settings()
         code = processes.exit_code(_COMMAND) if self._started else -(self._told_to_stop or signal.SIGTERM)
         if code is None:  # cannot happen: a process that does not end is killed
             code = -signal.SIGKILL
         return code if code >= 0 else 128 - code
 
+    def _print_settings(self) -> None:
+        """Print the settings of the agent's sidecar and of its services' on stdout, which the program has left."""
+        configured = {
+            route
+            for name, service in self._plan.everything.items()
+            if service.operations
+            for route in (name, run_settings.operations_route(name, service))
+        }
+        texts = [
+            text_of(name, self._settings[name], seen_in(self._file(f"{name}.records")), configured=configured)
+            for name in self._services
+        ]
+        sys.stdout.write("---\n".join(texts))
+        sys.stdout.flush()
+
     def _file(self, name: str) -> Path:
         return self._places.directory / name
+
+
+def _port_of(origin: str) -> int:
+    return int(origin.rpartition(":")[2])
 
 
 def say(line: str) -> None:

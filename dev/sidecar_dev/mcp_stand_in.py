@@ -47,17 +47,21 @@ class Tool:
 
 def tool_request(client: str, name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Make the message that calls a tool, and the header fields that repeat it."""
+    message, fields = request_of(client, "tools/call", {"name": name, "arguments": dict(arguments)})
+    return message, {**fields, "mcp-name": _encoded(name)}
+
+
+def request_of(client: str, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Make a message, and the header fields that every one needs."""
     meta = {
         f"{_KEY}protocolVersion": VERSION,
         f"{_KEY}clientInfo": {"name": client, "version": _SOFTWARE},
         f"{_KEY}clientCapabilities": {},
     }
-    message = request("tools/call", {"name": name, "arguments": dict(arguments), "_meta": meta})
-    return message, {
+    return request(method, {**params, "_meta": meta}), {
         "accept": "application/json, text/event-stream",
         "mcp-protocol-version": VERSION,
-        "mcp-method": "tools/call",
-        "mcp-name": _encoded(name),
+        "mcp-method": method,
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from sidecar.config.operation_checks import every_operation
 from sidecar_dev.mesh_settings import (
     CLIENT_ID,
     FRONT,
@@ -18,10 +19,9 @@ from sidecar_dev.mesh_settings import (
     outbound,
     route,
 )
+from sidecar_dev.run_plan import Service
 
 AGENT: Final = f"spiffe://{TRUST_DOMAIN}/agent/agent"
-RESERVED: Final = frozenset({"agent", "front", "login", "sts", "workload-api"})  # names of our own processes
-
 _METHODS: Final = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 _DRAIN_S: Final = 3.0
 
@@ -37,12 +37,12 @@ def ports(tools: Iterable[str]) -> list[str]:
     return ["sts", "sts-probe", "login", *(f"{name}-{kind}" for name in ("front", "agent", *tools) for kind in kinds)]
 
 
-def files(places: Places, tools: Mapping[str, str]) -> dict[str, Settings]:
-    """Every process's settings by its name. ``tools`` maps names to origins on loopback."""
+def files(places: Places, agent: Service, tools: Mapping[str, Service]) -> dict[str, Settings]:
+    """Every process's settings by its name."""
     return {
-        "front": _front(places, tools),
-        "agent": _agent(places, tools),
-        **{name: _tool(places, tools, name, origin) for name, origin in tools.items()},
+        "front": _front(places, agent, tools),
+        "agent": _agent(places, agent, tools),
+        **{name: _tool(places, tools, name, tool) for name, tool in tools.items()},
         "sts": _sts(places, tools),
     }
 
@@ -78,35 +78,68 @@ def _login(places: Places, tools: Iterable[str]) -> Settings:
     }
 
 
-def _front(places: Places, tools: Mapping[str, str]) -> Settings:
+def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
     """The entry: whoever calls it with the test user's token calls the agent through the mesh."""
     return {
         **_sidecar(places, tools, "front"),
-        "outbound": outbound(places, "front", route(places, "agent", AGENT, _scopes(tools))),
+        "outbound": outbound(places, "front", _to(places, "agent", agent, AGENT, _scopes(tools))),
         "entry": {"issuers": [{**_login(places, tools), "client_id": CLIENT_ID}], "may_call": ["agent"]},
     }
 
 
-def _agent(places: Places, tools: Mapping[str, str]) -> Settings:
-    routes = [route(places, name, tool_id(name), [_scope(name)]) for name in tools]
+def _agent(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
+    routes = [_to(places, name, tool, tool_id(name), [_scope(name)]) for name, tool in tools.items()]
     return {
         **_sidecar(places, tools, "agent"),
-        "inbound": inbound(places, "agent", {**_everything("agent", FRONT), "may_call": list(tools)}),
+        "inbound": inbound(
+            places, "agent", *({**one, "may_call": list(tools)} for one in _routes("agent", agent, FRONT))
+        ),
         "outbound": outbound(places, "agent", *routes),
     }
 
 
-def _tool(places: Places, tools: Mapping[str, str], name: str, origin: str) -> Settings:
-    section = {"listen": places.at(f"{name}-in"), "agent": origin, "routes": [_everything(name, AGENT)]}
+def _tool(places: Places, tools: Mapping[str, Service], name: str, tool: Service) -> Settings:
+    section = {"listen": places.at(f"{name}-in"), "agent": tool.origin, "routes": _routes(name, tool, AGENT)}
     return {**_sidecar(places, tools, name), "inbound": section}
 
 
-def _everything(name: str, peer: str) -> Settings:
-    match = {"path_prefix": "/", "methods": list(_METHODS)}
-    return {"name": name, "match": match, "scopes": [_scope(name)], "peers": [peer]}
+def _routes(name: str, service: Service, peer: str) -> list[Settings]:
+    """The inbound routes: everything, and in front of it the operations of a protocol where there is one."""
+    allowed = {"scopes": [_scope(name)], "peers": [peer]}
+    everything = {"name": name, "match": {"path_prefix": "/", "methods": list(_METHODS)}, **allowed}
+    if service.protocol == "http":
+        return [everything]
+    exact = service.protocol == "mcp" or service.path == "/"
+    operations = [{"allow": list(service.operations or every_operation(service.protocol))}]
+    return [
+        {
+            "name": operations_route(name, service),
+            "match": {"path" if exact else "path_prefix": service.path},
+            "protocol": service.protocol,
+            "operations": operations,
+            **allowed,
+        },
+        everything,
+    ]
 
 
-def _sts(places: Places, tools: Mapping[str, str]) -> Settings:
+def operations_route(name: str, service: Service) -> str:
+    """Return the name of the inbound route of a service's operations."""
+    return f"{name}-{service.protocol}"
+
+
+def _to(places: Places, name: str, service: Service, spiffe_id: str, scopes: Sequence[str]) -> Settings:
+    """The outbound route to a service: by its host, or below ``/NAME``; with the protocol of all that goes there."""
+    found = route(places, name, spiffe_id, scopes)
+    if service.host is not None:
+        found["match"] = {"host": service.host}
+    if service.protocol != "http":
+        found["protocol"] = service.protocol
+        found["operations"] = [{"allow": list(service.operations or every_operation(service.protocol))}]
+    return found
+
+
+def _sts(places: Places, tools: Mapping[str, Service]) -> Settings:
     anyone = [{"issuer": places.login, "subject": "*"}]
     rules = [{"actor": FRONT, "subjects": anyone, "audience": AGENT, "scopes": _scopes(tools)}]
     rules += [

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 _OTHERS: Final = frozenset(
-    {"request", "request.opened", "connection.refused", "token.exchange_refused", "identity.lost"}
+    {
+        "config.refused",
+        "config.reloaded",
+        "connection.refused",
+        "identity.lost",
+        "request",
+        "request.opened",
+        "token.exchange_refused",
+    }
 )
 _SHOWN: Final = {"sts": _OTHERS | {"token.exchanged"}}  # the token service's record of a success is enough
 _MARKS: Final = {"allow": "+", "deny": "-", "observed_deny": "!"}
@@ -43,7 +51,8 @@ class Tail:
 def line_of(name: str, record: Record) -> str:
     """Format one record: time, decision, workload, request, reason, subject and actors, duration."""
     decision, reason = record["decision"], record["reason"]
-    what = " ".join(str(record[key]) for key in ("direction", "method", "path", "status") if record[key] is not None)
+    keys = ("direction", "method", "path", "op", "status")
+    what = " ".join(str(record[key]) for key in keys if record[key] is not None)
     if record["event"].startswith("token."):
         what = f"token for {record['audience']}"
     parts = [

@@ -52,7 +52,7 @@ function _shtab_sidecar_using
 end
 
 set -g _shtab_sidecar_commands run check status healthcheck sts 'sts keygen' 'sts revoke' 'sts doctor' 'sts explain' 'sts policy' injector explain audit 'audit all' 'audit attribution' 'audit chains' 'audit report' 'audit ratio' 'audit export' 'audit verify' 'audit credentials' 'audit selectors' 'audit suggest' 'audit replay' demo dev 'dev workload-api' 'dev user-issuer' 'dev svid' 'dev run' completion
-set -g _shtab_sidecar_opts_with_value --actor --agent-port --agents --algorithm --as --assertion-audience --audience --authorities --bundle --bundles --ca --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --foreign-actor --hash-key --hop-scope --host --html --ignore --injection --introspection-endpoint --issuer --jti --jwks --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-act-subject --may-call --memory --merge --namespace --other-actor --out --output --peer --platform --probe --reason --records --request --resource --revocation-endpoint --route --save --scope --scratch --search --settings --since --socket --socket-mode --spill --subject --subject-type --svid --table --timeout --title --tls --to --token-endpoint --trace --trigger --trust-domain --try --txn --until --user --wait --wider-scope --window --workers --workload --workload-api -o
+set -g _shtab_sidecar_opts_with_value --a2a --actor --agent-port --agents --algorithm --allow --as --assertion-audience --audience --authorities --bundle --bundles --ca --client --config --confirm --connect --credentials --directory --directory-field --engine --entries --every --federated --for --foreign-actor --hash-key --hop-scope --host --html --ignore --injection --introspection-endpoint --issuer --jti --jwks --key --key-type --keys --lead --life --lift --limit --listen --login --mapping --max-connections --may-act-subject --may-call --mcp --memory --merge --namespace --other-actor --out --outbound-port --output --peer --platform --port --probe --reason --records --request --resource --revocation-endpoint --route --save --scope --scratch --search --settings --since --socket --socket-mode --spill --subject --subject-type --svid --table --timeout --title --tls --to --token-endpoint --trace --trigger --trust-domain --try --txn --until --user --wait --wider-scope --window --workers --workload --workload-api -o
 
 complete -c sidecar -e
 complete -c sidecar -f
@@ -310,8 +310,15 @@ complete -c sidecar -n '_shtab_sidecar_using dev svid' -l timeout -x -d 'how lon
 complete -c sidecar -n '_shtab_sidecar_using dev; and test $_shtab_sidecar_npos -eq 0' -a run -d 'Run an agent program beside a sidecar, with a test user to call it.'
 complete -c sidecar -n '_shtab_sidecar_using dev run' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using dev run' -l agent-port -x -d 'where the agent listens (default 8080)'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l port -x -d 'where callers reach the agent through the mesh'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l outbound-port -x -d 'the port in SIDECAR_OUTBOUND_URL'
 complete -c sidecar -n '_shtab_sidecar_using dev run' -l user -x -d 'the test user (default alice)'
 complete -c sidecar -n '_shtab_sidecar_using dev run' -l may-call -x -d 'a plain HTTP service on loopback that gets a sidecar too and that the agent may call; may be given again'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l host -x -d 'the host by which the agent calls that service, with us as its HTTP proxy'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l mcp -xka "(__fish_complete_path (commandline -ct))" -d 'that service, or agent, is an MCP server at this path (default /mcp)'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l a2a -xka "(__fish_complete_path (commandline -ct))" -d 'that service, or agent, speaks A2A at this path (default /)'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l allow -x -d 'an operation that may be asked for there; if none is given, all'
+complete -c sidecar -n '_shtab_sidecar_using dev run' -l print-settings -d 'at the end print settings for production, with the operations seen'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a completion -d 'Print a shell'"'"'s completion script.'
 complete -c sidecar -n '_shtab_sidecar_using completion' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using completion; and test $_shtab_sidecar_npos -eq 0' -ka "bash zsh fish" -d 'the shell that sources it'

@@ -279,9 +279,16 @@ _shtab_sidecar_dev_defaults_added=0
 _shtab_sidecar_dev_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--agent-port[where the agent listens (default 8080)]:PORT:"
+  "--port[where callers reach the agent through the mesh]:PORT:"
+  "--outbound-port[the port in SIDECAR_OUTBOUND_URL]:PORT:"
   "--user[the test user (default alice)]:NAME:"
   "*--may-call[a plain HTTP service on loopback that gets a sidecar too and that the agent may call\; may be given again]:NAME=URL:"
-  "(*):the agent program, after --\; it is told PORT and SIDECAR_OUTBOUND_URL:"
+  "*--host[the host by which the agent calls that service, with us as its HTTP proxy]:NAME=HOST:"
+  "*--mcp[that service, or agent, is an MCP server at this path (default \/mcp)]:NAME[=PATH]:_files"
+  "*--a2a[that service, or agent, speaks A2A at this path (default \/)]:NAME[=PATH]:_files"
+  "*--allow[an operation that may be asked for there\; if none is given, all]:NAME=OPERATION:"
+  "--print-settings[at the end print settings for production, with the operations seen]"
+  "(*):the agent program, after --\; it is told PORT, SIDECAR_OUTBOUND_URL and SIDECAR_AGENT_URL:"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -193,8 +193,7 @@ def outbound_operations(section: OutboundRouteSection, route: OutboundRoute, nam
     if section.protocol == "http":
         return route
     made: dict[str, OutboundRoute] = {}
-    everything = (mcp.METHODS - mcp.LIFECYCLE) if section.protocol == "mcp" else a2a.OPERATIONS
-    listed = section.operations or [OutboundOperations(allow=[_whole(section.protocol, key) for key in everything])]
+    listed = section.operations or [OutboundOperations(allow=every_operation(section.protocol))]
     for key in mcp.LIFECYCLE if section.protocol == "mcp" else ():
         made[key] = _outbound(route, section.protocol, key, own=section.allow_self)
     for one in listed:
@@ -229,6 +228,12 @@ def _key(protocol: RouteProtocol, word: str) -> str:
     if (method in mcp.NAMED) != bool(colon) or (colon and not name):
         raise ValueError(f"write {method}:NAME, or {method}:*" if method in mcp.NAMED else f"write {method} alone")
     return word
+
+
+def every_operation(protocol: RouteProtocol) -> list[str]:
+    """Return the words that list all operations of a protocol."""
+    everything = (mcp.METHODS - mcp.LIFECYCLE) if protocol == "mcp" else a2a.OPERATIONS
+    return sorted(_whole(protocol, key) for key in everything)
 
 
 def _whole(protocol: RouteProtocol, key: str) -> str:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,18 +8,27 @@ from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar_dev import run_settings
 from sidecar_dev.entries import parse_entries
 from sidecar_dev.mesh_settings import TRUST_DOMAIN, Places, write
+from sidecar_dev.run_plan import Service
 
-TOOLS = {"crm": "http://127.0.0.1:9001", "mail": "http://[::1]:9002"}
+AGENT = Service(origin="http://127.0.0.1:8080")
+TOOLS = {"crm": Service(origin="http://127.0.0.1:9001"), "mail": Service(origin="http://[::1]:9002")}
+SPEAKING = {
+    "crm": replace(TOOLS["crm"], protocol="mcp", path="/mcp", operations=("tools/call:search", "tools/list")),
+    "docs": Service(origin="http://127.0.0.1:9003", protocol="mcp", path="/", host="docs.acme.example"),
+    "mail": replace(TOOLS["mail"], protocol="a2a", host="mail.acme.example"),
+    "post": Service(origin="http://127.0.0.1:9004", protocol="a2a", path="/a2a", operations=("message/send",)),
+}
 
 
-def places(folder: Path, tools: dict[str, str]) -> Places:
+def places(folder: Path, tools: dict[str, Service]) -> Places:
     ports = {name: 20_000 + number for number, name in enumerate(run_settings.ports(tools))}
     return Places(directory=folder, ports={**ports, "agent": 8080})
 
 
-@pytest.mark.parametrize("tools", [{}, TOOLS], ids=["no tools", "two tools"])
-def test_every_file_is_one_that_its_process_takes(tmp_path: Path, tools: dict[str, str]) -> None:
-    files = run_settings.files(places(tmp_path, tools), tools)
+@pytest.mark.parametrize("agent", [AGENT, replace(AGENT, protocol="a2a")], ids=["http", "a2a"])
+@pytest.mark.parametrize("tools", [{}, TOOLS, SPEAKING], ids=["no tools", "two tools", "tools of protocols"])
+def test_every_file_is_one_that_its_process_takes(tmp_path: Path, agent: Service, tools: dict[str, Service]) -> None:
+    files = run_settings.files(places(tmp_path, tools), agent, tools)
     assert files.keys() == {"front", "agent", "sts", *tools}
     for name, settings in files.items():
         path = tmp_path / f"{name}.yaml"
@@ -27,12 +37,23 @@ def test_every_file_is_one_that_its_process_takes(tmp_path: Path, tools: dict[st
 
 
 def test_the_agent_may_call_its_tools_and_the_front_only_the_agent(tmp_path: Path) -> None:
-    files = run_settings.files(places(tmp_path, TOOLS), TOOLS)
+    files = run_settings.files(places(tmp_path, TOOLS), AGENT, TOOLS)
     assert files["front"]["entry"]["may_call"] == ["agent"]
     assert files["agent"]["inbound"]["routes"][0]["may_call"] == ["crm", "mail"]
     assert files["crm"]["inbound"]["routes"][0]["peers"] == [run_settings.AGENT]
-    assert files["crm"]["inbound"]["agent"] == TOOLS["crm"]
+    assert files["crm"]["inbound"]["agent"] == TOOLS["crm"].origin
     assert "outbound" not in files["crm"]
+
+
+def test_a_service_is_called_by_its_host_and_asked_for_what_is_allowed(tmp_path: Path) -> None:
+    files = run_settings.files(places(tmp_path, SPEAKING), AGENT, SPEAKING)
+    routes = {route["name"]: route for route in files["agent"]["outbound"]["routes"]}
+    assert [routes[name]["match"] for name in ("crm", "docs")] == [{"prefix": "/crm"}, {"host": "docs.acme.example"}]
+    assert routes["crm"]["operations"] == [{"allow": ["tools/call:search", "tools/list"]}]
+    asked, rest = files["crm"]["inbound"]["routes"]
+    assert (asked["match"], asked["operations"]) == ({"path": "/mcp"}, routes["crm"]["operations"])
+    assert rest["match"]["path_prefix"] == "/"
+    assert "tools/call:*" in routes["docs"]["operations"][0]["allow"]
 
 
 def test_each_process_is_its_own_workload() -> None:

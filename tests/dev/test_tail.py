@@ -32,6 +32,10 @@ def record(**changes: Any) -> dict[str, Any]:
 
 LINES = {
     "allowed": ({}, "10:00:01  +  crm       inbound GET /x 200  for alice by planner via front  1.2 ms"),
+    "an operation": (
+        {"method": "POST", "path": "/mcp", "op": "tools/call:search"},
+        "10:00:01  +  crm       inbound POST /mcp tools/call:search 200  for alice by planner via front  1.2 ms",
+    ),
     "refused": (
         {"decision": "deny", "reason": "actor_mismatch", "status": 403, "verified": False, "detail": "another"},
         "10:00:01  -  crm       inbound GET /x 403  actor_mismatch  for alice by planner via front (unverified)"

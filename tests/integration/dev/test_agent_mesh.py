@@ -13,9 +13,12 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from sidecar.check import check
 from sidecar_dev.processes import free_ports
 
 pytestmark = pytest.mark.integration
@@ -60,6 +63,21 @@ class Session:
                     return found
         raise AssertionError(f"it ended without saying {pattern!r}: {''.join(self.said)}")
 
+    async def hears_all(self, *patterns: str) -> list[str]:
+        """Return the first groups of lines that come in any order."""
+        found: dict[str, str] = {}
+        while len(found) < len(patterns):
+            line = (await self.hears("|".join(f"(?:{one})" for one in patterns if one not in found)))[0]
+            found |= {one: matched[1] for one in patterns if (matched := re.search(one, line))}
+        return [found[one] for one in patterns]
+
+    async def printed(self) -> str:
+        """Return what it prints on stdout to its end."""
+        async with asyncio.timeout(PATIENCE_S):
+            told, last = await self.process.communicate()
+        self.said.append(last.decode())
+        return told.decode()
+
     async def ends(self) -> tuple[int, str]:
         """Return the exit code, and the last output."""
         async with asyncio.timeout(PATIENCE_S):
@@ -69,10 +87,10 @@ class Session:
 
 
 @asynccontextmanager
-async def running(command: Sequence[str], *options: str) -> AsyncIterator[Session]:
+async def running(command: Sequence[str], *options: str, stdout: int = DEVNULL) -> AsyncIterator[Session]:
     (port,) = free_ports(1)
     words = [sys.executable, "-m", "sidecar.cli", "dev", "run", "--agent-port", str(port), *options, "--", *command]
-    process = await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    process = await asyncio.create_subprocess_exec(*words, stdin=DEVNULL, stdout=stdout, stderr=PIPE)
     try:
         yield Session(process)
     finally:
@@ -82,7 +100,7 @@ async def running(command: Sequence[str], *options: str) -> AsyncIterator[Sessio
                 await process.communicate()
 
 
-async def curl(line: str) -> dict[str, str]:
+async def curl(line: str) -> dict[str, Any]:
     """Run the line as printed, with another destination."""
     words = shlex.split(line)
     assert words[0] == "curl"
@@ -133,6 +151,83 @@ async def test_the_agent_reaches_a_tool_with_its_handle_and_the_tool_sees_the_ag
     finally:
         tool.kill()
         await tool.wait()
+
+
+CALLING = """
+import json, os, sys
+from sidecar_dev.agent_server import Outgoing, serve
+from sidecar_dev.json_rpc import RpcError, ask
+from sidecar_dev.a2a_stand_in import card_of, serve_agent
+from sidecar_dev.mcp_stand_in import tool_request
+
+def agent(incoming):
+    def work(text, data):
+        targets = {"crm": ("/crm/mcp", {}), "open": ("/mcp", {"host": "open.acme.example"})}
+        told = []
+        for name, tool, arguments in json.loads(text):
+            message, fields = tool_request("agent", tool, arguments)
+            path, host = targets[name]
+            try:
+                ask(os.environ["SIDECAR_OUTBOUND_URL"] + path, message, incoming, {**fields, **host})
+                told.append("ok")
+            except RpcError as refused:
+                told.append(refused.error["data"]["reason"])
+        return json.dumps(told), {}
+    return serve_agent(card_of("agent", "Calls.", os.environ["SIDECAR_AGENT_URL"], []), work, incoming)
+
+serve(agent, "127.0.0.1", int(os.environ["PORT"]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_operations_are_shown_and_become_settings_for_production(tmp_path: Path) -> None:
+    """The tools of one server are listed by hand, those of the other are asked for; the port is the one asked for."""
+    (tmp_path / "calling.py").write_text(CALLING)
+    crm_port, port = free_ports(2)
+    crm = [sys.executable, "-m", "sidecar_dev.demo_agents", "crm", "--listen", f"127.0.0.1:{crm_port}"]
+    server = await asyncio.create_subprocess_exec(*crm, stderr=DEVNULL)
+    options = [word for name in ("crm", "open") for word in ("--may-call", f"{name}=http://127.0.0.1:{crm_port}")]
+    options += ["--mcp", "crm", "--mcp", "open", "--allow", "crm=tools/call:read_customer", "--a2a", "agent"]
+    options += ["--host", "open=open.acme.example", "--port", str(port), "--print-settings"]
+    try:
+        async with running([sys.executable, str(tmp_path / "calling.py")], *options, stdout=PIPE) as session:
+            line, *_ = await session.hears_all(
+                r"^sidecar:   (curl .*)$",
+                r"open has the tools (export_customers, read_customer, read_notes)",
+                r" agent +(config.reloaded)",
+                r" open +(config.reloaded)",
+            )
+            assert line.endswith(f" http://127.0.0.1:{port}/agent/")
+            customer = {"customer": "42"}
+            wanted = [["crm", "read_customer", customer], ["crm", "export_customers", {}]]
+            asked = json.dumps([*wanted, ["open", "read_notes", customer]])
+            answer = await curl(line.replace('"Hello"', json.dumps(asked)))
+            assert answer["result"]["message"]["parts"] == [{"text": '["ok", "operation_refused", "ok"]'}]
+            await session.hears(r"agent +inbound POST / SendMessage 200  for alice by front")
+            session.process.send_signal(signal.SIGINT)
+            printed = await session.printed()
+    finally:
+        server.kill()
+        await server.wait()
+    said = "".join(session.said)
+    assert re.search(r"\+  crm +inbound POST /mcp tools/call:read_customer 200", said)
+    assert re.search(r"-  agent +outbound POST /crm/mcp tools/call:export_customers 403 +operation_refused", said)
+    allowed = {}
+    for text in printed.split("---\n"):
+        path = tmp_path / "settings.yaml"
+        path.write_text(text)
+        assert check(path, {}).problems == [], text
+        made = yaml.safe_load(text)
+        for section in made.keys() & {"inbound", "outbound"}:
+            for route in made[section]["routes"]:
+                allowed[section, route["name"]] = route["operations"][0]["allow"]
+    assert allowed == {
+        ("inbound", "agent-a2a"): ["SendMessage"],
+        ("outbound", "crm"): ["tools/call:read_customer"],
+        ("outbound", "open"): ["tools/call:read_notes"],
+        ("inbound", "crm-mcp"): ["tools/call:read_customer"],
+        ("inbound", "open-mcp"): ["tools/call:read_notes"],
+    }
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (7, 7)])

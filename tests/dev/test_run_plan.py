@@ -5,7 +5,9 @@ import socket
 
 import pytest
 
+from sidecar_dev.processes import free_ports
 from sidecar_dev.run import add_arguments, run
+from sidecar_dev.run_plan import Service, plan_of
 
 
 def refusal(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -27,6 +29,14 @@ UNUSABLE = {
     "a port that is none": (["--may-call", "crm=http://127.0.0.1:x"], "not an origin on loopback"),
     "a tool with a path": (["--may-call", "crm=http://127.0.0.1:80/x"], "not an origin on loopback"),
     "a tool with a user": (["--may-call", "crm=http://a@127.0.0.1:80"], "not an origin on loopback"),
+    "a protocol of nobody": (["--mcp", "crm"], "neither agent nor a name of --may-call"),
+    "two protocols": (["--mcp", "agent", "--a2a", "agent"], "has a protocol already"),
+    "a path that is none": (["--mcp", "agent=mcp"], "no path"),
+    "a host for the agent": (["--host", "agent=a.example"], "write NAME=HOST"),
+    "a host that is none": (["--may-call", "crm=http://127.0.0.1:80", "--host", "crm=http://x"], "write NAME=HOST"),
+    "operations without a protocol": (["--allow", "agent=SendMessage"], "has no protocol"),
+    "an entry's port that is none": (["--port", "70000"], "--port"),
+    "one port twice": (["--port", "39999", "--outbound-port", "39999"], "is taken"),
     "a tool called as we are": (["--may-call", "agent=http://127.0.0.1:80"], "not a free name"),
     "two tools of one name": (
         ["--may-call", "crm=http://127.0.0.1:80", "--may-call", "crm=http://127.0.0.1:81"],
@@ -45,3 +55,21 @@ def test_unusable_arguments_are_told_before_anything_starts(
 def test_a_port_that_somebody_has_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "is taken" in refusal("--agent-port", str(taken.getsockname()[1]), capsys=capsys)
+
+
+def test_options_become_a_plan() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = ["--may-call", "crm=http://127.0.0.1:81/", "--may-call", "mail=http://127.0.0.1:82", "--mcp", "crm"]
+    options += ["--a2a", "agent=/a2a", "--host", "mail=mail.acme.example", "--allow", "crm=tools/call:search"]
+    (agent_port,) = free_ports(1)
+    plan = plan_of(parser.parse_args([*options, "--agent-port", str(agent_port), "--", "true"]))
+    assert (plan.agent.protocol, plan.agent.path, plan.agent.origin) == (
+        "a2a",
+        "/a2a",
+        f"http://127.0.0.1:{agent_port}",
+    )
+    assert plan.services["crm"] == Service(
+        origin="http://127.0.0.1:81", protocol="mcp", path="/mcp", operations=("tools/call:search",)
+    )
+    assert plan.services["mail"].host == "mail.acme.example"
