@@ -57,6 +57,24 @@ def node_folder() -> Path:
     return FOLDER
 
 
+CONFORMANCE: Final = {"released": "@modelcontextprotocol/conformance", "alpha": "conformance-alpha"}
+
+
+def conformance(name: str) -> Path:
+    """Install the official runners of MCP by their lock once; return the script of one."""
+    source, folder = ROOT / "tests/interop/conformance", HOME / "conformance"
+    lock, done = (source / "package-lock.json").read_text(), folder / "made"
+    if not done.exists() or done.read_text() != lock:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(source / file, folder)
+        npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+        run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+        done.write_text(lock)
+    return folder / "node_modules" / CONFORMANCE[name] / "dist/index.js"
+
+
 def run(*words: str | Path, cwd: Path, **environ: str) -> str:
     """Run a command to its end; return its output."""
     done = subprocess.run(words, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)

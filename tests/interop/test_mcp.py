@@ -1,0 +1,101 @@
+"""The official MCP client, and the official conformance runner, through two sidecars as straight at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.integration.hops import Hops
+from tests.integration.world import until
+from tests.interop import agents
+from tests.interop.tool_mesh import ToolMesh, program, run, tool_mesh
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(agents.missing() is not None, reason=str(agents.missing())),
+]
+
+EVERYTHING: Final = [
+    "completion/complete:*", "prompts/get:*", "prompts/list", "resources/list", "resources/read:*",
+    "resources/subscribe:*", "resources/templates/list", "resources/unsubscribe:*", "subscriptions/listen",
+    "tools/list",
+]  # fmt: skip
+TOOLS: Final = ["test_simple_text", "test_tool_with_progress", "slow"]
+CALLS: Final = {
+    "protocol": "mcp",
+    "operations": [{"allow": [*EVERYTHING, "tools/call:test_simple_text", "tools/call:*"]}],
+}
+MODES: Final = {"legacy": "2025-11-25", "auto": "2026-07-28", "2026-07-28": "2026-07-28"}
+RESULT: Final = re.compile(r"^([✓✗]) ([a-z0-9/-]+): (\d+) passed, (\d+) failed", re.MULTILINE)
+
+
+def route(*allow: str) -> dict[str, Any]:
+    operations = [{"allow": [*EVERYTHING, *allow]}]
+    return {"name": "tools", "match": {"path": "/mcp"}, "protocol": "mcp", "operations": operations}
+
+
+@asynccontextmanager
+async def served(hops: Hops, *words: str) -> AsyncIterator[ToolMesh]:
+    listed = route(*(f"tools/call:{name}" for name in TOOLS))
+    async with program("mcp_server.py", *words) as port, tool_mesh(hops, port, "/mcp", listed, CALLS) as mesh:
+        yield mesh
+
+
+@pytest.mark.parametrize("server", ["--sessions", "--json", "--stateless"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_user_of_the_client_calls_a_tool_and_reads_why_another_is_refused(
+    hops: Hops, mode: str, server: str
+) -> None:
+    async with served(hops, server) as mesh:
+        told = await run("mcp_client.py", "tools", mesh.url, mode)
+        straight = await run("mcp_client.py", "tools", mesh.direct, mode)
+        assert (told["version"], told["text"]) == (MODES[mode], "This is a simple text response for testing.")
+        assert "delete_everything" in told["listed"]
+        assert "operation_refused" in told["refused"]["message"]
+        assert told["refused"]["data"]["reason"] == "operation_refused"
+        assert straight == {**told, "refused": "gone"}
+        for side in ("outbound", "inbound"):
+            assert ("tools/call:test_simple_text", "allow", "ok") in mesh.operations(side)
+        assert ("tools/call:other", "deny", "operation_refused") in mesh.operations("inbound")
+
+
+@pytest.mark.parametrize("scenario", ["streams", "cancelled", "many"])
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_streams_cancelled_calls_and_crowds_are_what_they_are_without_sidecars(
+    hops: Hops, mode: str, scenario: str
+) -> None:
+    async with served(hops) as mesh:
+        told = await run("mcp_client.py", scenario, mesh.url, mode)
+        assert told == await run("mcp_client.py", scenario, mesh.direct, mode)
+        assert told.get("cancelled", True)
+        if scenario != "cancelled":
+            await until(lambda: all(reason == "ok" for _, _, reason in mesh.operations("inbound")))
+            assert {decision for _, decision, _ in mesh.operations("inbound")} == {"allow"}
+
+
+def conform(runner: Path, url: str) -> dict[str, tuple[str, str, str]]:
+    """Run the conformance runner; return the outcome, passed and failed checks of each scenario."""
+    words = (agents.node(), runner, "server", "--url", url)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)
+    found = {name: (mark, passed, failed) for mark, name, passed, failed in RESULT.findall(done.stdout)}
+    assert found, (done.stdout + done.stderr)[-3000:]
+    return found
+
+
+@pytest.mark.parametrize("runner", agents.CONFORMANCE)
+async def test_the_conformance_runner_sees_no_difference(hops: Hops, runner: str) -> None:
+    whole = route("tools/call:*")
+    async with program("mcp_server.py") as port, tool_mesh(hops, port, "/mcp", whole, CALLS) as mesh:
+        script = agents.conformance(runner)
+        straight = await asyncio.to_thread(conform, script, mesh.direct)
+        through = await asyncio.to_thread(conform, script, mesh.url)
+        assert through == straight
+        assert sum(mark == "✓" for mark, _, _ in through.values()) >= 20
