@@ -24,6 +24,8 @@ STREAM: Final = "session/stream"  # GET: what the server sends by itself
 DELETE: Final = "session/delete"  # DELETE: the client ends its session
 RESPONSE: Final = "response"  # the client answers a request of the server's
 
+LISTEN: Final = "subscriptions/listen"  # answered by a stream that does not finish by itself
+
 INITIALIZE: Final = "initialize"
 
 LIFECYCLE: Final = frozenset(
@@ -57,7 +59,7 @@ _PLAIN: Final = frozenset(
         "prompts/list",
         "resources/list",
         "resources/templates/list",
-        "subscriptions/listen",
+        LISTEN,
         "tasks/cancel",
         "tasks/get",
         "tasks/list",

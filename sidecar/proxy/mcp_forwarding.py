@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from sidecar.delegation import mcp
 from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.mcp_sessions import RequestSession
 from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Request, Response
+from sidecar.wire.message import Edits, Request, Response, is_event_stream
 from sidecar.wire.stream import Stream
 
 
 class McpForwarding(Forwarding):
     """A request in a ``session``. An answer whose session is unusable is refused."""
 
-    __slots__ = ("_answer_edits", "_session")
+    __slots__ = ("_answer_edits", "_listens", "_session")
 
     def __init__(
         self,
@@ -31,7 +33,14 @@ class McpForwarding(Forwarding):
     ) -> None:
         super().__init__(forwarder, permit, stream, head, entry, origin, target, session.to_agent(edits))
         self._session = session
+        route = permit.route
+        self._listens = isinstance(route, InboundRoute) and route.operation == mcp.LISTEN
         self._answer_edits = forwarder.answer_edits
+
+    @property
+    def endless(self) -> bool:
+        """Tell if it does not finish by itself: a stream by GET, or one of subscriptions (MCP 2026-07-28)."""
+        return super().endless or (self._listens and self.response is not None and is_event_stream(self.response))
 
     def rewrite(self, head: Response) -> Edits:
         """Edits to the answer's fields."""

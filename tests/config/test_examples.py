@@ -16,6 +16,7 @@ def test_every_example_is_tested_here() -> None:
         "domains",
         "entry",
         "files",
+        "mcp",
         "observe",
         "outside",
         "own-authority",

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +129,11 @@ def test_an_unknown_version_is_refused(version: str) -> None:
     with pytest.raises(MessageRefused) as refused:
         check(call("ping"), version=version)
     assert refused.value.reason is Reason.PROTOCOL_VERSION
+
+
+def test_the_page_lists_every_operation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
+    table = page.partition("## Operations")[2].partition("## ")[0]
+    listed = {word.partition(":")[0] for word in re.findall(r"`([^`]+)`", table)}
+    assert listed >= mcp.METHODS
+    assert all(f"| {version}" in page or f", {version}" in page for version in mcp.VERSIONS)

@@ -187,6 +187,7 @@ CEILINGS: Final[dict[str, dict[str, object]]] = {
     "outside": {},
     "observe": {"observe_until": True, "plain": True},
     "own-authority": {"allow_self": True},
+    "mcp": {"allow_self": True},
 }
 
 
