@@ -69,6 +69,9 @@ def _require_one_process(settings: SidecarSettings, workers: int) -> None:
     if workers > 1 and by_login:
         wrong = f"is login, whose users come back to the process that they left, and --workers is {workers}"
         raise ConfigError([Problem("outbound.routes.token", wrong, "start with --workers 1")])
+    if workers > 1 and any(route.a2a.strict_tasks for route in settings.inbound_routes.routes):
+        wrong = f"is strict, which needs every task to be known in one process, and --workers is {workers}"
+        raise ConfigError([Problem("inbound.routes.a2a.tasks", wrong, "start with --workers 1, or remove it")])
     if workers > 1 and settings.inbound is not None and settings.inbound.one_subject:
         wrong = f"holds in one process, and --workers is {workers}"
         raise ConfigError([Problem("inbound.subjects_at_once", wrong, "start with --workers 1, or remove it")])

@@ -65,6 +65,10 @@ class Reason(StrEnum):
     PROTOCOL_VERSION = "protocol_version"
     OPERATION_REFUSED = "operation_refused"
     SESSION_UNKNOWN = "session_unknown"
+    # Of A2A alone: 403, 404, 502.
+    PUSH_URL_REFUSED = "push_url_refused"
+    TASK_UNKNOWN = "task_unknown"
+    CARD_REFUSED = "card_refused"
     UPGRADE_REFUSED = "upgrade_refused"
     # Limits and waits of the request itself.
     TOO_LARGE = "too_large"
@@ -231,6 +235,9 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.PROTOCOL_VERSION: Answer(400, None, "this version of the protocol is not known"),
     Reason.OPERATION_REFUSED: _forbidden("the route does not allow this operation"),
     Reason.SESSION_UNKNOWN: Answer(404, None, "there is no such session"),
+    Reason.PUSH_URL_REFUSED: _forbidden("the route does not allow notifications to this URL"),
+    Reason.TASK_UNKNOWN: Answer(404, None, "task not found"),
+    Reason.CARD_REFUSED: _bad_gateway("the agent's card cannot be passed on"),
     Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
     Reason.UPGRADE_REFUSED: Answer(
         400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True

@@ -84,6 +84,11 @@ def is_login(direction: object, op: object, path: object) -> bool:
     return direction == "outbound" and (op == "login" or (isinstance(path, str) and path.startswith("/.sidecar/")))
 
 
+def is_card(op: object) -> bool:
+    """True if a sidecar served its copy of an agent's card: no request of the agent's, and nobody's authority."""
+    return op == "GetAgentCard"
+
+
 def is_own(event: object, op: object) -> bool:
     """True if an agent made the call for itself, by the workload handle: no user is behind it."""
     return event == "request" and op == "own"

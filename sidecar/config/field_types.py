@@ -17,6 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 from sidecar.config.addresses import parse_address, parse_origin, parse_url
 from sidecar.delegation.connect import parse_tunnel
 from sidecar.delegation.human import require_acr
+from sidecar.delegation.push_urls import parse_push_url
 from sidecar.delegation.route import require_method, require_path
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
@@ -132,6 +133,11 @@ RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0
 MethodText = Annotated[str, _checked(require_method, "write such as GET"), _schema("^[A-Z][A-Z-]{0,31}$", "GET")]
 UrlText = Annotated[str, _checked(parse_url), _schema("^https?://", "https://sts.example/jwks")]
 TokenEndpoints = Annotated[list[UrlText], Field(min_length=1, max_length=MAX_REPLICAS)]
+PushUrlText = Annotated[
+    str,
+    _checked(parse_push_url, "write origin and path, without a query"),
+    _schema("^https?://", "https://hooks.acme.example/a2a"),
+]
 OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")]
 AddressText = Annotated[str, _checked(parse_address), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
 SocketText = Annotated[

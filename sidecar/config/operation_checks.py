@@ -7,12 +7,21 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.config.operation_model import AllowedOperations, HumanSection, InboundOperations, OutboundOperations
+from sidecar.config.operation_model import (
+    A2aSection,
+    AllowedOperations,
+    HumanSection,
+    InboundA2aSection,
+    InboundOperations,
+    OutboundOperations,
+)
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_routes
 from sidecar.delegation import a2a, mcp
+from sidecar.delegation.a2a import PLAIN_RULES, A2aRules
 from sidecar.delegation.human import Human
 from sidecar.delegation.operation import ANY_NAME, Operations, RouteProtocol
+from sidecar.delegation.push_urls import parse_push_url
 from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource, is_plain_url
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -53,6 +62,7 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
         if section.protocol != "mcp" and section.filter_lists:
             yield Problem(f"{where}.filter_lists", "is for routes of MCP", "set protocol to mcp, or remove it")
         yield from _resource(section, where)
+        yield from _rules(section.protocol, section.a2a, section.operations, where)
         if section.protocol == "http":
             if not section.match.methods:
                 yield Problem(f"{where}.match.methods", "is missing", "list the methods of the route")
@@ -67,7 +77,9 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
         yield from _operations(section.protocol, section.operations, where)
         for at, one in enumerate(section.operations):
             yield from _narrower(section, one, f"{where}.operations[{at}]")
+    yield from _card_paths(file)
     for where, route in exchange_routes(file):
+        yield from _rules(route.protocol, route.a2a, route.operations, where)
         if route.protocol == "http":
             yield from _only_of_protocols(route.operations, route.max_message_bytes, where)
             if route.allow_self:
@@ -105,6 +117,42 @@ def _metadata_place(file: SidecarFile) -> Iterator[Problem]:
         path = section.match.path or section.match.path_prefix or ""
         if f"{path.lower()}/".startswith(f"{WELL_KNOWN}/"):
             yield Problem(f"inbound.routes[{number}].match", "is where the sidecar serves metadata", "remove the route")
+
+
+def _rules(
+    protocol: RouteProtocol, section: A2aSection | None, operations: Sequence[AllowedOperations], where: str
+) -> Iterator[Problem]:
+    if section is None:
+        return
+    if protocol != "a2a":
+        yield Problem(f"{where}.a2a", "is for routes of A2A", "set protocol to a2a, or remove it")
+    for at, url in enumerate(section.push_urls):
+        if "?" in url:
+            yield Problem(f"{where}.a2a.push_urls[{at}]", "has a query, which is not compared", "remove the query")
+    strict = isinstance(section, InboundA2aSection) and section.tasks == "strict"
+    if strict and any("ListTasks" in one.allow or "tasks/list" in one.allow for one in operations):
+        yield Problem(
+            f"{where}.a2a.tasks",
+            "cannot be strict beside ListTasks, whose answer shows all tasks",
+            "remove one of them",
+        )
+
+
+def _card_paths(file: SidecarFile) -> Iterator[Problem]:
+    """Report routes that would never be asked, because the sidecar itself serves the card there."""
+    routes = file.inbound.routes if file.inbound is not None else []
+    starts = {
+        "",
+        *((one.match.path or one.match.path_prefix or "").rstrip("/") for one in routes if one.protocol == "a2a"),
+    }
+    served = {start + path for start in starts for path in a2a.CARD_PATHS}
+    for number, one in enumerate(routes):
+        if any(other.protocol == "a2a" for other in routes) and one.match.path in served:
+            yield Problem(
+                f"inbound.routes[{number}].match.path",
+                "is of an agent card, which the sidecar serves",
+                "remove the route",
+            )
 
 
 def _only_of_protocols(
@@ -185,6 +233,19 @@ def inbound_operations(section: InboundRouteSection, route: InboundRoute, named:
         allow_self=False,
         delegate_self=False,
         scopes=frozenset[str]().union(*(one.scopes for one in made.values())),
+    )
+
+
+def a2a_rules(section: A2aSection | None) -> A2aRules:
+    """Make the rules of a route of A2A."""
+    if section is None:
+        return PLAIN_RULES
+    inbound = section if isinstance(section, InboundA2aSection) else InboundA2aSection()
+    return A2aRules(
+        card_url=None if inbound.card_url is None else inbound.card_url.rstrip("/"),
+        rewrite_signed=section.rewrite_signed,
+        strict_tasks=inbound.tasks == "strict",
+        push_urls=tuple(map(parse_push_url, section.push_urls)),
     )
 
 

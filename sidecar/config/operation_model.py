@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sidecar.config.field_types import AcrText, Line, ScopeText, SpiffeIdText
+from sidecar.config.field_types import AcrText, Line, OriginText, PushUrlText, ScopeText, SpiffeIdText
 from sidecar.config.sections import Section
 
 MessageBytes = Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)]
@@ -55,4 +55,36 @@ class OutboundOperations(AllowedOperations):
 
     scopes: list[ScopeText] | None = Field(
         default=None, description="the scopes of the route to ask for; if not set, all of them"
+    )
+
+
+class A2aSection(Section):
+    """Rules of a route of A2A ([A2A](a2a.md))."""
+
+    rewrite_signed: bool = Field(
+        default=False,
+        description="drop the signature of an agent's card, which rewriting breaks; if not set, such a card is refused",
+    )
+    push_urls: list[PushUrlText] = Field(
+        default=[],
+        description=(
+            "the URLs to which notifications may be sent: the exact origin, and a path that covers those below it; if "
+            "not set, none"
+        ),
+    )
+
+
+class InboundA2aSection(A2aSection):
+    """Rules of an inbound route of A2A ([A2A](a2a.md))."""
+
+    card_url: OriginText | None = Field(
+        default=None,
+        description="the origin of the interfaces in the agent's card; if not set, the one that each peer asked",
+    )
+    tasks: Literal["seen", "strict"] = Field(
+        default="seen",
+        description=(
+            "`seen`: a task that this sidecar saw made is for whoever it was made for, and others pass; `strict`: "
+            "others are refused"
+        ),
     )

@@ -31,7 +31,7 @@ from sidecar.config.limits import (
     DnsSection,
     ServerLimitsSection,
 )
-from sidecar.config.operation_model import MessageBytes, OutboundOperations
+from sidecar.config.operation_model import A2aSection, MessageBytes, OutboundOperations
 from sidecar.config.sections import (
     CrossingSection,
     Section,
@@ -94,6 +94,9 @@ class OutboundRouteSection(Section):
     )
     max_message_bytes: MessageBytes | None = Field(
         default=None, description="the longest message of that protocol; if not set, 1 MiB"
+    )
+    a2a: A2aSection | None = Field(
+        default=None, description="with `protocol: a2a`: rules for agent cards and notifications"
     )
     allow_self: bool = Field(
         default=False,

@@ -27,6 +27,7 @@ from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocatio
 from sidecar.config.login_checks import login_ceiling_problems, login_problems
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.operation_checks import (
+    a2a_rules,
     human_of,
     inbound_operations,
     methods_of,
@@ -322,6 +323,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str], named: froz
         sessions=section.sessions or "per_subject",
         resource=resource_of(section, issuers),
         filter_lists=section.filter_lists,
+        a2a=a2a_rules(section.a2a),
     )
     return inbound_operations(section, route, named)
 
@@ -352,5 +354,6 @@ def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str
         crossings=crossings_of(section),
         txn_token=section.txn_token,
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
+        a2a=a2a_rules(section.a2a),
     )
     return outbound_operations(section, route, named)

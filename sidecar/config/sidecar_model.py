@@ -32,7 +32,7 @@ from sidecar.config.limits import (
     MemorySection,
     ServerLimitsSection,
 )
-from sidecar.config.operation_model import HumanSection, InboundOperations, MessageBytes
+from sidecar.config.operation_model import HumanSection, InboundA2aSection, InboundOperations, MessageBytes
 from sidecar.config.outbound_model import (
     AnyOutboundSection,
     AnyOutsideSection,
@@ -112,6 +112,9 @@ class InboundRouteSection(Section):
     )
     authorization_servers: list[UrlText] = Field(
         default=[], description="with `resource`: where clients get tokens for it; if empty, the issuers of the route"
+    )
+    a2a: InboundA2aSection | None = Field(
+        default=None, description="with `protocol: a2a`: rules for agent cards, tasks and notifications"
     )
     allow_self: bool = Field(
         default=False,

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
-from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling, without_marks
+from sidecar.delegation.push_urls import PushUrl
 from sidecar.errors import Denied, Reason
 
 VERSIONS: Final = frozenset({"0.3", "1.0"})
 _FIRST_VERSION: Final = "0.3"  # of a request that states none
 
 CARD: Final = "GetAgentCard"  # GET of the public card: served by the sidecar itself
-CARD_PATHS: Final = frozenset({"/.well-known/agent-card.json", "/.well-known/agent.json"})
+CARD_PATHS: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")  # of 1.0 and 0.3, of 0.2
+CARD_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _V03: Final = {
     "message/send": "SendMessage",
@@ -64,11 +67,31 @@ _PARAMS: Final = frozenset(
         "name",
         "parent",
         "pushNotificationConfig",
+        "pushNotificationConfigId",
+        "request",
         "taskId",
         "tenant",
         "url",
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class A2aRules:
+    """Rules of a route of A2A beside those of its operations.
+
+    ``card_url`` is the origin of interfaces in the agent's card; None: as each peer addresses us. ``rewrite_signed``:
+    the signature of a card is dropped, and not the card refused. ``strict_tasks`` refuses tasks that were not seen
+    when they were made. Notifications may be sent to ``push_urls`` (empty: none).
+    """
+
+    card_url: str | None = None
+    rewrite_signed: bool = False
+    strict_tasks: bool = False
+    push_urls: tuple[PushUrl, ...] = ()
+
+
+PLAIN_RULES: Final = A2aRules()
 
 
 def named(operation: str) -> str:
@@ -87,12 +110,21 @@ def operation_of(message: RpcMessage) -> str:
     """
     if message.method is None:
         raise MessageRefused("an agent asks nothing of its callers", message_id=message.id)
-    one_spelling(message.params, _PARAMS, message_id=message.id)
+    check_params(message)
     try:
         return named(message.method)
     except ValueError:
         detail = "an unknown method"
         raise MessageRefused(detail, message_id=message.id, reason=Reason.OPERATION_REFUSED) from None
+
+
+def check_params(message: RpcMessage) -> None:
+    """Refuse parameters, or a body of HTTP+JSON, in which a member could be taken for another.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, so it is.
+    """
+    one_spelling(message.params, _PARAMS, message_id=message.id, fold=without_marks)
 
 
 def is_path_of_operation(path: str) -> bool:

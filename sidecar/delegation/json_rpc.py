@@ -6,7 +6,7 @@ standard library takes them for the same), of several documents and of batches. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,32 +92,43 @@ def parse_body(body: bytes, *, max_bytes: int) -> dict[str, object]:
         raise MessageRefused(str(error)) from None
 
 
-def one_spelling(members: Mapping[str, object], decisive: frozenset[str], *, message_id: MessageId = None) -> None:
+Fold = Callable[[str], str]
+"""Makes one name of those that some parser takes for the same."""
+
+
+def without_marks(name: str) -> str:
+    """Fold a name as parsers of Protobuf's JSON do: to them ``task_id`` is ``taskId``."""
+    return name.replace("_", "").casefold()
+
+
+def one_spelling(
+    members: Mapping[str, object],
+    decisive: frozenset[str],
+    *,
+    message_id: MessageId = None,
+    fold: Fold = str.casefold,
+) -> None:
     """Refuse an object in which a member could be taken for another: two names that differ in case alone.
 
     So is a name with characters that do not print, which a parser may cut at NUL, and ``__proto__``. ``decisive`` are
-    the names that are read: these may be spelled in no other way.
+    the names that are read: these may be spelled in no other way. ``fold``: a constant function.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED, so it is.
     """
     if "__proto__" in members or not all(map(str.isprintable, members)):
         raise MessageRefused("a member whose name has another meaning to some parsers", message_id=message_id)
-    folded = {name: name.casefold() for name in members}
+    folded = {name: fold(name) for name in members}
     if len(set(folded.values())) != len(folded):
         raise MessageRefused("two members whose names differ in case alone", message_id=message_id)
-    if any(
-        name not in decisive and plain in _FOLDED.setdefault(decisive, _fold(decisive))
-        for name, plain in folded.items()
-    ):
+    read = _FOLDED.get((decisive, fold))
+    if read is None:
+        read = _FOLDED[decisive, fold] = frozenset(map(fold, decisive))
+    if any(name not in decisive and plain in read for name, plain in folded.items()):
         raise MessageRefused("a member in another spelling", message_id=message_id)
 
 
-_FOLDED: Final[dict[frozenset[str], frozenset[str]]] = {}  # one entry for each constant set of names
-
-
-def _fold(names: frozenset[str]) -> frozenset[str]:
-    return frozenset(map(str.casefold, names))
+_FOLDED: Final[dict[tuple[frozenset[str], Fold], frozenset[str]]] = {}  # one entry for each constant set of names
 
 
 def _id(message: Mapping[str, object], *, needed: bool) -> MessageId:

@@ -164,6 +164,7 @@ class OutsideRoute:
         ValueError: no single match, plain http, no method or path, a key where none belongs, or one that observes.
     """
 
+    protocol: ClassVar[Literal["outside"]] = "outside"  # tells it from a mesh route
     name: str
     host: str | None
     prefix: str | None

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple, TypeVar
 
+from sidecar.delegation.a2a import CARD_METHODS, CARD_PATHS, PLAIN_RULES, A2aRules
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.human import Human
 from sidecar.delegation.operation import Operations, RouteProtocol, SessionsOf
@@ -48,6 +49,7 @@ class InboundRoute:
     ``operation`` is the key; their messages have ``max_message_bytes`` at most. Sessions of MCP belong to a subject at
     a peer, or with ``sessions`` ``per_actor`` to a peer. ``resource`` is what clients are told of it (RFC 9728).
     With ``filter_lists`` an answer that lists tools, prompts or resources holds those that its reader may call.
+    ``a2a`` is for routes of A2A.
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
@@ -78,10 +80,13 @@ class InboundRoute:
     sessions: SessionsOf = "per_subject"
     resource: ProtectedResource | None = None
     filter_lists: bool = False
+    a2a: A2aRules = PLAIN_RULES
     key: str = field(init=False)
+    forwards_as_is: bool = field(init=False)  # nothing lingers, and nothing of the answer is read
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.name if self.operation is None else f"{self.name} {self.operation}")
+        object.__setattr__(self, "forwards_as_is", self.protocol == "http" and not self.linger_s)
         if self.operations is not None and (self.protocol == "http" or self.operation is not None):
             raise ValueError("only a route of a protocol has operations, which have none themselves")
         require_name(self.name)
@@ -97,6 +102,10 @@ class InboundRoute:
     def mark(self) -> RouteMark:
         """Identifies the route after a reload."""
         return RouteMark(self.name, (self.path, self.prefix, self.methods), self.operation)
+
+    def below(self, path: str) -> str:
+        """Return the part of a path below the route's own; empty at it."""
+        return path.removeprefix(self.path.rstrip("/")) if self.prefix else ""
 
     def for_operation(self, key: str | None) -> InboundRoute:
         """Return the route of one of its operations; with ``key`` None the route itself.
@@ -143,8 +152,9 @@ class OutboundRoute:
     ``first_token_life_s`` replaces that of the entry for chains that start here. Before ``observe_until`` (seconds
     since the epoch) a call without a handle goes to ``peer`` with its own credential.
     ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
-    token of a chain goes along. ``protocol``, ``operations``, ``operation`` and ``max_message_bytes`` as of an inbound
-    route. ``for_itself`` is the route of the same operation on the workload's own authority, where that is allowed.
+    token of a chain goes along. ``protocol``, ``operations``, ``operation``, ``max_message_bytes`` and ``a2a`` as of an
+    inbound route. ``for_itself`` is the route of the same operation on the workload's own authority, where that is
+    allowed.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
@@ -169,6 +179,7 @@ class OutboundRoute:
     for_itself: OutboundRoute | None = field(default=None, compare=False)
     operation: str | None = None
     max_message_bytes: int = MAX_MESSAGE_BYTES
+    a2a: A2aRules = PLAIN_RULES
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -222,12 +233,13 @@ class InboundRoutes:
 
     Servers of MCP and A2A may answer below their path too (a mount, ``/mcp/``), so no wider route covers paths there.
     Where one has metadata, everything at its well-known place is the sidecar's, whatever a wider route covers.
+    ``cards`` has the paths of agent cards, with the routes of A2A that each is for: ``find`` returns the first.
 
     Raises:
         ValueError: two routes overlap (see ``overlaps``).
     """
 
-    __slots__ = ("_exact", "_exact_folded", "_named", "_prefixes", "_prefixes_folded", "routes", "scopes")
+    __slots__ = ("_exact", "_exact_folded", "_named", "_prefixes", "_prefixes_folded", "cards", "routes", "scopes")
 
     def __init__(self, routes: Sequence[InboundRoute]) -> None:
         if overlaps(routes):
@@ -246,9 +258,17 @@ class InboundRoutes:
         if described := [route for route in routes if route.resource is not None]:
             by_prefix[WELL_KNOWN] = {}
             self._exact |= {path: {"GET": route} for path, route in _metadata_routes(described)}
+        self.cards = _card_places(self.routes)
+        for path, served in self.cards.items():
+            self._exact[path] = dict.fromkeys(CARD_METHODS, served[0])
         self._exact_folded = frozenset(map(_folded, self._exact))
         self._prefixes = Prefixes(by_prefix)
         self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
+
+    def serves_a2a(self, path: str) -> bool:
+        """Tell if an interface of A2A at this path, as a card has it, is on a route."""
+        found = self._by_method(path or "/")
+        return found is not None and any(route.protocol == "a2a" for route in found.values())
 
     def find(self, method: str, path: str) -> InboundRoute:
         """Return the route of a request for a canonical path.
@@ -304,6 +324,17 @@ def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, I
                     route, path=path, methods=frozenset({"GET"}), protocol="metadata", operations=None, observe_until=0
                 ),
             )
+
+
+def _card_places(routes: Sequence[InboundRoute]) -> dict[str, tuple[InboundRoute, ...]]:
+    """Return the paths of cards: of the host, for all routes of A2A, and below the path of each."""
+    found: dict[str, tuple[InboundRoute, ...]] = {}
+    for route in routes:
+        if route.protocol == "a2a":
+            for start in {"", route.path.rstrip("/")}:
+                for path in CARD_PATHS:
+                    found[start + path] = (*found.get(start + path, ()), route)
+    return found
 
 
 def require_name(name: str) -> None:

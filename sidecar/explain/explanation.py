@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.audit.records import Record, is_login
+from sidecar.audit.records import Record, is_card, is_login
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import ANSWERS, Reason
@@ -101,6 +101,8 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
         not_judged = f"{record.event} is not a request of an agent; its decision depends on facts that no record holds"
     elif is_login(record.direction, record.op, record.path):
         not_judged = "a login was shown here, and a record does not hold its claims"
+    elif is_card(record.op):
+        not_judged = "an agent's card was asked for, which the sidecar serves from a copy, by nobody's authority"
     elif record.decision is None:
         not_judged = "there was no decision yet"
     elif policy is None:

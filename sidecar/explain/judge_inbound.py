@@ -37,6 +37,7 @@ CHECKS: Final = (
     Check("route", frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})),
     Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
     Check("operation", frozenset({Reason.OPERATION_REFUSED})),
+    Check("push URL", frozenset({Reason.PUSH_URL_REFUSED}), provable=False),
     Check(
         "bearer",
         frozenset(
@@ -70,12 +71,16 @@ CHECKS: Final = (
     Check("scopes", frozenset({Reason.INSUFFICIENT_SCOPE})),
     Check("login", frozenset({Reason.STEP_UP_REQUIRED}), provable=False),
     Check("session", frozenset({Reason.SESSION_UNKNOWN}), provable=False),
+    Check("task", frozenset({Reason.TASK_UNKNOWN}), provable=False),
+    Check("agent card", frozenset({Reason.CARD_REFUSED}), provable=False),
     Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip
 
 OF_HTTP: Final = {
     "message": "not in a record",
     "operation": "none: the route's protocol is HTTP",
+    "push URL": "not in a record",
+    "agent card": "not in a record",
 }
 _BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})
 
@@ -156,6 +161,7 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
         "scopes": f"route {route.name} needs {names(route.scopes)}, the token holds {names(token.scope)}",
         "login": "not in a record",
         "session": "not in a record",
+        "task": "not in a record",
         "transaction token": "not in a record",
     }
 

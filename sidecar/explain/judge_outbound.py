@@ -40,6 +40,7 @@ CHECKS: Final = (
     Check("route", frozenset({Reason.TARGET_DENIED})),
     Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
     Check("operation", frozenset({Reason.OPERATION_REFUSED})),
+    Check("push URL", frozenset({Reason.PUSH_URL_REFUSED}), provable=False),
     Check(
         "handle or login",
         frozenset(
@@ -65,6 +66,7 @@ CHECKS: Final = (
         frozenset({Reason.EXCHANGE_DENIED, *(reason for reason in Reason if reason.startswith("sts_"))}),
         provable=False,
     ),
+    Check("agent card", frozenset({Reason.CARD_REFUSED}), provable=False),
     Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip
 

@@ -27,6 +27,8 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.a2a_answers import EXTENDED_CARD, CardForwarding, TaskForwarding, not_encoded
+from sidecar.proxy.agent_cards import AgentCards, rewritten_for_peer
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
@@ -40,6 +42,7 @@ from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.resource_metadata import tell_metadata
 from sidecar.proxy.snapshot import Snapshot, Snapshots
+from sidecar.proxy.task_bindings import Principal, TaskBindings
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
@@ -79,6 +82,8 @@ class Inbound:
         self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
         self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
         self.permits = Permits(memory.max_permits_mib * MIB)
+        self.tasks = TaskBindings(clock)
+        self._cards = AgentCards(forwarder.pool, tasks)
         log.metrics.verdict_cache = self._look_ups
 
     def on_request(self, stream: Stream) -> None:
@@ -113,8 +118,11 @@ class Inbound:
                 if route.protocol == "metadata":
                     tell_metadata(route, stream, head, entry)
                     return
+                if target.path in policy.inbound.cards:
+                    yield from self._cards.serve_peer(stream, head, target.path, peer.spiffe_id, policy, agent, entry)
+                    return
                 asked = Asked(route.protocol)
-                below = target.path[len(route.path) :] if route.prefix else ""
+                below = route.below(target.path)
                 try:
                     route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
                 except Denied:
@@ -133,6 +141,8 @@ class Inbound:
                     observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
                     if route.protocol == "mcp" and asked is not None:
                         session = session_of(self._session_ids, asked, head, observed, now)
+                    if asked is not None and asked.named.tasks:
+                        self.tasks.check(asked.named, Principal("", "", peer.spiffe_id), strict=False)
                     yield self._observed(observed, route, stream, head, agent, target, entry, asked, session)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
@@ -158,13 +168,13 @@ class Inbound:
                 host=agent.authority,
                 source=source_of(stream.remote_address) if route.forwarded else None,
             )
-            if route.linger_s:
-                self._handles.let_in(served, route.linger_s)
-            if session is None:
-                yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
-            else:
-                of_mcp = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits, session
-                yield forwarding_of(*of_mcp, asked=asked)
+            if not route.forwards_as_is:
+                forwarding = self._forwarding(asked, session, permit, stream, head, entry, agent, target, edits, policy)
+                if route.linger_s:
+                    self._handles.let_in(served, route.linger_s)
+                yield forwarding
+                return
+            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
         except SidecarError as error:
             refuse(
                 stream,
@@ -179,6 +189,48 @@ class Inbound:
         finally:
             self._handles.end(handle)
             close(stream, entry)
+
+    def _forwarding(
+        self,
+        asked: Asked | None,
+        session: RequestSession | None,
+        permit: Permit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        agent: Origin,
+        target: CanonicalTarget,
+        edits: Edits,
+        policy: Policy,
+    ) -> Forwarding:
+        """Make the way to the agent and back: of A2A, tasks are checked, and two kinds of answers are read.
+
+        Raises:
+            Denied: TASK_UNKNOWN; the request is refused then, although its token permits it.
+        """
+        if session is not None:
+            of_mcp = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits, session
+            return forwarding_of(*of_mcp, asked=asked)
+        if asked is None or asked.protocol != "a2a":
+            return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+        principal = Principal(permit.token.issuer, permit.token.subject, permit.peer)
+        try:
+            entry.detail = self.tasks.check(asked.named, principal, strict=permit.route.a2a.strict_tasks)
+        except Denied:
+            entry.decision = "deny"
+            raise
+        if asked.key == EXTENDED_CARD:
+            return CardForwarding(
+                self._forwarder, permit, stream, head, entry, agent, target.encode(), not_encoded(edits),
+                json_rpc=asked.json_rpc,
+                rewrite=lambda card: rewritten_for_peer(card, permit.route, policy, head),
+            )  # fmt: skip
+        if asked.makes_task:
+            return TaskForwarding(
+                self._forwarder, permit, stream, head, entry, agent, target.encode(), not_encoded(edits),
+                made=lambda task: self.tasks.bind(task, principal),
+            )  # fmt: skip
+        return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
 
     def _decide(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int

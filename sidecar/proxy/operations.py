@@ -12,8 +12,10 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from sidecar.delegation import a2a, mcp
+from sidecar.delegation.a2a_tasks import NOTHING_NAMED, SENDS, Named, tasks_named
 from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_plain_body, parse_rpc
 from sidecar.delegation.operation import OTHER, RouteProtocol
+from sidecar.delegation.push_urls import check_push_urls
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
@@ -26,9 +28,12 @@ _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 
 
 class Asked:
-    """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it."""
+    """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it.
 
-    __slots__ = ("json_rpc", "key", "message", "message_id", "protocol", "stateless", "task")
+    ``named`` are the tasks of A2A that it names.
+    """
+
+    __slots__ = ("json_rpc", "key", "message", "message_id", "named", "protocol", "stateless", "task")
 
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
@@ -38,6 +43,12 @@ class Asked:
         self.key = OTHER
         self.task: str | None = None
         self.stateless = False  # MCP: of a revision without sessions
+        self.named: Named = NOTHING_NAMED
+
+    @property
+    def makes_task(self) -> bool:
+        """Tell if the task that its answer shows is a new one: the message belongs to none."""
+        return self.protocol == "a2a" and self.key in SENDS and not self.named.tasks
 
 
 def find_operation(
@@ -56,8 +67,8 @@ def find_operation(
     agent's side; the target's own sidecar knows.
 
     Raises:
-        Denied: OPERATION_MALFORMED, PROTOCOL_VERSION, OPERATION_REFUSED, UPGRADE_REFUSED, TOO_LARGE; TIMEOUT or
-            BAD_REQUEST, the body is late or malformed.
+        Denied: OPERATION_MALFORMED, PROTOCOL_VERSION, OPERATION_REFUSED, PUSH_URL_REFUSED, UPGRADE_REFUSED, TOO_LARGE;
+            TIMEOUT or BAD_REQUEST, the body is late or malformed.
     """
     entry.op = OTHER
     if head.upgrade is not None:
@@ -73,7 +84,10 @@ def find_operation(
     assert route.operations is not None  # noqa: S101 - for the type only: a route of a protocol has them
     entry.op = route.operations.label(asked.key)
     entry.operation = asked.key
-    return route.for_operation(asked.key)
+    found = route.for_operation(asked.key)
+    if asked.protocol == "a2a" and asked.message is not None:
+        check_push_urls(asked.key, asked.message.params, route.a2a.push_urls)
+    return found
 
 
 def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[None]:
@@ -101,7 +115,7 @@ def _a2a(
     below: str | None,
 ) -> Journey[None]:
     path = target.path if below is None else below
-    asked.json_rpc = not path or (below is None and not a2a.is_path_of_operation(path))
+    asked.json_rpc = path in {"", "/"} or (below is None and not a2a.is_path_of_operation(path))
     fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
     query = [value for name, value in parse_qsl(target.query.decode("latin-1")) if name.casefold() == "a2a-version"]
     a2a.check_version(fields, query)
@@ -109,14 +123,17 @@ def _a2a(
         if head.method != "POST":
             raise MessageRefused("JSON-RPC is sent by POST")
         asked.key = a2a.operation_of((yield from _message(asked, stream, head, route.max_message_bytes)))
+        asked.named = tasks_named(asked.key, asked.message, None)
         return
     asked.key, asked.task = a2a.operation_of_path(head.method, path, anywhere=below is None)
     if head.method == "POST":
         body = yield from _body(stream, head, route.max_message_bytes, may_be_empty=True)
         if body:
             asked.message = RpcMessage(None, None, parse_plain_body(body, max_bytes=route.max_message_bytes))
+            a2a.check_params(asked.message)
     else:
         _refuse_body(head)
+    asked.named = tasks_named(asked.key, asked.message, asked.task)
 
 
 def _message(asked: Asked, stream: Stream, head: Request, max_bytes: int) -> Journey[RpcMessage]:

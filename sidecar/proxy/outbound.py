@@ -16,7 +16,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from sidecar.delegation.decide import Plan
+from sidecar.delegation.a2a import CARD, CARD_METHODS
+from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
@@ -26,6 +27,8 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.a2a_answers import EXTENDED_CARD, CardForwarding, not_encoded
+from sidecar.proxy.agent_cards import AgentCards, is_card_of_next_hop, rewritten_for_agent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.call_authority import CallAuthority
 from sidecar.proxy.forward import Forwarder, Forwarding
@@ -41,8 +44,10 @@ from sidecar.proxy.outside import OutsideCalls
 from sidecar.proxy.pending_logins import PendingLogins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.remote_handles import RemoteHandles
+from sidecar.proxy.revalidation import Served
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.user_logins import LOGINS_PATH, UserLogins
+from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
 
@@ -88,6 +93,7 @@ class Outbound:
         )
         self.plans = Plans(memory.max_permits_mib * MIB)
         self._origins = origins
+        self._cards = AgentCards(forwarder.pool, tasks)
         self._own_authorities = own_authorities
         self._clock = clock
         self._authority = CallAuthority(
@@ -146,10 +152,14 @@ class Outbound:
                 yield from self._authority.note_attempt(head, entry)
                 raise
             entry.route = route.name
-            if isinstance(route, OutsideRoute):
-                yield from self._outside.call(stream, head, route, target, snapshot, entry)
-                return
             if route.protocol != "http":
+                if isinstance(route, OutsideRoute):
+                    yield from self._outside.call(stream, head, route, target, snapshot, entry)
+                    return
+                if route.protocol == "a2a" and is_card_of_next_hop(target):
+                    origin = self._origins.of(route, policy.workload)
+                    yield from self._cards.serve_agent(stream, head, target, route, origin, entry)
+                    return
                 asked = Asked(route.protocol)
                 try:
                     route = yield from find_operation(asked, stream, head, target, route, entry, below=None)
@@ -186,9 +196,12 @@ class Outbound:
                 try:
                     origin = self._origins.of(route, policy.workload, issued.bound_to)
                     edits = self._edits(issued, plan, entry, call=entry.call_out, trace=trace, host=origin.authority)
-                    forwarding = Forwarding(
-                        self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
-                    )
+                    if asked is None:
+                        forwarding = Forwarding(
+                            self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
+                        )
+                    else:
+                        forwarding = self._forwarding(asked, permit, stream, head, entry, origin, target, edits, served)
                     status = yield forwarding
                     break
                 except SidecarError:
@@ -199,9 +212,30 @@ class Outbound:
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
-            refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
+            refuse(stream, error, entry, allow=CARD_METHODS if entry.op == CARD else SUBJECT_METHODS, asked=asked)
         finally:
             close(stream, entry)
+
+    def _forwarding(
+        self,
+        asked: Asked,
+        permit: IssuedPermit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        origin: Origin,
+        target: CanonicalTarget,
+        edits: Edits,
+        served: Served | None,
+    ) -> Forwarding:
+        """Make the way to the next hop and back; an extended card of A2A is written again on its way."""
+        if asked.protocol != "a2a" or asked.key != EXTENDED_CARD:
+            return Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served)
+        return CardForwarding(
+            self._forwarder, permit, stream, head, entry, origin, target.encode(), not_encoded(edits), served,
+            json_rpc=asked.json_rpc,
+            rewrite=lambda card: rewritten_for_agent(card, permit.plan.route, head),
+        )  # fmt: skip
 
     def _observed(
         self,

@@ -77,7 +77,7 @@ class PlainInbound:
                     tell_metadata(route, stream, head, entry)
                     return
                 asked = Asked(route.protocol)
-                below = target.path[len(route.path) :] if route.prefix else ""
+                below = route.below(target.path)
                 route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
             permit = yield from self._observing.plain(head, route, until, snapshot, entry)
 

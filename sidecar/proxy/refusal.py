@@ -21,6 +21,26 @@ _RPC_CODES: Final = {
     ("a2a", Reason.OPERATION_MALFORMED): -32600,
     ("mcp", Reason.PROTOCOL_VERSION): -32022,
     ("a2a", Reason.PROTOCOL_VERSION): -32009,
+    ("a2a", Reason.TASK_UNKNOWN): -32001,
+}
+_ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
+_A2A_DOMAIN: Final = "a2a-protocol.org"
+_OUR_DOMAIN: Final = "delegation-sidecar"
+# By these the official clients raise their own errors (A2A 1.0 section 5.4); every other reason is our own.
+_A2A_REASONS: Final = {
+    Reason.TASK_UNKNOWN: "TASK_NOT_FOUND",
+    Reason.PROTOCOL_VERSION: "VERSION_NOT_SUPPORTED",
+    Reason.OPERATION_MALFORMED: "INVALID_REQUEST",
+}
+_STATUS_NAMES: Final = {  # google.rpc.Code, by HTTP status
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    408: "DEADLINE_EXCEEDED",
+    413: "INVALID_ARGUMENT",
+    504: "DEADLINE_EXCEEDED",
 }
 PROBLEM_JSON: Final = (b"content-type", b"application/problem+json")
 
@@ -40,13 +60,12 @@ def refusal(
     ``scope`` is what the route needs, told with insufficient_scope; ``allow`` the methods a 405 must name,
     ``human`` the login that the route requires, told where it is lacking (RFC 9470 section 3). ``resource`` is what
     clients may learn of the route: a challenge says where, and what scopes the call needs (RFC 9728 section 5.1).
-    ``asked`` is the message of MCP or A2A that is refused: clients show their users an error of JSON-RPC, with ours in
-    its ``data``.
+    ``asked`` is the message of MCP or A2A that is refused: clients show their users an error of its protocol, with ours
+    in its details.
     """
     answer = error.answer
-    rpc = asked is not None and asked.json_rpc
     fields: list[Field] = [
-        JSON if rpc else PROBLEM_JSON,
+        PROBLEM_JSON if asked is None else JSON,
         (b"cache-control", b"no-store"),
         (b"delegation-reason", error.reason.encode()),
         (b"delegation-request-id", request_id.encode()),
@@ -57,8 +76,12 @@ def refusal(
         fields.append((b"retry-after", str(answer.retry_after_s).encode()))
     if answer.status == 405:
         fields.append((b"allow", ", ".join(sorted(allow)).encode()))
-    if asked is not None and rpc:
-        return answer.status, fields, orjson.dumps(_rpc_error(error, request_id, asked))
+    if asked is not None and asked.json_rpc:
+        # The official clients of A2A read an error of JSON-RPC under 200 alone, and agents answer so.
+        status = 200 if asked.protocol == "a2a" and error.reason is Reason.TASK_UNKNOWN else answer.status
+        return status, fields, orjson.dumps(_rpc_error(error, request_id, asked))
+    if asked is not None:
+        return answer.status, fields, orjson.dumps({"error": _rpc_status(error, request_id)})
     body = {
         "type": f"urn:delegation-sidecar:reason:{error.reason}",
         "title": answer.text,
@@ -76,10 +99,33 @@ def rpc_error_event(error: SidecarError, request_id: str, asked: Asked) -> bytes
 
 def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, object]:
     """Return the error of JSON-RPC 2.0 (section 5.1) that answers a refused message."""
-    data = {"reason": error.reason, "request_id": request_id, "status": error.answer.status}
+    data: object = {"reason": error.reason, "request_id": request_id, "status": error.answer.status}
+    if asked.protocol == "a2a":
+        data = [_error_info(error, request_id)]
     code = _RPC_CODES.get((asked.protocol, error.reason), _RPC_REFUSED)
     text = f"{error.answer.text} ({error.reason})"
     return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": text, "data": data}}
+
+
+def _rpc_status(error: SidecarError, request_id: str) -> dict[str, object]:
+    """Return the error of HTTP+JSON in A2A 1.0 (section 11.6): a ``google.rpc.Status``."""
+    status = error.answer.status
+    return {
+        "code": status,
+        "status": _STATUS_NAMES.get(status, "UNAVAILABLE"),
+        "message": f"{error.answer.text} ({error.reason})",
+        "details": [_error_info(error, request_id)],
+    }
+
+
+def _error_info(error: SidecarError, request_id: str) -> dict[str, object]:
+    known = _A2A_REASONS.get(error.reason)
+    return {
+        "@type": _ERROR_INFO,
+        "reason": known or error.reason.upper(),
+        "domain": _A2A_DOMAIN if known else _OUR_DOMAIN,
+        "metadata": {"reason": error.reason, "request_id": request_id},
+    }
 
 
 def _challenge(

@@ -130,6 +130,24 @@ _REQUEST: Final = {
         _OPERATOR,
         do="see the detail; answer with plain JSON or events, in pages, or raise `max_message_bytes`",
     ),
+    Reason.PUSH_URL_REFUSED: _either(
+        "on a route of A2A: the caller wants notifications sent to a URL that `push_urls` does not list",
+        _OPERATOR,
+        _DEVELOPER,
+        do="add its origin and path to the route's `push_urls` if the agent may send there; no record holds the URL",
+    ),
+    Reason.TASK_UNKNOWN: _in(
+        "on a route of A2A: the request names a task that was made for another subject, or by another peer; with "
+        "`tasks: strict` also one that this sidecar did not see made",
+        _CALLER,
+        do="ask for a task as whoever made it; with `tasks: strict`, tasks from before a restart are made again",
+    ),
+    Reason.CARD_REFUSED: _either(
+        "the agent's card cannot be read or checked, is signed, or names no interface that a route of A2A serves",
+        _DEVELOPER,
+        _OPERATOR,
+        do="see the detail; for a signed card set `rewrite_signed: true`, which drops the signature",
+    ),
     Reason.UPGRADE_REFUSED: _either(
         "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
         _DEVELOPER,

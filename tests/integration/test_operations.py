@@ -217,7 +217,9 @@ async def test_an_operation_of_a2a_has_one_name_in_both_bindings_and_versions(wo
     assert len(world.agent.requests) == 4
     refused = await peer.send({}, rest, one, target="/a2a/tasks/7:cancel")
     assert (refused.status, refused.reason) == (403, "operation_refused")
-    assert refused.headers["content-type"] == "application/problem+json"
+    error = json.loads(refused.body)["error"]
+    assert (error["code"], error["status"]) == (403, "PERMISSION_DENIED")
+    assert error["details"][0]["metadata"]["reason"] == "operation_refused"
 
 
 async def test_what_the_agent_may_ask_for_is_decided_before_anything_leaves(hops: Hops) -> None:

@@ -24,7 +24,7 @@ from sidecar.audit.attribution.splitting import (
     split_logfmt,
     split_row,
 )
-from sidecar.audit.records import is_login
+from sidecar.audit.records import is_card, is_login
 
 OURS: Final = "sidecar"
 _OURS_KEYS: Final = ("event", "run", "seq")
@@ -194,7 +194,9 @@ class Recogniser:
 
 def _ours(flat: Flat) -> Reading | None:
     """Read one of our records: only verified claims identify anybody."""
-    if flat["event"] != "request" or is_login(*map(flat.get, ("direction", "op", "path"))):
+    if flat["event"] != "request" or is_card(flat.get("op")):
+        return None
+    if is_login(*map(flat.get, ("direction", "op", "path"))):
         return None
     outbound = flat.get("direction") == "outbound"
     known = flat.get("verified") == "true"

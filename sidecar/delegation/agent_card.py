@@ -1,0 +1,185 @@
+"""Agent cards of A2A 0.3 and 1.0: read strictly, and written again with addresses and schemes of the mesh. Pure.
+
+A client goes where the card of an agent sends it, with whatever login the card asks for. So a card passes a sidecar
+only rewritten: every interface is at an address that leads through sidecars, and no scheme asks for a login that the
+mesh does not take. A card may be of both versions at once, as the official SDKs write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from sidecar.delegation.a2a import VERSIONS
+from sidecar.delegation.json_rpc import MessageRefused, one_spelling, without_marks
+from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
+from sidecar.delegation.target import canonical_target
+from sidecar.errors import Denied, Reason
+
+MAX_CARD_BYTES: Final = 256 * 1024
+
+_BINDINGS: Final = frozenset({"JSONRPC", "HTTP+JSON"})
+_MEMBERS: Final = frozenset(
+    {
+        "additionalInterfaces",
+        "capabilities",
+        "name",
+        "preferredTransport",
+        "protocolVersion",
+        "security",
+        "securityRequirements",
+        "securitySchemes",
+        "signatures",
+        "skills",
+        "supportedInterfaces",
+        "url",
+    }
+)
+_OF_INTERFACE: Final = frozenset({"protocolBinding", "protocolVersion", "tenant", "transport", "url"})
+_OF_SKILL: Final = frozenset({"security", "securityRequirements"})
+_SECURITY: Final = ("security", "securityRequirements", "securitySchemes")
+
+# Both are demanded in one requirement: an X.509-SVID, and a token that names its holder as actor.
+_SCHEMES_V03: Final[Mapping[str, Mapping[str, object]]] = {
+    "mtls": {"type": "mutualTLS"},
+    "delegation": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+}
+_SCHEMES_V1: Final[Mapping[str, Mapping[str, object]]] = {
+    "mtls": {"mtlsSecurityScheme": {}},
+    "delegation": {"httpAuthSecurityScheme": {"scheme": "Bearer", "bearerFormat": "JWT"}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCard:
+    """A card that was read and checked; its members are not changed. ``signed``: it has a signature."""
+
+    members: Mapping[str, Any]
+    signed: bool
+
+    def rewritten(self, address: Callable[[str], str | None], *, mesh: bool) -> dict[str, Any]:
+        """Return the members with other addresses, without signatures, and with what the mesh demands or nothing.
+
+        ``address`` makes the URL of an interface of its path, as the card has it; None: the interface is not served,
+        and left out. ``mesh``: for peers, who need an SVID and a token; else for the agent, whose sidecar adds both.
+
+        Raises:
+            Denied: CARD_REFUSED, no interface is left.
+        """
+        made = {name: value for name, value in self.members.items() if name not in (*_SECURITY, "signatures")}
+        skills = self.members.get("skills")
+        if skills is not None:
+            made["skills"] = [{n: value for n, value in one.items() if n not in _OF_SKILL} for one in skills]
+        is_v1, is_v03 = "supportedInterfaces" in made, "url" in made
+        if is_v1:
+            made["supportedInterfaces"] = list(_moved(made["supportedInterfaces"], "protocolBinding", address))
+        if is_v03:
+            made = _moved_v03(made, address)
+        if not made.get("supportedInterfaces") and "url" not in made:
+            raise _refused("no interface of the card is served here, by JSON-RPC or HTTP+JSON in version 0.3 or 1.0")
+        if mesh:
+            made |= _demands(v1=is_v1, v03=is_v03)
+        return made
+
+
+def read_card(document: bytes) -> AgentCard:
+    """Read the document of a card.
+
+    Raises:
+        Denied: CARD_REFUSED, it is no strict JSON object of at most ``MAX_CARD_BYTES``, or no card.
+    """
+    try:
+        return card_of(parse_message_object(document, max_bytes=MAX_CARD_BYTES))
+    except StrictJsonError as error:
+        raise _refused(str(error)) from None
+
+
+def card_of(members: Mapping[str, Any]) -> AgentCard:
+    """Check the members of a card. Raises Denied: CARD_REFUSED, they are of no card, or could be read in two ways."""
+    try:
+        _check(members)
+    except MessageRefused as error:
+        raise _refused(error.detail) from None
+    return AgentCard(members, bool(members.get("signatures")))
+
+
+def _check(members: Mapping[str, Any]) -> None:
+    one_spelling(members, _MEMBERS, fold=without_marks)
+    if not isinstance(members.get("name"), str):
+        raise MessageRefused("the card has no name")
+    if not isinstance(members.get("signatures", []), list):
+        raise MessageRefused("signatures are not an array")
+    for name in ("supportedInterfaces", "additionalInterfaces"):
+        for one in _objects(members, name):
+            one_spelling(one, _OF_INTERFACE, fold=without_marks)
+            if not isinstance(one.get("url"), str):
+                raise MessageRefused("an interface has no URL")
+    for one in _objects(members, "skills"):
+        one_spelling(one, _OF_SKILL, fold=without_marks)
+    if "url" not in members and "supportedInterfaces" not in members:
+        raise MessageRefused("the card names no interface")
+    if not isinstance(members.get("url", ""), str):
+        raise MessageRefused("url is no text")
+
+
+def _objects(members: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = members.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise MessageRefused(f"{name} is not an array of objects")
+    return found
+
+
+def _moved(
+    interfaces: list[dict[str, Any]], binding: str, address: Callable[[str], str | None]
+) -> Iterator[dict[str, Any]]:
+    for one in interfaces:
+        version = str(one.get("protocolVersion") or "1.0")
+        known = ".".join(version.split(".")[:2]) in VERSIONS
+        if str(one.get(binding)) in _BINDINGS and known and (url := address(_path(one["url"]))) is not None:
+            yield {**one, "url": url}
+
+
+def _moved_v03(made: dict[str, Any], address: Callable[[str], str | None]) -> dict[str, Any]:
+    """Return the members with the addresses of 0.3. If its main interface is not served, another takes its place."""
+    main = {"url": made["url"], "transport": made.get("preferredTransport") or "JSONRPC"}
+    kept = list(_moved([main], "transport", address))
+    others = list(_moved(made.get("additionalInterfaces") or [], "transport", address))
+    made = {name: value for name, value in made.items() if name not in {"url", "preferredTransport"}}
+    if "additionalInterfaces" in made:
+        made["additionalInterfaces"] = others
+    for first in (*kept, *others)[:1]:
+        made |= {"url": first["url"], "preferredTransport": first["transport"]}
+    return made
+
+
+def _path(url: str) -> str:
+    """Return the path of an interface's URL, as it is: an empty one stays so, since clients append to it."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or parts.query or parts.fragment or not parts.netloc:
+            raise _refused("the URL of an interface is not one of http or https without a query")
+        if parts.path and canonical_target(parts.path.encode("ascii")).path != parts.path:
+            raise _refused("the path of an interface is not in canonical form")
+    except (ValueError, Denied) as error:
+        raise _refused("the URL of an interface cannot be read") from error
+    return parts.path
+
+
+def _demands(*, v1: bool, v03: bool) -> dict[str, object]:
+    schemes = {
+        name: {**(_SCHEMES_V1[name] if v1 else {}), **(_SCHEMES_V03[name] if v03 else {})} for name in _SCHEMES_V1
+    }
+    made: dict[str, object] = {"securitySchemes": schemes}
+    if v1:
+        made["securityRequirements"] = [{"schemes": {name: {"list": []} for name in schemes}}]
+    if v03:
+        made["security"] = [{name: [] for name in schemes}]
+    return made
+
+
+def _refused(detail: str) -> Denied:
+    return Denied(Reason.CARD_REFUSED, detail)
