@@ -52,6 +52,7 @@ _CAUTIONS: Final[Mapping[tuple[str, Value], str]] = {
     ("unknown-audience", Value.YES): "it does not know its audiences: a mistyped one is no error",
     ("requester-in-audience", Value.NO): "any client exchanges any token: one stolen from X is of use to Y",
     ("checks-may-act", Value.NO): "it does not enforce may_act: do not rely on it",
+    ("checks-may-act", Value.REFUSED): "it refuses even the actor that may_act names: its may_act is of no use",
     ("user-as-actor", Value.YES): "it takes a user's token as actor token: act may name a user",
     ("half-pairs", Value.NO): "half of an actor pair passes: a mistake in a client is no error",
     ("refuses-duplicates", Value.NO): "a repeated subject_token passes: two parsers may read two requests",

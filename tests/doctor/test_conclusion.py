@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN
 from sidecar.doctor.conclusion import _AGAINST, _CAUTIONS, _NEEDED, conclude
+from sidecar.doctor.messages import Held
 from sidecar.doctor.verdicts import verdicts_of
 from tests.doctor.world import World
 from tests.fakes.foreign_sts import Knobs
@@ -68,6 +71,22 @@ def test_a_weakness_to_live_with_is_told(knobs: Knobs, caution: str) -> None:
     result = concluded(knobs)
     assert result.fits
     assert any(caution in one for one in result.cautions)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "caution"),
+    [
+        (Knobs(), None),
+        (Knobs(may_act="ignore"), "does not enforce may_act"),
+        (Knobs(may_act="broken"), "refuses even the actor that may_act names"),
+    ],
+)
+def test_a_may_act_that_binds_nobody_or_serves_nobody_is_told(knobs: Knobs, caution: str | None) -> None:
+    world = World(knobs)
+    held = Held(world.sts.user_token(may_act={"sub": "agent-b"}), "subject with may_act", TOKEN_TYPE_ACCESS_TOKEN)
+    world.case = replace(world.case, may_act=held)
+    told = [one for one in conclude(verdicts_of(world.examine())).cautions if "may_act" in one]
+    assert [caution is not None and caution in one for one in told] == ([] if caution is None else [True])
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,7 @@ async def test_spring_enforces_a_may_act_whose_issuer_is_its_own_object_and_refu
         assert found.seen("checks-may-act") == "yes: 400 invalid_grant"
         found = await with_may_act(server, tmp_path, launch_spring.MAY_ACT_TEXT)
         assert found.seen("checks-may-act") == "refused: the named actor too"
+        assert any("refuses even the actor" in one for one in found.document["cautions"])
 
 
 async def test_a_may_act_that_keycloaks_administrator_writes_binds_nobody(foreign: Foreign, tmp_path: Path) -> None:
