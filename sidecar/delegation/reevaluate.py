@@ -142,15 +142,21 @@ def observed_call_again(permit: ObservedPermit, *, policy: Policy, now: int) -> 
     before = permit.route
     if isinstance(before, InboundRoute):
         raise Denied(Reason.TARGET_DENIED, "a route of requests to the agent")
-    route = _same_outside(before, policy) if isinstance(before, OutsideRoute) else _same_route(before, policy)
+    route = (
+        _same_outside(before, policy)
+        if isinstance(before, OutsideRoute)
+        else _same_route(before, before.operation, policy)
+    )
     denied, at = Denied(permit.reason, "the route observes less long than before"), min(now, permit.ends_at - 1)
     if route.observe_until < permit.ends_at:  # nothing else would end it then
         raise denied
     decide_observed_call(denied, issuers=(), route=route, policy=policy, now=at)
 
 
-def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int) -> None:
+def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: Keys, policy: Policy, now: int) -> None:
     """Return if an outbound call would still be permitted, given that its request's authority still stands.
+
+    ``operation`` is the key that the call asks for: calls of one route share tokens, each planned for one of them.
 
     Raises:
         SidecarError: as ``plan_outbound`` and ``accept_issued``; UNKNOWN_KEY; TARGET_DENIED, the route now leads to
@@ -158,7 +164,7 @@ def outbound_again(permit: IssuedPermit, *, keys: Keys, policy: Policy, now: int
     """
     before = permit.plan
     token = permit.token
-    route = _same_route(before.route, policy)
+    route = _same_route(before.route, operation, policy)
     delegation = before.delegation
     if delegation is None:
         plan = plan_own(route.for_itself or route, policy=policy, now=now)
@@ -218,11 +224,11 @@ def _authority_again(before: Delegation | None, keys: Keys, policy: Policy, now:
     return delegation, min(now, delegation.ends_at - 1)
 
 
-def _same_route(before: OutboundRoute, policy: Policy) -> OutboundRoute:
+def _same_route(before: OutboundRoute, operation: str | None, policy: Policy) -> OutboundRoute:
     meant = (before.name, before.upstream, before.peer, before.audience)
     for route in policy.outbound.routes:
         if (route.name, route.upstream, route.peer, route.audience) == meant:
-            return route.for_operation(before.operation)
+            return route.for_operation(operation)
     raise Denied(Reason.TARGET_DENIED, "the route now leads to another target, or is gone")
 
 

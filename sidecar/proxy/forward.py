@@ -215,15 +215,16 @@ class Forwarding(Pump):
     def judge(self, now: int) -> None:
         """Return if the request is permitted by the policy in force. Raises ``SidecarError``."""
         snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
+        operation = getattr(self._entry, "operation", None)
         if isinstance(permit, IssuedPermit):
-            judge_call(permit, self._served, self._next_hop(), snapshot, now)
+            judge_call(permit, self._served, self._next_hop(), snapshot, now, operation=operation)
         elif isinstance(permit, OwnPermit):
             judge_outside(permit, self._served, snapshot, now)
         elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
             judge_observed_call(permit, self._next_hop(), snapshot, now)
         else:
             entry = self._entry
-            method, path, operation = entry.method or "", entry.path or "", getattr(entry, "operation", None)
+            method, path = entry.method or "", entry.path or ""
             if isinstance(permit, ObservedPermit):
                 self._judge_observed(permit, snapshot, method, path, now)
             else:

@@ -143,9 +143,15 @@ def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
 
 
 def judge_call(
-    permit: IssuedPermit, served: Served | None, next_hop: Guard | None, snapshot: Snapshot, now: int
+    permit: IssuedPermit,
+    served: Served | None,
+    next_hop: Guard | None,
+    snapshot: Snapshot,
+    now: int,
+    *,
+    operation: str | None = None,
 ) -> None:
-    """Re-evaluate a call to a next hop: return if it would be permitted now as well.
+    """Re-evaluate a call to a next hop: return if it would be permitted now as well. ``operation`` is its key, if any.
 
     ``next_hop`` None: not connected, or without TLS.
 
@@ -156,7 +162,7 @@ def judge_call(
         judge_peer(next_hop, now)
     if served is not None:
         judge_served(served, snapshot, now)
-    outbound_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
+    outbound_again(permit, operation=operation, keys=snapshot.keys, policy=snapshot.policy, now=now)
 
 
 def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:

@@ -8,8 +8,17 @@ import pytest
 
 from sidecar.delegation import verify
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_entry, decide_inbound, plan_own
+from sidecar.delegation.decide import (
+    IssuedPermit,
+    Permit,
+    accept_issued,
+    decide_entry,
+    decide_inbound,
+    delegate,
+    plan_own,
+)
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
@@ -352,3 +361,26 @@ def test_a_call_with_a_bound_token_goes_on_after_our_svid_is_renewed() -> None:
     with pytest.raises(Denied) as refused:
         accept_issued(signed(claims), plan=plan(), key=KEY, policy=POLICY, now=NOW, own_certificate_sha256="cd" * 32)
     assert refused.value.reason is Reason.STS_BAD_RESPONSE
+
+
+def test_a_call_is_judged_as_its_own_operation_and_not_as_that_which_its_token_was_planned_for() -> None:
+    """Calls of two operations share a token."""
+
+    def policy(*keys: str) -> Policy:
+        listed = {key: replace(TO_CRM, protocol="mcp", operation=key) for key in keys}
+        return replace(
+            POLICY,
+            outbound=OutboundRoutes([replace(TO_CRM, protocol="mcp", operations=Operations(listed))]),
+        )
+
+    before = policy("tools/list", "tools/call:*")
+    listing = before.outbound.routes[0].for_operation("tools/list")
+    planned = plan_outbound(delegate(inbound()), listing, policy=before, now=NOW)
+    permit = accept_issued(signed(ISSUED_CLAIMS), plan=planned, key=KEY, policy=before, now=NOW)
+    for key in ("tools/list", "tools/call:drop"):
+        outbound_again(permit, operation=key, keys=Keys(), policy=before, now=NOW)
+    after = policy("tools/list", "tools/call:search")
+    outbound_again(permit, operation="tools/list", keys=Keys(), policy=after, now=NOW)
+    with pytest.raises(Denied) as refused:
+        outbound_again(permit, operation="tools/call:drop", keys=Keys(), policy=after, now=NOW)
+    assert refused.value.reason is Reason.OPERATION_REFUSED
