@@ -35,9 +35,6 @@ CHECKS: Final = (
     ),
     Check("target", frozenset({Reason.PATH_REFUSED})),
     Check("route", frozenset({Reason.NO_ROUTE, Reason.METHOD_REFUSED})),
-    Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
-    Check("operation", frozenset({Reason.OPERATION_REFUSED})),
-    Check("push URL", frozenset({Reason.PUSH_URL_REFUSED}), provable=False),
     Check(
         "bearer",
         frozenset(
@@ -61,6 +58,9 @@ CHECKS: Final = (
     ),
     Check("audience", frozenset({Reason.WRONG_AUDIENCE})),
     Check("form of act", frozenset({Reason.ACT_MALFORMED, Reason.ACT_TOO_DEEP}), provable=False),
+    Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
+    Check("operation", frozenset({Reason.OPERATION_REFUSED})),
+    Check("push URL", frozenset({Reason.PUSH_URL_REFUSED}), provable=False),
     Check(_DENY_LIST, frozenset({Reason.POLICY_DENIED})),
     Check("key binding", frozenset({Reason.CNF_MISMATCH}), provable=False),
     Check("delegation", frozenset({Reason.ACT_MISSING})),
@@ -103,13 +103,15 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
     saw |= OF_HTTP
     if route.protocol == "metadata":
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
-    if route.operations is not None:
+    saw["bearer"] = f"token {record.fp}" if record.fp else "no token was parsed"
+    if route.operations is not None and record.op is not None:  # none was read where the token did not verify
         saw["operation"] = f"{record.op} among {names(route.operations.keys)}"
         try:
             route = route.for_operation(record.op)
         except Denied as error:
+            if record.subject is not None:
+                saw |= _saw(record, token_of(record), route, policy)
             return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
-    saw["bearer"] = f"token {record.fp}" if record.fp else "no token was parsed"
     if record.subject is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
     token = token_of(record)

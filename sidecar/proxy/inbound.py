@@ -1,8 +1,8 @@
 """The inbound journey: an mTLS peer calls the agent.
 
 Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
-changed. Then, in this order: canonical target -> route -> on a route of MCP or A2A the operation that its message asks
-for (``operations.py``) -> bearer -> token verified (or remembered) -> decision of the core (or the one it made on the
+changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> on a route of MCP
+or A2A the operation that its message asks for (``operations.py``) -> decision of the core (or the one it made on the
 same call before, after a look at the clock) -> identity headers rewritten, token swapped for a handle -> the agent. A
 route that only observes lets a refused request pass with its own credential, and without a handle (``observing.py``).
 Everything that decides is one snapshot, taken at the start: a reload never splits a decision. On the warm path nothing
@@ -121,6 +121,8 @@ class Inbound:
                 if target.path in policy.inbound.cards:
                     yield from self._cards.serve_peer(stream, head, target.path, peer.spiffe_id, policy, agent, entry)
                     return
+                if now >= route.observe_until:
+                    yield from self._prove(head, peer, route, snapshot, entry)
                 asked = Asked(route.protocol)
                 below = route.below(target.path)
                 try:
@@ -128,6 +130,7 @@ class Inbound:
                 except Denied:
                     self._note_bearer(head, peer, snapshot, entry)
                     raise
+                now = int(self._clock())  # the body may have taken longer than the token had left
 
             epoch = keys.generation, policy.number
             call = new_call((head.one(b"authorization"), peer.fingerprint, route.key))
@@ -261,6 +264,14 @@ class Inbound:
         except Denied:
             entry.attribute_token(permit.token)
             raise
+
+    def _prove(
+        self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[None]:
+        """Verify the token of a request whose body is to be read: without one we hold and parse nothing."""
+        raw = bearer_of(head.all(b"authorization"))
+        if self.verdicts.get((raw, peer.spiffe_id)) is None:
+            yield from self._verify(raw, peer, route, snapshot, entry)
 
     def _note_bearer(self, head: Request, peer: VerifiedPeer, snapshot: Snapshot, entry: Entry) -> None:
         """Note the token of a request that is refused before it is judged: it tells for whom the peer tried."""

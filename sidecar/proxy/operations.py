@@ -87,6 +87,7 @@ def find_operation(
     found = route.for_operation(asked.key)
     if asked.protocol == "a2a" and asked.message is not None:
         check_push_urls(asked.key, asked.message.params, route.a2a.push_urls)
+    asked.message = None  # it takes many times the bytes of its body, and an answer may last
     return found
 
 

@@ -166,6 +166,7 @@ class Outbound:
                 except Denied:
                     yield from self._authority.note_request(head, entry)
                     raise
+                now = int(self._clock())  # the body may have taken longer than the token had left
 
             try:
                 served, delegation = yield from self._authority.of_call(head, snapshot, entry)

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.human import Human
+from sidecar.delegation.operation import Operations
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.spiffe_id import TrustDomain
@@ -74,6 +75,28 @@ def test_the_check_that_refused_is_found_again(
     assert set(outcomes[:where]) <= {Outcome.HELD, Outcome.TOLD}
     assert set(outcomes[where + 1 :]) <= {Outcome.NOT_REACHED}
     assert judgement.steps[where].saw
+
+
+def of_mcp() -> Policy:
+    return with_route(protocol="mcp", operations=Operations({"tools/list": replace(SEARCH, operation="tools/list")}))
+
+
+def test_an_operation_is_judged_after_the_token() -> None:
+    refused = inbound(decision="deny", reason="operation_refused", op="tools/call:other")
+    judgement = judge_inbound(refused, of_mcp())
+    assert (judgement.judged, judgement.decided_by, judgement.agrees) == ("operation_refused", "operation", True)
+    where = [step.outcome for step in judgement.steps].index(Outcome.DECIDED)
+    assert all(step.saw for step in judgement.steps[: where + 1])
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes"), [("wrong_audience", {"audience": str(CRM)}), ("bad_signature", {}), ("no_token", {})]
+)
+def test_no_operation_is_judged_where_the_token_was_refused(reason: str, changes: dict[str, Any]) -> None:
+    record = inbound(decision="deny", reason=reason, verified=False, op=None, **changes)
+    judgement = judge_inbound(record, of_mcp())
+    assert judgement.agrees is not False
+    assert judgement.decided_by != "operation"
 
 
 def test_of_two_checks_with_one_reason_the_earlier_decided() -> None:

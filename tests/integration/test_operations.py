@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from tests.integration.world import (
 
 pytestmark = pytest.mark.integration
 
+LEEWAY_S = 30
 JSON = ("Content-Type", "application/json")
 SEARCH = {"jsonrpc": "2.0", "id": "s-1", "method": "tools/call", "params": {"name": "search", "arguments": {"q": 1}}}
 
@@ -169,6 +172,52 @@ async def test_own_authority_opens_a_session_and_calls_no_tool(world: World) -> 
     assert (await peer.send(hello, token=own)).status == 200
     answer = await peer.send(SEARCH, token=own)
     assert (answer.status, answer.reason) == (401, "act_missing")
+    assert len(world.agent.requests) == 1
+
+
+async def send_slowly(peer: Peer, token: str, *, first: bytes, rest: Callable[[], Awaitable[bytes]]) -> Answer:
+    """Send the head of a request, and its body in two parts. Returns the answer, at whatever time it comes."""
+    world, port = peer.world, peer.sidecar.inbound
+    async with world.kept(port, peer.tls) as connection:
+        size = len(first) + len(json.dumps(SEARCH).encode())
+        lines = ["POST /mcp HTTP/1.1", "host: a", f"content-length: {size}", "content-type: application/json"]
+        lines.append(f"authorization: Bearer {token}")
+        connection.writer.write("\r\n".join([*lines, "", ""]).encode() + first)
+        connection.writer.write(await rest())
+        return await connection.receive()
+
+
+async def test_no_body_is_awaited_from_a_peer_without_a_valid_token(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+
+    async def nothing() -> bytes:
+        return b""
+
+    for token, reason in (
+        (mint(key=1), "bad_signature"),
+        (mint({"aud": CRM}), "wrong_audience"),
+        ("x", "malformed_token"),
+    ):
+        answer = await send_slowly(peer, token, first=b" ", rest=nothing)
+        assert (answer.status, answer.reason) == (401, reason)
+    assert (await peer.last(3))["op"] is None
+
+
+async def test_a_token_that_expires_while_the_body_comes_is_refused(world: World) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    expires_at = int(time.time()) - LEEWAY_S + 2
+
+    async def late() -> bytes:
+        await until(lambda: time.time() >= expires_at + LEEWAY_S)
+        return json.dumps(SEARCH).encode()
+
+    async def at_once() -> bytes:
+        return json.dumps(SEARCH).encode()
+
+    token = mint({"exp": expires_at})
+    assert (await send_slowly(peer, token, first=b" ", rest=at_once)).status == 200
+    answer = await send_slowly(peer, token, first=b" ", rest=late)
+    assert (answer.status, answer.reason) == (401, "token_expired")
     assert len(world.agent.requests) == 1
 
 
