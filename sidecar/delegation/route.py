@@ -105,7 +105,7 @@ class InboundRoute:
 
     def below(self, path: str) -> str:
         """Return the part of a path below the route's own; empty at it."""
-        return path.removeprefix(self.path.rstrip("/")) if self.prefix else ""
+        return path.removeprefix(self.path.rstrip("/")) if self.prefix and path != self.path else ""
 
     def for_operation(self, key: str | None) -> InboundRoute:
         """Return the route of one of its operations; with ``key`` None the route itself.

@@ -203,3 +203,11 @@ def test_no_wider_route_covers_anything_below_the_path_of_mcp() -> None:
         with pytest.raises(Denied) as refused:
             routes.find("POST", path)
         assert refused.value.reason is Reason.NO_ROUTE
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path", "below"),
+    [("/", "/", ""), ("/", "/tasks/7", "/tasks/7"), ("/a2a", "/a2a", ""), ("/a2a", "/a2a/tasks/7", "/tasks/7")],
+)
+def test_an_interface_may_begin_at_the_root(prefix: str, path: str, below: str) -> None:
+    assert inbound("agent", prefix, prefix=True).below(path) == below
