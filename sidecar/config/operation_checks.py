@@ -87,6 +87,8 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
             continue
         if route.allow_self and (route.protocol != "mcp" or route.token != "exchange"):  # noqa: S105 - a kind
             yield Problem(f"{where}.allow_self", "is for exchange routes of MCP", "remove it")
+        if route.protocol == "mcp" and route.token == "self":  # noqa: S105 - a kind
+            yield Problem(f"{where}.token", "own authority calls no tool", "use exchange, with allow_self for the rest")
         yield from _operations(route.protocol, route.operations, where)
         for at, asked in enumerate(route.operations):
             for scope in sorted(set(asked.scopes or ()) - set(route.scopes)):
@@ -177,10 +179,18 @@ def _operations(protocol: RouteProtocol, sections: Sequence[AllowedOperations], 
             if key in seen:
                 yield Problem(field, f"{word} is listed twice", "keep one of them")
             seen.add(key)
-            if section.allow_self and (protocol != "mcp" or key.partition(":")[0] in mcp.NAMED):
+            if section.allow_self and (protocol != "mcp" or key not in mcp.OPEN_TO_OWN):
                 yield Problem(
                     f"{where}.operations[{at}].allow_self", f"{word} is never called for nobody", "list it without"
                 )
+
+    for method in sorted(mcp.BY_URI):
+        if f"{method}:{ANY_NAME}" in seen and sum(key.startswith(f"{method}:") for key in seen) > 1:
+            yield Problem(
+                f"{where}.operations",
+                f"{method}:* stands beside URIs, of which servers take many spellings for one",
+                f"list all URIs, or {method}:* alone",
+            )
 
 
 def _narrower(route: InboundRouteSection, section: InboundOperations, where: str) -> Iterator[Problem]:

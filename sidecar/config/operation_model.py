@@ -31,7 +31,8 @@ class AllowedOperations(Section):
         ),
     )
     allow_self: bool = Field(
-        default=False, description="also by workloads that act for themselves; not for what names a tool or a resource"
+        default=False,
+        description="also by workloads that act for themselves; only for the lists of tools, prompts and resources",
     )
 
 

@@ -69,6 +69,9 @@ _PLAIN: Final = frozenset(
     }
 )
 NAMED: Final = frozenset(_NAMED) | {_COMPLETE}
+BY_URI: Final = frozenset(method for method, member in _NAMED.items() if member == "uri")
+OPEN_TO_OWN: Final = frozenset({"prompts/list", "resources/list", "resources/templates/list", "tools/list"})
+"""Operations that a route may open to own authority: they tell of the server, and of no user's work."""
 METHODS: Final = NAMED | _PLAIN | LIFECYCLE
 
 _LONGEST_NAME: Final = 2048  # characters

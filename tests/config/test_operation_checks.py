@@ -104,6 +104,19 @@ def test_outbound_all_operations_are_allowed_unless_some_are_listed(tmp_path: Pa
             "operations[0].allow_self",
             "tools/call:a is never called for nobody",
         ),
+        *(
+            (
+                [(f"{ROUTE}.operations", [{"allow": [one], "allow_self": True}]), (f"{ROUTE}.allow_self", True)],
+                "operations[0].allow_self",
+                f"{one} is never called for nobody",
+            )
+            for one in ("tasks/result", "tasks/update", "subscriptions/listen")
+        ),
+        (
+            [(f"{ROUTE}.operations", [{"allow": ["resources/read:*"]}, {"allow": ["resources/read:file:///a"]}])],
+            "operations",
+            "resources/read:* stands beside URIs",
+        ),
         (
             [(f"{ROUTE}.operations", [{"allow": ["tools/list"], "allow_self": True}])],
             "operations[0].allow_self",
@@ -139,6 +152,7 @@ def test_what_no_message_asks_for_or_the_route_does_not_have_is_refused(
         ([(f"{OUT}.operations", [{"allow": ["tools/call:a"], "scopes": ["nobody.grants"]}])], "operations[0].scopes"),
         ([(f"{OUT}.protocol", "http"), (f"{OUT}.allow_self", True)], "allow_self"),
         ([(f"{OUT}.protocol", "a2a"), (f"{OUT}.allow_self", True)], "allow_self"),
+        ([(f"{OUT}.token", "self")], "token"),
         ([(f"{OUT}.protocol", "http"), (f"{OUT}.max_message_bytes", 2048)], "max_message_bytes"),
         ([(f"{OUT}.operations", [{"allow": ["tools/list"], "allow_self": True}])], "operations[0].allow_self"),
     ],
@@ -220,3 +234,11 @@ def test_lists_are_filtered_on_routes_of_mcp_that_say_so(tmp_path: Path) -> None
     assert not load(tmp_path, mcp()).inbound_routes.routes[0].filter_lists
     found = problems(tmp_path, (f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.filter_lists", True))
     assert ("inbound.routes[0].filter_lists", "is for routes of MCP") in found
+
+
+def test_names_may_stand_beside_a_star_and_uris_beside_each_other(tmp_path: Path) -> None:
+    operations = [
+        {"allow": ["tools/call:*", "tools/call:drop", "resources/read:file:///a", "resources/read:file:///b"]},
+        {"allow": ["resources/subscribe:*"]},
+    ]
+    assert len(load(tmp_path, mcp((f"{ROUTE}.operations", operations))).inbound_routes.routes) > 0
