@@ -43,8 +43,8 @@ def route(*allow: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def served(hops: Hops, *words: str) -> AsyncIterator[ToolMesh]:
-    listed = route(*(f"tools/call:{name}" for name in TOOLS))
+async def served(hops: Hops, *words: str, **settings: object) -> AsyncIterator[ToolMesh]:
+    listed = route(*(f"tools/call:{name}" for name in TOOLS)) | settings
     async with program("mcp_server.py", *words) as port, tool_mesh(hops, port, "/mcp", listed, CALLS) as mesh:
         yield mesh
 
@@ -65,6 +65,16 @@ async def test_a_user_of_the_client_calls_a_tool_and_reads_why_another_is_refuse
         for side in ("outbound", "inbound"):
             assert ("tools/call:test_simple_text", "allow", "ok") in mesh.operations(side)
         assert ("tools/call:other", "deny", "operation_refused") in mesh.operations("inbound")
+
+
+@pytest.mark.parametrize("server", ["--sessions", "--json", "--stateless"])
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_the_client_lists_what_it_may_call_where_the_route_filters(hops: Hops, mode: str, server: str) -> None:
+    async with served(hops, server, filter_lists=True) as mesh:
+        told = await run("mcp_client.py", "tools", mesh.url, mode)
+        straight = await run("mcp_client.py", "tools", mesh.direct, mode)
+        assert set(told["listed"]) == set(TOOLS) & set(straight["listed"]) != set(straight["listed"])
+        assert told["text"] == straight["text"]
 
 
 @pytest.mark.parametrize("scenario", ["streams", "cancelled", "many"])
