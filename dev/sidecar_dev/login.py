@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
 from sidecar.delegation.scope import ScopeError, format_scope, parse_scope
+from sidecar_dev.codes import Asked, CodeError, Codes
 
 MAX_FORM_BYTES: Final = 8192
 _MAX_AUDIENCE: Final = 2048
@@ -55,6 +56,7 @@ class UserIssuer:
         self._settings = settings
         self._clock = clock
         self._keys = [_new_key()]  # the current one is last
+        self._codes = Codes(settings.clients, clock)
 
     def rotate(self) -> None:
         """Sign with a new key; the one before stays published."""
@@ -66,8 +68,11 @@ class UserIssuer:
             "issuer": self.issuer,
             "token_endpoint": f"{self.issuer}/token",
             "jwks_uri": f"{self.issuer}/jwks",
-            "grant_types_supported": ["password"],
-            "response_types_supported": [],
+            "authorization_endpoint": f"{self.issuer}/authorize",
+            "grant_types_supported": ["authorization_code", "password"],
+            "response_types_supported": ["code"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
             "token_endpoint_auth_methods_supported": ["none"],
@@ -81,12 +86,15 @@ class UserIssuer:
     def log_in(self, form: bytes) -> dict[str, object]:
         """Answer a token request: form fields grant_type=password, username, password, client_id, audience?, scope?.
 
-        Without ``audience`` the access token is for the client itself.
+        Or grant_type=authorization_code, code, redirect_uri, client_id, code_verifier, resource?. Without ``audience``
+        or ``resource`` the access token is for the client itself.
 
         Raises:
             LoginError: with the code to answer.
         """
         fields = _fields(form)
+        if fields.get("grant_type") == "authorization_code":
+            return self._redeem(fields)
         if fields.get("grant_type") != "password":
             raise LoginError("unsupported_grant_type" if "grant_type" in fields else "invalid_request")
         client = fields.get("client_id", "")
@@ -99,6 +107,40 @@ class UserIssuer:
         if len(audience) > _MAX_AUDIENCE or not audience.isprintable():
             raise LoginError("invalid_target")
         return self._tokens(user, client, audience, scope)
+
+    def asked(self, query: str) -> Asked:
+        """Parse an authorization request.
+
+        Raises:
+            LoginError: it has another form.
+        """
+        fields = _fields(query.encode("ascii", "replace"))
+        _scope(fields.get("scope", ""))
+        try:
+            return self._codes.parse(fields)
+        except CodeError as error:
+            raise LoginError(error.code) from error
+
+    def let_in(self, asked: Asked, form: bytes) -> str:
+        """Log a user in by the form fields username and password, and return where the browser goes back to.
+
+        Raises:
+            LoginError: the password is wrong, or too many codes are out.
+        """
+        fields = _fields(form)
+        user = fields.get("username", "")
+        self._check_password(user, fields.get("password", ""))
+        try:
+            return asked.back(code=self._codes.grant(asked, user), iss=self.issuer)
+        except CodeError as error:
+            raise LoginError(error.code) from error
+
+    def _redeem(self, fields: Mapping[str, str]) -> dict[str, object]:
+        try:
+            asked, user = self._codes.redeem(fields)
+        except CodeError as error:
+            raise LoginError(error.code) from error
+        return self._tokens(user, asked.client, asked.resource or asked.client, _scope(asked.scope))
 
     def _check_password(self, user: str, password: str) -> None:
         if user not in self._settings.users:

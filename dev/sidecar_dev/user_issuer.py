@@ -1,7 +1,8 @@
 """``sidecar dev user-issuer``: an issuer where test users log in, for development only.
 
-It takes the place of a company's identity provider: ``/.well-known/openid-configuration``, ``/jwks``, and ``/token``,
-which gives an ID token and an access token for a name (and a password, if the user has one). It listens on loopback,
+It takes the place of a company's identity provider: ``/.well-known/openid-configuration``, ``/jwks``, ``/authorize``
+for a browser, and ``/token``, which gives an ID token and an access token for a code, or for a name (and a password, if
+the user has one). It listens on loopback,
 or, with a certificate from a Workload API, on a network of containers: over https, under a name of its own.
 """
 
@@ -34,6 +35,11 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _FORM: Final = "application/x-www-form-urlencoded"
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 _SHUTDOWN_S: Final = 2.0
+_PAGE: Final = (  # posted to the same address, which holds the request
+    "<!doctype html><title>Log in</title><form method=post><p>Development only.</p>"
+    "<input name=username placeholder=name><input name=password type=password placeholder=password>"
+    "<button>Log in</button></form>"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,9 +165,27 @@ def _application(issuer: UserIssuer, authority: str) -> web.Application:
         except LoginError as error:
             return _refused(error.code)
 
+    async def ask(request: web.Request) -> web.Response:
+        try:
+            issuer.asked(request.query_string)
+        except LoginError as error:
+            return _refused(error.code)
+        return web.Response(text=_PAGE, content_type="text/html", headers=_NO_STORE)
+
+    async def let_in(request: web.Request) -> web.Response:
+        if request.content_type != _FORM:
+            return _refused("invalid_request")
+        try:
+            back = issuer.let_in(issuer.asked(request.query_string), await request.read())
+        except LoginError as error:
+            return _refused(error.code)
+        return web.Response(status=302, headers={**_NO_STORE, "Location": back})
+
     application = web.Application(client_max_size=MAX_FORM_BYTES, middlewares=[_only_for(authority)])
     application.router.add_get("/.well-known/openid-configuration", metadata)
     application.router.add_get("/jwks", jwks)
+    application.router.add_get("/authorize", ask)
+    application.router.add_post("/authorize", let_in)
     application.router.add_post("/token", token)
     return application
 
