@@ -88,7 +88,7 @@ async def run_sidecar(loaded: Loaded[SidecarSettings], stop: asyncio.Event) -> b
         settings.probe.port,
     )
     reload = Reload(loaded, os.environ, server)
-    watcher = FileWatcher([reload.watched()], server.parts.log)
+    watcher = FileWatcher(reload.all_watched(), server.parts.log)
     admin = _admin(settings, server, reload)
     await probe.open()
     if admin is not None:

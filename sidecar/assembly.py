@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, SidecarSettings
 from sidecar.config.addresses import Address
+from sidecar.config.door_checks import DoorSettings
 from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
@@ -27,6 +28,7 @@ from sidecar.exchange.txn_service import TxnTokenService
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
+from sidecar.identity.public_tls import PublicCertificate
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.source_factory import source_of
 from sidecar.identity.tls import server_context
@@ -40,6 +42,8 @@ from sidecar.observe.shared_sink import SharedSink
 from sidecar.proxy.agent_key import AgentKey
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
+from sidecar.proxy.door import DoorCalls
+from sidecar.proxy.door_forwarding import passes_from_door
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import MARKS, Handles
@@ -68,7 +72,7 @@ from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
 from sidecar.wire.stream import RequestHandler
 
-_PART_WITHOUT_TLS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
+_PART_OF_STRANGERS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
 _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
 
 
@@ -147,8 +151,13 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         sides.append(_inbound_side(settings.inbound, shared))
         if settings.inbound.plain is not None:
             sides.append(_plain_side(settings.inbound, settings.inbound.plain, shared))
+    door = None
     if settings.outbound is not None:
-        sides.append(_outbound_side(settings.outbound, shared))
+        journeys, side = _outbound_side(settings.outbound, shared)
+        if settings.door is not None:
+            door, door_side = _door_side(settings.outbound, settings.door, journeys, shared)
+            sides.append(door_side)
+        sides.append(side)
     return Server(
         Parts(
             source=source,
@@ -169,6 +178,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             pending_logins=shared.pending_logins,
             countersigning=_countersigning(settings, source, snapshots, log),
             handle_delivery=_handle_delivery(settings, place, shared),
+            door=door,
         )
     )
 
@@ -228,7 +238,7 @@ def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared
         clock=time.time,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", unproven)
-    few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_WITHOUT_TLS))
+    few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_OF_STRANGERS))
     here = replace(settings, listen=plain.listen, connections=few)
     listener = _listener(
         "inbound",
@@ -243,30 +253,71 @@ def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared
     return pool, listener
 
 
-def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
+def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outbound, tuple[UpstreamPool, Listener]]:
     """Make the side with the agent in front and the next hops behind."""
     pool = _pool("outbound", settings, shared)
-    journeys = Outbound(
-        origins=Origins(shared.source, time.time, pool.retire),
-        federated=FederatedTokens(shared.source),
-        own_authorities=_own_authorities(settings.listen),
-        remote_handles=shared.remote_handles,
-        snapshots=shared.snapshots,
-        log=shared.log,
-        handles=shared.handles,
-        forwarder=Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits),
-        tasks=shared.tasks,
-        clock=time.time,
-        memory=shared.memory,
-        edits=to_next_hop if shared.txn_source is None else OutboundTxnTokens(time.time).edits,
-        pending_logins=shared.pending_logins,
-    )
+    forwarder = Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits)
+    journeys = Outbound(**_outbound_parts(settings, forwarder, shared))
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
     shared.caches["plans"] = lambda: journeys.plans
-    return pool, _listener(
+    listener = _listener(
         "outbound", settings, shared, refused_connections, handler=journeys, context=None, proxy_form=True
     )
+    return journeys, (pool, listener)
+
+
+def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: _Shared) -> dict[str, Any]:
+    return {
+        "origins": Origins(shared.source, time.time, forwarder.pool.retire),
+        "federated": FederatedTokens(shared.source),
+        "own_authorities": _own_authorities(settings.listen),
+        "remote_handles": shared.remote_handles,
+        "snapshots": shared.snapshots,
+        "log": shared.log,
+        "handles": shared.handles,
+        "forwarder": forwarder,
+        "tasks": shared.tasks,
+        "clock": time.time,
+        "memory": shared.memory,
+        "edits": to_next_hop if shared.txn_source is None else OutboundTxnTokens(time.time).edits,
+        "pending_logins": shared.pending_logins,
+    }
+
+
+def _door_side(
+    outbound: OutboundSettings, settings: DoorSettings, journeys: Outbound, shared: _Shared
+) -> tuple[PublicCertificate, tuple[UpstreamPool, Listener]]:
+    """Make the side with people's own clients in front and tool servers of the mesh behind."""
+    pool = _pool("outbound", outbound, shared)
+    forwarder = Forwarder(pool, Edits(passes_from_door), shared.watch, settings.limits)
+    unproven = UnprovenRecords(shared.log, shared.record_rate)
+    refused_connections = RefusedConnections(shared.log, "outbound", unproven)
+    certificate = PublicCertificate(settings.tls, on_refused=refused_connections)
+    certificate.try_to_load()
+    limits = settings.connections
+    most = limits.max_connections or max(1, limits.total // _PART_OF_STRANGERS)
+    listener = _listener(
+        "outbound",
+        replace(
+            outbound,
+            listen=settings.listen,
+            connections=replace(limits, max_connections=most),
+            limits=settings.limits,
+        ),
+        shared,
+        refused_connections,
+        handler=DoorCalls(
+            journeys,
+            unproven=unproven,
+            session_ids=shared.session_ids,
+            **_outbound_parts(outbound, forwarder, shared),
+        ),
+        context=certificate.context,
+        unproven=unproven,
+        door=True,
+    )
+    return certificate, (pool, listener)
 
 
 def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: _Shared) -> UpstreamPool:
@@ -289,6 +340,7 @@ def _listener(
     proxy_form: bool = False,
     closes_at: float = inf,
     unproven: UnprovenRecords | None = None,
+    door: bool = False,
 ) -> Listener:
     place = ListenerSettings(
         host=settings.listen.host,
@@ -306,6 +358,7 @@ def _listener(
         direction=direction,
         proxy_form=proxy_form,
         closes_at=closes_at,
+        door=door,
     )
 
 

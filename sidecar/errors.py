@@ -56,6 +56,7 @@ class Reason(StrEnum):
     ISSUER_NOT_FOR_ROUTE = "issuer_not_for_route"
     SCOPE_ABOVE_CEILING = "scope_above_ceiling"
     TXN_TOKEN_REFUSED = "txn_token_refused"
+    ORIGIN_REFUSED = "origin_refused"
     # 404, 405, 400
     NO_ROUTE = "no_route"
     METHOD_REFUSED = "method_refused"
@@ -224,6 +225,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     ),
     Reason.INSUFFICIENT_SCOPE: Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
     Reason.ACTOR_MISMATCH: _forbidden("the token's actor is not the peer that presents it"),
+    Reason.ORIGIN_REFUSED: _forbidden("pages of this origin may not call"),
     Reason.POLICY_DENIED: _forbidden("the policy does not allow this call"),
     Reason.REVOKED: _forbidden("an operator has stopped what this call is made with"),
     Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer is not accepted on this route"),

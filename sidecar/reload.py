@@ -44,6 +44,17 @@ class Reload:
         """Return the files to watch, and this reload."""
         return Watched(what="settings", fingerprint=self._files.fingerprint, last=self._fingerprint, reload=self.reload)
 
+    def all_watched(self) -> list[Watched]:
+        """Return everything to watch: the settings, and the certificate of a door."""
+        door = self._server.parts.door
+        if door is None:
+            return [self.watched()]
+        last = door.fingerprint() if door.not_after is not None else None
+        certificate = Watched(
+            what="the door's certificate", fingerprint=door.fingerprint, last=last, reload=door.reload
+        )
+        return [self.watched(), certificate]
+
     async def reload(self) -> None:
         """Load the settings again and put them in force.
 

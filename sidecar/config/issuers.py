@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -20,8 +20,9 @@ from sidecar.config.sections import (
     TlsSection,
     UserIssuerSection,
 )
-from sidecar.config.sidecar_model import SidecarFile, exchange_sections
+from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_sections
 from sidecar.config.validation import Findings
+from sidecar.delegation.door import Door
 from sidecar.delegation.policy import Entry, LoginKind, ScopeFrom, UserIssuer
 from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
@@ -30,6 +31,8 @@ from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.issuer import JwksSettings
+
+MakeDoor = Callable[[EntrySection, Mapping[str, UserIssuer]], Door | None]
 
 U = TypeVar("U", bound=UserIssuerSection)
 _KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
@@ -297,8 +300,8 @@ def countersign_of(section: CountersignSection | None) -> CountersignSettings | 
         )
 
 
-def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
-    """Make the logins that may start a chain; None if this workload is not an entry."""
+def entry_of(file: SidecarFile, findings: Findings, make_door: MakeDoor | None = None) -> Entry | None:
+    """Make the logins that may start a chain, and the door; None if this workload is not an entry."""
     section = file.entry
     if section is None:
         return None
@@ -321,6 +324,7 @@ def entry_of(file: SidecarFile, findings: Findings) -> Entry | None:
         delegation_life_s=section.delegation_life_s,
         first_token_life_s=section.first_token_life_s,
         redirect_uris=frozenset(section.redirect_uris),
+        door=None if make_door is None else make_door(section, logins),
     )
 
 

@@ -95,6 +95,9 @@ class PlatformFile(Section):
         default=[],
         description="front apps' own URLs where a browser may come back from a login at a token service",
     )
+    doors: list[UrlText] = Field(
+        default=[], description="URLs of the doors that entries may have, as their `entry.door.resource`"
+    )
     connect: list[TunnelText] = Field(
         default=[], description="hosts and ports to which agents may open tunnels, as `api.example:443`"
     )
@@ -146,6 +149,7 @@ class Platform:
     static_client_auth: frozenset[str]
     exchange_endpoints: dict[Endpoint, frozenset[str]]  # with the issuers whose tokens each may be shown
     redirect_uris: frozenset[str]
+    doors: frozenset[str]
     connect: frozenset[str]
     connect_without_handle: bool
     observe_until: bool
@@ -189,6 +193,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         static_client_auth=frozenset(file.static_client_auth),
         exchange_endpoints=endpoints,
         redirect_uris=frozenset(file.redirect_uris),
+        doors=frozenset(file.doors),
         connect=frozenset(file.connect),
         connect_without_handle=file.connect_without_handle,
         observe_until=file.observe_until,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import Address
+from sidecar.config.door_checks import DoorSettings
 from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
@@ -111,6 +112,7 @@ class SidecarSettings:
     probe: Address
     agent_probes: tuple[str, ...]
     drain_s: float
+    door: DoorSettings | None = None
     txn_tokens: TxnTokenSettings | None = None
     max_memory_mib: int | None = None
     memory: MemoryLimits = field(default_factory=MemoryLimits)
@@ -123,7 +125,7 @@ class SidecarSettings:
     @property
     def listens(self) -> tuple[Address, ...]:
         """Every address that this process listens on; port 0 if the system chooses."""
-        sides = (self.inbound, self.outbound, None if self.inbound is None else self.inbound.plain)
+        sides = (self.inbound, self.outbound, None if self.inbound is None else self.inbound.plain, self.door)
         return (self.probe, *(side.listen for side in sides if side is not None))
 
     @property
@@ -161,6 +163,7 @@ class SidecarSettings:
             "identity": (self.identity, fresh.identity),
             "inbound": (here, there),
             "outbound": (self.outbound, fresh.outbound),
+            "entry.door": (self.door, fresh.door),
             "records": (self.records, fresh.records),
             "issuers.revocations": (self.revocations, fresh.revocations),
             "txn_tokens": (self.txn_tokens, fresh.txn_tokens),

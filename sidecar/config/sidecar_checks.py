@@ -64,6 +64,8 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
         listeners["outbound.listen"] = address = parse_address(file.outbound.listen)
         if not address.is_loopback:
             yield Problem("outbound.listen", "is open to others than the agent", "listen on 127.0.0.1 or [::1]")
+    if file.entry is not None and file.entry.door is not None:
+        listeners["entry.door.listen"] = parse_address(file.entry.door.listen)
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port and (one.host == other.host or _any_host(one.host, other.host)):
             yield Problem(first, f"is the address of {second}", "give each listener a port of its own")

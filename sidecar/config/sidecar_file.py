@@ -12,6 +12,7 @@ from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
+from sidecar.config.door_checks import door_ceiling_problems, door_of, door_problems, door_settings_of
 from sidecar.config.exchange_checks import (
     adapter_problems,
     audience_problems,
@@ -139,7 +140,8 @@ def _settings(
         findings.extend(svid_problems, identity, exchanges, txn_tokens)
         findings.extend(provider_svid_problems, file, identity)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
-    entry = findings.attempt("entry", entry_of, file, findings)
+    entry = findings.attempt("entry", entry_of, file, findings, door_of)
+    findings.extend(door_problems, file)
     inbound = findings.attempt("inbound", _inbound, file)
     outbound = findings.attempt("outbound", _outbound, file)
     findings.extend(outside_ceiling_problems, file, platform)
@@ -148,6 +150,7 @@ def _settings(
         own = Own(issuers=issuers, keys=keys, revocations=lists, exchanges=exchanges, entry=entry)
         findings.extend(exchange_ceiling_problems, file, platform, exchanges)
         findings.extend(login_ceiling_problems, file, platform)
+        findings.extend(door_ceiling_problems, file, platform)
         findings.extend(txn_ceiling_problems, file, platform, txn_tokens)
         for check in CEILING_CHECKS:
             findings.extend(check, file, platform, own)
@@ -171,6 +174,7 @@ def _settings(
         outbound_routes=outbound_routes,
         exchanges=exchanges,
         entry=entry,
+        door=door_settings_of(file),
         txn_tokens=txn_tokens,
         deny=_deny(file.deny),
         records=records_settings,

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from sidecar.config.door_model import DoorSection
 from sidecar.config.exchange_model import ExchangeSection
 from sidecar.config.field_types import (
     AddressText,
@@ -260,6 +261,7 @@ class EntrySection(Section):
         default=[],
         description="for `token: login`: the front app's own URLs where a browser may come back, as registered",
     )
+    door: DoorSection | None = Field(default=None, description="a listener for people's own clients ([door](door.md))")
 
 
 class WorkloadHandleSection(Section):

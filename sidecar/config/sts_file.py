@@ -248,6 +248,7 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
             SpiffeId(section.workload): EntryWorkload(
                 workload=SpiffeId(section.workload),
                 client_ids=section.client_ids,
+                door=section.door,
                 delegation_life_s=section.delegation_life_s,
                 first_token_life_s=section.first_token_life_s,
                 long_runs=section.long_runs,

@@ -103,6 +103,10 @@ class EntryWorkloadSection(Section):
 
     workload: SpiffeIdText = Field(description="SPIFFE ID of the workload")
     client_ids: dict[Line, Line] = Field(description="its OAuth client ID at each user issuer")
+    door: UrlText | None = Field(
+        default=None,
+        description="the `resource` of its [door](door.md): login tokens for that start a chain too, of any client",
+    )
     delegation_life_s: int | None = Field(
         default=None,
         description=(

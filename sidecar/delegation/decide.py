@@ -24,7 +24,7 @@ from typing import Final, Literal, NoReturn, final
 
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
-from sidecar.delegation.claims import names_no_other_client
+from sidecar.delegation.claims import audience_values
 from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
@@ -399,37 +399,44 @@ def delegate(permit: Permit) -> Delegation:
     )
 
 
-def user_issuer(bearer: Bearer, *, policy: Policy) -> UserIssuer:
-    """Return the user issuer of a login token, whose keys may be fetched.
+def user_issuer(bearer: Bearer, *, policy: Policy, at_door: bool = False) -> UserIssuer:
+    """Return the user issuer of a login token, whose keys may be fetched. ``at_door``: the token is shown at the door.
 
     Raises:
         Denied: NOT_AN_ENTRY (this workload takes no login tokens), WRONG_ISSUER, ALG_NOT_ALLOWED, TOKEN_TYPE.
     """
-    user = _entry_of(policy).issuers.get(bearer.issuer)
+    user = _entry_of(policy).users(at_door=at_door).get(bearer.issuer)
     if user is None:
         raise Denied(Reason.WRONG_ISSUER, "not a user issuer of this entry")
     check_header(bearer, user.trusted)
     return user
 
 
-def decide_entry(bearer: Bearer, *, key: VerificationKey, policy: Policy, now: int) -> Delegation:
-    """Judge a login token at an entry, where a chain may start.
+def decide_entry(
+    bearer: Bearer, *, key: VerificationKey, policy: Policy, now: int, at_door: bool = False
+) -> Delegation:
+    """Judge a login token at an entry, where a chain may start; ``at_door``: at its door, for people's own clients.
 
     Raises:
-        Denied: NOT_AN_ENTRY, WRONG_ISSUER, WRONG_AUDIENCE (another client's token), TOKEN_TYPE (it names an actor: a
-            login has none), POLICY_DENIED (deny list) or any other 401 code.
+        Denied: NOT_AN_ENTRY, WRONG_ISSUER, WRONG_AUDIENCE (another client's token, or for something else than the
+            door, or for the door and shown elsewhere), TOKEN_TYPE (it names an actor: a login has none), POLICY_DENIED
+            (deny list) or any other 401 code.
     """
-    user = user_issuer(bearer, policy=policy)
-    audiences = frozenset({user.client_id})
-    token = verify_token(bearer, issuer=user.trusted, key=key, audiences=audiences, now=now, trusted=user, slim=True)
-    if token.client_id not in (None, user.client_id) or not names_no_other_client(bearer.claims, user.client_id):
+    user, entry = user_issuer(bearer, policy=policy, at_door=at_door), _entry_of(policy)
+    token = verify_token(
+        bearer, issuer=user.trusted, key=key, audiences=user.audiences, now=now, trusted=user, slim=True
+    )
+    if not user.issued_for_us(token, bearer.claims):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
+    if not at_door and entry.door is not None and entry.door.is_meant_by(audience_values(bearer.claims)):
+        raise Denied(Reason.WRONG_AUDIENCE, "the login token is for the door, and opens nothing else")
     policy.deny.check(token, policy.workload)
     policy.check_login_subject(user, token.subject)
     if token.chain is not None:
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
     scope = user.scope_from.worth(bearer.claims)
-    return Delegation(token=token, may_call=_entry_of(policy).may_call, entry=True, scope=scope)
+    may_call = entry.may_call if not at_door or entry.door is None else entry.may_call & entry.door.routes
+    return Delegation(token=token, may_call=may_call, entry=True, scope=scope, at_door=at_door)
 
 
 def accept_issued(

@@ -25,8 +25,9 @@ from sidecar.errors import Denied, Reason
 class Delegation:
     """The authority of a request being served: its own ``token``, worth ``scope`` here, opening ``may_call``.
 
-    ``entry``: the token is a login token, with which a chain starts. ``granted``: a user has granted this workload the
-    very token that its one route needs (``login.py``); it is sent as it is, and never exchanged.
+    ``entry``: the token is a login token, with which a chain starts; ``at_door``: one for the entry's door.
+    ``granted``: a user has granted this workload the very token that its one route needs (``login.py``); it is sent as
+    it is, and never exchanged.
     ``came_by`` is the inbound route of the request, where there was one; ``fresh_until`` is the time at which the
     user's login becomes too old for it (None: never).
     The authority ends at ``ends_at``: with the token, or before. In seconds since the epoch. ``txn_token`` came with
@@ -38,6 +39,7 @@ class Delegation:
     entry: bool
     scope: ScopeSet
     granted: bool = False
+    at_door: bool = False
     came_by: RouteMark | None = None
     fresh_until: int | None = None
     txn_token: TxnToken | None = None
@@ -184,6 +186,8 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY, "this workload is no longer an entry")
     opened = delegation.may_call & policy.entry.may_call
+    if delegation.at_door:
+        opened &= frozenset() if policy.entry.door is None else policy.entry.door.routes
     if delegation.granted:  # for its route alone, and not for another kind that has the name since
         opened &= {route.name for route in policy.outbound.routes if route.token == "login"}  # noqa: S105 - a kind
     return opened

@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from sidecar.delegation.crossing import collide
+from sidecar.delegation.door import Door
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.route import InboundRoutes, OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.user_issuer import LoginKind as LoginKind
+from sidecar.delegation.user_issuer import ScopeFrom as ScopeFrom
+from sidecar.delegation.user_issuer import UserIssuer as UserIssuer
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
 
@@ -99,63 +102,13 @@ class Deny:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScopeFrom:
-    """Maps a login token's ``claim`` to mesh scopes through ``map``, as the STS does."""
-
-    claim: str
-    map: Mapping[str, ScopeSet]
-
-    def worth(self, claims: Mapping[str, object]) -> ScopeSet:
-        """Return the mesh scopes of a verified login token. Values that are not in the map give none.
-
-        The claim is a space-separated string (as ``scope``) or an array of strings (as ``groups``, ``roles``).
-
-        Raises:
-            Denied: MALFORMED_TOKEN, the claim is neither.
-        """
-        value = claims.get(self.claim, "")
-        values = value.split(" ") if isinstance(value, str) else value
-        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-            raise Denied(
-                Reason.MALFORMED_TOKEN, "the claim with the scopes is neither a string nor an array of strings"
-            )
-        return frozenset().union(*(self.map.get(item, frozenset()) for item in values))
-
-
-class LoginKind(StrEnum):
-    """The one kind of token a user issuer's logins show. Configured, never guessed: an STS takes no other kind."""
-
-    ID_TOKEN = "id_token"  # noqa: S105 - the name of a kind of token
-    ACCESS_TOKEN = "access_token"  # noqa: S105 - the same
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserIssuer:
-    """A user issuer whose login tokens, all of one ``kind``, an entry takes.
-
-    ``client_id`` is the OAuth client the entry is registered as. The profile says which claim must show it: ``aud`` of
-    an ID token, ``azp`` or ``client_id`` of an access token. The STS puts ``subject_prefix`` before ``sub``, so that
-    subjects of two issuers never collide.
-    """
-
-    trusted: TrustedIssuer
-    kind: LoginKind
-    client_id: str
-    scope_from: ScopeFrom
-    subject_prefix: str = ""
-
-    def mesh_subject(self, sub: str) -> str:
-        """Return the ``sub`` that a login token's subject has in the mesh."""
-        return self.subject_prefix + sub
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """The settings of a workload where users log in; only there may a chain start.
 
     The first token of a chain lives ``first_token_life_s`` (None: 300 s), or as long as its outbound route says, at
     most ``delegation_life_s``. None for the latter means the login token's remaining life, at most an hour.
-    ``redirect_uris`` are where a browser may come back to after a login at a token service.
+    ``redirect_uris`` are where a browser may come back to after a login at a token service. ``door`` is the listener
+    for people's own clients.
 
     Raises:
         ValueError: two user issuers whose prefixes could give two subjects one name, or a life that is not positive.
@@ -166,6 +119,7 @@ class Entry:
     delegation_life_s: int | None = None
     first_token_life_s: int | None = None
     redirect_uris: frozenset[str] = frozenset()
+    door: Door | None = None
 
     def __post_init__(self) -> None:
         prefixes = [user.subject_prefix for user in self.issuers.values()]
@@ -177,6 +131,12 @@ class Entry:
             raise ValueError("delegation_life_s is positive")
         if self.first_token_life_s is not None and self.first_token_life_s <= 0:
             raise ValueError("first_token_life_s is positive")
+
+    def users(self, *, at_door: bool) -> Mapping[str, UserIssuer]:
+        """Return the issuers of login tokens: those of the front app, or those of the door."""
+        if not at_door:
+            return self.issuers
+        return {} if self.door is None else self.door.issuers
 
     def first_life_s(self, route: OutboundRoute) -> int:
         """Return how long the first token of a chain may live that starts with a call on this route."""

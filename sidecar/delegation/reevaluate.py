@@ -245,12 +245,13 @@ def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> De
     token = before.token
     if policy.entry is None:
         raise Denied(Reason.NOT_AN_ENTRY)
-    user = policy.entry.issuers.get(token.issuer)
+    user = policy.entry.users(at_door=before.at_door).get(token.issuer)
     if user is None:
         raise Denied(Reason.WRONG_ISSUER, "no longer a user issuer of this entry")
     key, at, grounds = _key(token, keys, now), _within(token, now), token.grounds
     if grounds is None or grounds.key != key or grounds.trusted != user:
-        return before.narrowed_to(decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at))
+        fresh = decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at, at_door=before.at_door)
+        return before.narrowed_to(fresh)
     check_times(token, at)
     policy.deny.check(token, policy.workload)
     policy.check_login_subject(user, token.subject)

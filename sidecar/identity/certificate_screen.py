@@ -27,6 +27,7 @@ _MAX_CERTIFICATE_MESSAGE: Final = MAX_CHAIN_BYTES + 4096  # the lengths and exte
 _MAX_HELD: Final = 2 * _MAX_CERTIFICATE_MESSAGE
 MAX_RECORDS: Final = 128  # before the certificates; each costs a decryption
 _CHANGE_CIPHER_SPEC: Final = 20
+_CLIENT_KEY_EXCHANGE: Final = 16
 _MESSAGE_HEADER: Final = 4
 
 Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
@@ -157,6 +158,8 @@ class Screen:
     def _judge(self, kind: int, body: bytes) -> None:
         if kind in (CLIENT_HELLO, SERVER_HELLO) and offers_finite_field(kind, body):
             raise Denied(Reason.TLS_VERSION, "a key share of a finite field (ffdhe)")
+        if kind == _CLIENT_KEY_EXCHANGE and self._check is None:
+            self.over = True  # TLS 1.2: what follows is encrypted, and nothing of it is for us
         if kind == CERTIFICATE and self._check is not None:
             encrypted = self._opener is not None
             self.certificates = tuple(certificates_in(body, encrypted=encrypted, most=MAX_CERTIFICATES))

@@ -43,8 +43,8 @@ _REASONS: Final = {
 }
 _CERTIFICATE_LIBRARIES: Final = frozenset({"ASN1", "X509", "EVP", "RSA", "EC"})  # a certificate it cannot read
 _EXPIRED_CODES: Final = frozenset({9, 10})  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
-_NOT_OVER: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError)
-_PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+NOT_OVER: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError)
+PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class PeerGuard:
@@ -144,10 +144,10 @@ class VerifyingSSLObject(ScreenedSSLObject):
             self.guard = self._prove(binding)
         except SidecarError as error:
             self._refuse(error.reason, error.detail, cause=error)
-        except _NOT_OVER + _PEER_LEFT:
+        except NOT_OVER + PEER_LEFT:
             raise
         except ssl.SSLError as error:
-            if _refused_us(error):
+            if refused_us(error):
                 raise
             self._refuse(*self._why(binding, error), cause=error)
 
@@ -217,7 +217,7 @@ def reason_of(error: ssl.SSLError) -> Reason:
     return Reason.BAD_SVID if error.library in _CERTIFICATE_LIBRARIES else Reason.TLS_VERSION
 
 
-def _refused_us(error: ssl.SSLError) -> bool:
+def refused_us(error: ssl.SSLError) -> bool:
     """Return True for the other end's alert, except for the TLS version: that refusal is ours, though it sends it."""
     reason = error.reason or ""
     return "_ALERT_" in reason and not reason.endswith("_ALERT_PROTOCOL_VERSION")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 LOGIN: Final = "login"  # the op of a request that traded a user's login token for a handle
 METADATA: Final = "metadata"  # the op of a request that the sidecar answered itself, with a route's metadata
+PREFLIGHT: Final = "preflight"  # the op of a browser's question before a call (CORS)
 OWN: Final = "own"  # the op of a call that showed the workload handle: no request, no user
+_ANYBODYS: Final = frozenset({METADATA, PREFLIGHT})
 
 
 def request_record(direction: Direction, run: str) -> Record:
@@ -140,6 +142,10 @@ class Entry:
         if self.fp is None:
             self.call_in = None
 
+    def answer_preflight(self) -> None:
+        """Note that the sidecar itself tells a browser what its page may send. It is no hop."""
+        self.permitted({"decision": "allow", "reason": OK, "op": PREFLIGHT})
+
     def claim_unverified(self, bearer: Bearer) -> None:
         """Note the claims of a token that did not verify, for investigation; ``verified`` is false."""
         self.__dict__.update(claims_of(bearer))
@@ -189,21 +195,27 @@ class Entry:
 class UnprovenEntry(Entry):
     """The record of a request whose caller proved no identity.
 
-    A served request keeps its record. A refused one is written at its listener's rate, and counted in any case.
+    A served request keeps its record. A refused one is written at its listener's rate, and counted in any case; so is
+    one with an answer that anybody gets.
     """
 
-    __slots__ = ("_closed", "_unproven")
+    __slots__ = ("_closed", "_proven", "_unproven")
 
     suppressed: int | None
 
     def __init__(self, log: EntryLog, record: Record, started_at: float, unproven: UnprovenRecords) -> None:
         super().__init__(log, record, started_at)
         self._unproven = unproven
+        self._proven = False
         self._closed = False
+
+    def prove(self) -> None:
+        """Note that a user is known by now: the record is written whatever becomes of the request."""
+        self._proven = True
 
     def opened(self) -> None:
         """Write ``request.opened`` once the request is permitted: before, it would be a record without a rate."""
-        if self.decision != "deny":
+        if self._proven or self.decision != "deny":
             super().opened()
 
     def close(self) -> None:
@@ -211,7 +223,7 @@ class UnprovenEntry(Entry):
         if self._closed:
             return
         self._closed = True
-        if self.decision != "deny":
+        if self._proven or (self.decision != "deny" and self.op not in _ANYBODYS):
             super().close()
         elif self._unproven.take():
             self.suppressed = self._unproven.suppressed()

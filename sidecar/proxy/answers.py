@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.delegation.human import Human
 from sidecar.delegation.resource_metadata import ProtectedResource
@@ -16,7 +16,7 @@ from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.operations import Asked
 from sidecar.proxy.refusal import refusal
-from sidecar.wire.message import Request
+from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
 
@@ -62,7 +62,7 @@ def refuse_unread(
         stream.answer(*refusal(unavailable, ""), close=hang_up)
         return
     try:
-        if direction == "inbound" and stream.transport.get_extra_info("ssl_object") is None:
+        if (direction == "inbound" and stream.transport.get_extra_info("ssl_object") is None) or unproven is not None:
             entry.source = source_of(stream.remote_address)
         elif direction == "inbound":
             entry.peer = guard_of(stream.transport).peer.spiffe_id
@@ -83,12 +83,13 @@ def refuse(
     human: Human | None = None,
     resource: ProtectedResource | None = None,
     asked: Asked | None = None,
+    also: Sequence[Field] = (),
     hang_up: bool = False,
 ) -> None:
     """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection.
 
-    ``asked`` is the message that is refused, where it came by JSON-RPC: the answer is one to that. ``hang_up`` ends the
-    connection after the answer too, whatever the reason.
+    ``asked`` is the message that is refused, where it came by JSON-RPC: the answer is one to that. ``also`` are further
+    fields of the answer. ``hang_up`` ends the connection after the answer too, whatever the reason.
     """
     entry.refuse(error)
     if entry.path is None and stream.head is not None:
@@ -99,7 +100,7 @@ def refuse(
     status, fields, body = refusal(
         error, entry.request_id, scope=scope, allow=allow, human=human, resource=resource, asked=asked
     )
-    stream.answer(status, fields, body, close=hang_up or error.answer.close)
+    stream.answer(status, [*fields, *also], body, close=hang_up or error.answer.close)
 
 
 def close(stream: Stream, entry: Entry) -> None:

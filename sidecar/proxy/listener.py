@@ -46,7 +46,7 @@ class Listener:
     """Accepts connections for one handler. ``shed`` serves those above the limit: it only says that we are overloaded.
 
     ``refused_connections`` is told of connections that were closed before their handshake was over. ``closes_at`` is
-    the end of the listener, in wall seconds.
+    the end of the listener, in wall seconds. ``door``: strangers connect, with TLS, and prove nothing by it.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Listener:
         direction: Direction | None = None,
         proxy_form: bool = False,
         closes_at: float = inf,
+        door: bool = False,
     ) -> None:
         self._max_connections = self._limit = settings.total
         self._per_address = settings.per_address
@@ -82,6 +83,7 @@ class Listener:
         self._turned_away = refused_connections
         self.direction: Direction = direction or ("outbound" if context is None else "inbound")
         self._closes_at = closes_at
+        self.door = door
         self._ended = False
         self._acceptor = Acceptor(
             settings.host,
@@ -244,7 +246,7 @@ class Listener:
         )
 
     def _from_address(self, host: str) -> int | None:
-        if self.direction == "outbound":
+        if self.direction == "outbound" and not self.door:
             return None
         handshakes = self._handshakes
         return self.connections.of(host) + (

@@ -18,6 +18,7 @@ from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import Delegation, decide_entry, user_issuer
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import CanonicalTarget
+from sidecar.delegation.validity import check_times
 from sidecar.errors import Denied, Reason
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.handles import Handles, ServedRequest
@@ -29,6 +30,7 @@ from sidecar.wire.stream import Stream
 OWN_PATHS: Final = "/.sidecar/"
 SUBJECT_PATH: Final = "/.sidecar/subject"
 SUBJECT_METHODS: Final = ("POST",)
+_AT_DOOR: Final = "door:"  # no token has a colon
 _JUDGED_BYTES: Final = 1024  # beside its token: a delegation
 _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
@@ -51,21 +53,38 @@ class Logins:
         Raises:
             Denied: as ``decide_entry`` says.
         """
+        return (yield from self._judge(raw, snapshot, entry, at_door=False))
+
+    def at_door(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
+        """Return the authority of a login token that is shown at the entry's door, with every request.
+
+        Raises:
+            Denied: as ``decide_entry`` says.
+        """
+        known = self.judged.find(_AT_DOOR + raw, (snapshot.keys.generation, snapshot.policy.number))
+        if known is None:
+            return (yield from self._judge(raw, snapshot, entry, at_door=True))
+        check_times(known.token, int(self._clock()))
+        entry.attribute_token(known.token)
+        return known
+
+    def _judge(self, raw: str, snapshot: Snapshot, entry: Entry, *, at_door: bool) -> Journey[Delegation]:
         policy, keys = snapshot.policy, snapshot.keys
         epoch = keys.generation, policy.number
         if self.judged.epoch != epoch:
             self.judged.turn_to(epoch)
         bearer = parse_bearer(raw)
         entry.claim_unverified(bearer)
-        user = user_issuer(bearer, policy=policy)
+        user = user_issuer(bearer, policy=policy, at_door=at_door)
         key = keys.find(user.trusted.issuer, bearer.kid)
         if key is None:
             key = yield Async(self._tasks, lambda: keys.wait_for_key(user.trusted.issuer, bearer.kid))
-        delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()))
+        delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()), at_door=at_door)
         entry.attribute_token(delegation.token)
         token = delegation.token
         cost, until = token.held_bytes + _JUDGED_BYTES, token.expires_at + token.leeway_s
-        self.judged.keep(raw, delegation, cost=cost, expires_at=until, epoch=epoch)
+        name = _AT_DOOR + raw if at_door else raw
+        self.judged.keep(name, delegation, cost=cost, expires_at=until, epoch=epoch)
         return delegation
 
     def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sidecar.delegation import mcp
-from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.decide import IssuedPermit, ObservedPermit, Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied
 from sidecar.observe.access_log import Entry
@@ -22,7 +22,7 @@ class McpForwarding(Forwarding):
     def __init__(
         self,
         forwarder: Forwarder,
-        permit: Permit | ObservedPermit,
+        permit: Permit | ObservedPermit | IssuedPermit,
         stream: Stream,
         head: Request,
         entry: Entry,
@@ -33,7 +33,7 @@ class McpForwarding(Forwarding):
     ) -> None:
         super().__init__(forwarder, permit, stream, head, entry, origin, target, session.to_agent(edits))
         self._session = session
-        route = permit.route
+        route = permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
         self._listens = isinstance(route, InboundRoute) and route.operation == mcp.LISTEN
         self._answer_edits = forwarder.answer_edits
 

@@ -14,7 +14,7 @@ a host outside the mesh, and a tunnel, goes on in ``outside.py``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from sidecar.delegation.a2a import CARD, CARD_METHODS
 from sidecar.delegation.decide import IssuedPermit, Plan
@@ -94,7 +94,7 @@ class Outbound:
         self.plans = Plans(memory.max_permits_mib * MIB)
         self._origins = origins
         self._cards = AgentCards(forwarder.pool, tasks)
-        self._own_authorities = own_authorities
+        self._own_authorities: Container[str] = own_authorities
         self._clock = clock
         self._authority = CallAuthority(
             handles=handles,
@@ -213,9 +213,12 @@ class Outbound:
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:
-            refuse(stream, error, entry, allow=CARD_METHODS if entry.op == CARD else SUBJECT_METHODS, asked=asked)
+            self._refuse(stream, error, entry, asked)
         finally:
             close(stream, entry)
+
+    def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Asked | None) -> None:
+        refuse(stream, error, entry, allow=CARD_METHODS if entry.op == CARD else SUBJECT_METHODS, asked=asked)
 
     def _forwarding(
         self,

@@ -71,7 +71,7 @@ def refusal(
         (b"delegation-request-id", request_id.encode()),
     ]
     if answer.status == 401 or answer.error is not None:
-        fields.append((b"www-authenticate", _challenge(error, scope, human, resource)))
+        fields.append((b"www-authenticate", challenge(error, scope, human, resource)))
     if answer.retry_after_s is not None:
         fields.append((b"retry-after", str(answer.retry_after_s).encode()))
     if answer.status == 405:
@@ -128,9 +128,10 @@ def _error_info(error: SidecarError, request_id: str) -> dict[str, object]:
     }
 
 
-def _challenge(
+def challenge(
     error: SidecarError, scope: Iterable[str], human: Human | None, resource: ProtectedResource | None
 ) -> bytes:
+    """Make the value of ``WWW-Authenticate`` that goes with a refusal. Arguments as of ``refusal``."""
     answer = error.answer
     parts = [] if answer.error is None else [f'error="{answer.error}"', f'error_description="{answer.text}"']
     described = resource is not None and answer.status in {401, 403}

@@ -20,6 +20,7 @@ from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
 from sidecar.exchange.credential_watch import CredentialWatch
 from sidecar.exchange.revocations import RevocationLists
+from sidecar.identity.public_tls import PublicCertificate
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
 from sidecar.observe.countersigning import Countersigning
@@ -72,6 +73,7 @@ class Parts:
     countersigning: Countersigning | None = None
     revocations: RevocationLists = field(default_factory=RevocationLists)
     handle_delivery: HandleDelivery | None = None
+    door: PublicCertificate | None = None
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
     pending_logins: PendingLogins = field(default_factory=lambda: PendingLogins(monotonic=time.monotonic))
 
@@ -123,7 +125,7 @@ class Server:
             self._leaving = True
             _log.info("leaving: callers are told to use other replicas")
             for listener in self.parts.listeners:
-                if listener.direction == "inbound":
+                if listener.direction == "inbound" or listener.door:
                     listener.leave()
 
     async def cut(self) -> None:
@@ -156,6 +158,8 @@ class Server:
         errors = setup.keys.last_errors()
         lacking += (_because(f"keys of {issuer}", errors.get(issuer)) for issuer in setup.without_keys())
         lacking += parts.revocations.missing()
+        if parts.door is not None and parts.door.not_after is None:
+            lacking.append(_because("entry.door: no certificate", parts.door.error))
         if not lacking and not self.ready.is_set():
             lacking.append("listeners: not open yet")
         return lacking
@@ -283,7 +287,8 @@ class Server:
         self.parts.caches.sweep()
         for listener in self.parts.listeners:
             listener.close_at_end(self._wall())
-            await self.trust.look(listener.connections)
+            if not listener.door:  # nobody proves an identity there
+                await self.trust.look(listener.connections)
         for pool in self.parts.pools:
             await self.trust.look(pool.connections)
 

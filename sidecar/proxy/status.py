@@ -70,9 +70,11 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
                 "address": "{}:{}".format(*one.address),
                 "connections": len(one.connections),
                 "max_connections": one.max_connections,
+                "door": one.door,
             }
             for one in parts.listeners
         ],
+        "door": _door(parts),
         "bypass": {
             "listeners": list(map(str, server.bypass.found)),
             "refused": parts.snapshots.closed is not None,
@@ -153,6 +155,20 @@ def _logins(parts: Parts) -> Json | None:
         "max_pending": pending.most,
         "pending_bytes": pending.bytes,
         "max_bytes": pending.max_bytes,
+    }
+
+
+def _door(parts: Parts) -> Json | None:
+    """None without a door. ``error`` says why the certificate that lies there is not the one in use."""
+    snapshot, certificate = parts.snapshots.current, parts.door
+    entry = None if snapshot is None else snapshot.policy.entry
+    if certificate is None or entry is None or entry.door is None:
+        return None
+    return {
+        "resource": entry.door.resource.url,
+        "routes": sorted(entry.door.routes),
+        "certificate_not_after": certificate.not_after,
+        "error": certificate.error,
     }
 
 

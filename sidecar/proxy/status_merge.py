@@ -48,6 +48,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "logins": None,  # they need one process
         "streams": _summed([row["streams"] for row in there], "streams"),
         "listeners": _listeners([row["listeners"] for row in there]),
+        "door": _door([row.get("door") for row in there]),
         "bypass": _bypass([row["bypass"] for row in there]),
         "agent": min((row["agent"] for row in there), key=_agent_badness),
         "memory": _memory([row["memory"] for row in there]),
@@ -150,6 +151,12 @@ def _listeners(several: Sequence[Sequence[Json]]) -> list[Json]:
             known["connections"] += row["connections"]
             known["max_connections"] += row["max_connections"]
     return list(sums.values())
+
+
+def _door(several: Sequence[Json | None]) -> Json | None:
+    """Return the door of the worker that has trouble with it, else of any: all follow the same files."""
+    doors = [one for one in several if one is not None]
+    return max(doors, key=lambda one: one["error"] is not None, default=None)
 
 
 def _bypass(several: Sequence[Json]) -> Json:

@@ -42,6 +42,11 @@ _CALL: Final = {
     Reason.TARGET_DENIED: _out(
         "no outbound route leads there", _DEVELOPER, _OPERATOR, do="correct the address, or add a route"
     ),
+    Reason.ORIGIN_REFUSED: _out(
+        "a page in a browser called the door of an entry, and origins of the door does not list its origin",
+        _OPERATOR,
+        do="if the page is one of yours, list its origin; if not, nothing: the page got no answer",
+    ),
     Reason.NOT_AN_ENTRY: _out(
         "a user's token was used where no chain may start",
         _DEVELOPER,

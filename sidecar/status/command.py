@@ -113,7 +113,12 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     yield "outbound routes", ", ".join(settings["outbound_routes"]) or "none"
     yield "deny rows", str(settings["deny_rows"])
     for one in status["listeners"]:
-        yield f"{one['direction']} listener", f"{one['address']}, {one['connections']} of {one['max_connections']}"
+        kind = "door" if one.get("door") else one["direction"]
+        yield f"{kind} listener", f"{one['address']}, {one['connections']} of {one['max_connections']}"
+    if (door := status.get("door")) is not None:
+        end = door["certificate_not_after"]
+        lasts = "none" if end is None else f"for {span(end - status['now'])}" if end > status["now"] else "expired"
+        yield "door", f"{door['resource']} to {', '.join(door['routes'])}, certificate {lasts}"
     if (agent := status["agent"]) is not None:
         yield "agent", f"{agent['address']}, {_UP[agent['up']]}"
     if (memory := status["memory"]) is not None:

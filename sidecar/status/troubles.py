@@ -98,6 +98,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_upstreams(status),
         *_exchanges(status),
         *_listeners(status),
+        *_door(status),
         *_bypass(status),
         *_memory(status),
         *_workers(status),
@@ -276,6 +277,18 @@ def _listeners(status: Json) -> Iterator[Trouble]:
             yield Trouble(
                 Grade.WRONG, f"{one['direction']} listener", wrong, "raise the limit of open files, or add replicas"
             )
+
+
+def _door(status: Json) -> Iterator[Trouble]:
+    door = status.get("door")
+    if door is None:
+        return
+    end, cure = door["certificate_not_after"], "put a good pair of files in place; the sidecar follows them"
+    if end is not None and end <= status["now"]:
+        yield Trouble(Grade.WRONG, "door", "its certificate has expired, so no client connects", cure)
+    elif door["error"] is not None:
+        kept = "there is none" if end is None else "the one before stays in use"
+        yield Trouble(_grade(wrong=end is None), "door", f"certificate not loaded, {kept}: {door['error']}", cure)
 
 
 def _bypass(status: Json) -> Iterator[Trouble]:

@@ -4,12 +4,14 @@ a user's login at it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.delegation.claims import names_no_other_client
-from sidecar.delegation.policy import DELEGATION_LIFE_S, UserIssuer
+from sidecar.delegation.claims import audience_values
+from sidecar.delegation.policy import DELEGATION_LIFE_S, LoginKind, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.user_issuer import spellings
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.policy import StsPolicy
@@ -53,16 +55,26 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
     return _login(token, client=client, policy=policy, now=now)
 
 
-def login_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> UserIssuer:
+def login_issuer_for(
+    client: SpiffeId, issuer: str, policy: StsPolicy, claims: Mapping[str, object] | None = None
+) -> UserIssuer:
     """Return the user issuer whose login tokens ``client`` may show.
 
+    ``claims`` are those of the token: one whose only audience is the entry's door was shown there.
+
     Raises:
-        Denied: NOT_AN_ENTRY, it may show none of this issuer.
+        Denied: NOT_AN_ENTRY, it may show none of this issuer; MALFORMED_TOKEN, ``aud`` is of another type.
     """
     entry = policy.entries.get(client)
     if entry is None or issuer not in entry.client_ids:
         raise Denied(Reason.NOT_AN_ENTRY, "the client is not an entry for this user issuer")
-    return policy.login_issuers[issuer].for_client(entry.client_ids[issuer])
+    login = policy.login_issuers[issuer].for_client(entry.client_ids[issuer])
+    audiences = [] if claims is None else audience_values(claims)
+    if entry.door is None or len(audiences) != 1 or audiences[0] not in spellings(entry.door):
+        return login
+    if login.kind is not LoginKind.ACCESS_TOKEN:
+        raise Denied(Reason.NOT_YOUR_TOKEN, "a door takes no ID tokens")
+    return login.at_door(entry.door)
 
 
 def foreign_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> ForeignIssuer:
@@ -147,8 +159,9 @@ def sub_id_claim(pair: tuple[str, str]) -> dict[str, str]:
 
 
 def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
-    user_issuer = login_issuer_for(client, token.issuer, policy)
-    _require_registered_client(token, user_issuer)
+    user_issuer = login_issuer_for(client, token.issuer, policy, token.claims)
+    if not user_issuer.issued_for_us(token, token.claims):
+        raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was issued to another OAuth client")
     if token.chain is not None:  # only we vouch for actors
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
     issued_subject = user_issuer.mesh_subject(token.subject)
@@ -163,14 +176,6 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
         expires_at=_last_expiry(token, policy.entries[client].delegation_life_s, now),
         txn=None,
     )
-
-
-def _require_registered_client(token: VerifiedToken, user_issuer: UserIssuer) -> None:
-    """Refuse a login token with any claim that shows another OAuth client than this entry's."""
-    client_id = user_issuer.client_id
-    named = token.audience == client_id and token.client_id in {None, client_id}
-    if not named or not names_no_other_client(token.claims, client_id):
-        raise Denied(Reason.NOT_YOUR_TOKEN, "the login token was issued to another OAuth client")
 
 
 def _last_expiry(token: VerifiedToken, delegation_life_s: int | None, now: int) -> int:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.crossing import collide
+from sidecar.delegation.door import is_resource
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -139,7 +140,14 @@ def _entry_problems(policy: Declared) -> Iterator[Problem]:
             yield Problem(f"login_issuers.{name}", "is this service itself", "list only issuers where users log in")
         if issuer.subject_prefix.lower().startswith("spiffe:"):
             yield Problem(f"login_issuers.{name}.subject_prefix", "would make users look like workloads", "change it")
+    doors = [entry.door for entry in policy.entries.values() if entry.door is not None]
     for workload, entry in policy.entries.items():
+        if entry.door is not None and not is_resource(entry.door):
+            yield Problem(f"entries.{workload}.door", "is not the URL of a door", "write it as the entry has it")
+        if doors.count(entry.door or "") > 1:
+            yield Problem(f"entries.{workload}.door", "is another entry's too", "give each door a URL of its own")
+        if entry.door is not None and entry.door in entry.client_ids.values():
+            yield Problem(f"entries.{workload}.door", "is an OAuth client ID too", "give the door a URL of its own")
         if workload != entry.workload:
             yield Problem(f"entries.{workload}", "is listed under another name than its own", "use its SPIFFE ID")
         if not entry.client_ids.keys() <= policy.login_issuers.keys():

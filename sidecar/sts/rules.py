@@ -134,6 +134,7 @@ class ForeignIssuer:
 class EntryWorkload:
     """A workload where users log in: the OAuth client it is registered as, per user issuer.
 
+    ``door`` is the URL of its door: login tokens for that start a chain too, whatever OAuth client they were issued to.
     The first token of a chain lives ``first_token_life_s`` (None: 300 s), at an audience in ``long_runs`` as long as
     that says, and at most ``delegation_life_s``; None means the login token's remaining life, at most one hour.
     """
@@ -143,6 +144,7 @@ class EntryWorkload:
     delegation_life_s: int | None = None
     first_token_life_s: int | None = None
     long_runs: Mapping[str, int] = field(default_factory=dict)
+    door: str | None = None
 
     @property
     def longest_delegation_s(self) -> int:

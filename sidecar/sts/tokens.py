@@ -90,5 +90,5 @@ def _expected(bearer: Bearer, client: SpiffeId, policy: StsPolicy) -> tuple[Trus
         return policy.own, policy.audiences_of(client)
     if bearer.issuer in policy.foreign_issuers:
         return foreign_issuer_for(client, bearer.issuer, policy).trusted, policy.audiences_of(client)
-    login = login_issuer_for(client, bearer.issuer, policy)
-    return login.trusted, frozenset({login.client_id})
+    login = login_issuer_for(client, bearer.issuer, policy, bearer.claims)
+    return login.trusted, login.audiences

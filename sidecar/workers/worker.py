@@ -54,7 +54,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
     )
     server.parts.log.placement = placement(os.environ)
     reload = Reload(start.loaded, os.environ, server)
-    watcher = FileWatcher([reload.watched()], server.parts.log)
+    watcher = FileWatcher(reload.all_watched(), server.parts.log)
     since = int(time.time())
 
     async def obey() -> None:

@@ -51,6 +51,7 @@ WELL: Final[dict[str, Any]] = {
     "listeners": [{"direction": "inbound", "address": "0.0.0.0:7443", "connections": 1, "max_connections": 100}],
     "logins": None,
     "streams": {"inbound": 0, "outbound": 0},
+    "door": None,
     "bypass": {"listeners": [], "refused": False, "error": None},
     "agent": {"address": "127.0.0.1:8080", "up": True},
     "memory": {"used_bytes": 40 << 20, "limit_bytes": 256 << 20, "short": False},

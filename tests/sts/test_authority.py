@@ -6,6 +6,7 @@ from typing import Any, Final
 import pytest
 
 from sidecar.delegation.act import ActChain, Actor
+from sidecar.delegation.policy import LoginKind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
@@ -128,3 +129,35 @@ def test_it_starts_no_other_chain(token: VerifiedToken, onward: SelfDelegation |
     with pytest.raises(Denied) as refused:
         authority_of(token, client=WRITER, policy=policy, now=NOW)
     assert refused.value.reason is reason
+
+
+DOOR: Final = "https://tools.acme.example/mcp"
+
+
+def with_door(**changes: Any) -> Any:
+    policy = small_policy()
+    entries = {name: replace(entry, door=DOOR) if name == FRONT else entry for name, entry in policy.entries.items()}
+    logins = {
+        name: replace(login, kind=LoginKind.ACCESS_TOKEN, **changes) for name, login in policy.login_issuers.items()
+    }
+    return replace(policy, entries=entries, login_issuers=logins)
+
+
+def test_a_login_for_the_entrys_door_starts_a_chain_whatever_its_client() -> None:
+    claims = {**LOGGED_IN.claims, "aud": DOOR, "azp": "an-ide"}
+    shown = replace(LOGGED_IN, audience=DOOR, client_id="an-ide", claims=claims)
+    policy = with_door()
+    assert login_issuer_for(FRONT, LOGIN, policy, claims).audiences == {DOOR}
+    assert authority_of(shown, client=FRONT, policy=policy, now=NOW).subject == "alice"
+    for changes, against in (
+        ({}, small_policy()),
+        ({"aud": f"{DOOR}/x"}, policy),
+        ({"aud": [DOOR, "front-app"]}, policy),
+    ):
+        other = replace(shown, claims={**claims, **changes})
+        with pytest.raises(Denied) as refused:
+            authority_of(other, client=FRONT, policy=against, now=NOW)
+        assert refused.value.reason is Reason.NOT_YOUR_TOKEN
+    with pytest.raises(Denied) as of_ids:
+        login_issuer_for(FRONT, LOGIN, replace(policy, login_issuers=small_policy().login_issuers), claims)
+    assert of_ids.value.reason is Reason.NOT_YOUR_TOKEN

@@ -1,0 +1,120 @@
+"""The door of an entry: a listener for people's own clients, such as IDEs and browsers. It needs tokens of its own.
+
+A login token for the door names the door's URL as its one audience (RFC 8707), whoever its OAuth client is. So a token
+of the front app opens nothing at the door, and one for the door opens nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.delegation.user_issuer import LoginKind, UserIssuer, spellings
+from sidecar.errors import Denied, Reason
+
+_SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # what a client asks for by name; groups and roles are given
+_DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """``resource`` is the door's URL, ``issuers`` are those of its tokens, ``routes`` the outbound routes it opens.
+
+    Browsers may call it from pages of ``origins``.
+
+    Raises:
+        ValueError: no issuer, or one whose logins show ID tokens; no route; the URL is not https.
+    """
+
+    resource: ProtectedResource
+    issuers: Mapping[str, UserIssuer]
+    routes: frozenset[str]
+    origins: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.issuers or any(user.resource != self.resource.url for user in self.issuers.values()):
+            raise ValueError("a door takes tokens for its resource, of issuers of the entry")
+        if any(user.kind is not LoginKind.ACCESS_TOKEN for user in self.issuers.values()):
+            raise ValueError("an ID token names no resource")
+        if not self.routes or not self.resource.url.startswith("https:"):
+            raise ValueError("a door has routes, and an https URL")
+
+    @property
+    def authority(self) -> str:
+        """The host, and the port if it is not the scheme's own."""
+        return _authority(urlsplit(self.resource.url).netloc, "https")
+
+    def is_named_by(self, authority: str) -> bool:
+        """Tell if the Host of a request (lower case) is the door's."""
+        return _authority(authority, "https") == self.authority
+
+    def is_meant_by(self, audiences: Iterable[str]) -> bool:
+        """Tell if the door is among the audiences of a token."""
+        return not spellings(self.resource.url).isdisjoint(audiences)
+
+    def tells_metadata_at(self, path: str) -> bool:
+        """Tell if the metadata of the door is served at a path: below the well-known one, and at its root."""
+        return path in {WELL_KNOWN, self.resource.metadata_path}
+
+    def covers(self, target: CanonicalTarget) -> bool:
+        """Tell if a path is that of the resource, or below it."""
+        base = self.resource.path.rstrip("/")
+        return target.path == base or target.path.startswith(f"{base}/")
+
+    def words_for(self, scopes: ScopeSet) -> frozenset[str]:
+        """Return the words to ask an issuer for, so that a token of it is worth some of these scopes.
+
+        None where the issuers tell no scopes but groups or roles: a client cannot ask for those.
+        """
+        return frozenset(
+            word
+            for user in self.issuers.values()
+            if user.scope_from.claim in _SCOPE_CLAIMS
+            for word, worth in user.scope_from.map.items()
+            if worth & scopes
+        )
+
+    def check_origin(self, origins: Iterable[bytes]) -> str | None:
+        """Return the page's origin, None if the request names none.
+
+        Raises:
+            Denied: ORIGIN_REFUSED, the page is not listed.
+        """
+        shown = [origin.decode("latin-1") for origin in origins]
+        if not shown:
+            return None
+        if len(shown) > 1 or shown[0] not in self.origins:
+            raise Denied(Reason.ORIGIN_REFUSED)
+        return shown[0]
+
+
+def is_resource(url: str) -> bool:
+    """Tell if a URL can be that of a door: https, in its one spelling, and none of the sidecar's own paths."""
+    try:
+        parts = urlsplit(url)
+        canonical = parts.path == "" or canonical_target(parts.path.encode("ascii")).path == parts.path
+    except (ValueError, Denied):
+        return False
+    own = f"{parts.path}/".startswith(("/.sidecar/", "/.well-known/"))
+    host = parts.netloc == _authority(parts.netloc, "https") == parts.netloc.lower()
+    slash = parts.path.endswith("/") and parts.path != "/"  # without a path it changes nothing
+    return parts.scheme == "https" and host and canonical and not own and not slash and "@" not in parts.netloc
+
+
+def is_origin(text: str) -> bool:
+    """Tell if a text is the origin of pages, as a browser sends it (RFC 6454 section 6.2)."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    plain = parts.scheme in _DEFAULT_PORTS and parts.netloc == _authority(parts.netloc, parts.scheme).lower()
+    return plain and bool(parts.netloc) and text == f"{parts.scheme}://{parts.netloc}" and "@" not in text
+
+
+def _authority(netloc: str, scheme: str) -> str:
+    return netloc.removesuffix(_DEFAULT_PORTS[scheme])
