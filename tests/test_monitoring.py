@@ -25,7 +25,14 @@ ROOT: Final = Path(__file__).parent.parent
 MONITORING: Final = ROOT / "monitoring"
 SEVERITIES: Final = {"critical", "warning", "info"}
 # 5xx that concern the agent, the next hop or one user, and not the platform.
-NOT_OURS: Final = {"card_refused", "subject_busy", "upstream_bad_response", "upstream_timeout", "upstream_unreachable"}
+NOT_OURS: Final = {
+    "card_refused",
+    "list_unreadable",
+    "subject_busy",
+    "upstream_bad_response",
+    "upstream_timeout",
+    "upstream_unreachable",
+}
 FROM_PROMETHEUS: Final = {"job", "instance", "le"}
 
 

@@ -121,7 +121,7 @@ def _prove_subject(issued: VerifiedToken, plan: Plan, delegation: Delegation) ->
     renamed = delegation.entry and subject.issuer not in (plan.sts_issuer, plan.kept_subjects_of)
     if issued.subject != plan.expected_subject:
         compare = "; compare subject_prefix and subject_claim with the token service's" if delegation.entry else ""
-        raise Denied(Reason.STS_SUBJECT_MISMATCH, f"sub is not {plan.expected_subject}{compare}")
+        raise Denied(Reason.STS_SUBJECT_MISMATCH, f"sub is not that of the user of the call{compare}")
     came_in = issued.sub_id == (subject.issuer, subject.subject)
     if renamed:
         kept = came_in

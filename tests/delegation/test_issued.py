@@ -305,14 +305,14 @@ def test_what_the_sts_changed_is_refused(planned: Plan, claims: Claims, reason: 
     assert refusal.value.reason is reason
 
 
-def test_another_subject_is_refused_with_the_expected_one_and_at_an_entry_with_the_settings_to_compare() -> None:
+def test_another_subject_is_refused_at_an_entry_with_the_settings_to_compare() -> None:
     with pytest.raises(Denied) as at_entry:
         prove_issued(verified(entry(sub="somebody")), AT_ENTRY, now=NOW)
     with pytest.raises(Denied) as later:
         prove_issued(verified(issued(sub="somebody")), DELEGATED, now=NOW)
     compare = "compare subject_prefix and subject_claim with the token service's"
-    assert at_entry.value.detail == f"sub is not {AT_ENTRY.expected_subject}; {compare}"
-    assert later.value.detail == f"sub is not {DELEGATED.expected_subject}"
+    assert at_entry.value.detail == f"sub is not that of the user of the call; {compare}"
+    assert later.value.detail == "sub is not that of the user of the call"
 
 
 @pytest.mark.parametrize(
