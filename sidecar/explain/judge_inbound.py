@@ -83,6 +83,7 @@ OF_HTTP: Final = {
     "agent card": "not in a record",
 }
 _BEFORE_SIGNATURE: Final = frozenset({Reason.WRONG_ISSUER, Reason.ISSUER_NOT_FOR_ROUTE})
+_BEFORE_MESSAGE: Final = _BEFORE_SIGNATURE | {Reason.WRONG_AUDIENCE}
 
 
 def judge_inbound(record: Record, policy: Policy) -> Judgement:
@@ -109,15 +110,19 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
         try:
             route = route.for_operation(record.op)
         except Denied as error:
+            judged = str(error.reason)
             if record.subject is not None:
-                saw |= _saw(record, token_of(record), route, policy)
-            return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
+                token = token_of(record)
+                saw |= _saw(record, token, route, policy)
+                of_token, _ = _decide(token, record, route, policy)
+                judged = of_token if of_token in _BEFORE_MESSAGE else judged
+            return conclude(CHECKS, saw, recorded=recorded, judged=judged)
     if record.subject is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
     token = token_of(record)
     saw |= _saw(record, token, route, policy)
     judged, detail = _decide(token, record, route, policy)
-    if not record.verified and judged not in _BEFORE_SIGNATURE and judged != Reason.WRONG_AUDIENCE:
+    if not record.verified and judged not in _BEFORE_MESSAGE:
         judged = OK  # an unverified token decides nothing more
     deciding = None
     if judged == Reason.POLICY_DENIED:

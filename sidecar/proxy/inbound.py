@@ -14,6 +14,7 @@ Read ``Inbound.journey`` top to bottom: it is the whole of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import ObservedPermit, Permit, check_again, decide_verified, trusted_issuer
@@ -47,6 +48,8 @@ from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_ca
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
+
+_UNPROVEN_BYTES: Final = 16 * 1024  # of a message whose token does not verify
 
 
 class Inbound:
@@ -121,15 +124,20 @@ class Inbound:
                 if target.path in policy.inbound.cards:
                     yield from self._cards.serve_peer(stream, head, target.path, peer.spiffe_id, policy, agent, entry)
                     return
-                if now >= route.observe_until:
-                    yield from self._prove(head, peer, route, snapshot, entry)
                 asked = Asked(route.protocol)
+                if now >= route.observe_until:
+                    unproven = yield from self._prove(head, peer, route, snapshot, entry)
+                    asked.max_bytes = _UNPROVEN_BYTES if unproven else asked.max_bytes
+                else:
+                    unproven = None
                 below = route.below(target.path)
                 try:
                     route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
-                except Denied:
+                except Denied as denied:
                     self._note_bearer(head, peer, snapshot, entry)
-                    raise
+                    raise unproven or denied from None
+                if unproven is not None:
+                    raise unproven
                 now = int(self._clock())  # the body may have taken longer than the token had left
 
             epoch = keys.generation, policy.number
@@ -267,11 +275,20 @@ class Inbound:
 
     def _prove(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
-    ) -> Journey[None]:
-        """Verify the token of a request whose body is to be read: without one we hold and parse nothing."""
-        raw = bearer_of(head.all(b"authorization"))
-        if self.verdicts.get((raw, peer.spiffe_id)) is None:
-            yield from self._verify(raw, peer, route, snapshot, entry)
+    ) -> Journey[Denied | None]:
+        """Verify the token of a request before its body is read. Return the reason of a 401, if it does not verify.
+
+        Such a request is only read so far that its answer can be a JSON-RPC error, with the scopes of its operation.
+        """
+        try:
+            raw = bearer_of(head.all(b"authorization"))
+            if self.verdicts.get((raw, peer.spiffe_id)) is None:
+                yield from self._verify(raw, peer, route, snapshot, entry)
+        except Denied as denied:
+            if denied.answer.status != 401:
+                raise
+            return denied
+        return None
 
     def _note_bearer(self, head: Request, peer: VerifiedPeer, snapshot: Snapshot, entry: Entry) -> None:
         """Note the token of a request that is refused before it is judged: it tells for whom the peer tried."""

@@ -8,6 +8,7 @@ nothing else of the message.
 
 from __future__ import annotations
 
+import sys
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -30,10 +31,10 @@ _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 class Asked:
     """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it.
 
-    ``named`` are the tasks of A2A that it names.
+    ``named`` are the tasks of A2A that it names. No more than ``max_bytes`` of its body is read.
     """
 
-    __slots__ = ("json_rpc", "key", "message", "message_id", "named", "protocol", "stateless", "task")
+    __slots__ = ("json_rpc", "key", "max_bytes", "message", "message_id", "named", "protocol", "stateless", "task")
 
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
@@ -44,6 +45,7 @@ class Asked:
         self.task: str | None = None
         self.stateless = False  # MCP: of a revision without sessions
         self.named: Named = NOTHING_NAMED
+        self.max_bytes = sys.maxsize
 
     @property
     def makes_task(self) -> bool:
@@ -101,7 +103,7 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
         asked.stateless = version in mcp.STATELESS
         asked.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
         return
-    message = yield from _message(asked, stream, head, route.max_message_bytes)
+    message = yield from _message(asked, stream, head, route)
     asked.key = mcp.operation_of(message)
     method, name = _text(head, b"mcp-method"), _text(head, b"mcp-name")
     asked.stateless = mcp.check_fields(message, version=version, method=method, name=name)
@@ -123,12 +125,12 @@ def _a2a(
     if asked.json_rpc:
         if head.method != "POST":
             raise MessageRefused("JSON-RPC is sent by POST")
-        asked.key = a2a.operation_of((yield from _message(asked, stream, head, route.max_message_bytes)))
+        asked.key = a2a.operation_of((yield from _message(asked, stream, head, route)))
         asked.named = tasks_named(asked.key, asked.message, None)
         return
     asked.key, asked.task = a2a.operation_of_path(head.method, path, anywhere=below is None)
     if head.method == "POST":
-        body = yield from _body(stream, head, route.max_message_bytes, may_be_empty=True)
+        body = yield from _body(asked, stream, head, route, may_be_empty=True)
         if body:
             asked.message = RpcMessage(None, None, parse_plain_body(body, max_bytes=route.max_message_bytes))
             a2a.check_params(asked.message)
@@ -137,14 +139,16 @@ def _a2a(
     asked.named = tasks_named(asked.key, asked.message, asked.task)
 
 
-def _message(asked: Asked, stream: Stream, head: Request, max_bytes: int) -> Journey[RpcMessage]:
-    body = yield from _body(stream, head, max_bytes)
-    message = asked.message = parse_rpc(body, max_bytes=max_bytes)
+def _message(asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[RpcMessage]:
+    body = yield from _body(asked, stream, head, route)
+    message = asked.message = parse_rpc(body, max_bytes=route.max_message_bytes)
     asked.message_id = message.id
     return message
 
 
-def _body(stream: Stream, head: Request, max_bytes: int, *, may_be_empty: bool = False) -> Journey[bytes]:
+def _body(
+    asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute, *, may_be_empty: bool = False
+) -> Journey[bytes]:
     """Wait for the whole body of a request. It must be JSON as it is, not coded in any way.
 
     Raises:
@@ -161,7 +165,7 @@ def _body(stream: Stream, head: Request, max_bytes: int, *, may_be_empty: bool =
         raise MessageRefused("the message is not said to be JSON")
     if parameters.strip().lower().replace('"', "") not in {"", "charset=utf-8"}:
         raise MessageRefused("the message is not said to be UTF-8")
-    body: bytes = yield BodyUpTo(stream, max_bytes)
+    body: bytes = yield BodyUpTo(stream, min(route.max_message_bytes, asked.max_bytes))
     return body
 
 

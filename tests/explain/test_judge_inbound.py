@@ -89,11 +89,14 @@ def test_an_operation_is_judged_after_the_token() -> None:
     assert all(step.saw for step in judgement.steps[: where + 1])
 
 
+@pytest.mark.parametrize("op", [None, "tools/call:other"])
 @pytest.mark.parametrize(
     ("reason", "changes"), [("wrong_audience", {"audience": str(CRM)}), ("bad_signature", {}), ("no_token", {})]
 )
-def test_no_operation_is_judged_where_the_token_was_refused(reason: str, changes: dict[str, Any]) -> None:
-    record = inbound(decision="deny", reason=reason, verified=False, op=None, **changes)
+def test_no_operation_is_judged_where_the_token_was_refused(
+    reason: str, changes: dict[str, Any], op: str | None
+) -> None:
+    record = inbound(decision="deny", reason=reason, verified=False, op=op, **changes)
     judgement = judge_inbound(record, of_mcp())
     assert judgement.agrees is not False
     assert judgement.decided_by != "operation"

@@ -175,11 +175,13 @@ async def test_own_authority_opens_a_session_and_calls_no_tool(world: World) -> 
     assert len(world.agent.requests) == 1
 
 
-async def send_slowly(peer: Peer, token: str, *, first: bytes, rest: Callable[[], Awaitable[bytes]]) -> Answer:
+async def send_slowly(
+    peer: Peer, token: str, *, first: bytes, rest: Callable[[], Awaitable[bytes]], size: int | None = None
+) -> Answer:
     """Send the head of a request, and its body in two parts. Returns the answer, at whatever time it comes."""
     world, port = peer.world, peer.sidecar.inbound
     async with world.kept(port, peer.tls) as connection:
-        size = len(first) + len(json.dumps(SEARCH).encode())
+        size = size or len(first) + len(json.dumps(SEARCH).encode())
         lines = ["POST /mcp HTTP/1.1", "host: a", f"content-length: {size}", "content-type: application/json"]
         lines.append(f"authorization: Bearer {token}")
         connection.writer.write("\r\n".join([*lines, "", ""]).encode() + first)
@@ -187,20 +189,20 @@ async def send_slowly(peer: Peer, token: str, *, first: bytes, rest: Callable[[]
         return await connection.receive()
 
 
-async def test_no_body_is_awaited_from_a_peer_without_a_valid_token(world: World) -> None:
+async def test_no_long_body_is_awaited_from_a_peer_without_a_valid_token(world: World) -> None:
     peer = await peer_of(world, mcp_settings(world))
 
     async def nothing() -> bytes:
         return b""
 
-    for token, reason in (
-        (mint(key=1), "bad_signature"),
-        (mint({"aud": CRM}), "wrong_audience"),
-        ("x", "malformed_token"),
-    ):
-        answer = await send_slowly(peer, token, first=b" ", rest=nothing)
+    invalid = ((mint(key=1), "bad_signature"), (mint({"aud": CRM}), "wrong_audience"), ("x", "malformed_token"))
+    for token, reason in invalid:
+        answer = await send_slowly(peer, token, first=b" ", rest=nothing, size=16 * 1024 + 1)
         assert (answer.status, answer.reason) == (401, reason)
-    assert (await peer.last(3))["op"] is None
+        short = await peer.send(tool("delete"), token=token)
+        assert (short.status, short.reason, json.loads(short.body)["id"]) == (401, reason, "s-1")
+    long = {**SEARCH, "params": {"name": "search", "arguments": {"q": "x" * 20_000}}}
+    assert (await peer.send(long)).status == 200
 
 
 async def test_a_token_that_expires_while_the_body_comes_is_refused(world: World) -> None:
