@@ -68,8 +68,11 @@ _PARAMS: Final = frozenset(
         "parent",
         "pushNotificationConfig",
         "pushNotificationConfigId",
+        "push_notification_config",
+        "push_notification_config_id",
         "request",
         "taskId",
+        "task_id",
         "tenant",
         "url",
     }

@@ -24,7 +24,11 @@ _OF_CONFIGS: Final = frozenset(
 )
 # Of 0.3, where the task is ``id`` and the configuration has a name of its own.
 _ID_IS_TASK: Final = frozenset(f"tasks/pushNotificationConfig/{what}" for what in ("get", "list", "delete"))
-_OF_MESSAGE: Final = frozenset({"contextId", "messageId", "referenceTaskIds", "taskId"})
+# In JSON of Protobuf each member may have either name; the official client of 0.3 uses the second in HTTP+JSON.
+_TASK_ID: Final = ("taskId", "task_id")
+_REFERENCES: Final = ("referenceTaskIds", "reference_task_ids")
+_MESSAGE: Final = ("message", "request")  # of 0.3's Protobuf
+_OF_MESSAGE: Final = frozenset({"contextId", "context_id", "messageId", "message_id", *_REFERENCES, *_TASK_ID})
 _EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
@@ -52,27 +56,31 @@ def tasks_named(operation: str, message: RpcMessage | None, in_path: str | None)
     if operation not in _BY_ID | _OF_CONFIGS:
         return NOTHING_NAMED
     if in_path is not None:
-        also = _ids([params.get("taskId")], message_id)
+        also = _ids([_one(params, _TASK_ID)], message_id)
         if any(one != in_path for one in also):
             raise MessageRefused("the body names another task than the path", message_id=message_id)
         return Named((in_path,), about_one=True)
     method = None if message is None else message.method
     by_id = operation in _BY_ID or method in _ID_IS_TASK
-    found = _ids([params.get("id" if by_id else "taskId")], message_id)
+    found = _ids([params.get("id") if by_id else _one(params, _TASK_ID)], message_id)
     return Named(tuple(found), about_one=True)
 
 
 def _of_message(params: Mapping[str, object], message_id: str | int | None) -> list[str]:
-    if "message" in params and "request" in params:  # of one field, in Protobuf's two names for it
+    if params.keys() >= set(_MESSAGE):
         raise MessageRefused("two messages", message_id=message_id)
-    sent = params.get("message", params.get("request"))
+    sent = _one(params, _MESSAGE)
     if not isinstance(sent, dict):
         return []
     one_spelling(sent, _OF_MESSAGE, message_id=message_id, fold=without_marks)
-    others = sent.get("referenceTaskIds") or []
+    others = _one(sent, _REFERENCES) or []
     if not isinstance(others, list):
         raise MessageRefused("referenceTaskIds are not an array", message_id=message_id)
-    return _ids([sent.get("taskId"), *others], message_id)
+    return _ids([_one(sent, _TASK_ID), *others], message_id)
+
+
+def _one(members: Mapping[str, object], names: tuple[str, ...]) -> object:
+    return next((members[name] for name in names if name in members), None)
 
 
 def _ids(values: list[object], message_id: str | int | None) -> list[str]:

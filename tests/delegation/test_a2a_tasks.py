@@ -47,6 +47,18 @@ def rpc(method: str, **params: Any) -> RpcMessage:
             Named(("7", "8"), about_one=False),
         ),
         ("SendMessage", RpcMessage(None, None, {"request": {"taskId": "7"}}), None, Named(("7",), about_one=False)),
+        (
+            "SendMessage",
+            RpcMessage(None, None, {"request": {"task_id": "7", "reference_task_ids": ["8"]}}),
+            None,
+            Named(("7", "8"), about_one=False),
+        ),
+        (
+            "CreateTaskPushNotificationConfig",
+            RpcMessage(1, "CreateTaskPushNotificationConfig", {"task_id": "7"}),
+            None,
+            Named(("7",), about_one=True),
+        ),
         ("SendMessage", rpc("SendMessage", message={"taskId": ""}), None, Named((), about_one=False)),
         ("SendMessage", rpc("SendMessage"), None, Named((), about_one=False)),
         ("ListTasks", rpc("ListTasks", id="7"), None, Named((), about_one=False)),
@@ -63,7 +75,8 @@ def test_the_tasks_that_a_request_names(
     [
         ("GetTask", {"id": 7}, None),
         ("GetTask", {"id": "x" * 1025}, None),
-        ("SendMessage", {"message": {"task_id": "7"}}, None),
+        ("SendMessage", {"message": {"task_id": "7", "taskId": "8"}}, None),
+        ("SendMessage", {"message": {"Task_Id": "7"}}, None),
         ("SendMessage", {"message": {"taskId": "7", "TaskID": "8"}}, None),
         ("SendMessage", {"message": {"taskId": "7"}, "request": {"taskId": "8"}}, None),
         ("SendMessage", {"message": {"referenceTaskIds": "7"}}, None),

@@ -145,16 +145,20 @@ async def test_a_message_to_a_task_of_somebody_else_does_not_make_it_ones_own(wo
     assert (await ask(peer, rpc("GetTask", id="7"))).status == 200  # and is nobody's still
 
 
-async def test_a_second_spelling_of_a_task_is_refused(world: World) -> None:
+async def test_a_task_is_found_in_both_names_of_its_member_and_refused_in_a_third_or_in_two(world: World) -> None:
     peer = await peer_of(world)
     answer_with(world, {"task": {"id": "7"}})
     await ask(peer, sent())
-    answer = await ask(peer, sent(task_id="7"), token=mint(BOB))
-    assert (answer.status, answer.reason) == (400, "operation_malformed")
+    bob = mint(BOB)
+    assert (await ask(peer, sent(task_id="7"), token=bob)).reason == "task_unknown"
     rest = ("Content-Type", "application/a2a+json")
-    body = {"message": {"parts": [], "task_id": "7"}}
-    answer = await peer.send(body, rest, V1, target="/a2a/message:send", token=mint(BOB))
-    assert (answer.status, answer.reason) == (400, "operation_malformed")
+    body = {"request": {"content": [], "task_id": "7"}}  # as the official client of 0.3 writes it
+    answer = await peer.send(body, rest, V03, target="/a2a/v1/message:send", token=bob)
+    assert (answer.status, answer.reason) == (404, "task_unknown")
+    for message in (sent(TaskId="7"), sent(taskId="8", task_id="7")):
+        answer = await ask(peer, message, token=bob)
+        assert (answer.status, answer.reason) == (400, "operation_malformed")
+    assert len(world.agent.requests) == 1
 
 
 @pytest.mark.parametrize("encoding", [b"content-encoding: gzip"])

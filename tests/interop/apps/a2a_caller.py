@@ -1,0 +1,90 @@
+"""The official A2A client: does what it is told at an agent, and prints what it got as one line of JSON.
+
+HANDLE=… python a2a_caller.py BASE BINDING [task:ID]
+"""
+
+import asyncio
+import json
+import os
+import sys
+import uuid
+from collections.abc import Awaitable
+from typing import Any
+
+import httpx
+from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
+from a2a.client.auth import AuthInterceptor, InMemoryContextCredentialStore
+from a2a.client.client import ClientCallContext
+from a2a.types import (
+    CancelTaskRequest,
+    GetExtendedAgentCardRequest,
+    GetTaskRequest,
+    Message,
+    Part,
+    Role,
+    SendMessageRequest,
+    TaskPushNotificationConfig,
+    TaskState,
+)
+
+BASE, BINDING, *REST = sys.argv[1:]
+LISTED, UNLISTED = "https://hooks.acme.example/a2a/1", "https://evil.example/"
+
+
+def request(**message: str) -> SendMessageRequest:
+    """Return a message of a user."""
+    text = Part(text="write")
+    return SendMessageRequest(
+        message=Message(message_id=str(uuid.uuid4()), role=Role.ROLE_USER, parts=[text], **message)
+    )
+
+
+async def attempt(call: Awaitable[Any]) -> str:
+    """Return the kind of the error that a call ends with."""
+    try:
+        await call
+    except Exception as error:  # noqa: BLE001 - its kind is the answer
+        return type(error).__name__
+    return "done"
+
+
+async def main() -> dict[str, Any]:
+    """Run every operation once."""
+    handle = os.environ.get("HANDLE")
+    http = httpx.AsyncClient(headers={"Delegation-Handle": handle} if handle else {}, timeout=30)
+    card = await A2ACardResolver(http, BASE).get_agent_card()
+    logins = InMemoryContextCredentialStore()
+    await logins.set_credentials("a-session", "login", "the-login-of-a-user")
+    context = ClientCallContext(state={"sessionId": "a-session"})
+
+    def client(*, streaming: bool) -> Any:
+        config = ClientConfig(httpx_client=http, streaming=streaming, supported_protocol_bindings=[BINDING])
+        return ClientFactory(config).create(card, [AuthInterceptor(logins)])
+
+    said: dict[str, Any] = {"name": card.name, "urls": sorted({one.url for one in card.supported_interfaces})}
+    plain, streaming = client(streaming=False), client(streaming=True)
+    if REST:
+        task = REST[0].removeprefix("task:")
+        said["get"] = await attempt(plain.get_task(GetTaskRequest(id=task), context=context))
+        said["cancel"] = await attempt(plain.cancel_task(CancelTaskRequest(id=task), context=context))
+        said["send"] = await attempt(anext(plain.send_message(request(task_id=task), context=context)))
+        return said
+    events = [event async for event in plain.send_message(request(), context=context)]
+    made = events[-1].task
+    said["sent"] = [event.WhichOneof("payload") for event in events]
+    said["state"] = TaskState.Name(made.status.state)
+    said["stream"] = [event.WhichOneof("payload") async for event in streaming.send_message(request(), context=context)]
+    said["got"] = (await plain.get_task(GetTaskRequest(id=made.id), context=context)).id == made.id
+    said["cancel"] = await attempt(plain.cancel_task(CancelTaskRequest(id=made.id), context=context))
+    said["unknown"] = await attempt(plain.get_task(GetTaskRequest(id="none"), context=context))
+    for name, url in (("push", LISTED), ("push elsewhere", UNLISTED)):
+        config = TaskPushNotificationConfig(task_id=made.id, id="c", url=url)
+        said[name] = await attempt(plain.create_task_push_notification_config(config, context=context))
+    extended = await plain.get_extended_agent_card(GetExtendedAgentCardRequest(), context=context)
+    said["extended"] = [extended.name, sorted({one.url for one in extended.supported_interfaces})]
+    said["task"] = made.id
+    return said
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asyncio.run(main())))
