@@ -17,7 +17,7 @@ from typing import Final
 
 from sidecar.config.operation_checks import every_operation
 from sidecar.errors import ConfigError, Problem
-from sidecar_dev import run_settings
+from sidecar_dev import card_check, run_settings
 from sidecar_dev.a2a_stand_in import FIELDS, message_request
 from sidecar_dev.curl import HEADER_FILE_SINCE, curl_problem, version_text
 from sidecar_dev.files import write_whole
@@ -131,6 +131,10 @@ class AgentMesh:
         write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
         say(f"call it through the mesh, as {self._user}:")
         say(f"  curl -H @{header} {self._question()}{self._url}")
+        for line in card_check.warnings(
+            self._places.ports["agent"], self._url, rewritten=self._plan.agent.protocol == "a2a"
+        ):
+            say(line)
         if problem := curl_problem(HEADER_FILE_SINCE):
             say(f"that line needs curl {version_text(HEADER_FILE_SINCE)} or newer: {problem}")
 

@@ -44,6 +44,7 @@ def test_what_cannot_be_proven_is_said_to_be_the_records_word() -> None:
         pytest.param({"event": "connection.refused", "reason": "bad_svid"}, "is not a request of an agent", id="event"),
         pytest.param({"direction": None}, "whether the request was inbound or outbound", id="no-direction"),
         pytest.param({"direction": "outbound", "path": "/.sidecar/subject"}, "a login was shown", id="login"),
+        pytest.param({"op": "GetAgentCard"}, "an agent's card was asked for", id="card"),
         pytest.param({"decision": None, "reason": None}, "there was no decision yet", id="undecided"),
         pytest.param({"peer": None}, "the record names no peer", id="no-peer"),
     ],

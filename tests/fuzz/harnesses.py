@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.fuzz import (
+    of_a2a,
     of_bodies,
     of_entries,
     of_heads,
@@ -69,6 +70,9 @@ _ALL: Final = (
     Harness(of_sts.token_request, "form"),
     Harness(of_logins.authorization_response, "form"),
     Harness(of_logins.server_metadata, "token"),
+    Harness(of_a2a.agent_card, "record"),
+    Harness(of_a2a.task_answer, "record"),
+    Harness(of_a2a.push_url, "target", max_len=300),
     Harness(of_identity.x509_update, "identity", max_len=8192),
     Harness(of_identity.jwt_bundles, "identity", max_len=4096),
     Harness(of_identity.jwt_svid_message, "identity"),

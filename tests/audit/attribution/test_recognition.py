@@ -132,6 +132,7 @@ def test_what_a_collector_puts_around_is_taken_off(key: str) -> None:
         pytest.param("CEF:0|Example|Host|1|1|disk full|9|suser=alice msg=full", "cef", id="another-event"),
         pytest.param(record(event="started", run="r", seq=1, ts="t"), "sidecar", id="a-start-of-ours"),
         pytest.param({**lawful()["caller1"], "op": "login"}, "sidecar", id="a-login-shown-to-us"),
+        pytest.param({**lawful()["caller1"], "op": "GetAgentCard"}, "sidecar", id="a-card-that-we-served"),
         pytest.param({**lawful()["caller1"], "path": "/.sidecar/subject"}, "sidecar", id="a-path-of-ours"),
     ],
 )

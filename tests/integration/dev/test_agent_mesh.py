@@ -136,6 +136,27 @@ async def test_the_printed_line_calls_the_agent_through_the_mesh(agent: list[str
         assert not Path(header[1]).parent.exists()
 
 
+A2A_AGENT = AGENT.replace(
+    "answer = {name",
+    'answer = {"name": "a", "url": os.environ.get("CARD_URL") or os.environ["SIDECAR_AGENT_URL"]} '
+    'if "well-known" in self.path else {name',
+)
+
+
+@pytest.mark.parametrize(("address", "warned"), [("http://127.0.0.1:1/", True), ("", False)])
+async def test_an_agent_card_that_leads_past_the_mesh_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, *, warned: bool
+) -> None:
+    monkeypatch.setenv("CARD_URL", address)
+    path = tmp_path / "agent.py"
+    path.write_text(A2A_AGENT)
+    async with running([sys.executable, str(path)]) as session:
+        await session.hears(r"^sidecar:   curl ")
+        session.process.send_signal(signal.SIGINT)
+        _, last = await session.ends()
+        assert ("warning: the agent's card names http://127.0.0.1:1/" in last) == warned
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 async def test_the_agent_reaches_a_tool_with_its_handle_and_the_tool_sees_the_agent(agent: list[str]) -> None:
     (tool_port,) = free_ports(1)
