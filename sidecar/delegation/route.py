@@ -107,6 +107,13 @@ class InboundRoute:
         """Return the part of a path below the route's own; empty at it."""
         return path.removeprefix(self.path.rstrip("/")) if self.prefix and path != self.path else ""
 
+    @property
+    def scopes_of_any(self) -> ScopeSet:
+        """The scopes that a call needs whatever its operation: of a route without operations, its own."""
+        if self.operations is None:
+            return self.scopes
+        return frozenset.intersection(*(self.operations.find(key).scopes for key in self.operations.keys))
+
     def for_operation(self, key: str | None) -> InboundRoute:
         """Return the route of one of its operations; with ``key`` None the route itself.
 

@@ -191,7 +191,7 @@ class Inbound:
                 stream,
                 error,
                 entry,
-                scope=route.scopes if route else (),
+                scope=route.scopes_of_any if route else (),
                 allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
                 human=route.human if route else None,
                 resource=route.resource if route else None,
