@@ -18,6 +18,7 @@ from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.door import Door
 from sidecar.delegation.mcp_session import Holder, SessionIds
+from sidecar.delegation.operation import OTHER
 from sidecar.delegation.plan import Delegation
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
@@ -132,7 +133,7 @@ class DoorCalls(Outbound):
         if current is None or door is None or head is None:
             refuse(stream, error, entry, asked=asked)
             return
-        routes = [route for route in current.policy.outbound.routes if route.name == entry.route]
+        routes = [_for_asked(route, asked) for route in current.policy.outbound.routes if route.name == entry.route]
         told = door.tells_metadata_at(entry.path or "")
         refuse(
             stream,
@@ -210,6 +211,16 @@ def _door_of(snapshot: Snapshot) -> Door:
     if entry is None or entry.door is None:
         raise Unavailable(Reason.NOT_READY, "the settings have no door any more")
     return entry.door
+
+
+def _for_asked(route: OutboundRoute, asked: Asked | None) -> OutboundRoute:
+    """Return the route of the operation that was asked for, as far as that is known and allowed."""
+    if asked is None or asked.key == OTHER:
+        return route
+    try:
+        return route.for_operation(asked.key)
+    except Denied:
+        return route
 
 
 def _listed(door: Door, head: Request) -> str | None:

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from sidecar_dev.login import LoginSettings, UserIssuer
+from sidecar_dev.user_issuer import loopback_listener, serving
 from tests.fakes.tokens import TokenMint
 from tests.integration.entry_world import CUSTOMERS, STAFF, EntryWorld, Settings
 from tests.integration.world import (
@@ -33,7 +36,7 @@ HOST: Final = "tools.acme.example"
 PAGE: Final = "https://inspector.acme.example"
 JSON: Final = ("content-type", "application/json")
 IDE: Final = "an-ide"  # an OAuth client that nobody registered here
-TOOLS: Final = {"allow": ["tools/list", "tools/call:search"], "scopes": ["docs.write"]}
+TOOLS: Final = {"allow": ["tools/list", "tools/call:search", "tools/call:customer"], "scopes": ["docs.write"]}
 DROP: Final = {"allow": ["tools/call:drop"], "scopes": ["crm.read"]}
 
 
@@ -111,6 +114,8 @@ class DoorWorld(EntryWorld):
 
     resource = RESOURCE
     sessions = "per_subject"
+    operations: Sequence[Settings] = (TOOLS, DROP)  # of the entry's route
+    people: UserIssuer | None = None  # a live issuer, whose users' clients come in by the door alone
 
     def prepare(self) -> None:
         self.certificates = WebCertificates(self.world.folder)
@@ -123,10 +128,13 @@ class DoorWorld(EntryWorld):
         settings = super().front_settings(**changes)
         (plan,) = settings["outbound"]["routes"]
         tools = {**plan, "name": "tools", "match": {"prefix": "/tools"}, "protocol": "mcp"}
-        tools["operations"] = [TOOLS, DROP]
+        tools["operations"] = self.operations
         hidden = {**tools, "name": "hidden", "match": {"prefix": "/hidden"}}
         settings["outbound"]["routes"] += [tools, hidden]
         settings["entry"]["may_call"] += ["tools", "hidden"]
+        if self.people is not None:
+            settings["entry"]["issuers"].append({**self._of_people(self.people), "client_id": "front-people"})
+            self.door["authorization_servers"] = [self.people.issuer]
         settings["entry"]["door"] = {
             "listen": f"127.0.0.1:{self.port}",
             "certificate": str(self.certificates.certificate),
@@ -146,8 +154,30 @@ class DoorWorld(EntryWorld):
         return settings
 
     def write_sts(self, document: Settings) -> None:
-        document["entries"][0]["door"] = self.resource
+        entry = document["entries"][0]
+        entry["door"] = self.resource
+        if self.people is not None:
+            entry["client_ids"] = {**entry["client_ids"], self.people.issuer: "front-people"}
+            document["login_issuers"].append(self._of_people(self.people))
+            everybody = [{"issuer": self.people.issuer, "subject": "*"}]
+            document["rules"].append({**document["rules"][0], "subjects": everybody})
         super().write_sts(document)
+
+    def token_of(self, scope: str, audience: str | None = None) -> str:
+        """Return alice's login token at the live issuer; if no other audience is asked for, for the door."""
+        assert self.people is not None
+        form = {"grant_type": "password", "username": "alice", "client_id": IDE, "audience": audience or self.resource}
+        return str(self.people.log_in(urlencode({**form, "scope": scope}).encode())["access_token"])
+
+    def _of_people(self, people: UserIssuer) -> Settings:
+        scopes = {"claim": "scope", "map": {"search": ["docs.write"], "drop": ["crm.read"]}}
+        return {
+            "issuer": people.issuer,
+            "jwks": f"{people.issuer}/jwks",
+            "profile": "oidc-access-token",
+            "subject_prefix": "people:",
+            "scope_from": scopes,
+        }
 
     def token(self, mint: TokenMint = STAFF, **changes: object) -> str:
         """Return alice's login token for the door, of an OAuth client that is not the front app's."""
@@ -187,5 +217,26 @@ async def open_door_world(
         opened.resource, opened.sessions = resource, sessions
         opened.prepare()
         opened.door = door
+        await opened.start()
+        yield opened
+
+
+@asynccontextmanager
+async def open_people_world(
+    folder: Path, path: str = "", *, agent: int | None = None, operations: Sequence[Settings] = (TOOLS, DROP)
+) -> AsyncIterator[DoorWorld]:
+    """Open one that real clients reach: at ``localhost``, with a live issuer where ``alice`` and ``bob`` log in.
+
+    ``agent`` is the port of the tool server; None: the world's own.
+    """
+    logins = LoginSettings(users={"alice": None, "bob": None}, clients=frozenset({IDE}))
+    async with serving(logins, loopback_listener("127.0.0.1:0")) as people, open_world(folder) as world:
+        world.keys["keys"] += [STAFF.jwk, CUSTOMERS.jwk]
+        opened = DoorWorld(world)
+        opened.people = people
+        opened.prepare()
+        world.agent.port = agent or world.agent.port
+        opened.operations = operations
+        opened.resource = f"https://localhost:{opened.port}{path}"
         await opened.start()
         yield opened

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import tempfile
 import warnings
-from collections.abc import AsyncIterator
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+import aiohttp
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
+from sidecar.file_watch import FileWatcher
 from sidecar.proxy.status import SettingsState, status_of
+from sidecar.reload import Reload
 from sidecar.status.command import _rows
 from sidecar.status.troubles import Grade, troubles
-from tests.integration.door_world import HOST, IDE, PAGE, RESOURCE, DoorWorld, open_door_world
+from tests.integration.door_world import (
+    DROP,
+    HOST,
+    IDE,
+    PAGE,
+    RESOURCE,
+    TOOLS,
+    DoorWorld,
+    open_door_world,
+    open_people_world,
+)
 from tests.integration.entry_world import CLIENTS, CUSTOMERS, STAFF
-from tests.integration.world import FRONT, PLANNER, bearer, mint, ok, until
+from tests.integration.test_reload import load_here
+from tests.integration.world import FRONT, PLANNER, Answer, bearer, loaded_from, mint, ok, until
 
 pytestmark = pytest.mark.integration
 
@@ -375,6 +394,91 @@ async def test_records_of_strangers_have_a_rate_and_those_of_users_have_none(doo
     records = door.front.records()
     assert len([record for record in records if record["op"] == "metadata"]) < 70
     await until(lambda: sum(record["op"] == "tools/call:other" for record in door.front.records()) == 10)
+
+
+async def test_a_client_that_knows_only_the_url_logs_its_user_in_by_code_and_pkce(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_people_world(Path(folder)) as door, aiohttp.ClientSession() as web:
+            tls = ssl.create_default_context(cafile=str(door.certificates.ca))  # it compares the host's name too
+            url, verifier = f"{door.resource}/tools/mcp", "v" * 43
+            async with web.post(url, json=LIST, ssl=tls) as refused:
+                assert refused.status == 401
+                challenge = refused.headers["www-authenticate"]
+            told, scope = (re.findall(f'{name}="([^"]*)"', challenge)[0] for name in ("resource_metadata", "scope"))
+            async with web.get(told, ssl=tls) as answer:
+                metadata = await answer.json()
+            assert metadata["resource"] == door.resource
+            (issuer,) = metadata["authorization_servers"]
+            async with web.get(f"{issuer}/.well-known/openid-configuration") as answer:
+                endpoints = await answer.json()
+            asked = {
+                "response_type": "code", "client_id": IDE, "redirect_uri": "http://127.0.0.1:1/back", "scope": scope,
+                "code_challenge": urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode(),
+                "code_challenge_method": "S256", "resource": metadata["resource"], "state": "s",
+            }  # fmt: skip
+            user = {"username": "alice"}
+            at = f"{endpoints['authorization_endpoint']}?{urlencode(asked)}"
+            async with web.post(at, data=user, allow_redirects=False) as back:
+                code = parse_qs(urlsplit(back.headers["location"]).query)["code"][0]
+            form = {
+                "grant_type": "authorization_code", "code": code, "client_id": IDE, "code_verifier": verifier,
+                "redirect_uri": asked["redirect_uri"], "resource": metadata["resource"],
+            }  # fmt: skip
+            async with web.post(endpoints["token_endpoint"], data=form) as answer:
+                token = (await answer.json())["access_token"]
+            shown = {"Authorization": f"Bearer {token}"}
+            async with web.post(url, json=call("search"), headers=shown, ssl=tls) as answer:
+                assert answer.status == 200, await answer.text()
+            assert door.world.agent.headers()["delegation-subject"] == "people:alice"
+            async with web.post(url.replace("tools", "hidden"), json=LIST, headers=shown, ssl=tls) as answer:
+                assert answer.status == 404
+            assert (await door.ask(door.front, bearer(token))).reason == "wrong_audience"
+
+
+@pytest.mark.parametrize("operations", [(TOOLS, DROP), ()], ids=["the entry lacks it", "the tool server says so"])
+async def test_the_challenge_names_what_the_operation_needs(operations: Sequence[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_people_world(Path(folder), operations=operations) as door:
+
+            async def ask(tool: str, scope: str) -> Answer:
+                return await door.send(call(tool), token=door.token_of(scope), host=f"localhost:{door.port}")
+
+            refused = await ask("drop", "search")
+            assert (refused.status, refused.reason) == (403, "insufficient_scope")
+            asked = refused.headers["www-authenticate"]
+            assert 'error="insufficient_scope"' in asked
+            assert ('scope="drop"' if operations else 'scope="drop search"') in asked
+            assert f'resource_metadata="{door.resource}{WELL_KNOWN}"' in asked
+            assert (await ask("search", "search")).status == 200
+            assert (await ask("drop", "drop search")).status == 200
+
+
+async def test_the_files_are_followed_and_the_listener_needs_a_restart(door: DoorWorld) -> None:
+    server, loaded = door.front.server, loaded_from(door.front.settings_path)
+    reload = Reload(loaded, {}, server, load_here)
+    watcher = asyncio.ensure_future(FileWatcher(reload.all_watched(), server.parts.log, poll_s=0.02).run())
+    try:
+        door.certificates.issue("followed.acme.example")
+        await until(lambda: any("certificate" in one["detail"] for one in door.front.records("config.reloaded")))
+        door.certificates.key.write_text("rubbish")
+        await until(lambda: len(door.front.records("config.refused")) > 0)
+    finally:
+        watcher.cancel()
+    _, writer = await asyncio.open_connection("127.0.0.1", door.port, ssl=door.tls, server_hostname="any")
+    assert ("DNS", "followed.acme.example") in writer.get_extra_info("peercert")["subjectAltName"]
+    writer.close()
+    settings = loaded.settings
+    assert settings.door is not None
+    for other in (None, replace(settings.door, listen=settings.probe)):
+        assert [one.field for one in settings.needs_restart(replace(settings, door=other))] == ["entry.door"]
+    assert settings.needs_restart(settings) == []
+
+
+async def test_strangers_are_counted_by_address_and_the_agent_is_not(door: DoorWorld) -> None:
+    async with door.world.kept(door.port, door.tls) as kept:
+        assert (await kept.ask(WELL_KNOWN, host=HOST)).status == 200
+        counted = {one.door: one._from_address("127.0.0.1") for one in door.front.server.parts.listeners}
+    assert counted == {True: 1, False: None}
 
 
 async def test_a_door_with_a_path_is_its_path_alone() -> None:

@@ -75,6 +75,22 @@ def conformance(name: str) -> Path:
     return folder / "node_modules" / CONFORMANCE[name] / "dist/index.js"
 
 
+def inspector() -> Path:
+    """Install MCP Inspector by its lock once; return its command for Node."""
+    source, folder = Path(__file__).parent / "apps/inspector", HOME / "inspector"
+    lock, done = (source / "package-lock.json").read_text(), folder / "made"
+    if not done.exists() or done.read_text() != lock:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(source / name, folder)
+        npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+        # Not "ci": npm misses an optional package of Windows in the lock that it has written itself.
+        run(node(), npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+        done.write_text(lock)
+    return folder / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+
+
 def run(*words: str | Path, cwd: Path, **environ: str) -> str:
     """Run a command to its end; return its output."""
     done = subprocess.run(words, cwd=cwd, env={**os.environ, **environ}, capture_output=True, text=True, check=False)
