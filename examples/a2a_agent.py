@@ -30,7 +30,7 @@ class Writer(AgentExecutor):
     async def execute(self, context: RequestContext, event_queue: EventQueue) -> None:
         card = await A2ACardResolver(http, CRM).get_agent_card()
         for interface in card.supported_interfaces:
-            interface.url = CRM  # a card names the other agent's own address, past both sidecars
+            interface.url = CRM  # a card names the other agent itself; with `protocol: a2a` the sidecar does this
         crm = ClientFactory(ClientConfig(httpx_client=http, streaming=False)).create(card)
         question = new_text_message("When does customer 42 renew?", role=Role.ROLE_USER)
         async for event in crm.send_message(SendMessageRequest(message=question)):

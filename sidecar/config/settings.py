@@ -171,11 +171,17 @@ class SidecarSettings:
             "admin": (self.admin_socket, fresh.admin_socket),
             "workload_handle": (self.workload_handle, fresh.workload_handle),
             "drain_s": (self.drain_s, fresh.drain_s),
+            "inbound.routes.a2a.tasks": (self._strict_tasks or not fresh._strict_tasks, True),
             "memory": (self.memory, fresh.memory),
             "max_memory_mib": (self.max_memory_mib, fresh.max_memory_mib),
         }
         fields = [field for field, (old, new) in kept.items() if old != new]
         return [Problem(field, "cannot change while the sidecar runs", "restart it") for field in fields]
+
+    @property
+    def _strict_tasks(self) -> bool:
+        """True if a route refuses tasks that were not seen; how many processes there are is checked at the start."""
+        return any(route.a2a.strict_tasks for route in self.inbound_routes.routes)
 
     @property
     def _probed(self) -> tuple[object, ...]:

@@ -72,7 +72,7 @@ class AgentCard:
         skills = self.members.get("skills")
         if skills is not None:
             made["skills"] = [{n: value for n, value in one.items() if n not in _OF_SKILL} for one in skills]
-        is_v1, is_v03 = "supportedInterfaces" in made, "url" in made
+        is_v1, is_v03 = "supportedInterfaces" in made, not made.keys().isdisjoint({"url", "additionalInterfaces"})
         if is_v1:
             made["supportedInterfaces"] = list(_moved(made["supportedInterfaces"], "protocolBinding", address))
         if is_v03:
@@ -145,13 +145,13 @@ def _moved(
 
 def _moved_v03(made: dict[str, Any], address: Callable[[str], str | None]) -> dict[str, Any]:
     """Return the members with the addresses of 0.3. If its main interface is not served, another takes its place."""
-    main = {"url": made["url"], "transport": made.get("preferredTransport") or "JSONRPC"}
-    kept = list(_moved([main], "transport", address))
+    mains = [{"url": made["url"], "transport": made.get("preferredTransport") or "JSONRPC"}] if "url" in made else []
+    kept = list(_moved(mains, "transport", address))
     others = list(_moved(made.get("additionalInterfaces") or [], "transport", address))
     made = {name: value for name, value in made.items() if name not in {"url", "preferredTransport"}}
     if "additionalInterfaces" in made:
         made["additionalInterfaces"] = others
-    for first in (*kept, *others)[:1]:
+    for first in (*kept, *others)[:1] if mains else ():
         made |= {"url": first["url"], "preferredTransport": first["transport"]}
     return made
 

@@ -12,8 +12,8 @@ from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
 
 _PORTS: Final = {"http": 80, "https": 443}
-# What every parser of URLs reads alike: no user info, no backslash, no name in another script.
-_URL: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!-~]*)?")
+# What every parser of URLs reads alike: no user info, no backslash, no fragment, no name in another script.
+_URL: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!$-\[\]-~]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def parse_push_url(text: str) -> PushUrl:
         )
     except Denied as error:
         raise ValueError("has a path without one safe meaning") from error
-    if parts.fragment or target.path != (parts.path or "/"):
-        raise ValueError("has a fragment, or a path that is not in canonical form")
+    if target.path != (parts.path or "/"):
+        raise ValueError("has a path that is not in canonical form")
     return PushUrl(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme], target.path)
 
 

@@ -77,3 +77,10 @@ def test_strict_tasks_need_one_process(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a2a\.tasks"):
         _require_one_process(strict, 2)
     _require_one_process(load_sidecar(written(tmp_path, changed(settings(), (f"{ROUTE}.a2a.tasks", "seen"))), {}), 2)
+
+
+def test_a_reload_does_not_make_a_route_strict_behind_several_processes(tmp_path: Path) -> None:
+    strict = load_sidecar(written(tmp_path, settings()), {})
+    seen = load_sidecar(written(tmp_path, changed(settings(), (f"{ROUTE}.a2a.tasks", "seen"))), {})
+    assert [problem.field for problem in seen.needs_restart(strict)] == ["inbound.routes.a2a.tasks"]
+    assert strict.needs_restart(seen) == seen.needs_restart(seen) == strict.needs_restart(strict) == []

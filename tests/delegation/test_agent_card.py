@@ -86,6 +86,12 @@ def test_both_versions_in_one_card_are_rewritten() -> None:
     assert "127.0.0.1" not in json.dumps(made)
 
 
+def test_interfaces_of_0_3_beside_those_of_version_1_are_rewritten_also_without_a_main_one() -> None:
+    made = card_of({**V1, "additionalInterfaces": V03["additionalInterfaces"]}).rewritten(at_sidecar, mesh=True)
+    assert made["additionalInterfaces"] == [{"url": "https://writer.mesh:7443/rpc", "transport": "JSONRPC"}]
+    assert "url" not in made
+
+
 def test_a_signature_is_dropped_and_told() -> None:
     signed = card_of({**V1, "signatures": [{"protected": "e30", "signature": "x"}]})
     assert signed.signed

@@ -141,6 +141,19 @@ async def test_peers_that_ask_again_and_again_get_the_same_copy(world: World) ->
     assert answers[0].headers["cache-control"] == "private, max-age=30"
 
 
+async def test_a_peer_that_hangs_up_causes_no_second_fetch_and_a_late_card_is_refused_to_all(world: World) -> None:
+    world.agent.script = lambda _head, _body: world.agent.never()
+    sidecar = await world.sidecar(WRITER, a2a_settings(world))
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with world.kept(sidecar.inbound, planner) as line:
+        line.send(CARD)
+        await world.agent.arrived.wait()
+    refused = await asked(world, sidecar, planner)
+    assert (refused.status, refused.reason) == (504, "upstream_timeout")
+    assert len(world.agent.requests) == 1
+    assert [record["reason"] for record in await sidecar.wait_for_records(2)] == ["peer_gone", "upstream_timeout"]
+
+
 @pytest.mark.parametrize(
     ("card", "status", "reason"),
     [
