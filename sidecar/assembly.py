@@ -13,7 +13,7 @@ from typing import Any, Final
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, SidecarSettings
 from sidecar.config.addresses import Address
-from sidecar.config.door_checks import DoorSettings
+from sidecar.config.settings import DoorSettings
 from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES

@@ -94,7 +94,7 @@ ELSEWHERE: Final = {
     "proxy/door.py": "integration/test_door.py",
     "proxy/door_forwarding.py": "integration/test_door.py",
     "config/door_model.py": "config/test_door_checks.py",
-    "delegation/user_issuer.py": "delegation/test_door.py",
+    "delegation/login_issuer.py": "delegation/test_door.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
     "wire/kernel.py": "wire/test_teardown.py",

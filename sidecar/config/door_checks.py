@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.config.addresses import Address, parse_address
+from sidecar.config.addresses import parse_address
 from sidecar.config.door_model import DoorSection
 from sidecar.config.issuers import kind_of
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
+from sidecar.config.settings import DoorSettings
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes
 from sidecar.delegation.door import Door, is_origin, is_resource
 from sidecar.delegation.policy import LoginKind, UserIssuer
@@ -23,16 +23,6 @@ from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ServerLimits
 
 _FIELD: Final = "entry.door"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DoorSettings:
-    """The listener of a door. What it opens is policy: ``Entry.door``."""
-
-    listen: Address
-    tls: PublicTlsSettings
-    connections: ConnectionLimits
-    limits: ServerLimits
 
 
 def door_settings_of(file: SidecarFile) -> DoorSettings | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.config.addresses import Address
-from sidecar.config.door_checks import DoorSettings
 from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
@@ -20,6 +19,7 @@ from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.identity.issuer import JwksSettings
+from sidecar.identity.public_tls import PublicTlsSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.record import Direction
@@ -85,6 +85,16 @@ class OutboundSettings:
     limits: ServerLimits
     upstream_limits: ClientLimits
     dns: ResolverSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorSettings:
+    """The listener of a door. What it opens is policy: ``Entry.door``."""
+
+    listen: Address
+    tls: PublicTlsSettings
+    connections: ConnectionLimits
+    limits: ServerLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.delegation.login_issuer import LoginKind, UserIssuer, spellings
 from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.target import CanonicalTarget, canonical_target
-from sidecar.delegation.user_issuer import LoginKind, UserIssuer, spellings
 from sidecar.errors import Denied, Reason
 
 _SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # what a client asks for by name; groups and roles are given

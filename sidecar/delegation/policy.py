@@ -10,14 +10,14 @@ from typing import Final
 
 from sidecar.delegation.crossing import collide
 from sidecar.delegation.door import Door
+from sidecar.delegation.login_issuer import LoginKind as LoginKind
+from sidecar.delegation.login_issuer import ScopeFrom as ScopeFrom
+from sidecar.delegation.login_issuer import UserIssuer as UserIssuer
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.route import InboundRoutes, OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.user_issuer import LoginKind as LoginKind
-from sidecar.delegation.user_issuer import ScopeFrom as ScopeFrom
-from sidecar.delegation.user_issuer import UserIssuer as UserIssuer
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.delegation.claims import audience_values
+from sidecar.delegation.login_issuer import spellings
 from sidecar.delegation.policy import DELEGATION_LIFE_S, LoginKind, UserIssuer
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.user_issuer import spellings
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.sts.policy import StsPolicy
