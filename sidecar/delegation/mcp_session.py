@@ -1,7 +1,8 @@
 """Sessions of MCP: each belongs to whoever opened it, and nobody else can use or end it.
 
 An agent names a session by an id that it alone understands. Its peers get that id behind a MAC over the route, the
-holder and the id, by a random key of the sidecar. So nothing is stored, and an id of another holder, of another route,
+holder and the id, by a random key of the sidecar; ids of events, by which streams are resumed, are bound to their
+session in the same way. So nothing is stored, and an id of another holder, of another route,
 of another run of the sidecar, or as the agent gave it, is no session here. Whether a session lives is for the agent to
 say. Pure.
 """
@@ -105,8 +106,25 @@ class SessionIds:
                     return session
         raise Denied(Reason.SESSION_UNKNOWN, "the Mcp-Session-Id is not one that this caller has here")
 
-    def _mac(self, route: str, session: Session) -> str:
+    def give_event(self, route: str, session: Session, event: bytes) -> bytes:
+        """Return the id by which the holder of a session names an event of a stream in it."""
+        return f"{self._mac(route, session, event)}.".encode("ascii") + event
+
+    def find_event(self, route: str, session: Session, shown: bytes) -> bytes:
+        """Return the agent's id of an event that a caller names in a session.
+
+        Raises:
+            Denied: SESSION_UNKNOWN, it is of no stream in this session.
+        """
+        mac, dot, event = shown[:_MAC_CHARACTERS], shown[_MAC_CHARACTERS:][:1], shown[_MAC_CHARACTERS + 1 :]
+        if dot == b"." and event and hmac.compare_digest(mac, self._mac(route, session, event).encode("ascii")):
+            return event
+        raise Denied(Reason.SESSION_UNKNOWN, "the Last-Event-ID is of no stream in this session")
+
+    def _mac(self, route: str, session: Session, event: bytes | None = None) -> str:
         kind, peer, issuer, subject = session.holder
         parts = [one.encode("utf-8", "surrogatepass") for one in (route, kind, peer or "", issuer, subject, session.id)]
+        if event is not None:
+            parts += [b"event", event]
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return urlsafe_b64encode(hmac.digest(self._key, message, "sha256")[:_MAC_BYTES]).decode("ascii")

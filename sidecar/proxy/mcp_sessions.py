@@ -7,27 +7,43 @@ here in both directions.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from sidecar.delegation import mcp
 from sidecar.delegation.decide import ObservedPermit, Permit
 from sidecar.delegation.mcp_session import Holder, Session, SessionIds, opener, usable
 from sidecar.errors import Denied, Reason
+from sidecar.proxy.event_ids import EventIds
 from sidecar.proxy.headers import without
 from sidecar.proxy.operations import Asked
 from sidecar.wire.message import Edits, Request, Response, new_edits
 
 SESSION_FIELD: Final = b"mcp-session-id"
+_RESUMED: Final = b"last-event-id"
 _ENDS_HERE: Final = frozenset({SESSION_FIELD})
+_REPLACED: Final = frozenset({SESSION_FIELD, _RESUMED})
 _NEEDS_ONE: Final = frozenset({mcp.DELETE, mcp.RESPONSE})
 
 
 class RequestSession:
-    """The session of one request, if it names one, and the holder of one that it opens."""
+    """The session of one request, if it names one, and the holder of one that it opens.
 
-    __slots__ = ("_ids", "_opener", "_route", "_shown", "session")
+    ``resumed`` is the agent's id of the event after which a stream goes on, if the request names one.
+    """
 
-    def __init__(self, ids: SessionIds, route: str, session: Session | None, shown: bytes, by: Holder | None) -> None:
+    __slots__ = ("_ids", "_opener", "_resumed", "_route", "_shown", "session")
+
+    def __init__(
+        self,
+        ids: SessionIds,
+        route: str,
+        session: Session | None,
+        shown: bytes,
+        by: Holder | None,
+        resumed: bytes | None = None,
+    ) -> None:
+        self._resumed = resumed
         self._ids = ids
         self._route = route
         self._shown = shown
@@ -39,7 +55,17 @@ class RequestSession:
         passes, names, values = edits
         if self.session is not None:
             names, values = (*names, SESSION_FIELD), (*values, self.session.id.encode("ascii"))
-        return new_edits((without(passes, _ENDS_HERE), names, values))
+        if self._resumed is not None:
+            names, values = (*names, _RESUMED), (*values, self._resumed)
+        return new_edits((without(passes, _REPLACED), names, values))
+
+    def event_ids(self) -> EventIds | None:
+        """Return what binds the ids of events in an answer to the session; None: there is no session.
+
+        A session that the answer itself opens counts, once ``from_agent`` has read that.
+        """
+        session = self.session
+        return None if session is None else EventIds(partial(self._ids.give_event, self._route, session))
 
     def from_agent(self, answer: Response, edits: Edits) -> Edits:
         """Return the edits with the id by which the peer names the session of an answer.
@@ -64,7 +90,8 @@ class RequestSession:
             return self._shown
         if self._opener is None or not 200 <= answer.status < 300:
             return None
-        return self._ids.give(self._route, Session(self._opener, agents)).encode("ascii")
+        self.session = Session(self._opener, agents)
+        return self._ids.give(self._route, self.session).encode("ascii")
 
 
 def session_of(
@@ -74,14 +101,17 @@ def session_of(
 
     Raises:
         Denied: SESSION_UNKNOWN, it names one that its caller does not have, or none where it needs one:
-            to end it, to answer the agent, or to resume a stream. HEADER_MALFORMED, it names two.
+            to end it, to answer the agent, or to resume a stream; or it resumes a stream of another session.
+            HEADER_MALFORMED, it names two.
     """
     shown = None if asked.stateless else head.one(SESSION_FIELD)
     route = permit.route.name
     session = None
     if shown is not None:
         session = ids.find(route, usable(permit, now), shown.decode("latin-1"))
-    elif asked.key in _NEEDS_ONE or head.all(b"last-event-id"):
+    elif asked.key in _NEEDS_ONE or head.all(_RESUMED):
         raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
+    event = head.one(_RESUMED)
+    resumed = None if session is None or event is None else ids.find_event(route, session, event)
     opens = asked.key == mcp.INITIALIZE and not asked.stateless
-    return RequestSession(ids, route, session, shown or b"", opener(permit, now) if opens else None)
+    return RequestSession(ids, route, session, shown or b"", opener(permit, now) if opens else None, resumed)

@@ -214,10 +214,14 @@ async def test_a_stream_that_is_resumed_repeats_no_more_than_may_be_called(world
     session = (await peer.send({**LIST, "method": "initialize"})).headers["mcp-session-id"]
     other = b'id: 1\ndata: {"jsonrpc":"2.0","id":4,"result":{"content":[]}}\n\n'
     answers(world, chunked(b"text/event-stream", other + b"data: " + listed(*NAMES) + b"\n\n"))
-    fields = ("Mcp-Session-Id", session), ("Last-Event-ID", "0")
+    begun = unchunked(await peer.send(b"", ("Mcp-Session-Id", session), method="GET"))
+    event = begun.split(b"\n")[0].removeprefix(b"id: ")
+    fields = ("Mcp-Session-Id", session), ("Last-Event-ID", event.decode())
     answer = await peer.send(b"", *fields, method="GET")
     first, second, end = unchunked(answer).split(b"\n\n")
-    assert (first + b"\n\n", end) == (other, b"")
+    assert (first + b"\n\n", end) == (other.replace(b"id: 1", b"id: " + event), b"")
+    assert event.endswith(b".1")
+    assert world.agent.headers()["last-event-id"] == "1"
     assert names_in(second.removeprefix(b"data: ")) == ["search", "drop"]
 
 

@@ -38,6 +38,8 @@ class Sessions:
         if b'"initialize"' in body:
             self.opened.append(f"agent~{len(self.opened)}.!")
             return ok(b"{}", b"Mcp-Session-Id: " + self.opened[-1].encode())
+        if head.startswith(b"GET"):
+            return ok(b": hello\nid: 7\ndata: {}\n\n", b"content-type: text/event-stream")
         shown = self.world.agent.headers().get("mcp-session-id")
         return ok(b"{}", *([] if shown is None else [b"MCP-SESSION-ID: " + shown.encode()]))
 
@@ -58,6 +60,15 @@ class Caller(Peer):
         self, session: str, message: object = SEARCH, *fields: tuple[str, str], token: str | None = None
     ) -> Answer:
         return await self.send(message, JSON, (FIELD, session), *fields, token=token)
+
+    async def event(self, session: str, token: str | None = None) -> str:
+        """Return the id of an event in a stream of the session, as the agent's peer gets it."""
+        answer = await self.method("GET", (FIELD, session), token=token)
+        begun, shown, data = answer.body.split(b"\n", 2)
+        assert (answer.status, begun, data) == (200, b": hello", b"data: {}\n\n")
+        assert shown.startswith(b"id: ")
+        assert shown.endswith(b".7")
+        return shown.removeprefix(b"id: ").decode()
 
     async def method(self, method: str, *fields: tuple[str, str], token: str | None = None) -> Answer:
         return await self.send(b"", *(fields or (("accept", "text/event-stream"),)), token=token, method=method)
@@ -103,25 +114,50 @@ async def test_nobody_else_uses_a_session_or_ends_it(world: World, how: str, who
         "itself": mint(OWN),
     }[who]
 
+    resume = [("Last-Event-ID", await caller.event(session))] if how == "resume" else []
+    before = len(world.agent.requests)
+
     async def use(by: Caller, token: str) -> Answer:
         if how == "POST":
             ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
             return await by.ask(session, ping, token=token)
         if how == "response":
             return await by.ask(session, RESULT, token=token)
-        resume = [("Last-Event-ID", "7")] if how == "resume" else []
         method = "GET" if how == "resume" else how
         return await by.method(method, (FIELD, session), *resume, token=token)
 
     refused = await use(other, token)
     assert unknown(refused)
     assert json.loads(refused.body)["error"]["data"]["reason"] == "session_unknown"
-    assert len(world.agent.requests) == 1
-    record = await caller.last(2)
+    assert len(world.agent.requests) == before
+    record = await caller.last(before + 1)
     assert (record["decision"], record["reason"], record["route"]) == ("deny", "session_unknown", "tools")
     assert record["subject"] is not None
     assert (await use(caller, mint())).status == 200
     assert agent.shown() == agent.opened[0]
+
+
+async def test_a_stream_is_resumed_in_its_own_session_alone(world: World) -> None:
+    caller, _ = await caller_of(world)
+    bob = mint({"sub": "bob"})
+    hers, another, his = await caller.open(), await caller.open(), await caller.open(bob)
+    event = await caller.event(hers)
+    before = len(world.agent.requests)
+    for session, token, shown in (
+        (his, bob, event),
+        (another, None, event),
+        (hers, None, "7"),
+        (hers, None, event + "8"),
+        (hers, None, event[:-1]),
+        (hers, None, hers),
+        (hers, None, ""),
+    ):
+        assert unknown(await caller.method("GET", (FIELD, session), ("Last-Event-ID", shown), token=token))
+    twice = await caller.method("GET", (FIELD, hers), ("Last-Event-ID", event), ("Last-Event-ID", event))
+    assert (twice.status, twice.reason) == (400, "header_malformed")
+    assert len(world.agent.requests) == before
+    assert (await caller.method("GET", (FIELD, hers), ("Last-Event-ID", event))).status == 200
+    assert world.agent.headers()["last-event-id"] == "7"
 
 
 @pytest.mark.parametrize("spoil", ["agents", "cut", "mac", "id", "empty", "no-dot", "latin", "space", "long"])
@@ -214,10 +250,11 @@ async def test_calls_go_through_the_session_that_the_actor_opened_and_its_end_is
         assert agent.shown() == agent.opened[0]
     narrow = await caller.ask(session, token=mint({"scope": "crm.read"}))
     assert (narrow.status, narrow.reason) == (403, "insufficient_scope")
+    event = await caller.event(session, own)
     for token, holds in ((mint(), False), (own, True)):
         answers = [
             await caller.method("GET", (FIELD, session), token=token),
-            await caller.method("GET", (FIELD, session), ("Last-Event-ID", "1"), token=token),
+            await caller.method("GET", (FIELD, session), ("Last-Event-ID", event), token=token),
             await caller.ask(session, RESULT, token=token),
             await caller.method("DELETE", (FIELD, session), token=token),
         ]
