@@ -114,23 +114,23 @@ COMMON = 'scope="docs.write"'
 
 
 @pytest.mark.parametrize(
-    ("token", "words"),
+    ("claims", "words"),
     [
         pytest.param(None, [ALL], id="no-token"),
-        pytest.param(mint({"exp": 1}), ['error="invalid_token"', ALL], id="expired"),
-        pytest.param(mint(OWN), ['error="invalid_token"', ALL], id="no-actor"),
-        pytest.param(mint({"scope": "docs.write"}), ['error="insufficient_scope"', ALL], id="scope"),
+        pytest.param({"exp": 1}, ['error="invalid_token"', ALL], id="expired"),
+        pytest.param(OWN, ['error="invalid_token"', ALL], id="no-actor"),
+        pytest.param({"scope": "docs.write"}, ['error="insufficient_scope"', ALL], id="scope"),
     ],
 )
 async def test_a_challenge_names_the_metadata_and_all_scopes_of_the_operation(
-    world: World, token: str | None, words: list[str]
+    world: World, claims: dict[str, object] | None, words: list[str]
 ) -> None:
-    told = await challenge(world, DROP, token)
+    told = await challenge(world, DROP, None if claims is None else mint(claims))
     assert told is not None
     assert told.startswith("Bearer ")
     parts = told.removeprefix("Bearer ").split(", ")
     assert set(parts) >= {*words, f'resource_metadata="{TOLD}"'}
-    other = await challenge(world, SEARCH, token and mint({"exp": 1}))
+    other = await challenge(world, SEARCH, None if claims is None else mint({"exp": 1}))
     assert other is not None
     assert 'scope="docs.write"' in other
 
