@@ -72,8 +72,13 @@ class AgentCard:
         skills = self.members.get("skills")
         if skills is not None:
             made["skills"] = [{n: value for n, value in one.items() if n not in _OF_SKILL} for one in skills]
-        is_v1, is_v03 = "supportedInterfaces" in made, not made.keys().isdisjoint({"url", "additionalInterfaces"})
-        if is_v1:
+        is_v1, is_v03 = (
+            made.get("supportedInterfaces") is not None,
+            not made.keys().isdisjoint({"url", "additionalInterfaces"}),
+        )
+        if not is_v1:
+            made.pop("supportedInterfaces", None)
+        else:
             made["supportedInterfaces"] = list(_moved(made["supportedInterfaces"], "protocolBinding", address))
         if is_v03:
             made = _moved_v03(made, address)

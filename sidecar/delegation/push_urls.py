@@ -13,7 +13,7 @@ from sidecar.errors import Denied, Reason
 
 _PORTS: Final = {"http": 80, "https": 443}
 # What every parser of URLs reads alike: no user info, no backslash, no fragment, no name in another script.
-_URL: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[!$-\[\]-~]*)?")
+_URL: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?(?:/[!$-\[\]-~]*)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,67 +12,62 @@ from typing import Final
 from sidecar.errors import Denied, Reason
 
 MAX_ID_BYTES: Final = 1024
+MAX_AT_ONCE: Final = 2048  # ids in one read of 64 KB, each of which costs a MAC; no message of MCP has 32 bytes
 
+_ID: Final = re.compile(rb"(?:\A|(?<=[\r\n]))id: ?+([^\r\n]+)(?=[\r\n])")
 _END: Final = re.compile(rb"[\r\n]")
-_NAME: Final = b"id"
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 class EventIds:
     """Passes a stream with each id as ``bind`` returns it."""
 
-    __slots__ = ("_begun", "_bind", "_held", "_line_begins")
+    __slots__ = ("_at_once", "_begun", "_bind", "_held", "_line_begins")
 
     def __init__(self, bind: Callable[[bytes], bytes]) -> None:
         self._bind = bind
         self._held = b""
         self._line_begins = True
         self._begun = False
+        self._at_once = 0
 
     def passed(self, data: bytes) -> bytes:
         """Return what may pass with ``data``. A line of an id that is never completed does not pass.
 
         Raises:
-            Denied: UPSTREAM_BAD_RESPONSE, an id is too long.
+            Denied: UPSTREAM_BAD_RESPONSE, an id is too long, or there are too many at once.
         """
         text, self._held = self._held + data, b""
-        passed: list[bytes] = []
-        at = 0
+        self._at_once = 0
+        before = b""
         if not self._begun:
             if len(text) < len(_BOM) and _BOM.startswith(text):
                 self._held = text
                 return b""
             self._begun = True
             if text.startswith(_BOM):
-                passed.append(_BOM)
-                at = len(_BOM)
-        while at < len(text):
-            end = _END.search(text, at)
-            if self._line_begins and (text.startswith(_NAME, at) or text[at:] == _NAME[:1]):
-                if end is None:
-                    self._hold(text[at:])
-                    break
-                passed.append(self._line(text[at : end.start()]))
-                at = end.start()
+                before, text = _BOM, text[len(_BOM) :]
+        if not self._line_begins:
+            end = _END.search(text)
             if end is None:
-                passed.append(text[at:])
-                self._line_begins = False
-                break
-            passed.append(text[at : end.end()])
-            at = end.end()
+                return before + text
+            before, text = before + text[: end.start()], text[end.start() :]
+        last = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
+        lines, rest = text[:last], text[last:]
+        self._line_begins = not rest
+        if rest in {b"i", b"id"} or rest.startswith(b"id:"):
+            self._check(rest)
+            self._held, rest = rest, b""
             self._line_begins = True
-        return b"".join(passed)
+        return before + _ID.sub(self._bound, lines) + rest
 
-    def _hold(self, line: bytes) -> None:
-        if len(line) > MAX_ID_BYTES + len(_NAME) + 2:
-            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the id of an event is too long")
-        self._held = line
+    def _bound(self, found: re.Match[bytes]) -> bytes:
+        self._at_once += 1
+        if self._at_once > MAX_AT_ONCE:
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "too many ids of events at once")
+        self._check(found[0])
+        return b"id: " + self._bind(found[1])
 
-    def _line(self, line: bytes) -> bytes:
-        name, _, value = line.partition(b":")
-        if name != _NAME:
-            return line
-        value = value.removeprefix(b" ")
-        if len(value) > MAX_ID_BYTES:
+    def _check(self, line: bytes) -> None:
+        if len(line) > MAX_ID_BYTES + len(b"id: "):
             raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the id of an event is too long")
-        return b"id: " + self._bind(value) if value else line

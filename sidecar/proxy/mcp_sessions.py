@@ -94,6 +94,20 @@ class RequestSession:
         return self._ids.give(self._route, self.session).encode("ascii")
 
 
+def resumed_in(ids: SessionIds, route: str, session: Session | None, head: Request) -> bytes | None:
+    """Return the agent's id of the event after which a request resumes a stream of its session, if it does.
+
+    Raises:
+        Denied: SESSION_UNKNOWN, the stream is of another session, or there is none; HEADER_MALFORMED, two are named.
+    """
+    event = head.one(_RESUMED)
+    if event is None:
+        return None
+    if session is None:
+        raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
+    return ids.find_event(route, session, event)
+
+
 def session_of(
     ids: SessionIds, asked: Asked, head: Request, permit: Permit | ObservedPermit, now: int
 ) -> RequestSession:
@@ -109,9 +123,8 @@ def session_of(
     session = None
     if shown is not None:
         session = ids.find(route, usable(permit, now), shown.decode("latin-1"))
-    elif asked.key in _NEEDS_ONE or head.all(_RESUMED):
+    elif asked.key in _NEEDS_ONE:
         raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
-    event = head.one(_RESUMED)
-    resumed = None if session is None or event is None else ids.find_event(route, session, event)
+    resumed = resumed_in(ids, route, session, head)
     opens = asked.key == mcp.INITIALIZE and not asked.stateless
     return RequestSession(ids, route, session, shown or b"", opener(permit, now) if opens else None, resumed)

@@ -2,8 +2,9 @@
 
 Theory of operation. The id of a task is no secret that holds: it stands in logs, and in messages between agents. A task
 that was seen when it was made is bound to the subject, its issuer and the peer; to everybody else it does not exist.
-Nothing is refused for want of room: the binding of an older task is given up, first of the same principal, so that
-nobody can have those of others forgotten. An id that is not known here passes, unless the route is strict.
+Nothing is refused for want of room: the binding of an older task is given up, first of the same principal. One user has
+no more than a sixteenth, but a peer that serves many can have those of others forgotten. An id that is not known here
+passes, unless the route is strict.
 """
 
 from __future__ import annotations

@@ -99,6 +99,13 @@ def test_a_signature_is_dropped_and_told() -> None:
     assert not card_of({**V1, "signatures": []}).signed
 
 
+def test_a_null_in_place_of_interfaces_is_none() -> None:
+    made = card_of({**V03, "supportedInterfaces": None}).rewritten(at_sidecar, mesh=True)
+    assert made == card_of(V03).rewritten(at_sidecar, mesh=True)
+    made = card_of({**V1, "additionalInterfaces": None}).rewritten(at_sidecar, mesh=True)
+    assert made["supportedInterfaces"] == card_of(V1).rewritten(at_sidecar, mesh=True)["supportedInterfaces"]
+
+
 def test_an_interface_that_is_not_served_is_left_out_and_without_any_the_card_is_refused() -> None:
     made = card_of(V1).rewritten(lambda path: at_sidecar(path) if path == "/a2a" else None, mesh=True)
     assert [one["url"] for one in made["supportedInterfaces"]] == ["https://writer.mesh:7443/a2a"]

@@ -35,6 +35,8 @@ def test_an_origin_and_a_path_of_the_list_pass(url: str) -> None:
         "https://hooks.acme.example/a2a?\\@evil.example/",
         "http://hooks.acme.example/a2a",
         "https://hooks.acme.example:8443/a2a",
+        "https://hooks.acme.example:0/a2a",
+        "https://hooks.acme.example:00443/a2a",
         "https://hooks.acme.example.evil.example/a2a",
         "https://hooks.acme.example@evil.example/a2a",
         "https://hooks.acme.example\\@evil.example/a2a",

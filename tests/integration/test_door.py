@@ -280,7 +280,9 @@ async def test_other_pages_get_nothing(door: DoorWorld, method: str) -> None:
 
 
 def opens_sessions(door: DoorWorld) -> None:
-    def answer(_head: bytes, body: bytes) -> bytes:
+    def answer(head: bytes, body: bytes) -> bytes:
+        if head.startswith(b"GET"):
+            return ok(b"id: 7\ndata: {}\n\n", b"content-type: text/event-stream")
         return ok(b"{}", *([b"mcp-session-id: agents-own"] if b'"initialize"' in body else []))
 
     door.world.agent.script = answer
@@ -304,6 +306,19 @@ async def own_session(door: DoorWorld) -> None:
         refused = await door.send(message, session, token=door.token(sub="bob"), method=method)
         assert (refused.status, refused.reason) == (404, "session_unknown")
         assert "mcp-session-id" not in refused.headers
+    stream = await door.send(b"", session, method="GET")
+    event = ("Last-Event-ID", stream.body.partition(b"\n")[0].removeprefix(b"id: ").decode())
+    assert event[1].endswith(".7")
+    his = ("Mcp-Session-Id", (await door.send(HELLO, token=door.token(sub="bob"))).headers["mcp-session-id"])
+    for fields, token in (
+        ((his, event), door.token(sub="bob")),
+        ((session, ("Last-Event-ID", "7")), None),
+        ((event,), None),
+    ):
+        refused = await door.send(b"", *fields, method="GET", **({} if token is None else {"token": token}))
+        assert (refused.status, refused.reason) == (404, "session_unknown")
+    assert (await door.send(b"", session, event, method="GET")).status == 200
+    assert door.world.agent.headers()["last-event-id"] == "7"
     assert (await door.send(LIST, token=door.token(sub="bob"))).status == 200
     assert (await door.send(b"", session, method="DELETE")).status == 200
 

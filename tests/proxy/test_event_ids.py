@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.event_ids import MAX_ID_BYTES, EventIds
+from sidecar.proxy.event_ids import MAX_AT_ONCE, MAX_ID_BYTES, EventIds
+from tests.counting import bytecodes
 
 LINES = st.sampled_from(
     [
@@ -77,3 +79,16 @@ def test_an_id_has_a_longest_form(stream: bytes) -> None:
     with pytest.raises(Denied) as refused:
         at_once(stream)
     assert refused.value.reason is Reason.UPSTREAM_BAD_RESPONSE
+
+
+def test_a_flood_of_ids_is_refused_before_it_costs_much() -> None:
+    assert at_once(b"id: 1\n" * MAX_AT_ONCE).count(b"<1>") == MAX_AT_ONCE
+    with pytest.raises(Denied) as refused:
+        at_once(b"id: 1\n" * (MAX_AT_ONCE + 1))
+    assert refused.value.reason is Reason.UPSTREAM_BAD_RESPONSE
+
+
+@pytest.mark.parametrize("line", [b"\n", b"i\n", b"data: i\n", b"\r\n", b"id\n", b":\n"])
+def test_lines_cost_in_proportion_to_their_number(line: bytes) -> None:
+    few, many = (bytecodes(partial(at_once, line * (16_384 * times // len(line)))) for times in (1, 8))
+    assert many <= few + 50
