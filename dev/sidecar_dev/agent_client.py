@@ -15,6 +15,7 @@ from typing import Any, Final
 from sidecar_dev.agent_server import Incoming, Outgoing
 
 TIMEOUT_S: Final = 10
+SESSION_FIELD: Final = "Mcp-Session-Id"
 _FORWARDED: Final = ("authorization", "traceparent", "tracestate")
 
 
@@ -33,7 +34,10 @@ def call(
     request = urllib.request.Request(url, data=payload, headers={**headers, **(fields or {})}, method=method)  # noqa: S310
     try:
         with opener().open(request, timeout=TIMEOUT_S) as response:
-            return Outgoing(response.status, _body_of(response), fields=dict(response.headers.items()))
+            # Of its fields only the session counts: an agent that passes the answer on states its length itself.
+            session = response.headers.get(SESSION_FIELD)
+            fields = {} if session is None else {SESSION_FIELD: session}
+            return Outgoing(response.status, _body_of(response), fields=fields)
     except urllib.error.HTTPError as error:
         with error:
             return Outgoing(error.code, json.loads(error.read() or b"{}"))

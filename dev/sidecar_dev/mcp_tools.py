@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sidecar_dev.agent_client import call
+from sidecar_dev.agent_client import SESSION_FIELD, call
 from sidecar_dev.agent_server import Incoming
 from sidecar_dev.json_rpc import request
 from sidecar_dev.mcp_stand_in import request_of
@@ -29,7 +29,7 @@ def _in_a_session(url: str) -> dict[str, Any]:
     hello = {"protocolVersion": _OLD, "capabilities": {}, "clientInfo": {"name": "sidecar-dev", "version": "0.1"}}
     welcome = call(url, "POST", _NOBODY, request("initialize", hello), _ACCEPT)
     fields = {**_ACCEPT, "mcp-protocol-version": _OLD}
-    session = {name.lower(): value for name, value in welcome.fields.items()}.get("mcp-session-id")
+    session = welcome.fields.get(SESSION_FIELD)
     if session is not None:
         fields["mcp-session-id"] = session
     call(url, "POST", _NOBODY, {"jsonrpc": "2.0", "method": "notifications/initialized"}, fields)
