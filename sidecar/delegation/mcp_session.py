@@ -47,13 +47,8 @@ class Session(NamedTuple):
     id: str
 
 
-def opener(permit: Permit | ObservedPermit, now: int) -> Holder:
-    """Return whom a session belongs to that is opened by a permitted request."""
-    return usable(permit, now)[0]
-
-
 def usable(permit: Permit | ObservedPermit, now: int) -> tuple[Holder, ...]:
-    """Return the holders whose sessions a permitted request may use.
+    """Return the holders whose sessions a permitted request may use. A session that it opens is the first one's.
 
     Calls for subjects may go through the session that their actor opened for itself. Its stream, its end and the
     answers to what the agent asks in it are the actor's.

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any, Final
 
-from sidecar.delegation import mcp
 from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.door import Door
@@ -32,7 +31,7 @@ from sidecar.proxy.door_forwarding import METHODS, DoorForwarding, cors
 from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Journey
 from sidecar.proxy.logins import OWN_PATHS, Logins
-from sidecar.proxy.mcp_sessions import SESSION_FIELD, RequestSession, resumed_in
+from sidecar.proxy.mcp_sessions import session_held_by
 from sidecar.proxy.operations import Asked
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.refusal import JSON
@@ -161,18 +160,14 @@ class DoorCalls(Outbound):
         """Make the way to the tool server and back, in the session that the request names.
 
         Raises:
-            Denied: SESSION_UNKNOWN, it names one of somebody else's, or resumes a stream of another; HEADER_MALFORMED,
-                it names two.
+            Denied: as ``session_held_by``.
         """
         door, delegation = _door_of(self._snapshots.in_force()), permit.plan.delegation
         assert delegation is not None  # noqa: S101 - for the type only: the door has no other authority
         holder = Holder("subject", None, delegation.token.issuer, delegation.token.subject)
-        route = f"door/{permit.plan.route.name}"
-        shown = None if asked.stateless else head.one(SESSION_FIELD)
-        found = None if shown is None else self._session_ids.find(route, (holder,), shown.decode("latin-1"))
-        opens = holder if asked.key == mcp.INITIALIZE and not asked.stateless else None
-        resumed = resumed_in(self._session_ids, route, found, head)
-        session = RequestSession(self._session_ids, route, found, shown or b"", opens, resumed)
+        session = session_held_by(
+            self._session_ids, asked, head, route=f"door/{permit.plan.route.name}", holders=(holder,)
+        )
         return DoorForwarding(
             self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, session, door,
             _listed(door, head),

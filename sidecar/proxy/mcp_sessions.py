@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.delegation import mcp
 from sidecar.delegation.decide import ObservedPermit, Permit
-from sidecar.delegation.mcp_session import Holder, Session, SessionIds, opener, usable
+from sidecar.delegation.mcp_session import Holder, Session, SessionIds, usable
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.event_ids import EventIds
 from sidecar.proxy.headers import without
@@ -94,37 +94,32 @@ class RequestSession:
         return self._ids.give(self._route, self.session).encode("ascii")
 
 
-def resumed_in(ids: SessionIds, route: str, session: Session | None, head: Request) -> bytes | None:
-    """Return the agent's id of the event after which a request resumes a stream of its session, if it does.
-
-    Raises:
-        Denied: SESSION_UNKNOWN, the stream is of another session, or there is none; HEADER_MALFORMED, two are named.
-    """
-    event = head.one(_RESUMED)
-    if event is None:
-        return None
-    if session is None:
-        raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
-    return ids.find_event(route, session, event)
-
-
 def session_of(
     ids: SessionIds, asked: Asked, head: Request, permit: Permit | ObservedPermit, now: int
 ) -> RequestSession:
-    """Find the session of a permitted request.
+    """Find the session of a permitted request of a peer.
 
     Raises:
-        Denied: SESSION_UNKNOWN, it names one that its caller does not have, or none where it needs one:
-            to end it, to answer the agent, or to resume a stream; or it resumes a stream of another session.
-            HEADER_MALFORMED, it names two.
+        Denied: as ``session_held_by``.
+    """
+    return session_held_by(ids, asked, head, route=permit.route.name, holders=usable(permit, now))
+
+
+def session_held_by(
+    ids: SessionIds, asked: Asked, head: Request, *, route: str, holders: tuple[Holder, ...]
+) -> RequestSession:
+    """Find the session that a request names. It is one of ``holders``, of whom the first is that of one it opens.
+
+    Raises:
+        Denied: SESSION_UNKNOWN, it names one that its caller does not have, or none where it needs one: to end it, to
+            answer the agent, or to resume a stream; or it resumes a stream of another session. HEADER_MALFORMED, it
+            names two, or two events.
     """
     shown = None if asked.stateless else head.one(SESSION_FIELD)
-    route = permit.route.name
-    session = None
-    if shown is not None:
-        session = ids.find(route, usable(permit, now), shown.decode("latin-1"))
-    elif asked.key in _NEEDS_ONE:
+    event = head.one(_RESUMED)
+    session = None if shown is None else ids.find(route, holders, shown.decode("latin-1"))
+    if session is None and (event is not None or asked.key in _NEEDS_ONE):
         raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
-    resumed = resumed_in(ids, route, session, head)
+    resumed = None if session is None or event is None else ids.find_event(route, session, event)
     opens = asked.key == mcp.INITIALIZE and not asked.stateless
-    return RequestSession(ids, route, session, shown or b"", opener(permit, now) if opens else None, resumed)
+    return RequestSession(ids, route, session, shown or b"", holders[0] if opens else None, resumed)
