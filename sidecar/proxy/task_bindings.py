@@ -2,9 +2,9 @@
 
 Theory of operation. The id of a task is no secret that holds: it stands in logs, and in messages between agents. A task
 that was seen when it was made is bound to the subject, its issuer and the peer; to everybody else it does not exist.
-Nothing is refused for want of room: the binding of an older task is given up, first of the same principal. One user has
-no more than a sixteenth, but a peer that serves many can have those of others forgotten. An id that is not known here
-passes, unless the route is strict.
+Nothing is refused for want of room: an older binding is given up, of the same principal if it has its share, else of
+the peer that has the most. So a peer that fills the table loses its own. An id that is not known here passes, unless
+the route is strict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Key: TypeAlias = bytes
 MAX_TASKS: Final = 16_384
 MAX_OF_ONE: Final = MAX_TASKS // 16
 BOUND_S: Final = 86_400.0  # since it was made, or its principal named it
-_COST: Final = 640  # bytes of a binding, with its place in both orders
+_COST: Final = 768  # bytes of a binding, with its places in three orders
 _SWEPT_AT_ONCE: Final = 1024
 UNSEEN: Final = "names a task that was not seen made here"
 
@@ -50,6 +50,7 @@ class TaskBindings:
         self._clock = clock
         self._bound: OrderedDict[_Key, _Bound] = OrderedDict()  # the longest unnamed first
         self._of: dict[Principal, OrderedDict[_Key, None]] = {}
+        self._at: dict[str, OrderedDict[_Key, None]] = {}  # by peer
 
     @property
     def bytes(self) -> int:
@@ -66,9 +67,11 @@ class TaskBindings:
         if len(own) >= MAX_OF_ONE:
             self._evict(next(iter(own)))
         if len(self._bound) >= MAX_TASKS:
-            self._evict(next(iter(self._bound)))
+            most = max(self._at, key=lambda peer: len(self._at[peer]))
+            self._evict(next(iter(self._at[most])))
         self._bound[key] = _Bound(principal, self._clock() + BOUND_S)
         self._of.setdefault(principal, OrderedDict())[key] = None
+        self._at.setdefault(principal.peer, OrderedDict())[key] = None
 
     def check(self, named: Named, principal: Principal, *, strict: bool) -> str | None:
         """Return if a principal may name these tasks. The text, if any, is for the record: some are not known here.
@@ -114,17 +117,20 @@ class TaskBindings:
         self._bound[key] = bound._replace(until=self._clock() + BOUND_S)
         self._bound.move_to_end(key)
         self._of[bound.principal].move_to_end(key)
+        self._at[bound.principal.peer].move_to_end(key)
 
     def _evict(self, key: _Key) -> None:
         self.evicted += 1
         self._drop(key)
 
     def _drop(self, key: _Key) -> None:
-        bound = self._bound.pop(key)
-        own = self._of[bound.principal]
-        del own[key]
+        principal = self._bound.pop(key).principal
+        own, at_peer = self._of[principal], self._at[principal.peer]
+        del own[key], at_peer[key]
         if not own:
-            del self._of[bound.principal]
+            del self._of[principal]
+        if not at_peer:
+            del self._at[principal.peer]
 
 
 def _key(task: str) -> _Key:

@@ -70,6 +70,19 @@ def test_one_principal_has_only_its_own_tasks_forgotten() -> None:
     assert tasks.evicted == 1
 
 
+def test_a_peer_with_many_users_has_none_forgotten_but_its_own() -> None:
+    tasks = TaskBindings(Clock())
+    victim = ALICE._replace(peer="spiffe://acme.example/agent/reviewer")
+    tasks.bind("of-victim", victim)
+    for user in range(20):
+        for number in range(MAX_OF_ONE):
+            tasks.bind(f"{user}-{number}", ALICE._replace(subject=str(user)))
+    assert tasks.evicted == 4 * MAX_OF_ONE + 1
+    assert tasks.check(named("of-victim"), victim, strict=True) is None
+    assert tasks.check(named("0-0"), ALICE._replace(subject="0"), strict=False) == UNSEEN
+    assert tasks.check(named("19-0"), ALICE._replace(subject="19"), strict=True) is None
+
+
 def test_all_together_have_a_limit_and_memory_that_is_short_takes_the_oldest() -> None:
     tasks = TaskBindings(Clock())
     for number in range(MAX_TASKS + 1):
