@@ -64,7 +64,9 @@ class EventMessages:
         if changed == text:
             return event
         others = [line + end for line, end in lines if _data_of(line) is None]
-        return b"data: " + changed + lines[0][1] + b"".join(others)
+        first = lines[0][1]
+        # A carriage return before a line feed would be one end with it, and the event would lose its own.
+        return b"data: " + changed + (b"\n" if first == b"\r" else first) + b"".join(others)
 
 
 def _data_of(line: bytes) -> bytes | None:

@@ -68,3 +68,19 @@ def test_an_event_is_bounded() -> None:
     assert events.passed(b"data: 123\n\n" * 5) == b"data: 123\n\n" * 5
     with pytest.raises(Denied):
         events.passed(b"data: 12345678")
+
+
+@pytest.mark.parametrize("first", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("last", [b"\n", b"\r\n", b"\r"])
+def test_an_event_that_changes_keeps_its_end_whatever_ends_its_lines(first: bytes, last: bytes) -> None:
+    stream = b"data: a" + first + b"data: b\n" + last + b"data: c\n\n"
+    seen: list[bytes] = []
+
+    def change(text: bytes) -> bytes:
+        seen.append(text)
+        return b"changed"
+
+    passed = through(stream, [], change)
+    assert seen == [b"a\nb", b"c"]
+    assert through(passed, [], change) == passed
+    assert seen[2:] == [b"changed", b"changed"]
