@@ -3,6 +3,7 @@ import { HEADER, handle } from "./handles.js";
 import { isAt, outboundOrigin, requireDirect } from "./outbound.js";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+const NORMALIZED = new Set(["DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"]); // in whatever case they are written
 const MOST = 20; // redirects, as the Fetch standard has it
 const OF_A_BODY = ["content-encoding", "content-language", "content-length", "content-location", "content-type"];
 const OF_AN_ORIGIN = ["authorization", "cookie", "host", "proxy-authorization"];
@@ -47,7 +48,8 @@ export function forwarding(fetch = globalThis.fetch, { outbound } = {}) {
 /** Return the options of the next request, by the Fetch standard's section on HTTP-redirect fetch. */
 function redirected(input, init, fields, status, leaves) {
   const whole = input instanceof Request ? input : undefined;
-  const method = init?.method ?? whole?.method ?? "GET";
+  const written = init?.method ?? whole?.method ?? "GET";
+  const method = NORMALIZED.has(written.toUpperCase()) ? written.toUpperCase() : written;
   const headers = new Headers(fields);
   const next = { signal: whole?.signal, ...init, method, headers };
   if (status === 303 ? !["GET", "HEAD"].includes(method) : status < 303 && method === "POST") {

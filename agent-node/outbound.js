@@ -35,10 +35,12 @@ export function outboundOrigin(outbound) {
 
 /**
  * Return the header fields to add to a call: the handle if `url` is at the sidecar, otherwise none. For clients other
- * than fetch. Such a client must not follow redirects: it would take the header along to any host.
+ * than fetch. Such a client must not follow redirects: it would take the header along to any host. Nor may it have a
+ * proxy of its own; where the environment names one for the sidecar's address, this throws a ConfigurationError.
  */
 export function headers(url, { outbound } = {}) {
   const origin = outboundOrigin(outbound);
+  requireNoProxy(origin, "a client may send calls to the sidecar by HTTP_PROXY");
   const held = handle();
   return held !== undefined && isAt(origin, url) ? { [HEADER]: held } : {};
 }
@@ -55,14 +57,19 @@ export function isAt(origin, text) {
  */
 export function requireDirect(origin, environment = process.env, words = process.execArgv) {
   const flags = [...words, ...(environment.NODE_OPTIONS ?? "").split(/\s+/)];
-  const used = environment.NODE_USE_ENV_PROXY === "1" || flags.includes("--use-env-proxy");
-  if (!used || !(environment.http_proxy ?? environment.HTTP_PROXY)) {
+  if (environment.NODE_USE_ENV_PROXY === "1" || flags.includes("--use-env-proxy")) {
+    requireNoProxy(origin, "fetch sends calls to the sidecar by HTTP_PROXY", environment);
+  }
+}
+
+function requireNoProxy(origin, problem, environment = process.env) {
+  if (!(environment.http_proxy ?? environment.HTTP_PROXY)) {
     return;
   }
   const { hostname, port } = new URL(origin);
   const excepted = (environment.no_proxy ?? environment.NO_PROXY ?? "").split(/[\s,]+/);
   if (!["*", hostname, `${hostname}:${port || 80}`].some((one) => excepted.includes(one))) {
-    throw new ConfigurationError(`fetch sends calls to the sidecar by HTTP_PROXY: add ${hostname} to NO_PROXY`);
+    throw new ConfigurationError(`${problem}: add ${hostname} to NO_PROXY`);
   }
 }
 

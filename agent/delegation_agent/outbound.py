@@ -67,15 +67,18 @@ def headers(url: str, *, outbound: str | None = None) -> dict[str, str]:
     """Return the header fields to add to a call: the handle if ``url`` is at the sidecar, otherwise none.
 
     For clients that this package has no module for. Such a client must not follow redirects: it would take the header
-    along to any host.
+    along to any host. Nor may it have a proxy of its own.
 
     Raises:
-        ConfigurationError: see ``Outbound``.
+        ConfigurationError: see ``Outbound``; or the environment names a proxy that would get the call.
     """
     target = Outbound(outbound)
     held = handle()
     if held is None or _AMBIGUOUS.search(url):
         return {}
+    proxy, host = environment_proxy(), target.address.host
+    if proxy and not target.is_proxy(proxy) and not bypasses_proxy(host):
+        raise ConfigurationError(f"HTTP_PROXY would get the calls to the sidecar: add {host} to NO_PROXY")
     try:
         parts = urlsplit(url)
         found = target.is_at(parts.scheme, parts.hostname, parts.port)

@@ -63,6 +63,22 @@ def test_an_address_has_one_meaning_in_each_of_its_spellings(one: str, other: st
         assert headers(other, outbound=one) != {}
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_no_handle_is_given_out_where_another_proxy_would_get_it(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUEST_METHOD", raising=False)  # in CGI, HTTP_PROXY is a caller's header
+    monkeypatch.setenv(variable.lower(), "http://proxy.example:3128")
+    with serving("alice"):
+        with pytest.raises(ConfigurationError, match=r"add 127\.0\.0\.1 to NO_PROXY"):
+            headers(f"{SIDECAR}/crm", outbound=SIDECAR)
+        monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+        assert headers(f"{SIDECAR}/crm", outbound=SIDECAR) == {"Delegation-Handle": "alice"}
+        monkeypatch.delenv("no_proxy")
+        monkeypatch.setenv(variable.lower(), SIDECAR)
+        assert headers(f"{SIDECAR}/crm", outbound=SIDECAR) == {"Delegation-Handle": "alice"}
+
+
 def test_the_variable_names_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, SIDECAR)
     with serving("alice"):

@@ -40,7 +40,8 @@ test("a call to another origin has none", async () => {
 for (const status of [301, 302, 303, 307, 308]) {
   test(`a redirect (${status}) takes the handle and the caller's key nowhere else`, async () => {
     sidecar.redirects = { "/away": [status, `${elsewhere.origin}/there`], "/within": [status, "/done"] };
-    const post = { method: "POST", body: "question", headers: { authorization: "Bearer key", "content-type": "a/b" } };
+    const method = status % 2 ? "post" : "POST"; // the Fetch standard takes both for one
+    const post = { method, body: "question", headers: { authorization: "Bearer key", "content-type": "a/b" } };
     for (const path of ["/away", "/within"]) {
       const response = await serving("alice", () => call(sidecar.origin + path, post));
       assert.equal(response.status, 200);
@@ -125,6 +126,17 @@ test("other clients get the header for the sidecar alone", () => {
       assert.deepEqual(headers(url), {}, url);
     }
   });
+});
+
+test("no header is given out where a proxy would get it", () => {
+  process.env.HTTP_PROXY = "http://proxy.example:3128";
+  serving("alice", () => {
+    assert.throws(() => headers(`${sidecar.origin}/crm`), (error) => error instanceof ConfigurationError && /add 127.0.0.1 to NO_PROXY/.test(error.message));
+    process.env.NO_PROXY = "127.0.0.1";
+    assert.deepEqual(headers(`${sidecar.origin}/crm`), { "delegation-handle": "alice" });
+  });
+  delete process.env.HTTP_PROXY;
+  delete process.env.NO_PROXY;
 });
 
 test("an unusable address is an error that names the cure and quotes nothing", () => {
