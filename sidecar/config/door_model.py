@@ -16,7 +16,9 @@ class DoorSection(Section):
     certificate: FileText = Field(
         description="PEM file: certificate of the host in `resource`, and its intermediates; followed as it changes"
     )
-    key: FileText = Field(description="PEM file of its private key, for our user alone; followed as it changes")
+    key: FileText = Field(
+        description="PEM file of its private key, mode 0600, or 0640 of another user; followed as it changes"
+    )
     resource: UrlText = Field(
         description="the URL that clients are given; a login token must name it, and nothing else, in `aud`"
     )

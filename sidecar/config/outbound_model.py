@@ -100,7 +100,10 @@ class OutboundRouteSection(Section):
     )
     allow_self: bool = Field(
         default=False,
-        description="with `mcp`: the workload handle opens the route too, to open, keep and end a session and no more",
+        description=(
+            "with `mcp`: the workload handle opens the route too, to open, keep and end a session, and for lists that "
+            "say so"
+        ),
     )
     observe_until: Day | None = Field(
         default=None,

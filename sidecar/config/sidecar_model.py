@@ -120,7 +120,8 @@ class InboundRouteSection(Section):
     allow_self: bool = Field(
         default=False,
         description=(
-            "accept tokens of workloads that act for themselves; with `mcp` only to open, keep and end a session"
+            "accept tokens of workloads that act for themselves; with `mcp` only to open, keep and end a session, "
+            "and for lists that say so"
         ),
     )
     delegate_self: bool = Field(

@@ -25,8 +25,8 @@ class ServerLimits:
     ``min_rate`` bytes a second on average: both silence and single bytes are too slow. An answer has progressed as far
     as the peer's kernel has acknowledged it, which may happen only in large steps. ``max_upload_s`` and
     ``max_stream_s`` are the longest times that a request may arrive, and an answer continue, after its token has
-    expired; event streams and WebSockets end with the token. ``linger_*`` bound the input that is discarded after an
-    early answer; silence ends it only where the connection cannot be half-closed (TLS).
+    expired; event streams by GET and WebSockets end with the token. ``linger_*`` bound the input that is discarded
+    after an early answer; silence ends it only where the connection cannot be half-closed (TLS).
     """
 
     max_head_bytes: int = 32768
