@@ -125,19 +125,10 @@ class Inbound:
                     yield from self._cards.serve_peer(stream, head, target.path, peer.spiffe_id, policy, agent, entry)
                     return
                 asked = Asked(route.protocol)
-                if now >= route.observe_until:
-                    unproven = yield from self._prove(head, peer, route, snapshot, entry)
-                    asked.max_bytes = _UNPROVEN_BYTES if unproven else asked.max_bytes
-                else:
-                    unproven = None
-                below = route.below(target.path)
-                try:
-                    route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
-                except Denied as denied:
-                    self._note_bearer(head, peer, snapshot, entry)
-                    raise unproven or denied from None
+                found = yield from self._operation(asked, stream, head, target, peer, route, snapshot, entry, now)
+                route, unproven = found
                 if unproven is not None:
-                    raise unproven
+                    raise unproven  # after the operation is known: the answer names its scopes
                 now = int(self._clock())  # the body may have taken longer than the token had left
 
             epoch = keys.generation, policy.number
@@ -272,6 +263,35 @@ class Inbound:
         except Denied:
             entry.attribute_token(permit.token)
             raise
+
+    def _operation(
+        self,
+        asked: Asked,
+        stream: Stream,
+        head: Request,
+        target: CanonicalTarget,
+        peer: VerifiedPeer,
+        route: InboundRoute,
+        snapshot: Snapshot,
+        entry: Entry,
+        now: int,
+    ) -> Journey[tuple[InboundRoute, Denied | None]]:
+        """Verify the token, then read what a message asks for. Return the route of that operation.
+
+        With it comes the reason of a 401, if the token does not verify.
+        """
+        unproven: Denied | None = None
+        if now >= route.observe_until:
+            unproven = yield from self._prove(head, peer, route, snapshot, entry)
+        if unproven is not None:
+            asked.max_bytes = _UNPROVEN_BYTES
+        below = route.below(target.path)
+        try:
+            found = yield from find_operation(asked, stream, head, target, route, entry, below=below)
+        except Denied as denied:
+            self._note_bearer(head, peer, snapshot, entry)
+            raise unproven or denied from None
+        return found, unproven
 
     def _prove(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
