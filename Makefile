@@ -223,7 +223,7 @@ bench: setup $(PEERS) ## Beside HAProxy, nginx, Envoy and others, about an hour 
 bench-smoke: setup ## Under two minutes, with wide limits: has something become several times slower?
 	@$(BIN)/python -m benchmarks.run --smoke --seconds 0.5 --rounds 2 --out build/bench-smoke $(ARGS)
 
-demo: setup ## Three hops, three tokens, no impersonation (ARGS=--keep, ARGS=--json)
+demo: setup ## Three hops, three tokens, no impersonation (ARGS="--verbose --keep", ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
 
 docs: setup ## Write the pages of records, reasons, settings and metrics again, the JSON Schemas, and the completion scripts

@@ -13,7 +13,7 @@ from typing import Final
 from sidecar_dev.acts import QUESTION
 from sidecar_dev.curl import Answer
 from sidecar_dev.mesh_settings import ARCHIVE, CRM, PLANNER, WRITER
-from sidecar_dev.stage import Check, Scene, Stage, check, fact, short
+from sidecar_dev.stage import Check, Scene, Stage, check, fact
 
 ATTACKS: Final = "act 2: the attacker"
 _SLOW: Final = {**QUESTION, "think_s": 2.0}  # gives time to use the handle of a request in flight
@@ -79,11 +79,11 @@ def _what_the_writer_holds(stage: Stage) -> Scene:
             ),
             check("the handle, while its request is served", lawful, 200),
             check("the handle at another sidecar", elsewhere, 403, "no_request_context"),
-            check("the handle for another tool of the same server", another, 403, "operation_refused"),
-            check("the handle for a call its request may not make", beyond, 403, "call_not_allowed"),
+            check("the handle for another tool of that server", another, 403, "operation_refused"),
+            check("the handle for a call not on its list", beyond, 403, "call_not_allowed"),
             check("the handle after its request", afterwards, 403, "no_request_context"),
         ),
-        lines=[*environment, *(f"{name}: {short(value)}" for name, value in headers.items())],
+        lines=[*environment, *(f"{name}: {value}" for name, value in headers.items())],
         records=(stage.record("planner", lambda r: r["reason"] == "no_request_context"),),
     )
 
@@ -95,7 +95,12 @@ def _impersonation(stage: Stage, loot: Loot) -> Scene:
         "alice's own token for the CRM, from her login issuer, presented by the writer. It is genuine, unexpired and "
         "for the CRM, but it names nobody who acts. The twin is the token that the exchange gave for this hop.",
         (
-            check("alice's token, no act", stage.call_crm("writer", loot.alices_header), 401, "act_missing"),
+            check(
+                "alice's own token, which names no actor",
+                stage.call_crm("writer", loot.alices_header),
+                401,
+                "act_missing",
+            ),
             check("the same call, delegated", stage.call_crm("writer", loot.crm_header), 200),
         ),
         records=(stage.record("crm", lambda r: r["reason"] == "act_missing"),),
@@ -109,10 +114,15 @@ def _theft(stage: Stage, loot: Loot) -> Scene:
         "The writer's token for the CRM. Another workload of the same trust domain presents it with a valid SVID of "
         "its own, at the CRM and at the token service. The twins: the writer, and the CRM, who may exchange it.",
         (
-            check("stolen token, own SVID", stage.call_crm("intruder", loot.crm_header), 403, "actor_mismatch"),
+            check(
+                "a stolen token, by another workload",
+                stage.call_crm("intruder", loot.crm_header),
+                403,
+                "actor_mismatch",
+            ),
             check("the same token, its own actor", stage.call_crm("writer", loot.crm_header), 200),
             check(
-                "the same at the token service",
+                "a stolen token, exchanged",
                 stage.exchange("intruder", loot.crm_token, ARCHIVE, "crm.read"),
                 400,
                 "not_your_token",
@@ -133,7 +143,7 @@ def _login_token(stage: Stage, loot: Loot) -> Scene:
         "A chain starts only at a workload that is configured as an entry. The twin is that workload.",
         (
             check(
-                "the writer at the token service",
+                "alice's login token, sent by the writer",
                 stage.exchange("writer", loot.login, CRM, "crm.read"),
                 400,
                 "not_an_entry",
@@ -151,14 +161,14 @@ def _greed(stage: Stage, loot: Loot) -> Scene:
         "The token allows crm.read. It is used for the export, and the token service is asked for crm.export.",
         (
             check(
-                "export with crm.read",
+                "the export, with a token for reading",
                 stage.call_crm("writer", loot.crm_header, stage.tool_call("export_customers")),
                 403,
                 "insufficient_scope",
             ),
             check("what crm.read is for", stage.call_crm("writer", loot.crm_header), 200),
             check(
-                "exchange for crm.export",
+                "an exchange for more than was granted",
                 stage.exchange("crm", loot.crm_token, ARCHIVE, "crm.export"),
                 400,
                 "scope_refused",
@@ -178,8 +188,8 @@ def _forgery(stage: Stage, loot: Loot) -> Scene:
         "The CRM trusts partner.example for partner.example's workloads. Its CA signs a certificate that says "
         f"{WRITER}. The twin is the same certificate, signed by acme.example.",
         (
-            _with(forging, check("minted by partner.example", _present(stage, forged, loot), 0)),
-            _with(minting, check("minted by acme.example", _present(stage, lawful, loot), 200)),
+            _with(forging, check("our name, signed by a partner's CA", _present(stage, forged, loot), 0)),
+            _with(minting, check("our name, signed by our CA", _present(stage, lawful, loot), 200)),
         ),
         records=(stage.record("crm", lambda r: r["event"] == "connection.refused"),),
     )
@@ -197,8 +207,8 @@ def _careless_service(stage: Stage) -> Scene:
         "It answers 200 and ignores the actor token, as stock servers do. What it issues is genuine and impersonates "
         "alice. The twin asks the service that delegates.",
         (
-            check("a token without an actor comes back", refused, 502, "sts_no_act"),
-            fact("nothing left", "the planner was not called", held=heard == heard_after),
+            check("a token service that does not delegate", refused, 502, "sts_no_act"),
+            fact("… and nothing left the sidecar", "the planner was not called", held=heard == heard_after),
             check("the same call, the delegating service", stage.local_call("front", *call), 200),
         ),
         records=(stage.record("careless", lambda r: r["reason"] == "sts_no_act" and r["event"] == "request"),),

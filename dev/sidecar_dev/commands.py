@@ -20,9 +20,10 @@ _COMMANDS: Final = (
 def demo(command: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
     """Add the arguments of ``sidecar demo``; ``words`` follow its name on the command line."""
     del words
-    add_examples(command, "sidecar demo", "sidecar demo --keep  # leaves the mesh running, with commands to try")
+    add_examples(command, "sidecar demo", "sidecar demo --verbose --keep  # every command, to try while the mesh runs")
     command.set_defaults(target="sidecar_dev.demo:run")
     command.add_argument("--keep", action="store_true", help="leave the mesh running and print commands to try")
+    command.add_argument("--verbose", action="store_true", help="print each command, header and record too")
     command.add_argument("--json", action="store_true", help="for machines")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,6 +16,7 @@ from typing import Any, Final
 JSON_SINCE: Final = (7, 82)  # curl --json
 HEADER_FILE_SINCE: Final = (7, 55)  # curl --header @FILE
 _TIMEOUT_S: Final = 20
+_PROXIES: Final = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")  # what curl reads
 
 
 class ToolError(Exception):
@@ -88,13 +90,15 @@ class Shell:
 
     def curl(self, *arguments: str) -> Answer:
         """One request. The command shown is the command run, except for what curl prints beside the body."""
-        ran = ["curl", "--silent", "--include", "--noproxy", "*", "--max-time", str(_TIMEOUT_S), *arguments]
+        direct = ["--noproxy", "*"]
+        ran = ["curl", "--silent", "--include", *direct, "--max-time", str(_TIMEOUT_S), *arguments]
         finished = subprocess.run(ran, cwd=self._folder, capture_output=True, check=False)  # noqa: S603
         head, _, body = finished.stdout.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         status = int(lines[0].split(" ")[1]) if lines[0].startswith("HTTP/") else 0
         fields = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-        shown = shlex.join(["curl", *arguments])
+        needed = direct if any(os.environ.get(name) for name in _PROXIES) else []
+        shown = shlex.join(["curl", *needed, *arguments])
         return Answer(shown, status, fields.get("delegation-reason"), _json(body))
 
     def openssl(self, *arguments: str) -> str:

@@ -26,6 +26,7 @@ from sidecar_dev.mesh import Mesh, MeshError
 from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE
 from sidecar_dev.screen import Screen
 from sidecar_dev.stage import Scene, Stage
+from sidecar_dev.story import Story
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         require_tools()
         with tempfile.TemporaryDirectory(prefix="sidecar-", ignore_cleanup_errors=True) as folder:
-            return _play(Path(folder), screen=None if arguments.json else Screen(), keep=arguments.keep)
+            long = arguments.verbose
+            screen = None if arguments.json else Screen(Path(folder)) if long else Story()
+            return _play(Path(folder), screen=screen, keep=arguments.keep)
     except (MeshError, ToolError) as error:
         print(f"demo: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -41,10 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _play(folder: Path, *, screen: Screen | None, keep: bool) -> int:
+def _play(folder: Path, *, screen: Screen | Story | None, keep: bool) -> int:
     started = time.monotonic()
     if screen is not None:
-        screen.say("bringing the mesh up on loopback: four agents, each twice, their sidecars, and what they need …")
+        screen.say("Starting the mesh on loopback: four agents, each twice, and their sidecars …")
     with Mesh(folder) as mesh:
         stage = Stage(mesh)
         spent = {"up": time.monotonic() - started}
@@ -56,6 +59,8 @@ def _play(folder: Path, *, screen: Screen | None, keep: bool) -> int:
         held = all(check.held for scene in scenes for check in scene.checks)
         if screen is not None:
             screen.sum_up(scenes, held=held, seconds=time.monotonic() - started)
+            if not keep:
+                screen.say("--verbose shows each command and record; --keep leaves the mesh running.")
         else:
             _print_json(scenes, held=held, spent=spent, kept=_kept(stage) if keep else None)
         if keep:
@@ -63,14 +68,14 @@ def _play(folder: Path, *, screen: Screen | None, keep: bool) -> int:
     return 0 if held else 1
 
 
-def _shown(scenes: Iterator[Scene], screen: Screen | None) -> Iterator[Scene]:
+def _shown(scenes: Iterator[Scene], screen: Screen | Story | None) -> Iterator[Scene]:
     for scene in scenes:
         if screen is not None:
             screen.show(scene)
         yield scene
 
 
-def _stay(stage: Stage, screen: Screen | None) -> None:
+def _stay(stage: Stage, screen: Screen | Story | None) -> None:
     """Leave the mesh running until Ctrl-C or SIGTERM."""
     if screen is not None:
         kept = _kept(stage)

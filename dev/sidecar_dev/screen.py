@@ -1,17 +1,16 @@
-"""Output of the demo's scenes: colour on a terminal, the same text without it in a pipe."""
+"""Long form of the demo's output: every command, header and record; colour on a terminal, plain text in a pipe."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
-from sidecar_dev.mesh_settings import TRUST_DOMAIN
-from sidecar_dev.stage import Check, Record, Scene, short
+from sidecar_dev.stage import Check, Record, Scene, count
 
 _SHOWN: Final = (
     "event",
@@ -31,9 +30,10 @@ _SHOWN: Final = (
 
 
 class Screen:
-    """Shows one scene after the other, with a line where a new act begins."""
+    """Shows one scene after the other, with a line where a new act begins. Commands run in ``folder``."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._console = Console(highlight=False, soft_wrap=True)
         self._act = ""
 
@@ -55,40 +55,35 @@ class Screen:
         out(f"[dim]{_plain(scene.story)}[/]")
         for line in scene.lines:
             out(f"    {_plain(line)}")
-        if scene.hops:
-            out(_hops(scene.hops))
+        for number, record in enumerate(scene.hops, 1):
+            out(_plain(_hop(number, record)))
         for check in scene.checks:
             self._show_check(check)
         for record in scene.records:
-            out(f"  [dim]record {_plain(short(json.dumps(_selected(record), ensure_ascii=False)))}[/]")
+            out(f"  [dim]record {_plain(json.dumps(_selected(record), ensure_ascii=False))}[/]")
 
     def sum_up(self, scenes: Sequence[Scene], *, held: bool, seconds: float) -> None:
         """The last line."""
-        checks = [check for scene in scenes for check in scene.checks]
-        kept = sum(check.held for check in checks)
+        kept, all_of_them = count(scenes)
         verdict = "[green]everything held[/]" if held else "[red]something did not hold[/]"
-        self._console.print(f"\n{verdict}: {kept} of {len(checks)} checks, {seconds:.1f} s")
+        self._console.print(f"\n{verdict}: {kept} of {all_of_them} checks, {seconds:.1f} s")
 
     def _show_check(self, check: Check) -> None:
         for command in check.commands:
-            self._console.print(f"  [cyan]$[/] [dim]{_plain(short(command))}[/]")
+            line = f"cd {shlex.quote(str(self._folder))} && {command}"
+            self._console.print(f"  [cyan]$[/] [dim]{_plain(line)}[/]")
         mark = "[green]✓[/]" if check.held else "[red]✗[/]"
         wanted = "" if check.held else f"   [red]expected {_plain(check.expected)}[/]"
         self._console.print(f"  {mark} {_plain(check.title)}: [bold]{_plain(check.said)}[/]{wanted}")
 
 
-def _hops(records: Sequence[Record]) -> Table:
-    title = f"as recorded by each callee (spiffe://{TRUST_DOMAIN} left out)"
-    table = Table(box=SIMPLE, pad_edge=False, title=title, title_justify="left", title_style="dim")
-    for name in ("hop", "subject", "act chain", "audience and operation", "scope"):
-        table.add_column(name, overflow="fold")
-    for number, record in enumerate(records, 1):
-        chain = "\n← ".join(record.get("chain") or ())
-        scope = "\n".join(record.get("scope") or ())
-        asked = f"{record.get('audience')}\n{record.get('op')}"
-        cells = (record.get("subject"), chain, asked, scope)
-        table.add_row(str(number), *(_plain(short(str(cell))) for cell in cells))
-    return table
+def _hop(number: int, record: Record) -> str:
+    chain = "".join(
+        f"\n        {'← ' if place else 'by '}{name}" for place, name in enumerate(record.get("chain") or ())
+    )
+    scope = " ".join(record.get("scope") or ())
+    asked = f"{record.get('op')} at {record.get('audience')}"
+    return f"    hop {number}, for {record.get('subject')}, scope {scope}: {asked}{chain}"
 
 
 def _selected(record: Record) -> Record:

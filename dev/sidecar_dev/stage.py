@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from sidecar_dev.a2a_stand_in import message_request
 from sidecar_dev.curl import Answer, Shell, as_workload
 from sidecar_dev.mcp_stand_in import tool_request
 from sidecar_dev.mesh import Mesh
-from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN
+from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE
 
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
@@ -77,6 +79,7 @@ class Stage:
         self.places = mesh.places
         self.shell = Shell(mesh.places.directory)
         self.hops: Sequence[Record] = ()  # as the callees recorded them, of alice's first request
+        self._token_files: dict[str, str] = {}
 
     # --- messages
 
@@ -141,7 +144,7 @@ class Stage:
             "actor_token_type": _JWT,
             "audience": audience,
             "scope": scope,
-            "subject_token@": self.shell.write("subject.token", token),
+            "subject_token@": self.shell.write(self._token_file(token), token),
             "actor_token@": f"svids/{workload}/jwt_svid.token",
         }
         pairs = (f"{name}{value}" if name.endswith("@") else f"{name}={value}" for name, value in form.items())
@@ -149,6 +152,10 @@ class Stage:
         port = self.places.ports["sts"]
         to = ("--connect-to", f"sts.internal::127.0.0.1:{port}")
         return self.shell.curl(f"https://sts.internal:{port}/token", *to, *as_workload(workload), *data)
+
+    def _token_file(self, token: str) -> str:
+        """Return the file of this token alone, so that a command that was shown stays true."""
+        return self._token_files.setdefault(token, f"token-{len(self._token_files) + 1}.token")
 
     def mint_svid(self, spiffe_id: str, trust_domain: str) -> tuple[Sequence[str], list[str]]:
         """A certificate with a SPIFFE ID, signed by a trust domain's CA; curl's options, and the commands."""
@@ -201,12 +208,15 @@ class Stage:
             answer = json.loads(finished.stdout)
         except ValueError:
             answer = {}
-        return "sidecar " + " ".join(arguments), answer
+        own = Path(sys.executable).with_name("sidecar")
+        program = "sidecar" if shutil.which("sidecar") == str(own) else shlex.quote(str(own))
+        return f"{program} {shlex.join(arguments)}", answer
 
 
-def short(text: str) -> str:
-    """SPIFFE IDs without what they all share."""
-    return text.replace(f"spiffe://{TRUST_DOMAIN}", "")
+def count(scenes: Iterable[Scene]) -> tuple[int, int]:
+    """Count the checks that held, and all of them."""
+    checks = [check for scene in scenes for check in scene.checks]
+    return sum(check.held for check in checks), len(checks)
 
 
 def _whole_lines(path: Path) -> Iterable[str]:

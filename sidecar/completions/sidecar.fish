@@ -281,6 +281,7 @@ complete -c sidecar -n '_shtab_sidecar_using audit replay; and test $_shtab_side
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a demo -d 'Show three hops, three tokens, no impersonation.'
 complete -c sidecar -n '_shtab_sidecar_using demo' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using demo' -l keep -d 'leave the mesh running and print commands to try'
+complete -c sidecar -n '_shtab_sidecar_using demo' -l verbose -d 'print each command, header and record too'
 complete -c sidecar -n '_shtab_sidecar_using demo' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a dev -d 'For development only: identities, test users, a mesh around one agent.'
 complete -c sidecar -n '_shtab_sidecar_using dev' -s h -l help -d 'show this help message and exit'

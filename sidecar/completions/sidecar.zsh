@@ -263,6 +263,7 @@ _shtab_sidecar_completion_defaults_added=0
 _shtab_sidecar_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--keep[leave the mesh running and print commands to try]"
+  "--verbose[print each command, header and record too]"
   "--json[for machines]"
 )
 

@@ -6,17 +6,17 @@ from typing import Final
 
 REFUSALS: Final = {
     "the handle at another sidecar": (403, "no_request_context"),
-    "the handle for a call its request may not make": (403, "call_not_allowed"),
+    "the handle for a call not on its list": (403, "call_not_allowed"),
     "the handle after its request": (403, "no_request_context"),
-    "alice's token, no act": (401, "act_missing"),
-    "stolen token, own SVID": (403, "actor_mismatch"),
-    "the same at the token service": (400, "not_your_token"),
-    "the writer at the token service": (400, "not_an_entry"),
-    "export with crm.read": (403, "insufficient_scope"),
-    "exchange for crm.export": (400, "scope_refused"),
-    "minted by partner.example": (0, ""),
-    "a token without an actor comes back": (502, "sts_no_act"),
+    "alice's own token, which names no actor": (401, "act_missing"),
+    "a stolen token, by another workload": (403, "actor_mismatch"),
+    "a stolen token, exchanged": (400, "not_your_token"),
+    "alice's login token, sent by the writer": (400, "not_an_entry"),
+    "the export, with a token for reading": (403, "insufficient_scope"),
+    "an exchange for more than was granted": (400, "scope_refused"),
+    "our name, signed by a partner's CA": (0, ""),
+    "a token service that does not delegate": (502, "sts_no_act"),
 }
 
 # Of operations: only where the agents speak MCP and A2A, not in the example for Kubernetes.
-OF_OPERATIONS: Final = {"the handle for another tool of the same server": (403, "operation_refused")}
+OF_OPERATIONS: Final = {"the handle for another tool of that server": (403, "operation_refused")}

@@ -165,12 +165,63 @@ def test_agents_hold_no_token_but_where_the_route_says_so(kept: Kept) -> None:
         assert len(headers["authorization"]) == len("Bearer ") + 43
 
 
-def test_under_a_pipe_the_demo_is_plain_text_and_ends_by_itself() -> None:
+def test_each_command_of_the_checks_works_where_it_is_pasted(kept: Kept) -> None:
+    """Each is run again while the mesh is kept; only those with the handle end otherwise, as its request is over."""
+    tried = [
+        (command, check["said"])
+        for scene in kept.said["scenes"]
+        for check in scene["checks"]
+        for command in check["commands"]
+    ]
+    assert len(tried) > 30
+    answers = {}
+    for command, said in tried:
+        shown = "curl -sD /dev/stderr" + command.removeprefix("curl") if command.startswith("curl ") else command
+        ran = subprocess.run(
+            ["bash", "-c", f"cd {kept.folder} && {shown}"],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        if not command.startswith("curl "):
+            assert ran.returncode == (1 if " audit " in command else 0), (command, ran.stderr)  # 1: there are findings
+        elif "@handle.header" in command:
+            assert "no_request_context" in ran.stderr or "operation_refused" in ran.stderr, command
+        else:
+            answers[command] = (said.partition(" ")[0], ran.stderr.split()[1] if ran.stderr else "no")
+    assert {command: pair for command, pair in answers.items() if pair[0] != pair[1]} == {}
+
+
+def demo(*arguments: str) -> str:
     environment = {**os.environ, "COLUMNS": "100"}
     finished = subprocess.run(
-        [SIDECAR, "demo"], capture_output=True, text=True, check=False, timeout=60, env=environment
+        [SIDECAR, "demo", *arguments], capture_output=True, text=True, check=False, timeout=60, env=environment
     )
     assert finished.returncode == 0, finished.stdout[-2000:]
     assert "\x1b" not in finished.stdout
-    assert "everything held" in finished.stdout.splitlines()[-1]
-    assert "cannot tell: 3 of 3 name alice and no agent" in finished.stdout
+    return finished.stdout
+
+
+def test_under_a_pipe_the_story_is_plain_text_of_60_lines_and_80_columns_and_ends_by_itself() -> None:
+    lines = demo().splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert len(lines) <= 60
+    assert "everything held" in lines[-2]
+    assert any("cannot tell" in line and "3 of 3 name alice and no agent" in line for line in lines)
+    assert f"    alice asks {FRONT}" in lines
+    attacks = [
+        line for line in lines if any(reason in line for _, reason in (REFUSALS | OF_OPERATIONS).values() if reason)
+    ]
+    assert len(attacks) >= len(REFUSALS)
+
+
+def test_the_long_form_prints_whole_spiffe_ids_and_commands_that_name_their_folder() -> None:
+    text = demo("--verbose")
+    assert f"hop 4, for alice, scope crm.read: tools/call:read_customer at {CRM}\n        by {WRITER}" in text
+    commands = [line for line in text.splitlines() if line.startswith("  $ ")]
+    assert len(commands) > 30
+    assert all(line.startswith("  $ cd /") for line in commands)
+    assert '"/agent/' not in text
+    assert "record {" in text

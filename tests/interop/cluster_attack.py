@@ -206,26 +206,26 @@ def thief(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> It
 
     yield works("the writer, for alice, at the CRM", me.crm("writer", to_crm), "crm")
     alices = log_in(spiffe_id("crm"))
-    yield refused("alice's token, no act", me.crm("writer", alices), 401, "act_missing")
-    yield refused("stolen token, own SVID", me.crm("intruder", to_crm), 403, "actor_mismatch")
+    yield refused("alice's own token, which names no actor", me.crm("writer", alices), 401, "act_missing")
+    yield refused("a stolen token, by another workload", me.crm("intruder", to_crm), 403, "actor_mismatch")
     yield refused("a path beyond its routes", me.crm("writer", to_crm, "/export"), 404, "no_route")
 
     stolen_login = me.exchange("intruder", login, "planner", "plan.make")
     yield refused("another exchanges the login token", stolen_login, 400, "not_an_entry")
     to_intruder = me.exchange("intruder", to_planner, "writer", "crm.read")
-    yield refused("the same at the token service", to_intruder, 400, "not_your_token")
+    yield refused("a stolen token, exchanged", to_intruder, 400, "not_your_token")
     begun = me.exchange("writer", login, "crm", "crm.read")
-    yield refused("the writer at the token service", begun, 400, "not_an_entry")
+    yield refused("alice's login token, sent by the writer", begun, 400, "not_an_entry")
     yield refused("front asks for the CRM", me.exchange("front", login, "crm", "crm.read"), 400, "target_unknown")
     wider = me.exchange("writer", to_writer, "crm", "crm.export")
-    yield refused("exchange for crm.export", wider, 400, "scope_refused")
+    yield refused("an exchange for more than was granted", wider, 400, "scope_refused")
 
 
 def forger(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) -> Iterator[Told]:
     """Attack with a partner's certificates, which sidecars trust for its own names only: the second twin."""
     me = Thief(pods, svids)
     *_, (_, to_crm) = me.chain(log_in())
-    yield refused("minted by partner.example", me.crm("the writer, by partner.example", to_crm), 0)
+    yield refused("our name, signed by a partner's CA", me.crm("the writer, by partner.example", to_crm), 0)
     yield works("minted by acme.example", me.crm("the writer, by acme.example", to_crm), "crm")
     own = me.crm("a partner, by partner.example", to_crm)
     yield refused("a partner's own name, with the writer's token", own, 403, "actor_mismatch")
@@ -270,7 +270,7 @@ def captured(pods: Mapping[str, str], svids: Mapping[str, Mapping[str, str]]) ->
     yield works("the handle, while its request is served", call(customer, headers=handle), "crm")
     yield elsewhere("planner", "stranger", "the handle at another sidecar", headers=headers)
     export = call(f"{OUT}/crm-export/export", "POST", headers=handle)
-    yield refused("the handle for a call its request may not make", export, 403, "call_not_allowed")
+    yield refused("the handle for a call not on its list", export, 403, "call_not_allowed")
     token = me.crm("writer", headers["authorization"].removeprefix("Bearer "))
     yield refused("the handle as a token, with the writer's SVID", token, 401)
     yield works("the handle, still", call(customer, headers=handle), "crm")
@@ -293,7 +293,7 @@ def stranger(title: str, headers: Mapping[str, str]) -> Iterator[Told]:
 def careless(pods: Mapping[str, str]) -> Iterator[Told]:
     login = log_in()
     answer = call(f"{OUT}/planner/plan", "POST", headers={**JSON, **bearer(login)}, body=PLAN)
-    yield refused("a token without an actor comes back", answer, 502, "sts_no_act")
+    yield refused("a token service that does not delegate", answer, 502, "sts_no_act")
     yield elsewhere("front", "careful", "the same call, the delegating service", login=login)
 
 
