@@ -90,8 +90,8 @@ test: unit integration ## Every test that needs no foreign service
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
-interop-spire: setup ## A sidecar on a real SPIRE (spire-server and spire-agent on PATH)
-	@$(PYTEST) -q tests/interop/test_spire.py
+interop-spire: setup ## Sidecars on real SPIRE servers and agents, and the files of config/spire (spire-server and spire-agent on PATH)
+	@$(PYTEST) -q tests/interop/test_spire.py tests/interop/test_spire_entries.py tests/interop/test_spire_files.py
 
 interop-frameworks: setup ## Headers that agents' servers trust, on real ones behind a sidecar (FRAMEWORKS="gunicorn go": only these)
 	@FRAMEWORKS="$(FRAMEWORKS)" $(PYTEST) -q -p no:randomly tests/interop/test_frameworks.py

@@ -1,62 +1,34 @@
-"""A real SPIRE server and agent for one trust domain, from programs on PATH, in one folder and on loopback."""
+"""A real SPIRE server and agent for one trust domain: the files of config/spire with a test's folders and ports."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
 from tests.integration.world import free_port
 
 NEEDED: Final = ("spire-server", "spire-agent")
+SHIPPED: Final = Path(__file__).parents[2] / "config" / "spire"
+_ACME: Final = "acme.example"
+_PARTNER: Final = "partner.example"
 _PATIENCE_S: Final = 30.0
-
-_SERVER: Final = """
-server {{
-    bind_address = "127.0.0.1"
-    bind_port = {port}
-    socket_path = "{folder}/server.sock"
-    trust_domain = "{domain}"
-    data_dir = "{folder}/server"
-    log_level = "WARN"
-    ca_ttl = "24h"
-    default_x509_svid_ttl = "1h"
-    default_jwt_svid_ttl = "5m"
-    jwt_issuer = "https://oidc.{domain}"
-    experimental {{ cache_reload_interval = "200ms" }}
-}}
-plugins {{
-    DataStore "sql" {{
-        plugin_data {{ database_type = "sqlite3" connection_string = "{folder}/server/datastore.sqlite3" }}
-    }}
-    NodeAttestor "join_token" {{ plugin_data {{}} }}
-    KeyManager "memory" {{ plugin_data {{}} }}
-}}
-"""
-_AGENT: Final = """
-agent {{
-    data_dir = "{folder}/agent"
-    log_level = "WARN"
-    server_address = "127.0.0.1"
-    server_port = "{port}"
-    socket_path = "{folder}/agent.sock"
-    trust_bundle_path = "{folder}/bootstrap.pem"
-    trust_domain = "{domain}"
-    experimental {{ sync_interval = "200ms" }}
-}}
-plugins {{
-    NodeAttestor "join_token" {{ plugin_data {{}} }}
-    KeyManager "memory" {{ plugin_data {{}} }}
-    WorkloadAttestor "unix" {{ plugin_data {{}} }}
-}}
-"""
 
 
 def missing() -> list[str]:
@@ -65,45 +37,109 @@ def missing() -> list[str]:
 
 
 class Spire:
-    """Runs both programs; `address` is the Workload API. A context manager: what it starts, it stops."""
+    """Runs both programs; `address` is the Workload API. A context manager: what it starts, it stops.
 
-    def __init__(self, folder: Path, domain: str) -> None:
-        self._folder = folder
-        self._domain = domain
-        self._port = free_port()
-        self._running: list[subprocess.Popen[bytes]] = []
+    `partner` is the name of the trust domain that the server federates with, at the port `partner_port`; by default one
+    that is never there. `changes` are made to both files.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        domain: str,
+        *,
+        partner: str = "nobody.example",
+        bundle_port: int | None = None,
+        partner_port: int | None = None,
+        changes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.domain = domain
+        self.partner = partner
+        self.node = f"spiffe://{domain}/spire/agent/x509pop/machine-1"
+        self.bundle_port = bundle_port or free_port()
+        port = free_port()
+        self._changes = {
+            "bind_port = 8081": f"bind_port = {port}",
+            "server_port = 8081": f"server_port = {port}",
+            '"spire.acme.example"': '"127.0.0.1"',
+            "0.0.0.0": "127.0.0.1",
+            "port = 8443": f"port = {self.bundle_port}",
+            "https://spire.partner.example:8443": f"https://127.0.0.1:{partner_port or free_port()}",
+            '"8080"': f'"{free_port()}"',
+            '"8082"': f'"{free_port()}"',
+            "/run/spire/server/api.sock": f"{folder}/server.sock",
+            "/run/spire/sockets/": f"{folder}/",
+            "/var/lib/spire/": f"{folder}/",
+            "/etc/spire/": f"{folder}/",
+            _ACME: domain,
+            _PARTNER: partner,
+            **(changes or {}),
+        }
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def address(self) -> str:
-        return f"unix://{self._folder}/agent.sock"
+        return f"unix://{self.folder}/agent.sock"
+
+    def rendered(self, name: str) -> str:
+        """Return a file of config/spire as this machine needs it."""
+        known = sorted(self._changes, key=len, reverse=True)
+        text = (SHIPPED / name).read_text()
+        return re.sub("|".join(map(re.escape, known)), lambda found: self._changes[found[0]], text)
 
     async def __aenter__(self) -> Self:
-        for name, text in (("server", _SERVER), ("agent", _AGENT)):
-            (self._folder / name).mkdir(mode=0o700)
-            config = text.format(folder=self._folder, domain=self._domain, port=self._port)
-            (self._folder / f"{name}.conf").write_text(config)
-        self._start("spire-server", "run", "-config", f"{self._folder}/server.conf")
-        await self._healthy("spire-server", "healthcheck", "-socketPath", f"{self._folder}/server.sock")
-        (self._folder / "bootstrap.pem").write_text(await self.server("bundle", "show"))
-        node = await self.server("token", "generate", "-spiffeID", f"spiffe://{self._domain}/node")
-        token = node.split("Token:")[1].split()[0]
-        self._start("spire-agent", "run", "-config", f"{self._folder}/agent.conf", "-joinToken", token)
-        await self._healthy("spire-agent", "healthcheck", "-socketPath", f"{self._folder}/agent.sock")
+        for name in ("server", "agent"):
+            (self.folder / name).mkdir(mode=0o700)
+            (self.folder / f"{name}.conf").write_text(self.rendered(f"{name}.conf"))
+        self._certify_the_machine()
+        try:
+            await self.start_server()
+            (self.folder / "bundle.pem").write_text(await self.server("bundle", "show"))
+            await self.start_agent()
+        except BaseException:
+            await self._stop_all()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in reversed(self._running):
-            process.send_signal(signal.SIGTERM)
-        for process in self._running:
-            await asyncio.to_thread(process.wait, 10)
+        await self._stop_all()
 
-    async def register(self, spiffe_id: str, *, ttl_s: int = 3600) -> str:
-        """Register an entry for every process of our uid; return its id."""
+    async def _stop_all(self) -> None:
+        for program in reversed(NEEDED):
+            await self._stop(program, signal.SIGKILL)
+
+    async def start_server(self) -> None:
+        self._start("spire-server", "run", "-config", f"{self.folder}/server.conf")
+        await self._healthy("spire-server", "healthcheck", "-socketPath", f"{self.folder}/server.sock")
+
+    async def start_agent(self, *, wait: bool = True) -> None:
+        self._start("spire-agent", "run", "-config", f"{self.folder}/agent.conf")
+        if wait:
+            await self.agent_healthy()
+
+    async def agent_healthy(self) -> None:
+        await self._healthy("spire-agent", "healthcheck", "-socketPath", f"{self.folder}/agent.sock")
+
+    async def kill_server(self) -> None:
+        await self._stop("spire-server", signal.SIGKILL)
+
+    async def kill_agent(self) -> None:
+        await self._stop("spire-agent", signal.SIGKILL)
+
+    async def register(
+        self, spiffe_id: str, *selectors: str, ttl_s: int = 3600, federated: bool = False, entry_id: str = ""
+    ) -> str:
+        """Register an entry, without selectors for every process of our uid; return its id."""
+        chosen = selectors or (f"unix:uid:{os.getuid()}",)
+        words = [word for one in chosen for word in ("-selector", one)]
+        words += ["-federatesWith", self.partner] if federated else []
+        words += ["-entryID", entry_id] if entry_id else []
         shown = await self.server(
-            *("entry", "create", "-parentID", f"spiffe://{self._domain}/node", "-spiffeID", spiffe_id),
-            *("-selector", f"unix:uid:{os.getuid()}", "-x509SVIDTTL", str(ttl_s), "-output", "json"),
+            *("entry", "create", "-parentID", self.node, "-spiffeID", spiffe_id, *words),
+            *("-x509SVIDTTL", str(ttl_s), "-output", "json"),
         )
         entry: str = json.loads(shown)["results"][0]["entry"]["id"]
         return entry
@@ -113,9 +149,16 @@ class Spire:
         found: dict[str, Any] = json.loads(await self.server("localauthority", *words, "-output", "json"))
         return found
 
+    async def trust(self, other: Spire) -> None:
+        """Take over the bundle of the partner, as an operator does once."""
+        bundle = await other.server("bundle", "show", "-format", "spiffe")
+        path = self.folder / "partner.bundle"
+        path.write_text(bundle)
+        await self.server("bundle", "set", "-format", "spiffe", "-id", f"spiffe://{other.domain}", "-path", str(path))
+
     async def server(self, *words: str) -> str:
         """Send a command to the server; return its standard output."""
-        command = ("spire-server", *words, "-socketPath", f"{self._folder}/server.sock")
+        command = ("spire-server", *words, "-socketPath", f"{self.folder}/server.sock")
         process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
@@ -124,8 +167,15 @@ class Spire:
         return output.decode()
 
     def _start(self, *command: str) -> None:
-        with (self._folder / f"{command[0]}.log").open("wb") as log:
-            self._running.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
+        (self.folder / ("server.sock" if command[0] == "spire-server" else "agent.sock")).unlink(missing_ok=True)
+        with (self.folder / f"{command[0]}.log").open("ab") as log:
+            self._running[command[0]] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    async def _stop(self, program: str, number: signal.Signals) -> None:
+        process = self._running.pop(program, None)
+        if process is not None:
+            process.send_signal(number)
+            await asyncio.to_thread(process.wait, 10)
 
     async def _healthy(self, *command: str) -> None:
         deadline = time.monotonic() + _PATIENCE_S
@@ -135,4 +185,40 @@ class Spire:
             )
             if await process.wait() == 0:
                 return
-            assert time.monotonic() < deadline, (self._folder / f"{command[0]}.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, (self.folder / f"{command[0]}.log").read_text()[-2000:]
+            await asyncio.sleep(0.05)
+
+    def _certify_the_machine(self) -> None:
+        """Write what node attestation by x509pop needs: an authority for machines, and one machine's certificate."""
+        authority, machine = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+        names = {one: x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in ("machines", "machine-1")}
+        root = _certificate(names["machines"], names["machines"], authority.public_key(), is_authority=True)
+        leaf = _certificate(names["machine-1"], names["machines"], machine.public_key(), is_authority=False)
+        for name, builder in (("nodes.pem", root), ("node.pem", leaf)):
+            (self.folder / name).write_bytes(builder.sign(authority, SHA256()).public_bytes(Encoding.PEM))
+        key = self.folder / "node.key"
+        key.touch(mode=0o600)
+        key.write_bytes(machine.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign"), False
+    )
+    usage |= {"encipher_only": False, "decipher_only": False}
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(
+            x509.KeyUsage(digital_signature=not is_authority, key_cert_sign=is_authority, **usage), critical=True
+        )
+    )
