@@ -22,7 +22,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -225,6 +225,9 @@ bench-smoke: setup ## Under two minutes, with wide limits: has something become 
 
 demo: setup ## Three hops, three tokens, no impersonation (ARGS="--verbose --keep", ARGS=--json)
 	@$(BIN)/sidecar demo $(ARGS)
+
+picture: setup ## Draw the README's picture again, from a run of the demo
+	@$(BIN)/python .ci/picture.py
 
 docs: setup ## Write the pages of records, reasons, settings and metrics again, the JSON Schemas, and the completion scripts
 	@$(BIN)/python -m sidecar.explain.docs docs

@@ -151,7 +151,7 @@ def evidence(stage: Stage) -> Iterator[Scene]:
     yield Scene(
         LAST,
         "who did what for whom",
-        "rebuilt from the records of every party, joined by signed ids.",
+        "from the records of every party, joined by signed ids.",
         (
             fact("the chain is whole", "4 hops", held=len(told) == len(stage.hops) == 4, commands=(command,)),
             fact(

@@ -79,7 +79,7 @@ def _what_the_writer_holds(stage: Stage) -> Scene:
             ),
             check("the handle, while its request is served", lawful, 200),
             check("the handle at another sidecar", elsewhere, 403, "no_request_context"),
-            check("the handle for another tool of that server", another, 403, "operation_refused"),
+            check("the handle for the server's other tool", another, 403, "operation_refused"),
             check("the handle for a call not on its list", beyond, 403, "call_not_allowed"),
             check("the handle after its request", afterwards, 403, "no_request_context"),
         ),

@@ -19,4 +19,4 @@ REFUSALS: Final = {
 }
 
 # Of operations: only where the agents speak MCP and A2A, not in the example for Kubernetes.
-OF_OPERATIONS: Final = {"the handle for another tool of that server": (403, "operation_refused")}
+OF_OPERATIONS: Final = {"the handle for the server's other tool": (403, "operation_refused")}

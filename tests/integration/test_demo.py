@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from tests.integration.refusals import OF_OPERATIONS, REFUSALS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
+ROOT = Path(__file__).parents[2]
 SIDECAR = Path(sys.executable).with_name("sidecar")
 SPIFFE = "spiffe://acme.example"
 FRONT, PLANNER, WRITER = (f"{SPIFFE}/agent/{name}" for name in ("front", "planner", "writer"))
@@ -215,6 +218,16 @@ def test_under_a_pipe_the_story_is_plain_text_of_60_lines_and_80_columns_and_end
         line for line in lines if any(reason in line for _, reason in (REFUSALS | OF_OPERATIONS).values() if reason)
     ]
     assert len(attacks) >= len(REFUSALS)
+
+
+def drawn() -> list[str]:
+    """Return the lines of the README's picture, which must load nothing from elsewhere."""
+    picture = (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8")
+    assert re.findall(r"https?://[^\"' )<]*", picture) == ["http://www.w3.org/2000/svg"]
+    lines: dict[float, str] = {}
+    for place, text in re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>(.*?)</text>', picture):
+        lines[float(place)] = lines.get(float(place), "") + html.unescape(text)
+    return [line.replace("\xa0", " ").strip() for _, line in sorted(lines.items()) if line.strip("\xa0 \n")]
 
 
 def test_the_long_form_prints_whole_spiffe_ids_and_commands_that_name_their_folder() -> None:
