@@ -19,7 +19,14 @@ import orjson
 
 from sidecar.injector.fields import MalformedError, mapping, mappings, text
 from sidecar.injector.injection import Injection
-from sidecar.injector.mounts import HANDLE_ANNOTATION, KEYS_ANNOTATION, agent_patch, mount_refusals, mounts_of
+from sidecar.injector.mounts import (
+    DOOR_ANNOTATION,
+    HANDLE_ANNOTATION,
+    KEYS_ANNOTATION,
+    agent_patch,
+    mount_refusals,
+    mounts_of,
+)
 from sidecar.injector.rules import (
     INJECT_LABEL,
     SETTINGS_ANNOTATION,
@@ -41,7 +48,7 @@ _TOKEN_SOURCES: Final = frozenset({"serviceAccountToken", "configMap", "downward
 _MAX_TOLD: Final = 8  # reasons of one refusal, warnings of one pod
 _OURS: Final = "delegation-sidecar.io/"
 _KNOWN: Final = frozenset(
-    {SETTINGS_ANNOTATION, KEYS_ANNOTATION, HANDLE_ANNOTATION, STATUS_ANNOTATION, *ANNOTATIONS.values()}
+    {SETTINGS_ANNOTATION, KEYS_ANNOTATION, HANDLE_ANNOTATION, DOOR_ANNOTATION, STATUS_ANNOTATION, *ANNOTATIONS.values()}
 )
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 
@@ -104,7 +111,7 @@ def _annotations(pod: Pod) -> Mapping[str, object]:
 def _wanted(pod: Pod, injection: Injection, namespace: str) -> dict[str, Any]:
     """Return the sidecar's container as this pod should have it."""
     asked = mounts_of(pod, injection)
-    own = injection.container_for(namespace, keys=bool(asked.keys), handle=asked.handle)
+    own = injection.container_for(namespace, keys=bool(asked.keys), handle=asked.handle, door=bool(asked.door))
     return sized(own, chosen(_annotations(pod)))
 
 
@@ -112,7 +119,7 @@ def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
     """Refuse foreign containers and volumes that use one of our names."""
     spec = mapping(pod, "spec")
     asked = mounts_of(pod, injection)
-    volumes = injection.volumes_for(asked.settings, keys=asked.keys or "none", handle=True)
+    volumes = injection.volumes_for(asked.settings, keys=asked.keys or "none", handle=True, door=asked.door or "none")
     ours = {str(volume["name"]): volume for volume in volumes}
     seen: set[str] = set()
     for volume in mappings(spec, "volumes"):
@@ -201,7 +208,7 @@ def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
         way = f"/spec/{injection.goes_into}"
         patch.append({"op": "move", "from": f"{way}/{found[0]}", "path": f"{way}/0"})
     names = {text(volume, "name") for volume in mappings(spec, "volumes")}
-    wanted = injection.volumes_for(asked.settings, keys=asked.keys, handle=asked.handle)
+    wanted = injection.volumes_for(asked.settings, keys=asked.keys, handle=asked.handle, door=asked.door)
     lacking = [volume for volume in wanted if volume["name"] not in names]
     patch += _added(spec, "volumes", lacking, at="-")
     return patch + _annotated(pod, injection)

@@ -16,6 +16,7 @@ from sidecar.injector.sizes import SECONDS, Bound, Sizes, bounds_of, misfits_of,
 SETTINGS_VOLUME: Final = "sidecar-settings"  # the volume whose ConfigMap differs for each workload
 KEYS_VOLUME: Final = "sidecar-keys"  # a Secret that differs, in pods that ask for it
 HANDLE_VOLUME: Final = "sidecar-handle"  # in pods that ask for it
+DOOR_VOLUME: Final = "sidecar-door"  # the Secret of a door's certificate, in pods that ask for it
 MAX_BYTES: Final = 65_536
 _KEYS: Final = {"mode", "ports", "optOut", "container", "volumes", "bounds", "namespaces"}
 
@@ -26,7 +27,7 @@ List = Literal["initContainers", "containers"]
 class Injection:
     """One definition of the sidecar. It goes to the head of the list ``goes_into`` of a pod's spec.
 
-    ``ports`` are inbound, outbound and probe; ``opt_out`` allows pods without a sidecar; ``bounds`` limit what pods
+    ``ports`` are all that the sidecar listens on; ``opt_out`` allows pods without a sidecar; ``bounds`` limit what pods
     choose by annotations, ``namespaces`` are sizes for all pods of one; ``digest`` names the definition, 64 bits of its
     SHA-256 in hex.
     """
@@ -68,27 +69,32 @@ class Injection:
         """Tell if the platform lets pods have this volume."""
         return any(one["name"] == volume for one in self.volumes)
 
-    def container_for(self, namespace: str, *, keys: bool, handle: bool) -> dict[str, Any]:
+    def container_for(self, namespace: str, *, keys: bool, handle: bool, door: bool) -> dict[str, Any]:
         """Return the container of ``container_in``, with the mounts that the pod asks for."""
-        left_out = _left_out(keys=keys, handle=handle)
+        left_out = _left_out(keys=keys, handle=handle, door=door)
         container = self.container_in(namespace)
         kept = [mount for mount in container.get("volumeMounts", ()) if mount["name"] not in left_out]
         return {**container, "volumeMounts": kept} if kept else container
 
-    def volumes_for(self, settings: str, *, keys: str = "", handle: bool = False) -> list[dict[str, Any]]:
-        """Return the pod's volumes: the ConfigMap ``settings``, the Secret ``keys`` if it names one."""
-        left_out = _left_out(keys=bool(keys), handle=handle)
+    def volumes_for(
+        self, settings: str, *, keys: str = "", handle: bool = False, door: str = ""
+    ) -> list[dict[str, Any]]:
+        """Return the pod's volumes: the ConfigMap ``settings``, and the Secrets ``keys`` and ``door`` if named."""
+        left_out = _left_out(keys=bool(keys), handle=handle, door=bool(door))
         volumes = copy.deepcopy([dict(volume) for volume in self.volumes if volume["name"] not in left_out])
         for volume in volumes:
             if volume["name"] == SETTINGS_VOLUME:
                 volume["configMap"]["name"] = settings
             elif volume["name"] == KEYS_VOLUME:
                 volume["secret"]["secretName"] = keys
+            elif volume["name"] == DOOR_VOLUME:
+                volume["secret"]["secretName"] = door
         return volumes
 
 
-def _left_out(*, keys: bool, handle: bool) -> set[str]:
-    return {name for name, wanted in ((KEYS_VOLUME, keys), (HANDLE_VOLUME, handle)) if not wanted}
+def _left_out(*, keys: bool, handle: bool, door: bool) -> set[str]:
+    asked = ((KEYS_VOLUME, keys), (HANDLE_VOLUME, handle), (DOOR_VOLUME, door))
+    return {name for name, wanted in asked if not wanted}
 
 
 def parse_injection(document: bytes) -> Injection:
@@ -127,7 +133,7 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
     if not any(text(volume, "name") == SETTINGS_VOLUME and mapping(volume, "configMap") for volume in volumes):
         raise MalformedError(f"volumes: none is the ConfigMap {SETTINGS_VOLUME}")
     for volume in volumes:
-        kind = {KEYS_VOLUME: "secret", HANDLE_VOLUME: "emptyDir"}.get(text(volume, "name"))
+        kind = {KEYS_VOLUME: "secret", HANDLE_VOLUME: "emptyDir", DOOR_VOLUME: "secret"}.get(text(volume, "name"))
         mounts = [text(mount, "name") for mount in mappings(container, "volumeMounts")]
         if kind is not None and (kind not in volume or mounts.count(text(volume, "name")) != 1):
             raise MalformedError(f"volumes: {text(volume, 'name')} is no {kind} that the container mounts once")

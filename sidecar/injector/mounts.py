@@ -1,7 +1,7 @@
-"""Mounts that differ between pods: the settings, a Secret of static keys, and the directory of the workload handle.
+"""Mounts that differ between pods: the settings, Secrets of static keys and of a door, the workload handle's directory.
 
-A pod asks for each by an annotation, or has the volume already because its own chart includes the library. Keys are for
-the sidecar alone. The handle is for the sidecar and one other container, which mounts it read-only.
+A pod asks for each by an annotation, or has the volume already because its own chart includes the library. Secrets are
+for the sidecar alone. The handle is for the sidecar and one other container, which mounts it read-only.
 """
 
 from __future__ import annotations
@@ -12,24 +12,42 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.injector.fields import mapping, mappings, number, text
-from sidecar.injector.injection import HANDLE_VOLUME, KEYS_VOLUME, SETTINGS_VOLUME, Injection
+from sidecar.injector.injection import DOOR_VOLUME, HANDLE_VOLUME, KEYS_VOLUME, SETTINGS_VOLUME, Injection
 from sidecar.injector.rules import SETTINGS_ANNOTATION, Container, Pod, Refusal, others, shown
 
 KEYS_ANNOTATION: Final = "delegation-sidecar.io/keys"
 HANDLE_ANNOTATION: Final = "delegation-sidecar.io/workload-handle"
+DOOR_ANNOTATION: Final = "delegation-sidecar.io/door"
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-_KEYS_CURE: Final = "leave the annotation out; the platform sets injector.allowKeys"
 _HANDLE_CURE: Final = "leave the annotation out; the platform sets injector.allowWorkloadHandle"
 
 
 @dataclass(frozen=True, slots=True)
+class SecretMount:
+    """A Secret that only the sidecar may mount, named by an annotation. ``rule`` refuses pods, ``what`` is in it, and
+    ``value`` of the chart allows it.
+    """
+
+    rule: str
+    volume: str
+    annotation: str
+    what: str
+    value: str
+
+
+KEYS: Final = SecretMount("keys", KEYS_VOLUME, KEYS_ANNOTATION, "keys", "injector.allowKeys")
+DOOR: Final = SecretMount("door", DOOR_VOLUME, DOOR_ANNOTATION, "door", "sidecar.ports.door")
+
+
+@dataclass(frozen=True, slots=True)
 class Mounts:
-    """A pod's own mounts: the ConfigMap ``settings``, the Secret ``keys`` (empty: none), if the sidecar has the
-    ``handle``, and the container ``agent`` that gets it (empty: none).
+    """A pod's own mounts: the ConfigMap ``settings``, the Secrets ``keys`` and ``door`` (empty: none), if the sidecar
+    has the ``handle``, and the container ``agent`` that gets it (empty: none).
     """
 
     settings: str
     keys: str
+    door: str
     handle: bool
     agent: str
 
@@ -37,12 +55,12 @@ class Mounts:
 def mounts_of(pod: Pod, injection: Injection) -> Mounts:
     """Return what a pod asks for, and of two names the volume's: a pod without refusals has one of each."""
     annotation, mounted = _settings_of(pod)
-    secret, mounted_secret = _keys_of(pod)
     volumes = {text(volume, "name") for volume in mappings(mapping(pod, "spec"), "volumes")}
     agent = _annotation(pod, HANDLE_ANNOTATION)
     return Mounts(
         settings=mounted or annotation,
-        keys=(mounted_secret or secret) if injection.has(KEYS_VOLUME) else "",
+        keys=_named(KEYS, pod, injection),
+        door=_named(DOOR, pod, injection),
         handle=injection.has(HANDLE_VOLUME) and (bool(agent) or HANDLE_VOLUME in volumes),
         agent=agent,
     )
@@ -57,7 +75,8 @@ def mount_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     elif annotation and mounted and annotation != mounted:
         wrong = f"{SETTINGS_ANNOTATION} and the volume {SETTINGS_VOLUME} name two ConfigMaps"
         yield Refusal("no_settings", "annotation", wrong, "name the same")
-    yield from _keys_refusals(pod, injection)
+    for mount in (KEYS, DOOR):
+        yield from _secret_refusals(mount, pod, injection)
     yield from _handle_refusals(pod, injection)
 
 
@@ -96,46 +115,56 @@ def _settings_of(pod: Pod) -> tuple[str, str]:
     return _annotation(pod, SETTINGS_ANNOTATION), mounted
 
 
-def _keys_of(pod: Pod) -> tuple[str, str]:
+def _secret_of(mount: SecretMount, pod: Pod) -> tuple[str, str]:
     """Return the Secret that the annotation names, and the one that an existing volume of ours names."""
-    return _annotation(pod, KEYS_ANNOTATION), text(mapping(_volume(pod, KEYS_VOLUME), "secret"), "secretName")
+    return _annotation(pod, mount.annotation), text(mapping(_volume(pod, mount.volume), "secret"), "secretName")
 
 
-def _keys_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
-    annotation, mounted = _keys_of(pod)
-    if not injection.has(KEYS_VOLUME):
-        if KEYS_ANNOTATION in mapping(mapping(pod, "metadata"), "annotations"):
-            yield Refusal("keys", "annotation", "no sidecar here gets a Secret of keys", _KEYS_CURE)
+def _named(mount: SecretMount, pod: Pod, injection: Injection) -> str:
+    annotation, mounted = _secret_of(mount, pod)
+    return (mounted or annotation) if injection.has(mount.volume) else ""
+
+
+def _secret_refusals(mount: SecretMount, pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    annotation, mounted = _secret_of(mount, pod)
+    annotated = mount.annotation in mapping(mapping(pod, "metadata"), "annotations")
+    if not injection.has(mount.volume):
+        if annotated:
+            cure = f"leave the annotation out; the platform sets {mount.value}"
+            yield Refusal(mount.rule, "annotation", f"no sidecar here gets a Secret of its {mount.what}", cure)
         return
     secret = annotation or mounted
-    if KEYS_ANNOTATION in mapping(mapping(pod, "metadata"), "annotations") and not _NAME.fullmatch(annotation):
-        yield Refusal("keys", "annotation", f"{KEYS_ANNOTATION} names no Secret", "name one of the pod's namespace")
+    if annotated and not _NAME.fullmatch(annotation):
+        wrong = f"{mount.annotation} names no Secret"
+        yield Refusal(mount.rule, "annotation", wrong, "name one of the pod's namespace")
     elif annotation and mounted and annotation != mounted:
-        wrong = f"{KEYS_ANNOTATION} and the volume {KEYS_VOLUME} name two Secrets"
-        yield Refusal("keys", "annotation", wrong, "name the same")
+        wrong = f"{mount.annotation} and the volume {mount.volume} name two Secrets"
+        yield Refusal(mount.rule, "annotation", wrong, "name the same")
     elif secret:
         if number(mapping(mapping(pod, "spec"), "securityContext"), "fsGroup") is None:
-            wrong = "without a group for its volumes the sidecar cannot read the keys"
-            yield Refusal("keys", "pod", wrong, f"set securityContext.fsGroup of the pod, such as {injection.uid}")
-        yield from _readers(pod, injection, secret)
+            wrong = f"without a group for its volumes the sidecar cannot read the Secret of its {mount.what}"
+            yield Refusal(mount.rule, "pod", wrong, f"set securityContext.fsGroup of the pod, such as {injection.uid}")
+        yield from _readers(mount, pod, injection, secret)
 
 
-def _readers(pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
-    """Refuse every other way to the Secret: in a container that reads it the agent would have the keys."""
+def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
+    """Refuse every other way to the Secret: a container that reads it would have the sidecar's private keys."""
     spec = mapping(pod, "spec")
-    wrong, cure = "it reads the Secret of the sidecar's keys", "leave it to the sidecar, or put it in another Secret"
+    wrong = f"it reads the Secret of the sidecar's {mount.what}"
+    cure = "leave it to the sidecar, or put it in another Secret"
+    ours = {one.volume for one in (KEYS, DOOR) if injection.has(one.volume)}
     for volume in mappings(spec, "volumes"):
         sources = mappings(mapping(volume, "projected"), "sources")
         names = [text(mapping(source, "secret"), "name") for source in sources]
         names.append(text(mapping(volume, "secret"), "secretName"))
-        if text(volume, "name") != KEYS_VOLUME and secret in names:
-            yield Refusal("keys", f"volume {shown(text(volume, 'name'))}", wrong, cure)
+        if text(volume, "name") not in ours and secret in names:
+            yield Refusal(mount.rule, f"volume {shown(text(volume, 'name'))}", wrong, cure)
     for layer, container in others(spec, injection):
         names = [text(mapping(source, "secretRef"), "name") for source in mappings(container, "envFrom")]
         for variable in mappings(container, "env"):
             names.append(text(mapping(mapping(variable, "valueFrom"), "secretKeyRef"), "name"))
         if secret in names:
-            yield Refusal("keys", layer, wrong, cure)
+            yield Refusal(mount.rule, layer, wrong, cure)
 
 
 def _handle_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:

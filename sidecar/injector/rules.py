@@ -34,6 +34,7 @@ RULES: Final = (
     "privileged",
     "sidecar_volume",
     "keys",
+    "door",
     "workload_handle",
     "port_clash",
     "foreign_sidecar",

@@ -26,8 +26,8 @@ def classic() -> Injection:
     return parse_injection(json.dumps({**document, "mode": "classic"}).encode())
 
 
-def acting(*, keys: bool = True, handle: bool = True) -> Injection:
-    """Return the definition where the platform allows a Secret of ``keys`` and the workload ``handle``."""
+def acting(*, keys: bool = True, handle: bool = True, door: bool = False) -> Injection:
+    """Return the definition where the platform allows Secrets of ``keys`` and of a ``door``, and the ``handle``."""
     document = json.loads(RENDERED)
     mounts, volumes = document["container"]["volumeMounts"], document["volumes"]
     document["container"]["args"].append("--platform=/etc/sidecar/platform/platform.yaml")
@@ -39,6 +39,11 @@ def acting(*, keys: bool = True, handle: bool = True) -> Injection:
     if handle:
         mounts.append({"name": "sidecar-handle", "mountPath": "/run/sidecar-handle"})
         volumes.append({"name": "sidecar-handle", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
+    if door:
+        mounts.append({"name": "sidecar-door", "mountPath": "/etc/sidecar/door", "readOnly": True})
+        volumes.append({"name": "sidecar-door", "secret": {"secretName": "door", "defaultMode": 288}})
+        document["container"]["ports"].append({"name": "sidecar-door", "containerPort": 8443, "protocol": "TCP"})
+        document["ports"].append(8443)
     return parse_injection(json.dumps(document).encode())
 
 

@@ -15,13 +15,14 @@ from tests.injector.pods import RENDERED, acting, bare, classic, injection, patc
 SETTINGS: Final = "delegation-sidecar.io/settings"
 KEYS: Final = "delegation-sidecar.io/keys"
 HANDLE: Final = "delegation-sidecar.io/workload-handle"
+DOOR: Final = "delegation-sidecar.io/door"
 AGENT_MOUNT: Final = {"name": "sidecar-handle", "mountPath": "/run/sidecar-handle", "readOnly": True}
 OTHER: Final[dict[str, Any]] = {"name": "other", "image": "agent:1"}
 
 
 def asking(spec: dict[str, Any] | None = None, **annotations: str) -> dict[str, Any]:
-    """Return a pod whose volumes have a group, with these annotations; ``keys`` and ``handle`` stand for ours."""
-    names = {"keys": KEYS, "handle": HANDLE, "settings": SETTINGS}
+    """Return a pod whose volumes have a group, with these annotations; ``keys``, ``handle`` and ``door`` are ours."""
+    names = {"keys": KEYS, "handle": HANDLE, "door": DOOR, "settings": SETTINGS}
     said = {names[name]: value for name, value in {"settings": "planner", **annotations}.items()}
     return bare({"securityContext": {"fsGroup": 2747}, **(spec or {})}, annotations=said)
 
@@ -151,6 +152,62 @@ def test_keys_that_are_mounted_otherwise_are_refused(changed: dict[str, Any]) ->
     assert done(asking({"volumes": [as_ours]}, keys="planner-keys"))
 
 
+# --- a door's certificate
+
+
+def test_the_door_s_certificate_is_mounted_in_the_sidecar_of_a_pod_that_names_it_and_in_no_other_container() -> None:
+    definition = acting(door=True)
+    spec = done(asking({"containers": [{"name": "agent", "image": "agent:1"}, OTHER]}, door="front-tls"), definition)
+    (volume,) = [one for one in spec["volumes"] if "secret" in one]
+    assert volume == {"name": "sidecar-door", "secret": {"secretName": "front-tls", "defaultMode": 0o440}}
+    assert spec["initContainers"][0]["volumeMounts"][-1] == {
+        "name": "sidecar-door", "mountPath": "/etc/sidecar/door", "readOnly": True
+    }  # fmt: skip
+    assert [mounted(one) for one in spec["containers"]] == [[], []]
+    without = done(asking(), definition)
+    assert "sidecar-door" not in {one["name"] for one in without["volumes"]}
+    assert "sidecar-door" not in mounted(without["initContainers"][0])
+
+
+def test_a_pod_may_have_keys_and_a_door_of_two_secrets_or_of_one() -> None:
+    for keys, door in (("planner-keys", "front-tls"), ("front", "front")):
+        spec = done(asking(keys=keys, door=door), acting(door=True))
+        secrets = {one["name"]: one["secret"]["secretName"] for one in spec["volumes"] if "secret" in one}
+        assert secrets == {"sidecar-keys": keys, "sidecar-door": door}
+
+
+# what a pod with the annotation `door` has besides → the layer that is refused, and what the refusal says
+DOORS_REFUSED: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "no Secret's name": ({}, "No Name", "annotation", "names no Secret"),
+    "no group": ({"securityContext": {"fsGroup": None}}, "front-tls", "pod", "cannot read the Secret of its door"),
+    "a second reader": (
+        {"volumes": [{"name": "own", "secret": {"secretName": "front-tls"}}]},
+        "front-tls",
+        "volume own",
+        "the Secret of the sidecar's door",
+    ),
+    "two Secrets": (
+        {"volumes": [{"name": "sidecar-door", "secret": {"secretName": "other", "defaultMode": 288}}]},
+        "front-tls",
+        "annotation",
+        "two Secrets",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "named", "layer", "said"), DOORS_REFUSED.values(), ids=DOORS_REFUSED)
+def test_a_door_s_secret_is_held_to_the_rules_of_keys(spec: dict[str, Any], named: str, layer: str, said: str) -> None:
+    (refusal,) = refusals_of(asking(spec, door=named), acting(door=True))
+    assert (refusal.rule, refusal.layer, said in refusal.wrong) == ("door", layer, True)
+    assert done(asking(door="front-tls"), acting(door=True))
+
+
+def test_a_platform_without_a_port_for_doors_refuses_the_annotation_with_the_value() -> None:
+    (refusal,) = refusals_of(asking(door="front-tls"), acting())
+    assert (refusal.rule, refusal.layer) == ("door", "annotation")
+    assert "sidecar.ports.door" in refusal.cure
+
+
 # --- the workload handle
 
 
@@ -226,9 +283,9 @@ def test_a_pod_that_a_chart_rendered_with_the_library_needs_no_annotation() -> N
 # --- the definition
 
 
-@pytest.mark.parametrize("name", ["sidecar-keys", "sidecar-handle"])
+@pytest.mark.parametrize("name", ["sidecar-keys", "sidecar-handle", "sidecar-door"])
 def test_a_definition_whose_container_does_not_mount_them_is_refused(name: str) -> None:
     document = json.loads(RENDERED)
-    volumes = [dict(one) for one in acting().volumes if one["name"] == name]
+    volumes = [dict(one) for one in acting(door=True).volumes if one["name"] == name]
     with pytest.raises(ConfigError, match=name):
         parse_injection(json.dumps({**document, "volumes": [*document["volumes"], *volumes]}).encode())

@@ -590,17 +590,18 @@ def test_the_policy_of_other_values_holds_a_classic_sidecar_and_who_does_without
 
 ACTING: Final[dict[str, Any]] = {
     "injector": {**OTHERWISE["injector"], "allowKeys": True, "allowWorkloadHandle": True},
-    "sidecar": {"platform": "ceiling"},
+    "sidecar": {"platform": "ceiling", "ports": {"door": 8443}},
 }
 ASKING: Final = {
     "delegation-sidecar.io/keys": "planner-keys",
+    "delegation-sidecar.io/door": "planner-tls",
     "delegation-sidecar.io/workload-handle": "agent",
 }
 
 
 @pytest.fixture
 def acting(alone: Cluster) -> Iterator[Cluster]:
-    """The policy where pods may ask for keys and for the workload handle."""
+    """The policy where pods may ask for keys, for a door's certificate and for the workload handle."""
     other = Cluster.__new__(Cluster)
     other.api, other.rendered = alone.api, render(ACTING)
     other.injection = other.rendered.one("ConfigMap", "injector")["data"]["injection.json"]
@@ -612,12 +613,12 @@ def acting(alone: Cluster) -> Iterator[Cluster]:
 
 
 def acted(cluster: Cluster, spec: Object | None = None, **annotations: str) -> Object:
-    """Return a pod as the injector leaves it; it asks for keys and for the handle unless ``annotations`` say."""
+    """Return a pod as the injector leaves it; it asks for all three unless ``annotations`` say."""
     asked = pod({"securityContext": {"fsGroup": 2747}, **(spec or {})}, annotations=annotations or ASKING)
     return patched(asked, inject(asked, parse_injection(cluster.injection.encode())).patch)
 
 
-def test_the_policy_holds_keys_to_the_sidecar_and_the_handle_to_one_agent(acting: Cluster) -> None:
+def test_the_policy_holds_keys_and_door_to_the_sidecar_and_the_handle_to_one_agent(acting: Cluster) -> None:
     second: Object = {**CONTAINER, "name": "second"}
     for asked in (acted(acting), acted(acting, x="y"), acted(acting, {"containers": [CONTAINER, second]})):
         made, said = acting.try_pod(asked)  # in a restricted namespace
@@ -630,7 +631,11 @@ def test_the_policy_holds_keys_to_the_sidecar_and_the_handle_to_one_agent(acting
         ("keys", {"volumes": [{"name": "own", "projected": {"sources": [source]}}]}, {}),
         ("keys", {}, {"env": [variable]}),
         ("keys", {}, {"envFrom": [{"secretRef": {"name": "planner-keys"}}]}),
+        ("door", {"volumes": [{"name": "own", "secret": {"secretName": "planner-tls"}}]}, {}),
+        ("door", {"volumes": [{"name": "own", "projected": {"sources": [{"secret": {"name": "planner-tls"}}]}}]}, {}),
+        ("door", {}, {"envFrom": [{"secretRef": {"name": "planner-tls"}}]}),
         ("sidecar_volume", {}, {"volumeMounts": [{"name": "sidecar-keys", "mountPath": "/keys"}]}),
+        ("sidecar_volume", {}, {"volumeMounts": [{"name": "sidecar-door", "mountPath": "/door"}]}),
         ("workload_handle", {}, {"volumeMounts": [handle]}),
         ("workload_handle", {}, {"volumeMounts": [{**handle, "readOnly": False}]}),
     ]
@@ -646,7 +651,7 @@ def test_the_policy_holds_keys_to_the_sidecar_and_the_handle_to_one_agent(acting
         made, said = acting.try_pod(asked, LAX)
         assert (made, "rule workload_handle (" in said) == (None, True), (changed_mount, said)
     for name, volumes in changed_volumes(acted(acting)["spec"]["volumes"]).items():
-        if name != "sidecar-keys":  # which is a Secret
+        if name not in ("sidecar-keys", "sidecar-door"):  # which are Secrets
             made, said = acting.try_pod({**acted(acting), "spec": {**acted(acting)["spec"], "volumes": volumes}}, LAX)
             assert (made, "rule sidecar_volume (" in said) == (None, True), (name, said)
 
@@ -658,14 +663,14 @@ def test_the_policy_holds_debuggers_out_of_keys_and_handle(acting: Cluster) -> N
     assert done.returncode == 0, done.stderr
     try:
         volumes = made["spec"]["volumes"]
-        (secret,) = [one["secret"]["secretName"] for one in volumes if one["name"] == "sidecar-keys"]
-        mounts = [
-            {"name": name, "mountPath": "/run/x", "readOnly": True} for name in ("sidecar-keys", "sidecar-handle")
-        ]
+        secret, certificate = [one["secret"]["secretName"] for one in volumes if "secret" in one]
+        names = ("sidecar-keys", "sidecar-handle", "sidecar-door")
+        mounts = [{"name": name, "mountPath": "/run/x", "readOnly": True} for name in names]
         key = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": secret, "key": "openai"}}}
         holes: list[tuple[dict[str, Any], int]] = [
             *(({"volumeMounts": [mount]}, 1) for mount in mounts),
             ({"envFrom": [{"secretRef": {"name": secret}}]}, 1),
+            ({"envFrom": [{"secretRef": {"name": certificate}}]}, 1),
             ({"env": [key]}, 1),
             ({"envFrom": [{"secretRef": {"name": "of-others", "optional": True}}]}, 0),  # the last: it is taken
         ]

@@ -31,6 +31,9 @@ ports:
   {{- if .ports.plain }}
   - {name: sidecar-plain, containerPort: {{ int .ports.plain }}, protocol: TCP}
   {{- end }}
+  {{- if .ports.door }}
+  - {name: sidecar-door, containerPort: {{ int .ports.door }}, protocol: TCP}
+  {{- end }}
 startupProbe:
   httpGet: {path: /readyz, port: {{ int .ports.probe }}, scheme: HTTP}
   periodSeconds: 1
@@ -78,6 +81,9 @@ volumeMounts:
   {{- if .workloadHandle }}
   - {name: sidecar-handle, mountPath: /run/sidecar-handle}
   {{- end }}
+  {{- if .door }}
+  - {name: sidecar-door, mountPath: /etc/sidecar/door, readOnly: true}
+  {{- end }}
 {{- end -}}
 
 {{- /* For `volumeMounts` of the agent's container, and of no other. */ -}}
@@ -111,6 +117,10 @@ volumeMounts:
 {{- if .workloadHandle }}
 - name: sidecar-handle
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
+{{- end }}
+{{- if .door }}
+- name: sidecar-door
+  secret: {secretName: {{ .door | quote }}, defaultMode: 288}
 {{- end }}
 {{- end -}}
 
@@ -164,6 +174,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- define "sidecar-lib.ports" -}}
 {{- $ports := list (int .ports.inbound) (int .ports.outbound) (int .ports.probe) -}}
 {{- if .ports.plain }}{{ $ports = append $ports (int .ports.plain) }}{{ end -}}
+{{- if .ports.door }}{{ $ports = append $ports (int .ports.door) }}{{ end -}}
 {{- toJson $ports -}}
 {{- end -}}
 
@@ -195,7 +206,12 @@ seccompProfile: {type: RuntimeDefault}
   {{- fail (printf "workers: %d and their parent need 70Mi each; set resources.limits.memory to %dMi or more" (int .workers) (mul 70 (add 1 (int .workers)))) }}
 {{- end }}
 {{- if ne (len ($ports | uniq)) (len $ports) }}
-  {{- fail (printf "ports: inbound, outbound%s are one port twice; give each a number of its own" (ternary ", probe and plain" " and probe" (not (empty .ports.plain)))) }}
+  {{- $names := list "inbound" "outbound" "probe" }}
+  {{- range tuple "plain" "door" }}{{ if get $.ports . }}{{ $names = append $names . }}{{ end }}{{ end }}
+  {{- fail (printf "ports: %s and %s are one port twice; give each a number of its own" (initial $names | join ", ") (last $names)) }}
+{{- end }}
+{{- if and .door (not .ports.door) }}
+  {{- fail "door: the sidecar has no port for it; set ports.door to that of entry.door.listen, or leave it empty" }}
 {{- end }}
 {{- if and .ports.plain (not .platform) }}
   {{- fail "ports.plain: only a platform file with plain: true allows a port without TLS; name its ConfigMap in platform" }}

@@ -22,7 +22,7 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 (m.name.startsWith('kube-api-access-') && m.mountPath == '/var/run/secrets/kubernetes.io/serviceaccount' && m.?readOnly.orValue(false))
 {{- range $own.volumeMounts }} || (m.name == '{{ .name }}' && m.mountPath == '{{ .mountPath }}'){{ end }}))
 {{- range $own.volumeMounts }}
-{{- if not (has .name (list "sidecar-keys" "sidecar-handle")) }}
+{{- if not (has .name (list "sidecar-keys" "sidecar-handle" "sidecar-door")) }}
 && c.?volumeMounts.orValue([]).exists(m, m.name == '{{ .name }}')
 {{- end }}
 {{- end }}
