@@ -21,6 +21,9 @@ _MOST_ID: Final = 2**53  # what every parser reads as the same number (RFC 7493 
 
 MessageId = str | int | None
 
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+
 
 @dataclass(frozen=True, slots=True)
 class RpcMessage:
@@ -32,13 +35,23 @@ class RpcMessage:
 
 
 class MessageRefused(Denied):
-    """A message that is refused; ``id`` is its own, as far as it was read, for the answer."""
+    """A message that is refused; ``id`` is its own, as far as it was read, for the answer.
+
+    ``code`` is the protocol's number for this fault, where it is not the one of the reason. ``facts`` are what the
+    protocol has clients read beside it.
+    """
 
     def __init__(
-        self, detail: str, *, message_id: MessageId = None, reason: Reason = Reason.OPERATION_MALFORMED
+        self,
+        detail: str,
+        *,
+        message_id: MessageId = None,
+        reason: Reason = Reason.OPERATION_MALFORMED,
+        code: int | None = None,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(reason, detail)
-        self.id = message_id
+        self.id, self.code, self.facts = message_id, code, facts or {}
 
 
 def parse_rpc(body: bytes, *, max_bytes: int) -> RpcMessage:

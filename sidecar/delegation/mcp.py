@@ -12,7 +12,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling
+from sidecar.delegation.json_rpc import (
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    MessageId,
+    MessageRefused,
+    RpcMessage,
+    one_spelling,
+)
 from sidecar.errors import Reason
 
 STATELESS: Final = frozenset({"2026-07-28"})
@@ -74,16 +81,21 @@ OPEN_TO_OWN: Final = frozenset({"prompts/list", "resources/list", "resources/tem
 """Operations that a route may open to own authority: they tell of the server, and of no user's work."""
 METHODS: Final = NAMED | _PLAIN | LIFECYCLE
 
+_OF_MESSAGES: Final = METHODS - {DELETE, RESPONSE, STREAM} - _NAMED.keys()
+_REMOVED: Final = frozenset({"resources/subscribe", "resources/unsubscribe"})  # STATELESS: subscriptions/listen does it
+
 _LONGEST_NAME: Final = 2048  # characters
 _PARAMS: Final = frozenset({"_meta", "name", "ref", "uri"})
 _REF: Final = frozenset({"name", "type", "uri"})
 _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _META: Final = frozenset({_VERSION_KEY})
+_HEADER_MISMATCH: Final = -32020
+_NAMES_A_VERSION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
 _ENCODED: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
 
 
-def operation_of(message: RpcMessage) -> str:
-    """Return the key of the operation that a message asks for.
+def operation_of(message: RpcMessage, *, stateless: bool = False) -> str:
+    """Return the key of the operation that a message asks for. ``stateless``: of a revision without sessions.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED, its name is missing or ambiguous; OPERATION_REFUSED, an unknown method.
@@ -94,21 +106,28 @@ def operation_of(message: RpcMessage) -> str:
     one_spelling(params, _PARAMS, message_id=message.id)
     if method == _COMPLETE:
         return f"{method}:{_reference(message)}"
-    if method in _NAMED:
+    if method in _NAMED and not (stateless and method in _REMOVED):
         return f"{method}:{_text(params, _NAMED[method], message)}"
-    if method not in METHODS or method in {DELETE, RESPONSE, STREAM}:
-        raise MessageRefused("an unknown method", message_id=message.id, reason=Reason.OPERATION_REFUSED)
+    if method not in _OF_MESSAGES:
+        reason = Reason.OPERATION_REFUSED
+        raise MessageRefused("an unknown method", message_id=message.id, reason=reason, code=METHOD_NOT_FOUND)
     return method
 
 
-def check_version(version: str | None) -> None:
+def check_version(version: str | None, message_id: MessageId = None) -> None:
     """Refuse a request by its ``MCP-Protocol-Version``.
 
     Raises:
-        MessageRefused: PROTOCOL_VERSION, no such revision is known.
+        MessageRefused: PROTOCOL_VERSION, no such revision is known. Its facts are those that 2026-07-28 asks for: the
+            revisions that clients may go on with as they are; older ones are agreed on by ``initialize``.
     """
-    if version is not None and version not in VERSIONS:
-        raise MessageRefused("no known MCP-Protocol-Version", reason=Reason.PROTOCOL_VERSION)
+    if version is None or version in VERSIONS:
+        return
+    facts: dict[str, object] = {"supported": sorted(STATELESS)}
+    if _NAMES_A_VERSION.fullmatch(version):
+        facts["requested"] = version
+    detail = "no known MCP-Protocol-Version"
+    raise MessageRefused(detail, message_id=message_id, reason=Reason.PROTOCOL_VERSION, facts=facts)
 
 
 def check_fields(message: RpcMessage, *, version: str | None, method: str | None, name: str | None) -> bool:
@@ -122,27 +141,31 @@ def check_fields(message: RpcMessage, *, version: str | None, method: str | None
     Raises:
         MessageRefused: OPERATION_MALFORMED, a field differs from the message, or is missing; PROTOCOL_VERSION.
     """
-    check_version(version)
+    check_version(version, message.id)
     stated = _stated_version(message)
     stateless = version in STATELESS or stated in STATELESS
     if stateless and message.method is None:
         raise MessageRefused("this revision has no requests of the server's to answer", message_id=message.id)
+    if stateless and stated is None:
+        raise MessageRefused("_meta does not state the version", message_id=message.id, code=INVALID_PARAMS)
     if stateless and (version != stated or method is None):
-        raise MessageRefused(
-            "MCP-Protocol-Version or Mcp-Method is missing, or not the message's", message_id=message.id
-        )
+        raise _mismatch("MCP-Protocol-Version or Mcp-Method is missing, or not the message's", message)
     if method is not None and method != message.method:
-        raise MessageRefused("Mcp-Method is not the message's method", message_id=message.id)
+        raise _mismatch("Mcp-Method is not the message's method", message)
     member = _NAMED.get(message.method or "")
     if name is None:
         if stateless and member in message.params:
-            raise MessageRefused("Mcp-Name is missing", message_id=message.id)
+            raise _mismatch("Mcp-Name is missing", message)
         return stateless
     # An extension's method may be named by any of its members; none of them is part of a key.
     named = message.params.values() if member is None else [message.params.get(member)]
     if _decoded(name, message) not in named:
-        raise MessageRefused("Mcp-Name is not what the message names", message_id=message.id)
+        raise _mismatch("Mcp-Name is not what the message names", message)
     return stateless
+
+
+def _mismatch(detail: str, message: RpcMessage) -> MessageRefused:
+    return MessageRefused(detail, message_id=message.id, code=_HEADER_MISMATCH)
 
 
 def _stated_version(message: RpcMessage) -> object:
@@ -150,7 +173,7 @@ def _stated_version(message: RpcMessage) -> object:
     if meta is None:
         return None
     if not isinstance(meta, dict):
-        raise MessageRefused("_meta is not an object", message_id=message.id)
+        raise MessageRefused("_meta is not an object", message_id=message.id, code=INVALID_PARAMS)
     one_spelling(meta, _META, message_id=message.id)
     return meta.get(_VERSION_KEY)
 
@@ -163,7 +186,7 @@ def _decoded(value: str, message: RpcMessage) -> str:
     try:
         return base64.b64decode(encoded[1], validate=True).decode()
     except (binascii.Error, ValueError):
-        raise MessageRefused("Mcp-Name cannot be decoded", message_id=message.id) from None
+        raise _mismatch("Mcp-Name cannot be decoded", message) from None
 
 
 def _reference(message: RpcMessage) -> str:

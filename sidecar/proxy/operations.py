@@ -9,6 +9,7 @@ nothing else of the message.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -34,7 +35,19 @@ class Asked:
     ``named`` are the tasks of A2A that it names. No more than ``max_bytes`` of its body is read.
     """
 
-    __slots__ = ("json_rpc", "key", "max_bytes", "message", "message_id", "named", "protocol", "stateless", "task")
+    __slots__ = (
+        "code",
+        "facts",
+        "json_rpc",
+        "key",
+        "max_bytes",
+        "message",
+        "message_id",
+        "named",
+        "protocol",
+        "stateless",
+        "task",
+    )
 
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
@@ -46,6 +59,8 @@ class Asked:
         self.stateless = False  # MCP: of a revision without sessions
         self.named: Named = NOTHING_NAMED
         self.max_bytes = sys.maxsize
+        self.code: int | None = None  # of a fault of the message itself, and what is told beside it
+        self.facts: Mapping[str, object] = {}
 
     @property
     def makes_task(self) -> bool:
@@ -81,7 +96,9 @@ def find_operation(
         else:
             yield from _a2a(asked, stream, head, target, route, below)
     except MessageRefused as refused:
-        asked.message_id = refused.id
+        if refused.id is not None:
+            asked.message_id = refused.id
+        asked.code, asked.facts = refused.code, refused.facts
         raise
     assert route.operations is not None  # noqa: S101 - for the type only: a route of a protocol has them
     entry.op = route.operations.label(asked.key)
@@ -104,9 +121,9 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
         asked.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
         return
     message = yield from _message(asked, stream, head, route)
-    asked.key = mcp.operation_of(message)
     method, name = _text(head, b"mcp-method"), _text(head, b"mcp-name")
     asked.stateless = mcp.check_fields(message, version=version, method=method, name=name)
+    asked.key = mcp.operation_of(message, stateless=asked.stateless)
 
 
 def _a2a(

@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from sidecar.delegation.human import Human
+from sidecar.delegation.json_rpc import METHOD_NOT_FOUND
 from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.errors import Reason, SidecarError
 from sidecar.proxy.operations import Asked
@@ -78,7 +79,9 @@ def refusal(
         fields.append((b"allow", ", ".join(sorted(allow)).encode()))
     if asked is not None and asked.json_rpc:
         # The official clients of A2A read an error of JSON-RPC under 200 alone, and agents answer so.
-        status = 200 if asked.protocol == "a2a" and error.reason is Reason.TASK_UNKNOWN else answer.status
+        status = (
+            200 if asked.protocol == "a2a" and error.reason is Reason.TASK_UNKNOWN else _rpc_status_of(error, asked)
+        )
         return status, fields, orjson.dumps(_rpc_error(error, request_id, asked))
     if asked is not None:
         return answer.status, fields, orjson.dumps({"error": _rpc_status(error, request_id)})
@@ -97,12 +100,23 @@ def rpc_error_event(error: SidecarError, request_id: str, asked: Asked) -> bytes
     return b"event: message\ndata: " + orjson.dumps(_rpc_error(error, request_id, asked)) + b"\n\n"
 
 
+def _rpc_status_of(error: SidecarError, asked: Asked) -> int:
+    if asked.stateless and asked.code == METHOD_NOT_FOUND:
+        return 404  # MCP 2026-07-28; in a session of an older revision 404 would say that the session is gone
+    return error.answer.status
+
+
 def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, object]:
     """Return the error of JSON-RPC 2.0 (section 5.1) that answers a refused message."""
-    data: object = {"reason": error.reason, "request_id": request_id, "status": error.answer.status}
+    data: object = {
+        "reason": error.reason,
+        "request_id": request_id,
+        "status": _rpc_status_of(error, asked),
+        **asked.facts,
+    }
     if asked.protocol == "a2a":
         data = [_error_info(error, request_id)]
-    code = _RPC_CODES.get((asked.protocol, error.reason), _RPC_REFUSED)
+    code = asked.code or _RPC_CODES.get((asked.protocol, error.reason), _RPC_REFUSED)
     text = f"{error.answer.text} ({error.reason})"
     return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": text, "data": data}}
 

@@ -124,6 +124,55 @@ def test_a_field_that_says_otherwise_is_refused(message: RpcMessage, fields: dic
     assert refused.value.id == 1
 
 
+@pytest.mark.parametrize(
+    ("message", "fields", "code"),
+    [
+        pytest.param(call("tools/list", _meta=META), {"method": "ping"}, -32020, id="another-method-in-its-field"),
+        pytest.param(call("tools/list", _meta=META), {}, -32020, id="no-field-for-the-method"),
+        pytest.param(
+            call("tools/call", name="a", _meta=META), {"method": "tools/call", "name": "b"}, -32020, id="another-name"
+        ),
+        pytest.param(call("tools/call", name="a", _meta=META), {"method": "tools/call"}, -32020, id="no-name"),
+        pytest.param(
+            call("tools/call", name="a", _meta=META),
+            {"method": "tools/call", "name": "=?base64?a?="},
+            -32020,
+            id="a-name-that-cannot-be-decoded",
+        ),
+        pytest.param(
+            call("ping", _meta={"io.modelcontextprotocol/protocolVersion": "v9"}),
+            {"method": "ping"},
+            -32020,
+            id="another-version",
+        ),
+        pytest.param(call("tools/list"), {"method": "tools/list"}, -32602, id="no-meta"),
+        pytest.param(call("tools/list", _meta={}), {"method": "tools/list"}, -32602, id="no-version-in-meta"),
+        pytest.param(call("tools/list", _meta=[]), {"method": "tools/list"}, -32602, id="meta-is-a-list"),
+    ],
+)
+def test_2026_07_28_has_a_code_for_each_fault(message: RpcMessage, fields: dict[str, str | None], code: int) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        check(message, **fields)
+    assert (refused.value.reason, refused.value.code) == (Reason.OPERATION_MALFORMED, code)
+
+
+@pytest.mark.parametrize("method", ["resources/subscribe", "resources/unsubscribe"])
+def test_2026_07_28_has_no_subscriptions_to_one_resource(method: str) -> None:
+    message = call(method, uri="file:///a")
+    assert mcp.operation_of(message) == f"{method}:file:///a"
+    with pytest.raises(MessageRefused) as refused:
+        mcp.operation_of(message, stateless=True)
+    assert (refused.value.reason, refused.value.code) == (Reason.OPERATION_REFUSED, -32601)
+
+
+@pytest.mark.parametrize(("version", "told"), [("v999.0.0", "v999.0.0"), ("2027 <b>", None), ("9" * 33, None)])
+def test_an_unknown_version_is_told_which_are_known(version: str, told: str | None) -> None:
+    with pytest.raises(MessageRefused) as refused:
+        check(call("ping"), version=version)
+    assert (refused.value.id, refused.value.facts.get("requested")) == (1, told)
+    assert refused.value.facts["supported"] == [NOW]
+
+
 @pytest.mark.parametrize("version", ["2027-01-01", "", "2026-07-28, 2025-06-18", "2026-7-28"])
 def test_an_unknown_version_is_refused(version: str) -> None:
     with pytest.raises(MessageRefused) as refused:

@@ -136,9 +136,37 @@ async def test_a_message_that_could_be_read_in_two_ways_never_reaches_the_agent(
     peer = await peer_of(world, mcp_settings(world))
     answer = await peer.send(body, *fields)
     assert (answer.status, answer.reason) == (400, "operation_malformed")
-    assert json.loads(answer.body)["error"]["code"] == -32600
+    assert json.loads(answer.body)["error"]["code"] == (-32020 if fields[-1][0] == "Mcp-Name" else -32600)
     assert world.agent.requests == []
     assert (await peer.send(SEARCH)).status == 200
+
+
+NEW = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+
+
+@pytest.mark.parametrize(
+    ("params", "version", "method", "status", "code"),
+    [
+        pytest.param(NEW, "2026-07-28", "no/method", 404, -32601, id="unknown-method"),
+        pytest.param({}, "2025-11-25", "no/method", 403, -32601, id="unknown-method-in-a-session"),
+        pytest.param(NEW, "2026-07-28", "tools/list", 400, -32020, id="another-method-in-its-field"),
+        pytest.param({}, "2026-07-28", "no/method", 400, -32602, id="no-version-in-the-message"),
+        pytest.param(NEW, "v9", "no/method", 400, -32022, id="unknown-version"),
+        pytest.param(NEW, "2026-07-28", "tasks/list", 403, -32050, id="not-listed"),
+    ],
+)
+async def test_a_refusal_has_the_code_and_the_status_of_its_revision(
+    world: World, params: dict[str, Any], version: str, method: str, status: int, code: int
+) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    asked = "tasks/list" if method == "tasks/list" else "no/method"
+    message = {"jsonrpc": "2.0", "id": 7, "method": asked, "params": params}
+    answer = await peer.send(message, JSON, ("MCP-Protocol-Version", version), ("Mcp-Method", method))
+    error = json.loads(answer.body)
+    assert (answer.status, error["id"], error["error"]["code"]) == (status, 7, code)
+    assert error["error"]["data"]["status"] == (await peer.last(1))["status"] == status
+    assert error["error"]["data"].get("supported") == (["2026-07-28"] if code == -32022 else None)
+    assert world.agent.requests == []
 
 
 async def test_an_operation_may_need_more_scopes_than_its_route(world: World) -> None:

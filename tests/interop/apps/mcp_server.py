@@ -1,8 +1,7 @@
 """An MCP server with what the official conformance runner calls by name, by the official SDK. Arguments: port.
 
 With ``--json`` it answers by JSON in place of event streams, with ``--stateless`` it opens no session (without either:
-``--sessions``). ``/calls`` tells
-how often each tool ran.
+``--sessions``), with ``--resumable`` its streams can be resumed. ``/calls`` tells how often each tool ran.
 """
 
 from __future__ import annotations
@@ -11,23 +10,25 @@ import argparse
 import asyncio
 import base64
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.prompts.base import UserMessage
+from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp_types import (
     AudioContent,
     Completion,
     EmbeddedResource,
     ImageContent,
+    JSONRPCMessage,
     PromptReference,
     ResourceTemplateReference,
     SamplingMessage,
     TextContent,
     TextResourceContents,
 )
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -138,6 +139,61 @@ async def test_elicitation(message: str, ctx: Context) -> str:
     return f"User response: action={result.action}, content={getattr(result, 'data', None)}"
 
 
+class Defaults(BaseModel):
+    """One default of each type (SEP-1034)."""
+
+    name: str = "John Doe"
+    age: int = 30
+    score: float = 95.5
+    status: str = Field(default="active", json_schema_extra={"enum": ["active", "inactive", "pending"]})
+    verified: bool = True
+
+
+@server.tool()
+async def test_elicitation_sep1034_defaults(ctx: Context) -> str:
+    """Ask with defaults."""
+    result = await ctx.elicit(message="Who is it?", schema=Defaults)
+    return f"Elicitation completed: action={result.action}, content={getattr(result, 'data', None)}"
+
+
+TITLED = [{"const": "value1", "title": "First"}, {"const": "value2", "title": "Second"}]
+
+
+class Choices(BaseModel):
+    """One of each way to offer a choice (SEP-1330)."""
+
+    untitledSingle: str = Field(json_schema_extra={"enum": ["option1", "option2"]})  # noqa: N815 - the runner's names
+    titledSingle: str = Field(json_schema_extra={"oneOf": TITLED})  # noqa: N815
+    legacyEnum: str = Field(json_schema_extra={"enum": ["opt1", "opt2"], "enumNames": ["One", "Two"]})  # noqa: N815
+    untitledMulti: list[str] = Field(json_schema_extra={"items": {"type": "string", "enum": ["a", "b"]}})  # noqa: N815
+    titledMulti: list[str] = Field(json_schema_extra={"items": {"anyOf": TITLED}})  # noqa: N815
+
+
+@server.tool()
+async def test_elicitation_sep1330_enums(ctx: Context) -> str:
+    """Ask for choices."""
+    result = await ctx.elicit(message="Which?", schema=Choices)
+    return f"Elicitation completed: action={result.action}, content={getattr(result, 'data', None)}"
+
+
+@server.tool()
+async def test_reconnection(ctx: Context) -> str:
+    """Close the stream in the middle; the client resumes it."""
+    await ctx.close_sse_stream()
+    await asyncio.sleep(0.2)
+    return "Reconnection test completed"
+
+
+@server.tool()
+def test_region(
+    region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})],
+    seats: Annotated[int, Field(json_schema_extra={"x-mcp-header": "SeatCount"})],
+) -> str:
+    """Take two arguments that clients repeat in header fields."""
+    calls["test_region"] += 1
+    return f"{region}: {seats}"
+
+
 @server.resource("test://static-text", mime_type="text/plain")
 def static_text() -> str:
     """A text."""
@@ -198,11 +254,37 @@ async def called(_request: Request) -> JSONResponse:
     return JSONResponse(dict(calls))
 
 
+class Events(EventStore):
+    """Keeps every event, so that a stream can go on after a break."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, JSONRPCMessage | None]] = []
+
+    async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
+        """Keep an event; return its id."""
+        self.all.append((stream_id, message))
+        return str(len(self.all))
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+        """Send again what a stream said after an event; return the stream."""
+        last = int(last_event_id)
+        stream = self.all[last - 1][0]
+        for at, (one, message) in enumerate(self.all[last:], last + 1):
+            if one == stream and message is not None:
+                await send_callback(EventMessage(message, str(at)))
+        return stream
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
-    for name in ("--sessions", "--json", "--stateless"):
+    for name in ("--sessions", "--json", "--stateless", "--resumable"):
         parser.add_argument(name, action="store_true")
     options = parser.parse_args()
-    app = server.streamable_http_app(json_response=options.json, stateless_http=options.stateless)
+    app = server.streamable_http_app(
+        json_response=options.json,
+        stateless_http=options.stateless,
+        event_store=Events() if options.resumable else None,
+        retry_interval=100 if options.resumable else None,
+    )
     uvicorn.run(app, port=options.port, log_level="warning")
