@@ -7,6 +7,7 @@ FUZZER := $(VENV)/.fuzzer
 PEERS  := $(VENV)/.peers
 BROWSER := $(VENV)/.browser
 SDK    := build/sdk/.installed
+SITE   := build/site-tools/.installed
 AGENTS := build/agents/.installed
 CHDB   := $(VENV)/.chdb
 KEYCLOAK_VERSION := 26.7.3
@@ -240,6 +241,14 @@ docs: setup ## Write the pages of records, reasons, settings and metrics again, 
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
 	@$(BIN)/python .ci/completions.py sidecar/completions
 
+$(SITE): requirements/site.txt
+	@$(PYTHON) -m venv --clear build/site-tools && .ci/retry build/site-tools/bin/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/site.txt && touch $@
+
+.PHONY: site
+site: $(SITE) ## The documentation as pages with search that need no server and no network: build/site/index.html
+	@build/site-tools/bin/sphinx-build -q -W --keep-going -c .ci/site -d build/site-tools/read . build/site
+	@echo "site: build/site/index.html"
+
 lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@$(BIN)/python -m pip install -q pip-tools
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements/run.txt pyproject.toml
@@ -258,6 +267,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o agents.txt agents.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o clickhouse.txt clickhouse.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chdb.txt chdb.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o site.txt site.in
 
 clean: ## Remove what make made
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info dev/*.egg-info dev/build agent/*.egg-info agent/build
