@@ -43,5 +43,6 @@ def test_a_clone_without_tools_beside_it_runs_what_needs_none(tmp_path: Path) ->
         "interop-mcp",
         "interop-conformance",
         "interop-browser",
+        "site",
     }
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bin", "clone", "log"]
