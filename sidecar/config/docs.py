@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar.config import json_schema
+from sidecar.config.doc_examples import as_yaml, examples_in
+from sidecar.config.doc_places import places, sections_of
 from sidecar.config.profile_docs import profile_page
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit the models in sidecar/config instead. -->"
@@ -17,10 +20,13 @@ _HEAD: Final = """\
 Three files, all YAML (JSON is YAML): a sidecar's (`sidecar run --config`), a token service's (`sidecar sts --config`)
 and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` reports every fault of the schema at once,
 and contradictions between the sections that have none, each with its cure; `sidecar check --schema` prints the JSON
-Schema this page is written from.
+Schema this page is written from. Each example below is a line of a file that a test loads whole: the
+[examples](../config) and, for settings that few need, [`config/reference/`](../config/reference).
 
 - Unknown keys are refused, and no value is converted: `"5"` is not a number. A plain word that is not true, false, null
   or a decimal number is text. Anchors, tags and duplicate keys are refused.
+- The column *if not set* is the default in YAML; `null` is the same as leaving the key out, and `{}` a section whose
+  keys all have their own defaults. Most keys can be set by an [environment variable](#environment-variables).
 - Times are seconds and end in `_s`, sizes are bytes. An empty list permits nobody and nothing.
 - The sidecar reloads a file when it changes and on SIGHUP. A good file takes effect as a whole; a bad one changes
   nothing, and `sidecar status` says why. These need a restart: `identity`, `issuers[].revocations`, adding or removing
@@ -34,25 +40,53 @@ Schema this page is written from.
   something else.
 - Examples, each run by a test: [`config/`](../config).
 """
+_ENVIRONMENT: Final = """\
+## Environment variables
+
+A variable overrides the key of the file. Its name is `SIDECAR__` and the key's place in capitals, with two underscores
+for each dot; its value is YAML, as `SIDECAR__INBOUND__LISTEN=0.0.0.0:8443` or
+`SIDECAR__ISSUERS='[{issuer: "https://sts.acme.example", …}]'`. The empty value is `null`.
+
+- A list is given whole: no variable names a key below a list, and the variable of the list replaces it.
+- A section can be given whole too (`SIDECAR__RECORDS='{sink: stdout}'`); the variable of a key in it wins over it.
+- A variable that names no setting is refused like an unknown key. Where the value of a variable is at fault, the error
+  names the variable after the key: `inbound.listen (SIDECAR__INBOUND__LISTEN)`.
+- A platform file has no variables: it limits the workload, and the environment is the workload's.
+- Kubernetes sets variables for a Service called `sidecar--anything`; these are ignored.
+
+Variables that others set: `SPIFFE_ENDPOINT_SOCKET` is the Workload API's address where `identity` has none.
+`KUBERNETES_SERVICE_HOST` tells `inbound.network: auto` that this is a pod. `POD_NAME`, `POD_NAMESPACE`,
+`POD_SERVICE_ACCOUNT` and `NODE_NAME` go into the record of a start.
+"""
+_UNITS: Final = {"_s": "seconds", "_mib": "MiB", "_bytes": "bytes", "min_rate": "bytes per second"}
+_SHORT: Final = 90  # characters of a section that still fit into a cell
 _FILES: Final = {"SidecarFile": "A sidecar", "StsFile": "A token service", "PlatformFile": "A platform"}
 
 Schema = Mapping[str, Any]
+Examples = Mapping[tuple[str, str], object]
 
 
-def pages() -> Mapping[str, str]:
-    """Return the text of each page by its file name under ``docs/``."""
+def pages(examples: Path) -> Mapping[str, str]:
+    """Return the text of each page by its file name under ``docs/``, with examples from a folder of settings files."""
+    found = examples_in(examples)
     return {
-        "configuration.md": "\n".join(["# Settings", "", _WRITTEN, "", _HEAD, *_sections()]),
+        "configuration.md": "\n".join(["# Settings", "", _WRITTEN, "", _HEAD, *_sections(found), *_variables()]),
         "profiles.md": "\n".join(["# Issuer profiles", "", _PROFILES_WRITTEN, "", *profile_page()]),
     }
 
 
+@cache
+def schemas() -> Mapping[str, Schema]:
+    """Return the schema of each kind of file by its model."""
+    return {str(one["title"]): one for one in (json_schema(), json_schema(sts=True), json_schema(platform=True))}
+
+
+@cache
 def sections() -> Mapping[str, Schema]:
     """Return every section's schema by its name, each before those that it contains."""
     found: dict[str, Schema] = {}
-    for schema in (json_schema(), json_schema(sts=True), json_schema(platform=True)):
-        definitions: Mapping[str, Schema] = schema.get("$defs", {})  # type: ignore[assignment]
-        _walk(str(schema["title"]), {**definitions, str(schema["title"]): schema}, found)
+    for schema in schemas().values():
+        _walk(str(schema["title"]), {**schema.get("$defs", {}), str(schema["title"]): schema}, found)
     return found
 
 
@@ -60,36 +94,59 @@ def _walk(name: str, definitions: Mapping[str, Schema], found: dict[str, Schema]
     if name in found:
         return
     found[name] = definitions[name]
-    for held in _references(definitions[name].get("properties", {})):
-        _walk(held, definitions, found)
+    for value in definitions[name]["properties"].values():
+        for _, held in sections_of(value):
+            _walk(held, definitions, found)
 
 
-def _references(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        if "$ref" in value:
-            yield _name_of(value["$ref"])
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-
-
-def _name_of(reference: str) -> str:
-    return reference.rpartition("/")[2]
-
-
-def _sections() -> Iterator[str]:
+def _sections(examples: Examples) -> Iterator[str]:
+    stand = _places()
     for name, schema in sections().items():
         title = f"## {_FILES[name]}" if name in _FILES else f"### {_title(name)}"
         yield from (title, "", " ".join(schema.get("description", "").replace("``", "`").split()), "")
-        yield "| key | takes | if not set | meaning |"
-        yield "|---|---|---|---|"
+        if name not in _FILES:
+            yield from (f"At {', '.join(stand[name])}.", "")
+        yield "| key | takes | if not set | example | meaning |"
+        yield "|---|---|---|---|---|"
         required = schema.get("required", [])
         for key, value in schema["properties"].items():
-            row = (f"`{key}`", _takes(value), _default(value, required=key in required), value["description"])
+            row = (
+                f"`{key}`",
+                _takes(value, unit_of(key)),
+                "**needed**" if key in required else f"`{as_yaml(default_of(value))}`",
+                _example(value, examples[name, key]),
+                value["description"],
+            )
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
         yield ""
+
+
+def _places() -> Mapping[str, list[str]]:
+    """Return the places where each section may stand, with the beginning of the variables of its keys."""
+    found: dict[str, list[str]] = {}
+    for file, schema in schemas().items():
+        for place, _, _, value in places(schema):
+            for held, name in sections_of(value, place):
+                has_variables = held.path == held.settable and file != "PlatformFile"
+                text = f"`{held.path}`" + (f" (`{held.variable}__…`)" if has_variables else "")
+                if text not in found.setdefault(name, []):
+                    found[name].append(text)
+    return found
+
+
+def _variables() -> Iterator[str]:
+    """Yield the section of the environment: each variable, and the key that it sets in which file."""
+    yield from (_ENVIRONMENT, "| variable | key | in the settings of |", "|---|---|---|")
+    found: dict[str, tuple[str, list[str]]] = {}
+    for name in ("SidecarFile", "StsFile"):
+        for place, _, _, _ in places(schemas()[name]):
+            if place.path == place.settable:
+                files = found.setdefault(place.variable, (place.path, []))[1]
+                if _FILES[name] not in files:
+                    files.append(_FILES[name])
+    for variable, (path, files) in sorted(found.items()):
+        yield f"| `{variable}` | `{path}` | {', '.join(files).lower()} |"
+    yield ""
 
 
 def _title(name: str) -> str:
@@ -98,25 +155,37 @@ def _title(name: str) -> str:
     return words.strip().capitalize()
 
 
-def _takes(schema: Schema) -> str:
+def unit_of(key: str) -> str:
+    """Return the unit of a number, which the end of its key names; empty if it counts things."""
+    if key.endswith("per_s"):
+        return "per second"
+    return next((unit for end, unit in _UNITS.items() if key.endswith(end)), "")
+
+
+def _takes(schema: Schema, unit: str = "") -> str:
     if "$ref" in schema:
-        title = _title(_name_of(schema["$ref"]))
-        return f"[{title.lower()}](#{title.lower().replace(' ', '-')})"
+        return _link(schema["$ref"].rpartition("/")[2])
     for choice in ("anyOf", "oneOf"):
         if choice in schema:
-            return " or ".join(_takes(one) for one in schema[choice] if one.get("type") != "null")
+            return " or ".join(_takes(one, unit) for one in schema[choice] if one.get("type") != "null")
     if "const" in schema:
-        return f"`{schema['const']}`" if schema["const"] != "" else "`''`"
+        return f"`{as_yaml(schema['const'])}`"
     if "enum" in schema:
         return ", ".join(f"`{one}`" for one in schema["enum"])
     if schema.get("type") == "array":
-        return f"list of {_takes(schema['items'])}" + (", at least one" if schema.get("minItems") else "")
+        return f"list of {_takes(schema['items'], unit)}" + (", at least one" if schema.get("minItems") else "")
     if schema.get("type") == "object":
         held = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
-        return f"mapping of text to {_takes(held[0])}"
-    kind = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}[schema["type"]]
-    example = f", as `{schema['examples'][0]}`" if "examples" in schema else ""
-    return kind + example + _range(schema)
+        return f"mapping of text to {_takes(held[0], unit)}"
+    if schema["type"] in {"integer", "number"}:
+        kind = "whole number" if schema["type"] == "integer" else "number"
+        return kind + (f" {unit}" if unit == "per second" else f" of {unit}" if unit else "") + _range(schema)
+    return {"string": "text", "boolean": "true or false"}[schema["type"]]
+
+
+def _link(name: str) -> str:
+    title = _title(name).lower()
+    return f"[{title}](#{title.replace(' ', '-')})"
 
 
 def _range(schema: Schema) -> str:
@@ -125,21 +194,26 @@ def _range(schema: Schema) -> str:
     return f", {' '.join(found)}" if found else ""
 
 
-def _default(schema: Schema, *, required: bool) -> str:
-    if required:
-        return "**needed**"
+def default_of(schema: Schema) -> object:
+    """Return the default as a settings file could have it: of a section, the keys that differ from its own defaults."""
     default = schema.get("default")
-    if isinstance(default, dict):
-        told = {name: value for name, value in default.items() if value is not None}
-        return f"`{json.dumps(told)}`" if len(told) == 1 else "-"  # several have their own rows
-    if default is None:
-        return "-"
-    return f"`{json.dumps(default)}`" if not isinstance(default, str) else f"`{default or chr(39) * 2}`"
+    if not isinstance(default, dict):
+        return default
+    held = next((name for _, name in sections_of(schema)), "")
+    own = {key: value.get("default") for key, value in sections()[held]["properties"].items()} if held else {}
+    return {key: value for key, value in default.items() if key not in own or value != own[key]}
+
+
+def _example(schema: Schema, value: object) -> str:
+    """Write an example, or for a long one of a section lead there."""
+    text = as_yaml(value)
+    held = next((name for _, name in sections_of(schema)), None)
+    return f"`{text}`" if held is None or len(text) <= _SHORT else f"at its keys: {_link(held)}"
 
 
 def main(folder: Path, examples: Path) -> None:
     """Write the pages into ``folder``, and the JSON Schemas beside the examples of settings."""
-    for name, text in pages().items():
+    for name, text in pages(examples).items():
         (folder / name).write_text(text, encoding="utf-8")
     for name in ("sidecar", "sts", "platform"):
         schema = json_schema(sts=name == "sts", platform=name == "platform")

@@ -115,8 +115,9 @@ def _later(*words: str) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
-def _schema(pattern: str, example: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+def _schema(pattern: str, example: str | None = None) -> WithJsonSchema:
+    """Make the schema of a text. The example is one for every key of the type; a path or a URL has none that is."""
+    return WithJsonSchema({"type": "string", "pattern": pattern, **({"examples": [example]} if example else {})})
 
 
 SpiffeIdText = Annotated[
@@ -131,21 +132,21 @@ ScopeText = Annotated[str, _checked(_one_scope), _schema(r"^[!#-\[\]-~]+$", "doc
 AcrText = Annotated[str, _checked(require_acr, "write one per list item"), _schema(r"^[!#-\[\]-~]{1,256}$", "phr")]
 RouteName = Annotated[str, _checked(_route_name), _schema(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", "search")]
 MethodText = Annotated[str, _checked(require_method, "write such as GET"), _schema("^[A-Z][A-Z-]{0,31}$", "GET")]
-UrlText = Annotated[str, _checked(parse_url), _schema("^https?://", "https://sts.example/jwks")]
+UrlText = Annotated[str, _checked(parse_url), _schema("^https?://")]
 TokenEndpoints = Annotated[list[UrlText], Field(min_length=1, max_length=MAX_REPLICAS)]
 PushUrlText = Annotated[
     str,
     _checked(parse_push_url, "write origin and path, without a query"),
     _schema("^https?://", "https://hooks.acme.example/a2a"),
 ]
-OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$", "https://crm.internal:7443")]
+OriginText = Annotated[str, _checked(parse_origin), _schema(r"^https?://[^/]+/?$")]
 AddressText = Annotated[str, _checked(parse_address), _schema(r"^.+:[0-9]{1,5}$", "127.0.0.1:7080")]
 SocketText = Annotated[
     str,
     _checked(parse_workload_address, "write unix:///path/of/socket"),
     _schema("^(unix:///|tcp://)", "unix:///spiffe-workload-api/spire-agent.sock"),
 ]
-FileText = Annotated[str, _checked(_file), _schema("^/", "/etc/sidecar/ca.pem")]
+FileText = Annotated[str, _checked(_file), _schema("^/")]
 Line = Annotated[str, _checked(_line), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 2048})]
 PathText = Annotated[
     Line, _checked(partial(require_path, prefix=False), "write it as it is served"), _schema("^/", "/search")

@@ -1,0 +1,84 @@
+"""Examples of settings for their page, each from a file under ``config/`` that a test loads.
+
+No example is written for the page alone: a value stands there only if a whole file with it can be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from sidecar.config.document import DocumentError, parse_document
+
+
+def examples_in(folder: Path) -> Mapping[tuple[str, str], object]:
+    """Return an example of each setting by its section and its key, of the files in ``folder`` and ``reference/``.
+
+    A file in ``reference`` comes first: it is there for its examples.
+    """
+    found: dict[tuple[str, str], object] = {}
+    for path in (*sorted(folder.glob("reference/*.yaml")), *sorted(folder.glob("*.yaml"))):
+        document = parse_document(path.read_text(encoding="utf-8"), name=str(path))
+        for section, key, value in _settings_of(model_of(path).model_validate(document)):
+            found.setdefault((type(section).__name__, key), value)
+    return found
+
+
+def model_of(path: Path) -> type[BaseModel]:
+    """Return the model of a file of ours, which its name tells."""
+    from sidecar.config.platform_file import PlatformFile
+    from sidecar.config.sidecar_model import SidecarFile
+    from sidecar.config.sts_model import StsFile
+
+    kinds: dict[str, type[BaseModel]] = {"sts": StsFile, "platform": PlatformFile}
+    return kinds.get(path.stem.partition("-")[0], SidecarFile)
+
+
+def _settings_of(value: object) -> Iterator[tuple[BaseModel, str, object]]:
+    """Yield each setting that a file sets: its section, its key and its value as YAML has it."""
+    if isinstance(value, BaseModel):
+        names = type(value).model_fields
+        for name in names:
+            if name in value.model_fields_set:
+                yield value, names[name].alias or name, plain(getattr(value, name))
+                yield from _settings_of(getattr(value, name))
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _settings_of(one)
+
+
+def plain(value: object) -> Any:
+    """Return a value as a settings file has it: a section as a mapping of the keys that are set."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return value.value if isinstance(value, Enum) else value
+
+
+def as_yaml(value: object) -> str:
+    """Write a value on one line as YAML, in the form that a settings file can have as it is."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{as_yaml(key)}: {as_yaml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, str) and _is_plain(value):
+        return value
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_plain(text: str) -> bool:
+    """Tell text that needs no quotes, wherever it stands: it is read back as it is, also within braces."""
+    try:
+        return parse_document(f"[{text}, {{{text}: {text}}}]", name="") == [text, {text: text}]
+    except DocumentError:
+        return False
