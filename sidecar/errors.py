@@ -26,6 +26,8 @@ class Reason(StrEnum):
     PEER_GONE = "peer_gone"
     PEER_SLOW = "peer_slow"
     UPSTREAM_ABORTED = "upstream_aborted"
+    # The next hop's sidecar refused a call, by an error in an answer whose status does not say so.
+    NEXT_HOP_REFUSED = "next_hop_refused"
     # 400, and the connection closes.
     BAD_REQUEST = "bad_request"
     AMBIGUOUS_FRAMING = "ambiguous_framing"
@@ -201,6 +203,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.PEER_GONE: _no_http("the caller went away before the answer was complete"),
     Reason.PEER_SLOW: _no_http("the caller read its answer too slowly"),
     Reason.UPSTREAM_ABORTED: _no_http("the upstream ended its answer early"),
+    Reason.NEXT_HOP_REFUSED: _no_http("the next hop refused the call, by the answer that was passed on"),
     Reason.BAD_REQUEST: _bad_request("the request is not valid HTTP/1.1"),
     Reason.AMBIGUOUS_FRAMING: _bad_request("the length of the request body is ambiguous"),
     Reason.HEADER_MALFORMED: _bad_request("a header is malformed or repeated"),

@@ -62,7 +62,7 @@ def _what_the_writer_holds(stage: Stage) -> Scene:
     header = stage.header_file("handle", handle)
     read, export = stage.tool_call("read_customer", customer="42"), stage.tool_call("export_customers")
     lawful = stage.local_call("writer", "/crm/mcp", header, *read)
-    elsewhere = stage.local_call("planner", "/writer/a2a", header, *stage.message("write", "Write an answer."))
+    elsewhere = stage.local_call("planner", "/crm-export/mcp", header, *export)
     another = stage.local_call("writer", "/crm/mcp", header, *export)
     beyond = stage.local_call("writer", "/crm-export/mcp", header, *export)
     asking.wait()

@@ -156,6 +156,11 @@ def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tupl
     return operation, matched.groupdict().get("task")
 
 
+def is_first_version(fields: Iterable[str], query: Iterable[str]) -> bool:
+    """Tell if a request is of 0.3, by what ``check_version`` reads: also one whose version is not known."""
+    return "1.0" not in {*fields, *query}
+
+
 def check_version(fields: Iterable[str], query: Iterable[str]) -> None:
     """Refuse a request by its ``A2A-Version``, as a field or as a parameter of the query. Without either it is 0.3.
 

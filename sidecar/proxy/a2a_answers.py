@@ -16,12 +16,15 @@ from sidecar.delegation.a2a_tasks import TaskFinder
 from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, card_of
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 from sidecar.errors import Denied, Reason
+from sidecar.observe.access_log import Entry
 from sidecar.proxy.agent_cards import note_signature
 from sidecar.proxy.forward import Forwarding
 from sidecar.wire.message import Edits, Passes, Response, is_event_stream
 
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
 _ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
+
+_CODES: Final = frozenset(map(str, Reason))
 
 Rewrite = Callable[[AgentCard], dict[str, Any]]
 
@@ -37,6 +40,18 @@ def _without_codings(passes: Passes) -> Passes:
         return name not in {b"accept-encoding", b"range", b"if-range"} and passes(name)
 
     return rule
+
+
+def note_refusal(answer: Response | None, entry: Entry) -> None:
+    """Note that the next hop's sidecar refused a call, where the status of its answer does not say so.
+
+    The record takes a known code into its detail, and nothing else that another workload says of itself.
+    """
+    if answer is None or answer.status >= 300 or not (stated := answer.all(b"delegation-reason")):
+        return
+    code = stated[0].decode("latin-1")
+    entry.reason = Reason.NEXT_HOP_REFUSED
+    entry.detail = f"it says {code}" if len(stated) == 1 and code in _CODES else "it says no reason that is known here"
 
 
 class CardForwarding(Forwarding):

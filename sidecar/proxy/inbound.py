@@ -278,7 +278,7 @@ class Inbound:
     ) -> Journey[tuple[InboundRoute, Denied | None]]:
         """Verify the token, then read what a message asks for. Return the route of that operation.
 
-        With it comes the reason of a 401, if the token does not verify.
+        With it comes the reason of a 401 or 403, if the token does not verify.
         """
         unproven: Denied | None = None
         if now >= route.observe_until:
@@ -296,7 +296,7 @@ class Inbound:
     def _prove(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
     ) -> Journey[Denied | None]:
-        """Verify the token of a request before its body is read. Return the reason of a 401, if it does not verify.
+        """Verify the token of a request before its body is read. Return the reason of a refusal, if it does not verify.
 
         Such a request is only read so far that its answer can be a JSON-RPC error, with the scopes of its operation.
         """
@@ -305,7 +305,7 @@ class Inbound:
             if self.verdicts.get((raw, peer.spiffe_id)) is None:
                 yield from self._verify(raw, peer, route, snapshot, entry)
         except Denied as denied:
-            if denied.answer.status != 401:
+            if denied.answer.status not in {401, 403}:
                 raise
             return denied
         return None

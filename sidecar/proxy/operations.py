@@ -38,6 +38,7 @@ class Asked:
     __slots__ = (
         "code",
         "facts",
+        "first_version",
         "json_rpc",
         "key",
         "max_bytes",
@@ -52,6 +53,7 @@ class Asked:
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
         self.json_rpc = True  # False: a request of A2A's HTTP+JSON
+        self.first_version = False  # of A2A: 0.3
         self.message_id: MessageId = None
         self.message: RpcMessage | None = None
         self.key = OTHER
@@ -138,13 +140,16 @@ def _a2a(
     asked.json_rpc = path in {"", "/"} or (below is None and not a2a.is_path_of_operation(path))
     fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
     query = [value for name, value in parse_qsl(target.query.decode("latin-1")) if name.casefold() == "a2a-version"]
-    a2a.check_version(fields, query)
+    asked.first_version = a2a.is_first_version(fields, query)
     if asked.json_rpc:
         if head.method != "POST":
             raise MessageRefused("JSON-RPC is sent by POST")
-        asked.key = a2a.operation_of((yield from _message(asked, stream, head, route)))
-        asked.named = tasks_named(asked.key, asked.message, None)
+        message = yield from _message(asked, stream, head, route)
+        a2a.check_version(fields, query)  # once the answer can have the message's id
+        asked.key = a2a.operation_of(message)
+        asked.named = tasks_named(asked.key, message, None)
         return
+    a2a.check_version(fields, query)
     asked.key, asked.task = a2a.operation_of_path(head.method, path, anywhere=below is None)
     if head.method == "POST":
         body = yield from _body(asked, stream, head, route, may_be_empty=True)

@@ -27,7 +27,7 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.a2a_answers import EXTENDED_CARD, CardForwarding, not_encoded
+from sidecar.proxy.a2a_answers import EXTENDED_CARD, CardForwarding, not_encoded, note_refusal
 from sidecar.proxy.agent_cards import AgentCards, is_card_of_next_hop, rewritten_for_agent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.call_authority import CallAuthority
@@ -210,6 +210,8 @@ class Outbound:
                     if again or tokens.usable(issued) or (forwarding is not None and not forwarding.unsent):
                         raise
                     again = True
+            if asked is not None and asked.protocol == "a2a":
+                note_refusal(forwarding.response, entry)
             if status == 401:
                 tokens.reject(permit)  # the next hop does not believe it: have a new one for the next call
         except SidecarError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -17,22 +17,27 @@ Field = tuple[bytes, bytes]
 
 JSON: Final = (b"content-type", b"application/json")
 _RPC_REFUSED: Final = -32050  # of the range that JSON-RPC 2.0 leaves to servers; neither protocol uses it
-_RPC_CODES: Final = {
-    ("mcp", Reason.OPERATION_MALFORMED): -32600,
-    ("a2a", Reason.OPERATION_MALFORMED): -32600,
-    ("mcp", Reason.PROTOCOL_VERSION): -32022,
-    ("a2a", Reason.PROTOCOL_VERSION): -32009,
-    ("a2a", Reason.TASK_UNKNOWN): -32001,
-}
+_MCP_CODES: Final = {Reason.OPERATION_MALFORMED: -32600, Reason.PROTOCOL_VERSION: -32022}
 _ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
 _A2A_DOMAIN: Final = "a2a-protocol.org"
 _OUR_DOMAIN: Final = "delegation-sidecar"
-# By these the official clients raise their own errors (A2A 1.0 section 5.4); every other reason is our own.
-_A2A_REASONS: Final = {
-    Reason.TASK_UNKNOWN: "TASK_NOT_FOUND",
-    Reason.PROTOCOL_VERSION: "VERSION_NOT_SUPPORTED",
-    Reason.OPERATION_MALFORMED: "INVALID_REQUEST",
+
+
+class _A2aError(NamedTuple):
+    """An error of A2A (1.0 section 5.4): its code by JSON-RPC, its reason by HTTP+JSON, and its name by that of 0.3."""
+
+    code: int
+    reason: str
+    name: str
+
+
+# The official clients show their users the text of errors that they know, and of no other.
+_A2A_ERRORS: Final = {
+    Reason.TASK_UNKNOWN: _A2aError(-32001, "TASK_NOT_FOUND", "TaskNotFoundError"),
+    Reason.PROTOCOL_VERSION: _A2aError(-32009, "VERSION_NOT_SUPPORTED", "VersionNotSupportedError"),
+    Reason.OPERATION_MALFORMED: _A2aError(-32600, "INVALID_REQUEST", "InvalidRequestError"),
 }
+_FORBIDDEN: Final = _A2aError(-32004, "UNSUPPORTED_OPERATION", "UnsupportedOperationError")  # A2A has none of its own
 _STATUS_NAMES: Final = {  # google.rpc.Code, by HTTP status
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -79,12 +84,11 @@ def refusal(
         fields.append((b"allow", ", ".join(sorted(allow)).encode()))
     if asked is not None and asked.json_rpc:
         # The official clients of A2A read an error of JSON-RPC under 200 alone, and agents answer so.
-        status = (
-            200 if asked.protocol == "a2a" and error.reason is Reason.TASK_UNKNOWN else _rpc_status_of(error, asked)
-        )
+        answers_message = asked.protocol == "a2a" and asked.message_id is not None
+        status = 200 if answers_message and _a2a_error(error) is not None else _rpc_status_of(error, asked)
         return status, fields, orjson.dumps(_rpc_error(error, request_id, asked))
     if asked is not None:
-        return answer.status, fields, orjson.dumps({"error": _rpc_status(error, request_id)})
+        return answer.status, fields, orjson.dumps(_rest_error(error, request_id, asked))
     body = {
         "type": f"urn:delegation-sidecar:reason:{error.reason}",
         "title": answer.text,
@@ -114,32 +118,50 @@ def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, 
         "status": _rpc_status_of(error, asked),
         **asked.facts,
     }
+    code = asked.code or _MCP_CODES.get(error.reason, _RPC_REFUSED)
     if asked.protocol == "a2a":
+        known = _a2a_error(error)
+        code = _RPC_REFUSED if known is None else known.code
         data = [_error_info(error, request_id)]
-    code = asked.code or _RPC_CODES.get((asked.protocol, error.reason), _RPC_REFUSED)
-    text = f"{error.answer.text} ({error.reason})"
-    return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": text, "data": data}}
+    return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": _text(error), "data": data}}
 
 
-def _rpc_status(error: SidecarError, request_id: str) -> dict[str, object]:
-    """Return the error of HTTP+JSON in A2A 1.0 (section 11.6): a ``google.rpc.Status``."""
-    status = error.answer.status
-    return {
-        "code": status,
-        "status": _STATUS_NAMES.get(status, "UNAVAILABLE"),
-        "message": f"{error.answer.text} ({error.reason})",
-        "details": [_error_info(error, request_id)],
+def _rest_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, object]:
+    """Return the error of HTTP+JSON in A2A 1.0 (section 11.6): a ``google.rpc.Status``.
+
+    The official clients of 0.3 look for the name of an error (Python) or its code (JavaScript) beside it.
+    """
+    status, known = error.answer.status, _a2a_error(error)
+    body: dict[str, object] = {
+        "error": {
+            "code": status,
+            "status": _STATUS_NAMES.get(status, "UNAVAILABLE"),
+            "message": _text(error),
+            "details": [_error_info(error, request_id)],
+        }
     }
+    if asked.first_version and known is not None:
+        body |= {"type": known.name, "code": known.code, "message": _text(error)}
+    return body
 
 
 def _error_info(error: SidecarError, request_id: str) -> dict[str, object]:
-    known = _A2A_REASONS.get(error.reason)
+    known = _a2a_error(error)
     return {
         "@type": _ERROR_INFO,
-        "reason": known or error.reason.upper(),
-        "domain": _A2A_DOMAIN if known else _OUR_DOMAIN,
+        "reason": error.reason.upper() if known is None else known.reason,
+        "domain": _OUR_DOMAIN if known is None else _A2A_DOMAIN,
         "metadata": {"reason": error.reason, "request_id": request_id},
     }
+
+
+def _a2a_error(error: SidecarError) -> _A2aError | None:
+    """Return the error of A2A for a message that was understood and is refused; None: the HTTP status has to say it."""
+    return _A2A_ERRORS.get(error.reason, _FORBIDDEN if error.answer.status == 403 else None)
+
+
+def _text(error: SidecarError) -> str:
+    return f"{error.answer.text} ({error.reason})"
 
 
 def challenge(

@@ -29,6 +29,8 @@ def seen(reason: Reason) -> str:
         return "it receives nothing; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
     if stage is Stage.CUT:
         return "a connection that ends before the answer is complete"
+    if stage is Stage.PASSED_ON:
+        return "its outbound call returns the answer of the next hop's sidecar, with that one's reason"
     if stage is Stage.SERVICE:
         return f"its outbound call returns {'502 `sts_error`' if answer.status == 401 else '403 `exchange_denied`'}"
     if stage is Stage.OUTBOUND:

@@ -14,6 +14,7 @@ class Stage(StrEnum):
     INBOUND = "inbound"
     OUTBOUND = "outbound"
     EITHER = "inbound or outbound"
+    PASSED_ON = "answered by the next hop"
     SERVICE = "token service"
 
 

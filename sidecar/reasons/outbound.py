@@ -162,6 +162,13 @@ _ANSWER: Final = {
         _SECURITY,
         do="see the detail: renew an expired SVID there; compare exchange.peer with the ID, the bundles with the CA",
     ),
+    Reason.NEXT_HOP_REFUSED: Guidance(
+        Stage.PASSED_ON,
+        "on a route of A2A: the call was allowed here, and the next hop's sidecar refused it by an error of JSON-RPC, "
+        "whose HTTP status is 200: see the detail",
+        (_DEVELOPER, _OPERATOR),
+        "act on the reason in the detail; the record of the next hop's sidecar has more",
+    ),
     Reason.UPSTREAM_BAD_RESPONSE: _either(
         "the answer of the agent or next hop is not valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
     ),

@@ -110,16 +110,21 @@ async def test_the_client_gets_through_two_sidecars_what_it_gets_directly(hops: 
                 assert all(url.startswith(base) for url in through["urls"])
                 assert len(through["urls"]) == 2
                 assert through.pop("extended") == ["extended writer", through.pop("urls")]
-                assert (direct.pop("push elsewhere"), through.pop("push elsewhere")) == ("done", "A2AClientError")
+                assert (direct.pop("push elsewhere"), through.pop("push elsewhere")) == (
+                    "done",
+                    "UnsupportedOperationError",
+                )
                 task = through.pop("task")
-                assert through == {name: direct[name] for name in through}
-                # Of 0.3 by HTTP+JSON the client takes any 404 for a method that is missing, directly too.
+                same = through.keys() - {"unknown"}
+                assert {name: through[name] for name in same} == {name: direct[name] for name in same}
+                # Of 0.3 by HTTP+JSON the client takes a 404 of the agent for a method that is missing; one of ours not.
                 unknown = "MethodNotFoundError" if (version, binding) == ("0.3", "HTTP+JSON") else "TaskNotFoundError"
-                assert (through["unknown"], through["sent"], through["got"]) == (unknown, ["task"], True)
+                assert (direct["unknown"], through["unknown"]) == (unknown, "TaskNotFoundError")
+                assert (through["sent"], through["got"]) == (["task"], True)
                 assert "artifact_update" in through["stream"]
             async with hops.serving({"sub": "bob"}) as held:
                 other = await ask(base, binding, f"task:{task}", handle=held.handle)
-                assert {other[what] for what in ("get", "cancel", "send")} == {unknown}
+                assert {other[what] for what in ("get", "cancel", "send")} == {"TaskNotFoundError"}
         records = crm.records()
         ops = {record["op"] for record in records if record["decision"] == "allow"}
         assert ops == {"GetAgentCard", *OPERATIONS}
@@ -132,5 +137,66 @@ async def test_without_a_handle_the_client_gets_the_card_and_nothing_else(hops: 
         crm, base = await mesh_around(hops, port)
         said = await ask(base, "JSONRPC", "task:7")
         assert said["urls"] == [base, f"{base}/"]
-        assert {said[what] for what in ("get", "cancel", "send")} == {"A2AClientError"}
+        assert {said[what] for what in ("get", "cancel", "send")} == {"UnsupportedOperationError"}
         assert [record["op"] for record in crm.records()] == ["GetAgentCard"]
+
+
+WHY: Final = {
+    "list": ["UnsupportedOperationError", "the route does not allow this operation (operation_refused)"],
+    "subscribe": ["UnsupportedOperationError", "the route does not allow this operation (operation_refused)"],
+    "task": ["TaskNotFoundError", "task not found (task_unknown)"],
+}
+
+
+@pytest.mark.parametrize("version", ["1.0", "0.3"])
+async def test_the_user_of_the_client_reads_why_a_call_is_refused(hops: Hops, version: str) -> None:
+    """Refused at the callee's sidecar, and passed on by the caller's; then by the caller's own."""
+    async with agent_of(version) as port:
+        crm, base = await mesh_around(hops, port)
+        for binding in ("JSONRPC", "HTTP+JSON"):
+            async with hops.serving() as held:
+                said = await ask(base, binding, "why", handle=held.handle)
+                if version == "0.3":
+                    said["list"] = WHY["list"]  # the client itself says that 0.3 has no such operation
+                assert {what: said[what][:2] for what in WHY} == WHY
+                # The client keeps the data of an error of 1.0 alone.
+                reasons = [said[what][2] for what in ("subscribe", "task")]
+                assert reasons == (["operation_refused", "task_unknown"] if version == "1.0" else [None, None])
+            own = await ask(base, binding, "why")
+            assert own["task"][:2] == [
+                "UnsupportedOperationError",
+                "the handle matches no request in progress (no_request_context)",
+            ]
+        denied = [record for record in crm.records() if record["reason"] in {"operation_refused", "task_unknown"}]
+        assert {record["decision"] for record in denied} == {"deny"}
+        called = [
+            record
+            for record in hops.writer.records()
+            if record["direction"] == "outbound" and record["op"] == "GetTask"
+        ]
+        assert [(one["decision"], one["reason"], one["status"]) for one in called] == [
+            ("allow", "next_hop_refused", 200),
+            ("deny", "no_request_context", 200),
+            ("allow", "ok", 404),
+            ("deny", "no_request_context", 403),
+        ]
+
+
+async def test_the_user_of_the_client_in_javascript_reads_why_too(hops: Hops) -> None:
+    folder = agents.node_folder()
+    program = folder / "a2a_why.mjs"
+    program.write_text((APPS / "a2a_why.mjs").read_text())
+    async with agent_of("1.0") as port:
+        _, base = await mesh_around(hops, port)
+        for binding in ("JSONRPC", "HTTP+JSON"):
+            async with hops.serving() as held:
+                process = await asyncio.create_subprocess_exec(
+                    agents.node(), program, base, binding, held.handle,
+                    cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+                )  # fmt: skip
+                out, errors = await asyncio.wait_for(process.communicate(), START_S)
+                assert process.returncode == 0, errors.decode()[-3000:]
+                said = json.loads(out)
+                for what in ("list", "stream", "task"):
+                    assert said[what][1] == WHY["list" if what == "stream" else what][1]
+                    assert WHY["list" if what == "stream" else what][1].split("(")[1][:-1] in said[what][2]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
 from sidecar.delegation.human import Human
 from sidecar.errors import ANSWERS, Denied, Reason, SidecarError, Unavailable
+from sidecar.proxy.operations import Asked
 from sidecar.proxy.refusal import refusal
 
 SECRET = "eyJ-secret"
@@ -83,3 +86,71 @@ def test_a_refused_method_names_those_that_are_taken() -> None:
     assert fields_of(Denied(Reason.METHOD_REFUSED), allow={"POST", "GET"})[b"allow"] == b"GET, POST"
     assert fields_of(Denied(Reason.METHOD_REFUSED))[b"allow"] == b""
     assert b"allow" not in fields_of(Denied(Reason.NO_ROUTE), allow={"POST"})
+
+
+def told(reason: Reason, protocol: Any = "a2a", *, message_id: Any = 7, **asked: Any) -> tuple[int, dict[str, Any]]:
+    """Return the status and the body of the answer to a message that is refused."""
+    message = Asked(protocol)
+    message.message_id = message_id
+    for name, value in asked.items():
+        setattr(message, name, value)
+    status, fields, body = refusal(Denied(reason, SECRET), "r1", scope={"a"}, asked=message)
+    assert (b"delegation-reason", reason.encode()) in fields
+    assert SECRET.encode() not in body
+    return status, orjson.loads(body)
+
+
+FORBIDDEN = [reason for reason in ANSWERABLE if ANSWERS[reason].status == 403]
+
+
+@pytest.mark.parametrize("reason", FORBIDDEN)
+def test_a_message_of_a2a_that_is_forbidden_is_answered_and_says_why(reason: Reason) -> None:
+    status, body = told(reason)
+    error = body["error"]
+    assert (status, body["id"], error["code"]) == (200, 7, -32004)
+    assert error["message"] == f"{ANSWERS[reason].text} ({reason})"
+    (info,) = error["data"]
+    assert (info["@type"], info["reason"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "UNSUPPORTED_OPERATION")
+    assert info["metadata"] == {"reason": reason, "request_id": "r1"}
+    assert told(reason, message_id=0)[0] == told(reason, message_id="")[0] == 200
+    assert told(reason, message_id=None)[0] == 403  # a notification, or a message that was not read
+    assert told(reason, "mcp")[0] == 403  # the official clients of MCP read it there
+    assert told(reason, json_rpc=False)[0] == 403  # HTTP+JSON has the status for it
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(Reason.TASK_UNKNOWN, -32001), (Reason.OPERATION_MALFORMED, -32600), (Reason.PROTOCOL_VERSION, -32009)],
+)
+def test_a_message_of_a2a_that_is_wrong_is_answered_by_the_error_of_a2a(reason: Reason, code: int) -> None:
+    status, body = told(reason)
+    assert (status, body["error"]["code"]) == (200, code)
+    assert told(reason, message_id=None)[0] == ANSWERS[reason].status
+
+
+@pytest.mark.parametrize("status", [401, 413, 431, 502, 503, 504])
+def test_what_a_client_handles_by_its_status_keeps_it(status: int) -> None:
+    reasons = [reason for reason in ANSWERABLE if ANSWERS[reason].status == status]
+    assert reasons
+    for reason in reasons:
+        assert told(reason)[0] == status
+
+
+def test_a_refusal_by_http_json_has_the_form_of_each_version() -> None:
+    status, body = told(Reason.POLICY_DENIED, json_rpc=False, message_id=None)
+    error = body["error"]
+    assert (status, error["code"], error["status"]) == (403, 403, "PERMISSION_DENIED")
+    assert error["message"] == "the policy does not allow this call (policy_denied)"
+    (info,) = error["details"]
+    assert (info["domain"], info["reason"]) == ("a2a-protocol.org", "UNSUPPORTED_OPERATION")
+    assert info["metadata"]["reason"] == "policy_denied"
+    assert body.keys() == {"error"}
+    old = told(Reason.POLICY_DENIED, json_rpc=False, message_id=None, first_version=True)[1]
+    assert old.pop("error") == error
+    assert old == {"type": "UnsupportedOperationError", "code": -32004, "message": error["message"]}
+    no_token = told(Reason.NO_TOKEN, json_rpc=False, message_id=None, first_version=True)[1]
+    assert no_token.keys() == {"error"}
+    assert (no_token["error"]["details"][0]["domain"], no_token["error"]["status"]) == (
+        "delegation-sidecar",
+        "UNAUTHENTICATED",
+    )

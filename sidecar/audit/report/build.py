@@ -13,6 +13,7 @@ from sidecar.audit.chains.findings import breaks
 from sidecar.audit.counts import counted
 from sidecar.audit.log_lines import Line
 from sidecar.audit.report.story import Evidence, Problem, Step, Story
+from sidecar.errors import Reason
 from sidecar.observe.hash_chain import line_hash
 from sidecar.observe.record_text import mask_tokens
 
@@ -110,7 +111,8 @@ def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...
         operation=" ".join(filter(None, (hop["method"], hop["path"]))) or None,
         outcome=outcome,
         allowed={"allow": True, "deny": False, "observed_deny": False}.get(decision),
-        failed=decision == "allow" and (hop["status"] is None or hop["status"] >= 400),
+        failed=decision == "allow"
+        and (hop["status"] is None or hop["status"] >= 400 or hop["reason"] == Reason.NEXT_HOP_REFUSED),
         scope=scope,
         dropped=tuple(name for name in before or () if name not in scope),
         added=tuple(name for name in scope if before is not None and name not in before),

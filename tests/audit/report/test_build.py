@@ -27,6 +27,12 @@ def test_a_call_that_was_let_through_and_not_answered_with_success_is_not_told_a
     assert story.refused == ()
 
 
+def test_a_call_that_the_next_hop_refused_under_a_status_of_success_is_not_told_as_done() -> None:
+    ((story,), _) = stories_of(document(hops=[hop(0, "front", "planner", reason="next_hop_refused")]))
+    assert [step.outcome for step in story.failed] == ["allowed 200 next_hop_refused"]
+    assert story.done == ()
+
+
 def test_a_flood_of_lines_with_one_name_or_without_end_does_not_fill_the_report() -> None:
     lines = [Line("f", number, b'{"run":"r1","seq":1,"n":%d}' % number) for number in range(1, 101)]
     shown = evidence_in(lines, ["r1/1"])

@@ -13,6 +13,7 @@ from tests.integration.hops import Held, Hops
 from tests.integration.proxy.test_agent_cards import a2a_settings
 from tests.integration.test_operations import JSON, Peer
 from tests.integration.world import (
+    CRM,
     FRONT,
     PATIENCE_S,
     PLANNER,
@@ -157,7 +158,8 @@ async def test_a_task_is_found_in_both_names_of_its_member_and_refused_in_a_thir
     assert (answer.status, answer.reason) == (404, "task_unknown")
     for message in (sent(TaskId="7"), sent(taskId="8", task_id="7")):
         answer = await ask(peer, message, token=bob)
-        assert (answer.status, answer.reason) == (400, "operation_malformed")
+        assert (answer.status, answer.reason) == (200, "operation_malformed")
+        assert json.loads(answer.body)["error"]["code"] == -32600
     assert len(world.agent.requests) == 1
 
 
@@ -184,22 +186,57 @@ async def test_notifications_go_to_listed_urls_only_and_no_record_holds_one(worl
     for message in messages:
         assert (await ask(peer, message(listed))).status == 200
         refused = await ask(peer, message(url))
-        assert (refused.status, refused.reason) == (403, "push_url_refused")
+        assert (refused.status, refused.reason) == (200, "push_url_refused")
+        assert json.loads(refused.body)["error"]["data"][0]["metadata"]["reason"] == "push_url_refused"
     rest = ("Content-Type", "application/a2a+json")
     path = "/a2a/tasks/7/pushNotificationConfigs"
     assert (await peer.send({"url": listed}, rest, V1, target=path)).status == 200
     refused = await peer.send({"url": url}, rest, V1, target=path)
-    assert (refused.status, json.loads(refused.body)["error"]["details"][0]["reason"]) == (403, "PUSH_URL_REFUSED")
+    why = json.loads(refused.body)["error"]["details"][0]["metadata"]["reason"]
+    assert (refused.status, why) == (403, "push_url_refused")
     assert len(world.agent.requests) == 5
     records = json.dumps(await peer.sidecar.wait_for_records(10))
     assert "hooks" not in records
     assert "evil" not in records
 
 
+async def test_an_operation_that_is_refused_is_an_error_of_json_rpc_and_the_record_says_deny(world: World) -> None:
+    peer = await peer_of(world)
+    answer_with(world, {"id": "7"})
+    assert (await ask(peer, rpc("GetTask", id="7"))).reason is None
+    narrow = mint({"scope": "crm.read"})
+    for number, (message, token, reason) in enumerate(
+        (
+            (rpc("ListTasks"), None, "operation_refused"),
+            (rpc("GetTask", id="7"), narrow, "insufficient_scope"),
+            (rpc("GetTask", id="7"), mint({"act": {"sub": FRONT}, "client_id": FRONT}), "actor_mismatch"),
+        )
+    ):
+        answer = await ask(peer, message, token=token)
+        error = json.loads(answer.body)
+        assert (answer.status, answer.reason, error["id"], error["error"]["code"]) == (200, reason, 1, -32004)
+        assert f"({reason})" in error["error"]["message"]
+        record = (await peer.sidecar.wait_for_records(number + 2))[-1]
+        assert (record["decision"], record["reason"], record["status"]) == ("deny", reason, 200)
+        assert record["upstream_status"] is None
+    version = await ask(peer, rpc("GetTask", id="7"), ("A2A-Version", "7.0"))
+    assert (version.status, json.loads(version.body)["id"], version.reason) == (200, 1, "protocol_version")
+    assert len(world.agent.requests) == 1
+
+
+@pytest.mark.parametrize("body", [rpc("GetTask", id="7"), {**rpc("GetTask", id="7"), "x": "y" * 20_000}])
+async def test_a_message_without_a_valid_token_keeps_the_status_of_that(world: World, body: dict[str, Any]) -> None:
+    peer = await peer_of(world)
+    answer = await ask(peer, body, token=mint(key=1))
+    assert (answer.status, answer.reason) == (401, "bad_signature")
+    assert "www-authenticate" in answer.headers
+    assert world.agent.requests == []
+
+
 async def test_without_a_list_no_url_passes(world: World) -> None:
     peer = await peer_of(world)
     refused = await ask(peer, rpc("CreateTaskPushNotificationConfig", taskId="7", url="https://hooks.acme.example/a2a"))
-    assert (refused.status, refused.reason) == (403, "push_url_refused")
+    assert (refused.status, refused.reason) == (200, "push_url_refused")
     assert world.agent.requests == []
 
 
@@ -278,3 +315,27 @@ async def test_a_task_that_goes_on_after_the_answer_keeps_its_authority_for_ling
     assert (await send()).status == 200
     refused = await hops.call(held[1].shown)
     assert (refused.status, refused.reason) == (403, "no_request_context")
+
+
+async def test_a_refusal_of_the_next_hop_is_no_call_that_went_well(hops: Hops) -> None:
+    settings = hops.settings(route={"may_call": ["crm"]})
+    settings["outbound"]["routes"] = [hops.route("crm", CRM, {"prefix": "/crm"}) | {"protocol": "a2a"}]
+    hops.writer = await hops.world.sidecar(WRITER, settings)
+    body = json.dumps(sent()).encode()
+    error = json.dumps({"jsonrpc": "2.0", "id": 1, "error": {"code": -32004, "message": "no"}}).encode()
+    unknown = "it says no reason that is known here"
+    for fields, reason, detail in (
+        ([], "ok", None),
+        ([b"Delegation-Reason: operation_refused"], "next_hop_refused", "it says operation_refused"),
+        ([b"Delegation-Reason: <b>"], "next_hop_refused", unknown),
+        ([b"Delegation-Reason: revoked", b"Delegation-Reason: no_token"], "next_hop_refused", unknown),
+    ):
+        hops.crm.script = lambda _head, _body, fields=fields: ok(error, *fields)
+        before = len(hops.writer.records())
+        async with hops.serving() as held:
+            answer = await hops.call([*held.shown, JSON, V1], "/crm/a2a", method="POST", body=body)
+        assert (answer.status, answer.body) == (200, error)
+        await until(lambda before=before: len(hops.writer.records()) == before + 2)  # type: ignore[misc]
+        (record,) = [one for one in hops.writer.records()[before:] if one["direction"] == "outbound"]
+        assert (record["decision"], record["reason"], record["detail"]) == ("allow", reason, detail)
+        assert (record["status"], record["upstream_status"]) == (200, 200)

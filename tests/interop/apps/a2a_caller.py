@@ -1,6 +1,6 @@
 """The official A2A client: does what it is told at an agent, and prints what it got as one line of JSON.
 
-HANDLE=… python a2a_caller.py BASE BINDING [task:ID]
+HANDLE=… python a2a_caller.py BASE BINDING [task:ID | why]
 """
 
 import asyncio
@@ -19,10 +19,12 @@ from a2a.types import (
     CancelTaskRequest,
     GetExtendedAgentCardRequest,
     GetTaskRequest,
+    ListTasksRequest,
     Message,
     Part,
     Role,
     SendMessageRequest,
+    SubscribeToTaskRequest,
     TaskPushNotificationConfig,
     TaskState,
 )
@@ -48,6 +50,15 @@ async def attempt(call: Awaitable[Any]) -> str:
     return "done"
 
 
+async def shown(call: Awaitable[Any]) -> list[Any]:
+    """Return what the error that a call ends with tells its reader: kind, text, and the reason in its data."""
+    try:
+        await call
+    except Exception as error:  # noqa: BLE001 - it is the answer
+        return [type(error).__name__, str(error), (getattr(error, "data", None) or {}).get("reason")]
+    return ["done"]
+
+
 async def main() -> dict[str, Any]:
     """Run every operation once."""
     handle = os.environ.get("HANDLE")
@@ -63,6 +74,11 @@ async def main() -> dict[str, Any]:
 
     said: dict[str, Any] = {"name": card.name, "urls": sorted({one.url for one in card.supported_interfaces})}
     plain, streaming = client(streaming=False), client(streaming=True)
+    if REST == ["why"]:
+        said["list"] = await shown(plain.list_tasks(ListTasksRequest(), context=context))
+        said["subscribe"] = await shown(anext(streaming.subscribe(SubscribeToTaskRequest(id="7"), context=context)))
+        said["task"] = await shown(plain.get_task(GetTaskRequest(id="7"), context=context))
+        return said
     if REST:
         task = REST[0].removeprefix("task:")
         said["get"] = await attempt(plain.get_task(GetTaskRequest(id=task), context=context))
