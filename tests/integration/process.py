@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sidecar.delegation.spiffe_id import SpiffeId
 from tests.integration.world import PATIENCE_S, START_S, WRITER, Record, World, free_port, until
 
 
@@ -23,7 +24,7 @@ class Running:
     def __init__(self, process: Process, document: Mapping[str, Any], path: Path) -> None:
         self.process = process
         self.path = path
-        self.port = _port(document, "inbound")
+        self.port = _port(document, "inbound") if "inbound" in document else 0
         self.outbound = _port(document, "outbound") if "outbound" in document else 0
         self.probe = _port(document, "probe")
         self.admin = Path(document["admin"]["socket"])
@@ -69,12 +70,13 @@ async def process(
     stdout: int | None = None,
     stderr: int = PIPE,
     started: Callable[[], None] | None = None,
+    workload: SpiffeId = WRITER,
 ) -> AsyncIterator[Running]:
-    """Run the writer's sidecar, by default with the world's settings; yields after ``starts`` records of a start.
+    """Run a sidecar, by default the writer's with the world's settings; yields after ``starts`` records of a start.
 
     ``started`` returns at that point, if ``records`` go to no file.
     """
-    api = await world.api(WRITER)
+    api = await world.api(workload)
     path = world.folder / "process.yaml"
     document = {
         **json.loads(json.dumps(settings or world.settings())),
