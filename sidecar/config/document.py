@@ -182,9 +182,21 @@ def override(document: dict[str, object], environ: Mapping[str, str]) -> list[Pr
     return problems
 
 
-def variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that sets each dotted field, to name it in a message."""
-    return {name.removeprefix(PREFIX).lower().replace("__", "."): name for name in _ours(environ)}
+def variables(document: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the variables that set each dotted field, to name them in a message. Call it before ``override``.
+
+    A section that the document lacks is of the variables that make it: so they are named for keys that it misses.
+    """
+    found: dict[str, list[str]] = {}
+    for name in sorted(_ours(environ)):
+        path = name.removeprefix(PREFIX).lower().split("__")
+        section: object = document
+        for number, key in enumerate(path[:-1], start=1):
+            section = section.get(key) if isinstance(section, dict) else None
+            if section is None:
+                found.setdefault(".".join(path[:number]), []).append(name)
+        found.setdefault(".".join(path), []).append(name)
+    return found
 
 
 def _ours(environ: Mapping[str, str]) -> list[str]:

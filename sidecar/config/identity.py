@@ -12,7 +12,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import ConfigError, Problem
 from sidecar.identity.files import LAYOUTS, FileSettings
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.identity.workload_settings import WorkloadApiSettings
+from sidecar.identity.workload_settings import WorkloadApiSettings, parse_address
 
 SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 
@@ -21,8 +21,8 @@ def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> Identit
     """Make the settings of our identity source. The file takes precedence over the variable.
 
     Raises:
-        ConfigError: no source is set, or several are.
-        ValueError: the variable's text is not a Workload API address, or the source cannot do what is asked of it.
+        ConfigError: no source is set, several are, or the variable's text is not a Workload API address.
+        ValueError: the source cannot do what is asked of it.
     """
     problems = [*_contradictions(section), *(_file_problems(section.files) if section.files is not None else ())]
     if problems:
@@ -34,9 +34,20 @@ def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> Identit
     if not address:
         cure = f"write unix:///path/of/socket, set {SOCKET_VARIABLE}, or name files"
         raise ConfigError([Problem("identity.workload_api", "is missing", cure)])
+    if not section.workload_api:
+        _check_variable(address)
     return WorkloadApiSettings(
         address=address, spiffe_id=spiffe_id, hint=section.hint, py_spiffe=section.source == "py-spiffe"
     )
+
+
+def _check_variable(address: str) -> None:
+    """Raise a ConfigError that names the variable if its text is not an address."""
+    try:
+        parse_address(address)
+    except ValueError:
+        where, cure = f"identity.workload_api ({SOCKET_VARIABLE})", "write unix:///path/of/socket there"
+        raise ConfigError([Problem(where, "is not an address of a Workload API", cure)]) from None
 
 
 def jwt_svid_problems(identity: IdentitySettings, audience: str, what: str) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ right once the schema is satisfied. Each problem has the dotted field, the fault
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,10 @@ _FAULTS: Final[Mapping[str, tuple[str, str]]] = {
     "model_type": ("is not a mapping", "write keys and values"),
     "model_attributes_type": ("is not a mapping", "write keys and values"),
 }
+
+_PATH: Final = re.compile(
+    r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+"
+)  # a field that a problem tells of, as inbound.listen
 
 
 class _FailedSectionError(Exception):
@@ -97,17 +102,17 @@ def load_validated(
         document = {}
     if not isinstance(document, dict):
         raise ConfigError([Problem(str(path), "is not a mapping", "write sections and keys")])
-    findings = Findings()
+    findings, sources = Findings(), variables(document, environ)
     findings.problems += override(document, environ)
     findings.problems += check_document(document)
     try:
         file = model.model_validate(document)
     except ValidationError as error:
-        findings.problems += problems_of(error, model, variables(environ))
+        findings.problems += problems_of(error, model)
         file = _partial(document, error, model)
     made = build(file, findings)
     if findings.problems or made is None:
-        raise ConfigError(findings.problems)
+        raise ConfigError([with_variables(problem, sources) for problem in findings.problems])
     return made
 
 
@@ -138,12 +143,30 @@ class _Partial:
         return getattr(self._file, name)
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], variables: Mapping[str, str]) -> list[Problem]:
-    """Return every fault of a document. A field that came from the environment is named with its variable."""
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Return every fault of a document."""
     return [
-        _problem(detail, model, variables)
+        Problem(_dotted(detail["loc"]), *_fault(detail, model))
         for detail in error.errors(include_url=False, include_input=False, include_context=True)
     ]
+
+
+def with_variables(problem: Problem, sources: Mapping[str, list[str]]) -> Problem:
+    """Name the variables of a problem after the fields that they set: its own, or another that it tells of.
+
+    A field above several of them may be at fault because of each. ``sources`` has the variables of each dotted field.
+    """
+    field = problem.field
+    inside = [path for path in sources if field == path or field.startswith((f"{path}.", f"{path}["))]
+    below = [path for path in sources if path.startswith((f"{field}.", f"{field}["))]
+    wrong = _PATH.sub(lambda found: _named(found[0], sources.get(found[0], [])), problem.wrong)
+    names = sources[max(inside, key=len)] if inside else {name for path in below for name in sources[path]}
+    return Problem(_named(field, names), wrong, problem.cure)
+
+
+def _named(field: str, variables: Iterable[str]) -> str:
+    names = ", ".join(sorted(variables))
+    return f"{field} ({names})" if names else field
 
 
 def _dotted(location: Iterable[int | str]) -> str:
@@ -165,15 +188,6 @@ def from_value_error(field: str, error: ValueError) -> Problem:
         field, text = f"{field}.{head}", rest
     wrong, _, cure = text.partition("; ")
     return Problem(field, wrong, cure or "change it")
-
-
-def _problem(detail: ErrorDetails, model: type[BaseModel], variables: Mapping[str, str]) -> Problem:
-    field = _dotted(detail["loc"])
-    wrong, cure = _fault(detail, model)
-    variable = next(
-        (name for path, name in variables.items() if field == path or field.startswith((f"{path}.", f"{path}["))), None
-    )
-    return Problem(f"{field} ({variable})" if variable else field, wrong, cure)
 
 
 def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:

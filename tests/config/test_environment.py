@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.document import override
 from tests.config.documents import EXAMPLES, example, problems
@@ -93,4 +94,75 @@ def test_the_socket_of_the_workload_api_may_come_from_its_own_variable(tmp_path:
     (problem,) = problems(tmp_path, without)
     assert problem.field == "identity.workload_api"
     assert problems(tmp_path, without, SPIFFE_ENDPOINT_SOCKET="unix:///run/agent.sock") == []
-    assert [p.field for p in problems(tmp_path, without, SPIFFE_ENDPOINT_SOCKET="/run/agent.sock")] == ["identity"]
+    (problem,) = problems(tmp_path, without, SPIFFE_ENDPOINT_SOCKET="/run/agent.sock")
+    assert problem.field == "identity.workload_api (SPIFFE_ENDPOINT_SOCKET)"
+    assert "/run/agent.sock" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("environ", "field"),
+    [
+        pytest.param(
+            {"SIDECAR__INBOUND__AGENT": "http://10.0.0.1:80"}, "inbound.agent (SIDECAR__INBOUND__AGENT)", id="it"
+        ),
+        pytest.param({"SIDECAR__ISSUERS": "[]"}, "issuers (SIDECAR__ISSUERS)", id="a-list"),
+        pytest.param(
+            {"SIDECAR__INBOUND__AUDIENCES": "[a, spiffe://acme.example/x]"},
+            "inbound.audiences[1] (SIDECAR__INBOUND__AUDIENCES)",
+            id="an-item",
+        ),
+        pytest.param(
+            {"SIDECAR__INBOUND": "{agent: 'http://10.0.0.1:80', routes: []}", "SIDECAR__INBOUND__NETWORK": "pod"},
+            "inbound.agent (SIDECAR__INBOUND)",
+            id="a-section",
+        ),
+        pytest.param(
+            {"SIDECAR__INBOUND": "{routes: []}", "SIDECAR__INBOUND__AGENT": "http://10.0.0.1:80"},
+            "inbound.agent (SIDECAR__INBOUND__AGENT)",
+            id="the-member-wins",
+        ),
+        pytest.param(
+            {"SIDECAR__ENTRY__DELEGATION_LIFE_S": "60"},
+            "entry.may_call (SIDECAR__ENTRY__DELEGATION_LIFE_S)",
+            id="a-made-section",
+        ),
+        pytest.param(
+            {"SIDECAR__IDENTITY__HINT": "a", "SIDECAR__IDENTITY__SOURCE": "py-spiffe"},
+            "identity.hint (SIDECAR__IDENTITY__HINT)",
+            id="a-room-s-refusal",
+        ),
+        pytest.param({"SIDECAR__DRAIN_S": "20"}, "inbound.agent", id="another-one"),
+    ],
+)
+def test_a_contradiction_names_the_variable_that_it_comes_from(
+    environ: dict[str, str], field: str, tmp_path: Path
+) -> None:
+    document = example("agent")
+    if environ.keys() == {"SIDECAR__DRAIN_S"}:
+        document["inbound"]["agent"] = "http://10.0.0.1:80"
+    found = [problem.field for problem in problems(tmp_path, document, sts=False, **environ)]
+    assert field in found
+    assert [one for one in found if "SIDECAR__DRAIN_S" in one] == []
+
+
+def test_a_contradiction_names_the_variable_of_the_other_field_too(tmp_path: Path) -> None:
+    document = {**example("agent"), "probe": {"listen": "127.0.0.1:7099"}}
+    assert problems(tmp_path, document, SIDECAR__OUTBOUND__LISTEN="127.0.0.1:7098") == []
+    (problem,) = problems(tmp_path, document, SIDECAR__OUTBOUND__LISTEN="127.0.0.1:7099")
+    assert str(problem).startswith("probe.listen: is the address of outbound.listen (SIDECAR__OUTBOUND__LISTEN)")
+
+
+def test_a_section_at_fault_names_all_its_variables(tmp_path: Path) -> None:
+    without = {key: value for key, value in example("agent").items() if key not in {"exchange", "outbound"}}
+    without["inbound"]["routes"][0]["may_call"] = []
+    environ = {"SIDECAR__ENTRY__MAY_CALL": "[]", "SIDECAR__ENTRY__DELEGATION_LIFE_S": "60"}
+    found = {problem.field for problem in problems(tmp_path, without, sts=False, **environ)}
+    assert "entry (SIDECAR__ENTRY__DELEGATION_LIFE_S, SIDECAR__ENTRY__MAY_CALL)" in found
+
+
+def test_what_a_platform_forbids_names_the_variable_that_asks_for_it(tmp_path: Path) -> None:
+    environ = {"SIDECAR__INBOUND__PLAIN": "{listen: '127.0.0.1:7088', until: '2026-01-01'}"}
+    found = check(EXAMPLES / "agent.yaml", environ, platform=EXAMPLES / "platform.yaml").problems
+    assert {one.field for one in found if one.field.startswith("inbound.plain")} == {
+        "inbound.plain (SIDECAR__INBOUND__PLAIN)"
+    }
