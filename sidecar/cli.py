@@ -200,7 +200,7 @@ def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     explain = _command(commands, "explain", "sidecar.explain.command:run", "judge a recorded request again")
     add_examples(
         explain,
-        "sidecar explain record.json",
+        "sidecar explain records/",
         "sidecar explain records/ --request 59f98de2b75601501126ddfa8c234ab8",
         "sidecar explain records.jsonl --request 59f98de2b75601501126ddfa8c234ab8 --config sidecar.yaml",
     )
@@ -208,7 +208,9 @@ def _afterwards(commands: _Commands, words: Sequence[str] | None) -> None:
     explain.add_argument(
         "records", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
     )
-    explain.add_argument("--request", metavar="ID", help="the request id, if there is more than one record")
+    explain.add_argument(
+        "--request", metavar="ID", help="the request id; if left out, and there are several, they are listed"
+    )
     explain.add_argument(
         "--config", metavar="FILE", help=f"the settings to judge by (default {DEFAULT_CONFIG}, if it exists)"
     )

@@ -167,7 +167,7 @@ complete -c sidecar -n '_shtab_sidecar_using injector' -l spill -xka "(__fish_co
 complete -c sidecar -n '_shtab_sidecar_using injector' -l probe -x -d 'default 127.0.0.1:7090'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a explain -d 'Judge a recorded request again.'
 complete -c sidecar -n '_shtab_sidecar_using explain' -s h -l help -d 'show this help message and exit'
-complete -c sidecar -n '_shtab_sidecar_using explain' -l request -x -d 'the request id, if there is more than one record'
+complete -c sidecar -n '_shtab_sidecar_using explain' -l request -x -d 'the request id; if left out, and there are several, they are listed'
 complete -c sidecar -n '_shtab_sidecar_using explain' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the settings to judge by (default /etc/sidecar/sidecar.yaml, if it exists)'
 complete -c sidecar -n '_shtab_sidecar_using explain' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using explain; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'

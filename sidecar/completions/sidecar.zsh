@@ -335,7 +335,7 @@ _shtab_sidecar_dev_workload_api_defaults_added=0
 
 _shtab_sidecar_explain_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--request[the request id, if there is more than one record]:ID:"
+  "--request[the request id\; if left out, and there are several, they are listed]:ID:"
   "--config[the settings to judge by (default \/etc\/sidecar\/sidecar.yaml, if it exists)]:FILE:_files"
   "--json[for machines]"
   "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"

@@ -1,13 +1,14 @@
 """Command ``sidecar explain``: judges a recorded request again, and says who must act on its reason code.
 
-Exit codes: 0 the judgement agrees with the record, 1 it does not, 2 no such record or unusable settings.
+Of several requests, or where there is none with that id, it lists those that there are. Exit codes: 0 the judgement
+agrees with the record, or a list was asked for; 1 it does not agree; 2 no such record or unusable settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +20,31 @@ from sidecar.config import load_sidecar
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ConfigError
 from sidecar.explain.explanation import Explanation, explain
+from sidecar.explain.recorded_requests import Requests, print_requests, show_requests
 from sidecar.explain.recorded_token import CannotJudgeError, spiffe_id
 from sidecar.reasons.advice import seen
 
 _COMMAND: Final = "sidecar explain"
 
 
+class NoRequestError(RecordError):
+    """The records do not hold the one request that is asked for: none, or several."""
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Explain one record."""
+    requests = Requests()
     try:
-        record = record_of(record_files(arguments.records), arguments.request)
+        records = _records(record_files(arguments.records), requests)
+        try:
+            record = record_of(records, arguments.request)
+        except NoRequestError as error:
+            for _ in records:  # the rest belongs to the list
+                pass
+            if requests.first():
+                (print_requests if arguments.json else show_requests)(requests)
+            listed = arguments.request is None and requests.first()
+            return 0 if listed else complain(_COMMAND, str(error))
         policy = _policy(arguments.config, arguments.default_config, record)
     except (OSError, RecordError) as error:
         return complain(_COMMAND, str(error))
@@ -42,29 +58,41 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if explanation.agrees else 1
 
 
-def record_of(files: Sequence[str], request_id: str | None) -> Record:
-    """Return the one record asked for.
-
-    Raises:
-        RecordError: there is none, or more than one.
-    """
-    found: Record | None = None
+def _records(files: Sequence[str], requests: Requests) -> Iterator[tuple[str, Record | RecordError]]:
+    """Yield each line's place and its record, or its fault; the records go into the list of requests too."""
     for line in read_lines(files):
         try:
             record = parse_record(line.content or b"")
         except RecordError as error:
+            yield line.place, error
+            continue
+        requests.take(record)
+        yield line.place, record
+
+
+def record_of(records: Iterable[tuple[str, Record | RecordError]], request_id: str | None) -> Record:
+    """Return the one record asked for.
+
+    Raises:
+        NoRequestError: there is none, or more than one and nobody said which.
+        RecordError: a line is no record, or there is more than one of that request.
+    """
+    found: Record | None = None
+    for place, record in records:
+        if isinstance(record, RecordError):
             if request_id is not None:  # part of a line, which a kill may leave, is not the record asked for
                 continue
-            raise RecordError(f"{line.place}: {error}") from error
+            raise RecordError(f"{place}: {record}") from record
         if request_id is not None and record.request_id != request_id:
             continue
         if found is None or _supersedes(record, found):
             found = record
         elif record.digest != found.digest and not _supersedes(found, record):
-            cure = "name one by --request" if request_id is None else "look for forged ones with sidecar audit chains"
-            raise RecordError(f"there is more than one record; {cure}")
+            if request_id is None:
+                raise NoRequestError("there is more than one record, and none of a request")
+            raise RecordError("there is more than one record; look for forged ones with sidecar audit chains")
     if found is None:
-        raise RecordError("there is no such record")
+        raise NoRequestError("there is no record" if request_id is None else f"there is no request {request_id}")
     return found
 
 
