@@ -112,7 +112,7 @@ $(AGENTS): requirements/agents.txt
 interop-mcp: setup $(AGENTS) ## The official client of MCP, through two sidecars (pip, npm)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_mcp.py
 
-interop-conformance: setup $(AGENTS) ## The official conformance runners of MCP, every suite, straight and through two sidecars (pip, npm; two minutes)
+interop-conformance: setup $(AGENTS) ## The official conformance runners of MCP, every suite, straight and through two sidecars (pip, npm; three minutes)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_mcp_conformance.py
 
 interop-agents: setup $(AGENTS) ## The libraries for agents, every program of examples/ in a mesh of real sidecars, and the demo's agents (pip, npm; java)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from tests.interop import agents
+from tests.interop.tool_mesh import APPS
 
 LONGEST_S: Final = 120
 
@@ -29,6 +30,7 @@ Checks: TypeAlias = dict[str, list[Check]]
 """Of each scenario its checks: id, name, status, and the message of one that failed."""
 
 _STAMP: Final = re.compile(r"-\d{4}-\d\d-\d\dT[\d-]+Z$")
+_LISTED: Final = re.compile(r"^  - (\S+)", re.MULTILINE)
 _PORT: Final = re.compile(r"(?<=127\.0\.0\.1:)\d+|(?<=localhost:)\d+")
 _SESSION: Final = re.compile(r"\b[A-Za-z0-9_-]{32,}(\.[0-9a-f]{32})?\b")
 
@@ -37,6 +39,20 @@ def run_server_checks(runner: str, url: str, *words: str) -> Checks:
     """Run a runner's scenarios against the server at a URL."""
     with tempfile.TemporaryDirectory() as folder:
         return _run(runner, Path(folder), "server", "--url", url, *words)
+
+
+def client_scenarios(runner: str) -> list[str]:
+    """Return the names of a runner's scenarios for clients."""
+    words = (agents.node(), agents.conformance(runner), "list", "--client")
+    listed = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST_S, check=True).stdout
+    return _LISTED.findall(listed)
+
+
+def run_client_checks(runner: str, scenario: str, where: str, port: int) -> Checks:
+    """Run one scenario with a client that calls ``where``: the runner's server itself, or a mesh before that port."""
+    client = f"{agents.PYTHON} {APPS / 'mcp_conformance_client.py'} {where} {port}"
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(runner, Path(folder), "client", "--command", client, "--scenario", scenario)
 
 
 def _run(runner: str, folder: Path, *words: str) -> Checks:
