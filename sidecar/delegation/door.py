@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.delegation.login_issuer import LoginKind, UserIssuer, spellings
+from sidecar.delegation.login_issuer import SCOPE_CLAIMS, LoginKind, UserIssuer, spellings
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource
+from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
 from sidecar.errors import Denied, Reason
 
-_SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # what a client asks for by name; groups and roles are given
+METHODS: Final = ("DELETE", "GET", "POST")  # those of MCP
+METADATA_METHODS: Final = ("GET",)
 _DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
 
 
@@ -66,6 +69,21 @@ class Door:
         base = self.resource.path.rstrip("/")
         return target.path == base or target.path.startswith(f"{base}/")
 
+    def route_of(self, target: CanonicalTarget, outbound: OutboundRoutes) -> OutboundRoute:
+        """Return the route of a path at the door. Whatever else the workload may call does not exist there.
+
+        Raises:
+            Denied: NO_ROUTE.
+        """
+        if not target.path.startswith(OWN_PATHS) and self.covers(target):
+            try:
+                route, _ = outbound.find(None, target, own_authorities=())
+            except Denied:
+                raise Denied(Reason.NO_ROUTE) from None
+            if isinstance(route, OutboundRoute) and route.name in self.routes:
+                return route
+        raise Denied(Reason.NO_ROUTE)
+
     def words_for(self, scopes: ScopeSet) -> frozenset[str]:
         """Return the words to ask an issuer for, so that a token of it is worth some of these scopes.
 
@@ -74,7 +92,7 @@ class Door:
         return frozenset(
             word
             for user in self.issuers.values()
-            if user.scope_from.claim in _SCOPE_CLAIMS
+            if user.scope_from.claim in SCOPE_CLAIMS
             for word, worth in user.scope_from.map.items()
             if worth & scopes
         )

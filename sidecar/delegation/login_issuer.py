@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from sidecar.delegation.claims import names_no_other_client
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
 from sidecar.errors import Denied, Reason
+
+SCOPE_CLAIMS: Final = frozenset({"scope", "scp"})  # what a client asks for by name; groups and roles are given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason
 
+OWN_PATHS: Final = "/.sidecar/"  # of the sidecar itself: no route can match them
 _MAX_REMEMBERED: Final = 256  # bytes
 # pchar of RFC 3986 section 3.3 without ";": some servers drop a segment's parameters before they match.
 _PLAIN_CHARACTER: Final = rb"[A-Za-z0-9\-._~!$&'()*+,=:@]"

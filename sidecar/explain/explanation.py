@@ -9,6 +9,7 @@ from sidecar.audit.records import Record, is_card, is_login
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import ANSWERS, Reason
+from sidecar.explain.judge_door import ANSWERED_BY_ITSELF, is_at_door, judge_door
 from sidecar.explain.judge_exchange import UNPROVABLE as EXCHANGES_UNPROVABLE
 from sidecar.explain.judge_exchange import judge_exchange
 from sidecar.explain.judge_inbound import judge_inbound
@@ -99,7 +100,9 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
     judgement, not_judged = None, None
     if record.event not in {"request", "request.opened"}:
         not_judged = f"{record.event} is not a request of an agent; its decision depends on facts that no record holds"
-    elif is_login(record.direction, record.op, record.path):
+    elif is_at_door(record) and record.allowed and record.op in ANSWERED_BY_ITSELF:
+        not_judged = "the sidecar answered it by itself, to anybody: no user is behind it"
+    elif not is_at_door(record) and is_login(record.direction, record.op, record.path):
         not_judged = "a login was shown here, and a record does not hold its claims"
     elif is_card(record.op):
         not_judged = "an agent's card was asked for, which the sidecar serves from a copy, by nobody's authority"
@@ -111,7 +114,8 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
         not_judged = "the record does not say whether the request was inbound or outbound"
     else:
         try:
-            judgement = _JUDGES[record.direction](record, policy)
+            judge = judge_door if is_at_door(record) else _JUDGES[record.direction]
+            judgement = judge(record, policy)
         except CannotJudgeError as error:
             not_judged = str(error)
     return Explanation(record=record, reason=reason_of(record), judgement=judgement, not_judged=not_judged)

@@ -7,14 +7,17 @@ least the requested scope.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from sidecar.audit.records import Record
 from sidecar.delegation import mcp
+from sidecar.delegation.login_issuer import SCOPE_CLAIMS, UserIssuer
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, SidecarError
@@ -23,37 +26,37 @@ from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 from sidecar.observe.entry import OWN
 
-CHECKS: Final = (
-    Check(
-        "request",
-        frozenset(
-            {
-                Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
-                Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
-                Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
-                Reason.INTERNAL,
-            }
-        ),
-        provable=False,
+REQUEST: Final = Check(
+    "request",
+    frozenset(
+        {
+            Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
+            Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
+            Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
+            Reason.INTERNAL,
+        }
     ),
-    Check("target", frozenset({Reason.PATH_REFUSED})),
-    Check("route", frozenset({Reason.TARGET_DENIED})),
+    provable=False,
+)  # fmt: skip
+OPERATION: Final = (
     Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
     Check("operation", frozenset({Reason.OPERATION_REFUSED})),
     Check("push URL", frozenset({Reason.PUSH_URL_REFUSED}), provable=False),
-    Check(
-        "handle or login",
-        frozenset(
-            {
-                Reason.NO_REQUEST_CONTEXT, Reason.HEADER_MALFORMED, Reason.NO_TOKEN, Reason.MALFORMED_TOKEN,
-                Reason.DUPLICATE_CLAIM, Reason.TOKEN_TOO_LARGE, Reason.TOKEN_TYPE, Reason.ALG_NOT_ALLOWED,
-                Reason.UNKNOWN_KEY, Reason.KEYS_UNAVAILABLE, Reason.BAD_SIGNATURE, Reason.WRONG_ISSUER,
-                Reason.WRONG_AUDIENCE, Reason.TOKEN_NOT_YET_VALID, Reason.CNF_MISMATCH, Reason.ACT_MALFORMED,
-                Reason.ACT_TOO_DEEP,
-            }
-        ),
-        provable=False,
+)
+LOGIN: Final = Check(
+    "handle or login",
+    frozenset(
+        {
+            Reason.NO_REQUEST_CONTEXT, Reason.HEADER_MALFORMED, Reason.NO_TOKEN, Reason.MALFORMED_TOKEN,
+            Reason.DUPLICATE_CLAIM, Reason.TOKEN_TOO_LARGE, Reason.TOKEN_TYPE, Reason.ALG_NOT_ALLOWED,
+            Reason.UNKNOWN_KEY, Reason.KEYS_UNAVAILABLE, Reason.BAD_SIGNATURE, Reason.WRONG_ISSUER,
+            Reason.WRONG_AUDIENCE, Reason.TOKEN_NOT_YET_VALID, Reason.CNF_MISMATCH, Reason.ACT_MALFORMED,
+            Reason.ACT_TOO_DEEP,
+        }
     ),
+    provable=False,
+)  # fmt: skip
+AFTER_LOGIN: Final = (
     Check("may_call", frozenset({Reason.CALL_NOT_ALLOWED}), provable=False),
     Check("own authority", frozenset({Reason.OWN_AUTHORITY_REFUSED})),
     Check("time left", frozenset({Reason.TOKEN_EXPIRED}), provable=False),
@@ -68,7 +71,15 @@ CHECKS: Final = (
     ),
     Check("agent card", frozenset({Reason.CARD_REFUSED}), provable=False),
     Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
-)  # fmt: skip
+)
+CHECKS: Final = (
+    REQUEST,
+    Check("target", frozenset({Reason.PATH_REFUSED})),
+    Check("route", frozenset({Reason.TARGET_DENIED})),
+    *OPERATION,
+    LOGIN,
+    *AFTER_LOGIN,
+)
 
 
 def judge_outbound(record: Record, policy: Policy) -> Judgement:
@@ -102,8 +113,8 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
         if policy.entry is not None:
             raise CannotJudgeError("a login was shown, and the record does not hold it")
         return conclude(CHECKS, saw, recorded=recorded, judged=Reason.NOT_AN_ENTRY)
-    delegation = _delegation(record, route, policy)
-    saw |= _saw(record, route, delegation, policy)
+    delegation = delegation_of(record, route, policy)
+    saw |= saw_of(record, route, delegation, policy)
     try:
         plan_outbound(delegation, route, policy=policy, now=time_of(record))
     except SidecarError as error:
@@ -145,10 +156,19 @@ def _route(record: Record, policy: Policy) -> OutboundRoute:
     return found
 
 
-def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegation:
-    """Return the authority of the inbound request. Where the record does not list its calls, this call is allowed."""
+def delegation_of(
+    record: Record, route: OutboundRoute, policy: Policy, door: Mapping[str, UserIssuer] | None = None
+) -> Delegation:
+    """Return the authority of the inbound request. Where the record does not list its calls, this call is allowed.
+
+    ``door`` are the issuers of the door that the request came in by.
+
+    Raises:
+        CannotJudgeError: a login was worth too little, and the record does not hold what it is worth.
+    """
     token = token_of(record)
     entry = policy.entry
+    issuers = {} if entry is None else entry.issuers if door is None else door
     if route.token == "login":  # noqa: S105 - a kind. The token of the call is the one that the user granted
         return Delegation(token=token, may_call=frozenset({route.name}), entry=False, granted=True, scope=token.scope)
     if record.allowed:
@@ -157,12 +177,22 @@ def _delegation(record: Record, route: OutboundRoute, policy: Policy) -> Delegat
         if record.crossed_from is not None:
             token = _before_crossing(token, record.crossed_from, route)
         elif not prior and entry is not None:  # a login token, of any issuer the entry has
-            token = replace(token, issuer=next(iter(entry.issuers), token.issuer))
-    user = None if entry is None or token.chain is not None else entry.issuers.get(token.issuer)
+            token = replace(token, issuer=next(iter(issuers), token.issuer))
+    user = None if token.chain is not None else issuers.get(token.issuer)
     if entry is None or user is None:
         return Delegation(token=token, may_call=frozenset({route.name}), entry=False, scope=token.scope)
-    worth = token.scope if record.allowed else user.scope_from.worth(token.claims) or route.scopes
-    return Delegation(token=token, may_call=entry.may_call, entry=True, scope=worth)
+    worth = token.scope if record.allowed else _worth(record, user, route)
+    return Delegation(token=token, may_call=entry.may_call, entry=True, scope=worth, at_door=door is not None)
+
+
+def _worth(record: Record, user: UserIssuer, route: OutboundRoute) -> ScopeSet:
+    """Return what a login of a refused call is worth. Where no record holds that, it is enough unless it was not."""
+    claim = user.scope_from.claim
+    if claim in SCOPE_CLAIMS and record.scope is not None and not record.scope_cut:
+        return user.scope_from.worth({claim: " ".join(record.scope)})
+    if record.reason == Reason.INSUFFICIENT_SCOPE:
+        raise CannotJudgeError(f"a login is worth what its {claim} says, and the record does not hold it")
+    return route.scopes
 
 
 def _before_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) -> VerifiedToken:
@@ -174,7 +204,8 @@ def _before_crossing(token: VerifiedToken, issuer: str, route: OutboundRoute) ->
     return replace(token, issuer=issuer, subject=token.subject.removeprefix(crossing.subject_prefix), scope=scope)
 
 
-def _saw(record: Record, route: OutboundRoute, delegation: Delegation, policy: Policy) -> dict[str, str]:
+def saw_of(record: Record, route: OutboundRoute, delegation: Delegation, policy: Policy) -> dict[str, str]:
+    """Return what each check from the login on looks at, in a phrase."""
     opened_by = names(one.name for one in policy.inbound.routes if route.name in one.may_call)
     held = delegation.scope if not record.allowed else record.scope_needed or frozenset()
     crossing = None if record.allowed else route.crossings.get(delegation.token.issuer)

@@ -257,7 +257,7 @@ class RecordFields(TypedDict, total=False):
     source: Annotated[
         str | None,
         Key(
-            "the address of the other end; of a request: only of one without TLS",
+            "the address of the other end; of a request: only at a door, and of one without TLS",
             ("connection.refused", *_EXCHANGES, "token.introspected", *_REQUESTS),
         ),
     ]

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.decide import IssuedPermit
-from sidecar.delegation.door import Door
+from sidecar.delegation.door import METADATA_METHODS, METHODS, Door
 from sidecar.delegation.mcp_session import Holder, SessionIds
 from sidecar.delegation.operation import OTHER
 from sidecar.delegation.plan import Delegation
@@ -27,10 +27,10 @@ from sidecar.observe.entry import UnprovenEntry
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.call_authority import Authority, CallAuthority
-from sidecar.proxy.door_forwarding import METHODS, DoorForwarding, cors
+from sidecar.proxy.door_forwarding import DoorForwarding, cors
 from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Journey
-from sidecar.proxy.logins import OWN_PATHS, Logins
+from sidecar.proxy.logins import Logins
 from sidecar.proxy.mcp_sessions import session_held_by
 from sidecar.proxy.operations import Asked
 from sidecar.proxy.outbound import Outbound
@@ -41,7 +41,6 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Field, Request
 from sidecar.wire.stream import Stream
 
-_METADATA_METHODS: Final = ("GET",)
 _METADATA_S: Final = 300  # that clients may keep it
 _PREFLIGHT: Final[tuple[Field, ...]] = (
     (b"access-control-allow-methods", ", ".join(METHODS).encode()),
@@ -99,7 +98,7 @@ class DoorCalls(Outbound):
             if door.tells_metadata_at(target.path):
                 self._tell_metadata(stream, head, door, origin, snapshot, entry)
                 return False
-            entry.route = _route_of(head, target, door, snapshot).name
+            entry.route = door.route_of(target, snapshot.policy.outbound).name
             if head.method not in METHODS:
                 raise Denied(Reason.METHOD_REFUSED, "MCP has no such method")
             if head.all(b"delegation-handle"):
@@ -118,7 +117,7 @@ class DoorCalls(Outbound):
     def _tell_metadata(
         self, stream: Stream, head: Request, door: Door, origin: str | None, snapshot: Snapshot, entry: Entry
     ) -> None:
-        if head.method not in _METADATA_METHODS:
+        if head.method not in METADATA_METHODS:
             raise Denied(Reason.METHOD_REFUSED)
         scopes = (route.scopes for route in snapshot.policy.outbound.routes if route.name in door.routes)
         entry.tell_metadata()
@@ -139,7 +138,7 @@ class DoorCalls(Outbound):
             error,
             entry,
             scope=door.words_for(frozenset().union(*(route.scopes for route in routes))),
-            allow=_METADATA_METHODS if told else METHODS,
+            allow=METADATA_METHODS if told else METHODS,
             resource=door.resource,
             asked=asked,
             also=[] if error.reason is Reason.ORIGIN_REFUSED else cors(door, _listed(door, head)),
@@ -225,16 +224,3 @@ def _listed(door: Door, head: Request) -> str | None:
         return door.check_origin(head.all(b"origin"))
     except Denied:
         return None
-
-
-def _route_of(head: Request, target: CanonicalTarget, door: Door, snapshot: Snapshot) -> OutboundRoute:
-    """Return the route of a path at the door. Whatever else the workload may call does not exist there."""
-    if not target.path.startswith(OWN_PATHS) and door.covers(target):
-        try:
-            own = frozenset({head.authority})
-            route, _ = snapshot.policy.outbound.find(head.authority, target, own_authorities=own)
-        except Denied:
-            raise Denied(Reason.NO_ROUTE) from None
-        if isinstance(route, OutboundRoute) and route.name in door.routes:
-            return route
-    raise Denied(Reason.NO_ROUTE)

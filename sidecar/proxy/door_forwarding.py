@@ -22,7 +22,6 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Field, Passes, Request, Response, new_edits
 from sidecar.wire.stream import Stream
 
-METHODS: Final = ("DELETE", "GET", "POST")
 _EXPOSED: Final = b"Mcp-Session-Id, WWW-Authenticate, Delegation-Reason, Delegation-Request-Id"
 _KEPT_BACK: Final = frozenset(
     {b"alt-svc", b"clear-site-data", b"set-cookie", b"strict-transport-security", b"www-authenticate"}

@@ -27,7 +27,6 @@ from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
-OWN_PATHS: Final = "/.sidecar/"
 SUBJECT_PATH: Final = "/.sidecar/subject"
 SUBJECT_METHODS: Final = ("POST",)
 _AT_DOOR: Final = "door:"  # no token has a colon

@@ -20,7 +20,7 @@ from sidecar.delegation.a2a import CARD, CARD_METHODS
 from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
 from sidecar.errors import Denied, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
@@ -35,7 +35,7 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.headers import new_call_id, to_next_hop, to_observed_next_hop
 from sidecar.proxy.journey import Async, Journey, Tasks
-from sidecar.proxy.logins import OWN_PATHS, SUBJECT_METHODS, Logins
+from sidecar.proxy.logins import SUBJECT_METHODS, Logins
 from sidecar.proxy.memory_pressure import MIB, MemoryLimits
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.operations import Asked, find_operation

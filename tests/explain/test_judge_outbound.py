@@ -143,6 +143,11 @@ def test_what_a_login_is_worth_is_judged_where_the_record_holds_what_it_is_drawn
     assert judge_outbound(record, policy).judged == Reason.INSUFFICIENT_SCOPE
     unknown = refused_outbound("policy_denied", **LOGIN)
     assert judge_outbound(unknown, POLICY).judged == OK
+    worthless = replace(users, scope_from=ScopeFrom(claim="scope", map={"staff": frozenset()}))
+    nothing = replace(POLICY, entry=replace(ENTRY, issuers={IDP: worthless}))
+    assert judge_outbound(record, nothing).judged == Reason.INSUFFICIENT_SCOPE
+    with pytest.raises(CannotJudgeError, match=r"worth what its .* says"):
+        judge_outbound(refused_outbound("insufficient_scope", **LOGIN), POLICY)
 
 
 def test_the_first_call_of_a_chain_is_judged_by_what_was_asked_for() -> None:
