@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from sidecar.audit.chains.chain_list import depth_of, is_broken, show_list
 from sidecar.audit.chains.choice import EVERYTHING, Choice
 from sidecar.audit.chains.clickhouse import EngineError, examine_table
 from sidecar.audit.chains.database import Database, MissingError, open_database
@@ -25,11 +26,12 @@ from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit chains"
 _MOST_PLACES: Final = 5
+_MOST_WHOLE: Final = 5  # chains that are shown hop by hop though nobody chose any
 _FILTERS: Final = {
     "subject": "chains for this subject (`sub`)",
     "actor": "chains in which this workload acted, called or was called",
     "trace": "chains with this W3C trace id",
-    "txn": "the chain of this name",
+    "txn": "the chain of this name, as the list of chains has it",
     "jti": "chains with this token, or one that came from it",
     "route": "chains with a call by this route",
     "host": "chains with a call to this host or audience",
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown is not None:
         return complain(_COMMAND, unknown)
     if bool(arguments.files) == bool(arguments.engine):
-        return complain(_COMMAND, "give files, or an engine by --engine and --table")
+        return complain(_COMMAND, "give files, as sidecar audit chains records/, or an engine by --engine and --table")
     if bool(arguments.table) != bool(arguments.engine) or (arguments.scratch and not arguments.engine):
         return complain(_COMMAND, "--engine and --table belong together, and --scratch to them")
     try:
@@ -100,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print_json(document(audit, findings))
         else:
-            _show(audit, findings)
+            _show(audit, findings, chosen=choice_of(arguments) is not EVERYTHING)
     except BrokenPipeError:
         return hang_up()
     if not audit.records:  # no records is not the same as no findings
@@ -195,11 +197,14 @@ def document(audit: Audit, findings: Sequence[Finding]) -> dict[str, object]:
         "chains": [
             {
                 "chain": chain.name,
+                "depth": depth_of(chain),
+                "verdict": "broken" if is_broken(chain, audit) else "whole",
                 "subjects": [{"iss": issuer, "sub": subject} for issuer, subject in chain.subjects],
                 "hops": [_hop_document(hop, depth) for depth, hop in chain.hops],
             }
             for chain in audit.chains
         ],
+        "others": [] if audit.others is None else list(audit.others.verdicts),
         "outside": audit.outside,
         "findings": [
             {"kind": one.kind, "text": one.text, "chain": one.chain, "records": list(one.records)} for one in findings
@@ -231,9 +236,13 @@ def _hop_document(hop: Hop, depth: int) -> dict[str, object]:
     }
 
 
-def _show(audit: Audit, findings: Sequence[Finding]) -> None:
-    for chain in audit.chains:
-        _show_chain(chain)
+def _show(audit: Audit, findings: Sequence[Finding], *, chosen: bool) -> None:
+    """Print chains and findings. Of many chains that nobody chose, only the list: it says how to choose one."""
+    if not chosen and len(audit.chains) > 1:
+        show_list(audit)
+    if chosen or len(audit.chains) <= _MOST_WHOLE:
+        for chain in audit.chains:
+            _show_chain(chain)
     if audit.outside:
         counts = ", ".join(f"{count} {reason}" for reason, count in sorted(audit.outside.items()))
         print_line(f"of no chain: {counts}", style="dim")
@@ -244,6 +253,9 @@ def _show(audit: Audit, findings: Sequence[Finding]) -> None:
     )
     if not findings and not audit.all_chains and audit.records:
         print_line("no chain to judge: the records hold none, or none satisfies the filters", style="yellow")
+        if audit.others is not None and audit.others.chains:
+            print_line("without the filters there are")
+            show_list(audit.others)
     elif not findings and audit.records:
         print_line("nothing found: every hop has its witnesses, and they agree", style="green")
     if not findings:

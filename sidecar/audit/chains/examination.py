@@ -20,6 +20,7 @@ from sidecar.audit.counts import part
 from sidecar.audit.records import Record
 
 MOST_CHAINS: Final = 1000
+MOST_OTHERS: Final = 20
 MOST_FINDINGS: Final = 10_000
 _LISTS: Final = frozenset({"chain", "scope", "scope_needed"})
 _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
@@ -29,8 +30,10 @@ _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
 class Audit:
     """The chains shown, by start time, and their findings; of all chains and findings, how many there are.
 
-    ``outside`` counts, by reason (``login`` for an accepted login), requests, exchanges and connections without a
-    verified claim that names their chain. ``counts`` has the findings of the chosen chains by kind.
+    ``verdicts`` has for each shown chain the number of its findings, and of those that break it. ``others`` are all
+    chains, where the filters choose none. ``outside`` counts, by reason (``login`` for an accepted login), requests,
+    exchanges and connections without a verified claim that names their chain. ``counts`` has the findings of the chosen
+    chains by kind.
     """
 
     chains: tuple[Chain, ...]
@@ -40,6 +43,8 @@ class Audit:
     counts: dict[Kind, int]
     all_chains: int
     broken_chains: int
+    verdicts: dict[str, tuple[int, int]]
+    others: Audit | None = None
 
     @property
     def summary(self) -> tuple[int, str]:
@@ -63,20 +68,22 @@ def examine(
     counts = {
         Kind(kind): number for kind, number in database.rows("SELECT kind, count(*) FROM chosen_findings GROUP BY kind")
     }
-    names = [
-        name
-        for (name,) in database.rows(
-            "SELECT chain FROM chosen ORDER BY worst, found DESC, ts, chain LIMIT $n", {"n": most_chains}
+    verdicts = {
+        name: (found, breaking)
+        for name, found, breaking in database.rows(
+            "SELECT chain, found, breaking FROM chosen ORDER BY worst, found DESC, ts, chain LIMIT $n",
+            {"n": most_chains},
         )
-    ]
+    }
     # One row: those of a UNION come in any order.
     ((total, broken),) = database.rows("SELECT count(*), count(CASE WHEN breaking > 0 THEN 1 END) FROM chosen")
     outside = database.rows("SELECT name, number FROM outside ORDER BY name") if choice is EVERYTHING else []
     findings = _findings(database, most_findings)
     return Audit(
-        chains=_chains(database, names), findings=findings, records=database.records,
+        chains=_chains(database, list(verdicts)), findings=findings, records=database.records,
         outside={json.loads(name): number for name, number in outside}, counts=counts, all_chains=total,
-        broken_chains=broken,
+        broken_chains=broken, verdicts={json.loads(name): one for name, one in verdicts.items()},
+        others=None if total or choice is EVERYTHING else examine(database, ignore=ignored, most_chains=MOST_OTHERS),
     )  # fmt: skip
 
 

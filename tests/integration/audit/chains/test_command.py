@@ -159,5 +159,60 @@ def test_a_filter_that_chooses_no_chain_does_not_say_that_all_is_well(
     out = capsys.readouterr().out
     assert "no chain to judge" in out
     assert "nothing found" not in out
+    assert out.splitlines()[-2].split() == ["t1", "alice", "2026-11-24T21:04:01", "3", "3", "whole", "--txn", "t1"]
+    assert main(["audit", "chains", "--subject", "nobody-here", "--json", *names]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["chains"], document["others"]) == ([], ["t1"])
     assert main(["audit", "chains", "--subject", "alice", *names]) == 0
     assert "nothing found" in capsys.readouterr().out
+
+
+def listed(out: str) -> list[list[str]]:
+    """Return the lines of the list of chains, without its head."""
+    lines = out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.split()[:2] == ["chain", "for"])
+    return [line.split() for line in lines[start + 1 : lines.index("", start)]]
+
+
+def test_chains_are_listed_with_depth_verdict_and_the_option_that_chooses_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["audit", "chains", *RECORDED]) == 1
+    first, second = listed(capsys.readouterr().out)
+    assert first[3:] == ["3", "11", "broken", "(7", "findings)", "--txn", "haHaAJejPxJhJqbGd8Wh4A"]
+    assert second[3:] == ["1", "1", "broken", "(1", "finding)", "--jti", "9pGBF78G8a2r-_2tBnMEBA"]
+    for row in (first, second):
+        assert main(["audit", "chains", *RECORDED, *row[-2:], "--json"]) == 1
+        (chain,) = json.loads(capsys.readouterr().out)["chains"]
+        assert (chain["chain"], chain["depth"], len(chain["hops"])) == (row[0], int(row[3]), int(row[4]))
+        assert chain["verdict"] == "broken"
+
+
+def test_of_many_chains_only_the_list_is_shown_until_one_is_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: Evidence = {}
+    for number in range(6):
+        for name, one in lawful().items():
+            ids = {key: f"{one[key]}-{number}" for key in ("txn", "jti_in", "jti_out", "parent_jti", "call_in",
+                "call_out", "request_id", "run") if one.get(key) is not None}  # fmt: skip
+            told[f"{name}-{number}"] = {**one, **ids}
+    told["callee3-2"].update(decision="deny", reason="insufficient_scope", status=403)
+    names = files(tmp_path, told)
+    assert main(["audit", "chains", *names]) == 1
+    out = capsys.readouterr().out
+    assert [row[0] for row in listed(out)] == ["t1-2", "t1-0", "t1-1", "t1-3", "t1-4", "t1-5"]
+    assert listed(out)[0][5:10] == ["whole,", "1", "refused", "or", "observed"]
+    assert "all three" not in out
+    assert main(["audit", "chains", *names, "--txn", "t1-2"]) == 1
+    out = capsys.readouterr().out
+    assert "all three" in out
+    assert "chosen by" not in out
+    assert main(["audit", "chains", *names, "--txn", "t1-2", "--json"]) == 1
+    assert [chain["verdict"] for chain in json.loads(capsys.readouterr().out)["chains"]] == ["whole"]
+
+
+def test_a_chain_s_name_is_quoted_where_it_is_to_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {name: {**one, "txn": "a; rm -rf ~" if one.get("txn") else None} for name, one in lawful().items()}
+    main(["audit", "chains", *files(tmp_path, told), "--txn", "nothing"])
+    assert "--txn 'a; rm -rf ~'" in capsys.readouterr().out

@@ -1,0 +1,55 @@
+"""List of chains: one line for each, with its verdict and the option that chooses it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Final
+
+from sidecar.audit.chains.examination import Audit
+from sidecar.audit.chains.hops import Chain
+from sidecar.audit.counts import counted
+from sidecar.audit.output import print_line, print_table
+
+_PREFIX: Final = "jti:"  # name of a chain whose records name none: that of its first token
+
+
+def show_list(audit: Audit) -> None:
+    """Print the chains of an audit as a table, the worst first."""
+    of = f" of {audit.all_chains}" if audit.all_chains > len(audit.chains) else ""
+    print_line(f"{counted(len(audit.chains), 'chain')}{of}, the worst first:", style="bold")
+    chains = {chain.name: chain for chain in audit.chains}
+    print_table(
+        ("chain", "for", "since", "depth", "hops", "verdict", "chosen by"),
+        (_row(chains[name], audit) for name in audit.verdicts if name in chains),
+    )
+    print_line()
+
+
+def _row(chain: Chain, audit: Audit) -> tuple[object, ...]:
+    whose = ", ".join(subject for _, subject in chain.subjects) or "nobody known"
+    since = min((hop.ts for _, hop in chain.hops if hop.ts), default="")[:19] or None
+    return chain.name, whose, since, depth_of(chain), len(chain.hops), _verdict(chain, audit), _option(chain.name)
+
+
+def depth_of(chain: Chain) -> int:
+    """Return the number of agents one after another."""
+    return max((depth for depth, _ in chain.hops), default=-1) + 1
+
+
+def is_broken(chain: Chain, audit: Audit) -> bool:
+    """Tell if a finding breaks the chain."""
+    return audit.verdicts[chain.name][1] > 0
+
+
+def _verdict(chain: Chain, audit: Audit) -> str:
+    found, breaking = audit.verdicts[chain.name]
+    if is_broken(chain, audit):
+        return f"broken ({counted(breaking, 'finding')})"
+    return f"whole, {found} refused or observed" if found else "whole"
+
+
+def _option(name: str) -> str:
+    """Return the option that chooses a chain."""
+    if name.startswith(_PREFIX):
+        return f"--jti {shlex.quote(name.removeprefix(_PREFIX))}"
+    return f"--txn {shlex.quote(name)}"
