@@ -23,7 +23,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-conformance interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-conformance interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -91,8 +91,11 @@ test: unit integration ## Every test that needs no foreign service
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
 
-interop-spire: setup ## Sidecars on real SPIRE servers and agents, and the files of config/spire (spire-server and spire-agent on PATH)
-	@$(PYTEST) -q tests/interop/test_spire.py tests/interop/test_spire_entries.py tests/interop/test_spire_files.py
+interop-spire: setup ## Sidecars on real SPIRE servers and agents, beside go-spiffe; the files of config/spire (root; spire-server, spire-agent and go on PATH)
+	@$(PYTEST) -q tests/interop/test_spire.py tests/interop/test_spire_entries.py tests/interop/test_spire_files.py tests/interop/test_spire_mesh.py tests/interop/test_spire_peers.py
+
+interop-spire-soak: setup ## 200 rotations and two changes of authorities by real SPIREs under 200 requests a second (ARGS="--rate 100"; six minutes)
+	@$(BIN)/python -m tests.interop.spire_soak $(ARGS)
 
 interop-frameworks: setup ## Headers that agents' servers trust, on real ones behind a sidecar (FRAMEWORKS="gunicorn go": only these)
 	@FRAMEWORKS="$(FRAMEWORKS)" $(PYTEST) -q -p no:randomly tests/interop/test_frameworks.py
