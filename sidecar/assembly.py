@@ -63,6 +63,7 @@ from sidecar.proxy.revalidation import judge_served
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.system_memory import memory_of
+from sidecar.proxy.task_bindings import TaskBindings
 from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.watch import Watch
 from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
@@ -108,6 +109,7 @@ class _Shared:
     txn_source: TxnSource | None  # None: no transaction tokens
     pending_logins: PendingLogins
     session_ids: SessionIds
+    task_bindings: TaskBindings
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -145,6 +147,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         txn_source=None if settings.txn_tokens is None else settings.txn_tokens.source,
         pending_logins=PendingLogins(monotonic=time.monotonic),
         session_ids=SessionIds(secrets.token_bytes(KEY_BYTES) if place is None else place.session_key),
+        task_bindings=TaskBindings(time.time),
     )
     sides = []
     if settings.inbound is not None:
@@ -197,11 +200,12 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
         remote_handles=shared.remote_handles,
         edits=_edits_to_agent(settings, shared),
         session_ids=shared.session_ids,
+        bindings=shared.task_bindings,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
     shared.caches["permits"] = lambda: journeys.permits
-    shared.caches["tasks"] = lambda: journeys.tasks
+    shared.caches["tasks"] = lambda: shared.task_bindings
     tls = server_context(shared.source, on_refused=refused_connections)
     return pool, _listener("inbound", settings, shared, refused_connections, handler=journeys, context=tls)
 
@@ -235,6 +239,7 @@ def _plain_side(settings: InboundSettings, plain: PlainSettings, shared: _Shared
         ),
         unproven=unproven,
         session_ids=shared.session_ids,
+        bindings=shared.task_bindings,
         clock=time.time,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", unproven)

@@ -62,7 +62,7 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
         if section.protocol != "mcp" and section.filter_lists:
             yield Problem(f"{where}.filter_lists", "is for routes of MCP", "set protocol to mcp, or remove it")
         yield from _resource(section, where)
-        yield from _rules(section.protocol, section.a2a, section.operations, where)
+        yield from _rules(section.protocol, section.a2a, where)
         if section.protocol == "http":
             if not section.match.methods:
                 yield Problem(f"{where}.match.methods", "is missing", "list the methods of the route")
@@ -79,7 +79,7 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
             yield from _narrower(section, one, f"{where}.operations[{at}]")
     yield from _card_paths(file)
     for where, route in exchange_routes(file):
-        yield from _rules(route.protocol, route.a2a, route.operations, where)
+        yield from _rules(route.protocol, route.a2a, where)
         if route.protocol == "http":
             yield from _only_of_protocols(route.operations, route.max_message_bytes, where)
             if route.allow_self:
@@ -121,9 +121,7 @@ def _metadata_place(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"inbound.routes[{number}].match", "is where the sidecar serves metadata", "remove the route")
 
 
-def _rules(
-    protocol: RouteProtocol, section: A2aSection | None, operations: Sequence[AllowedOperations], where: str
-) -> Iterator[Problem]:
+def _rules(protocol: RouteProtocol, section: A2aSection | None, where: str) -> Iterator[Problem]:
     if section is None:
         return
     if protocol != "a2a":
@@ -131,13 +129,6 @@ def _rules(
     for at, url in enumerate(section.push_urls):
         if "?" in url:
             yield Problem(f"{where}.a2a.push_urls[{at}]", "has a query, which is not compared", "remove the query")
-    strict = isinstance(section, InboundA2aSection) and section.tasks == "strict"
-    if strict and any("ListTasks" in one.allow or "tasks/list" in one.allow for one in operations):
-        yield Problem(
-            f"{where}.a2a.tasks",
-            "cannot be strict beside ListTasks, whose answer shows all tasks",
-            "remove one of them",
-        )
 
 
 def _card_paths(file: SidecarFile) -> Iterator[Problem]:

@@ -156,6 +156,11 @@ def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tupl
     return operation, matched.groupdict().get("task")
 
 
+def is_first_page(parameters: Iterable[tuple[str, object]]) -> bool:
+    """Tell if a request for a list has no token of a page in its parameters."""
+    return not any(value for name, value in parameters if without_marks(name) == "pagetoken")
+
+
 def is_first_version(fields: Iterable[str], query: Iterable[str]) -> bool:
     """Tell if a request is of 0.3, by what ``check_version`` reads: also one whose version is not known."""
     return "1.0" not in {*fields, *query}

@@ -1,4 +1,4 @@
-"""Answers of A2A that are read on their way: extended cards, which are written again, and tasks that begin.
+"""Answers of A2A that are read on their way: extended cards, lists of tasks, and tasks that begin.
 
 All else of an answer passes as it comes. Of these operations an answer without content coding is asked for.
 """
@@ -6,8 +6,6 @@ All else of an answer passes as it comes. Of these operations an answer without 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -19,9 +17,14 @@ from sidecar.errors import Denied, Reason
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.agent_cards import note_signature
 from sidecar.proxy.forward import Forwarding
-from sidecar.wire.message import Edits, Passes, Response, is_event_stream
+from sidecar.proxy.headers import without
+from sidecar.proxy.held_forwarding import HeldForwarding
+from sidecar.proxy.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
+from sidecar.wire.message import Edits, Response, is_event_stream, new_edits
 
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
+LIST: Final = "ListTasks"
+_JSON: Final = frozenset({b"application/json", b"application/a2a+json"})
 _ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
 
 _CODES: Final = frozenset(map(str, Reason))
@@ -29,17 +32,14 @@ _CODES: Final = frozenset(map(str, Reason))
 Rewrite = Callable[[AgentCard], dict[str, Any]]
 
 
+def is_identity(head: Response) -> bool:
+    """Tell if an answer has no content coding."""
+    return all(value.strip().lower() == b"identity" for value in head.all(b"content-encoding"))
+
+
 def not_encoded(edits: Edits) -> Edits:
     """Return the edits of a request whose answer is read: it must not be encoded."""
-    return edits._replace(passes=_without_codings(edits.passes))
-
-
-@lru_cache(maxsize=64)  # one object for each rule: the wire remembers the outcome of each
-def _without_codings(passes: Passes) -> Passes:
-    def rule(name: bytes) -> bool:
-        return name not in {b"accept-encoding", b"range", b"if-range"} and passes(name)
-
-    return rule
+    return edits._replace(passes=without(edits.passes, ASKED_FOR))
 
 
 def note_refusal(answer: Response | None, entry: Entry) -> None:
@@ -54,66 +54,31 @@ def note_refusal(answer: Response | None, entry: Entry) -> None:
     entry.detail = f"it says {code}" if len(stated) == 1 and code in _CODES else "it says no reason that is known here"
 
 
-class CardForwarding(Forwarding):
+class CardForwarding(HeldForwarding):
     """A request for an extended card. The card is held whole, and goes on as ``rewrite`` makes it.
 
     An answer that is an error passes as it is. One that cannot be read is refused: CARD_REFUSED.
     """
 
-    __slots__ = ("_held", "_held_head", "_json_rpc", "_rewrite")
+    __slots__ = ("_json_rpc", "_rewrite")
 
     def __init__(self, *forwarded: Any, json_rpc: bool, rewrite: Rewrite) -> None:
-        super().__init__(*forwarded)
+        super().__init__(*forwarded, max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED)
         self._json_rpc = json_rpc
         self._rewrite = rewrite
-        self._held = bytearray()
-        self._held_head: Response | None = None
 
-    def on_whole_response(self, head: Response, data: bytes) -> None:
-        """Give the card, written again."""
+    def holds(self, head: Response) -> bool:
+        """Hold what may be a card."""
         if head.status >= 300:
-            super().on_whole_response(head, data)
-            return
-        self._held_head = head
-        self._held += data
-        self.on_response_end()
-
-    def on_response(self, head: Response, data: bytes) -> None:
-        """Hold the card."""
-        if head.status >= 300 or head.status < 200:
-            super().on_response(head, data)
-            return
-        self._held_head = head
-        self.on_response_data(data)
-
-    def on_response_data(self, data: bytes) -> None:
-        """Hold more of it, up to the limit."""
-        if self._held_head is None:
-            super().on_response_data(data)
-            return
-        self._held += data
-        if len(self._held) > MAX_CARD_BYTES + _ROOM:
-            self._refuse("the card is too large")
-
-    def on_response_end(self) -> None:
-        """Give the card, written again."""
-        head = self._held_head
-        if head is None:
-            super().on_response_end()
-            return
-        self._upstream = None
-        try:
-            body = self._written_again(head, bytes(self._held))
-        except Denied as error:
-            self._refuse(error.detail)
-            return
-        super().on_whole_response(replace(head, content_length=len(body), chunked=False), body)
-
-    def _written_again(self, head: Response, document: bytes) -> bytes:
-        if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
+            return False
+        if not is_identity(head):
             raise Denied(Reason.CARD_REFUSED, "the card is encoded, though identity was asked for")
+        return True
+
+    def made_again(self, document: bytes) -> bytes:
+        """Write the card again."""
         try:
-            answer = parse_message_object(document, max_bytes=MAX_CARD_BYTES + _ROOM)
+            answer = parse_message_object(document, max_bytes=self._max_bytes)
         except StrictJsonError as error:
             raise Denied(Reason.CARD_REFUSED, str(error)) from None
         if not self._json_rpc:
@@ -131,10 +96,38 @@ class CardForwarding(Forwarding):
         note_signature(card, self._entry)
         return made
 
-    def _refuse(self, detail: str) -> None:
-        if self._held_head is not None:
-            self._entry.responded(self._held_head.status)
-        self._finish(Denied(Reason.CARD_REFUSED, detail))
+
+class TaskListForwarding(HeldForwarding):
+    """A request for a list of tasks, which goes on without those that its reader may not see, as ``cut`` makes it.
+
+    What cannot be read is refused, since it could list anything: LIST_UNREADABLE.
+    """
+
+    __slots__ = ("_cut",)
+
+    def __init__(self, *forwarded: Any, max_bytes: int, cut: Callable[[bytes], bytes]) -> None:
+        super().__init__(*forwarded, max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE)
+        self._cut = cut
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
+        passes, names, values = super().rewrite(head)
+        return new_edits((without(passes, OF_OTHER_CONTENT), names, values))
+
+    def holds(self, head: Response) -> bool:
+        """Hold what may be a list."""
+        if not is_identity(head):
+            raise Denied(Reason.LIST_UNREADABLE, "the list is encoded, though identity was asked for")
+        kinds = {value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")}
+        if kinds and kinds <= _JSON:
+            return True
+        if head.status < 300 or not kinds.isdisjoint(_JSON):
+            raise Denied(Reason.LIST_UNREADABLE, "the list is not said to be JSON")
+        return False
+
+    def made_again(self, document: bytes) -> bytes:
+        """Return the list that the reader may see."""
+        return self._cut(document)
 
 
 class TaskForwarding(Forwarding):

@@ -28,8 +28,8 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.a2a_answers import EXTENDED_CARD, CardForwarding, TaskForwarding, not_encoded
-from sidecar.proxy.agent_cards import AgentCards, rewritten_for_peer
+from sidecar.proxy.a2a_forwarding import forwarding_of as a2a_forwarding_of
+from sidecar.proxy.agent_cards import AgentCards
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
@@ -43,7 +43,7 @@ from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.resource_metadata import tell_metadata
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.proxy.task_bindings import Principal, TaskBindings
+from sidecar.proxy.task_bindings import TaskBindings
 from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
@@ -69,6 +69,7 @@ class Inbound:
         tasks: Tasks,
         clock: Callable[[], float],
         session_ids: SessionIds,
+        bindings: TaskBindings | None = None,
         memory: MemoryLimits | None = None,
         remote_handles: RemoteHandles | None = None,
         edits: Callable[..., Edits] = to_agent,
@@ -85,7 +86,7 @@ class Inbound:
         self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
         self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
         self.permits = Permits(memory.max_permits_mib * MIB)
-        self.tasks = TaskBindings(clock)
+        self.bindings = bindings or TaskBindings(clock)
         self._cards = AgentCards(forwarder.pool, tasks)
         log.metrics.verdict_cache = self._look_ups
 
@@ -143,9 +144,7 @@ class Inbound:
                     observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
                     if route.protocol == "mcp" and asked is not None:
                         session = session_of(self._session_ids, asked, head, observed, now)
-                    if asked is not None and asked.named.tasks:
-                        self.tasks.check(asked.named, Principal("", "", peer.spiffe_id), strict=False)
-                    yield self._observed(observed, route, stream, head, agent, target, entry, asked, session)
+                    yield self._observed(observed, route, stream, head, agent, target, entry, asked, session, policy)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, token_facts, identity = given
@@ -205,34 +204,14 @@ class Inbound:
         edits: Edits,
         policy: Policy,
     ) -> Forwarding:
-        """Make the way to the agent and back: of A2A, tasks are checked, and two kinds of answers are read.
-
-        Raises:
-            Denied: TASK_UNKNOWN; the request is refused then, although its token permits it.
-        """
+        """Make the way to the agent and back. Raises Denied, as that of its protocol."""
         if session is not None:
             of_mcp = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits, session
             return forwarding_of(*of_mcp, asked=asked)
+        of_agent = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits
         if asked is None or asked.protocol != "a2a":
-            return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
-        principal = Principal(permit.token.issuer, permit.token.subject, permit.peer)
-        try:
-            entry.detail = self.tasks.check(asked.named, principal, strict=permit.route.a2a.strict_tasks)
-        except Denied:
-            entry.decision = "deny"
-            raise
-        if asked.key == EXTENDED_CARD:
-            return CardForwarding(
-                self._forwarder, permit, stream, head, entry, agent, target.encode(), not_encoded(edits),
-                json_rpc=asked.json_rpc,
-                rewrite=lambda card: rewritten_for_peer(card, permit.route, policy, head),
-            )  # fmt: skip
-        if asked.makes_task:
-            return TaskForwarding(
-                self._forwarder, permit, stream, head, entry, agent, target.encode(), not_encoded(edits),
-                made=lambda task: self.tasks.bind(task, principal),
-            )  # fmt: skip
-        return Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+            return Forwarding(*of_agent)
+        return a2a_forwarding_of(*of_agent, asked=asked, route=permit.route, bindings=self.bindings, policy=policy)
 
     def _decide(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int
@@ -333,6 +312,7 @@ class Inbound:
         entry: Entry,
         asked: Asked | None,
         session: RequestSession | None,
+        policy: Policy,
     ) -> Forwarding:
         """Forward a request that only passes because its route observes."""
         trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -348,7 +328,10 @@ class Inbound:
         if session is not None:
             of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
             return forwarding_of(*of_mcp, asked=asked)
-        return Forwarding(self._forwarder, permit, stream, head, entry, agent, path, edits)
+        of_agent = self._forwarder, permit, stream, head, entry, agent, path, edits
+        if asked is None:
+            return Forwarding(*of_agent)
+        return a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self.bindings, policy=policy)
 
     def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:
         given = self.permits.find(call, epoch)

@@ -29,8 +29,8 @@ from sidecar.wire.message import Edits, Request, Response, is_event_stream, new_
 from sidecar.wire.stream import Stream
 
 _LISTING: Final = FILTERED | {mcp.STREAM}  # a stream that is resumed repeats answers
-_ASKED_FOR: Final = frozenset({b"accept-encoding", b"range", b"if-range", b"if-match", b"if-none-match"})
-_OF_OTHER_CONTENT: Final = frozenset(
+ASKED_FOR: Final = frozenset({b"accept-encoding", b"range", b"if-range", b"if-match", b"if-none-match"})
+OF_OTHER_CONTENT: Final = frozenset(
     {b"accept-ranges", b"content-digest", b"content-md5", b"digest", b"etag", b"repr-digest"}
 )
 
@@ -63,7 +63,7 @@ class ListForwarding(McpForwarding):
     def __init__(self, *arguments: Any, reader: Permit | ObservedPermit, asked: Asked, max_bytes: int) -> None:
         super().__init__(*arguments)
         passes, names, values = self._edits
-        self._edits = new_edits((without(passes, _ASKED_FOR), (*names, b"accept-encoding"), (*values, b"identity")))
+        self._edits = new_edits((without(passes, ASKED_FOR), (*names, b"accept-encoding"), (*values, b"identity")))
         self._reader = reader
         self._asked = asked
         self._max_bytes = max_bytes
@@ -73,7 +73,7 @@ class ListForwarding(McpForwarding):
     def rewrite(self, head: Response) -> Edits:
         """Edits to the answer's fields."""
         passes, names, values = super().rewrite(head)
-        return new_edits((without(passes, _OF_OTHER_CONTENT), names, values))
+        return new_edits((without(passes, OF_OTHER_CONTENT), names, values))
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give what the reader may call."""

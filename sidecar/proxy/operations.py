@@ -38,6 +38,7 @@ class Asked:
     __slots__ = (
         "code",
         "facts",
+        "first_page",
         "first_version",
         "json_rpc",
         "key",
@@ -53,6 +54,7 @@ class Asked:
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
         self.json_rpc = True  # False: a request of A2A's HTTP+JSON
+        self.first_page = True  # of a list of A2A: the request has no token of a page
         self.first_version = False  # of A2A: 0.3
         self.message_id: MessageId = None
         self.message: RpcMessage | None = None
@@ -139,7 +141,8 @@ def _a2a(
     path = target.path if below is None else below
     asked.json_rpc = path in {"", "/"} or (below is None and not a2a.is_path_of_operation(path))
     fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
-    query = [value for name, value in parse_qsl(target.query.decode("latin-1")) if name.casefold() == "a2a-version"]
+    parameters = parse_qsl(target.query.decode("latin-1"))
+    query = [value for name, value in parameters if name.casefold() == "a2a-version"]
     asked.first_version = a2a.is_first_version(fields, query)
     if asked.json_rpc:
         if head.method != "POST":
@@ -148,6 +151,7 @@ def _a2a(
         a2a.check_version(fields, query)  # once the answer can have the message's id
         asked.key = a2a.operation_of(message)
         asked.named = tasks_named(asked.key, message, None)
+        asked.first_page = a2a.is_first_page(message.params.items())
         return
     a2a.check_version(fields, query)
     asked.key, asked.task = a2a.operation_of_path(head.method, path, anywhere=below is None)
@@ -159,6 +163,7 @@ def _a2a(
     else:
         _refuse_body(head)
     asked.named = tasks_named(asked.key, asked.message, asked.task)
+    asked.first_page = a2a.is_first_page(parameters)
 
 
 def _message(asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[RpcMessage]:

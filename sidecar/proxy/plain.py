@@ -16,6 +16,7 @@ from sidecar.errors import SidecarError
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.tracing import next_traceparent
+from sidecar.proxy.a2a_forwarding import forwarding_of as a2a_forwarding_of
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import source_of, to_observed_agent
@@ -26,6 +27,7 @@ from sidecar.proxy.observing import Observing
 from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.resource_metadata import tell_metadata
 from sidecar.proxy.snapshot import Snapshots
+from sidecar.proxy.task_bindings import TaskBindings
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
@@ -42,9 +44,11 @@ class PlainInbound:
         observing: Observing,
         unproven: UnprovenRecords,
         session_ids: SessionIds,
+        bindings: TaskBindings,
         clock: Callable[[], float],
     ) -> None:
         self._session_ids = session_ids
+        self._bindings = bindings
         self._clock = clock
         self._snapshots = snapshots
         self._log = log
@@ -95,8 +99,12 @@ class PlainInbound:
                 session = session_of(self._session_ids, asked, head, permit, int(self._clock()))
                 of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
                 yield forwarding_of(*of_mcp, asked=asked)
+                return
+            of_agent = self._forwarder, permit, stream, head, entry, agent, path, edits
+            if asked is None:
+                yield Forwarding(*of_agent)
             else:
-                yield Forwarding(self._forwarder, permit, stream, head, entry, agent, path, edits)
+                yield a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self._bindings, policy=policy)
         except SidecarError as error:
             allow = policy.inbound.allowed_methods(entry.path or "") if policy else ()
             refuse(stream, error, entry, allow=allow, asked=asked)

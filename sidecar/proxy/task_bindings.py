@@ -93,6 +93,11 @@ class TaskBindings:
             raise Denied(Reason.TASK_UNKNOWN, UNSEEN)
         return UNSEEN if unseen else None
 
+    def owner(self, task: str) -> Principal | None:
+        """Return whom a task was made for; None: it is not known here."""
+        bound = self._find(_key(task))
+        return None if bound is None else bound.principal
+
     def sweep(self, now: float) -> None:
         """Free bindings that are over."""
         for _ in range(_SWEPT_AT_ONCE):

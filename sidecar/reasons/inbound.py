@@ -124,8 +124,8 @@ _REQUEST: Final = {
         do="open a new session by `initialize`, and use it for the user for whom it was opened",
     ),
     Reason.LIST_UNREADABLE: _in(
-        "on a route of MCP with `filter_lists`: the agent's answer is encoded, too long, or cannot be read as one "
-        "message, so it could list what the caller may not use",
+        "on a route of MCP with `filter_lists`, or by `ListTasks` of A2A: the agent's answer is encoded, too long, or "
+        "cannot be read as one message, so it could list what the caller may not use or see",
         _DEVELOPER,
         _OPERATOR,
         do="see the detail; answer with plain JSON or events, in pages, or raise `max_message_bytes`",

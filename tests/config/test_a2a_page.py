@@ -45,8 +45,6 @@ def test_the_page_lists_every_operation() -> None:
         ((f"{ROUTE}.a2a.push_urls", ["https://hooks.acme.example/a2a?x=1"]), "inbound.routes[0].a2a.push_urls[0]"),
         ((f"{ROUTE}.a2a.push_urls", ["hooks.acme.example"]), "inbound.routes[0].a2a.push_urls[0]"),
         ((f"{ROUTE}.a2a.card_url", "https://writer.example/path"), "inbound.routes[0].a2a.card_url"),
-        ((f"{ROUTE}.operations", [{"allow": ["ListTasks"]}]), "inbound.routes[0].a2a.tasks"),
-        ((f"{ROUTE}.operations", [{"allow": ["tasks/list"]}]), "inbound.routes[0].a2a.tasks"),
         (("outbound.routes.0.a2a", {"tasks": "strict"}), "outbound.routes[0].a2a.tasks"),
         (
             ("outbound.routes.0", {**settings()["outbound"]["routes"][0], "protocol": "http", "a2a": {}}),

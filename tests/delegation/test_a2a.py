@@ -88,3 +88,16 @@ def test_other_versions_and_contradictions_are_refused(fields: list[str], query:
     with pytest.raises(MessageRefused) as refused:
         a2a.check_version(fields, query)
     assert refused.value.reason is Reason.PROTOCOL_VERSION
+
+
+@pytest.mark.parametrize(
+    ("parameters", "first"),
+    [
+        ([], True),
+        ([("pageToken", "")], True),
+        ([("pageToken", "x")], False),
+        ([("page_token", "x"), ("pageSize", 7)], False),
+    ],
+)
+def test_a_token_of_a_page_says_that_it_is_not_the_first(parameters: list[tuple[str, object]], first: bool) -> None:
+    assert a2a.is_first_page(parameters) is first

@@ -24,6 +24,7 @@ from sidecar.proxy.headers import FROM_AGENT
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.observing import Observing
 from sidecar.proxy.plain import PlainInbound
+from sidecar.proxy.task_bindings import TaskBindings
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
@@ -54,6 +55,7 @@ class PlainCalls(PeerCalls):
             observing=Observing(handles=warm.handles, remote_handles=None, tasks=Tasks(), clock=lambda: self.warm.now),
             unproven=UnprovenRecords(counted, RecordRate(per_s=0.001, burst=BURST)),
             session_ids=SessionIds(bytes(32)),
+            bindings=TaskBindings(lambda: self.warm.now),
             clock=lambda: self.warm.now,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)

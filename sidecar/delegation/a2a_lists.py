@@ -1,0 +1,78 @@
+"""Lists of A2A tasks, cut to those that their reader may see. Pure; 0.3 and 1.0, both bindings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.delegation.a2a_tasks import MAX_TASK_ID
+from sidecar.delegation.json_rpc import one_spelling, without_marks
+from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
+from sidecar.errors import Denied, Reason
+
+_OF_ANSWER: Final = frozenset({"error", "id", "jsonrpc", "result"})
+_TOTAL: Final = ("totalSize", "total_size")
+_NEXT: Final = ("nextPageToken", "next_page_token")
+_OF_LIST: Final = frozenset({"pageSize", "page_size", "tasks", *_NEXT, *_TOTAL})
+_OF_TASK: Final = frozenset({"contextId", "context_id", "id"})
+
+MaySee = Callable[[str], bool]
+"""Tells if the reader may see the task with an id."""
+
+
+def cut_tasks(document: bytes, may_see: MaySee, *, json_rpc: bool, first_page: bool, max_bytes: int) -> bytes:
+    """Return an answer without the tasks that its reader may not see.
+
+    The total is that of the tasks shown, where they are all on this page. Else it is left out: the agent counts tasks
+    of others on pages that are not here. ``first_page``: the request has no token of a page.
+
+    Raises:
+        Denied: LIST_UNREADABLE, it is no strict JSON object, it is too long, or it cannot be told what it lists.
+    """
+    try:
+        answer = parse_message_object(document, max_bytes=max_bytes)
+    except StrictJsonError as error:
+        raise Denied(Reason.LIST_UNREADABLE, str(error)) from None
+    if not json_rpc:
+        return _document(answer, _cut(answer, may_see, first_page=first_page), document)
+    result = _members(answer, _OF_ANSWER).get("result")
+    if result is None and "error" in answer:
+        return document
+    if not isinstance(result, dict):
+        raise Denied(Reason.LIST_UNREADABLE, "the result is no list of tasks")
+    return _document(answer, {**answer, "result": _cut(result, may_see, first_page=first_page)}, document)
+
+
+def _cut(listed: dict[str, object], may_see: MaySee, *, first_page: bool) -> dict[str, object]:
+    found = _members(listed, _OF_LIST)
+    tasks = found.get("tasks")
+    if not isinstance(tasks, list | None):
+        raise Denied(Reason.LIST_UNREADABLE, "a list of another kind")
+    shown = [task for task in tasks or () if may_see(_id(task))]
+    cut = {name: value for name, value in found.items() if name not in _TOTAL}
+    if tasks is not None:
+        cut["tasks"] = shown
+    if len(cut) < len(found) and first_page and not any(found.get(name) for name in _NEXT):
+        cut[_TOTAL[0]] = len(shown)
+    return cut
+
+
+def _id(task: object) -> str:
+    found = _members(task, _OF_TASK).get("id") if isinstance(task, dict) else None
+    if not isinstance(found, str) or not 0 < len(found) <= MAX_TASK_ID:
+        raise Denied(Reason.LIST_UNREADABLE, "a task without an id")
+    return found
+
+
+def _members(members: dict[str, object], read: frozenset[str]) -> dict[str, object]:
+    try:
+        one_spelling(members, read, fold=without_marks)
+    except Denied:
+        raise Denied(Reason.LIST_UNREADABLE, "a member in two spellings") from None
+    return members
+
+
+def _document(before: dict[str, object], after: dict[str, object], document: bytes) -> bytes:
+    """Return the content of an answer: as it came, if nothing changed."""
+    return document if after == before else json.dumps(after, ensure_ascii=False).encode()

@@ -1,0 +1,89 @@
+"""The way of a request of A2A to the agent and back: its tasks are checked, and some answers are read."""
+
+from __future__ import annotations
+
+from sidecar.delegation.a2a_lists import cut_tasks
+from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.errors import Denied
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.a2a_answers import (
+    EXTENDED_CARD,
+    LIST,
+    CardForwarding,
+    TaskForwarding,
+    TaskListForwarding,
+    not_encoded,
+)
+from sidecar.proxy.agent_cards import rewritten_for_peer
+from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.operations import Asked
+from sidecar.proxy.task_bindings import UNSEEN, Principal, TaskBindings
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Request
+from sidecar.wire.stream import Stream
+
+
+def forwarding_of(
+    forwarder: Forwarder,
+    permit: Permit | ObservedPermit,
+    stream: Stream,
+    head: Request,
+    entry: Entry,
+    origin: Origin,
+    target: bytes,
+    edits: Edits,
+    *,
+    asked: Asked,
+    route: InboundRoute,
+    bindings: TaskBindings,
+    policy: Policy,
+) -> Forwarding:
+    """Return the forwarding of a request of A2A.
+
+    An observed request is nobody's: it makes no task its own, and sees none that is somebody's.
+
+    Raises:
+        Denied: TASK_UNKNOWN; the request is refused then, although its token permits it.
+    """
+    principal = _principal_of(permit)
+    proven = isinstance(permit, Permit)
+    strict = proven and route.a2a.strict_tasks
+    try:
+        noted = bindings.check(asked.named, principal, strict=strict)
+    except Denied:
+        entry.decision = "deny"
+        raise
+    if proven:
+        entry.detail = noted
+    of_agent = forwarder, permit, stream, head, entry, origin, target
+    if asked.key == EXTENDED_CARD and principal.peer:  # without TLS no address of the card leads anywhere
+        return CardForwarding(
+            *of_agent, not_encoded(edits), json_rpc=asked.json_rpc,
+            rewrite=lambda card: rewritten_for_peer(card, route, policy, head),
+        )  # fmt: skip
+    if asked.key == LIST:
+
+        def may_see(task: str) -> bool:
+            owner = bindings.owner(task)
+            if owner is None and proven and not strict:
+                entry.detail = UNSEEN
+            return owner == principal if owner is not None else not strict
+
+        def cut(document: bytes) -> bytes:
+            return cut_tasks(
+                document, may_see, json_rpc=asked.json_rpc, first_page=asked.first_page, max_bytes=max_bytes
+            )
+
+        max_bytes = route.max_message_bytes
+        return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut)
+    if proven and asked.makes_task:
+        return TaskForwarding(*of_agent, not_encoded(edits), made=lambda task: bindings.bind(task, principal))
+    return Forwarding(*of_agent, edits)
+
+
+def _principal_of(permit: Permit | ObservedPermit) -> Principal:
+    if isinstance(permit, Permit):
+        return Principal(permit.token.issuer, permit.token.subject, permit.peer)
+    return Principal("", "", permit.peer or "")
