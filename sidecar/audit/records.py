@@ -89,9 +89,15 @@ def is_card(op: object) -> bool:
     return op == "GetAgentCard"
 
 
-def is_own(event: object, op: object) -> bool:
-    """True if an agent made the call for itself, by the workload handle: no user is behind it."""
-    return event == "request" and op == "own"
+def is_own(record: Record) -> bool:
+    """True if an agent made the call for itself, by the workload handle: no user is behind it.
+
+    On a route of MCP or A2A the record names the operation, and the workload as subject of its own call.
+    """
+    if record.event != "request" or record.direction != "outbound":
+        return False
+    by_subject = record.actor is None and record.subject is not None and record.subject == record.workload
+    return record.op == "own" or by_subject
 
 
 def parse_record(line: bytes) -> Record:

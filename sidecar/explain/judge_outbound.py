@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from sidecar.audit.records import Record
-from sidecar.delegation import mcp
+from sidecar.audit.records import Record, is_own
 from sidecar.delegation.login_issuer import SCOPE_CLAIMS, UserIssuer
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
@@ -24,7 +23,6 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judge_inbound import OF_HTTP
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
-from sidecar.observe.entry import OWN
 
 REQUEST: Final = Check(
     "request",
@@ -104,7 +102,7 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
             route = _operation(record, route)
         except Denied as error:
             return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
-    if record.op == OWN:
+    if is_own(record):
         return _own(record, route, policy, saw, recorded)
     if record.subject is None or not record.verified:
         saw["handle or login"] = "no valid handle or login: the record holds no verified token"
@@ -134,11 +132,9 @@ def _own(record: Record, route: OutboundRoute, policy: Policy, saw: dict[str, st
 
 
 def _operation(record: Record, route: OutboundRoute) -> OutboundRoute:
-    """Return the route of the recorded operation. A call by the workload handle can only have opened a session."""
-    if record.op != OWN:
-        return route.for_operation(record.op)
-    opening = route.for_operation(mcp.INITIALIZE)
-    return opening.for_itself or opening
+    """Return the route of the recorded operation."""
+    found = route.for_operation(record.op)
+    return found.for_itself or found if is_own(record) else found
 
 
 def _route(record: Record, policy: Policy) -> OutboundRoute:

@@ -189,7 +189,7 @@ class Metrics(Collector):
         )
         yield _counter(
             "sidecar_operations",
-            "Finished requests on routes of MCP and A2A by operation; those by the workload handle are `own`.",
+            "Finished requests on routes of MCP and A2A by operation; on others those that are `own` or `login`.",
             ("direction", "route", "op", "decision"),
             self.finished.counted().operations.items(),
         )

@@ -139,7 +139,8 @@ class RecordFields(TypedDict, total=False):
         str | None,
         Key(
             "the operation: `login` where a front app traded a user's login token for a handle, or began or continued a"
-            " login at a token service; `own` where the agent showed the workload handle and so acted for no user; "
+            " login at a token service; `own` where the agent showed the workload handle and so acted for no user,"
+            " unless its route is of MCP or A2A; "
             "`metadata` where the sidecar itself told a caller who issues tokens for a route or a door, and `preflight`"
             " where it told a browser what a page may send; on a"
             " route of MCP or A2A the operation as the settings list it, such as `tools/call:search`, with `other` for"

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import OWN
@@ -73,7 +74,7 @@ class CallAuthority:
             except Denied:
                 if not self._handles.is_own(credential.handle):
                     raise
-                entry.op = OWN
+                _note_own(entry, snapshot.policy.workload)
                 yield from self._refuse_strays(head, in_authorization=True)
                 return None, None
             _note_served(served, entry)
@@ -152,6 +153,14 @@ class CallAuthority:
             return self._handles.resolve(handle)
         served: RemoteRequest = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))
         return served
+
+
+def _note_own(entry: Entry, workload: SpiffeId) -> None:
+    """Note that the agent calls for itself. Where the record names an operation, its subject tells that."""
+    if entry.op is None:
+        entry.op = OWN
+    else:
+        entry.subject = str(workload)
 
 
 def _note_served(served: ServedRequest | RemoteRequest, entry: Entry) -> None:

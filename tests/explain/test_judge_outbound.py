@@ -5,6 +5,7 @@ import pytest
 
 from sidecar.audit.records import Record
 from sidecar.delegation.crossing import Crossing
+from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.errors import Reason
@@ -191,6 +192,21 @@ def test_a_call_of_the_agent_for_itself_is_judged_by_the_workload_handle() -> No
     assert (closed.judged, closed.decided_by) == ("call_not_allowed", "may_call")
     exchanging = judge_outbound(outbound(**OWN), POLICY)
     assert (exchanging.judged, exchanging.decided_by) == ("own_authority_refused", "own authority")
+
+
+def test_an_operation_that_the_agent_asked_for_itself_is_judged_as_its_own_call() -> None:
+    opening = replace(TO_CRM, operation="initialize")
+    open_to_own = replace(opening, for_itself=replace(opening, token="self"))
+    search = replace(TO_CRM, operation="tools/call:search")
+    operations = Operations({"initialize": open_to_own, "tools/call:search": search})
+    policy = replace(with_route(protocol="mcp", operations=operations), own_may_call=frozenset({"crm"}))
+    own = {**OWN, "op": "initialize"}
+    assert judge_outbound(outbound(**own), policy).judged == OK
+    assert judge_outbound(outbound(**{**own, "op": "tools/call:search"}), policy).judged == "own_authority_refused"
+    closed = replace(policy, own_may_call=frozenset())
+    assert judge_outbound(outbound(**own), closed).judged == "call_not_allowed"
+    for_a_user = {**FIRST, "op": "tools/call:search"}
+    assert judge_outbound(outbound(**for_a_user), policy).judged == OK
 
 
 def test_a_tunnel_has_no_token_to_judge() -> None:

@@ -79,6 +79,19 @@ async def test_calls_for_users_go_through_the_session_that_the_agent_opened_for_
     assert (await call(mesh, own, LIST, session)).status == 200
     refused = await call(mesh, own, tool("search"), session)
     assert (refused.status, refused.reason) == (403, "own_authority_refused")
+    await until(lambda: [len(mesh.records(name)) for name in ("planner", "writer")] == [3, 2])
+    ours = [
+        tuple(one[key] for key in ("op", "decision", "subject", "actor", "call_in")) for one in mesh.records("planner")
+    ]
+    assert ours == [
+        ("initialize", "allow", PLANNER, None, None),
+        ("tools/list", "allow", PLANNER, None, None),
+        ("tools/call:search", "deny", PLANNER, None, None),
+    ]
+    at_the_callee = [(one["op"], one["subject"], one["actor"]) for one in mesh.records("writer")]
+    assert at_the_callee == [("initialize", PLANNER, None), ("tools/list", PLANNER, None)]
+    counted = mesh.sidecars["planner"].server.metrics.finished.counted().operations
+    assert {operation for _, _, operation, _ in counted} == {"initialize", "tools/list", "tools/call:search"}
 
     found: list[tuple[int, str | None]] = []
 

@@ -103,7 +103,7 @@ class Census:
         for name in acting:
             machine = self._machine(name, "workload", "records")
             machine.records += 1
-            if name == record.workload and record.allowed and is_own(record.event, record.op):
+            if name == record.workload and record.allowed and is_own(record):
                 machine.own_calls += 1
             machine.last_seen = max(machine.last_seen or record.ts, record.ts)
             if person is not None:

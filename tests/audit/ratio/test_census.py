@@ -85,7 +85,10 @@ def test_calls_that_a_workload_made_for_itself_count_with_it_and_refused_ones_do
     own = {"op": "own", "direction": "outbound", "workload": AGENT + "cron", "peer": AGENT + "crm", "decision": "allow"}
     made = record(1, AGENT + "cron", "cron", "crm", **own)
     refused = record(2, AGENT + "cron", "cron", "crm", **{**own, "decision": "deny"})
-    counted = census(made, refused, record(3, "alice", "front", "cron"))
+    operation = {**own, "op": "initialize", "actor": None, "chain": None}
+    opened = record(4, AGENT + "cron", "cron", "crm", **operation)
+    for_a_user = record(5, "alice", "cron", "crm", **operation)
+    counted = census(made, refused, opened, for_a_user, record(3, "alice", "front", "cron"))
     assert {name.removeprefix(AGENT): one.own_calls for name, one in counted.machines.items()} == {
-        "cron": 1, "crm": 0, "front": 0,
+        "cron": 2, "crm": 0, "front": 0,
     }  # fmt: skip
