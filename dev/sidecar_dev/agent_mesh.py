@@ -26,13 +26,14 @@ from sidecar_dev.mcp_tools import calls, list_tools
 from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, Settings, write
 from sidecar_dev.processes import Processes, answers, free_ports, listens
 from sidecar_dev.production_settings import seen_in, text_of
-from sidecar_dev.run_plan import Plan
+from sidecar_dev.run_plan import Plan, Service
 from sidecar_dev.tail import Tail
 
 _LOOK_S: Final = 0.1
 _HINT_S: Final = 3.0
 _LIFE_S: Final = 86_400  # of the user's token: a working day
 _COMMAND: Final = "command"
+_SVID: Final = "svid"  # a folder
 
 
 class AgentMesh:
@@ -41,7 +42,7 @@ class AgentMesh:
     def __init__(self, directory: Path, plan: Plan) -> None:
         names = run_settings.ports(plan.services)
         ports = {**dict(zip(names, free_ports(len(names)), strict=True)), "agent": plan.agent_port}
-        fixed = {"front-out": plan.port, "agent-out": plan.outbound_port}
+        fixed = {"front-out": plan.port, **{f"{name}-out": port for name, port in plan.outbound_ports.items()}}
         ports |= {name: port for name, port in fixed.items() if port is not None}
         self._places = Places(directory=directory, ports=ports)
         self._plan = plan
@@ -86,6 +87,9 @@ class AgentMesh:
         pids = {"sts": processes.start_sidecar("sts", "sts", "--config", str(self._file("sts.yaml")))}
         for name in self._sidecars:
             pids[name] = processes.start_sidecar(name, "run", "--config", str(self._file(f"{name}.yaml")))
+        if self._plan.agent.may_call:
+            options = ["--socket", str(places.socket), "--out", str(self._file(_SVID))]
+            pids["shell"] = processes.start_sidecar("shell", "dev", "svid", *options)
         write(self._file("entries.yaml"), run_settings.entries(pids))
         for name in ("sts", *self._sidecars):
             url = f"http://{places.at(f'{name}-probe')}/readyz"
@@ -120,17 +124,24 @@ class AgentMesh:
         self._started = True
         told = " ".join(f"{name}={value}" for name, value in surroundings.items())
         say(f"started {shlex.join(self._command)} with {told}")
-        for name, service in self._plan.services.items():
-            own = surroundings["SIDECAR_OUTBOUND_URL"]
-            by_host = f"http://{service.host}/ with {own} as its HTTP proxy"
-            where = by_host if service.host is not None else f"{own}/{name}"
-            say(f"it may call {where}, which is {service.origin} behind a sidecar")
+        for caller, one in self._plan.everything.items():
+            own = f"http://{places.at(f'{caller}-out')}"
+            if one.may_call and caller != "agent":
+                say(f"{caller} calls others at SIDECAR_OUTBOUND_URL={own}")
+            for name in one.may_call:
+                service = self._plan.services[name]
+                by_host = f"http://{service.host}/ with {own} as its HTTP proxy"
+                where = by_host if service.host is not None else f"{own}/{name}"
+                who = "it" if caller == "agent" else caller
+                say(f"{who} may call {where}, which is {service.origin} behind a sidecar")
 
     def _show_call(self) -> None:
         header = self._file(self._user)
         write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
         say(f"call it through the mesh, as {self._user}:")
-        say(f"  curl -H @{header} {self._question()}{self._url}")
+        say(f"  curl -H @{header} {_question(self._plan.agent)}{self._url}")
+        for name in self._plan.agent.may_call[:1]:
+            self._show_impersonation(name)
         for line in card_check.warnings(
             self._places.ports["agent"], self._url, rewritten=self._plan.agent.protocol == "a2a"
         ):
@@ -143,22 +154,25 @@ class AgentMesh:
         """The address by which others call the agent: what belongs into an agent card."""
         return f"http://{self._places.at('front-out')}/agent{self._plan.agent.path}"
 
-    def _question(self) -> str:
-        """curl's options for a message of the agent's protocol."""
-        if self._plan.agent.protocol == "http":
-            return ""
-        message, fields = message_request("Hello", {}), FIELDS
-        if self._plan.agent.protocol == "mcp":
-            message, fields = request_of("curl", "tools/list", {})
-        words = [word for name, value in fields.items() for word in ("-H", f"{name}: {value}")]
-        return shlex.join([*words, "--json", json.dumps(message)]) + " "
+    def _show_impersonation(self, name: str) -> None:
+        """Print the call of an agent that passes the user's token along, by its own SVID: it is refused."""
+        header, svid, port = self._file(f"{self._user}-for-{name}"), self._file(_SVID), self._places.ports[f"{name}-in"]
+        self._processes.wait_for_end("shell")
+        token = self._log_in(scope=f"{name}.call", audience=run_settings.tool_id(name))
+        write_whole(header, f"Authorization: Bearer {token}\n".encode(), private=True)
+        options = f"--cert {svid}/svid.pem --key {svid}/svid_key.pem --cacert {svid}/bundle.pem"
+        options += f" --connect-to {name}.internal::127.0.0.1:{port} -H @{header}"
+        service = self._plan.services[name]
+        say(f"an agent that passes {self._user}'s own token on to {name} impersonates {self._user}, and is refused:")
+        say(f"  curl {options} {_question(service)}https://{name}.internal:{port}{service.path}")
 
-    def _log_in(self) -> str:
+    def _log_in(self, **wanted: str) -> str:
         form = {
             "grant_type": "password",
             "username": self._user,
             "client_id": CLIENT_ID,
             "scope": LOGIN_SCOPE,
+            **wanted,
         }
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{self._places.login}/token", urllib.parse.urlencode(form).encode(), timeout=10) as response:
@@ -235,6 +249,17 @@ class AgentMesh:
 
     def _file(self, name: str) -> Path:
         return self._places.directory / name
+
+
+def _question(service: Service) -> str:
+    """curl's options for a message of a service's protocol."""
+    if service.protocol == "http":
+        return ""
+    message, fields = message_request("Hello", {}), FIELDS
+    if service.protocol == "mcp":
+        message, fields = request_of("curl", "tools/list", {})
+    words = [word for name, value in fields.items() for word in ("-H", f"{name}: {value}")]
+    return shlex.join([*words, "--json", json.dumps(message)]) + " "
 
 
 def _port_of(origin: str) -> int:

@@ -23,19 +23,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "sidecar dev run -- python agent.py",
         "sidecar dev run --agent-port 9090 --may-call crm=http://127.0.0.1:9000 -- ./agent --port 9090",
+        "sidecar dev run --may-call writer=http://127.0.0.1:9001 --may-call writer:crm=http://127.0.0.1:9002 "
+        "--outbound-port writer=7081 -- python planner.py",
         "sidecar dev run --port 9001 --a2a agent --may-call crm=http://127.0.0.1:9000 --mcp crm -- python agent.py",
     )
     parser.add_argument(
         "--agent-port", type=int, default=8080, metavar="PORT", help="where the agent listens (default %(default)s)"
     )
     parser.add_argument("--port", type=int, metavar="PORT", help="where callers reach the agent through the mesh")
-    parser.add_argument("--outbound-port", type=int, metavar="PORT", help="the port in SIDECAR_OUTBOUND_URL")
+    _add_list(
+        parser, "--outbound-port", "[NAME=]PORT", "the port in SIDECAR_OUTBOUND_URL, of the agent or of a service"
+    )
     parser.add_argument("--user", default="alice", metavar="NAME", help="the test user (default %(default)s)")
     _add_list(
         parser,
         "--may-call",
-        "NAME=URL",
-        "a plain HTTP service on loopback that gets a sidecar too and that the agent may call; may be given again",
+        "[CALLER:]NAME[=URL]",
+        "a plain HTTP service on loopback that gets a sidecar too and that the agent, or the service CALLER, may call; "
+        "may be given again, with the URL once",
     )
     _add_list(
         parser, "--host", "NAME=HOST", "the host by which the agent calls that service, with us as its HTTP proxy"

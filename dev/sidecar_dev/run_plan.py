@@ -17,6 +17,7 @@ RESERVED: Final = frozenset({"agent", "front", "login", "sts", "workload-api"}) 
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _HOST: Final = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*(:[0-9]{1,5})?")
+_DIGITS: Final = 5
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
 _DEFAULT_PATHS: Final = {"mcp": "/mcp", "a2a": "/"}
 
@@ -27,11 +28,12 @@ Protocol = Literal["http", "mcp", "a2a"]
 class Service:
     """One program behind a sidecar of its own.
 
-    ``host`` is the name by which the agent calls it, if not by a prefix. ``operations`` are those that may be asked
-    for; if there are none, all.
+    ``may_call`` are the names of the services that it may call in turn. ``host`` is the name by which others call it,
+    if not by a prefix. ``operations`` are those that may be asked for; if there are none, all.
     """
 
     origin: str
+    may_call: tuple[str, ...] = ()
     host: str | None = None
     protocol: Protocol = "http"
     path: str = "/"
@@ -48,7 +50,7 @@ class Plan:
     agent: Service
     services: Mapping[str, Service] = field(default_factory=dict)
     port: int | None = None
-    outbound_port: int | None = None
+    outbound_ports: Mapping[str, int] = field(default_factory=dict)
     print_settings: bool = False
 
     @property
@@ -66,13 +68,14 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     problems: list[Problem] = []
     if not _NAME.fullmatch(arguments.user):
         problems.append(Problem("--user", "it is not a simple name", "write a name such as alice"))
+    services = _services(arguments, problems)
+    outbound_ports = _outbound_ports(arguments.outbound_port, services, problems)
     wanted = {
         "--agent-port": arguments.agent_port,
         "--port": arguments.port,
-        "--outbound-port": arguments.outbound_port,
+        **{f"--outbound-port {name}": port for name, port in outbound_ports.items()},
     }
     problems += _port_problems({option: port for option, port in wanted.items() if port is not None})
-    services = {"agent": Service(origin=f"http://127.0.0.1:{arguments.agent_port}"), **_services(arguments, problems)}
     for protocol in ("mcp", "a2a"):
         _set_protocol(protocol, getattr(arguments, protocol), services, problems)
     for name, host in _pairs("--host", arguments.host, services, problems):
@@ -93,7 +96,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         agent=agent,
         services=services,
         port=arguments.port,
-        outbound_port=arguments.outbound_port,
+        outbound_ports=outbound_ports,
         print_settings=arguments.print_settings,
     )
 
@@ -107,10 +110,15 @@ def _port_problems(ports: Mapping[str, int]) -> Iterable[Problem]:
 
 
 def _services(arguments: argparse.Namespace, problems: list[Problem]) -> dict[str, Service]:
-    """``NAME=URL`` → name → service."""
-    found: dict[str, Service] = {}
+    """``[CALLER:]NAME[=URL]`` → name → service, the agent first."""
+    found = {"agent": Service(origin=f"http://127.0.0.1:{arguments.agent_port}")}
+    calls: list[tuple[str, str]] = []
     for text in arguments.may_call:
-        name, _, url = text.partition("=")
+        edge, has_url, url = text.partition("=")
+        caller, named, name = edge.rpartition(":")
+        calls.append((caller if named else "agent", name))
+        if not has_url:
+            continue
         if not _NAME.fullmatch(name) or name in RESERVED or name in found:
             problems.append(Problem("--may-call", f"{name!r} is not a free name", "write a name such as crm, once"))
         elif not _is_origin(url):
@@ -118,6 +126,30 @@ def _services(arguments: argparse.Namespace, problems: list[Problem]) -> dict[st
                 Problem("--may-call", "the URL is not an origin on loopback", "write http://127.0.0.1:PORT")
             )
         found[name] = Service(origin=url.rstrip("/"))
+    for caller, name in calls:
+        if name not in found:
+            problems.append(Problem("--may-call", f"{name!r} has no URL", f"write {name}=http://127.0.0.1:PORT"))
+        elif caller not in found:
+            problems.append(Problem("--may-call", f"no service is called {caller!r}", "name a service, or agent"))
+        elif name in ("agent", caller) or name in found[caller].may_call:
+            problems.append(Problem("--may-call", f"{caller} to {name}", "name each call once, and none to itself"))
+        else:
+            found[caller] = replace(found[caller], may_call=(*found[caller].may_call, name))
+    return found
+
+
+def _outbound_ports(texts: Sequence[str], services: Mapping[str, Service], problems: list[Problem]) -> dict[str, int]:
+    """``PORT``, of the agent, or ``NAME=PORT``."""
+    found: dict[str, int] = {}
+    for text in texts:
+        name, named, port = text.rpartition("=")
+        name = name if named else "agent"
+        if not port.isdecimal() or len(port) > _DIGITS:
+            problems.append(Problem("--outbound-port", f"{port!r} is not a port number", "write 1 to 65535"))
+        elif name not in services or name in found or not (name == "agent" or services[name].may_call):
+            problems.append(Problem("--outbound-port", f"{name!r} makes no calls", "name one that does, once"))
+        else:
+            found[name] = int(port)
     return found
 
 

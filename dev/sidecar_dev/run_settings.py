@@ -42,23 +42,40 @@ def files(places: Places, agent: Service, tools: Mapping[str, Service]) -> dict[
     return {
         "front": _front(places, agent, tools),
         "agent": _agent(places, agent, tools),
-        **{name: _tool(places, tools, name, tool) for name, tool in tools.items()},
-        "sts": _sts(places, tools),
+        **{name: _tool(places, agent, tools, name) for name in tools},
+        "sts": _sts(places, agent, tools),
     }
 
 
 def entries(pids: Mapping[str, int]) -> Settings:
-    """The Workload API's entries: which process (by its name) is which workload."""
-    fixed = {"front": FRONT, "agent": AGENT, "sts": STS}
-    return {
-        "entries": [
-            {"spiffe_id": fixed.get(name, tool_id(name)), "selectors": {"pids": [pid]}} for name, pid in pids.items()
-        ]
-    }
+    """The Workload API's entries: which process (by its name) is which workload. ``shell`` is the agent's, for curl."""
+    fixed = {"front": FRONT, "sts": STS}
+    workloads: dict[str, Settings] = {}
+    for name, pid in pids.items():
+        spiffe_id = fixed.get(name) or _workload("agent" if name == "shell" else name)
+        one = {"spiffe_id": spiffe_id, "selectors": {"pids": []}, "dns_names": [f"{name}.internal"]}
+        workloads.setdefault(spiffe_id, one)["selectors"]["pids"].append(pid)
+    return {"entries": list(workloads.values())}
+
+
+def _workload(name: str) -> str:
+    return AGENT if name == "agent" else tool_id(name)
 
 
 def _scope(name: str) -> str:
     return f"{name}.call"
+
+
+def _needed(name: str, services: Mapping[str, Service]) -> list[str]:
+    """The scopes of a token for a service: its own, and those of all that it may call, and they."""
+    found: dict[str, None] = {}
+    waiting = [name]
+    while waiting:
+        one = waiting.pop()
+        if one not in found:
+            found[one] = None
+            waiting += services[one].may_call
+    return [_scope(one) for one in services if one in found]
 
 
 def _scopes(tools: Iterable[str]) -> list[str]:
@@ -82,30 +99,60 @@ def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Sett
     """The entry: whoever calls it with the test user's token calls the agent through the mesh."""
     return {
         **_sidecar(places, tools, "front"),
-        "outbound": outbound(places, "front", _to(places, "agent", agent, AGENT, _scopes(tools))),
+        "outbound": outbound(
+            places, "front", _to(places, "agent", agent, AGENT, _needed("agent", {"agent": agent, **tools}))
+        ),
         "entry": {"issuers": [{**_login(places, tools), "client_id": CLIENT_ID}], "may_call": ["agent"]},
     }
 
 
 def _agent(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
-    routes = [_to(places, name, tool, tool_id(name), [_scope(name)]) for name, tool in tools.items()]
+    services = {"agent": agent, **tools}
     return {
         **_sidecar(places, tools, "agent"),
-        "inbound": inbound(
-            places, "agent", *({**one, "may_call": list(tools)} for one in _routes("agent", agent, FRONT))
-        ),
-        "outbound": outbound(places, "agent", *routes),
+        "inbound": inbound(places, "agent", *_inbound_routes("agent", services, [FRONT])),
+        **_calls(places, "agent", services),
     }
 
 
-def _tool(places: Places, tools: Mapping[str, Service], name: str, tool: Service) -> Settings:
-    section = {"listen": places.at(f"{name}-in"), "agent": tool.origin, "routes": _routes(name, tool, AGENT)}
-    return {**_sidecar(places, tools, name), "inbound": section}
+def _tool(places: Places, agent: Service, tools: Mapping[str, Service], name: str) -> Settings:
+    services = {"agent": agent, **tools}
+    peers = [_workload(caller) for caller, one in services.items() if name in one.may_call]
+    believed = {"issuers": [places.sts, places.login]}
+    routes = [{**one, **believed} for one in _inbound_routes(name, services, peers)]
+    settings = _sidecar(places, tools, name)
+    # as many tool servers do, it believes the login issuer's tokens too: those impersonate the user, and are refused
+    settings["issuers"].append(
+        {
+            "issuer": places.login,
+            "jwks": f"{places.login}/jwks",
+            "profile": "sts",  # the shape of RFC 9068, without an actor
+            "actor_trust_domains": [TRUST_DOMAIN],
+            "scopes": [_scope(name)],
+        }
+    )
+    section = {"listen": places.at(f"{name}-in"), "agent": services[name].origin, "routes": routes}
+    return {**settings, "inbound": section, **_calls(places, name, services)}
 
 
-def _routes(name: str, service: Service, peer: str) -> list[Settings]:
+def _calls(places: Places, name: str, services: Mapping[str, Service]) -> Settings:
+    """The section ``outbound`` of a service that calls others."""
+    called = services[name].may_call
+    if not called and name != "agent":
+        return {}
+    routes = [_to(places, one, services[one], _workload(one), _needed(one, services)) for one in called]
+    return {"outbound": outbound(places, name, *routes)}
+
+
+def _inbound_routes(name: str, services: Mapping[str, Service], peers: Sequence[str]) -> list[Settings]:
+    called = list(services[name].may_call)
+    more = {"may_call": called} if called or name == "agent" else {}
+    return [{**one, **more} for one in _routes(name, services[name], peers)]
+
+
+def _routes(name: str, service: Service, peers: Sequence[str]) -> list[Settings]:
     """The inbound routes: everything, and in front of it the operations of a protocol where there is one."""
-    allowed = {"scopes": [_scope(name)], "peers": [peer]}
+    allowed = {"scopes": [_scope(name)], "peers": list(peers)}
     everything = {"name": name, "match": {"path_prefix": "/", "methods": list(_METHODS)}, **allowed}
     if service.protocol == "http":
         return [everything]
@@ -139,11 +186,16 @@ def _to(places: Places, name: str, service: Service, spiffe_id: str, scopes: Seq
     return found
 
 
-def _sts(places: Places, tools: Mapping[str, Service]) -> Settings:
+def _sts(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
+    services = {"agent": agent, **tools}
     anyone = [{"issuer": places.login, "subject": "*"}]
-    rules = [{"actor": FRONT, "subjects": anyone, "audience": AGENT, "scopes": _scopes(tools)}]
-    rules += [
-        {"actor": AGENT, "subjects": anyone, "audience": tool_id(name), "scopes": [_scope(name)]} for name in tools
+    calls = [
+        (FRONT, "agent"),
+        *((_workload(caller), name) for caller, one in services.items() for name in one.may_call),
+    ]
+    rules = [
+        {"actor": caller, "subjects": anyone, "audience": _workload(name), "scopes": _needed(name, services)}
+        for caller, name in calls
     ]
     return {
         "issuer": places.sts,
@@ -153,10 +205,7 @@ def _sts(places: Places, tools: Mapping[str, Service]) -> Settings:
         "keys": "ephemeral",
         "login_issuers": [_login(places, tools)],
         "entries": [{"workload": FRONT, "client_ids": {places.login: CLIENT_ID}}],
-        "targets": [
-            {"workload": AGENT, "scopes": _scopes(tools)},
-            *({"workload": tool_id(name), "scopes": [_scope(name)]} for name in tools),
-        ],
+        "targets": [{"workload": _workload(name), "scopes": _needed(name, services)} for name in services],
         "rules": rules,
         "records": {"sink": {"file": str(places.directory / "sts.records")}},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ CONFIGURED = {"crm", "crm-mcp", "post", "post-a2a"}
 
 @pytest.mark.parametrize("name", ["agent", "crm", "docs", "post"])
 def test_every_text_is_one_that_is_taken_and_names_nothing_of_the_run(tmp_path: Path, name: str) -> None:
-    files = run_settings.files(places(tmp_path, SPEAKING), AGENT, SPEAKING)
+    files = run_settings.files(places(tmp_path, SPEAKING), replace(AGENT, may_call=tuple(SPEAKING)), SPEAKING)
     text = text_of(name, files[name], SEEN, configured=CONFIGURED)
     path = tmp_path / "settings.yaml"
     path.write_text(text)
@@ -36,7 +37,7 @@ def test_every_text_is_one_that_is_taken_and_names_nothing_of_the_run(tmp_path: 
 
 
 def test_operations_are_those_seen_and_comments_say_what_was_refused(tmp_path: Path) -> None:
-    files = run_settings.files(places(tmp_path, SPEAKING), AGENT, SPEAKING)
+    files = run_settings.files(places(tmp_path, SPEAKING), replace(AGENT, may_call=tuple(SPEAKING)), SPEAKING)
     text = text_of("agent", files["agent"], SEEN, configured=CONFIGURED)
     made = yaml.safe_load(text)
     assert made["inbound"]["routes"][0]["match"]["methods"] == ["POST"]

@@ -11,7 +11,9 @@ from sidecar_dev.mesh_settings import TRUST_DOMAIN, Places, write
 from sidecar_dev.run_plan import Service
 
 AGENT = Service(origin="http://127.0.0.1:8080")
+CALLING = replace(AGENT, may_call=("crm", "mail"))
 TOOLS = {"crm": Service(origin="http://127.0.0.1:9001"), "mail": Service(origin="http://[::1]:9002")}
+CHAIN = {"crm": replace(TOOLS["crm"], may_call=("mail",)), "mail": TOOLS["mail"]}
 SPEAKING = {
     "crm": replace(TOOLS["crm"], protocol="mcp", path="/mcp", operations=("tools/call:search", "tools/list")),
     "docs": Service(origin="http://127.0.0.1:9003", protocol="mcp", path="/", host="docs.acme.example"),
@@ -26,9 +28,11 @@ def places(folder: Path, tools: dict[str, Service]) -> Places:
 
 
 @pytest.mark.parametrize("agent", [AGENT, replace(AGENT, protocol="a2a")], ids=["http", "a2a"])
-@pytest.mark.parametrize("tools", [{}, TOOLS, SPEAKING], ids=["no tools", "two tools", "tools of protocols"])
+@pytest.mark.parametrize(
+    "tools", [{}, TOOLS, SPEAKING, CHAIN], ids=["no tools", "two tools", "tools of protocols", "a chain"]
+)
 def test_every_file_is_one_that_its_process_takes(tmp_path: Path, agent: Service, tools: dict[str, Service]) -> None:
-    files = run_settings.files(places(tmp_path, tools), agent, tools)
+    files = run_settings.files(places(tmp_path, tools), replace(agent, may_call=tuple(tools)), tools)
     assert files.keys() == {"front", "agent", "sts", *tools}
     for name, settings in files.items():
         path = tmp_path / f"{name}.yaml"
@@ -37,7 +41,7 @@ def test_every_file_is_one_that_its_process_takes(tmp_path: Path, agent: Service
 
 
 def test_the_agent_may_call_its_tools_and_the_front_only_the_agent(tmp_path: Path) -> None:
-    files = run_settings.files(places(tmp_path, TOOLS), AGENT, TOOLS)
+    files = run_settings.files(places(tmp_path, TOOLS), CALLING, TOOLS)
     assert files["front"]["entry"]["may_call"] == ["agent"]
     assert files["agent"]["inbound"]["routes"][0]["may_call"] == ["crm", "mail"]
     assert files["crm"]["inbound"]["routes"][0]["peers"] == [run_settings.AGENT]
@@ -46,7 +50,7 @@ def test_the_agent_may_call_its_tools_and_the_front_only_the_agent(tmp_path: Pat
 
 
 def test_a_service_is_called_by_its_host_and_asked_for_what_is_allowed(tmp_path: Path) -> None:
-    files = run_settings.files(places(tmp_path, SPEAKING), AGENT, SPEAKING)
+    files = run_settings.files(places(tmp_path, SPEAKING), replace(AGENT, may_call=tuple(SPEAKING)), SPEAKING)
     routes = {route["name"]: route for route in files["agent"]["outbound"]["routes"]}
     assert [routes[name]["match"] for name in ("crm", "docs")] == [{"prefix": "/crm"}, {"host": "docs.acme.example"}]
     assert routes["crm"]["operations"] == [{"allow": ["tools/call:search", "tools/list"]}]
@@ -56,13 +60,25 @@ def test_a_service_is_called_by_its_host_and_asked_for_what_is_allowed(tmp_path:
     assert "tools/call:*" in routes["docs"]["operations"][0]["allow"]
 
 
+def test_a_service_calls_on_with_less_and_only_whom_it_may(tmp_path: Path) -> None:
+    files = run_settings.files(places(tmp_path, CHAIN), replace(AGENT, may_call=("crm",)), CHAIN)
+    assert files["crm"]["inbound"]["routes"][0]["may_call"] == ["mail"]
+    assert files["mail"]["inbound"]["routes"][0]["peers"] == [run_settings.tool_id("crm")]
+    assert "outbound" not in files["mail"]
+    (to_crm,), (to_mail,) = (files[name]["outbound"]["routes"] for name in ("agent", "crm"))
+    assert (to_crm["scopes"], to_mail["scopes"]) == (["crm.call", "mail.call"], ["mail.call"])
+    rules = {(rule["actor"], rule["audience"]): rule["scopes"] for rule in files["sts"]["rules"]}
+    assert rules[run_settings.AGENT, run_settings.tool_id("crm")] == ["crm.call", "mail.call"]
+    assert (run_settings.AGENT, run_settings.tool_id("mail")) not in rules
+
+
 def test_each_process_is_its_own_workload() -> None:
-    pids = {"sts": 11, "front": 12, "agent": 13, "crm": 14}
+    pids = {"sts": 11, "front": 12, "agent": 13, "crm": 14, "shell": 15}
     entries = run_settings.entries(pids)["entries"]
     assert [(entry["spiffe_id"], entry["selectors"]["pids"]) for entry in entries] == [
         ("spiffe://acme.example/sts", [11]),
         ("spiffe://acme.example/agent/front", [12]),
-        (run_settings.AGENT, [13]),
+        (run_settings.AGENT, [13, 15]),
         (run_settings.tool_id("crm"), [14]),
     ]
 
