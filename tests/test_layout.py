@@ -97,6 +97,7 @@ ELSEWHERE: Final = {
     "config/doc_places.py": "config/test_docs.py",
     "dev/story.py": "integration/test_demo.py",
     "explain/recorded_requests.py": "explain/test_command.py",
+    "audit/chains/chain_list.py": "integration/audit/chains/test_command.py",
     "config/door_model.py": "config/test_door_checks.py",
     "delegation/login_issuer.py": "delegation/test_door.py",
     "reload.py": "integration/test_reload.py",
