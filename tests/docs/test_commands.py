@@ -17,6 +17,7 @@ from tests.integration.test_page_commands import BLOCKS
 
 _OWN: Final = "tests/integration/test_page_commands.py"
 _CLUSTER: Final = "tests/interop/test_cluster.py"
+_THREE_AGENTS: Final = "tests/integration/test_three_agents.py"
 _THREE_HOPS: Final = "tests/interop/test_three_hops.py"
 RUN_BY: Final = {
     **dict.fromkeys(BLOCKS, _OWN),
@@ -25,6 +26,7 @@ RUN_BY: Final = {
     ("README.md", "sidecar check sidecar.yaml"): "tests/integration/test_readme.py",
     ("README.md", "sidecar dev run"): "tests/integration/test_readme.py",
     ("README.md", "make image && docker compose up"): "tests/interop/test_compose.py",
+    **{("docs/three-agents.md", start): _THREE_AGENTS for start in ("SIDECAR_OUTBOUND_URL=", "sidecar dev run")},
     ("docs/compose.md", "make image"): "tests/interop/test_compose.py",
     ("docs/compose.md", "docker compose -f compose.yaml"): "tests/interop/test_compose_acting.py",
     ("docs/kubernetes.md", "make image-distroless"): _CLUSTER,

@@ -91,7 +91,8 @@ def mesh(tmp_path: Path) -> Iterator[Mesh]:
 
 
 def test_the_page_leads_to_three_agents_and_a_refused_impersonation(mesh: Mesh) -> None:
-    waiting, running, _, answer, records, _ = (text for language, text in BLOCKS if not language)
+    waiting, running = (text for language, text in BLOCKS if not language)
+    _, answer, records, _ = (text for language, text in BLOCKS if language == "text")
     for command in waiting.splitlines():
         prefix, _, rest = command.removesuffix(" &").rpartition("http://127.0.0.1:7081 ")
         mesh.start(f"env {prefix}http://127.0.0.1:7081 {rest}" if prefix else rest)
