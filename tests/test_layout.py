@@ -99,6 +99,7 @@ ELSEWHERE: Final = {
     "explain/recorded_requests.py": "explain/test_command.py",
     "audit/chains/chain_list.py": "integration/audit/chains/test_command.py",
     "proxy/a2a_forwarding.py": "integration/proxy/test_task_lists.py",
+    "proxy/held_forwarding.py": "integration/proxy/test_a2a_answers.py",
     "config/door_model.py": "config/test_door_checks.py",
     "delegation/login_issuer.py": "delegation/test_door.py",
     "reload.py": "integration/test_reload.py",
