@@ -35,7 +35,17 @@ BLOCKS: Final = {
     ("docs/chains.md", "sidecar audit chains"): ([1, 0, 1], "for alice"),
     ("docs/credentials.md", "sidecar audit credentials"): ([1, 1], "Database password"),
     ("docs/credentials.md", "openssl rand"): ([0, 1], ""),
+    ("docs/from-api-keys.md", "sidecar audit all"): ([1], "acme"),
+    ("docs/from-api-keys.md", "openssl rand"): ([0, 1], "Key of a model provider"),
+    ("docs/from-api-keys.md", "sidecar audit attribution"): ([1], "impersonates"),
+    ("docs/from-api-keys.md", "sidecar audit suggest"): ([1], "Proposed by"),
+    ("docs/from-api-keys.md", "sidecar audit replay"): ([1], "judged again"),
+    ("docs/from-api-keys.md", "sidecar audit ratio"): ([0, 1], "below 50 to 1"),
     ("docs/install.md", "sidecar completion bash"): ([0, 0, 0], ""),
+    ("docs/post-mortem.md", "sidecar audit all"): ([1], "acme"),
+    ("docs/post-mortem.md", "sidecar audit chains"): ([0, 1], "report.html: 3 of 3 chains"),
+    ("docs/post-mortem.md", "sidecar audit replay"): ([1], "judged again"),
+    ("docs/post-mortem.md", "sidecar audit verify"): ([0], "planner"),
     ("docs/ratio.md", "$ sidecar audit ratio"): ([0, 0], "spiffe://acme.example/agent/planner"),
     ("docs/ratio.md", "$ openssl rand"): ([0, 0, 0], "spiffe://acme.example/agent/planner"),
     ("docs/report.md", "$ sidecar audit report"): ([1, 0], "report.html: 3 of 3 chains"),
@@ -48,6 +58,7 @@ BLOCKS: Final = {
     ("docs/tamper-evidence.md", "$ sidecar audit verify"): ([1], "planner"),
     ("docs/tamper-evidence.md", "$ sed"): ([0], "  -"),
 }
+KEY: Final = "5f" * 32
 REQUEST: Final = "59f98de2b75601501126ddfa8c234ab8"  # of docs/sts.md
 
 
@@ -107,8 +118,13 @@ def test_the_commands_do_what_the_page_says(sample: Path, page: str, start: str)
     shutil.copy(ROOT / "config" / settings, sample / "new.yaml")
     shutil.copy(ROOT / "config" / "sts.yaml", sample / "sts.yaml")
     codes, shown = BLOCKS[page, start]
-    done = [run(as_here(one), sample) for one in commands_of(block(page, start))]
-    shutil.rmtree(sample / "acme", ignore_errors=True)  # a new folder for each sample
+    shutil.copy(ROOT / "config" / "tool.yaml", sample / "crm.yaml")
+    commands = commands_of(block(page, start))
+    shutil.rmtree(sample / "acme", ignore_errors=True)
+    if not any("--sample acme" in one for one in commands):  # that needs a new folder
+        shutil.copytree(sample / "sample", sample / "acme")
+    (sample / "audit.key").write_text(KEY)
+    done = [run(as_here(one), sample) for one in commands]
     assert [(one.returncode, one.stderr) for one in done] == [(code, "") for code in codes]
     assert shown in "".join(one.stdout for one in done)
 
