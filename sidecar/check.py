@@ -1,6 +1,7 @@
 """Command ``sidecar check``: every problem of a settings file in one message, each with its field and its cure.
 
-Notes on a usable file follow: settings that are valid and may surprise. They change no exit code.
+It sees which kind of file it reads, and says so. Notes on a usable file follow: settings that are valid and may
+surprise. They change no exit code.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
+from sidecar.config.kinds import NAMES, Kind, kind_of
 from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
 from sidecar.delegation.route import OutboundRoute
 from sidecar.errors import ConfigError, Problem
@@ -25,26 +27,41 @@ from sidecar.sts.schedule import KeyLags
 def run(arguments: argparse.Namespace) -> int:
     """Check one file. Exit codes: 0 the settings can be used, 2 they cannot."""
     if arguments.schema:
-        print(json.dumps(json_schema(sts=arguments.sts), indent=2))  # noqa: T201
+        kind = _told(arguments)
+        print(json.dumps(json_schema(sts=kind == "sts", platform=kind == "platform"), indent=2))  # noqa: T201
         return 0
-    problems, notes = check(
-        Path(arguments.file),
-        os.environ,
-        sts=arguments.sts,
-        platform=None if arguments.platform is None else Path(arguments.platform),
-    )
+    kind, (problems, notes) = _checked(arguments)
+    what = "" if kind is None else f" ({NAMES[kind]})"
     if arguments.json:
         found = {"problems": [asdict(problem) for problem in problems], "notes": [asdict(note) for note in notes]}
-        print(json.dumps({"file": arguments.file, **found}, indent=2))  # noqa: T201
+        print(json.dumps({"file": arguments.file, "kind": kind, **found}, indent=2))  # noqa: T201
     elif problems:
-        print(f"{arguments.file}: {_count(problems, 'problem')}", file=sys.stderr)  # noqa: T201
+        print(f"{arguments.file}: {_count(problems, 'problem')}{what}", file=sys.stderr)  # noqa: T201
         _list(problems)
     elif notes:
-        print(f"{arguments.file}: fine, {_count(notes, 'note')}")  # noqa: T201
+        print(f"{arguments.file}: fine, {_count(notes, 'note')}{what}")  # noqa: T201
         _list(notes)
     else:
-        print(f"{arguments.file}: fine")  # noqa: T201
+        print(f"{arguments.file}: fine{what}")  # noqa: T201
     return 2 if problems else 0
+
+
+def _told(arguments: argparse.Namespace) -> Kind | None:
+    """Return the kind that the options name."""
+    kind: Kind | None = "sts" if arguments.sts else arguments.kind
+    return kind
+
+
+def _checked(arguments: argparse.Namespace) -> tuple[Kind | None, Checked]:
+    """Check the file as the kind that the options name, or that its keys tell; only a sidecar's has a ceiling."""
+    path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
+    try:
+        kind = _told(arguments) or kind_of(path, os.environ)
+    except ConfigError as error:
+        return None, Checked(list(error.problems), [])
+    if kind == "platform":
+        return kind, check_ceiling(path, platform)
+    return kind, check(path, os.environ, sts=kind == "sts", platform=platform)
 
 
 class Checked(NamedTuple):
@@ -66,6 +83,19 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
         return Checked([], list(_notes(load_sidecar(path, environ, platform))))
     except ConfigError as error:
         return Checked(list(error.problems), [])
+
+
+def check_ceiling(path: Path, platform: Path | None = None) -> Checked:
+    """Find every problem of a platform file."""
+    from sidecar.config.platform_file import load_platform
+
+    if platform is not None:
+        return Checked([Problem("--platform", "is not a ceiling of a ceiling", "leave it out, or name settings")], [])
+    try:
+        load_platform(path)
+    except ConfigError as error:
+        return Checked([replace(one, field=one.field.removeprefix("platform ")) for one in error.problems], [])
+    return Checked([], [])
 
 
 def _check_keys(directory: Path | None, lags: KeyLags) -> None:

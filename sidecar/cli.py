@@ -119,12 +119,14 @@ def _sidecar(commands: _Commands) -> None:
     add_examples(
         check,
         "sidecar check sidecar.yaml",
-        "sidecar check sts.yaml --sts --json",
-        "sidecar check --schema >sidecar.schema.json",
+        "sidecar check sts.yaml --json",
+        "sidecar check --schema --kind platform >platform.schema.json",
     )
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
     _platform(check)
-    check.add_argument("--sts", action="store_true", help="the file is a token service's")
+    kinds = check.add_mutually_exclusive_group()
+    kinds.add_argument("--kind", choices=("sidecar", "sts", "platform"), help="the kind of file (default: by its keys)")
+    kinds.add_argument("--sts", action="store_true", help="the file is a token service's, as --kind sts")
     check.add_argument("--schema", action="store_true", help="print the JSON Schema of settings files instead")
     check.add_argument("--json", action="store_true", help="for machines")
 

@@ -19,7 +19,7 @@ def bad(tmp_path: Path) -> Path:
 
 def test_settings_that_can_be_used_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(GOOD)]) == 0
-    assert capsys.readouterr().out == f"{GOOD}: fine\n"
+    assert capsys.readouterr().out == f"{GOOD}: fine (settings of a sidecar)\n"
 
 
 def test_every_problem_is_told_at_once_with_field_and_cure(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,7 @@ def test_a_route_that_needs_no_scope_is_noted_and_the_file_is_fine(
     path.write_text(GOOD.read_text().replace("scopes: [docs.read]\n", "scopes: []\n"))
     assert main(["check", str(path)]) == 0
     told = capsys.readouterr()
-    assert told.out == f"{path}: fine, 1 note\n"
+    assert told.out == f"{path}: fine, 1 note (settings of a sidecar)\n"
     assert "inbound.routes[0].scopes: is empty" in told.err
     assert main(["check", "--json", str(path)]) == 0
     assert [note["field"] for note in json.loads(capsys.readouterr().out)["notes"]] == ["inbound.routes[0].scopes"]

@@ -12,7 +12,7 @@ _shtab_sidecar_dev_subparsers=(workload-api user-issuer svid run)
 _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain audit demo dev completion)
 
 _shtab_sidecar_run_option_strings=(-h --help --config --platform --workers)
-_shtab_sidecar_check_option_strings=(-h --help --platform --sts --schema --json)
+_shtab_sidecar_check_option_strings=(-h --help --platform --kind --sts --schema --json)
 _shtab_sidecar_status_option_strings=(-h --help --socket --web --chains --json)
 _shtab_sidecar_healthcheck_option_strings=(-h --help --probe --config --live --wait --connect --restart-without-network)
 _shtab_sidecar_sts_keygen_option_strings=(-h --help --algorithm --lead --every --group-readable)
@@ -108,6 +108,7 @@ _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 _shtab_sidecar_dev_run___mcp_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_run___a2a_COMPGEN=_shtab_compgen_files
 
+_shtab_sidecar_check___kind_choices=(sidecar sts platform)
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)
 _shtab_sidecar_sts_pos_0_choices=(keygen revoke doctor explain policy)
 _shtab_sidecar_audit_export___as_choices=(ecs ocsf)

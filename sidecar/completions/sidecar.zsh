@@ -243,7 +243,8 @@ _shtab_sidecar_audit_verify_defaults_added=0
 _shtab_sidecar_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--platform[a ceiling that the settings can only narrow]:FILE:_files"
-  "--sts[the file is a token service\'s]"
+  "--kind[the kind of file (default\: by its keys)]:kind:(sidecar sts platform)"
+  "--sts[the file is a token service\'s, as --kind sts]"
   "--schema[print the JSON Schema of settings files instead]"
   "--json[for machines]"
   ":the settings file (default \/etc\/sidecar\/sidecar.yaml):_files"

@@ -18,8 +18,9 @@ _WRITTEN: Final = "<!-- Written by `make docs`; edit the models in sidecar/confi
 _PROFILES_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/config/profile_docs.py instead. -->"
 _HEAD: Final = """\
 Three files, all YAML (JSON is YAML): a sidecar's (`sidecar run --config`), a token service's (`sidecar sts --config`)
-and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` reports every fault of the schema at once,
-and contradictions between the sections that have none, each with its cure; `sidecar check --schema` prints the JSON
+and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` sees by the keys which of them it reads and
+says so (`--kind` names it where the keys do not tell). It reports every fault of the schema at once, and contradictions
+between the sections that have none, each with its cure; `sidecar check --schema` prints the JSON
 Schema this page is written from. Each example below is a line of a file that a test loads whole: the
 [examples](../config) and, for settings that few need, [`config/reference/`](../config/reference).
 
