@@ -6,10 +6,8 @@ and name of a message in header fields. The message decides; fields that say oth
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from sidecar.delegation.json_rpc import (
@@ -20,6 +18,7 @@ from sidecar.delegation.json_rpc import (
     RpcMessage,
     one_spelling,
 )
+from sidecar.delegation.mcp_fields import decode_field, fault_of_params
 from sidecar.errors import Reason
 
 STATELESS: Final = frozenset({"2026-07-28"})
@@ -91,7 +90,6 @@ _VERSION_KEY: Final = "io.modelcontextprotocol/protocolVersion"
 _META: Final = frozenset({_VERSION_KEY})
 _HEADER_MISMATCH: Final = -32020
 _NAMES_A_VERSION: Final = re.compile(r"[0-9A-Za-z.-]{1,32}")
-_ENCODED: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/=]*)\?=", re.IGNORECASE)
 
 
 def operation_of(message: RpcMessage, *, stateless: bool = False) -> str:
@@ -130,13 +128,21 @@ def check_version(version: str | None, message_id: MessageId = None) -> None:
     raise MessageRefused(detail, message_id=message_id, reason=Reason.PROTOCOL_VERSION, facts=facts)
 
 
-def check_fields(message: RpcMessage, *, version: str | None, method: str | None, name: str | None) -> bool:
+def check_fields(
+    message: RpcMessage,
+    *,
+    version: str | None,
+    method: str | None,
+    name: str | None,
+    params: Iterable[tuple[str, str]] = (),
+) -> bool:
     """Refuse a message that its header fields contradict (MCP 2026-07-28, Streamable HTTP).
 
     Returns True if it is of a revision without sessions.
 
     ``version``, ``method`` and ``name`` are the values of ``MCP-Protocol-Version``, ``Mcp-Method`` and ``Mcp-Name``,
-    None where a field is missing. Before 2026-07-28 the last two mean nothing, and may be missing.
+    None where a field is missing. Before 2026-07-28 the last two mean nothing, and may be missing. ``params`` are the
+    fields ``Mcp-Param-*``: the rest of their names, and their values.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED, a field differs from the message, or is missing; PROTOCOL_VERSION.
@@ -152,6 +158,8 @@ def check_fields(message: RpcMessage, *, version: str | None, method: str | None
         raise _mismatch("MCP-Protocol-Version or Mcp-Method is missing, or not the message's", message)
     if method is not None and method != message.method:
         raise _mismatch("Mcp-Method is not the message's method", message)
+    if (fault := fault_of_params(params, message.params.get("arguments"))) is not None:
+        raise _mismatch(fault, message)
     member = _NAMED.get(message.method or "")
     if name is None:
         if stateless and member in message.params:
@@ -159,7 +167,7 @@ def check_fields(message: RpcMessage, *, version: str | None, method: str | None
         return stateless
     # An extension's method may be named by any of its members; none of them is part of a key.
     named = message.params.values() if member is None else [message.params.get(member)]
-    if _decoded(name, message) not in named:
+    if (text := decode_field(name)) is None or text not in named:
         raise _mismatch("Mcp-Name is not what the message names", message)
     return stateless
 
@@ -176,17 +184,6 @@ def _stated_version(message: RpcMessage) -> object:
         raise MessageRefused("_meta is not an object", message_id=message.id, code=INVALID_PARAMS)
     one_spelling(meta, _META, message_id=message.id)
     return meta.get(_VERSION_KEY)
-
-
-def _decoded(value: str, message: RpcMessage) -> str:
-    """Return the text that a header field stands for: as it is, or the base64 of its UTF-8 between two marks."""
-    encoded = _ENCODED.fullmatch(value)
-    if encoded is None:
-        return value
-    try:
-        return base64.b64decode(encoded[1], validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise _mismatch("Mcp-Name cannot be decoded", message) from None
 
 
 def _reference(message: RpcMessage) -> str:

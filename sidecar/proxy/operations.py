@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from sidecar.delegation import a2a, mcp
@@ -25,6 +25,8 @@ from sidecar.observe.access_log import Entry
 from sidecar.proxy.journey import BodyUpTo, Journey
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
+
+_PARAM: Final = b"mcp-param-"
 
 _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 
@@ -126,7 +128,12 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
         return
     message = yield from _message(asked, stream, head, route)
     method, name = _text(head, b"mcp-method"), _text(head, b"mcp-name")
-    asked.stateless = mcp.check_fields(message, version=version, method=method, name=name)
+    params = [
+        (field[len(_PARAM) :].decode("latin-1"), value.decode("latin-1"))
+        for field, value in zip(head.layout.names, head.values, strict=True)
+        if field.startswith(_PARAM)
+    ]
+    asked.stateless = mcp.check_fields(message, version=version, method=method, name=name, params=params)
     asked.key = mcp.operation_of(message, stateless=asked.stateless)
 
 

@@ -17,6 +17,8 @@ from typing import Final
 # the path from `SCRIPT_NAME`, Spring Cloud Function the function from `spring.cloud.function.definition`, WebSphere the
 # user from `$WSRU`. RFC 9110 section 16.3.2.1 advises letters, digits and hyphens, and that is all that passes.
 _PLAIN: Final = re.compile(rb"[a-z0-9-]+")
+# Tools choose the rest of these names, as of their arguments. On a route of MCP they are compared with the message.
+_TOOL_ARGUMENT: Final = re.compile(rb"mcp-param-[a-z0-9_-]+")
 
 _EXACT: Final = frozenset(
     {
@@ -210,4 +212,6 @@ _ENDINGS: Final = (
 
 def is_trusted_name(name: bytes) -> bool:
     """Tell whether a server may trust a field of this (lower-case) name as its proxy's, or read it as another field."""
+    if _TOOL_ARGUMENT.fullmatch(name):
+        return False
     return name in _EXACT or name.startswith(_BEGINNINGS) or name.endswith(_ENDINGS) or not _PLAIN.fullmatch(name)

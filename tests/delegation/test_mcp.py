@@ -145,6 +145,12 @@ def test_a_field_that_says_otherwise_is_refused(message: RpcMessage, fields: dic
             -32020,
             id="another-version",
         ),
+        pytest.param(
+            call("tools/call", name="ü", _meta=META),
+            {"method": "tools/call", "name": "ü"},
+            -32020,
+            id="a-name-not-ascii",
+        ),
         pytest.param(call("tools/list"), {"method": "tools/list"}, -32602, id="no-meta"),
         pytest.param(call("tools/list", _meta={}), {"method": "tools/list"}, -32602, id="no-version-in-meta"),
         pytest.param(call("tools/list", _meta=[]), {"method": "tools/list"}, -32602, id="meta-is-a-list"),

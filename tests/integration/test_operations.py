@@ -169,6 +169,42 @@ async def test_a_refusal_has_the_code_and_the_status_of_its_revision(
     assert world.agent.requests == []
 
 
+IN_EU = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "search", "arguments": {"region": "eu"}}}
+BASE64_EU = "=?base64?ZXU=?="
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        pytest.param([("Mcp-Param-Region", "eu")], 200, id="the-argument"),
+        pytest.param([("mcp-param-region", BASE64_EU)], 200, id="encoded"),
+        pytest.param([("Mcp-Param-My_Region", "eu")], 200, id="a-name-with-an-underscore"),
+        pytest.param([("Mcp-Param-Region", "us")], 400, id="another-value"),
+        pytest.param([("Mcp-Param-Region", "=?base64?dXM=?=")], 400, id="another-value-encoded"),
+        pytest.param([("Mcp-Param-Tenant", "acme")], 400, id="no-argument"),
+        pytest.param([("Mcp-Param-Region", "eu"), ("Mcp-Param-Region", "eu")], 400, id="twice"),
+        pytest.param([("Mcp-Param-Region", "us"), ("MCP-PARAM-REGION", "eu")], 400, id="twice-by-case"),
+        pytest.param([("Mcp-Param-My-Region", "eu"), ("Mcp-Param-My_Region", "eu")], 400, id="twice-to-cgi"),
+    ],
+)
+@pytest.mark.parametrize("version", ["2026-07-28", "2025-11-25"])
+async def test_the_agent_sees_no_field_that_says_otherwise_than_the_arguments(
+    world: World, version: str, fields: list[tuple[str, str]], status: int
+) -> None:
+    peer = await peer_of(world, mcp_settings(world))
+    stateless = version == "2026-07-28"
+    message = {**IN_EU, "params": {**IN_EU["params"], **(NEW if stateless else {})}}  # type: ignore[dict-item]
+    repeated = [("Mcp-Method", "tools/call"), ("Mcp-Name", "search")] if stateless else []
+    answer = await peer.send(message, JSON, ("MCP-Protocol-Version", version), *repeated, *fields)
+    assert (answer.status, answer.reason) == (status, "operation_malformed" if status == 400 else None)
+    if status == 400:
+        assert json.loads(answer.body)["error"]["code"] == -32020
+        assert world.agent.requests == []
+    else:
+        head = world.agent.requests[0][0]
+        assert f"{fields[0][0]}: {fields[0][1]}".lower() in str(head).lower()
+
+
 async def test_an_operation_may_need_more_scopes_than_its_route(world: World) -> None:
     peer = await peer_of(world, mcp_settings(world))
     assert (await peer.send(tool("drop"))).status == 200

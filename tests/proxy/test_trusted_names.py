@@ -180,3 +180,9 @@ def test_what_a_server_takes_from_its_proxy_is_known(reader: str, name: str) -> 
 @pytest.mark.parametrize("name", PASSING)
 def test_what_is_a_callers_own_to_say_is_not(name: str) -> None:
     assert not is_trusted_name(name.encode())
+
+
+@pytest.mark.parametrize("name", ["mcp-param-region", "mcp-param-seat_count", "mcp-param-client-ip"])
+def test_a_field_for_the_argument_of_a_tool_passes(name: str) -> None:
+    assert not is_trusted_name(name.encode())
+    assert is_trusted_name(name.replace("mcp-", "mcp_").encode())

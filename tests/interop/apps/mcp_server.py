@@ -187,7 +187,7 @@ async def test_reconnection(ctx: Context) -> str:
 @server.tool()
 def test_region(
     region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})],
-    seats: Annotated[int, Field(json_schema_extra={"x-mcp-header": "SeatCount"})],
+    seats: Annotated[int, Field(json_schema_extra={"x-mcp-header": "seat_count"})],
 ) -> str:
     """Take two arguments that clients repeat in header fields."""
     calls["test_region"] += 1
