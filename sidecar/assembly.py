@@ -205,7 +205,8 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
     shared.caches["permits"] = lambda: journeys.permits
-    shared.caches["tasks"] = lambda: shared.task_bindings
+    shared.caches["tasks"] = lambda: shared.task_bindings.tasks
+    shared.caches["contexts"] = lambda: shared.task_bindings.contexts
     tls = server_context(shared.source, on_refused=refused_connections)
     return pool, _listener("inbound", settings, shared, refused_connections, handler=journeys, context=tls)
 

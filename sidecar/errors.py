@@ -68,9 +68,10 @@ class Reason(StrEnum):
     PROTOCOL_VERSION = "protocol_version"
     OPERATION_REFUSED = "operation_refused"
     SESSION_UNKNOWN = "session_unknown"
-    # Of A2A alone: 403, 404, 502.
+    # Of A2A alone: 403, 404, 404, 502.
     PUSH_URL_REFUSED = "push_url_refused"
     TASK_UNKNOWN = "task_unknown"
+    CONTEXT_UNKNOWN = "context_unknown"
     CARD_REFUSED = "card_refused"
     UPGRADE_REFUSED = "upgrade_refused"
     # Limits and waits of the request itself.
@@ -242,6 +243,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.SESSION_UNKNOWN: Answer(404, None, "there is no such session"),
     Reason.PUSH_URL_REFUSED: _forbidden("the route does not allow notifications to this URL"),
     Reason.TASK_UNKNOWN: Answer(404, None, "task not found"),
+    Reason.CONTEXT_UNKNOWN: Answer(404, None, "context not found"),
     Reason.CARD_REFUSED: _bad_gateway("the agent's card cannot be passed on"),
     Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
     Reason.UPGRADE_REFUSED: Answer(

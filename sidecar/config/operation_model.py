@@ -85,7 +85,7 @@ class InboundA2aSection(A2aSection):
     tasks: Literal["seen", "strict"] = Field(
         default="seen",
         description=(
-            "`seen`: a task that this sidecar saw made is for whoever it was made for, and others pass; `strict`: "
-            "others are refused"
+            "`seen`: a task or context that this sidecar saw made is for whoever it was made for, and others pass; "
+            "`strict`: others are refused"
         ),
     )

@@ -61,6 +61,8 @@ _PATHS: Final = tuple(
 _PARAMS: Final = frozenset(
     {
         "configuration",
+        "contextId",
+        "context_id",
         "id",
         "message",
         "metadata",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from sidecar.delegation.a2a_tasks import MAX_TASK_ID
+from sidecar.delegation.a2a_tasks import MAX_ID
 from sidecar.delegation.json_rpc import one_spelling, without_marks
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 from sidecar.errors import Denied, Reason
@@ -15,10 +15,11 @@ _OF_ANSWER: Final = frozenset({"error", "id", "jsonrpc", "result"})
 _TOTAL: Final = ("totalSize", "total_size")
 _NEXT: Final = ("nextPageToken", "next_page_token")
 _OF_LIST: Final = frozenset({"pageSize", "page_size", "tasks", *_NEXT, *_TOTAL})
-_OF_TASK: Final = frozenset({"contextId", "context_id", "id"})
+_CONTEXT: Final = ("contextId", "context_id")
+_OF_TASK: Final = frozenset({"id", *_CONTEXT})
 
-MaySee = Callable[[str], bool]
-"""Tells if the reader may see the task with an id."""
+MaySee = Callable[[str, str | None], bool]
+"""Tells if the reader may see a task, by its id and that of its context."""
 
 
 def cut_tasks(document: bytes, may_see: MaySee, *, json_rpc: bool, first_page: bool, max_bytes: int) -> bytes:
@@ -49,7 +50,7 @@ def _cut(listed: dict[str, object], may_see: MaySee, *, first_page: bool) -> dic
     tasks = found.get("tasks")
     if not isinstance(tasks, list | None):
         raise Denied(Reason.LIST_UNREADABLE, "a list of another kind")
-    shown = [task for task in tasks or () if may_see(_id(task))]
+    shown = [task for task in tasks or () if may_see(*_ids(task))]
     cut = {name: value for name, value in found.items() if name not in _TOTAL}
     if tasks is not None:
         cut["tasks"] = shown
@@ -58,11 +59,14 @@ def _cut(listed: dict[str, object], may_see: MaySee, *, first_page: bool) -> dic
     return cut
 
 
-def _id(task: object) -> str:
-    found = _members(task, _OF_TASK).get("id") if isinstance(task, dict) else None
-    if not isinstance(found, str) or not 0 < len(found) <= MAX_TASK_ID:
+def _ids(task: object) -> tuple[str, str | None]:
+    found = _members(task, _OF_TASK) if isinstance(task, dict) else {}
+    name, context = found.get("id"), next((found[one] for one in _CONTEXT if one in found), None)
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_ID:
         raise Denied(Reason.LIST_UNREADABLE, "a task without an id")
-    return found
+    if context is not None and not isinstance(context, str):
+        raise Denied(Reason.LIST_UNREADABLE, "a context without an id")
+    return name, context
 
 
 def _members(members: dict[str, object], read: frozenset[str]) -> dict[str, object]:

@@ -1,17 +1,21 @@
-"""Tasks of A2A: those that a request names, and the one that an answer makes. Pure; 0.3 and 1.0, both bindings."""
+"""Tasks and contexts of A2A: those that a request names, and those that its answer shows. Pure.
+
+Of 0.3 and 1.0, in both bindings.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling, without_marks
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 
-MAX_TASK_ID: Final = 1024  # characters
+MAX_ID: Final = 1024  # characters, of a task or a context
 MAX_READ_BYTES: Final = 1024 * 1024  # of an answer, or of one event
 
+LISTS: Final = "ListTasks"
 SENDS: Final = frozenset({"SendMessage", "SendStreamingMessage"})
 _BY_ID: Final = frozenset({"GetTask", "CancelTask", "SubscribeToTask"})
 _OF_CONFIGS: Final = frozenset(
@@ -26,94 +30,153 @@ _OF_CONFIGS: Final = frozenset(
 _ID_IS_TASK: Final = frozenset(f"tasks/pushNotificationConfig/{what}" for what in ("get", "list", "delete"))
 # In JSON of Protobuf each member may have either name; the official client of 0.3 uses the second in HTTP+JSON.
 _TASK_ID: Final = ("taskId", "task_id")
+_CONTEXT_ID: Final = ("contextId", "context_id")
 _REFERENCES: Final = ("referenceTaskIds", "reference_task_ids")
 _MESSAGE: Final = ("message", "request")  # of 0.3's Protobuf
-_OF_MESSAGE: Final = frozenset({"contextId", "context_id", "messageId", "message_id", *_REFERENCES, *_TASK_ID})
+_OF_MESSAGE: Final = frozenset({"messageId", "message_id", *_CONTEXT_ID, *_REFERENCES, *_TASK_ID})
+# What an answer wraps, and the names of its task's id there.
+_PAYLOADS: Final = (
+    (("task",), ("id",)),
+    (("statusUpdate", "status_update"), _TASK_ID),
+    (("artifactUpdate", "artifact_update"), _TASK_ID),
+    (("message", "msg"), _TASK_ID),
+)
 _EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Named(NamedTuple):
-    """The tasks that a request names. ``about_one``: it asks for a task that exists, and does nothing without one."""
+    """The tasks and contexts that a request names.
 
-    tasks: tuple[str, ...]
-    about_one: bool
+    ``about_one``: it asks for a task that exists, and does nothing without one. ``begins``: it is a message that
+    belongs to no task, so its answer may show a new one.
+    """
+
+    tasks: tuple[str, ...] = ()
+    about_one: bool = False
+    contexts: tuple[str, ...] = ()
+    begins: bool = False
 
 
-NOTHING_NAMED: Final = Named((), about_one=False)
+NOTHING_NAMED: Final = Named()
 
 
-def tasks_named(operation: str, message: RpcMessage | None, in_path: str | None) -> Named:
-    """Return the tasks that a request names; ``in_path`` is that of a path of HTTP+JSON.
+def tasks_named(
+    operation: str, message: RpcMessage | None, in_path: str | None, query: Iterable[tuple[str, str]] = ()
+) -> Named:
+    """Return what a request names; ``in_path`` is the task of a path of HTTP+JSON.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, a task's id is no short text, or stands there twice and differs.
+        MessageRefused: OPERATION_MALFORMED, an id is no short text, or stands there twice and differs.
     """
     params: Mapping[str, object] = {} if message is None else message.params
     message_id = None if message is None else message.id
     if operation in SENDS:
-        return Named(tuple(_of_message(params, message_id)), about_one=False)
+        return _of_message(params, message_id)
+    if operation == LISTS:
+        return Named(contexts=_ids([_one(params, _CONTEXT_ID), *_in_query(query, message_id)], message_id))
     if operation not in _BY_ID | _OF_CONFIGS:
         return NOTHING_NAMED
+    nested = [*_nested(params)] if operation == "CreateTaskPushNotificationConfig" else []
     if in_path is not None:
-        also = _ids([_one(params, _TASK_ID)], message_id)
+        also = _ids([_one(params, _TASK_ID), *nested], message_id)
         if any(one != in_path for one in also):
             raise MessageRefused("the body names another task than the path", message_id=message_id)
         return Named((in_path,), about_one=True)
     method = None if message is None else message.method
     by_id = operation in _BY_ID or method in _ID_IS_TASK
-    found = _ids([params.get("id") if by_id else _one(params, _TASK_ID)], message_id)
-    return Named(tuple(found), about_one=True)
+    return Named(_ids([params.get("id") if by_id else _one(params, _TASK_ID), *nested], message_id), about_one=True)
 
 
-def _of_message(params: Mapping[str, object], message_id: str | int | None) -> list[str]:
+def _of_message(params: Mapping[str, object], message_id: str | int | None) -> Named:
     if params.keys() >= set(_MESSAGE):
         raise MessageRefused("two messages", message_id=message_id)
     sent = _one(params, _MESSAGE)
     if not isinstance(sent, dict):
-        return []
+        sent = {}
     one_spelling(sent, _OF_MESSAGE, message_id=message_id, fold=without_marks)
     others = _one(sent, _REFERENCES) or []
     if not isinstance(others, list):
         raise MessageRefused("referenceTaskIds are not an array", message_id=message_id)
-    return _ids([_one(sent, _TASK_ID), *others], message_id)
+    # Beside the message no version has ids but in its configuration; an agent may read them all the same.
+    own = _ids([_one(sent, _TASK_ID), _one(params, _TASK_ID)], message_id)
+    tasks = _ids([*own, *others, *_nested(params.get("configuration"))], message_id)
+    contexts = _ids([_one(sent, _CONTEXT_ID), _one(params, _CONTEXT_ID)], message_id)
+    return Named(tasks, contexts=contexts, begins=not own)
+
+
+def _in_query(query: Iterable[tuple[str, str]], message_id: str | int | None) -> list[object]:
+    found: list[object] = []
+    for name, value in query:
+        if without_marks(name) == without_marks(_CONTEXT_ID[0]):
+            if found or name not in _CONTEXT_ID:
+                raise MessageRefused("two contexts, or one in another spelling", message_id=message_id)
+            found.append(value)
+    return found
+
+
+def _nested(value: object) -> Iterator[object]:
+    """Yield every task's id in a configuration, wherever a version has it and in any spelling."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if without_marks(name) == without_marks(_TASK_ID[0]):
+                yield member
+            else:
+                yield from _nested(member)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _nested(one)
 
 
 def _one(members: Mapping[str, object], names: tuple[str, ...]) -> object:
     return next((members[name] for name in names if name in members), None)
 
 
-def _ids(values: list[object], message_id: str | int | None) -> list[str]:
+def _ids(values: Iterable[object], message_id: str | int | None) -> tuple[str, ...]:
     found = [value for value in values if value is not None and value != ""]
-    if not all(isinstance(one, str) and len(one) <= MAX_TASK_ID for one in found):
-        raise MessageRefused("a task's id is no text, or too long", message_id=message_id)
-    return [str(one) for one in found]
+    if not all(isinstance(one, str) and len(one) <= MAX_ID for one in found):
+        raise MessageRefused("the id of a task or context is no text, or too long", message_id=message_id)
+    return tuple(dict.fromkeys(map(str, found)))
 
 
-def task_made(document: bytes) -> str | None:
-    """Return the id of the task that an answer, or an event of a stream, shows; None: none, or it cannot be read."""
+class Shown(NamedTuple):
+    """The task and the context of an answer, or of an event of a stream. ``failed``: it is an error."""
+
+    task: str | None = None
+    context: str | None = None
+    failed: bool = False
+
+
+NOTHING_SHOWN: Final = Shown()
+
+
+def shown_in(document: bytes) -> Shown:
+    """Return what an answer shows; nothing, if it cannot be read."""
     try:
         answer = parse_message_object(document, max_bytes=MAX_READ_BYTES)
     except StrictJsonError:
-        return None
-    shown = answer.get("result", answer)
-    if not isinstance(shown, dict):
-        return None
-    found = shown.get("id") if shown.get("kind") == "task" else shown.get("taskId")  # 0.3, which wraps nothing
-    for name, member in (
-        ("task", "id"),
-        ("statusUpdate", "taskId"),
-        ("artifactUpdate", "taskId"),
-        ("message", "taskId"),
-    ):
-        inner = shown.get(name)
+        return NOTHING_SHOWN
+    result = answer.get("result", answer)
+    if answer.get("error") is not None and (result is None or result is answer):
+        return Shown(failed=True)
+    if not isinstance(result, dict):
+        return NOTHING_SHOWN
+    task = result.get("id") if result.get("kind") == "task" else _one(result, _TASK_ID)  # 0.3, which wraps nothing
+    context = _one(result, _CONTEXT_ID)
+    for names, of_task in _PAYLOADS:
+        inner = _one(result, names)
         if isinstance(inner, dict):
-            found = found or inner.get(member)
-    return found if isinstance(found, str) and 0 < len(found) <= MAX_TASK_ID else None
+            task = task or _one(inner, of_task)
+            context = context or _one(inner, _CONTEXT_ID)
+    return Shown(_text(task), _text(context))
 
 
-class TaskFinder:
-    """Finds the task that an answer makes, whatever the pieces in which it arrives. ``events``: it is a stream of such.
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_ID else None
+
+
+class AnswerReader:
+    """Reads what an answer shows, up to its task, whatever the pieces in which it arrives. ``events``: it is a stream.
 
     An answer, or an event, of more than ``MAX_READ_BYTES`` is not read.
     """
@@ -121,37 +184,39 @@ class TaskFinder:
     __slots__ = ("_events", "_held", "over")
 
     def __init__(self, *, events: bool) -> None:
-        self.over = False  # nothing more will be found
+        self.over = False  # nothing more is read
         self._events = events
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> str | None:
-        """Read more of the answer. Return the task once, when it was found."""
+    def feed(self, data: bytes) -> list[Shown]:
+        """Read more of the answer. Return what its complete events show."""
+        found: list[Shown] = []
         if self.over:
-            return None
+            return found
         searched = max(0, len(self._held) - 3)
         self._held += data
         if not self._events:
             if len(self._held) > MAX_READ_BYTES:
                 self._stop()
-            return None
+            return found
         while (end := _EVENT_END.search(self._held, searched)) is not None:
             event = bytes(self._held[: end.start()])
             del self._held[: end.end()]
             searched = 0
-            task = task_made(_data_of(event))
-            if task is not None:
+            shown = shown_in(_data_of(event))
+            if shown != NOTHING_SHOWN:
+                found.append(shown)
+            if shown.task is not None:
                 self._stop()
-                return task
         if len(self._held) > MAX_READ_BYTES:
             self._stop()
-        return None
-
-    def end(self) -> str | None:
-        """Return the task of a whole answer, at its end."""
-        found = None if self.over or self._events else task_made(bytes(self._held))
-        self._stop()
         return found
+
+    def end(self) -> list[Shown]:
+        """Return what a whole answer shows, at its end."""
+        shown = NOTHING_SHOWN if self.over or self._events else shown_in(bytes(self._held))
+        self._stop()
+        return [] if shown == NOTHING_SHOWN else [shown]
 
     def _stop(self) -> None:
         self.over = True

@@ -71,7 +71,7 @@ CHECKS: Final = (
     Check("scopes", frozenset({Reason.INSUFFICIENT_SCOPE})),
     Check("login", frozenset({Reason.STEP_UP_REQUIRED}), provable=False),
     Check("session", frozenset({Reason.SESSION_UNKNOWN}), provable=False),
-    Check("task", frozenset({Reason.TASK_UNKNOWN}), provable=False),
+    Check("task", frozenset({Reason.TASK_UNKNOWN, Reason.CONTEXT_UNKNOWN}), provable=False),
     Check("agent card", frozenset({Reason.CARD_REFUSED}), provable=False),
     Check("transaction token", frozenset({Reason.TXN_TOKEN_REFUSED}), provable=False),
 )  # fmt: skip

@@ -34,7 +34,8 @@ LABELS: Final[Mapping[str, str]] = {
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a lookup `hit`, `miss` or `joined` (another"
     " caller's exchange was awaited); of a reload `ok` or `refused`; of an introspection `active` or `inactive`;"
     " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
-    "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued`, `tasks` or `handles`: [sizes](sizing.md#memory)",
+    "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued`, `tasks`, `contexts` or `handles`:"
+    " [sizes](sizing.md#memory)",
     "kind": "of a population `human` or `machine`; of a revocation `subject`, `actor`, `txn`, `jti` or `login`",
     "trust_domain": "a trust domain with a bundle here",
     "version": "the running version",

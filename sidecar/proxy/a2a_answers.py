@@ -5,25 +5,26 @@ All else of an answer passes as it comes. Of these operations an answer without 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import orjson
 
-from sidecar.delegation.a2a_tasks import TaskFinder
+from sidecar.delegation.a2a_tasks import AnswerReader, Shown
 from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, card_of
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
-from sidecar.errors import Denied, Reason
+from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.agent_cards import note_signature
 from sidecar.proxy.forward import Forwarding
 from sidecar.proxy.headers import without
 from sidecar.proxy.held_forwarding import HeldForwarding
+from sidecar.proxy.journey import Waiter
 from sidecar.proxy.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
+from sidecar.proxy.task_bindings import Making
 from sidecar.wire.message import Edits, Response, is_event_stream, new_edits
 
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
-LIST: Final = "ListTasks"
 _JSON: Final = frozenset({b"application/json", b"application/a2a+json"})
 _ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
 
@@ -131,14 +132,29 @@ class TaskListForwarding(HeldForwarding):
 
 
 class TaskForwarding(Forwarding):
-    """A message to the agent. The answer passes as it comes, and ``made`` is told of the task that it shows."""
+    """A message to the agent. The answer passes as it comes, and ``making`` is told what it shows."""
 
-    __slots__ = ("_finder", "_made")
+    __slots__ = ("_making", "_reader")
 
-    def __init__(self, *forwarded: Any, made: Callable[[str], None]) -> None:
+    def __init__(self, *forwarded: Any, making: Making) -> None:
         super().__init__(*forwarded)
-        self._made = made
-        self._finder: TaskFinder | None = None
+        self._making = making
+        self._reader: AnswerReader | None = None
+
+    def begin(self, waiter: Waiter) -> None:
+        """Send the message."""
+        self._making.begin()
+        try:
+            super().begin(waiter)
+        except BaseException:
+            self._making.fail()
+            raise
+
+    def done(self, error: SidecarError | None) -> None:
+        """The journey goes on."""
+        if self.response is None:
+            self._making.fail()
+        super().done(error)
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give the answer, and read it."""
@@ -165,12 +181,18 @@ class TaskForwarding(Forwarding):
 
     def _begin(self, head: Response) -> None:
         if 200 <= head.status < 300:
-            self._finder = TaskFinder(events=is_event_stream(head))
+            self._reader = AnswerReader(events=is_event_stream(head))
+        elif head.status >= 300:
+            self._making.fail()
 
     def _read(self, data: bytes) -> None:
-        if self._finder is not None and (task := self._finder.feed(data)) is not None:
-            self._made(task)
+        if self._reader is not None:
+            self._show(self._reader.feed(data))
 
     def _read_end(self) -> None:
-        if self._finder is not None and (task := self._finder.end()) is not None:
-            self._made(task)
+        if self._reader is not None:
+            self._show(self._reader.end())
+
+    def _show(self, found: Iterable[Shown]) -> None:
+        for shown in found:
+            self._making.show(shown)

@@ -1,8 +1,9 @@
-"""The way of a request of A2A to the agent and back: its tasks are checked, and some answers are read."""
+"""The way of a request of A2A to the agent and back: what it names is checked, and some answers are read."""
 
 from __future__ import annotations
 
 from sidecar.delegation.a2a_lists import cut_tasks
+from sidecar.delegation.a2a_tasks import LISTS
 from sidecar.delegation.decide import ObservedPermit, Permit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
@@ -10,7 +11,6 @@ from sidecar.errors import Denied
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.a2a_answers import (
     EXTENDED_CARD,
-    LIST,
     CardForwarding,
     TaskForwarding,
     TaskListForwarding,
@@ -19,7 +19,7 @@ from sidecar.proxy.a2a_answers import (
 from sidecar.proxy.agent_cards import rewritten_for_peer
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.operations import Asked
-from sidecar.proxy.task_bindings import UNSEEN, Principal, TaskBindings
+from sidecar.proxy.task_bindings import UNSEEN, Making, Principal, TaskBindings
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
@@ -45,7 +45,7 @@ def forwarding_of(
     An observed request is nobody's: it makes no task its own, and sees none that is somebody's.
 
     Raises:
-        Denied: TASK_UNKNOWN; the request is refused then, although its token permits it.
+        Denied: TASK_UNKNOWN, CONTEXT_UNKNOWN; the request is refused then, although its token permits it.
     """
     principal = _principal_of(permit)
     proven = isinstance(permit, Permit)
@@ -63,13 +63,13 @@ def forwarding_of(
             *of_agent, not_encoded(edits), json_rpc=asked.json_rpc,
             rewrite=lambda card: rewritten_for_peer(card, route, policy, head),
         )  # fmt: skip
-    if asked.key == LIST:
+    if asked.key == LISTS:
 
-        def may_see(task: str) -> bool:
-            owner = bindings.owner(task)
-            if owner is None and proven and not strict:
+        def may_see(task: str, context: str | None) -> bool:
+            seen = bindings.may_see(task, context, principal, strict=strict)
+            if seen and proven and bindings.tasks.owner(task) is None:
                 entry.detail = UNSEEN
-            return owner == principal if owner is not None else not strict
+            return seen
 
         def cut(document: bytes) -> bytes:
             return cut_tasks(
@@ -78,8 +78,8 @@ def forwarding_of(
 
         max_bytes = route.max_message_bytes
         return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut)
-    if proven and asked.makes_task:
-        return TaskForwarding(*of_agent, not_encoded(edits), made=lambda task: bindings.bind(task, principal))
+    if proven and asked.named.begins:
+        return TaskForwarding(*of_agent, not_encoded(edits), making=Making(bindings, asked.named, principal))
     return Forwarding(*of_agent, edits)
 
 

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from sidecar.delegation import a2a, mcp
-from sidecar.delegation.a2a_tasks import NOTHING_NAMED, SENDS, Named, tasks_named
+from sidecar.delegation.a2a_tasks import NOTHING_NAMED, Named, tasks_named
 from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_plain_body, parse_rpc
 from sidecar.delegation.operation import OTHER, RouteProtocol
 from sidecar.delegation.push_urls import check_push_urls
@@ -34,7 +34,7 @@ _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 class Asked:
     """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it.
 
-    ``named`` are the tasks of A2A that it names. No more than ``max_bytes`` of its body is read.
+    ``named`` are the tasks and contexts of A2A that it names. No more than ``max_bytes`` of its body is read.
     """
 
     __slots__ = (
@@ -67,11 +67,6 @@ class Asked:
         self.max_bytes = sys.maxsize
         self.code: int | None = None  # of a fault of the message itself, and what is told beside it
         self.facts: Mapping[str, object] = {}
-
-    @property
-    def makes_task(self) -> bool:
-        """Tell if the task that its answer shows is a new one: the message belongs to none."""
-        return self.protocol == "a2a" and self.key in SENDS and not self.named.tasks
 
 
 def find_operation(
@@ -148,7 +143,7 @@ def _a2a(
     path = target.path if below is None else below
     asked.json_rpc = path in {"", "/"} or (below is None and not a2a.is_path_of_operation(path))
     fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
-    parameters = parse_qsl(target.query.decode("latin-1"))
+    parameters = parse_qsl(target.query.decode("latin-1"), keep_blank_values=True)
     query = [value for name, value in parameters if name.casefold() == "a2a-version"]
     asked.first_version = a2a.is_first_version(fields, query)
     if asked.json_rpc:
@@ -157,7 +152,7 @@ def _a2a(
         message = yield from _message(asked, stream, head, route)
         a2a.check_version(fields, query)  # once the answer can have the message's id
         asked.key = a2a.operation_of(message)
-        asked.named = tasks_named(asked.key, message, None)
+        asked.named = tasks_named(asked.key, message, None, parameters)
         asked.first_page = a2a.is_first_page(message.params.items())
         return
     a2a.check_version(fields, query)
@@ -169,7 +164,7 @@ def _a2a(
             a2a.check_params(asked.message)
     else:
         _refuse_body(head)
-    asked.named = tasks_named(asked.key, asked.message, asked.task)
+    asked.named = tasks_named(asked.key, asked.message, asked.task, parameters)
     asked.first_page = a2a.is_first_page(parameters)
 
 

@@ -34,6 +34,8 @@ class _A2aError(NamedTuple):
 # The official clients show their users the text of errors that they know, and of no other.
 _A2A_ERRORS: Final = {
     Reason.TASK_UNKNOWN: _A2aError(-32001, "TASK_NOT_FOUND", "TaskNotFoundError"),
+    # A2A has no error of its own for it; agents refuse a context that does not fit so.
+    Reason.CONTEXT_UNKNOWN: _A2aError(-32602, "INVALID_PARAMS", "InvalidParamsError"),
     Reason.PROTOCOL_VERSION: _A2aError(-32009, "VERSION_NOT_SUPPORTED", "VersionNotSupportedError"),
     Reason.OPERATION_MALFORMED: _A2aError(-32600, "INVALID_REQUEST", "InvalidRequestError"),
 }

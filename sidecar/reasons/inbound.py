@@ -142,6 +142,12 @@ _REQUEST: Final = {
         _CALLER,
         do="ask for a task as whoever made it; with `tasks: strict`, tasks from before a restart are made again",
     ),
+    Reason.CONTEXT_UNKNOWN: _in(
+        "on a route of A2A: the request names a context that was first used for another subject, or by another peer; "
+        "with `tasks: strict` also one that this sidecar did not see",
+        _CALLER,
+        do="begin a context for each user: send the first message without `contextId`, and use the one of the answer",
+    ),
     Reason.CARD_REFUSED: _either(
         "the agent's card cannot be read or checked, is signed, or names no interface that a route of A2A serves",
         _DEVELOPER,

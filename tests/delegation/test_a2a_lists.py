@@ -13,7 +13,9 @@ LISTED: dict[str, Any] = {"tasks": [{"id": "1", "kind": "task"}, {"id": "2"}], "
 
 def cut(listed: object, *, json_rpc: bool = False, first_page: bool = True, max_bytes: int = 4096) -> Any:
     document = json.dumps({"jsonrpc": "2.0", "id": 1, "result": listed} if json_rpc else listed).encode()
-    found = cut_tasks(document, lambda task: task == "1", json_rpc=json_rpc, first_page=first_page, max_bytes=max_bytes)
+    found = cut_tasks(
+        document, lambda task, _: task == "1", json_rpc=json_rpc, first_page=first_page, max_bytes=max_bytes
+    )
     shown = json.loads(found)
     return shown["result"] if json_rpc else shown
 
@@ -49,12 +51,12 @@ def test_a_total_of_others_goes_also_where_no_task_has_to() -> None:
 
 @pytest.mark.parametrize("document", [b'{ "tasks": [ {"id":"1"} ] }', b'{ "tasks" : null }', b"{ }", b'{"error": {} }'])
 def test_a_list_in_which_nothing_has_to_go_stays_as_it_came(document: bytes) -> None:
-    assert cut_tasks(document, lambda _: True, json_rpc=False, first_page=True, max_bytes=99) == document
+    assert cut_tasks(document, lambda *_: True, json_rpc=False, first_page=True, max_bytes=99) == document
 
 
 def test_an_error_of_json_rpc_stays_as_it_came() -> None:
     document = b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32601}}'
-    assert cut_tasks(document, lambda _: False, json_rpc=True, first_page=True, max_bytes=99) == document
+    assert cut_tasks(document, lambda *_: False, json_rpc=True, first_page=True, max_bytes=99) == document
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,9 @@ def test_an_error_of_json_rpc_stays_as_it_came() -> None:
         {"tasks": [{"id": "x" * 1025}]},
         {"tasks": [{"ID": "2"}]},
         {"tasks": [{"id": "1", "Id": "2"}]},
+        {"tasks": [{"id": "1", "contextId": 7}]},
+        {"tasks": [{"id": "1", "contextId": "c", "context_id": "d"}]},
+        {"tasks": [{"id": "1", "ContextId": "c"}]},
         {"tasks": [], "Tasks": [{"id": "2"}]},
         {"tasks": [], "total_size": 1, "totalSize": 1},
         {"tasks": [], "__proto__": {"tasks": [{"id": "2"}]}},
@@ -86,7 +91,19 @@ def test_a_list_that_could_be_read_in_two_ways_is_refused(listed: dict[str, Any]
 )
 def test_an_answer_of_json_rpc_without_one_result_is_refused(document: bytes) -> None:
     with pytest.raises(Denied):
-        cut_tasks(document, lambda _: True, json_rpc=True, first_page=True, max_bytes=99)
+        cut_tasks(document, lambda *_: True, json_rpc=True, first_page=True, max_bytes=99)
+
+
+def test_a_task_is_judged_with_its_context_by_either_name() -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def may_see(task: str, context: str | None) -> bool:
+        asked.append((task, context))
+        return True
+
+    document = b'{"tasks": [{"id": "1", "contextId": "c"}, {"id": "2", "context_id": "d"}, {"id": "3"}]}'
+    cut_tasks(document, may_see, json_rpc=False, first_page=True, max_bytes=999)
+    assert asked == [("1", "c"), ("2", "d"), ("3", None)]
 
 
 def test_a_list_that_is_too_long_is_refused() -> None:

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.a2a_tasks import MAX_READ_BYTES, Named, TaskFinder, task_made, tasks_named
+from sidecar.delegation.a2a_tasks import (
+    MAX_READ_BYTES,
+    NOTHING_SHOWN,
+    AnswerReader,
+    Named,
+    Shown,
+    shown_in,
+    tasks_named,
+)
 from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
 
 
@@ -39,19 +47,19 @@ def rpc(method: str, **params: Any) -> RpcMessage:
             Named(("7",), about_one=True),
         ),
         ("CreateTaskPushNotificationConfig", RpcMessage(None, None, {"url": "x"}), "7", Named(("7",), about_one=True)),
-        ("SendMessage", rpc("SendMessage", message={"taskId": "7"}), None, Named(("7",), about_one=False)),
+        ("SendMessage", rpc("SendMessage", message={"taskId": "7"}), None, Named(("7",))),
         (
             "SendMessage",
             rpc("message/send", message={"taskId": "7", "referenceTaskIds": ["8"]}),
             None,
-            Named(("7", "8"), about_one=False),
+            Named(("7", "8")),
         ),
-        ("SendMessage", RpcMessage(None, None, {"request": {"taskId": "7"}}), None, Named(("7",), about_one=False)),
+        ("SendMessage", RpcMessage(None, None, {"request": {"taskId": "7"}}), None, Named(("7",))),
         (
             "SendMessage",
             RpcMessage(None, None, {"request": {"task_id": "7", "reference_task_ids": ["8"]}}),
             None,
-            Named(("7", "8"), about_one=False),
+            Named(("7", "8")),
         ),
         (
             "CreateTaskPushNotificationConfig",
@@ -59,9 +67,41 @@ def rpc(method: str, **params: Any) -> RpcMessage:
             None,
             Named(("7",), about_one=True),
         ),
-        ("SendMessage", rpc("SendMessage", message={"taskId": ""}), None, Named((), about_one=False)),
-        ("SendMessage", rpc("SendMessage"), None, Named((), about_one=False)),
-        ("ListTasks", rpc("ListTasks", id="7"), None, Named((), about_one=False)),
+        ("SendMessage", rpc("SendMessage", message={"taskId": "", "contextId": ""}), None, Named(begins=True)),
+        ("SendMessage", rpc("SendMessage"), None, Named(begins=True)),
+        ("SendMessage", rpc("SendMessage", message={"contextId": "c"}), None, Named(contexts=("c",), begins=True)),
+        (
+            "SendStreamingMessage",
+            rpc("message/stream", message={"context_id": "c", "task_id": "7"}),
+            None,
+            Named(("7",), contexts=("c",)),
+        ),
+        (
+            "SendMessage",
+            RpcMessage(None, None, {"request": {"contextId": "c", "referenceTaskIds": ["8", "8"]}}),
+            None,
+            Named(("8",), contexts=("c",), begins=True),
+        ),
+        (
+            "SendMessage",
+            rpc("SendMessage", contextId="d", taskId="9", message={"contextId": "c"}),
+            None,
+            Named(("9",), contexts=("c", "d")),
+        ),
+        (
+            "SendMessage",
+            rpc("SendMessage", message={}, configuration={"taskPushNotificationConfig": {"url": "u", "taskId": "9"}}),
+            None,
+            Named(("9",), begins=True),
+        ),
+        (
+            "CreateTaskPushNotificationConfig",
+            rpc("tasks/pushNotificationConfig/set", taskId="7", pushNotificationConfig={"Task_ID": "9"}),
+            None,
+            Named(("7", "9"), about_one=True),
+        ),
+        ("ListTasks", rpc("ListTasks", id="7"), None, Named()),
+        ("ListTasks", rpc("tasks/list", contextId="c"), None, Named(contexts=("c",))),
     ],
 )
 def test_the_tasks_that_a_request_names(
@@ -81,6 +121,13 @@ def test_the_tasks_that_a_request_names(
         ("SendMessage", {"message": {"taskId": "7"}, "request": {"taskId": "8"}}, None),
         ("SendMessage", {"message": {"referenceTaskIds": "7"}}, None),
         ("CreateTaskPushNotificationConfig", {"taskId": "8"}, "7"),
+        ("CreateTaskPushNotificationConfig", {"config": {"taskId": "8"}}, "7"),
+        ("SendMessage", {"message": {"contextId": 7}}, None),
+        ("SendMessage", {"message": {"contextId": "x" * 1025}}, None),
+        ("SendMessage", {"message": {"contextId": "c", "context_id": "d"}}, None),
+        ("SendMessage", {"message": {"ContextId": "c"}}, None),
+        ("SendMessage", {"message": {}, "configuration": {"x": [{"taskId": 7}]}}, None),
+        ("ListTasks", {"contextId": ["c"]}, None),
     ],
 )
 def test_a_task_that_could_be_read_in_two_ways_is_refused(
@@ -91,48 +138,89 @@ def test_a_task_that_could_be_read_in_two_ways_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("shown", "task"),
+    ("query", "contexts"),
     [
-        ({"task": {"id": "7"}}, "7"),
-        ({"kind": "task", "id": "7"}, "7"),
-        ({"kind": "status-update", "taskId": "7"}, "7"),
-        ({"statusUpdate": {"taskId": "7"}}, "7"),
-        ({"artifactUpdate": {"taskId": "7"}}, "7"),
-        ({"message": {"taskId": "7"}}, "7"),
-        ({"message": {"messageId": "7"}}, None),
-        ({"kind": "message", "id": "7"}, None),
-        ({"task": {"id": 7}}, None),
-        ({"task": "7"}, None),
+        ([("contextId", "c"), ("pageSize", "7")], ("c",)),
+        ([("context_id", "c")], ("c",)),
+        ([("contextId", "")], ()),
+        ([("contextId", "c"), ("contextId", "c")], None),
+        ([("contextId", ""), ("contextId", "c")], None),
+        ([("contextId", "c"), ("context_id", "d")], None),
+        ([("contextid", "c")], None),
     ],
 )
-def test_the_task_that_an_answer_shows_in_either_binding(shown: dict[str, Any], task: str | None) -> None:
-    assert task_made(json.dumps(shown).encode()) == task
-    assert task_made(json.dumps({"jsonrpc": "2.0", "id": 1, "result": shown}).encode()) == task
+def test_a_query_names_one_context_in_one_way(query: list[tuple[str, str]], contexts: tuple[str, ...] | None) -> None:
+    if contexts is None:
+        with pytest.raises(MessageRefused):
+            tasks_named("ListTasks", None, None, query)
+    else:
+        assert tasks_named("ListTasks", None, None, query) == Named(contexts=contexts)
+
+
+@pytest.mark.parametrize(
+    ("shown", "found"),
+    [
+        ({"task": {"id": "7"}}, Shown("7")),
+        ({"task": {"id": "7", "contextId": "c"}}, Shown("7", "c")),
+        ({"task": {"id": "7", "context_id": "c"}}, Shown("7", "c")),
+        ({"kind": "task", "id": "7", "contextId": "c"}, Shown("7", "c")),
+        ({"kind": "status-update", "taskId": "7", "contextId": "c"}, Shown("7", "c")),
+        ({"kind": "message", "id": "7", "contextId": "c"}, Shown(None, "c")),
+        ({"statusUpdate": {"taskId": "7", "contextId": "c"}}, Shown("7", "c")),
+        ({"status_update": {"task_id": "7", "context_id": "c"}}, Shown("7", "c")),
+        ({"artifactUpdate": {"taskId": "7"}}, Shown("7")),
+        ({"message": {"taskId": "7"}}, Shown("7")),
+        ({"message": {"messageId": "7", "contextId": "c"}}, Shown(None, "c")),
+        ({"msg": {"contextId": "c"}}, Shown(None, "c")),
+        ({"message": {"messageId": "7"}}, NOTHING_SHOWN),
+        ({"task": {"id": 7, "contextId": 7}}, NOTHING_SHOWN),
+        ({"task": {"id": "x" * 1025}}, NOTHING_SHOWN),
+        ({"task": "7"}, NOTHING_SHOWN),
+    ],
+)
+def test_what_an_answer_shows_in_either_binding(shown: dict[str, Any], found: Shown) -> None:
+    assert shown_in(json.dumps(shown).encode()) == found
+    assert shown_in(json.dumps({"jsonrpc": "2.0", "id": 1, "result": shown}).encode()) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "failed"),
+    [
+        ({"jsonrpc": "2.0", "id": 1, "error": {"code": -32602}}, True),
+        ({"error": {"code": 400, "status": "INVALID_ARGUMENT"}}, True),
+        ({"jsonrpc": "2.0", "id": 1, "error": None, "result": {}}, False),
+        ({"jsonrpc": "2.0", "id": 1, "result": {"error": {}}}, False),
+    ],
+)
+def test_an_error_is_told_from_what_shows_nothing(answer: dict[str, Any], failed: bool) -> None:
+    assert shown_in(json.dumps(answer).encode()) == Shown(failed=failed)
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"no", b'{"result": 7}', b'{"task":{"id":"7","id":"8"}}'])
-def test_what_cannot_be_read_in_one_way_shows_none(document: bytes) -> None:
-    assert task_made(document) is None
+def test_what_cannot_be_read_in_one_way_shows_nothing(document: bytes) -> None:
+    assert shown_in(document) == NOTHING_SHOWN
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
-def test_the_first_task_of_a_stream_is_found_whatever_its_pieces(size: int, end: bytes) -> None:
-    lines = [b": hello", b"", b'data: {"jsonrpc": "2.0",', b'data: "id": 1, "result": {"task": {"id": "7"}}}', b"", b""]
+def test_a_stream_is_read_up_to_its_task_whatever_its_pieces(size: int, end: bytes) -> None:
+    lines = [b": hello", b"", b'data: {"message": {"contextId": "c"}}', b""]
+    lines += [b'data: {"jsonrpc": "2.0",', b'data: "id": 1, "result": {"task": {"id": "7"}}}', b"", b""]
     stream = end.join(lines) + b'data: {"task": {"id": "8"}}' + end * 2
-    finder = TaskFinder(events=True)
-    found = [finder.feed(stream[at : at + size]) for at in range(0, len(stream), size)]
-    assert [one for one in found if one is not None] == ["7"]
-    assert finder.end() is None
+    reader = AnswerReader(events=True)
+    found = [one for at in range(0, len(stream), size) for one in reader.feed(stream[at : at + size])]
+    assert found == [Shown(None, "c"), Shown("7")]
+    assert reader.over
+    assert reader.end() == []
 
 
 def test_a_whole_answer_is_read_at_its_end_and_one_that_is_too_long_is_not() -> None:
-    finder = TaskFinder(events=False)
-    assert finder.feed(b'{"task": ') is None
-    assert finder.feed(b'{"id": "7"}}') is None
-    assert finder.end() == "7"
+    reader = AnswerReader(events=False)
+    assert reader.feed(b'{"task": ') == []
+    assert reader.feed(b'{"id": "7"}}') == []
+    assert reader.end() == [Shown("7")]
     for events in (True, False):
-        long = TaskFinder(events=events)
+        long = AnswerReader(events=events)
         long.feed(b"x" * (MAX_READ_BYTES + 1))
         assert long.over
-        assert long.end() is None
+        assert long.end() == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sidecar.delegation.a2a_tasks import TaskFinder
+from sidecar.delegation.a2a_tasks import AnswerReader
 from sidecar.delegation.agent_card import read_card
 from sidecar.delegation.push_urls import PushUrl, check_push_urls, parse_push_url
 from sidecar.errors import Denied, Reason
@@ -40,15 +40,15 @@ def agent_card(data: bytes) -> None:
 
 
 def task_answer(data: bytes) -> None:
-    """The task of a stream or an answer does not depend on how its bytes are cut."""
+    """The reading of a stream or an answer does not depend on how its bytes are cut, and ends with its task."""
     for events in (False, True):
         found = set()
         for size in (1, 5, len(data) or 1):
-            finder = TaskFinder(events=events)
-            told = [finder.feed(data[at : at + size]) for at in range(0, len(data), size)]
-            tasks = [one for one in (*told, finder.end()) if one is not None]
-            assert len(tasks) <= 1
-            found.add(tasks[0] if tasks else None)
+            reader = AnswerReader(events=events)
+            told = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
+            told += reader.end()
+            assert all(one.task is None for one in told[:-1])
+            found.add(tuple(told))
         assert len(found) == 1
 
 
