@@ -41,7 +41,6 @@ def test_a_clone_without_tools_beside_it_runs_what_needs_none(tmp_path: Path) ->
         "interop-frameworks",
         "interop-agents",
         "interop-mcp",
-        "interop-conformance",
         "interop-browser",
         "site",
     }
