@@ -4,7 +4,10 @@ An agent names a session by an id that it alone understands. Its peers get that 
 holder and the id, by a random key of the sidecar; ids of events, by which streams are resumed, are bound to their
 session in the same way. So nothing is stored, and an id of another holder, of another route,
 of another run of the sidecar, or as the agent gave it, is no session here. Whether a session lives is for the agent to
-say. Pure.
+say.
+
+Where a session passes several sidecars, such as a door's and the tool server's, each puts its MAC in front. So an id
+may have some in front already, and what is behind them is as long as an id of a server's may be. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ Kind: TypeAlias = Literal["subject", "actor", "own", "observed"]
 KEY_BYTES: Final = 32
 _MAC_BYTES: Final = 24
 _MAC_CHARACTERS: Final = 32  # base64 of them
-_ID: Final = re.compile(r"[\x21-\x7e]{1,1024}")  # MCP 2025-11-25, Session Management: visible ASCII
+MAX_ID: Final = 1024  # characters of a server's id of a session or an event; none of the SDKs' has 64
+BOUND_BEFORE: Final = r"(?:[A-Za-z0-9_-]{32}\.){0,8}"  # by as many other sidecars as a chain has actors
+_ID: Final = re.compile(BOUND_BEFORE + r"[\x21-\x7e]{1,1024}")  # MCP 2025-11-25, Session Management: visible ASCII
 _NOT_FOR_OTHERS: Final = frozenset({mcp.STREAM, mcp.DELETE, mcp.RESPONSE})
 
 

@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.delegation.mcp_session import BOUND_BEFORE, MAX_ID
 from sidecar.errors import Denied, Reason
 
-MAX_ID_BYTES: Final = 1024
 MAX_AT_ONCE: Final = 2048  # ids in one read of 64 KB, each of which costs a MAC; no message of MCP has 32 bytes
 
 _ID: Final = re.compile(rb"(?:\A|(?<=[\r\n]))id: ?+([^\r\n]+)(?=[\r\n])")
 _END: Final = re.compile(rb"[\r\n]")
+_BOUND_BEFORE: Final = re.compile(BOUND_BEFORE.encode())
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -56,7 +57,7 @@ class EventIds:
         lines, rest = text[:last], text[last:]
         self._line_begins = not rest
         if rest in {b"i", b"id"} or rest.startswith(b"id:"):
-            self._check(rest)
+            _check(rest.removeprefix(b"id:").removeprefix(b" "))
             self._held, rest = rest, b""
             self._line_begins = True
         return before + _ID.sub(self._bound, lines) + rest
@@ -65,9 +66,12 @@ class EventIds:
         self._at_once += 1
         if self._at_once > MAX_AT_ONCE:
             raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "too many ids of events at once")
-        self._check(found[0])
+        _check(found[1])
         return b"id: " + self._bind(found[1])
 
-    def _check(self, line: bytes) -> None:
-        if len(line) > MAX_ID_BYTES + len(b"id: "):
-            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the id of an event is too long")
+
+def _check(event: bytes) -> None:
+    before = _BOUND_BEFORE.match(event)
+    assert before is not None  # noqa: S101 - for the type only: it matches nothing, too
+    if len(event) - before.end() > MAX_ID:
+        raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the id of an event is too long")

@@ -58,6 +58,24 @@ def test_an_agents_id_is_visible_text(agents: str) -> None:
     assert denied.value.reason is Reason.UPSTREAM_BAD_RESPONSE
 
 
+def test_a_session_passes_nine_sidecars_with_an_id_of_any_length() -> None:
+    sidecars = [SessionIds(bytes([number]) * 32) for number in range(10)]
+    for length in (1, 991, 992, 1024):
+        shown = "x" * length
+        for ids in sidecars[:9]:
+            shown = ids.give("tools", Session(ALICE, shown))
+        assert len(shown) == length + 9 * 33
+        if length > 991:
+            with pytest.raises(Denied):
+                sidecars[9].give("tools", Session(ALICE, shown))
+        for ids in reversed(sidecars[:9]):
+            assert find("tools", ALICE, shown[:-1] + "y", ids) is Reason.SESSION_UNKNOWN
+            session = find("tools", ALICE, shown, ids)
+            assert isinstance(session, Session)
+            shown = session.id
+        assert shown == "x" * length
+
+
 def test_a_short_key_is_refused() -> None:
     with pytest.raises(ValueError, match="too short"):
         SessionIds(bytes(31))

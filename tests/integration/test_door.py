@@ -279,11 +279,11 @@ async def test_other_pages_get_nothing(door: DoorWorld, method: str) -> None:
     assert lawful.status == 200
 
 
-def opens_sessions(door: DoorWorld) -> None:
+def opens_sessions(door: DoorWorld, session: str = "agents-own", event: str = "7") -> None:
     def answer(head: bytes, body: bytes) -> bytes:
         if head.startswith(b"GET"):
-            return ok(b"id: 7\ndata: {}\n\n", b"content-type: text/event-stream")
-        return ok(b"{}", *([b"mcp-session-id: agents-own"] if b'"initialize"' in body else []))
+            return ok(b"id: " + event.encode() + b"\ndata: {}\n\n", b"content-type: text/event-stream")
+        return ok(b"{}", *([b"mcp-session-id: " + session.encode()] if b'"initialize"' in body else []))
 
     door.world.agent.script = answer
 
@@ -321,6 +321,35 @@ async def own_session(door: DoorWorld) -> None:
     assert door.world.agent.headers()["last-event-id"] == "7"
     assert (await door.send(LIST, token=door.token(sub="bob"))).status == 200
     assert (await door.send(b"", session, method="DELETE")).status == 200
+
+
+@pytest.mark.parametrize(("session", "event"), [(1, 1), (991, 991), (992, 992), (1024, 1024)])
+async def test_ids_as_long_as_a_server_may_make_them_pass_the_door(door: DoorWorld, session: int, event: int) -> None:
+    opens_sessions(door, "s" * session, "e" * event)
+    opened = await door.send(HELLO)
+    shown = ("Mcp-Session-Id", opened.headers["mcp-session-id"])
+    assert len(shown[1]) == session + 2 * 33  # the door's MAC, and that of the tool server's own sidecar
+    assert (await door.send(LIST, shown)).status == 200
+    assert door.world.agent.headers()["mcp-session-id"] == "s" * session
+    stream = await door.send(b"", shown, method="GET")
+    resumed = ("Last-Event-ID", stream.body.partition(b"\n")[0].removeprefix(b"id: ").decode())
+    assert (await door.send(b"", shown, resumed, method="GET")).status == 200
+    assert door.world.agent.headers()["last-event-id"] == "e" * event
+    refused = await door.send(LIST, shown, token=door.token(sub="bob"))
+    assert (refused.status, refused.reason) == (404, "session_unknown")
+
+
+@pytest.mark.parametrize(("session", "event"), [(1025, 1), (1, 1025)])
+async def test_longer_ids_are_refused_by_the_tool_servers_own_sidecar(
+    door: DoorWorld, session: int, event: int
+) -> None:
+    opens_sessions(door, "s" * session, "e" * event)
+    answer = await door.send(HELLO)
+    if session == 1:
+        answer = await door.send(b"", ("Mcp-Session-Id", answer.headers["mcp-session-id"]), method="GET")
+    assert (answer.status, answer.reason) == (502, "upstream_bad_response")
+    record = (await door.planner.wait_for_records(2 if session == 1 else 1))[-1]
+    assert (record["reason"], "too long" in record["detail"]) == ("upstream_bad_response", True)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.delegation.mcp_session import MAX_ID
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.event_ids import MAX_AT_ONCE, MAX_ID_BYTES, EventIds
+from sidecar.proxy.event_ids import MAX_AT_ONCE, EventIds
 from tests.counting import bytecodes
 
 LINES = st.sampled_from(
@@ -73,12 +74,26 @@ def test_only_what_may_be_an_id_waits() -> None:
     assert ids.passed(b"2\n") == b"id: <12>\n"
 
 
-@pytest.mark.parametrize("stream", [b"id: " + b"1" * (MAX_ID_BYTES + 1) + b"\n", b"id: " + b"1" * (MAX_ID_BYTES + 1)])
+@pytest.mark.parametrize("stream", [b"id: " + b"1" * (MAX_ID + 1) + b"\n", b"id: " + b"1" * (MAX_ID + 1)])
 def test_an_id_has_a_longest_form(stream: bytes) -> None:
-    assert at_once(b"id: " + b"1" * MAX_ID_BYTES + b"\n")
+    assert at_once(b"id: " + b"1" * MAX_ID + b"\n")
     with pytest.raises(Denied) as refused:
         at_once(stream)
     assert refused.value.reason is Reason.UPSTREAM_BAD_RESPONSE
+
+
+MACS = b"".join(bytes([letter]) * 32 + b"." for letter in b"abcdefgh")  # in front, by eight other sidecars
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_what_other_sidecars_put_in_front_does_not_count(end: bytes) -> None:
+    for cut in (*range(0, len(MACS) + 8, 7), len(MACS) + MAX_ID):
+        ids, line = EventIds(bound), b"id: " + MACS + b"1" * MAX_ID
+        assert ids.passed(line[:cut]) + ids.passed(line[cut:] + b"\n") == b"id: <" + line[4:] + b">\n"
+    ninth = b"i" * 32 + b"."
+    for longer in (MACS + b"1" * (MAX_ID + 1), MACS + ninth + b"1" * MAX_ID, b"%" * 32 + b"." + b"1" * MAX_ID):
+        with pytest.raises(Denied):
+            at_once(b"id: " + longer + end)
 
 
 def test_a_flood_of_ids_is_refused_before_it_costs_much() -> None:
