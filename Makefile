@@ -142,8 +142,8 @@ interop-siem: setup ## The snippet of docs/siem.md on a real syslog-ng on PATH
 $(BROWSER): $(STAMP) requirements/browser.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/browser.txt && touch $@
 
-interop-browser: setup $(BROWSER) ## The report, the policy page and the live page in a real Chromium on PATH; pictures into build/browser
-	@$(PYTEST) -q -p no:randomly tests/interop/test_report_page.py tests/interop/test_policy_page.py tests/interop/test_live_page.py
+interop-browser: setup $(BROWSER) site ## The report, the policy page, the live page and the documentation in a real Chromium on PATH; pictures into build/browser
+	@$(PYTEST) -q -p no:randomly tests/interop/test_report_page.py tests/interop/test_policy_page.py tests/interop/test_live_page.py tests/interop/test_site.py
 
 $(CHDB): $(STAMP) requirements/chdb.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chdb.txt && touch $@

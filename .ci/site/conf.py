@@ -68,6 +68,7 @@ myst_heading_anchors = 6
 html_theme = "furo"
 html_title = f"{project} {version}"
 html_extra_path = ["start"]
+html_search_scorer = str(ROOT / ".ci" / "site" / "scorer.js")
 html_show_sphinx = html_show_copyright = html_copy_source = False
 
 
