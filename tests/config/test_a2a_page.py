@@ -35,6 +35,14 @@ def test_the_settings_of_the_page_have_no_fault(tmp_path: Path) -> None:
     assert fields(tmp_path) == []
 
 
+def test_the_example_has_the_settings_of_the_page(tmp_path: Path) -> None:
+    file = example("a2a")
+    assert {name: file[name] for name in ("inbound", "outbound")} == {
+        name: settings()[name] for name in ("inbound", "outbound")
+    }
+    assert check(written(tmp_path, file), {}).problems == []
+
+
 def test_the_page_lists_every_operation() -> None:
     assert set(re.findall(r"^\| `([A-Za-z]+)` \|", PAGE, re.MULTILINE)) == OPERATIONS
 

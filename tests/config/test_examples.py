@@ -5,6 +5,7 @@ import pytest
 from sidecar.check import check
 from sidecar.config import json_schema, load_sidecar, load_sts
 from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied
 from tests.config.documents import EXAMPLES
 
 WRITER = SpiffeId("spiffe://acme.example/agent/writer")
@@ -12,11 +13,13 @@ WRITER = SpiffeId("spiffe://acme.example/agent/writer")
 
 def test_every_example_is_tested_here() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {
+        "a2a",
         "agent",
         "domains",
         "entry",
         "files",
         "mcp",
+        "mcp-server",
         "observe",
         "outside",
         "own-authority",
@@ -26,7 +29,7 @@ def test_every_example_is_tested_here() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["agent", "entry", "files", "tool"])
+@pytest.mark.parametrize("name", ["a2a", "agent", "entry", "files", "mcp-server", "tool"])
 def test_an_example_loads_and_makes_a_policy(name: str) -> None:
     settings = load_sidecar(EXAMPLES / f"{name}.yaml", {})
     policy = settings.policy(WRITER, 7)
@@ -62,6 +65,24 @@ def test_entry_and_token_service_agree_on_what_a_login_is_worth() -> None:
     assert entry is not None
     user = entry.issuers["https://login.acme.example"]
     assert service.login_issuers["https://login.acme.example"].for_client("front") == user
+
+
+def test_a_server_of_tools_may_be_asked_for_what_its_example_lists_and_calls_nobody() -> None:
+    settings = load_sidecar(EXAMPLES / "mcp-server.yaml", {})
+    (route,) = settings.policy(WRITER, 1).inbound.routes
+    assert route.operations is not None
+    assert {"tools/list", "tools/call:find_customer"} <= set(route.operations.keys)
+    with pytest.raises(Denied, match="operation"):
+        route.for_operation("tools/call:delete_customer")
+    assert not settings.outbound_routes.routes
+
+
+def test_the_workload_of_the_entry_has_one_name_in_all_examples_and_pages() -> None:
+    pages = EXAMPLES.parent / "docs"
+    files = [*EXAMPLES.rglob("*.yaml"), *(pages / name for name in ("door.md", "mcp.md", "a2a.md", "sts.md"))]
+    assert [file.name for file in files if "spiffe://acme.example/agent/front" in file.read_text()] == []
+    (entry,) = load_sts(EXAMPLES / "sts.yaml", {}).policy.entries
+    assert str(entry) == "spiffe://acme.example/front"
 
 
 @pytest.mark.parametrize("name", ["sidecar", "sts", "platform"])
