@@ -72,7 +72,7 @@ async def ask(base: str, binding: str, *more: str, handle: str = "") -> dict[str
     return said
 
 
-async def mesh_around(hops: Hops, port: int) -> tuple[Sidecar, str]:
+async def mesh_around(hops: Hops, port: int, *more: str) -> tuple[Sidecar, str]:
     """Run a sidecar of the agent's, and the writer's in front of it; return the first, and the address for clients."""
     world = hops.world
     world.agent = Agent(port=port)
@@ -84,7 +84,7 @@ async def mesh_around(hops: Hops, port: int) -> tuple[Sidecar, str]:
             "protocol": "a2a",
             "scopes": ["crm.read"],
             "peers": [str(WRITER)],
-            "operations": [{"allow": OPERATIONS}],
+            "operations": [{"allow": [*OPERATIONS, *more]}],
             "a2a": {"tasks": "strict", "push_urls": ["https://hooks.acme.example/a2a"]},
         }
     ]
@@ -180,6 +180,24 @@ async def test_the_user_of_the_client_reads_why_a_call_is_refused(hops: Hops, ve
             ("allow", "ok", 404),
             ("deny", "no_request_context", 403),
         ]
+
+
+@pytest.mark.parametrize("binding", ["JSONRPC", "HTTP+JSON"])
+async def test_another_user_sees_no_task_in_a_list_and_no_context(hops: Hops, binding: str) -> None:
+    async with agent_of("1.0") as port:
+        _, base = await mesh_around(hops, port, "ListTasks")
+        async with hops.serving() as held:
+            alice = await ask(base, binding, "own", handle=held.handle)
+        assert (alice["listed"], alice["total"]) == ([alice["made"]], 1)
+        assert (alice["into"], alice["list of"]) == (["done"], ["done"])
+        async with hops.serving({"sub": "bob"}) as held:
+            bob = await ask(base, binding, "own", alice["context"], handle=held.handle)
+        assert (bob["listed"], bob["total"]) == ([bob["made"]], 1)
+        refused = ["InvalidParamsError", "context not found (context_unknown)", "context_unknown"]
+        assert (bob["into"], bob["list of"]) == (refused, refused)
+        async with hops.serving() as held:
+            again = await ask(base, binding, "own", alice["context"], handle=held.handle)
+        assert (again["into"], again["list of"]) == (["done"], ["done"])
 
 
 async def test_the_user_of_the_client_in_javascript_reads_why_too(hops: Hops) -> None:

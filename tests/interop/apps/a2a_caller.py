@@ -1,6 +1,6 @@
 """The official A2A client: does what it is told at an agent, and prints what it got as one line of JSON.
 
-HANDLE=… python a2a_caller.py BASE BINDING [task:ID | why]
+HANDLE=… python a2a_caller.py BASE BINDING [task:ID | why | own CONTEXT]
 """
 
 import asyncio
@@ -78,6 +78,17 @@ async def main() -> dict[str, Any]:
         said["list"] = await shown(plain.list_tasks(ListTasksRequest(), context=context))
         said["subscribe"] = await shown(anext(streaming.subscribe(SubscribeToTaskRequest(id="7"), context=context)))
         said["task"] = await shown(plain.get_task(GetTaskRequest(id="7"), context=context))
+        return said
+    if REST and REST[0] == "own":  # what others may not have: a context, and a list
+        context_id = REST[1] if len(REST) > 1 else ""
+        made = [event async for event in plain.send_message(request(), context=context)][-1].task
+        listed = await plain.list_tasks(ListTasksRequest(), context=context)
+        said["made"], said["context"] = made.id, made.context_id
+        said["listed"], said["total"] = [task.id for task in listed.tasks], listed.total_size
+        sending = plain.send_message(request(context_id=context_id or made.context_id), context=context)
+        said["into"] = await shown(anext(sending))
+        listing = ListTasksRequest(context_id=context_id or made.context_id)
+        said["list of"] = await shown(plain.list_tasks(listing, context=context))
         return said
     if REST:
         task = REST[0].removeprefix("task:")
