@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from sidecar.delegation.a2a_tasks import Named, Shown
@@ -10,6 +12,7 @@ from sidecar.proxy.task_bindings import (
     MAX_OF_ONE,
     UNSEEN,
     UNSEEN_CONTEXT,
+    Bindings,
     Making,
     Principal,
     TaskBindings,
@@ -218,3 +221,16 @@ def test_contexts_have_a_table_of_their_own() -> None:
         begun(bindings, said(str(number)), BOB)
     assert bindings.contexts.evicted == 1
     assert (bindings.tasks.owner("7"), owner(bindings, "of-alice")) == (ALICE, ALICE)
+
+
+def test_a_binding_takes_no_more_memory_than_is_accounted() -> None:
+    tracemalloc.start()
+    try:
+        bindings = Bindings(Clock())
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(MAX_BOUND):
+            bindings.bind(str(number), ALICE._replace(subject=f"user-{number}"))
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert used <= bindings.bytes

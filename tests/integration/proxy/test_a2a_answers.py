@@ -219,6 +219,9 @@ async def test_an_operation_that_is_refused_is_an_error_of_json_rpc_and_the_reco
         record = (await peer.sidecar.wait_for_records(number + 2))[-1]
         assert (record["decision"], record["reason"], record["status"]) == ("deny", reason, 200)
         assert record["upstream_status"] is None
+    counted = peer.sidecar.server.metrics.requests
+    assert counted["inbound", "agent", "deny", "operation_refused"] == 1
+    assert counted["inbound", "agent", "allow", "ok"] == 1
     version = await ask(peer, rpc("GetTask", id="7"), ("A2A-Version", "7.0"))
     assert (version.status, json.loads(version.body)["id"], version.reason) == (200, 1, "protocol_version")
     assert len(world.agent.requests) == 1
@@ -339,3 +342,6 @@ async def test_a_refusal_of_the_next_hop_is_no_call_that_went_well(hops: Hops) -
         (record,) = [one for one in hops.writer.records()[before:] if one["direction"] == "outbound"]
         assert (record["decision"], record["reason"], record["detail"]) == ("allow", reason, detail)
         assert (record["status"], record["upstream_status"]) == (200, 200)
+    counted = hops.writer.server.metrics.requests
+    assert counted["outbound", "crm", "allow", "next_hop_refused"] == 3
+    assert counted["outbound", "crm", "allow", "ok"] == 1
