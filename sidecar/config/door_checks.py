@@ -54,6 +54,12 @@ def door_of(section: EntrySection, users: Mapping[str, UserIssuer]) -> Door | No
     )
 
 
+def issuers_at_door(file: SidecarFile) -> frozenset[str]:
+    """Return the issuers whose tokens are shown at the door; none without one."""
+    entry = file.entry
+    return frozenset() if entry is None or entry.door is None else frozenset(_servers(entry, entry.door))
+
+
 def _servers(entry: EntrySection, door: DoorSection) -> list[str]:
     able = [user.issuer for user in entry.issuers if kind_of(user) is LoginKind.ACCESS_TOKEN]
     return [issuer for issuer in able if not door.authorization_servers or issuer in door.authorization_servers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ MakeDoor = Callable[[EntrySection, Mapping[str, UserIssuer]], Door | None]
 U = TypeVar("U", bound=UserIssuerSection)
 _KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
 LOGIN_PRESETS: Final = frozenset(_KINDS)
+DOOR_COOLDOWN_S: Final = 5.0  # in place of 30
 _TABLES: Final = frozenset({ActorForm.TABLE, ActorForm.CLIENT_TABLE})
 
 
@@ -223,13 +224,23 @@ def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:
     return table
 
 
-def key_sets(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
-    """Make the key settings of all issuers of a sidecar, one for each issuer."""
+def key_sets(
+    file: SidecarFile, findings: Findings, at_door: Callable[[SidecarFile], Collection[str]]
+) -> tuple[JwksSettings, ...]:
+    """Make the key settings of all issuers of a sidecar, one for each issuer.
+
+    Those of ``at_door`` are asked for unknown keys more often: strangers can name such keys there without end, and
+    until the next fetch a new key of the issuer's is unknown as well.
+    """
     sections: list[tuple[str, KeySource]] = [
         *((f"issuers[{number}]", section) for number, section in enumerate(file.issuers)),
         *((f"entry.issuers[{n}]", section) for n, section in enumerate(file.entry.issuers if file.entry else [])),
     ]
-    found = [(field, findings.attempt(field, key_settings, one, _tls_of(one, file))) for field, one in sections]
+    often = at_door(file)
+    found = [
+        (field, findings.attempt(field, key_settings, _asked_often(one, often), _tls_of(one, file)))
+        for field, one in sections
+    ]
     if (txn := file.txn_tokens) is not None:
         source = KeySource(issuer=txn.issuer, jwks=txn.jwks, tls=txn.tls)
         found.append(("txn_tokens", findings.attempt("txn_tokens", key_settings, source, txn.tls)))
@@ -238,6 +249,12 @@ def key_sets(file: SidecarFile, findings: Findings) -> tuple[JwksSettings, ...]:
         if made is not None and keys.setdefault(made.issuer, made) != made:
             findings.add(field, "has other keys than the same issuer elsewhere", "write both alike")
     return tuple(keys.values())
+
+
+def _asked_often(source: KeySource, at_door: Collection[str]) -> KeySource:
+    if source.cooldown_s is not None or source.issuer not in at_door:
+        return source
+    return source.model_copy(update={"cooldown_s": DOOR_COOLDOWN_S})
 
 
 def revocation_lists(file: SidecarFile, findings: Findings) -> tuple[RevocationListSettings, ...]:

@@ -172,7 +172,8 @@ class KeySource(Section):
         default=None, description="how long the last good keys are used while fetching fails; 3600 if not set"
     )
     cooldown_s: Seconds | None = Field(
-        default=None, description="the least time between two fetches for unknown key IDs; 30 if not set"
+        default=None,
+        description="the least time between two fetches for unknown key IDs; 30 if not set, 5 for issuers of a door",
     )
     timeout_s: Seconds | None = Field(default=None, description="timeout of one fetch; 5 if not set")
 

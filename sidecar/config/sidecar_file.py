@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.config.addresses import parse_address, parse_origin, upstream_of
 from sidecar.config.crossing_checks import crossings_of
-from sidecar.config.door_checks import door_ceiling_problems, door_of, door_problems, door_settings_of
+from sidecar.config.door_checks import door_ceiling_problems, door_of, door_problems, door_settings_of, issuers_at_door
 from sidecar.config.exchange_checks import (
     adapter_problems,
     audience_problems,
@@ -124,7 +124,7 @@ def _settings(
 ) -> SidecarSettings | None:
     """Make every room's settings. A refusal by a room is a problem of the field it came from; None if there is any."""
     identity = findings.attempt("identity", lambda: identity_of(file.identity, environ))
-    keys = findings.attempt("issuers", key_sets, file, findings) or ()
+    keys = findings.attempt("issuers", key_sets, file, findings, issuers_at_door) or ()
     issuers = findings.attempt("issuers", trusted_issuers, file) or {}
     lists = findings.attempt("issuers", revocation_lists, file, findings) or ()
     inbound_routes = findings.attempt("inbound.routes", _inbound_routes, file, list(issuers), findings)

@@ -43,6 +43,16 @@ def test_the_pages_example_opens_what_it_says(tmp_path: Path) -> None:
     assert made.words_for(frozenset({"crm.read"})) == {"customers"}
 
 
+def test_issuers_at_a_door_are_asked_for_unknown_keys_more_often(tmp_path: Path) -> None:
+    def cooldowns(*changes: tuple[str, object]) -> dict[str, float]:
+        keys = load_sidecar(written(tmp_path, changed(ENTRY, *changes)), {}).keys
+        return {one.issuer: one.cooldown_s for one in keys}
+
+    assert cooldowns() == {"https://sts.acme.example": 30.0, ISSUER: 5.0}
+    assert cooldowns(("entry.door", ABSENT))[ISSUER] == 30.0
+    assert cooldowns(("entry.issuers.0.cooldown_s", 60))[ISSUER] == 60.0
+
+
 def test_the_pages_token_service_takes_tokens_for_the_door(tmp_path: Path) -> None:
     document = example("sts")
     (theirs,) = STS["entries"]
