@@ -13,12 +13,12 @@ ARG RUNTIME_IMAGE=${PYTHON_IMAGE}
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_CACHE_DIR=/var/cache/pip PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-COPY requirements/build.txt requirements/run.txt requirements/
+COPY requirements/build.txt requirements/run.txt requirements/otel.txt requirements/
 # Wheels built with Rust need libgcc, which a distroless base may lack.
 # A --target folder, not a virtual environment, which would be tied to this base's interpreter.
 RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip install -q --no-compile --require-hashes -r requirements/build.txt --target /build \
- && python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/run.txt --target /opt/sidecar/lib \
+ && python3 -m pip install -q --no-compile --require-hashes --only-binary :all: -r requirements/run.txt -r requirements/otel.txt --target /opt/sidecar/lib \
  && rm -rf /opt/sidecar/lib/bin \
  && mkdir /opt/sidecar/native && cp -L /usr/lib/*/libgcc_s.so.1 /opt/sidecar/native/
 COPY pyproject.toml README.md LICENSE ./

@@ -30,6 +30,7 @@ LOCKS = {
     "audit": "audit.txt",
     "pretty": "pretty.txt",
     "clickhouse": "clickhouse.txt",
+    "otel": "otel.txt",
 }  # by the extra that needs them
 _BACKEND = "import sys, setuptools.build_meta as backend; getattr(backend, sys.argv[1])(sys.argv[2])"
 

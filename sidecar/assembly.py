@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -39,6 +40,7 @@ from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.shared_sink import SharedSink
+from sidecar.observe.telemetry.settings import TracingSettings
 from sidecar.proxy.agent_key import AgentKey
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
@@ -115,11 +117,13 @@ class _Shared:
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
     """Make one sidecar, not yet running. Needs a running event loop."""
     sink = settings.records.open_sink()
+    run, metrics = secrets.token_hex(8), Metrics()
     log = AccessLog(
         sink if place is None else SharedSink(sink, place.sink_lock),
-        run=secrets.token_hex(8),
-        metrics=Metrics(),
+        run=run,
+        metrics=metrics,
         spill_folder=settings.records.spill,
+        **({} if settings.tracing is None else _traced(settings.tracing, run, metrics)),
     )
     source = source_of(settings.identity)
     keys = make_keys(settings, source, log)
@@ -386,6 +390,20 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
         observe_until=settings.observe_until,
         plain_until=0 if plain is None else plain.until,
     )
+
+
+def _traced(settings: TracingSettings, run: str, metrics: Metrics) -> dict[str, Any]:
+    """Make what the record stream needs to export traces. Only here is OpenTelemetry imported."""
+    from sidecar.observe.telemetry.entries import TracedEntry, TracedUnprovenEntry, Traces
+    from sidecar.observe.telemetry.otlp import TelemetryExport
+
+    traces, export = Traces(settings.ratio), TelemetryExport(settings, run)
+    metrics.telemetry = export.counts
+    return {
+        "entry": partial(TracedEntry, traces),
+        "unproven_entry": partial(TracedUnprovenEntry, traces),
+        "export": export,
+    }
 
 
 def make_keys(settings: SidecarSettings, source: IdentitySource, log: AccessLog) -> IssuerKeys:

@@ -95,6 +95,9 @@ class PlatformFile(Section):
         default=[],
         description="front apps' own URLs where a browser may come back from a login at a token service",
     )
+    collectors: list[UrlText] = Field(
+        default=[], description="OpenTelemetry collectors that workloads may send spans to, as their `tracing.endpoint`"
+    )
     doors: list[UrlText] = Field(
         default=[], description="URLs of the doors that entries may have, as their `entry.door.resource`"
     )
@@ -149,6 +152,7 @@ class Platform:
     static_client_auth: frozenset[str]
     exchange_endpoints: dict[Endpoint, frozenset[str]]  # with the issuers whose tokens each may be shown
     redirect_uris: frozenset[str]
+    collectors: frozenset[str]
     doors: frozenset[str]
     connect: frozenset[str]
     connect_without_handle: bool
@@ -193,6 +197,7 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
         static_client_auth=frozenset(file.static_client_auth),
         exchange_endpoints=endpoints,
         redirect_uris=frozenset(file.redirect_uris),
+        collectors=frozenset(file.collectors),
         doors=frozenset(file.doors),
         connect=frozenset(file.connect),
         connect_without_handle=file.connect_without_handle,

@@ -25,6 +25,7 @@ from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
+from sidecar.observe.telemetry.settings import TracingSettings
 from sidecar.proxy.agent_key import AgentKeySettings
 from sidecar.proxy.bypass import ListenerRule
 from sidecar.proxy.connection_limits import ConnectionLimits
@@ -124,6 +125,7 @@ class SidecarSettings:
     drain_s: float
     door: DoorSettings | None = None
     txn_tokens: TxnTokenSettings | None = None
+    tracing: TracingSettings | None = None
     max_memory_mib: int | None = None
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None
@@ -177,6 +179,7 @@ class SidecarSettings:
             "records": (self.records, fresh.records),
             "issuers.revocations": (self.revocations, fresh.revocations),
             "txn_tokens": (self.txn_tokens, fresh.txn_tokens),
+            "tracing": (self.tracing, fresh.tracing),
             "probe": ((self.probe, self._probed), (fresh.probe, fresh._probed)),
             "admin": (self.admin_socket, fresh.admin_socket),
             "workload_handle": (self.workload_handle, fresh.workload_handle),

@@ -64,6 +64,7 @@ from sidecar.config.sidecar_model import (
     exchange_sections,
     route_issuer,
 )
+from sidecar.config.tracing_checks import tracing_of, tracing_problems
 from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
 from sidecar.delegation.outbound_routes import AnyRoute, OutboundRoutes, outbound_overlaps
@@ -139,6 +140,8 @@ def _settings(
     if identity is not None:
         findings.extend(svid_problems, identity, exchanges, txn_tokens)
         findings.extend(provider_svid_problems, file, identity)
+    tracing = findings.attempt("tracing", tracing_of, file)
+    findings.extend(tracing_problems, file, platform)
     records_settings = findings.attempt("records.countersign", lambda: records(file.records))
     entry = findings.attempt("entry", entry_of, file, findings, door_of)
     findings.extend(door_problems, file)
@@ -176,6 +179,7 @@ def _settings(
         entry=entry,
         door=door_settings_of(file),
         txn_tokens=txn_tokens,
+        tracing=tracing,
         deny=_deny(file.deny),
         records=records_settings,
         revocations=lists,

@@ -54,6 +54,7 @@ from sidecar.config.sections import (
     UserIssuerSection,
     one_or_several,
 )
+from sidecar.config.tracing_model import TracingSection
 from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.operation import SessionsOf
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
@@ -338,6 +339,9 @@ class SidecarFile(Section):
         default=None, description="only for an agent that acts for itself too: at its start, on a schedule"
     )
     records: RecordsSection = Field(default=RecordsSection(), description="destination of the records")
+    tracing: TracingSection | None = Field(
+        default=None, description="the OpenTelemetry collector that gets spans; without it there are none"
+    )
     deny: list[DenySection] = Field(
         default=[],
         description="subjects, workloads and tokens to refuse during an incident; takes effect at the reload",
@@ -360,7 +364,6 @@ class SidecarFile(Section):
     )
     # not available yet
     platform: Reserved = None
-    tracing: Reserved = None
     workers: Reserved = None
 
 

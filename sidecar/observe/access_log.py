@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Final, Unpack, get_args
+from typing import Final, Protocol, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
-from sidecar.observe.entry import Entry, UnprovenEntry, request_record
+from sidecar.observe.entry import Entry, EntryLog, UnprovenEntry, request_record
 from sidecar.observe.hash_chain import HashChain
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
@@ -39,6 +39,16 @@ LASTS_S: Final = 1.0  # a longer request writes request.opened
 _SECOND: Final = 1_000_000  # microseconds
 
 
+class Export(Protocol):
+    """A copy of the record stream that leaves by network. It loses records rather than wait, and counts them."""
+
+    def offer(self, records: Sequence[Record], lines: bytes) -> None:
+        """Take records and their lines. Called in order, in either thread, never in both at once; never blocks."""
+
+    def close(self) -> None:
+        """Send what is waiting, for a limited time. Blocks."""
+
+
 class AccessLog:
     """The record stream of one process. Used by the event loop's thread only.
 
@@ -49,6 +59,8 @@ class AccessLog:
         run: names this run of the process in every record.
         metrics: counts requests and losses.
         wall, monotonic: clocks, in seconds.
+        entry, unproven_entry: make the entries; of other kinds where traces are exported.
+        export: gets a copy of what is written; None: nothing is exported.
     """
 
     def __init__(
@@ -62,7 +74,13 @@ class AccessLog:
         spill_folder: Path | None = None,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        entry: Callable[[EntryLog, Record, float], Entry] = Entry,
+        unproven_entry: Callable[[EntryLog, Record, float, UnprovenRecords], Entry] = UnprovenEntry,
+        export: Export | None = None,
     ) -> None:
+        self._entry = entry
+        self._unproven_entry = unproven_entry
+        self._export = export
         self.workload: str | None = None
         self.placement: str | None = None  # the host of this process, for the first event of a run
         self.run = run
@@ -74,7 +92,8 @@ class AccessLog:
         self._spill_folder = spill_folder
         warn_if_unusable(spill_folder)
         self._chain = HashChain(encode)
-        self._writer = Writer(sink, self._chain, on_lost=self._lose)
+        encode_lines = self._chain if export is None else _exporting(self._chain, export)
+        self._writer = Writer(sink, encode_lines, on_lost=self._lose)
         self._max_records = max_records
         self._max_bytes = max_bytes
         self._promised = 0  # lines with space: taken by the writer, or reserved for requests in flight
@@ -156,7 +175,9 @@ class AccessLog:
         record = self._blank_requests[direction].copy()
         record["ts"] = self._timestamp(self.wall())
         record["request_id"] = new_id()
-        entry = Entry(self, record, now) if unproven is None else UnprovenEntry(self, record, now, unproven)
+        entry = (
+            self._entry(self, record, now) if unproven is None else self._unproven_entry(self, record, now, unproven)
+        )
         self._young[entry] = None
         return entry
 
@@ -218,6 +239,8 @@ class AccessLog:
             self.unwritten += count
             self.metrics.event_lost(count)
             await asyncio.to_thread(spill, rest, self._spill_folder, self.run)
+        if self._export is not None:
+            await asyncio.to_thread(self._export.close)
 
     def _trouble(self, now: float) -> str | None:
         if self._closed:
@@ -262,3 +285,16 @@ class AccessLog:
 
     def _in_flight(self) -> int:
         return len(self._young) + len(self._lasting)
+
+
+def _exporting(
+    encode_lines: Callable[[Sequence[Record]], bytes], export: Export
+) -> Callable[[Sequence[Record]], bytes]:
+    """Make an encoder that offers what it has encoded: each record once, in the order of the stream."""
+
+    def encode_and_offer(records: Sequence[Record]) -> bytes:
+        lines = encode_lines(records)
+        export.offer(records, lines)
+        return lines
+
+    return encode_and_offer

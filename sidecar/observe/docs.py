@@ -33,7 +33,9 @@ LABELS: Final[Mapping[str, str]] = {
     "endpoint": "the place of a token endpoint in the settings, from `1`; or an adapter's name of another endpoint",
     "result": f"of an exchange `{OK}` or a [reason code](reasons.md); of a lookup `hit`, `miss` or `joined` (another"
     " caller's exchange was awaited); of a reload `ok` or `refused`; of an introspection `active` or `inactive`;"
-    " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source)",
+    " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source);"
+    " of telemetry `sent`, `failed` or `dropped`",
+    "signal": "`spans` or `records`: [traces](tracing.md)",
     "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued`, `tasks`, `contexts` or `handles`:"
     " [sizes](sizing.md#memory)",
     "kind": "of a population `human` or `machine`; of a revocation `subject`, `actor`, `txn`, `jti` or `login`",

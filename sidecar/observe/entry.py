@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from sidecar.errors import Reason, SidecarError
 from sidecar.observe.attribution import claims_of, facts_of, facts_of_token
 from sidecar.observe.record import FIELDS, OK, Decision, Direction, Record, RecordFields
+from sidecar.observe.tracing import TraceContext, next_traceparent
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
@@ -31,6 +32,13 @@ def request_record(direction: Direction, run: str) -> Record:
     record.update(event="request", run=run, direction=direction, decision="deny", reason="internal")
     record.update(verified=False, after_request=False)
     return record
+
+
+class Head(Protocol):
+    """The head of a request, as far as its trace needs it."""
+
+    def all(self, name: bytes) -> Sequence[bytes]:
+        """Return the values of the fields of that name."""
 
 
 class EntryLog(Protocol):
@@ -114,6 +122,10 @@ class Entry:
         self._log = log
         self.started_at = started_at
 
+    # Of the fields ``traceparent`` and ``tracestate`` to the context that goes on. Where traces are exported, entries
+    # are of a kind that overrides it: then it also knows the parent, and decides if the span is recorded.
+    next_trace = staticmethod(next_traceparent)
+
     def attribute(self, permit: Permit) -> None:
         """Note a permitted inbound request: its subject, its actors, its route."""
         self.permitted(facts_of(permit))
@@ -187,8 +199,8 @@ class Entry:
         undecided = {"decision": None, "reason": None} if self.decision == "deny" else {}
         self._log.opened(self, self.__dict__ | undecided | {"event": "request.opened"})
 
-    def close(self) -> None:
-        """Write the record and count the request, once; further calls do nothing."""
+    def close(self, head: Head | None = None) -> None:  # noqa: ARG002 - for entries whose traces are exported
+        """Write the record and count the request, once; further calls do nothing. ``head`` is the request's."""
         self._log.finish(self, self.__dict__)
 
 
@@ -209,6 +221,10 @@ class UnprovenEntry(Entry):
         self._proven = False
         self._closed = False
 
+    def next_trace(self, _parents: Sequence[bytes], _states: Sequence[bytes]) -> TraceContext:
+        """Start a trace: a caller that proved no identity continues none."""
+        return next_traceparent((), ())
+
     def prove(self) -> None:
         """Note that a user is known by now: the record is written whatever becomes of the request."""
         self._proven = True
@@ -218,15 +234,15 @@ class UnprovenEntry(Entry):
         if self._proven or self.decision != "deny":
             super().opened()
 
-    def close(self) -> None:
+    def close(self, head: Head | None = None) -> None:
         """Write the record, or leave it out, and count the request, once; further calls do nothing."""
         if self._closed:
             return
         self._closed = True
         if self._proven or (self.decision != "deny" and self.op not in _ANYBODYS):
-            super().close()
+            super().close(head)
         elif self._unproven.take():
             self.suppressed = self._unproven.suppressed()
-            super().close()
+            super().close(head)
         else:
             self._log.leave_out(self, self.__dict__)

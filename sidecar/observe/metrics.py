@@ -33,6 +33,10 @@ PoolEvent = Literal["opened", "failed", "retried"]  # as the wire names them
 LookupResult = Literal["ok", "failed", "timeout", "stale"]
 CacheResult = Literal["hit", "miss", "joined"]
 
+NOTHING_EXPORTED: Final[Mapping[tuple[str, str], int]] = dict.fromkeys(
+    ((signal, result) for signal in ("spans", "records") for result in ("sent", "failed", "dropped")), 0
+)
+
 
 class Metrics(Collector):
     """All metrics of one process. Not thread-safe except ``event_lost``: the loop's thread counts."""
@@ -86,6 +90,7 @@ class Metrics(Collector):
         self.revocation_book: Callable[[], float] | None = None  # used share of its room; None: there is no book
         self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink; the record stream sets it
+        self.telemetry: Callable[[], Mapping[tuple[str, str], int]] = lambda: NOTHING_EXPORTED  # by signal and result
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
         self._jwks: dict[str, float] = {}
@@ -303,6 +308,13 @@ class Metrics(Collector):
             "sidecar_records_suppressed",
             "Records of unproven callers suppressed above their listener's rate.",
             value=self.records_suppressed,
+        )
+        yield _counter(
+            "sidecar_telemetry",
+            "Requests recorded for a trace, and records exported, for the collector: sent, failed with their batch, or"
+            " dropped without room in the queue.",
+            ("signal", "result"),
+            self.telemetry().items(),
         )
         yield CounterMetricFamily(
             "sidecar_countersign_failures",

@@ -10,7 +10,7 @@ from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 # No id is all zeros. A later version may append more after a dash; ff is invalid.
-_IDS: Final = r"-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
+_IDS: Final = r"-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
 _version_00: Final = re.compile(f"00{_IDS}").fullmatch
 _later_version: Final = re.compile(f"(?!00|ff)[0-9a-f]{{2}}{_IDS}(?:-.*)?", re.DOTALL).fullmatch
 _MAX_MEMBERS: Final = 32
@@ -49,30 +49,58 @@ def ids(digits: int, draw: Callable[[int], bytes] = os.urandom) -> Callable[[], 
 
 
 new_id: Final = ids(32)  # of a request, and of a trace
-_new_span_id: Final = ids(16)
+new_span_id: Final = ids(16)
 
 
-def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes], *, trusted: bool = True) -> TraceContext:
+class Parent(NamedTuple):
+    """A caller's valid ``traceparent``: its trace, its span, and the flags that go on."""
+
+    trace_id: str
+    span_id: str
+    flags: str
+
+    @property
+    def sampled(self) -> bool:
+        """True if the caller records its span."""
+        return int(self.flags, 16) & _SAMPLED != 0
+
+
+def next_traceparent(parents: Sequence[bytes], states: Sequence[bytes]) -> TraceContext:
     """Continue the caller's trace under a new span id, or start one.
 
-    Args:
-        parents, states: the values of the ``traceparent`` and ``tracestate`` fields.
-        trusted: False restarts the trace: the caller is of a trust domain whose traces are not ours.
-
-    A new trace starts, and ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
+    ``parents`` and ``states`` are the values of the ``traceparent`` and ``tracestate`` fields. A new trace starts, and
+    ``tracestate`` is dropped, if ``traceparent`` is absent, doubled or invalid.
     """
-    span_id = _new_span_id()
-    if trusted and len(parents) == 1:
+    span_id = new_span_id()
+    if len(parents) == 1:
         parent = parents[0].decode("latin-1")
         if given := _version_00(parent) or _later_version(parent):
-            trace_id, flags = given.groups()
-            state = _state(states) if states else None
-            return _context((f"00-{trace_id}-{span_id}-{_SENT_FLAGS[flags]}", trace_id, span_id, state))
+            trace_id, _, flags = given.groups()
+            return _context(
+                (
+                    f"00-{trace_id}-{span_id}-{_SENT_FLAGS[flags]}",
+                    trace_id,
+                    span_id,
+                    state_of(states) if states else None,
+                )
+            )
     trace_id = new_id()
     return _context((f"00-{trace_id}-{span_id}-03", trace_id, span_id, None))
 
 
-def _state(states: Sequence[bytes]) -> str | None:
+def parent_of(parents: Sequence[bytes]) -> Parent | None:
+    """Return the caller's context; None if ``traceparent`` is absent, doubled or invalid."""
+    if len(parents) != 1:
+        return None
+    parent = parents[0].decode("latin-1")
+    given = _version_00(parent) or _later_version(parent)
+    if given is None:
+        return None
+    trace_id, span_id, flags = given.groups()
+    return Parent(trace_id, span_id, _SENT_FLAGS[flags])
+
+
+def state_of(states: Sequence[bytes]) -> str | None:
     """Join the members of all lines in order; limits remove whole members, long ones (over 128) first."""
     members = [member for line in states for part in line.split(b",") if (member := part.strip(b" \t"))]
     if not members or len(members) > _MAX_MEMBERS or any(not _printable(member) for member in members):

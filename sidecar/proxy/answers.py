@@ -110,4 +110,4 @@ def close(stream: Stream, entry: Entry) -> None:
     entry.status = stream.status or None
     entry.bytes_in = stream.bytes_in
     entry.bytes_out = stream.bytes_out
-    entry.close()
+    entry.close(stream.head)

@@ -27,7 +27,6 @@ from sidecar.errors import Denied, SidecarError, Unavailable
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.a2a_forwarding import forwarding_of as a2a_forwarding_of
 from sidecar.proxy.agent_cards import AgentCards
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
@@ -157,8 +156,8 @@ class Inbound:
                 entry.attribute_token(permit.token)
                 raise
             entry.permitted(facts)
-            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
-            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+            trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+            _, entry.trace_id, entry.span_id, _ = trace
             edits = self._edits(
                 head,
                 permit,
@@ -315,8 +314,8 @@ class Inbound:
         policy: Policy,
     ) -> Forwarding:
         """Forward a request that only passes because its route observes."""
-        trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
-        entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+        trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+        _, entry.trace_id, entry.span_id, _ = trace
         edits = to_observed_agent(
             head,
             request_id=entry.request_id,

@@ -26,7 +26,6 @@ from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.a2a_answers import EXTENDED_CARD, CardForwarding, not_encoded, note_refusal
 from sidecar.proxy.agent_cards import AgentCards, is_card_of_next_hop, rewritten_for_agent
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
@@ -192,8 +191,8 @@ class Outbound:
                 if plan.delegation is None and not again:
                     self._log.metrics.own_calls += 1
                 entry.call_out = new_call_id()
-                trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
-                entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+                trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+                _, entry.trace_id, entry.span_id, _ = trace
                 try:
                     origin = self._origins.of(route, policy.workload, issued.bound_to)
                     edits = self._edits(issued, plan, entry, call=entry.call_out, trace=trace, host=origin.authority)
@@ -256,8 +255,8 @@ class Outbound:
         """A call that belongs to no request and only passes because its route observes, with its own credential."""
         permit = yield from self._observing.call(denied, head, route, snapshot, entry)
         entry.call_out = new_call_id()
-        trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
-        entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+        trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+        _, entry.trace_id, entry.span_id, _ = trace
         origin = self._origins.of(route, snapshot.policy.workload)
         edits = to_observed_next_hop(call=entry.call_out, trace=trace, host=origin.authority)
         yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)

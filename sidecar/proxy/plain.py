@@ -15,7 +15,6 @@ from sidecar.delegation.target import canonical_target
 from sidecar.errors import SidecarError
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record_rate import UnprovenRecords
-from sidecar.observe.tracing import next_traceparent
 from sidecar.proxy.a2a_forwarding import forwarding_of as a2a_forwarding_of
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
@@ -85,8 +84,8 @@ class PlainInbound:
                 route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
             permit = yield from self._observing.plain(head, route, until, snapshot, entry)
 
-            trace = next_traceparent(head.all(b"traceparent"), head.all(b"tracestate"))
-            entry.trace_id, entry.span_id = trace.trace_id, trace.span_id
+            trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+            _, entry.trace_id, entry.span_id, _ = trace
             edits = to_observed_agent(
                 head,
                 request_id=entry.request_id,

@@ -163,7 +163,8 @@ def bill_of(release: Path) -> dict[str, Any]:
 
 def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_day(release: Path) -> None:
     bill = bill_of(release)
-    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in ("audit", "pretty", "clickhouse")}
+    names = ("audit", "pretty", "clickhouse", "otel")
+    run, extras = locked("run.txt"), {extra: locked(f"{extra}.txt") for extra in names}
     assert {(one["name"], one["version"]) for one in bill["components"]} == run.union(*extras.values())
     assert {(one["name"], one["version"]) for one in bill["components"] if one["scope"] == "required"} == run
     for extra, packages in extras.items():

@@ -56,7 +56,7 @@ def test_unknown_flags_are_not_sent_on() -> None:
 
 
 def test_a_peer_whose_traces_are_not_ours_starts_a_new_one() -> None:
-    context = next_traceparent([GOOD], [b"a=1"], trusted=False)
+    context = next_traceparent((), [b"a=1"])
     assert context.trace_id != TRACE
     assert context.tracestate is None
 

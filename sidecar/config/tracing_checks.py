@@ -1,0 +1,63 @@
+"""Traces in settings: made from their section, and what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from sidecar.config.addresses import is_loopback, parse_url
+from sidecar.config.platform_file import Platform
+from sidecar.config.sidecar_model import SidecarFile
+from sidecar.errors import Problem
+from sidecar.observe.telemetry.settings import TracingSettings
+
+_NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def tracing_of(file: SidecarFile) -> TracingSettings | None:
+    """Make the settings of traces; None if there are none."""
+    section = file.tracing
+    if section is None:
+        return None
+    return TracingSettings(
+        endpoint=section.endpoint,
+        ca=None if section.ca is None else Path(section.ca),
+        headers={name: Path(path) for name, path in section.headers.items()},
+        ratio=section.ratio,
+        queue=section.queue,
+        timeout_s=section.timeout_s,
+        subject_key=None if section.subject_key is None else Path(section.subject_key),
+        service_name=section.service_name,
+        records=section.records,
+    )
+
+
+def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
+    """Report a missing library, settings without effect, and a collector that the platform file does not list."""
+    section = file.tracing
+    if section is None:
+        return
+    if not all(map(_installed, _NEEDED)):
+        yield Problem(
+            "tracing", "needs OpenTelemetry, which is not installed", "pip install 'delegation-sidecar[otel]'"
+        )
+    url = parse_url(section.endpoint)
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        yield Problem("tracing.endpoint", "is plain http beyond loopback", "use https, or a collector on this machine")
+    elif section.ca is not None and url.scheme == "http":
+        yield Problem("tracing.ca", "is set, and the endpoint has no TLS", "write https in endpoint, or remove it")
+    if url.query or url.fragment:
+        yield Problem("tracing.endpoint", "has a query or a fragment", "write the URL below which /v1/traces is")
+    if platform is not None and section.endpoint not in platform.collectors:
+        yield Problem(
+            "tracing.endpoint", "is none of the platform's collectors", "list it there, or remove the section"
+        )
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of a package above it
+        return False

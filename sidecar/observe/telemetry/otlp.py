@@ -1,0 +1,143 @@
+"""The way to a collector by OTLP over HTTP: the official exporters, each behind a queue and a thread of its own.
+
+The library's own log messages may quote what a collector answers, so they are silenced: ``Outlet`` says in our words
+that a collector takes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from sidecar.observe.metrics import NOTHING_EXPORTED
+from sidecar.observe.record import Record
+from sidecar.observe.telemetry.entries import SampledSpanId
+from sidecar.observe.telemetry.logs import log_record
+from sidecar.observe.telemetry.outlet import CLOSE_S, Outlet
+from sidecar.observe.telemetry.secret_files import read_secret, read_subject_key
+from sidecar.observe.telemetry.settings import TracingSettings
+from sidecar.observe.telemetry.spans import Spans
+
+_MAX_ANSWER_BYTES: Final = 64 * 1024
+_OWN_HEADERS: Final = frozenset({"content-type", "content-encoding", "user-agent"})
+
+_log: Final = logging.getLogger("sidecar.telemetry")
+
+
+class TelemetryExport:
+    """Exports spans of recorded requests, and the records themselves if the settings say so."""
+
+    def __init__(self, settings: TracingSettings, run: str) -> None:
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
+        self._key_file = settings.subject_key
+        self._key = secrets.token_bytes(32) if self._key_file is None else None
+        self._spans = Spans(self._subject_key, run, settings.service_name)
+        self._span_session = _Session(settings.headers)
+        self._span_exporter = OTLPSpanExporter(**_parameters(settings, "traces", self._span_session))
+        self._span_outlet = Outlet("spans", self._send_spans, most=settings.queue)
+        self._log_session = _Session(settings.headers)
+        self._log_exporter: OTLPLogExporter | None = None
+        self._log_outlet: Outlet[tuple[Record, bytes]] | None = None
+        if settings.records:
+            self._log_exporter = OTLPLogExporter(**_parameters(settings, "logs", self._log_session))
+            self._log_outlet = Outlet("records", self._send_records, most=settings.queue)
+
+    def offer(self, records: Sequence[Record], lines: bytes) -> None:
+        """Take the requests that are recorded, and all records if they are exported. Never blocks."""
+        self._span_outlet.offer(
+            record
+            for record in records
+            if record["event"] == "request" and isinstance(record["span_id"], SampledSpanId)
+        )
+        if self._log_outlet is not None:
+            self._log_outlet.offer(zip(records, lines.splitlines(), strict=True))
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Return spans and records by signal and result. In any thread."""
+        counts = dict(NOTHING_EXPORTED)
+        outlets: list[tuple[str, Outlet[Any] | None]] = [("spans", self._span_outlet), ("records", self._log_outlet)]
+        for signal, outlet in outlets:
+            if outlet is not None:
+                counts |= {(signal, result): count for result, count in outlet.counts().items()}
+        return counts
+
+    def close(self) -> None:
+        """Send what is waiting, for at most ``CLOSE_S``. Blocks."""
+        ends_at = time.monotonic() + CLOSE_S
+        outlets: list[Outlet[Any]] = [self._span_outlet]
+        if self._log_outlet is not None:
+            outlets.append(self._log_outlet)
+        for outlet in outlets:
+            outlet.stop()
+        joined = [outlet.join(max(0.0, ends_at - time.monotonic())) for outlet in outlets]
+        if not all(joined):
+            _log.warning("the collector did not take everything before the stop")
+        self._span_exporter.shutdown()  # type: ignore[no-untyped-call]
+        if self._log_exporter is not None:
+            self._log_exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def _subject_key(self) -> bytes:
+        """Return the key of the subjects' hashes. Raises OSError while its file cannot be used: then no span leaves."""
+        if self._key is None:
+            assert self._key_file is not None  # noqa: S101 - for the type only: else there is a key
+            self._key = read_subject_key(self._key_file)
+        return self._key
+
+    def _send_spans(self, records: Sequence[Record]) -> bool:
+        self._span_session.read_headers()
+        spans = list(chain.from_iterable(map(self._spans.of, records)))
+        return self._span_exporter.export(spans) is SpanExportResult.SUCCESS
+
+    def _send_records(self, items: Sequence[tuple[Record, bytes]]) -> bool:
+        assert self._log_exporter is not None  # noqa: S101 - for the type only: the outlet exists beside it
+        self._log_session.read_headers()
+        logs: list[ReadableLogRecord] = [
+            log_record(record, line, self._spans.resource(record["workload"])) for record, line in items
+        ]
+        return self._log_exporter.export(logs) is LogRecordExportResult.SUCCESS
+
+
+class _Session(requests.Session):
+    """A session that takes nothing from the environment, adds the headers of the settings, and reads short answers."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        super().__init__()
+        self.trust_env = False
+        self._files = files
+        self._values: dict[str, str] = {}
+
+    def read_headers(self) -> None:
+        """Read the files of the headers again: a renewed token needs no restart. Raises OSError as ``read_secret``."""
+        self._values = {name: read_secret(path) for name, path in self._files.items()}
+
+    def request(self, method: str | bytes, url: str | bytes, **options: Any) -> requests.Response:  # type: ignore[override]
+        """Send one request."""
+        given = options.pop("headers", None) or {}
+        headers = {name: value for name, value in given.items() if name.lower() in _OWN_HEADERS}
+        response = super().request(method, url, headers=headers | self._values, stream=True, **options)
+        with response:
+            response.raw.read(_MAX_ANSWER_BYTES)  # to its end, where it is short: the connection is used again
+        return response
+
+
+def _parameters(settings: TracingSettings, signal: str, session: _Session) -> dict[str, Any]:
+    return {
+        "endpoint": f"{settings.endpoint.rstrip('/')}/v1/{signal}",
+        "certificate_file": None if settings.ca is None else str(settings.ca),
+        "timeout": settings.timeout_s,
+        "compression": Compression.Gzip,
+        "session": session,
+    }

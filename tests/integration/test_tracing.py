@@ -1,0 +1,244 @@
+"""Spans of a whole mesh: one trace over three hops, whoever forwards what, and calls that no collector disturbs."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.collector import Collector, Span, open_collector
+from tests.integration.mesh import Mesh, open_mesh, passed
+from tests.integration.mesh_files import Settings
+from tests.integration.world import CRM, WRITER, Sidecar, until
+
+pytestmark = pytest.mark.integration
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = "00f067aa0ba902b7"
+SERVER, CLIENT = 2, 3
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with open_collector() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def traced_mesh(collector: Collector, **tracing: Any) -> AsyncIterator[Mesh]:
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        key = Path(folder) / "subject.key"
+        key.write_text("0123456789abcdef0123456789abcdef")
+        key.chmod(0o600)
+        section = {"endpoint": collector.url, "subject_key": str(key), "timeout_s": 1.0, **tracing}
+
+        def adjust(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
+            if name != "sts":
+                settings["tracing"] = section
+
+        async with open_mesh(Path(folder), adjust) as mesh:
+            yield mesh
+
+
+async def arrived(collector: Collector, count: int) -> list[Span]:
+    await asyncio.to_thread(collector.wait_for, lambda: len(collector.spans) >= count)
+    return collector.spans
+
+
+async def stopped(sidecar: Sidecar) -> None:
+    sidecar.stop.set()
+    await asyncio.wait_for(asyncio.shield(sidecar.running), 10)
+
+
+def tree(spans: list[Span]) -> dict[tuple[str, int], Span]:
+    """Return the spans by the name of their service and their kind, without exchanges."""
+    named = {(span.resource["service.name"], span.kind): span for span in spans if span.name != "token exchange"}
+    assert len(named) == len([span for span in spans if span.name != "token exchange"])
+    return named
+
+
+async def test_three_hops_are_one_trace_whose_parents_are_right(collector: Collector) -> None:
+    async with traced_mesh(collector) as mesh:
+        answer = await mesh.ask(mesh.log_in(), ("traceparent", f"00-{TRACE}-{CALLER}-01"))
+        assert answer.status == 200
+        spans = await arrived(collector, 9)
+        records = {name: mesh.records(name) for name in mesh.sidecars}
+    assert {span.trace_id for span in spans} == {TRACE}
+    found = tree(spans)
+    parents = {CALLER: "the caller", **{span.span_id: f"{name} {kind}" for (name, kind), span in found.items()}}
+    assert {f"{name} {kind}": parents[span.parent] for (name, kind), span in found.items()} == {
+        "agent/front 3": "the caller",
+        "agent/planner 2": "agent/front 3",
+        "agent/planner 3": "agent/planner 2",
+        "agent/writer 2": "agent/planner 3",
+        "agent/writer 3": "agent/writer 2",
+        "tool/crm 2": "agent/writer 3",
+    }
+    exchanges = [span for span in spans if span.name == "token exchange"]
+    assert sorted(parents[span.parent] for span in exchanges) == ["agent/front 3", "agent/planner 3", "agent/writer 3"]
+    for exchange in exchanges:
+        call = next(span for span in spans if span.span_id == exchange.parent)
+        assert call.begins_at <= exchange.begins_at < exchange.ends_at <= call.ends_at
+    for written in records.values():  # a record and its span are found by each other
+        assert {record["span_id"] for record in written} <= {span.span_id for span in spans}
+
+
+async def test_an_agent_that_forwards_no_traceparent_does_not_end_the_trace(collector: Collector) -> None:
+    async with traced_mesh(collector) as mesh:
+
+        async def work(fields: dict[str, str]) -> bytes:
+            shown = [("authorization", fields["authorization"])]
+            return passed(await mesh.call("planner", "/writer/draft", shown, method="POST"))
+
+        mesh.scripts["planner"] = work
+        assert (await mesh.ask(mesh.log_in())).status == 200
+        spans = await arrived(collector, 9)
+    found = tree(spans)
+    assert len({span.trace_id for span in spans}) == 1
+    assert found["agent/planner", CLIENT].parent == found["agent/planner", SERVER].span_id
+    assert found["agent/front", CLIENT].parent == ""
+
+
+async def test_a_trace_that_its_caller_does_not_record_has_no_spans_and_goes_on(collector: Collector) -> None:
+    async with traced_mesh(collector) as mesh:
+        assert (await mesh.ask(mesh.log_in(), ("traceparent", f"00-{TRACE}-{CALLER}-00"))).status == 200
+        await until(lambda: bool(mesh.records("crm")))
+        assert mesh.agents["crm"].headers()["traceparent"].startswith(f"00-{TRACE}-")
+        assert mesh.agents["crm"].headers()["traceparent"].endswith("-00")
+        assert {record["trace_id"] for name in mesh.sidecars for record in mesh.records(name)} == {TRACE}
+    assert collector.spans == []
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE.upper()}-{CALLER}-01", f"ff-{TRACE}-{CALLER}-01", "x" * 55],
+    ids=["no parent", "upper case", "version ff", "text"],
+)
+async def test_a_forged_traceparent_begins_a_trace(collector: Collector, forged: str) -> None:
+    async with traced_mesh(collector) as mesh:
+        assert (await mesh.ask(mesh.log_in(), ("traceparent", forged))).status == 200
+        spans = await arrived(collector, 9)
+    (trace,) = {span.trace_id for span in spans}
+    assert trace != TRACE
+    assert tree(spans)["agent/front", CLIENT].parent == ""
+
+
+async def test_of_new_traces_the_share_of_the_ratio_is_recorded(collector: Collector) -> None:
+    async with traced_mesh(collector, ratio=0.0) as mesh:
+        assert (await mesh.ask(mesh.log_in())).status == 200
+        assert mesh.agents["crm"].headers()["traceparent"].endswith("-02")
+        assert (await mesh.ask(mesh.log_in(), ("traceparent", f"00-{TRACE}-{CALLER}-01"))).status == 200
+        assert {span.trace_id for span in await arrived(collector, 6)} == {TRACE}  # tokens are cached by now
+
+
+async def test_a_span_says_who_acted_where_and_nothing_that_is_secret(collector: Collector) -> None:
+    async with traced_mesh(collector, headers={}) as mesh:
+        login = mesh.log_in()
+        assert (await mesh.ask(login)).status == 200
+        refused = await mesh.call("writer", "/crm/customers/42?secret=s3cret", [("authorization", "Bearer wrong")])
+        assert refused.status == 403
+        spans = await arrived(collector, 10)
+        tokens = [mesh.agents[name].headers()["delegation-token"] for name in ("writer", "crm")]
+        handles = [mesh.agents[name].headers()["authorization"].split()[1] for name in ("planner", "writer", "crm")]
+    (inbound,) = [span for span in spans if span.resource["service.name"] == "tool/crm"]
+    assert inbound.name == "GET customers"
+    assert not inbound.error
+    assert {key: inbound.attributes[key] for key in inbound.attributes if not key.endswith(("_ms", "_id"))} == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "delegation.decision": "allow",
+        "delegation.reason": "ok",
+        "delegation.direction": "inbound",
+        "delegation.peer": str(WRITER),
+        "delegation.actor": str(WRITER),
+        "delegation.chain_depth": 3,
+        "delegation.route": "customers",
+        "delegation.subject.hash": inbound.attributes["delegation.subject.hash"],
+    }
+    assert inbound.resource["delegation.workload"] == str(CRM)
+    assert inbound.resource["service.namespace"] == "acme.example"
+    hashes = {span.attributes.get("delegation.subject.hash") for span in spans}
+    assert len(hashes - {None}) == 1  # the same user, at every hop
+    (denied,) = [span for span in spans if span.attributes.get("error.type")]
+    assert denied.error
+    assert denied.attributes["error.type"] == denied.attributes["delegation.reason"] == "no_request_context"
+    assert denied.attributes["http.response.status_code"] == 403
+    for secret in (login, *tokens, *handles, "alice", "s3cret", "customers/42", "0123456789abcdef"):
+        assert secret.encode() not in collector.everything
+
+
+@pytest.mark.parametrize("status", [None, 503, 400], ids=["hangs", "unavailable", "refuses"])
+async def test_calls_do_not_notice_a_collector_that_takes_nothing(
+    collector: Collector, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status = status
+    async with traced_mesh(collector, queue=4) as mesh:
+        login = mesh.log_in()
+        assert (await mesh.ask(login)).status == 200  # exchanges
+        began = time.monotonic()
+        for _ in range(30):
+            assert (await mesh.ask(login)).status == 200
+        assert time.monotonic() - began < 5
+        writer = mesh.sidecars["writer"]
+        await until(lambda: len(mesh.records("writer")) >= 62)
+        counts = writer.server.metrics.telemetry()
+        assert counts["spans", "sent"] == 0
+        assert counts["spans", "dropped"] > 0
+        assert b'sidecar_telemetry_total{result="dropped",signal="spans"}' in writer.server.metrics.render()
+        began = time.monotonic()
+        await stopped(mesh.sidecars["crm"])
+        assert time.monotonic() - began < 6
+    assert "REASON-OF-COLLECTOR" not in caplog.text
+
+
+async def test_a_collector_that_is_not_there_costs_no_call_and_is_used_when_it_comes(collector: Collector) -> None:
+    with open_collector() as other:
+        port = other.port
+    other.port = port
+    async with traced_mesh(other, timeout_s=0.5) as mesh:
+        login = mesh.log_in()
+        assert (await mesh.ask(login)).status == 200
+        metrics = mesh.sidecars["crm"].server.metrics
+        await until(lambda: metrics.telemetry()["spans", "failed"] == 1)
+        with open_collector(port) as late:
+            assert (await mesh.ask(login)).status == 200
+            await asyncio.to_thread(late.wait_for, lambda: len(late.spans) >= 6)
+        counts = {result: count for (signal, result), count in metrics.telemetry().items() if signal == "spans"}
+        assert counts == {"sent": 1, "failed": 1, "dropped": 0}
+
+
+async def test_what_waits_is_sent_at_the_stop(collector: Collector) -> None:
+    async with traced_mesh(collector) as mesh:
+        assert (await mesh.ask(mesh.log_in())).status == 200
+        await until(lambda: bool(mesh.records("crm")))
+        await stopped(mesh.sidecars["crm"])
+        assert "tool/crm" in {span.resource["service.name"] for span in collector.spans}
+
+
+async def test_records_are_logs_byte_for_byte_where_the_settings_say_so(collector: Collector) -> None:
+    async with traced_mesh(collector, records=True) as mesh:
+        assert (await mesh.ask(mesh.log_in())).status == 200
+        await asyncio.to_thread(
+            collector.wait_for,
+            lambda: any("tool/crm" in log.body and '"request"' in log.body for log in collector.logs),
+        )
+        lines = mesh.sidecars["crm"].records_path.read_text().splitlines()
+    logs = [log for log in collector.logs if log.body in lines]
+    assert [log.event for log in logs if log.trace_id] == ["delegation.request"]
+    assert "delegation.started" in {log.event for log in logs}
+    (request,) = [log for log in logs if log.event == "delegation.request"]
+    assert (request.trace_id, request.span_id) in {(span.trace_id, span.span_id) for span in collector.spans}
+    assert request.severity == "INFO"
+
+
+async def test_without_the_setting_no_record_leaves(collector: Collector) -> None:
+    async with traced_mesh(collector) as mesh:
+        assert (await mesh.ask(mesh.log_in())).status == 200
+        await arrived(collector, 9)
+    assert collector.logs == []
