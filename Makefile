@@ -23,7 +23,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-conformance interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-conformance interop-siem interop-otel interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -139,6 +139,15 @@ interop-sts: setup $(BROWSER) $(if $(KEYCLOAK_HOME)$(if $(shell command -v mvn),
 interop-siem: setup ## The snippet of docs/siem.md on a real syslog-ng on PATH
 	@$(PYTEST) -q -p no:randomly tests/interop/test_siem.py
 
+OTELCOL_BUILT := build/otelcol/otelcol
+$(OTELCOL_BUILT): tests/interop/otelcol/go.mod tests/interop/otelcol/go.sum tests/interop/otelcol/main.go
+	@command -v go >/dev/null || { echo "interop-otel: put otelcol on PATH, name it in OTELCOL, or install Go"; exit 1; }
+	@mkdir -p $(@D) && cd tests/interop/otelcol && $(CURDIR)/.ci/retry go build -buildvcs=false -mod=readonly -o $(CURDIR)/$@ .
+
+OTELCOL_FOUND = $(or $(OTELCOL),$(shell command -v otelcol || command -v otelcol-contrib))
+interop-otel: setup $(if $(OTELCOL_FOUND),,$(OTELCOL_BUILT)) ## One trace over three hops at a real OpenTelemetry Collector (OTELCOL, or on PATH; else built with Go)
+	@OTELCOL="$(or $(OTELCOL_FOUND),$(CURDIR)/$(OTELCOL_BUILT))" $(PYTEST) -q -p no:randomly tests/interop/test_otel.py
+
 $(BROWSER): $(STAMP) requirements/browser.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/browser.txt && touch $@
 
@@ -154,7 +163,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-conformance interop-siem interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-conformance interop-siem interop-otel interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@

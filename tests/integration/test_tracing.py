@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from tests.fakes.collector import Collector, Span, open_collector
-from tests.integration.mesh import Mesh, open_mesh, passed
-from tests.integration.mesh_files import Settings
+from tests.integration.mesh import passed
+from tests.integration.traced_mesh import CLIENT, EXCHANGE, EXCHANGES, SERVER, THREE_HOPS, parents, traced_mesh, tree
 from tests.integration.world import CRM, WRITER, Sidecar, until
 
 pytestmark = pytest.mark.integration
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
-SERVER, CLIENT = 2, 3
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     with open_collector() as opened:
         yield opened
-
-
-@asynccontextmanager
-async def traced_mesh(collector: Collector, **tracing: Any) -> AsyncIterator[Mesh]:
-    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        key = Path(folder) / "subject.key"
-        key.write_text("0123456789abcdef0123456789abcdef")
-        key.chmod(0o600)
-        section = {"endpoint": collector.url, "subject_key": str(key), "timeout_s": 1.0, **tracing}
-
-        def adjust(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
-            if name != "sts":
-                settings["tracing"] = section
-
-        async with open_mesh(Path(folder), adjust) as mesh:
-            yield mesh
 
 
 async def arrived(collector: Collector, count: int) -> list[Span]:
@@ -56,32 +35,15 @@ async def stopped(sidecar: Sidecar) -> None:
     await asyncio.wait_for(asyncio.shield(sidecar.running), 10)
 
 
-def tree(spans: list[Span]) -> dict[tuple[str, int], Span]:
-    """Return the spans by the name of their service and their kind, without exchanges."""
-    named = {(span.resource["service.name"], span.kind): span for span in spans if span.name != "token exchange"}
-    assert len(named) == len([span for span in spans if span.name != "token exchange"])
-    return named
-
-
 async def test_three_hops_are_one_trace_whose_parents_are_right(collector: Collector) -> None:
-    async with traced_mesh(collector) as mesh:
+    async with traced_mesh(collector.url) as mesh:
         answer = await mesh.ask(mesh.log_in(), ("traceparent", f"00-{TRACE}-{CALLER}-01"))
         assert answer.status == 200
         spans = await arrived(collector, 9)
         records = {name: mesh.records(name) for name in mesh.sidecars}
     assert {span.trace_id for span in spans} == {TRACE}
-    found = tree(spans)
-    parents = {CALLER: "the caller", **{span.span_id: f"{name} {kind}" for (name, kind), span in found.items()}}
-    assert {f"{name} {kind}": parents[span.parent] for (name, kind), span in found.items()} == {
-        "agent/front 3": "the caller",
-        "agent/planner 2": "agent/front 3",
-        "agent/planner 3": "agent/planner 2",
-        "agent/writer 2": "agent/planner 3",
-        "agent/writer 3": "agent/writer 2",
-        "tool/crm 2": "agent/writer 3",
-    }
-    exchanges = [span for span in spans if span.name == "token exchange"]
-    assert sorted(parents[span.parent] for span in exchanges) == ["agent/front 3", "agent/planner 3", "agent/writer 3"]
+    assert parents(spans, CALLER) == (THREE_HOPS, EXCHANGES)
+    exchanges = [span for span in spans if span.name == EXCHANGE]
     for exchange in exchanges:
         call = next(span for span in spans if span.span_id == exchange.parent)
         assert call.begins_at <= exchange.begins_at < exchange.ends_at <= call.ends_at
@@ -90,7 +52,7 @@ async def test_three_hops_are_one_trace_whose_parents_are_right(collector: Colle
 
 
 async def test_an_agent_that_forwards_no_traceparent_does_not_end_the_trace(collector: Collector) -> None:
-    async with traced_mesh(collector) as mesh:
+    async with traced_mesh(collector.url) as mesh:
 
         async def work(fields: dict[str, str]) -> bytes:
             shown = [("authorization", fields["authorization"])]
@@ -106,7 +68,7 @@ async def test_an_agent_that_forwards_no_traceparent_does_not_end_the_trace(coll
 
 
 async def test_a_trace_that_its_caller_does_not_record_has_no_spans_and_goes_on(collector: Collector) -> None:
-    async with traced_mesh(collector) as mesh:
+    async with traced_mesh(collector.url) as mesh:
         assert (await mesh.ask(mesh.log_in(), ("traceparent", f"00-{TRACE}-{CALLER}-00"))).status == 200
         await until(lambda: bool(mesh.records("crm")))
         assert mesh.agents["crm"].headers()["traceparent"].startswith(f"00-{TRACE}-")
@@ -121,7 +83,7 @@ async def test_a_trace_that_its_caller_does_not_record_has_no_spans_and_goes_on(
     ids=["no parent", "upper case", "version ff", "text"],
 )
 async def test_a_forged_traceparent_begins_a_trace(collector: Collector, forged: str) -> None:
-    async with traced_mesh(collector) as mesh:
+    async with traced_mesh(collector.url) as mesh:
         assert (await mesh.ask(mesh.log_in(), ("traceparent", forged))).status == 200
         spans = await arrived(collector, 9)
     (trace,) = {span.trace_id for span in spans}
@@ -130,7 +92,7 @@ async def test_a_forged_traceparent_begins_a_trace(collector: Collector, forged:
 
 
 async def test_of_new_traces_the_share_of_the_ratio_is_recorded(collector: Collector) -> None:
-    async with traced_mesh(collector, ratio=0.0) as mesh:
+    async with traced_mesh(collector.url, ratio=0.0) as mesh:
         assert (await mesh.ask(mesh.log_in())).status == 200
         assert mesh.agents["crm"].headers()["traceparent"].endswith("-02")
         assert (await mesh.ask(mesh.log_in(), ("traceparent", f"00-{TRACE}-{CALLER}-01"))).status == 200
@@ -138,7 +100,7 @@ async def test_of_new_traces_the_share_of_the_ratio_is_recorded(collector: Colle
 
 
 async def test_a_span_says_who_acted_where_and_nothing_that_is_secret(collector: Collector) -> None:
-    async with traced_mesh(collector, headers={}) as mesh:
+    async with traced_mesh(collector.url, headers={}) as mesh:
         login = mesh.log_in()
         assert (await mesh.ask(login)).status == 200
         refused = await mesh.call("writer", "/crm/customers/42?secret=s3cret", [("authorization", "Bearer wrong")])
@@ -178,7 +140,7 @@ async def test_calls_do_not_notice_a_collector_that_takes_nothing(
     collector: Collector, status: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.status = status
-    async with traced_mesh(collector, queue=4) as mesh:
+    async with traced_mesh(collector.url, queue=4) as mesh:
         login = mesh.log_in()
         assert (await mesh.ask(login)).status == 200  # exchanges
         began = time.monotonic()
@@ -201,7 +163,7 @@ async def test_a_collector_that_is_not_there_costs_no_call_and_is_used_when_it_c
     with open_collector() as other:
         port = other.port
     other.port = port
-    async with traced_mesh(other, timeout_s=0.5) as mesh:
+    async with traced_mesh(other.url, timeout_s=0.5) as mesh:
         login = mesh.log_in()
         assert (await mesh.ask(login)).status == 200
         metrics = mesh.sidecars["crm"].server.metrics
@@ -214,7 +176,7 @@ async def test_a_collector_that_is_not_there_costs_no_call_and_is_used_when_it_c
 
 
 async def test_what_waits_is_sent_at_the_stop(collector: Collector) -> None:
-    async with traced_mesh(collector) as mesh:
+    async with traced_mesh(collector.url) as mesh:
         assert (await mesh.ask(mesh.log_in())).status == 200
         await until(lambda: bool(mesh.records("crm")))
         await stopped(mesh.sidecars["crm"])
@@ -222,7 +184,7 @@ async def test_what_waits_is_sent_at_the_stop(collector: Collector) -> None:
 
 
 async def test_records_are_logs_byte_for_byte_where_the_settings_say_so(collector: Collector) -> None:
-    async with traced_mesh(collector, records=True) as mesh:
+    async with traced_mesh(collector.url, records=True) as mesh:
         assert (await mesh.ask(mesh.log_in())).status == 200
         await asyncio.to_thread(
             collector.wait_for,
@@ -238,7 +200,7 @@ async def test_records_are_logs_byte_for_byte_where_the_settings_say_so(collecto
 
 
 async def test_without_the_setting_no_record_leaves(collector: Collector) -> None:
-    async with traced_mesh(collector) as mesh:
+    async with traced_mesh(collector.url) as mesh:
         assert (await mesh.ask(mesh.log_in())).status == 200
         await arrived(collector, 9)
     assert collector.logs == []
