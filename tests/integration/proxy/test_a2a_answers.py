@@ -15,6 +15,7 @@ from tests.integration.test_operations import JSON, Peer
 from tests.integration.world import (
     CRM,
     FRONT,
+    ISSUER,
     PATIENCE_S,
     PLANNER,
     WRITER,
@@ -236,6 +237,20 @@ async def test_a_message_without_a_valid_token_keeps_the_status_of_that(world: W
     assert world.agent.requests == []
 
 
+async def test_a_token_that_is_not_for_the_route_is_told_in_the_answer_to_a_short_message(world: World) -> None:
+    settings, other = settings_of(world), "https://other.acme.example"
+    settings["issuers"].append({**settings["issuers"][0], "issuer": other})
+    settings["inbound"]["routes"][0]["issuers"] = [ISSUER]
+    peer = Peer(world, await world.sidecar(WRITER, settings), calling(await world.source(PLANNER), WRITER))
+    answer_with(world, {"id": "7"})
+    assert (await ask(peer, rpc("GetTask", id="7"))).reason is None
+    refused = await ask(peer, rpc("GetTask", id="7"), token=mint({"iss": other}))
+    assert (refused.status, refused.reason, json.loads(refused.body)["id"]) == (200, "issuer_not_for_route", 1)
+    long = await ask(peer, rpc("GetTask", id="7", metadata="x" * 17_000), token=mint({"iss": other}))
+    assert (long.status, long.reason) == (403, "issuer_not_for_route")  # nobody waits for a long one
+    assert len(world.agent.requests) == 1
+
+
 async def test_without_a_list_no_url_passes(world: World) -> None:
     peer = await peer_of(world)
     refused = await ask(peer, rpc("CreateTaskPushNotificationConfig", taskId="7", url="https://hooks.acme.example/a2a"))
@@ -342,6 +357,13 @@ async def test_a_refusal_of_the_next_hop_is_no_call_that_went_well(hops: Hops) -
         (record,) = [one for one in hops.writer.records()[before:] if one["direction"] == "outbound"]
         assert (record["decision"], record["reason"], record["detail"]) == ("allow", reason, detail)
         assert (record["status"], record["upstream_status"]) == (200, 200)
+    hops.crm.script = lambda _head, _body: (
+        b"HTTP/1.1 403 Forbidden\r\nDelegation-Reason: revoked\r\ncontent-length: 0\r\n\r\n"
+    )
+    async with hops.serving() as held:
+        assert (await hops.call([*held.shown, JSON, V1], "/crm/a2a", method="POST", body=body)).status == 403
+    record = (await hops.outbound_records(5))[-1]
+    assert (record["reason"], record["status"]) == ("ok", 403)  # the status says it
     counted = hops.writer.server.metrics.requests
     assert counted["outbound", "crm", "allow", "next_hop_refused"] == 3
-    assert counted["outbound", "crm", "allow", "ok"] == 1
+    assert counted["outbound", "crm", "allow", "ok"] == 2

@@ -97,6 +97,10 @@ async def test_a_list_that_arrives_in_pieces_is_cut_too(world: World) -> None:
     answer = await peer.send(b"", V1, target="/a2a/tasks", method="GET")
     assert [task["id"] for task in json.loads(answer.body)["tasks"]] == ["1", "3"]
     assert "etag" not in answer.headers
+    long = b"1000\r\n" + b" " * 4096 + b"\r\n"
+    world.agent.script = lambda _head, _body: head + long * 257  # and no end
+    endless = await peer.send(b"", V1, target="/a2a/tasks", method="GET")
+    assert (endless.status, endless.reason) == (502, "list_unreadable")
     world.agent.script = lambda _head, _body: head + pieces + b"no size\r\n"
     broken = await peer.send(b"", V1, target="/a2a/tasks", method="GET")
     assert (broken.status, broken.reason) == (502, "upstream_bad_response")
@@ -126,8 +130,13 @@ async def test_an_observed_request_sees_no_task_that_is_somebody_s(world: World)
     body = json.dumps(rpc("GetTask", id="1")).encode()
     refused = await world.call(peer.sidecar.inbound, peer.tls, "/a2a", headers=[JSON, V1], body=body)
     assert refused.reason == "task_unknown"
-    records = await peer.sidecar.wait_for_records(4)
-    assert [record["decision"] for record in records[2:]] == ["observed_deny", "deny"]
+    answer_with(world, {"task": {"id": "4", "contextId": "c"}})
+    body = json.dumps(sent(contextId="c")).encode()
+    assert (await world.call(peer.sidecar.inbound, peer.tls, "/a2a", headers=[JSON, V1], body=body)).status == 200
+    assert (await ask(peer, rpc("GetTask", id="4"))).reason is None  # it is nobody's
+    assert (await ask(peer, sent(contextId="c"))).reason is None
+    records = await peer.sidecar.wait_for_records(7)
+    assert [record["decision"] for record in records[2:5]] == ["observed_deny", "deny", "observed_deny"]
 
 
 async def test_a_caller_without_tls_sees_no_task_that_is_somebody_s(world: World) -> None:
