@@ -245,12 +245,13 @@ demo: setup ## Three hops, three tokens, no impersonation (ARGS="--verbose --kee
 picture: setup ## Draw the README's picture again, from a run of the demo
 	@$(BIN)/python .ci/picture.py
 
-docs: setup ## Write the pages of records, reasons, settings and metrics again, the JSON Schemas, and the completion scripts
+docs: setup ## Write the pages of commands, records, reasons, settings and metrics again, the JSON Schemas, and the completion scripts
 	@$(BIN)/python -m sidecar.explain.docs docs
 	@$(BIN)/python -m sidecar.config.docs docs config
 	@$(BIN)/python -m sidecar.observe.docs docs
 	@$(BIN)/python -m sidecar.audit.selectors.docs docs/selectors.md
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
+	@$(BIN)/python .ci/cli_docs.py docs
 	@$(BIN)/python .ci/completions.py sidecar/completions
 
 $(SITE): requirements/site.txt
