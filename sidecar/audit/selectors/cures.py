@@ -15,7 +15,9 @@ ACCOUNT: Final = selector_of("k8s:sa:SERVICE_ACCOUNT")
 CONTAINER: Final = selector_of("k8s:container-name:sidecar")
 IMAGE: Final = selector_of("k8s:container-image:REGISTRY/NAME@sha256:DIGEST")
 OF_POD: Final = (NAMESPACE, ACCOUNT, CONTAINER, IMAGE)
-DOCKER_IMAGE: Final = selector_of("docker:image_config_digest:sha256:DIGEST")
+DOCKER_IMAGE: Final = selector_of(
+    "docker:image_id:REGISTRY/NAME@sha256:DIGEST"
+)  # SPIRE 1.13 has no image_config_digest
 USER: Final = selector_of("unix:uid:UID_OF_THIS_WORKLOAD_ALONE")
 
 _UPDATE: Final = ("spire-server", "entry", "update")

@@ -95,7 +95,7 @@ def test_what_one_entry_breaks_by_itself_is_not_reported_again(tmp_path: Path) -
 def test_a_narrower_entry_is_proposed_in_the_words_of_its_attestor(tmp_path: Path) -> None:
     for attestor, added in (
         ("unix:gid", "unix:uid:UID_OF_THIS_WORKLOAD_ALONE"),
-        ("docker:label", "docker:image_config"),
+        ("docker:label", "docker:image_id:REGISTRY/NAME@sha256:DIGEST"),
     ):
         wide = shown("/tool/a", f"{attestor}:1", "systemd:id:x", parent="/spire/agent/x509pop/h")
         narrow = shown("/tool/b", f"{attestor}:1", "systemd:id:x", "vendor:a:b", parent="/spire/agent/x509pop/h")
