@@ -203,6 +203,11 @@ need-image:
 mesh: setup need-image ## Bring the compose mesh up, attack it, restart it in every order, crash its parts, drain it, take it down
 	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose.py tests/interop/test_compose_acting.py
 
+.PHONY: mesh-spire
+mesh-spire: setup need-image ## The compose mesh with identities of a real SPIRE (SPIRE_SERVER_IMAGE, SPIRE_AGENT_IMAGE, else those of ghcr.io)
+	@! command -v docker >/dev/null || docker image inspect spire-setup:dev >/dev/null 2>&1 || SIDECAR_DEV_IMAGE=$(DEV_IMAGE) docker compose -f compose.yaml -f compose.spire.yaml build -q spire-setup
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_compose_spire.py
+
 alerts: setup ## Alert rules with promtool: each fires and stays quiet, and no change of one goes unnoticed
 	@$(PYTEST) -q -p no:randomly -n auto tests/interop/test_alerts.py
 

@@ -28,7 +28,11 @@ RUN_BY: Final = {
     ("README.md", "make image && docker compose up"): "tests/interop/test_compose.py",
     **{("docs/three-agents.md", start): _THREE_AGENTS for start in ("SIDECAR_OUTBOUND_URL=", "sidecar dev run")},
     ("docs/compose.md", "make image"): "tests/interop/test_compose.py",
-    ("docs/compose.md", "docker compose -f compose.yaml"): "tests/interop/test_compose_acting.py",
+    (
+        "docs/compose.md",
+        "docker compose -f compose.yaml -f compose/acting.yaml",
+    ): "tests/interop/test_compose_acting.py",
+    ("docs/compose.md", "docker compose -f compose.yaml -f compose.spire.yaml"): "tests/interop/test_compose_spire.py",
     ("docs/kubernetes.md", "make image-distroless"): _CLUSTER,
     ("docs/kubernetes.md", "kubectl -n login port-forward"): _CLUSTER,
     ("docs/kubernetes.md", "kubectl -n agents exec"): _CLUSTER,
