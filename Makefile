@@ -171,8 +171,12 @@ interop: interop-spire systemd interop-engine interop-frameworks interop-sdk int
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
 
-dist: setup $(DIST_TOOLS) ## Build wheels, sdists, charts, bill of materials and SHA256SUMS into dist/, the same bytes from the same commit
+dist: setup $(DIST_TOOLS) ## Build wheels, sdists, charts, completion scripts, bills of materials and SHA256SUMS into dist/, the same bytes from the same commit
 	@$(BIN)/python .ci/dist.py dist
+
+.PHONY: release
+release: setup $(DIST_TOOLS) ## Everything of a release into build/release: dist, images, provenance, RELEASE.md (WITHOUT="images helm", PYTHON_IMAGE, SOURCE_URI, BUILDER_ID)
+	@PYTHON_IMAGE="$(PYTHON_IMAGE)" BUILD_ARGS="$(BUILD_ARGS)" $(BIN)/python .ci/release.py $(or $(OUT),build/release) $(addprefix --without ,$(WITHOUT))
 
 interop-dist: setup $(DIST_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
 	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py $(ARGS)

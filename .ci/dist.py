@@ -1,4 +1,5 @@
-"""Builds a release into a folder: wheels, source archives, an npm package, charts, a bill of materials and SHA256SUMS.
+"""Builds a release into a folder: wheels, source archives, an npm package, charts, completion scripts, JSON Schemas of
+settings, bills of materials and SHA256SUMS.
 
     python .ci/dist.py dist
 
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,9 @@ def main(out: Path) -> None:
         for chart in sorted(source.glob("helm/*/Chart.yaml")):
             pack_chart(chart.parent, out, epoch)
         pack_npm(source / "agent-node", out, epoch)
-        write_sbom(source, out, epoch)
+        for file in (*source.glob("sidecar/completions/sidecar.*"), *source.glob("config/*.schema.json")):
+            (out / file.name).write_bytes(file.read_bytes())
+        write_sboms(source, out, epoch)
     built = sorted(out.iterdir())
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in built]
     (out / "SHA256SUMS").write_text("".join(sums))
@@ -146,8 +149,51 @@ def pack(archive: Path, entries: Iterable[Entry], epoch: int) -> None:
         packed.write(plain.getvalue())
 
 
-def write_sbom(source: Path, out: Path, epoch: int) -> None:
-    """Write a CycloneDX bill of materials of the wheel, its locked dependencies and those of its extras."""
+def write_sboms(source: Path, out: Path, epoch: int) -> None:
+    """Write a CycloneDX bill of materials of each distribution: that of the product has those of its extras too."""
+    bill = product_bill(source, out, epoch)
+    version = bill["metadata"]["component"]["version"]
+    dev = {one["purl"] for one in bill["components"] if needed_by_dev(one)}
+    for file, document in {
+        "delegation-sidecar": bill,
+        "sidecar-dev": derived(bill, f"pkg:pypi/sidecar-dev@{version}", dev),
+        "delegation-agent-pypi": derived(bill, f"pkg:pypi/delegation-agent@{version}", set()),
+        "delegation-agent-npm": derived(bill, f"pkg:npm/delegation-agent@{version}", set()),
+    }.items():
+        (out / f"{file}-{version}.cdx.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def needed_by_dev(component: Mapping[str, Any]) -> bool:
+    """Tell if the tools for development bring a dependency: all but those of the extra for ClickHouse alone."""
+    extras = {one["value"] for one in component.get("properties", ())}
+    return not extras or bool(extras & {"audit", "pretty"})
+
+
+def derived(bill: Mapping[str, Any], purl: str, kept: Collection[str]) -> dict[str, Any]:
+    """Return the bill of another distribution of this release, with the dependencies that it has of the product's."""
+    document: dict[str, Any] = json.loads(json.dumps(bill))
+    name, _, version = purl.rpartition("/")[2].partition("@")
+    product = document["metadata"]["component"]
+    document["metadata"]["component"] = {
+        "type": "library",
+        "name": name,
+        "version": version,
+        "purl": purl,
+        "bom-ref": purl,
+    }
+    document["components"] = [
+        {key: value for key, value in one.items() if key != "properties"} | {"scope": "required"}
+        for one in document["components"]
+        if one["purl"] in kept
+    ]
+    if kept:
+        own = {"type": "library", "scope": "required", "bom-ref": product["purl"]}
+        document["components"].append(own | {key: product[key] for key in ("name", "version", "purl")})
+    return document
+
+
+def product_bill(source: Path, out: Path, epoch: int) -> dict[str, Any]:
+    """Return the bill of materials of the wheel, its locked dependencies and those of its extras."""
     locks = {extra: (source / "requirements" / name).read_text() for extra, name in LOCKS.items()}
     command = ("requirements", "--pyproject", "pyproject.toml", "--output-reproducible", "--of", "JSON", "--sv", "1.6")
     done = subprocess.run(
@@ -161,10 +207,7 @@ def write_sbom(source: Path, out: Path, epoch: int) -> None:
     if done.returncode:
         raise SystemExit(f"dist: no bill of materials: {done.stderr.decode()}; run it by: make dist")
     wheel = next(out.glob("delegation_sidecar-*.whl"))
-    bill = completed(json.loads(done.stdout), version=wheel.name.split("-")[1], locks=locks)
-    (out / f"delegation-sidecar-{bill['metadata']['component']['version']}.cdx.json").write_text(
-        json.dumps(bill, indent=1, sort_keys=True) + "\n"
-    )
+    return completed(json.loads(done.stdout), version=wheel.name.split("-")[1], locks=locks)
 
 
 def completed(bill: Mapping[str, Any], version: str, locks: Mapping[str | None, str]) -> dict[str, Any]:

@@ -27,13 +27,16 @@ from tests.interop.helm import missing as missing_helm
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 
 ROOT: Final = Path(__file__).parents[2]
+BILLS: Final = ("delegation-sidecar", "sidecar-dev", "delegation-agent-pypi", "delegation-agent-npm")
 BUILT: Final = {
     *(f"delegation_sidecar-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"sidecar_dev-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"delegation_agent-{__version__}{end}" for end in ("-py3-none-any.whl", ".tar.gz")),
     *(f"{chart}-{__version__}.tgz" for chart in ("sidecar", "sidecar-lib")),
     f"delegation-agent-{__version__}.tgz",
-    f"delegation-sidecar-{__version__}.cdx.json",
+    *(f"{name}-{__version__}.cdx.json" for name in BILLS),
+    *(f"sidecar.{shell}" for shell in ("bash", "zsh", "fish")),
+    *(f"{kind}.schema.json" for kind in ("sidecar", "sts", "platform")),
     "SHA256SUMS",
 }
 
@@ -180,11 +183,42 @@ def test_the_bill_of_materials_is_of_the_locked_dependencies_and_has_no_time_of_
     assert all(one["externalReferences"][0]["hashes"] for one in bill["components"])
 
 
+def test_each_other_distribution_has_a_bill_of_what_it_brings(release: Path) -> None:
+    found = {name: json.loads((release / f"{name}-{__version__}.cdx.json").read_text()) for name in BILLS}
+    assert {one["metadata"]["component"]["purl"] for one in found.values()} == {
+        f"pkg:pypi/delegation-sidecar@{__version__}", f"pkg:pypi/sidecar-dev@{__version__}",
+        f"pkg:pypi/delegation-agent@{__version__}", f"pkg:npm/delegation-agent@{__version__}",
+    }  # fmt: skip
+    dev = {(one["name"], one["version"]) for one in found["sidecar-dev"]["components"]}
+    assert dev == locked("run.txt") | locked("audit.txt") | locked("pretty.txt") | {("delegation-sidecar", __version__)}
+    assert [found[name]["components"] for name in BILLS[2:]] == [[], []]
+
+
+def test_one_command_makes_the_release_and_says_what_it_skipped(release: Path, tmp_path: Path) -> None:
+    said("git", "clone", "-q", ROOT, tmp_path / "clone", cwd=ROOT)
+    words = (sys.executable, ".ci/release.py", "out", "--without", "images", "--without", "helm")
+    done = subprocess.run(words, cwd=tmp_path / "clone", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "clone" / "out"
+    assert set(sums(out)) == BUILT | {"provenance.intoto.json", "RELEASE.md"}
+    assert sums(out).items() >= sums(release).items()
+    statement = json.loads((out / "provenance.intoto.json").read_text())
+    assert {one["name"]: one["digest"]["sha256"] for one in statement["subject"]} == sums(release)
+    source = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert source["digest"]["gitCommit"] == said("git", "rev-parse", "HEAD", cwd=ROOT).strip()
+    page = (out / "RELEASE.md").read_text()
+    for line in ("images: left out by --without images", f"tag the commit, signed: git tag -s v{__version__}"):
+        assert line in page
+        assert line in done.stderr
+    assert all(f"| `{name}` |" in page for name in BUILT)
+
+
 def test_the_bill_of_materials_is_valid_cyclonedx(release: Path) -> None:
     schema, json_files = import_module("cyclonedx.schema"), import_module("cyclonedx.validation.json")
     validator = json_files.JsonStrictValidator(schema.SchemaVersion.V1_6)
-    text = (release / f"delegation-sidecar-{__version__}.cdx.json").read_text()
-    assert validator.validate_str(text) is None
+    for name in BILLS:
+        text = (release / f"{name}-{__version__}.cdx.json").read_text()
+        assert validator.validate_str(text) is None
     assert validator.validate_str(text.replace('"library"', '"lib"')) is not None
 
 
