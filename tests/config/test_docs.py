@@ -249,9 +249,10 @@ PYTHON = re.compile(
 )
 
 
-def test_the_generated_pages_are_these() -> None:
-    assert {path.name for path in GENERATED} == {
-        "README.md", "configuration.md", "metrics.md", "profiles.md", "reasons.md", "records.md", "selectors.md",
+def test_the_generated_pages_are_found() -> None:
+    assert {path.name for path in GENERATED} >= {
+        "README.md", "cli.md", "configuration.md", "metrics.md", "profiles.md", "reasons.md", "records.md",
+        "selectors.md",
     }  # fmt: skip
 
 
