@@ -54,6 +54,7 @@ class AgentMesh:
         self._processes = Processes(directory)
         self._tail = Tail([directory / f"{name}.records" for name in (*self._sidecars, "sts")])
         self._settings: dict[str, Settings] = {}
+        self._reloads_before: dict[str, int] = {}  # of sidecars whose settings were written again: reloads until then
         self._started = False
         self._told_to_stop: signal.Signals | None = None
 
@@ -100,8 +101,21 @@ class AgentMesh:
         services = dict(self._services)
         for name, settings in run_settings.files(self._places, services.pop("agent"), services).items():
             if self._settings.get(name) != settings:
+                if name in self._settings:
+                    self._reloads_before[name] = self._reloads(name)
                 self._settings[name] = settings
                 write(self._file(f"{name}.yaml"), settings)
+
+    def _reloads(self, name: str) -> int:
+        """Return how often a sidecar has taken or refused settings that changed."""
+        records = self._file(f"{name}.records")
+        return records.read_bytes().count(b'"event":"config.') if records.exists() else 0
+
+    def _are_reloading(self) -> bool:
+        """Tell if a sidecar has yet to follow settings that were written while it runs."""
+        before = self._reloads_before
+        self._reloads_before = {name: number for name, number in before.items() if self._reloads(name) == number}
+        return bool(self._reloads_before)
 
     def _wait_for(self, name: str, is_there: Callable[[], bool]) -> None:
         """Wait as ``Processes.wait_for`` does, or until we are told to stop."""
@@ -186,14 +200,14 @@ class AgentMesh:
         shown = False
         hint_at = time.monotonic() + _HINT_S
         while self._started and self._told_to_stop is None and self._processes.exit_code(_COMMAND) is None:
-            if not shown and listens(port):
+            self._name_tools()
+            if not shown and listens(port) and not self._are_reloading():  # else its first call has no name yet
                 shown = True
                 self._show_call()
             elif not shown and time.monotonic() > hint_at:
                 hint_at = float("inf")
                 say(f"nothing listens on 127.0.0.1:{port} yet: the agent should, PORT says so")
             self._processes.require_running("workload-api", "login", "sts", *self._sidecars)
-            self._name_tools()
             self._say_records()
             time.sleep(_LOOK_S)
 

@@ -65,7 +65,7 @@ def text_of(name: str, settings: Settings, seen: Seen, *, configured: Collection
         names = {route["name"] for route in kept[section]}
         for left_out in (route["name"] for route in routes if route["name"] not in names):
             lines += [
-                f"    # {left_out} is left out: nothing was allowed there in the run",
+                f"    # the route {left_out} is left out: nothing was allowed there in the run",
                 *_refused(section, left_out, seen),
             ]
         for route in kept[section]:
@@ -83,7 +83,10 @@ def _made(settings: Settings) -> Settings:
     for route in made["inbound"]["routes"]:
         route.pop("issuers", None)
     made["issuers"][0] |= {"issuer": _STS, "jwks": f"{_STS}/jwks"}
-    made["exchange"]["issuer"] = _STS
+    if made.get("outbound", {}).get("routes"):
+        made["exchange"]["issuer"] = _STS
+    else:  # it calls nobody
+        made.pop("exchange")
     made["records"] = {"sink": "stdout"}
     made["probe"] = {"listen": "0.0.0.0:7090"}
     made.pop("drain_s", None)

@@ -50,7 +50,7 @@ def test_operations_are_those_seen_and_comments_say_what_was_refused(tmp_path: P
     assert routes["post"]["operations"] == [{"allow": ["message/send"]}]
     assert "mail" not in routes
     for line in (
-        "# mail is left out: nothing was allowed there in the run",
+        "# the route mail is left out: nothing was allowed there in the run",
         "# allowed in the run: POST /ask (1)",
         "# allowed in the run: tools/call:search (3)",
         "# refused in the run: tools/call:delete? (2)",
@@ -61,7 +61,9 @@ def test_operations_are_those_seen_and_comments_say_what_was_refused(tmp_path: P
 def test_services_of_plain_http_are_printed_too(tmp_path: Path) -> None:
     files = run_settings.files(places(tmp_path, TOOLS), AGENT, TOOLS)
     path = tmp_path / "settings.yaml"
-    path.write_text(text_of("mail", files["mail"], {("inbound", "mail", "allow"): Counter({"GET /x": 1})}))
+    text = text_of("mail", files["mail"], {("inbound", "mail", "allow"): Counter({"GET /x": 1})})
+    assert "exchange" not in yaml.safe_load(text)  # it calls nobody
+    path.write_text(text)
     assert check(path, {}).problems == []
 
 

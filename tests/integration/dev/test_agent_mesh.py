@@ -212,12 +212,7 @@ async def test_operations_are_shown_and_become_settings_for_production(tmp_path:
     options += ["--host", "open=open.acme.example", "--port", str(port), "--print-settings"]
     try:
         async with running([sys.executable, str(tmp_path / "calling.py")], *options, stdout=PIPE) as session:
-            line, *_ = await session.hears_all(
-                r"^sidecar:   (curl .*)$",
-                r"open has the tools (export_customers, read_customer, read_notes)",
-                r" agent +(config.reloaded)",
-                r" open +(config.reloaded)",
-            )
+            line = (await session.hears(r"^sidecar:   (curl .*)$"))[1]  # shown once the names of the tools are in force
             assert line.endswith(f" http://127.0.0.1:{port}/agent/")
             customer = {"customer": "42"}
             wanted = [["crm", "read_customer", customer], ["crm", "export_customers", {}]]
@@ -231,6 +226,7 @@ async def test_operations_are_shown_and_become_settings_for_production(tmp_path:
         server.kill()
         await server.wait()
     said = "".join(session.said)
+    assert "open has the tools export_customers, read_customer, read_notes" in said
     assert re.search(r"\+  crm +inbound POST /mcp tools/call:read_customer 200", said)
     assert re.search(r"-  agent +outbound POST /crm/mcp tools/call:export_customers 403 +operation_refused", said)
     allowed = {}
