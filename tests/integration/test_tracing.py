@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fakes.collector import Collector, Span, open_collector
+from tests.integration.door_world import DoorWorld, open_door_world
 from tests.integration.mesh import passed
+from tests.integration.process import process
 from tests.integration.traced_mesh import CLIENT, EXCHANGE, EXCHANGES, SERVER, THREE_HOPS, parents, traced_mesh, tree
-from tests.integration.world import CRM, WRITER, Sidecar, until
+from tests.integration.world import CRM, PLANNER, WRITER, Sidecar, World, bearer, calling, mint, ok, until
 
 pytestmark = pytest.mark.integration
 
@@ -204,3 +211,56 @@ async def test_without_the_setting_no_record_leaves(collector: Collector) -> Non
         assert (await mesh.ask(mesh.log_in())).status == 200
         await arrived(collector, 9)
     assert collector.logs == []
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["off", "on"])
+async def test_a_stranger_at_the_door_continues_no_trace_and_is_linked(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch, *, traced: bool
+) -> None:
+    settings_of_front = DoorWorld.front_settings
+
+    def with_tracing(door: DoorWorld, **changes: Any) -> dict[str, Any]:
+        return {**settings_of_front(door, **changes), "tracing": {"endpoint": collector.url}}
+
+    if traced:
+        monkeypatch.setattr(DoorWorld, "front_settings", with_tracing)
+    message = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "search"}}
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_door_world(Path(folder)) as door:
+            theirs = ("traceparent", f"00-{TRACE}-{CALLER}-01"), ("tracestate", "theirs=1")
+            assert (await door.send(message, *theirs)).status == 200
+            record = await door.last(1)
+            assert record["trace_id"] not in {None, TRACE}
+            forwarded = door.world.agent.headers()
+            assert forwarded["traceparent"].startswith(f"00-{record['trace_id']}-")
+            assert "tracestate" not in forwarded
+            if traced:
+                await arrived(collector, 1)
+    spans = [span for span in collector.spans if span.name != EXCHANGE]
+    assert [(span.name, span.parent, span.links) for span in spans] == (
+        [("tools/call search", "", ((TRACE, CALLER),))] if traced else []
+    )
+    assert [span.attributes.get("gen_ai.tool.name") for span in spans] == ["search"] * traced
+
+
+async def test_every_worker_sends_its_spans(world: World, collector: Collector) -> None:
+    world.agent.script = lambda _head, _body: ok(b"done")
+    settings = {**world.settings(), "tracing": {"endpoint": collector.url}}
+    planner = calling(await world.source(PLANNER), WRITER)
+    async with process(world, settings, starts=2, workers=2) as sidecar:
+        for _ in range(20):
+            answer = await world.call(sidecar.port, planner, headers=bearer(mint()))
+            assert answer.status == 200
+        spans = await arrived(collector, 20)
+    assert len({span.resource["service.instance.id"] for span in spans}) == 2
+    assert len(spans) == 20
+
+
+def test_a_sidecar_without_tracing_imports_nothing_of_it() -> None:
+    code = (
+        "import sys, sidecar.cli, sidecar.app, sidecar.workers.run, sidecar.workers.worker, sidecar.config\n"
+        "foreign = {'opentelemetry', 'requests', 'urllib3', 'certifi'}\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in foreign))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60, text=True)
+    assert said.stdout == "[]\n"

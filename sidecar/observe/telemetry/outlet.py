@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 GATHER_S: Final = 0.5  # what arrives within this leaves together
-BATCH: Final = 512
+BATCH: Final = 64  # encoded in a few milliseconds: the event loop waits for the interpreter meanwhile
 CLOSE_S: Final = 2.0  # for what is waiting when the process stops
 
 T = TypeVar("T")
