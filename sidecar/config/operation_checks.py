@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -165,7 +167,8 @@ def _operations(protocol: RouteProtocol, sections: Sequence[AllowedOperations], 
             try:
                 key = _key(protocol, word)
             except ValueError as error:
-                yield Problem(field, f"{word}: {error}", "see the page of the protocol for its operations")
+                wrong, _, cure = str(error).partition("; ")
+                yield Problem(field, f"{word}: {wrong}", cure)
                 continue
             if key in seen:
                 yield Problem(field, f"{word} is listed twice", "keep one of them")
@@ -270,26 +273,44 @@ def _outbound(route: OutboundRoute, protocol: RouteProtocol, key: str, *, own: b
     return replace(operation, for_itself=replace(operation, token="self")) if own else operation  # noqa: S106 - a kind
 
 
-def _keys(protocol: RouteProtocol, section: AllowedOperations) -> list[str]:
-    return [_key(protocol, word) for word in section.allow]
+def _keys(protocol: RouteProtocol, section: AllowedOperations) -> Iterator[str]:
+    """Return the keys of an item; ``operation_problems`` reports words that stand for none."""
+    for word in section.allow:
+        with suppress(ValueError):
+            yield _key(protocol, word)
 
 
 def _key(protocol: RouteProtocol, word: str) -> str:
     """Return the key that a word of the settings stands for.
 
     Raises:
-        ValueError: the protocol has no such operation, or it wants a name, or wants none.
+        ValueError: "wrong; cure": the protocol has no such operation, or it wants a name, or wants none.
     """
     if protocol == "a2a":
-        return a2a.named(word)
+        if word == "GetAgentCard":  # as records call it
+            raise ValueError("is given to every peer of the route, by the sidecar; remove it")
+        try:
+            return a2a.named(word)
+        except ValueError as error:
+            raise ValueError(f"{error}; {_likest(word, sorted(a2a.OPERATIONS), 'docs/a2a.md')}") from None
     method, colon, name = word.partition(":")
     if method not in mcp.METHODS:
-        raise ValueError("no operation of MCP")
+        meant = _likest(method, sorted(mcp.METHODS - mcp.LIFECYCLE), "docs/mcp.md", then=colon + name)
+        raise ValueError(f"no operation of MCP; {meant}")
     if method in mcp.LIFECYCLE:
-        raise ValueError("belongs to the lifecycle, which is always allowed")
-    if (method in mcp.NAMED) != bool(colon) or (colon and not name):
-        raise ValueError(f"write {method}:NAME, or {method}:*" if method in mcp.NAMED else f"write {method} alone")
+        raise ValueError("belongs to the lifecycle, which is always allowed; remove it")
+    if method in mcp.NAMED and not name:
+        raise ValueError(f"has no name; write {method}:NAME, or {method}:*")
+    if method not in mcp.NAMED and colon:
+        raise ValueError(f"has a name; write {method} alone")
+    if name != name.strip():
+        raise ValueError("begins or ends with white space; remove it")
     return word
+
+
+def _likest(word: str, known: Sequence[str], page: str, *, then: str = "") -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}{then}?" if close else f"{page} lists the operations"
 
 
 def every_operation(protocol: RouteProtocol) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sidecar.config.field_types import AcrText, Line, OriginText, PushUrlText, ScopeText, SpiffeIdText
 from sidecar.config.sections import Section
@@ -23,6 +23,13 @@ class HumanSection(Section):
 
 class AllowedOperations(Section):
     """Operations with a policy of their own, on top of that of their route."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_bare_name(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError("is not a mapping; write {allow: [tools/list]}")  # noqa: TRY004 - what pydantic reports
+        return value
 
     allow: list[Line] = Field(
         min_length=1,

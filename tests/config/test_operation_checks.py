@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.check import check
 from sidecar.config import SidecarSettings
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.route import InboundRoute
@@ -88,10 +89,11 @@ def test_outbound_all_operations_are_allowed_unless_some_are_listed(tmp_path: Pa
         ([(f"{ROUTE}.match", {"path_prefix": "/mcp"})], "match", "MCP is served at one path"),
         ([(f"{ROUTE}.protocol", "http"), (f"{ROUTE}.match.methods", ["GET"])], "operations", "needs a protocol above"),
         ([(f"{ROUTE}.protocol", ABSENT), (f"{ROUTE}.operations", ABSENT)], "match.methods", "is missing"),
-        ([(f"{ROUTE}.operations", [{"allow": ["tools/call"]}])], "operations[0].allow", "tools/call: write"),
-        ([(f"{ROUTE}.operations", [{"allow": ["tools/call:"]}])], "operations[0].allow", "tools/call:: write"),
-        ([(f"{ROUTE}.operations", [{"allow": ["tools/list:x"]}])], "operations[0].allow", "tools/list:x: write"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/call"]}])], "operations[0].allow", "tools/call: has no name"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/call:"]}])], "operations[0].allow", "tools/call:: has no name"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/list:x"]}])], "operations[0].allow", "tools/list:x: has a name"),
         ([(f"{ROUTE}.operations", [{"allow": ["tools/drop"]}])], "operations[0].allow", "tools/drop: no operation"),
+        ([(f"{ROUTE}.operations", [{"allow": ["tools/call: x"]}])], "operations[0].allow", "tools/call: x: begins or"),
         ([(f"{ROUTE}.operations", [{"allow": ["initialize"]}])], "operations[0].allow", "initialize: belongs to"),
         ([(f"{ROUTE}.operations", [{"allow": ["SendMessage"]}])], "operations[0].allow", "SendMessage: no operation"),
         (
@@ -144,6 +146,31 @@ def test_what_no_message_asks_for_or_the_route_does_not_have_is_refused(
 ) -> None:
     found = problems(tmp_path, *changes)
     assert any(where == f"inbound.routes[0].{field}" and told.startswith(wrong) for where, told in found), found
+
+
+@pytest.mark.parametrize(
+    ("operations", "cure"),
+    [
+        (["tools/list"], "write {allow: [tools/list]}"),
+        ([{"allow": ["tool/call:find"]}], "did you mean tools/call:find?"),
+        ([{"allow": ["nonsense"]}], "docs/mcp.md lists the operations"),
+        ([{"allow": ["ping"]}], "remove it"),
+        ([{"allow": ["tools/call"]}], "write tools/call:NAME, or tools/call:*"),
+        ([{"allow": ["tools/list:x"]}], "write tools/list alone"),
+    ],
+)
+def test_a_word_that_is_no_operation_has_one_problem_and_its_own_cure(
+    tmp_path: Path, operations: object, cure: str
+) -> None:
+    found = check(written(tmp_path, mcp((f"{ROUTE}.operations", operations))), {}).problems
+    assert [problem.cure for problem in found] == [cure]
+
+
+def test_an_operation_of_a2a_in_another_spelling_is_known(tmp_path: Path) -> None:
+    operations = [{"allow": ["SendMesage", "GetAgentCard"]}]
+    document = mcp((f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.operations", operations))
+    found = check(written(tmp_path, document), {}).problems
+    assert [problem.cure for problem in found] == ["did you mean SendMessage?", "remove it"]
 
 
 @pytest.mark.parametrize(
