@@ -232,8 +232,8 @@ admission: setup ## Injector, policy, Pod Security, Helm in a real API server th
 	@$(ADMISSION)
 	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(ADMISSION)
 
-cluster: setup ## The example on a real Kubernetes, from its five commands to an uninstall (kubectl, helm, KUBECONFIG)
-	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster.py tests/interop/test_cluster_life.py
+cluster: setup ## SPIRE's attestors on a real Kubernetes; the example, from its five commands to an uninstall (kubectl, helm, KUBECONFIG)
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster_spire.py tests/interop/test_cluster.py tests/interop/test_cluster_life.py
 
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"

@@ -40,7 +40,7 @@ class Spire:
     """Runs both programs; `address` is the Workload API. A context manager: what it starts, it stops.
 
     `partner` is the name of the trust domain that the server federates with, at the port `partner_port`; by default one
-    that is never there. `changes` are made to both files.
+    that is never there. `changes` are made to both files; `agent_file` and `agent_socket` are those of another agent.
     """
 
     def __init__(
@@ -52,12 +52,16 @@ class Spire:
         bundle_port: int | None = None,
         partner_port: int | None = None,
         changes: Mapping[str, str] | None = None,
+        agent_file: str = "agent.conf",
+        agent_socket: Path | None = None,
     ) -> None:
         self.folder = folder
         self.domain = domain
         self.partner = partner
         self.node = f"spiffe://{domain}/spire/agent/x509pop/machine-1"
         self.bundle_port = bundle_port or free_port()
+        self.agent_socket = agent_socket or folder / "agent.sock"
+        self._agent_file = agent_file
         port = free_port()
         self._changes = {
             "bind_port = 8081": f"bind_port = {port}",
@@ -80,7 +84,7 @@ class Spire:
 
     @property
     def address(self) -> str:
-        return f"unix://{self.folder}/agent.sock"
+        return f"unix://{self.agent_socket}"
 
     def rendered(self, name: str) -> str:
         """Return a file of config/spire as this machine needs it."""
@@ -89,9 +93,9 @@ class Spire:
         return re.sub("|".join(map(re.escape, known)), lambda found: self._changes[found[0]], text)
 
     async def __aenter__(self) -> Self:
-        for name in ("server", "agent"):
+        for name, file in (("server", "server.conf"), ("agent", self._agent_file)):
             (self.folder / name).mkdir(mode=0o700)
-            (self.folder / f"{name}.conf").write_text(self.rendered(f"{name}.conf"))
+            (self.folder / f"{name}.conf").write_text(self.rendered(file))
         self._certify_the_machine()
         try:
             await self.start_server()
@@ -121,7 +125,7 @@ class Spire:
             await self.agent_healthy()
 
     async def agent_healthy(self) -> None:
-        await self._healthy("spire-agent", "healthcheck", "-socketPath", f"{self.folder}/agent.sock")
+        await self._healthy("spire-agent", "healthcheck", "-socketPath", str(self.agent_socket))
 
     async def kill_server(self) -> None:
         await self._stop("spire-server", signal.SIGKILL)
@@ -167,7 +171,7 @@ class Spire:
         return output.decode()
 
     def _start(self, *command: str) -> None:
-        (self.folder / ("server.sock" if command[0] == "spire-server" else "agent.sock")).unlink(missing_ok=True)
+        (self.folder / "server.sock" if command[0] == "spire-server" else self.agent_socket).unlink(missing_ok=True)
         with (self.folder / f"{command[0]}.log").open("ab") as log:
             self._running[command[0]] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 

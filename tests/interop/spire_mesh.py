@@ -136,6 +136,8 @@ class SpireMesh:
         document["identity"] = {"workload_api": self.at[name].address, "spiffe_id": IDS[name]}
         document["records"] = {"sink": {"file": str(self.folder / f"{name}.records")}}
         document["drain_s"] = 1.0
+        if "exchange" in document:
+            document["exchange"]["timeout_s"] = 10.0  # all processes share one machine
         if name != "sts":
             document["probe"] = {"listen": f"127.0.0.1:{self.ports[f'{name}-probe']}"}
         for section, side in (("inbound", "in"), ("outbound", "out")):

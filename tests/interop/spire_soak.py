@@ -22,7 +22,7 @@ from tests.interop.spire import Spire
 from tests.interop.spire_mesh import SIDECARS, SpireMesh, lacking, open_spire_mesh
 
 CALLERS: Final = 32
-LOGIN_S: Final = 5.0  # each caller logs in again after this time, so that exchanges go on
+LOGIN_S: Final = 10.0  # each caller logs in again after this time, so that exchanges go on
 _PATIENCE_S: Final = 120.0
 
 
