@@ -21,6 +21,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from sidecar import __version__
 from sidecar.delegation.a2a import OPERATIONS
 from sidecar.delegation.mcp import DELETE, METHODS, RESPONSE, STREAM
+from sidecar.errors import Reason
 from sidecar.observe.record import OK, Record
 from sidecar.observe.telemetry.entries import SampledSpanId
 from sidecar.observe.tracing import Parent, new_span_id
@@ -190,8 +191,14 @@ def _of_operation(op: str | None) -> dict[str, Value]:
 
 
 def _is_error(record: Record) -> bool:
-    """Judge a status as the conventions do: towards the caller from 500 on, from a next hop from 400 on."""
-    return (record["status"] or 0) >= (500 if record["direction"] == "inbound" else 400)
+    """Judge a status as the conventions do: towards the caller from 500 on, from a next hop from 400 on.
+
+    A call of A2A that is refused by an error of JSON-RPC has status 200.
+    """
+    if record["direction"] == "inbound":
+        return (record["status"] or 0) >= 500
+    refused = record["decision"] == "deny" or record["reason"] == Reason.NEXT_HOP_REFUSED
+    return refused or (record["status"] or 0) >= 400
 
 
 def _status(record: Record, *, failed: bool) -> Status:
