@@ -22,6 +22,7 @@ LOADED = re.compile(
     r"""<(?:script|link|img|iframe|source|object|form)\b[^>]*?(?:src|href|data|action)=["']?((?:https?:)?//[^"' >]+)"""
 )
 STYLED = re.compile(r"""(?:url\(|@import )["']?((?:https?:)?//[^"')]+)""")
+SCROLLED = re.compile(r"""(<pre|<div class="table-wrapper[^"]*")>""")
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s:#]+)\)")
 
 
@@ -87,18 +88,32 @@ def adapt(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = LINK.sub(lead, source[0]) + CONTENTS.get(page, "")
 
 
-def refuse_foreign_hosts(app: Sphinx, error: Exception | None) -> None:
-    """Fail if a built page would load anything from another host. Links that a reader follows are fine."""
+def finish(app: Sphinx, error: Exception | None) -> None:
+    """Repair what axe finds in the theme's pages, and fail if one would load anything from another host.
+
+    Links that a reader follows are fine.
+    """
     if error is not None:
         return
-    for kind, loads in ((".html", LOADED), (".css", STYLED)):
-        for path in sorted(Path(app.outdir).rglob(f"*{kind}")):
-            if found := loads.search(path.read_text(encoding="utf-8")):
-                raise SphinxError(f"{path.relative_to(app.outdir)} would load {found[1]}")
+    for path in sorted(Path(app.outdir).rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        repaired = text.replace(' role="heading">', ' role="heading" aria-level="2">')
+        repaired = SCROLLED.sub(r'\1 tabindex="0">', repaired)  # a keyboard can scroll it
+        if repaired != text:
+            path.write_text(repaired, encoding="utf-8")
+        refuse(path, LOADED.search(repaired))
+    for path in sorted(Path(app.outdir).rglob("*.css")):
+        refuse(path, STYLED.search(path.read_text(encoding="utf-8")))
+
+
+def refuse(path: Path, loads: re.Match[str] | None) -> None:
+    """Fail the build if a file would load something from another host."""
+    if loads:
+        raise SphinxError(f"{path} would load {loads[1]}")
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_lexer("conf", TextLexer)  # syslog-ng's
     app.connect("source-read", adapt)
-    app.connect("build-finished", refuse_foreign_hosts)
+    app.connect("build-finished", finish)

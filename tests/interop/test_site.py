@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from tests.interop.browser import shoot, visit
+from tests.interop.browser import shoot, violations, visit
 from tests.interop.engine import require
 
 if TYPE_CHECKING:
@@ -84,3 +84,14 @@ async def test_the_first_page_leads_to_the_map_with_every_section_in_the_sidebar
         assert captions == re.findall(
             r"^## (.+)$", (SITE.parents[1] / "docs" / "README.md").read_text(encoding="utf-8"), re.MULTILINE
         )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+async def test_axe_finds_nothing_on_a_page_of_text_tables_and_a_picture(
+    browser: Browser, scheme: str, width: int
+) -> None:
+    options = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}, "offline": True}
+    async with visit(browser, address("docs/concepts"), **options) as one:
+        assert await violations(one.page) == []
+        assert await one.page.evaluate("document.documentElement.scrollWidth") == width
