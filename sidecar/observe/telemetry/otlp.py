@@ -45,10 +45,10 @@ class TelemetryExport:
         self._key_file = settings.subject_key
         self._key = secrets.token_bytes(32) if self._key_file is None else None
         self._spans = Spans(self._subject_key, run, settings.service_name)
-        self._span_session = _Session(settings.headers)
+        self._span_session = _Session(settings.headers, settings.ca)
         self._span_exporter = OTLPSpanExporter(**_parameters(settings, "traces", self._span_session))
         self._span_outlet = Outlet("spans", self._send_spans, most=settings.queue)
-        self._log_session = _Session(settings.headers)
+        self._log_session = _Session(settings.headers, settings.ca)
         self._log_exporter: OTLPLogExporter | None = None
         self._log_outlet: Outlet[tuple[Record, bytes]] | None = None
         if settings.records:
@@ -97,13 +97,13 @@ class TelemetryExport:
         return self._key
 
     def _send_spans(self, records: Sequence[Record]) -> bool:
-        self._span_session.read_headers()
+        self._span_session.prepare()
         spans = list(chain.from_iterable(map(self._spans.of, records)))
         return self._span_exporter.export(spans) is SpanExportResult.SUCCESS
 
     def _send_records(self, items: Sequence[tuple[Record, bytes]]) -> bool:
         assert self._log_exporter is not None  # noqa: S101 - for the type only: the outlet exists beside it
-        self._log_session.read_headers()
+        self._log_session.prepare()
         logs: list[ReadableLogRecord] = [
             log_record(record, line, self._spans.resource(record["workload"])) for record, line in items
         ]
@@ -111,25 +111,35 @@ class TelemetryExport:
 
 
 class _Session(requests.Session):
-    """A session that takes nothing from the environment, adds the headers of the settings, and reads short answers."""
+    """A session that takes nothing from the environment, adds the headers of the settings, and reads short answers.
 
-    def __init__(self, files: Mapping[str, Path]) -> None:
+    ``ca`` is the file of the CA certificates; None: the public ones.
+    """
+
+    def __init__(self, files: Mapping[str, Path], ca: Path | None) -> None:
         super().__init__()
         self.trust_env = False
         self._files = files
+        self._ca = ca
         self._values: dict[str, str] = {}
 
-    def read_headers(self) -> None:
+    def prepare(self) -> None:
         """Read the files of the headers again: a renewed token needs no restart. Raises OSError as ``read_secret``."""
         self._values = {name: read_secret(path) for name, path in self._files.items()}
+        if self._ca is not None:
+            self._ca.open("rb").close()  # the library's error would not name it
+        # The exporter sets both from the environment.
+        self.verify, self.cert = True if self._ca is None else str(self._ca), None
 
     def request(self, method: str | bytes, url: str | bytes, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Send one request."""
+        """Send one request. Raises HTTPError for a redirect, which the exporter would count as success."""
         given = options.pop("headers", None) or {}
         headers = {name: value for name, value in given.items() if name.lower() in _OWN_HEADERS}
         response = super().request(method, url, headers=headers | self._values, stream=True, **options)
         with response:
             response.raw.read(_MAX_ANSWER_BYTES)  # to its end, where it is short: the connection is used again
+        if 300 <= response.status_code < 400:
+            raise requests.HTTPError("the collector points elsewhere")
         return response
 
 

@@ -83,6 +83,29 @@ def test_a_collector_that_points_elsewhere_is_not_followed(collector: Collector,
     made.offer([record()], b"{}\n")
     made.close()
     assert collector.requests == []
+    assert {key: count for key, count in made.counts().items() if count} == {("spans", "failed"): 1}
+
+
+def test_a_file_of_certificates_that_is_not_there_is_named(
+    collector: Collector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = export(collector, ca=tmp_path / "ca.pem")
+    made.offer([record()], b"{}\n")
+    made.close()
+    (said,) = [one for one in caplog.records if one.name == "sidecar.telemetry"]
+    assert str(tmp_path / "ca.pem") in said.why  # type: ignore[attr-defined]
+
+
+def test_the_environment_neither_proves_who_we_are_nor_whom_to_trust(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(tmp_path / "client.pem"))
+    made = export(collector)
+    made.offer([record()], b"{}\n")
+    made.close()
+    assert (made._span_session.verify, made._span_session.cert) == (True, None)
+    assert len(collector.requests) == 1
 
 
 def test_only_recorded_requests_are_spans_and_all_records_are_logs(collector: Collector) -> None:
