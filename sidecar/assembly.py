@@ -123,7 +123,11 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         run=run,
         metrics=metrics,
         spill_folder=settings.records.spill,
-        **({} if settings.tracing is None else _traced(settings.tracing, run, metrics)),
+        **(
+            {}
+            if settings.tracing is None
+            else _traced(settings.tracing, run, metrics, lambda route: _server_of(snapshots, route))
+        ),
     )
     source = source_of(settings.identity)
     keys = make_keys(settings, source, log)
@@ -392,12 +396,19 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
     )
 
 
-def _traced(settings: TracingSettings, run: str, metrics: Metrics) -> dict[str, Any]:
+def _server_of(snapshots: Snapshots, route: str) -> tuple[str, int] | None:
+    current = snapshots.current
+    return None if current is None else current.policy.outbound.server_of(route)
+
+
+def _traced(
+    settings: TracingSettings, run: str, metrics: Metrics, servers: Callable[[str], tuple[str, int] | None]
+) -> dict[str, Any]:
     """Make what the record stream needs to export traces. Only here is OpenTelemetry imported."""
     from sidecar.observe.telemetry.entries import TracedEntry, TracedUnprovenEntry, Traces
     from sidecar.observe.telemetry.otlp import TelemetryExport
 
-    traces, export = Traces(settings.ratio), TelemetryExport(settings, run)
+    traces, export = Traces(settings.ratio), TelemetryExport(settings, run, servers)
     metrics.telemetry = export.counts
     return {
         "entry": partial(TracedEntry, traces),

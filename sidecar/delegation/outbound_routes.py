@@ -52,7 +52,7 @@ class OutboundRoutes:
         ValueError: two routes overlap (see ``outbound_overlaps``).
     """
 
-    __slots__ = ("_hosts", "_prefixes", "_tunnels", "names", "outside", "routes", "tunnels")
+    __slots__ = ("_hosts", "_prefixes", "_servers", "_tunnels", "names", "outside", "routes", "tunnels")
 
     def __init__(self, routes: Sequence[AnyRoute]) -> None:
         if outbound_overlaps(routes):
@@ -65,6 +65,14 @@ class OutboundRoutes:
         self._hosts = {_without_default_port(route.host): route for route in calls if route.host is not None}
         self._prefixes = Prefixes({route.prefix: route for route in calls if route.prefix is not None})
         self._tunnels = {route.host: route for route in self.tunnels}
+        self._servers = {route.name: (route.upstream.host, route.upstream.port) for route in calls}
+        for tunnel in self.tunnels:
+            host, _, port = tunnel.host.rpartition(":")
+            self._servers[tunnel.name] = host.strip("[]"), int(port)
+
+    def server_of(self, name: str) -> tuple[str, int] | None:
+        """Return the host and port to which the route of that name leads; None if there is no such route."""
+        return self._servers.get(name)
 
     def has_host(self, authority: str) -> bool:
         """Tell if a route is matched by this host (lower case)."""

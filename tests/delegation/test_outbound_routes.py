@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
 from sidecar.delegation.route import CanonicalTarget, Overlap, canonical_target
 from sidecar.errors import Denied, Reason
@@ -81,3 +82,11 @@ def test_a_target_without_a_route_is_denied(authority: str | None, path: str) ->
     with pytest.raises(Denied) as refusal:
         TARGETS.find(authority, CanonicalTarget(path, b""), own_authorities=OWN)
     assert refusal.value.reason is Reason.TARGET_DENIED
+
+
+def test_the_server_of_a_route_is_that_of_the_settings() -> None:
+    crm = outbound("crm", host="crm.mesh")
+    routes = OutboundRoutes([crm, ConnectRoute(name="pip", host="[2001:db8::1]:443")])
+    assert routes.server_of("crm") == (crm.upstream.host, crm.upstream.port)
+    assert routes.server_of("pip") == ("2001:db8::1", 443)
+    assert routes.server_of("crm.mesh") is None

@@ -113,6 +113,7 @@ async def test_a_span_says_who_acted_where_and_nothing_that_is_secret(collector:
         refused = await mesh.call("writer", "/crm/customers/42?secret=s3cret", [("authorization", "Bearer wrong")])
         assert refused.status == 403
         spans = await arrived(collector, 10)
+        ports = mesh.ports
         tokens = [mesh.agents[name].headers()["delegation-token"] for name in ("writer", "crm")]
         handles = [mesh.agents[name].headers()["authorization"].split()[1] for name in ("planner", "writer", "crm")]
     (inbound,) = [span for span in spans if span.resource["service.name"] == "tool/crm"]
@@ -134,6 +135,10 @@ async def test_a_span_says_who_acted_where_and_nothing_that_is_secret(collector:
     assert inbound.resource["service.namespace"] == "acme.example"
     hashes = {span.attributes.get("delegation.subject.hash") for span in spans}
     assert len(hashes - {None}) == 1  # the same user, at every hop
+    servers = {
+        (span.attributes["server.address"], span.attributes["server.port"]) for span in spans if span.name == "GET crm"
+    }
+    assert servers == {("127.0.0.1", ports["crm-in"])}
     (denied,) = [span for span in spans if span.attributes.get("error.type")]
     assert denied.error
     assert denied.attributes["error.type"] == denied.attributes["delegation.reason"] == "no_request_context"

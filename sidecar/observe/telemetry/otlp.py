@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -38,13 +38,21 @@ _log: Final = logging.getLogger("sidecar.telemetry")
 
 
 class TelemetryExport:
-    """Exports spans of recorded requests, and the records themselves if the settings say so."""
+    """Exports spans of recorded requests, and the records themselves if the settings say so.
 
-    def __init__(self, settings: TracingSettings, run: str) -> None:
+    ``servers`` as of ``Spans``.
+    """
+
+    def __init__(
+        self,
+        settings: TracingSettings,
+        run: str,
+        servers: Callable[[str], tuple[str, int] | None] = lambda _route: None,
+    ) -> None:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
         self._key_file = settings.subject_key
         self._key = secrets.token_bytes(32) if self._key_file is None else None
-        self._spans = Spans(self._subject_key, run, settings.service_name)
+        self._spans = Spans(self._subject_key, run, settings.service_name, servers)
         self._span_session = _Session(settings.headers, settings.ca)
         self._span_exporter = OTLPSpanExporter(**_parameters(settings, "traces", self._span_session))
         self._span_outlet = Outlet("spans", self._send_spans, most=settings.queue)

@@ -2,7 +2,7 @@
 
 Names of attributes are those of OpenTelemetry's semantic conventions for HTTP, MCP and GenAI, where they exist; the
 others begin with ``delegation.``. Values come from closed sets, are SPIFFE IDs or numbers: no path, no query, no token,
-no address, no text of a caller. A subject is a keyed hash.
+no address and no text of a caller. A subject is a keyed hash.
 """
 
 from __future__ import annotations
@@ -71,10 +71,20 @@ def hash_of(key: bytes, issuer: str, subject: str) -> str:
 
 
 class Spans:
-    """Makes spans. ``key`` returns that of the subjects' hashes, ``run`` names the process."""
+    """Makes spans. ``key`` returns that of the subjects' hashes, ``run`` names the process.
 
-    def __init__(self, key: Callable[[], bytes], run: str, service_name: str | None = None) -> None:
+    ``servers`` returns the host and port to which an outbound route leads, if it is known.
+    """
+
+    def __init__(
+        self,
+        key: Callable[[], bytes],
+        run: str,
+        service_name: str | None = None,
+        servers: Callable[[str], tuple[str, int] | None] = lambda _route: None,
+    ) -> None:
         self._key = key
+        self._servers = servers
         self._run = run
         self._service_name = service_name
         self._resources: tuple[str | None, Resource] | None = None
@@ -131,6 +141,10 @@ class Spans:
         attributes["http.request.method"] = method if method in _KNOWN_METHODS else "_OTHER"
         if record["subject"] is not None and record["verified"]:
             attributes[SUBJECT_HASH] = hash_of(self._key(), record["subject_iss"] or "", record["subject"])
+        if record["direction"] == "outbound" and record["route"] is not None:
+            server = self._servers(record["route"])
+            if server is not None:
+                attributes["server.address"], attributes["server.port"] = server
         if record["after_request"]:
             attributes["delegation.after_request"] = True
         if failed:

@@ -92,6 +92,20 @@ def test_a_subject_that_is_not_proven_has_no_hash() -> None:
     assert SUBJECT_HASH not in attributes
 
 
+def test_an_outbound_call_names_the_server_of_its_route_and_no_host_that_an_agent_names() -> None:
+    servers = {"draft": ("crm.internal", 7443)}.get
+    made = Spans(lambda: KEY, "run", None, servers)
+
+    def server(of: Record) -> list[Any]:
+        (span,) = made.of(of)
+        return [(span.attributes or {}).get(name) for name in ("server.address", "server.port")]
+
+    assert server(record("outbound", host="attacker.example")) == ["crm.internal", 7443]
+    assert server(record("outbound", host="attacker.example", route=None)) == [None, None]
+    assert server(record("outbound", route="removed")) == [None, None]
+    assert server(record("inbound")) == [None, None]
+
+
 @pytest.mark.parametrize(
     ("op", "name", "of_operation"),
     [
