@@ -47,6 +47,7 @@ _ATTRIBUTES: Final[Mapping[str, str]] = {
     "delegation.decide_ms": "decide_ms",
     "delegation.upstream_ms": "upstream_ms",
 }
+_OF_TOKEN: Final = ("delegation.actor", "delegation.chain_depth")
 _OF_EXCHANGE: Final[Mapping[str, str]] = {
     "delegation.actor": "workload",
     "delegation.route": "route",
@@ -139,6 +140,9 @@ class Spans:
         attributes = _taken(record, _ATTRIBUTES) | _of_operation(record["op"])
         method = record["method"]
         attributes["http.request.method"] = method if method in _KNOWN_METHODS else "_OTHER"
+        if not record["verified"]:
+            for name in _OF_TOKEN:  # of a token that anybody may have written: the actor is any text
+                attributes.pop(name, None)
         if record["subject"] is not None and record["verified"]:
             attributes[SUBJECT_HASH] = hash_of(self._key(), record["subject_iss"] or "", record["subject"])
         if record["direction"] == "outbound" and record["route"] is not None:
