@@ -152,8 +152,8 @@ class TaskForwarding(Forwarding):
 
     def done(self, error: SidecarError | None) -> None:
         """The journey goes on."""
-        if self.response is None:
-            self._making.fail()
+        if error is not None or self.response is None:
+            self._making.fail()  # what was shown before stays
         super().done(error)
 
     def on_whole_response(self, head: Response, data: bytes) -> None:

@@ -138,6 +138,19 @@ async def test_a_context_that_the_agent_refuses_to_a_stranger_stays_open_to_its_
     assert (await ask(peer, sent(contextId="c"), token=mint(BOB))).reason == "context_unknown"
 
 
+async def test_a_caller_that_leaves_a_stream_before_its_first_event_keeps_no_context(world: World) -> None:
+    peer = await peer_of(world)
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 99\r\n\r\n"
+    world.agent.script = lambda _head, _body: head
+    waiting = world.background(ask(peer, sent("SendStreamingMessage", contextId="c"), token=mint(BOB)))
+    await peer.sidecar.wait_for_records(1, "request.opened")
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await peer.sidecar.wait_for_records(1)
+    answer_with(world, {"task": {"id": "7", "contextId": "c"}})
+    assert (await ask(peer, sent(contextId="c"))).reason is None
+
+
 async def test_a_message_to_a_task_binds_no_context(world: World) -> None:
     peer = await peer_of(world)
     answer_with(world, {"task": {"id": "7", "contextId": "c"}})
