@@ -97,7 +97,8 @@ def is_own(record: Record) -> bool:
     if record.event != "request" or record.direction != "outbound":
         return False
     by_subject = record.actor is None and record.subject is not None and record.subject == record.workload
-    return record.op == "own" or by_subject
+    claimed = record.subject_iss is not None and not record.verified  # of a token that anybody may have written
+    return record.op == "own" or (by_subject and not claimed)
 
 
 def parse_record(line: bytes) -> Record:

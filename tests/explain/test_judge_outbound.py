@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.audit.records import Record
+from sidecar.audit.records import Record, is_own
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
@@ -207,6 +207,13 @@ def test_an_operation_that_the_agent_asked_for_itself_is_judged_as_its_own_call(
     assert judge_outbound(outbound(**own), closed).judged == "call_not_allowed"
     for_a_user = {**FIRST, "op": "tools/call:search"}
     assert judge_outbound(outbound(**for_a_user), policy).judged == OK
+
+
+def test_a_token_that_only_claims_to_be_the_agents_is_not_judged_as_its_own_call() -> None:
+    own = {**OWN, "op": "initialize", "verified": False}
+    assert is_own(outbound(**own, subject_iss=None))
+    assert not is_own(outbound(**own, subject_iss="https://anybody.example"))
+    assert is_own(outbound(**{**own, "verified": True}, subject_iss="https://sts.acme.example"))
 
 
 def test_a_tunnel_has_no_token_to_judge() -> None:
