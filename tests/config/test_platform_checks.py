@@ -364,7 +364,8 @@ def test_an_empty_platform_file_allows_nobody(tmp_path: Path) -> None:
 def test_what_the_environment_says_is_below_the_ceiling_too(tmp_path: Path) -> None:
     routes = str(changed(AGENT, ("inbound.routes.0.linger_s", 31.0))["inbound"]["routes"])
     (problem,) = found(tmp_path, AGENT, PLATFORM, SIDECAR__INBOUND__ROUTES=routes)
-    assert problem == Problem("inbound.routes[0].linger_s", "is above the platform's ceiling", "write at most 30")
+    field = "inbound.routes[0].linger_s (SIDECAR__INBOUND__ROUTES)"
+    assert problem == Problem(field, "is above the platform's ceiling", "write at most 30")
 
 
 def test_the_environment_of_a_workload_cannot_raise_the_ceiling(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_without_ibis_the_command_says_how_to_install_it(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        pytest.param([], "give files, or an engine", id="nothing"),
-        pytest.param(["records/", "--engine", "chdb:", "--table", "t"], "give files, or an engine", id="both"),
+        pytest.param([], "or an engine by --engine and --table", id="nothing"),
+        pytest.param(["records/", "--engine", "chdb:", "--table", "t"], "or an engine by --engine and --table", id="both"),
         pytest.param(["--engine", "chdb:"], "belong together", id="no-table"),
         pytest.param(["records/", "--table", "t"], "belong together", id="no-engine"),
         pytest.param(["records/", "--scratch", "s"], "belong together", id="scratch-without-engine"),
