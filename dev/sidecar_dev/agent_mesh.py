@@ -64,6 +64,7 @@ class AgentMesh:
             signal.signal(number, self._on_signal)
         try:
             self._start_mesh()
+            list(self._tail.new())  # what was refused while nothing had an identity yet is no fault of the program
             self._start_agent()
             self._follow()
             return self._stop()
