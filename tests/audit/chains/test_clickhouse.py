@@ -62,7 +62,9 @@ def test_without_ibis_the_command_says_how_to_install_it(
     ("options", "told"),
     [
         pytest.param([], "or an engine by --engine and --table", id="nothing"),
-        pytest.param(["records/", "--engine", "chdb:", "--table", "t"], "or an engine by --engine and --table", id="both"),
+        pytest.param(
+            ["records/", "--engine", "chdb:", "--table", "t"], "or an engine by --engine and --table", id="both"
+        ),
         pytest.param(["--engine", "chdb:"], "belong together", id="no-table"),
         pytest.param(["records/", "--table", "t"], "belong together", id="no-engine"),
         pytest.param(["records/", "--scratch", "s"], "belong together", id="scratch-without-engine"),
