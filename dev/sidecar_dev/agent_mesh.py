@@ -93,6 +93,10 @@ class AgentMesh:
             options = ["--socket", str(places.socket), "--out", str(self._file(_SVID))]
             pids["shell"] = processes.start_sidecar("shell", "dev", "svid", *options)
         write(self._file("entries.yaml"), run_settings.entries(pids))
+        if "shell" in pids:
+            processes.wait_for_end("shell")
+            del pids["shell"]  # another process may get its number
+            write(self._file("entries.yaml"), run_settings.entries(pids))
         for name in ("sts", *self._sidecars):
             url = f"http://{places.at(f'{name}-probe')}/readyz"
             self._wait_for(name, lambda url=url: answers(url))  # type: ignore[misc]
@@ -154,7 +158,7 @@ class AgentMesh:
         header = self._file(self._user)
         write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
         say(f"call it through the mesh, as {self._user}:")
-        say(f"  curl -H @{header} {_question(self._plan.agent)}{self._url}")
+        say(f"  curl -H {shlex.quote(f'@{header}')} {_question(self._plan.agent)}{self._url}")
         for name in self._plan.agent.may_call[:1]:
             self._show_impersonation(name)
         for line in card_check.warnings(
@@ -172,14 +176,13 @@ class AgentMesh:
     def _show_impersonation(self, name: str) -> None:
         """Print the call of an agent that passes the user's token along, by its own SVID: it is refused."""
         header, svid, port = self._file(f"{self._user}-for-{name}"), self._file(_SVID), self._places.ports[f"{name}-in"]
-        self._processes.wait_for_end("shell")
         token = self._log_in(scope=f"{name}.call", audience=run_settings.tool_id(name))
         write_whole(header, f"Authorization: Bearer {token}\n".encode(), private=True)
-        options = f"--cert {svid}/svid.pem --key {svid}/svid_key.pem --cacert {svid}/bundle.pem"
-        options += f" --connect-to {name}.internal::127.0.0.1:{port} -H @{header}"
+        options = ["--cert", f"{svid}/svid.pem", "--key", f"{svid}/svid_key.pem", "--cacert", f"{svid}/bundle.pem"]
+        options += ["--connect-to", f"{name}.internal::127.0.0.1:{port}", "-H", f"@{header}"]
         service = self._plan.services[name]
         say(f"an agent that passes {self._user}'s own token on to {name} impersonates {self._user}, and is refused:")
-        say(f"  curl {options} {_question(service)}https://{name}.internal:{port}{service.path}")
+        say(f"  curl {shlex.join(options)} {_question(service)}https://{name}.internal:{port}{service.path}")
 
     def _log_in(self, **wanted: str) -> str:
         form = {

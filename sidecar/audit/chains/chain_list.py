@@ -51,5 +51,5 @@ def _verdict(chain: Chain, audit: Audit) -> str:
 def _option(name: str) -> str:
     """Return the option that chooses a chain."""
     if name.startswith(_PREFIX):
-        return f"--jti {shlex.quote(name.removeprefix(_PREFIX))}"
-    return f"--txn {shlex.quote(name)}"
+        return f"--jti={shlex.quote(name.removeprefix(_PREFIX))}"
+    return f"--txn={shlex.quote(name)}"  # with =, since an id may begin with a dash

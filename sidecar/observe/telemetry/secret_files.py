@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ def read_secret(path: Path) -> str:
         OSError: the file is missing, open to others, too large, or holds no single printable line.
     """
     with path.open("rb") as file:
-        if stat.S_IMODE(path.stat().st_mode) & 0o007:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o007:
             raise PermissionError(f"{path} is open to others; chmod o= {path}")
         content = file.read(_MAX_FILE_BYTES + 1)
     text = content.decode("latin-1").strip()

@@ -215,4 +215,4 @@ def test_of_many_chains_only_the_list_is_shown_until_one_is_chosen(
 def test_a_chain_s_name_is_quoted_where_it_is_to_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = {name: {**one, "txn": "a; rm -rf ~" if one.get("txn") else None} for name, one in lawful().items()}
     main(["audit", "chains", *files(tmp_path, told), "--txn", "nothing"])
-    assert "--txn 'a; rm -rf ~'" in capsys.readouterr().out
+    assert "--txn='a; rm -rf ~'" in capsys.readouterr().out
