@@ -285,7 +285,8 @@ _PERMISSION: Final = {
     Reason.ACTOR_MISMATCH: _in(
         "a genuine token, presented by a workload other than its owner",
         _SECURITY,
-        do="treat the token as stolen: the peer in the record has it; put its txn on the deny list",
+        do="treat the token as stolen: the peer in the record has it; revoke its txn. If the peer is an agent that "
+        "forwards its caller's token past its own sidecar, have it call through the sidecar with its handle",
     ),
     Reason.POLICY_DENIED: _either(
         "the deny list, the issuer's trust domains or the route's peers forbid the call, perhaps since a reload",
