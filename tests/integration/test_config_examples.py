@@ -173,10 +173,12 @@ def identity_files(world: World, spiffe_id: SpiffeId) -> Path:
 
 
 SIDECARS: Final = {
+    "a2a": WRITER,
     "agent": WRITER,
     "domains": SpiffeId("spiffe://acme.example/tool/crm"),
     "entry": FRONT,
     "files": WRITER,
+    "mcp-server": SpiffeId("spiffe://acme.example/tool/crm"),
     "tool": SpiffeId("spiffe://acme.example/tool/crm"),
 }
 
@@ -236,8 +238,8 @@ async def test_above_the_ceiling_a_sidecar_does_not_start_and_says_why(world: Wo
     process = await asyncio.create_subprocess_exec(*words, env=environ, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
     _, told = await asyncio.wait_for(process.communicate(), START_S)
     assert process.returncode == 2
-    assert "issuers[0].jwks: is not where the platform has the keys from" in told.decode()
-    assert "exchange.token_endpoint: is not the platform's" in told.decode()
+    assert "issuers[0].jwks (SIDECAR__ISSUERS): is not where the platform has the keys from" in told.decode()
+    assert "exchange.token_endpoint (SIDECAR__EXCHANGE__TOKEN_ENDPOINT): is not the platform's" in told.decode()
 
 
 async def test_a_ceiling_that_is_lowered_or_lost_is_told_and_the_settings_in_force_stay(world: World) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -218,6 +219,8 @@ async def test_a_caller_who_takes_nothing_fails_the_drain_only_if_there_is_more_
         sidecar = await stack.enter_async_context(process(world, drain_s=4.0))
         caller = await connected(world, stack, sidecar)
         caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        # else the kernel may grow the buffer until the whole answer fits
+        caller.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         ask(caller, "GET", *fields)
         await asyncio.wait_for(agent.asked.wait(), PATIENCE_S)
         await asyncio.sleep(1.0)  # until the buffers in between are full
