@@ -204,11 +204,11 @@ class RecordFields(TypedDict, total=False):
     credential: Annotated[
         str | None,
         Key(
-            "the credential that a call out of the mesh, or an observed one, carried: `inject`, `federate`,"
-            " `passthrough` or `observed`, the kind or provider, and a slow hash of it (scrypt; for `federate` SHA-256),"
-            " 128 bits in hex; a password, a cookie, and a field that is known by its name alone have none. Of an exchange: `client`, if"
-            " the sidecar authenticated at the token service by a secret or a static key. All but `federate` are"
-            " static credentials",
+            "the credential that a call out of the mesh, or an observed one, carried: `inject`, `federate`, "
+            "`passthrough` or `observed`, the kind or provider, and a slow hash of it (scrypt; for `federate` "
+            "SHA-256), 128 bits in hex; a password, a cookie, and a field that is known by its name alone have none. "
+            "Of an exchange: `client`, if the sidecar authenticated at the token service by a secret or a static key."
+            " All but `federate` are static credentials",
             (*_REQUESTS, *_EXCHANGES),
         ),
     ]
