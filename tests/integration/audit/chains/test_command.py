@@ -159,7 +159,7 @@ def test_a_filter_that_chooses_no_chain_does_not_say_that_all_is_well(
     out = capsys.readouterr().out
     assert "no chain to judge" in out
     assert "nothing found" not in out
-    assert out.splitlines()[-2].split() == ["t1", "alice", "2026-11-24T21:04:01", "3", "3", "whole", "--txn", "t1"]
+    assert out.splitlines()[-2].split() == ["t1", "alice", "2026-11-24T21:04:01", "3", "3", "whole", "--txn=t1"]
     assert main(["audit", "chains", "--subject", "nobody-here", "--json", *names]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["chains"], document["others"]) == ([], ["t1"])
@@ -179,8 +179,8 @@ def test_chains_are_listed_with_depth_verdict_and_the_option_that_chooses_each(
 ) -> None:
     assert main(["audit", "chains", *RECORDED]) == 1
     first, second = listed(capsys.readouterr().out)
-    assert first[3:] == ["3", "11", "broken", "(7", "findings)", "--txn", "haHaAJejPxJhJqbGd8Wh4A"]
-    assert second[3:] == ["1", "1", "broken", "(1", "finding)", "--jti", "9pGBF78G8a2r-_2tBnMEBA"]
+    assert first[3:] == ["3", "11", "broken", "(7", "findings)", "--txn=haHaAJejPxJhJqbGd8Wh4A"]
+    assert second[3:] == ["1", "1", "broken", "(1", "finding)", "--jti=9pGBF78G8a2r-_2tBnMEBA"]
     for row in (first, second):
         assert main(["audit", "chains", *RECORDED, *row[-2:], "--json"]) == 1
         (chain,) = json.loads(capsys.readouterr().out)["chains"]
