@@ -182,7 +182,7 @@ def test_chains_are_listed_with_depth_verdict_and_the_option_that_chooses_each(
     assert first[3:] == ["3", "11", "broken", "(7", "findings)", "--txn=haHaAJejPxJhJqbGd8Wh4A"]
     assert second[3:] == ["1", "1", "broken", "(1", "finding)", "--jti=9pGBF78G8a2r-_2tBnMEBA"]
     for row in (first, second):
-        assert main(["audit", "chains", *RECORDED, *row[-2:], "--json"]) == 1
+        assert main(["audit", "chains", *RECORDED, *row[-1:], "--json"]) == 1
         (chain,) = json.loads(capsys.readouterr().out)["chains"]
         assert (chain["chain"], chain["depth"], len(chain["hops"])) == (row[0], int(row[3]), int(row[4]))
         assert chain["verdict"] == "broken"
