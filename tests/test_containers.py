@@ -136,8 +136,9 @@ def test_only_what_is_named_reaches_a_build() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     allowed = [line[1:] for line in lines if line.startswith("!")]
-    locks = [f"requirements/{name}.txt" for name in ("build", "run", "pretty", "audit")]
+    locks = [f"requirements/{name}.txt" for name in ("build", "run", "otel", "pretty", "audit")]
     assert allowed == ["sidecar", "dev", "pyproject.toml", "README.md", "LICENSE", *locks, ".ci/sbom.py"]
+    assert set(re.findall(r"requirements/\w+\.txt", (ROOT / "Dockerfile").read_text())) <= set(locks)
 
 
 def test_the_build_backend_is_the_locked_one() -> None:
