@@ -235,7 +235,7 @@ def test_an_attack_from_a_pod_fails_and_no_agent_hears_of_it(attackers: Attacker
 
 
 # Where the example lacks a route of the demo's: the same attack on one that it has
-OTHERWISE: Final = {"export with crm.read": "a plan with crm.read"}
+OTHERWISE: Final = {"the export, with a token for reading": "a plan with crm.read"}
 
 
 def test_every_attack_of_the_demo_is_made_from_a_pod_and_told_the_same(attackers: Attackers) -> None:
