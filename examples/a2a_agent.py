@@ -15,6 +15,7 @@ from a2a.server.request_handlers import DefaultRequestHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes
 from a2a.server.tasks import InMemoryTaskStore
 from a2a.types import AgentCapabilities, AgentCard, AgentInterface, AgentSkill, Role, SendMessageRequest
+from a2a.utils.errors import UnsupportedOperationError
 from delegation_agent.asgi import HandleMiddleware
 from delegation_agent.httpx import async_mounts
 from starlette.applications import Starlette
@@ -37,7 +38,7 @@ class Writer(AgentExecutor):
             await event_queue.enqueue_event(new_text_message(get_message_text(event.message)))
 
     async def cancel(self, context: RequestContext, event_queue: EventQueue) -> None:
-        raise NotImplementedError
+        raise UnsupportedOperationError
 
 
 card = AgentCard(
