@@ -338,6 +338,31 @@ class Denied(SidecarError):
     """A request that was understood and refused."""
 
 
+OF_HANDSHAKES: Final = frozenset(
+    {
+        Reason.NO_CLIENT_CERT,
+        Reason.BAD_SVID,
+        Reason.UNTRUSTED_CHAIN,
+        Reason.UNKNOWN_TRUST_DOMAIN,
+        Reason.WRONG_BUNDLE,
+        Reason.SVID_EXPIRED,
+        Reason.TLS_VERSION,
+    }
+)
+
+
+class TrustEnded(Denied):
+    """Trust in a peer ended while a call of the agent was in flight: a reason of handshakes, which the agent is told.
+
+    Towards the peer such a reason has no HTTP answer.
+    """
+
+    @property
+    def answer(self) -> Answer:
+        """The answer to the agent."""
+        return _forbidden(ANSWERS[self.reason].text)
+
+
 class Unavailable(SidecarError):
     """Cannot be decided now: keys, identity, sink, STS or upstream are missing. The same call may succeed later."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sidecar.delegation.human import Human
 from sidecar.delegation.resource_metadata import ProtectedResource
-from sidecar.errors import Reason, SidecarError, Unavailable
+from sidecar.errors import OF_HANDSHAKES, Reason, SidecarError, TrustEnded, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record import Direction
@@ -91,6 +91,8 @@ def refuse(
     ``asked`` is the message that is refused, where it came by JSON-RPC: the answer is one to that. ``also`` are further
     fields of the answer. ``hang_up`` ends the connection after the answer too, whatever the reason.
     """
+    if entry.direction == "outbound" and error.reason in OF_HANDSHAKES:
+        error = TrustEnded(error.reason, error.detail)
     entry.refuse(error)
     if entry.path is None and stream.head is not None:
         entry.path = refused_path(stream.head.target)

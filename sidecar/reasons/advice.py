@@ -26,7 +26,8 @@ def seen(reason: Reason) -> str:
     answer, stage = ANSWERS[reason], GUIDANCE[reason].stage
     said = f"{answer.status} `{reason}`"
     if stage is Stage.HANDSHAKE:
-        return "it receives nothing; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
+        nothing = "it receives nothing; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
+        return f"{nothing}; where trust ends during a call of its own, that call returns 403 `{reason}`"
     if stage is Stage.CUT:
         return "a connection that ends before the answer is complete"
     if stage is Stage.PASSED_ON:
