@@ -19,7 +19,10 @@ _PATIENCE_S: Final = 60.0
 STOP_S: Final = 5.0
 _LOOK_S: Final = 0.02
 _LAST_LINES: Final = 12
-_PORTS: Final = range(20_000, 32_768)  # below the ports of outgoing connections, which on Linux lie higher
+_PORTS: Final = range(20_032, 32_768)  # below the ports of outgoing connections, which on Linux lie higher
+_BLOCK: Final = 64  # ports; more than a mesh needs
+_locks: Final[list[socket.socket]] = []  # the first port of each of our blocks, bound while we live
+_left: Final[list[int]] = []  # of our blocks
 
 
 class ProcessError(Exception):
@@ -137,28 +140,45 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return free ports on loopback. All are bound at once, so that none is returned twice.
+    """Return free ports on loopback that no other process gets by this function while ours lives.
 
-    None is in the kernel's range for outgoing connections, which might take it before we do. They are neighbours: two
-    meshes that start at the same time share a port only if their first ones are near, where single random ports would
-    often meet.
+    They come from blocks: whoever has bound a block's first port has the block. None is in the kernel's range for
+    outgoing connections, which might take it before we do.
+
+    Raises:
+        ProcessError: all blocks are taken.
     """
-    held: list[socket.socket] = []
-    try:
-        first = secrets.randbelow(len(_PORTS))
-        for port in (*_PORTS[first:], *_PORTS[:first]):
-            if len(held) == count:
-                break
-            one = socket.socket()
-            held.append(one)
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                held.pop().close()
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
+    found: list[int] = []
+    while len(found) < count:
+        if not _left:
+            _left.extend(_take_block())
+        port = _left.pop()
+        one = _bound(port)
+        if one is not None:
             one.close()
+            found.append(port)
+    return found
+
+
+def _take_block() -> list[int]:
+    blocks = [*_PORTS[::_BLOCK]]
+    secrets.SystemRandom().shuffle(blocks)
+    for first in blocks:
+        lock = _bound(first)
+        if lock is not None:
+            _locks.append(lock)
+            return [*range(first + _BLOCK - 1, first, -1)]
+    raise ProcessError(f"no free ports between {_PORTS.start} and {_PORTS.stop}: stop other development meshes")
+
+
+def _bound(port: int) -> socket.socket | None:
+    one = socket.socket()
+    try:
+        one.bind(("127.0.0.1", port))
+    except OSError:
+        one.close()
+        return None
+    return one
 
 
 def answers(url: str) -> bool:

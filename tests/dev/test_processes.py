@@ -1,6 +1,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -94,3 +95,12 @@ def test_ports_are_free_and_differ() -> None:
     with socket.create_server(("127.0.0.1", ports[0])):
         assert listens(ports[0])
     assert not answers(f"http://127.0.0.1:{ports[0]}/")
+
+
+def test_ports_are_given_to_one_process_while_it_lives() -> None:
+    ours = {port // 64 for port in free_ports(3)}
+    others = "from sidecar_dev.processes import free_ports; print(*free_ports(130))"
+    done = subprocess.run([sys.executable, "-c", others], capture_output=True, text=True, check=True)
+    theirs = {int(port) // 64 for port in done.stdout.split()}
+    assert len(theirs) >= 3
+    assert not ours & theirs

@@ -226,6 +226,18 @@ async def test_outbound_everything_ends_when_it_would_be_refused_and_nothing_els
     await underway.go_on("outbound", "planner" if group == "helper" else "helper")
 
 
+@pytest.mark.parametrize(("direction", "said"), [("outbound", b"HTTP/1.1 403 Forbidden"), ("inbound", b"")])
+async def test_an_agent_is_told_that_trust_has_ended_and_a_peer_without_trust_is_told_nothing(
+    underway: Underway, direction: str, said: bytes
+) -> None:
+    await begin(underway, direction)
+    upload = underway.forwarded[direction, "helper"][0]
+    await partner_distrusted(underway)
+    last = await upload.ended()
+    assert last.split(b"\r\n")[0] == said
+    assert (b"delegation-reason: unknown_trust_domain" in last) == bool(said)
+
+
 async def identity_withdrawn(underway: Underway) -> None:
     await rotated(underway.sidecar, lambda: underway.sidecar.api.registry.replace_entries([]))
 

@@ -12,7 +12,7 @@ from tests.integration.process import process
 from tests.integration.test_observe import SOON
 from tests.integration.test_operations import JSON, SEARCH, Peer, mcp_settings
 from tests.integration.test_reload import Reloadable
-from tests.integration.world import FRONT, PLANNER, WRITER, Answer, World, bearer, calling, free_port, mint, ok
+from tests.integration.world import FRONT, PLANNER, WRITER, Answer, World, bearer, calling, free_port, mint, ok, until
 
 pytestmark = pytest.mark.integration
 
@@ -368,5 +368,4 @@ async def test_a_session_is_one_at_every_worker(world: World) -> None:
             assert (await send(SEARCH, (FIELD, session))).status == 200
             assert agent.shown() == agent.opened[0]
             assert unknown(await send(SEARCH, (FIELD, session), token=mint({"sub": "bob"})))
-        runs = {record["run"] for record in sidecar.records() if record["event"] == "request"}
-    assert len(runs) > 1
+        await until(lambda: len({one["run"] for one in sidecar.records() if one["event"] == "request"}) > 1)
