@@ -152,7 +152,7 @@ class TaskForwarding(Forwarding):
 
     def done(self, error: SidecarError | None) -> None:
         """The journey goes on."""
-        if error is not None or self.response is None:
+        if error is not None:
             self._making.fail()  # what was shown before stays
         super().done(error)
 
