@@ -74,6 +74,8 @@ class Reason(StrEnum):
     CONTEXT_UNKNOWN = "context_unknown"
     CARD_REFUSED = "card_refused"
     UPGRADE_REFUSED = "upgrade_refused"
+    # 505, said in HTTP/2.
+    HTTP_VERSION = "http_version"
     # Limits and waits of the request itself.
     TOO_LARGE = "too_large"
     URI_TOO_LONG = "uri_too_long"
@@ -249,6 +251,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.UPGRADE_REFUSED: Answer(
         400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True
     ),
+    Reason.HTTP_VERSION: Answer(505, None, "HTTP/2 is not spoken at this address", close=True),
     Reason.TOO_LARGE: Answer(413, None, "the request body is too large", close=True),
     Reason.URI_TOO_LONG: Answer(414, None, "the request target is too long", close=True),
     Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),

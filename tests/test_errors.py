@@ -34,6 +34,7 @@ STATUSES = {
     "too_large": 413,
     "uri_too_long": 414,
     "head_too_large": 431,
+    "http_version": 505,
     **dict.fromkeys(BAD_GATEWAY, 502),
     **dict.fromkeys(UNAVAILABLE, 503),
     **dict.fromkeys({"sts_timeout", "upstream_timeout"}, 504),

@@ -29,6 +29,7 @@ _METHOD_OF_PROXY: Final = rb"(?!(?:TRACE|TRACK) )%b{1,32}" % _TOKEN
 _CONNECT: Final = b"CONNECT"
 _REFUSED_METHOD: Final = re.compile(rb"(?:CONNECT|TRACE|TRACK) [!-~]+ HTTP/1\.[01]")
 _REQUEST_LINE: Final = rb"(%b) ([!-~]{1,%d}+) HTTP/1\.([01])\r\n"  # method, most bytes of the target
+PREFACE_LINE: Final = b"PRI * HTTP/2.0"  # RFC 9113 section 3.4: no server of HTTP/1.1 may take it for a request
 _ANY_REQUEST_LINE: Final = re.compile(_REQUEST_LINE % (_METHOD, 0xFFFFFFF))
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n")
 # Host = uri-host [":" port] (RFC 9110 section 7.2), without user information, escapes or empty parts.
@@ -67,7 +68,7 @@ class RequestGrammar:
 
         Raises:
             Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
-                EXPECTATION_REFUSED.
+                EXPECTATION_REFUSED, HTTP_VERSION.
         """
         match = self.match(head)
         if match is None:
@@ -122,6 +123,8 @@ class RequestGrammar:
         lines = _lines_of(head, self._max_fields)
         match = _ANY_REQUEST_LINE.fullmatch(lines[0] + b"\r\n")
         if match is None:
+            if lines[0] == PREFACE_LINE:
+                return Denied(Reason.HTTP_VERSION, "the connection begins with the preface of HTTP/2")
             if _REFUSED_METHOD.fullmatch(lines[0]):
                 return Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
             return Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")

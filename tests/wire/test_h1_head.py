@@ -168,7 +168,7 @@ REQUEST_LINES = {
     "HTTP/1.2": (b"GET / HTTP/1.2", Reason.BAD_REQUEST),
     "HTTP/1.10": (b"GET / HTTP/1.10", Reason.BAD_REQUEST),
     "HTTP/2.0": (b"GET / HTTP/2.0", Reason.BAD_REQUEST),
-    "HTTP/2 preface": (b"PRI * HTTP/2.0", Reason.BAD_REQUEST),
+    "HTTP/2 preface": (b"PRI * HTTP/2.0", Reason.HTTP_VERSION),
     "lower-case protocol": (b"GET / http/1.1", Reason.BAD_REQUEST),
     "another protocol": (b"GET / RTSP/1.0", Reason.BAD_REQUEST),
     "two spaces after the method": (b"GET  / HTTP/1.1", Reason.BAD_REQUEST),

@@ -357,7 +357,6 @@ REFUSED = {
     ),
     "Upgrade without Connection": (post(b"Upgrade: websocket\r\n"), Reason.UPGRADE_REFUSED, 400),
     "CONNECT": (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n\x16\x03\x01", Reason.METHOD_REFUSED, 405),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", Reason.BAD_REQUEST, 400),
     "TLS on a plain port": (b"\x16\x03\x01\x02\0\x01\0", Reason.BAD_REQUEST, 400),
     "body announced too long": (post(b"Content-Length: 101\r\n"), Reason.TOO_LARGE, 413),
     "target too long": (b"GET /" + b"a" * 200 + b" HTTP/1.1\r\nHost: a\r\n\r\n", Reason.URI_TOO_LONG, 414),
