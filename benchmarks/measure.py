@@ -51,8 +51,10 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
         seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(pids)])
     else:
         before = user_and_kernel(pids)
-        with _beside(rig, role, scenario):
+        flood: dict[str, Any] = {}
+        with _beside(rig, role, scenario, flood):
             seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
+        seen.update(flood)
         user, kernel = (now - then for now, then in zip(user_and_kernel(pids), before, strict=True))
         seen["kernel_share"] = kernel / (user + kernel) if user + kernel else None
         rss = memory_mib(pids)
@@ -62,8 +64,10 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
 
 
 @contextmanager
-def _beside(rig: Rig, role: Role, scenario: Scenario) -> Iterator[None]:
+def _beside(rig: Rig, role: Role, scenario: Scenario, seen: dict[str, Any]) -> Iterator[None]:
     """Run disturbers beside the load: an attacking peer, started a second earlier, or a flood, already connected.
+
+    ``seen`` gets the number of the flood's connections that were closed and opened again.
 
     Raises:
         MeasureError: they did not start.
@@ -83,6 +87,8 @@ def _beside(rig: Rig, role: Role, scenario: Scenario) -> Iterator[None]:
             if others.poll() is not None:
                 raise MeasureError(f"{scenario.name}: who should be beside it did not start")
             yield
+            if not hostile:
+                seen["reopened"] = int(others.communicate(timeout=_CROWD_PATIENCE_S)[0].split()[-1])
         finally:
             others.terminate()
 
@@ -166,7 +172,7 @@ def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]
 def _window(scenario: Scenario, seconds: float) -> list[str]:
     if scenario.requests:
         return ["--requests", str(scenario.requests)]
-    options = ["--seconds", str(seconds), "--warmup", str(_WARMUP_S)]
+    options = ["--seconds", str(max(seconds, scenario.least_s)), "--warmup", str(_WARMUP_S)]
     if scenario.rate:
         options += ["--rate", str(scenario.rate)]
     if scenario.tokens:

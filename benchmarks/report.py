@@ -10,12 +10,17 @@ from typing import Final
 
 from benchmarks.charts import bars, lines
 from benchmarks.growth import AXES, GROWTH
+from benchmarks.peers.sidecar_settings import ENGINES
 from benchmarks.ratios import Spread
 from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS, Scenario
-from benchmarks.tables import BASE, Table, relative, table_of
+from benchmarks.tables import BASE, Table, relative, table_of, tells_latency
 
-_HEADINGS: Final = ("peer", "figure", f"x {BASE}", "p50 / p99 us", "per second", "kernel", "remarks")
+_HEADINGS: Final = (
+    *("peer", "figure", f"x {BASE}", "p50 / p99 us", f"p99 x {BASE}", "p99 over no proxy, us"),
+    *("per second", "kernel", "remarks"),
+)
+_TAILS: Final = ("load", "engine", f"p99 x {BASE}", "p99 over no proxy, us", "calls")
 _ASKED: Final = ("inbound", "inbound-500", "post", "fresh-token", "new-connection", "outbound")
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -111,8 +116,9 @@ def _was_measured(results: Results, scenario: Scenario) -> bool:
     return any(sample.scenario == scenario.name for sample in results.samples)
 
 
-def _cells(table: Table, peer_titles: dict[str, str]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _cells(table: Table, peer_titles: dict[str, str]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the headings and the rows of a table, without the columns that are empty in all rows."""
+    rows = []
     for row in table.rows:
         times = "" if math.isnan(row.p50_us) else f"{row.p50_us:,.0f} / {row.p99_us:,.0f}"
         rate = f"{row.per_second:,.0f}" if row.per_second >= 1 else ""
@@ -122,11 +128,29 @@ def _cells(table: Table, peer_titles: dict[str, str]) -> list[tuple[str, ...]]:
                 _figure(row.figure),
                 "" if row.ratio is None else _ratio(row.ratio),
                 times,
+                "" if row.p99_ratio is None else _ratio(row.p99_ratio),
+                "" if row.added_p99_us is None else _microseconds(row.added_p99_us),
                 rate,
                 "" if row.kernel_share is None else f"{row.kernel_share:.0%}",
                 "; ".join(row.remarks),
             )
         )
+    used = [at for at, heading in enumerate(_HEADINGS) if heading == "remarks" or any(row[at] for row in rows)]
+    return [_HEADINGS[at] for at in used], [tuple(row[at] for at in used) for row in rows]
+
+
+def _tails(results: Results) -> list[tuple[str, ...]]:
+    """Tabulate the sidecar's p99 beside HAProxy's and beside no proxy, and the calls that were answered."""
+    rows: list[tuple[str, ...]] = []
+    for scenario in SCENARIOS:
+        if not tells_latency(scenario) or not _was_measured(results, scenario):
+            continue
+        for row in table_of(results.samples, scenario, [peer.name for peer in results.peers]).rows:
+            if row.peer in ENGINES:
+                ratio = "" if row.p99_ratio is None else _ratio(row.p99_ratio)
+                added = "" if row.added_p99_us is None else _microseconds(row.added_p99_us)
+                calls = next((remark for remark in row.remarks if "answered" in remark), "")
+                rows.append((scenario.title, _title(results, row.peer), ratio, added, calls))
     return rows
 
 
@@ -136,6 +160,10 @@ def _figure(value: Spread | None) -> str:
 
 def _ratio(value: Spread) -> str:
     return f"{value.middle:.2f} ({value.lowest:.2f} to {value.highest:.2f})"
+
+
+def _microseconds(value: Spread) -> str:
+    return f"{value.middle:,.0f} ({value.lowest:,.0f} to {value.highest:,.0f})"
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -163,14 +191,18 @@ def _markdown(results: Results, sections: Sequence[Section]) -> str:
     if rows:
         lines_ += ["", "## In short", "", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
         lines_ += [f"| {' | '.join(row)} |" for row in rows]
+    if tails := _tails(results):
+        lines_ += ["", f"| {' | '.join(_TAILS)} |", "| --- " * len(_TAILS) + "|"]
+        lines_ += [f"| {' | '.join(row)} |" for row in tails]
     for title, tables, charts in sections:
         lines_ += ["", f"## {title}", ""]
         lines_ += [f"![{title}]({name}.svg)" for name in charts] + [""]
         for table in tables:
             lines_ += [f"### {table.scenario.title}", ""] if len(tables) > 1 else []
             lines_ += [f"**{_say_refusal(table)}**", ""] if table.refusal else []
-            lines_ += [f"Figure: {table.unit}.", "", f"| {' | '.join(_HEADINGS)} |", "| --- " * len(_HEADINGS) + "|"]
-            lines_ += [f"| {' | '.join(row)} |" for row in _cells(table, titles)] + [""]
+            headings, cells = _cells(table, titles)
+            lines_ += [f"Figure: {table.unit}.", "", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
+            lines_ += [f"| {' | '.join(row)} |" for row in cells] + [""]
     return "\n".join(lines_) + "\n"
 
 
@@ -185,6 +217,8 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
     headings, rows = _beside_each(results)
     if rows:
         parts += ["<h2>In short</h2>", _html_table(headings, rows)]
+    if tails := _tails(results):
+        parts.append(_html_table(_TAILS, tails))
     for title, tables, charts in sections:
         parts += [f"<h2>{escape(title)}</h2>", *charts.values()]
         for table in tables:
@@ -192,7 +226,7 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
                 parts.append(f"<h3>{escape(table.scenario.title)}</h3>")
             if table.refusal:
                 parts.append(f'<p class="refusal">{escape(_say_refusal(table))}</p>')
-            parts += [f"<p>Figure: {escape(table.unit)}.</p>", _html_table(_HEADINGS, _cells(table, titles))]
+            parts += [f"<p>Figure: {escape(table.unit)}.</p>", _html_table(*_cells(table, titles))]
     head = f'<meta charset="utf-8"><title>Benchmark report</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 

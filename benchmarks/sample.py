@@ -57,9 +57,24 @@ class Sample:
         return statuses | {f"lost {how}": count for how, count in seen.get("lost", {}).items() if count}
 
     @property
+    def calls(self) -> int:
+        """Count the calls that were due in the window; 0 if the load generator did not count them."""
+        return int(self.seen.get("calls", 0))
+
+    @property
+    def unanswered(self) -> int:
+        """Count the calls due in the window that had no answer within five seconds of its end."""
+        return self.calls - int(self.seen.get("calls_answered", 0))
+
+    @property
+    def p99_us(self) -> float:
+        """The 99th percentile of latency, in microseconds; NaN without any."""
+        return percentile(self.latency, 0.99)
+
+    @property
     def is_wrong(self) -> bool:
         """True if more than one answer in a hundred was missing or unexpected: then no number counts."""
-        return bool(sum(self.errors.values()) * 100 > self.seen.get("requests", 0))
+        return bool(max(sum(self.errors.values()), self.unanswered) * 100 > self.seen.get("requests", 0))
 
     @property
     def reused(self) -> bool:
@@ -78,6 +93,8 @@ class Sample:
         text += f"  {self.rss_mib:5.0f} MiB"
         if self.errors:
             text += f"  errors {self.errors}"
+        if self.unanswered:
+            text += f"  unanswered {self.unanswered} of {self.calls}"
         if self.seen.get("late"):
             text += f"  late {self.seen['late']}"
         return text

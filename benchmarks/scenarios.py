@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Peer
+from benchmarks.peers.peer import INBOUND, MESH, NARROW, NARROW_HANDSHAKES, OUTBOUND, PAIR, Peer
 from benchmarks.world import CALLER
 
 # Disturbers beside the load: an attacking peer, or a flood that sends nothing, the start of a ClientHello, all of one,
@@ -15,6 +15,7 @@ Beside = Literal["", "hostile", "nothing", "hello begun", "hello", "clear text"]
 # The figure of a scenario: CPU per request, MB/s, delay of events, or memory.
 Measure = Literal["cpu", "throughput", "events", "memory", "slow", "rotation"]
 BODY_BYTES: Final = 100_000_000
+_GIVEN_UP_S: Final = 12.0  # the sidecar gives up a handshake after five to ten seconds: the flood is opened again
 VARIES: Final = "@SIXTEEN_DIGITS@"
 """Replaced by 16 hex digits that no other request has."""
 
@@ -35,6 +36,7 @@ class Scenario:
     body: int = 0
     connections: int = 32
     rate: float = 0
+    least_s: float = 0  # of the window, if it must be longer than asked for
     requests: int = 0
     fresh_connections: bool = False
     fresh_tokens: bool = False
@@ -99,6 +101,15 @@ def _varied() -> Iterator[Scenario]:
     ):  # fmt: skip
         yield replace(load, name=f"varied-{name}", title=f"{load.title} {what}", **change)
     yield Scenario(
+        name="varied-all-500",
+        title="500 a second over 20 connections, each with a path and a trace of its own, and the next of 500 tokens",
+        connections=20,
+        rate=500,
+        path=f"/search/{VARIES}",
+        field=trace,
+        tokens=500,
+    )
+    yield Scenario(
         name="varied-outbound-path",
         title="outbound over mTLS, 64 at once, each request with a path of its own",
         role=OUTBOUND,
@@ -126,7 +137,13 @@ def _beside_a_crowd() -> Iterator[Scenario]:
         )
         yield load
         title = f"a new connection for each request, two at once, beside 600 that {what}"
-        yield replace(load, name=f"{name}-new", title=title, fresh_connections=True, connections=2, rate=0)
+        fresh = replace(load, name=f"{name}-new", title=title, fresh_connections=True, connections=2, rate=0)
+        yield fresh
+        if name == "silent":
+            for one in (load, fresh):
+                narrow = f"{one.title}, where {NARROW_HANDSHAKES} handshakes may run at once"
+                name = one.name.replace("silent", "silent-narrow")
+                yield replace(one, name=name, title=narrow, role=NARROW, least_s=_GIVEN_UP_S)
 
 
 SCENARIOS: Final = (

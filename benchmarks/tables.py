@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.histogram import merged, percentile
@@ -23,6 +23,7 @@ UNITS: Final[dict[Measure, str]] = {
     "slow": "MiB resident at most",
     "rotation": "us of CPU per request",
 }
+DIRECT: Final = "direct"
 _MANY: Final = 1000  # connections: the p99 shows the fairness of scheduling
 
 
@@ -35,6 +36,8 @@ class Row:
     ratio: Spread | None
     p50_us: float
     p99_us: float
+    p99_ratio: Spread | None  # to the base in the same round, where the load does not depend on the answers
+    added_p99_us: Spread | None  # above the p99 of the same load without a proxy, in the same round
     per_second: float
     kernel_share: float | None  # of the CPU time, with the warm-up
     remarks: tuple[str, ...]
@@ -56,19 +59,22 @@ def table_of(samples: Sequence[Sample], scenario: Scenario, peers: Sequence[str]
     base = _column(samples, scenario, BASE, rounds)
     why = None if scenario.measure in {"memory", "slow", "rotation"} else refusal(base)
     rows = [_row(samples, scenario, peer, rounds, base if why is None else [None] * len(rounds)) for peer in peers]
-    shown = _with_latency([row for row in rows if row is not None], scenario)
-    return Table(scenario=scenario, unit=UNITS[scenario.measure], refusal=why, rows=shown)
-
-
-def _with_latency(rows: Sequence[Row], scenario: Scenario) -> tuple[Row, ...]:
-    """Add the p99 relative to the base's as a remark to each row, where latency is the figure of interest."""
-    base = next((row.p99_us for row in rows if row.peer == BASE), 0.0)
-    if (not scenario.beside and scenario.connections < _MANY) or not base > 0:
-        return tuple(rows)
-    return tuple(
-        replace(row, remarks=(f"p99 {row.p99_us / base:.1f} x {BASE}'s", *row.remarks)) if row.p99_us > 0 else row
-        for row in rows
+    return Table(
+        scenario=scenario, unit=UNITS[scenario.measure], refusal=why, rows=tuple(row for row in rows if row is not None)
     )
+
+
+def tells_latency(scenario: Scenario) -> bool:
+    """Tell if the p99 is a figure of interest: a schedule, a flood beside the load, or very many connections."""
+    return scenario.measure == "cpu" and bool(scenario.rate or scenario.beside or scenario.connections >= _MANY)
+
+
+def _p99s(samples: Sequence[Sample], scenario: Scenario, peer: str) -> dict[int, float]:
+    """Return the p99 of each round that has one."""
+    if not tells_latency(scenario):
+        return {}
+    own = [sample for sample in samples if (sample.scenario, sample.peer) == (scenario.name, peer)]
+    return {sample.round: sample.p99_us for sample in own if sample.p99_us > 0}
 
 
 def relative(samples: Sequence[Sample], scenario: Scenario, peer: str, other: str) -> Spread | None:
@@ -97,6 +103,7 @@ def _row(
     if not own:
         return None
     column = _column(samples, scenario, peer, rounds)
+    p99, p99_of_base, p99_of_none = (_p99s(samples, scenario, name) for name in (peer, BASE, DIRECT))
     histogram = merged(sample.event_delay if scenario.measure == "events" else sample.latency for sample in own)
     return Row(
         peer=peer,
@@ -104,6 +111,8 @@ def _row(
         ratio=spread(ratios(column, base)),
         p50_us=percentile(histogram, 0.5),
         p99_us=percentile(histogram, 0.99),
+        p99_ratio=spread([p99[number] / p99_of_base[number] for number in sorted(p99.keys() & p99_of_base.keys())]),
+        added_p99_us=spread([p99[number] - p99_of_none[number] for number in sorted(p99.keys() & p99_of_none.keys())]),
         per_second=sum(sample.per_second for sample in own) / len(own),
         kernel_share=None if (share := _kernel_share(own)) is None else share.middle,
         remarks=tuple(_remarks(own, scenario)),
@@ -137,11 +146,19 @@ def _remarks(own: Sequence[Sample], scenario: Scenario) -> list[str]:
         remarks.append("not as expected: " + ", ".join(f"{count} x {kind}" for kind, count in sorted(errors.items())))
     if any(sample.is_wrong for sample in own):
         remarks.append("a round with more than 1 % of wrong answers has no figure")
+    calls, unanswered = (sum(values) for values in zip(*((one.calls, one.unanswered) for one in own), strict=True))
+    if tells_latency(scenario) and calls:
+        remarks.append(
+            f"{unanswered:,} of {calls:,} calls not answered" if unanswered else f"all {calls:,} calls answered"
+        )
     late = sum(sample.seen.get("late", 0) for sample in own)
     if late:
         remarks.append(f"{late} requests left late")
     if scenario.fresh_tokens and any(sample.reused for sample in own):
         remarks.append("there were too few new tokens: some were used twice")
+    if scenario.crowd:
+        reopened = sum(sample.seen.get("reopened", 0) for sample in own)
+        remarks.append(f"{reopened:,} connections of the flood were opened again")
     rotations = sum(sample.seen.get("rotations", 0) for sample in own)
     if scenario.measure == "rotation":
         remarks.append(f"{rotations} rotations")

@@ -52,7 +52,7 @@ class Pem:
 class Ports:
     """Ports on loopback by name, assigned on first use. All were free at the start."""
 
-    def __init__(self, count: int = 64) -> None:
+    def __init__(self, count: int = 128) -> None:
         self._free = free_ports(count)
         self._given: dict[str, int] = {}
 

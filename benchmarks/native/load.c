@@ -29,6 +29,7 @@
 #define PATIENCE (60 * SECOND)         /* for each of them to be answered a few times */
 #define MAX_OPENING 64               /* connections at once: who opens 1,000 in one moment measures nothing else */
 #define RETRY (10 * 1000000ull)      /* until a lost connection is opened again */
+#define GRACE (5 * SECOND)             /* after the window, for the answers of calls that were due in it */
 
 static struct options options;
 static struct connection *connections;
@@ -36,12 +37,14 @@ static struct connection **idle; /* a ring of connections that are READY, the lo
 static size_t idle_first, idle_count;
 static int poller, timer;
 
-static bool measuring;
+static bool measuring, window_is_over;
 static uint64_t window_start, window_end, next_due, interval;
 static uint64_t answered, sent, late, connects, first_bytes_in, first_bytes_out;
+static uint64_t calls, calls_answered, calls_lost; /* due in the window; the others had no answer in time */
 static uint64_t statuses[600], lost_connect, lost_tls, lost_answer;
 static uint64_t token_number, answered_once;
-static double cpu_start[MAX_PIDS], own_start;
+static double cpu_start[MAX_PIDS], own_start, cpu_used, own_used;
+static uint64_t bytes_in, bytes_out;
 static struct histogram latency, event_delay;
 static char cipher[64] = "none", group[64] = "none";
 
@@ -109,6 +112,7 @@ static void send_request(struct connection *connection, uint64_t due)
         vary(head, length);
     if (measuring) {
         sent++;
+        calls += options.rate == 0 && !options.fresh;
         if (options.rate > 0 && now_ns() > due + LATE)
             late++;
     }
@@ -118,8 +122,10 @@ static void send_request(struct connection *connection, uint64_t due)
 
 static void open_connection(struct connection *connection)
 {
+    calls += options.fresh && measuring && !window_is_over;
     if (!connection_open(connection, &options.target, now_ns())) {
         lost_connect += measuring;
+        calls_lost += options.fresh && measuring && !window_is_over;
         return;
     }
     struct epoll_event interest = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = connection};
@@ -148,11 +154,13 @@ static void count_answer(struct connection *connection)
     answered_once++;
     if (!measuring)
         return;
-    answered++;
+    answered += !window_is_over;
     statuses[connection->status > 0 && connection->status < 600 ? connection->status : 0]++;
     uint64_t since = options.fresh ? connection->opened_at : connection->due;
-    if (options.rate == 0 || since >= window_start)
+    if (since >= window_start) {
+        calls_answered++;
         histogram_add(&latency, now_ns() - since);
+    }
 }
 
 /* A connection is ready: with a schedule it waits for its turn, without one it asks at once. */
@@ -160,6 +168,8 @@ static void ready(struct connection *connection, bool after_answer)
 {
     if (options.hold && after_answer)
         return;
+    if (window_is_over && options.rate == 0 && (!options.fresh || connection->opened_at < window_start || after_answer))
+        return; /* only what was begun in the window is brought to its end */
     bool first = options.rate > 0 && window_start == 0 && !after_answer; /* who says nothing is cut by careful servers */
     if (first)
         send_request(connection, now_ns());
@@ -186,7 +196,8 @@ static void go_on(struct connection *connection)
                 return;
             if (options.fresh || connection->close_after) {
                 connection_close(connection);
-                open_connection(connection);
+                if (!window_is_over)
+                    open_connection(connection);
             } else {
                 ready(connection, true);
             }
@@ -195,17 +206,19 @@ static void go_on(struct connection *connection)
                 lost_connect += outcome == LOST_CONNECT;
                 lost_tls += outcome == LOST_TLS;
                 lost_answer += outcome == LOST_ANSWER;
+                uint64_t since = options.fresh ? connection->opened_at : connection->due;
+                calls_lost += since >= window_start && (options.fresh || outcome == LOST_ANSWER);
             }
             connection_close(connection); /* opened again a moment later */
         }
-        if (connection->state == READY && (options.rate > 0 || options.hold || window_start == 0))
+        if (connection->state == READY && (options.rate > 0 || options.hold || window_start == 0 || window_is_over))
             return;
     }
 }
 
 static void send_what_is_due(uint64_t now)
 {
-    while (next_due <= now && idle_count > 0) {
+    while (next_due <= now && idle_count > 0 && (window_end == 0 || next_due < window_end)) {
         struct connection *connection = idle[idle_first];
         idle_first = (idle_first + 1) % options.connections;
         idle_count--;
@@ -261,6 +274,18 @@ static void begin_window(void)
     window_start = now_ns();
     next_due = window_start + interval; /* what could not be sent while it was warming up is nobody's debt */
     window_end = options.requests > 0 ? 0 : window_start + (uint64_t)(options.seconds * 1e9);
+    if (options.rate > 0 && window_end != 0)
+        calls = (window_end - window_start - 1) / interval;
+}
+
+static void end_window(void)
+{
+    for (size_t at = 0; at < options.clock_count; at++)
+        cpu_used += cpu_s(options.clocks[at]) - cpu_start[at];
+    own_used = cpu_s(CLOCK_PROCESS_CPUTIME_ID) - own_start;
+    bytes_in = total(true) - first_bytes_in;
+    bytes_out = total(false) - first_bytes_out;
+    window_is_over = true;
 }
 
 static void wait_a_moment(int milliseconds)
@@ -282,11 +307,8 @@ static void wait_a_moment(int milliseconds)
 
 static void report(uint64_t end)
 {
-    double cpu = 0;
-    for (size_t at = 0; at < options.clock_count; at++)
-        cpu += cpu_s(options.clocks[at]) - cpu_start[at];
     printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,", (unsigned long long)answered,
-           (double)(end - window_start) / 1e9, cpu, cpu_s(CLOCK_PROCESS_CPUTIME_ID) - own_start);
+           (double)(end - window_start) / 1e9, cpu_used, own_used);
     printf("\"statuses\":{");
     const char *separator = "";
     for (int status = 0; status < 600; status++) {
@@ -300,8 +322,8 @@ static void report(uint64_t end)
     printf("\"sent\":%llu,\"late\":%llu,\"connects\":%llu,\"tokens_used\":%llu,\"tokens\":%zu,",
            (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,
            (unsigned long long)token_number, options.token_count);
-    printf("\"bytes_in\":%llu,\"bytes_out\":%llu,", (unsigned long long)(total(true) - first_bytes_in),
-           (unsigned long long)(total(false) - first_bytes_out));
+    printf("\"bytes_in\":%llu,\"bytes_out\":%llu,", (unsigned long long)bytes_in, (unsigned long long)bytes_out);
+    printf("\"calls\":%llu,\"calls_answered\":%llu,", (unsigned long long)calls, (unsigned long long)calls_answered);
     printf("\"cipher\":\"%s\",\"group\":\"%s\",\"openssl\":\"%s\",", cipher, group, OpenSSL_version(OPENSSL_VERSION));
     printf("\"latency\":");
     histogram_print(&latency, stdout);
@@ -336,7 +358,21 @@ static void hold(void)
         ;
 }
 
-static void run(void)
+/* Every call that was due in the window is waited for: one without an answer counts as such, a slow one as slow. */
+static void answer_the_rest(uint64_t end)
+{
+    while (calls_answered + calls_lost < calls && now_ns() < end + GRACE) {
+        if (options.rate > 0) {
+            reopen_lost(now_ns());
+            send_what_is_due(now_ns());
+        } else if (options.fresh ? count_in(CONNECTING) == 0 : count_in(SENDING) == 0) {
+            return;
+        }
+        wait_a_moment(5);
+    }
+}
+
+static uint64_t run(void)
 {
     uint64_t start = now_ns(), warm = start + (uint64_t)(options.warmup_s * 1e9);
     interval = options.rate > 0 ? (uint64_t)(1e9 / options.rate) : 0;
@@ -363,6 +399,11 @@ static void run(void)
             send_what_is_due(now);
         wait_a_moment(measuring && window_end != 0 && window_end - now < 20 * 1000000ull ? 1 : 10);
     }
+    uint64_t end = now_ns();
+    end_window();
+    if (window_end != 0 && !options.events && options.pause_ms == 0)
+        answer_the_rest(end);
+    return end;
 }
 
 int main(int argc, char **argv)
@@ -384,7 +425,6 @@ int main(int argc, char **argv)
         hold();
         return 0;
     }
-    run();
-    report(now_ns());
+    report(run());
     return 0;
 }

@@ -11,6 +11,7 @@ def all_peers() -> list[Peer]:
     return [
         haproxy.plain(),
         sidecar.sidecar(),
+        sidecar.native(),
         sidecar.earlier(),
         haproxy.with_jwt(),
         nginx.plain(),

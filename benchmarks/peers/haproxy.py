@@ -6,7 +6,7 @@ from typing import Final
 
 from benchmarks.peers.agents import relay
 from benchmarks.peers.binaries import find, missing
-from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, Part, Peer, Role, first_line, single
+from benchmarks.peers.peer import INBOUND, MESH, NARROW, OUTBOUND, PAIR, Part, Peer, Role, first_line, single
 from benchmarks.world import AGENT, CALLER, FIRST, FRONT, SECOND, TOOL, World
 
 _LOG: Final = (
@@ -68,6 +68,7 @@ def plain() -> Peer:
         title="HAProxy",
         roles={
             INBOUND: Role(port="haproxy-inbound", counted=("haproxy",)),
+            NARROW: Role(port="haproxy-inbound", counted=("haproxy",)),  # it has no such limit
             OUTBOUND: Role(port="haproxy-outbound", counted=("haproxy",)),
             PAIR: Role(port="haproxy-pair", counted=chain),
             MESH: Role(port="haproxy-mesh", counted=("haproxy-entry", "haproxy-first", "haproxy-second", chain[1])),
@@ -107,7 +108,7 @@ def _plain(world: World, roles: frozenset[str]) -> list[Part]:
         return _part(world, name, sections, tuple(port for port in (inbound, outbound) if port))
 
     parts = []
-    if roles & {INBOUND, OUTBOUND}:
+    if roles & {INBOUND, NARROW, OUTBOUND}:
         ports = {"inbound": "haproxy-inbound", "outbound": "haproxy-outbound"}
         parts.append(hop("haproxy", AGENT, agent="agent", to="tool", **ports))
     if roles & {PAIR, MESH}:

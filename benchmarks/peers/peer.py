@@ -12,6 +12,10 @@ from benchmarks.world import World
 INBOUND: Final = "inbound"  # mTLS in, plain HTTP to the agent
 OUTBOUND: Final = "outbound"  # plain HTTP in, mTLS to the next hop
 PAIR: Final = "pair"  # both, one after the other: from agent to agent
+NARROW: Final = (
+    "256-handshakes"  # as inbound, with at most `NARROW_HANDSHAKES` handshakes at once where there is a limit
+)
+NARROW_HANDSHAKES: Final = 256
 ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with this many routes
 MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
 

@@ -24,6 +24,8 @@ def sample(
         "statuses": {"200": 1000},
         "lost": {"connect": 0, "tls": 0, "answer": 0},
         "late": 0,
+        "calls": 1000,
+        "calls_answered": 1000,
         "tokens": 16,
         "tokens_used": 16,
         "bytes_in": 90_000_000,

@@ -1,6 +1,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
+from benchmarks.histogram import bucket_of
 from benchmarks.report import write_report
 from benchmarks.results import read, write
 from tests.benchmarks.samples import results, sample
@@ -31,6 +32,18 @@ def test_a_report_says_who_took_part_what_they_do_not_do_and_who_is_missing(tmp_
 def test_the_sidecar_is_told_beside_each_peer(tmp_path: Path) -> None:
     write_report(results(*ROWS), tmp_path)
     assert "| HAProxy | 2.50 (2.50 to 2.50) |" in (tmp_path / "report.md").read_text()
+
+
+def test_the_tails_of_the_sidecar_are_told_in_short_and_no_column_is_empty(tmp_path: Path) -> None:
+    rows = [
+        sample(cost, peer=peer, scenario="silent", number=number, latency=[[bucket_of(ns), 1000]])
+        for peer, cost, ns in (("haproxy", 10.0, 1_000_000), ("sidecar", 25.0, 2_000_000))
+        for number in (0, 1)
+    ]
+    write_report(results(*rows), tmp_path)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| delegation sidecar | 2.00 (2.00 to 2.00) |  | all 2,000 calls answered |" in markdown
+    assert "| peer | figure | x haproxy | p50 / p99 us | p99 x haproxy | per second | remarks |" in markdown
 
 
 def test_the_page_holds_everything_itself(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks.growth import AXES, GROWTH
 from benchmarks.peers.all import all_peers
-from benchmarks.peers.peer import INBOUND, MESH, OUTBOUND, PAIR, ROUTES
+from benchmarks.peers.peer import INBOUND, MESH, NARROW, NARROW_HANDSHAKES, OUTBOUND, PAIR, ROUTES
 from benchmarks.scenarios import SCENARIOS, Scenario
 from benchmarks.tables import BASE
 
@@ -19,7 +19,7 @@ def test_names_are_given_once() -> None:
 def test_the_base_is_the_first_and_the_sidecar_can_do_everything() -> None:
     first, *_ = PEERS
     assert first == BASE
-    assert PEERS["sidecar"].roles.keys() == {INBOUND, OUTBOUND, PAIR, MESH, *ROUTES}
+    assert PEERS["sidecar"].roles.keys() == {INBOUND, NARROW, OUTBOUND, PAIR, MESH, *ROUTES}
     assert all(scenario.suits(PEERS["sidecar"]) for scenario in (*SCENARIOS, *GROWTH))
 
 
@@ -48,6 +48,18 @@ def test_a_request_has_one_place_for_its_token_and_a_length_if_it_has_a_body() -
     assert head.count("@TOKEN@") == 1
     assert "\r\nContent-Length: 5\r\n\r\n" in head
     assert "Content-Length" not in Scenario(name="x", title="x").head("a.example")
+
+
+def test_the_flood_is_larger_than_the_handshakes_that_may_run_at_once() -> None:
+    assert BY_NAME["silent-narrow"].crowd > NARROW_HANDSHAKES
+    assert {one.role for one in SCENARIOS if one.name.startswith("silent-narrow")} == {NARROW}
+
+
+def test_the_native_engine_takes_part_or_says_why_not() -> None:
+    native = PEERS["sidecar-native"]
+    why = native.missing()
+    assert why is None or "engine" in why
+    assert {INBOUND, NARROW, OUTBOUND} <= native.roles.keys()
 
 
 def test_growth_goes_along_known_axes_from_few_to_many() -> None:

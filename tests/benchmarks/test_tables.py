@@ -75,14 +75,55 @@ def test_memory_at_rest_is_that_of_the_first_round() -> None:
     assert row.figure.middle == 60.0
 
 
-@pytest.mark.parametrize(("name", "told"), [("silent", True), ("busy", True), ("inbound-200", False)])
-def test_beside_a_crowd_a_row_says_how_many_times_the_base_its_p99_is(name: str, told: bool) -> None:
-    quick, slow = [[bucket_of(1_000_000), 1000]], [[bucket_of(3_000_000), 1000]]
+def after(*milliseconds: int) -> list[list[int]]:
+    """Return latencies of 1,000 requests, equally many of each."""
+    return [[bucket_of(value * 1_000_000), 1000 // len(milliseconds)] for value in milliseconds]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("silent", True), ("silent-narrow", True), ("busy", True), ("inbound-200", True), ("inbound", False)],
+)
+def test_where_tails_matter_the_p99_is_compared_with_the_base_in_the_same_round(name: str, told: bool) -> None:
     samples = [
-        sample(1.0, scenario=name, peer="haproxy", latency=quick),
-        sample(2.0, scenario=name, latency=slow),
+        sample(1.0, scenario=name, peer="haproxy", latency=after(1)),
+        sample(2.0, scenario=name, latency=after(3)),
+        sample(1.0, scenario=name, peer="haproxy", number=1, latency=after(2)),
+        sample(2.0, scenario=name, number=1, latency=after(2)),
     ]
     base, own = table_of(samples, BY_NAME[name], PEERS).rows
-    assert ("p99 1.0 x haproxy's" in base.remarks, "p99 3.0 x haproxy's" in own.remarks) == (told, told)
-    (alone,) = table_of(samples[1:], BY_NAME[name], PEERS).rows
-    assert alone.remarks == ()
+    assert (base.p99_ratio is not None, own.p99_ratio is not None) == (told, told)
+    if own.p99_ratio is not None:
+        assert (own.p99_ratio.lowest, own.p99_ratio.highest) == pytest.approx((1.0, 3.0), rel=0.02)
+    (alone,) = table_of([samples[1], samples[3]], BY_NAME[name], PEERS).rows
+    assert alone.p99_ratio is None
+
+
+def test_the_p99_above_a_direct_call_is_a_difference_in_the_same_round() -> None:
+    name = "varied-all-500"
+    samples = [
+        sample(1.0, scenario=name, peer="direct", latency=after(1)),
+        sample(2.0, scenario=name, latency=after(3)),
+    ]
+    own, direct = table_of(samples, BY_NAME[name], ("sidecar", "direct")).rows
+    assert own.added_p99_us is not None
+    assert own.added_p99_us.middle == pytest.approx(2000, rel=0.02)
+    assert direct.added_p99_us is not None
+    assert direct.added_p99_us.middle == 0
+    (alone,) = table_of(samples[1:], BY_NAME[name], ("sidecar", "direct")).rows
+    assert alone.added_p99_us is None
+
+
+def test_beside_a_flood_each_lawful_call_is_told_as_answered_or_not() -> None:
+    silent = BY_NAME["silent"]
+    (row,) = table_of([sample(2.0, scenario="silent", reopened=1300)], silent, PEERS).rows
+    assert row.remarks == ("all 1,000 calls answered", "1,300 connections of the flood were opened again")
+    (row,) = table_of([sample(2.0, scenario="silent", calls_answered=995)], silent, PEERS).rows
+    assert "5 of 1,000 calls not answered" in row.remarks
+    assert row.figure is not None
+
+
+def test_a_round_with_many_calls_unanswered_has_no_figure() -> None:
+    (row,) = table_of([sample(2.0, scenario="silent", calls=1100)], BY_NAME["silent"], PEERS).rows
+    assert "100 of 1,100 calls not answered" in row.remarks
+    assert row.figure is None

@@ -1,0 +1,177 @@
+"""Settings of the sidecars and of the token service in the benchmark. No check, limit or record is off."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from benchmarks.world import (
+    AGENT,
+    CALLER,
+    CLIENT_ID,
+    FIRST,
+    FRONT,
+    LOGIN_SCOPE,
+    SCOPE,
+    SECOND,
+    STS,
+    TOOL,
+    TRUST_DOMAIN,
+    World,
+)
+from sidecar.config.sidecar_model import SidecarFile
+from sidecar.delegation.spiffe_id import SpiffeId
+
+_ACTOR_TOKEN_LIFE_S: Final = 12 * 3600  # the file is not renewed during a run
+_METHODS: Final = ["GET", "POST"]
+HAS_ENGINES: Final = "engine" in SidecarFile.model_fields
+ENGINES: Final = {"sidecar": "python", "sidecar-native": "native"}
+"""Peers that are this checkout's sidecar, and the engine of each."""
+
+
+def engine_of(name: str) -> dict[str, Any]:
+    """Return the setting of the engine, where there is one."""
+    return {"engine": ENGINES[name]} if HAS_ENGINES and name in ENGINES else {}
+
+
+def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Settings of the inbound side only, in front of the agent. ``routes`` replaces the single route for all paths."""
+    everything = {
+        "name": "all",
+        "match": {"path_prefix": "/", "methods": _METHODS},
+        "scopes": [SCOPE],
+        "peers": [CALLER],
+    }
+    return {
+        "identity": _identity(world, AGENT),
+        "issuers": [_issuer(world.issuer, world.jwks_url)],
+        "inbound": {
+            "listen": world.at(f"{name}-inbound"),
+            "agent": f"http://{world.at('agent')}",
+            "routes": [*routes] or [everything],
+        },
+        "probe": {"listen": world.at(f"{name}-probe")},
+        "records": {"sink": "stdout"},
+    }
+
+
+def numbered_routes(count: int) -> list[dict[str, Any]]:
+    """Return this many routes, each for its own path."""
+    match = {"methods": _METHODS}
+    rest = {"scopes": [SCOPE], "peers": [CALLER]}
+    return [{"name": f"r{n}", "match": {**match, "path_prefix": f"/r{n}"}, **rest} for n in range(count)]
+
+
+def front_settings(world: World, name: str = "sidecar") -> dict[str, Any]:
+    """Settings of the entry where users log in."""
+    login = {**_login(world), "client_id": CLIENT_ID}
+    routes = [
+        {
+            **route(world, "tool", TOOL),
+            "name": "next",
+            "match": {"prefix": "/next"},
+            "upstream": _origin(world, "tool"),
+        },
+        {**route(world, "tool", TOOL), "name": "pair", "match": {"prefix": "/pair"}},
+        route(world, "first", FIRST),
+    ]
+    return {
+        **_common(world, f"{name}-front".removeprefix("sidecar-"), FRONT),
+        "outbound": {"listen": world.at(f"{name}-outbound"), "routes": routes},
+        "entry": {"issuers": [login], "may_call": ["next", "pair", "first"]},
+    }
+
+
+def middle_settings(world: World, name: str, own: str, peer: str, onward: dict[str, Any]) -> dict[str, Any]:
+    """Settings of an agent that is called and makes calls."""
+    return {
+        **_common(world, name, own),
+        "inbound": _inbound(world, name, f"sidecar-{name}-agent", peer, [onward["name"]]),
+        "outbound": {"listen": world.at(f"sidecar-{name}-outbound"), "routes": [onward]},
+    }
+
+
+def tool_settings(world: World) -> dict[str, Any]:
+    """Settings of the end of every chain."""
+    settings = _common(world, "tool", TOOL)
+    del settings["exchange"]
+    inbound = _inbound(world, "tool", "agent", FRONT, [])
+    inbound["routes"][0]["peers"] = [FRONT, SECOND]
+    return {**settings, "inbound": inbound}
+
+
+def _inbound(world: World, name: str, agent: str, peer: str, may_call: list[str]) -> dict[str, Any]:
+    route = {"name": "all", "match": {"path_prefix": "/", "methods": _METHODS}, "scopes": [SCOPE], "peers": [peer]}
+    return {
+        "listen": world.at(f"sidecar-{name}-inbound"),
+        "agent": _origin(world, agent, scheme="http"),
+        "routes": [{**route, "may_call": may_call}],
+    }
+
+
+def route(world: World, name: str, peer: str) -> dict[str, Any]:
+    """Return an outbound route to the sidecar of this name."""
+    upstream = _origin(world, f"sidecar-{name}-inbound")
+    where = {"name": name, "match": {"prefix": f"/{name}"}, "upstream": upstream, "peer": peer}
+    return {**where, "audience": peer, "scopes": [SCOPE]}
+
+
+def _common(world: World, name: str, own: str) -> dict[str, Any]:
+    sts = f"https://{world.at('sts')}"
+    return {
+        "identity": _identity(world, own, actor_token_for=sts),
+        "issuers": [{**_issuer(sts, f"{sts}/jwks"), "tls": {"peer": STS}}],
+        "exchange": {"issuer": sts, "peer": STS},
+        "probe": {"listen": world.at(f"sidecar-{name}-probe")},
+        "records": {"sink": "stdout"},
+        **engine_of("sidecar"),
+    }
+
+
+def _login(world: World) -> dict[str, Any]:
+    scopes = {"claim": "scope", "map": {LOGIN_SCOPE: [SCOPE]}}
+    return {"issuer": world.issuer, "jwks": world.jwks_url, "profile": "oidc-access-token", "scope_from": scopes}
+
+
+def _issuer(issuer: str, jwks: str) -> dict[str, Any]:
+    trust = {"actor_trust_domains": [TRUST_DOMAIN], "scopes": [SCOPE]}
+    return {"issuer": issuer, "jwks": jwks, "profile": "sts", **trust}
+
+
+def _identity(world: World, own: str, actor_token_for: str | None = None) -> dict[str, Any]:
+    pem = world.identities[own]
+    files: dict[str, Any] = {"certificate": str(pem.certificate), "key": str(pem.key), "bundle": str(world.bundle)}
+    if actor_token_for is not None:
+        token = pem.certificate.with_suffix(".jwt")
+        token.touch(mode=0o600)
+        token.write_text(world.authority.issue_jwt(SpiffeId(own), actor_token_for, ttl_s=_ACTOR_TOKEN_LIFE_S))
+        files["jwt_svids"] = {actor_token_for: str(token)}
+    return {"spiffe_id": own, "files": files}
+
+
+def _origin(world: World, name: str, scheme: str = "https") -> str:
+    return f"{scheme}://{world.at(name)}"
+
+
+def sts_settings(world: World) -> dict[str, Any]:
+    """Settings of the token service."""
+    bundles = world.folder / "jwt-bundles.json"
+    bundles.write_text(json.dumps({TRUST_DOMAIN: base64.b64encode(world.authority.jwt_bundle()).decode()}))
+    anyone = [{"issuer": world.issuer, "subject": "*"}]
+    identity = _identity(world, STS)
+    identity["files"]["jwt_bundles"] = str(bundles)
+    hops = ((FRONT, TOOL), (FRONT, FIRST), (FIRST, SECOND), (SECOND, TOOL))
+    return {
+        "issuer": f"https://{world.at('sts')}",
+        "identity": identity,
+        "listen": world.at("sts"),
+        "probe": {"listen": world.at("sts-probe")},
+        "keys": "ephemeral",
+        "login_issuers": [_login(world)],
+        "entries": [{"workload": FRONT, "client_ids": {world.issuer: CLIENT_ID}}],
+        "targets": [{"workload": one, "scopes": [SCOPE]} for one in (FIRST, SECOND, TOOL)],
+        "rules": [{"actor": one, "subjects": anyone, "audience": other, "scopes": [SCOPE]} for one, other in hops],
+        "records": {"sink": "stdout"},
+    }
