@@ -2,7 +2,7 @@
 
 The path of a file, in order:
 
-- ``loader``: the child process that does all of this, at the start and for a reload
+- ``loader``: the child process that does all of this, at the start and for a reload; ``handover``: its answer
 - ``document``: YAML and environment variables, into plain objects
 - ``validation``: the schema, then what must agree; ``Problem`` for each fault
 - schema: ``sidecar_model``, ``sts_file``, ``platform_file``, with ``sections`` that they share, ``limits`` and

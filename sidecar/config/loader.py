@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import pickle
+import select
+import signal
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
+from sidecar.config.handover import MAX_BYTES, HandoverError, decode, encode
 from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import fingerprint
 
@@ -63,15 +65,22 @@ class Loaded(NamedTuple, Generic[T]):
     fingerprint: Hashable
 
 
-def load_at_start(files: SettingsFiles, environ: Mapping[str, str]) -> Loaded[Any]:
+def load_at_start(files: SettingsFiles, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Loaded[Any]:
     """Load settings in a forked child. For the start of a process: there must be no other thread yet.
 
     Raises:
-        ConfigError: every problem.
-        RuntimeError: the child died without an answer; its standard error says why.
+        ConfigError: every problem; or the child could not be started, died or took longer than ``timeout_s``.
     """
     before = files.fingerprint()
-    return Loaded(load_in_fork(lambda: files.load(environ)), files, before)
+    try:
+        settings = load_in_fork(lambda: files.load(environ), timeout_s)
+    except TimeoutError:
+        raise _failed(files.path, "took too long to load") from None
+    except OSError as error:  # no descriptors, processes or memory left
+        raise _failed(files.path, f"could not be loaded ({error.strerror})") from error
+    except HandoverError:
+        raise _failed(files.path, "could not be loaded") from None
+    return Loaded(settings, files, before)
 
 
 async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Loaded[Any]:
@@ -102,34 +111,61 @@ async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeou
             await process.wait()
     if process.returncode != 0:
         raise _failed(files.path, "could not be loaded")
-    return Loaded(_settings_of(answer), files, before)
+    try:
+        return Loaded(decode(answer), files, before)
+    except HandoverError:
+        raise _failed(files.path, "could not be loaded") from None
 
 
-def load_in_fork(load: Callable[[], T]) -> T:
-    """Return what ``load`` returns in a forked child, or raise its ConfigError.
+def load_in_fork(load: Callable[[], T], timeout_s: float = TIMEOUT_S) -> T:
+    """Return what ``load`` returns in a forked child, or raise its ConfigError. The child is gone afterwards.
 
     Raises:
-        RuntimeError: the child died without an answer.
+        HandoverError: it died without an answer; its standard error says why.
+        TimeoutError: it took longer than ``timeout_s``, and was killed.
+        OSError: there is no descriptor, process or memory for it.
     """
     reader, writer = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(reader)
+        os.close(writer)
+        raise
     if child == 0:
+        os.close(reader)
         _answer_and_exit(writer, load)
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status != 0 or not answer:
-        raise RuntimeError("the process that loads the settings ended without an answer")
-    settings: T = _settings_of(answer)
+    status = 1
+    try:
+        answer = _read_until_end(reader, time.monotonic() + timeout_s)
+        _, status = os.waitpid(child, 0)  # its end of the pipe is closed: it has ended
+        child = 0
+    finally:
+        os.close(reader)
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    if status != 0:
+        raise HandoverError("the process that loads the settings ended without an answer")
+    settings: T = decode(answer)
     return settings
 
 
-def _settings_of(answer: bytes) -> Any:
-    settings, problems = pickle.loads(answer)  # noqa: S301 - written by our own child, to a pipe that only it has
-    if problems:
-        raise ConfigError(problems)
-    return settings
+def _read_until_end(reader: int, deadline: float) -> bytes:
+    answer = bytearray()
+    waiting = select.poll()
+    waiting.register(reader, select.POLLIN)
+    while True:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not waiting.poll(left_s * 1000):
+            raise TimeoutError
+        piece = os.read(reader, 65536)
+        if not piece:
+            return bytes(answer)
+        answer += piece
+        if len(answer) > MAX_BYTES:
+            raise HandoverError("the loader's answer is too large")
 
 
 def _failed(path: Path, wrong: str) -> ConfigError:
@@ -139,20 +175,12 @@ def _failed(path: Path, wrong: str) -> ConfigError:
 # In the child
 
 
-def _answer(load: Callable[[], object]) -> bytes:
-    try:
-        answer: tuple[object, tuple[Problem, ...]] = (load(), ())
-    except ConfigError as error:
-        answer = (None, error.problems)
-    return pickle.dumps(answer)
-
-
 def _answer_and_exit(writer: int, load: Callable[[], object]) -> None:
     """Answer and exit the fork, without the parent's exit handlers and buffers."""
     status = 1
     try:
         with os.fdopen(writer, "wb") as pipe:
-            pipe.write(_answer(load))
+            pipe.write(encode(load))
         status = 0
     finally:
         if status:
@@ -189,7 +217,7 @@ def _main(kind: Literal["sidecar", "sts"], path: str, platform: str | None = Non
     prefer_to_be_killed()
     files = SettingsFiles(kind, Path(path), None if platform is None else Path(platform))
     lock = lock_file(files.path)  # until this process ends
-    sys.stdout.buffer.write(_answer(lambda: files.load(os.environ)))
+    sys.stdout.buffer.write(encode(lambda: files.load(os.environ)))
     del lock
 
 

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,11 @@ async def process(
     stderr: int = PIPE,
     started: Callable[[], None] | None = None,
     workload: SpiffeId = WRITER,
+    program: Sequence[str] = ("-m", "sidecar.cli"),
 ) -> AsyncIterator[Running]:
     """Run a sidecar, by default the writer's with the world's settings; yields after ``starts`` records of a start.
 
-    ``started`` returns at that point, if ``records`` go to no file.
+    ``started`` returns at that point, if ``records`` go to no file. ``program`` stands for the command itself.
     """
     api = await world.api(workload)
     path = world.folder / "process.yaml"
@@ -90,7 +91,7 @@ async def process(
         if side in document:
             document[side]["listen"] = f"127.0.0.1:{free_port()}"
     path.write_text(yaml.safe_dump(document))
-    command = [sys.executable, "-m", "sidecar.cli", "run", "--config", str(path), "--workers", str(workers)]
+    command = [sys.executable, *program, "run", "--config", str(path), "--workers", str(workers)]
     child = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
     running = Running(child, document, path)
     try:

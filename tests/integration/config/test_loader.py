@@ -1,14 +1,18 @@
 import asyncio
+import errno
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from sidecar.config import load_sidecar, load_sts
+from sidecar.config.handover import HandoverError
 from sidecar.config.loader import (
     LOADING_BYTES,
     SettingsFiles,
@@ -174,11 +178,44 @@ def test_settings_loaded_by_a_fork_are_the_same(name: str) -> None:
 
 
 def test_a_fork_that_dies_gives_no_settings() -> None:
-    def die() -> NoReturn:
-        os._exit(9)
+    def be_killed() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(RuntimeError):
-        load_in_fork(die)
+    for end in (_die, be_killed):
+        with pytest.raises(HandoverError):
+            load_in_fork(end)
+
+
+def test_a_fork_that_hangs_is_killed() -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        load_in_fork(lambda: time.sleep(60), timeout_s=0.1)
+    assert time.monotonic() - began < 30
+    with pytest.raises(ChildProcessError):  # none is left
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_at_the_start_a_child_that_hangs_dies_or_cannot_be_made_is_told_as_at_a_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sts.yaml"
+    os.mkfifo(path)  # it has no writer
+    with pytest.raises(ConfigError, match="took too long to load; see standard error, and try again"):
+        load_at_start(SettingsFiles("sts", path), {}, timeout_s=0.05)
+    monkeypatch.setattr(SettingsFiles, "load", _die)
+    with pytest.raises(ConfigError, match="could not be loaded; see standard error"):
+        load_at_start(STS, {})
+    monkeypatch.setattr(os, "fork", _no_process)
+    with pytest.raises(ConfigError, match=r"could not be loaded \(Resource temporarily unavailable\)"):
+        load_at_start(STS, {})
+
+
+def _die(*_: object) -> NoReturn:
+    os._exit(9)
+
+
+def _no_process() -> NoReturn:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def test_a_process_does_not_keep_what_loading_at_its_start_needs() -> None:

@@ -1,0 +1,61 @@
+"""Encoding of finished settings on their way from the process that validated them to the one that serves.
+
+The writer is our own child, and only we hold the other end of its pipe. It reads files that others may write, with a
+parser in C, so its answer is decoded as if it were not ours: only classes of this package and paths are made, and no
+function is called (ADR 0009).
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidecar.errors import ConfigError, Problem
+
+MAX_BYTES: Final = 32 * 1024 * 1024  # settings of 256 KiB take 4 MiB at most
+
+_OURS: Final = "sidecar."
+_PATHS: Final = frozenset({"Path", "PosixPath"})
+
+
+class HandoverError(Exception):
+    """The answer is not one of our loader's. The text quotes nothing of it."""
+
+
+def encode(load: Callable[[], object]) -> bytes:
+    """Encode what ``load`` returns, or the problems of the ConfigError that it raises."""
+    try:
+        answer: tuple[object, tuple[Problem, ...]] = (load(), ())
+    except ConfigError as error:
+        answer = (None, error.problems)
+    return pickle.dumps(answer)
+
+
+def decode(answer: bytes) -> Any:
+    """Return the settings.
+
+    Raises:
+        ConfigError: the problems that came in their place.
+        HandoverError: it is no answer, or contains anything that settings do not.
+    """
+    try:
+        settings, problems = _Settings(io.BytesIO(answer)).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise HandoverError("the loader's answer cannot be read") from error
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+class _Settings(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        """Find a class by name. Never a function, nor what a module of ours has imported from another one."""
+        if module.partition(".")[0] == "pathlib" and name in _PATHS:
+            return super().find_class("pathlib", name)
+        if module.startswith(_OURS) and "." not in name:
+            found = super().find_class(module, name)
+            if isinstance(found, type) and found.__module__ == module:
+                return found
+        raise pickle.UnpicklingError("the answer names what is not part of settings")

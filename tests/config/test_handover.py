@@ -1,0 +1,71 @@
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.config import load_sidecar, load_sts
+from sidecar.config.handover import HandoverError, decode, encode
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import ConfigError, Problem
+from tests.config.documents import EXAMPLES
+
+_SIDECARS = [path for path in sorted(EXAMPLES.rglob("*.yaml")) if path.stem not in {"sts", "platform"}]
+
+
+class _Calls:
+    """Pickles as a call of ``function`` with ``arguments``."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._call
+
+
+def test_settings_arrive_as_they_were_made() -> None:
+    settings = load_sts(EXAMPLES / "sts.yaml", {})
+    assert decode(encode(lambda: settings)) == settings
+
+
+@pytest.mark.parametrize("path", _SIDECARS, ids=lambda path: path.stem)
+def test_the_settings_of_every_example_pass(path: Path) -> None:
+    try:
+        settings = load_sidecar(path, {})
+    except ConfigError:
+        pytest.skip("no settings of a sidecar, or they need files")
+    assert decode(encode(lambda: settings)).issuers == settings.issuers
+
+
+def test_problems_arrive_in_place_of_settings() -> None:
+    problem = Problem("inbound", "is missing", "add it")
+
+    def refuse() -> None:
+        raise ConfigError([problem])
+
+    with pytest.raises(ConfigError) as refused:
+        decode(encode(refuse))
+    assert refused.value.problems == (problem,)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"settings",
+        pickle.dumps((_Calls(os.system, "true"), ())),
+        pickle.dumps((_Calls(eval, "1"), ())),
+        pickle.dumps((_Calls(getattr, "a", "upper"), ())),
+        pickle.dumps((_Calls(load_sts, EXAMPLES / "sts.yaml", {}), ())),  # ours, but no class
+        b"csidecar.config.loader\nSettingsFiles.load\n.",
+        b"csidecar.config.handover\nio\n.",  # a module that one of ours has imported
+        b"csidecar.config.loader\nPath\n.",  # a class from another module
+        pickle.dumps(SpiffeId("spiffe://a.example/b")),  # no pair
+        encode(lambda: SpiffeId("spiffe://a.example/b"))[:-9],
+    ],
+)
+def test_an_answer_with_anything_but_settings_is_refused(answer: bytes) -> None:
+    with pytest.raises(HandoverError):
+        decode(answer)
