@@ -30,7 +30,11 @@ class Rig:
 
     def pids(self, peer: Peer, role: str) -> list[int]:
         """Return the counted processes: the peer's parts in that role, and their workers."""
-        return [pid for name in peer.roles[role].counted for pid in process_tree(self.processes.pid(name))]
+        return [pid for name in peer.roles[role].counted for pid in self.tree(name)]
+
+    def tree(self, name: str) -> list[int]:
+        """Return a process and its workers."""
+        return process_tree(self.processes.pid(name))
 
     def start(self, parts: Sequence[Part]) -> None:
         """Start these programs, and wait until each listens on its ports."""

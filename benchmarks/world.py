@@ -50,16 +50,15 @@ class Pem:
 
 
 class Ports:
-    """Ports on loopback by name, assigned on first use. All were free at the start."""
+    """Ports on loopback by name, assigned on first use, when each is free."""
 
-    def __init__(self, count: int = 128) -> None:
-        self._free = free_ports(count)
+    def __init__(self) -> None:
         self._given: dict[str, int] = {}
 
     def of(self, name: str) -> int:
         """Return the port of this name."""
         if name not in self._given:
-            self._given[name] = self._free.pop()
+            (self._given[name],) = free_ports(1)
         return self._given[name]
 
     def name_of(self, port: int) -> str:

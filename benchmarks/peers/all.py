@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import caddy, direct, envoy, ghostunnel, haproxy, hitch, nginx, python, sidecar
+from benchmarks.peers import authbridge, caddy, direct, envoy, ghostunnel, haproxy, hitch, nginx, python, sidecar
 from benchmarks.peers.peer import Peer
 
 
@@ -19,6 +19,7 @@ def all_peers() -> list[Peer]:
         envoy.plain(),
         envoy.with_jwt(cache=True),
         envoy.with_jwt(cache=False),
+        authbridge.lite(),
         caddy.plain(),
         python.with_aiohttp(cache=True),
         python.with_aiohttp(cache=False),

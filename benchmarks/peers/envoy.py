@@ -51,6 +51,16 @@ def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, ca
     )
 
 
+def pod(world: World, name: str) -> Part:
+    """One Envoy of many: mTLS and a log."""
+    return _launch(world, name, [])
+
+
+def jwt_pod(world: World, name: str) -> Part:
+    """One Envoy of many that verifies tokens."""
+    return _launch(world, name, _filters(world, cache=True))
+
+
 def _launch(world: World, name: str, filters: list[dict[str, Any]]) -> Part:
     path = world.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(_bootstrap(world, name, filters)))

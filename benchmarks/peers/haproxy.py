@@ -127,6 +127,11 @@ def _plain(world: World, roles: frozenset[str]) -> list[Part]:
     return parts
 
 
+def pod(world: World, name: str) -> Part:
+    """One HAProxy of many: mTLS and a log."""
+    return _part(world, name, _inbound(world, AGENT, f"{name}-inbound", "agent"), (f"{name}-inbound",))
+
+
 def _with_jwt(world: World) -> Part:
     rules = _JWT.format(public_key=world.public_key, audience=AGENT, caller=CALLER)
     sections = _inbound(world, AGENT, "haproxy-jwt-inbound", "agent", rules)

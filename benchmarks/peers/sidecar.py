@@ -121,6 +121,16 @@ def _beside_the_other(name: str, title: str, *, missing: Callable[[], str | None
     )
 
 
+def pod(world: World, name: str) -> Part:
+    """One sidecar of many, with its inbound side."""
+    return _run(world, name, {**inbound_settings(world, name), **engine_of("sidecar")})
+
+
+def native_pod(world: World, name: str) -> Part:
+    """One sidecar of many with the native engine."""
+    return _run(world, name, {**inbound_settings(world, name), **engine_of("sidecar-native")})
+
+
 def _inbounds(world: World, name: str, roles: frozenset[str]) -> list[tuple[str, dict[str, Any]]]:
     """Return the settings of each inbound side that these roles need, with the name of its process."""
     found = [(name, inbound_settings(world, name))] if INBOUND in roles else []
