@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.interop.cluster_identities import DOMAIN, PARTNER, ClusterIdentities
-from tests.interop.cluster_mesh import AGENTS, CARELESS_ID, IDLE, PODS, USERS, ClusterMesh, restricted, run
+from tests.interop.cluster_identities import DOMAIN, PARTNER
+from tests.interop.cluster_mesh import AGENTS, CARELESS_ID, PODS, USERS, ClusterMesh, Identities, restricted, run
 from tests.interop.engine import DEV_IMAGE, ROOT
-from tests.interop.kube import Object, apply, kubectl
+from tests.interop.kube import IDLE, Object, apply, kubectl
 
 STS_URL: Final = "https://mesh-sts.sidecar.svc:7444"
 CARELESS_URL: Final = f"https://careless-sts.{USERS}.svc:7444"
@@ -132,7 +132,7 @@ def served() -> Counter[str]:
     return Counter(line.removeprefix("[pod/").partition("-")[0] for line in lines)
 
 
-def _minted_svids(identities: ClusterIdentities) -> dict[str, dict[str, str]]:
+def _minted_svids(identities: Identities) -> dict[str, dict[str, str]]:
     """Mint SVIDs by the authorities of two trust domains, for our names and for their own."""
     writer, partner = (f"spiffe://{domain}/ns/{AGENTS}/sa/writer" for domain in (DOMAIN, PARTNER))
     made = {

@@ -13,7 +13,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -78,11 +78,12 @@ def processes_of(uid: str, container: str) -> list[int]:
 
 
 class Watched:
-    """All objects of one kind, kept current by a ``kubectl get --watch``."""
+    """All objects of one kind, kept current by a ``kubectl get --watch``; each change is announced from its thread."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, announce: Callable[[], None] = lambda: None) -> None:
         words = ["kubectl", "get", kind, "--all-namespaces", "--watch", "--output-watch-events", "--output=json"]
         self._objects: dict[str, dict[str, Any]] = {}
+        self._announce = announce
         self._watching = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self._reading = threading.Thread(target=self._read, name=f"watch {kind}")
         self._reading.start()
@@ -105,6 +106,7 @@ class Watched:
                     self._objects.pop(uid, None)
                 else:
                     self._objects[uid] = event["object"]
+                self._announce()
 
 
 def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str, Any]]) -> Workload | None:
@@ -122,8 +124,8 @@ def workload_of(pid: int, pods: list[dict[str, Any]], namespaces: list[dict[str,
     return workload_in(its[0], found[2], namespace["metadata"].get("labels", {}))
 
 
-def workload_in(pod: dict[str, Any], container: str, namespace_labels: Mapping[str, str]) -> Workload:
-    """Return one container of a pod, as the API server shows the pod."""
+def workload_in(pod: dict[str, Any], container: str | None, namespace_labels: Mapping[str, str]) -> Workload:
+    """Return one container of a pod, or the pod itself, as the API server shows the pod."""
     return Workload(
         namespace=pod["metadata"]["namespace"],
         service_account=pod["spec"]["serviceAccountName"],
@@ -133,13 +135,14 @@ def workload_in(pod: dict[str, Any], container: str, namespace_labels: Mapping[s
     )
 
 
-def _attested(pod: dict[str, Any], container: str) -> Iterator[str]:
+def _attested(pod: dict[str, Any], container: str | None) -> Iterator[str]:
     """Return the selectors that SPIRE 1.13 derives from a pod's status: an image by its reference and by its digest.
 
     For a waiting container Kubernetes shows only the reference in the pod's spec.
     """
     status = pod.get("status", {})
     plain, init = status.get("containerStatuses", []), status.get("initContainerStatuses", [])
+    yield f"k8s:pod-uid:{pod['metadata']['uid']}"
     yield f"k8s:ns:{pod['metadata']['namespace']}"
     yield f"k8s:sa:{pod['spec']['serviceAccountName']}"
     yield f"k8s:pod-image-count:{len(plain)}"
@@ -155,18 +158,24 @@ def entries(workload: Workload, uid: int, rules: list[dict[str, Any]]) -> list[E
     """Return the entries that ClusterSPIFFEIDs give one container, by name of the rule."""
     return [
         Entry(
-            spiffe_id=SpiffeId(_filled(rule["spec"]["spiffeIDTemplate"], workload)),
+            spiffe_id=SpiffeId(filled(rule["spec"]["spiffeIDTemplate"], workload)),
             selectors=Selectors(uid=uid),
             federates_with=frozenset(map(TrustDomain, rule["spec"].get("federatesWith", ()))),
         )
         for rule in sorted(rules, key=lambda one: str(one["metadata"]["name"]))
-        if _selected(rule["spec"].get("namespaceSelector"), workload.namespace_labels)
-        and _selected(rule["spec"].get("podSelector"), workload.labels)
+        if selects(rule["spec"], workload)
         and workload.selectors.issuperset(rule["spec"].get("workloadSelectorTemplates", ()))
     ]
 
 
-def _filled(template: str, workload: Workload) -> str:
+def selects(spec: Mapping[str, Any], workload: Workload) -> bool:
+    """Match the workload's namespace and pod."""
+    return _selected(spec.get("namespaceSelector"), workload.namespace_labels) and _selected(
+        spec.get("podSelector"), workload.labels
+    )
+
+
+def filled(template: str, workload: Workload) -> str:
     values = {
         "TrustDomain": str(DOMAIN),
         "PodMeta.Namespace": workload.namespace,
@@ -214,6 +223,20 @@ class _PodRegistry(Registry):
         return found
 
 
+def minted(spiffe_id: str, by: TrustDomainAuthority) -> IssuedSvid:
+    authority, key = by.current, new_key("ec-p256")
+    leaf = svid_certificate(
+        SpiffeId(spiffe_id),
+        key,
+        issuer=authority.certificate,
+        issuer_key=authority.key,
+        dns_names=(),
+        ttl_s=X509_TTL_S,
+        issued_at=int(time.time()),
+    )
+    return IssuedSvid(spiffe_id=SpiffeId(spiffe_id), chain=(leaf,), key=key)
+
+
 class ClusterIdentities:
     """Serves the Workload API in ``folder`` from its own thread, until stopped."""
 
@@ -244,17 +267,7 @@ class ClusterIdentities:
 
     def mint(self, spiffe_id: str, by: TrustDomain) -> IssuedSvid:
         """Mint a certificate with any name, as the holder of that trust domain's keys can."""
-        authority, key = self._registry.authority(str(by)).current, new_key("ec-p256")
-        leaf = svid_certificate(
-            SpiffeId(spiffe_id),
-            key,
-            issuer=authority.certificate,
-            issuer_key=authority.key,
-            dns_names=(),
-            ttl_s=X509_TTL_S,
-            issued_at=int(time.time()),
-        )
-        return IssuedSvid(spiffe_id=SpiffeId(spiffe_id), chain=(leaf,), key=key)
+        return minted(spiffe_id, self._registry.authority(str(by)))
 
     def withdraw(self, spiffe_id: str) -> None:
         """Withdraw the identity from everybody."""

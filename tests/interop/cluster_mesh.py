@@ -2,8 +2,9 @@
 
 ``kubectl``, ``helm`` and KUBECONFIG select the cluster; the images must be on its nodes as SIDECAR_IMAGE (sidecar:dev)
 and SIDECAR_DEV_IMAGE (sidecar-dev:dev), and by their digests, as if pulled by them. CLUSTER_WORKLOAD_API names a folder
-of this machine, which must be the node, that the driver csi.spiffe.io mounts: the tests serve the Workload API there.
-Without it the cluster has its own SPIRE for acme.example.
+of this machine, which must be the node, that the driver csi.spiffe.io mounts: the tests serve the Workload API there,
+by a SPIRE of their own if its programs are on PATH, otherwise by a stand-in. Without it the cluster has its own SPIRE
+for acme.example.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any, Final
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
-from tests.interop import helm, kube
+from tests.interop import cluster_spire, helm, kube
+from tests.interop.cluster_entries import SPACE, SpireIdentities
 from tests.interop.cluster_identities import CRD, PARTNER, ClusterIdentities
 from tests.interop.engine import DEV_IMAGE, IMAGE, ROOT
-from tests.interop.kube import Object, apply, kubectl
+from tests.interop.kube import IDLE, Object, apply, kubectl
 
 DOCS: Final = ROOT / "docs" / "kubernetes.md"
 SYSTEM: Final = "sidecar"
@@ -34,8 +36,8 @@ PODS: Final = ("front", "planner", "writer", "crm")
 CARELESS_ID: Final = "sidecar-test-careless-sts"  # a ClusterSPIFFEID is in no namespace
 OWN: Final = "app.kubernetes.io/instance=mesh"
 _COMMAND_S: Final = 150.0
-IDLE: Final = ["python3", "-Ic", "import signal; signal.sigwait([signal.SIGTERM])"]
 _CALLER: Final = ROOT / "tests" / "interop" / "cluster_caller.py"
+Identities = SpireIdentities | ClusterIdentities
 
 
 def missing() -> str | None:
@@ -51,7 +53,9 @@ def missing() -> str | None:
     if not any(one["status"] == "True" for one in ready):
         return "no node of the cluster is ready"
     taken = [
-        name for name in (SYSTEM, AGENTS, "login", USERS, OTHERS) if kubectl("get", "namespace", name).returncode == 0
+        name
+        for name in (SYSTEM, AGENTS, "login", USERS, OTHERS, SPACE)
+        if kubectl("get", "namespace", name).returncode == 0
     ]
     return f"the cluster has namespaces {', '.join(taken)} already" if taken else None
 
@@ -134,12 +138,19 @@ class ClusterMesh:
         shutil.copytree(ROOT / "helm" / "example", folder / "helm" / "example")
         self.image = by_digest(IMAGE)
         self.tools = by_digest(DEV_IMAGE)  # the image of the agents
-        served = os.environ.get("CLUSTER_WORKLOAD_API")
-        self.identities = ClusterIdentities(Path(served)) if served else None
+        self.identities = self._identities()
         self.values = self._certificate()
         if self.identities is not None:
             self.values += f" --set 'spiffeIDs.federatesWith={{{PARTNER}}}'"
         self.values += " --set injector.allowKeys=true,injector.allowWorkloadHandle=true"
+
+    def _identities(self) -> Identities | None:
+        served = os.environ.get("CLUSTER_WORKLOAD_API")
+        if not served:
+            return None
+        if cluster_spire.missing():
+            return ClusterIdentities(Path(served))
+        return SpireIdentities(Path(served), self.tools, self.folder / "spire")
 
     def _certificate(self) -> str:
         """Return the options for our own certificate, without cert-manager."""

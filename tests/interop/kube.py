@@ -23,6 +23,7 @@ from tests.integration.world import free_port
 
 PATIENCE_S: Final = 30.0
 Object = dict[str, Any]
+IDLE: Final = ["python3", "-Ic", "import signal; signal.sigwait([signal.SIGTERM])"]  # the command of an idle container
 
 
 def missing() -> str | None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from sidecar.audit.selectors.examination import Result, examine
+from tests.interop.cluster_entries import registrations
 from tests.interop.cluster_identities import Workload, entries, workload_in
 from tests.interop.engine import ROOT, require
 from tests.interop.helm import helms, missing, render
@@ -54,19 +55,34 @@ def pod(
     plain = [status(f"agent-{at}", image, runs=runs) for at, image in enumerate(agents)]
     first = [status("sidecar", sidecar), *(status(f"init-{at}", image, runs=runs) for at, image in enumerate(init))]
     return {
-        "metadata": {"namespace": namespace},
+        "metadata": {"namespace": namespace, "uid": "00000000-0000-0000-0000-000000000001"},
         "spec": {"serviceAccountName": account},
         "status": {"containerStatuses": plain, "initContainerStatuses": first},
     }
 
 
 def ids(values: dict[str, Any], made: dict[str, Any], container: str = "sidecar", **labels: str) -> list[str]:
-    """Return the SPIFFE IDs that a container gets."""
+    """Return the SPIFFE IDs that a container gets, from the stand-in and by the entries of a SPIRE server alike."""
     found = render({**IMAGE, **values})
     assert found.objects, found.said
     named = {"kubernetes.io/metadata.name": made["metadata"]["namespace"]}
-    workload: Workload = workload_in(made, container, {**LABELS, **named, **labels})
-    return [str(one.spiffe_id) for one in entries(workload, 2747, found.of("ClusterSPIFFEID"))]
+    worn, rules = {**LABELS, **named, **labels}, found.of("ClusterSPIFFEID")
+    workload: Workload = workload_in(made, container, worn)
+    given = [str(one.spiffe_id) for one in entries(workload, 2747, rules)]
+    assert sorted(registered(rules, made, worn, workload.selectors)) == sorted(given)
+    return given
+
+
+def registered(
+    rules: list[dict[str, Any]], made: dict[str, Any], worn: dict[str, str], attested: frozenset[str]
+) -> list[str]:
+    """Return the SPIFFE IDs of the entries that match, with the pod alone in the cluster."""
+    namespace = {"metadata": {"name": made["metadata"]["namespace"], "labels": worn}}
+    return [
+        one["spiffe_id"]
+        for one in registrations(rules, [made], [namespace], "spiffe://acme.example/node").values()
+        if attested.issuperset(f"{selector['type']}:{selector['value']}" for selector in one["selectors"])
+    ]
 
 
 def bound(**workload: Any) -> dict[str, Any]:
@@ -142,6 +158,31 @@ def test_while_an_upgrade_rolls_both_versions_have_their_identity_and_no_third()
     values = changed("spiffeIDs.alsoImages", [new], bound())
     assert ids(values, pod(sidecar=old)) == ids(values, pod(sidecar=new)) == WRITERS
     assert ids(values, pod(sidecar=third)) == []
+
+
+def test_an_entry_is_bound_to_one_pod_with_all_selectors_and_its_federation() -> None:
+    found = render({**IMAGE, **changed("spiffeIDs.federatesWith", ["partner.example"], bound())})
+    rules = found.of("ClusterSPIFFEID")
+    other = pod()
+    other["metadata"]["uid"] = "00000000-0000-0000-0000-000000000002"
+    namespaces = [{"metadata": {"name": "agents", "labels": LABELS}}]
+    made = registrations(rules, [pod(), other], namespaces, "spiffe://acme.example/node")
+    assert len(made) == 2
+    for at, one in enumerate(made.values(), 1):
+        values = [selector["value"] for selector in one["selectors"]]
+        assert values == [
+            f"pod-uid:00000000-0000-0000-0000-00000000000{at}", "container-name:sidecar", f"container-image:{SIDECAR}",
+            "ns:agents", "sa:writer", f"pod-image:{AGENT}", "pod-image-count:1", "pod-init-image-count:1",
+        ]  # fmt: skip
+        assert (one["parent_id"], one["federates_with"]) == ("spiffe://acme.example/node", ["spiffe://partner.example"])
+    assert registrations(rules, [pod()], [], "spiffe://acme.example/node") == {}
+
+
+def test_an_object_that_says_more_than_is_read_is_refused() -> None:
+    (rule,) = render({**IMAGE, **bound()}).of("ClusterSPIFFEID")
+    rule["spec"]["dnsNameTemplates"] = ["writer"]
+    with pytest.raises(AssertionError, match="dnsNameTemplates"):
+        registrations([rule], [pod()], [], "spiffe://acme.example/node")
 
 
 def test_a_name_without_a_registry_is_docker_hub_s_as_nodes_report_it() -> None:

@@ -14,10 +14,10 @@ import yaml
 from tests.integration.refusals import REFUSALS
 from tests.interop.chains import Hops, whole_chains
 from tests.interop.cluster_attackers import WHERE, Attackers, fetched, served
-from tests.interop.cluster_mesh import AGENTS, IDLE, OTHERS, PODS, ClusterMesh, restricted, run, what_to_try
+from tests.interop.cluster_mesh import AGENTS, OTHERS, PODS, ClusterMesh, restricted, run, what_to_try
 from tests.interop.engine import IMAGE, ROOT
 from tests.interop.helm import restricted_problems
-from tests.interop.kube import Object, apply, kubectl, wait_for
+from tests.interop.kube import IDLE, Object, apply, kubectl, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(240)]
 

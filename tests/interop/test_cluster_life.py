@@ -15,7 +15,6 @@ import yaml
 from tests.interop.cluster_identities import processes_of
 from tests.interop.cluster_mesh import (
     AGENTS,
-    IDLE,
     PODS,
     SYSTEM,
     ClusterMesh,
@@ -26,7 +25,7 @@ from tests.interop.cluster_mesh import (
     run,
 )
 from tests.interop.engine import IMAGE, ROOT
-from tests.interop.kube import Object, apply, kubectl, try_pod, wait_for
+from tests.interop.kube import IDLE, Object, apply, kubectl, try_pod, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(400)]
 
