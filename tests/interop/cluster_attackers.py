@@ -17,6 +17,7 @@ from tests.interop.kube import IDLE, Object, apply, kubectl
 
 STS_URL: Final = "https://mesh-sts.sidecar.svc:7444"
 CARELESS_URL: Final = f"https://careless-sts.{USERS}.svc:7444"
+STOLEN: Final = ("front", "planner", "writer", "intruder")
 _IDLE: Final = {"intruder": ("intruder", "crm"), "captured": ("writer", "writer"), "careless": ("front", "careless")}
 _BROUGHT: Final = ("files", "certificates", "svid")  # each imports only the ones before it
 _FETCH: Final = """
@@ -56,17 +57,16 @@ class Attackers:
         self.tried: dict[str, list[Object]] = {}
         self._identities = mesh.identities
         self._addresses = {name: mesh.pods(name)[0]["status"]["podIP"] for name in PODS}
-        self._svids = {name: _stolen_svid(name) for name in ("front", "planner", "writer", "intruder")}
 
     def try_all(self, attacker: str) -> list[Object]:
         """Return the results; ``cluster_attack`` describes each attempt."""
         given: dict[str, Any] = {}
         if attacker in ("thief", "forger", "captured"):
-            given["svids"] = self._svids
+            given["svids"] = {name: _stolen_svid(name) for name in STOLEN}  # a JWT-SVID lives five minutes
         if attacker == "forger":
             if self._identities is None:
                 pytest.skip("identities are the cluster's own: nobody here has their keys")
-            given["svids"] = {**self._svids, **_minted_svids(self._identities)}
+            given["svids"] |= _minted_svids(self._identities)
         self.tried[attacker] = _attack(attacker, *WHERE[attacker], pods=self._addresses, **given)
         return self.tried[attacker]
 
