@@ -208,16 +208,23 @@ class AgentMesh:
             if not shown and listens(port) and not self._are_reloading():  # else its first call has no name yet
                 shown = True
                 self._show_call()
-            elif not shown and time.monotonic() > hint_at:
+            if time.monotonic() > hint_at:
                 hint_at = float("inf")
-                say(f"nothing listens on 127.0.0.1:{port} yet: the agent should, PORT says so")
+                self._say_what_is_down()
             self._processes.require_running("workload-api", "login", "sts", *self._sidecars)
             self._say_records()
             time.sleep(_LOOK_S)
 
+    def _say_what_is_down(self) -> None:
+        if not _is_up(self._plan.agent):
+            say(f"nothing listens on 127.0.0.1:{self._plan.agent_port} yet: the agent should, PORT says so")
+        for name, service in self._plan.services.items():
+            if not _is_up(service):
+                say(f"nothing listens at {service.origin} yet: start {name} there; calls get 503 upstream_unreachable")
+
     def _name_tools(self) -> None:
         """Ask MCP servers that listen for their tools, so that settings and records can name them."""
-        for name in [one for one in self._nameless if listens(_port_of(self._services[one].origin))]:
+        for name in [one for one in self._nameless if _is_up(self._services[one])]:
             self._nameless.remove(name)
             service = self._services[name]
             tools = list_tools(service.origin + service.path)
@@ -280,8 +287,9 @@ def _question(service: Service) -> str:
     return shlex.join([*words, "--json", json.dumps(message)]) + " "
 
 
-def _port_of(origin: str) -> int:
-    return int(origin.rpartition(":")[2])
+def _is_up(service: Service) -> bool:
+    parts = urllib.parse.urlsplit(service.origin)
+    return listens(parts.port or 80, parts.hostname or "")
 
 
 def say(line: str) -> None:

@@ -191,7 +191,10 @@ def answers(url: str) -> bool:
         return False
 
 
-def listens(port: int) -> bool:
+def listens(port: int, address: str = "127.0.0.1") -> bool:
     """Return whether a port of loopback accepts connections."""
-    with socket.socket() as one:
-        return one.connect_ex(("127.0.0.1", port)) == 0
+    try:
+        socket.create_connection((address, port)).close()
+    except OSError:
+        return False
+    return True

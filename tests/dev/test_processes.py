@@ -94,6 +94,7 @@ def test_ports_are_free_and_differ() -> None:
     assert not any(map(listens, ports))
     with socket.create_server(("127.0.0.1", ports[0])):
         assert listens(ports[0])
+        assert not listens(ports[0], "::1")
     assert not answers(f"http://127.0.0.1:{ports[0]}/")
 
 

@@ -273,6 +273,24 @@ async def test_an_agent_that_listens_nowhere_is_hinted_at() -> None:
         assert (await session.ends())[0] == 128 + signal.SIGTERM
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_a_service_that_listens_nowhere_is_named_and_no_other(agent: list[str]) -> None:
+    up, down = free_ports(2)
+    tool = await asyncio.create_subprocess_exec(*agent, env={"PORT": str(up)}, stderr=DEVNULL)
+    try:
+        services = [f"there=http://127.0.0.1:{up}", f"echo=http://127.0.0.1:{down}"]
+        async with running(agent, *(word for one in services for word in ("--may-call", one))) as session:
+            line = (await session.hears(r"^sidecar:   (curl .*)$"))[1]
+            await session.hears(rf"nothing listens at http://127\.0\.0\.1:{down} yet: start echo there")
+            assert "start there there" not in "".join(session.said)
+            asking = await asyncio.create_subprocess_exec(*shlex.split(f"{line}ask"), stdout=DEVNULL, stderr=DEVNULL)
+            await session.hears(r"echo +inbound GET /question 503 +upstream_unreachable")
+            await asking.wait()
+    finally:
+        tool.kill()
+        await tool.wait()
+
+
 async def test_told_to_stop_while_it_starts_it_leaves_nothing_behind(agent: list[str]) -> None:
     async with running(agent) as session:
         await session.hears("bringing up")
