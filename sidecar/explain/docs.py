@@ -14,6 +14,31 @@ from sidecar.reasons.advice import GUIDANCE, seen
 
 _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -->"
 
+_PERSONAL_DATA: Final = (
+    "## Personal data",
+    "",
+    "Records name people, because they are evidence of who acted for whom.",
+    "",
+    "- **Kept as they are**: `subject` is the token's `sub`, or the claim that `subject_claim` names, with the prefix"
+    " that the settings give it. It is not hashed, and it is there also where the token did not verify (`verified` is"
+    " false). So are `client_id`, `source` (an address), `path`, which holds whatever the agent's API puts there, and"
+    " what an order of `sidecar sts revoke` says in `revocation` and `detail`.",
+    "- **Pseudonyms**: no setting hashes `subject`. Have the identity provider issue opaque `sub` values (OpenID"
+    " Connect calls them pairwise): records, settings and policies then hold these, and only the provider knows the"
+    " person.",
+    "- **Hashed**: static credentials in `credential`, tokens in `fp`.",
+    "- **Never there**: a token's other claims about the person, such as an e-mail address; queries, headers, bodies.",
+    "- **Retention**: the sidecar never deletes or rewrites a record, and has no period of retention. On standard"
+    " output, records live as long as your log store keeps them. A file (mode 0600) is rotated by renaming it; delete"
+    " old files as a whole. `sidecar audit verify` then reports `begins_late`, or `run_missing` for a whole run, which"
+    " `--ignore` accepts. A person's lines deleted from within a file break its [chain](tamper-evidence.md), and are"
+    " reported as `removed`.",
+    "- **Copies**: `records.spill` holds records that the sink did not accept, and `tracing.records` sends all of"
+    " them to a collector. Spans hold a [keyed hash](tracing.md) of the subject, and metrics name no person. Reports"
+    " and other files that `sidecar audit` writes name the same people, except a [sketch](ratio.md) of `sidecar audit"
+    " ratio`.",
+)
+
 
 def pages() -> Mapping[str, str]:
     """Return each page by its file name under ``docs/``."""
@@ -48,6 +73,8 @@ def _records_page() -> str:
                 ("key", "type", "meaning", "set by"),
                 ((f"`{name}`", _type(schema[name]), key.means, _events(key.events)) for name, key in KEYS.items()),
             ),
+            "",
+            *_PERSONAL_DATA,
             "",
         ]
     )
