@@ -19,7 +19,7 @@ from benchmarks.peers.peer import Peer, Role
 from benchmarks.rig import Rig
 from benchmarks.sample import Sample
 from benchmarks.scenarios import Scenario
-from benchmarks.world import AGENT, SERVER_NAME, STRANGER, write_identity
+from benchmarks.world import AGENT, SERVER_NAME, STRANGER, leaves, write_identity
 
 _WARMUP_S: Final = 0.3
 _CROWD_PATIENCE_S: Final = 60.0
@@ -164,6 +164,10 @@ def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]
         identity = world.identities[scenario.identity]
         command += ["--certificate", str(identity.certificate), "--key", str(identity.key)]
         command += ["--authority", str(world.bundle), "--name", SERVER_NAME]
+        if scenario.leaves:
+            command += ["--leaves", str(leaves(world, scenario.identity, scenario.leaves))]
+    if scenario.resumes:
+        command += ["--resume"]
     if scenario.body:
         command += ["--body", str(scenario.body)]
     return command

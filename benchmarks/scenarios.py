@@ -39,6 +39,8 @@ class Scenario:
     least_s: float = 0  # of the window, if it must be longer than asked for
     requests: int = 0
     fresh_connections: bool = False
+    resumes: bool = False  # offers the session of an earlier connection
+    leaves: int = 0  # certificates of the caller, one after the other, all for one key; 0: one
     fresh_tokens: bool = False
     expected: int = 200
     token: Literal["own", "stranger", "forged"] = "own"

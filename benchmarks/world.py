@@ -8,16 +8,19 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.algorithms import ECAlgorithm
 
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar_dev.certificates import authority_certificate, certificate_pem, new_key, svid_certificate
 from sidecar_dev.files import write_whole
-from sidecar_dev.pki import TrustDomainAuthority
+from sidecar_dev.pki import Authority, TrustDomainAuthority
 from sidecar_dev.processes import free_ports
 
 TRUST_DOMAIN: Final = "bench.example"
@@ -148,18 +151,51 @@ def make_world(folder: Path) -> World:
     )
 
 
-def write_identity(authority: TrustDomainAuthority, spiffe_id: str, folder: Path) -> Pem:
-    """Write an SVID as files, mode 0600 where a key is in them."""
+def write_identity(authority: TrustDomainAuthority, spiffe_id: str, folder: Path, *, above: bytes = b"") -> Pem:
+    """Write an SVID as files, mode 0600 where a key is in them. ``above`` is added to the chain, as PEM."""
     svid = authority.issue_x509(SpiffeId(spiffe_id), ttl_s=_LIFE_S, dns_names=[SERVER_NAME])
     stem = folder / spiffe_id.rpartition("/")[2]
     files = Pem(stem.with_suffix(".crt"), stem.with_suffix(".key"), stem.with_suffix(".pem"))
     for path, content in (
-        (files.certificate, svid.chain_pem),
+        (files.certificate, svid.chain_pem + above),
         (files.key, svid.key_pem),
-        (files.both, svid.chain_pem + svid.key_pem),
+        (files.both, svid.chain_pem + above + svid.key_pem),
     ):
         write_whole(path, content, private=path != files.certificate)
     return files
+
+
+def write_chained_identity(authority: TrustDomainAuthority, spiffe_id: str, folder: Path) -> Pem:
+    """Write an SVID whose issuer is an intermediate of the authority: the chain has two certificates."""
+    above = authority.current
+    key = new_key("ec-p256")
+    own = authority_certificate(authority.trust_domain, key, ttl_s=_LIFE_S, issued_at=int(time.time()))
+    builder = x509.CertificateBuilder().subject_name(own.subject).issuer_name(above.certificate.subject)
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(own.not_valid_before_utc).not_valid_after(own.not_valid_after_utc)
+    for extension in own.extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(above.key.public_key())
+    certificate = builder.add_extension(issuer, critical=False).sign(above.key, hashes.SHA256())
+    intermediate = TrustDomainAuthority(
+        authority.trust_domain,
+        authority=Authority(certificate=certificate, key=key, jwt_kid=above.jwt_kid, jwt_key=above.jwt_key),
+    )
+    return write_identity(intermediate, spiffe_id, folder, above=certificate_pem(certificate))
+
+
+def leaves(world: World, spiffe_id: str, count: int) -> Path:
+    """Write this many certificates of one workload, as its replicas have them. All have its one key."""
+    path = world.folder / f"{spiffe_id.rpartition('/')[2]}-{count}.leaves"
+    if not path.exists():
+        key = load_pem_private_key(world.identities[spiffe_id].key.read_bytes(), None)
+        authority = world.authority.current
+        now = int(time.time())
+        how: Any = {"issuer": authority.certificate, "issuer_key": authority.key, "dns_names": [SERVER_NAME]}
+        how |= {"ttl_s": _LIFE_S, "issued_at": now}
+        certificates = (svid_certificate(SpiffeId(spiffe_id), key, **how) for _ in range(count))  # type: ignore[arg-type]
+        path.write_bytes(b"".join(map(certificate_pem, certificates)))
+    return path
 
 
 def _claims(issuer: str, number: int) -> dict[str, object]:

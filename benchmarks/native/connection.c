@@ -13,6 +13,16 @@
 void (*on_event)(const char *line);
 
 static const char zeros[65536];
+static SSL_SESSION *last_session;
+static size_t next_leaf;
+
+int keep_session(SSL *ssl, SSL_SESSION *session)
+{
+    (void)ssl;
+    SSL_SESSION_free(last_session);
+    last_session = session;
+    return 1; /* it is ours now */
+}
 
 bool connection_open(struct connection *connection, const struct target *target, uint64_t now)
 {
@@ -32,6 +42,10 @@ bool connection_open(struct connection *connection, const struct target *target,
         SSL_set_connect_state(connection->ssl);
         if (target->name != NULL)
             SSL_set_tlsext_host_name(connection->ssl, target->name);
+        if (target->leaf_count > 0)
+            SSL_use_certificate(connection->ssl, target->leaves[next_leaf++ % target->leaf_count]);
+        if (target->resumes && last_session != NULL)
+            SSL_set_session(connection->ssl, last_session);
     }
     const struct sockaddr *address = (const struct sockaddr *)&target->address;
     if (connect(connection->fd, address, sizeof target->address) < 0 && errno != EINPROGRESS) {

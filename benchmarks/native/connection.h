@@ -23,6 +23,9 @@ struct target {
     struct sockaddr_in address;
     SSL_CTX *tls;     /* NULL: plain */
     const char *name; /* for SNI */
+    X509 **leaves;    /* if given, each connection shows the next of these, all with the key of `tls` */
+    size_t leaf_count;
+    bool resumes; /* each connection offers the session of an earlier one */
 };
 
 struct connection {
@@ -58,6 +61,9 @@ void connection_send(struct connection *connection, char *head, size_t length, u
 
 /* Do what can be done without waiting, up to `max_reads` reads of the answer (0: no bound). */
 enum outcome connection_go_on(struct connection *connection, int max_reads);
+
+/* Keeps a session for the connections that resume: a callback of the TLS context. */
+int keep_session(SSL *ssl, SSL_SESSION *session);
 
 /* Told of each line of the body that starts with "data: ", if the connection expects events. */
 extern void (*on_event)(const char *line);

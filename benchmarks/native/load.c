@@ -39,7 +39,7 @@ static int poller, timer;
 
 static bool measuring, window_is_over;
 static uint64_t window_start, window_end, next_due, interval;
-static uint64_t answered, sent, late, connects, first_bytes_in, first_bytes_out;
+static uint64_t answered, sent, late, connects, resumed, first_bytes_in, first_bytes_out;
 static uint64_t calls, calls_answered, calls_lost; /* due in the window; the others had no answer in time */
 static uint64_t statuses[600], lost_connect, lost_tls, lost_answer;
 static uint64_t token_number, answered_once;
@@ -188,6 +188,7 @@ static void go_on(struct connection *connection)
             return;
         if (outcome == CONNECTED) {
             connects += measuring;
+            resumed += measuring && connection->ssl != NULL && SSL_session_reused(connection->ssl);
             note_tls(connection);
             ready(connection, false);
         } else if (outcome == ANSWERED) {
@@ -323,6 +324,7 @@ static void report(uint64_t end)
            (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,
            (unsigned long long)token_number, options.token_count);
     printf("\"bytes_in\":%llu,\"bytes_out\":%llu,", (unsigned long long)bytes_in, (unsigned long long)bytes_out);
+    printf("\"resumed\":%llu,", (unsigned long long)resumed);
     printf("\"calls\":%llu,\"calls_answered\":%llu,", (unsigned long long)calls, (unsigned long long)calls_answered);
     printf("\"cipher\":\"%s\",\"group\":\"%s\",\"openssl\":\"%s\",", cipher, group, OpenSSL_version(OPENSSL_VERSION));
     printf("\"latency\":");

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <getopt.h>
+#include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,20 @@ static void read_pids(struct options *options, char *text)
     }
 }
 
+static void read_leaves(struct target *target, const char *path)
+{
+    BIO *file = BIO_new_file(path, "r");
+    if (file == NULL)
+        fail("cannot be read", path);
+    for (X509 *leaf; (leaf = PEM_read_bio_X509(file, NULL, NULL, NULL)) != NULL;) {
+        target->leaves = realloc(target->leaves, (target->leaf_count + 1) * sizeof *target->leaves);
+        target->leaves[target->leaf_count++] = leaf;
+    }
+    BIO_free(file);
+    if (target->leaf_count == 0)
+        fail("holds no certificate", path);
+}
+
 static SSL_CTX *tls_context(const char *certificate, const char *key, const char *authority)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
@@ -97,6 +112,7 @@ void read_options(struct options *options, int argc, char **argv)
         {"fresh", no_argument, NULL, 'F'},           {"events", no_argument, NULL, 'e'},
         {"hold", no_argument, NULL, 'h'},            {"pause-ms", required_argument, NULL, 'p'},
         {"pids", required_argument, NULL, 'P'},      {"warm-requests", required_argument, NULL, 'W'},
+        {"leaves", required_argument, NULL, 'L'},    {"resume", no_argument, NULL, 'S'},
         {NULL, 0, NULL, 0},
     };
     const char *certificate = NULL, *key = NULL, *authority = NULL;
@@ -126,6 +142,8 @@ void read_options(struct options *options, int argc, char **argv)
         case 'p': options->pause_ms = atoi(optarg); break;
         case 'W': options->warm_requests = strtoull(optarg, NULL, 10); break;
         case 'P': read_pids(options, optarg); break;
+        case 'L': read_leaves(&options->target, optarg); break;
+        case 'S': options->target.resumes = true; break;
         default: exit(2);
         }
     }
@@ -135,6 +153,10 @@ void read_options(struct options *options, int argc, char **argv)
         options->warm_requests = 3 * options->connections;
     if (certificate != NULL)
         options->target.tls = tls_context(certificate, key, authority);
+    if (options->target.resumes) {
+        SSL_CTX_set_session_cache_mode(options->target.tls, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(options->target.tls, keep_session);
+    }
     options->varies = strstr(options->request, DIGITS) != NULL;
     if (strstr(options->request, "@TOKEN@") != NULL && options->tokens == NULL)
         fail("needed", "--tokens, for @TOKEN@ in the request");

@@ -132,6 +132,14 @@ def pod(world: World, name: str) -> Part:
     return _part(world, name, _inbound(world, AGENT, f"{name}-inbound", "agent"), (f"{name}-inbound",))
 
 
+def pod_with_tickets(world: World, name: str) -> Part:
+    """The same, but it resumes sessions."""
+    part = pod(world, name)
+    path = world.folder / f"{name}.cfg"
+    path.write_text(path.read_text().replace(" no-tls-tickets", ""))
+    return part
+
+
 def _with_jwt(world: World) -> Part:
     rules = _JWT.format(public_key=world.public_key, audience=AGENT, caller=CALLER)
     sections = _inbound(world, AGENT, "haproxy-jwt-inbound", "agent", rules)

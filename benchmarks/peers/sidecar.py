@@ -131,6 +131,11 @@ def native_pod(world: World, name: str) -> Part:
     return _run(world, name, {**inbound_settings(world, name), **engine_of("sidecar-native")})
 
 
+def earlier_pod(world: World, name: str) -> Part:
+    """One sidecar of another checkout or interpreter."""
+    return _run(world, name, inbound_settings(world, name), python=find("sidecar-before") or sys.executable)
+
+
 def _inbounds(world: World, name: str, roles: frozenset[str]) -> list[tuple[str, dict[str, Any]]]:
     """Return the settings of each inbound side that these roles need, with the name of its process."""
     found = [(name, inbound_settings(world, name))] if INBOUND in roles else []
