@@ -83,10 +83,12 @@ class InboundRoute:
     a2a: A2aRules = PLAIN_RULES
     key: str = field(init=False)
     forwards_as_is: bool = field(init=False)  # nothing lingers, and nothing of the answer is read
+    mark: RouteMark = field(init=False, compare=False, repr=False)  # identifies the route after a reload
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.name if self.operation is None else f"{self.name} {self.operation}")
         object.__setattr__(self, "forwards_as_is", self.protocol == "http" and not self.linger_s)
+        object.__setattr__(self, "mark", RouteMark(self.name, (self.path, self.prefix, self.methods), self.operation))
         if self.operations is not None and (self.protocol == "http" or self.operation is not None):
             raise ValueError("only a route of a protocol has operations, which have none themselves")
         require_name(self.name)
@@ -97,11 +99,6 @@ class InboundRoute:
             require_method(method)
         if not 0 <= self.linger_s < float("inf") or self.max_calls < 0:
             raise ValueError("linger_s and max_calls are not negative")
-
-    @property
-    def mark(self) -> RouteMark:
-        """Identifies the route after a reload."""
-        return RouteMark(self.name, (self.path, self.prefix, self.methods), self.operation)
 
     def below(self, path: str) -> str:
         """Return the part of a path below the route's own; empty at it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sidecar.delegation.act import parse_act
@@ -17,19 +18,19 @@ if TYPE_CHECKING:
     from sidecar.delegation.verify import VerifiedToken
 
 
-def facts_of(permit: Permit, of_token: RecordFields | None = None) -> RecordFields:
-    """Return the facts of a permitted inbound request: its subject, its actors, its route.
+def facts_of(permit: Permit) -> RecordFields:
+    """Return the facts of a permitted inbound request: its subject, its actors, its route."""
+    return {**facts_of_token(permit.token), **facts_of_call(permit)}
 
-    ``of_token`` are the ``facts_of_token`` of its token, if they are known.
-    """
-    return {
-        **(of_token or facts_of_token(permit.token)),
-        "decision": "allow",
-        "reason": OK,
-        "peer": permit.peer,
-        "route": permit.route.name,
-        "scope_needed": sorted_scope(permit.route.scopes),
-    }
+
+def facts_of_call(permit: Permit) -> RecordFields:
+    """Return the facts of a permitted inbound request beside those of its token: who may call what."""
+    return _facts_of_call(permit.peer, permit.route.name, permit.route.scopes)
+
+
+@lru_cache(maxsize=256)  # one dict for all tokens of a peer
+def _facts_of_call(peer: str, route: str, scopes: ScopeSet) -> RecordFields:
+    return {"decision": "allow", "reason": OK, "peer": peer, "route": route, "scope_needed": sorted_scope(scopes)}
 
 
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:

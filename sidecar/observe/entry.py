@@ -21,6 +21,7 @@ METADATA: Final = "metadata"  # the op of a request that the sidecar answered it
 PREFLIGHT: Final = "preflight"  # the op of a browser's question before a call (CORS)
 OWN: Final = "own"  # the op of a call that showed the workload handle: no request, no user
 _ANYBODYS: Final = frozenset({METADATA, PREFLIGHT})
+NO_FACTS: Final[RecordFields] = {}
 
 
 def request_record(direction: Direction, run: str) -> Record:
@@ -142,9 +143,13 @@ class Entry:
         """Note a user's login that was traded for a handle: nothing is forwarded, and no hop results."""
         self.permitted({**facts_of_token(token), "decision": "allow", "reason": OK, "op": LOGIN})
 
-    def permitted(self, facts: RecordFields) -> None:
-        """Note that the request was permitted now. ``facts`` are those of its permit, as ``attribution`` makes them."""
+    def permitted(self, facts: RecordFields, of_token: RecordFields = NO_FACTS) -> None:
+        """Note that the request was permitted now. ``facts`` are those of its permit, as ``attribution`` makes them.
+
+        ``of_token`` are those of its token, where ``facts`` has them not.
+        """
         record = self.__dict__
+        record.update(of_token)
         record.update(facts)
         record["decide_ms"] = int((self._log.monotonic() - self.started_at) * 1_000_000 + 0.5) / 1000
 

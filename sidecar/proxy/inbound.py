@@ -84,7 +84,7 @@ class Inbound:
         self._clock = clock
         self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
         self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
-        self.permits = Permits(memory.max_permits_mib * MIB)
+        self.permits = Permits(memory.max_permits_mib * MIB, self.verdicts)
         self.bindings = bindings or TaskBindings(clock)
         self._cards = AgentCards(forwarder.pool, tasks)
         log.metrics.verdict_cache = self._look_ups
@@ -146,16 +146,16 @@ class Inbound:
                     yield self._observed(observed, route, stream, head, agent, target, entry, asked, session, policy)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
-            permit, delegation, facts, token_facts, identity = given
+            permit, delegation, facts, of_token, identity = given
             if asked is not None and asked.protocol == "mcp":
                 session = self._session(asked, head, permit, entry, now)
-            served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, token_facts)
+            served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, of_token)
             try:
                 handle = self._handles.open(served)
             except Unavailable:
                 entry.attribute_token(permit.token)
                 raise
-            entry.permitted(facts)
+            entry.permitted(facts, of_token)
             trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
             _, entry.trace_id, entry.span_id, _ = trace
             edits = self._edits(

@@ -3,7 +3,8 @@
 The key is the whole token *and* the peer: a variant of a token (JWS signatures are malleable) only misses. A permit
 is found only for the same route and the same certificate of the peer. The epoch of both is the generation of
 all issuers' keys and the number of the policy: a change of either empties them. Otherwise only the time changes, and
-the core checks it each time. Both are bounded in bytes, and expired tokens are swept.
+the core checks it each time. Both are bounded in bytes, and expired tokens are swept. A token that is held by both is
+accounted once, as a verdict, and takes its permits along when it goes.
 """
 
 from __future__ import annotations
@@ -16,22 +17,13 @@ from sidecar.bounded import BoundedCache
 from sidecar.delegation.decide import Delegation, Permit, delegate
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.observe.attribution import facts_of, facts_of_token
+from sidecar.observe.attribution import facts_of_call, facts_of_token
 from sidecar.observe.record import RecordFields
 from sidecar.proxy.headers import identity_values
 
-PERMIT_BYTES: Final = 4096  # beside its token and the Authorization field: permit, delegation and facts
+PERMIT_BYTES: Final = 1280  # beside its token, its scopes and the Authorization field: permit, delegation and facts
 
 Epoch = tuple[int, int]  # the generation of the keys, the number of the policy
-
-
-class Verdicts(BoundedCache[tuple[str, SpiffeId], VerifiedToken]):
-    """Verified tokens, by token and peer. The oldest is evicted first."""
-
-    def add(self, token: VerifiedToken, peer: SpiffeId, epoch: Epoch) -> None:
-        """Keep a verified token, unless keys or policy changed meanwhile."""
-        until = token.expires_at + token.leeway_s
-        self.keep((token.raw, peer), token, cost=token.held_bytes, expires_at=until, epoch=epoch)
 
 
 class Call(NamedTuple):
@@ -50,27 +42,121 @@ new_call: Final[Callable[[tuple[bytes | None, str, str]], Call]] = partial(tuple
 
 
 class Given(NamedTuple):
-    """A permit, the authority of its request, the facts of its request and of its token for records, and what
+    """A permit, the authority of its request, the facts of its call and of its token for records, and what
     the agent is told of its caller.
     """
 
     permit: Permit
     delegation: Delegation
     facts: RecordFields
-    token_facts: RecordFields
+    of_token: RecordFields
     identity: tuple[bytes, ...]
 
 
+_Key = tuple[str, SpiffeId]
+
+
+class Verdicts(BoundedCache[_Key, VerifiedToken]):
+    """Verified tokens, by token and peer. The oldest is evicted first, and its permits with it."""
+
+    __slots__ = ("_permits", "_revoke")
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._permits: dict[_Key, tuple[Call, ...]] = {}  # that hold a token of here
+        self._revoke: Callable[[Call], None] = lambda _call: None
+
+    def add(self, token: VerifiedToken, peer: SpiffeId, epoch: Epoch) -> None:
+        """Keep a verified token, unless keys or policy changed meanwhile."""
+        until = token.expires_at + token.leeway_s
+        self.keep((token.raw, peer), token, cost=token.held_bytes, expires_at=until, epoch=epoch)
+
+    def on_gone(self, revoke: Callable[[Call], None]) -> None:
+        """Call ``revoke`` with each call that was tied to a token when that token goes."""
+        self._revoke = revoke
+
+    def tie(self, call: Call, permit: Permit, epoch: Epoch) -> bool:
+        """Tie a permit to its token, if that is here, so that its memory is accounted here. Return if it is."""
+        key = permit.token.raw, permit.peer
+        if self.epoch != epoch or self.get(key) is not permit.token:
+            return False
+        calls = self._permits.get(key, ())
+        if call not in calls:
+            self._permits[key] = (*calls, call)
+        return True
+
+    def untie(self, call: Call, permit: Permit) -> None:
+        """Forget a permit that is no longer held."""
+        key = permit.token.raw, permit.peer
+        left = tuple(one for one in self._permits.pop(key, ()) if one != call)
+        if left:
+            self._permits[key] = left
+
+    def drop(self, key: _Key) -> None:
+        """Forget a token, and its permits."""
+        super().drop(key)
+        self._revoke_of(key)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        super().clear()
+        for key in [*self._permits]:
+            self._revoke_of(key)
+
+    def shed(self, to_bytes: float) -> list[tuple[_Key, VerifiedToken]]:
+        """Evict the oldest tokens, with their permits."""
+        shed = super().shed(to_bytes)
+        for key, _ in shed:
+            self._revoke_of(key)
+        return shed
+
+    def _revoke_of(self, key: _Key) -> None:
+        for call in self._permits.pop(key, ()):
+            self._revoke(call)
+
+
 class Permits(BoundedCache[Call, Given]):
-    """Permits, by call. The oldest is evicted first."""
+    """Permits, by call. The oldest is evicted first. Of a token in ``verdicts`` only the rest is accounted."""
+
+    __slots__ = ("_verdicts",)
+
+    def __init__(self, max_bytes: int, verdicts: Verdicts) -> None:
+        super().__init__(max_bytes)
+        self._verdicts = verdicts
+        verdicts.on_gone(self.drop)
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
         """Keep a permit, unless keys or policy changed meanwhile."""
         token = permit.token
-        of_token = facts_of_token(token)
-        given = Given(permit, delegate(permit), facts_of(permit, of_token), of_token, identity_values(permit))
+        given = Given(permit, delegate(permit), facts_of_call(permit), facts_of_token(token), identity_values(permit))
         if call.authorization is not None:
-            cost = token.held_bytes + len(call.authorization) + PERMIT_BYTES
-            cost += sum(map(len, given.identity))
-            self.keep(call, given, cost=cost, expires_at=token.expires_at + token.leeway_s, epoch=epoch)
+            self.drop(call)
+            cost = len(call.authorization) + PERMIT_BYTES + 16 * len(token.scope) + sum(map(len, given.identity))
+            tied = self.epoch == epoch and self._verdicts.tie(call, permit, epoch)
+            if not tied:
+                cost += token.held_bytes
+            kept = self.keep(call, given, cost=cost, expires_at=token.expires_at + token.leeway_s, epoch=epoch)
+            if tied and not kept:
+                self._verdicts.untie(call, permit)
         return given
+
+    def drop(self, key: Call) -> None:
+        """Forget a permit, if there is one."""
+        given = self.get(key)
+        super().drop(key)
+        if given is not None:
+            self._verdicts.untie(key, given.permit)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        held = [(call, entry.value.permit) for call, entry in self._entries.items()]
+        super().clear()
+        for call, permit in held:
+            self._verdicts.untie(call, permit)
+
+    def shed(self, to_bytes: float) -> list[tuple[Call, Given]]:
+        """Evict the oldest permits."""
+        shed = super().shed(to_bytes)
+        for call, given in shed:
+            self._verdicts.untie(call, given.permit)
+        return shed

@@ -126,13 +126,15 @@ class Filled:
     """A cache, a function that puts a token into it, and its accounted size."""
 
     def __init__(self, kind: str) -> None:
-        self.verdicts, self.permits, self.issued = Verdicts(64 * MIB), Permits(64 * MIB), IssuedTokens(64 * MIB)
+        self.verdicts, self.issued = Verdicts(64 * MIB), IssuedTokens(64 * MIB)
+        self.permits = Permits(64 * MIB, self.verdicts)
         self.plans = Plans(64 * MIB)
         self.handles = Handles(clock=lambda: float(NOW), monotonic=time.monotonic)
         for cache in (self.verdicts, self.permits):
             cache.turn_to((1, 1))
         self.put: Callable[[int, str], None] = getattr(self, f"_put_{kind}")
-        self.bytes: Callable[[], int] = lambda: getattr(self, kind).bytes
+        held = {"both": (self.verdicts, self.permits)}.get(kind) or (getattr(self, kind),)
+        self.bytes: Callable[[], int] = lambda: sum(cache.bytes for cache in held)
 
     def _put_verdicts(self, number: int, shape: str) -> None:
         issuer, key = POLICY.issuers[STS], verification_key()
@@ -143,6 +145,12 @@ class Filled:
     def _put_permits(self, number: int, shape: str) -> None:
         bearer = token(number, shape)
         permit = permit_of(bearer)
+        self.permits.give(Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}"), permit, (1, 1))
+
+    def _put_both(self, number: int, shape: str) -> None:
+        bearer = token(number, shape)
+        permit = permit_of(bearer)
+        self.verdicts.add(permit.token, PLANNER, (1, 1))
         self.permits.give(Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}"), permit, (1, 1))
 
     def _put_plans(self, number: int, shape: str) -> None:
@@ -182,7 +190,7 @@ def reachable_bytes(root: object) -> int:
     [
         ("verdicts", "many scopes"),  # above the issuer's ceiling: a verdict, and no permit
         *itertools.product(
-            ("verdicts", "permits", "plans", "issued", "handles"), sorted(SHAPES.keys() - {"many scopes"})
+            ("verdicts", "permits", "both", "plans", "issued", "handles"), sorted(SHAPES.keys() - {"many scopes"})
         ),
     ],
 )

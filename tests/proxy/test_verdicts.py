@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from sidecar.bounded import ENTRY_BYTES
@@ -86,20 +88,20 @@ def permit() -> Permit:
 
 
 def giving(max_bytes: int = 1 << 20) -> Permits:
-    permits = Permits(max_bytes)
+    permits = Permits(max_bytes, Verdicts(1 << 20))
     assert permits.find(CALL, NOW_IN_FORCE) is None
     permits.give(CALL, permit(), NOW_IN_FORCE)
     return permits
 
 
 def test_a_permit_is_had_again_with_what_its_handle_stands_for_and_its_record_says() -> None:
-    given = Permits(1 << 20).give(CALL, permit(), NOW_IN_FORCE)
+    given = Permits(1 << 20, Verdicts(1 << 20)).give(CALL, permit(), NOW_IN_FORCE)
     assert given.permit.token is TOKEN
     assert given.delegation == delegate(given.permit)
     found = giving().find(CALL, NOW_IN_FORCE)
     assert found is not None
     assert (found.permit.token, found.delegation) == (TOKEN, given.delegation)
-    assert found.facts == facts_of(found.permit)
+    assert {**found.of_token, **found.facts} == facts_of(found.permit)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +128,14 @@ def test_other_keys_or_another_policy_take_every_permit_back_for_good() -> None:
 
 def test_a_permit_given_while_keys_or_policy_changed_is_not_remembered() -> None:
     for keys, policy in ((2, 1), (1, 2)):
-        permits = Permits(1 << 20)
+        permits = Permits(1 << 20, Verdicts(1 << 20))
         permits.find(CALL, NOW_IN_FORCE)
         permits.give(CALL, permit(), (keys, policy))
         assert len(permits) == 0
 
 
 def test_without_exactly_one_authorization_nothing_is_remembered() -> None:
-    permits = Permits(1 << 20)
+    permits = Permits(1 << 20, Verdicts(1 << 20))
     for _ in range(2):
         assert permits.find(CALL._replace(authorization=None), NOW_IN_FORCE) is None
         permits.give(CALL._replace(authorization=None), permit(), NOW_IN_FORCE)
@@ -155,3 +157,83 @@ def test_a_permit_is_freed_when_its_token_has_expired_with_its_leeway(later_s: i
     permits = giving()
     permits.sweep(TOKEN.expires_at + TOKEN.leeway_s + later_s)
     assert len(permits) == left
+
+
+# --- both: a token is accounted once
+
+
+def tied(permits_bytes: int = 1 << 20, verdicts_bytes: int = 1 << 20) -> tuple[Verdicts, Permits]:
+    """Return both caches with a verdict, and a permit of the same token."""
+    verdicts = Verdicts(verdicts_bytes)
+    permits = Permits(permits_bytes, verdicts)
+    for cache in (verdicts, permits):
+        cache.turn_to(NOW_IN_FORCE)
+    verdicts.add(TOKEN, PLANNER, NOW_IN_FORCE)
+    permits.give(CALL, permit(), NOW_IN_FORCE)
+    return verdicts, permits
+
+
+def test_a_token_that_is_a_verdict_too_is_accounted_once() -> None:
+    alone, (_, permits) = giving(), tied()
+    assert permits.bytes == alone.bytes - TOKEN.held_bytes
+
+
+def _others(verdicts: Verdicts) -> None:
+    for number in range(3):
+        verdicts.add(verified(INBOUND_CLAIMS | {"jti": str(number)}), PLANNER, NOW_IN_FORCE)
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda verdicts: verdicts.drop((TOKEN.raw, PLANNER)),
+        lambda verdicts: verdicts.shed(0),
+        lambda verdicts: verdicts.sweep(TOKEN.expires_at + TOKEN.leeway_s),
+        lambda verdicts: verdicts.turn_to((1, 2)),
+        lambda verdicts: verdicts.carry((1, 2), drop=lambda token: token is TOKEN),
+        lambda verdicts: verdicts.add(verified(INBOUND_CLAIMS), PLANNER, NOW_IN_FORCE),
+        _others,
+    ],
+    ids=["dropped", "shed", "expired", "another epoch", "revoked", "verified again", "evicted"],
+)
+def test_a_permit_whose_memory_is_accounted_with_its_token_goes_with_it(lose: Callable[[Verdicts], object]) -> None:
+    verdicts, permits = tied(verdicts_bytes=3 * (TOKEN.held_bytes + ENTRY_BYTES + 64))
+    lose(verdicts)
+    assert (len(permits), permits.bytes) == (0, 0)
+    assert verdicts._permits == {}
+
+
+@pytest.mark.parametrize("other", [CALL._replace(route="other"), CALL._replace(certificate="cd" * 32)])
+def test_all_permits_of_a_token_go_with_it_and_no_others(other: Call) -> None:
+    verdicts, permits = tied()
+    permits.give(other, permit(), NOW_IN_FORCE)
+    of_another = decide_verified(OTHER, peer=PLANNER, route=SEARCH, policy=POLICY, now=NOW)
+    call = CALL._replace(authorization=b"Bearer " + OTHER.raw.encode())
+    verdicts.add(OTHER, PLANNER, NOW_IN_FORCE)
+    permits.give(call, of_another, NOW_IN_FORCE)
+    verdicts.drop((TOKEN.raw, PLANNER))
+    assert list(permits._entries) == [call]
+    assert verdicts._permits == {(OTHER.raw, PLANNER): (call,)}
+
+
+def test_a_permit_that_is_evicted_alone_leaves_nothing_with_its_token() -> None:
+    one = tied()[1].bytes
+    verdicts, permits = tied(permits_bytes=2 * one)
+    for number in range(20):
+        permits.give(CALL._replace(route=str(number % 5)), permit(), NOW_IN_FORCE)
+        assert set(verdicts._permits[TOKEN.raw, PLANNER]) == set(permits._entries)
+    permits.turn_to((1, 2))
+    assert verdicts._permits == {}
+    assert len(verdicts) == 1
+
+
+def test_a_permit_of_a_token_that_is_no_verdict_is_accounted_with_its_token() -> None:
+    for epoch, kept in (((1, 2), False), (NOW_IN_FORCE, True)):
+        verdicts = Verdicts(1 << 20)
+        permits = Permits(1 << 20, verdicts)
+        permits.turn_to(NOW_IN_FORCE)
+        verdicts.turn_to((1, 2))
+        verdicts.add(TOKEN, PLANNER, (1, 2))
+        permits.give(CALL, permit(), epoch)
+        assert permits.bytes == (giving().bytes if kept else 0)
+        assert verdicts._permits == {}
