@@ -243,7 +243,17 @@ class InboundRoutes:
         ValueError: two routes overlap (see ``overlaps``).
     """
 
-    __slots__ = ("_exact", "_exact_folded", "_named", "_prefixes", "_prefixes_folded", "cards", "routes", "scopes")
+    __slots__ = (
+        "_exact",
+        "_exact_folded",
+        "_folds_prefixes",
+        "_named",
+        "_prefixes",
+        "_prefixes_folded",
+        "cards",
+        "routes",
+        "scopes",
+    )
 
     def __init__(self, routes: Sequence[InboundRoute]) -> None:
         if overlaps(routes):
@@ -268,6 +278,7 @@ class InboundRoutes:
         self._exact_folded = frozenset(map(_folded, self._exact))
         self._prefixes = Prefixes(by_prefix)
         self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
+        self._folds_prefixes = any(path != path.lower() for path in by_prefix)
 
     def serves_a2a(self, path: str) -> bool:
         """Tell if an interface of A2A at this path, as a card has it, is on a route."""
@@ -310,9 +321,12 @@ class InboundRoutes:
             return covering
         # Many frameworks treat "/Admin" and "/admin/" as "/admin". Such a variant of a specific route must not be
         # judged by a wider route that happens to cover it.
-        folded_prefix, _ = self._prefixes_folded.longest(path.lower())
-        is_twin = _folded(path) in self._exact_folded or len(folded_prefix) > len(prefix)
-        return None if is_twin else covering
+        lower = path.lower()
+        if lower != path or self._folds_prefixes:  # else the longest folded prefix is the one that was found
+            folded_prefix, _ = self._prefixes_folded.longest(lower)
+            if len(folded_prefix) > len(prefix):
+                return None
+        return None if lower.rstrip("/") in self._exact_folded else covering
 
 
 def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, InboundRoute]]:

@@ -13,9 +13,9 @@ unescaped, since nearly every server decodes it before it matches the path.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
 
@@ -24,18 +24,17 @@ _MAX_REMEMBERED: Final = 256  # bytes
 # pchar of RFC 3986 section 3.3 without ";": some servers drop a segment's parameters before they match.
 _PLAIN_CHARACTER: Final = rb"[A-Za-z0-9\-._~!$&'()*+,=:@]"
 _NO_DOT_SEGMENT: Final = rb"(?!\.\.?(?:/|\Z))"
-_PLAIN: Final = re.compile(rb"(?:/" + _NO_DOT_SEGMENT + _PLAIN_CHARACTER + rb"+)*/?")
+_is_plain: Final = re.compile(rb"(?:/" + _NO_DOT_SEGMENT + _PLAIN_CHARACTER + rb"+)*/?").fullmatch
 _ESCAPED: Final = re.compile(rb"(?:/" + _NO_DOT_SEGMENT + rb"(?:" + _PLAIN_CHARACTER + rb"|%[0-9A-Fa-f]{2})+)*/?")
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DOUBLE_ESCAPE: Final = re.compile(rb"%25[0-9A-Fa-f]{2}")
-_QUERY: Final = re.compile(rb"[!-~]*")
+_is_query: Final = re.compile(rb'[!"$-~]*').fullmatch  # without the number sign, which begins a fragment
 _PLAIN_OCTETS: Final = frozenset(octet for octet in range(256) if re.fullmatch(_PLAIN_CHARACTER, bytes([octet])))
 # Characters that change the meaning of a path once decoded. The dot is here for "%2e%2e" and for "%2e" alone.
 _DELIMITERS: Final = frozenset(b"./\\;?#")
 
 
-@dataclass(frozen=True, slots=True)
-class CanonicalTarget:
+class CanonicalTarget(NamedTuple):
     """A canonical request target: ``path`` (ASCII, with its leading slash) and the opaque ``query``.
 
     ``query`` has no question mark and is ``b""`` if there is none; no decision ever reads it.
@@ -50,6 +49,10 @@ class CanonicalTarget:
         return path + b"?" + self.query if self.query else path
 
 
+# The constructor of a named tuple is interpreted; tuple's own is not.
+_new_target: Final[Callable[[tuple[str, bytes]], CanonicalTarget]] = partial(tuple.__new__, CanonicalTarget)
+
+
 def canonical_target(target: bytes) -> CanonicalTarget:
     """Parse a request target in origin-form (RFC 9112 section 3.2.1). Short targets are cached.
 
@@ -61,14 +64,14 @@ def canonical_target(target: bytes) -> CanonicalTarget:
 
 def read_target(target: bytes) -> CanonicalTarget:
     """Parse a request target without the cache."""
-    path, _, query = target.partition(b"?")
+    path, mark, query = target.partition(b"?")
     if not path.startswith(b"/"):
         raise Denied(Reason.PATH_REFUSED, "the target is not in origin-form")
-    if b"#" in query or not _QUERY.fullmatch(query):
+    if mark and not _is_query(query):
         raise Denied(Reason.PATH_REFUSED, "the query holds a fragment, a space, a control or a non-ASCII octet")
-    if not _PLAIN.fullmatch(path):
+    if not _is_plain(path):
         path = _without_needless_escapes(path)
-    return CanonicalTarget(path.decode("ascii"), query)
+    return _new_target((path.decode("ascii"), query))
 
 
 _remembered: Final = lru_cache(maxsize=1024)(read_target)

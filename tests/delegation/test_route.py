@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.route import (
@@ -103,6 +105,39 @@ def test_twins_that_are_both_configured_are_told_apart() -> None:
     assert [routes.find("GET", path).name for path in ("/a", "/A", "/a/")] == ["low", "high", "slash"]
     prefixes = InboundRoutes([inbound("low", "/a", prefix=True), inbound("high", "/A", prefix=True)])
     assert [prefixes.find("GET", path).name for path in ("/a/x", "/A/x")] == ["low", "high"]
+
+
+def by_both_spellings(routes: list[InboundRoute], path: str) -> frozenset[str]:
+    """Return the methods of a path by the plain rule: no wider route covers a twin of a more specific one."""
+
+    def longest(prefixes: list[str], path: str) -> str:
+        return max((one for one in prefixes if one == "/" or (path + "/").startswith(one + "/")), key=len, default="")
+
+    exact = {route.path for route in routes if not route.prefix}
+    prefixes = [route.path for route in routes if route.prefix]
+    found = longest(prefixes, path)
+    if path not in exact and found != path:
+        folded = longest([one.lower() for one in prefixes], path.lower())
+        if len(folded) > len(found) or path.rstrip("/").lower() in {one.rstrip("/").lower() for one in exact}:
+            return frozenset()
+    of_path = [one for one in routes if (one.path, one.prefix) == ((path, False) if path in exact else (found, True))]
+    return frozenset().union(*(route.methods for route in of_path))
+
+
+PATHS = st.lists(st.sampled_from(["a", "A", "b", "crm", "CRM", "%C3%A9"]), max_size=4).map(
+    lambda parts: "/" + "/".join(parts)
+)
+
+
+@given(
+    st.lists(st.tuples(PATHS, st.booleans()), min_size=1, max_size=6, unique=True),
+    PATHS,
+    st.sampled_from(["", "/"]),
+)
+def test_the_route_of_a_path_is_that_of_the_plain_rule(configured: list[tuple[str, bool]], path: str, end: str) -> None:
+    path = path if path == "/" else path + end
+    routes = [inbound(f"r{at}", one, prefix=prefix) for at, (one, prefix) in enumerate(configured)]
+    assert InboundRoutes(routes).allowed_methods(path) == by_both_spellings(routes, path)
 
 
 def test_without_a_route_there_is_nothing_to_find() -> None:

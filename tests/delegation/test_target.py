@@ -36,6 +36,16 @@ def test_a_target_has_one_canonical_form(target: bytes, path: str, query: bytes)
     assert canonical_target(target) == CanonicalTarget(path, query)
 
 
+@pytest.mark.parametrize("octet", range(256))
+def test_a_query_holds_printable_ascii_without_a_space_or_a_fragment(octet: int) -> None:
+    query = b"a" + bytes([octet]) + b"b"
+    if re.fullmatch(rb"[!-~]*", query) and b"#" not in query:
+        assert canonical_target(b"/a?" + query).query == query
+    else:
+        with pytest.raises(Denied):
+            canonical_target(b"/a?" + query)
+
+
 @pytest.mark.parametrize(
     "target",
     [
