@@ -109,7 +109,7 @@ class Inbound:
             guard = guard_of(stream.transport)
             entry.peer = guard.peer.spiffe_id
             snapshot = self._snapshots.now()
-            policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.require_agent()
+            policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.agent or snapshot.require_agent()
             peer = guard.check(now)
             entry.call_in = call_id(head)
 

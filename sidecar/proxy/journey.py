@@ -73,10 +73,15 @@ class Drive:
             wait = self._wait = self._journey.send(result)
         except StopIteration:
             self._wait = None
+            return
         except Exception:  # noqa: BLE001  the driver is where a bug stops: it stays visible, and costs one request
             self._fail_visibly()
-        else:
-            self._begin(wait)
+            return
+        try:  # as ``_begin``
+            wait.begin(self)
+        except Exception as bug:  # noqa: BLE001  as there
+            self._wait = None
+            self.fail(bug)
 
     def fail(self, error: Exception) -> None:
         """Go on with an error at the place of the wait."""

@@ -25,7 +25,7 @@ HARDLY_ANY_ABOVE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLimits:
-    """Limits on the caches of one process, in MiB. A token counts wherever it is held.
+    """Limits on the caches of one process, in MiB. A token counts wherever it is held, of verdicts and permits once.
 
     ``max_handles_mib`` is for handles that outlive their request and for those of logins, of which one subject has at
     most ``max_handles_per_subject``; ``max_verdicts_mib`` for verified tokens of peers, and as much for logins;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from itertools import compress, count
 from typing import Final
 
 from sidecar.errors import Denied, Reason
@@ -18,8 +19,11 @@ from sidecar.wire.message import FRAMING, NO_NAMES, NOT_PASSED, Edits, Field, La
 LAYOUT_CACHE_BYTES: Final = 1024 * 1024  # of requests, and as much of answers
 _MAX_CACHED_NAMES: Final = 2048  # bytes of the names of one head
 _LAYOUT_BYTES: Final = 1024  # besides its names
+_MAX_CACHED_NAME: Final = 64  # bytes
+_MAX_ANSWERS: Final = 512  # of one rule
 _NAME_BYTES: Final = 256  # of one name, besides its own bytes: places and templates
 _MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
+_MAX_ANSWERED: Final = 32  # rules whose answers are kept: routes may have some of their own
 _are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
 is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
 _CONTROLS: Final = frozenset({*range(0x20), 0x7F}) - {0x09}  # no value holds one; a tab is not a control here
@@ -31,6 +35,8 @@ TEXT: Final = bytes([octet for octet in range(256) if octet not in _CONTROLS]) +
 a fault.
 """
 
+_SPEAKING: Final = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
+_NOWHERE: Final[list[int]] = []
 _CONTROL_BYTE: Final = "a header field holds a line break or NUL, or another control byte"
 _MAX_TEMPLATES: Final = 256  # of lines that are set: there are some twenty
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
@@ -66,10 +72,17 @@ class H1Layout(Layout):
 
     def __init__(self, names: Iterable[bytes]) -> None:
         super().__init__(names)
-        sound = _are_tokens(b"".join([b"%b:" % name for name in self.names]))
+        sound = _are_tokens(b":".join((*self.names, b"")))
         self.breaks = b"\n" * len(self.names) if sound else None
-        hosts = self.places.get(b"host", [])
+        hosts = self.places.get(b"host", _NOWHERE)
         self.host = hosts[0] if len(hosts) == 1 else None
+        self.plain = _SPEAKING.isdisjoint(self.places)
+        if self.plain:
+            self.expect = self.upgrade = self.connection = self.lengths = self.codings = _NOWHERE
+            self.length = self.option = None
+            self.usual = True
+            self.constant = set() if self.host is None else {self.host}
+            return
         self.expect = self.places.get(b"expect", [])
         self.upgrade = self.places.get(b"upgrade", [])
         self.connection = self.places.get(b"connection", [])
@@ -83,7 +96,6 @@ class H1Layout(Layout):
             self.constant.add(self.host)
         if not self.usual:
             self.constant |= {*self.lengths}
-        self.plain = not (self.connection or self.expect or self.upgrade or self.lengths or self.codings)
 
     def end_of(self, values: Sequence[bytes], minor: int) -> tuple[int | None, bool, frozenset[bytes], bool, int]:
         """Return (content length, chunked, ``Message.listed``, whether another message may follow, ``minor``).
@@ -175,11 +187,12 @@ def edited(message: Message, edits: Edits) -> bytes:
     layout = message.layout
     template = layout.templates.get((passes, names))
     if template is None:
-        template = _template(layout, passes, names)
+        template = _template(layout, map(_names_that_pass[passes].__getitem__, layout.names), names)
         if len(layout.templates) < _MAX_RULES:
             layout.templates[passes, names] = template
     if message.listed:
-        template = _template(layout, lambda name: passes(name) and name not in message.listed, names)
+        passing = [passes(name) and name not in message.listed for name in layout.names]
+        template = _template(layout, passing, names)
     text, pick = template
     if not names:
         return text % pick(message.values)
@@ -189,19 +202,52 @@ def edited(message: Message, edits: Edits) -> bytes:
     return text % (pick(message.values) + values)
 
 
-def _template(layout: Layout, passes: Passes, names: tuple[bytes, ...]) -> tuple[bytes, Pick]:
+def _template(layout: Layout, passing: Iterable[bool], names: tuple[bytes, ...]) -> tuple[bytes, Pick]:
     """Build the lines of the fields that pass and of those that are set, with a placeholder for each value.
 
-    Returns also the selection of the values that pass.
+    ``passing`` tells of each field of the layout if it does. Returns also the selection of the values that pass.
     """
-    places = [at for at, name in enumerate(layout.names) if passes(name)]
-    text = _lines([layout.names[at] for at in places])
+    places = [*compress(count(), passing)]
+    text = _lines(map(layout.names.__getitem__, places))
     return text + _line_templates[names] if names else text, picking(places)
+
+
+class _NamesThatPass(dict[bytes, bool]):
+    """Answers of one rule, by name: a head with a name that is new asks for that name alone."""
+
+    def __init__(self, passes: Passes) -> None:
+        super().__init__()
+        self._passes = passes
+
+    def __missing__(self, name: bytes) -> bool:
+        passes = self._passes(name)
+        if len(name) <= _MAX_CACHED_NAME:
+            if len(self) == _MAX_ANSWERS:
+                del self[next(iter(self))]
+            self[name] = passes
+        return passes
+
+
+class _Rules(dict[Passes, _NamesThatPass]):
+    """The answers of the rules in use. The oldest rule is evicted first: those of an earlier policy."""
+
+    def __missing__(self, passes: Passes) -> _NamesThatPass:
+        if len(self) == _MAX_ANSWERED:
+            del self[next(iter(self))]
+        self[passes] = _NamesThatPass(passes)
+        return self[passes]
+
+
+_names_that_pass: Final = _Rules()
 
 
 def _lines(names: Iterable[bytes]) -> bytes:
     """Return the lines of these fields with a placeholder for each value."""
-    return b"".join([b"%b: %%b\r\n" % name.replace(b"%", b"%%") for name in names])
+    names = (*names, b"")
+    lines = b": %b\r\n".join(names)
+    if lines.count(b"%") == len(names) - 1:
+        return lines
+    return b": %b\r\n".join([name.replace(b"%", b"%%") for name in names])
 
 
 def _check(values: Iterable[bytes]) -> None:

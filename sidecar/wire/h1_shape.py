@@ -23,6 +23,7 @@ _is_target: Final = re.compile(rb"/[!-~]*+").fullmatch
 _strip: Final = bytes.strip
 _MAX_FIELDS: Final = 40  # of a head with a shape
 _LEARNED_AFTER: Final = 16  # heads of a size: to learn a shape costs as much as to read two
+_LASTS_AT_MOST: Final = 1024  # heads that miss it: each shape of a size stays twice as long as the one before
 _MAX_COUNTED: Final = 256  # sizes
 _MAX_SHAPES: Final = 64  # of about 2 KiB
 _STEADY: Final = frozenset(
@@ -44,6 +45,8 @@ _STEADY: Final = frozenset(
 class HeadShape:
     """A shape, learned from one head. ``size`` is the size of the head in bytes, ``hole`` the place of its target.
 
+    It is replaced after ``lasts`` other heads: where no head is like another, to learn is lost work.
+
     Constant are the names of the fields, and two kinds of values. From the first the state of the connection follows:
     Host, Connection, Expect, Upgrade, Transfer-Encoding, and a Content-Length that is repeated. The others are of
     ``_STEADY`` fields, unless ``before``, the shape that this one replaces, had other ones.
@@ -60,6 +63,7 @@ class HeadShape:
         "_texts",
         "_texts_in",
         "_values_in",
+        "lasts",
         "size",
     )
 
@@ -97,6 +101,7 @@ class HeadShape:
         self._only = message if isinstance(message, Response) and not varying else None
         self._rest = _constants_of(message)
         self.size = len(head)
+        self.lasts: int = _LEARNED_AFTER if before is None else min(2 * before.lasts, _LASTS_AT_MOST)
 
     def allows(self, layout: H1Layout, at: int, value: bytes) -> bool:
         """Tell if the value at this place may be constant in the next shape: no other was seen with this layout."""
@@ -195,6 +200,10 @@ class HeadShapes(dict[int, HeadShape]):
                 self._missed.clear()
             self._missed[size] = missed
             return
+        before = self.get(size)
+        if before is not None and missed < before.lasts:
+            self._missed[size] = missed
+            return
         self._missed[size] = 0
         layout = message.layout
         hole = _hole_of_target(head, message) if isinstance(message, Request) else None
@@ -202,7 +211,7 @@ class HeadShapes(dict[int, HeadShape]):
             return
         if hole is None and isinstance(message, Request):
             return
-        before = self.pop(size, None)
+        self.pop(size, None)
         if len(self) >= _MAX_SHAPES:
             del self[next(iter(self))]
         self[size] = HeadShape(head, message, layout, hole, before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -83,9 +84,11 @@ class Layout:
 
     def __init__(self, names: Iterable[bytes]) -> None:
         self.names = tuple(map(bytes.lower, names))
-        self.places: dict[bytes, list[int]] = {}
-        for at, name in enumerate(self.names):
-            self.places.setdefault(name, []).append(at)
+        self.places: dict[bytes, list[int]] = dict(zip(self.names, map(list, zip(count()))))  # noqa: B905 - endless
+        if len(self.places) != len(self.names):  # a name is repeated
+            self.places = {}
+            for at, name in enumerate(self.names):
+                self.places.setdefault(name, []).append(at)
         self.templates: dict[tuple[Passes, tuple[bytes, ...]], tuple[bytes, Pick]] = {}
 
     def __eq__(self, other: object) -> bool:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import gc
+import re
 import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.wire import h1_fields, h1_head
 from sidecar.wire.h1_fields import (
@@ -195,3 +198,63 @@ def test_a_flood_of_heads_that_never_come_again_takes_some_mib_and_no_more(lines
         tracemalloc.stop()
     assert full - before < 6 * 1024 * 1024
     assert again - full < 1024 * 1024
+
+
+NAMES = st.lists(
+    st.sampled_from([b"Host", b"host", b"Connection", b"Content-Length", b"Transfer-Encoding", b"Expect", b"Upgrade"])
+    | st.sampled_from([b"X-A", b"x-a", b"a%", b"%b", b"%", b"no token", b"", b"x\xff"]),
+    max_size=6,
+)
+
+
+@given(NAMES)
+def test_a_layout_has_what_follows_from_its_names(names: list[bytes]) -> None:
+    layout = H1Layout(names)
+    lower = tuple(name.lower() for name in names)
+    places: dict[bytes, list[int]] = {}
+    for at, name in enumerate(lower):
+        places.setdefault(name, []).append(at)
+    assert (layout.names, layout.places) == (lower, places)
+    sound = all(re.fullmatch(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name) for name in names)
+    assert layout.breaks == (b"\n" * len(names) if sound else None)
+    hosts, expect, upgrade, connection, lengths, codings = (
+        places.get(name, [])
+        for name in (b"host", b"expect", b"upgrade", b"connection", b"content-length", b"transfer-encoding")
+    )
+    assert layout.host == (hosts[0] if len(hosts) == 1 else None)
+    found = layout.expect, layout.upgrade, layout.connection, layout.lengths, layout.codings
+    assert found == (expect, upgrade, connection, lengths, codings)
+    assert layout.length == (lengths[0] if lengths else None)
+    assert layout.option == (connection[0] if connection else None)
+    assert layout.usual == (not codings and len(lengths) < 2 and len(connection) < 2)
+    assert layout.plain == (not (connection or expect or upgrade or lengths or codings))
+    constant = {*connection, *expect, *upgrade, *codings, *(hosts if len(hosts) == 1 else [])}
+    assert layout.constant == constant | (set() if layout.usual else {*lengths})
+
+
+@given(st.lists(st.sampled_from([b"x-a", b"x-b", b"a%", b"%b", b"%", b"x-secret"]), max_size=6))
+def test_a_template_has_the_lines_that_the_rule_lets_pass(names: list[bytes]) -> None:
+    fields = [(name, b"%d" % at) for at, name in enumerate(names)]
+    rule = Edits(lambda name: b"secret" not in name)
+    expected = b"".join(name + b": " + value + b"\r\n" for name, value in fields if name != b"x-secret")
+    assert edited(request_with(fields), rule) == expected
+
+
+def test_a_rule_is_asked_once_for_a_name_and_its_answers_are_bounded() -> None:
+    asked: list[bytes] = []
+
+    def rule(name: bytes) -> bool:
+        asked.append(name)
+        return name != b"x-0"
+
+    for number in range(2000):
+        fields = [(b"x-known", b"k"), (b"x-%d" % number, b"v")]
+        lines = edited(request_with(fields), Edits(rule))
+        assert lines == b"x-known: k\r\n" + (b"x-%d: v\r\n" % number if number else b"")
+    assert asked.count(b"x-known") < 10
+    assert len(h1_fields._names_that_pass[rule]) == 512
+    edited(request_with([(b"x" * 65, b"v")]), Edits(rule))
+    assert b"x" * 65 not in h1_fields._names_that_pass[rule]
+    for _ in range(100):
+        edited(request_with([(b"x-known", b"k")]), Edits(lambda _: True))
+    assert len(h1_fields._names_that_pass) == 32

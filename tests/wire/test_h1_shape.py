@@ -191,6 +191,17 @@ def test_a_head_with_other_fields_of_the_same_size_makes_a_new_shape() -> None:
     assert reader._shapes[len(one)].request(one) is None
 
 
+def test_each_shape_of_a_size_is_replaced_later_than_the_one_before() -> None:
+    reader, learned, shape = requests(), [], None
+    for number in range(16 + 16 + 32 + 64):
+        head = b"GET /a HTTP/1.1\r\nHost: a\r\nX-%04d: b\r\n\r\n" % number
+        request_of(reader, head)
+        if reader._shapes.get(len(head)) is not shape:
+            shape = reader._shapes[len(head)]
+            learned.append(number + 1)
+    assert learned == [16, 32, 64, 128]
+
+
 def test_shapes_and_sizes_are_bounded_however_many_come() -> None:
     reader = requests()
     for size in range(1500):
