@@ -145,7 +145,10 @@ def test_any_target_is_canonical_or_refused(target: bytes) -> None:
     assert re.fullmatch(rb"/[!-~]*", canonical.encode())
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", min_codepoint=33), min_size=1, max_size=5), max_size=4), st.data())
+PLAIN_TEXT = st.text(st.characters(codec="utf-8", min_codepoint=33, exclude_characters="?"), min_size=1, max_size=5)
+
+
+@given(st.lists(PLAIN_TEXT, max_size=4), st.data())  # no question mark: a query is opaque, in any spelling
 @settings(max_examples=60)
 def test_all_spellings_of_one_path_have_one_form(segments: list[str], data: st.DataObject) -> None:
     octets = ("/" + "/".join(segments)).encode()
