@@ -72,18 +72,19 @@ def memory_mib(pids: Sequence[int], key: str = "VmRSS") -> float:
 
 
 def shared_memory(pids: Sequence[int]) -> tuple[float, float, float]:
-    """Return the resident, proportional and private memory of these processes together, in MiB.
+    """Return the resident, proportional and anonymous memory of these processes together, in MiB.
 
-    Proportional memory divides each page among the processes that map it (proc_pid_smaps(5)).
+    Proportional memory divides each page among the processes that map it; anonymous memory is of no file
+    (proc_pid_smaps(5)).
     """
-    resident = proportional = private = 0
+    resident = proportional = anonymous = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
             name, kib = line.split()[:2]
             resident += int(kib) if name == "Rss:" else 0
             proportional += int(kib) if name == "Pss:" else 0
-            private += int(kib) if name in {"Private_Clean:", "Private_Dirty:"} else 0
-    return resident / 1024, proportional / 1024, private / 1024
+            anonymous += int(kib) if name == "Anonymous:" else 0
+    return resident / 1024, proportional / 1024, anonymous / 1024
 
 
 def user_and_kernel(pids: Sequence[int]) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 Real processes of one kind at a time, as many as asked for, each with its own settings and ports; the same with a few
 idle connections each. As containers of one image do on a node, they share the pages of files; so three numbers are
 told: resident (shared pages count in each), proportional (each shared page is divided among those that share it: what
-the node pays), and private.
+the node pays), and anonymous (of no file).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Memory:
     connections: int  # of each process
     resident: tuple[float, ...]
     proportional: tuple[float, ...]
-    private: tuple[float, ...]
+    anonymous: tuple[float, ...]
 
 
 def kinds() -> list[Kind]:
@@ -131,13 +131,13 @@ def _measured(running: Rig, kind: Kind, pods: int, arguments: argparse.Namespace
 
 def _memory(running: Rig, kind: Kind, names: Sequence[str], connections: int) -> Memory:
     each = [shared_memory(running.tree(name)) for name in names]
-    resident, proportional, private = zip(*each, strict=True)
+    resident, proportional, anonymous = zip(*each, strict=True)
     return Memory(
         title=kind.peer.title,
         connections=connections,
         resident=resident,
         proportional=proportional,
-        private=private,
+        anonymous=anonymous,
     )
 
 
@@ -172,11 +172,11 @@ def told(found: Sequence[Memory], missing: dict[str, str], *, made_at: str, mach
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     lines += ["", "MiB of one process: the median, with the least and the most. *Proportional* divides a page of a"]
     lines += ["file among the processes that share it: the sum over all pods is what the node pays. *100 pods* is that"]
-    lines += ["sum where 100 ran; where fewer ran, 100 times the private memory, and the rest once.", ""]
-    heading = ("sidecar", "processes", "connections each", "resident", "proportional", "private", "100 pods")
+    lines += ["sum where 100 ran; where fewer ran, 100 times the anonymous memory (of no file), and the rest once.", ""]
+    heading = ("sidecar", "processes", "connections each", "resident", "proportional", "anonymous", "100 pods")
     lines += [f"| {' | '.join(heading)} |", "| --- " * len(heading) + "|"]
     for one in found:
-        cells = (_spread(one.resident), _spread(one.proportional), _spread(one.private))
+        cells = (_spread(one.resident), _spread(one.proportional), _spread(one.anonymous))
         row = (one.title, str(len(one.resident)), str(one.connections), *cells, f"{of_a_hundred(one):,.0f}")
         lines.append(f"| {' | '.join(row)} |")
     lines += ["", *(f"- Without {name}: {why}" for name, why in missing.items())]
@@ -192,11 +192,11 @@ def told(found: Sequence[Memory], missing: dict[str, str], *, made_at: str, mach
 
 
 def of_a_hundred(memory: Memory) -> float:
-    """Return the MiB that 100 pods take: measured, or from fewer by their private and their shared memory."""
+    """Return the MiB that 100 pods take: measured, or from fewer by their anonymous memory, and the rest once."""
     if len(memory.proportional) == 100:
         return sum(memory.proportional)
-    shared = median(memory.resident) - median(memory.private)
-    return 100 * median(memory.private) + shared
+    shared = median(memory.resident) - median(memory.anonymous)
+    return 100 * median(memory.anonymous) + shared
 
 
 def _spread(values: Sequence[float]) -> str:

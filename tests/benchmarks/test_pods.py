@@ -15,7 +15,7 @@ def memory(pods: int, title: str = "delegation sidecar") -> Memory:
         connections=0,
         resident=(60.0,) * pods,
         proportional=(40.0 + shared,) * pods,
-        private=(40.0,) * pods,
+        anonymous=(40.0,) * pods,
     )
 
 
@@ -43,6 +43,7 @@ def test_every_kind_of_pod_is_a_peer() -> None:
     assert {kind.peer.name for kind in kinds()} <= {peer.name for peer in all_peers()}
 
 
-def test_proportional_memory_lies_between_private_and_resident() -> None:
-    resident, proportional, private = shared_memory([os.getpid()])
-    assert 0 < private <= proportional <= resident
+def test_neither_proportional_nor_anonymous_memory_exceeds_what_is_resident() -> None:
+    resident, proportional, anonymous = shared_memory([os.getpid()])
+    assert 0 < proportional <= resident
+    assert 0 < anonymous <= resident
