@@ -26,6 +26,7 @@ from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenService
+from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -70,6 +71,7 @@ from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.watch import Watch
 from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
 from sidecar.wire.dialer import Origin
+from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.message import Edits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
@@ -112,6 +114,7 @@ class _Shared:
     pending_logins: PendingLogins
     session_ids: SessionIds
     task_bindings: TaskBindings
+    http2: bool
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
@@ -156,6 +159,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         pending_logins=PendingLogins(monotonic=time.monotonic),
         session_ids=SessionIds(secrets.token_bytes(KEY_BYTES) if place is None else place.session_key),
         task_bindings=TaskBindings(time.time),
+        http2=settings.protocols.http2,
     )
     sides = []
     if settings.inbound is not None:
@@ -215,8 +219,10 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
     shared.caches["permits"] = lambda: journeys.permits
     shared.caches["tasks"] = lambda: shared.task_bindings.tasks
     shared.caches["contexts"] = lambda: shared.task_bindings.contexts
-    tls = server_context(shared.source, on_refused=refused_connections)
-    return pool, _listener("inbound", settings, shared, refused_connections, handler=journeys, context=tls)
+    tls = server_context(shared.source, on_refused=refused_connections, alpn=ALPN_WITH_HTTP2 if shared.http2 else ALPN)
+    return pool, _listener(
+        "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2
+    )
 
 
 def _edits_to_agent(settings: InboundSettings, shared: _Shared) -> Callable[..., Edits]:
@@ -276,7 +282,14 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outboun
     shared.caches["logins"] = lambda: journeys.logins.judged
     shared.caches["plans"] = lambda: journeys.plans
     listener = _listener(
-        "outbound", settings, shared, refused_connections, handler=journeys, context=None, proxy_form=True
+        "outbound",
+        settings,
+        shared,
+        refused_connections,
+        handler=journeys,
+        context=None,
+        proxy_form=True,
+        http2=shared.http2,
     )
     return journeys, (pool, listener)
 
@@ -355,6 +368,7 @@ def _listener(
     closes_at: float = inf,
     unproven: UnprovenRecords | None = None,
     door: bool = False,
+    http2: bool = False,
 ) -> Listener:
     place = ListenerSettings(
         host=settings.listen.host,
@@ -373,7 +387,15 @@ def _listener(
         proxy_form=proxy_form,
         closes_at=closes_at,
         door=door,
+        connection=_connections_of_both_versions() if http2 else ServerConnection,
     )
+
+
+def _connections_of_both_versions() -> type[ServerConnection]:
+    """Only here is the library for HTTP/2 loaded for callers."""
+    from sidecar.wire.h2_negotiation import VersionChoice
+
+    return VersionChoice
 
 
 def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges, metrics: Metrics) -> Setup:

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     PEER_GONE = "peer_gone"
     PEER_SLOW = "peer_slow"
     UPSTREAM_ABORTED = "upstream_aborted"
+    FRAME_FLOOD = "frame_flood"
     # The next hop's sidecar refused a call, by an error in an answer whose status does not say so.
     NEXT_HOP_REFUSED = "next_hop_refused"
     # 400, and the connection closes.
@@ -205,6 +206,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.TLS_VERSION: _no_http("the peer does not speak TLS 1.3"),
     Reason.PEER_GONE: _no_http("the caller went away before the answer was complete"),
     Reason.PEER_SLOW: _no_http("the caller read its answer too slowly"),
+    Reason.FRAME_FLOOD: _no_http("the caller sent more frames of HTTP/2 than a connection may"),
     Reason.UPSTREAM_ABORTED: _no_http("the upstream ended its answer early"),
     Reason.NEXT_HOP_REFUSED: _no_http("the next hop refused the call, by the answer that was passed on"),
     Reason.BAD_REQUEST: _bad_request("the request is not valid HTTP/1.1"),

@@ -9,7 +9,7 @@ import pytest
 from sidecar.errors import ANSWERS, ConfigError, Denied, Problem, Reason, SidecarError, Unavailable
 
 NO_HTTP = {"no_client_cert", "bad_svid", "untrusted_chain", "unknown_trust_domain", "wrong_bundle", "svid_expired"}
-NO_HTTP |= {"tls_version", "peer_gone", "peer_slow", "upstream_aborted"}
+NO_HTTP |= {"tls_version", "peer_gone", "peer_slow", "frame_flood", "upstream_aborted"}
 UNAUTHORIZED = {"malformed_token", "duplicate_claim", "token_type", "alg_not_allowed", "unknown_key", "bad_signature"}
 UNAUTHORIZED |= {"wrong_issuer", "wrong_audience", "token_expired", "token_not_yet_valid", "token_too_large"}
 UNAUTHORIZED |= {"act_missing", "act_malformed", "act_too_deep", "cnf_mismatch"}

@@ -10,6 +10,8 @@ MARK: Final = "pytest.mark.integration"
 
 # Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
+    "wire/caller_connection.py": "proxy/test_connection_table.py",
+    "wire/h2_stream.py": "wire/test_h2_server.py",
     **{
         f"agent/{library}.py": "agent/test_clients.py"
         for library in ("aiohttp", "httpx", "httpx2", "requests", "transports", "urllib")

@@ -26,6 +26,7 @@ MONITORING: Final = ROOT / "monitoring"
 SEVERITIES: Final = {"critical", "warning", "info"}
 # 5xx that concern the agent, the next hop or one user, and not the platform.
 NOT_OURS: Final = {
+    "http_version",
     "card_refused",
     "list_unreadable",
     "subject_busy",

@@ -99,6 +99,13 @@ class DoorSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolSettings:
+    """Versions of HTTP. ``http2``: callers may choose it."""
+
+    http2: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarSettings:
     """All settings of one sidecar. ``keys`` are the key sets of all issuers, user issuers included.
 
@@ -133,6 +140,7 @@ class SidecarSettings:
     workload_handle: WorkloadHandleSettings | None = None
     own_may_call: frozenset[str] = frozenset()
     platform_issuers: frozenset[str] = frozenset()
+    protocols: ProtocolSettings = field(default_factory=ProtocolSettings)
 
     @property
     def listens(self) -> tuple[Address, ...]:
@@ -184,6 +192,7 @@ class SidecarSettings:
             "admin": (self.admin_socket, fresh.admin_socket),
             "workload_handle": (self.workload_handle, fresh.workload_handle),
             "drain_s": (self.drain_s, fresh.drain_s),
+            "protocols": (self.protocols, fresh.protocols),
             "inbound.routes.a2a.tasks": (self._strict_tasks or not fresh._strict_tasks, True),
             "memory": (self.memory, fresh.memory),
             "max_memory_mib": (self.max_memory_mib, fresh.max_memory_mib),

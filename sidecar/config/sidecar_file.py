@@ -52,6 +52,7 @@ from sidecar.config.settings import (
     InboundSettings,
     OutboundSettings,
     PlainSettings,
+    ProtocolSettings,
     RecordSettings,
     SidecarSettings,
 )
@@ -186,6 +187,7 @@ def _settings(
         probe=parse_address(file.probe.listen),
         agent_probes=tuple(file.probe.agent),
         drain_s=file.drain_s,
+        protocols=ProtocolSettings(**file.protocols.model_dump()),
         memory=MemoryLimits(**file.memory.model_dump()),
         max_memory_mib=file.max_memory_mib,
         workload_handle=workload_handle_of(file.workload_handle),

@@ -307,6 +307,15 @@ class DenySection(Section):
     note: Line | None = Field(default=None, description="the reason, for people")
 
 
+class ProtocolsSection(Section):
+    """Versions of HTTP besides HTTP/1.1 ([page](http2.md))."""
+
+    http2: bool = Field(
+        default=False,
+        description="let callers speak HTTP/2: peers by ALPN, the agent by prior knowledge (h2c)",
+    )
+
+
 class SidecarFile(Section):
     """Settings of one sidecar."""
 
@@ -351,6 +360,9 @@ class SidecarFile(Section):
         description="the listener of metrics and health checks",
     )
     admin: AdminSection = Field(default=AdminSection(), description="the socket of `sidecar status`")
+    protocols: ProtocolsSection = Field(
+        default=ProtocolsSection(), description="versions of HTTP besides HTTP/1.1; none unless set"
+    )
     drain_s: Seconds = Field(default=20.0, description="time for requests to finish after SIGTERM")
     memory: MemorySection = Field(default=MemorySection(), description="limits of the caches of each process")
     max_memory_mib: int | None = Field(

@@ -26,6 +26,7 @@ CHECKS: Final = (
                 Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
                 Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
                 Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
+                Reason.HTTP_VERSION, Reason.FRAME_FLOOD,
                 Reason.INTERNAL, Reason.SUBJECT_BUSY,
                 Reason.NO_CLIENT_CERT, Reason.BAD_SVID, Reason.UNTRUSTED_CHAIN, Reason.UNKNOWN_TRUST_DOMAIN,
                 Reason.WRONG_BUNDLE, Reason.SVID_EXPIRED,

@@ -31,6 +31,7 @@ REQUEST: Final = Check(
             Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
             Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
             Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
+            Reason.HTTP_VERSION, Reason.FRAME_FLOOD,
             Reason.INTERNAL,
         }
     ),

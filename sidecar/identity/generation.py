@@ -27,6 +27,7 @@ from sidecar.identity.ssl_object import ScreenedContext
 from sidecar.identity.svid import parse_leaf, verify_chain
 
 ALPN: Final = ("http/1.1",)
+ALPN_WITH_HTTP2: Final = ("h2", "http/1.1")
 
 
 class IdentityError(ValueError):

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
-from sidecar.identity.generation import bare_context
+from sidecar.identity.generation import ALPN, bare_context
 from sidecar.identity.handshake import Binding, Clock, OnRefused, PeerGuard, VerifyingSSLObject
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.svid import VerifiedPeer
@@ -26,10 +27,12 @@ class DelegatingContext(ssl.SSLContext):
 
     _binding: Binding
     _nothing: ssl.SSLContext
+    _alpn: list[str]
 
-    def follow(self, binding: Binding) -> None:
-        """Set the identity and trust to use."""
+    def follow(self, binding: Binding, alpn: Sequence[str]) -> None:
+        """Set the identity and trust to use, and the protocols to offer, the preferred one first."""
         self._binding = binding
+        self._alpn = list(alpn)
         self._nothing = bare_context(self.protocol)
 
     def wrap_bio(
@@ -46,6 +49,7 @@ class DelegatingContext(ssl.SSLContext):
             inner = self._nothing
         else:
             inner = identity.server_context if server_side else identity.client_context
+        inner.set_alpn_protocols(self._alpn)  # a client's connection copies them; all listeners of a process agree
         ssl_object = inner.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
         assert isinstance(ssl_object, VerifyingSSLObject)  # noqa: S101 - for the type only; unbound it refuses all
         ssl_object.bind(self._binding)
@@ -62,24 +66,30 @@ class DelegatingContext(ssl.SSLContext):
 
 
 def server_context(
-    source: IdentitySource, *, on_refused: OnRefused | None = None, clock: Clock = time.time
+    source: IdentitySource,
+    *,
+    on_refused: OnRefused | None = None,
+    clock: Clock = time.time,
+    alpn: Sequence[str] = ALPN,
 ) -> ssl.SSLContext:
     """Make a context for listeners: every client proves its SPIFFE ID inside the handshake.
 
     ``on_refused`` is called once for each refused handshake; the address comes from ``handshake.peer_address``.
     """
-    return _delegating(ssl.PROTOCOL_TLS_SERVER, Binding(source, None, on_refused, clock))
+    return _delegating(ssl.PROTOCOL_TLS_SERVER, Binding(source, None, on_refused, clock), alpn)
 
 
-def client_context(source: IdentitySource, *, expected: SpiffeId, clock: Clock = time.time) -> ssl.SSLContext:
+def client_context(
+    source: IdentitySource, *, expected: SpiffeId, clock: Clock = time.time, alpn: Sequence[str] = ALPN
+) -> ssl.SSLContext:
     """Make a context for calls to exactly one workload. Any other server fails with ``HandshakeRefused``."""
-    return _delegating(ssl.PROTOCOL_TLS_CLIENT, Binding(source, expected, None, clock))
+    return _delegating(ssl.PROTOCOL_TLS_CLIENT, Binding(source, expected, None, clock), alpn)
 
 
-def _delegating(protocol: ssl._SSLMethod, binding: Binding) -> DelegatingContext:
+def _delegating(protocol: ssl._SSLMethod, binding: Binding, alpn: Sequence[str]) -> DelegatingContext:
     context = bare_context(protocol, DelegatingContext)
     assert isinstance(context, DelegatingContext)  # noqa: S101 - for the type only
-    context.follow(binding)
+    context.follow(binding, alpn)
     return context
 
 

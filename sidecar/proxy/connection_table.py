@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sidecar.admission import Activity, Evict, EvictionRate, Shed, on_peer, tenure_of
 from sidecar.errors import Denied, Reason, Unavailable
@@ -16,8 +16,8 @@ from sidecar.identity.handshake_queue import host_of
 from sidecar.identity.tls import peer_of
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.rotation import Rotation
+from sidecar.wire.caller_connection import CallerConnection
 from sidecar.wire.connections import Connections
-from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.kernel import unread
 from sidecar.wire.limits import BufferLimits
 from sidecar.wire.stream import RequestHandler
@@ -34,7 +34,7 @@ _STUCK_S: Final = 2.0  # without taking anything of an answer
 _HOLD_S: Final = 3.0  # after the last was admitted: long enough to tell a stuck answer from a slow one
 
 
-class ConnectionTable(Connections[ServerConnection]):
+class ConnectionTable(Connections[Any]):
     """The connections of one listener. One that a peer has too many of is given to ``shed``, which says so.
 
     ``on_made`` is told the address of each, and returns how long its handshake took.
@@ -48,10 +48,10 @@ class ConnectionTable(Connections[ServerConnection]):
         self._idle_s = limits.idle_s
         self._per_peer = limits.per_peer
         self._shed = shed
-        self._owners: dict[ServerConnection, _Owner] = {}
-        self._all: Rotation[ServerConnection] = Rotation()
-        self._hosts: dict[str, Rotation[ServerConnection]] = {}
-        self._peers: dict[str, Rotation[ServerConnection]] = {}  # by SPIFFE ID, or by address where there is none
+        self._owners: dict[CallerConnection, _Owner] = {}
+        self._all: Rotation[CallerConnection] = Rotation()
+        self._hosts: dict[str, Rotation[CallerConnection]] = {}
+        self._peers: dict[str, Rotation[CallerConnection]] = {}  # by SPIFFE ID, or by address where there is none
         self._look_again_at = 0.0
         self._evictions = EvictionRate(per_s=_EVICTED_PER_S, at_once=_EVICTED_AT_ONCE)
         self._admitted_at = 0.0
@@ -66,7 +66,7 @@ class ConnectionTable(Connections[ServerConnection]):
         """True if all come from one source address."""
         return len(self._hosts) == 1
 
-    def add(self, connection: ServerConnection) -> None:
+    def add(self, connection: CallerConnection) -> None:
         """Add a connection. Its handshake is over, so its peer is known, and may have too many."""
         super().add(connection)
         self._holding.apply(connection.transport)
@@ -86,7 +86,7 @@ class ConnectionTable(Connections[ServerConnection]):
         if connection.handler is not self._shed:
             self._admitted_at = self.clock()
 
-    def discard(self, connection: ServerConnection) -> None:
+    def discard(self, connection: CallerConnection) -> None:
         """Forget a connection."""
         owner = self._owners.pop(connection, None)
         if owner is not None:
@@ -97,12 +97,12 @@ class ConnectionTable(Connections[ServerConnection]):
                     del rotations[one]
         super().discard(connection)
 
-    def group_of(self, connection: ServerConnection) -> Hashable:
+    def group_of(self, connection: CallerConnection) -> Hashable:
         """Return the peer whose connections share one turn: its SPIFFE ID, or its address where it has none."""
         owner = self._owners.get(connection)
         return "" if owner is None else owner.group
 
-    def first_to_evict(self, host: str | None = None) -> ServerConnection | None:
+    def first_to_evict(self, host: str | None = None) -> CallerConnection | None:
         """Find the connection to evict for another one, of one source address or of all.
 
         A search of all that found none is not repeated within ``_LOOK_AGAIN_S``.
@@ -118,7 +118,7 @@ class ConnectionTable(Connections[ServerConnection]):
             self._look_again_at = now + _LOOK_AGAIN_S
         return found
 
-    def evict(self, connection: ServerConnection) -> None:
+    def evict(self, connection: CallerConnection) -> None:
         """End a connection for another one."""
         self._evictions.spend(self.clock())
         connection.give_way(Unavailable(Reason.OVERLOADED, "evicted for another connection"))
@@ -160,7 +160,7 @@ class ConnectionTable(Connections[ServerConnection]):
         for _, _, connection in waiting[: (len(waiting) + 1) // 2]:
             connection.give_way(Unavailable(Reason.OVERLOADED, "memory is short"))
 
-    def _first_of(self, among: Rotation[ServerConnection]) -> ServerConnection | None:
+    def _first_of(self, among: Rotation[CallerConnection]) -> CallerConnection | None:
         """Find the connection to evict: of the result of the last search while it is fresh, or of a new search."""
         now = self.clock()
         if not self._evictions.allows(now):
@@ -177,7 +177,7 @@ class ConnectionTable(Connections[ServerConnection]):
             first = self._still_first(among, now)
         return first
 
-    def _still_first(self, among: Rotation[ServerConnection], now: float) -> ServerConnection | None:
+    def _still_first(self, among: Rotation[CallerConnection], now: float) -> CallerConnection | None:
         while among.found:
             first = among.found[-1]
             for one in self._evictable((first,), now, stuck_s=_STUCK_S) if first in self._owners else ():
@@ -188,7 +188,7 @@ class ConnectionTable(Connections[ServerConnection]):
         return None
 
     def _evictable(
-        self, among: Iterable[ServerConnection], now: float, *, stuck_s: float | None = None
+        self, among: Iterable[CallerConnection], now: float, *, stuck_s: float | None = None
     ) -> Iterator[_Evictable]:
         for one in among:
             below_share = self._is_below_share(one)
@@ -197,7 +197,7 @@ class ConnectionTable(Connections[ServerConnection]):
                 yield _Evictable(below_share, tenure[0], id(one), sum(tenure), one)
 
     def _tenure_of(
-        self, one: ServerConnection, *, below_share: bool, stuck_s: float | None
+        self, one: CallerConnection, *, below_share: bool, stuck_s: float | None
     ) -> tuple[float, float] | None:
         activity = Activity(
             idle_since=one.waits_since,
@@ -208,7 +208,7 @@ class ConnectionTable(Connections[ServerConnection]):
         )
         return tenure_of(activity, idle_s=self._idle_s, stuck_s=stuck_s)
 
-    def _is_below_share(self, connection: ServerConnection) -> bool:
+    def _is_below_share(self, connection: CallerConnection) -> bool:
         """Return True if its peer has fewer connections than the average of all peers."""
         return len(self._peers[self._owners[connection].group]) * len(self._peers) < len(self)
 
@@ -233,15 +233,15 @@ class _Evictable(NamedTuple):
     since: float
     number: int
     evictable_since: float
-    connection: ServerConnection
+    connection: CallerConnection
 
 
-def _address_of(connection: ServerConnection) -> str:
+def _address_of(connection: CallerConnection) -> str:
     address = connection.transport.get_extra_info("peername")
     return f"{address[0]}:{address[1]}" if address else ""
 
 
-def _peer_of(connection: ServerConnection) -> str:
+def _peer_of(connection: CallerConnection) -> str:
     transport: asyncio.BaseTransport = connection.transport
     if transport.get_extra_info("ssl_object") is None:
         return ""

@@ -7,7 +7,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 from sidecar.admission import Admit, Evict, Load, Shed, Wait, before_accept, on_accept
 from sidecar.errors import Reason, SidecarError, Unavailable
@@ -20,6 +20,7 @@ from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.answers import refuse_unread
 from sidecar.proxy.connection_limits import ConnectionLimits, reserve
 from sidecar.proxy.connection_table import ConnectionTable
+from sidecar.wire.caller_connection import CallerConnection
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import RequestHandler, Stream
@@ -47,6 +48,7 @@ class Listener:
 
     ``refused_connections`` is told of connections that were closed before their handshake was over. ``closes_at`` is
     the end of the listener, in wall seconds. ``door``: strangers connect, with TLS, and prove nothing by it.
+    ``connection`` makes the connections: of HTTP/1.1, or of the version that each caller chooses.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Listener:
         proxy_form: bool = False,
         closes_at: float = inf,
         door: bool = False,
+        connection: type[ServerConnection] = ServerConnection,
     ) -> None:
         self._max_connections = self._limit = settings.total
         self._per_address = settings.per_address
@@ -80,6 +83,7 @@ class Listener:
         self.handler = handler
         self._shed = shed
         self._proxy_form = proxy_form
+        self._connection = connection
         self._turned_away = refused_connections
         self.direction: Direction = direction or ("outbound" if context is None else "inbound")
         self._closes_at = closes_at
@@ -237,12 +241,12 @@ class Listener:
                 handler = self._shed
             case Evict(Arrival() as arrival):
                 self._handshakes.evict(arrival)
-            case Evict(ServerConnection() as connection):
-                self.connections.evict(connection)
+            case Evict(connection):
+                self.connections.evict(cast("CallerConnection", connection))
         self._handshakes.start(
             accepted,
             address,
-            lambda: ServerConnection(handler, self._server_limits, self.connections, proxy_form=self._proxy_form),
+            lambda: self._connection(handler, self._server_limits, self.connections, proxy_form=self._proxy_form),
         )
 
     def _from_address(self, host: str) -> int | None:

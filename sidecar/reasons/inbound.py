@@ -72,6 +72,13 @@ _PEER: Final = {
         (_CALLER,),
         "find out why it stopped reading; if callers may be slow, raise write_timeout_s in that side's limits",
     ),
+    Reason.FRAME_FLOOD: Guidance(
+        Stage.CUT,
+        "a caller's connection of HTTP/2 had too many resets, frames without content, or frames of one head; it was "
+        "ended, and every request on it with this reason",
+        (_CALLER, _SECURITY),
+        "fix the client; if none of your clients does this, treat it as an attack; docs/http2.md has the limits",
+    ),
     Reason.UPSTREAM_ABORTED: Guidance(
         Stage.CUT,
         "agent or next hop ended its answer early",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from enum import Enum
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
@@ -51,7 +51,7 @@ class ServerConnection(asyncio.Protocol):
         self,
         handler: RequestHandler,
         limits: ServerLimits,
-        connections: Connections[ServerConnection],
+        connections: Connections[Any],
         *,
         proxy_form: bool = False,
     ) -> None:

@@ -431,7 +431,7 @@ async def test_so_many_a_second_make_room_and_the_others_wait() -> None:
 async def test_who_was_found_and_is_served_since_is_not_ended() -> None:
     door = crowd_of(200, busy=False)
     assert door.table.first_to_evict()
-    found = door.table._all.found
+    found = cast("list[ServerConnection]", door.table._all.found)
     for connection in list(found[1:]):
         connection.data_received(GET)
     last = found[0]

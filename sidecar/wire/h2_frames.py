@@ -1,0 +1,239 @@
+"""Frames of HTTP/2 as they arrive: cut out of the stream, and counted, before the library h2 reads them.
+
+The library buffers a frame of any length before it refuses it, reads all frames of one read at a time, and counts next
+to nothing. So every byte passes through ``FrameReader`` first, which gives one frame after another: a connection can
+stop between two of them, and each limit here ends a flood before it costs more than its own bytes (RFC 9113 section
+10.5). Pure: no socket, and time comes in as ``now``.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from sidecar.errors import Denied, Reason
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_FRAME: Final = 16384  # content of one frame: the least that RFC 9113 section 4.2 admits, and all that we do
+_HEAD: Final = 9
+
+
+class Kind(IntEnum):
+    """Types of frames (RFC 9113 section 6)."""
+
+    DATA = 0
+    HEADERS = 1
+    PRIORITY = 2
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+class Code(IntEnum):
+    """Error codes (RFC 9113 section 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    ENHANCE_YOUR_CALM = 11
+    HTTP_1_1_REQUIRED = 13
+
+
+_DATA, _HEADERS, _RST_STREAM, _CONTINUATION = Kind.DATA, Kind.HEADERS, Kind.RST_STREAM, Kind.CONTINUATION
+_END_STREAM: Final = 0x1
+_END_HEADERS: Final = 0x4
+
+MAX_HEADER_FRAMES: Final = 16  # HEADERS and its CONTINUATIONs
+MAX_CONTROL: Final = 1000  # frames without content at once, and as many a second as the next line
+CONTROL_PER_S: Final = 100
+CONTROL_PER_CONTENT: Final = 8  # and so many more for each frame with content, in either direction
+MAX_RESETS: Final = 200  # streams that the peer gave up, at once, and as many a second as the next line
+RESETS_PER_S: Final = 50
+
+
+class H2Error(Exception):
+    """A fault that ends the whole connection: the code of its GOAWAY, and the reason for the records.
+
+    ``told``: that GOAWAY is written already.
+    """
+
+    def __init__(self, code: int, error: Denied, *, told: bool = False) -> None:
+        super().__init__(code, error)
+        self.code = code
+        self.error = error
+        self.told = told
+
+
+class Frame(NamedTuple):
+    """One frame: its type, flags and stream, and all of its bytes."""
+
+    kind: int
+    flags: int
+    stream_id: int
+    data: bytes
+
+    @property
+    def content(self) -> bytes:
+        """The bytes behind its head."""
+        return self.data[_HEAD:]
+
+    @property
+    def ends_stream(self) -> bool:
+        """Tell if it is the last of its direction."""
+        return bool(self.flags & _END_STREAM) and self.kind in (_DATA, _HEADERS)
+
+
+class Budget:
+    """A number of things that may happen at once, and how many more each second."""
+
+    __slots__ = ("_at", "_left", "_most", "_per_s")
+
+    def __init__(self, most: int, per_s: float) -> None:
+        self._most = float(most)
+        self._left = float(most)
+        self._per_s = per_s
+        self._at = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Take one. False: there is none left."""
+        if now > self._at:
+            self._left = min(self._most, self._left + (now - self._at) * self._per_s)
+            self._at = now
+        self._left -= 1
+        return self._left >= 0
+
+    def earn(self, count: int) -> None:
+        """Give some back."""
+        self._left = min(self._most, self._left + count)
+
+
+class FrameReader:
+    """Cuts frames out of a stream. ``preface``: the bytes with which it has to begin.
+
+    ``max_block`` bounds the bytes of one header block as it travels. ``held`` is the number of bytes that wait for the
+    rest of their frame or of their header block, or for a turn.
+    """
+
+    __slots__ = ("_block", "_block_bytes", "_block_frames", "_buffer", "_control", "_max_block", "_preface", "_resets")
+
+    def __init__(self, *, preface: bytes, max_block: int) -> None:
+        self._preface = preface
+        self._buffer = bytearray()
+        self._max_block = max_block
+        self._block = 0  # the stream of a header block that has not ended
+        self._block_bytes = 0
+        self._block_frames = 0
+        self._control = Budget(MAX_CONTROL, CONTROL_PER_S)
+        self._resets = Budget(MAX_RESETS, RESETS_PER_S)
+
+    @property
+    def held(self) -> int:
+        """The number of bytes that wait."""
+        return len(self._buffer) + self._block_bytes
+
+    @property
+    def unfinished(self) -> bool:
+        """Tell if the preface, a frame or a header block has begun and not ended."""
+        return self.held > 0
+
+    @property
+    def content_of(self) -> int:
+        """The stream whose DATA frame has begun to arrive; 0: there is none."""
+        buffer = self._buffer
+        if len(buffer) < _HEAD or self._preface or buffer[3] != _DATA:
+            return 0
+        return int.from_bytes(buffer[5:9]) & 0x7FFFFFFF
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes of the stream."""
+        self._buffer += data
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._buffer.clear()
+        self._block_bytes = 0
+
+    def sent_content(self) -> None:
+        """Count a frame with content that we sent: its reader may answer with frames that open windows."""
+        self._control.earn(CONTROL_PER_CONTENT)
+
+    def next(self, now: float) -> Frame | None:
+        """Return the next frame; None until it is complete. The preface is checked and dropped.
+
+        Raises:
+            H2Error: the frame is too long, out of place, or one too many.
+        """
+        buffer = self._buffer
+        start = len(self._preface)
+        if start:
+            begun = bytes(buffer[:start])
+            if not self._preface.startswith(begun):
+                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "the preface of HTTP/2 is malformed"))
+        if len(buffer) < start + _HEAD:
+            return None
+        length = int.from_bytes(buffer[start : start + 3])
+        kind, flags = buffer[start + 3], buffer[start + 4]
+        if length > MAX_FRAME:
+            raise H2Error(Code.FRAME_SIZE_ERROR, Denied(Reason.BAD_REQUEST, "a frame is longer than our settings say"))
+        end = start + _HEAD + length
+        if len(buffer) < end:
+            return None
+        stream_id = int.from_bytes(buffer[start + 5 : start + 9]) & 0x7FFFFFFF
+        data = bytes(buffer[start:end])
+        if start:
+            self._preface = b""
+            if kind != Kind.SETTINGS or flags:
+                detail = "the first frame of a connection is not that of its settings"
+                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, detail))
+        del buffer[:end]
+        frame = Frame(kind, flags, stream_id, data)
+        self._count(frame, length, now)
+        return frame
+
+    def _count(self, frame: Frame, length: int, now: float) -> None:
+        kind = frame.kind
+        if self._block:
+            if kind != _CONTINUATION or frame.stream_id != self._block:
+                detail = "another frame inside a header block"
+                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, detail))
+            self._count_block(frame, length)
+        elif kind == _HEADERS:
+            self._block_bytes = self._block_frames = 0
+            self._count_block(frame, length)
+            self._control.earn(CONTROL_PER_CONTENT)
+        elif kind == _DATA and length:
+            self._control.earn(CONTROL_PER_CONTENT)
+        elif kind == _RST_STREAM:
+            if not self._resets.spend(now):
+                raise flood("too many streams were reset")
+        elif not self._control.spend(now):
+            raise flood("too many frames without content")
+
+    def _count_block(self, frame: Frame, length: int) -> None:
+        self._block_bytes += length
+        self._block_frames += 1
+        if self._block_bytes > self._max_block or self._block_frames > MAX_HEADER_FRAMES:
+            raise flood("a header block of too many bytes or frames")
+        self._block = 0 if frame.flags & _END_HEADERS else frame.stream_id
+        if not self._block:
+            self._block_bytes = 0
+
+
+def flood(detail: str) -> H2Error:
+    """Return the error of a peer that sends too much of something."""
+    return H2Error(Code.ENHANCE_YOUR_CALM, Denied(Reason.FRAME_FLOOD, detail))
+
+
+def goaway(last_stream_id: int, code: int, data: bytes = b"") -> bytes:
+    """Return a GOAWAY frame. Of streams above ``last_stream_id`` nothing was processed."""
+    content = last_stream_id.to_bytes(4) + code.to_bytes(4) + data
+    return len(content).to_bytes(3) + bytes([Kind.GOAWAY, 0]) + bytes(4) + content

@@ -1,0 +1,525 @@
+"""HTTP/2 server connections: streams of requests in, answers out, limits and deadlines.
+
+Made and used as ``h1_server.ServerConnection``: a ``RequestHandler`` gets each stream as the one request that it is,
+and nothing that ends a stream ends another. One request is read from a batch of input, the next one in a later turn of
+its peer's. A connection ends by GOAWAY: streams that have begun finish, later ones are refused (RFC 9113 section 6.8).
+
+States are those of ``teardown.Phase``: LAST is a connection that serves no further stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from h2.events import DataReceived, RemoteSettingsChanged, RequestReceived, StreamReset, TrailersReceived, WindowUpdated
+from h2.exceptions import ProtocolError
+
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.wire.connections import Connections
+from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway
+from sidecar.wire.h2_head import request_of, trailers_of
+from sidecar.wire.h2_session import Session
+from sidecar.wire.h2_stream import H2ServerStream
+from sidecar.wire.kernel import has_left, unread
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.message import Field
+from sidecar.wire.scheduling import Turn
+from sidecar.wire.stream import RequestHandler
+from sidecar.wire.teardown import Phase, Teardown
+
+MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
+_FRAMES_AT_ONCE: Final = 256  # of one connection in one event-loop iteration
+_MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
+_SENT_AT_ONCE: Final = 64 * 1024  # content of one stream before that of the next
+_LEAVE_GRACE_S: Final = 1.0  # for streams that were begun before their peer could know that we leave
+_EVERY_STREAM: Final = 0x7FFFFFFF
+_MALFORMED: Final = frozenset({Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING})
+
+
+class H2ServerConnection(asyncio.Protocol):
+    """One accepted connection whose peer speaks HTTP/2; plain or TLS, on any event loop."""
+
+    def __init__(self, handler: RequestHandler, limits: ServerLimits, connections: Connections[Any]) -> None:
+        self.transport: asyncio.Transport
+        self.handler = handler
+        self.writing_paused = False
+        self._limits = limits
+        self._connections = connections
+        self._clock = connections.clock
+        self._reader = FrameReader(preface=PREFACE, max_block=2 * limits.max_head_bytes)
+        self._session = Session(client_side=False, max_streams=MAX_STREAMS, max_head_bytes=limits.max_head_bytes)
+        self._session.receive_data(PREFACE)  # the reader checks that of the peer
+        self._streams: dict[int, H2ServerStream] = {}
+        self._blocked: dict[int, H2ServerStream] = {}  # by windows, or by the connection
+        self._teardown = Teardown(limits, connections.clock)
+        self._advancing = False
+        self._queued = False  # for a turn
+        self._writes_soon = False
+        self._reading_paused = False
+        self._half_closes = False
+        self._served = False  # a request, ever
+        self._leaving_since: float | None = None
+        self._block_bytes = 0  # on the wire, of the head that arrives
+        self._opened_at = self._moved_at = self._begun_at = self._ages_at = 0.0
+
+    # --- for the listener
+
+    @property
+    def waits_since(self) -> float | None:
+        """Start of the current wait for a request (monotonic seconds); None if one is in progress, or if closed."""
+        if self._streams or self._teardown.phase is Phase.CLOSING:
+            return None
+        if self._teardown.linger is not None:
+            return self._teardown.linger.began_at
+        return self._begun_at if self._reader.unfinished else self._moved_at
+
+    @property
+    def behind_since(self) -> float | None:
+        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind."""
+        return self._teardown.behind_since if self.writing_paused or self._teardown.phase is Phase.CLOSING else None
+
+    @property
+    def kept(self) -> bool:
+        """Tell if it is idle, waiting for another request."""
+        return self._served and not self._streams and not self._reader.unfinished and self._teardown.linger is None
+
+    def stop(self, error: SidecarError) -> None:
+        """End the requests in progress for ``error``; then close."""
+        for stream in tuple(self._streams.values()):
+            stream.stop(error)
+        self.finish()
+
+    def give_way(self, error: SidecarError) -> None:
+        """End at once, as evicted; requests in progress are stopped."""
+        self.stop(error)
+        self.cut_off()
+        self._connections.discard(self)
+
+    def give_up(self) -> None:
+        """Cut it off if only its peer keeps it open."""
+        if not self._streams:
+            self.cut_off()
+            self._connections.discard(self)
+
+    def finish(self) -> None:
+        """Serve no further stream, and close after the last."""
+        if self._teardown.phase is Phase.OPEN:
+            self._teardown.enter(Phase.LAST)
+            self._write(goaway(self._session.highest_inbound_stream_id, Code.NO_ERROR))
+        self._close_if_done()
+
+    def end_unused(self) -> None:
+        """End now if no request is in progress, else after the last one."""
+        if self._streams:
+            self.finish()
+        else:
+            self.cut_off()
+
+    def cut_off(self) -> None:
+        """End the connection at once. What the kernel has of the written data still leaves."""
+        self._write()
+        self._teardown.cut_off(self.transport)
+
+    # --- the event loop's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with our settings."""
+        self.transport = cast("asyncio.Transport", transport)
+        self._half_closes = transport.get_extra_info("ssl_object") is None
+        self._opened_at = self._moved_at = self._begun_at = self._clock()
+        self._ages_at = self._opened_at + self._limits.max_age_s
+        self._connections.add(self)
+        self._session.begin()
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        """Read frames."""
+        self._moved_at = self._clock()
+        if self._teardown.phase >= Phase.LINGERING:
+            self._teardown.received(self.transport, self._moved_at, len(data))
+            return
+        self._reader.feed(data)
+        if not self._queued:
+            self._advance()
+        self._regulate()
+
+    def eof_received(self) -> bool:
+        """Take the peer's FIN: give up the requests in progress. The transport closes."""
+        self._lose_all(None)
+        self._teardown.stop()
+        return False
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Handle the end of the connection."""
+        self._connections.discard(self)
+        self._teardown.enter(Phase.CLOSING)
+        self._lose_all(None)
+        self._reader.clear()
+
+    def pause_writing(self) -> None:
+        """Pause the sources of answers: the peer is behind."""
+        self.writing_paused = True
+        self._teardown.wait_for_peer()
+        for stream in tuple(self._streams.values()):
+            if stream.sender is not None:
+                stream.sender.on_caller_pause()
+
+    def resume_writing(self) -> None:
+        """Resume the sources of answers."""
+        self.writing_paused = False
+        self._unblock()
+        for stream in tuple(self._streams.values()):
+            if stream.sender is not None and not stream.writing_paused:
+                stream.sender.on_caller_resume()
+
+    # --- reading
+
+    def _advance(self) -> None:
+        """Read frames up to one request, or as many as one iteration's share."""
+        if self._advancing:
+            return
+        self._advancing = True
+        reader = self._reader
+        try:
+            for _ in range(_FRAMES_AT_ONCE):
+                if self._teardown.phase >= Phase.LINGERING:
+                    return
+                frame = reader.next(self._moved_at)
+                if frame is None:
+                    break
+                self._begun_at = self._moved_at
+                if self._take(frame) and reader.unfinished:
+                    self._wait_for_turn()
+                    break
+            else:
+                self._wait_for_turn()
+        except H2Error as fault:
+            self._fail(fault)
+        finally:
+            self._advancing = False
+            self._write()
+        self._close_if_done()
+
+    def _wait_for_turn(self) -> None:
+        self._queued = True
+        self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._queued = False
+        if self._teardown.phase < Phase.LINGERING:
+            self._advance()
+            self._regulate()
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn of this peer's."""
+        self._connections.turns.wait(self._connections.group_of(self), take)
+
+    def _regulate(self) -> None:
+        """Pause or resume reading, so that little more than one read waits for a turn."""
+        pause = self._queued and self._reader.held > _MAY_WAIT
+        if pause != self._reading_paused and self._teardown.phase < Phase.LINGERING:
+            self._reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _take(self, frame: Frame) -> bool:
+        """Act on a frame. Tell if it brought a request."""
+        kind, stream = frame.kind, self._streams.get(frame.stream_id)
+        if kind == Kind.GOAWAY:  # the library would serve no stream any more
+            if frame.stream_id or len(frame.content) < 8:
+                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "a malformed GOAWAY"))
+            self._teardown.enter(Phase.LAST)
+            return False
+        if stream is not None:
+            stream.bytes_in += len(frame.data)
+        elif kind in (Kind.HEADERS, Kind.CONTINUATION):
+            self._block_bytes += len(frame.data)
+        asked = False
+        for event in self._session.read(frame.data):
+            asked = self._on_event(event) or asked
+        return asked
+
+    def _on_event(self, event: object) -> bool:
+        if isinstance(event, DataReceived):
+            self._on_data(event)
+        elif isinstance(event, RequestReceived):
+            self._on_request(event)
+            return True
+        elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
+            self._unblock()
+        elif isinstance(event, StreamReset):
+            stream = self._streams.pop(event.stream_id, None)
+            if stream is not None:
+                self._blocked.pop(event.stream_id, None)
+                stream.lose_peer()
+        elif isinstance(event, TrailersReceived):
+            self._on_trailers(event)
+        return False
+
+    def _on_request(self, event: RequestReceived) -> None:
+        stream_id, ends = event.stream_id, event.stream_ended is not None
+        stream = H2ServerStream(self, stream_id, max_body_bytes=self._limits.max_body_bytes)
+        stream.bytes_in, self._block_bytes = self._block_bytes, 0
+        stream.input_ended = ends
+        full = len(self._streams) >= MAX_STREAMS
+        self._streams[stream_id] = stream
+        self._served = True
+        if full or self._teardown.phase >= Phase.LAST:
+            stream.refused = True
+            error = (
+                Unavailable(Reason.OVERLOADED, "more streams at a time than our settings say")
+                if full
+                else Unavailable(Reason.DRAINING, "a stream that began after our GOAWAY")
+            )
+            self.handler.on_refused(stream, error)
+            return
+        try:
+            head = request_of(cast("Sequence[Field]", event.headers), self._limits, ends=ends)
+        except Denied as error:
+            stream.malformed = error.reason in _MALFORMED
+            self.handler.on_refused(stream, error)
+            return
+        stream.begin(head, ends=ends)
+        stream.pace.begin(self._moved_at, stream.bytes_in)
+        self.handler.on_request(stream)
+
+    def _on_data(self, event: DataReceived) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            self._session.taken(event.flow_controlled_length, event.stream_id)
+            return
+        stream.receive(event.data, event.flow_controlled_length)
+        if event.stream_ended is not None:
+            stream.end_of_input()
+        stream.offer()
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        """Check the trailers of a request, and drop them: they have passed no check that its head has."""
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        limits = self._limits
+        try:
+            trailers_of(
+                cast("Sequence[Field]", event.headers),
+                max_bytes=limits.max_head_bytes,
+                max_fields=limits.max_fields,
+            )
+        except Denied as error:
+            stream.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, f"malformed trailers: {error.detail}"))
+        else:
+            stream.end_of_input()
+            stream.offer()
+
+    # --- for streams
+
+    def send_head(self, stream: H2ServerStream, fields: Sequence[Field], *, ends: bool) -> None:
+        """Write a head, or the trailers."""
+        if stream.refused:
+            return
+        before = self._session.size_to_send
+        self._session.head(stream.stream_id, fields, ends=ends)
+        stream.bytes_out += self._session.size_to_send - before
+        self._write_soon()
+
+    def send_content(self, stream: H2ServerStream) -> None:
+        """Write what the windows admit of the stream's content, and its end."""
+        if self._streams.get(stream.stream_id) is stream:
+            self._send(stream, len(stream.pending))
+
+    def _send(self, stream: H2ServerStream, most: int) -> None:
+        """Write at most so much content of a stream."""
+        session, pending, stream_id = self._session, stream.pending, stream.stream_id
+        if stream.refused:
+            pending.clear()
+        while pending and most > 0 and not self.writing_paused:
+            size = min(
+                session.local_flow_control_window(stream_id), session.max_outbound_frame_size, len(pending), most
+            )
+            if size <= 0:
+                break
+            data = bytes(pending[:size])
+            del pending[:size]
+            most -= size
+            last = not pending and stream.ending and not stream.trailers and not stream.malformed
+            session.send_data(stream_id, data, end_stream=last)
+            self._reader.sent_content()
+            if last:
+                stream.ending = False
+                self.answered(stream)
+                return
+        if pending:
+            if stream_id not in self._blocked:
+                self._blocked[stream_id] = stream
+                stream.pace.begin(self._clock(), stream.bytes_sent)
+            stream.hold_back()
+        else:
+            self._blocked.pop(stream_id, None)
+            stream.go_on()
+            if stream.ending:
+                self._send_end(stream)
+        self._write_soon()
+
+    def _send_end(self, stream: H2ServerStream) -> None:
+        stream.ending = False
+        if stream.refused:
+            self.reset(stream, Code.REFUSED_STREAM)
+        elif stream.malformed:
+            self.reset(stream, Code.PROTOCOL_ERROR)
+        elif stream.trailers:
+            self.send_head(stream, stream.trailers, ends=True)
+        else:
+            self._session.end_stream(stream.stream_id)
+        self.answered(stream)
+
+    def _unblock(self) -> None:
+        """Go on with answers that waited for windows, each by a share."""
+        if self.writing_paused:
+            return
+        turns = deque(self._blocked.values())
+        while turns:
+            stream = turns.popleft()
+            before = len(stream.pending)
+            self._send(stream, _SENT_AT_ONCE)
+            if stream.pending and len(stream.pending) < before and not self.writing_paused:
+                turns.append(stream)
+
+    def reset(self, stream: H2ServerStream, code: int) -> None:
+        """End the stream at once."""
+        if self._streams.get(stream.stream_id) is stream and self._teardown.phase < Phase.LINGERING:
+            self._reset(stream.stream_id, code)
+
+    def _reset(self, stream_id: int, code: int) -> None:
+        try:
+            self._session.reset_stream(stream_id, code)
+        except ProtocolError:  # both of its directions have ended
+            return
+        self._write_soon()
+
+    def taken(self, stream: H2ServerStream, size: int) -> None:
+        """Open the windows again by content that has left."""
+        if size and self._teardown.phase < Phase.LINGERING:
+            self._session.taken(size, stream.stream_id)
+            self._write_soon()
+
+    def answered(self, stream: H2ServerStream) -> None:
+        """Finish a stream: its answer has ended. What it still sends is not wanted."""
+        if self._streams.get(stream.stream_id) is not stream:
+            return
+        if not stream.input_ended:
+            self.reset(stream, Code.NO_ERROR)
+        del self._streams[stream.stream_id]
+        self._blocked.pop(stream.stream_id, None)
+        self._moved_at = self._clock()
+        self._write_soon()
+        if not self._advancing:
+            self._close_if_done()
+
+    # --- writing
+
+    def _write_soon(self) -> None:
+        """Write at the end of this event-loop iteration, or when the input is read."""
+        if not (self._advancing or self._writes_soon):
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self, more: bytes = b"") -> None:
+        self._writes_soon = False
+        data = self._session.data_to_send() + more
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    # --- the end
+
+    def _fail(self, fault: H2Error) -> None:
+        """End the connection for a fault of the peer's, with a record even if no request was in progress."""
+        told = goaway(self._session.highest_inbound_stream_id, fault.code, fault.error.reason.encode())
+        self._write(b"" if fault.told else told)
+        if self._teardown.phase < Phase.LINGERING:
+            self._teardown.begin_lingering(self.transport, half_closes=self._half_closes)
+        if not self._streams:
+            stream = H2ServerStream(self, 0, max_body_bytes=0)
+            stream.gone = True
+            stream.bytes_in, self._block_bytes = self._block_bytes, 0
+            self.handler.on_refused(stream, fault.error)
+        self._lose_all(fault.error)
+        self._reader.clear()
+
+    def _lose_all(self, error: SidecarError | None) -> None:
+        streams, self._streams = self._streams, {}
+        self._blocked.clear()
+        for stream in streams.values():
+            stream.lose_peer(error)
+
+    def _close_if_done(self) -> None:
+        if self._teardown.phase is Phase.LAST and not self._streams:
+            self._write()
+            self._teardown.close(self.transport)
+
+    def _leave(self, now: float) -> None:
+        """Tell the peer to begin no stream here; those that are on their way are served for a while."""
+        if self._leaving_since is None:
+            self._leaving_since = now
+            self._write(goaway(_EVERY_STREAM, Code.NO_ERROR))
+        elif now - self._leaving_since >= _LEAVE_GRACE_S:
+            self.finish()
+
+    def sweep(self, now: float) -> None:
+        """Act on the deadlines that have passed."""
+        teardown = self._teardown
+        if teardown.phase is Phase.CLOSING or self.writing_paused:
+            if teardown.waited_enough(self.transport, now):
+                self._lose_all(Denied(Reason.PEER_SLOW, "it took too little of its answers for too long"))
+                self.cut_off()
+                self._connections.discard(self)
+        elif teardown.linger is not None:
+            if teardown.linger.over(now):
+                teardown.close(self.transport)
+        elif self._reading_paused and has_left(self.transport):
+            self._lose_all(None)
+            self.cut_off()
+            self._connections.discard(self)
+        elif self._reader.unfinished and not self._queued and now - self._begun_at > self._patience_s:
+            self._fail(H2Error(Code.PROTOCOL_ERROR, Denied(Reason.TIMEOUT, "a head or frame did not arrive in time")))
+        else:
+            for stream in tuple(self._streams.values()):
+                self._sweep_stream(stream, now)
+            self._sweep_idle(now)
+
+    @property
+    def _patience_s(self) -> float:
+        """The time for a frame or head to arrive; content may come slowly, and streams judge that."""
+        return float("inf") if self._reader.content_of else self._limits.head_timeout_s
+
+    def _sweep_idle(self, now: float) -> None:
+        if self._connections.draining or now > self._ages_at:
+            if not self._streams and self._connections.no_longer_wanted(now, self._moved_at):
+                self.finish()
+            else:
+                self._leave(now)
+        elif not self._streams and not unread(self.transport):
+            allowed = self._limits.keep_alive_timeout_s if self._served else self._limits.head_timeout_s
+            if now - self._moved_at > allowed:
+                self.finish()
+
+    def _sweep_stream(self, stream: H2ServerStream, now: float) -> None:
+        limits = self._limits
+        if stream.pending:
+            enough = limits.min_rate * limits.write_timeout_s
+            if stream.pace.lasts(now, stream.bytes_sent, enough) > limits.write_timeout_s:
+                self._reset(stream.stream_id, Code.CANCEL)
+                self._streams.pop(stream.stream_id, None)
+                self._blocked.pop(stream.stream_id, None)
+                stream.lose_peer(Denied(Reason.PEER_SLOW, "it opens the window of its answer too little for too long"))
+        elif stream.waits_for_body:
+            moved = stream.bytes_in + (self._reader.held if self._reader.content_of == stream.stream_id else 0)
+            enough = limits.min_rate * limits.body_timeout_s
+            if stream.pace.lasts(now, moved, enough) > limits.body_timeout_s:
+                stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
+        else:
+            stream.pace.begin(now, stream.bytes_in)

@@ -1,0 +1,130 @@
+"""The library h2 as both sides of the sidecar use it: what it decides, and what is decided here.
+
+It keeps the states of streams, the windows and the compression of heads. Here are decided: what makes a head malformed
+(``h2_head``), as the library would end the whole connection for it; what is too much of something (``h2_frames``); and
+when a connection ends, as the library cannot go on with streams after a GOAWAY, which RFC 9113 section 6.8 expects.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Final
+
+from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, H2Connection
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream
+from hpack.struct import NeverIndexedHeaderTuple
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.h2_frames import MAX_FRAME, H2Error
+from sidecar.wire.message import Field
+
+logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes every field, with tokens
+
+STREAM_WINDOW: Final = 64 * 1024 - 1  # content of one stream that waits here at most
+CONNECTION_WINDOW: Final = 512 * 1024  # and of all streams of a connection
+_SECRETS: Final = frozenset(
+    {
+        b"authorization",
+        b"cookie",
+        b"delegation-handle",
+        b"delegation-token",
+        b"proxy-authorization",
+        b"set-cookie",
+        b"txn-token",
+        b"x-api-key",
+    }
+)
+TABLE_BYTES: Final = 4096  # of one direction's compression
+
+
+class Session(H2Connection):
+    """One side of a connection, without its socket. ``max_streams``: that the peer may have open at once.
+
+    ``max_head_bytes`` bounds a head of the peer's. One up to twice as large can be refused by itself; past that the
+    connection ends, as its compression can no longer be followed.
+    """
+
+    MAX_CLOSED_STREAMS = 512  # remembered, to tell how each ended; the library's own number costs 8 MB a connection
+
+    def __init__(self, *, client_side: bool, max_streams: int, max_head_bytes: int) -> None:
+        super().__init__(
+            H2Configuration(
+                client_side=client_side,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.local_settings = Settings(
+            client=client_side,
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
+                SettingCodes.MAX_HEADER_LIST_SIZE: max_head_bytes,
+                SettingCodes.HEADER_TABLE_SIZE: TABLE_BYTES,
+            },
+        )
+        self.decoder.max_header_list_size = 2 * max_head_bytes
+        self.max_inbound_frame_size = MAX_FRAME
+        self._max_streams = max_streams
+
+    def begin(self) -> None:
+        """Write the preface and the settings.
+
+        The limit of streams is a change of settings: until the peer has it, the library would end the connection for
+        one stream too many, which may have been on its way.
+        """
+        self.initiate_connection()
+        if not self.config.client_side:
+            self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._max_streams})
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def read(self, frame: bytes) -> list[Any]:
+        """Return the events of one frame.
+
+        Raises:
+            H2Error: a fault that ends the connection.
+        """
+        try:
+            return self.receive_data(frame)
+        except ProtocolError as error:
+            fault = Denied(Reason.BAD_REQUEST, f"the peer breaks the rules of HTTP/2: {type(error).__name__}")
+            raise H2Error(error.error_code, fault, told=True) from None
+
+    @property
+    def size_to_send(self) -> int:
+        """The number of bytes to write."""
+        return len(self._data_to_send)
+
+    def head(self, stream_id: int, fields: Iterable[Field], *, ends: bool = False) -> None:
+        """Write a head, or the trailers."""
+        if self.encoder.header_table_size > TABLE_BYTES:  # by the peer's settings
+            self.encoder.header_table_size = TABLE_BYTES
+        self.send_headers(stream_id, [_secret_or_not(field) for field in fields], end_stream=ends)
+
+    def taken(self, size: int, stream_id: int) -> None:
+        """Open the windows again by content that is on its way."""
+        if size:
+            self.acknowledge_received_data(size, stream_id)
+
+    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
+        stream = super()._begin_new_stream(stream_id, allowed_ids)
+        # The library ends the whole connection if DATA does not fit the Content-Length: streams check it themselves.
+        stream._initialize_content_length = _nothing  # type: ignore[method-assign, assignment]
+        return stream
+
+
+def _secret_or_not(field: Field) -> Field:
+    """Keep secrets out of the table of the compression, from whose use others could guess them (RFC 7541 section 7)."""
+    return NeverIndexedHeaderTuple(*field) if field[0] in _SECRETS else field
+
+
+def _nothing(_headers: object) -> None:
+    return

@@ -1,0 +1,432 @@
+"""One request and its answer on an HTTP/2 server connection: ``Stream`` for this version.
+
+Back-pressure is that of the stream: its body fills a window that opens again as the content leaves, and its answer
+waits here while the peer's window is full. A stream ends by itself; nothing that it does ends another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Protocol
+
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.wire.h1_fields import edited, encode_fields
+from sidecar.wire.h2_frames import Code
+from sidecar.wire.h2_head import fields_of
+from sidecar.wire.message import Edits, Field, Request, Response
+from sidecar.wire.scheduling import Turn
+from sidecar.wire.stream import BodySink, Owner, Sender
+from sidecar.wire.teardown import Pace
+
+
+class Carrier(Protocol):
+    """The connection of a stream, as far as the stream needs it."""
+
+    transport: asyncio.Transport
+    writing_paused: bool
+
+    def send_head(self, stream: H2ServerStream, fields: Sequence[Field], *, ends: bool) -> None:
+        """Write a head, or the trailers."""
+
+    def send_content(self, stream: H2ServerStream) -> None:
+        """Write what the windows admit of the stream's content, and its end."""
+
+    def reset(self, stream: H2ServerStream, code: int) -> None:
+        """End the stream at once."""
+
+    def taken(self, stream: H2ServerStream, size: int) -> None:
+        """Open the windows again by content that has left."""
+
+    def answered(self, stream: H2ServerStream) -> None:
+        """Finish a stream: its answer has ended."""
+
+    def finish(self) -> None:
+        """Serve no further stream, and close after the last."""
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn of this peer's."""
+
+
+class H2ServerStream:
+    """One request and its answer: see ``Stream``.
+
+    ``malformed``: the request is, so its answer ends by a reset. ``refused``: it gets a reset alone, by which its peer
+    knows that it may try again. ``pending`` is content of the answer that waits for windows, and ``trailers`` what
+    follows it. ``pace`` is that of the body, or of the answer while the peer's window holds it back.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_arrived_size",
+        "_connection",
+        "_expected",
+        "_held_body",
+        "_invited",
+        "_paused",
+        "_received",
+        "_sink",
+        "_sizes",
+        "_waits",
+        "answer_left",
+        "bytes_in",
+        "bytes_out",
+        "ended",
+        "ending",
+        "gone",
+        "head",
+        "input_ended",
+        "malformed",
+        "max_body_bytes",
+        "owner",
+        "pace",
+        "pending",
+        "refused",
+        "sender",
+        "status",
+        "stream_id",
+        "trailers",
+    )
+
+    def __init__(self, connection: Carrier, stream_id: int, *, max_body_bytes: int) -> None:
+        self.stream_id = stream_id
+        self.head: Request | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.status = 0
+        self.ended = False
+        self.gone = False
+        self.malformed = False
+        self.refused = False
+        self.owner: Owner | None = None
+        self.sender: Sender | None = None
+        self.pending = bytearray()
+        self.ending = False  # everything of the answer was given
+        self.trailers: list[Field] = []
+        self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
+        self.pace = Pace()
+        self.input_ended = False
+        self.max_body_bytes = max_body_bytes
+        self._connection = connection
+        self._sink: BodySink | None = None
+        self._arrived: list[bytes] = []  # content that nobody has taken
+        self._arrived_size = 0  # that, as windows count it: with padding
+        self._received = 0
+        self._expected: int | None = None
+        self._paused = False
+        self._invited = False
+        self._held_body: bytes | None = None
+        self._waits = False  # the source of the answer was paused by this stream
+
+    # --- transport facts
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The peer's transport, for facts about the peer. Not for writing."""
+        return self._connection.transport
+
+    @property
+    def ssl_object(self) -> ssl.SSLObject | None:
+        """The peer's TLS object; None on a plain connection."""
+        found: ssl.SSLObject | None = self._connection.transport.get_extra_info("ssl_object")
+        return found
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's socket address, as the transport names it."""
+        return self._connection.transport.get_extra_info("peername")
+
+    @property
+    def writing_paused(self) -> bool:
+        """Tell if the peer reads no more data for now: of this stream, or of the connection."""
+        return self._waits or self._connection.writing_paused
+
+    @property
+    def switched(self) -> bool:
+        """Never: nothing of HTTP/2 becomes raw bytes here."""
+        return False
+
+    # --- the request's body
+
+    @property
+    def body_complete(self) -> bool:
+        """Tell if the request is complete: it has no body, or all of it was consumed."""
+        return self.input_ended and not self._arrived
+
+    @property
+    def _held_up(self) -> bool:
+        return self._paused or self.ended or self.gone
+
+    @property
+    def bytes_sent(self) -> int:
+        """Count of bytes that have left, of all that were given."""
+        return self.bytes_out - len(self.pending)
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Tell if a sink waits for body bytes that the peer has not sent."""
+        return self._sink is not None and not self._paused and not self.input_ended
+
+    def read_body(self, sink: BodySink) -> None:
+        """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, its window fills.
+
+        A peer that waits for 100 Continue gets it now, when the request is authorised and its body has a sink.
+        """
+        if self.ended or self.gone:
+            return
+        held, self._held_body = self._held_body, None
+        if held is not None:
+            if held:
+                sink.on_body(held)
+            sink.on_body_end()
+            sink.on_body_flush()
+            return
+        self._sink = sink
+        if self.head is not None and self.head.expect is not None and not self._invited:
+            self._invited = True
+            if not (self.input_ended or self._arrived or self.status):
+                self._connection.send_head(self, [(b":status", b"100")], ends=False)
+        self._give()
+
+    def take_whole_body(self) -> bytes | None:
+        """Return the body if it was received completely and has no sink yet; else None."""
+        held, self._held_body = self._held_body, None
+        if held is not None:
+            return held
+        if self._sink is not None or not self.input_ended or self.ended or self.gone:
+            return None
+        return self._take()
+
+    def hold_body(self, body: bytes) -> None:
+        """Hold a body that was read and judged: its next reader gets exactly these bytes."""
+        self._held_body = body
+
+    def pause_body(self) -> None:
+        """Pause the body: its window fills."""
+        self._paused = True
+
+    def resume_body(self) -> None:
+        """Resume the body."""
+        self._paused = False
+        self._give()
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn of the peer's."""
+        self._connection.let_others_first(take)
+
+    def _take(self) -> bytes:
+        data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
+        size, self._arrived_size = self._arrived_size, 0
+        self._arrived.clear()
+        self._connection.taken(self, size)
+        return data
+
+    def _give(self) -> None:
+        """Give the sink what has arrived."""
+        sink = self._sink
+        if sink is None or self._held_up:
+            return
+        if self._arrived:
+            data = self._take()
+            if data:
+                sink.on_body(data)
+        if self.body_complete and self._sink is sink and not self._held_up:
+            self._sink = None
+            sink.on_body_end()
+        sink.on_body_flush()
+
+    # --- the answer
+
+    def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
+        """Give a whole answer of our own. With status 503 and ``close`` the connection serves no further stream."""
+        if self.ended or self.gone:
+            return
+        self._sink = None
+        content = b"" if self._bodyless(status) else body
+        self._begin(status, fields_of(encode_fields(fields)), len(body))
+        self.send_data(content)
+        self._end()
+        if close and status == 503:
+            self._connection.finish()
+
+    def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
+        """Pass a whole answer on, with its fields edited."""
+        if not (self.ended or self.gone):
+            self._begin(answer.status, fields_of(edited(answer, edits)), answer.content_length, ends=not data)
+            self.pending += data
+            self.bytes_out += len(data)
+            self._end()
+
+    def send_head(self, answer: Response, edits: Edits) -> None:
+        """Begin to pass an answer on, with its fields edited. The wire adds the field for its length."""
+        if not (self.ended or self.gone):
+            self._begin(answer.status, fields_of(edited(answer, edits)), answer.content_length)
+            self.answer_left = 0 if self._bodyless(answer.status) else answer.content_length
+
+    def switch_protocols(self, answer: Response, edits: Edits) -> None:  # noqa: ARG002
+        """Never called: no request of HTTP/2 asks for it (RFC 9113 section 8.6)."""
+        raise RuntimeError("no stream of HTTP/2 switches protocols")
+
+    def open_tunnel(self) -> None:
+        """Never called: CONNECT is refused."""
+        raise RuntimeError("no stream of HTTP/2 is a tunnel")
+
+    def send_no_more(self) -> None:
+        """Never called: as ``open_tunnel``."""
+
+    def send_data(self, data: bytes) -> None:
+        """Add content to the answer."""
+        if self.ended or self.gone or not data:
+            return
+        if self.answer_left is not None:
+            data = data[: self.answer_left]
+            self.answer_left -= len(data)
+        self.pending += data
+        self.bytes_out += len(data)
+
+    def flush(self) -> None:
+        """Write what the windows admit, and pause the source if that is not all."""
+        if self.pending and not (self.ended or self.gone):
+            self._connection.send_content(self)
+
+    def send_end(self, trailers: Sequence[Field] = ()) -> None:
+        """End the answer and write it. An answer shorter than its head says ends as an aborted one."""
+        if self.ended or self.gone:
+            return
+        if not self.status or self.answer_left:
+            self.abort()
+            return
+        self.trailers = list(trailers)
+        self._end()
+
+    def abort(self) -> None:
+        """Cut the answer, so that the peer sees a truncated one, never a complete one."""
+        if self.ended or self.gone:
+            return
+        self.ended = True
+        self._forget()
+        self._connection.reset(self, Code.INTERNAL_ERROR if self.status else Code.CANCEL)
+        self._connection.answered(self)
+
+    def cut_off(self) -> None:
+        """End this stream at once: the others of its connection are of other requests."""
+        self.abort()
+
+    def stop(self, error: SidecarError) -> None:
+        """End the answer for ``error``, as its owner decides."""
+        if self.owner is not None:
+            self.owner.stop(error)
+
+    def _begin(self, status: int, fields: list[Field], length: int | None, *, ends: bool = False) -> None:
+        if self.status:
+            raise RuntimeError("a stream has one answer")
+        self.status = status
+        lines = [(b":status", b"%d" % status), *fields]
+        if length is not None and status != 204:
+            lines.append((b"content-length", b"%d" % length))
+        self._connection.send_head(self, lines, ends=ends)
+        self.ending = ends
+
+    def _end(self) -> None:
+        """End the answer: at once, or when the windows have admitted the rest of it."""
+        self.ended = True
+        if self.ending:
+            self._connection.answered(self)
+        else:
+            self.ending = True
+            self._connection.send_content(self)
+
+    def _bodyless(self, status: int) -> bool:
+        return status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
+
+    def _forget(self) -> None:
+        """Let go of everything in both directions."""
+        self._sink = None
+        self.pending.clear()
+        size, self._arrived_size = self._arrived_size, 0
+        self._arrived.clear()
+        self._connection.taken(self, size)
+
+    # --- for the connection only
+
+    def begin(self, head: Request, *, ends: bool) -> None:
+        """Note the head of the request."""
+        self.head = head
+        self._expected = head.content_length
+        self.input_ended = ends
+
+    def receive(self, data: bytes, size: int) -> None:
+        """Take content; ``size`` is what it counts for windows."""
+        self._received += len(data)
+        wanted = not (self.ended or self.gone or self.malformed)
+        if not wanted:
+            self._connection.taken(self, size)
+            return
+        if self._expected is not None and self._received > self._expected:
+            self._connection.taken(self, size)
+            self.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, "the body is longer than its Content-Length"))
+            return
+        if self._received > self.max_body_bytes:
+            self._connection.taken(self, size)
+            self.fail_body(Denied(Reason.TOO_LARGE, "the body is larger than allowed"))
+            return
+        if data:
+            self._arrived.append(data)
+        self._arrived_size += size
+
+    def end_of_input(self) -> None:
+        """Take the end of the body."""
+        if self._expected is not None and self._received != self._expected:
+            self.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, "the body is shorter than its Content-Length"))
+        else:
+            self.input_ended = True
+
+    def offer(self) -> None:
+        """Give the sink what one frame has brought."""
+        if self._sink is not None:
+            self._give()
+
+    def fail_body(self, error: SidecarError) -> None:
+        """End an unfinished body: its request is answered, and reset as malformed if it is."""
+        if self.ended or self.gone:
+            return
+        self.malformed = error.reason is Reason.AMBIGUOUS_FRAMING
+        size, self._arrived_size = self._arrived_size, 0
+        self._arrived.clear()
+        self._connection.taken(self, size)
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.on_body_error(error)
+        elif self.owner is not None:
+            self.owner.stop(error)
+
+    def lose_peer(self, error: SidecarError | None = None) -> None:
+        """End the stream: the peer is gone or gave it up, or is cut off for ``error``."""
+        if self.gone or (self.ended and not self.pending):
+            return
+        ended = self.ended
+        self.gone = True
+        self._forget()
+        if ended:
+            return
+        if self.sender is not None:
+            self.sender.on_caller_gone(error)
+        elif self.owner is not None and error is not None:
+            self.owner.stop(error)
+        elif self.owner is not None:
+            self.owner.gone()
+
+    def hold_back(self) -> None:
+        """Pause the source of the answer: a window is full."""
+        if not self._waits:
+            self._waits = True
+            if self.sender is not None:
+                self.sender.on_caller_pause()
+
+    def go_on(self) -> None:
+        """Resume the source of the answer."""
+        if self._waits:
+            self._waits = False
+            if self.sender is not None:
+                self.sender.on_caller_resume()

@@ -1,0 +1,98 @@
+"""The version of HTTP on an accepted connection: its caller's choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sidecar.wire.connections import Connections
+from sidecar.wire.h2_negotiation import VersionChoice
+from sidecar.wire.h2_server import H2ServerConnection
+from sidecar.wire.limits import ServerLimits
+from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
+from tests.wire.h2_bench import ASKS, Peer
+
+GET = b"GET /a HTTP/1.1\r\nHost: agent\r\n\r\n"
+
+
+class Tls:
+    """A TLS object whose handshake is over."""
+
+    def __init__(self, chosen: str | None) -> None:
+        self.chosen = chosen
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self.chosen
+
+
+class SwitchingTransport(RecordingTransport):
+    """Gives what arrives to its protocol of the moment."""
+
+    protocol: Any
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+
+class Chosen:
+    """An accepted connection."""
+
+    def __init__(self, **extra: Any) -> None:
+        self.connections: Connections[Any] = Connections(interval_s=3600, clock=Clock())
+        self.handler = Handler(answer_ok)
+        self.transport = SwitchingTransport(**extra)
+        self.transport.settle = self.connections.writes.write_all
+        self.transport.protocol = VersionChoice(self.handler, ServerLimits(), self.connections)
+        self.transport.protocol.connection_made(self.transport)
+
+    def receive(self, data: bytes) -> None:
+        self.transport.protocol.data_received(data)
+
+
+def first_bytes() -> bytes:
+    peer = Peer()
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    return peer.h2.data_to_send()
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 4, 5, 24, 1000])
+async def test_a_preface_without_tls_begins_http2(piece: int) -> None:
+    chosen = Chosen()
+    sent = first_bytes()
+    for at in range(0, len(sent), piece):
+        chosen.receive(sent[at : at + piece])
+    assert isinstance(chosen.transport.protocol, H2ServerConnection)
+    assert len(chosen.handler.requests) == 1
+    assert len(chosen.connections) == 1
+
+
+@pytest.mark.parametrize("sent", [GET, b"POST /a HTTP/1.1\r\nHost: agent\r\nContent-Length: 0\r\n\r\n"])
+@pytest.mark.parametrize("piece", [1, 2, 3, 4, 1000])
+async def test_anything_else_without_tls_is_http_1(sent: bytes, piece: int) -> None:
+    chosen = Chosen()
+    for at in range(0, len(sent), piece):
+        chosen.receive(sent[at : at + piece])
+    chosen.receive(sent)
+    assert chosen.transport.written.count(b"HTTP/1.1 200 ") == 2
+    assert len(chosen.connections) == 1
+
+
+async def test_alpn_chooses_http2_and_nothing_else_is_spoken() -> None:
+    chosen = Chosen(ssl_object=Tls("h2"))
+    assert isinstance(chosen.transport.protocol, H2ServerConnection)
+    chosen.receive(GET)
+    assert len(chosen.handler.requests) == 0
+    assert len(chosen.handler.refused) == 1
+    assert b"HTTP/1.1" not in chosen.transport.written
+
+
+@pytest.mark.parametrize("alpn", ["http/1.1", None])
+async def test_without_alpn_for_it_a_preface_over_tls_is_refused(alpn: str | None) -> None:
+    chosen = Chosen(ssl_object=Tls(alpn))
+    chosen.receive(first_bytes())
+    assert len(chosen.handler.requests) == 0
+    assert len(chosen.handler.refused) == 1
+    chosen = Chosen(ssl_object=Tls(alpn))
+    chosen.receive(GET)
+    assert chosen.transport.written.startswith(b"HTTP/1.1 200 ")

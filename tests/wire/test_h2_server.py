@@ -1,0 +1,707 @@
+"""HTTP/2 server connections: each stream a request of its own, and the limits of what one connection may do."""
+
+from __future__ import annotations
+
+import pytest
+from h2.errors import ErrorCodes
+
+from sidecar.errors import Reason, Unavailable
+from sidecar.wire.h2_frames import MAX_CONTROL, MAX_HEADER_FRAMES, MAX_RESETS
+from sidecar.wire.h2_server import MAX_STREAMS
+from sidecar.wire.h2_session import CONNECTION_WINDOW, STREAM_WINDOW
+from sidecar.wire.message import Edits, Response
+from sidecar.wire.stream import Stream
+from tests.wire.bench import Body, answer_ok
+from tests.wire.h2_bench import ASKS, POSTS, Fields, H2Served, frame
+from tests.wire.written import answer_with
+
+ALL = Edits(lambda _name: True)
+
+
+def with_body(stream: Stream) -> None:
+    """Answer once the whole body is there."""
+    sink = Body()
+    end = sink.on_body_end
+    error = sink.on_body_error
+
+    def ended() -> None:
+        end()
+        stream.answer(200, [(b"x-size", b"%d" % len(sink.data))], b"ok")
+
+    def failed(fault: object) -> None:
+        error(fault)  # type: ignore[arg-type]
+        stream.answer(400, [], b"bad")
+
+    sink.on_body_end, sink.on_body_error = ended, failed  # type: ignore[method-assign, assignment]
+    stream.read_body(sink)
+
+
+async def test_requests_of_a_connection_are_each_a_request_of_its_own() -> None:
+    served = H2Served(answer_ok)
+    answers = [await served.ask() for _ in range(3)]
+    assert [(one.status, one.content, one.ended, one.reset) for one in answers] == [(200, b"ok", True, None)] * 3
+    heads = [stream.head for stream in served.handler.requests]
+    assert [(head.method, head.target, head.authority) for head in heads if head] == [("GET", b"/a", "agent")] * 3
+    assert heads[0] is not None
+    assert heads[0].one(b"host") == b"agent"
+    assert all(stream.bytes_in > 0 and stream.bytes_out > 2 for stream in served.handler.requests)
+
+
+async def test_answers_come_in_any_order_and_each_on_its_stream() -> None:
+    served = H2Served()
+    ids = [served.begin(ASKS, ends=True) for _ in range(10)]
+    await served.exchange()
+    assert len(served.handler.requests) == 10
+    for number, stream in reversed(list(enumerate(served.handler.requests))):
+        stream.answer(200, [], b"%d" % number)
+    await served.exchange()
+    assert [served.peer.answer(one).content for one in ids] == [b"%d" % number for number in range(10)]
+
+
+async def test_a_body_reaches_its_sink_and_its_end_too() -> None:
+    served = H2Served(with_body)
+    answer = await served.ask([*POSTS, (b"content-length", b"5")], b"hello")
+    assert (answer.status, answer.fields[b"x-size"]) == (200, b"5")
+
+
+async def test_a_whole_body_is_taken_at_once() -> None:
+    served = H2Served()
+    stream_id = served.begin()
+    await served.exchange()
+    (stream,) = served.handler.requests
+    assert stream.take_whole_body() is None
+    served.peer.h2.send_data(stream_id, b"hello", end_stream=True)
+    await served.exchange()
+    assert not stream.body_complete
+    assert stream.take_whole_body() == b"hello"
+    assert stream.body_complete
+
+
+async def test_a_peer_that_waits_for_100_continue_gets_it_once_its_body_is_wanted() -> None:
+    served = H2Served()
+    stream_id = served.begin([*POSTS, (b"expect", b"100-continue")])
+    await served.exchange()
+    assert served.peer.answer(stream_id).interim == []
+    with_body(served.handler.requests[0])
+    await served.exchange()
+    assert served.peer.answer(stream_id).interim == [b"100"]
+    served.peer.h2.send_data(stream_id, b"x", end_stream=True)
+    await served.exchange()
+    assert served.peer.answer(stream_id).status == 200
+
+
+async def test_a_body_that_nobody_reads_fills_its_window_and_no_more() -> None:
+    served = H2Served()
+    stream_id = served.begin()
+    await served.exchange()
+    served.peer.h2.send_data(stream_id, b"x" * 16384)
+    for _ in range(3):
+        await served.exchange()
+        left = served.peer.h2.local_flow_control_window(stream_id)
+        served.peer.h2.send_data(stream_id, b"x" * min(left, 16384))
+    await served.exchange()
+    assert served.peer.h2.local_flow_control_window(stream_id) == 0
+    sink = Body()
+    served.handler.requests[0].read_body(sink)
+    await served.exchange()
+    assert len(sink.data) == STREAM_WINDOW
+    assert served.peer.h2.local_flow_control_window(stream_id) == STREAM_WINDOW
+
+
+async def test_a_paused_body_stops_its_own_stream_and_no_other() -> None:
+    served = H2Served()
+    slow, quick = served.begin(), served.begin()
+    await served.exchange()
+    sink = Body()
+    served.handler.requests[0].read_body(sink)
+    served.handler.requests[0].pause_body()
+    with_body(served.handler.requests[1])
+    served.peer.h2.send_data(slow, b"abc", end_stream=True)
+    served.peer.h2.send_data(quick, b"abc", end_stream=True)
+    await served.exchange()
+    assert (sink.data, served.peer.answer(quick).status) == (b"", 200)
+    served.handler.requests[0].resume_body()
+    assert (sink.data, sink.events[-3:]) == (b"abc", ["data", "end", "flush"])
+
+
+class Source:
+    """The party that passes an answer on."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_caller_gone(self, error: object = None) -> None:
+        self.events.append(f"gone {getattr(error, 'reason', None)}")
+
+    def on_caller_pause(self) -> None:
+        self.events.append("pause")
+
+    def on_caller_resume(self) -> None:
+        self.events.append("resume")
+
+
+def head_of(*fields: tuple[bytes, bytes], length: int | None = None) -> Response:
+    found = answer_with(fields)
+    return Response(found.layout, found.values, 200, length)
+
+
+async def test_an_answer_waits_for_windows_and_its_source_is_paused_meanwhile() -> None:
+    served = H2Served(opens=False)
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    source = Source()
+    stream.sender = source
+    stream.send_head(head_of((b"x-a", b"b")), ALL)
+    stream.send_data(b"x" * 100_000)
+    stream.flush()
+    await served.exchange()
+    assert len(served.peer.answer(stream_id).content) == 65_535
+    assert (source.events, stream.writing_paused) == (["pause"], True)
+    served.peer.h2.increment_flow_control_window(50_000, stream_id)
+    served.peer.h2.increment_flow_control_window(50_000)
+    await served.exchange()
+    assert (source.events, stream.writing_paused) == (["pause", "resume"], False)
+    stream.send_end()
+    await served.exchange()
+    answer = served.peer.answer(stream_id)
+    assert (len(answer.content), answer.ended, answer.fields[b"x-a"]) == (100_000, True, b"b")
+
+
+async def test_streams_share_the_window_of_their_connection() -> None:
+    served = H2Served(opens=False)
+    ids = [served.begin(ASKS, ends=True) for _ in range(2)]
+    await served.exchange()
+    for stream in served.handler.requests:
+        stream.answer(200, [], b"x" * 60_000)
+    for _ in range(20):
+        await served.exchange()
+        served.peer.h2.increment_flow_control_window(10_000)
+    await served.exchange()
+    assert [len(served.peer.answer(one).content) for one in ids] == [60_000] * 2
+
+
+async def test_trailers_follow_the_content() -> None:
+    served = H2Served()
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    stream.send_head(head_of(), ALL)
+    stream.send_data(b"abc")
+    stream.send_end([(b"grpc-status", b"0")])
+    await served.exchange()
+    answer = served.peer.answer(stream_id)
+    assert (answer.content, answer.trailers, answer.ended) == (b"abc", {b"grpc-status": b"0"}, True)
+
+
+async def test_an_answer_shorter_than_its_length_is_cut_and_others_go_on() -> None:
+    served = H2Served()
+    ids = [served.begin(ASKS, ends=True) for _ in range(2)]
+    await served.exchange()
+    first, second = served.handler.requests
+    first.send_head(head_of(length=10), ALL)
+    first.send_data(b"abc")
+    first.send_end()
+    second.answer(200, [], b"ok")
+    await served.exchange()
+    assert served.peer.answer(ids[0]).reset == ErrorCodes.INTERNAL_ERROR
+    assert not served.peer.answer(ids[0]).ended
+    assert served.peer.answer(ids[1]).ended
+
+
+async def test_an_early_answer_ends_the_body_that_nobody_reads() -> None:
+    served = H2Served(answer_ok)
+    stream_id = served.begin()
+    await served.exchange()
+    answer = served.peer.answer(stream_id)
+    assert (answer.status, answer.ended, answer.reset) == (200, True, ErrorCodes.NO_ERROR)
+
+
+MALFORMED: dict[str, tuple[Fields, Reason]] = {
+    "a capital letter": ([*ASKS, (b"X-a", b"b")], Reason.BAD_REQUEST),
+    "a line break in a value": ([*ASKS, (b"x-a", b"b\r\nhost: other")], Reason.BAD_REQUEST),
+    "a line feed in the path": ([*ASKS[:2], (b":path", b"/a\nb"), ASKS[3]], Reason.BAD_REQUEST),
+    "a NUL in a value": ([*ASKS, (b"x-a", b"b\0")], Reason.BAD_REQUEST),
+    "a line break in a name": ([*ASKS, (b"x-a\r\nb", b"c")], Reason.BAD_REQUEST),
+    "a space in a name": ([*ASKS, (b"x a", b"b")], Reason.BAD_REQUEST),
+    "a colon in a name": ([*ASKS, (b"x:a", b"b")], Reason.BAD_REQUEST),
+    "an empty name": ([*ASKS, (b"", b"b")], Reason.BAD_REQUEST),
+    "white space around a value": ([*ASKS, (b"x-a", b" b")], Reason.BAD_REQUEST),
+    "transfer-encoding": ([*ASKS, (b"transfer-encoding", b"chunked")], Reason.AMBIGUOUS_FRAMING),
+    "connection": ([*ASKS, (b"connection", b"close")], Reason.BAD_REQUEST),
+    "keep-alive": ([*ASKS, (b"keep-alive", b"1")], Reason.BAD_REQUEST),
+    "proxy-connection": ([*ASKS, (b"proxy-connection", b"close")], Reason.BAD_REQUEST),
+    "upgrade": ([*ASKS, (b"upgrade", b"websocket")], Reason.BAD_REQUEST),
+    "te": ([*ASKS, (b"te", b"gzip")], Reason.BAD_REQUEST),
+    "another host": ([*ASKS, (b"host", b"other")], Reason.BAD_REQUEST),
+    "two hosts": ([*ASKS, (b"host", b"agent"), (b"host", b"agent")], Reason.BAD_REQUEST),
+    "no authority at all": (ASKS[:3], Reason.BAD_REQUEST),
+    "user information": ([*ASKS[:3], (b":authority", b"a@agent")], Reason.BAD_REQUEST),
+    "two methods": ([ASKS[0], *ASKS], Reason.BAD_REQUEST),
+    "an unknown pseudo field": ([*ASKS, (b":x", b"y")], Reason.BAD_REQUEST),
+    "extended CONNECT": ([(b":method", b"CONNECT"), *ASKS[1:], (b":protocol", b"websocket")], Reason.BAD_REQUEST),
+    "a pseudo field behind another": ([(b"x-a", b"b"), *ASKS], Reason.BAD_REQUEST),
+    "another scheme": ([ASKS[0], (b":scheme", b"ftp"), *ASKS[2:]], Reason.BAD_REQUEST),
+    "no method": (ASKS[1:], Reason.BAD_REQUEST),
+    "two lengths": ([*POSTS, (b"content-length", b"3"), (b"content-length", b"3")], Reason.AMBIGUOUS_FRAMING),
+    "a length with a sign": ([*POSTS, (b"content-length", b"+3")], Reason.AMBIGUOUS_FRAMING),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), MALFORMED.values(), ids=MALFORMED.keys())
+async def test_a_malformed_head_ends_its_stream_by_its_reason_and_no_other_stream(
+    fields: Fields, reason: Reason
+) -> None:
+    served = H2Served()
+    lawful = served.begin(ASKS, ends=True)
+    refused = served.begin(fields, ends=False)
+    await served.exchange()
+    assert [error.reason for error in served.refusals] == [reason]
+    answer = served.peer.answer(refused)
+    assert (answer.status, answer.content, answer.ended) == (400, str(reason).encode(), False)
+    assert answer.reset == ErrorCodes.PROTOCOL_ERROR
+    served.handler.requests[0].answer(200, [], b"ok")
+    await served.exchange()
+    assert served.peer.answer(lawful).content == b"ok"
+    assert len(served.handler.requests) == 1
+
+
+UNSERVED: dict[str, tuple[Fields, Reason]] = {
+    "CONNECT": ([(b":method", b"CONNECT"), ASKS[3]], Reason.METHOD_REFUSED),
+    "TRACE": ([(b":method", b"TRACE"), *ASKS[1:]], Reason.METHOD_REFUSED),
+    "the asterisk form": ([*ASKS[:2], (b":path", b"*"), ASKS[3]], Reason.PATH_REFUSED),
+    "a long target": ([*ASKS[:2], (b":path", b"/" + b"a" * 9000), ASKS[3]], Reason.URI_TOO_LONG),
+    "many fields": ([*ASKS, *[(b"x-%d" % number, b"y") for number in range(101)]], Reason.HEAD_TOO_LARGE),
+    "a large head": ([*ASKS, *[(b"x-%d" % number, b"y" * 7000) for number in range(5)]], Reason.HEAD_TOO_LARGE),
+    "an expectation": ([*POSTS, (b"expect", b"x")], Reason.EXPECTATION_REFUSED),
+    "a large body": ([*POSTS, (b"content-length", b"9" * 12)], Reason.TOO_LARGE),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), UNSERVED.values(), ids=UNSERVED.keys())
+async def test_a_valid_head_that_is_not_served_is_answered(fields: Fields, reason: Reason) -> None:
+    served = H2Served()
+    stream_id = served.begin(fields, ends=True)
+    await served.exchange()
+    assert [error.reason for error in served.refusals] == [reason]
+    answer = served.peer.answer(stream_id)
+    assert (answer.status, answer.ended, answer.reset) == (served.refusals[0].answer.status, True, None)
+    assert (await served.ask(ASKS)).reset is None
+
+
+async def test_one_authority_may_be_stated_twice_if_it_is_the_same() -> None:
+    served = H2Served(answer_ok)
+    assert (await served.ask([*ASKS, (b"host", b"AGENT")])).status == 200
+    assert (await served.ask([*ASKS[:3], (b"host", b"agent")])).status == 200
+
+
+async def test_split_cookies_are_joined() -> None:
+    served = H2Served(answer_ok)
+    await served.ask([*ASKS, (b"cookie", b"a=1"), (b"x-a", b"b"), (b"cookie", b"c=2")])
+    head = served.handler.requests[0].head
+    assert head is not None
+    assert head.all(b"cookie") == (b"a=1; c=2",)
+    assert head.one(b"x-a") == b"b"
+
+
+@pytest.mark.parametrize(("stated", "sent"), [(b"5", b"abc"), (b"2", b"abc"), (b"1", b"")])
+async def test_a_body_that_is_not_as_long_as_stated_fails_its_own_stream(stated: bytes, sent: bytes) -> None:
+    served = H2Served(with_body)
+    stream_id = served.begin([*POSTS, (b"content-length", stated)])
+    await served.exchange()
+    served.peer.h2.send_data(stream_id, sent, end_stream=True)
+    await served.exchange()
+    answer = served.peer.answer(stream_id)
+    assert (answer.status, answer.ended, answer.reset) == (400, False, ErrorCodes.PROTOCOL_ERROR)
+    assert (await served.ask(POSTS, b"abc")).status == 200
+
+
+async def test_a_head_that_ends_its_request_and_states_a_length_is_malformed() -> None:
+    served = H2Served()
+    await served.ask([*POSTS, (b"content-length", b"3")])
+    assert [error.reason for error in served.refusals] == [Reason.AMBIGUOUS_FRAMING]
+
+
+async def test_a_body_past_the_limit_is_refused() -> None:
+    served = H2Served(with_body, max_body_bytes=10)
+    stream_id = served.begin()
+    served.peer.h2.send_data(stream_id, b"x" * 11)
+    await served.exchange()
+    assert served.peer.answer(stream_id).status == 400
+    assert served.peer.answer(stream_id).reset == ErrorCodes.NO_ERROR
+
+
+async def test_trailers_of_a_request_are_checked_and_dropped() -> None:
+    served = H2Served(with_body)
+    good, bad = served.begin(), served.begin()
+    for stream_id, trailers in ((good, [(b"x-a", b"b")]), (bad, [(b":path", b"/b")])):
+        served.peer.h2.send_data(stream_id, b"abc")
+        served.peer.h2.send_headers(stream_id, trailers, end_stream=True)
+    await served.exchange()
+    assert (served.peer.answer(good).status, served.peer.answer(bad).status) == (200, 400)
+
+
+async def test_a_peer_that_gives_a_stream_up_ends_that_stream_alone() -> None:
+    served = H2Served()
+    ids = [served.begin(ASKS, ends=True) for _ in range(2)]
+    await served.exchange()
+    source = Source()
+    served.handler.requests[0].sender = source
+    served.peer.h2.reset_stream(ids[0], ErrorCodes.CANCEL)
+    await served.exchange()
+    assert (source.events, served.handler.requests[0].gone, served.handler.requests[1].gone) == (
+        ["gone None"], True, False
+    )  # fmt: skip
+    served.handler.requests[0].answer(200, [], b"late")
+    served.handler.requests[1].answer(200, [], b"ok")
+    await served.exchange()
+    assert served.peer.answer(ids[1]).content == b"ok"
+
+
+# --- the limits
+
+
+async def test_a_stream_too_many_is_refused_and_may_be_tried_again() -> None:
+    served = H2Served()
+    served.peer.h2.remote_settings.acknowledge()
+    ids = [served.begin(ASKS, ends=True) for _ in range(MAX_STREAMS)]
+    more = served.begin(ASKS, ends=True)
+    served.connection.data_received(served.peer.h2.data_to_send())  # before it has our settings
+    await served.settle()
+    await served.exchange()
+    assert [error.reason for error in served.refusals] == [Reason.OVERLOADED]
+    assert served.peer.answer(more).reset == ErrorCodes.REFUSED_STREAM
+    assert len(served.handler.requests) == len(ids)
+
+
+async def ended_by_flood(served: H2Served) -> None:
+    assert [int(one.error_code) for one in served.peer.goaways] == [ErrorCodes.ENHANCE_YOUR_CALM]
+    assert served.peer.goaways[0].additional_data == b"frame_flood"
+    assert {error.reason for error in served.refusals} <= {Reason.FRAME_FLOOD}
+    served.after(10)
+    assert served.transport.is_closing()
+
+
+async def test_rapid_reset_ends_the_connection() -> None:
+    served = H2Served()
+    for _ in range(MAX_RESETS + 1):
+        stream_id = served.begin(ASKS, ends=True)
+        served.peer.h2.reset_stream(stream_id)
+    await served.exchange()
+    await ended_by_flood(served)
+    assert len(served.handler.requests) <= MAX_RESETS + 1
+    assert all(stream.gone for stream in served.handler.requests)
+
+
+async def test_streams_that_are_given_up_now_and_then_are_no_flood() -> None:
+    served = H2Served()
+    for _ in range(3):
+        for _ in range(MAX_RESETS // 2):
+            served.peer.h2.reset_stream(served.begin(ASKS, ends=True))
+        await served.exchange()
+        served.clock.now += 4
+    assert served.peer.goaways == []
+
+
+FLOODS = {
+    "SETTINGS": frame(4, 0, 0, b""),
+    "PING": frame(6, 0, 0, bytes(8)),
+    "PRIORITY": frame(2, 0, 1, bytes(4) + b"\1"),
+    "WINDOW_UPDATE": frame(8, 0, 0, (1).to_bytes(4)),
+    "an unknown type": frame(0xEE, 0, 0, b"abc"),
+}
+
+
+@pytest.mark.parametrize("one", FLOODS.values(), ids=FLOODS.keys())
+async def test_a_flood_of_frames_without_content_ends_the_connection(one: bytes) -> None:
+    served = H2Served()
+    await served.raw(one * (MAX_CONTROL + 20))
+    await ended_by_flood(served)
+
+
+@pytest.mark.parametrize("one", FLOODS.values(), ids=FLOODS.keys())
+async def test_a_few_of_them_do_not(one: bytes) -> None:
+    served = H2Served(answer_ok)
+    for _ in range(3):
+        await served.raw(one * (MAX_CONTROL // 3))
+        served.clock.now += 10
+    assert (await served.ask()).status == 200
+
+
+async def test_a_flood_of_empty_content_ends_the_connection() -> None:
+    served = H2Served()
+    stream_id = served.begin()
+    await served.raw(frame(0, 0, stream_id, b"") * (MAX_CONTROL + 20))
+    assert served.handler.requests[0].gone
+    await ended_by_flood(served)
+
+
+async def test_a_flood_of_continuations_ends_the_connection() -> None:
+    served = H2Served()
+    await served.raw(frame(1, 1, 1, b"") + frame(9, 0, 1, b"") * MAX_HEADER_FRAMES)
+    await ended_by_flood(served)
+
+
+async def test_a_header_block_that_never_ends_ends_the_connection() -> None:
+    served = H2Served(max_head_bytes=32768)
+    await served.raw(frame(1, 1, 1, bytes(16384)) + frame(9, 0, 1, bytes(16384)) * 4)
+    await ended_by_flood(served)
+
+
+async def test_a_head_that_unpacks_to_much_more_ends_the_connection() -> None:
+    served = H2Served()
+    # One entry of 4 KB in the table of the compression, then named by one byte again and again.
+    bomb = b"\x40\x01x\x7f\x81\x1e" + b"y" * 4000 + b"\xbe" * 10_000
+    await served.raw(frame(1, 5, 1, bomb))
+    assert [int(one.error_code) for one in served.peer.goaways] == [ErrorCodes.ENHANCE_YOUR_CALM]
+    assert served.handler.requests == []
+    assert [error.reason for error in served.refusals] == [Reason.BAD_REQUEST]
+
+
+async def test_a_frame_longer_than_our_settings_ends_the_connection_before_it_has_come() -> None:
+    served = H2Served()
+    await served.raw((16385).to_bytes(3) + b"\0\0" + (1).to_bytes(4))
+    assert [int(one.error_code) for one in served.peer.goaways] == [ErrorCodes.FRAME_SIZE_ERROR]
+
+
+async def test_a_table_of_any_size_is_offered_in_vain() -> None:
+    served = H2Served(answer_ok)
+    served.peer.h2.update_settings({1: 2**31 - 1})
+    await served.ask()
+    assert served.connection._session.encoder.header_table_size == 4096
+
+
+STREAM_IDS = {
+    "an even number": frame(1, 5, 2, b"\x82\x87\x84\x41\x01a"),
+    "a lower number than before": frame(1, 5, 5, b"\x82\x87\x84\x41\x01a") + frame(1, 5, 3, b"\x82\x87\x84\x41\x01a"),
+    "the connection itself": frame(1, 5, 0, b"\x82\x87\x84\x41\x01a"),
+    "content of a stream that never was": frame(0, 0, 7, b"abc"),
+    "a window of a stream that never was": frame(8, 0, 7, (1).to_bytes(4)),
+    "a reset of a stream that never was": frame(3, 0, 7, (8).to_bytes(4)),
+    "a promise": frame(5, 4, 1, (2).to_bytes(4)),
+    "a GOAWAY of a stream": frame(7, 0, 1, bytes(8)),
+    "a GOAWAY that is cut": frame(7, 0, 0, bytes(4)),
+    "a window of nothing": frame(8, 0, 0, bytes(4)),
+    "a window of too much": frame(8, 0, 0, (2**31 - 1).to_bytes(4)),
+    "settings of a stream": frame(4, 0, 1, b""),
+    "a window beyond all": frame(4, 0, 0, b"\0\4" + (2**31).to_bytes(4)),
+    "a frame inside a head": frame(1, 1, 1, b"") + frame(6, 0, 0, bytes(8)),
+    "a CONTINUATION alone": frame(9, 4, 1, b""),
+}
+
+
+@pytest.mark.parametrize("data", STREAM_IDS.values(), ids=STREAM_IDS.keys())
+async def test_a_frame_out_of_place_ends_the_connection_with_one_record(data: bytes) -> None:
+    served = H2Served()
+    await served.raw(data)
+    assert len(served.peer.goaways) == 1
+    assert served.peer.goaways[0].error_code != ErrorCodes.NO_ERROR
+    assert len(served.refusals) + len(served.handler.requests) >= 1
+    assert all(error.reason is Reason.BAD_REQUEST for error in served.refusals)
+    assert all(stream.gone for stream in served.handler.requests)
+
+
+async def test_a_first_frame_other_than_settings_ends_the_connection() -> None:
+    served = H2Served()
+    served.connection.data_received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(6, 0, 0, bytes(8)))
+    await served.settle()
+    assert [error.reason for error in served.refusals] == [Reason.BAD_REQUEST]
+    assert served.handler.requests == []
+
+
+@pytest.mark.parametrize("piece", [1, 7, 100])
+async def test_a_connection_cut_anywhere_is_the_same_connection(piece: int) -> None:
+    served = H2Served(with_body)
+    stream_id = served.begin()
+    served.peer.h2.send_data(stream_id, b"x" * 500, end_stream=True)
+    sent = served.peer.h2.data_to_send()
+    for at in range(0, len(sent), piece):
+        served.connection.data_received(sent[at : at + piece])
+    await served.exchange()
+    assert served.peer.answer(stream_id).fields[b"x-size"] == b"500"
+
+
+# --- deadlines
+
+
+async def test_a_window_that_never_opens_ends_its_stream() -> None:
+    served = H2Served(opens=False)
+    ids = [served.begin(ASKS, ends=True) for _ in range(2)]
+    await served.exchange()
+    first, second = served.handler.requests
+    source = Source()
+    first.sender = source
+    first.send_head(head_of(), ALL)
+    first.send_data(b"x" * 70_000)
+    first.flush()
+    await served.exchange()
+    for _ in range(40):
+        served.after(1)
+    await served.exchange()
+    assert source.events == ["pause", f"gone {Reason.PEER_SLOW}"]
+    assert served.peer.answer(ids[0]).reset == ErrorCodes.CANCEL
+    assert not second.gone
+
+
+async def test_a_body_that_comes_too_slowly_is_refused_and_one_that_comes_is_not() -> None:
+    served = H2Served(with_body)
+    slow, quick = served.begin(), served.begin()
+    await served.exchange()
+    for _ in range(40):
+        served.peer.h2.send_data(quick, b"x" * 1000)
+        await served.exchange()
+        served.after(1)
+    await served.exchange()
+    assert served.peer.answer(slow).status == 400
+    assert served.peer.answer(quick).status == 0
+
+
+async def test_a_head_that_never_ends_is_refused_at_its_deadline() -> None:
+    served = H2Served()
+    await served.raw(frame(1, 1, 1, b"\x82"))
+    served.after(9)
+    assert served.refusals == []
+    served.after(2)
+    assert [error.reason for error in served.refusals] == [Reason.TIMEOUT]
+
+
+async def test_an_idle_connection_is_told_and_closed() -> None:
+    served = H2Served(answer_ok)
+    await served.ask()
+    served.after(74)
+    assert not served.transport.is_closing()
+    served.after(2)
+    await served.exchange()
+    assert [int(one.error_code) for one in served.peer.goaways] == [ErrorCodes.NO_ERROR]
+    assert served.transport.is_closing()
+
+
+async def test_an_old_connection_takes_no_more_streams() -> None:
+    served = H2Served(max_age_s=100.0)
+    served.begin(ASKS, ends=True)
+    await served.exchange()
+    served.after(101)
+    served.after(2)
+    served.handler.requests[0].answer(200, [], b"ok")
+    assert b"ok" in served.transport.written
+    assert served.transport.is_closing()
+
+
+# --- the end
+
+
+async def test_a_drain_tells_the_peer_and_lets_streams_finish() -> None:
+    served = H2Served()
+    ids = [served.begin(ASKS, ends=True)]
+    await served.exchange()
+    written = len(served.transport.written)
+    served.connections.drain(1.0, 5.0)
+    served.after(0.25)
+    assert frame(7, 0, 0, (2**31 - 1).to_bytes(4) + bytes(4)) in served.transport.written[written:]
+    ids.append(served.begin(ASKS, ends=True))  # on its way
+    served.connection.data_received(served.peer.h2.data_to_send())
+    assert len(served.handler.requests) == 2
+    served.after(1.5)
+    served.connection.data_received(frame(1, 5, 5, b"\x82\x87\x84\x41\x01a"))
+    assert [error.reason for error in served.refusals] == [Reason.DRAINING]
+    for stream in served.handler.requests:
+        assert not served.transport.is_closing()
+        stream.answer(200, [], b"ok")
+    await served.settle()
+    assert served.transport.is_closing()
+    assert served.transport.written.count(b"ok") == 2
+
+
+async def test_an_idle_connection_of_a_drain_closes_after_the_grace() -> None:
+    served = H2Served(answer_ok)
+    await served.ask()
+    served.connections.drain(1.0, 5.0)
+    served.after(0.5)
+    assert not served.transport.is_closing()
+    served.after(1.5)
+    assert served.transport.is_closing()
+
+
+async def test_a_stop_ends_every_stream_for_its_reason() -> None:
+    served = H2Served()
+    reasons: list[Reason] = []
+
+    class Owner:
+        def __init__(self, stream: Stream) -> None:
+            self.stream = stream
+
+        def gone(self) -> None:
+            raise AssertionError
+
+        def stop(self, error: Unavailable) -> None:
+            reasons.append(error.reason)
+            self.stream.answer(503, [], b"bye")
+
+    for _ in range(2):
+        served.begin(ASKS, ends=True)
+    await served.exchange()
+    for stream in served.handler.requests:
+        stream.owner = Owner(stream)  # type: ignore[assignment]
+    served.connection.stop(Unavailable(Reason.DRAINING))
+    assert reasons == [Reason.DRAINING] * 2
+    assert served.transport.is_closing()
+    assert served.transport.written.count(b"bye") == 2
+
+
+async def test_the_end_of_a_connection_ends_every_stream() -> None:
+    served = H2Served()
+    for _ in range(3):
+        served.begin(ASKS, ends=True)
+    await served.exchange()
+    served.connection.connection_lost(None)
+    assert all(stream.gone for stream in served.handler.requests)
+    assert len(served.connections) == 0
+
+
+async def test_a_peer_that_leaves_gets_the_rest_of_its_answers() -> None:
+    served = H2Served()
+    served.begin(ASKS, ends=True)
+    await served.exchange()
+    served.connection.data_received(frame(7, 0, 0, bytes(8)))
+    assert not served.transport.is_closing()
+    served.handler.requests[0].answer(200, [], b"ok")
+    await served.settle()
+    assert b"ok" in served.transport.written
+    assert served.transport.is_closing()
+
+
+async def test_a_peer_that_reads_nothing_pauses_every_source() -> None:
+    served = H2Served()
+    served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    source = Source()
+    stream.sender = source
+    stream.send_head(head_of(), ALL)
+    served.connection.pause_writing()
+    stream.send_data(b"abc")
+    stream.flush()
+    assert "pause" in source.events
+    served.connection.resume_writing()
+    await served.settle()
+    assert source.events[-1] == "resume"
+    assert b"abc" in served.transport.written
+    served.connection.pause_writing()
+    for _ in range(40):
+        served.after(1)
+    assert source.events[-1] == f"gone {Reason.PEER_SLOW}"
+    assert served.transport.aborted
+
+
+async def test_the_window_of_a_connection_bounds_what_waits() -> None:
+    served = H2Served()
+    for _ in range(20):
+        served.begin()
+    await served.exchange()
+    sent = 0
+    for stream_id in list(served.peer.h2.streams):
+        while (left := served.peer.h2.local_flow_control_window(stream_id)) > 0:
+            served.peer.h2.send_data(stream_id, b"x" * min(left, 16384))
+            sent += min(left, 16384)
+    await served.exchange()
+    assert sent == CONNECTION_WINDOW

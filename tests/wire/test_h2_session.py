@@ -1,0 +1,72 @@
+"""The library h2 as the sidecar uses it: what an update of it must not change."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from h2.settings import SettingCodes
+
+from sidecar.errors import Reason
+from sidecar.wire.h2_frames import H2Error
+from sidecar.wire.h2_session import STREAM_WINDOW, TABLE_BYTES, Session
+from tests.wire.h2_bench import ASKS, Peer
+
+
+def pair() -> tuple[Session, Peer]:
+    session, peer = Session(client_side=False, max_streams=7, max_head_bytes=1000), Peer()
+    session.begin()
+    session.read(peer.h2.data_to_send())
+    peer.take(session.data_to_send())
+    return session, peer
+
+
+def test_our_settings_reach_the_peer() -> None:
+    _, peer = pair()
+    settings = peer.h2.remote_settings
+    assert settings.max_concurrent_streams == 7
+    assert settings.initial_window_size == STREAM_WINDOW
+    assert settings.max_header_list_size == 1000
+    assert settings.enable_push == 0
+    assert settings[SettingCodes.ENABLE_CONNECT_PROTOCOL] == 0
+
+
+def test_a_content_length_that_does_not_fit_is_left_to_the_stream() -> None:
+    session, peer = pair()
+    peer.h2.send_headers(1, [*ASKS, (b"content-length", b"x")])
+    peer.h2.send_data(1, b"abc", end_stream=True)
+    assert len(session.read(peer.h2.data_to_send())) >= 2
+
+
+def test_a_fault_of_the_peer_is_told_without_its_words() -> None:
+    session, peer = pair()
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    session.read(peer.h2.data_to_send())
+    with pytest.raises(H2Error) as fault:
+        session.read(b"\0\0\3\0\0\0\0\0\7abc")
+    assert fault.value.error.reason is Reason.BAD_REQUEST
+    assert "abc" not in fault.value.error.detail
+    assert fault.value.told
+
+
+def test_secrets_stay_out_of_the_table_of_the_compression() -> None:
+    session, peer = pair()
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    session.read(peer.h2.data_to_send())
+    session.head(1, [(b":status", b"200"), (b"set-cookie", b"secret=1"), (b"x-a", b"plain")], ends=True)
+    table = list(session.encoder.header_table.dynamic_entries)
+    assert (b"x-a", b"plain") in table
+    assert not any(b"secret" in value for _, value in table)
+
+
+def test_the_table_of_the_compression_stays_small() -> None:
+    session, peer = pair()
+    peer.h2.update_settings({SettingCodes.HEADER_TABLE_SIZE: 2**30})
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    session.read(peer.h2.data_to_send())
+    session.head(1, [(b":status", b"200")], ends=True)
+    assert session.encoder.header_table_size == TABLE_BYTES
+
+
+def test_the_library_writes_no_field_into_logs() -> None:
+    assert not logging.getLogger("hpack.hpack").isEnabledFor(logging.DEBUG)
