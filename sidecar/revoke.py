@@ -29,7 +29,8 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.strict_json import parse_object
 from sidecar.errors import ConfigError
 from sidecar.examples import add_examples
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
+from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.source_factory import source_of
 from sidecar.sts.orders import MAX_BOOK_BYTES, sign_order

@@ -20,8 +20,8 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.exchange.call import Call
 from sidecar.exchange.failover import Unsent
+from sidecar.identity.call import Call
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, Trouble
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused

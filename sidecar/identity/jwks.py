@@ -10,7 +10,7 @@ from functools import partial
 
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.errors import Denied, Reason
-from sidecar.identity.endpoint import EndpointClient
+from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.issuer import MAX_JWKS_BYTES, Fetcher, Issuer, JwksSettings
 from sidecar.identity.source import Identity, IdentitySource
 

@@ -26,7 +26,7 @@ from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.exchange.call import Call
+from sidecar.identity.call import Call
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import OK

@@ -15,7 +15,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sidecar.errors import SidecarError
-from sidecar.identity.endpoint import Endpoint, EndpointClient, EndpointError, split_url
+from sidecar.identity.endpoint import Endpoint, EndpointError, split_url
+from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import IdentitySource
 from sidecar.steps import in_steps
 from sidecar.sts.orders import MAX_BOOK_BYTES, parse_book

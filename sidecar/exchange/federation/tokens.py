@@ -21,7 +21,8 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.federation import anthropic, aws, azure, google, openai
 from sidecar.exchange.federation.trade import MAX_ANSWER_BYTES, Adapter, Ask, Traded, refused
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
+from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.file_trust import public_authorities
 from sidecar.identity.source import IdentitySource
 

@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.errors import Reason
 from sidecar.identity.bundle import parse_bundle
-from sidecar.identity.endpoint import Endpoint, EndpointClient, EndpointError
+from sidecar.identity.endpoint import Endpoint, EndpointError
+from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.generation import new_identity, parse_x509_svid
 from sidecar.identity.tls import client_context
 from sidecar.sts.server import StsServer, StsSettings, serve

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointClient, EndpointError, Trouble
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
+from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
 from sidecar_dev.pki import TrustDomainAuthority
@@ -36,12 +37,14 @@ class Server:
         self.connections = 0
         self.port = 0
         self.resets = False
+        self.asked = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             while True:
                 self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+                self.asked.set()
                 writer.write(self.answer)
                 await writer.drain()
                 if self.resets:
@@ -99,7 +102,9 @@ async def test_an_answer_comes_whole(source: OwnIdentity) -> None:
         assert answer == EndpointAnswer(200, "application/json", "max-age=60", b"{}")
         (request,) = server.requests
         assert request.startswith(b"GET /a?b=%2F HTTP/1.1\r\n")
-        assert b"Accept-Encoding: identity\r\n" in request
+        assert b"\r\naccept-encoding: identity\r\n" in request
+        assert b"\r\nconnection: close\r\n" in request
+        assert b"content-length" not in request
 
 
 @pytest.mark.parametrize(("max_bytes", "trouble"), [(2, None), (1, Trouble.TOO_LARGE)])
@@ -268,6 +273,76 @@ async def test_a_reset_may_be_retried_only_before_the_answer(
         with pytest.raises(EndpointError) as caught:
             await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)
         assert (caught.value.trouble, caught.value.may_retry) == (trouble, may_retry)
+
+
+async def test_what_is_no_http_is_no_answer_and_is_not_quoted(source: OwnIdentity) -> None:
+    async with serving() as server:
+        server.answer = b"secret\r\n\r\n"
+        with pytest.raises(EndpointError) as caught:
+            await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)
+        assert (caught.value.trouble, caught.value.may_retry) == (Trouble.BROKEN, False)
+        assert "secret" not in str(caught.value)
+
+
+async def test_a_call_without_a_connection_may_be_retried(source: OwnIdentity) -> None:
+    async with serving() as server:
+        endpoint = Endpoint(url=f"http://127.0.0.1:{server.port}/")
+    with pytest.raises(EndpointError) as caught:
+        await get(endpoint, source)
+    assert (caught.value.trouble, caught.value.may_retry) == (Trouble.UNREACHABLE, True)
+
+
+async def test_a_server_that_speaks_no_tls_has_not_proven_itself(source: OwnIdentity) -> None:
+    async with listening(_say_junk) as port:
+        assert await trouble_of(Endpoint(url=f"https://127.0.0.1:{port}/", peer=STS), source) is Trouble.IDENTITY
+
+
+async def _say_junk(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"secret" * 20)
+    await writer.drain()
+
+
+async def test_a_host_certified_by_a_file_is_shown_no_identity(source: OwnIdentity, tmp_path: Path) -> None:
+    source.become(None)
+    async with serving(host_context(tmp_path)) as server:
+        endpoint = Endpoint(url=f"https://localhost:{server.port}/", ca_file=ca_file(tmp_path))
+        assert (await get(endpoint, source)).status == 200
+
+
+async def test_proxies_of_the_environment_are_not_used(source: OwnIdentity, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with serving() as server:
+        assert (await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)).status == 200
+
+
+async def test_a_repeated_field_counts_as_none(source: OwnIdentity) -> None:
+    async with serving() as server:
+        server.answer = ANSWER.replace(b"\r\n\r\n", b"\r\nContent-Type: text/html\r\n\r\n")
+        assert (await get(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source)).content_type is None
+
+
+async def test_a_document_is_sent_whole(source: OwnIdentity) -> None:
+    async with serving() as server:
+        endpoint = Endpoint(url=f"http://127.0.0.1:{server.port}/")
+        client = EndpointClient(endpoint, source, timeout_s=2.0, max_bytes=1000)
+        assert (await client.post(b"", "text/plain", {"X-Name": "value"})).status == 200
+        (request,) = server.requests
+        assert request.startswith(b"POST / HTTP/1.1\r\n")
+        for line in (b"content-type: text/plain", b"x-name: value", b"content-length: 0"):
+            assert b"\r\n%b\r\n" % line in request
+
+
+async def test_a_closed_client_ends_its_calls(source: OwnIdentity) -> None:
+    async with serving() as server:
+        server.answer = b""
+        client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{server.port}/"), source, timeout_s=9.0, max_bytes=1000)
+        asking = asyncio.ensure_future(client.get())
+        await server.asked.wait()
+        await client.close()
+        with pytest.raises(EndpointError):
+            await asyncio.wait_for(asking, 5)
 
 
 @pytest.mark.parametrize(

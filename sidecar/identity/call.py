@@ -1,4 +1,4 @@
-"""One request to the token service, with a form or without, and its one answer, collected whole and within its size."""
+"""One request to an endpoint, with a body or without, and its one answer, collected whole and within its size."""
 
 from __future__ import annotations
 
@@ -42,8 +42,11 @@ class Call:
         self.waits = None
         self.sent = True
         self._connection = connection
-        method, form = ("GET", b"") if self._form is None else ("POST", self._form)
-        connection.start(method, self._target, self._lines, length=len(form), sink=self)
+        form = self._form
+        if form is None:
+            connection.ask("GET", self._target, self._lines, self)
+            return
+        connection.start("POST", self._target, self._lines, length=len(form), sink=self)
         connection.send_body(form)
         connection.end_body()
         connection.flush()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.exchange.call import Call
+from sidecar.identity.call import Call
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
