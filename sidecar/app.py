@@ -27,14 +27,15 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
-from sidecar.observe.probe import OneProcess, probe_app
+from sidecar.observe.probe import OneProcess, probe_pages
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.process import run_server, run_until_signal
-from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.proxy.admin import AdminSocket, admin_pages
 from sidecar.proxy.server import Server
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import Reload
+from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 
@@ -83,7 +84,7 @@ async def run_sidecar(loaded: Loaded[SidecarSettings], stop: asyncio.Event) -> b
     server = assemble(settings)
     server.parts.log.placement = placement(os.environ)
     probe = Probe(
-        probe_app(OneProcess(server.metrics, server.missing), settings.agent_probe()),
+        PageSite(probe_pages(OneProcess(server.metrics, server.missing), settings.agent_probe())),
         settings.probe.host,
         settings.probe.port,
     )
@@ -116,7 +117,7 @@ def _admin(settings: SidecarSettings, server: Server, reload: Reload) -> AdminSo
     async def chains() -> dict[str, Any]:
         return chains_of(server)
 
-    return AdminSocket(admin_app(status, chains), settings.admin_socket)
+    return AdminSocket(admin_pages(status, chains), settings.admin_socket)
 
 
 def run_sts(arguments: argparse.Namespace) -> int:

@@ -214,9 +214,7 @@ class SidecarSettings:
         """Make the prober of the agent; None if it is not probed."""
         if self.inbound is None or not self.agent_probes:
             return None
-        agent = self.inbound.agent
-        host = f"[{agent.host}]" if ":" in agent.host else agent.host
-        return AgentProbes(f"http://{host}:{agent.port}", self.agent_probes)
+        return AgentProbes(self.inbound.agent.host, self.inbound.agent.port, self.agent_probes)
 
     def policy(self, workload: SpiffeId, number: int) -> Policy:
         """Make the policy that decisions are made on, for the workload that we are."""

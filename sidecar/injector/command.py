@@ -30,12 +30,13 @@ from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.placement import placement
-from sidecar.observe.probe import probe_app
+from sidecar.observe.probe import probe_pages
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.sink import StdoutSink
 from sidecar.process import run_until_signal
 from sidecar.serving.connections import Connections, Crowd
+from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import TlsSite
 from sidecar.signals import release_signals
@@ -177,7 +178,7 @@ class Injector:
         refused_connections = RefusedConnections(log, "inbound", UnprovenRecords(log))
         self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=refused_connections.unproven)
         watcher = FileWatcher(self._watched(), log)
-        serving = Probe(probe_app(self), *probe)
+        serving = Probe(PageSite(probe_pages(self)), *probe)
         runner = web.AppRunner(
             self._webhook.app(), access_log=None, logger=_SILENT, keepalive_timeout=_KEEP_ALIVE_S,
             auto_decompress=False, shutdown_timeout=DRAIN_S,

@@ -8,28 +8,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
-import aiohttp
-from aiohttp import web
+from sidecar.errors import SidecarError
+from sidecar.observe.pages import Page, Pages
+from sidecar.wire.dialer import Origin
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_fields import encode_fields
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Response
+from sidecar.wire.pool import UpstreamPool
 
 TIMEOUT_S: Final = 2.0
 _UNAVAILABLE: Final = 503
 
 
 class AgentProbes:
-    """Asks the agent at ``origin``, such as ``http://127.0.0.1:8080``, for ``paths``."""
+    """Asks the agent at ``host`` and ``port`` for ``paths``, each time on a new connection."""
 
-    def __init__(self, origin: str, paths: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
-        self._origin = origin
+    def __init__(self, host: str, port: int, paths: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
+        self._origin = Origin(host, port, key=None)
         self._paths = tuple(paths)
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
+        self._limits = ClientLimits(
+            connect_timeout_s=timeout_s, first_byte_timeout_s=timeout_s, idle_timeout_s=timeout_s
+        )
+        self._lines = encode_fields(((b"host", self._origin.authority), (b"accept", b"*/*")))
         self._asking: dict[str, asyncio.Task[int]] = {}
 
-    def add_to(self, app: web.Application) -> None:
-        """Serve the paths on the probe listener."""
+    def add_to(self, pages: Pages) -> None:
+        """Serve the paths on the probe listener, without a query and in no other spelling."""
         for path in self._paths:
-            app.router.add_get(path, self._answer, allow_head=False)
+            pages.add(path, partial(self._answer, path), strict=True)
 
     async def status(self, path: str) -> int:
         """Return the agent's status; 503 if it gives none in time."""
@@ -39,17 +50,57 @@ class AgentProbes:
             asking.add_done_callback(lambda _: self._asking.pop(path, None))
         return await asyncio.shield(asking)
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        if request.raw_path not in self._paths:  # with a query, or in another spelling
-            raise web.HTTPNotFound
-        return web.Response(status=await self.status(request.raw_path))
+    async def _answer(self, path: str) -> Page:
+        return Page(status=await self.status(path))
 
     async def _ask(self, path: str) -> int:
+        pool = UpstreamPool(self._limits)  # of one connection
+        question = _Question(path.encode("ascii"), self._lines + b"connection: close\r\n")
         try:
-            async with (
-                aiohttp.ClientSession(trust_env=False, timeout=self._timeout) as session,
-                session.get(f"{self._origin}{path}", allow_redirects=False) as answer,
-            ):
-                return answer.status if answer.status >= 200 else _UNAVAILABLE
-        except (aiohttp.ClientError, TimeoutError, OSError):
+            async with asyncio.timeout(self._timeout_s):
+                pool.connect(self._origin, question.begin, question.on_response_error, fresh=True)
+                return await question.status
+        except (SidecarError, TimeoutError):
             return _UNAVAILABLE
+        finally:
+            await pool.close()
+
+
+class _Question:
+    """One request of which only the status of the answer counts: a ``ResponseSink``."""
+
+    def __init__(self, path: bytes, lines: bytes) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._path = path
+        self._lines = lines
+
+    def begin(self, connection: ClientConnection) -> None:
+        """Ask."""
+        connection.ask("GET", self._path, self._lines, self)
+
+    def on_response(self, head: Response, _data: bytes) -> None:
+        """Take the status."""
+        if not self.status.done():
+            self.status.set_result(head.status)
+
+    on_whole_response = on_response
+
+    def on_response_error(self, error: SidecarError) -> None:
+        """There is no answer, or only a part of one."""
+        if not self.status.done():
+            self.status.set_exception(error)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Do nothing: the content stays with the agent."""
+
+    def on_response_end(self) -> None:
+        """Do nothing."""
+
+    def on_response_flush(self) -> None:
+        """Do nothing."""
+
+    def on_upstream_pause(self) -> None:
+        """Do nothing: there is no body."""
+
+    def on_upstream_resume(self) -> None:
+        """Do nothing."""

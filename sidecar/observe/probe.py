@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from aiohttp import hdrs, web
-
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.metrics import CONTENT_TYPE, Metrics
+from sidecar.observe.pages import Page, Pages
 
 
 class Probed(Protocol):
@@ -81,30 +80,30 @@ class Scrapes:
                 self._rests_until = ended_at + min(REST * (ended_at - began_at), MAX_REST_S)
 
 
-def probe_app(probed: Probed, agent: AgentProbes | None = None) -> web.Application:
+def probe_pages(probed: Probed, agent: AgentProbes | None = None) -> Pages:
     """Build ``/livez`` and ``/readyz`` (200, or 503 with a line for each fault), ``/metrics``, and the ``agent``'s
     probes.
     """
 
-    async def live(_request: web.Request) -> web.Response:
+    async def live() -> Page:
         return _health(await probed.stuck(), "live")
 
-    async def ready(_request: web.Request) -> web.Response:
+    async def ready() -> Page:
         return _health(await probed.missing(), "ready")
 
     scrapes = Scrapes(probed.render)
 
-    async def scrape(_request: web.Request) -> web.Response:
-        return web.Response(body=await scrapes.text(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+    async def scrape() -> Page:
+        return Page(await scrapes.text(), content_type=CONTENT_TYPE.encode("ascii"))
 
-    app = web.Application()
-    app.router.add_get("/livez", live)
-    app.router.add_get("/readyz", ready)
-    app.router.add_get("/metrics", scrape)
+    pages = Pages()
+    pages.add("/livez", live)
+    pages.add("/readyz", ready)
+    pages.add("/metrics", scrape)
     if agent is not None:
-        agent.add_to(app)
-    return app
+        agent.add_to(pages)
+    return pages
 
 
-def _health(wrong: list[str], fine: str) -> web.Response:
-    return web.Response(status=503 if wrong else 200, text="".join(f"{word}\n" for word in wrong or [fine]))
+def _health(wrong: list[str], fine: str) -> Page:
+    return Page("".join(f"{word}\n" for word in wrong or [fine]).encode(), 503 if wrong else 200)

@@ -7,19 +7,15 @@ read-only.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
 
+from sidecar.observe.pages import JSON, Make, Page, Pages
 from sidecar.proxy import unix_socket
-
-# The library's own log quotes input that it could not parse.
-_SILENT: Final = logging.getLogger(f"{__name__}.silent")
-_SILENT.disabled = True
+from sidecar.serving.page_site import PageSite
 
 _MODE: Final = 0o600
 _BACKLOG: Final = 8
@@ -27,27 +23,34 @@ _BACKLOG: Final = 8
 Document = Callable[[], Awaitable[dict[str, Any]]]
 
 
-def admin_app(status: Document, chains: Document) -> web.Application:
-    """``GET /status`` and ``GET /chains``, both JSON."""
+class UnansweredError(Exception):
+    """There is no document now. The text says why."""
 
-    def answering(document: Document) -> Callable[[web.Request], Any]:
-        async def answer(_request: web.Request) -> web.Response:
-            return web.Response(body=orjson.dumps(await document()), content_type="application/json")
+
+def admin_pages(status: Document, chains: Document) -> Pages:
+    """``GET /status`` and ``GET /chains``, both JSON; 503 with a line where a document raises ``UnansweredError``."""
+
+    def answering(document: Document) -> Make:
+        async def answer() -> Page:
+            try:
+                return Page(orjson.dumps(await document()), content_type=JSON)
+            except UnansweredError as error:
+                return Page(f"{error}\n".encode(), 503)
 
         return answer
 
-    app = web.Application()
-    app.router.add_get("/status", answering(status))
-    app.router.add_get("/chains", answering(chains))
-    return app
+    pages = Pages()
+    pages.add("/status", answering(status))
+    pages.add("/chains", answering(chains))
+    return pages
 
 
 class AdminSocket:
-    """Serves an admin application on a socket until closed."""
+    """Serves pages on a socket until closed."""
 
-    def __init__(self, app: web.Application, path: Path) -> None:
+    def __init__(self, pages: Pages, path: Path) -> None:
         self._path = path
-        self._runner = web.AppRunner(app, access_log=None, logger=_SILENT, keepalive_timeout=5.0, auto_decompress=False)
+        self._site = PageSite(pages, keep_alive_s=5.0)
         self._server: asyncio.AbstractServer | None = None
         self._ours: tuple[int, int] | None = None
 
@@ -60,10 +63,8 @@ class AdminSocket:
         listening = unix_socket.bind(self._path, mode=_MODE, what="the admin socket")
         self._ours = unix_socket.inode(self._path)
         try:
-            await self._runner.setup()
-            server = self._runner.server
-            assert server is not None  # noqa: S101 - setup() has made it
-            self._server = await asyncio.get_running_loop().create_unix_server(server, sock=listening, backlog=_BACKLOG)
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(self._site, sock=listening, backlog=_BACKLOG)
         except BaseException:
             listening.close()
             raise
@@ -72,5 +73,5 @@ class AdminSocket:
         """Stop, and remove the socket if it is still ours."""
         if self._server is not None:
             self._server.close()
-        await self._runner.cleanup()
+        await self._site.close()
         unix_socket.remove(self._path, self._ours)

@@ -3,49 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import socket
 from collections import OrderedDict
-from typing import Final, cast
-
-from aiohttp import web
+from typing import Final, Protocol, cast
 
 from sidecar.admission import ADMIT, WAIT, Admit, Wait, at_limit
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.first_bytes import first_of_http
 from sidecar.identity.handshake_queue import EVICTED_PER_S, HandshakeQueue
 
-# The library's own log quotes input that it could not parse.
-_SILENT: Final = logging.getLogger(f"{__name__}.silent")
-_SILENT.disabled = True
-
 MAX_CONNECTIONS: Final = 1024  # with a complete request head
 _DESCRIPTORS_SHARE: Final = 8  # of the descriptors, and as many for connections without a request
 _HEAD_TIMEOUT_S: Final = 10.0
 _PATIENCE_S: Final = 0.5  # with a connection while others wait; an answer takes milliseconds
-_CUT_OFF_S: Final = 0.1  # at the end: a client that reads no answer must not keep us from ending
+
+
+class Site(Protocol):
+    """Makes the protocol of each connection, between ``open`` and ``close``."""
+
+    async def open(self) -> None:
+        """Prepare."""
+
+    def __call__(self) -> asyncio.Protocol:
+        """Make the protocol of one more connection."""
+
+    async def close(self) -> None:
+        """End every connection."""
 
 
 class Probe:
-    """Serves a probe application until closed. ``address`` holds the real port where 0 was asked for.
+    """Serves a site until closed. ``address`` holds the real port where 0 was asked for.
 
-    A connection reaches the HTTP library when its request head is complete; until then it costs only a descriptor. At
+    A connection reaches the site when its request head is complete; until then it costs only a descriptor. At
     most ``limit`` of either kind are kept. At the limit the oldest is evicted once it is half a second old; new ones
     wait until then. An honest client has its answer within milliseconds, or connects again.
     """
 
-    def __init__(self, app: web.Application, host: str, port: int) -> None:
+    def __init__(self, site: Site, host: str, port: int) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.limit = max(2, min(MAX_CONNECTIONS, descriptors // _DESCRIPTORS_SHARE))
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_SILENT,
-            keepalive_timeout=15.0,
-            shutdown_timeout=_CUT_OFF_S,
-            auto_decompress=False,  # 58 KB of gzip hold the loop for 0.4 s
-        )
+        self._site = site
         self._connections: OrderedDict[_Counted, float] = OrderedDict()  # and when each was made
         self._waiting = HandshakeQueue(None, first=first_of_http, most=None, room=self.limit, timeout_s=_HEAD_TIMEOUT_S)
         self._acceptor = Acceptor(host, port, self._admit, before_accept=self._before_accept)
@@ -61,14 +59,14 @@ class Probe:
         Raises:
             OSError: the address is taken or not ours.
         """
-        await self._runner.setup()
+        await self._site.open()
         self._acceptor.open()
 
     async def close(self) -> None:
         """Stop."""
         self._acceptor.close()
         await self._waiting.close()
-        await self._runner.cleanup()
+        await self._site.close()
 
     def _before_accept(self) -> Admit | Wait:
         if self._waiting.full:
@@ -89,14 +87,13 @@ class Probe:
         if len(self._connections) >= self.limit:
             oldest, _ = self._connections.popitem(last=False)
             oldest.cut()
-        assert self._runner.server is not None  # noqa: S101 - setup() has made it
-        counted = _Counted(self._runner.server(), self._connections)
+        counted = _Counted(self._site(), self._connections)
         self._connections[counted] = asyncio.get_running_loop().time()
         return counted
 
 
 class _Counted(asyncio.Protocol):
-    """One connection of the HTTP library's."""
+    """One connection of the site's."""
 
     def __init__(self, inner: asyncio.Protocol, among: OrderedDict[_Counted, float]) -> None:
         self._inner = inner

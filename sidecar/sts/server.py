@@ -15,9 +15,11 @@ from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.errors import Reason
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
-from sidecar.observe.probe import OneProcess, probe_app
+from sidecar.observe.probe import OneProcess, probe_pages
 from sidecar.observe.refused_connections import RefusedConnections
+from sidecar.serving.app_site import AppSite
 from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
+from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
 from sidecar.sts.endpoints import TokenEndpoint
@@ -147,13 +149,15 @@ class StsServer:
         if register is not None and events is not None:
             unproven = self._turned_away.unproven
             endpoint = LogoutEndpoint(service, register, events, unproven=unproven)
-            self._events = Probe(endpoint.app(), events.host, events.port)
+            self._events = Probe(AppSite(endpoint.app()), events.host, events.port)
         self._draining = False
         self._runner: web.AppRunner | None = None
         self._site: TlsSite | None = None
         self._connections: Connections | None = None
         self._probe = Probe(
-            probe_app(OneProcess(service.log.metrics, self.missing)), settings.probe_host, settings.probe_port
+            PageSite(probe_pages(OneProcess(service.log.metrics, self.missing))),
+            settings.probe_host,
+            settings.probe_port,
         )
         self.address: tuple[str, int] = (settings.host, settings.port)
         service.log.metrics.lacking = self.missing

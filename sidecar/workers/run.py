@@ -7,8 +7,9 @@ import signal
 
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded
-from sidecar.observe.probe import probe_app
-from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.observe.probe import probe_pages
+from sidecar.proxy.admin import AdminSocket, admin_pages
+from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 from sidecar.workers.parent import Workers
@@ -19,11 +20,11 @@ async def run_workers(loaded: Loaded[SidecarSettings], count: int, stop: asyncio
     """Run one sidecar in ``count`` processes until ``stop``. Return True if every request ended in time."""
     settings, workers = loaded.settings, Workers(loaded, count)
     group = WorkerGroup(workers)
-    probe = Probe(probe_app(group, settings.agent_probe()), settings.probe.host, settings.probe.port)
+    probe = Probe(PageSite(probe_pages(group, settings.agent_probe())), settings.probe.host, settings.probe.port)
     await probe.open()
     admin = None
     if settings.admin_socket is not None:
-        admin = AdminSocket(admin_app(group.status, group.chains), settings.admin_socket)
+        admin = AdminSocket(admin_pages(group.status, group.chains), settings.admin_socket)
         await admin.open()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, workers.reload)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, Final, cast
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from sidecar.observe.metrics import worker_restarts
 from sidecar.observe.metrics_merge import Families, families_of, merged, text_of
+from sidecar.proxy.admin import UnansweredError
 from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.workers.parent import Workers
 
@@ -58,11 +58,11 @@ class WorkerGroup:
         """Return the status of all as one document.
 
         Raises:
-            HTTPServiceUnavailable: none of them answers.
+            UnansweredError: none of them answers.
         """
         rows = cast("dict[int, dict[str, Any] | None]", await self._workers.ask("status", TIMEOUT_S))
         if all(row is None for row in rows.values()):
-            raise web.HTTPServiceUnavailable(text="no worker answers\n")
+            raise UnansweredError("no worker answers")
         return merge_status(
             rows,
             since=self._since,

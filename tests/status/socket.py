@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.proxy.admin import AdminSocket, admin_pages
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def serving(path: Path, document: dict[str, Any], chains: dict[str, Any] | None 
     async def being_served() -> dict[str, Any]:
         return chains or {}
 
-    admin = AdminSocket(admin_app(status, being_served), path)
+    admin = AdminSocket(admin_pages(status, being_served), path)
     asyncio.run_coroutine_threadsafe(admin.open(), loop).result(5)
     try:
         yield

@@ -12,7 +12,8 @@ from yarl import URL
 
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.probe import OneProcess, probe_app
+from sidecar.observe.probe import OneProcess, probe_pages
+from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 
 pytestmark = pytest.mark.integration
@@ -35,8 +36,8 @@ class Beside:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         port = self._runner.addresses[0][1]
-        agent = AgentProbes(f"http://127.0.0.1:{port}", ["/healthz"], timeout_s=timeout_s)
-        self.probe = Probe(probe_app(OneProcess(Metrics(), list), agent), "127.0.0.1", 0)
+        agent = AgentProbes("127.0.0.1", port, ["/healthz"], timeout_s=timeout_s)
+        self.probe = Probe(PageSite(probe_pages(OneProcess(Metrics(), list), agent)), "127.0.0.1", 0)
         await self.probe.open()
 
     async def close(self) -> None:

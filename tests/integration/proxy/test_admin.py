@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.proxy.admin import AdminSocket, admin_app
+from sidecar.proxy.admin import AdminSocket, admin_pages
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ async def chains() -> dict[str, Any]:
 
 
 def admin(path: Path) -> AdminSocket:
-    return AdminSocket(admin_app(status, chains), path)
+    return AdminSocket(admin_pages(status, chains), path)
 
 
 async def get(path: Path, target: str, method: str = "GET") -> tuple[int, bytes]:
