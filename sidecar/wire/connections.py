@@ -78,6 +78,7 @@ class Connections(Generic[C]):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+                self._to_sweep = iter(())  # a sweep that had begun would keep all of them in memory
 
     def drain(self, grace_s: float, patience_s: float = float("inf")) -> None:
         """Begin to drain: no connection is kept alive."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from itertools import pairwise
 
 from sidecar.wire.connections import SWEPT_AT_ONCE, Connections
@@ -49,6 +50,23 @@ async def test_a_turn_of_the_loop_sweeps_some_of_many_members_and_none_that_has_
     assert left[0].swept == []
     for member in members:
         connections.discard(member)
+
+
+async def test_a_sweep_that_has_begun_keeps_no_member_that_has_left() -> None:
+    connections: Connections[Waiting] = Connections(interval_s=0.001)
+    members = [Waiting() for _ in range(3 * SWEPT_AT_ONCE)]
+    for member in members:
+        connections.add(member)
+    async with asyncio.timeout(5):
+        while not any(member.swept for member in members):  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0)
+    assert not all(member.swept for member in members)
+    left = weakref.WeakSet(members)
+    del member
+    while members:
+        connections.discard(members.pop())
+    await asyncio.sleep(0)
+    assert len(left) == 0
 
 
 async def test_empty_is_told_when_the_last_one_is_gone() -> None:
