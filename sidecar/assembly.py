@@ -14,10 +14,11 @@ from typing import Any, Final
 from sidecar.bounded import Bounded
 from sidecar.config import InboundSettings, OutboundSettings, PlainSettings, SidecarSettings
 from sidecar.config.addresses import Address
-from sidecar.config.settings import DoorSettings
+from sidecar.config.settings import DoorSettings, ProtocolSettings
 from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
+from sidecar.delegation.route import Upstream
 from sidecar.delegation.txn_token import TxnSource
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
@@ -296,7 +297,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outboun
 
 def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: _Shared) -> dict[str, Any]:
     return {
-        "origins": Origins(shared.source, time.time, forwarder.pool.retire),
+        "origins": Origins(shared.source, time.time, forwarder.pool.retire, http2=shared.http2),
         "federated": FederatedTokens(shared.source),
         "own_authorities": _own_authorities(settings.listen),
         "remote_handles": shared.remote_handles,
@@ -409,13 +410,19 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
         make_policy=settings.policy,
         keys=keys,
         exchanges=exchanges,
-        agent=None if agent is None else Origin(agent.host, agent.port, key=(agent.host, agent.port)),
+        agent=None if agent is None else _agent(agent, settings.protocols),
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
         listener_rule=settings.listener_rule,
         observe_until=settings.observe_until,
         plain_until=0 if plain is None else plain.until,
     )
+
+
+def _agent(agent: Upstream, protocols: ProtocolSettings) -> Origin:
+    if protocols.agent == "h2c":
+        return Origin(agent.host, agent.port, key=(agent.host, agent.port, "h2c"), http2="prior")
+    return Origin(agent.host, agent.port, key=(agent.host, agent.port))
 
 
 def _server_of(snapshots: Snapshots, route: str) -> tuple[str, int] | None:

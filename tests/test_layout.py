@@ -11,6 +11,7 @@ MARK: Final = "pytest.mark.integration"
 # Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
     "wire/caller_connection.py": "proxy/test_connection_table.py",
+    "wire/h2_exchange.py": "wire/test_h2_client.py",
     "wire/h2_stream.py": "wire/test_h2_server.py",
     **{
         f"agent/{library}.py": "agent/test_clients.py"

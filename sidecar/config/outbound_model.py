@@ -98,6 +98,13 @@ class OutboundRouteSection(Section):
     a2a: A2aSection | None = Field(
         default=None, description="with `protocol: a2a`: rules for agent cards and notifications"
     )
+    http_version: Literal["same", "1.1", "2"] = Field(
+        default="same",
+        description=(
+            "version of HTTP that is offered to the next hop: `same` is the agent's, `2` offers HTTP/2 for all calls; "
+            "a next hop that does not speak it is called by HTTP/1.1"
+        ),
+    )
     allow_self: bool = Field(
         default=False,
         description=(

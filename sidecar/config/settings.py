@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from sidecar.config.addresses import Address
 from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
@@ -100,9 +100,10 @@ class DoorSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolSettings:
-    """Versions of HTTP. ``http2``: callers may choose it."""
+    """Versions of HTTP. ``http2``: callers may choose it. ``agent`` is the one that the agent is called by."""
 
     http2: bool = False
+    agent: Literal["http/1.1", "h2c"] = "http/1.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

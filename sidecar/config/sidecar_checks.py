@@ -211,6 +211,17 @@ def _outbound_routes(file: SidecarFile) -> Iterator[Problem]:
         yield Problem("exchange", "is missing, and outbound routes need tokens", "say who issues them")
 
 
+def _protocols(file: SidecarFile) -> Iterator[Problem]:
+    if file.protocols.http2:
+        return
+    off = "needs HTTP/2, which is off", "set protocols.http2, or remove it"
+    if file.protocols.agent != "http/1.1":
+        yield Problem("protocols.agent", *off)
+    for where, route in exchange_routes(file):
+        if route.http_version == "2":
+            yield Problem(f"{where}.http_version", *off)
+
+
 def _route_exchange(file: SidecarFile, route: OutboundRouteSection, where: str) -> Iterator[Problem]:
     issuers = {section.issuer for _, section in exchange_sections(file)}
     if route.exchange is None and len(issuers) > 1:
@@ -387,6 +398,7 @@ CHECKS: Final[tuple[Callable[[SidecarFile], Iterator[Problem]], ...]] = (
     _audiences,
     _inbound_routes,
     _outbound_routes,
+    _protocols,
     operation_problems,
     outside_problems,
     connect_problems,

@@ -365,5 +365,6 @@ def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str
         txn_token=section.txn_token,
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
         a2a=a2a_rules(section.a2a),
+        http_version=section.http_version,
     )
     return outbound_operations(section, route, named)

@@ -314,6 +314,10 @@ class ProtocolsSection(Section):
         default=False,
         description="let callers speak HTTP/2: peers by ALPN, the agent by prior knowledge (h2c)",
     )
+    agent: Literal["http/1.1", "h2c"] = Field(
+        default="http/1.1",
+        description="the version by which the agent is called; `h2c` for an agent that serves HTTP/2 alone, as of gRPC",
+    )
 
 
 class SidecarFile(Section):

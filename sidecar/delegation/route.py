@@ -158,7 +158,7 @@ class OutboundRoute:
     ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
     token of a chain goes along. ``protocol``, ``operations``, ``operation``, ``max_message_bytes`` and ``a2a`` as of an
     inbound route. ``for_itself`` is the route of the same operation on the workload's own authority, where that is
-    allowed.
+    allowed. ``http_version`` is that of the next hop: the agent's own, or one for all calls.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
@@ -184,6 +184,7 @@ class OutboundRoute:
     operation: str | None = None
     max_message_bytes: int = MAX_MESSAGE_BYTES
     a2a: A2aRules = PLAIN_RULES
+    http_version: Literal["same", "1.1", "2"] = "same"
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

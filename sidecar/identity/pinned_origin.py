@@ -12,12 +12,13 @@ import asyncio
 import ssl
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.file_trust import FileTrust
+from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.identity.tls import client_context, guard_of, shown_on
 from sidecar.wire.dialer import Origin
@@ -39,12 +40,14 @@ class OriginKey(NamedTuple):
 
     ``own`` is the leaf of our SVID, None if it is not shown. ``trust`` is the SPIFFE ID or the CA file's context that
     judges the other end. ``bound_to`` is the thumbprint of our SVID, where a token that is bound to it is sent.
+    ``http2``: the other end may choose HTTP/2, or without TLS is known to speak it.
     """
 
     address: Address
     trust: Hashable
     own: bytes | None
     bound_to: str | None = None
+    http2: bool = False
 
 
 class PinnedOrigins:
@@ -67,12 +70,14 @@ class PinnedOrigins:
         self._retire = retire
         self._per_generation = per_generation
         self._own = leaf_of(source.current)
-        self._contexts: dict[SpiffeId, ssl.SSLContext] = {}
-        self._origins: dict[tuple[Address, Pin, str | None], Origin] = {}
+        self._contexts: dict[tuple[SpiffeId, bool], ssl.SSLContext] = {}
+        self._origins: dict[tuple[Address, Pin, str | None, bool], Origin] = {}
         source.subscribe(self._follow)
 
-    def of(self, address: Address, pin: Pin, *, bound_to: str | None = None) -> Origin:
+    def of(self, address: Address, pin: Pin, *, bound_to: str | None = None, http2: bool = False) -> Origin:
         """Return the origin for a call that begins now. ``pin`` None: plain HTTP, which proves nothing.
+
+        ``http2``: a workload of the mesh may choose it by ALPN; without TLS the other end is known to speak it.
 
         ``bound_to`` is the thumbprint that the call's token names: then only connections with that SVID of ours are
         used, also where it is renewed while one is opened.
@@ -89,31 +94,37 @@ class PinnedOrigins:
             isinstance(pin, SpiffeId) and identity is not None and thumbprint_of(identity.svid.leaf_sha256) == bound_to
         ):
             raise Denied(Reason.CNF_MISMATCH, "the token is bound to another certificate than ours")
-        known = self._origins.get((address, pin, bound_to))
+        known = self._origins.get((address, pin, bound_to, http2))
         context = pin.context() if isinstance(pin, FileTrust) else None
         if known is not None and (context is None or known.tls is context):
             return known
         if known is not None:
             self._retire(lambda key: key == known.key)
-        origin = self._origins[address, pin, bound_to] = self._make(address, pin, context, bound_to)
+        origin = self._origins[address, pin, bound_to, http2] = self._make(address, pin, context, bound_to, http2=http2)
         return origin
 
     def close(self) -> None:
         """Stop following our identity."""
         self._source.unsubscribe(self._follow)
 
-    def _make(self, address: Address, pin: Pin, context: ssl.SSLContext | None, bound_to: str | None) -> Origin:
+    def _make(
+        self, address: Address, pin: Pin, context: ssl.SSLContext | None, bound_to: str | None, *, http2: bool
+    ) -> Origin:
         _, host, port = address
         if isinstance(pin, SpiffeId):
-            context = self._contexts.get(pin)
+            context = self._contexts.get((pin, http2))
             if context is None:
-                context = self._contexts[pin] = client_context(self._source, expected=pin)
-            key = OriginKey(address, pin, self._own, bound_to)
+                alpn = ALPN_WITH_HTTP2 if http2 else ALPN
+                context = self._contexts[pin, http2] = client_context(self._source, expected=pin, alpn=alpn)
+            key = OriginKey(address, pin, self._own, bound_to, http2)
             still_good = self._still_trusted if bound_to is None else partial(self._still_bound, bound_to)
-            return Origin(host, port, key, context, still_good=still_good, life_s=self._life_s)
+            chosen: Literal["", "alpn"] = "alpn" if http2 else ""
+            return Origin(host, port, key, context, still_good=still_good, life_s=self._life_s, http2=chosen)
         life_s = None if context is None else self._certificate_life_s
         own = self._own if isinstance(pin, FileTrust) and pin.shows_svid else None
-        return Origin(host, port, OriginKey(address, context, own), context, life_s=life_s)
+        known: Literal["", "prior"] = "prior" if http2 and pin is None else ""
+        key = OriginKey(address, context, own, http2=bool(known))
+        return Origin(host, port, key, context, life_s=life_s, http2=known)
 
     def _follow(self, identity: Identity | None) -> None:
         own = leaf_of(identity)

@@ -14,6 +14,7 @@ from sidecar.identity.file_trust import FileTrust, public_authorities
 from sidecar.identity.pinned_origin import Address, PinnedOrigins, Retire
 from sidecar.identity.source import IdentitySource
 from sidecar.wire.dialer import Origin
+from sidecar.wire.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +25,34 @@ class _Known:
 
 
 class Origins:
-    """The origins of all outbound routes. ``retire`` is the pool's: it ends the connections of an SVID that is gone."""
+    """The origins of all outbound routes. ``retire`` is the pool's: it ends the connections of an SVID that is gone.
 
-    def __init__(self, source: IdentitySource, clock: Callable[[], float], retire: Retire) -> None:
+    ``http2``: calls may go out by HTTP/2, as their route says.
+    """
+
+    def __init__(
+        self, source: IdentitySource, clock: Callable[[], float], retire: Retire, *, http2: bool = False
+    ) -> None:
+        self._http2 = http2
         self._source = source
         self._retire_in_pool = retire
         self._pinned = PinnedOrigins(source, clock, self._retire)
         self._known: dict[str, _Known] = {}
         self._trusts: dict[str | None, FileTrust] = {}
 
-    def of(self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None) -> Origin:
+    def of(
+        self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None, call: Stream | None = None
+    ) -> Origin:
         """Return the origin of a route, for calls made as ``workload``, with a token that may be bound to our SVID.
+
+        ``call`` is the one to make: unless its route says otherwise, it goes out by the version that the agent chose.
 
         Raises:
             Denied: UPSTREAM_IDENTITY, the route wants TLS and pins no peer; CNF_MISMATCH, as ``PinnedOrigins.of``.
             Unavailable: NOT_READY, we are ``workload`` no more.
         """
+        if self._http2 and call is not None and _by_http2(route, call):
+            return self._make(route, workload, bound_to, http2=True)
         if bound_to is not None:
             return self._make(route, workload, bound_to)
         known = self._known.get(route.name)
@@ -67,7 +80,9 @@ class Origins:
         admits = None if route.is_literal else reachable_by_name
         return Origin(host, port, ("CONNECT", host, port), admits=admits)
 
-    def _make(self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None) -> Origin:
+    def _make(
+        self, route: OutboundRoute, workload: SpiffeId, bound_to: str | None = None, *, http2: bool = False
+    ) -> Origin:
         upstream = route.upstream
         if route.peer is None:
             if upstream.scheme != "http":  # settings refuse this; a token in clear text would be the way to notice
@@ -77,8 +92,14 @@ class Origins:
             if identity is None or identity.spiffe_id != workload:  # another workload would present its token
                 raise Unavailable(Reason.NOT_READY, "the identity that this call was decided for is gone")
         address = Address(upstream.scheme, upstream.host, upstream.port)
-        return self._pinned.of(address, route.peer, bound_to=bound_to)
+        return self._pinned.of(address, route.peer, bound_to=bound_to, http2=http2)
 
     def _retire(self, of: Callable[[Hashable], bool]) -> None:
         self._known.clear()
         self._retire_in_pool(of)
+
+
+def _by_http2(route: OutboundRoute, call: Stream) -> bool:
+    """Tell if a call offers HTTP/2 to its next hop. A WebSocket has no place there."""
+    upgrades = call.head is not None and call.head.upgrade is not None
+    return not upgrades and (route.http_version == "2" or (route.http_version == "same" and call.http2))

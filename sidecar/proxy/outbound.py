@@ -194,7 +194,7 @@ class Outbound:
                 trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
                 _, entry.trace_id, entry.span_id, _ = trace
                 try:
-                    origin = self._origins.of(route, policy.workload, issued.bound_to)
+                    origin = self._origins.of(route, policy.workload, issued.bound_to, stream)
                     edits = self._edits(issued, plan, entry, call=entry.call_out, trace=trace, host=origin.authority)
                     if asked is None:
                         forwarding = Forwarding(
@@ -257,7 +257,7 @@ class Outbound:
         entry.call_out = new_call_id()
         trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
         _, entry.trace_id, entry.span_id, _ = trace
-        origin = self._origins.of(route, snapshot.policy.workload)
+        origin = self._origins.of(route, snapshot.policy.workload, None, stream)
         edits = to_observed_next_hop(call=entry.call_out, trace=trace, host=origin.authority)
         yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)
 

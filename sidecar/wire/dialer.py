@@ -18,7 +18,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.resolver import Resolver
@@ -122,7 +122,8 @@ class Origin:
     ``still_good`` is called before a connection is used, a new one too: the peer's identity may have ended meanwhile.
     ``life_s`` is called once for a new one: the seconds for which it may be used, given the identities of both ends.
     ``authority`` is the Host of requests to it (RFC 9112 section 3.2). ``admits`` is asked for each address of a name;
-    one that it refuses refuses the name.
+    one that it refuses refuses the name. ``http2``: by ``alpn`` the other end may choose HTTP/2, with ``prior``
+    knowledge it speaks nothing else; it is part of ``key``, as its connections differ.
     """
 
     host: str
@@ -133,6 +134,7 @@ class Origin:
     still_good: Callable[[asyncio.BaseTransport], bool] | None = field(default=None, repr=False)
     life_s: Callable[[asyncio.BaseTransport], float] | None = field(default=None, repr=False)
     admits: Callable[[str], bool] | None = field(default=None, repr=False)
+    http2: Literal["", "alpn", "prior"] = ""
     authority: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

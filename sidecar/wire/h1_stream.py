@@ -141,6 +141,8 @@ class H1Stream:
         "status",
     )
 
+    http2: Final = False
+
     def __init__(self, connection: Carrier, head: Request | None, bytes_in: int) -> None:
         self.head = head
         self.bytes_in = bytes_in

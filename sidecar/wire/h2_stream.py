@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.h1_fields import edited, encode_fields
@@ -88,6 +88,8 @@ class H2ServerStream:
         "stream_id",
         "trailers",
     )
+
+    http2: Final = True
 
     def __init__(self, connection: Carrier, stream_id: int, *, max_body_bytes: int) -> None:
         self.stream_id = stream_id

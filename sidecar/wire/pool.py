@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Hashable
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
@@ -20,6 +20,9 @@ from sidecar.wire.limits import BufferLimits, ClientLimits
 from sidecar.wire.origin_pool import OnError, OnReady, OriginPool, PoolEvent
 from sidecar.wire.raw_tunnel import RawEnd
 from sidecar.wire.resolver import Resolver
+
+if TYPE_CHECKING:
+    from sidecar.wire.h2_client import UpstreamVersion
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
 
@@ -144,28 +147,40 @@ class UpstreamPool:
         origin = pool.origin
         name = f"{origin.host}:{origin.port}"
         try:
-            connection = await self._dialer.dial(
-                origin,
-                lambda: ClientConnection(
-                    self._limits,
-                    self.connections,
-                    on_idle=pool.keep,
-                    on_closed=pool.forget,
-                    max_age_s=self._limits.max_age_s * random.uniform(0.8, 1.0),  # noqa: S311 - spreads, hides nothing
-                ),
-            )
+            connection = await self._dialer.dial(origin, lambda: self._new(pool))
         except SidecarError as error:
             self._note_failing(name, error)
             raise
         self.failing.pop(name, None)
+        socket = connection  # what holds it, and is swept
+        if origin.http2 and (other := cast("UpstreamVersion", connection).of_http2) is not None:
+            socket, connection = cast("ClientConnection", other), cast("ClientConnection", other.spare())
         # Not in connection_made: when cancelled just then, uvloop closes the transport and never calls connection_lost.
         if connection.usable:
-            pool.alive.add(connection)
-            self.connections.add(connection)
+            pool.alive.add(socket)
+            self.connections.add(socket)
             self._holding.apply(connection.transport)
             if origin.life_s is not None:
                 connection.live_at_most(origin.life_s(connection.transport) * random.uniform(0.8, 1.0))  # noqa: S311
         return connection
+
+    def _new(self, pool: OriginPool) -> ClientConnection:
+        http2 = pool.origin.http2
+        age_s = self._limits.max_age_s * random.uniform(0.8, 1.0)  # noqa: S311 - spreads, hides nothing
+        if not http2:
+            return ClientConnection(
+                self._limits, self.connections, on_idle=pool.keep, on_closed=pool.forget, max_age_s=age_s
+            )
+        from sidecar.wire.h2_client import UpstreamVersion  # loaded with its library where it is used
+
+        return UpstreamVersion(
+            self._limits,
+            self.connections,
+            prior=http2 == "prior",
+            on_idle=pool.keep,
+            on_closed=pool.forget,
+            max_age_s=age_s,
+        )
 
     def _note_failing(self, name: str, error: SidecarError) -> None:
         self.failing.pop(name, None)  # to the end, as the newest

@@ -78,6 +78,10 @@ class Stream(Protocol):
     # --- transport facts
 
     @property
+    def http2(self) -> bool:
+        """Tell if the peer speaks HTTP/2."""
+
+    @property
     def transport(self) -> asyncio.Transport:
         """The peer's transport, for facts about the peer. Not for writing."""
 

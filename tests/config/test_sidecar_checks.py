@@ -434,3 +434,22 @@ def test_a_missing_key_hides_no_path_and_no_method(tmp_path: Path) -> None:
         "inbound.routes[0].match.path",
         "inbound.routes[0].match.methods[0]",
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        pytest.param([("protocols", {"agent": "h2c"})], "protocols.agent", id="the-agent"),
+        pytest.param([("outbound.routes", crm(http_version="2"))], "outbound.routes[0].http_version", id="a-next-hop"),
+    ],
+)
+def test_http2_behind_the_sidecar_needs_the_one_setting_that_turns_it_on(
+    tmp_path: Path, change: list[tuple[str, Any]], field: str
+) -> None:
+    (problem,) = problems(tmp_path, changed(AGENT, *change))
+    assert (problem.field, problem.wrong) == (field, "needs HTTP/2, which is off")
+    on = [
+        ("protocols", {"http2": True, **dict(change).get("protocols", {})}),
+        *[c for c in change if c[0] != "protocols"],
+    ]
+    assert problems(tmp_path, changed(AGENT, *on)) == []

@@ -188,7 +188,9 @@ class AgentCalls:
         self._connections: Connections[ServerConnection] = Connections(interval_s=3600)
         self.serve_by(self.outbound)
 
-    def _origin(self, route: OutboundRoute, _workload: SpiffeId, bound_to: str | None = None) -> Origin:
+    def _origin(
+        self, route: OutboundRoute, _workload: SpiffeId, bound_to: str | None = None, _call: object = None
+    ) -> Origin:
         self.bound_to.append(bound_to)
         return Origin(route.upstream.host, 7443, route.name)
 

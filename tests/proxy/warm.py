@@ -126,7 +126,7 @@ class WarmOutbound:
         )
         watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=lambda: 0.0)
         origin = Origin("crm.internal", 7443, "crm")
-        origins: Any = SimpleNamespace(of=lambda _route, _workload, _bound_to: origin)
+        origins: Any = SimpleNamespace(of=lambda _route, _workload, _bound_to, _call: origin)
         outbound = Outbound(
             snapshots=snapshots,
             log=self.log,

@@ -1,0 +1,433 @@
+"""HTTP/2 connections to upstreams: many requests at a time, each an ``H2Exchange`` that its pool hands out.
+
+As in HTTP/1.1 the upstream is not trusted: heads and lengths are checked, floods end the connection, and an answer that
+is cut short is an error, never an end. A connection ends by GOAWAY of its upstream, by age, or when nobody uses it:
+requests that have begun are finished, the next ones go elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from h2.events import (
+    DataReceived,
+    InformationalResponseReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError
+
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.wire.connections import Connections
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h2_exchange import H2Exchange
+from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind
+from sidecar.wire.h2_head import response_of, trailers_of
+from sidecar.wire.h2_session import Session
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Field
+from sidecar.wire.scheduling import Turn
+
+MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
+_FRAMES_AT_ONCE: Final = 256
+_SENT_AT_ONCE: Final = 64 * 1024
+_RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
+_LAST_STREAM: Final = 2**31 - 1
+
+
+class H2ClientConnection(asyncio.Protocol):
+    """One upstream connection of HTTP/2. ``spare`` returns an exchange for a request."""
+
+    def __init__(
+        self,
+        limits: ClientLimits,
+        connections: Connections[Any],
+        *,
+        on_idle: Callable[[Any], None],
+        on_closed: Callable[[Any], None],
+        max_age_s: float,
+    ) -> None:
+        self.transport: asyncio.Transport
+        self.scheme = b"http"
+        self.writing_paused = False
+        self._limits = limits
+        self._connections = connections
+        self._on_idle = on_idle
+        self._on_closed = on_closed
+        self._max_age_s = max_age_s
+        self._reader = FrameReader(preface=b"", max_block=2 * limits.max_head_bytes)
+        self._session = Session(client_side=True, max_streams=0, max_head_bytes=limits.max_head_bytes)
+        self._exchanges: set[H2Exchange] = set()
+        self._idle: set[H2Exchange] = set()  # of them, those that the pool has
+        self._streams: dict[int, H2Exchange] = {}
+        self._blocked: dict[int, H2Exchange] = {}
+        self._touched: set[H2Exchange] = set()
+        self._resets = Budget(_RESETS, _RESETS / 2)
+        self._advancing = False
+        self._queued = False
+        self._writes_soon = False
+        self._closed = False
+        self._opened_at = self._moved_at = self._ages_at = 0.0
+
+    # --- for the pool
+
+    def spare(self) -> H2Exchange:
+        """Return an exchange that nobody uses yet."""
+        exchange = H2Exchange(self, self._limits)
+        self._exchanges.add(exchange)
+        self._idle.add(exchange)
+        return exchange
+
+    @property
+    def accepts(self) -> bool:
+        """Tell if another request may begin now."""
+        return (
+            not self._closed
+            and len(self._streams) < min(MAX_EXCHANGES, self._session.remote_settings.max_concurrent_streams)
+            and self._clock() < self._ages_at
+            and self._session.highest_outbound_stream_id < _LAST_STREAM - 2
+            and not self.transport.is_closing()
+        )
+
+    def live_at_most(self, seconds: float) -> None:
+        """Bound the age at which another request may begin."""
+        self._ages_at = min(self._ages_at, self._opened_at + seconds)
+
+    def end_unused(self) -> None:
+        """End now if no request is in progress. One in use takes no other."""
+        if self._streams:
+            self._ages_at = self._opened_at
+        else:
+            self.cut_off()
+
+    def cut_off(self) -> None:
+        """End the connection at once; sinks are told."""
+        self.transport.abort()
+
+    def _clock(self) -> float:
+        return self._connections.clock()
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._connections.clock()
+
+    # --- the event loop's calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with the preface and our settings."""
+        self.transport = cast("asyncio.Transport", transport)
+        self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
+        self._opened_at = self._moved_at = self._clock()
+        self._ages_at = self._opened_at + self._max_age_s
+        self._session.begin()
+        self._write()
+
+    def data_received(self, data: bytes) -> None:
+        """Read frames."""
+        self._moved_at = self._clock()
+        if self._closed:
+            return
+        self._reader.feed(data)
+        if not self._queued:
+            self._advance()
+
+    def eof_received(self) -> None:
+        """Take the upstream's FIN. The transport closes."""
+        self._closed = True
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Handle the end of the connection."""
+        self._connections.discard(self)
+        self._closed = True
+        self._lose(lambda _stream_id: True, unseen=False)
+        for exchange in tuple(self._exchanges):
+            exchange.close()
+        self._on_closed(self)
+
+    def pause_writing(self) -> None:
+        """Pause the sources of requests: the upstream is behind."""
+        self.writing_paused = True
+        for exchange in tuple(self._streams.values()):
+            exchange.pause_source()
+
+    def resume_writing(self) -> None:
+        """Resume the sources of requests."""
+        self.writing_paused = False
+        self._unblock()
+        for exchange in tuple(self._streams.values()):
+            exchange.resume_source()
+
+    # --- reading
+
+    def _advance(self) -> None:
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            for _ in range(_FRAMES_AT_ONCE):
+                frame = None if self._closed else self._reader.next(self._moved_at)
+                if frame is None:
+                    break
+                self._take(frame)
+            else:
+                self._queued = True
+                self._connections.turns.wait(self._on_closed, self._take_turn)
+            touched, self._touched = self._touched, set()
+            for exchange in touched:
+                exchange.tell()
+        except H2Error as fault:
+            self._fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, fault.error.detail))
+        finally:
+            self._advancing = False
+            self._write()
+        self._close_if_done()
+
+    def _take_turn(self) -> None:
+        self._queued = False
+        self._advance()
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn."""
+        self._connections.turns.wait(self._on_closed, take)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == Kind.GOAWAY:
+            if frame.stream_id or len(frame.content) < 8:
+                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "a malformed GOAWAY"))
+            last = int.from_bytes(frame.content[:4]) & _LAST_STREAM
+            self._ages_at = self._opened_at
+            self._lose(lambda stream_id: stream_id > last, unseen=True)
+            return
+        for event in self._session.read(frame.data):
+            self._on_event(event)
+
+    def _on_event(self, event: object) -> None:
+        if isinstance(event, WindowUpdated | RemoteSettingsChanged):
+            self._unblock()
+            return
+        stream_id: int = getattr(event, "stream_id", 0) or 0
+        exchange = self._streams.get(stream_id)
+        if exchange is None:
+            if isinstance(event, DataReceived):
+                self._session.taken(event.flow_controlled_length, stream_id)
+            return
+        try:
+            self._on_answer(exchange, event)
+        except Denied as error:
+            exchange.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, error.detail), Code.PROTOCOL_ERROR)
+
+    def _on_answer(self, exchange: H2Exchange, event: object) -> None:
+        limits = self._limits
+        self._touched.add(exchange)
+        if isinstance(event, InformationalResponseReceived):
+            response_of(cast("Sequence[Field]", event.headers), limits)
+            exchange.on_interim()
+        elif isinstance(event, ResponseReceived):
+            exchange.on_head(response_of(cast("Sequence[Field]", event.headers), limits))
+            if event.stream_ended is not None:
+                exchange.on_end()
+        elif isinstance(event, DataReceived):
+            exchange.on_content(event.data, event.flow_controlled_length)
+            if event.stream_ended is not None:
+                exchange.on_end()
+        elif isinstance(event, TrailersReceived):
+            exchange.trailers = trailers_of(
+                cast("Sequence[Field]", event.headers), max_bytes=limits.max_head_bytes, max_fields=limits.max_fields
+            )
+            exchange.on_end()
+        elif isinstance(event, StreamReset):
+            self._forget(exchange)
+            exchange.on_reset(int(event.error_code))
+
+    # --- for exchanges
+
+    def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
+        """Write the head of a request; return the number of its stream. The pool gets another exchange."""
+        stream_id = self._session.get_next_available_stream_id()
+        self._session.head(stream_id, fields, ends=ends)
+        self._streams[stream_id] = exchange
+        self._idle.discard(exchange)
+        self._write_soon()
+        if self.accepts and not self._idle:
+            spare = self.spare()
+            spare.kept = True
+            self._on_idle(spare)
+        return stream_id
+
+    def send_content(self, exchange: H2Exchange) -> None:
+        """Write what the windows admit of the request's content, and its end."""
+        if self._streams.get(exchange.stream_id) is exchange:
+            self._send(exchange, len(exchange.pending))
+
+    def _send(self, exchange: H2Exchange, most: int) -> None:
+        session, pending, stream_id = self._session, exchange.pending, exchange.stream_id
+        while pending and most > 0 and not self.writing_paused:
+            size = min(
+                session.local_flow_control_window(stream_id), session.max_outbound_frame_size, len(pending), most
+            )
+            if size <= 0:
+                break
+            data = bytes(pending[:size])
+            del pending[:size]
+            most -= size
+            last = not pending and exchange.ending
+            session.send_data(stream_id, data, end_stream=last)
+            self._reader.sent_content()
+            exchange.moved()
+            if last:
+                exchange.ending = False
+        if pending:
+            self._blocked.setdefault(stream_id, exchange)
+            exchange.hold_back()
+        else:
+            self._blocked.pop(stream_id, None)
+            if exchange.ending:
+                exchange.ending = False
+                session.end_stream(stream_id)
+            exchange.go_on()
+        self._write_soon()
+
+    def _unblock(self) -> None:
+        if self.writing_paused:
+            return
+        turns = deque(self._blocked.values())
+        while turns:
+            exchange = turns.popleft()
+            before = len(exchange.pending)
+            self._send(exchange, _SENT_AT_ONCE)
+            if exchange.pending and len(exchange.pending) < before and not self.writing_paused:
+                turns.append(exchange)
+
+    def taken(self, exchange: H2Exchange, size: int) -> None:
+        """Open the windows again by content that has left."""
+        if size and not self._closed:
+            self._session.taken(size, exchange.stream_id)
+            self._write_soon()
+
+    def over(self, exchange: H2Exchange, code: int | None) -> None:
+        """Finish the stream of an exchange; with a code, reset it."""
+        stream_id = exchange.stream_id
+        self._forget(exchange)
+        if code is None or self._closed or not stream_id:
+            return
+        try:
+            self._session.reset_stream(stream_id, code)
+        except ProtocolError:  # both of its directions have ended
+            return
+        if not self._resets.spend(self._clock()):
+            self._ages_at = self._opened_at  # the upstream might end it for a flood, with the requests of others
+        self._write_soon()
+
+    def _forget(self, exchange: H2Exchange) -> None:
+        if self._streams.get(exchange.stream_id) is exchange:
+            del self._streams[exchange.stream_id]
+            self._blocked.pop(exchange.stream_id, None)
+
+    def keep(self, exchange: H2Exchange) -> None:
+        """Give the exchange back to its pool."""
+        if self._closed or self._clock() >= self._ages_at:
+            exchange.close()
+        else:
+            self._idle.add(exchange)
+            self._on_idle(exchange)
+
+    def drop(self, exchange: H2Exchange) -> None:
+        """Forget the exchange; without any the connection closes."""
+        self._exchanges.discard(exchange)
+        self._idle.discard(exchange)
+        self._on_closed(exchange)
+        if not self._advancing:
+            self._close_if_done()
+
+    # --- writing
+
+    def _write_soon(self) -> None:
+        if not (self._advancing or self._writes_soon):
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._writes_soon = False
+        data = self._session.data_to_send()
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    # --- the end
+
+    def _lose(self, which: Callable[[int], bool], *, unseen: bool) -> None:
+        lost = [exchange for stream_id, exchange in self._streams.items() if which(stream_id)]
+        for exchange in lost:
+            self._forget(exchange)
+            exchange.on_connection_lost(unseen=unseen)
+
+    def _fail(self, error: SidecarError) -> None:
+        """End the connection for a fault of the upstream's."""
+        self._write()
+        self._closed = True
+        for exchange in tuple(self._streams.values()):
+            self._forget(exchange)
+            exchange.fail(error, None)
+        self.transport.abort()
+
+    def _close_if_done(self) -> None:
+        """Close when no request is in progress and none may begin."""
+        if not (self._closed or self._streams) and (not self._exchanges or self._clock() >= self._ages_at):
+            self._closed = True
+            self._write()
+            self.transport.close()
+
+    def sweep(self, now: float) -> None:
+        """Act on the deadlines that have passed."""
+        for exchange in tuple(self._streams.values()):
+            exchange.sweep(now)
+        silent = now - self._moved_at
+        if self._closed:
+            if silent > self._limits.idle_timeout_s:
+                self.transport.abort()
+        elif not self._streams and (silent > self._limits.idle_keep_s or now > self._ages_at):
+            self._ages_at = self._opened_at
+            self._close_if_done()
+        elif self._reader.unfinished and not self._queued and silent > self._limits.idle_timeout_s:
+            self._fail(Denied(Reason.UPSTREAM_TIMEOUT, "a head or frame of the upstream stopped coming"))
+
+
+class UpstreamVersion(ClientConnection):
+    """A connection whose upstream chooses the version by ALPN; ``prior``: it is known to speak HTTP/2.
+
+    ``chosen`` is what the pool hands out: this connection, or the first exchange of one of HTTP/2.
+    """
+
+    def __init__(
+        self,
+        limits: ClientLimits,
+        connections: Connections[ClientConnection],
+        *,
+        prior: bool,
+        on_idle: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection], None],
+        max_age_s: float,
+    ) -> None:
+        super().__init__(limits, connections, on_idle=on_idle, on_closed=on_closed, max_age_s=max_age_s)
+        self._prior = prior
+        self.of_http2: H2ClientConnection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Choose."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if self._prior if tls is None else tls.selected_alpn_protocol() == "h2":
+            other = self.of_http2 = H2ClientConnection(
+                self._limits,
+                self._connections,
+                on_idle=self._on_idle,
+                on_closed=self._on_closed,
+                max_age_s=self._max_age_s,
+            )
+            self.transport.set_protocol(other)
+            other.connection_made(transport)

@@ -1,0 +1,423 @@
+"""One request and its answer on an HTTP/2 connection to an upstream: used like a connection of HTTP/1.1 of its own.
+
+A pool hands out ``H2Exchange`` objects where the upstream speaks HTTP/2, and takes them back when their answer is
+complete. To the pump each is a connection with one request at a time; all of one upstream connection share its socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NoReturn, Protocol
+
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.wire.h1_client import StaleConnection
+from sidecar.wire.h2_frames import Code
+from sidecar.wire.h2_head import fields_of
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Field, Response, is_event_stream
+from sidecar.wire.scheduling import Turn
+from sidecar.wire.stream import RawSink, ResponseSink
+from sidecar.wire.websocket import Handshake
+
+_SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
+_BODYLESS: Final = frozenset({204, 304})
+_GRPC: Final = b"application/grpc"
+
+
+class Carrier(Protocol):
+    """The connection of an exchange, as far as it needs it."""
+
+    transport: asyncio.Transport
+    scheme: bytes
+    writing_paused: bool
+
+    @property
+    def accepts(self) -> bool:
+        """Tell if another request may begin now."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
+        """Write the head of a request; return the number of its stream."""
+
+    def send_content(self, exchange: H2Exchange) -> None:
+        """Write what the windows admit of the request's content, and its end."""
+
+    def taken(self, exchange: H2Exchange, size: int) -> None:
+        """Open the windows again by content that has left."""
+
+    def over(self, exchange: H2Exchange, code: int | None) -> None:
+        """Finish the stream of an exchange; with a code, reset it."""
+
+    def keep(self, exchange: H2Exchange) -> None:
+        """Give the exchange back to its pool."""
+
+    def drop(self, exchange: H2Exchange) -> None:
+        """Forget the exchange: it is used for no further request."""
+
+    def live_at_most(self, seconds: float) -> None:
+        """Bound the age at which another request may begin."""
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn."""
+
+    def cut_off(self) -> None:
+        """End the connection at once."""
+
+
+class H2Exchange:
+    """One request at a time. ``trailers`` follow the answer that has just ended.
+
+    ``pending`` is content of the request that waits for windows; ``ending``: all of it was given.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_arrived_size",
+        "_connection",
+        "_dropped",
+        "_held_back",
+        "_interim",
+        "_left",
+        "_limits",
+        "_method",
+        "_moved_at",
+        "_over",
+        "_sent_all",
+        "_sink",
+        "_told_head",
+        "_waits",
+        "ending",
+        "head",
+        "kept",
+        "pending",
+        "stream_id",
+        "trailers",
+    )
+
+    def __init__(self, connection: Carrier, limits: ClientLimits) -> None:
+        self.kept = False
+        self.stream_id = 0
+        self.pending = bytearray()
+        self.ending = False
+        self.head: Response | None = None
+        self.trailers: list[Field] = []
+        self._connection = connection
+        self._limits = limits
+        self._sink: ResponseSink | None = None
+        self._method = ""
+        self._arrived: list[bytes] = []
+        self._arrived_size = 0
+        self._left: int | None = None  # content that the answer's head has stated and that has not come
+        self._interim = 0
+        self._told_head = False
+        self._sent_all = False
+        self._held_back = False
+        self._waits = False
+        self._dropped = False
+        self._over = False  # the stream has ended; what it brought may still wait for the sink
+        self._moved_at = 0.0
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The upstream's transport, for facts about it."""
+        return self._connection.transport
+
+    @property
+    def usable(self) -> bool:
+        """Tell if another request may be sent now."""
+        return not self._dropped and self._sink is None and self._connection.accepts
+
+    @property
+    def writing_paused(self) -> bool:
+        """Tell if the upstream accepts no more for now."""
+        return self._waits or self._connection.writing_paused
+
+    def live_at_most(self, seconds: float) -> None:
+        """Bound the age at which another request may begin."""
+        self._connection.live_at_most(seconds)
+
+    # --- the request
+
+    def ask(
+        self,
+        method: str,
+        target: bytes,
+        lines: bytes,
+        sink: ResponseSink,
+        handshake: Handshake | None = None,
+        *,
+        body: bytes = b"",
+    ) -> None:
+        """Send a whole request. ``lines`` of its fields, as of HTTP/1.1."""
+        if handshake is not None:
+            error = Denied(Reason.UPGRADE_REFUSED, "the upstream is called by HTTP/2, which has no upgrade")
+            asyncio.get_running_loop().call_soon(sink.on_response_error, error)
+            self.close()
+            return
+        fields = fields_of(lines)
+        if body or method in _SUGGESTS_BODY:
+            fields.append((b"content-length", b"%d" % len(body)))
+        self._begin(method, target, fields, sink, ends=not body)
+        if body:
+            self.pending += body
+            self._end()
+
+    def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
+        """Begin a request with a body of ``length`` bytes, None: it has its own end."""
+        fields = fields_of(lines)
+        if length is not None:
+            fields.append((b"content-length", b"%d" % length))
+        self._begin(method, target, fields, sink, ends=False)
+
+    def _begin(self, method: str, target: bytes, fields: list[Field], sink: ResponseSink, *, ends: bool) -> None:
+        if not self.usable:
+            raise RuntimeError("the connection is in use or closed")
+        authority = b"".join([value for name, value in fields if name == b"host"])
+        head = [
+            (b":method", method.encode("ascii")),
+            (b":scheme", self._connection.scheme),
+            (b":authority", authority),
+            (b":path", target),
+            *[field for field in fields if field[0] != b"host"],
+        ]
+        if any([name == b"content-type" and value.startswith(_GRPC) for name, value in fields]):  # noqa: C419
+            head.append((b"te", b"trailers"))
+        self._sink = sink
+        self._method = method
+        self.head = None
+        self.trailers = []
+        self._left = None
+        self._interim = 0
+        self._told_head = self.ending = self._over = False
+        self._sent_all = ends
+        self._held_back = self._waits = False
+        self._moved_at = self._connection.now()
+        self.stream_id = self._connection.begin(self, head, ends=ends)
+
+    def send_body(self, data: bytes) -> None:
+        """Add content to the request."""
+        if self._sink is not None:
+            self.pending += data
+
+    def end_body(self) -> None:
+        """End the request."""
+        if self._sink is not None and not self._sent_all:
+            self._end()
+
+    def _end(self) -> None:
+        self._sent_all = self.ending = True
+        self._connection.send_content(self)
+
+    def flush(self) -> None:
+        """Write what the windows admit of the collected content."""
+        if self._sink is not None and self.pending:
+            self._moved_at = self._connection.now()
+            self._connection.send_content(self)
+
+    def switch_protocols(self, sink: RawSink) -> NoReturn:  # noqa: ARG002
+        """Never called: an answer of HTTP/2 is never 101."""
+        raise RuntimeError("HTTP/2 switches no protocols")
+
+    def abort(self) -> None:
+        """Give up the request; no further event is reported. The upstream sees a reset of this stream alone."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            self._forget()
+            self._connection.over(self, Code.CANCEL)
+        self.close()
+
+    def close(self) -> None:
+        """Use it for no further request."""
+        if not self._dropped:
+            self._dropped = True
+            self._connection.drop(self)
+
+    def cut_off(self) -> None:
+        """End the whole connection at once; the sink is told."""
+        self._connection.cut_off()
+
+    def pause_reading(self) -> None:
+        """Pause reading the answer: its window fills."""
+        self._held_back = True
+
+    def resume_reading(self) -> None:
+        """Resume reading the answer."""
+        if self._held_back:
+            self._held_back = False
+            self._moved_at = self._connection.now()
+            self._tell()
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn."""
+        self._connection.let_others_first(take)
+
+    # --- for the connection: the answer
+
+    def on_interim(self) -> None:
+        """Skip an interim answer."""
+        self._interim += 1
+        if self._interim > self._limits.max_interim:
+            self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "too many interim answers"), Code.PROTOCOL_ERROR)
+
+    def on_head(self, head: Response) -> None:
+        """Take the final head."""
+        self.head = head
+        self._moved_at = self._connection.now()
+        self._left = 0 if self._bodyless(head) else head.content_length
+
+    def on_content(self, data: bytes, size: int) -> None:
+        """Take content; ``size`` is what it counts for windows."""
+        self._moved_at = self._connection.now()
+        if self._left is not None:
+            self._left -= len(data)
+        if self.head is None or (self._left is not None and self._left < 0):
+            self._connection.taken(self, size)
+            self.fail(
+                Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer is longer than its head says"), Code.PROTOCOL_ERROR
+            )
+            return
+        if data:
+            self._arrived.append(data)
+        self._arrived_size += size
+
+    def on_end(self) -> None:
+        """Take the end of the answer. What was collected is told with ``tell``."""
+        if self._sink is None:
+            return
+        if self.head is None or self._left:
+            self.fail(Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length"), None)
+            return
+        self._moved_at = self._connection.now()
+        self._over = True
+        self._connection.over(self, None if self._sent_all and not self.pending else Code.NO_ERROR)
+        self.pending.clear()
+        self._tell()
+
+    def on_reset(self, code: int) -> None:
+        """Take a reset of the stream."""
+        if code == Code.REFUSED_STREAM:
+            self.fail(StaleConnection(Reason.UPSTREAM_UNREACHABLE, "the upstream refused the stream unseen"), None)
+        elif self.head is None:
+            self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
+        else:
+            self.fail(Denied(Reason.UPSTREAM_ABORTED, "the upstream reset the stream inside its answer"), None)
+
+    def on_connection_lost(self, *, unseen: bool) -> None:
+        """Take the end of the connection. ``unseen``: the upstream has not begun with the request."""
+        if self._sink is not None:
+            if self.head is not None:
+                error: SidecarError = Denied(Reason.UPSTREAM_ABORTED, "the connection ended inside the answer")
+            elif unseen or self.kept:
+                error = StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
+            else:
+                error = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
+            self.fail(error, None)
+
+    def tell(self) -> None:
+        """Tell the sink what one read has brought."""
+        if self._sink is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        sink, head = self._sink, self.head
+        if sink is None or head is None or self._held_back:
+            return
+        over = self._over
+        data = b"".join(self._arrived)
+        size, self._arrived_size = self._arrived_size, 0
+        self._arrived.clear()
+        self._connection.taken(self, size)
+        if not self._told_head and over and not self.trailers:
+            if head.content_length is None and not self._bodyless(head):
+                head.content_length = len(data)
+            self._finish()
+            sink.on_whole_response(head, data)
+            return
+        if not self._told_head:
+            self._told_head = True
+            sink.on_response(head, data)
+        elif data:
+            sink.on_response_data(data)
+        if over and self._sink is sink:
+            self._finish()
+            sink.on_response_end()
+        else:
+            sink.on_response_flush()
+
+    def _finish(self) -> None:
+        self._sink = None
+        self.kept = True
+        self._connection.keep(self)
+
+    def fail(self, error: SidecarError, code: int | None) -> None:
+        """End the exchange for a fault; with a code, its stream is reset."""
+        sink, self._sink = self._sink, None
+        self._forget()
+        if sink is not None:
+            self._connection.over(self, code)
+        self.close()
+        if sink is not None:
+            sink.on_response_error(error)
+
+    def _forget(self) -> None:
+        self.pending.clear()
+        size, self._arrived_size = self._arrived_size, 0
+        self._arrived.clear()
+        self._connection.taken(self, size)
+
+    def _bodyless(self, head: Response) -> bool:
+        return self._method == "HEAD" or head.status in _BODYLESS
+
+    # --- for the connection: windows and time
+
+    def hold_back(self) -> None:
+        """Pause the source of the request: a window is full."""
+        if not self._waits:
+            self._waits = True
+            self._moved_at = self._connection.now()
+            if self._sink is not None:
+                self._sink.on_upstream_pause()
+
+    def go_on(self) -> None:
+        """Resume the source of the request."""
+        if self._waits:
+            self._waits = False
+            self._moved_at = self._connection.now()
+            if self._sink is not None:
+                self._sink.on_upstream_resume()
+
+    def moved(self) -> None:
+        """Note that content of the request has left."""
+        self._moved_at = self._connection.now()
+
+    def pause_source(self) -> None:
+        """Pause the source of the request: the upstream's connection is behind."""
+        if self._sink is not None:
+            self._sink.on_upstream_pause()
+
+    def resume_source(self) -> None:
+        """Resume the source of the request, unless its window is full."""
+        if self._sink is not None and not self._waits:
+            self._sink.on_upstream_resume()
+
+    def sweep(self, now: float) -> None:
+        """Act on the deadlines that have passed."""
+        silent, limits = now - self._moved_at, self._limits
+        if self._sink is None:
+            return
+        if self.pending:
+            if silent > limits.idle_timeout_s:
+                self._time_out("the upstream takes no more of the request")
+        elif self.head is None:
+            if self._sent_all and silent > limits.first_byte_timeout_s:
+                self._time_out("no answer from the upstream")
+        elif not self._held_back and silent > (
+            limits.stream_idle_timeout_s if is_event_stream(self.head) else limits.idle_timeout_s
+        ):
+            self._time_out("the upstream's answer stopped coming")
+
+    def _time_out(self, detail: str) -> None:
+        self.fail(Unavailable(Reason.UPSTREAM_TIMEOUT, detail), Code.CANCEL)
