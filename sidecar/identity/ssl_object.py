@@ -138,8 +138,9 @@ class ScreenedSSLObject(ssl.SSLObject):
                 self.tell_refused(Reason.TLS_VERSION, error.reason)
                 raise
             if not gate.busy:  # one record, as for most reads: they run no more code than this
-                if buffer is None:
-                    return self._sslobj.read(len if len < _MOST_DATA else _MOST_DATA)
+                if buffer is None:  # its data is shorter than the record is: no larger buffer is allocated
+                    size = received.__len__()
+                    return self._sslobj.read(size if size < len else len)
                 return self._sslobj.read(len, buffer)
         return self._read_more(len, buffer)
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, filterfalse, repeat
 from typing import Final, NamedTuple
 
 # No id is all zeros. A later version may append more after a dash; ff is invalid.
@@ -45,7 +45,8 @@ def ids(digits: int, draw: Callable[[int], bytes] = os.urandom) -> Callable[[], 
     """
     blocks = map(bytes.hex, map(draw, repeat(_BLOCK_BYTES)), repeat(" "), repeat(digits // 2))
     endless = chain.from_iterable(map(str.split, blocks))
-    return filter(("0" * digits).__ne__, endless).__next__
+    # Methods of these kinds are called without a tuple of arguments, unlike ``__ne__`` and ``__next__``.
+    return partial(next, filterfalse(frozenset({"0" * digits}).__contains__, endless))
 
 
 new_id: Final = ids(32)  # of a request, and of a trace

@@ -70,7 +70,11 @@ class CallAuthority:
             if credential.token is not None and snapshot.policy.entry is not None:
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
             try:
-                served = yield from self._resolve(credential.handle)
+                served: ServedRequest | RemoteRequest
+                if self._remote_handles is None:
+                    served = self._handles.resolve(credential.handle)
+                else:
+                    served = yield from self._resolve(credential.handle)
             except Denied:
                 if not self._handles.is_own(credential.handle):
                     raise

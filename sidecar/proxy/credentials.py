@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -59,6 +60,10 @@ class Credential(NamedTuple):
     token: str | None = None
 
 
+# The constructor of a named tuple is interpreted; tuple's own is not.
+_new_credential: Final[Callable[[tuple[str | None, str | None]], Credential]] = partial(tuple.__new__, Credential)
+
+
 class Strays(NamedTuple):
     """Text that may be a handle, and ``longer`` text that may contain one: nothing tells where it begins."""
 
@@ -77,7 +82,7 @@ def credential_of(request: Message) -> Credential:
     if not own:
         alone = _HANDLE_ALONE.fullmatch(request.one(b"authorization") or b"")
         if alone is not None:
-            return Credential(alone[1].decode("ascii"))
+            return _new_credential((alone[1].decode("ascii"), None))
     if len(own) > 1:  # also twice the same: two hands have written this head
         raise Denied(Reason.NO_REQUEST_CONTEXT, "two Delegation-Handle fields")
     authorization = request.one(b"authorization") or b""

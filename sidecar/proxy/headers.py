@@ -57,6 +57,7 @@ _FOR_AGENT: Final[tuple[bytes, ...]] = (
 # The way the judged call reached us: over TLS, under this authority, from this address.
 _FORWARDED: Final = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
 _FOR_NEXT_HOP: Final[tuple[bytes, ...]] = (b"host", b"authorization", b"delegation-call", b"traceparent")
+CALL_ID: Final = b"delegation-call"
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
 
@@ -206,7 +207,7 @@ def call_id(request: Message) -> str | None:
     Raises:
         Denied: HEADER_MALFORMED, there are two.
     """
-    value = request.one(b"delegation-call")
+    value = request.one(CALL_ID)
     return value.decode("ascii") if value is not None and _CALL.fullmatch(value) else None
 
 

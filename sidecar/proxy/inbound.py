@@ -32,7 +32,7 @@ from sidecar.proxy.agent_cards import AgentCards
 from sidecar.proxy.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import call_id, source_of, to_agent, to_observed_agent
+from sidecar.proxy.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.proxy.list_forwarding import forwarding_of
 from sidecar.proxy.mcp_sessions import RequestSession, session_of
@@ -43,7 +43,7 @@ from sidecar.proxy.remote_handles import RemoteHandles
 from sidecar.proxy.resource_metadata import tell_metadata
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.task_bindings import TaskBindings
-from sidecar.proxy.verdicts import Call, Epoch, Given, Permits, Verdicts, new_call
+from sidecar.proxy.verdicts import Given, Permits, Verdicts, new_call
 from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Edits, Request
 from sidecar.wire.stream import Stream
@@ -111,7 +111,8 @@ class Inbound:
             snapshot = self._snapshots.now()
             policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.agent or snapshot.require_agent()
             peer = guard.check(now)
-            entry.call_in = call_id(head)
+            if CALL_ID in head.layout.places:
+                entry.call_in = call_id(head)
 
             target = canonical_target(head.target)
             entry.path = target.path
@@ -133,8 +134,10 @@ class Inbound:
 
             epoch = keys.generation, policy.number
             call = new_call((head.one(b"authorization"), peer.fingerprint, route.key))
-            given = self._given_before(call, epoch, entry, now)
-            if given is None:
+            given = self.permits.find(call, epoch)
+            if given is not None:
+                self._check_again(given, entry, now)
+            else:
                 try:
                     permit = yield from self._decide(head, peer, route, snapshot, entry, now)
                 except Denied as denied:
@@ -332,15 +335,13 @@ class Inbound:
             return Forwarding(*of_agent)
         return a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self.bindings, policy=policy)
 
-    def _given_before(self, call: Call, epoch: Epoch, entry: Entry, now: int) -> Given | None:
-        given = self.permits.find(call, epoch)
-        if given is not None:
-            try:
-                check_again(given.permit, now)
-            except SidecarError:
-                entry.attribute_token(given.permit.token)
-                raise
-        return given
+    def _check_again(self, given: Given, entry: Entry, now: int) -> None:
+        permit = given[0]
+        try:
+            check_again(permit, now)
+        except SidecarError:
+            entry.attribute_token(permit.token)
+            raise
 
     def _look_ups(self) -> Mapping[str, int]:
         """Tokens found verified, by permit or by verdict, and those that were not."""

@@ -11,6 +11,7 @@ import re
 from binascii import b2a_base64
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, islice, repeat
 from typing import Final
 
@@ -28,7 +29,7 @@ def texts(chars: int, spell: Callable[[bytes], str]) -> Callable[[], str]:
     in_a_block = len(cut(spell(bytes(_BLOCK_BYTES))))
     # A forked process must not return the same texts as its parent: it skips the block that they share.
     os.register_at_fork(after_in_child=lambda: deque(islice(endless, in_a_block), maxlen=0))
-    return endless.__next__
+    return partial(next, endless)  # calls no method wrapper, unlike ``__next__``
 
 
 def base64url(octets: bytes) -> str:

@@ -300,6 +300,9 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
     return b"".join((method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n", lines, b"\r\n"))
 
 
-def encode_response(status: int, lines: bytes) -> bytes:
-    """Encode a whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them."""
-    return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, b"\r\n"))
+def encode_response(status: int, lines: bytes, framing: bytes = b"", data: bytes = b"") -> bytes:
+    """Encode a whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them.
+
+    ``framing`` are the lines that the wire adds, and ``data`` follows the head.
+    """
+    return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, framing, b"\r\n", data))

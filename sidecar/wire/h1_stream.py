@@ -124,7 +124,10 @@ class Intake:
 
 
 class H1Stream:
-    """One request and its answer: see ``Stream``. ``closes``: no other request follows it on its connection."""
+    """One request and its answer: see ``Stream``. ``closes``: no other request follows it on its connection.
+
+    ``transport`` is the peer's, for facts about the peer. Not for writing.
+    """
 
     __slots__ = (
         "_connection",
@@ -139,6 +142,7 @@ class H1Stream:
         "owner",
         "sender",
         "status",
+        "transport",
     )
 
     http2: Final = False
@@ -155,12 +159,8 @@ class H1Stream:
         self.owner: Owner | None = None
         self.sender: Sender | None = None
         self._connection = connection
+        self.transport = connection.transport
         self.closes = head is None or not head.keep_alive
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """The peer's transport, for facts about the peer. Not for writing."""
-        return self._connection.transport
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:
@@ -328,7 +328,7 @@ class H1Stream:
 
     def _give(self, status: int, lines: bytes, length: int | None, data: bytes) -> None:
         """Write a whole answer, and go on after it."""
-        message = self._begin(status, lines, length) + data
+        message = self._begin(status, lines, length, data=data)
         self.bytes_out += len(message)
         connection = self._connection
         connection.writes.defer(connection.transport, message)
@@ -410,21 +410,24 @@ class H1Stream:
         """Tell if the body is paused because its sink is behind."""
         return self.intake is not None and self.intake.paused
 
-    def _begin(self, status: int, lines: bytes, length: int | None, *, chunked: bool = False) -> bytes:
-        """Begin the answer; return its head."""
+    def _begin(
+        self, status: int, lines: bytes, length: int | None, *, chunked: bool = False, data: bytes = b""
+    ) -> bytes:
+        """Begin the answer; return its head, and ``data`` after it."""
         if self.status:
             raise RuntimeError("a stream has one answer")
         if self.intake is not None and self.intake.sink is None:
             self._discard_buffered_body(self.intake)
         self.status = status
+        framing = b""
         if chunked:
-            lines += b"transfer-encoding: chunked\r\n"
+            framing = b"transfer-encoding: chunked\r\n"
         elif length is not None and status != 204:  # RFC 9110 section 8.6: no Content-Length with 204
-            lines += b"content-length: %d\r\n" % length
+            framing = b"content-length: %d\r\n" % length
         if self.closes or self.intake is not None or not self._connection.may_keep():
             self.closes = True
-            lines += b"connection: close\r\n"
-        return encode_response(status, lines)
+            framing += b"connection: close\r\n"
+        return encode_response(status, lines, framing, data)
 
     def _bodyless(self, status: int) -> bool:
         """Tell if an answer of this status has no content, whatever its head says."""
