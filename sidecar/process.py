@@ -16,6 +16,7 @@ from sidecar.background import PartEndedError, until_stopped
 from sidecar.file_watch import FileWatcher
 from sidecar.observe.operations import log_operations, report_loop_error
 from sidecar.proxy.server import Server
+from sidecar.proxy.system_memory import forget_unused_code, give_back, keep_buffers_apart
 from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
@@ -23,6 +24,8 @@ _log: Final = logging.getLogger("sidecar")
 _STACK_BYTES: Final = (
     1024 * 1024
 )  # of a thread. With the default, 8 MiB, a thread that an orderly stop needs may not start
+
+_SETTLED_S: Final = 2.0  # after the start
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, bool]]
 
@@ -37,6 +40,7 @@ def run_until_signal(main: Main) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a request needs two descriptors
     threading.stack_size(_STACK_BYTES)
+    keep_buffers_apart()
     log_operations(sys.stderr)
 
     async def supervised() -> bool:
@@ -46,9 +50,11 @@ def run_until_signal(main: Main) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         release_signals(signal.SIGTERM, signal.SIGINT)
+        settling = loop.call_later(_SETTLED_S, _settle)
         try:
             return await main(stop)
         finally:
+            settling.cancel()
             hold_signals()  # the loop removes its handlers before the process ends
 
     try:
@@ -58,6 +64,12 @@ def run_until_signal(main: Main) -> int:
         return 1
     except PartEndedError:  # it has been logged
         return 1
+
+
+def _settle() -> None:
+    """Give back what only the start needed."""
+    give_back()
+    forget_unused_code()
 
 
 async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.proxy.memory_pressure import MIB
-from sidecar.proxy.system_memory import allocated_bytes, give_back
+from sidecar.proxy.system_memory import allocated_bytes, forget_unused_code, give_back
 
 AFTER_BYTES: Final = 8 * MIB
 AT_REST_AFTER_BYTES: Final = MIB
@@ -19,13 +19,22 @@ _RESTING_BYTES: Final = 64 * 1024  # allocation moves less than this from one lo
 
 
 class Trim:
-    """Follows ``allocated``, the C library's own count. ``give`` returns free memory to the system."""
+    """Follows ``allocated``, the C library's own count. ``give`` returns free memory to the system.
+
+    ``forget`` unmaps code, once allocation rests after a burst.
+    """
 
     def __init__(
-        self, *, allocated: Callable[[], int | None] = allocated_bytes, give: Callable[[], None] = give_back
+        self,
+        *,
+        allocated: Callable[[], int | None] = allocated_bytes,
+        give: Callable[[], None] = give_back,
+        forget: Callable[[], None] = forget_unused_code,
     ) -> None:
         self._allocated = allocated
         self._give = give
+        self._forget = forget
+        self._may_forget = False
         self._most = 0
         self._last = 0
 
@@ -43,3 +52,7 @@ class Trim:
         if self._most - allocated >= (AT_REST_AFTER_BYTES if resting else AFTER_BYTES):
             self._most = allocated
             self._give()
+            self._may_forget = True
+        elif resting and self._may_forget:
+            self._may_forget = False
+            self._forget()

@@ -5,10 +5,20 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from sidecar.proxy.system_memory import Cgroup, allocated_bytes, find_cgroup, give_back, memory_of, own_bytes
+from sidecar.proxy.system_memory import (
+    Cgroup,
+    allocated_bytes,
+    clean_files,
+    find_cgroup,
+    forget_unused_code,
+    give_back,
+    memory_of,
+    own_bytes,
+)
 
 MIB = 1024 * 1024
 NO_LIMIT_1 = str(2**63 - 4096)
@@ -170,3 +180,81 @@ def test_what_the_c_library_gave_out_grows_and_falls_with_what_is_held() -> None
     after = allocated_bytes()
     assert after is not None
     assert most - after > 19_000_000
+
+
+_MAPPINGS: Final = """\
+1000-2000 r--p 00000000 08:01 7                                    /lib/data
+Rss:                   4 kB
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+2000-4000 r-xp 00001000 08:01 7                                    /lib/a library
+Anonymous:             0 kB
+4000-5000 r--p 00003000 08:01 7                                    /lib/relocated
+Anonymous:             4 kB
+5000-6000 rw-p 00004000 08:01 7                                    /lib/variables
+Anonymous:             0 kB
+6000-7000 r--s 00000000 08:01 8                                    /shared
+Anonymous:             0 kB
+7000-8000 r-xp 00000000 00:00 0                                    [vdso]
+Anonymous:             0 kB
+8000-9000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+9000-a000 ---p 00000000 08:01 7                                    /lib/gap
+Anonymous:             0 kB
+a000-b000 r-xp 00000000 08:01 9                                    /lib/other
+"""
+
+
+def test_only_unchanged_pages_of_files_that_nobody_writes_may_be_unmapped() -> None:
+    assert clean_files(_MAPPINGS) == [(0x1000, 0x2000), (0x2000, 0x4000)]
+    assert clean_files("") == []
+    assert clean_files("Anonymous: 0 kB\nnonsense") == []
+
+
+def test_unused_code_is_unmapped_and_runs_again_when_it_is_used() -> None:
+    """In its own process, as the kernel counts it."""
+    code = """
+import ssl, sqlite3, decimal
+from pathlib import Path
+from sidecar.proxy.system_memory import forget_unused_code
+def file_kib():
+    return int(Path("/proc/self/status").read_text().partition("RssFile:")[2].split()[0])
+before = file_kib()
+forget_unused_code()
+after = file_kib()
+ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("ECDHE+AESGCM")
+assert sqlite3.connect(":memory:").execute("select 1 + 1").fetchone() == (2,)
+print(before, after, decimal.Decimal(1) / 3)
+forget_unused_code()
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(told[1]) < int(told[0]) * 0.6
+    assert told[2].startswith("0.333")
+
+
+def test_where_the_kernel_tells_no_mappings_nothing_is_unmapped(tmp_path: Path) -> None:
+    forget_unused_code(tmp_path / "none")
+
+
+def test_a_buffer_of_tls_goes_back_with_its_connection_whatever_lies_between() -> None:
+    """In its own process: it changes the C library permanently."""
+    code = """
+import ctypes
+from sidecar.proxy.system_memory import keep_buffers_apart, own_bytes
+bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
+keep_buffers_apart()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+before, small, buffers = own_bytes(), [], []
+for _ in range(200):
+    buffers.append(libc.malloc(256 * 1024))
+    ctypes.memset(buffers[-1], 1, 2000)
+    small.append(b"x" * 20_000)
+held = own_bytes()
+for buffer in buffers:
+    libc.free(ctypes.c_void_p(buffer))
+print(held - before - 200 * 20_000, own_bytes() - before - 200 * 20_000)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert int(told[0]) < 200 * 6000  # a page of each; elsewhere often two
+    assert int(told[1]) < 200 * 1000

@@ -26,7 +26,25 @@ from sidecar.proxy.trim import AFTER_BYTES, Trim
 def test_memory_goes_back_once_much_less_is_allocated_or_less_at_rest(seen: list[float | None], given: int) -> None:
     gifts: list[bool] = []
     told = iter([None if one is None else int(one * AFTER_BYTES) for one in seen])
-    trim = Trim(allocated=lambda: next(told), give=lambda: gifts.append(True))
+    trim = Trim(allocated=lambda: next(told), give=lambda: gifts.append(True), forget=lambda: None)
     for _ in seen:
         trim.look()
     assert len(gifts) == given
+
+
+@pytest.mark.parametrize(
+    ("seen", "forgotten"),
+    [
+        pytest.param([0, 0, 0, 0], 0, id="no burst"),
+        pytest.param([2.0, 0, 0, 0], 1, id="once after a burst"),
+        pytest.param([2.0, 0, 0.5, 0.9], 0, id="not while allocation moves"),
+        pytest.param([2.0, 0, 0, 2.0, 0, 0], 2, id="after each burst"),
+    ],
+)
+def test_code_is_unmapped_once_allocation_rests_after_a_burst(seen: list[float], forgotten: int) -> None:
+    times: list[bool] = []
+    told = iter([int(one * AFTER_BYTES) for one in seen])
+    trim = Trim(allocated=lambda: next(told), give=lambda: None, forget=lambda: times.append(True))
+    for _ in seen:
+        trim.look()
+    assert len(times) == forgotten
