@@ -15,6 +15,8 @@ KEYCLOAK_SHA256  := 77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df063534
 KEYCLOAK := build/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
 SCHEMAS := $(VENV)/.schemas
 DIST_TOOLS := $(VENV)/.dist
+WHEEL_TOOLS := $(VENV)/.wheel-tools
+CARGO := $(or $(shell command -v cargo),$(wildcard $(HOME)/.cargo/bin/cargo))
 PYTEST := $(BIN)/python -m pytest
 # A process that hangs inside C hears no signal: it is ended, and its test told. What runs alone still has to clean up.
 SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
@@ -181,6 +183,27 @@ release: setup $(DIST_TOOLS) ## Everything of a release into build/release: dist
 interop-dist: setup $(DIST_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
 	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py $(ARGS)
 
+# --- the native engine: optional, and `make setup` needs no compiler. TARGET="aarch64-unknown-linux-gnu" for arm64
+TARGET ?=
+$(WHEEL_TOOLS): $(STAMP) requirements/native.txt
+	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/native.txt && touch $@
+
+.PHONY: native native-lint test-native
+native: setup $(WHEEL_TOOLS) ## Build the wheel of the native engine into build/native, and install it into .venv (cargo; TARGET=aarch64-unknown-linux-gnu for another machine, which is not installed)
+	@test -n "$(CARGO)" || { echo "native: cargo is not on PATH; rustup.rs has it"; exit 1; }
+	@rm -rf build/native
+	@PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=build/native-target nice $(BIN)/maturin build -q --locked --release -m sidecar/native/Cargo.toml -o build/native $(addprefix --target ,$(TARGET))
+	@test -n "$(TARGET)" || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-index --force-reinstall build/native/*.whl
+	@ls build/native/*.whl
+
+native-lint: ## Format and lint the native engine's sources (cargo)
+	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings
+
+# Without the wheel the tests of both engines skip the native one. With it, `auto` is the native one everywhere.
+test-native: native ## The tests of the data plane on the native engine, with real sockets
+	@$(PYTEST) -q tests/test_engine.py tests/wire tests/proxy tests/observe tests/fuzz
+	@$(SHARED) tests/integration
+
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev
 DEV_IMAGE        ?= sidecar-dev:dev
@@ -279,6 +302,7 @@ lock: setup ## Write the lock files again from pyproject.toml and dev.in
 	@CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements/run.txt pyproject.toml
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o dev.txt dev.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o fuzz.txt fuzz.in
+	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o native.txt native.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o bench.txt bench.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o build.txt build.in
 	@cd requirements && CUSTOM_COMPILE_COMMAND="make lock" ../$(BIN)/pip-compile -q --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o chart.txt chart.in

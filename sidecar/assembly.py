@@ -20,6 +20,7 @@ from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.txn_token import TxnSource
+from sidecar.engine import Engine, engine_of, require_native
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
@@ -72,7 +73,7 @@ from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.watch import Watch
 from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.message import Edits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
@@ -116,17 +117,20 @@ class _Shared:
     session_ids: SessionIds
     task_bindings: TaskBindings
     http2: bool
+    engine: Engine
 
 
 def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
     """Make one sidecar, not yet running. Needs a running event loop."""
     sink = settings.records.open_sink()
     run, metrics = secrets.token_hex(8), Metrics()
+    engine = _engine(settings)
     log = AccessLog(
         sink if place is None else SharedSink(sink, place.sink_lock),
         run=run,
         metrics=metrics,
         spill_folder=settings.records.spill,
+        link=None if engine == "python" else require_native().link,
         **(
             {}
             if settings.tracing is None
@@ -161,6 +165,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         session_ids=SessionIds(secrets.token_bytes(KEY_BYTES) if place is None else place.session_key),
         task_bindings=TaskBindings(time.time),
         http2=settings.protocols.http2,
+        engine=engine,
     )
     sides = []
     if settings.inbound is not None:
@@ -202,16 +207,17 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
 def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamPool, Listener]:
     """Make the side with peers in front and the agent behind."""
     pool = _pool("inbound", settings, shared)
+    forwarder, edits = Forwarder(pool, FROM_AGENT, shared.watch, settings.limits), _edits_to_agent(settings, shared)
     journeys = Inbound(
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
-        forwarder=Forwarder(pool, FROM_AGENT, shared.watch, settings.limits),
+        forwarder=forwarder,
         tasks=shared.tasks,
         clock=time.time,
         memory=shared.memory,
         remote_handles=shared.remote_handles,
-        edits=_edits_to_agent(settings, shared),
+        edits=edits,
         session_ids=shared.session_ids,
         bindings=shared.task_bindings,
     )
@@ -221,9 +227,29 @@ def _inbound_side(settings: InboundSettings, shared: _Shared) -> tuple[UpstreamP
     shared.caches["tasks"] = lambda: shared.task_bindings.tasks
     shared.caches["contexts"] = lambda: shared.task_bindings.contexts
     tls = server_context(shared.source, on_refused=refused_connections, alpn=ALPN_WITH_HTTP2 if shared.http2 else ALPN)
-    return pool, _listener(
-        "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2
+    warm = None
+    if shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles:
+        from sidecar.proxy.warm_inbound import WarmInbound  # needs no memory where it is not used
+
+        warm = WarmInbound(
+            journeys.permits,
+            snapshots=shared.snapshots,
+            log=shared.log,
+            handles=shared.handles,
+            forwarder=forwarder,
+            wall=time.time,
+            limits=settings.limits,
+            upstream_limits=settings.upstream_limits,
+        ).begin
+    listener = _listener(
+        "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2, warm=warm
     )
+    return pool, listener
+
+
+def _engine(settings: SidecarSettings) -> Engine:
+    """Return the engine of warm requests. Spans are made of whole records, which the native one does not make."""
+    return "python" if settings.tracing is not None else engine_of(settings.engine)
 
 
 def _edits_to_agent(settings: InboundSettings, shared: _Shared) -> Callable[..., Edits]:
@@ -278,7 +304,8 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outboun
     """Make the side with the agent in front and the next hops behind."""
     pool = _pool("outbound", settings, shared)
     forwarder = Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits)
-    journeys = Outbound(**_outbound_parts(settings, forwarder, shared))
+    parts = _outbound_parts(settings, forwarder, shared)
+    journeys = Outbound(**parts)
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
     shared.caches["plans"] = lambda: journeys.plans
@@ -370,6 +397,7 @@ def _listener(
     unproven: UnprovenRecords | None = None,
     door: bool = False,
     http2: bool = False,
+    warm: Warm | None = None,
 ) -> Listener:
     place = ListenerSettings(
         host=settings.listen.host,
@@ -389,6 +417,7 @@ def _listener(
         closes_at=closes_at,
         door=door,
         connection=_connections_of_both_versions() if http2 else ServerConnection,
+        warm=warm,
     )
 
 

@@ -112,6 +112,8 @@ ELSEWHERE: Final = {
     "delegation/login_issuer.py": "delegation/test_door.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
+    "proxy/ghosts.py": "proxy/test_warm.py",
+    "proxy/warm_inbound.py": "proxy/test_warm.py",
     "wire/kernel.py": "wire/test_teardown.py",
     "wire/origin_pool.py": "wire/test_pool.py",
     "wire/stream.py": "wire/test_h1_stream.py",

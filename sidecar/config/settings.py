@@ -13,6 +13,7 @@ from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.route import InboundRoutes, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
+from sidecar.engine import EngineChoice
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
@@ -131,6 +132,7 @@ class SidecarSettings:
     probe: Address
     agent_probes: tuple[str, ...]
     drain_s: float
+    engine: EngineChoice = "auto"
     door: DoorSettings | None = None
     txn_tokens: TxnTokenSettings | None = None
     tracing: TracingSettings | None = None
@@ -194,6 +196,7 @@ class SidecarSettings:
             "workload_handle": (self.workload_handle, fresh.workload_handle),
             "drain_s": (self.drain_s, fresh.drain_s),
             "protocols": (self.protocols, fresh.protocols),
+            "engine": (self.engine, fresh.engine),
             "inbound.routes.a2a.tasks": (self._strict_tasks or not fresh._strict_tasks, True),
             "memory": (self.memory, fresh.memory),
             "max_memory_mib": (self.max_memory_mib, fresh.max_memory_mib),

@@ -188,6 +188,7 @@ def _settings(
         agent_probes=tuple(file.probe.agent),
         drain_s=file.drain_s,
         protocols=ProtocolSettings(**file.protocols.model_dump()),
+        engine=file.engine,
         memory=MemoryLimits(**file.memory.model_dump()),
         max_memory_mib=file.max_memory_mib,
         workload_handle=workload_handle_of(file.workload_handle),

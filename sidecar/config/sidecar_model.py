@@ -58,6 +58,7 @@ from sidecar.config.tracing_model import TracingSection
 from sidecar.config.txn_token_model import TxnTokensSection
 from sidecar.delegation.operation import SessionsOf
 from sidecar.delegation.policy import FIRST_TOKEN_LIFE_S
+from sidecar.engine import EngineChoice
 
 
 class InboundMatch(Section):
@@ -368,6 +369,13 @@ class SidecarFile(Section):
         default=ProtocolsSection(), description="versions of HTTP besides HTTP/1.1; none unless set"
     )
     drain_s: Seconds = Field(default=20.0, description="time for requests to finish after SIGTERM")
+    engine: EngineChoice = Field(
+        default="auto",
+        description=(
+            "the engine of warm requests: `native` needs the wheel `delegation-sidecar-native`, which serves some of "
+            "them at less cost and decides nothing; `auto` is `native` where that wheel is installed, else `python`"
+        ),
+    )
     memory: MemorySection = Field(default=MemorySection(), description="limits of the caches of each process")
     max_memory_mib: int | None = Field(
         default=None,

@@ -60,6 +60,8 @@ class Issued:
     credentials: frozenset[str] = frozenset()
     bound_to: str | None = field(init=False)
     facts: RecordFields = field(init=False, repr=False, compare=False)
+    # kept here by the native engine
+    warm: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bound_to", self.permit.token.certificate_thumbprint)

@@ -15,7 +15,7 @@ from typing import Final, Protocol, Unpack, get_args
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.observe.entry import Entry, EntryLog, UnprovenEntry, request_record
-from sidecar.observe.hash_chain import HashChain
+from sidecar.observe.hash_chain import HashChain, Link
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import FIELDS, Direction, Record, RecordFields
 from sidecar.observe.record_rate import UnprovenRecords
@@ -61,6 +61,7 @@ class AccessLog:
         wall, monotonic: clocks, in seconds.
         entry, unproven_entry: make the entries; of other kinds where traces are exported.
         export: gets a copy of what is written; None: nothing is exported.
+        link: links the lines, where the native engine does.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class AccessLog:
         entry: Callable[[EntryLog, Record, float], Entry] = Entry,
         unproven_entry: Callable[[EntryLog, Record, float, UnprovenRecords], Entry] = UnprovenEntry,
         export: Export | None = None,
+        link: Link | None = None,
     ) -> None:
         self._entry = entry
         self._unproven_entry = unproven_entry
@@ -91,7 +93,7 @@ class AccessLog:
         self.max_bytes = max_bytes
         self._spill_folder = spill_folder
         warn_if_unusable(spill_folder)
-        self._chain = HashChain(encode)
+        self._chain = HashChain(encode, link)
         encode_lines = self._chain if export is None else _exporting(self._chain, export)
         self._writer = Writer(sink, encode_lines, on_lost=self._lose)
         self._max_records = max_records

@@ -68,7 +68,7 @@ class Entry:
     """
 
     # Every attribute of an entry except these is a key of its record.
-    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "event_stream", "operation", "started_at")
+    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "event_stream", "operation", "started_at", "warm")
 
     # Unset in most requests: read by ``getattr``.
     operation: str  # the key of the operation that was judged, which may hold text of the caller's

@@ -23,13 +23,22 @@ if FIELDS[-1] != "prev":
     raise AssertionError("the key prev must be the last of a record: the hash is spliced into the end of the line")
 
 
+Encode = Callable[[Sequence[Record]], Sequence[bytes]]
+Link = Callable[[Sequence[Record], Encode, bytes], tuple[bytes, bytes]]
+"""Encodes records as lines linked to the hash before them; returns also the hash of the last one, in hex."""
+
+
 class HashChain:
-    """Encodes records as linked lines. ``encode`` makes lines, without newlines, in which ``prev`` is null."""
+    """Encodes records as linked lines. ``encode`` makes lines, without newlines, in which ``prev`` is null.
 
-    __slots__ = ("_encode", "_head")
+    ``link`` is that of the native engine, which also reads the records of its own requests.
+    """
 
-    def __init__(self, encode: Callable[[Sequence[Record]], Sequence[bytes]]) -> None:
+    __slots__ = ("_encode", "_head", "_link")
+
+    def __init__(self, encode: Encode, link: Link | None = None) -> None:
         self._encode = encode
+        self._link = link
         self._head: tuple[int, bytes] | None = None  # replaced as a whole: other threads read it
 
     @property
@@ -44,6 +53,10 @@ class HashChain:
             return b""
         linked = []
         before = b"" if self._head is None else self._head[1]
+        if self._link is not None:
+            lines, before = self._link(records, self._encode, before)
+            self._head = records[-1]["seq"], before
+            return lines
         for line in self._encode(records):
             if before:
                 line = b"".join((line[:_NULL], b'"', before, b'"}'))  # copies a line least often: all records pay

@@ -81,6 +81,10 @@ class Tally:
         self._labels = labels
         self._uncounted: dict[str, list[Record]] = {direction: [] for direction in get_args(Direction)}
 
+    def uncounted(self, direction: Direction) -> list[Record]:
+        """Return the list that finished requests of a direction are added to: it stays the same object."""
+        return self._uncounted[direction]
+
     def add(self, record: Record) -> None:
         """Add a finished request. Its record must not change from now on."""
         uncounted = self._uncounted[record["direction"]]

@@ -63,7 +63,7 @@ class Forwarding(Pump):
             ``stream.status`` is set by then, an answer had begun and was cut, else the caller must answer.
     """
 
-    __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "answered_at")
+    __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "answered_at", "warm")
 
     _waiter: Waiter | None  # from when it begins
 
@@ -105,6 +105,10 @@ class Forwarding(Pump):
         except BaseException:
             watch.forget(self)
             raise
+
+    def resumed_by(self, waiter: Waiter) -> None:
+        """Go on with a request that the native engine has sent and watches: ``waiter`` is told of its end."""
+        self._waiter = waiter
 
     def cancel(self) -> None:
         """Give it up."""

@@ -57,7 +57,18 @@ class ServedRequest:
     one of ``Handles`` in which it was judged last. ``renewal`` is that of its chain, from ``ended_at`` on.
     """
 
-    __slots__ = ("call_in", "calls_left", "delegation", "ended_at", "epoch", "facts", "guard", "linger_s", "renewal")
+    __slots__ = (
+        "call_in",
+        "calls_left",
+        "delegation",
+        "ended_at",
+        "epoch",
+        "facts",
+        "guard",
+        "linger_s",
+        "renewal",
+        "warm",
+    )
 
     epoch: int
     renewal: Renewal

@@ -43,12 +43,10 @@ _KEY_FIELDS: Final = frozenset(
 _NOT_WITH_A_KEY: Final = _KEY_FIELDS | {b"accept-encoding", b"accept-charset", b"range", b"if-range"}
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
+IDENTITY: Final = (b"delegation-subject", b"delegation-subject-issuer", b"delegation-actor", b"delegation-scope")
 _FOR_AGENT: Final[tuple[bytes, ...]] = (
     b"host",
-    b"delegation-subject",
-    b"delegation-subject-issuer",
-    b"delegation-actor",
-    b"delegation-scope",
+    *IDENTITY,
     b"authorization",
     b"delegation-handle",
     b"delegation-request-id",

@@ -149,7 +149,7 @@ class Inbound:
                     yield self._observed(observed, route, stream, head, agent, target, entry, asked, session, policy)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
-            permit, delegation, facts, of_token, identity = given
+            permit, delegation, facts, of_token, identity, _ = given
             if asked is not None and asked.protocol == "mcp":
                 session = self._session(asked, head, permit, entry, now)
             served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, of_token)

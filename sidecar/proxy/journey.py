@@ -67,6 +67,10 @@ class Drive:
         self._journey = journey
         self._wait: Wait | None = None
 
+    def begin_waiting(self) -> None:
+        """Take over a journey that is in the middle of its first wait, which has begun elsewhere."""
+        self._wait = self._journey.send(None)
+
     def resume(self, result: Any) -> None:
         """Continue with the result of the wait, until the next one."""
         try:

@@ -21,7 +21,7 @@ from sidecar.proxy.answers import refuse_unread
 from sidecar.proxy.connection_limits import ConnectionLimits, reserve
 from sidecar.proxy.connection_table import ConnectionTable
 from sidecar.wire.caller_connection import CallerConnection
-from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import RequestHandler, Stream
 
@@ -65,6 +65,7 @@ class Listener:
         closes_at: float = inf,
         door: bool = False,
         connection: type[ServerConnection] = ServerConnection,
+        warm: Warm | None = None,
     ) -> None:
         self._max_connections = self._limit = settings.total
         self._per_address = settings.per_address
@@ -82,6 +83,7 @@ class Listener:
         self._server_limits = limits
         self.handler = handler
         self._shed = shed
+        self._warm = warm
         self._proxy_form = proxy_form
         self._connection = connection
         self._turned_away = refused_connections
@@ -231,14 +233,14 @@ class Listener:
         return before_accept(self._load(), self._candidates)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
-        host, handler = host_of(address), self.handler
+        host, handler, warm = host_of(address), self.handler, self._warm
         match on_accept(self._load(), self._candidates, host=host, from_address=self._from_address(host)):
             case Shed(why, answered=False):
                 accepted.close()
                 self._turned_away(Reason.OVERLOADED, why, address)
                 return
             case Shed():
-                handler = self._shed
+                handler, warm = self._shed, None
             case Evict(Arrival() as arrival):
                 self._handshakes.evict(arrival)
             case Evict(connection):
@@ -246,7 +248,9 @@ class Listener:
         self._handshakes.start(
             accepted,
             address,
-            lambda: self._connection(handler, self._server_limits, self.connections, proxy_form=self._proxy_form),
+            lambda: self._connection(
+                handler, self._server_limits, self.connections, proxy_form=self._proxy_form, warm=warm
+            ),
         )
 
     def _from_address(self, host: str) -> int | None:

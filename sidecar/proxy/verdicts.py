@@ -51,6 +51,7 @@ class Given(NamedTuple):
     facts: RecordFields
     of_token: RecordFields
     identity: tuple[bytes, ...]
+    warm: list[object]  # kept here by the native engine
 
 
 _Key = tuple[str, SpiffeId]
@@ -116,22 +117,29 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
 
 
 class Permits(BoundedCache[Call, Given]):
-    """Permits, by call. The oldest is evicted first. Of a token in ``verdicts`` only the rest is accounted."""
+    """Permits, by call. The oldest is evicted first. Of a token in ``verdicts`` only the rest is accounted.
 
-    __slots__ = ("_verdicts",)
+    ``warm_bytes`` are those that the native engine adds to each.
+    """
+
+    __slots__ = ("_verdicts", "warm_bytes")
 
     def __init__(self, max_bytes: int, verdicts: Verdicts) -> None:
         super().__init__(max_bytes)
+        self.warm_bytes = 0
         self._verdicts = verdicts
         verdicts.on_gone(self.drop)
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
         """Keep a permit, unless keys or policy changed meanwhile."""
         token = permit.token
-        given = Given(permit, delegate(permit), facts_of_call(permit), facts_of_token(token), identity_values(permit))
+        given = Given(
+            permit, delegate(permit), facts_of_call(permit), facts_of_token(token), identity_values(permit), []
+        )
         if call.authorization is not None:
             self.drop(call)
             cost = len(call.authorization) + PERMIT_BYTES + 16 * len(token.scope) + sum(map(len, given.identity))
+            cost += self.warm_bytes
             tied = self.epoch == epoch and self._verdicts.tie(call, permit, epoch)
             if not tied:
                 cost += token.held_bytes

@@ -85,6 +85,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader = AnswerReader(limits)
         self._sink: ResponseSink | None = None
         self._raw_sink: RawSink | None = None
+        self._warm: Callable[[ClientConnection, bytes], bool] | None = None  # takes the answer, where it can
         self._out = MessageWriter()
         self._state = State.IDLE
         self._writing_paused = False
@@ -154,6 +155,11 @@ class ClientConnection(asyncio.Protocol):
         self._reader.expect(method, handshake)
         self._sink = sink
         self._moved_at = self._clock()
+
+    def take_back(self, method: str) -> None:
+        """Read the answer to a request that the native engine has sent."""
+        self._warm = None
+        self._reader.expect(method)
 
     def send_body(self, data: bytes) -> None:
         """Add content to the request."""
@@ -273,6 +279,11 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read more of the answer."""
+        warm = self._warm
+        if warm is not None:
+            self._warm = None
+            if warm(self, data):
+                return
         sink = self._sink
         if sink is None:
             if self._state is not _CLOSED:  # no request: this could be taken for the answer to the next one

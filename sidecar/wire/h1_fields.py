@@ -43,7 +43,7 @@ _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
 _LF, _CR, _NUL = b"\n\r\0"  # searched as numbers: bytes of one take eight times as long
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
-_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class H1Layout(Layout):
@@ -305,4 +305,4 @@ def encode_response(status: int, lines: bytes, framing: bytes = b"", data: bytes
 
     ``framing`` are the lines that the wire adds, and ``data`` follows the head.
     """
-    return b"".join((_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, framing, b"\r\n", data))
+    return b"".join((STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, framing, b"\r\n", data))

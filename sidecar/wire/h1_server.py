@@ -11,6 +11,7 @@ requests wait until the answer before them has ended. No task, future or timer i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from typing import Any, Final, cast
@@ -44,6 +45,10 @@ _OPEN: Final = Phase.OPEN
 _LINGERING: Final = Phase.LINGERING
 
 
+Warm = Callable[["ServerConnection", bytes], bool]
+"""Takes a request that the native engine serves; returns False for any other one, and has changed nothing then."""
+
+
 class ServerConnection(asyncio.Protocol):
     """One accepted connection; plain or TLS, on any event loop."""
 
@@ -54,12 +59,15 @@ class ServerConnection(asyncio.Protocol):
         connections: Connections[Any],
         *,
         proxy_form: bool = False,
+        warm: Warm | None = None,
     ) -> None:
         self.transport: asyncio.Transport
         self.writing_paused = False
         self.handler = handler
         self.writes = connections.writes
         self.out = MessageWriter()  # of the stream in progress
+        self.warm_peer: object = None  # kept here by the native engine
+        self._warm = warm
         self._limits = limits
         self._connections = connections
         self._clock = connections.clock
@@ -161,6 +169,9 @@ class ServerConnection(asyncio.Protocol):
         rest = self._rest
         if rest or self._stream is not None or self._teardown.phase >= _LINGERING:
             self._receive_more(data)
+            return
+        warm = self._warm
+        if warm is not None and self._reader.fresh and warm(self, data):
             return
         self._advancing = True
         try:

@@ -143,6 +143,7 @@ class H1Stream:
         "sender",
         "status",
         "transport",
+        "warm",
     )
 
     http2: Final = False

@@ -9,7 +9,7 @@ import asyncio
 from typing import Any, Final, cast
 
 from sidecar.wire.connections import Connections
-from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.h2_frames import PREFACE
 from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ServerLimits
@@ -29,8 +29,9 @@ class VersionChoice(ServerConnection):
         connections: Connections[Any],
         *,
         proxy_form: bool = False,
+        warm: Warm | None = None,
     ) -> None:
-        super().__init__(handler, limits, connections, proxy_form=proxy_form)
+        super().__init__(handler, limits, connections, proxy_form=proxy_form, warm=warm)
         self._begun: bytes | None = b""  # until the choice is made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

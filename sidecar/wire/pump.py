@@ -124,6 +124,10 @@ class Pump(ABC):
         """Tell if nothing of the request has left: it waits, or waited to the end, for its first connection."""
         return self._connecting is not None and not self.retried
 
+    def sent_on(self, upstream: ClientConnection) -> None:
+        """Go on with a request that was sent by the native engine: only its answer is still to come."""
+        self._upstream = upstream
+
     def _connect(self) -> None:
         self._connecting = self._pool.connect(self._origin, self._connected, self._finish, fresh=self.retried)
 

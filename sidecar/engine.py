@@ -1,0 +1,55 @@
+"""The engine of warm requests: Python's, or beside it a native one where its wheel is installed (ADR 0085).
+
+The engine in Python is the reference and serves everything. The native one takes requests whose head, permit and
+answer are certain, and leaves all others to it, before a byte has left.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Final, Literal
+
+EngineChoice = Literal["auto", "python", "native"]
+Engine = Literal["python", "native"]
+
+_MODULE: Final = "delegation_sidecar_native"
+_VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
+
+
+@cache
+def native_module() -> ModuleType | None:
+    """Return the native engine's module; None if no wheel of this version is installed, or it does not fit."""
+    try:
+        module = import_module(_MODULE)
+    except ImportError:
+        return None
+    return module if getattr(module, "__version__", None) == _VERSION else None
+
+
+def engine_of(choice: EngineChoice) -> Engine:
+    """Return the engine to run by a choice of the settings; ``auto`` is the native one where it is installed.
+
+    Raises:
+        LookupError: the native engine is asked for, and is not installed.
+    """
+    if choice == "python":
+        return "python"
+    if native_module() is not None:
+        return "native"
+    if choice == "native":
+        raise LookupError(f"the wheel of the native engine {_VERSION} is not installed for this Python")
+    return "python"
+
+
+def require_native() -> ModuleType:
+    """Return the native engine's module.
+
+    Raises:
+        LookupError: it is not installed.
+    """
+    module = native_module()
+    if module is None:
+        raise LookupError("the native engine is not installed")
+    return module

@@ -1,0 +1,360 @@
+//! One request in flight, from its head to its record.
+//!
+//! The engine in Python sees it as its own: a stream at the caller's connection, a forwarding that is watched, an open
+//! record, a sink at the upstream connection. These are ghosts: objects of its classes without attributes. Whoever
+//! reads one attribute gets the real thing (`inflate`), and the engine in Python serves the request to its end.
+
+use crate::guarded::{begun, certain};
+use crate::head;
+use crate::peer::Peer;
+use crate::prepared::Prepared;
+use crate::side::Side;
+use crate::text::{milliseconds, put_float, put_number, put_time};
+use pyo3::exceptions::PyKeyError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyString};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+pub struct Live {
+    pub connection: Py<PyAny>,
+    pub upstream: Py<PyAny>,
+    pub stream: Py<PyAny>,
+    pub entry: Py<PyAny>,
+    pub forwarding: Py<PyAny>,
+    pub data: Py<PyBytes>,
+}
+
+struct Done {
+    status: u16,
+    bytes_out: usize,
+    answered_at: f64,
+    seq: u64,
+}
+
+/// Of a handle that was opened: the handles alive, the handle, and the epoch in which it was judged.
+pub struct Opened {
+    pub alive: Py<PyDict>,
+    pub handle: Py<PyString>,
+    pub epoch: Py<PyAny>,
+}
+
+#[pyclass(frozen)]
+pub struct Call {
+    pub side: Arc<Side>,
+    pub prepared: Py<Prepared>,
+    pub given: Py<PyAny>,
+    pub origin: Py<PyAny>,
+    pub peer: Option<Py<Peer>>,
+    pub opened: Option<Opened>,
+    pub method: Box<str>,
+    pub path: Box<str>,
+    pub target: Option<Box<[u8]>>, // for the next hop, where it is another one
+    pub call_in: Option<[u8; 32]>,
+    pub call_out: Option<[u8; 32]>,
+    pub after_request: bool,
+    pub started_at: f64,
+    pub decided_at: f64,
+    pub wall: f64,
+    pub request_id: [u8; 32],
+    pub trace_id: [u8; 32],
+    pub span_id: [u8; 16],
+    pub flags: u8,
+    pub bytes_in: usize,
+    live: Mutex<Option<Live>>,
+    done: OnceLock<Done>,
+}
+
+fn text(octets: &[u8]) -> &str {
+    std::str::from_utf8(octets).unwrap_or_default()
+}
+
+impl Call {
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        side: Arc<Side>,
+        prepared: Py<Prepared>,
+        given: Py<PyAny>,
+        origin: Py<PyAny>,
+        wall: f64,
+        started_at: f64,
+    ) -> Self {
+        Self {
+            side,
+            prepared,
+            given,
+            origin,
+            peer: None,
+            opened: None,
+            method: Box::default(),
+            path: Box::default(),
+            target: None,
+            call_in: None,
+            call_out: None,
+            after_request: false,
+            started_at,
+            decided_at: started_at,
+            wall,
+            request_id: [b'0'; 32],
+            trace_id: [b'0'; 32],
+            span_id: [b'0'; 16],
+            flags: 3,
+            bytes_in: 0,
+            live: Mutex::new(None),
+            done: OnceLock::new(),
+        }
+    }
+
+    pub fn live(&self, live: Live) {
+        *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+    }
+
+    fn take(&self) -> Option<Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub fn traceparent(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"00-");
+        out.extend_from_slice(&self.trace_id);
+        out.push(b'-');
+        out.extend_from_slice(&self.span_id);
+        out.extend_from_slice(&[b'-', b'0', b'0' + self.flags]);
+    }
+
+    /// The answer as it goes to the caller; None if it is not certain, or does not leave both connections as they are.
+    fn answer(&self, py: Python<'_>, live: &Live, data: &[u8]) -> PyResult<Option<(u16, Vec<u8>)>> {
+        let side = &*self.side;
+        let Some(found) = head::answer(data, side.answer_limits) else { return Ok(None) };
+        let rest = data.len() - found.fields.end;
+        if found.fields.length != Some(rest) || matches!(found.status, 204 | 304 | 401) {
+            return Ok(None);
+        }
+        let Some(line) = side.status_lines.get(&found.status) else { return Ok(None) };
+        let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
+        let now = |of: &Bound<'_, PyAny>, name| of.getattr(name)?.extract::<f64>();
+        let keeps = upstream.getattr(intern!(py, "_state"))?.is(&side.asked)
+            && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
+            && now(upstream, intern!(py, "_moved_at"))? < now(upstream, intern!(py, "_ages_at"))?
+            && connection.getattr(intern!(py, "_stream"))?.is(&live.stream)
+            && !connection.getattr(intern!(py, "_rest"))?.is_truthy()?
+            && !connection.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
+            && !connection.getattr(intern!(py, "writing_paused"))?.is_truthy()?
+            && now(connection, intern!(py, "_moved_at"))? < now(connection, intern!(py, "_ages_at"))?
+            && connection.getattr(intern!(py, "_teardown"))?.getattr(intern!(py, "phase"))?.is(&side.open)
+            && !connection.getattr(intern!(py, "_connections"))?.getattr(intern!(py, "draining"))?.is_truthy()?;
+        if !keeps {
+            return Ok(None);
+        }
+        let mut out = Vec::with_capacity(data.len() + 64);
+        out.extend_from_slice(line);
+        for field in &found.fields.all {
+            match side.answer_passes.pass(py, &data[field.name.clone()], &mut out)? {
+                None => return Ok(None),
+                Some(false) => {}
+                Some(true) => {
+                    out.extend_from_slice(b": ");
+                    out.extend_from_slice(&data[field.value.clone()]);
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+        }
+        out.extend_from_slice(b"content-length: ");
+        put_number(&mut out, rest as u64);
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(&data[found.fields.end..]);
+        Ok(Some((found.status, out)))
+    }
+
+    /// Pass the answer on, and end the request, in the order of the engine in Python.
+    fn finish(slf: &Bound<'_, Self>, live: Live, status: u16, message: &[u8]) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let side = &*this.side;
+        let now = side.now(py)?;
+        let moved = PyFloat::new(py, now);
+        let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
+        upstream.setattr(intern!(py, "_sink"), py.None())?;
+        upstream.setattr(intern!(py, "_moved_at"), &moved)?;
+        upstream.setattr(intern!(py, "_state"), &side.idle)?;
+        upstream.setattr(intern!(py, "kept"), true)?;
+        upstream.call_method1(intern!(py, "_on_idle"), (upstream,))?;
+        connection.setattr(intern!(py, "_stream"), py.None())?;
+        connection.setattr(intern!(py, "_moved_at"), &moved)?;
+        let transport = connection.getattr(intern!(py, "transport"))?;
+        connection
+            .getattr(intern!(py, "writes"))?
+            .call_method1(intern!(py, "defer"), (transport, PyBytes::new(py, message)))?;
+        side.young.bind(py).discard(&live.forwarding)?;
+        if let Some(opened) = &this.opened {
+            opened.alive.bind(py).del_item(&opened.handle)?;
+        }
+        let log = side.log.bind(py);
+        side.entries.bind(py).del_item(&live.entry)?;
+        let seq = Side::count(log, intern!(py, "_seq"))?;
+        let _ = this.done.set(Done { status, bytes_out: message.len(), answered_at: now, seq });
+        side.writer.bind(py).call_method1(intern!(py, "put"), (slf,))?;
+        let uncounted = side.uncounted.bind(py);
+        uncounted.append(slf)?;
+        if uncounted.len() >= side.count_at {
+            side.tally.bind(py).call_method0(intern!(py, "counted"))?;
+        }
+        Ok(())
+    }
+
+    fn decide_ms(&self) -> f64 {
+        milliseconds(self.decided_at - self.started_at)
+    }
+
+    fn total_ms(&self) -> Option<f64> {
+        self.done.get().map(|done| milliseconds(done.answered_at - self.started_at))
+    }
+
+    /// Write the line of a record, linked to the one before it.
+    pub fn put_line(&self, py: Python<'_>, before: &[u8], out: &mut Vec<u8>) -> PyResult<()> {
+        let done = self.done.get().ok_or_else(|| PyKeyError::new_err("the request has not ended"))?;
+        let _ = py;
+        let prepared = self.prepared.get();
+        let mut pieces = prepared.pieces.iter();
+        let quoted = |out: &mut Vec<u8>, value: Option<&[u8]>| match value {
+            None => out.extend_from_slice(b"null"),
+            Some(value) => {
+                out.push(b'"');
+                out.extend_from_slice(value);
+                out.push(b'"');
+            }
+        };
+        let next = |out: &mut Vec<u8>, pieces: &mut std::slice::Iter<'_, Vec<u8>>| {
+            out.extend_from_slice(pieces.next().map_or(&[], Vec::as_slice));
+        };
+        next(out, &mut pieces);
+        out.push(b'"');
+        put_time(out, self.wall);
+        out.push(b'"');
+        next(out, &mut pieces);
+        put_number(out, done.seq);
+        next(out, &mut pieces);
+        quoted(out, Some(self.method.as_bytes()));
+        next(out, &mut pieces);
+        quoted(out, Some(self.path.as_bytes()));
+        for _ in 0..2 {
+            next(out, &mut pieces); // of the answer, and of the upstream's: the same
+            put_number(out, done.status.into());
+        }
+        let ids: [Option<&[u8]>; 5] = [
+            self.call_in.as_ref().map(|id| &id[..]),
+            self.call_out.as_ref().map(|id| &id[..]),
+            Some(&self.request_id),
+            Some(&self.trace_id),
+            Some(&self.span_id),
+        ];
+        for id in ids {
+            next(out, &mut pieces);
+            quoted(out, id);
+        }
+        for size in [self.bytes_in, done.bytes_out] {
+            next(out, &mut pieces);
+            put_number(out, size as u64);
+        }
+        let upstream_ms = milliseconds(done.answered_at - self.decided_at);
+        for time in [self.decide_ms(), upstream_ms, milliseconds(done.answered_at - self.started_at)] {
+            next(out, &mut pieces);
+            put_float(out, time);
+        }
+        next(out, &mut pieces);
+        out.extend_from_slice(if self.after_request { b"true" } else { b"false" });
+        next(out, &mut pieces);
+        quoted(out, (!before.is_empty()).then_some(before));
+        next(out, &mut pieces);
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Call {
+    /// Take the whole answer. False: the engine in Python goes on with it, and with the request.
+    fn __call__(slf: &Bound<'_, Self>, upstream: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        let (py, this) = (slf.py(), slf.get());
+        let Some(live) = this.take() else { return Ok(false) };
+        let found = if live.upstream.is(upstream) { certain(|| this.answer(py, &live, data.as_bytes())) } else { None };
+        match found {
+            None => {
+                this.live(live);
+                this.inflate(py)?;
+                Ok(false)
+            }
+            Some((status, message)) => begun(|| Self::finish(slf, live, status, &message)).map(|()| true),
+        }
+    }
+
+    /// Make the ghosts real: the engine in Python serves this request from here on. Without effect the second time.
+    fn inflate(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(live) = self.take() else { return Ok(()) };
+        let mut traceparent = Vec::with_capacity(55);
+        self.traceparent(&mut traceparent);
+        let mut at = Vec::with_capacity(27);
+        put_time(&mut at, self.wall);
+        let state = PyDict::new(py);
+        state.set_item("connection", live.connection)?;
+        state.set_item("upstream", live.upstream)?;
+        state.set_item("stream", live.stream)?;
+        state.set_item("entry", live.entry)?;
+        state.set_item("forwarding", live.forwarding)?;
+        state.set_item("data", live.data)?;
+        state.set_item("given", &self.given)?;
+        state.set_item("origin", &self.origin)?;
+        state.set_item("handle", self.opened.as_ref().map(|opened| &opened.handle))?;
+        state.set_item("started_at", self.started_at)?;
+        state.set_item("forwarded_at", self.decided_at)?;
+        state.set_item("traceparent", text(&traceparent))?;
+        state.set_item("bytes_in", self.bytes_in)?;
+        if let Some(target) = &self.target {
+            state.set_item("target", PyBytes::new(py, target))?;
+        }
+        let known = PyDict::new(py);
+        known.set_item("ts", text(&at))?;
+        known.set_item("method", &*self.method)?;
+        known.set_item("path", &*self.path)?;
+        known.set_item("call_in", self.call_in.as_ref().map(|id| text(id)))?;
+        known.set_item("call_out", self.call_out.as_ref().map(|id| text(id)))?;
+        known.set_item("request_id", text(&self.request_id))?;
+        known.set_item("trace_id", text(&self.trace_id))?;
+        known.set_item("span_id", text(&self.span_id))?;
+        known.set_item("decide_ms", self.decide_ms())?;
+        known.set_item("after_request", self.after_request)?;
+        state.set_item("known", known)?;
+        self.side.inflate.bind(py).call((), Some(&state))?;
+        Ok(())
+    }
+
+    /// What a `ServedRequest` is made of: (what was given, the call id, the guard, the epoch).
+    #[allow(clippy::type_complexity)]
+    fn served(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Option<&str>, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+        let guard = self.peer.as_ref().map(|peer| peer.get().guard.clone_ref(py));
+        let epoch = self.opened.as_ref().map(|opened| opened.epoch.clone_ref(py));
+        Ok((self.given.clone_ref(py), self.call_in.as_ref().map(|id| text(id)), guard, epoch))
+    }
+
+    /// Read one key of the record, as far as requests are counted and named by it.
+    fn __getitem__<'py>(&self, py: Python<'py>, key: &str) -> PyResult<Bound<'py, PyAny>> {
+        let prepared = self.prepared.get();
+        Ok(match key {
+            "direction" => self.side.direction.bind(py).clone(),
+            "route" => prepared.route_name.bind(py).clone(),
+            "decision" => intern!(py, "allow").clone().into_any(),
+            "reason" => intern!(py, "ok").clone().into_any(),
+            "chain_depth" => prepared.depth.bind(py).clone(),
+            "op" => py.None().into_bound(py),
+            "total_ms" => self.total_ms().into_pyobject(py)?,
+            "decide_ms" => self.decide_ms().into_pyobject(py)?.into_any(),
+            "seq" => self.done.get().map(|done| done.seq).into_pyobject(py)?,
+            "request_id" => PyString::new(py, text(&self.request_id)).into_any(),
+            "path" => PyString::new(py, &self.path).into_any(),
+            "method" => PyString::new(py, &self.method).into_any(),
+            _ => return Err(PyKeyError::new_err(key.to_owned())),
+        })
+    }
+
+    /// Read one key, or None.
+    fn get<'py>(&self, py: Python<'py>, key: &str) -> Option<Bound<'py, PyAny>> {
+        self.__getitem__(py, key).ok()
+    }
+}

@@ -1,0 +1,86 @@
+//! The fields of a request on their way: those that pass are written, those that are ours are read.
+
+use crate::call::Call;
+use crate::head::{self, RequestHead};
+use crate::side::Side;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+/// Fields that never pass and that a request is judged or joined by.
+#[derive(Default)]
+pub struct Own<'a> {
+    pub authorization: Option<&'a [u8]>,
+    pub handle: bool,
+    pub call_in: Option<[u8; 32]>,
+    pub trace: Option<([u8; 32], u8)>,
+}
+
+impl Side {
+    /// Write the fields that pass, and return those that are ours to read. None: one of them is not certain.
+    pub fn fields<'a>(
+        &self,
+        py: Python<'_>,
+        data: &'a [u8],
+        head: &RequestHead,
+        out: &mut Vec<u8>,
+    ) -> PyResult<Option<Own<'a>>> {
+        let mut own = Own::default();
+        for field in &head.fields.all {
+            let (name, value) = (&data[field.name.clone()], &data[field.value.clone()]);
+            match self.passes.pass(py, name, out)? {
+                None => return Ok(None),
+                Some(true) => {
+                    out.extend_from_slice(b": ");
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(b"\r\n");
+                    continue;
+                }
+                Some(false) => {}
+            }
+            match name.len() {
+                13 if name.eq_ignore_ascii_case(b"authorization") => {
+                    if own.authorization.is_some() {
+                        return Ok(None);
+                    }
+                    own.authorization = Some(value);
+                }
+                15 if name.eq_ignore_ascii_case(b"delegation-call") => {
+                    if own.call_in.is_some() || !head::is_call_id(value) {
+                        return Ok(None);
+                    }
+                    own.call_in = value.try_into().ok();
+                }
+                11 if name.eq_ignore_ascii_case(b"traceparent") => {
+                    if own.trace.is_some() {
+                        return Ok(None);
+                    }
+                    own.trace = head::parent(value);
+                    if own.trace.is_none() {
+                        return Ok(None);
+                    }
+                }
+                10 if name.eq_ignore_ascii_case(b"tracestate") => return Ok(None),
+                17 if name.eq_ignore_ascii_case(b"delegation-handle") => own.handle = true,
+                _ => {}
+            }
+        }
+        Ok(Some(own))
+    }
+
+    /// Give a request its ids: its own, and those of its trace, which continues the caller's.
+    pub fn identify(&self, py: Python<'_>, call: &mut Call, trace: Option<([u8; 32], u8)>) -> PyResult<()> {
+        call.request_id = id(&self.new_id.bind(py).call0()?)?;
+        call.span_id = id(&self.new_span_id.bind(py).call0()?)?;
+        match trace {
+            Some((trace_id, flags)) => (call.trace_id, call.flags) = (trace_id, flags),
+            None => call.trace_id = id(&self.new_id.bind(py).call0()?)?,
+        }
+        Ok(())
+    }
+}
+
+/// The octets of an id of a known length.
+pub fn id<const SIZE: usize>(text: &Bound<'_, PyAny>) -> PyResult<[u8; SIZE]> {
+    let text = text.cast::<PyString>()?.to_str()?.as_bytes();
+    text.try_into().map_err(|_| pyo3::exceptions::PyValueError::new_err("an id of another length"))
+}

@@ -1,0 +1,286 @@
+//! The inbound side: a peer's request on the way to the agent.
+
+use crate::call::{Call, Opened};
+use crate::guarded::{begun, certain};
+use crate::head;
+use crate::peer::Peer;
+use crate::prepared::Prepared;
+use crate::side::{Ready, Side};
+use crate::text::put_number;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const MOST_ROUTES: usize = 512;
+const LONGEST_PATH: usize = 512;
+const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
+const VARYING_BYTES: usize = 400; // at most, of a record beside its path
+
+/// One snapshot, and what follows from it. Begun again with each other snapshot.
+struct World {
+    snapshot: Py<PyAny>,
+    policy: i64,
+    keys: Py<PyAny>,
+    find: Py<PyAny>,
+    agent: Py<PyAny>,
+    agent_key: Py<PyAny>,
+    host_line: Vec<u8>,
+    routes: Mutex<HashMap<Box<[u8]>, Arc<Route>>>,
+}
+
+struct Route {
+    key: Py<PyAny>,
+    is_plain: bool,
+}
+
+/// Begins warm requests of peers. Called with a connection that waits for a request, and what has arrived there.
+#[pyclass(frozen)]
+pub struct InboundGate {
+    side: Arc<Side>,
+    permits: Py<PyAny>,
+    given: Py<PyDict>,
+    handles: Py<PyAny>,
+    alive: Py<PyDict>,
+    new_handle: Py<PyAny>,
+    new_served: Py<PyAny>,
+    mark: String,
+    guard_of: Py<PyAny>,
+    prepare: Py<PyAny>,
+    is_plain: Py<PyAny>,
+    world: Mutex<Option<Arc<World>>>,
+}
+
+#[pymethods]
+impl InboundGate {
+    #[new]
+    fn new(parts: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let get = |name: &str| parts.getattr(name).map(Bound::unbind);
+        Ok(Self {
+            side: Arc::new(Side::of(parts)?),
+            permits: get("permits")?,
+            given: parts.getattr("given")?.cast_into::<PyDict>()?.unbind(),
+            handles: get("handles")?,
+            alive: parts.getattr("alive")?.cast_into::<PyDict>()?.unbind(),
+            new_handle: get("new_handle")?,
+            new_served: get("new_served")?,
+            mark: parts.getattr("mark")?.extract()?,
+            guard_of: get("guard_of")?,
+            prepare: get("prepare")?,
+            is_plain: get("is_plain")?,
+            world: Mutex::new(None),
+        })
+    }
+
+    /// Begin the request that `data` is. False: it is not certain, and nothing has changed.
+    fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        let py = connection.py();
+        match certain(|| self.ready(connection, data.as_bytes())) {
+            None => Ok(false),
+            Some(ready) => begun(|| self.begin(py, connection, data, ready)).map(|()| true),
+        }
+    }
+}
+
+impl InboundGate {
+    fn ready<'py>(&self, connection: &Bound<'py, PyAny>, data: &[u8]) -> PyResult<Option<Ready<'py>>> {
+        let py = connection.py();
+        let side = &*self.side;
+        let Some(head) = head::request(data, side.limits) else { return Ok(None) };
+        let length = head.fields.length.unwrap_or(0);
+        if data.len() - head.fields.end != length || length > side.most_body || &data[head.method.clone()] == b"HEAD" {
+            return Ok(None);
+        }
+        let target = &data[head.target.clone()];
+        let Some(path_end) = head::canonical(target) else { return Ok(None) };
+        let path = &target[..path_end];
+        if path.len() > LONGEST_PATH || head::may_hold_token(path) {
+            return Ok(None);
+        }
+        let mut message = Vec::with_capacity(data.len() + 512);
+        message.extend_from_slice(&data[head.method.start..head.target.end]);
+        message.extend_from_slice(b" HTTP/1.1\r\n");
+        let Some(own) = side.fields(py, data, &head, &mut message)? else { return Ok(None) };
+        let Some(authorization) = own.authorization else { return Ok(None) };
+
+        let Some(world) = self.world(py)? else { return Ok(None) };
+        if connection.getattr(intern!(py, "writing_paused"))?.is_truthy()? {
+            return Ok(None);
+        }
+        let wall: f64 = side.wall.bind(py).call0()?.extract()?;
+        let now = wall as i64;
+        let peer = self.peer(connection)?;
+        let fingerprint = peer.get().fingerprint(py, now)?;
+        let method = std::str::from_utf8(&data[head.method.clone()])?;
+        let path = std::str::from_utf8(path)?;
+        let route = self.route(py, &world, method, path)?;
+        if !route.is_plain {
+            return Ok(None);
+        }
+
+        let permits = self.permits.bind(py);
+        let epoch = permits.getattr(intern!(py, "epoch"))?;
+        let Ok(epoch) = epoch.cast::<PyTuple>() else { return Ok(None) };
+        let generation: i64 = world.keys.bind(py).getattr(intern!(py, "generation"))?.extract()?;
+        if epoch.get_item(0)?.extract::<i64>()? != generation || epoch.get_item(1)?.extract::<i64>()? != world.policy {
+            return Ok(None);
+        }
+        let key = PyTuple::new(py, [PyBytes::new(py, authorization).as_any(), &fingerprint, route.key.bind(py)])?;
+        let Some(found) = self.given.bind(py).get_item(key)? else { return Ok(None) };
+        let given = found.cast::<PyTuple>()?.get_item(0)?;
+        let Some(prepared) = self.prepared(py, &given)? else { return Ok(None) };
+        let ready = prepared.get();
+        if now >= ready.ends || now < ready.begins || ready.size + path.len() + VARYING_BYTES > MOST_RECORD {
+            return Ok(None);
+        }
+        let started_at: f64 = connection.getattr(intern!(py, "_moved_at"))?.extract()?;
+        if !side.has_room(py, started_at)? {
+            return Ok(None);
+        }
+        let Some((idle, upstream)) = side.free(py, world.agent_key.bind(py))? else { return Ok(None) };
+
+        let handle = self.new_handle.bind(py).call0()?.cast_into::<PyString>()?;
+        let handle = if self.mark.is_empty() { handle } else { PyString::new(py, &format!("{}{}", self.mark, handle)) };
+        let mut call = Call::new(
+            self.side.clone(),
+            prepared.clone().unbind(),
+            given.unbind(),
+            world.agent.clone_ref(py),
+            wall,
+            started_at,
+        );
+        call.method = method.into();
+        call.path = path.into();
+        call.call_in = own.call_in;
+        call.bytes_in = data.len();
+        side.identify(py, &mut call, own.trace)?;
+        message.extend_from_slice(&world.host_line);
+        message.extend_from_slice(&ready.lines);
+        let shown = handle.to_str()?.as_bytes();
+        for part in [
+            b"authorization: Bearer ".as_slice(),
+            shown,
+            b"\r\ndelegation-handle: ",
+            shown,
+            b"\r\ndelegation-request-id: ",
+            &call.request_id,
+            b"\r\ntraceparent: ",
+        ] {
+            message.extend_from_slice(part);
+        }
+        call.traceparent(&mut message);
+        if length > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
+            message.extend_from_slice(b"\r\ncontent-length: ");
+            put_number(&mut message, length as u64);
+        }
+        message.extend_from_slice(b"\r\n\r\n");
+        message.extend_from_slice(&data[head.fields.end..]);
+        let epoch = self.handles.bind(py).getattr(intern!(py, "epoch"))?.unbind();
+        call.opened = Some(Opened { alive: self.alive.clone_ref(py), handle: handle.unbind(), epoch });
+        call.peer = Some(peer.unbind());
+        Ok(Some(Ready { call, idle, upstream, message }))
+    }
+
+    /// What follows from the snapshot in force; None if nothing is served now, or not by this engine.
+    fn world(&self, py: Python<'_>) -> PyResult<Option<Arc<World>>> {
+        let snapshots = self.side.snapshots.bind(py);
+        let snapshot = snapshots.getattr(intern!(py, "current"))?;
+        if snapshot.is_none() || !snapshots.getattr(intern!(py, "closed"))?.is_none() {
+            return Ok(None);
+        }
+        if let Some(world) = self.world.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && world.snapshot.is(&snapshot)
+        {
+            return Ok(Some(world.clone()));
+        }
+        let agent = snapshot.getattr("agent")?;
+        if agent.is_none() || !agent.getattr("still_good")?.is_none() {
+            return Ok(None);
+        }
+        let policy = snapshot.getattr("policy")?;
+        let mut host_line = b"host: ".to_vec();
+        host_line.extend_from_slice(agent.getattr("authority")?.cast::<PyBytes>()?.as_bytes());
+        host_line.extend_from_slice(b"\r\n");
+        let world = Arc::new(World {
+            policy: policy.getattr("number")?.extract()?,
+            keys: snapshot.getattr("keys")?.unbind(),
+            find: policy.getattr("inbound")?.getattr("find")?.unbind(),
+            agent: agent.clone().unbind(),
+            agent_key: agent.getattr("key")?.unbind(),
+            host_line,
+            routes: Mutex::new(HashMap::new()),
+            snapshot: snapshot.unbind(),
+        });
+        *self.world.lock().unwrap_or_else(PoisonError::into_inner) = Some(world.clone());
+        Ok(Some(world))
+    }
+
+    /// The route of a call: the policy finds it, once for each path.
+    fn route(&self, py: Python<'_>, world: &World, method: &str, path: &str) -> PyResult<Arc<Route>> {
+        let mut key = Vec::with_capacity(method.len() + path.len() + 1);
+        key.extend_from_slice(method.as_bytes());
+        key.push(b' ');
+        key.extend_from_slice(path.as_bytes());
+        if let Some(route) = world.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&key[..]) {
+            return Ok(route.clone());
+        }
+        let found = world.find.bind(py).call1((method, path))?;
+        let is_plain = self.is_plain.bind(py).call1((&found,))?.extract()?;
+        let route = Arc::new(Route { key: found.getattr(intern!(py, "key"))?.unbind(), is_plain });
+        let mut routes = world.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.len() >= MOST_ROUTES {
+            routes.clear();
+        }
+        routes.insert(key.into(), route.clone());
+        Ok(route)
+    }
+
+    fn peer<'py>(&self, connection: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Peer>> {
+        let py = connection.py();
+        let kept = connection.getattr(intern!(py, "warm_peer"))?;
+        if !kept.is_none() {
+            return Ok(kept.cast_into()?);
+        }
+        let guard = self.guard_of.bind(py).call1((connection.getattr(intern!(py, "transport"))?,))?;
+        let peer = Bound::new(py, Peer::of(guard)?)?;
+        connection.setattr(intern!(py, "warm_peer"), &peer)?;
+        Ok(peer)
+    }
+
+    /// What is kept beside a permit for its requests; None: they are the engine in Python's.
+    fn prepared<'py>(&self, py: Python<'py>, given: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Prepared>>> {
+        let kept = given.cast::<PyTuple>()?.get_item(5)?.cast_into::<PyList>()?;
+        let workload = self.side.log.bind(py).getattr(intern!(py, "workload"))?;
+        if !kept.is_empty() {
+            let one = kept.get_item(0)?;
+            if one.is_none() {
+                return Ok(None);
+            }
+            let prepared = one.cast_into::<Prepared>()?;
+            if prepared.get().workload.is(&workload) {
+                return Ok(Some(prepared));
+            }
+        }
+        let made = self.prepare.bind(py).call1((given,))?;
+        kept.set_slice(0, kept.len(), PyList::new(py, [&made])?.as_any())?;
+        if made.is_none() { Ok(None) } else { Ok(Some(made.cast_into()?)) }
+    }
+
+    fn begin(
+        &self,
+        py: Python<'_>,
+        connection: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyBytes>,
+        ready: Ready<'_>,
+    ) -> PyResult<()> {
+        let served = self.new_served.bind(py).call0()?;
+        let call = self.side.start(connection, data, ready)?;
+        served.setattr(intern!(py, "warm"), &call)?;
+        if let Some(opened) = &call.get().opened {
+            opened.alive.bind(py).set_item(&opened.handle, served)?;
+        }
+        Side::count(self.permits.bind(py), intern!(py, "hits"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! The warm request of the sidecar: an optional second engine beside the one in Python.
+//!
+//! It decides nothing. A permit comes from the core, and what ends it is asked of the core's own objects at each
+//! request. Whatever is not certain is left to the engine in Python before a byte has left: the functions here return
+//! `None` or `False`, and have changed nothing. State stays in Python: connections, pool, handles, records in flight.
+
+mod call;
+mod chain;
+mod fields;
+mod guarded;
+mod head;
+mod inbound;
+mod names;
+mod peer;
+mod prepared;
+mod readers;
+mod side;
+mod text;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod delegation_sidecar_native {
+    #[pymodule_export]
+    use super::call::Call;
+    #[pymodule_export]
+    use super::chain::link;
+    #[pymodule_export]
+    use super::guarded::panic_on_purpose;
+    #[pymodule_export]
+    use super::inbound::InboundGate;
+    #[pymodule_export]
+    use super::prepared::Prepared;
+    #[pymodule_export]
+    use super::readers::{canonical_path, read_answer, read_request};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,177 @@
+//! One side of a sidecar: the objects of the engine in Python that a warm request touches, held once.
+
+use crate::call::{Call, Live};
+use crate::head::Limits;
+use crate::names::Names;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet};
+use std::collections::HashMap;
+
+pub struct Side {
+    pub snapshots: Py<PyAny>,
+    pub log: Py<PyAny>,
+    pub writer: Py<PyAny>,
+    pub entries: Py<PyDict>,
+    pub young: Py<PySet>,
+    pub pools: Py<PyDict>,
+    pub wall: Py<PyAny>,
+    pub monotonic: Py<PyAny>,
+    pub new_id: Py<PyAny>,
+    pub new_span_id: Py<PyAny>,
+    pub new_stream: Py<PyAny>,
+    pub new_entry: Py<PyAny>,
+    pub new_forwarding: Py<PyAny>,
+    pub inflate: Py<PyAny>,
+    pub idle: Py<PyAny>,
+    pub asked: Py<PyAny>,
+    pub spent: Py<PyAny>,
+    pub open: Py<PyAny>,
+    pub direction: Py<PyAny>,
+    pub tally: Py<PyAny>,
+    pub uncounted: Py<PyList>,
+    pub count_at: usize,
+    pub limits: Limits,
+    pub answer_limits: Limits,
+    pub most_body: usize,
+    pub passes: Names,
+    pub answer_passes: Names,
+    pub status_lines: HashMap<u16, Vec<u8>>,
+}
+
+/// Everything that is known of a request before anything is changed.
+pub struct Ready<'py> {
+    pub call: Call,
+    pub idle: Bound<'py, PyList>,
+    pub upstream: Bound<'py, PyAny>,
+    pub message: Vec<u8>,
+}
+
+impl Side {
+    pub fn of(parts: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let get = |name: &str| parts.getattr(name).map(Bound::unbind);
+        let number = |name: &str| parts.getattr(name)?.extract::<usize>();
+        let limits = Limits { head: number("max_head")?, target: number("max_target")?, fields: number("max_fields")? };
+        let answers = Limits { head: number("max_answer_head")?, target: 0, fields: number("max_answer_fields")? };
+        Ok(Self {
+            snapshots: get("snapshots")?,
+            log: get("log")?,
+            writer: get("writer")?,
+            entries: parts.getattr("entries")?.cast_into::<PyDict>()?.unbind(),
+            young: parts.getattr("young")?.cast_into::<PySet>()?.unbind(),
+            pools: parts.getattr("pools")?.cast_into::<PyDict>()?.unbind(),
+            wall: get("wall")?,
+            monotonic: get("monotonic")?,
+            new_id: get("new_id")?,
+            new_span_id: get("new_span_id")?,
+            new_stream: get("new_stream")?,
+            new_entry: get("new_entry")?,
+            new_forwarding: get("new_forwarding")?,
+            inflate: get("inflate")?,
+            idle: get("idle")?,
+            asked: get("asked")?,
+            spent: get("spent")?,
+            open: get("open")?,
+            direction: get("direction")?,
+            tally: get("tally")?,
+            uncounted: parts.getattr("uncounted")?.cast_into::<PyList>()?.unbind(),
+            count_at: number("count_at")?,
+            limits,
+            answer_limits: answers,
+            most_body: number("max_body")?,
+            passes: Names::new(get("passes")?),
+            answer_passes: Names::new(get("answer_passes")?),
+            status_lines: parts.getattr("status_lines")?.extract()?,
+        })
+    }
+
+    /// Monotonic seconds.
+    pub fn now(&self, py: Python<'_>) -> PyResult<f64> {
+        self.monotonic.bind(py).call0()?.extract()
+    }
+
+    /// Tell if the record of one more request has room, as `AccessLog.reserve` asks.
+    pub fn has_room(&self, py: Python<'_>, now: f64) -> PyResult<bool> {
+        let (log, writer) = (self.log.bind(py), self.writer.bind(py));
+        let number = |of: &Bound<'_, PyAny>, name| of.getattr(name)?.extract::<i64>();
+        if now > writer.getattr(intern!(py, "reliable_until"))?.extract::<f64>()? {
+            return Ok(false);
+        }
+        let lines = number(log, intern!(py, "_promised"))? - number(writer, intern!(py, "lines_out"))?;
+        let bytes = number(writer, intern!(py, "bytes_in"))? - number(writer, intern!(py, "bytes_out"))?;
+        Ok(lines < number(log, intern!(py, "_max_records"))? && bytes < number(log, intern!(py, "_max_bytes"))?)
+    }
+
+    /// The free connection that the pool would give, left in its place; None if a call has to wait, or look further.
+    pub fn free<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<(Bound<'py, PyList>, Bound<'py, PyAny>)>> {
+        let Some(pool) = self.pools.bind(py).get_item(key)? else { return Ok(None) };
+        if pool.getattr(intern!(py, "usual"))?.len()? > 0 {
+            return Ok(None);
+        }
+        let idle = pool.getattr(intern!(py, "idle"))?.cast_into::<PyList>()?;
+        let Some(last) = idle.len().checked_sub(1) else { return Ok(None) };
+        let upstream = idle.get_item(last)?;
+        let usable = upstream.getattr(intern!(py, "_state"))?.is(&self.idle)
+            && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
+            && !upstream.getattr(intern!(py, "_writing_paused"))?.is_truthy()?
+            && !upstream.getattr(intern!(py, "transport"))?.call_method0(intern!(py, "is_closing"))?.is_truthy()?;
+        Ok(usable.then_some((idle, upstream)))
+    }
+
+    /// Send a request, and leave its ghosts where the engine in Python keeps its objects.
+    pub fn start<'py>(
+        &self,
+        connection: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyBytes>,
+        ready: Ready<'py>,
+    ) -> PyResult<Bound<'py, Call>> {
+        let py = connection.py();
+        let Ready { mut call, idle, upstream, message } = ready;
+        let decided_at = self.now(py)?;
+        call.decided_at = decided_at;
+        let call = Bound::new(py, call)?;
+        let stream = self.new_stream.bind(py).call0()?;
+        let entry = self.new_entry.bind(py).call0()?;
+        let forwarding = self.new_forwarding.bind(py).call0()?;
+        for ghost in [&stream, &entry, &forwarding] {
+            ghost.setattr(intern!(py, "warm"), &call)?;
+        }
+        let reader = upstream.getattr(intern!(py, "_reader"))?;
+        if !reader.getattr(intern!(py, "head"))?.is_none() {
+            reader.call_method1(intern!(py, "expect"), (&*call.get().method,))?;
+        }
+        idle.del_item(idle.len() - 1)?;
+        Self::count(self.log.bind(py), intern!(py, "_promised"))?;
+        self.entries.bind(py).set_item(&entry, py.None())?;
+        self.young.bind(py).add(&forwarding)?;
+        connection.setattr(intern!(py, "_stream"), &stream)?;
+        connection.setattr(intern!(py, "_share"), &self.spent)?;
+        upstream.setattr(intern!(py, "_state"), &self.asked)?;
+        upstream.setattr(intern!(py, "_sink"), &forwarding)?;
+        upstream.setattr(intern!(py, "_warm"), &call)?;
+        upstream.setattr(intern!(py, "_moved_at"), PyFloat::new(py, decided_at))?;
+        call.get().live(Live {
+            connection: connection.clone().unbind(),
+            upstream: upstream.clone().unbind(),
+            stream: stream.unbind(),
+            entry: entry.unbind(),
+            forwarding: forwarding.unbind(),
+            data: data.clone().unbind(),
+        });
+        let transport = upstream.getattr(intern!(py, "transport"))?;
+        let writes = upstream.getattr(intern!(py, "_writes"))?;
+        writes.call_method1(intern!(py, "defer"), (transport, PyBytes::new(py, &message)))?;
+        Ok(call)
+    }
+
+    /// Add one to a counter.
+    pub fn count(of: &Bound<'_, PyAny>, name: &Bound<'_, pyo3::types::PyString>) -> PyResult<u64> {
+        let next = of.getattr(name)?.extract::<u64>()? + 1;
+        of.setattr(name, next)?;
+        Ok(next)
+    }
+}

@@ -1,0 +1,110 @@
+"""Warm requests: those that the native engine serves, from their head to their record.
+
+Theory of operation. A gate of the native engine (``sidecar/native``) gets the bytes of a connection that waits for a
+request. If the head is certain, what permits it is remembered and still holds, an upstream connection is free and a
+record has room, it sends the request; the answer goes back the same way if it is whole and certain. In between it
+leaves ghosts where the engine in Python keeps its objects (``ghosts.py``). ``warm_inbound.py`` and ``warm_outbound.py``
+have what differs by side.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.entry import Entry
+from sidecar.observe.record import FIELDS, Direction, Record
+from sidecar.observe.record_text import MAX_TEXT
+from sidecar.observe.tally import AT_ONCE
+from sidecar.observe.tracing import TraceContext, new_id, new_span_id
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.ghosts import new_entry, new_forwarding, new_stream
+from sidecar.proxy.snapshot import Snapshots
+from sidecar.wire.h1_client import State
+from sidecar.wire.h1_fields import STATUS_LINES
+from sidecar.wire.h1_server import Share
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.teardown import Phase
+
+# The keys of a record that differ by request, in its order. The native engine writes their values.
+VARYING: Final = (
+    "ts", "seq", "method", "path", "status", "upstream_status", "call_in", "call_out", "request_id", "trace_id",
+    "span_id", "bytes_in", "bytes_out", "decide_ms", "upstream_ms", "total_ms", "after_request", "prev",
+)  # fmt: skip
+PREPARED_BYTES: Final = 3072  # of what is kept beside a permit
+_MARK: Final = secrets.token_hex(16)  # stands for their values: nobody can put it into a token
+_MAX_STATUS_LINE: Final = 8192
+
+if tuple(name for name in FIELDS if name in VARYING) != VARYING:
+    raise AssertionError("the varying keys are not in the order of a record")
+
+
+class Parts:
+    """Everything of the engine in Python that a gate touches, by name. The gate reads it once."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        *,
+        snapshots: Snapshots,
+        log: AccessLog,
+        forwarder: Forwarder,
+        wall: Callable[[], float],
+        limits: ServerLimits,
+        upstream_limits: ClientLimits,
+        **of_side: object,
+    ) -> None:
+        self.direction = direction
+        self.snapshots = snapshots
+        self.log = log
+        self.writer = log._writer
+        self.entries = log._young
+        self.young = forwarder.watch.young
+        self.pools = forwarder.pool._pools
+        self.wall = wall
+        self.monotonic = log.monotonic
+        self.new_id = new_id
+        self.new_span_id = new_span_id
+        self.new_stream = new_stream
+        self.new_entry = new_entry
+        self.new_forwarding = new_forwarding
+        self.idle = State.IDLE
+        self.asked = State.ASKED
+        self.spent = Share.SPENT
+        self.open = Phase.OPEN
+        self.tally = log.metrics.finished
+        self.uncounted = log.metrics.finished.uncounted(direction)
+        self.count_at = AT_ONCE
+        self.max_head = min(limits.max_head_bytes, limits.max_target_bytes + 64)
+        self.max_target = limits.max_target_bytes
+        self.max_fields = limits.max_fields
+        self.max_body = limits.max_body_bytes
+        self.max_answer_head = min(upstream_limits.max_head_bytes, _MAX_STATUS_LINE)
+        self.max_answer_fields = upstream_limits.max_fields
+        self.answer_passes = forwarder.answer_edits.passes
+        self.status_lines = STATUS_LINES
+        self.__dict__.update(of_side)
+
+
+def pieces_of(record: Record) -> list[bytes] | None:
+    """Return the text of a record around its varying values; None if it needs more than plain text."""
+    line = orjson.dumps(record | dict.fromkeys(VARYING, _MARK))
+    plain = line.isascii() and b"\\" not in line and b"\x7f" not in line and len(line) <= MAX_TEXT
+    pieces = line.split(b'"%b"' % _MARK.encode("ascii"))
+    return pieces if plain and len(pieces) == len(VARYING) + 1 else None
+
+
+def trace_of(traceparent: str) -> TraceContext:
+    """Return the context that a request went on with."""
+    return TraceContext(traceparent, traceparent[3:35], traceparent[36:52], None)
+
+
+def begin_record(entry: Any, log: AccessLog, record: Record, *, started_at: float, forwarded_at: float) -> None:
+    """Make the ghost of a record the open record of a request that was forwarded."""
+    entry.__class__ = Entry
+    Entry.__init__(entry, log, record, started_at)
+    entry._forwarded_at = forwarded_at

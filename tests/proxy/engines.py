@@ -1,0 +1,227 @@
+"""One inbound side in memory, on either engine: a peer's connection, one free connection to the agent, records.
+
+Clocks stand still. ``Outcome`` is what everybody outside sees, with its random parts masked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+from sidecar.delegation.mcp_session import SessionIds
+from sidecar.engine import Engine, require_native
+from sidecar.exchange.client import Exchanges
+from sidecar.identity.handshake import VerifyingSSLObject
+from sidecar.identity.source import State as IdentityState
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.observe.access_log import AccessLog, FileSink
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handles import Handles
+from sidecar.proxy.headers import FROM_AGENT
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.warm_inbound import WarmInbound
+from sidecar.proxy.watch import Watch
+from sidecar.wire.connections import Connections
+from sidecar.wire.dialer import Origin
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.origin_pool import OriginPool
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.teardown import Phase
+from tests.delegation.world import NOW, PLANNER
+from tests.fuzz.inbound_world import POLICY, _Keys, token
+from tests.proxy.warm import ANSWER
+from tests.wire.bench import Clock, RecordingTransport
+
+AGENT: Final = Origin("127.0.0.1", 8080, ("127.0.0.1", 8080))
+_RANDOM: Final = (
+    (re.compile(rb"(?<=[Bb]earer )[A-Za-z0-9_-]{43}(?=\r)"), b"HANDLE"),
+    (re.compile(rb"(?<=delegation-handle: )[A-Za-z0-9_-]{43}(?=\r)"), b"HANDLE"),
+    (re.compile(rb"(?<=delegation-request-id: )[0-9a-f]{32}(?=\r)"), b"ID"),
+    (re.compile(rb'(?<="request_id":")[0-9a-f]{32}(?=")'), b"ID"),
+    (re.compile(rb"traceparent: 00-([0-9a-f]{32})-[0-9a-f]{16}"), b"traceparent: SPAN"),
+)
+_RANDOM_KEYS: Final = frozenset({"request_id", "span_id", "trace_id", "prev", "run"})
+
+
+class Outcome(NamedTuple):
+    """Bytes that reached the agent, bytes that reached the peer, and if its connection goes on."""
+
+    sent: bytes
+    answered: bytes
+    open: bool
+
+
+class _Source:
+    current: Any = object()
+    state = IdentityState.READY
+
+
+class _Guard:
+    """The proof of a peer that is trusted until ``error`` is set."""
+
+    until = NOW + 3600
+    chain = ()
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self.peer = VerifiedPeer(PLANNER, NOW + 3600, "0" * 64)
+        self.error: Exception | None = None
+
+    def check(self, _now: int) -> VerifiedPeer:
+        if self.error is not None:
+            raise self.error
+        return self.peer
+
+
+class EngineWorld:
+    """The inbound side. ``taken`` counts the requests that the native engine began."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.now = float(NOW)
+        self.taken = 0
+        self.source = _Source()
+        keys: Any = _Keys()
+        snapshots: Any = SimpleNamespace(closed=None, setup=SimpleNamespace(plain_until=0))
+        self.snapshots = snapshots
+        self.snapshots.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
+        self.snapshots.now = self.snapshots.in_force = lambda: self.snapshots.current
+        self.clock = Clock()
+        self._records = folder / f"records-{engine}"
+        self.log = AccessLog(
+            FileSink(self._records),
+            run="run",
+            metrics=Metrics(),
+            max_records=10**9,
+            max_bytes=10**9,
+            wall=lambda: self.now,
+            monotonic=self.clock,
+            link=require_native().link if engine == "native" else None,
+        )
+        source: Any = self.source
+        self.watch = Watch(self.snapshots, source, wall=lambda: self.now, monotonic=self.clock)
+        self.handles = Handles(clock=lambda: self.now, monotonic=self.clock)
+        self.pool = UpstreamPool(ClientLimits(), clock=self.clock)
+        self.forwarder = Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits())
+        self.inbound = Inbound(
+            snapshots=self.snapshots,
+            log=self.log,
+            handles=self.handles,
+            forwarder=self.forwarder,
+            tasks=Tasks(),
+            clock=lambda: self.now,
+            session_ids=SessionIds(bytes(32)),
+        )
+        self._warm = None
+        if engine == "native":
+            self._warm = WarmInbound(
+                self.inbound.permits,
+                snapshots=self.snapshots,
+                log=self.log,
+                handles=self.handles,
+                forwarder=self.forwarder,
+                wall=lambda: self.now,
+                limits=ServerLimits(),
+                upstream_limits=ClientLimits(),
+            ).begin
+        self.guard = _Guard(self.source)
+        self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
+        self.origin_pool = OriginPool(
+            AGENT, ClientLimits(), self.pool.counts, self.clock, opened=_never, on_empty=lambda _: None
+        )
+        self.pool._pools[AGENT.key] = self.origin_pool
+        self.connect()
+        self.agent_connects()
+
+    def _begin(self, connection: ServerConnection, data: bytes) -> bool:
+        assert self._warm is not None
+        taken = self._warm(connection, data)
+        self.taken += taken
+        return taken
+
+    def connect(self) -> None:
+        """Let the peer have a new connection."""
+        ssl_object = VerifyingSSLObject.__new__(VerifyingSSLObject)
+        guard: Any = self.guard
+        ssl_object.guard = guard
+        self.transport = RecordingTransport(ssl_object=ssl_object)
+        self.transport.settle = self.connections.writes.write_all
+        self.server = ServerConnection(
+            self.inbound, ServerLimits(), self.connections, warm=None if self._warm is None else self._begin
+        )
+        self.server.connection_made(self.transport)
+
+    def agent_connects(self) -> None:
+        """Let there be a new free connection to the agent, and no other one."""
+        self.agent = ClientConnection(
+            ClientLimits(),
+            self.pool.connections,
+            on_idle=self.origin_pool.keep,
+            on_closed=self.origin_pool.forget,
+            max_age_s=3600,
+        )
+        self.agent_transport = RecordingTransport()
+        self.agent_transport.settle = self.pool.connections.writes.write_all
+        self.agent.connection_made(self.agent_transport)
+        self.agent.kept = True
+        self.origin_pool.idle[:] = [self.agent]
+        self.origin_pool.alive = {self.agent}
+
+    def exchange(
+        self, data: bytes, answer: bytes = ANSWER, between: Callable[[EngineWorld], None] = lambda _: None
+    ) -> Outcome:
+        """Receive bytes of the peer; do something; let the agent answer, if it was sent something."""
+        if self.transport.is_closing():
+            self.connect()
+        if not self.agent.usable:
+            self.agent_connects()
+        heard, told = len(self.agent_transport.writes), len(self.transport.writes)
+        self.server.data_received(data)
+        sent = b"".join(self.agent_transport.writes[heard:])
+        between(self)
+        if sent and answer and not self.agent_transport.is_closing():
+            self.agent.data_received(answer)
+        answered = b"".join(self.transport.writes[told:])
+        ended = self.transport.is_closing() or self.server._teardown.phase is not Phase.OPEN
+        if ended or self.server.stream is not None or self.server.receiving or self.server.has_rest:
+            self.server.connection_lost(None)  # nothing of one exchange is left for the next
+            self.transport.aborted = True
+        return Outcome(_masked(sent), _masked(answered), not ended)
+
+    async def records(self) -> list[dict[str, Any]]:
+        """Return every record, without what is random; closes the log."""
+        await self.log.close()
+        lines = self._records.read_bytes().splitlines()
+        return [{key: value for key, value in json.loads(line).items() if key not in _RANDOM_KEYS} for line in lines]
+
+    @property
+    def lines(self) -> Path:
+        """The file of the records."""
+        return self._records
+
+
+def _masked(data: bytes) -> bytes:
+    for pattern, instead in _RANDOM:
+        data = pattern.sub(instead, data)
+    return data
+
+
+async def _never(_pool: OriginPool) -> ClientConnection:
+    raise AssertionError("no connection is opened here")
+
+
+def warm_request(
+    method: str = "POST", target: str = "/search", fields: str = "", body: bytes = b"", shown: bytes | None = None
+) -> bytes:
+    """Return a request that the policy permits."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: writer:7443\r\nUser-Agent: agent/1\r\nAccept: */*\r\n{fields}"
+    return head.encode("latin-1") + b"Authorization: Bearer %b\r\n\r\n" % (shown or token()) + body
