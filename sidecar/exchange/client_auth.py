@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote_plus
 
-import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -177,6 +176,8 @@ class ClientAuthenticator:
         if before is None or seen is not before.seen:
             before = self._key = _signing_key(seen, file)
         headers = {} if self._settings.key_id is None else {"kid": self._settings.key_id}
+        import jwt  # few sidecars sign assertions
+
         return jwt.encode(claims, before.key, before.algorithm, headers), before.fingerprint
 
     def _claims(self) -> dict[str, Any]:

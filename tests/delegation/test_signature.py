@@ -7,12 +7,17 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from jwt.algorithms import get_default_algorithms
 
 from sidecar.delegation.bearer import parse_bearer
+from sidecar.delegation.jws import ALGORITHMS as ACCEPTED
 from sidecar.delegation.jws import parse_compact
 from sidecar.delegation.keyset import VerificationKey, parse_jwks
-from sidecar.delegation.signature import verify_signature
+from sidecar.delegation.signature import _VERIFIERS, verify_signature
 from sidecar.errors import Denied, Reason
 from tests.fakes.tokens import TokenMint, base64url, encode
 
@@ -166,3 +171,34 @@ def test_the_exceptions_are_valid_vectors() -> None:
 
     assert len(VECTORS) == 401
     assert REFUSED_ON_PURPOSE.keys() <= valid
+
+
+def test_every_algorithm_of_the_parser_has_its_verification() -> None:
+    assert set(_VERIFIERS) == ACCEPTED
+
+
+@pytest.mark.parametrize("algorithm", ["PS256", "PS384", "PS512"])
+def test_a_salt_of_another_length_than_the_hash_is_wrong(algorithm: str) -> None:
+    mint = TokenMint(algorithm=algorithm)
+    bearer = mint.bearer()
+    hashed = {"PS256": SHA256(), "PS384": SHA384(), "PS512": SHA512()}[algorithm]
+    private = rsa.generate_private_key(65537, 2048)
+    key = dataclasses.replace(mint.key, public_key=private.public_key())
+    for salt, right in ((hashed.digest_size, True), (hashed.digest_size - 1, False), (0, False)):
+        padding = PSS(mgf=MGF1(hashed), salt_length=salt)
+        signed = dataclasses.replace(bearer, signature=private.sign(bearer.signing_input, padding, hashed))
+        if right:
+            verify_signature(signed, key, {algorithm})
+        else:
+            with pytest.raises(Denied):
+                verify_signature(signed, key, {algorithm})
+
+
+def test_the_librarys_verification_agrees() -> None:
+    """PyJWT, which is independent of ours, signs what we accept."""
+    for algorithm in ALGORITHMS:
+        mint = TokenMint(algorithm=algorithm)
+        bearer = mint.bearer()
+        verifier = get_default_algorithms()["EdDSA" if algorithm == "Ed25519" else algorithm]
+        assert verifier.verify(bearer.signing_input, mint.key.public_key, bearer.signature) is True
+        verify_signature(bearer, mint.key, {algorithm})

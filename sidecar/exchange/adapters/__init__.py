@@ -7,7 +7,6 @@ loaded only if the settings name it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final
 
@@ -51,6 +50,8 @@ def find_adapter(name: str) -> Adapter:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    from importlib.metadata import entry_points  # a running sidecar looks for none: settings come with their adapters
+
     found = entry_points(group=GROUP, name=name)
     if len(found) != 1:
         why = "several distributions register it" if found else f"it is unknown; choose one of {', '.join(names())}"
@@ -67,4 +68,6 @@ def find_adapter(name: str) -> Adapter:
 
 def names() -> list[str]:
     """Return the names of all adapters that are installed."""
+    from importlib.metadata import entry_points
+
     return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})

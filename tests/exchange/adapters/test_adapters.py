@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.fakes.tokens import ISSUER, WRITER, encode
 def installed(monkeypatch: pytest.MonkeyPatch, *values: tuple[str, str]) -> None:
     """Let distributions register these names and values."""
     points = EntryPoints(EntryPoint(name, value, adapters.GROUP) for name, value in values)
-    monkeypatch.setattr(adapters, "entry_points", lambda **wanted: points.select(**wanted))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **wanted: points.select(**wanted))
 
 
 def test_the_page_shows_the_adapter_of_another_distribution() -> None:
