@@ -12,6 +12,7 @@ from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.record_text import refused_path
+from sidecar.proxy.grpc import grpc_refusal, refuses_by_grpc
 from sidecar.proxy.headers import source_of
 from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.operations import Asked
@@ -98,6 +99,9 @@ def refuse(
         entry.path = refused_path(stream.head.target)
     if stream.status or error.answer.status == 0:
         stream.abort()
+        return
+    if refuses_by_grpc(stream):
+        stream.answer(200, [*grpc_refusal(error, entry.request_id), *also], b"", close=hang_up)
         return
     status, fields, body = refusal(
         error, entry.request_id, scope=scope, allow=allow, human=human, resource=resource, asked=asked

@@ -12,6 +12,7 @@ from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction
+from sidecar.proxy.grpc import grpc_trailers, refuses_by_grpc
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.revalidation import (
     Served,
@@ -128,6 +129,13 @@ class Forwarding(Pump):
         watch = self._forwarder.watch
         self.answered_at = watch.monotonic()
         watch.touch(self)
+
+    def cut_answer(self, error: SidecarError) -> None:
+        """End an answer that has begun; one of gRPC can still tell why."""
+        if refuses_by_grpc(self._stream) and error.reason is not Reason.PEER_GONE:
+            self._stream.send_end(grpc_trailers(error, self._entry.request_id))
+        else:
+            self._stream.abort()
 
     def done(self, error: SidecarError | None) -> None:
         """The journey goes on."""

@@ -73,6 +73,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._queued = False
         self._writes_soon = False
         self._closed = False
+        self._given = False  # the pool has had an exchange
         self._opened_at = self._moved_at = self._ages_at = 0.0
 
     # --- for the pool
@@ -80,6 +81,7 @@ class H2ClientConnection(asyncio.Protocol):
     def spare(self) -> H2Exchange:
         """Return an exchange that nobody uses yet."""
         exchange = H2Exchange(self, self._limits)
+        self._given = True
         self._exchanges.add(exchange)
         self._idle.add(exchange)
         return exchange
@@ -377,7 +379,8 @@ class H2ClientConnection(asyncio.Protocol):
 
     def _close_if_done(self) -> None:
         """Close when no request is in progress and none may begin."""
-        if not (self._closed or self._streams) and (not self._exchanges or self._clock() >= self._ages_at):
+        unwanted = self._given and (not self._exchanges or self._clock() >= self._ages_at)
+        if unwanted and not (self._closed or self._streams):
             self._closed = True
             self._write()
             self.transport.close()

@@ -19,6 +19,7 @@ from h2.exceptions import ProtocolError
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
+from sidecar.wire.grpc import is_grpc, timeout_of
 from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway
 from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
@@ -89,7 +90,7 @@ class H2ServerConnection(asyncio.Protocol):
     def stop(self, error: SidecarError) -> None:
         """End the requests in progress for ``error``; then close."""
         for stream in tuple(self._streams.values()):
-            stream.stop(error)
+            stream.end_for(error)
         self.finish()
 
     def give_way(self, error: SidecarError) -> None:
@@ -280,11 +281,14 @@ class H2ServerConnection(asyncio.Protocol):
             return
         try:
             head = request_of(cast("Sequence[Field]", event.headers), self._limits, ends=ends)
+            stream.begin(head, ends=ends)
+            seconds = timeout_of(head) if is_grpc(head) else None
         except Denied as error:
             stream.malformed = error.reason in _MALFORMED
             self.handler.on_refused(stream, error)
             return
-        stream.begin(head, ends=ends)
+        if seconds is not None:
+            stream.end_in(seconds)
         stream.pace.begin(self._moved_at, stream.bytes_in)
         self.handler.on_request(stream)
 
@@ -360,9 +364,10 @@ class H2ServerConnection(asyncio.Protocol):
             stream.hold_back()
         else:
             self._blocked.pop(stream_id, None)
-            stream.go_on()
             if stream.ending:
                 self._send_end(stream)
+            else:
+                stream.go_on()  # its source may write, and end, before this returns
         self._write_soon()
 
     def _send_end(self, stream: H2ServerStream) -> None:

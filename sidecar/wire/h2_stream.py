@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.h1_fields import edited, encode_fields
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
@@ -72,6 +72,7 @@ class H2ServerStream:
         "answer_left",
         "bytes_in",
         "bytes_out",
+        "deadline",
         "ended",
         "ending",
         "gone",
@@ -108,6 +109,7 @@ class H2ServerStream:
         self.trailers: list[Field] = []
         self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
         self.pace = Pace()
+        self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.input_ended = False
         self.max_body_bytes = max_body_bytes
         self._connection = connection
@@ -155,6 +157,11 @@ class H2ServerStream:
     def body_complete(self) -> bool:
         """Tell if the request is complete: it has no body, or all of it was consumed."""
         return self.input_ended and not self._arrived
+
+    @property
+    def _resets(self) -> bool:
+        """Tell if the answer does not end the stream: a reset does."""
+        return self.malformed or self.refused
 
     @property
     def _held_up(self) -> bool:
@@ -241,15 +248,18 @@ class H2ServerStream:
     # --- the answer
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
-        """Give a whole answer of our own. With status 503 and ``close`` the connection serves no further stream."""
+        """Give a whole answer of our own.
+
+        ``close`` of an answer that is no fault of the request's ends the connection after the streams in progress.
+        """
         if self.ended or self.gone:
             return
         self._sink = None
         content = b"" if self._bodyless(status) else body
-        self._begin(status, fields_of(encode_fields(fields)), len(body))
+        self._begin(status, fields_of(encode_fields(fields)), len(body), ends=not (content or self._resets))
         self.send_data(content)
         self._end()
-        if close and status == 503:
+        if close and status in (200, 503):
             self._connection.finish()
 
     def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
@@ -333,6 +343,7 @@ class H2ServerStream:
     def _end(self) -> None:
         """End the answer: at once, or when the windows have admitted the rest of it."""
         self.ended = True
+        self.end_deadline()
         if self.ending:
             self._connection.answered(self)
         else:
@@ -344,6 +355,7 @@ class H2ServerStream:
 
     def _forget(self) -> None:
         """Let go of everything in both directions."""
+        self.end_deadline()
         self._sink = None
         self.pending.clear()
         size, self._arrived_size = self._arrived_size, 0
@@ -357,6 +369,29 @@ class H2ServerStream:
         self.head = head
         self._expected = head.content_length
         self.input_ended = ends
+
+    def end_in(self, seconds: float) -> None:
+        """End the request after this time, as its caller will."""
+        self.deadline = asyncio.get_running_loop().call_later(seconds, self._time_out)
+
+    def end_deadline(self) -> None:
+        """Forget the caller's deadline."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+    def _time_out(self) -> None:
+        self.deadline = None
+        self.end_for(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer within the grpc-timeout of the caller"))
+
+    def end_for(self, error: SidecarError) -> None:
+        """End the request for ``error``; an answer that passes by its sender, which may still tell why."""
+        if self.ended or self.gone:
+            return
+        if self.sender is not None:
+            self.sender.on_caller_gone(error)
+        else:
+            self.stop(error)
 
     def receive(self, data: bytes, size: int) -> None:
         """Take content; ``size`` is what it counts for windows."""

@@ -18,6 +18,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.dialer import Origin
+from sidecar.wire.grpc import is_grpc
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.h1_fields import edited
 from sidecar.wire.message import Edits, Request, Response, is_event_stream
@@ -159,10 +160,10 @@ class Pump(ABC):
         self._over = True
         self._stream.sender = None
         if error is not None:
-            self._let_go()
+            self._let_go(error)
         self.done(error)
 
-    def _let_go(self) -> None:
+    def _let_go(self, error: SidecarError) -> None:
         """Give up everything in flight."""
         if self._connecting is not None:
             self._connecting.cancel()
@@ -173,7 +174,11 @@ class Pump(ABC):
         if upstream is not None:
             upstream.abort()
         if self._stream.status:
-            self._stream.abort()
+            self.cut_answer(error)
+
+    def cut_answer(self, error: SidecarError) -> None:  # noqa: ARG002
+        """End an answer that has begun, for ``error``."""
+        self._stream.abort()
 
     # --- the caller's side
 
@@ -254,9 +259,14 @@ class Pump(ABC):
         self._stream.send_data(data)
 
     def on_response_end(self) -> None:
-        """End the answer."""
-        self._upstream = None
-        self._stream.send_end()
+        """End the answer. Trailers pass in gRPC alone, which ends by them, and by the rule for fields."""
+        upstream, self._upstream = self._upstream, None
+        found = getattr(upstream, "trailers", None)
+        if found and self._stream.http2 and self.response is not None and is_grpc(self.response):
+            passes = self.rewrite(self.response).passes
+            self._stream.send_end([field for field in found if passes(field[0])])
+        else:
+            self._stream.send_end()
         self._finish(None)
 
     def on_response_error(self, error: SidecarError) -> None:

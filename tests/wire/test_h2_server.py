@@ -168,6 +168,31 @@ async def test_an_answer_waits_for_windows_and_its_source_is_paused_meanwhile() 
     assert (len(answer.content), answer.ended, answer.fields[b"x-a"]) == (100_000, True, b"b")
 
 
+async def test_a_source_that_ends_as_it_resumes_loses_nothing() -> None:
+    served = H2Served(opens=False)
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+
+    class Last(Source):
+        def on_caller_resume(self) -> None:
+            stream.send_data(b"y" * 100_000)
+            stream.send_end([(b"grpc-status", b"0")])
+
+    stream.sender = Last()
+    stream.send_head(head_of(), ALL)
+    stream.send_data(b"x" * 70_000)
+    stream.flush()
+    for _ in range(4):
+        await served.exchange()
+        assert not served.peer.answer(stream_id).trailers
+        served.peer.h2.increment_flow_control_window(30_000, stream_id)
+        served.peer.h2.increment_flow_control_window(30_000)
+    await served.exchange()
+    answer = served.peer.answer(stream_id)
+    assert (len(answer.content), answer.trailers) == (170_000, {b"grpc-status": b"0"})
+
+
 async def test_streams_share_the_window_of_their_connection() -> None:
     served = H2Served(opens=False)
     ids = [served.begin(ASKS, ends=True) for _ in range(2)]
