@@ -1,9 +1,10 @@
 """Cache bounded in bytes, valid for one epoch, with an expiry for each entry.
 
 Theory of operation. An entry costs what its owner says plus ``ENTRY_BYTES`` for the bookkeeping; `bytes_of` measures
-values. When an entry does not fit, the oldest ones are evicted. ``sweep`` frees expired entries without a lookup; its
-cost per call is bounded, however many expire at once. ``find`` ignores the clock: the owner checks expiry, because it
-names the reason. A new epoch empties the cache.
+values. When an entry does not fit, the oldest ones are evicted. Where more are used in turn than fit, that evicts each
+just before it would be found: a cache that asks ``worth`` keeps most of its entries then, and finds those. ``sweep``
+frees expired entries without a lookup; its cost per call is bounded, however many expire at once. ``find`` ignores the
+clock: the owner checks expiry, because it names the reason. A new epoch empties the cache.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 ENTRY_BYTES: Final = 512  # the slots of dict and heap, and the tuples in them
 SWEPT_AT_ONCE: Final = 1024  # entries: about a millisecond of the event loop
+_ONE_IN: Final = 8  # entries replaces others while none of those is found
 _STALE_ENDS: Final = 64  # in the heap, beside as many as there are entries, before it is rebuilt
 
 K = TypeVar("K", bound=Hashable)
@@ -69,7 +71,19 @@ class BoundedCache(Generic[K, V]):
     others. Times are of the clock that the owner sweeps with.
     """
 
-    __slots__ = ("_ends", "_entries", "_number", "bytes", "epoch", "evicted", "hits", "max_bytes", "misses")
+    __slots__ = (
+        "_ends",
+        "_entries",
+        "_found",
+        "_number",
+        "_unfound",
+        "bytes",
+        "epoch",
+        "evicted",
+        "hits",
+        "max_bytes",
+        "misses",
+    )
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -81,6 +95,8 @@ class BoundedCache(Generic[K, V]):
         self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._ends: list[tuple[float, int, K]] = []  # a heap; an end whose entry is gone counts for nothing
         self._number = 0
+        self._found = 0  # hits when an entry was last worth others
+        self._unfound = 0  # entries since then
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -139,6 +155,22 @@ class BoundedCache(Generic[K, V]):
     def fits(self, cost: int) -> bool:
         """Return True if a value of ``cost`` bytes fits without an eviction."""
         return self.bytes + cost + ENTRY_BYTES <= self.max_bytes
+
+    def worth(self, cost: int, found: int | None = None) -> bool:
+        """Tell if a value of ``cost`` bytes fits, or is worth the oldest entries.
+
+        While entries are found it is. Where none was found since the last one, only one in some is. ``found`` counts
+        hits; None: those of this cache.
+        """
+        if self.fits(cost):
+            return True
+        if found is None:
+            found = self.hits
+        if found != self._found:
+            self._found, self._unfound = found, 0
+            return True
+        self._unfound += 1
+        return self._unfound % _ONE_IN == 0
 
     def replace(self, key: K, value: V) -> None:
         """Replace the value for ``key``, which must be there; cost and expiry stay."""

@@ -217,3 +217,44 @@ def test_entries_are_carried_into_another_epoch_but_for_those_to_drop() -> None:
     assert (names(made), made.bytes) == (["a", "c"], 2 * ROOM)
     assert not made.keep("d", 9, cost=1000, expires_at=100), "it was decided in the epoch before"
     assert [made.find(key, 7) for key in "abc"] == [0, None, 2]
+
+
+# --- worth the eviction of others
+
+
+def in_turn(made: BoundedCache[int, int], keys: range, *, turns: int) -> list[float]:
+    """Look keys up in turn, keep those that are missing if they are worth it; return the found part of each turn."""
+    shares = []
+    for _ in range(turns):
+        found = 0
+        for key in keys:
+            if made.find(key) is not None:
+                found += 1
+            elif made.worth(0):
+                made.keep(key, key, cost=0, expires_at=1)
+        shares.append(found / len(keys))
+    return shares
+
+
+@pytest.mark.parametrize(("keys", "least"), [(100, 1.0), (110, 0.85), (130, 0.65), (200, 0.4), (400, 0.2)])
+def test_most_entries_are_found_where_more_are_used_in_turn_than_fit(keys: int, least: float) -> None:
+    made: BoundedCache[int, int] = BoundedCache(100 * ENTRY_BYTES)
+    shares = in_turn(made, range(keys), turns=20)
+    assert min(shares[1:]) >= least
+    assert made.bytes <= made.max_bytes
+
+
+def test_other_entries_take_the_places_of_those_that_are_used_no_more() -> None:
+    made: BoundedCache[int, int] = BoundedCache(100 * ENTRY_BYTES)
+    in_turn(made, range(100), turns=2)
+    assert in_turn(made, range(1000, 1075), turns=10)[-1] == 1.0
+
+
+def test_every_new_entry_is_worth_the_oldest_while_others_are_found() -> None:
+    made: BoundedCache[int, int] = BoundedCache(100 * ENTRY_BYTES)
+    in_turn(made, range(100), turns=2)
+    for key in range(1000, 1050):
+        assert made.worth(0)
+        made.keep(key, key, cost=0, expires_at=1)
+        assert made.find(key) == key
+    assert not any(key in made for key in range(50))

@@ -60,60 +60,64 @@ _Key = tuple[str, SpiffeId]
 class Verdicts(BoundedCache[_Key, VerifiedToken]):
     """Verified tokens, by token and peer. The oldest is evicted first, and its permits with it."""
 
-    __slots__ = ("_permits", "_revoke")
+    __slots__ = ("_permits", "_tied")
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
-        self._permits: dict[_Key, tuple[Call, ...]] = {}  # that hold a token of here
-        self._revoke: Callable[[Call], None] = lambda _call: None
+        self._permits: Permits | None = None
+        self._tied: dict[_Key, tuple[Call, ...]] = {}  # calls of permits that hold a token of here
 
     def add(self, token: VerifiedToken, peer: SpiffeId, epoch: Epoch) -> None:
-        """Keep a verified token, unless keys or policy changed meanwhile."""
+        """Keep a verified token, unless keys or policy changed meanwhile, or others are better kept."""
         until = token.expires_at + token.leeway_s
-        self.keep((token.raw, peer), token, cost=token.held_bytes, expires_at=until, epoch=epoch)
+        found = self.hits + (0 if self._permits is None else self._permits.hits)  # a permit is found before its token
+        if self.worth(token.held_bytes, found):
+            self.keep((token.raw, peer), token, cost=token.held_bytes, expires_at=until, epoch=epoch)
 
-    def on_gone(self, revoke: Callable[[Call], None]) -> None:
-        """Call ``revoke`` with each call that was tied to a token when that token goes."""
-        self._revoke = revoke
+    def go_with(self, permits: Permits) -> None:
+        """Drop from ``permits`` those that are tied to a token when that goes."""
+        self._permits = permits
 
     def tie(self, call: Call, permit: Permit, epoch: Epoch) -> bool:
         """Tie a permit to its token, if that is here, so that its memory is accounted here. Return if it is."""
         key = permit.token.raw, permit.peer
         if self.epoch != epoch or self.get(key) is not permit.token:
             return False
-        calls = self._permits.get(key, ())
+        calls = self._tied.get(key, ())
         if call not in calls:
-            self._permits[key] = (*calls, call)
+            self._tied[key] = (*calls, call)
         return True
 
     def untie(self, call: Call, permit: Permit) -> None:
         """Forget a permit that is no longer held."""
         key = permit.token.raw, permit.peer
-        left = tuple(one for one in self._permits.pop(key, ()) if one != call)
+        left = tuple(one for one in self._tied.pop(key, ()) if one != call)
         if left:
-            self._permits[key] = left
+            self._tied[key] = left
 
     def drop(self, key: _Key) -> None:
         """Forget a token, and its permits."""
         super().drop(key)
-        self._revoke_of(key)
+        self._revoke(key)
 
     def clear(self) -> None:
         """Forget everything."""
         super().clear()
-        for key in [*self._permits]:
-            self._revoke_of(key)
+        for key in [*self._tied]:
+            self._revoke(key)
 
     def shed(self, to_bytes: float) -> list[tuple[_Key, VerifiedToken]]:
         """Evict the oldest tokens, with their permits."""
         shed = super().shed(to_bytes)
         for key, _ in shed:
-            self._revoke_of(key)
+            self._revoke(key)
         return shed
 
-    def _revoke_of(self, key: _Key) -> None:
-        for call in self._permits.pop(key, ()):
-            self._revoke(call)
+    def _revoke(self, key: _Key) -> None:
+        calls = self._tied.pop(key, ())
+        if self._permits is not None:
+            for call in calls:
+                self._permits.drop(call)
 
 
 class Permits(BoundedCache[Call, Given]):
@@ -128,10 +132,10 @@ class Permits(BoundedCache[Call, Given]):
         super().__init__(max_bytes)
         self.warm_bytes = 0
         self._verdicts = verdicts
-        verdicts.on_gone(self.drop)
+        verdicts.go_with(self)
 
     def give(self, call: Call, permit: Permit, epoch: Epoch) -> Given:
-        """Keep a permit, unless keys or policy changed meanwhile."""
+        """Keep a permit, unless keys or policy changed meanwhile, or others are better kept."""
         token = permit.token
         given = Given(
             permit, delegate(permit), facts_of_call(permit), facts_of_token(token), identity_values(permit), []
@@ -143,7 +147,8 @@ class Permits(BoundedCache[Call, Given]):
             tied = self.epoch == epoch and self._verdicts.tie(call, permit, epoch)
             if not tied:
                 cost += token.held_bytes
-            kept = self.keep(call, given, cost=cost, expires_at=token.expires_at + token.leeway_s, epoch=epoch)
+            until = token.expires_at + token.leeway_s
+            kept = self.worth(cost) and self.keep(call, given, cost=cost, expires_at=until, epoch=epoch)
             if tied and not kept:
                 self._verdicts.untie(call, permit)
         return given

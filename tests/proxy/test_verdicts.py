@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -59,12 +60,13 @@ def test_a_token_verified_while_keys_or_policy_changed_is_not_kept(epoch: Epoch)
 
 def test_it_holds_so_many_bytes_and_the_oldest_goes_first() -> None:
     verdicts = remembering(tokens=2)
-    tokens = [verified(INBOUND_CLAIMS | {"jti": str(number)}) for number in range(3)]
-    for token in tokens:
+    tokens = [TOKEN, *(verified(INBOUND_CLAIMS | {"jti": str(number)}) for number in range(3))]
+    for before, token in pairwise(tokens):
+        assert verdicts.find((before.raw, PLANNER), NOW_IN_FORCE) is before
         verdicts.add(token, PLANNER, NOW_IN_FORCE)
     assert len(verdicts) == 2
-    found = [verdicts.find((token.raw, PLANNER), NOW_IN_FORCE) for token in (TOKEN, *tokens)]
-    assert found == [None, None, *tokens[1:]]
+    found = [verdicts.find((token.raw, PLANNER), NOW_IN_FORCE) for token in tokens]
+    assert found == [None, None, *tokens[2:]]
     large = verified(INBOUND_CLAIMS | {"jti": "x" * 1200})
     verdicts.add(large, PLANNER, NOW_IN_FORCE)
     assert [token.raw for token in map(verdicts.get, verdicts._entries) if token] == [large.raw]
@@ -146,7 +148,8 @@ def test_permits_hold_so_many_bytes_and_the_oldest_goes_first() -> None:
     one = giving().bytes
     permits = giving(max_bytes=2 * one)
     calls = [CALL._replace(route=str(number)) for number in range(3)]
-    for call in calls:
+    for before, call in pairwise((CALL, *calls)):
+        assert permits.find(before, NOW_IN_FORCE) is not None
         permits.give(call, permit(), NOW_IN_FORCE)
     found = [permits.find(call, NOW_IN_FORCE) is not None for call in (CALL, *calls)]
     assert (len(permits), found) == (2, [False, False, True, True])
@@ -179,7 +182,7 @@ def test_a_token_that_is_a_verdict_too_is_accounted_once() -> None:
 
 
 def _others(verdicts: Verdicts) -> None:
-    for number in range(3):
+    for number in range(16):  # none is found: one in eight is kept
         verdicts.add(verified(INBOUND_CLAIMS | {"jti": str(number)}), PLANNER, NOW_IN_FORCE)
 
 
@@ -200,7 +203,7 @@ def test_a_permit_whose_memory_is_accounted_with_its_token_goes_with_it(lose: Ca
     verdicts, permits = tied(verdicts_bytes=3 * (TOKEN.held_bytes + ENTRY_BYTES + 64))
     lose(verdicts)
     assert (len(permits), permits.bytes) == (0, 0)
-    assert verdicts._permits == {}
+    assert verdicts._tied == {}
 
 
 @pytest.mark.parametrize("other", [CALL._replace(route="other"), CALL._replace(certificate="cd" * 32)])
@@ -213,7 +216,7 @@ def test_all_permits_of_a_token_go_with_it_and_no_others(other: Call) -> None:
     permits.give(call, of_another, NOW_IN_FORCE)
     verdicts.drop((TOKEN.raw, PLANNER))
     assert list(permits._entries) == [call]
-    assert verdicts._permits == {(OTHER.raw, PLANNER): (call,)}
+    assert verdicts._tied == {(OTHER.raw, PLANNER): (call,)}
 
 
 def test_a_permit_that_is_evicted_alone_leaves_nothing_with_its_token() -> None:
@@ -221,9 +224,9 @@ def test_a_permit_that_is_evicted_alone_leaves_nothing_with_its_token() -> None:
     verdicts, permits = tied(permits_bytes=2 * one)
     for number in range(20):
         permits.give(CALL._replace(route=str(number % 5)), permit(), NOW_IN_FORCE)
-        assert set(verdicts._permits[TOKEN.raw, PLANNER]) == set(permits._entries)
+        assert set(verdicts._tied[TOKEN.raw, PLANNER]) == set(permits._entries)
     permits.turn_to((1, 2))
-    assert verdicts._permits == {}
+    assert verdicts._tied == {}
     assert len(verdicts) == 1
 
 
@@ -236,4 +239,23 @@ def test_a_permit_of_a_token_that_is_no_verdict_is_accounted_with_its_token() ->
         verdicts.add(TOKEN, PLANNER, (1, 2))
         permits.give(CALL, permit(), epoch)
         assert permits.bytes == (giving().bytes if kept else 0)
-        assert verdicts._permits == {}
+        assert verdicts._tied == {}
+
+
+def test_a_turn_through_more_tokens_than_fit_finds_most_of_those_that_do() -> None:
+    verdicts = Verdicts(20 * (TOKEN.held_bytes + ENTRY_BYTES + 64))
+    permits = Permits(20 * tied()[1].bytes, verdicts)
+    tokens = [verified(INBOUND_CLAIMS | {"jti": f"{number:02}"}) for number in range(30)]
+    found = 0
+    for turn in range(20):
+        for token in tokens:
+            call = CALL._replace(authorization=b"Bearer " + token.raw.encode())
+            if permits.find(call, NOW_IN_FORCE) is not None:
+                found += turn > 0
+            elif verdicts.find((token.raw, PLANNER), NOW_IN_FORCE) is None:
+                verdicts.add(token, PLANNER, NOW_IN_FORCE)
+                allowed = decide_verified(token, peer=PLANNER, route=SEARCH, policy=POLICY, now=NOW)
+                permits.give(call, allowed, NOW_IN_FORCE)
+        assert len(verdicts) <= 21
+    print(f"{found / (19 * len(tokens)):.2f} found")  # noqa: T201 - with -s
+    assert found > 0.4 * 19 * len(tokens)  # with the oldest evicted each time, none
