@@ -1,6 +1,6 @@
 """Every metric: names, labels, buckets.
 
-The hot path counts in plain dicts and lists; prometheus-client turns them into text only at a scrape. Labels take
+The hot path counts in plain dicts and lists; they become text only at a scrape. Labels take
 their values from closed sets: reasons from ``Reason``, routes, issuers and trust domains from the settings. A value
 that was not declared is counted as ``other``, so that nothing a caller sends can create a series.
 """
@@ -12,19 +12,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
 from sidecar import __version__
 from sidecar.errors import Reason
+from sidecar.observe.exposition import CONTENT_TYPE as CONTENT_TYPE
+from sidecar.observe.exposition import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    process_metrics,
+    text_of_metrics,
+)
 from sidecar.observe.population import Population
 from sidecar.observe.record import OK, Direction
 from sidecar.observe.tally import OTHER, Tally, request_seconds
 
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 NO_ROUTE: Final = "none"
 MAX_DECLARED: Final = 1024  # series of one kind, regardless of the settings
 
@@ -38,7 +41,7 @@ NOTHING_EXPORTED: Final[Mapping[tuple[str, str], int]] = dict.fromkeys(
 )
 
 
-class Metrics(Collector):
+class Metrics:
     """All metrics of one process. Not thread-safe except ``event_lost``: the loop's thread counts."""
 
     def __init__(
@@ -94,9 +97,6 @@ class Metrics(Collector):
         self.in_flight: Callable[[], int] = lambda: 0  # requests without an answer yet
         self._bundles: dict[str, float] = {}
         self._jwks: dict[str, float] = {}
-        self._registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(namespace="sidecar", registry=self._registry)
-        self._registry.register(self)
 
     def declare_routes(self, direction: Direction, names: Iterable[str]) -> None:
         """Name the routes that may appear as a label; their ``allow`` series start at 0."""
@@ -177,14 +177,15 @@ class Metrics(Collector):
 
     def render(self) -> bytes:
         """Return the text exposition of all metrics, of type ``CONTENT_TYPE``."""
-        return generate_latest(self._registry)
+        return text_of_metrics(self.everything())
 
     def everything(self) -> Iterable[Metric]:
         """Return the metrics of a scrape before they are rendered."""
-        return self._registry.collect()
+        yield from process_metrics("sidecar_process")
+        yield from self.collect()
 
     def collect(self) -> Iterator[Metric]:
-        """Called by the registry at a scrape."""
+        """Return our own metrics of now."""
         yield InfoMetricFamily("sidecar_build", "The running version.", value={"version": __version__})
         yield _counter(
             "sidecar_requests",

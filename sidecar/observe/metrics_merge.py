@@ -7,12 +7,10 @@ that is not ready. The counters of an ended process stay in the sum: a falling s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from sidecar.observe.exposition import Metric, text_of_metrics
 
 _COUNTS: Final = ("counter", "histogram")
 
@@ -89,16 +87,12 @@ def counts_only(families: Families) -> Families:
 
 def text_of(families: Families) -> bytes:
     """Return the text exposition."""
-    return generate_latest(_Collected(families))
+    return text_of_metrics(_metrics(families))
 
 
-class _Collected(Collector):
-    def __init__(self, families: Families) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        for name, family in self._families.items():
-            metric = Metric(name, family.help, family.type)
-            for (sample, labels), value in family.values.items():
-                metric.add_sample(sample, dict(labels), value)
-            yield metric
+def _metrics(families: Families) -> Iterator[Metric]:
+    for name, family in families.items():
+        metric = Metric(name, family.help, family.type)
+        for (sample, labels), value in family.values.items():
+            metric.add_sample(sample, dict(labels), value)
+        yield metric

@@ -11,9 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from prometheus_client.core import GaugeMetricFamily
-
 from sidecar.observe.distinct import Distinct, estimate
+from sidecar.observe.exposition import GaugeMetricFamily
 
 WINDOW_S: Final = 86_400.0
 _SPIFFE: Final = "spiffe://"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.metrics_core import Metric
-
+from sidecar.observe.exposition import GaugeMetricFamily, Metric
 from sidecar.observe.sink import Room
 
 MARK_S: Final = 60.0  # between two samples

@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import struct
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -137,6 +136,8 @@ class _Answer(asyncio.Protocol):
 
 def _replace(file: Path, handle: str) -> None:
     """Write the file beside its place and move it there: a reader sees the old or the new one, whole."""
+    import tempfile  # and archives, with their libraries: few sidecars deliver a handle
+
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(descriptor, "wb") as written:

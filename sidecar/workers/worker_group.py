@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final, cast
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-
+from sidecar.observe.exposition import process_metrics
 from sidecar.observe.metrics import worker_restarts
 from sidecar.observe.metrics_merge import Families, families_of, merged, text_of
 from sidecar.proxy.admin import UnansweredError
@@ -23,8 +22,6 @@ class WorkerGroup:
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._since = int(time.time())
-        self._own = CollectorRegistry(auto_describe=False)
-        ProcessCollector(namespace="sidecar", registry=self._own)
 
     async def stuck(self) -> list[str]:
         """Return the workers whose event loop is stuck. A worker that is starting is not."""
@@ -51,7 +48,7 @@ class WorkerGroup:
             if answer is not None and worker is not None:
                 worker.families = cast("Families", answer)
         told = [worker.families for worker in self._workers.living.values() if worker is not None]
-        own = families_of([*self._own.collect(), worker_restarts(self._workers.restarts)])
+        own = families_of([*process_metrics("sidecar_process"), worker_restarts(self._workers.restarts)])
         return text_of(merged([*told, self._workers.retired, own]))
 
     async def status(self) -> dict[str, Any]:
