@@ -309,6 +309,22 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outboun
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
     shared.caches["plans"] = lambda: journeys.plans
+    warm = None
+    if shared.engine == "native" and parts["edits"] is to_next_hop:
+        from sidecar.proxy.warm_outbound import WarmOutbound  # as above
+
+        warm = WarmOutbound(
+            journeys.plans,
+            snapshots=shared.snapshots,
+            log=shared.log,
+            handles=shared.handles,
+            forwarder=forwarder,
+            origins=parts["origins"],
+            own_authorities=parts["own_authorities"],
+            wall=time.time,
+            limits=settings.limits,
+            upstream_limits=settings.upstream_limits,
+        ).begin
     listener = _listener(
         "outbound",
         settings,
@@ -318,6 +334,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outboun
         context=None,
         proxy_form=True,
         http2=shared.http2,
+        warm=warm,
     )
     return journeys, (pool, listener)
 

@@ -24,7 +24,7 @@ from sidecar.observe.tracing import TraceContext, new_id, new_span_id
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.ghosts import new_entry, new_forwarding, new_stream
 from sidecar.proxy.snapshot import Snapshots
-from sidecar.wire.h1_client import State
+from sidecar.wire.h1_client import ClientConnection, State
 from sidecar.wire.h1_fields import STATUS_LINES
 from sidecar.wire.h1_server import Share
 from sidecar.wire.limits import ClientLimits, ServerLimits
@@ -72,6 +72,7 @@ class Parts:
         self.new_stream = new_stream
         self.new_entry = new_entry
         self.new_forwarding = new_forwarding
+        self.client = ClientConnection
         self.idle = State.IDLE
         self.asked = State.ASKED
         self.spent = Share.SPENT

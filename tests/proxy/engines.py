@@ -8,48 +8,58 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
+from sidecar.delegation.decide import Delegation, IssuedPermit
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.engine import Engine, require_native
-from sidecar.exchange.client import Exchanges
+from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
+from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.source import State as IdentityState
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import FROM_AGENT
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
 from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
+from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.warm_inbound import WarmInbound
+from sidecar.proxy.warm_outbound import WarmOutbound
 from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.origin_pool import OriginPool
 from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase
-from tests.delegation.world import NOW, PLANNER
+from tests.delegation.world import NOW, PLANNER, STS, WRITER, delegation, plan
+from tests.delegation.world import POLICY as WORLD_POLICY
 from tests.fuzz.inbound_world import POLICY, _Keys, token
-from tests.proxy.warm import ANSWER
+from tests.proxy.warm import ANSWER, _issued, _Nobody
 from tests.wire.bench import Clock, RecordingTransport
 
 AGENT: Final = Origin("127.0.0.1", 8080, ("127.0.0.1", 8080))
+HANDLE: Final = "h" * 43  # of the request that the agent serves, in both worlds
 _RANDOM: Final = (
     (re.compile(rb"(?<=[Bb]earer )[A-Za-z0-9_-]{43}(?=\r)"), b"HANDLE"),
     (re.compile(rb"(?<=delegation-handle: )[A-Za-z0-9_-]{43}(?=\r)"), b"HANDLE"),
+    (re.compile(rb"(?<=delegation-call: )[0-9a-f]{32}(?=\r)"), b"CALL"),
     (re.compile(rb"(?<=delegation-request-id: )[0-9a-f]{32}(?=\r)"), b"ID"),
     (re.compile(rb'(?<="request_id":")[0-9a-f]{32}(?=")'), b"ID"),
     (re.compile(rb"traceparent: 00-([0-9a-f]{32})-[0-9a-f]{16}"), b"traceparent: SPAN"),
 )
-_RANDOM_KEYS: Final = frozenset({"request_id", "span_id", "trace_id", "prev", "run"})
+_RANDOM_KEYS: Final = frozenset({"request_id", "span_id", "trace_id", "prev", "run", "call_out"})
 
 
 class Outcome(NamedTuple):
@@ -85,15 +95,15 @@ class _Guard:
 class EngineWorld:
     """The inbound side. ``taken`` counts the requests that the native engine began."""
 
+    proxy_form = False
+
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.now = float(NOW)
         self.taken = 0
         self.source = _Source()
-        keys: Any = _Keys()
         snapshots: Any = SimpleNamespace(closed=None, setup=SimpleNamespace(plain_until=0))
         self.snapshots = snapshots
-        self.snapshots.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
         self.snapshots.now = self.snapshots.in_force = lambda: self.snapshots.current
         self.clock = Clock()
         self._records = folder / f"records-{engine}"
@@ -111,28 +121,8 @@ class EngineWorld:
         self.watch = Watch(self.snapshots, source, wall=lambda: self.now, monotonic=self.clock)
         self.handles = Handles(clock=lambda: self.now, monotonic=self.clock)
         self.pool = UpstreamPool(ClientLimits(), clock=self.clock)
-        self.forwarder = Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits())
-        self.inbound = Inbound(
-            snapshots=self.snapshots,
-            log=self.log,
-            handles=self.handles,
-            forwarder=self.forwarder,
-            tasks=Tasks(),
-            clock=lambda: self.now,
-            session_ids=SessionIds(bytes(32)),
-        )
-        self._warm = None
-        if engine == "native":
-            self._warm = WarmInbound(
-                self.inbound.permits,
-                snapshots=self.snapshots,
-                log=self.log,
-                handles=self.handles,
-                forwarder=self.forwarder,
-                wall=lambda: self.now,
-                limits=ServerLimits(),
-                upstream_limits=ClientLimits(),
-            ).begin
+        self._warm: Warm | None = None
+        self.handler = self._make_side()
         self.guard = _Guard(self.source)
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
         self.origin_pool = OriginPool(
@@ -141,6 +131,34 @@ class EngineWorld:
         self.pool._pools[AGENT.key] = self.origin_pool
         self.connect()
         self.agent_connects()
+
+    def _make_side(self) -> RequestHandler:
+        """Make the side, and its gate."""
+        keys: Any = _Keys()
+        self.snapshots.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
+        forwarder = Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits())
+        inbound = Inbound(
+            snapshots=self.snapshots,
+            log=self.log,
+            handles=self.handles,
+            forwarder=forwarder,
+            tasks=Tasks(),
+            clock=lambda: self.now,
+            session_ids=SessionIds(bytes(32)),
+        )
+        if self.engine == "native":
+            self._warm = WarmInbound(inbound.permits, handles=self.handles, **self._of_gate(forwarder)).begin
+        return inbound
+
+    def _of_gate(self, forwarder: Forwarder) -> dict[str, Any]:
+        return {
+            "snapshots": self.snapshots,
+            "log": self.log,
+            "forwarder": forwarder,
+            "wall": lambda: self.now,
+            "limits": ServerLimits(),
+            "upstream_limits": ClientLimits(),
+        }
 
     def _begin(self, connection: ServerConnection, data: bytes) -> bool:
         assert self._warm is not None
@@ -156,7 +174,11 @@ class EngineWorld:
         self.transport = RecordingTransport(ssl_object=ssl_object)
         self.transport.settle = self.connections.writes.write_all
         self.server = ServerConnection(
-            self.inbound, ServerLimits(), self.connections, warm=None if self._warm is None else self._begin
+            self.handler,
+            ServerLimits(),
+            self.connections,
+            proxy_form=self.proxy_form,
+            warm=None if self._warm is None else self._begin,
         )
         self.server.connection_made(self.transport)
 
@@ -215,8 +237,73 @@ def _masked(data: bytes) -> bytes:
     return data
 
 
+@cache
+def _authority() -> tuple[Delegation, IssuedPermit]:
+    """Return one delegation and the token issued for it: the same for both engines."""
+    served = ServedRequest(delegation(), max_calls=None, linger_s=0.0, call_in=None)
+    return served.delegation, _issued(served)
+
+
+class OutboundWorld(EngineWorld):
+    """The outbound side: the agent's connection, one free connection to the next hop, and a token for it at hand.
+
+    ``served`` is the request that the agent serves, with ``handle``.
+    """
+
+    proxy_form = True
+
+    def _make_side(self) -> RequestHandler:
+        keys: Any = SimpleNamespace(generation_of=lambda _issuer: 1, generation=1)
+        own: Any = SimpleNamespace(spiffe_id=WRITER, svid=SimpleNamespace(spiffe_id=WRITER))
+        source: Any = SimpleNamespace(current=own, subscribe=lambda _: None)
+        settings = ExchangeSettings(issuer=STS, token_endpoint="https://sts.example/token", ca_file="ca.pem")
+        self.tokens = TokenExchange(
+            settings, source, keys, self.log, self.log.metrics, lambda: self.now, caller=_Nobody()
+        )
+        authority, permit = _authority()
+        self.served = ServedRequest(authority, max_calls=None, linger_s=0.0, call_in="c" * 32)
+        self.handle = HANDLE
+        self.handles._alive[HANDLE] = self.handles._alive.pop(self.handles.open(self.served))
+        epoch = self.tokens._epoch(WORLD_POLICY)
+        assert epoch is not None
+        issued = Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
+        assert self.tokens._tokens.keep(_key(plan(self.served.delegation)), issued, epoch=epoch)
+        exchanges = Exchanges({STS: self.tokens})
+        self.snapshots.current = Snapshot(policy=WORLD_POLICY, keys=keys, exchanges=exchanges, agent=None)
+        forwarder = Forwarder(self.pool, FROM_NEXT_HOP, self.watch, ServerLimits())
+        origins: Any = SimpleNamespace(of=lambda _route, _workload, _bound_to, _call=None: AGENT)
+        own_authorities = frozenset({"127.0.0.1:7080"})
+        outbound = Outbound(
+            snapshots=self.snapshots,
+            log=self.log,
+            handles=self.handles,
+            forwarder=forwarder,
+            tasks=Tasks(),
+            origins=origins,
+            federated=FederatedTokens(source),
+            own_authorities=own_authorities,
+            clock=lambda: self.now,
+        )
+        if self.engine == "native":
+            self._warm = WarmOutbound(
+                outbound.plans,
+                handles=self.handles,
+                origins=origins,
+                own_authorities=own_authorities,
+                **self._of_gate(forwarder),
+            ).begin
+        return outbound
+
+
 async def _never(_pool: OriginPool) -> ClientConnection:
     raise AssertionError("no connection is opened here")
+
+
+def warm_call(world: EngineWorld, target: str = "http://crm.mesh/tool", fields: str = "", body: bytes = b"") -> bytes:
+    """Return a call that the policy permits, with the handle of the request that the agent serves."""
+    assert isinstance(world, OutboundWorld)
+    head = f"POST {target} HTTP/1.1\r\nHost: crm.mesh\r\nUser-Agent: agent/1\r\nAccept: */*\r\n{fields}"
+    return head.encode("latin-1") + b"Authorization: Bearer %b\r\n\r\n" % world.handle.encode() + body
 
 
 def warm_request(

@@ -76,7 +76,6 @@ pub fn request(data: &[u8], limits: Limits) -> Option<RequestHead> {
 }
 
 /// Read a head as a proxy gets it: perhaps with `http://` and the Host before the path.
-#[allow(dead_code)]
 pub fn request_to_proxy(data: &[u8], limits: Limits) -> Option<RequestHead> {
     let mut head = any_request(data, limits)?;
     let target = &data[head.target.clone()];

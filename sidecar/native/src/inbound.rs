@@ -195,7 +195,7 @@ impl InboundGate {
             return Ok(Some(world.clone()));
         }
         let agent = snapshot.getattr("agent")?;
-        if agent.is_none() || !agent.getattr("still_good")?.is_none() {
+        if agent.is_none() || !agent.getattr("still_good")?.is_none() || agent.getattr("http2")?.is_truthy()? {
             return Ok(None);
         }
         let policy = snapshot.getattr("policy")?;

@@ -11,6 +11,7 @@ mod guarded;
 mod head;
 mod inbound;
 mod names;
+mod outbound;
 mod peer;
 mod prepared;
 mod readers;
@@ -29,6 +30,8 @@ mod delegation_sidecar_native {
     use super::guarded::panic_on_purpose;
     #[pymodule_export]
     use super::inbound::InboundGate;
+    #[pymodule_export]
+    use super::outbound::OutboundGate;
     #[pymodule_export]
     use super::prepared::Prepared;
     #[pymodule_export]

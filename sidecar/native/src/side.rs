@@ -23,6 +23,7 @@ pub struct Side {
     pub new_entry: Py<PyAny>,
     pub new_forwarding: Py<PyAny>,
     pub inflate: Py<PyAny>,
+    pub client: Py<PyAny>,
     pub idle: Py<PyAny>,
     pub asked: Py<PyAny>,
     pub spent: Py<PyAny>,
@@ -68,6 +69,7 @@ impl Side {
             new_entry: get("new_entry")?,
             new_forwarding: get("new_forwarding")?,
             inflate: get("inflate")?,
+            client: get("client")?,
             idle: get("idle")?,
             asked: get("asked")?,
             spent: get("spent")?,
@@ -115,7 +117,8 @@ impl Side {
         let idle = pool.getattr(intern!(py, "idle"))?.cast_into::<PyList>()?;
         let Some(last) = idle.len().checked_sub(1) else { return Ok(None) };
         let upstream = idle.get_item(last)?;
-        let usable = upstream.getattr(intern!(py, "_state"))?.is(&self.idle)
+        let usable = upstream.get_type().is(&self.client) // and not one of HTTP/2
+            && upstream.getattr(intern!(py, "_state"))?.is(&self.idle)
             && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
             && !upstream.getattr(intern!(py, "_writing_paused"))?.is_truthy()?
             && !upstream.getattr(intern!(py, "transport"))?.call_method0(intern!(py, "is_closing"))?.is_truthy()?;

@@ -1,0 +1,273 @@
+//! The outbound side: the agent's call on the way to the next hop.
+
+use crate::call::Call;
+use crate::fields::id;
+use crate::guarded::{begun, certain};
+use crate::head;
+use crate::prepared::Prepared;
+use crate::side::{Ready, Side};
+use crate::text::put_number;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+const MOST_ROUTES: usize = 512;
+const LONGEST_PATH: usize = 512;
+const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
+const VARYING_BYTES: usize = 432; // at most, of a record beside its path
+const OWN_PATHS: &[u8] = b"/.sidecar"; // of the sidecar itself: `target.OWN_PATHS`
+
+/// One snapshot, and what follows from it. Begun again with each other snapshot.
+struct World {
+    snapshot: Py<PyAny>,
+    policy: Py<PyAny>,
+    workload: Py<PyAny>,
+    routes: Mutex<HashMap<Box<[u8]>, Arc<Route>>>,
+}
+
+struct Route {
+    route: Py<PyAny>,
+    path: Box<[u8]>,
+    is_plain: bool,
+}
+
+/// Begins warm calls of the agent. Called with a connection that waits for a request, and what has arrived there.
+#[pyclass(frozen)]
+pub struct OutboundGate {
+    side: Arc<Side>,
+    handles: Py<PyAny>,
+    alive: Py<PyDict>,
+    find: Py<PyAny>,
+    plan: Py<PyAny>,
+    issued: Py<PyAny>,
+    origin_of: Py<PyAny>,
+    new_call_id: Py<PyAny>,
+    prepare: Py<PyAny>,
+    is_plain: Py<PyAny>,
+    world: Mutex<Option<Arc<World>>>,
+}
+
+#[pymethods]
+impl OutboundGate {
+    #[new]
+    fn new(parts: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let get = |name: &str| parts.getattr(name).map(Bound::unbind);
+        Ok(Self {
+            side: Arc::new(Side::of(parts)?),
+            handles: get("handles")?,
+            alive: parts.getattr("alive")?.cast_into::<PyDict>()?.unbind(),
+            find: get("find")?,
+            plan: get("plan")?,
+            issued: get("issued")?,
+            origin_of: get("origin_of")?,
+            new_call_id: get("new_call_id")?,
+            prepare: get("prepare")?,
+            is_plain: get("is_plain")?,
+            world: Mutex::new(None),
+        })
+    }
+
+    /// Begin the call that `data` is. False: it is not certain, and nothing has changed.
+    fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        match certain(|| self.ready(connection, data.as_bytes())) {
+            None => Ok(false),
+            Some((ready, served)) => begun(|| {
+                served.call_method0(intern!(served.py(), "count_call"))?;
+                self.side.start(connection, data, ready)
+            })
+            .map(|_| true),
+        }
+    }
+}
+
+impl OutboundGate {
+    fn ready<'py>(
+        &self,
+        connection: &Bound<'py, PyAny>,
+        data: &[u8],
+    ) -> PyResult<Option<(Ready<'py>, Bound<'py, PyAny>)>> {
+        let py = connection.py();
+        let side = &*self.side;
+        let Some(head) = head::request_to_proxy(data, side.limits) else { return Ok(None) };
+        let length = head.fields.length.unwrap_or(0);
+        if data.len() - head.fields.end != length || length > side.most_body || &data[head.method.clone()] == b"HEAD" {
+            return Ok(None);
+        }
+        let target = &data[head.target.clone()];
+        let Some(path_end) = head::canonical(target) else { return Ok(None) };
+        let (path, query) = target.split_at(path_end);
+        if path.len() > LONGEST_PATH || path.starts_with(OWN_PATHS) || head::may_hold_token(path) {
+            return Ok(None);
+        }
+        let mut lines = Vec::with_capacity(data.len());
+        let Some(own) = side.fields(py, data, &head, &mut lines)? else { return Ok(None) };
+        let Some(shown) = own.authorization.and_then(handle) else { return Ok(None) };
+        if own.handle || connection.getattr(intern!(py, "writing_paused"))?.is_truthy()? {
+            return Ok(None);
+        }
+
+        let Some(world) = self.world(py)? else { return Ok(None) };
+        let method = std::str::from_utf8(&data[head.method.clone()])?;
+        let route = self.route(py, &world, &data[head.host.clone()], path)?;
+        if !route.is_plain {
+            return Ok(None);
+        }
+        let started_at: f64 = connection.getattr(intern!(py, "_moved_at"))?.extract()?;
+        if !side.has_room(py, started_at)? {
+            return Ok(None);
+        }
+        let Some(served) = self.alive.bind(py).get_item(shown)? else { return Ok(None) };
+        let handles = self.handles.bind(py);
+        // Not ``resolve``: it judges a request again after a change, and the engine in Python must be told the reason.
+        if !served.getattr(intern!(py, "epoch"))?.eq(handles.getattr(intern!(py, "epoch"))?)?
+            || handles.call_method1(intern!(py, "_is_over"), (&served,))?.is_truthy()?
+        {
+            return Ok(None);
+        }
+        let wall: f64 = side.wall.bind(py).call0()?.extract()?;
+        let now = wall as i64;
+        let delegation = served.getattr(intern!(py, "delegation"))?;
+        if delegation.getattr(intern!(py, "entry"))?.is_truthy()? {
+            return Ok(None);
+        }
+        let left = served.getattr(intern!(py, "calls_left"))?;
+        if !left.is_none() && left.extract::<i64>()? <= 0 {
+            return Ok(None);
+        }
+        let facts = served.getattr(intern!(py, "facts"))?;
+        let plan = self.plan.bind(py).call1((&delegation, &route.route, &world.policy, now))?;
+        let (tokens, issued): (Bound<'py, PyAny>, Bound<'py, PyAny>) =
+            self.issued.bind(py).call1((&world.snapshot, &plan, now))?.extract()?;
+        if issued.is_none() {
+            return Ok(None);
+        }
+        let Some(prepared) = self.prepared(py, &issued, &facts)? else { return Ok(None) };
+        let ready = prepared.get();
+        if ready.size + path.len() + VARYING_BYTES > MOST_RECORD {
+            return Ok(None);
+        }
+        let bound_to = issued.getattr(intern!(py, "bound_to"))?;
+        let origin = self.origin_of.bind(py).call1((&route.route, &world.workload, bound_to))?;
+        let Some((idle, upstream)) = side.free(py, &origin.getattr(intern!(py, "key"))?)? else { return Ok(None) };
+        let still_good = origin.getattr(intern!(py, "still_good"))?;
+        if !still_good.is_none() && !still_good.call1((upstream.getattr(intern!(py, "transport"))?,))?.is_truthy()? {
+            return Ok(None);
+        }
+
+        let call_in = served.getattr(intern!(py, "call_in"))?;
+        let given = PyTuple::new(py, [&issued, &served, &tokens])?.into_any().unbind();
+        let mut call =
+            Call::new(self.side.clone(), prepared.clone().unbind(), given, origin.clone().unbind(), wall, started_at);
+        call.method = method.into();
+        call.path = std::str::from_utf8(path)?.into();
+        call.bytes_in = data.len();
+        call.call_in = if call_in.is_none() { None } else { Some(id(&call_in)?) };
+        call.call_out = Some(id(&self.new_call_id.bind(py).call0()?)?);
+        call.after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
+        side.identify(py, &mut call, own.trace)?;
+
+        let mut message = Vec::with_capacity(data.len() + ready.lines.len() + 256);
+        message.extend_from_slice(method.as_bytes());
+        message.push(b' ');
+        let begin = message.len();
+        message.extend_from_slice(&route.path);
+        message.extend_from_slice(query);
+        call.target = Some(message[begin..].into());
+        message.extend_from_slice(b" HTTP/1.1\r\n");
+        message.extend_from_slice(&lines);
+        message.extend_from_slice(b"host: ");
+        message.extend_from_slice(origin.getattr(intern!(py, "authority"))?.cast::<PyBytes>()?.as_bytes());
+        message.extend_from_slice(b"\r\n");
+        message.extend_from_slice(&ready.lines);
+        message.extend_from_slice(b"delegation-call: ");
+        message.extend_from_slice(call.call_out.as_ref().map_or(&[], |call| &call[..]));
+        message.extend_from_slice(b"\r\ntraceparent: ");
+        call.traceparent(&mut message);
+        if length > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
+            message.extend_from_slice(b"\r\ncontent-length: ");
+            put_number(&mut message, length as u64);
+        }
+        message.extend_from_slice(b"\r\n\r\n");
+        message.extend_from_slice(&data[head.fields.end..]);
+        Ok(Some((Ready { call, idle, upstream, message }, served)))
+    }
+
+    /// What follows from the snapshot in force; None if nothing is served now.
+    fn world(&self, py: Python<'_>) -> PyResult<Option<Arc<World>>> {
+        let snapshots = self.side.snapshots.bind(py);
+        let snapshot = snapshots.getattr(intern!(py, "current"))?;
+        if snapshot.is_none() || !snapshots.getattr(intern!(py, "closed"))?.is_none() {
+            return Ok(None);
+        }
+        if let Some(world) = self.world.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+            && world.snapshot.is(&snapshot)
+        {
+            return Ok(Some(world.clone()));
+        }
+        let policy = snapshot.getattr("policy")?;
+        let world = Arc::new(World {
+            workload: policy.getattr("workload")?.unbind(),
+            policy: policy.unbind(),
+            routes: Mutex::new(HashMap::new()),
+            snapshot: snapshot.unbind(),
+        });
+        *self.world.lock().unwrap_or_else(PoisonError::into_inner) = Some(world.clone());
+        Ok(Some(world))
+    }
+
+    /// The route of a call, and the path for the next hop: the policy finds them, once for each host and path.
+    fn route(&self, py: Python<'_>, world: &World, host: &[u8], path: &[u8]) -> PyResult<Arc<Route>> {
+        let mut key = Vec::with_capacity(host.len() + path.len());
+        key.extend_from_slice(host);
+        key.extend_from_slice(path);
+        if let Some(route) = world.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&key[..]) {
+            return Ok(route.clone());
+        }
+        let (host, path) = (std::str::from_utf8(host)?, PyBytes::new(py, path));
+        let found = self.find.bind(py).call1((&world.policy, host, path))?;
+        let (route, path): (Bound<'_, PyAny>, Bound<'_, PyString>) = found.extract()?;
+        let is_plain = self.is_plain.bind(py).call1((&route,))?.extract()?;
+        let path = path.to_str()?.as_bytes().into();
+        let route = Arc::new(Route { route: route.unbind(), path, is_plain });
+        let mut routes = world.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if routes.len() >= MOST_ROUTES {
+            routes.clear();
+        }
+        routes.insert(key.into(), route.clone());
+        Ok(route)
+    }
+
+    /// What is kept beside an issued token for the calls of one request's token; None: the engine in Python serves them.
+    fn prepared<'py>(
+        &self,
+        py: Python<'py>,
+        issued: &Bound<'py, PyAny>,
+        facts: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, Prepared>>> {
+        let kept = issued.getattr(intern!(py, "warm"))?.cast_into::<PyList>()?;
+        let workload = self.side.log.bind(py).getattr(intern!(py, "workload"))?;
+        if kept.len() == 2 && kept.get_item(0)?.is(facts) {
+            let one = kept.get_item(1)?;
+            if one.is_none() {
+                return Ok(None);
+            }
+            let prepared = one.cast_into::<Prepared>()?;
+            if prepared.get().workload.is(&workload) {
+                return Ok(Some(prepared));
+            }
+        }
+        let made = self.prepare.bind(py).call1((issued, facts))?;
+        kept.set_slice(0, kept.len(), PyList::new(py, [facts, &made])?.as_any())?;
+        if made.is_none() { Ok(None) } else { Ok(Some(made.cast_into()?)) }
+    }
+}
+
+/// The handle that stands alone in Authorization, as `credentials._HANDLE_ALONE` reads it.
+fn handle(value: &[u8]) -> Option<&str> {
+    let shown = value.strip_prefix(b"Bearer ")?;
+    let is_one = (43..=44).contains(&shown.len())
+        && shown.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'));
+    if is_one { std::str::from_utf8(shown).ok() } else { None }
+}

@@ -1,0 +1,191 @@
+"""Warm calls of the agent: what the native engine remembers of an issued token, and such a call made real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from functools import partial
+from typing import Any
+
+from sidecar.delegation.decide import IssuedPermit, Plan
+from sidecar.delegation.outbound_routes import CallRoute
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.engine import require_native
+from sidecar.errors import SidecarError
+from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import TokenExchange
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.entry import request_record
+from sidecar.observe.record import RecordFields
+from sidecar.proxy.answers import close, refuse
+from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import new_call_id, passes_to_mesh, to_next_hop
+from sidecar.proxy.journey import Drive, Journey
+from sidecar.proxy.logins import SUBJECT_METHODS
+from sidecar.proxy.origins import Origins
+from sidecar.proxy.plans import Plans
+from sidecar.proxy.snapshot import Snapshot, Snapshots
+from sidecar.proxy.warm import Parts, begin_record, pieces_of, trace_of
+from sidecar.wire.dialer import Origin
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_fields import CONTROLS_MARKED
+from sidecar.wire.h1_head import RequestGrammar
+from sidecar.wire.h1_server import ServerConnection, Warm
+from sidecar.wire.h1_stream import H1Stream
+from sidecar.wire.limits import ClientLimits, ServerLimits
+
+
+class WarmOutbound:
+    """The warm calls of the outbound side. ``begin`` is called with a waiting connection and what arrived there.
+
+    ``plans`` are those of ``Outbound``, whose next hops get the fields of ``to_next_hop``.
+
+    Raises:
+        LookupError: the native engine is not installed.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        *,
+        snapshots: Snapshots,
+        log: AccessLog,
+        handles: Handles,
+        forwarder: Forwarder,
+        origins: Origins,
+        own_authorities: Container[str],
+        wall: Callable[[], float],
+        limits: ServerLimits,
+        upstream_limits: ClientLimits,
+    ) -> None:
+        self._native = require_native()
+        self._log = log
+        self._plans = plans
+        self._forwarder = forwarder
+        self._grammar = RequestGrammar(
+            max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
+        )
+        parts = Parts(
+            "outbound",
+            snapshots=snapshots,
+            log=log,
+            forwarder=forwarder,
+            wall=wall,
+            limits=limits,
+            upstream_limits=upstream_limits,
+            inflate=self._inflate,
+            passes=passes_to_mesh,
+            handles=handles,
+            alive=handles._alive,
+            find=partial(_find, own_authorities),
+            plan=self._plan,
+            issued=self._issued,
+            origin_of=origins.of,
+            new_call_id=new_call_id,
+            prepare=self._prepare,
+            is_plain=is_plain,
+        )
+        self.begin: Warm = self._native.OutboundGate(parts)
+
+    def _plan(self, delegation: Any, route: OutboundRoute, policy: Policy, now: int) -> object:
+        return self._plans.plan(delegation, route, policy=policy, now=now)
+
+    def _issued(self, snapshot: Snapshot, plan: Plan, now: int) -> tuple[TokenExchange, Issued | None]:
+        """Return the client of the plan's token service, and the token that it keeps for the plan."""
+        tokens = snapshot.exchange(plan.sts_issuer)
+        issued = tokens.cached(plan, policy=snapshot.policy, now=now)
+        if issued is None:
+            self._log.metrics.token_cache["miss"] -= 1  # the engine in Python looks again, and counts it
+        return tokens, issued
+
+    def _prepare(self, issued: Issued, of_request: RecordFields) -> object | None:
+        """Make what is the same for every call by an issued token; None: the engine in Python serves them all."""
+        record = request_record("outbound", self._log.run) | of_request | issued.facts
+        record["workload"] = self._log.workload
+        pieces = pieces_of(record)
+        bearer = b"Bearer " + issued.permit.token.raw.encode("ascii")
+        if pieces is None or bearer.translate(CONTROLS_MARKED) != bearer:
+            return None
+        prepared: object = self._native.Prepared(
+            pieces=pieces,
+            lines=b"authorization: %b\r\n" % bearer,
+            begins=0,
+            ends=issued.usable_until,
+            route_name=record["route"],
+            depth=record["chain_depth"],
+            workload=self._log.workload,
+        )
+        return prepared
+
+    def _inflate(
+        self,
+        *,
+        connection: ServerConnection,
+        upstream: ClientConnection,
+        stream: Any,
+        entry: Any,
+        forwarding: Any,
+        data: bytes,
+        given: tuple[Issued, ServedRequest, TokenExchange],
+        origin: Origin,
+        handle: None,  # noqa: ARG002 - of requests of peers
+        target: bytes,
+        started_at: float,
+        forwarded_at: float,
+        traceparent: str,
+        bytes_in: int,
+        known: dict[str, object],
+    ) -> None:
+        """Make the ghosts of a call real: it was sent, and is not answered yet."""
+        found = self._grammar.match(data)
+        if found is None:
+            raise AssertionError("the native engine took a head that the grammar refuses")
+        issued, served, tokens = given
+        head, permit, trace = self._grammar.head(found), issued.permit, trace_of(traceparent)
+        upstream.take_back(head.method)
+        record = request_record("outbound", self._log.run) | served.facts | issued.facts | known
+        begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
+        stream.__class__ = H1Stream
+        H1Stream.__init__(stream, connection, head, bytes_in)
+        edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
+        forwarding.__class__ = Forwarding
+        Forwarding.__init__(forwarding, self._forwarder, permit, stream, head, entry, origin, target, edits, served)
+        stream.owner = drive = Drive(_rest(stream, entry, forwarding, permit, tokens))
+        stream.sender = forwarding
+        forwarding.sent_on(upstream)
+        forwarding.resumed_by(drive)
+        drive.begin_waiting()
+
+
+def _rest(
+    stream: H1Stream, entry: Entry, forwarding: Forwarding, permit: IssuedPermit, tokens: TokenExchange
+) -> Journey[None]:
+    """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
+    try:
+        status = yield forwarding
+        if status == 401:
+            tokens.reject(permit)
+    except SidecarError as error:
+        refuse(stream, error, entry, allow=SUBJECT_METHODS)
+    finally:
+        close(stream, entry)
+
+
+def _find(own_authorities: Container[str], policy: Policy, host: str, path: bytes) -> tuple[CallRoute, str]:
+    """Return the route of a call, and the path for the next hop. Errors as ``OutboundRoutes.find``."""
+    target = CanonicalTarget(path.decode("ascii"), b"")
+    route, target = policy.outbound.find(host, target, own_authorities=own_authorities)
+    return route, target.path
+
+
+def is_plain(route: CallRoute) -> bool:
+    """Tell if calls of a route need nothing but an issued token, and the fields that every next hop gets."""
+    return (
+        isinstance(route, OutboundRoute)
+        and (route.protocol, route.token) == ("http", "exchange")
+        and route.peer is not None
+        and route.http_version != "2"
+        and not route.txn_token
+    )
