@@ -18,6 +18,7 @@ from sidecar.assembly import assemble
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
+from sidecar.engine import engine_of
 from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.jwks import IssuerKeys
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         loaded: Loaded[SidecarSettings] = load_at_start(files, os.environ)
         _require_one_process(loaded.settings, arguments.workers)
+        engine_of(loaded.settings.engine)  # refuses one that is not installed
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
     if arguments.workers > 1:

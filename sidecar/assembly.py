@@ -190,6 +190,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             pools=tuple(pool for pool, _ in sides),
             listeners=tuple(listener for _, listener in sides),
             drain_s=settings.drain_s,
+            engine=engine,
             memory=memory_of(settings.max_memory_mib, processes=1 if place is None else len(place.inboxes)),
             remote_handles=shared.remote_handles,
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),

@@ -20,6 +20,7 @@ from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
 from sidecar.config.kinds import NAMES, Kind, kind_of
 from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
 from sidecar.delegation.route import OutboundRoute
+from sidecar.engine import engine_of
 from sidecar.errors import ConfigError, Problem
 from sidecar.sts.schedule import KeyLags
 
@@ -80,7 +81,9 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
             settings = load_sts(path, environ)
             _check_keys(settings.key_directory, settings.key_lags)
             return Checked([], [])
-        return Checked([], list(_notes(load_sidecar(path, environ, platform))))
+        loaded = load_sidecar(path, environ, platform)
+        engine_of(loaded.engine)
+        return Checked([], list(_notes(loaded)))
     except ConfigError as error:
         return Checked(list(error.problems), [])
 

@@ -11,6 +11,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final, Literal
 
+from sidecar.errors import ConfigError, Problem
+
 EngineChoice = Literal["auto", "python", "native"]
 Engine = Literal["python", "native"]
 
@@ -32,14 +34,15 @@ def engine_of(choice: EngineChoice) -> Engine:
     """Return the engine to run by a choice of the settings; ``auto`` is the native one where it is installed.
 
     Raises:
-        LookupError: the native engine is asked for, and is not installed.
+        ConfigError: the native engine is asked for, and is not installed.
     """
     if choice == "python":
         return "python"
     if native_module() is not None:
         return "native"
     if choice == "native":
-        raise LookupError(f"the wheel of the native engine {_VERSION} is not installed for this Python")
+        wrong = f"is native, and the wheel delegation-sidecar-native {_VERSION} is not installed for this Python"
+        raise ConfigError([Problem("engine", wrong, "install the wheel (make native), or set engine: auto")])
     return "python"
 
 

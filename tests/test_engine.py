@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sidecar import engine
+from sidecar.cli import main
+from sidecar.errors import ConfigError
+
+GOOD = Path(__file__).parent.parent / "config" / "agent.yaml"
 
 
 def _installed(monkeypatch: pytest.MonkeyPatch, module: object | None) -> None:
@@ -23,10 +28,23 @@ def test_without_the_wheel_auto_is_python_and_native_is_an_error(monkeypatch: py
     _installed(monkeypatch, None)
     assert engine.engine_of("auto") == "python"
     assert engine.engine_of("python") == "python"
-    with pytest.raises(LookupError, match="is not installed for this Python"):
+    with pytest.raises(ConfigError) as refused:
         engine.engine_of("native")
+    (problem,) = refused.value.problems
+    assert (problem.field, problem.cure) == ("engine", "install the wheel (make native), or set engine: auto")
     with pytest.raises(LookupError):
         engine.require_native()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_check_tells_that_the_native_engine_is_asked_for_and_not_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], asks: bool
+) -> None:
+    _installed(monkeypatch, None)
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(f"{GOOD.read_text()}\nengine: {'native' if asks else 'auto'}\n")
+    assert main(["check", str(path)]) == (2 if asks else 0)
+    assert ("engine: is native, and the wheel" in capsys.readouterr().err) is asks
 
 
 @pytest.mark.parametrize(("version", "fits"), [(engine._VERSION, True), ("0.0.9", False), (None, False)])

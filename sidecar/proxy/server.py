@@ -17,6 +17,7 @@ from typing import Final
 
 from sidecar.background import Parts as Background
 from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.engine import Engine
 from sidecar.errors import Reason
 from sidecar.exchange.credential_watch import CredentialWatch
 from sidecar.exchange.revocations import RevocationLists
@@ -66,6 +67,7 @@ class Parts:
     pools: tuple[UpstreamPool, ...]
     listeners: tuple[Listener, ...]
     drain_s: float
+    engine: Engine = "python"
     remote_handles: RemoteHandles | None = None
     addresses: tuple[tuple[str, int], ...] = ()
     memory: Memory | None = None
@@ -237,7 +239,7 @@ class Server:
         self._said = []
         identity = self.parts.source.current
         self.parts.log.event("started", detail=self.parts.log.placement)
-        _log.info("ready", extra={"spiffe_id": identity.spiffe_id if identity else None})
+        _log.info("ready", extra={"spiffe_id": identity.spiffe_id if identity else None, "engine": self.parts.engine})
 
     async def _drain(self) -> bool:
         self._draining = True

@@ -48,6 +48,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
     missing = server.missing()
     document = {
         "version": __version__,
+        "engine": parts.engine,
         "run": parts.log.run,
         "pid": os.getpid(),
         "tasks": len(asyncio.all_tasks()),

@@ -30,6 +30,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
     first = there[0]
     return {
         "version": first["version"],
+        "engine": first.get("engine", "python"),
         "run": None,
         "tasks": sum(row["tasks"] for row in there),
         "since": since,

@@ -108,6 +108,7 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     for one in status["revocations"]:
         confirmed = "not fetched yet" if one["age_s"] is None else f"confirmed {span(one['age_s'])} ago"
         yield "revocations", f"{one['issuer']}, list {one['seq']}, {one['revoked']} in force, {confirmed}"
+    yield "engine", status.get("engine", "python")
     yield "settings", f"version {settings['number']}, {span(status['now'] - settings['loaded_at'])} old"
     yield "inbound routes", ", ".join(settings["inbound_routes"]) or "none"
     yield "outbound routes", ", ".join(settings["outbound_routes"]) or "none"

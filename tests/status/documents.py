@@ -56,6 +56,7 @@ WELL: Final[dict[str, Any]] = {
     "agent": {"address": "127.0.0.1:8080", "up": True},
     "memory": {"used_bytes": 40 << 20, "limit_bytes": 256 << 20, "short": False},
     "upstream_connections": 0,
+    "engine": "python",
     "upstreams": [],
     "exchanges": [
         {
