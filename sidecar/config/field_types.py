@@ -169,7 +169,7 @@ TunnelText = Annotated[
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept
-Protocol = Annotated[Literal["http", "mcp", "a2a"], _later("a2a-", "jsonrpc", "grpc")]
+Protocol = Annotated[Literal["http", "mcp", "a2a", "grpc"], _later("a2a-", "jsonrpc")]
 TokenWay = Literal["exchange", "self", "login"]
 
 KeyField = Literal["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"]

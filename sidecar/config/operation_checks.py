@@ -19,7 +19,7 @@ from sidecar.config.operation_model import (
 )
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_routes
-from sidecar.delegation import a2a, mcp
+from sidecar.delegation import a2a, grpc, mcp
 from sidecar.delegation.a2a import PLAIN_RULES, A2aRules
 from sidecar.delegation.human import Human
 from sidecar.delegation.operation import ANY_NAME, Operations, RouteProtocol
@@ -29,7 +29,11 @@ from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 
-_HTTP_METHODS: Final = {"mcp": frozenset({"POST", "GET", "DELETE"}), "a2a": frozenset({"POST", "GET", "DELETE"})}
+_HTTP_METHODS: Final = {
+    "mcp": frozenset({"POST", "GET", "DELETE"}),
+    "a2a": frozenset({"POST", "GET", "DELETE"}),
+    "grpc": frozenset({"POST"}),
+}
 
 
 def methods_of(section: InboundRouteSection) -> frozenset[str]:
@@ -74,6 +78,8 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{where}.match.methods", "follows from the protocol", "remove it")
         if section.protocol == "mcp" and section.match.path is None:
             yield Problem(f"{where}.match", "MCP is served at one path", "write path in place of path_prefix")
+        if section.protocol == "grpc":
+            yield from _grpc_route(file, section.max_message_bytes, where)
         if not section.operations:
             yield Problem(f"{where}.operations", "is missing, so nothing could be called", "list what peers may call")
         yield from _operations(section.protocol, section.operations, where)
@@ -91,12 +97,23 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{where}.allow_self", "is for exchange routes of MCP", "remove it")
         if route.protocol == "mcp" and route.token == "self":  # noqa: S105 - a kind
             yield Problem(f"{where}.token", "own authority calls no tool", "use exchange, with allow_self for the rest")
+        if route.protocol == "grpc":
+            yield from _grpc_route(file, route.max_message_bytes, where)
+            if not route.operations:
+                yield Problem(f"{where}.operations", "is missing, and gRPC has no list of all", "list pkg.Service/*")
         yield from _operations(route.protocol, route.operations, where)
         for at, asked in enumerate(route.operations):
             for scope in sorted(set(asked.scopes or ()) - set(route.scopes)):
                 yield Problem(f"{where}.operations[{at}].scopes", f"{scope} is not one of the route's", "add it there")
             if asked.allow_self and not route.allow_self:
                 yield Problem(f"{where}.operations[{at}].allow_self", "is not the route's", "set it there too")
+
+
+def _grpc_route(file: SidecarFile, max_message_bytes: int | None, where: str) -> Iterator[Problem]:
+    if not file.protocols.http2:
+        yield Problem(f"{where}.protocol", "gRPC needs HTTP/2, which is off", "set protocols.http2")
+    if max_message_bytes is not None:
+        yield Problem(f"{where}.max_message_bytes", "is not for gRPC, whose messages are not read", "remove it")
 
 
 def _resource(section: InboundRouteSection, where: str) -> Iterator[Problem]:
@@ -154,7 +171,9 @@ def _only_of_protocols(
     operations: Sequence[AllowedOperations], max_message_bytes: int | None, where: str
 ) -> Iterator[Problem]:
     if operations:
-        yield Problem(f"{where}.operations", "needs a protocol above HTTP", "set protocol to mcp or a2a, or remove it")
+        yield Problem(
+            f"{where}.operations", "needs a protocol above HTTP", "set protocol to mcp, a2a or grpc, or remove it"
+        )
     if max_message_bytes is not None:
         yield Problem(f"{where}.max_message_bytes", "needs a protocol above HTTP", "remove it")
 
@@ -206,7 +225,8 @@ def named_operations(file: SidecarFile) -> frozenset[str]:
         listed += section.operations
     for _, route in exchange_routes(file):
         listed += route.operations
-    return frozenset(word for one in listed for word in one.allow)
+    words = [word for one in listed for word in one.allow]
+    return frozenset({*words, *(grpc.key_of_word(word) for word in words if grpc.is_word(word))})
 
 
 def inbound_operations(section: InboundRouteSection, route: InboundRoute, named: frozenset[str]) -> InboundRoute:
@@ -258,7 +278,8 @@ def outbound_operations(section: OutboundRouteSection, route: OutboundRoute, nam
     if section.protocol == "http":
         return route
     made: dict[str, OutboundRoute] = {}
-    listed = section.operations or [OutboundOperations(allow=every_operation(section.protocol))]
+    everything = every_operation(section.protocol)
+    listed = section.operations or ([OutboundOperations(allow=everything)] if everything else [])
     for key in mcp.LIFECYCLE if section.protocol == "mcp" else ():
         made[key] = _outbound(route, section.protocol, key, own=section.allow_self)
     for one in listed:
@@ -286,6 +307,8 @@ def _key(protocol: RouteProtocol, word: str) -> str:
     Raises:
         ValueError: "wrong; cure": the protocol has no such operation, or it wants a name, or wants none.
     """
+    if protocol == "grpc":
+        return grpc.key_of_word(word)
     if protocol == "a2a":
         if word == "GetAgentCard":  # as records call it
             raise ValueError("is given to every peer of the route, by the sidecar; remove it")
@@ -315,6 +338,8 @@ def _likest(word: str, known: Sequence[str], page: str, *, then: str = "") -> st
 
 def every_operation(protocol: RouteProtocol) -> list[str]:
     """Return the words that list all operations of a protocol."""
+    if protocol == "grpc":
+        return []  # a list is required
     everything = (mcp.METHODS - mcp.LIFECYCLE) if protocol == "mcp" else a2a.OPERATIONS
     return sorted(_whole(protocol, key) for key in everything)
 

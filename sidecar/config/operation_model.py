@@ -34,7 +34,8 @@ class AllowedOperations(Section):
     allow: list[Line] = Field(
         min_length=1,
         description=(
-            "the operations: `tools/list`, `tools/call:search` or, for all others, `tools/call:*`; of A2A `SendMessage`"
+            "the operations: `tools/list`, `tools/call:search` or, for all others, `tools/call:*`; of A2A "
+            "`SendMessage`; of gRPC `pkg.Service/Method`, or `pkg.Service/*` for all others of the service"
         ),
     )
     allow_self: bool = Field(

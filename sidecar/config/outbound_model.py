@@ -87,7 +87,10 @@ class OutboundRouteSection(Section):
     )
     protocol: Protocol = Field(
         default="http",
-        description="protocol of the requests: with `mcp` and `a2a` the operation of each is read from its message",
+        description=(
+            "protocol of the requests: with `mcp` and `a2a` the operation of each is read from its message, with "
+            "`grpc` from its path"
+        ),
     )
     operations: list[OutboundOperations] = Field(
         default=[], description="the operations of that protocol that the agent may ask for; if not set, all"

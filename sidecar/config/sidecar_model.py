@@ -84,7 +84,10 @@ class InboundRouteSection(Section):
     may_call: list[RouteName] = Field(default=[], description="the outbound routes that such a request may use")
     protocol: Protocol = Field(
         default="http",
-        description="protocol of the requests: with `mcp` and `a2a` the operation of each is read from its message",
+        description=(
+            "protocol of the requests: with `mcp` and `a2a` the operation of each is read from its message, with "
+            "`grpc` from its path"
+        ),
     )
     operations: list[InboundOperations] = Field(
         default=[], description="the operations of that protocol that peers may ask for; all else is refused"

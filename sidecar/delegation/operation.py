@@ -13,7 +13,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from sidecar.errors import Denied, Reason
 
-RouteProtocol: TypeAlias = Literal["http", "mcp", "a2a", "metadata"]  # metadata: the sidecar itself answers
+RouteProtocol: TypeAlias = Literal["http", "mcp", "a2a", "grpc", "metadata"]  # metadata: the sidecar itself answers
 SessionsOf: TypeAlias = Literal["per_subject", "per_actor"]
 
 OTHER: Final = "other"  # in records and metrics: a name, or a method, that the settings do not list

@@ -25,7 +25,7 @@ of the changelog."""
 LABELS: Final[Mapping[str, str]] = {
     "direction": "`inbound` or `outbound`",
     "route": f"a route's name from the settings; `{NO_ROUTE}` where none matched, `{OTHER}` for a removed one",
-    "op": "`own`, `login`, or on routes of MCP and A2A an operation that the settings list or, by its method,"
+    "op": "`own`, `login`, or on routes of MCP, A2A and gRPC an operation that the settings list or, by its method,"
     f" `{OTHER}`",
     "decision": "`allow`, `deny` or `observed_deny`",
     "reason": f"a [reason code](reasons.md), or `{OK}`",

@@ -103,6 +103,8 @@ def refuse(
     if refuses_by_grpc(stream):
         stream.answer(200, [*grpc_refusal(error, entry.request_id), *also], b"", close=hang_up)
         return
+    if asked is not None and asked.protocol == "grpc":
+        asked = None  # no call of gRPC, so its caller reads the status of HTTP
     status, fields, body = refusal(
         error, entry.request_id, scope=scope, allow=allow, human=human, resource=resource, asked=asked
     )

@@ -331,7 +331,7 @@ class Inbound:
             of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
             return forwarding_of(*of_mcp, asked=asked)
         of_agent = self._forwarder, permit, stream, head, entry, agent, path, edits
-        if asked is None:
+        if asked is None or asked.protocol == "grpc":
             return Forwarding(*of_agent)
         return a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self.bindings, policy=policy)
 

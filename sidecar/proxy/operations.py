@@ -1,28 +1,30 @@
-"""From a request to the operation that it asks for, on routes of MCP and A2A.
+"""From a request to the operation that it asks for, on routes of MCP, A2A and gRPC.
 
-Theory of operation. Only on these routes is a body read before the decision: whole, within a limit, by the strict
+Theory of operation. On routes of MCP and A2A a body is read before the decision: whole, within a limit, by the strict
 parser. What it asks for selects the route of the operation, by which everything else is decided; the stream holds the
 same bytes for the agent, so that it is sent what was judged. The record names operations that the settings list, and
-nothing else of the message.
+nothing else of the message. A call of gRPC names its operation by its path; its messages are not read.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from sidecar.delegation import a2a, mcp
 from sidecar.delegation.a2a_tasks import NOTHING_NAMED, Named, tasks_named
+from sidecar.delegation.grpc import key_of_path, label_of
 from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_plain_body, parse_rpc
-from sidecar.delegation.operation import OTHER, RouteProtocol
+from sidecar.delegation.operation import OTHER, Operations, RouteProtocol
 from sidecar.delegation.push_urls import check_push_urls
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journey import BodyUpTo, Journey
+from sidecar.wire.grpc import is_grpc
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
@@ -92,7 +94,9 @@ def find_operation(
     if head.upgrade is not None:
         raise Denied(Reason.UPGRADE_REFUSED, "the route's protocol has no upgrades")
     try:
-        if route.protocol == "mcp":
+        if route.protocol == "grpc":
+            _grpc(asked, stream, head, target)
+        elif route.protocol == "mcp":
             yield from _mcp(asked, stream, head, route)
         else:
             yield from _a2a(asked, stream, head, target, route, below)
@@ -102,13 +106,29 @@ def find_operation(
         asked.code, asked.facts = refused.code, refused.facts
         raise
     assert route.operations is not None  # noqa: S101 - for the type only: a route of a protocol has them
-    entry.op = route.operations.label(asked.key)
+    if asked.protocol == "grpc":
+        entry.op = label_of(cast("Operations[object]", route.operations), asked.key)
+    else:
+        entry.op = route.operations.label(asked.key)
     entry.operation = asked.key
     found = route.for_operation(asked.key)
     if asked.protocol == "a2a" and asked.message is not None:
         check_push_urls(asked.key, asked.message.params, route.a2a.push_urls)
     asked.message = None  # it takes many times the bytes of its body, and an answer may last
     return found
+
+
+def _grpc(asked: Asked, stream: Stream, head: Request, target: CanonicalTarget) -> None:
+    """Read the operation of a call of gRPC: its path alone names it.
+
+    Raises:
+        Denied: OPERATION_MALFORMED, it is no such call; METHOD_REFUSED.
+    """
+    if head.method != "POST":
+        raise Denied(Reason.METHOD_REFUSED, "gRPC has no such method")
+    if not (stream.http2 and is_grpc(head)):
+        raise Denied(Reason.OPERATION_MALFORMED, "the call is not one of gRPC over HTTP/2")
+    asked.key = key_of_path(target.path, target.query)
 
 
 def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[None]:

@@ -269,3 +269,49 @@ def test_names_may_stand_beside_a_star_and_uris_beside_each_other(tmp_path: Path
         {"allow": ["resources/subscribe:*"]},
     ]
     assert len(load(tmp_path, mcp((f"{ROUTE}.operations", operations))).inbound_routes.routes) > 0
+
+
+def grpc(*changes: tuple[str, object]) -> dict[str, Any]:
+    """Return the settings of an agent whose first routes, in and out, are of gRPC."""
+    return changed(
+        AGENT,
+        ("protocols", {"http2": True, "agent": "h2c"}),
+        (f"{ROUTE}.protocol", "grpc"),
+        (f"{ROUTE}.match", {"path_prefix": "/"}),
+        (f"{ROUTE}.operations", [{"allow": ["pkg.Service/Method", "pkg.Other/*"]}]),
+        (f"{OUT}.protocol", "grpc"),
+        (f"{OUT}.operations", [{"allow": ["crm.Orders/*"]}]),
+        *changes,
+    )
+
+
+def test_a_method_of_grpc_is_an_operation(tmp_path: Path) -> None:
+    settings = load(tmp_path, grpc())
+    route = settings.inbound_routes.routes[0]
+    assert route.methods == frozenset({"POST"})
+    for key in ("pkg.Service:Method", "pkg.Other:Any"):
+        assert route.for_operation(key).protocol == "grpc"
+    for key in ("pkg.Service:Other", "pkg.service:Method", "crm.Orders:Get"):
+        with pytest.raises(Denied):
+            route.for_operation(key)
+    assert settings.outbound_routes.routes[0].for_operation("crm.Orders:Get").protocol == "grpc"
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "wrong"),
+    [
+        (
+            (f"{ROUTE}.operations", [{"allow": ["pkg.Service"]}]),
+            "inbound.routes[0].operations[0].allow",
+            "pkg.Service: is",
+        ),
+        ((f"{ROUTE}.operations", ABSENT), "inbound.routes[0].operations", "is missing"),
+        ((f"{OUT}.operations", ABSENT), "outbound.routes[0].operations", "is missing"),
+        ((f"{ROUTE}.max_message_bytes", 4096), "inbound.routes[0].max_message_bytes", "is not for gRPC"),
+        (("protocols", ABSENT), "inbound.routes[0].protocol", "gRPC needs HTTP/2"),
+    ],
+)
+def test_a_fault_of_a_route_of_grpc_is_told(tmp_path: Path, change: tuple[str, object], field: str, wrong: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, grpc(change))
+    assert any(one.field == field and one.wrong.startswith(wrong) for one in refused.value.problems)

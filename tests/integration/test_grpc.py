@@ -114,6 +114,25 @@ class World:
         return await self.run(refused)
 
 
+def by_operations(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
+    """Let both sidecars list methods of services."""
+    if name == "front":
+        settings["outbound"]["routes"][0] |= {
+            "protocol": "grpc",
+            "operations": [{"allow": ["demo.Echo/*", "demo.Other/Unary", "grpc.health.v1.Health/Check"]}],
+        }
+    elif name == "planner":
+        route = settings["inbound"]["routes"][0]
+        route["match"] = {"path_prefix": "/"}
+        route |= {
+            "protocol": "grpc",
+            "operations": [
+                {"allow": ["demo.Echo/Unary", "grpc.health.v1.Health/Check"]},
+                {"allow": ["demo.Echo/Many"], "scopes": ["crm.export"]},
+            ],
+        }
+
+
 def adjust(server: EchoServer) -> Callable[[str, Settings, Mapping[str, int]], None]:
     def change(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
         settings["drain_s"] = 5.0
@@ -306,3 +325,63 @@ async def test_calls_of_many_users_at_a_time_never_mix(world: World) -> None:
 
     answers = await world.run(call)
     assert answers == [b"%b %d" % (b"alice" if n % 2 else b"bob", n) for n in range(200)]
+
+
+@pytest.fixture
+async def operations() -> AsyncIterator[World]:
+    server = EchoServer()
+
+    def both(name: str, settings: Settings, ports: Mapping[str, int]) -> None:
+        adjust(server)(name, settings, ports)
+        by_operations(name, settings, ports)
+
+    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
+        async with open_mesh(Path(folder), both) as mesh:
+            made = World(mesh, server)
+            yield made
+            made.channel.close()
+            await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.parametrize(
+    ("method", "code", "reason", "ops"),
+    [
+        ("/demo.Echo/Unary", None, None, ["/demo.Echo/other", "/demo.Echo/Unary"]),
+        ("/demo.Echo/Many", "PERMISSION_DENIED", "insufficient_scope", ["/demo.Echo/other", "/demo.Echo/Many"]),
+        ("/demo.Echo/Fail", "PERMISSION_DENIED", "operation_refused", ["/demo.Echo/other", "other"]),
+        ("/demo.Echo/unary", "PERMISSION_DENIED", "operation_refused", ["/demo.Echo/other", "other"]),
+        ("/demo.Other/Many", "PERMISSION_DENIED", "operation_refused", ["other"]),
+        ("/grpc.health.v1.Health/Check", "UNIMPLEMENTED", None, ["/grpc.health.v1.Health/Check"] * 2),
+        ("/grpc.health.v1.Health/Watch", "PERMISSION_DENIED", "operation_refused", ["other"]),
+        ("/demo.Echo", "INVALID_ARGUMENT", "operation_malformed", ["other"]),
+    ],
+)
+async def test_a_method_of_a_service_is_an_operation(
+    operations: World, method: str, code: str | None, reason: str | None, ops: list[str]
+) -> None:
+    shown = operations.shown()
+
+    def call() -> bytes:
+        answer: bytes = operations.channel.unary_unary(method)(b"hello", timeout=10, metadata=shown)
+        return answer
+
+    if code is None:
+        assert await operations.run(call) == b"alice hello"
+    else:
+        error = await operations.fails(call)
+        assert error.code() is getattr(grpc.StatusCode, code)
+        assert dict(error.trailing_metadata()).get("delegation-reason") == reason
+    told = [
+        (await operations.mesh.sidecars[name].wait_for_records(1))[0]["op"]
+        for name, _ in zip(("front", "planner"), ops, strict=False)
+    ]
+    assert told == ops
+    assert len(operations.server.seen) == int(code is None)
+
+
+async def test_a_call_that_is_none_of_grpc_is_refused_on_its_route(operations: World) -> None:
+    mesh = operations.mesh
+    fields = [("authorization", f"Bearer {mesh.log_in()}"), ("content-type", "application/grpc")]
+    port = mesh.sidecars["front"].outbound
+    answer = await mesh.world.call(port, None, "/demo.Echo/Unary", headers=fields, host="planner.mesh")
+    assert (answer.status, answer.reason) == (400, "operation_malformed")
