@@ -95,6 +95,7 @@ class PeerGuard:
         if identity is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         proof = self._proofs.prove(self._chain, identity.bundles, now=now)
+        self._chain = proof.chain
         self._bundle = proof.bundle
         self._until = proof.until
         return proof.peer
@@ -142,6 +143,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
         try:
             self.shake()
             self.guard = self._prove(binding)
+            self.keep_presented(self.guard.chain)
         except SidecarError as error:
             self._refuse(error.reason, error.detail, cause=error)
         except NOT_OVER + PEER_LEFT:

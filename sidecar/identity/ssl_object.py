@@ -77,6 +77,11 @@ class ScreenedSSLObject(ssl.SSLObject):
         """The certificates that were judged, DER, leaf first."""
         return self._presented if self._screen is None else self._screen.certificates
 
+    def keep_presented(self, same: tuple[bytes, ...]) -> None:
+        """Hold these equal bytes, which other connections of the peer share, in place of our own."""
+        if same == self._presented:
+            self._presented = same
+
     def do_handshake(self) -> None:
         """Take the handshake one step further.
 

@@ -65,12 +65,16 @@ class VerifiedPeer:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The proof of a ``peer`` by a ``bundle``, valid from ``not_before`` and before ``until`` (seconds)."""
+    """The proof of a ``peer`` by a ``bundle``, valid from ``not_before`` and before ``until`` (seconds).
+
+    ``chain`` are the certificates that it is of: one copy for all connections of the peer.
+    """
 
     peer: VerifiedPeer
     bundle: X509Bundle
     not_before: int
     until: int
+    chain: tuple[bytes, ...]
 
 
 def verify_chain(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, now: int) -> VerifiedPeer:
@@ -106,7 +110,7 @@ def prove(chain: Sequence[bytes], bundles: Mapping[TrustDomain, X509Bundle], *, 
     peer = VerifiedPeer(leaf.spiffe_id, leaf.not_after, hashlib.sha256(chain[0]).hexdigest())
     not_before = max(int(certificate.not_valid_before_utc.timestamp()) for certificate in path)
     until = min(int(certificate.not_valid_after_utc.timestamp()) for certificate in path)
-    return Proof(peer, bundle, not_before, until)
+    return Proof(peer, bundle, not_before, until, tuple(chain))
 
 
 def parse_leaf(der: bytes) -> Leaf:

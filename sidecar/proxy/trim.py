@@ -21,7 +21,8 @@ _RESTING_BYTES: Final = 64 * 1024  # allocation moves less than this from one lo
 class Trim:
     """Follows ``allocated``, the C library's own count. ``give`` returns free memory to the system.
 
-    ``forget`` unmaps code, once allocation rests after a burst.
+    ``forget`` unmaps code, once allocation rests after it has moved by ``AT_REST_AFTER_BYTES``: by many connections
+    that came or left.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Trim:
         self._allocated = allocated
         self._give = give
         self._forget = forget
-        self._may_forget = False
+        self._at_last_forgotten: int | None = None
+        self._furthest = 0  # from there, since
         self._most = 0
         self._last = 0
 
@@ -52,7 +54,12 @@ class Trim:
         if self._most - allocated >= (AT_REST_AFTER_BYTES if resting else AFTER_BYTES):
             self._most = allocated
             self._give()
-            self._may_forget = True
-        elif resting and self._may_forget:
-            self._may_forget = False
+        self._forget_after_moves(allocated, resting=resting)
+
+    def _forget_after_moves(self, allocated: int, *, resting: bool) -> None:
+        if self._at_last_forgotten is None:
+            self._at_last_forgotten = allocated
+        self._furthest = max(self._furthest, abs(allocated - self._at_last_forgotten))
+        if resting and self._furthest >= AT_REST_AFTER_BYTES:
+            self._at_last_forgotten, self._furthest = allocated, 0
             self._forget()

@@ -133,3 +133,11 @@ def test_the_oldest_proof_is_evicted_and_an_expired_one_before_it(verified: Coun
     proofs.prove(der_of(BELOW, MIDDLE), {A: BUNDLE}, now=NOW)
     proofs.prove(chains[0], {A: BUNDLE}, now=NOW + 61)
     assert (len(proofs), proofs.evicted) == (1, 0)
+
+
+def test_connections_of_one_peer_share_one_copy_of_its_certificates() -> None:
+    proofs = Proofs()
+    first, second = (tuple(bytes(bytearray(der)) for der in der_of(SVID)) for _ in range(2))
+    assert first[0] is not second[0]
+    assert proofs.prove(first, {A: BUNDLE}, now=NOW).chain is first
+    assert proofs.prove(second, {A: BUNDLE}, now=NOW).chain is first

@@ -36,12 +36,15 @@ def test_memory_goes_back_once_much_less_is_allocated_or_less_at_rest(seen: list
     ("seen", "forgotten"),
     [
         pytest.param([0, 0, 0, 0], 0, id="no burst"),
-        pytest.param([2.0, 0, 0, 0], 1, id="once after a burst"),
-        pytest.param([2.0, 0, 0.5, 0.9], 0, id="not while allocation moves"),
-        pytest.param([2.0, 0, 0, 2.0, 0, 0], 2, id="after each burst"),
+        pytest.param([0, 2.0, 0, 0, 0], 1, id="once after a burst"),
+        pytest.param([0, 2.0, 2.0, 2.0], 1, id="once after connections came, that stay"),
+        pytest.param([0, 0.1, 0.1], 0, id="a few connections"),
+        pytest.param([0, 0.1, 0.2, 0.2], 1, id="a few after a few"),
+        pytest.param([0, 2.0, 0, 0.5, 0.9], 0, id="not while allocation moves"),
+        pytest.param([0, 2.0, 0, 0, 2.0, 0, 0], 2, id="after each burst"),
     ],
 )
-def test_code_is_unmapped_once_allocation_rests_after_a_burst(seen: list[float], forgotten: int) -> None:
+def test_code_is_unmapped_once_allocation_rests_after_it_has_moved(seen: list[float], forgotten: int) -> None:
     times: list[bool] = []
     told = iter([int(one * AFTER_BYTES) for one in seen])
     trim = Trim(allocated=lambda: next(told), give=lambda: None, forget=lambda: times.append(True))
