@@ -29,8 +29,8 @@ class MemoryLimits:
 
     ``max_handles_mib`` is for handles that outlive their request and for those of logins, of which one subject has at
     most ``max_handles_per_subject``; ``max_verdicts_mib`` for verified tokens of peers, and as much for logins;
-    ``max_permits_mib`` for permits, and as much for plans of outbound calls; ``max_issued_mib`` for tokens issued for
-    outbound calls.
+    ``max_permits_mib`` for permits, which also use what verdicts leave free, and as much for plans of outbound calls;
+    ``max_issued_mib`` for tokens issued for outbound calls.
     """
 
     max_handles_mib: int = 64

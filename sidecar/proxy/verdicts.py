@@ -4,7 +4,7 @@ The key is the whole token *and* the peer: a variant of a token (JWS signatures 
 is found only for the same route and the same certificate of the peer. The epoch of both is the generation of
 all issuers' keys and the number of the policy: a change of either empties them. Otherwise only the time changes, and
 the core checks it each time. Both are bounded in bytes, and expired tokens are swept. A token that is held by both is
-accounted once, as a verdict, and takes its permits along when it goes.
+accounted once, as a verdict, and takes its permits along when it goes. Permits also use what verdicts leave free.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
         found = self.hits + (0 if self._permits is None else self._permits.hits)  # a permit is found before its token
         if self.worth(token.held_bytes, found):
             self.keep((token.raw, peer), token, cost=token.held_bytes, expires_at=until, epoch=epoch)
+            if self._permits is not None:
+                self._permits.give_room()
 
     def go_with(self, permits: Permits) -> None:
         """Drop from ``permits`` those that are tied to a token when that goes."""
@@ -126,10 +128,11 @@ class Permits(BoundedCache[Call, Given]):
     ``warm_bytes`` are those that the native engine adds to each.
     """
 
-    __slots__ = ("_verdicts", "warm_bytes")
+    __slots__ = ("_least_bytes", "_verdicts", "warm_bytes")
 
     def __init__(self, max_bytes: int, verdicts: Verdicts) -> None:
         super().__init__(max_bytes)
+        self._least_bytes = max_bytes
         self.warm_bytes = 0
         self._verdicts = verdicts
         verdicts.go_with(self)
@@ -142,6 +145,7 @@ class Permits(BoundedCache[Call, Given]):
         )
         if call.authorization is not None:
             self.drop(call)
+            self.give_room()
             cost = len(call.authorization) + PERMIT_BYTES + 16 * len(token.scope) + sum(map(len, given.identity))
             cost += self.warm_bytes
             tied = self.epoch == epoch and self._verdicts.tie(call, permit, epoch)
@@ -152,6 +156,12 @@ class Permits(BoundedCache[Call, Given]):
             if tied and not kept:
                 self._verdicts.untie(call, permit)
         return given
+
+    def give_room(self) -> None:
+        """Take no more than is ours and verdicts leave free."""
+        self.max_bytes = self._least_bytes + max(0, self._verdicts.max_bytes - self._verdicts.bytes)
+        if self.bytes > self.max_bytes:
+            self.shed(self.max_bytes)
 
     def drop(self, key: Call) -> None:
         """Forget a permit, if there is one."""

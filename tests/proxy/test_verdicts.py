@@ -89,8 +89,8 @@ def permit() -> Permit:
     return decide_verified(TOKEN, peer=PLANNER, route=SEARCH, policy=POLICY, now=NOW)
 
 
-def giving(max_bytes: int = 1 << 20) -> Permits:
-    permits = Permits(max_bytes, Verdicts(1 << 20))
+def giving(max_bytes: int = 1 << 20, verdicts_bytes: int = 1 << 20) -> Permits:
+    permits = Permits(max_bytes, Verdicts(verdicts_bytes))
     assert permits.find(CALL, NOW_IN_FORCE) is None
     permits.give(CALL, permit(), NOW_IN_FORCE)
     return permits
@@ -146,7 +146,7 @@ def test_without_exactly_one_authorization_nothing_is_remembered() -> None:
 
 def test_permits_hold_so_many_bytes_and_the_oldest_goes_first() -> None:
     one = giving().bytes
-    permits = giving(max_bytes=2 * one)
+    permits = giving(max_bytes=2 * one, verdicts_bytes=0)
     calls = [CALL._replace(route=str(number)) for number in range(3)]
     for before, call in pairwise((CALL, *calls)):
         assert permits.find(before, NOW_IN_FORCE) is not None
@@ -221,7 +221,7 @@ def test_all_permits_of_a_token_go_with_it_and_no_others(other: Call) -> None:
 
 def test_a_permit_that_is_evicted_alone_leaves_nothing_with_its_token() -> None:
     one = tied()[1].bytes
-    verdicts, permits = tied(permits_bytes=2 * one)
+    verdicts, permits = tied(permits_bytes=2 * one, verdicts_bytes=TOKEN.held_bytes + ENTRY_BYTES)
     for number in range(20):
         permits.give(CALL._replace(route=str(number % 5)), permit(), NOW_IN_FORCE)
         assert set(verdicts._tied[TOKEN.raw, PLANNER]) == set(permits._entries)
@@ -259,3 +259,20 @@ def test_a_turn_through_more_tokens_than_fit_finds_most_of_those_that_do() -> No
         assert len(verdicts) <= 21
     print(f"{found / (19 * len(tokens)):.2f} found")  # noqa: T201 - with -s
     assert found > 0.4 * 19 * len(tokens)  # with the oldest evicted each time, none
+
+
+def test_permits_use_what_verdicts_leave_free_and_give_it_back() -> None:
+    one, of_token = tied()[1].bytes, TOKEN.held_bytes + ENTRY_BYTES + 64
+    verdicts, permits = tied(permits_bytes=2 * one, verdicts_bytes=10 * of_token)
+    both = permits._least_bytes + verdicts.max_bytes
+    for number in range(100):
+        permits.give(CALL._replace(route=str(number)), permit(), NOW_IN_FORCE)
+        assert permits.find(CALL._replace(route=str(number)), NOW_IN_FORCE) is not None
+        assert permits.bytes + verdicts.bytes <= both
+    assert len(permits) > 10
+    for number in range(20):
+        verdicts.hits += 1
+        verdicts.add(verified(INBOUND_CLAIMS | {"jti": f"{number:07}"}), PLANNER, NOW_IN_FORCE)
+        assert permits.bytes + verdicts.bytes <= both
+    assert len(verdicts) == 10
+    assert permits.bytes <= permits._least_bytes + of_token
