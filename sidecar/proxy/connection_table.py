@@ -82,7 +82,7 @@ class ConnectionTable(Connections[Any]):
                 case Evict(other):
                     self.evict(other)
                 case Shed():
-                    connection.handler = self._shed
+                    connection.hand_over(self._shed)
         if connection.handler is not self._shed:
             self._admitted_at = self.clock()
 

@@ -27,6 +27,9 @@ class CallerConnection(Protocol):
     def kept(self) -> bool:
         """Tell if it is idle, waiting for another request."""
 
+    def hand_over(self, handler: RequestHandler) -> None:
+        """Let another handler serve its requests from now on."""
+
     def stop(self, error: SidecarError) -> None:
         """End what is in progress for ``error``; then close."""
 

@@ -96,6 +96,11 @@ class ServerConnection(asyncio.Protocol):
         """Tell if a head has begun to arrive."""
         return self._reader.held > 0
 
+    def hand_over(self, handler: RequestHandler) -> None:
+        """Let another handler serve its requests from now on. The native engine serves those of the first one only."""
+        self.handler = handler
+        self._warm = None
+
     def stop(self, error: SidecarError) -> None:
         """End the request in progress, or refuse the one whose head is arriving, for ``error``; then close."""
         if self._stream is not None:

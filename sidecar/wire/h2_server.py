@@ -87,6 +87,10 @@ class H2ServerConnection(asyncio.Protocol):
         """Tell if it is idle, waiting for another request."""
         return self._served and not self._streams and not self._reader.unfinished and self._teardown.linger is None
 
+    def hand_over(self, handler: RequestHandler) -> None:
+        """Let another handler serve its requests from now on."""
+        self.handler = handler
+
     def stop(self, error: SidecarError) -> None:
         """End the requests in progress for ``error``; then close."""
         for stream in tuple(self._streams.values()):

@@ -56,12 +56,17 @@ class Door:
         )
         self.table.clock = self.clock
         self.handler = Handler(answer_ok)
+        self.shown: list[ServerConnection] = []  # to a native engine, which takes nothing
+
+    def _show(self, connection: ServerConnection, _data: bytes) -> bool:
+        self.shown.append(connection)
+        return False
 
     def connect(
         self, host: str = "192.0.2.1", *, ours: socket.socket | None = None
     ) -> tuple[ServerConnection, RecordingTransport]:
         """Connect; ``ours`` is the socket whose kernel state is read."""
-        connection = ServerConnection(self.handler, ServerLimits(), self.table)
+        connection = ServerConnection(self.handler, ServerLimits(), self.table, warm=self._show)
         transport = RecordingTransport(peername=(host, 1234), socket=ours)
         connection.connection_made(transport)
         return connection, transport
@@ -322,6 +327,8 @@ async def test_a_peer_above_its_cap_evicts_its_own_idle_connection_or_is_shed(mo
     door.clock.now += 9.0
     third, third_transport = door.connect("192.0.2.3")
     assert third.handler is door.shed
+    third.data_received(GET)
+    assert door.shown == [connection for connection, _ in served]  # and not the one that is only to be refused
     assert (third_transport.aborted, other.aborted) == (False, False)
     served[0][0].connection_lost(None)  # its twin below the cap
     third.connection_lost(None)

@@ -16,6 +16,7 @@ from sidecar.delegation.policy import Deny
 from sidecar.engine import Engine
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.proxy.ghosts import GhostEntry, GhostForwarding, GhostRequest, GhostStream
+from sidecar.proxy.listener import ShedHandler
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
 from tests.corpus import Words, cases
@@ -292,6 +293,17 @@ async def test_many_things_that_happen_end_alike(tmp_path: Path, seed: int) -> N
 )
 async def test_other_answers_are_passed_on_alike(tmp_path: Path, answer: bytes, what: str) -> None:
     await both(tmp_path, [(WARM, ANSWER, nothing), (WARM, answer, nothing), (WARM, ANSWER, nothing)], least_taken=2)
+
+
+@pytest.mark.parametrize("engine", ["python", "native"])
+async def test_a_connection_that_was_handed_over_is_served_by_its_new_handler(tmp_path: Path, engine: Engine) -> None:
+    world = EngineWorld(engine, tmp_path)
+    world.exchange(WARM)
+    world.server.hand_over(ShedHandler(world.log, "inbound"))
+    outcome = world.exchange(WARM)
+    assert (outcome.sent, outcome.open) == (b"", False)
+    assert outcome.answered.startswith(b"HTTP/1.1 503 ")
+    assert [record["reason"] for record in await world.records()] == ["ok", "overloaded"]
 
 
 # --- every fact that ends a permit ends it here too
