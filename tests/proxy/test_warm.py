@@ -8,6 +8,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 from random import Random
+from sys import getrefcount
 from typing import Any, Final
 
 import pytest
@@ -245,6 +246,14 @@ def _calls_out(world: EngineWorld) -> None:
         assert served.count_call() is None
 
 
+def _calls_out_too_late(world: EngineWorld) -> None:
+    before, world.now = world.now, float(NOW + 10_000)
+    for handle in list(world.handles._alive):
+        with pytest.raises(Denied, match="has ended"):
+            world.handles.resolve(handle)
+    world.now = before
+
+
 EVENTS: Final[list[Event]] = [
     _watch_ticks,
     _sweeps,
@@ -262,6 +271,7 @@ EVENTS: Final[list[Event]] = [
     _agent_pauses,
     _half_an_answer,
     _calls_out,
+    _calls_out_too_late,
 ]
 
 
@@ -296,6 +306,22 @@ async def test_other_answers_are_passed_on_alike(tmp_path: Path, answer: bytes, 
 
 
 @pytest.mark.parametrize("engine", ["python", "native"])
+async def test_a_connection_to_the_agent_that_has_aged_while_it_was_asked_is_not_kept(
+    tmp_path: Path, engine: Engine
+) -> None:
+    world = EngineWorld(engine, tmp_path)
+    world.exchange(WARM)
+    agent, transport = world.agent, world.agent_transport
+
+    def age(world: EngineWorld) -> None:
+        world.clock.now = agent._ages_at
+
+    assert world.exchange(WARM, between=age).answered.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert (agent.usable, transport.is_closing(), world.origin_pool.idle) == (False, True, [])
+    await world.log.close()
+
+
+@pytest.mark.parametrize("engine", ["python", "native"])
 async def test_a_connection_that_was_handed_over_is_served_by_its_new_handler(tmp_path: Path, engine: Engine) -> None:
     world = EngineWorld(engine, tmp_path)
     world.exchange(WARM)
@@ -304,6 +330,45 @@ async def test_a_connection_that_was_handed_over_is_served_by_its_new_handler(tm
     assert (outcome.sent, outcome.open) == (b"", False)
     assert outcome.answered.startswith(b"HTTP/1.1 503 ")
     assert [record["reason"] for record in await world.records()] == ["ok", "overloaded"]
+
+
+LARGE: Final = warm_request("PUT", "/docs/a", "Content-Length: 60000\r\n", b"x" * 60_000)
+
+
+async def test_a_handle_works_from_the_moment_at_which_the_agent_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large request is written at once, and a write may end whatever waits for it."""
+    for world in worlds(tmp_path):
+        world.exchange(warm_request("PUT", "/docs/a"))
+        alive: list[int] = []
+
+        def write(_data: bytes, world: EngineWorld = world, alive: list[int] = alive) -> None:
+            alive.append(len(world.handles))
+
+        monkeypatch.setattr(world.agent_transport, "write", write)
+        world.exchange(LARGE)
+        assert (alive, world.taken) == ([1], world.engine == "native")
+        world.server.connection_lost(None)
+        await world.log.close()
+
+
+async def test_a_large_body_is_not_held_until_its_answer(tmp_path: Path) -> None:
+    held: dict[Engine, int] = {}
+    for world in worlds(tmp_path):
+        data = bytes(bytearray(LARGE))
+        free = getrefcount(data)
+
+        def look(world: EngineWorld, data: bytes = data, free: int = free) -> None:
+            world.agent_transport.settle()
+            held[world.engine] = getrefcount(data) - free
+
+        world.exchange(warm_request("PUT", "/docs/a"))
+        world.exchange(data, between=look)
+        assert world.taken == (world.engine == "native")
+        await world.log.close()
+    assert held["native"] <= held["python"]
+    await both(tmp_path, [(LARGE, ANSWER, event) for event in (nothing, nothing, _half_an_answer, _vanishes)])
 
 
 # --- every fact that ends a permit ends it here too

@@ -32,11 +32,13 @@ struct Done {
     seq: u64,
 }
 
-/// Of a handle that was opened: the handles alive, the handle, and the epoch in which it was judged.
+/// Of a handle to open: the handles alive, the handle, the epoch in which it was judged, and what makes the ghost of
+/// its request.
 pub struct Opened {
     pub alive: Py<PyDict>,
     pub handle: Py<PyString>,
     pub epoch: Py<PyAny>,
+    pub new_served: Py<PyAny>,
 }
 
 #[pyclass(frozen)]
@@ -132,9 +134,10 @@ impl Call {
         let Some(line) = side.status_lines.get(&found.status) else { return Ok(None) };
         let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
         let now = |of: &Bound<'_, PyAny>, name| of.getattr(name)?.extract::<f64>();
+        let answered_at = side.now(py)?; // an upstream that has aged since it was asked is not kept
         let keeps = upstream.getattr(intern!(py, "_state"))?.is(&side.asked)
             && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
-            && now(upstream, intern!(py, "_moved_at"))? < now(upstream, intern!(py, "_ages_at"))?
+            && answered_at < now(upstream, intern!(py, "_ages_at"))?
             && connection.getattr(intern!(py, "_stream"))?.is(&live.stream)
             && !connection.getattr(intern!(py, "_rest"))?.is_truthy()?
             && !connection.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
@@ -185,7 +188,11 @@ impl Call {
             .call_method1(intern!(py, "defer"), (transport, PyBytes::new(py, message)))?;
         side.young.bind(py).discard(&live.forwarding)?;
         if let Some(opened) = &this.opened {
-            opened.alive.bind(py).del_item(&opened.handle)?;
+            // It is gone already where the agent has shown it past its end: `Handles` has forgotten it then.
+            let alive = opened.alive.bind(py);
+            if alive.contains(&opened.handle)? {
+                alive.del_item(&opened.handle)?;
+            }
         }
         let log = side.log.bind(py);
         side.entries.bind(py).del_item(&live.entry)?;

@@ -177,7 +177,12 @@ impl InboundGate {
         message.extend_from_slice(b"\r\n\r\n");
         message.extend_from_slice(&data[head.fields.end..]);
         let epoch = self.handles.bind(py).getattr(intern!(py, "epoch"))?.unbind();
-        call.opened = Some(Opened { alive: self.alive.clone_ref(py), handle: handle.unbind(), epoch });
+        call.opened = Some(Opened {
+            alive: self.alive.clone_ref(py),
+            handle: handle.unbind(),
+            epoch,
+            new_served: self.new_served.clone_ref(py),
+        });
         call.peer = Some(peer.unbind());
         Ok(Some(Ready { call, idle, upstream, message }))
     }
@@ -274,12 +279,7 @@ impl InboundGate {
         data: &Bound<'_, PyBytes>,
         ready: Ready<'_>,
     ) -> PyResult<()> {
-        let served = self.new_served.bind(py).call0()?;
-        let call = self.side.start(connection, data, ready)?;
-        served.setattr(intern!(py, "warm"), &call)?;
-        if let Some(opened) = &call.get().opened {
-            opened.alive.bind(py).set_item(&opened.handle, served)?;
-        }
+        self.side.start(connection, data, ready)?;
         Side::count(self.permits.bind(py), intern!(py, "hits"))?;
         Ok(())
     }

@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet};
 use std::collections::HashMap;
 
+const LARGE: usize = 4096; // bytes of a request
+
 pub struct Side {
     pub snapshots: Py<PyAny>,
     pub log: Py<PyAny>,
@@ -143,6 +145,11 @@ impl Side {
         for ghost in [&stream, &entry, &forwarding] {
             ghost.setattr(intern!(py, "warm"), &call)?;
         }
+        if let Some(opened) = &call.get().opened {
+            let served = opened.new_served.bind(py).call0()?;
+            served.setattr(intern!(py, "warm"), &call)?;
+            opened.alive.bind(py).set_item(&opened.handle, served)?;
+        }
         let reader = upstream.getattr(intern!(py, "_reader"))?;
         if !reader.getattr(intern!(py, "head"))?.is_none() {
             reader.call_method1(intern!(py, "expect"), (&*call.get().method,))?;
@@ -163,7 +170,7 @@ impl Side {
             stream: stream.unbind(),
             entry: entry.unbind(),
             forwarding: forwarding.unbind(),
-            data: data.clone().unbind(),
+            data: head_of(data),
         });
         let transport = upstream.getattr(intern!(py, "transport"))?;
         let writes = upstream.getattr(intern!(py, "_writes"))?;
@@ -177,4 +184,11 @@ impl Side {
         of.setattr(name, next)?;
         Ok(next)
     }
+}
+
+/// The bytes that a request is made real from: without a large body, which would be held until the answer.
+fn head_of(data: &Bound<'_, PyBytes>) -> Py<PyBytes> {
+    let octets = data.as_bytes();
+    let end = if octets.len() < LARGE { None } else { octets.windows(4).position(|four| four == b"\r\n\r\n") };
+    end.map_or_else(|| data.clone().unbind(), |end| PyBytes::new(data.py(), &octets[..end + 4]).unbind())
 }
