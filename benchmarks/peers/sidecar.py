@@ -23,7 +23,6 @@ from benchmarks.peers.peer import (
     first_line,
 )
 from benchmarks.peers.sidecar_settings import (
-    HAS_ENGINES,
     engine_of,
     front_settings,
     inbound_settings,
@@ -35,6 +34,7 @@ from benchmarks.peers.sidecar_settings import (
 )
 from benchmarks.world import FIRST, FRONT, SECOND, TOOL, World
 from sidecar import __version__
+from sidecar.engine import native_module
 
 
 def sidecar() -> Peer:
@@ -71,7 +71,7 @@ def native() -> Peer:
     return _beside_the_other(
         "sidecar-native",
         "delegation sidecar, native engine",
-        missing=lambda: None if HAS_ENGINES else "this version of the sidecar has no setting `engine`",
+        missing=lambda: "its wheel is not installed (make native)" if native_module() is None else None,
         version=lambda: f"{__version__} on Python {sys.version.split()[0]}",
     )
 
