@@ -25,7 +25,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -153,6 +153,15 @@ OTELCOL_FOUND = $(or $(OTELCOL),$(shell command -v otelcol || command -v otelcol
 interop-otel: setup $(if $(OTELCOL_FOUND),,$(OTELCOL_BUILT)) ## One trace over three hops at a real OpenTelemetry Collector (OTELCOL, or on PATH; else built with Go)
 	@OTELCOL="$(or $(OTELCOL_FOUND),$(CURDIR)/$(OTELCOL_BUILT))" $(PYTEST) -q -p no:randomly tests/interop/test_otel.py
 
+H2SPEC_BUILT := build/h2spec/h2spec
+$(H2SPEC_BUILT): tests/interop/h2spec/go.mod tests/interop/h2spec/go.sum
+	@command -v go >/dev/null || { echo "interop-http: put h2spec on PATH, name it in H2SPEC, or install Go"; exit 1; }
+	@mkdir -p $(@D) && cd tests/interop/h2spec && $(CURDIR)/.ci/retry go build -buildvcs=false -mod=readonly -o $(CURDIR)/$@ github.com/summerwind/h2spec/cmd/h2spec
+
+H2SPEC_FOUND = $(or $(H2SPEC),$(shell command -v h2spec))
+interop-http: setup $(if $(H2SPEC_FOUND),,$(H2SPEC_BUILT)) ## h2spec and nghttp2's clients on running sidecars (H2SPEC, or on PATH; else built with Go; nghttp and h2load on PATH)
+	@H2SPEC="$(or $(H2SPEC_FOUND),$(CURDIR)/$(H2SPEC_BUILT))" $(PYTEST) -q -p no:randomly tests/interop/test_http2.py
+
 $(BROWSER): $(STAMP) requirements/browser.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/browser.txt && touch $@
 
@@ -168,7 +177,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@

@@ -237,3 +237,8 @@ def goaway(last_stream_id: int, code: int, data: bytes = b"") -> bytes:
     """Return a GOAWAY frame. Of streams above ``last_stream_id`` nothing was processed."""
     content = last_stream_id.to_bytes(4) + code.to_bytes(4) + data
     return len(content).to_bytes(3) + bytes([Kind.GOAWAY, 0]) + bytes(4) + content
+
+
+def rst_stream(stream_id: int, code: int) -> bytes:
+    """Return a RST_STREAM frame."""
+    return (4).to_bytes(3) + bytes([Kind.RST_STREAM, 0]) + stream_id.to_bytes(4) + code.to_bytes(4)

@@ -168,7 +168,7 @@ def _joined(names: tuple[bytes, ...], values: tuple[bytes, ...]) -> tuple[H1Layo
     """Return the layout and values, with Cookie fields joined."""
     if names.count(b"cookie") > 1:
         first = names.index(b"cookie")
-        cookie = b"; ".join([value for name, value in zip(names, values, strict=True) if name == b"cookie"])
+        cookie = b"; ".join([value for name, value in zip(names, values, strict=True) if name == b"cookie" and value])
         kept = [at for at, name in enumerate(names) if name != b"cookie" or at == first]
         values = tuple([cookie if at == first else values[at] for at in kept])
         names = tuple([names[at] for at in kept])

@@ -20,7 +20,7 @@ from h2.exceptions import ProtocolError
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
-from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway
+from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway, rst_stream
 from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
@@ -35,6 +35,7 @@ MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6
 _FRAMES_AT_ONCE: Final = 256  # of one connection in one event-loop iteration
 _MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
 _SENT_AT_ONCE: Final = 64 * 1024  # content of one stream before that of the next
+_MAX_DISCARDED: Final = 64 * 1024  # of a body whose request was answered before its end
 _LEAVE_GRACE_S: Final = 1.0  # for streams that were begun before their peer could know that we leave
 _EVERY_STREAM: Final = 0x7FFFFFFF
 _MALFORMED: Final = frozenset({Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING})
@@ -55,6 +56,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._session.receive_data(PREFACE)  # the reader checks that of the peer
         self._streams: dict[int, H2ServerStream] = {}
         self._blocked: dict[int, H2ServerStream] = {}  # by windows, or by the connection
+        self._answered: dict[int, H2ServerStream] = {}  # before the end of their requests, whose rest is discarded
         self._teardown = Teardown(limits, connections.clock)
         self._advancing = False
         self._queued = False  # for a turn
@@ -190,8 +192,8 @@ class H2ServerConnection(asyncio.Protocol):
         reader = self._reader
         try:
             for _ in range(_FRAMES_AT_ONCE):
-                if self._teardown.phase >= Phase.LINGERING:
-                    return
+                if self._teardown.phase >= Phase.LINGERING or self._done:
+                    break
                 frame = reader.next(self._moved_at)
                 if frame is None:
                     break
@@ -259,6 +261,7 @@ class H2ServerConnection(asyncio.Protocol):
             self._unblock()
         elif isinstance(event, StreamReset):
             stream = self._streams.pop(event.stream_id, None)
+            self._answered.pop(event.stream_id, None)
             if stream is not None:
                 self._blocked.pop(event.stream_id, None)
                 stream.lose_peer()
@@ -299,17 +302,39 @@ class H2ServerConnection(asyncio.Protocol):
     def _on_data(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is None:
-            self._session.taken(event.flow_controlled_length, event.stream_id)
+            self._discard(event)
             return
         stream.receive(event.data, event.flow_controlled_length)
         if event.stream_ended is not None:
             stream.end_of_input()
         stream.offer()
 
+    def _discard(self, event: DataReceived) -> None:
+        """Discard content of a request that is answered; what shows it malformed still resets the stream."""
+        stream = self._answered.get(event.stream_id)
+        if stream is None:
+            self._session.taken(event.flow_controlled_length, event.stream_id)
+            return
+        stream.discard(event.data, event.flow_controlled_length)
+        stream.input_ended = event.stream_ended is not None
+        if not stream.fits:
+            self._end_answered(stream, Code.PROTOCOL_ERROR)
+        elif stream.input_ended:
+            del self._answered[stream.stream_id]
+        elif stream.discarded > _MAX_DISCARDED:
+            self._end_answered(stream, Code.NO_ERROR)
+
+    def _end_answered(self, stream: H2ServerStream, code: int) -> None:
+        """Reset a stream whose answer is complete. To the library it may be closed already."""
+        self._answered.pop(stream.stream_id, None)
+        if not self._reset(stream.stream_id, code):
+            self._write(rst_stream(stream.stream_id, code))
+
     def _on_trailers(self, event: TrailersReceived) -> None:
         """Check the trailers of a request, and drop them: they have passed no check that its head has."""
         stream = self._streams.get(event.stream_id)
-        if stream is None:
+        answered = self._answered.get(event.stream_id)
+        if stream is None and answered is None:
             return
         limits = self._limits
         try:
@@ -319,10 +344,20 @@ class H2ServerConnection(asyncio.Protocol):
                 max_fields=limits.max_fields,
             )
         except Denied as error:
-            stream.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, f"malformed trailers: {error.detail}"))
-        else:
+            if stream is not None:
+                stream.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, f"malformed trailers: {error.detail}"))
+            elif answered is not None:
+                self._end_answered(answered, Code.PROTOCOL_ERROR)
+            return
+        if stream is not None:
             stream.end_of_input()
             stream.offer()
+        elif answered is not None:
+            answered.input_ended = True
+            if answered.fits:
+                del self._answered[answered.stream_id]
+            else:
+                self._end_answered(answered, Code.PROTOCOL_ERROR)
 
     # --- for streams
 
@@ -403,12 +438,13 @@ class H2ServerConnection(asyncio.Protocol):
         if self._streams.get(stream.stream_id) is stream and self._teardown.phase < Phase.LINGERING:
             self._reset(stream.stream_id, code)
 
-    def _reset(self, stream_id: int, code: int) -> None:
+    def _reset(self, stream_id: int, code: int) -> bool:
         try:
             self._session.reset_stream(stream_id, code)
         except ProtocolError:  # both of its directions have ended
-            return
+            return False
         self._write_soon()
+        return True
 
     def taken(self, stream: H2ServerStream, size: int) -> None:
         """Open the windows again by content that has left."""
@@ -417,11 +453,15 @@ class H2ServerConnection(asyncio.Protocol):
             self._write_soon()
 
     def answered(self, stream: H2ServerStream) -> None:
-        """Finish a stream: its answer has ended. What it still sends is not wanted."""
+        """Finish a stream: its answer has ended. A little of what it still sends is read, and discarded."""
         if self._streams.get(stream.stream_id) is not stream:
             return
-        if not stream.input_ended:
-            self.reset(stream, Code.NO_ERROR)
+        if not (stream.input_ended or stream.malformed or stream.refused):
+            if len(self._answered) < MAX_STREAMS:
+                stream.answered_at = self._clock()
+                self._answered[stream.stream_id] = stream
+            else:
+                self.reset(stream, Code.NO_ERROR)
         del self._streams[stream.stream_id]
         self._blocked.pop(stream.stream_id, None)
         self._moved_at = self._clock()
@@ -462,11 +502,17 @@ class H2ServerConnection(asyncio.Protocol):
     def _lose_all(self, error: SidecarError | None) -> None:
         streams, self._streams = self._streams, {}
         self._blocked.clear()
+        self._answered.clear()
         for stream in streams.values():
             stream.lose_peer(error)
 
+    @property
+    def _done(self) -> bool:
+        """Tell if no further stream is served, and none is in progress."""
+        return self._teardown.phase is Phase.LAST and not self._streams
+
     def _close_if_done(self) -> None:
-        if self._teardown.phase is Phase.LAST and not self._streams:
+        if self._done:
             self._write()
             self._teardown.close(self.transport)
 
@@ -498,6 +544,9 @@ class H2ServerConnection(asyncio.Protocol):
         else:
             for stream in tuple(self._streams.values()):
                 self._sweep_stream(stream, now)
+            for stream in tuple(self._answered.values()):
+                if now - stream.answered_at > self._limits.linger_timeout_s:
+                    self._end_answered(stream, Code.NO_ERROR)
             self._sweep_idle(now)
 
     @property

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, H2Connection
+from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream
@@ -95,7 +96,8 @@ class Session(H2Connection):
         try:
             return self.receive_data(frame)
         except ProtocolError as error:
-            fault = Denied(Reason.BAD_REQUEST, f"the peer breaks the rules of HTTP/2: {type(error).__name__}")
+            code = ErrorCodes(error.error_code).name.lower()
+            fault = Denied(Reason.BAD_REQUEST, f"the peer breaks the rules of HTTP/2: {code}")
             raise H2Error(error.error_code, fault, told=True) from None
 
     @property

@@ -70,6 +70,7 @@ class H2ServerStream:
         "_sizes",
         "_waits",
         "answer_left",
+        "answered_at",
         "bytes_in",
         "bytes_out",
         "deadline",
@@ -111,6 +112,7 @@ class H2ServerStream:
         self.pace = Pace()
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.input_ended = False
+        self.answered_at = 0.0
         self.max_body_bytes = max_body_bytes
         self._connection = connection
         self._sink: BodySink | None = None
@@ -392,6 +394,23 @@ class H2ServerStream:
             self.sender.on_caller_gone(error)
         else:
             self.stop(error)
+
+    @property
+    def discarded(self) -> int:
+        """Count of bytes that came since the answer, or before it, and that nobody reads."""
+        return self._received
+
+    @property
+    def fits(self) -> bool:
+        """Tell if what has come so far fits the Content-Length."""
+        if self._expected is None:
+            return True
+        return self._received == self._expected if self.input_ended else self._received <= self._expected
+
+    def discard(self, data: bytes, size: int) -> None:
+        """Take content that nobody reads."""
+        self._received += len(data)
+        self._connection.taken(self, size)
 
     def receive(self, data: bytes, size: int) -> None:
         """Take content; ``size`` is what it counts for windows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -96,3 +98,10 @@ async def test_without_alpn_for_it_a_preface_over_tls_is_refused(alpn: str | Non
     chosen = Chosen(ssl_object=Tls(alpn))
     chosen.receive(GET)
     assert chosen.transport.written.startswith(b"HTTP/1.1 200 ")
+
+
+def test_nothing_of_http2_is_loaded_where_it_is_off() -> None:
+    """Memory at rest counts: the sidecar loads the engine where the settings turn it on."""
+    code = "import sys, sidecar.assembly; print([name for name in sys.modules if name.startswith('sidecar.wire.h2')])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
+    assert ran.stdout.strip() == "['sidecar.wire.h2_preface']"

@@ -239,7 +239,53 @@ async def test_an_early_answer_ends_the_body_that_nobody_reads() -> None:
     stream_id = served.begin()
     await served.exchange()
     answer = served.peer.answer(stream_id)
-    assert (answer.status, answer.ended, answer.reset) == (200, True, ErrorCodes.NO_ERROR)
+    assert (answer.status, answer.ended, answer.reset) == (200, True, None)
+    served.after(3.5)
+    await served.exchange()
+    assert answer.reset == ErrorCodes.NO_ERROR
+
+
+async def test_a_body_that_goes_on_long_after_its_answer_is_reset() -> None:
+    served = H2Served(answer_ok)
+    stream_id = served.begin()
+    await served.exchange()
+    for _ in range(8):
+        left = min(served.peer.h2.local_flow_control_window(stream_id), 16_384)
+        if served.peer.answer(stream_id).reset is None:
+            served.peer.h2.send_data(stream_id, b"x" * left)
+        await served.exchange()
+    assert served.peer.answer(stream_id).reset == ErrorCodes.NO_ERROR
+    assert (await served.ask()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "trailers", "reset"),
+    [
+        (b"abc", None, None),
+        (b"abcd", None, ErrorCodes.PROTOCOL_ERROR),
+        (b"ab", None, ErrorCodes.PROTOCOL_ERROR),
+        (b"abc", [(b"x-a", b"b")], None),
+        (b"abc", [(b":path", b"/")], ErrorCodes.PROTOCOL_ERROR),
+        (b"ab", [(b"x-a", b"b")], ErrorCodes.PROTOCOL_ERROR),
+    ],
+)
+async def test_a_request_that_shows_malformed_after_its_answer_is_reset(
+    sent: bytes, trailers: Fields | None, reset: int | None
+) -> None:
+    served = H2Served(answer_ok)
+    stream_id = served.begin([*POSTS, (b"content-length", b"3")])
+    await served.exchange()
+    served.peer.h2.send_data(stream_id, sent, end_stream=trailers is None)
+    if trailers is not None:
+        served.peer.h2.send_headers(stream_id, trailers, end_stream=True)
+    written = len(served.transport.written)
+    served.connection.data_received(served.peer.h2.data_to_send())
+    await served.settle()
+    more = served.transport.written[written:]
+    told = (4).to_bytes(3) + b"\3\0" + stream_id.to_bytes(4)
+    assert (told in more) is (reset is not None)
+    if reset is not None:
+        assert told + int(reset).to_bytes(4) in more
 
 
 MALFORMED: dict[str, tuple[Fields, Reason]] = {
@@ -326,6 +372,12 @@ async def test_split_cookies_are_joined() -> None:
     head = served.handler.requests[0].head
     assert head is not None
     assert head.all(b"cookie") == (b"a=1; c=2",)
+    await served.ask([*ASKS, (b"cookie", b"a=1"), (b"cookie", b"")])
+    head = served.handler.requests[1].head
+    assert head is not None
+    assert head.all(b"cookie") == (b"a=1",)
+    head = served.handler.requests[0].head
+    assert head is not None
     assert head.one(b"x-a") == b"b"
 
 
@@ -353,6 +405,8 @@ async def test_a_body_past_the_limit_is_refused() -> None:
     served.peer.h2.send_data(stream_id, b"x" * 11)
     await served.exchange()
     assert served.peer.answer(stream_id).status == 400
+    served.after(3.5)
+    await served.exchange()
     assert served.peer.answer(stream_id).reset == ErrorCodes.NO_ERROR
 
 
