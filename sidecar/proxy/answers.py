@@ -101,7 +101,7 @@ def refuse(
         stream.abort()
         return
     if refuses_by_grpc(stream):
-        stream.answer(200, [*grpc_refusal(error, entry.request_id), *also], b"", close=hang_up)
+        stream.answer(200, [*grpc_refusal(error, entry.request_id, stream.head), *also], b"", close=hang_up)
         return
     if asked is not None and asked.protocol == "grpc":
         asked = None  # no call of gRPC, so its caller reads the status of HTTP

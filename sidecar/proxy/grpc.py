@@ -6,12 +6,13 @@ behind the content. Our reason and the request id come beside them, as in any re
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.grpc import is_grpc
-from sidecar.wire.message import Field
+from sidecar.wire.message import Field, Message
 from sidecar.wire.stream import Stream
 
 # google.rpc.Code by HTTP status, as gRPC's own table has them, but where ours says more.
@@ -30,6 +31,7 @@ _CODES: Final = {
     503: 14,
     504: 4,
 }
+_is_plain: Final = re.compile(rb"application/grpc\+[a-z0-9]{1,32}").fullmatch
 _UNKNOWN: Final = 2
 _INTERNAL: Final = 13
 _CANCELLED: Final = 1
@@ -41,9 +43,14 @@ def refuses_by_grpc(stream: Stream) -> bool:
     return stream.http2 and stream.head is not None and is_grpc(stream.head)
 
 
-def grpc_refusal(error: SidecarError, request_id: str) -> list[Field]:
-    """Return the fields of a refusal before anything was answered."""
-    return [(b"content-type", b"application/grpc"), (b"cache-control", b"no-store"), *grpc_trailers(error, request_id)]
+def grpc_refusal(error: SidecarError, request_id: str, head: Message | None) -> list[Field]:
+    """Return the fields of a refusal before anything was answered.
+
+    Its type is that of the request, as some libraries read no other; one of unknown letters is not repeated.
+    """
+    asked = () if head is None else head.all(b"content-type")
+    kind = asked[0] if len(asked) == 1 and _is_plain(asked[0]) else b"application/grpc"
+    return [(b"content-type", kind), (b"cache-control", b"no-store"), *grpc_trailers(error, request_id)]
 
 
 def grpc_trailers(error: SidecarError, request_id: str) -> list[Field]:

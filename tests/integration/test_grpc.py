@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -385,3 +386,49 @@ async def test_a_call_that_is_none_of_grpc_is_refused_on_its_route(operations: W
     port = mesh.sidecars["front"].outbound
     answer = await mesh.world.call(port, None, "/demo.Echo/Unary", headers=fields, host="planner.mesh")
     assert (answer.status, answer.reason) == (400, "operation_malformed")
+
+
+async def test_calls_in_progress_and_later_ones_outlive_rotations_of_both_identities(world: World) -> None:
+    shown = world.shown()
+    done = threading.Event()
+    lost: list[Any] = []
+    counts = [0, 0]
+
+    def call_on() -> None:
+        unary = world.channel.unary_unary(f"/{SERVICE}/Unary")
+        while not done.is_set():
+            try:
+                assert unary(b"x", timeout=10, metadata=shown) == b"alice x"
+                counts[0] += 1
+            except grpc.RpcError as error:
+                lost.append(error)
+
+    def talk_on() -> None:
+        more = queue.Queue[bytes | None]()
+        answers = world.channel.stream_stream(f"/{SERVICE}/Talk")(iter(more.get, None), timeout=30, metadata=shown)
+        try:
+            while not done.is_set():
+                more.put(b"x")
+                assert next(answers) == b"re: x"
+                counts[1] += 1
+        except grpc.RpcError as error:
+            lost.append(error)
+        finally:
+            more.put(None)
+
+    running = [asyncio.ensure_future(asyncio.to_thread(one)) for one in (call_on, call_on, talk_on)]
+    try:
+        for _ in range(5):
+            for name in ("front", "planner"):
+                sidecar = world.mesh.sidecars[name]
+                identity, registry = sidecar.server.parts.source.current, sidecar.api.registry
+                registry.replace_entries([replace(one, ttl_s=one.ttl_s - 1) for one in registry.entries])
+                async with asyncio.timeout(PATIENCE_S):
+                    while sidecar.server.parts.source.current is identity:  # noqa: ASYNC110 - it has no event
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(0.1)
+    finally:
+        done.set()
+        await asyncio.gather(*running)
+    assert lost == []
+    assert min(counts) > 10

@@ -36,12 +36,26 @@ def test_a_reason_has_the_code_that_fits_it(reason: Reason, code: int) -> None:
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_refusal_names_its_reason_and_none_is_a_success(reason: Reason) -> None:
-    fields = dict(grpc_refusal(Denied(reason, "secret detail"), "id-1"))
+    fields = dict(grpc_refusal(Denied(reason, "secret detail"), "id-1", None))
     assert fields[b"grpc-status"] != b"0"
     assert unquote(fields[b"grpc-message"].decode()) == f"{ANSWERS[reason].text} ({reason})"
     assert (fields[b"delegation-reason"], fields[b"delegation-request-id"]) == (reason.encode(), b"id-1")
     assert fields[b"content-type"] == b"application/grpc"
     assert not any(b"secret" in value for value in fields.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (b"application/grpc+proto", b"application/grpc+proto"),
+        (b"application/grpc", b"application/grpc"),
+        (b"application/grpc+<b>", b"application/grpc"),
+        (b"application/grpc;x=y", b"application/grpc"),
+    ],
+)
+def test_a_refusal_has_the_type_of_its_request(asked: bytes, told: bytes) -> None:
+    head = request_with([(b"content-type", asked)])
+    assert dict(grpc_refusal(Denied(Reason.NO_TOKEN), "r", head))[b"content-type"] == told
 
 
 def test_a_refusal_that_passes_by_says_when_to_come_back() -> None:
