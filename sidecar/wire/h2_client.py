@@ -150,6 +150,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._lose(lambda _stream_id: True, unseen=False)
         for exchange in tuple(self._exchanges):
             exchange.close()
+        self._session.forget()
         self._on_closed(self)
 
     def pause_writing(self) -> None:

@@ -165,6 +165,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._teardown.enter(Phase.CLOSING)
         self._lose_all(None)
         self._reader.clear()
+        self._session.forget()
 
     def pause_writing(self) -> None:
         """Pause the sources of answers: the peer is behind."""

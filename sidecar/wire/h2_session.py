@@ -100,6 +100,10 @@ class Session(H2Connection):
             fault = Denied(Reason.BAD_REQUEST, f"the peer breaks the rules of HTTP/2: {code}")
             raise H2Error(error.error_code, fault, told=True) from None
 
+    def forget(self) -> None:
+        """Break the library's reference cycle, when the connection is gone: it would wait for the garbage collector."""
+        self._frame_dispatch_table.clear()
+
     @property
     def size_to_send(self) -> int:
         """The number of bytes to write."""

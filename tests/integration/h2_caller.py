@@ -87,6 +87,8 @@ class H2Caller:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         self.writer.transport.abort()
+        self.peer.h2._frame_dispatch_table.clear()  # the library's reference cycle
+        del self.peer, self.writer, self._reader, self._reading
 
 
 @asynccontextmanager

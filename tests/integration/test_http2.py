@@ -17,8 +17,9 @@ from h2.events import ConnectionTerminated
 from sidecar.identity.tls import client_context
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.hops import Hops
+from tests.integration.test_garbage import no_circles
 from tests.integration.test_reload import Reloadable
-from tests.integration.world import PATIENCE_S, PLANNER, WRITER, bearer, mint, ok
+from tests.integration.world import PATIENCE_S, PLANNER, WRITER, bearer, mint, ok, until
 
 pytestmark = pytest.mark.integration
 
@@ -213,3 +214,22 @@ async def test_curl_speaks_http2_to_the_agents_port(hops: Hops) -> None:
         )  # fmt: skip
         told, _ = await ran.communicate()
     assert told.decode().endswith(" 2 200")
+
+
+async def test_finished_streams_and_connections_leave_no_cycles(hops: Hops, h2_planner: ssl.SSLContext) -> None:
+    await hops.start(**HTTP2)
+    hops.agent.script = names_the_subject
+
+    async def calls() -> None:
+        async with speaking_http2(hops.writer.inbound, h2_planner) as caller:
+            await caller.ask(asks(headers=[*bearer(mint()), ("x-number", "1")]), b"hello")
+            await caller.ask(asks(headers=bearer(mint({"act": None}))))
+            await caller.ask([*asks(headers=bearer(mint())), (b"Upper", b"case")])
+            given_up = caller.begin(asks(headers=bearer(mint())), ends=False)
+            caller.peer.h2.reset_stream(given_up)
+            caller.send()
+        await until(lambda: not len(hops.writer.server.parts.listeners[0].connections))
+
+    await calls()
+    with no_circles():
+        await calls()
