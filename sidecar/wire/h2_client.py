@@ -35,7 +35,8 @@ from sidecar.wire.message import Field
 from sidecar.wire.scheduling import Turn
 
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
-_FRAMES_AT_ONCE: Final = 256
+_ENOUGH: Final = 1024  # bytes of a frame that was cut by a window
+_FRAMES_AT_ONCE: Final = 64
 _SENT_AT_ONCE: Final = 64 * 1024
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
 _LAST_STREAM: Final = 2**31 - 1
@@ -281,7 +282,8 @@ class H2ClientConnection(asyncio.Protocol):
             most -= size
             last = not pending and exchange.ending
             session.send_data(stream_id, data, end_stream=last)
-            self._reader.sent_content()
+            if size >= _ENOUGH or not pending:  # else a window that opens by a few bytes would earn the next one
+                self._reader.sent_content()
             exchange.moved()
             if last:
                 exchange.ending = False

@@ -50,7 +50,11 @@ class Code(IntEnum):
 
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = Kind.DATA, Kind.HEADERS, Kind.RST_STREAM, Kind.CONTINUATION
 _END_STREAM: Final = 0x1
+_PADDED: Final = 0x8
+_LEAST_CONTENT: Final = 512  # bytes of a frame that earns more than itself
 _END_HEADERS: Final = 0x4
+
+_KNOWN_SETTINGS: Final = frozenset([code.to_bytes(2) for code in (1, 2, 3, 4, 5, 6, 8)])
 
 MAX_HEADER_FRAMES: Final = 16  # HEADERS and its CONTINUATIONs
 MAX_CONTROL: Final = 1000  # frames without content at once, and as many a second as the next line
@@ -210,8 +214,8 @@ class FrameReader:
             self._block_bytes = self._block_frames = 0
             self._count_block(frame, length)
             self._control.earn(CONTROL_PER_CONTENT)
-        elif kind == _DATA and length:
-            self._control.earn(CONTROL_PER_CONTENT)
+        elif kind == _DATA and (size := _content_of(frame, length)) > 0:
+            self._control.earn(CONTROL_PER_CONTENT if size >= _LEAST_CONTENT else 1)
         elif kind == _RST_STREAM:
             if not self._resets.spend(now):
                 raise flood("too many streams were reset")
@@ -226,6 +230,19 @@ class FrameReader:
         self._block = 0 if frame.flags & _END_HEADERS else frame.stream_id
         if not self._block:
             self._block_bytes = 0
+
+
+def _content_of(frame: Frame, length: int) -> int:
+    """Return the bytes of a DATA frame without its padding; below 1: it has none, or is malformed."""
+    return length - 1 - frame.data[_HEAD] if frame.flags & _PADDED and length else length
+
+
+def known_settings(data: bytes) -> bytes:
+    """Return a SETTINGS frame without the settings that nobody knows, of which the library would remember each."""
+    entries = [data[at : at + 6] for at in range(_HEAD, len(data), 6)]
+    kept = [entry for entry in entries if len(entry) < 6 or entry[:2] in _KNOWN_SETTINGS]
+    content = b"".join(kept)
+    return len(content).to_bytes(3) + data[3:_HEAD] + content
 
 
 def flood(detail: str) -> H2Error:

@@ -32,7 +32,8 @@ from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase, Teardown
 
 MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
-_FRAMES_AT_ONCE: Final = 256  # of one connection in one event-loop iteration
+_ENOUGH: Final = 1024  # bytes of a frame that was cut by a window
+_FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event-loop iteration
 _MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
 _SENT_AT_ONCE: Final = 64 * 1024  # content of one stream before that of the next
 _MAX_DISCARDED: Final = 64 * 1024  # of a body whose request was answered before its end
@@ -392,7 +393,8 @@ class H2ServerConnection(asyncio.Protocol):
             most -= size
             last = not pending and stream.ending and not stream.trailers and not stream.malformed
             session.send_data(stream_id, data, end_stream=last)
-            self._reader.sent_content()
+            if size >= _ENOUGH or not pending:  # else a window that opens by a few bytes would earn the next one
+                self._reader.sent_content()
             if last:
                 stream.ending = False
                 self.answered(stream)

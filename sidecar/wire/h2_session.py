@@ -20,7 +20,7 @@ from h2.stream import H2Stream
 from hpack.struct import NeverIndexedHeaderTuple
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.h2_frames import MAX_FRAME, H2Error
+from sidecar.wire.h2_frames import MAX_FRAME, H2Error, Kind, known_settings
 from sidecar.wire.message import Field
 
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes every field, with tokens
@@ -94,7 +94,7 @@ class Session(H2Connection):
             H2Error: a fault that ends the connection.
         """
         try:
-            return self.receive_data(frame)
+            return self.receive_data(known_settings(frame) if frame[3] == Kind.SETTINGS else frame)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code).name.lower()
             fault = Denied(Reason.BAD_REQUEST, f"the peer breaks the rules of HTTP/2: {code}")

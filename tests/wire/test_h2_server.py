@@ -515,6 +515,51 @@ async def test_a_flood_of_empty_content_ends_the_connection() -> None:
     await ended_by_flood(served)
 
 
+async def test_a_flood_of_padding_without_content_ends_the_connection() -> None:
+    served = H2Served()
+    stream_id = served.begin()
+    await served.raw(frame(0, 8, stream_id, b"\2\0\0") * (MAX_CONTROL + 20))
+    await ended_by_flood(served)
+
+
+async def test_a_window_that_opens_byte_by_byte_ends_the_connection() -> None:
+    served = H2Served(opens=False)
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    served.handler.requests[0].answer(200, [], b"x" * 70_000)
+    await served.exchange()
+    one_byte = frame(8, 0, 0, (1).to_bytes(4)) + frame(8, 0, stream_id, (1).to_bytes(4))
+    served.connection.data_received(one_byte * MAX_CONTROL)
+    await served.settle()
+    assert (11).to_bytes(4) + b"frame_flood" in served.transport.written[-30:]
+    assert served.handler.requests[0].gone
+
+
+async def test_a_reader_that_opens_its_window_by_what_it_has_read_is_no_flood() -> None:
+    served = H2Served()
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    stream.send_head(head_of(), ALL)
+    for _ in range(3 * MAX_CONTROL):
+        stream.send_data(b"tiny")
+        stream.flush()
+        await served.settle()
+        served.connection.data_received(frame(8, 0, stream_id, (4).to_bytes(4)) + frame(8, 0, 0, (4).to_bytes(4)))
+    assert not stream.gone
+
+
+async def test_settings_that_nobody_knows_are_not_remembered() -> None:
+    served = H2Served(answer_ok)
+    for begin in range(0x100, 0x4000, 0x400):
+        entries = b"".join([code.to_bytes(2) + bytes(4) for code in range(begin, begin + 0x400)])
+        await served.raw(frame(4, 0, 0, entries + b"\0\4" + (70_000).to_bytes(4)))
+    settings = served.connection._session.remote_settings
+    assert len(settings) < 10
+    assert settings.initial_window_size == 70_000
+    assert (await served.ask()).status == 200
+
+
 async def test_a_flood_of_continuations_ends_the_connection() -> None:
     served = H2Served()
     await served.raw(frame(1, 1, 1, b"") + frame(9, 0, 1, b"") * MAX_HEADER_FRAMES)
