@@ -51,8 +51,9 @@ def load(programs: Programs, port: int, folder: Path, *options: str, head: str =
 def test_each_answer_is_counted_once_with_its_latency(programs: Programs, backend: int, tmp_path: Path) -> None:
     seen = load(programs, backend, tmp_path, "--seconds", "0.2", "--connections", "4")
     assert seen["requests"] > 0
-    assert seen["statuses"] == {"200": seen["requests"]}
-    assert sum(count for _, count in seen["latency"]) == seen["requests"]
+    assert list(seen["statuses"]) == ["200"]
+    assert 0 <= seen["statuses"]["200"] - seen["requests"] <= 4  # answers after the window to what was asked in it
+    assert sum(count for _, count in seen["latency"]) == seen["calls_answered"] == seen["calls"]
     assert percentile(seen["latency"], 0.5) > 0
     assert seen["lost"] == {"connect": 0, "tls": 0, "answer": 0}
 
