@@ -20,7 +20,7 @@ from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.txn_token import TxnSource
-from sidecar.engine import Engine, engine_of, require_native
+from sidecar.engine import Engine, engine_of, native_writes, require_native
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
@@ -77,6 +77,7 @@ from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.message import Edits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
+from sidecar.wire.scheduling import MOST_TOGETHER
 from sidecar.wire.stream import RequestHandler
 
 _PART_OF_STRANGERS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
@@ -394,12 +395,15 @@ def _door_side(
 
 
 def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: _Shared) -> UpstreamPool:
-    return UpstreamPool(
+    pool = UpstreamPool(
         settings.upstream_limits,
         resolver=shared.resolver,
         counts=shared.log.metrics.upstream[direction],
         unread=_UNREAD_OF_AGENT if direction == "inbound" else None,
     )
+    if shared.engine == "native":
+        pool.connections.write_by(native_writes(MOST_TOGETHER))
+    return pool
 
 
 def _listener(
@@ -423,7 +427,7 @@ def _listener(
         shared=shared.remote_handles is not None,
         **asdict(settings.connections),
     )
-    return Listener(
+    listener = Listener(
         place,
         settings.limits,
         handler=handler,
@@ -437,6 +441,9 @@ def _listener(
         connection=_connections_of_both_versions() if http2 else ServerConnection,
         warm=warm,
     )
+    if shared.engine == "native":
+        listener.connections.write_by(native_writes(MOST_TOGETHER))
+    return listener
 
 
 def _connections_of_both_versions() -> type[ServerConnection]:

@@ -6,12 +6,17 @@ answer are certain, and leaves all others to it, before a byte has left.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from sidecar.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from sidecar.wire.scheduling import WriteBatch
 
 EngineChoice = Literal["auto", "python", "native"]
 Engine = Literal["python", "native"]
@@ -44,6 +49,16 @@ def engine_of(choice: EngineChoice) -> Engine:
         wrong = f"is native, and the wheel delegation-sidecar-native {_VERSION} is not installed for this Python"
         raise ConfigError([Problem("engine", wrong, "install the wheel (make native), or set engine: auto")])
     return "python"
+
+
+def native_writes(most: int) -> WriteBatch:
+    """Return a batch of at most so many writes by the native engine, which does as the one in Python.
+
+    Raises:
+        LookupError: it is not installed.
+    """
+    made = require_native().WriteBatch(most, asyncio.get_running_loop, logging.getLogger("sidecar.wire"))
+    return cast("WriteBatch", made)
 
 
 def require_native() -> ModuleType:

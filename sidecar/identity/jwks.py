@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from sidecar.delegation.keyset import VerificationKey
@@ -86,6 +86,11 @@ class IssuerKeys:
         for state in self._issuers.values():  # no generator: every request asks
             total += state.generation
         return total
+
+    @property
+    def by_issuer(self) -> Collection[Issuer]:
+        """The key set of each issuer: their generations add up to ``generation``. They stay the same objects."""
+        return self._issuers.values()
 
     def generation_of(self, issuer: str) -> int:
         """Return the same for one issuer; 0 for one that is not configured."""

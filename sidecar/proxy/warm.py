@@ -21,6 +21,7 @@ from sidecar.observe.record import FIELDS, Direction, Record
 from sidecar.observe.record_text import MAX_TEXT
 from sidecar.observe.tally import AT_ONCE
 from sidecar.observe.tracing import TraceContext, new_id, new_span_id
+from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.ghosts import new_entry, new_forwarding, new_stream
 from sidecar.proxy.snapshot import Snapshots
@@ -62,6 +63,9 @@ class Parts:
         self.snapshots = snapshots
         self.log = log
         self.writer = log._writer
+        self.records = log._writer._records
+        self.at_once = AT_ONCE_WRITTEN
+        self.max_idle = upstream_limits.max_idle
         self.entries = log._young
         self.young = forwarder.watch.young
         self.pools = forwarder.pool._pools

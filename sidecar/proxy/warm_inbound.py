@@ -9,6 +9,7 @@ from sidecar.delegation.decide import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import require_native
 from sidecar.errors import SidecarError
+from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
@@ -79,6 +80,7 @@ class WarmInbound:
             new_handle=random_258,
             guard_of=guard_of,
             prepare=self._prepare,
+            keys_of=_keys_of,
             is_plain=is_plain,
         )
         self.begin: Warm = self._native.InboundGate(parts)
@@ -154,6 +156,11 @@ class WarmInbound:
         finally:
             self._handles.end(handle)
             close(stream, entry)
+
+
+def _keys_of(keys: IssuerKeys) -> list[object]:
+    """Return the parts of all issuers' keys whose generations add up to that of ``keys``."""
+    return list(keys.by_issuer)
 
 
 def is_plain(route: InboundRoute) -> bool:

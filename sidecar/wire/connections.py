@@ -57,6 +57,10 @@ class Connections(Generic[C]):
         self._empty = asyncio.Event()
         self._empty.set()
 
+    def write_by(self, writes: WriteBatch) -> None:
+        """Batch the writes by another batch than the usual one. Call it before there are connections."""
+        self.writes = writes
+
     def __len__(self) -> int:
         return len(self._members)
 

@@ -136,6 +136,10 @@ def _metrics() -> Metrics:
 class _Keys:
     generation = 1
 
+    @property
+    def by_issuer(self) -> list[_Keys]:
+        return [self]
+
     def find(self, _issuer: str, kid: str | None) -> VerificationKey | None:
         return verification_key() if kid == "k1" else None
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from sidecar.delegation.decide import Delegation, IssuedPermit
 from sidecar.delegation.mcp_session import SessionIds
-from sidecar.engine import Engine, require_native
+from sidecar.engine import Engine, native_writes, require_native
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
 from sidecar.exchange.federation.tokens import FederatedTokens
@@ -121,10 +121,14 @@ class EngineWorld:
         self.watch = Watch(self.snapshots, source, wall=lambda: self.now, monotonic=self.clock)
         self.handles = Handles(clock=lambda: self.now, monotonic=self.clock)
         self.pool = UpstreamPool(ClientLimits(), clock=self.clock)
+        if engine == "native":
+            self.pool.connections.write_by(native_writes(32))
         self._warm: Warm | None = None
         self.handler = self._make_side()
         self.guard = _Guard(self.source)
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
+        if engine == "native":
+            self.connections.write_by(native_writes(32))
         self.origin_pool = OriginPool(
             AGENT, ClientLimits(), self.pool.counts, self.clock, opened=_never, on_empty=lambda _: None
         )

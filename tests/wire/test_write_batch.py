@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from itertools import count
 
 import pytest
 
+from sidecar.engine import native_writes
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.scheduling import MOST_TOGETHER, WriteBatch
 from sidecar.wire.stream import Stream
+from tests.native import needs_native
 from tests.wire.bench import Handler, RecordingTransport, answer_ok
 from tests.wire.test_h1_client import Sink
 from tests.wire.written import passed
 
 LONG = b"x" * (16 * 1024 + 1)
+
+
+@pytest.fixture(autouse=True, params=[WriteBatch, pytest.param(native_writes, marks=needs_native)])
+def either_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(most: int = MOST_TOGETHER) -> object:
+        return request.param(most)
+
+    monkeypatch.setattr(sys.modules[__name__], "WriteBatch", make)
+    monkeypatch.setattr("sidecar.wire.connections.WriteBatch", make)
 
 
 class Ordered(RecordingTransport):

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 pub struct Live {
     pub connection: Py<PyAny>,
     pub upstream: Py<PyAny>,
+    pub pool: Py<PyAny>,
     pub stream: Py<PyAny>,
     pub entry: Py<PyAny>,
     pub forwarding: Py<PyAny>,
@@ -179,13 +180,11 @@ impl Call {
         upstream.setattr(intern!(py, "_moved_at"), &moved)?;
         upstream.setattr(intern!(py, "_state"), &side.idle)?;
         upstream.setattr(intern!(py, "kept"), true)?;
-        upstream.call_method1(intern!(py, "_on_idle"), (upstream,))?;
+        side.keep(live.pool.bind(py), upstream)?;
         connection.setattr(intern!(py, "_stream"), py.None())?;
         connection.setattr(intern!(py, "_moved_at"), &moved)?;
         let transport = connection.getattr(intern!(py, "transport"))?;
-        connection
-            .getattr(intern!(py, "writes"))?
-            .call_method1(intern!(py, "defer"), (transport, PyBytes::new(py, message)))?;
+        Side::defer(connection, intern!(py, "writes"), transport, message)?;
         side.young.bind(py).discard(&live.forwarding)?;
         if let Some(opened) = &this.opened {
             // It is gone already where the agent has shown it past its end: `Handles` has forgotten it then.
@@ -198,7 +197,7 @@ impl Call {
         side.entries.bind(py).del_item(&live.entry)?;
         let seq = Side::count(log, intern!(py, "_seq"))?;
         let _ = this.done.set(Done { status, bytes_out: message.len(), answered_at: now, seq });
-        side.writer.bind(py).call_method1(intern!(py, "put"), (slf,))?;
+        side.put(slf)?;
         let uncounted = side.uncounted.bind(py);
         uncounted.append(slf)?;
         if uncounted.len() >= side.count_at {

@@ -22,7 +22,7 @@ const VARYING_BYTES: usize = 400; // at most, of a record beside its path
 struct World {
     snapshot: Py<PyAny>,
     policy: i64,
-    keys: Py<PyAny>,
+    keys: Vec<Py<PyAny>>, // whose generations add up
     find: Py<PyAny>,
     agent: Py<PyAny>,
     agent_key: Py<PyAny>,
@@ -48,6 +48,7 @@ pub struct InboundGate {
     mark: String,
     guard_of: Py<PyAny>,
     prepare: Py<PyAny>,
+    keys_of: Py<PyAny>,
     is_plain: Py<PyAny>,
     world: Mutex<Option<Arc<World>>>,
 }
@@ -68,6 +69,7 @@ impl InboundGate {
             mark: parts.getattr("mark")?.extract()?,
             guard_of: get("guard_of")?,
             prepare: get("prepare")?,
+            keys_of: get("keys_of")?,
             is_plain: get("is_plain")?,
             world: Mutex::new(None),
         })
@@ -122,7 +124,10 @@ impl InboundGate {
         let permits = self.permits.bind(py);
         let epoch = permits.getattr(intern!(py, "epoch"))?;
         let Ok(epoch) = epoch.cast::<PyTuple>() else { return Ok(None) };
-        let generation: i64 = world.keys.bind(py).getattr(intern!(py, "generation"))?.extract()?;
+        let mut generation = 0i64;
+        for keys in &world.keys {
+            generation += keys.bind(py).getattr(intern!(py, "generation"))?.extract::<i64>()?;
+        }
         if epoch.get_item(0)?.extract::<i64>()? != generation || epoch.get_item(1)?.extract::<i64>()? != world.policy {
             return Ok(None);
         }
@@ -138,7 +143,7 @@ impl InboundGate {
         if !side.has_room(py, started_at)? {
             return Ok(None);
         }
-        let Some((idle, upstream)) = side.free(py, world.agent_key.bind(py))? else { return Ok(None) };
+        let Some((pool, idle, upstream)) = side.free(py, world.agent_key.bind(py))? else { return Ok(None) };
 
         let handle = self.new_handle.bind(py).call0()?.cast_into::<PyString>()?;
         let handle = if self.mark.is_empty() { handle } else { PyString::new(py, &format!("{}{}", self.mark, handle)) };
@@ -184,7 +189,7 @@ impl InboundGate {
             new_served: self.new_served.clone_ref(py),
         });
         call.peer = Some(peer.unbind());
-        Ok(Some(Ready { call, idle, upstream, message }))
+        Ok(Some(Ready { call, pool, idle, upstream, message }))
     }
 
     /// What follows from the snapshot in force; None if nothing is served now, or not by this engine.
@@ -209,7 +214,7 @@ impl InboundGate {
         host_line.extend_from_slice(b"\r\n");
         let world = Arc::new(World {
             policy: policy.getattr("number")?.extract()?,
-            keys: snapshot.getattr("keys")?.unbind(),
+            keys: self.keys_of.bind(py).call1((snapshot.getattr("keys")?,))?.extract()?,
             find: policy.getattr("inbound")?.getattr("find")?.unbind(),
             agent: agent.clone().unbind(),
             agent_key: agent.getattr("key")?.unbind(),

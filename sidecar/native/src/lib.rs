@@ -17,6 +17,7 @@ mod prepared;
 mod readers;
 mod side;
 mod text;
+mod writes;
 
 use pyo3::prelude::*;
 
@@ -36,6 +37,8 @@ mod delegation_sidecar_native {
     use super::prepared::Prepared;
     #[pymodule_export]
     use super::readers::{canonical_path, read_answer, read_request};
+    #[pymodule_export]
+    use super::writes::WriteBatch;
 
     use pyo3::prelude::*;
 

@@ -150,7 +150,9 @@ impl OutboundGate {
         }
         let bound_to = issued.getattr(intern!(py, "bound_to"))?;
         let origin = self.origin_of.bind(py).call1((&route.route, &world.workload, bound_to))?;
-        let Some((idle, upstream)) = side.free(py, &origin.getattr(intern!(py, "key"))?)? else { return Ok(None) };
+        let Some((pool, idle, upstream)) = side.free(py, &origin.getattr(intern!(py, "key"))?)? else {
+            return Ok(None);
+        };
         let still_good = origin.getattr(intern!(py, "still_good"))?;
         if !still_good.is_none() && !still_good.call1((upstream.getattr(intern!(py, "transport"))?,))?.is_truthy()? {
             return Ok(None);
@@ -191,7 +193,7 @@ impl OutboundGate {
         }
         message.extend_from_slice(b"\r\n\r\n");
         message.extend_from_slice(&data[head.fields.end..]);
-        Ok(Some((Ready { call, idle, upstream, message }, served)))
+        Ok(Some((Ready { call, pool, idle, upstream, message }, served)))
     }
 
     /// What follows from the snapshot in force; None if nothing is served now.

@@ -3,9 +3,10 @@
 use crate::call::{Call, Live};
 use crate::head::Limits;
 use crate::names::Names;
+use crate::writes::WriteBatch;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet};
+use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
 use std::collections::HashMap;
 
 const LARGE: usize = 4096; // bytes of a request
@@ -33,6 +34,9 @@ pub struct Side {
     pub direction: Py<PyAny>,
     pub tally: Py<PyAny>,
     pub uncounted: Py<PyList>,
+    pub records: Py<PyAny>,
+    pub at_once: usize,
+    pub max_idle: usize,
     pub count_at: usize,
     pub limits: Limits,
     pub answer_limits: Limits,
@@ -45,6 +49,7 @@ pub struct Side {
 /// Everything that is known of a request before anything is changed.
 pub struct Ready<'py> {
     pub call: Call,
+    pub pool: Bound<'py, PyAny>,
     pub idle: Bound<'py, PyList>,
     pub upstream: Bound<'py, PyAny>,
     pub message: Vec<u8>,
@@ -80,6 +85,9 @@ impl Side {
             tally: get("tally")?,
             uncounted: parts.getattr("uncounted")?.cast_into::<PyList>()?.unbind(),
             count_at: number("count_at")?,
+            records: get("records")?,
+            at_once: number("at_once")?,
+            max_idle: number("max_idle")?,
             limits,
             answer_limits: answers,
             most_body: number("max_body")?,
@@ -111,7 +119,7 @@ impl Side {
         &self,
         py: Python<'py>,
         key: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<(Bound<'py, PyList>, Bound<'py, PyAny>)>> {
+    ) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>)>> {
         let Some(pool) = self.pools.bind(py).get_item(key)? else { return Ok(None) };
         if pool.getattr(intern!(py, "usual"))?.len()? > 0 {
             return Ok(None);
@@ -124,7 +132,7 @@ impl Side {
             && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
             && !upstream.getattr(intern!(py, "_writing_paused"))?.is_truthy()?
             && !upstream.getattr(intern!(py, "transport"))?.call_method0(intern!(py, "is_closing"))?.is_truthy()?;
-        Ok(usable.then_some((idle, upstream)))
+        Ok(usable.then_some((pool, idle, upstream)))
     }
 
     /// Send a request, and leave its ghosts where the engine in Python keeps its objects.
@@ -135,7 +143,7 @@ impl Side {
         ready: Ready<'py>,
     ) -> PyResult<Bound<'py, Call>> {
         let py = connection.py();
-        let Ready { mut call, idle, upstream, message } = ready;
+        let Ready { mut call, pool, idle, upstream, message } = ready;
         let decided_at = self.now(py)?;
         call.decided_at = decided_at;
         let call = Bound::new(py, call)?;
@@ -167,19 +175,60 @@ impl Side {
         call.get().live(Live {
             connection: connection.clone().unbind(),
             upstream: upstream.clone().unbind(),
+            pool: pool.unbind(),
             stream: stream.unbind(),
             entry: entry.unbind(),
             forwarding: forwarding.unbind(),
             data: head_of(data),
         });
         let transport = upstream.getattr(intern!(py, "transport"))?;
-        let writes = upstream.getattr(intern!(py, "_writes"))?;
-        writes.call_method1(intern!(py, "defer"), (transport, PyBytes::new(py, &message)))?;
+        Self::defer(&upstream, intern!(py, "_writes"), transport, &message)?;
         Ok(call)
     }
 
+    /// Write at the end of this event-loop iteration.
+    pub fn defer(
+        of: &Bound<'_, PyAny>,
+        name: &Bound<'_, PyString>,
+        transport: Bound<'_, PyAny>,
+        data: &[u8],
+    ) -> PyResult<()> {
+        let py = of.py();
+        let writes = of.getattr(name)?;
+        let data = PyBytes::new(py, data);
+        match writes.cast::<WriteBatch>() {
+            Ok(batch) => WriteBatch::defer(batch, transport.unbind(), data.unbind()),
+            Err(_) => writes.call_method1(intern!(py, "defer"), (transport, data)).map(|_| ()),
+        }
+    }
+
+    /// Keep a connection whose request has ended, as `OriginPool.keep`.
+    pub fn keep(&self, pool: &Bound<'_, PyAny>, upstream: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = pool.py();
+        let idle = pool.getattr(intern!(py, "idle"))?.cast_into::<PyList>()?;
+        let is_plain = !pool.getattr(intern!(py, "retired"))?.is_truthy()?
+            && idle.len() < self.max_idle
+            && pool.getattr(intern!(py, "waiting"))?.len()? == 0;
+        if is_plain {
+            idle.append(upstream)
+        } else {
+            upstream.call_method1(intern!(py, "_on_idle"), (upstream,)).map(|_| ())
+        }
+    }
+
+    /// Give a record to its writer, as `Writer.put`.
+    pub fn put(&self, call: &Bound<'_, Call>) -> PyResult<()> {
+        let py = call.py();
+        let (writer, records) = (self.writer.bind(py), self.records.bind(py));
+        if records.len()? + 1 >= self.at_once || !writer.getattr(intern!(py, "_awake"))?.is_truthy()? {
+            writer.call_method1(intern!(py, "put"), (call,)).map(|_| ())
+        } else {
+            records.call_method1(intern!(py, "append"), (call,)).map(|_| ())
+        }
+    }
+
     /// Add one to a counter.
-    pub fn count(of: &Bound<'_, PyAny>, name: &Bound<'_, pyo3::types::PyString>) -> PyResult<u64> {
+    pub fn count(of: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> PyResult<u64> {
         let next = of.getattr(name)?.extract::<u64>()? + 1;
         of.setattr(name, next)?;
         Ok(next)
