@@ -22,6 +22,11 @@ RUN --mount=type=cache,target=/var/cache/pip \
  && rm -rf /opt/sidecar/lib/bin \
  && mkdir /opt/sidecar/native && cp -L /usr/lib/*/libgcc_s.so.1 /opt/sidecar/native/
 COPY pyproject.toml README.md LICENSE ./
+# The native engine, where `make native` has built its wheel for this machine; without it the image has Python's alone.
+COPY LICENSE build/native/*.whl wheels/
+RUN for wheel in wheels/*.whl; do \
+      [ ! -e "$wheel" ] || python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-index --target /opt/sidecar/lib "$wheel"; \
+    done
 COPY sidecar sidecar
 COPY .ci/sbom.py .ci/
 # The root is read-only at run time: modules not compiled here would be compiled at every start. One process compiles them:

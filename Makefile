@@ -194,16 +194,24 @@ interop-dist: setup $(DIST_TOOLS) ## Build artifacts and images twice from two c
 
 # --- the native engine: optional, and `make setup` needs no compiler. TARGET="aarch64-unknown-linux-gnu" for arm64
 TARGET ?=
+WHEEL := build/native/.built
 $(WHEEL_TOOLS): $(STAMP) requirements/native.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/native.txt && touch $@
 
-.PHONY: native native-lint test-native
-native: setup $(WHEEL_TOOLS) ## Build the wheel of the native engine into build/native, and install it into .venv (cargo; TARGET=aarch64-unknown-linux-gnu for another machine, which is not installed)
+$(WHEEL): $(wildcard sidecar/native/src/*.rs) sidecar/native/Cargo.toml sidecar/native/Cargo.lock sidecar/native/pyproject.toml | $(WHEEL_TOOLS)
 	@test -n "$(CARGO)" || { echo "native: cargo is not on PATH; rustup.rs has it"; exit 1; }
-	@rm -rf build/native
-	@PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=build/native-target nice $(BIN)/maturin build -q --locked --release -m sidecar/native/Cargo.toml -o build/native $(addprefix --target ,$(TARGET))
-	@test -n "$(TARGET)" || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-index --force-reinstall build/native/*.whl
+	@rm -rf build/native && mkdir -p build/native
+	@PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=build/native-target SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) nice $(BIN)/maturin build -q --locked --release -m sidecar/native/Cargo.toml -o build/native
+	@touch $@
+
+.PHONY: native native-for native-lint test-native
+native: setup $(WHEEL) ## Build the wheel of the native engine into build/native, and install it into .venv (cargo)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-index --force-reinstall build/native/*.whl
 	@ls build/native/*.whl
+
+native-for: setup $(WHEEL_TOOLS) ## Build it for another machine into build/native-TARGET (TARGET=aarch64-unknown-linux-gnu; its linker, or ziglang from PyPI)
+	@PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=build/native-target nice $(BIN)/maturin build -q --locked --release -m sidecar/native/Cargo.toml -o build/native-$(TARGET) --target $(TARGET) $(ZIG)
+	@ls build/native-$(TARGET)/*.whl
 
 native-lint: ## Format and lint the native engine's sources (cargo)
 	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings
@@ -226,7 +234,7 @@ BUILD = docker build $(BUILD_ARGS) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) \
   --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
   --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0)
 
-image: ## Build both images, the product's and the one with tools for development (IMAGE=sidecar:dev DEV_IMAGE=sidecar-dev:dev PYTHON_IMAGE=python:3.13-slim)
+image: $(if $(CARGO),$(if $(wildcard $(STAMP)),$(WHEEL))) ## Build both images, the product's and the one with tools for development; with the native engine where cargo is (IMAGE=sidecar:dev DEV_IMAGE=sidecar-dev:dev PYTHON_IMAGE=python:3.13-slim)
 	@.ci/retry $(BUILD) -t $(IMAGE) .
 	@.ci/retry $(BUILD) --target sidecar-dev -t $(DEV_IMAGE) .
 

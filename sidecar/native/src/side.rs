@@ -11,6 +11,9 @@ use std::collections::HashMap;
 
 const LARGE: usize = 4096; // bytes of a request
 
+/// A pool, its idle connections, and the last of them.
+type Free<'py> = (Bound<'py, PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>);
+
 pub struct Side {
     pub snapshots: Py<PyAny>,
     pub log: Py<PyAny>,
@@ -115,11 +118,7 @@ impl Side {
     }
 
     /// The free connection that the pool would give, left in its place; None if a call has to wait, or look further.
-    pub fn free<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>)>> {
+    pub fn free<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<Free<'py>>> {
         let Some(pool) = self.pools.bind(py).get_item(key)? else { return Ok(None) };
         if pool.getattr(intern!(py, "usual"))?.len()? > 0 {
             return Ok(None);
