@@ -140,7 +140,16 @@ def test_only_what_is_named_reaches_a_build() -> None:
     assert lines[1] == "*"
     allowed = [line[1:] for line in lines if line.startswith("!")]
     locks = [f"requirements/{name}.txt" for name in ("build", "run", "otel", "pretty", "audit")]
-    assert allowed == ["sidecar", "dev", "pyproject.toml", "README.md", "LICENSE", *locks, ".ci/sbom.py", "build/native/*.whl"]
+    assert allowed == [
+        "sidecar",
+        "dev",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        *locks,
+        ".ci/sbom.py",
+        "build/native/*.whl",
+    ]
     assert set(re.findall(r"requirements/\w+\.txt", (ROOT / "Dockerfile").read_text())) <= set(locks)
 
 

@@ -18,14 +18,25 @@ from tests.corpus import Words, cases
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native
 from tests.proxy.engines import HANDLE, OutboundWorld, Outcome, warm_call
-from tests.proxy.test_warm import EVENTS, Event, _calls_out, _is_denied, _is_distrusted, _is_looked_at, answers, nothing
+from tests.proxy.test_warm import (
+    EVENTS,
+    Event,
+    _calls_out,
+    _calls_out_too_late,
+    _is_denied,
+    _is_distrusted,
+    _is_looked_at,
+    answers,
+    nothing,
+)
 from tests.proxy.warm import ANSWER
 
 pytestmark = needs_native
 
 MUTATED: Final = 1500
 # What is of requests of peers alone.
-_EVENTS: Final = [one for one in EVENTS if one not in (_is_looked_at, _calls_out, _is_distrusted, _is_denied)]
+_OF_PEERS: Final = (_is_looked_at, _calls_out, _calls_out_too_late, _is_distrusted, _is_denied)
+_EVENTS: Final = [one for one in EVENTS if one not in _OF_PEERS]
 _HARMLESS: Final = [one for one in _EVENTS if one.__name__ != "_drains"]
 
 
