@@ -24,8 +24,9 @@ _strip: Final = bytes.strip
 _MAX_FIELDS: Final = 40  # of a head with a shape
 _LEARNED_AFTER: Final = 16  # heads of a size: to learn a shape costs as much as to read two
 _LASTS_AT_MOST: Final = 1024  # heads that miss it: each shape of a size stays twice as long as the one before
-_MAX_COUNTED: Final = 256  # sizes
-_MAX_SHAPES: Final = 64  # of about 2 KiB
+_EVICTS_AFTER: Final = 64  # heads of a size, where its shape takes the place of another
+_MAX_COUNTED: Final = 1024  # sizes
+_MAX_SHAPES: Final = 256  # of about 2 KiB
 _STEADY: Final = frozenset(
     {
         b"accept",
@@ -201,7 +202,8 @@ class HeadShapes(dict[int, HeadShape]):
             self._missed[size] = missed
             return
         before = self.get(size)
-        if before is not None and missed < before.lasts:
+        full = len(self) >= _MAX_SHAPES
+        if missed < (before.lasts if before is not None else _EVICTS_AFTER if full else 0):
             self._missed[size] = missed
             return
         self._missed[size] = 0
@@ -212,7 +214,7 @@ class HeadShapes(dict[int, HeadShape]):
         if hole is None and isinstance(message, Request):
             return
         self.pop(size, None)
-        if len(self) >= _MAX_SHAPES:
+        if full and before is None:
             del self[next(iter(self))]
         self[size] = HeadShape(head, message, layout, hole, before)
 

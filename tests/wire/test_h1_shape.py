@@ -207,8 +207,25 @@ def test_shapes_and_sizes_are_bounded_however_many_come() -> None:
     for size in range(1500):
         for _ in range(17):
             request_of(reader, b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * size))
-    assert len(reader._shapes) == 64
-    assert len(reader._shapes._missed) <= 256
+    assert len(reader._shapes) == 256
+    assert len(reader._shapes._missed) <= 1024
+
+
+def test_a_shape_takes_the_place_of_another_after_more_heads() -> None:
+    def head(size: int) -> bytes:
+        return b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * size)
+
+    reader = requests()
+    for size in range(256):
+        for _ in range(16):
+            request_of(reader, head(size))
+    assert len(reader._shapes) == 256
+    for number in range(64):
+        assert len(head(256)) not in reader._shapes, number
+        request_of(reader, head(256))
+    assert len(head(256)) in reader._shapes
+    assert len(head(0)) not in reader._shapes
+    assert len(reader._shapes) == 256
 
 
 def test_a_shape_is_learned_from_many_heads_of_a_size_and_not_from_few() -> None:
