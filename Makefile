@@ -158,9 +158,14 @@ $(H2SPEC_BUILT): tests/interop/h2spec/go.mod tests/interop/h2spec/go.sum
 	@command -v go >/dev/null || { echo "interop-http: put h2spec on PATH, name it in H2SPEC, or install Go"; exit 1; }
 	@mkdir -p $(@D) && cd tests/interop/h2spec && $(CURDIR)/.ci/retry go build -buildvcs=false -mod=readonly -o $(CURDIR)/$@ github.com/summerwind/h2spec/cmd/h2spec
 
+GO_GRPC_BUILT := build/go_grpc/go_grpc
+$(GO_GRPC_BUILT): tests/interop/go_grpc/go.mod tests/interop/go_grpc/go.sum tests/interop/go_grpc/main.go
+	@command -v go >/dev/null || { echo "interop-http: install Go"; exit 1; }
+	@mkdir -p $(@D) && cd tests/interop/go_grpc && $(CURDIR)/.ci/retry go build -buildvcs=false -mod=readonly -o $(CURDIR)/$@ .
+
 H2SPEC_FOUND = $(or $(H2SPEC),$(shell command -v h2spec))
-interop-http: setup $(if $(H2SPEC_FOUND),,$(H2SPEC_BUILT)) ## h2spec and nghttp2's clients on running sidecars (H2SPEC, or on PATH; else built with Go; nghttp and h2load on PATH)
-	@H2SPEC="$(or $(H2SPEC_FOUND),$(CURDIR)/$(H2SPEC_BUILT))" $(PYTEST) -q -p no:randomly tests/interop/test_http2.py
+interop-http: setup $(GO_GRPC_BUILT) $(if $(H2SPEC_FOUND),,$(H2SPEC_BUILT)) ## h2spec, nghttp2's clients and Go's gRPC on running sidecars (go; H2SPEC, or on PATH, else built; nghttp and h2load on PATH)
+	@H2SPEC="$(or $(H2SPEC_FOUND),$(CURDIR)/$(H2SPEC_BUILT))" GO_GRPC="$(CURDIR)/$(GO_GRPC_BUILT)" $(PYTEST) -q -p no:randomly tests/interop/test_http2.py tests/interop/test_grpc_go.py
 
 $(BROWSER): $(STAMP) requirements/browser.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/browser.txt && touch $@

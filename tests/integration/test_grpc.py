@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import pytest
@@ -87,6 +87,12 @@ class EchoServer:
         self._server.stop(0).wait(5)
 
 
+class Served(Protocol):
+    """A server of gRPC on loopback."""
+
+    port: int
+
+
 class World:
     """The mesh, and grpcio at both of its ends."""
 
@@ -134,7 +140,7 @@ def by_operations(name: str, settings: Settings, _ports: Mapping[str, int]) -> N
         }
 
 
-def adjust(server: EchoServer) -> Callable[[str, Settings, Mapping[str, int]], None]:
+def adjust(server: Served) -> Callable[[str, Settings, Mapping[str, int]], None]:
     def change(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
         settings["drain_s"] = 5.0
         if name == "front":
