@@ -37,9 +37,9 @@ def test_one_wrong_answer_breaks_the_run() -> None:
 
 
 def test_a_connection_may_cost_so_much_memory() -> None:
-    rest, held = sample(1.0, scenario="memory-0"), sample(1.0, scenario="memory-100")
-    light = {one.what: one.kept for one in judged(results(rest, replace(held, rss_mib=66.0)))}
-    heavy = {one.what: one.kept for one in judged(results(rest, replace(held, rss_mib=80.0)))}
+    rest, held = sample(1.0, scenario="memory-0"), sample(1.0, scenario="memory-1000")
+    light = {one.what: one.kept for one in judged(results(rest, replace(held, rss_mib=110.0)))}
+    heavy = {one.what: one.kept for one in judged(results(rest, replace(held, rss_mib=160.0)))}
     assert (light["each idle connection, KiB"], heavy["each idle connection, KiB"]) == (True, False)
 
 

@@ -1,4 +1,4 @@
-"""What connections take is free again when they end: counted in objects and in bytes of the C library."""
+"""Memory of connections that have ended is free again: counted in objects, and in bytes of the C library."""
 
 from __future__ import annotations
 
