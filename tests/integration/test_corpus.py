@@ -11,7 +11,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -257,24 +257,29 @@ async def all_hold(side: Side, rows: list[Case]) -> None:
 
 @pytest.fixture
 async def inbound(hops: Hops) -> Side:
+    return await inbound_side(hops)
+
+
+async def inbound_side(hops: Hops, **changes: Any) -> Side:
+    """Return the peers' side."""
     upstream = Upstream()
     hops.agent.port = await hops.world.listen(upstream.serve)
     settings = hops.settings()
     settings["inbound"]["routes"].append(FILES)
-    await hops.start(inbound=settings["inbound"])
+    await hops.start(inbound=settings["inbound"], **changes)
     words = Words(path="/draft", escaped_path="/%64raft", host="a", token=mint())
     return Side(hops.writer.inbound, hops.planner, upstream, words)
 
 
 @asynccontextmanager
-async def outbound_side(hops: Hops) -> AsyncIterator[Side]:
+async def outbound_side(hops: Hops, **changes: Any) -> AsyncIterator[Side]:
     """Return the agent's side, during a request whose handle may be used without limit."""
     upstream = Upstream()
     tls = server_context(await hops.world.source(CRM))
     hops.ports["crm"] = await hops.world.listen(upstream.serve, ssl=tls)
     settings = hops.settings(route={"max_calls": 1_000_000})
     settings["outbound"]["routes"].append(TUNNEL)
-    await hops.start(inbound=settings["inbound"], outbound=settings["outbound"])
+    await hops.start(inbound=settings["inbound"], outbound=settings["outbound"], **changes)
     async with hops.serving() as held:
         port = hops.writer.outbound
         words = Words(path="/crm/draft", escaped_path="/%63rm/draft", host=f"127.0.0.1:{port}", token=held.handle)
@@ -290,6 +295,16 @@ async def test_what_a_peer_sends_is_served_canonical_or_refused_by_its_name(inbo
 async def test_what_an_agent_sends_is_served_canonical_or_refused_by_its_name(hops: Hops, name: str) -> None:
     async with outbound_side(hops) as side:
         await all_hold(side, cases(name, "outbound"))
+
+
+@pytest.mark.parametrize("side", ["inbound", "outbound"])
+async def test_requests_of_http_1_are_read_the_same_where_http2_is_on(hops: Hops, side: str) -> None:
+    protocols = {"http2": True}
+    if side == "inbound":
+        await all_hold(await inbound_side(hops, protocols=protocols), cases("requests", side))
+    else:
+        async with outbound_side(hops, protocols=protocols) as opened:
+            await all_hold(opened, cases("requests", side))
 
 
 def test_the_corpus_is_as_large_as_it_says() -> None:
