@@ -11,6 +11,7 @@ import pytest
 from sidecar.identity.tls import client_context, server_context
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.hops import Hops
+from tests.integration.test_garbage import no_circles
 from tests.integration.world import CRM, PATIENCE_S, PLANNER, WRITER, bearer, mint, ok
 from tests.wire.h2_upstream import Asked, H2Upstream
 
@@ -168,3 +169,23 @@ async def test_a_next_hop_of_http2_that_is_somebody_else_gets_nothing(hops: Hops
         answer = await agent.ask(asks("/crm/customers", method="GET", host=host, headers=held.shown))
     assert (answer.status, answer.fields[b"delegation-reason"]) == (502, b"upstream_identity")
     assert upstream.requests == []
+
+
+async def test_finished_calls_and_connections_of_an_agent_leave_no_cycles(hops: Hops, upstream: H2Upstream) -> None:
+    upstream.act = echo
+    await with_agent(hops, upstream)
+    pool = hops.writer.server.parts.pools[0]
+
+    async def calls() -> None:
+        for _ in range(3):
+            await hops.world.call(hops.writer.inbound, hops.planner, headers=bearer(mint()), body=b"hello")
+        upstream.act = lambda asked: asked.refuse(2)
+        await hops.world.call(hops.writer.inbound, hops.planner, headers=bearer(mint()))
+        upstream.act = echo
+        for link in upstream.links:
+            link.writer.transport.abort()
+        await _until(lambda: len(pool.connections) == 0)
+
+    await calls()
+    with no_circles():
+        await calls()
