@@ -317,6 +317,7 @@ def _outbound_side(settings: OutboundSettings, shared: _Shared) -> tuple[Outboun
 
         warm = WarmOutbound(
             journeys.plans,
+            journeys.logins,
             snapshots=shared.snapshots,
             log=shared.log,
             handles=shared.handles,

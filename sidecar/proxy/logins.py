@@ -86,6 +86,19 @@ class Logins:
         self.judged.keep(name, delegation, cost=cost, expires_at=until, epoch=epoch)
         return delegation
 
+    def holds(self, delegation: Delegation, snapshot: Snapshot) -> bool:
+        """Tell if a login behind a handle was judged by the keys and policy of now, and has just this authority.
+
+        Where it does not, ``again`` finds out what it has.
+        """
+        judged = self.judged
+        if judged.epoch != (snapshot.keys.generation, snapshot.policy.number):
+            return False
+        if judged.get(delegation.token.raw) is not delegation:
+            return False
+        judged.hits += 1
+        return True
+
     def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
         """Return the authority that a login behind a handle has now, never more than it had then.
 

@@ -23,7 +23,7 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, passes_to_mesh, to_next_hop
 from sidecar.proxy.journey import Drive, Journey
-from sidecar.proxy.logins import SUBJECT_METHODS
+from sidecar.proxy.logins import SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.snapshot import Snapshot, Snapshots
@@ -40,7 +40,7 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 class WarmOutbound:
     """The warm calls of the outbound side. ``begin`` is called with a waiting connection and what arrived there.
 
-    ``plans`` are those of ``Outbound``, whose next hops get the fields of ``to_next_hop``.
+    ``plans`` and ``logins`` are those of ``Outbound``, whose next hops get the fields of ``to_next_hop``.
 
     Raises:
         LookupError: the native engine is not installed.
@@ -49,6 +49,7 @@ class WarmOutbound:
     def __init__(
         self,
         plans: Plans,
+        logins: Logins,
         *,
         snapshots: Snapshots,
         log: AccessLog,
@@ -80,6 +81,7 @@ class WarmOutbound:
             handles=handles,
             alive=handles._alive,
             find=partial(_find, own_authorities),
+            login_holds=logins.holds,
             plan=self._plan,
             issued=self._issued,
             origin_of=origins.of,

@@ -291,6 +291,7 @@ class OutboundWorld(EngineWorld):
         if self.engine == "native":
             self._warm = WarmOutbound(
                 outbound.plans,
+                outbound.logins,
                 handles=self.handles,
                 origins=origins,
                 own_authorities=own_authorities,

@@ -40,6 +40,7 @@ pub struct OutboundGate {
     handles: Py<PyAny>,
     alive: Py<PyDict>,
     find: Py<PyAny>,
+    login_holds: Py<PyAny>,
     plan: Py<PyAny>,
     issued: Py<PyAny>,
     origin_of: Py<PyAny>,
@@ -59,6 +60,7 @@ impl OutboundGate {
             handles: get("handles")?,
             alive: parts.getattr("alive")?.cast_into::<PyDict>()?.unbind(),
             find: get("find")?,
+            login_holds: get("login_holds")?,
             plan: get("plan")?,
             issued: get("issued")?,
             origin_of: get("origin_of")?,
@@ -129,7 +131,9 @@ impl OutboundGate {
         let wall: f64 = side.wall.bind(py).call0()?.extract()?;
         let now = wall as i64;
         let delegation = served.getattr(intern!(py, "delegation"))?;
-        if delegation.getattr(intern!(py, "entry"))?.is_truthy()? {
+        if delegation.getattr(intern!(py, "entry"))?.is_truthy()?
+            && !self.login_holds.bind(py).call1((&delegation, &world.snapshot))?.is_truthy()?
+        {
             return Ok(None);
         }
         let left = served.getattr(intern!(py, "calls_left"))?;
