@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Hashable
 from functools import partial
 from typing import Any
 
-from sidecar.delegation.decide import IssuedPermit, Plan
+from sidecar.bounded import BoundedCache
+from sidecar.delegation.decide import Delegation, IssuedPermit, Plan
 from sidecar.delegation.outbound_routes import CallRoute
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
@@ -64,6 +65,9 @@ class WarmOutbound:
         self._native = require_native()
         self._log = log
         self._plans = plans
+        # What the counters of look-ups were before the last one.
+        self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
+        self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
         self._forwarder = forwarder
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
@@ -84,6 +88,7 @@ class WarmOutbound:
             login_holds=logins.holds,
             plan=self._plan,
             issued=self._issued,
+            uncount=self._uncount,
             origin_of=origins.of,
             new_call_id=new_call_id,
             prepare=self._prepare,
@@ -91,16 +96,28 @@ class WarmOutbound:
         )
         self.begin: Warm = self._native.OutboundGate(parts)
 
-    def _plan(self, delegation: Any, route: OutboundRoute, policy: Policy, now: int) -> object:
-        return self._plans.plan(delegation, route, policy=policy, now=now)
+    def _plan(self, delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> Plan:
+        plans = self._plans
+        self._of_plans = (delegation.token.raw, route.key), plans.hits, plans.misses
+        self._of_tokens = None
+        return plans.plan(delegation, route, policy=policy, now=now)
 
     def _issued(self, snapshot: Snapshot, plan: Plan, now: int) -> tuple[TokenExchange, Issued | None]:
         """Return the client of the plan's token service, and the token that it keeps for the plan."""
-        tokens = snapshot.exchange(plan.sts_issuer)
-        issued = tokens.cached(plan, policy=snapshot.policy, now=now)
-        if issued is None:
-            self._log.metrics.token_cache["miss"] -= 1  # the engine in Python looks again, and counts it
-        return tokens, issued
+        tokens, counts = snapshot.exchange(plan.sts_issuer), self._log.metrics.token_cache
+        kept = tokens._tokens._kept
+        self._of_tokens = kept, kept.hits, kept.misses, counts["hit"], counts["miss"]
+        return tokens, tokens.cached(plan, policy=snapshot.policy, now=now)
+
+    def _uncount(self) -> None:
+        """Take back what the last look-up has counted: the engine in Python looks again, and counts it."""
+        plans, (key, hits, misses) = self._plans, self._of_plans
+        if plans.misses > misses:
+            plans.drop(key)  # which is found again otherwise
+        plans.hits, plans.misses = hits, misses
+        if self._of_tokens is not None:
+            kept, counts = self._of_tokens[0], self._log.metrics.token_cache
+            _, kept.hits, kept.misses, counts["hit"], counts["miss"] = self._of_tokens
 
     def _prepare(self, issued: Issued, of_request: RecordFields) -> object | None:
         """Make what is the same for every call by an issued token; None: the engine in Python serves them all."""

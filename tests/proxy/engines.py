@@ -297,6 +297,7 @@ class OutboundWorld(EngineWorld):
                 own_authorities=own_authorities,
                 **self._of_gate(forwarder),
             ).begin
+        self.plans = outbound.plans
         return outbound
 
 

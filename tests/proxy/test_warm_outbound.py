@@ -17,10 +17,11 @@ from sidecar.errors import Denied, Reason
 from tests.corpus import Words, cases
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native
-from tests.proxy.engines import HANDLE, OutboundWorld, Outcome, warm_call
+from tests.proxy.engines import HANDLE, EngineWorld, OutboundWorld, Outcome, warm_call
 from tests.proxy.test_warm import (
     EVENTS,
     Event,
+    _agent_closes,
     _calls_out,
     _calls_out_too_late,
     _is_denied,
@@ -185,3 +186,27 @@ async def test_calls_are_counted_by_either_engine(tmp_path: Path) -> None:
     outcomes = [world.exchange(warm_call(world)) for _ in range(3)]
     assert [bool(outcome.sent) for outcome in outcomes] == [True, True, False]
     await world.log.close()
+
+
+def _stays_paused(world: EngineWorld) -> None:
+    world.agent.pause_writing()
+
+
+def _forgets_the_token(world: EngineWorld) -> None:
+    assert isinstance(world, OutboundWorld)
+    world.tokens._tokens.clear()
+
+
+@pytest.mark.parametrize("meanwhile", [nothing, _stays_paused, _forgets_the_token, _agent_closes])
+async def test_a_look_up_is_counted_once_whichever_engine_goes_on(tmp_path: Path, meanwhile: Event) -> None:
+    counted: dict[Engine, object] = {}
+    engines: tuple[Engine, ...] = ("python", "native")
+    for engine in engines:
+        world = OutboundWorld(engine, tmp_path)
+        plans = world.plans
+        for event in (nothing, meanwhile, nothing):
+            world.exchange(CALL, between=event)
+        kept, counts = world.tokens._tokens, world.log.metrics.token_cache
+        counted[engine] = plans.hits, plans.misses, kept.hits, kept.misses, dict(counts)
+        await world.log.close()
+    assert counted["native"] == counted["python"]

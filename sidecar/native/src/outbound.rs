@@ -42,6 +42,7 @@ pub struct OutboundGate {
     find: Py<PyAny>,
     login_holds: Py<PyAny>,
     plan: Py<PyAny>,
+    uncount: Py<PyAny>,
     issued: Py<PyAny>,
     origin_of: Py<PyAny>,
     new_call_id: Py<PyAny>,
@@ -62,6 +63,7 @@ impl OutboundGate {
             find: get("find")?,
             login_holds: get("login_holds")?,
             plan: get("plan")?,
+            uncount: get("uncount")?,
             issued: get("issued")?,
             origin_of: get("origin_of")?,
             new_call_id: get("new_call_id")?,
@@ -73,8 +75,14 @@ impl OutboundGate {
 
     /// Begin the call that `data` is. False: it is not certain, and nothing has changed.
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
-        match certain(|| self.ready(connection, data.as_bytes())) {
-            None => Ok(false),
+        let mut looked = false;
+        match certain(|| self.ready(connection, data.as_bytes(), &mut looked)) {
+            None => {
+                if looked {
+                    self.uncount.bind(connection.py()).call0()?;
+                }
+                Ok(false)
+            }
             Some((ready, served)) => begun(|| {
                 served.call_method0(intern!(served.py(), "count_call"))?;
                 self.side.start(connection, data, ready)
@@ -89,6 +97,7 @@ impl OutboundGate {
         &self,
         connection: &Bound<'py, PyAny>,
         data: &[u8],
+        looked: &mut bool,
     ) -> PyResult<Option<(Ready<'py>, Bound<'py, PyAny>)>> {
         let py = connection.py();
         let side = &*self.side;
@@ -141,6 +150,7 @@ impl OutboundGate {
             return Ok(None);
         }
         let facts = served.getattr(intern!(py, "facts"))?;
+        *looked = true;
         let plan = self.plan.bind(py).call1((&delegation, &route.route, &world.policy, now))?;
         let (tokens, issued): (Bound<'py, PyAny>, Bound<'py, PyAny>) =
             self.issued.bind(py).call1((&world.snapshot, &plan, now))?.extract()?;
