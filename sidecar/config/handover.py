@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final
 
 from sidecar.errors import ConfigError, Problem
@@ -30,7 +31,9 @@ def encode(load: Callable[[], object]) -> bytes:
         answer: tuple[object, tuple[Problem, ...]] = (load(), ())
     except ConfigError as error:
         answer = (None, error.problems)
-    return pickle.dumps(answer)
+    written = io.BytesIO()
+    _Answer(written).dump(answer)
+    return written.getvalue()
 
 
 def decode(answer: bytes) -> Any:
@@ -47,6 +50,12 @@ def decode(answer: bytes) -> Any:
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+class _Answer(pickle.Pickler):
+    def reducer_override(self, value: object) -> Any:
+        """Write the member of an enumeration by its value: Python before 3.11.4 writes a call of ``getattr``."""
+        return (type(value), (value.value,)) if isinstance(value, Enum) else NotImplemented
 
 
 class _Settings(pickle.Unpickler):

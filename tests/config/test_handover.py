@@ -1,6 +1,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.handover import HandoverError, decode, encode
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import ConfigError, Problem
+from sidecar.errors import ConfigError, Problem, Reason
 from tests.config.documents import EXAMPLES
 
 _SIDECARS = [path for path in sorted(EXAMPLES.rglob("*.yaml")) if path.stem not in {"sts", "platform"}]
@@ -28,6 +29,14 @@ class _Calls:
 def test_settings_arrive_as_they_were_made() -> None:
     settings = load_sts(EXAMPLES / "sts.yaml", {})
     assert decode(encode(lambda: settings)) == settings
+
+
+def test_enumerations_arrive_where_python_writes_them_as_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11.0 to 3.11.3, and so Debian 12's, pickle a member as ``getattr(class, name)``."""
+    monkeypatch.setattr(Enum, "__reduce_ex__", lambda self, _protocol: (getattr, (type(self), self.name)))
+    arrived = decode(encode(lambda: [Reason.TOKEN_EXPIRED]))
+    assert arrived == [Reason.TOKEN_EXPIRED]
+    assert arrived[0] is Reason.TOKEN_EXPIRED
 
 
 @pytest.mark.parametrize("path", _SIDECARS, ids=lambda path: path.stem)
