@@ -23,6 +23,7 @@ Engine = Literal["python", "native"]
 
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
+_CALLED: Final = ("Call", "InboundGate", "OutboundGate", "Prepared", "WriteBatch", "link")  # older builds lack some
 
 
 @cache
@@ -32,7 +33,8 @@ def native_module() -> ModuleType | None:
         module = import_module(_MODULE)
     except ImportError:
         return None
-    return module if getattr(module, "__version__", None) == _VERSION else None
+    fits = getattr(module, "__version__", None) == _VERSION and all(hasattr(module, name) for name in _CALLED)
+    return module if fits else None
 
 
 def engine_of(choice: EngineChoice) -> Engine:

@@ -47,11 +47,20 @@ def test_check_tells_that_the_native_engine_is_asked_for_and_not_there(
     assert ("engine: is native, and the wheel" in capsys.readouterr().err) is asks
 
 
-@pytest.mark.parametrize(("version", "fits"), [(engine._VERSION, True), ("0.0.9", False), (None, False)])
-def test_a_wheel_of_another_version_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, version: str | None, fits: bool
+@pytest.mark.parametrize(
+    ("version", "lacking", "fits"),
+    [
+        (engine._VERSION, "", True),
+        ("0.0.9", "", False),
+        (None, "", False),
+        *((engine._VERSION, name, False) for name in engine._CALLED),
+    ],
+)
+def test_a_wheel_of_another_version_or_an_older_build_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, lacking: str, fits: bool
 ) -> None:
-    module = SimpleNamespace() if version is None else SimpleNamespace(__version__=version)
+    names = dict.fromkeys(name for name in engine._CALLED if name != lacking)
+    module = SimpleNamespace(**names) if version is None else SimpleNamespace(**names, __version__=version)
 
     def found(_name: str) -> Any:
         return module
