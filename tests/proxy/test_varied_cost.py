@@ -43,7 +43,7 @@ HEADS: Final[dict[str, tuple[Head, int]]] = {
     "a query": (lambda at: inbound(b"/docs?q=%08x" % at), 2_545),
     "a path of any size": (lambda at: inbound(b"/docs/" + b"x" * (1 + at * 7 % 23)), 2_615),
     "a value": (lambda at: inbound(field=b"X-Conversation: %08x\r\n" % at), 2_500),
-    "a name": (lambda at: inbound(field=b"X-%08x: 1\r\n" % at), 3_000),
+    "a name": (lambda at: inbound(field=b"X-%08x: 1\r\n" % at), 3_100),
     "a trace": (lambda at: inbound(field=b"Traceparent: 00-%032x-%016x-01\r\n" % (at + 1, at + 1)), 2_535),
     "a known token": (lambda at: inbound(bearer=_bearer(at % _TOKENS)), 2_500),
 }
