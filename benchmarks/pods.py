@@ -33,12 +33,12 @@ from sidecar_dev.processes import ProcessError
 _AT_ONCE: Final = 10  # starting at the same time
 _REQUEST: Final = next(one for one in SCENARIOS if one.name == "memory-100")
 _PUBLISHED: Final = (
-    ("AuthBridge, proxy-sidecar", "15 to 30 MB", "published: its `docs/authbridge/deployment-guide.md`"),
+    ("AuthBridge, proxy-sidecar", "15 to 30 MB", "published: `docs/authbridge/deployment-guide.md` of rossoctl/cortex"),
     ("AuthBridge with Envoy", "150 to 200 MB", "published: the same page"),
     (
         "AuthBridge, proxy-sidecar",
         "24 MiB at rest, 86 MiB with 1,000 connections",
-        "measured before, on another machine",
+        "reported to us, not measured by us; we have no source to show",
     ),
 )
 
@@ -172,7 +172,8 @@ def told(found: Sequence[Memory], missing: dict[str, str], *, made_at: str, mach
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     lines += ["", "MiB of one process: the median, with the least and the most. *Proportional* divides a page of a"]
     lines += ["file among the processes that share it: the sum over all pods is what the node pays. *100 pods* is that"]
-    lines += ["sum where 100 ran; where fewer ran, 100 times the anonymous memory (of no file), and the rest once.", ""]
+    lines += ["sum where 100 ran. Where fewer ran, it is computed: 100 times the anonymous memory (of no file), and"]
+    lines += ["the pages of files once.", ""]
     heading = ("sidecar", "processes", "connections each", "resident", "proportional", "anonymous", "100 pods")
     lines += [f"| {' | '.join(heading)} |", "| --- " * len(heading) + "|"]
     for one in found:
