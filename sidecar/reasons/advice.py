@@ -27,7 +27,7 @@ def seen(reason: Reason) -> str:
     said = f"{answer.status} `{reason}`"
     if stage is Stage.HANDSHAKE:
         nothing = "it receives nothing; the calling agent gets 503 `upstream_unreachable` from its own sidecar"
-        return f"{nothing}; where trust ends during a call of its own, that call returns 403 `{reason}`"
+        return f"{nothing}; if trust in a next hop ends during a call of its own, that call returns 403 `{reason}`"
     if stage is Stage.CUT:
         return "a connection that ends before the answer is complete"
     if stage is Stage.PASSED_ON:

@@ -162,9 +162,14 @@ _REQUEST: Final = {
         do="see the detail; for a signed card set `rewrite_signed: true`, which drops the signature",
     ),
     Reason.HTTP_VERSION: _either(
-        "a client began with the preface of HTTP/2, as every client of gRPC does; only HTTP/1.1 is spoken here",
+        "a client began with the preface of HTTP/2, as every client of gRPC does; HTTP/2 is off, or this is a listener "
+        "that never serves it (the door, `inbound.plain`)",
+        _OPERATOR,
         _CALLER,
-        do="have the client speak HTTP/1.1; the answer is a GOAWAY frame with HTTP_1_1_REQUIRED and this reason",
+        do=(
+            "turn it on with `protocols: {http2: true}` (docs/http2.md), or have the client speak HTTP/1.1; the answer "
+            "is a GOAWAY frame with HTTP_1_1_REQUIRED and this reason"
+        ),
     ),
     Reason.UPGRADE_REFUSED: _either(
         "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
