@@ -320,7 +320,9 @@ class ProtocolsSection(Section):
     )
     agent: Literal["http/1.1", "h2c"] = Field(
         default="http/1.1",
-        description="the version by which the agent is called; `h2c` for an agent that serves HTTP/2 alone, as of gRPC",
+        description=(
+            "the version by which the agent is called; `h2c` for an agent that serves HTTP/2 only, as gRPC servers do"
+        ),
     )
 
 
@@ -375,8 +377,9 @@ class SidecarFile(Section):
     engine: EngineChoice = Field(
         default="auto",
         description=(
-            "the engine of warm requests: `native` needs the wheel `delegation-sidecar-native`, which serves some of "
-            "them at less cost and decides nothing; `auto` is `native` where that wheel is installed, else `python`"
+            "the engine of warm requests, whose token was verified before: `native` needs the wheel "
+            "`delegation-sidecar-native`, which serves most of them for about half the CPU and decides nothing; `auto` "
+            "is `native` if that wheel is installed, else `python`; with `tracing` it is always `python`"
         ),
     )
     memory: MemorySection = Field(default=MemorySection(), description="limits of the caches of each process")

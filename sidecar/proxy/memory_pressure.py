@@ -25,12 +25,13 @@ HARDLY_ANY_ABOVE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryLimits:
-    """Limits on the caches of one process, in MiB. A token counts wherever it is held, of verdicts and permits once.
+    """Limits on the caches of one process, in MiB. A token counts in each cache that holds it.
 
-    ``max_handles_mib`` is for handles that outlive their request and for those of logins, of which one subject has at
-    most ``max_handles_per_subject``; ``max_verdicts_mib`` for verified tokens of peers, and as much for logins;
-    ``max_permits_mib`` for permits, which also use what verdicts leave free, and as much for plans of outbound calls;
-    ``max_issued_mib`` for tokens issued for outbound calls.
+    In verdicts and permits together it counts once. ``max_verdicts_mib`` bounds verified tokens of peers, and as much
+    again those of logins; ``max_permits_mib`` bounds permits (earlier decisions), which also use what verdicts leave
+    free, and as much again plans of outbound calls; ``max_issued_mib`` bounds tokens issued for outbound calls;
+    ``max_handles_mib`` bounds handles that outlive their request and those of logins, of which one subject has at most
+    ``max_handles_per_subject``.
     """
 
     max_handles_mib: int = 64
