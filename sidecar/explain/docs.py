@@ -24,10 +24,11 @@ _PERSONAL_DATA: Final = (
     " false). So are `client_id`, `source` (an address), `path`, which holds whatever the agent's API puts there, and"
     " what an order of `sidecar sts revoke` says in `revocation` and `detail`.",
     "- **Pseudonyms**: no setting hashes `subject`. Have the identity provider issue opaque `sub` values (OpenID"
-    " Connect calls them pairwise): records, settings and policies then hold these, and only the provider knows the"
-    " person.",
+    " Connect calls them pairwise): records, settings and policies then hold these values, and only the provider"
+    " knows whose they are.",
     "- **Hashed**: static credentials in `credential`, tokens in `fp`.",
-    "- **Never there**: a token's other claims about the person, such as an e-mail address; queries, headers, bodies.",
+    "- **Never there**: a token's other claims about the person, such as an e-mail address"
+    " (unless `subject_claim` names it); queries, headers, bodies.",
     "- **Retention**: the sidecar never deletes or rewrites a record, and has no period of retention. On standard"
     " output, records live as long as your log store keeps them. A file (mode 0600) is rotated by renaming it; delete"
     " old files as a whole. `sidecar audit verify` then reports `begins_late`, or `run_missing` for a whole run, which"
