@@ -262,7 +262,8 @@ mesh-spire: setup need-image ## The compose mesh with identities of a real SPIRE
 alerts: setup ## Alert rules with promtool: each fires and stays quiet, and no change of one goes unnoticed
 	@$(PYTEST) -q -p no:randomly -n auto tests/interop/test_alerts.py
 
-monitoring: alerts need-image ## Rules, dashboard and metrics with promtool and Prometheus
+ALERTS ?= alerts
+monitoring: $(ALERTS) need-image ## Rules, dashboard and metrics with promtool and Prometheus
 	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_monitoring.py
 
 interop-engine: mesh monitoring ## Image, mesh and monitoring on a real Docker engine
