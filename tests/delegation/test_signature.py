@@ -40,6 +40,7 @@ WRONG = {
     "too short": SIGNED.signature[:-1],
     "too long": SIGNED.signature + b"\x00",
     "padded in front": b"\x00" + SIGNED.signature,
+    "s padded in front": SIGNED.signature[:32] + b"\x00" + SIGNED.signature[32:],
     "as DER": encode_dss_signature(
         int.from_bytes(SIGNED.signature[:32], "big"), int.from_bytes(SIGNED.signature[32:], "big")
     ),
