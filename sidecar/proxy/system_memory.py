@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import re
 import resource
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from sidecar.proxy.memory_pressure import Memory
+from sidecar.wire.resolver import THREAD_NAME
 
 _STATM: Final = Path("/proc/self/statm")
 _MEMBERSHIP: Final = Path("/proc/self/cgroup")
@@ -25,6 +27,7 @@ _ABSURD: Final = 1 << 50  # version 1 writes no limit as a number near 2**63
 _MIB: Final = 1024 * 1024
 _SMAPS: Final = Path("/proc/self/smaps")
 _MAPPING: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-[-x]p \S+ \S+ [0-9]+ +(/.*)")  # proc_pid_smaps(5)
+_CHANGED: Final = frozenset({"Anonymous", "Swap"})  # pages that differ from their file, in memory and out of it
 _DONT_NEED: Final = 4  # MADV_DONTNEED in mman.h
 _MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD in malloc.h
 _TRIM_THRESHOLD: Final = -1
@@ -128,10 +131,11 @@ def forget_unused_code(smaps: Path = _SMAPS) -> None:
     """Unmap the pages of program files: those in use are mapped again, at once and without reading a file.
 
     Start and bursts touch twice as much code as a sidecar at rest. The kernel would reclaim those pages before it ends
-    a process, but reports them as resident. Takes some milliseconds.
+    a process, but reports them as resident. Takes some milliseconds. Does nothing during a lookup of a name: the C
+    library may load a library for it, whose variables would be unmapped with a mapping that was code when we read it.
     """
     advise = _found_in_libc("madvise")
-    if advise is None:
+    if advise is None or any(thread.name == THREAD_NAME for thread in threading.enumerate()):
         return
     try:
         ranges = clean_files(smaps.read_text())
@@ -142,18 +146,23 @@ def forget_unused_code(smaps: Path = _SMAPS) -> None:
 
 
 def clean_files(smaps: str) -> list[tuple[int, int]]:
-    """Find the private mappings of files that are not writable and of which no page differs from its file."""
+    """Find the private mappings of files that are not writable and of which no page differs from its file.
+
+    A changed page that was swapped out is no longer "Anonymous" to the kernel, and would be lost too.
+    """
     found: list[tuple[int, int]] = []
     mapping: tuple[int, int] | None = None
+    unproven: set[str] = set()
     for line in smaps.splitlines():
         name, _, value = line.partition(":")
-        if name == "Anonymous":
-            if mapping is not None and value.split() == ["0", "kB"]:
-                found.append(mapping)
-            mapping = None
-        elif " " in name:  # the head of a mapping
+        if " " in name:  # the head of a mapping
             head = _MAPPING.fullmatch(line)
             mapping = None if head is None else (int(head[1], 16), int(head[2], 16))
+            unproven = set(_CHANGED)
+        elif mapping is not None and name in unproven and value.split() == ["0", "kB"]:
+            unproven.remove(name)
+            if not unproven:
+                found.append(mapping)
     return found
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from sidecar.proxy import system_memory
 from sidecar.proxy.system_memory import (
     Cgroup,
     allocated_bytes,
@@ -19,6 +22,7 @@ from sidecar.proxy.system_memory import (
     memory_of,
     own_bytes,
 )
+from sidecar.wire.resolver import Resolver
 
 MIB = 1024 * 1024
 NO_LIMIT_1 = str(2**63 - 4096)
@@ -186,20 +190,33 @@ _MAPPINGS: Final = """\
 1000-2000 r--p 00000000 08:01 7                                    /lib/data
 Rss:                   4 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd mr mw me
 2000-4000 r-xp 00001000 08:01 7                                    /lib/a library
 Anonymous:             0 kB
+Swap:                  0 kB
 4000-5000 r--p 00003000 08:01 7                                    /lib/relocated
 Anonymous:             4 kB
+Swap:                  0 kB
 5000-6000 rw-p 00004000 08:01 7                                    /lib/variables
 Anonymous:             0 kB
+Swap:                  0 kB
 6000-7000 r--s 00000000 08:01 8                                    /shared
 Anonymous:             0 kB
+Swap:                  0 kB
 7000-8000 r-xp 00000000 00:00 0                                    [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
 8000-9000 r--p 00000000 00:00 0
 Anonymous:             0 kB
+Swap:                  0 kB
 9000-a000 ---p 00000000 08:01 7                                    /lib/gap
+Anonymous:             0 kB
+Swap:                  0 kB
+b000-c000 r--p 00003000 08:01 9                                    /lib/relocated and swapped out
+Anonymous:             0 kB
+Swap:                  4 kB
+c000-d000 r--p 00003000 08:01 9                                    /lib/swap is not told
 Anonymous:             0 kB
 a000-b000 r-xp 00000000 08:01 9                                    /lib/other
 """
@@ -230,6 +247,32 @@ forget_unused_code()
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert int(told[1]) < int(told[0]) * 0.6
     assert told[2].startswith("0.333")
+
+
+@pytest.mark.parametrize("looking_up", [False, True])
+def test_nothing_is_unmapped_while_a_lookup_may_load_a_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, looking_up: bool
+) -> None:
+    smaps = tmp_path / "smaps"
+    smaps.write_text(_MAPPINGS)
+    advised: list[tuple[object, ...]] = []
+    monkeypatch.setattr(system_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
+    done = threading.Event()
+    resolver = Resolver(lookup=lambda _host: [str(done.wait(10))])
+
+    async def forget() -> None:
+        if looking_up:
+            asking = asyncio.ensure_future(resolver.addresses("idp.example"))
+            await asyncio.sleep(0)
+            assert resolver.running == 1
+            forget_unused_code(smaps)
+            done.set()
+            await asking
+        else:
+            forget_unused_code(smaps)
+
+    asyncio.run(forget())
+    assert len(advised) == (0 if looking_up else 2)
 
 
 def test_where_the_kernel_tells_no_mappings_nothing_is_unmapped(tmp_path: Path) -> None:
