@@ -8,7 +8,6 @@ requests that have begun are finished, the next ones go elsewhere.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
@@ -27,17 +26,16 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange
-from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind
+from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, last_stream_of
 from sidecar.wire.h2_head import response_of, trailers_of
 from sidecar.wire.h2_session import Session
+from sidecar.wire.h2_windows import SHARE, Windows
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
 from sidecar.wire.scheduling import Turn
 
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
-_ENOUGH: Final = 1024  # bytes of a frame that was cut by a window
 _FRAMES_AT_ONCE: Final = 64
-_SENT_AT_ONCE: Final = 64 * 1024
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
 _LAST_STREAM: Final = 2**31 - 1
 
@@ -67,7 +65,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._exchanges: set[H2Exchange] = set()
         self._idle: set[H2Exchange] = set()  # of them, those that the pool has
         self._streams: dict[int, H2Exchange] = {}
-        self._blocked: dict[int, H2Exchange] = {}
+        self._windows: Windows[H2Exchange] = Windows(self._session, self._reader)
         self._touched: set[H2Exchange] = set()
         self._resets = Budget(_RESETS, _RESETS / 2)
         self._advancing = False
@@ -202,9 +200,7 @@ class H2ClientConnection(asyncio.Protocol):
 
     def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.GOAWAY:
-            if frame.stream_id or len(frame.content) < 8:
-                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "a malformed GOAWAY"))
-            last = int.from_bytes(frame.content[:4]) & _LAST_STREAM
+            last = last_stream_of(frame)
             self._ages_at = self._opened_at
             self._lose(lambda stream_id: stream_id > last, unseen=True)
             return
@@ -270,44 +266,22 @@ class H2ClientConnection(asyncio.Protocol):
             self._send(exchange, len(exchange.pending))
 
     def _send(self, exchange: H2Exchange, most: int) -> None:
-        session, pending, stream_id = self._session, exchange.pending, exchange.stream_id
-        while pending and most > 0 and not self.writing_paused:
-            size = min(
-                session.local_flow_control_window(stream_id), session.max_outbound_frame_size, len(pending), most
-            )
-            if size <= 0:
-                break
-            data = bytes(pending[:size])
-            del pending[:size]
-            most -= size
-            last = not pending and exchange.ending
-            session.send_data(stream_id, data, end_stream=last)
-            if size >= _ENOUGH or not pending:  # else a window that opens by a few bytes would earn the next one
-                self._reader.sent_content()
+        sent = self._windows.send(exchange, 0 if self.writing_paused else most, ends=exchange.ending)
+        if sent:
             exchange.moved()
-            if last:
-                exchange.ending = False
-        if pending:
-            self._blocked.setdefault(stream_id, exchange)
+        if exchange.pending:
             exchange.hold_back()
         else:
-            self._blocked.pop(stream_id, None)
-            if exchange.ending:
-                exchange.ending = False
-                session.end_stream(stream_id)
+            if exchange.ending and not sent:
+                self._session.end_stream(exchange.stream_id)
+            exchange.ending = False
             exchange.go_on()
         self._write_soon()
 
     def _unblock(self) -> None:
-        if self.writing_paused:
-            return
-        turns = deque(self._blocked.values())
-        while turns:
-            exchange = turns.popleft()
-            before = len(exchange.pending)
-            self._send(exchange, _SENT_AT_ONCE)
-            if exchange.pending and len(exchange.pending) < before and not self.writing_paused:
-                turns.append(exchange)
+        if not self.writing_paused:
+            for exchange in self._windows.turns():
+                self._send(exchange, SHARE)
 
     def taken(self, exchange: H2Exchange, size: int) -> None:
         """Open the windows again by content that has left."""
@@ -332,7 +306,7 @@ class H2ClientConnection(asyncio.Protocol):
     def _forget(self, exchange: H2Exchange) -> None:
         if self._streams.get(exchange.stream_id) is exchange:
             del self._streams[exchange.stream_id]
-            self._blocked.pop(exchange.stream_id, None)
+            self._windows.forget(exchange.stream_id)
 
     def keep(self, exchange: H2Exchange) -> None:
         """Give the exchange back to its pool."""

@@ -250,6 +250,17 @@ def flood(detail: str) -> H2Error:
     return H2Error(Code.ENHANCE_YOUR_CALM, Denied(Reason.FRAME_FLOOD, detail))
 
 
+def last_stream_of(goaway: Frame) -> int:
+    """Return the last stream that the peer may have processed, by its GOAWAY.
+
+    Raises:
+        H2Error: the frame is malformed.
+    """
+    if goaway.stream_id or len(goaway.content) < 8:
+        raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "a malformed GOAWAY"))
+    return int.from_bytes(goaway.content[:4]) & 0x7FFFFFFF
+
+
 def goaway(last_stream_id: int, code: int, data: bytes = b"") -> bytes:
     """Return a GOAWAY frame. Of streams above ``last_stream_id`` nothing was processed."""
     content = last_stream_id.to_bytes(4) + code.to_bytes(4) + data

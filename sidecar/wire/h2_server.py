@@ -10,7 +10,6 @@ States are those of ``teardown.Phase``: LAST is a connection that serves no furt
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -20,10 +19,11 @@ from h2.exceptions import ProtocolError
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
-from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway, rst_stream
+from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway, last_stream_of, rst_stream
 from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
+from sidecar.wire.h2_windows import SHARE, Windows
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Field
@@ -32,10 +32,8 @@ from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase, Teardown
 
 MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
-_ENOUGH: Final = 1024  # bytes of a frame that was cut by a window
 _FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event-loop iteration
 _MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
-_SENT_AT_ONCE: Final = 64 * 1024  # content of one stream before that of the next
 _MAX_DISCARDED: Final = 64 * 1024  # of a body whose request was answered before its end
 _LEAVE_GRACE_S: Final = 1.0  # for streams that were begun before their peer could know that we leave
 _EVERY_STREAM: Final = 0x7FFFFFFF
@@ -56,7 +54,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._session = Session(client_side=False, max_streams=MAX_STREAMS, max_head_bytes=limits.max_head_bytes)
         self._session.receive_data(PREFACE)  # the reader checks that of the peer
         self._streams: dict[int, H2ServerStream] = {}
-        self._blocked: dict[int, H2ServerStream] = {}  # by windows, or by the connection
+        self._windows: Windows[H2ServerStream] = Windows(self._session, self._reader)
         self._answered: dict[int, H2ServerStream] = {}  # before the end of their requests, whose rest is discarded
         self._teardown = Teardown(limits, connections.clock)
         self._advancing = False
@@ -240,8 +238,7 @@ class H2ServerConnection(asyncio.Protocol):
         """Act on a frame. Tell if it brought a request."""
         kind, stream = frame.kind, self._streams.get(frame.stream_id)
         if kind == Kind.GOAWAY:  # the library would serve no stream any more
-            if frame.stream_id or len(frame.content) < 8:
-                raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "a malformed GOAWAY"))
+            last_stream_of(frame)
             self._teardown.enter(Phase.LAST)
             return False
         if stream is not None:
@@ -265,7 +262,7 @@ class H2ServerConnection(asyncio.Protocol):
             stream = self._streams.pop(event.stream_id, None)
             self._answered.pop(event.stream_id, None)
             if stream is not None:
-                self._blocked.pop(event.stream_id, None)
+                self._windows.forget(event.stream_id)
                 stream.lose_peer()
         elif isinstance(event, TrailersReceived):
             self._on_trailers(event)
@@ -379,37 +376,22 @@ class H2ServerConnection(asyncio.Protocol):
 
     def _send(self, stream: H2ServerStream, most: int) -> None:
         """Write at most so much content of a stream."""
-        session, pending, stream_id = self._session, stream.pending, stream.stream_id
         if stream.refused:
-            pending.clear()
-        while pending and most > 0 and not self.writing_paused:
-            size = min(
-                session.local_flow_control_window(stream_id), session.max_outbound_frame_size, len(pending), most
-            )
-            if size <= 0:
-                break
-            data = bytes(pending[:size])
-            del pending[:size]
-            most -= size
-            last = not pending and stream.ending and not stream.trailers and not stream.malformed
-            session.send_data(stream_id, data, end_stream=last)
-            if size >= _ENOUGH or not pending:  # else a window that opens by a few bytes would earn the next one
-                self._reader.sent_content()
-            if last:
-                stream.ending = False
-                self.answered(stream)
-                return
-        if pending:
-            if stream_id not in self._blocked:
-                self._blocked[stream_id] = stream
+            stream.pending.clear()
+        ends = stream.ending and not stream.trailers and not stream.malformed
+        waited = stream.stream_id in self._windows.waiting
+        sent = self._windows.send(stream, 0 if self.writing_paused else most, ends=ends)
+        if stream.pending:
+            if not waited:
                 stream.pace.begin(self._clock(), stream.bytes_sent)
             stream.hold_back()
+        elif sent and ends:
+            stream.ending = False
+            self.answered(stream)
+        elif stream.ending:
+            self._send_end(stream)
         else:
-            self._blocked.pop(stream_id, None)
-            if stream.ending:
-                self._send_end(stream)
-            else:
-                stream.go_on()  # its source may write, and end, before this returns
+            stream.go_on()  # its source may write, and end, before this returns
         self._write_soon()
 
     def _send_end(self, stream: H2ServerStream) -> None:
@@ -426,15 +408,9 @@ class H2ServerConnection(asyncio.Protocol):
 
     def _unblock(self) -> None:
         """Go on with answers that waited for windows, each by a share."""
-        if self.writing_paused:
-            return
-        turns = deque(self._blocked.values())
-        while turns:
-            stream = turns.popleft()
-            before = len(stream.pending)
-            self._send(stream, _SENT_AT_ONCE)
-            if stream.pending and len(stream.pending) < before and not self.writing_paused:
-                turns.append(stream)
+        if not self.writing_paused:
+            for stream in self._windows.turns():
+                self._send(stream, SHARE)
 
     def reset(self, stream: H2ServerStream, code: int) -> None:
         """End the stream at once."""
@@ -466,7 +442,7 @@ class H2ServerConnection(asyncio.Protocol):
             else:
                 self.reset(stream, Code.NO_ERROR)
         del self._streams[stream.stream_id]
-        self._blocked.pop(stream.stream_id, None)
+        self._windows.forget(stream.stream_id)
         self._moved_at = self._clock()
         self._write_soon()
         if not self._advancing:
@@ -504,7 +480,7 @@ class H2ServerConnection(asyncio.Protocol):
 
     def _lose_all(self, error: SidecarError | None) -> None:
         streams, self._streams = self._streams, {}
-        self._blocked.clear()
+        self._windows.waiting.clear()
         self._answered.clear()
         for stream in streams.values():
             stream.lose_peer(error)
@@ -575,7 +551,7 @@ class H2ServerConnection(asyncio.Protocol):
             if stream.pace.lasts(now, stream.bytes_sent, enough) > limits.write_timeout_s:
                 self._reset(stream.stream_id, Code.CANCEL)
                 self._streams.pop(stream.stream_id, None)
-                self._blocked.pop(stream.stream_id, None)
+                self._windows.forget(stream.stream_id)
                 stream.lose_peer(Denied(Reason.PEER_SLOW, "it opens the window of its answer too little for too long"))
         elif stream.waits_for_body:
             moved = stream.bytes_in + (self._reader.held if self._reader.content_of == stream.stream_id else 0)

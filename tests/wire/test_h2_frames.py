@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.wire.h2_frames import MAX_FRAME, PREFACE, Budget, Code, Frame, FrameReader, H2Error, Kind, goaway
+from sidecar.wire.h2_frames import (
+    MAX_FRAME,
+    PREFACE,
+    Budget,
+    Code,
+    Frame,
+    FrameReader,
+    H2Error,
+    Kind,
+    goaway,
+    last_stream_of,
+)
 from tests.wire.h2_bench import frame
 
 SETTINGS = frame(4, 0, 0, b"")
@@ -89,3 +100,14 @@ def test_goaway_is_a_frame() -> None:
     frames_of(reader, PREFACE + SETTINGS)
     (one,) = frames_of(reader, goaway(5, Code.CANCEL, b"why"))
     assert (one.kind, one.stream_id, one.content) == (Kind.GOAWAY, 0, (5).to_bytes(4) + (8).to_bytes(4) + b"why")
+
+
+def test_a_goaway_names_the_last_stream() -> None:
+    assert last_stream_of(Frame(Kind.GOAWAY, 0, 0, goaway(5, Code.NO_ERROR))) == 5
+
+
+@pytest.mark.parametrize("one", [Frame(Kind.GOAWAY, 0, 1, goaway(5, 0)), Frame(Kind.GOAWAY, 0, 0, goaway(5, 0)[:-1])])
+def test_a_malformed_goaway_ends_the_connection(one: Frame) -> None:
+    with pytest.raises(H2Error, match="a malformed GOAWAY") as caught:
+        last_stream_of(one)
+    assert caught.value.code == Code.PROTOCOL_ERROR
