@@ -45,8 +45,10 @@ def decode(answer: bytes) -> Any:
     """
     try:
         settings, problems = _Settings(io.BytesIO(answer)).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except Exception as error:  # of the format, of an import, of a class that is given anything
         raise HandoverError("the loader's answer cannot be read") from error
+    if not isinstance(problems, tuple) or not all(isinstance(problem, Problem) for problem in problems):
+        raise HandoverError("the loader's answer cannot be read")
     if problems:
         raise ConfigError(problems)
     return settings

@@ -102,9 +102,12 @@ async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeou
         raise _failed(files.path, f"could not be loaded ({error.strerror})") from error
     try:
         async with asyncio.timeout(timeout_s):
-            answer, _ = await process.communicate()
+            answer = await _read(process.stdout)
+            await process.wait()
     except TimeoutError:
         raise _failed(files.path, "took too long to load") from None
+    except HandoverError:
+        raise _failed(files.path, "could not be loaded") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -163,9 +166,21 @@ def _read_until_end(reader: int, deadline: float) -> bytes:
         piece = os.read(reader, 65536)
         if not piece:
             return bytes(answer)
-        answer += piece
-        if len(answer) > MAX_BYTES:
-            raise HandoverError("the loader's answer is too large")
+        _add(answer, piece)
+
+
+async def _read(output: asyncio.StreamReader | None) -> bytes:
+    assert output is not None  # noqa: S101 - for the type only: it is a pipe
+    answer = bytearray()
+    while piece := await output.read(65536):
+        _add(answer, piece)
+    return bytes(answer)
+
+
+def _add(answer: bytearray, piece: bytes) -> None:
+    answer += piece
+    if len(answer) > MAX_BYTES:
+        raise HandoverError("the loader's answer is too large")
 
 
 def _failed(path: Path, wrong: str) -> ConfigError:

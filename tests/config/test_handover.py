@@ -71,6 +71,12 @@ def test_problems_arrive_in_place_of_settings() -> None:
         b"csidecar.config.loader\nSettingsFiles.load\n.",
         b"csidecar.config.handover\nio\n.",  # a module that one of ours has imported
         b"csidecar.config.loader\nPath\n.",  # a class from another module
+        b"csidecar.none\nNone\n.",  # a module that there is not
+        pickle.dumps((_Calls(SpiffeId, 7), ())),  # a class that raises an error of its own
+        pickle.dumps((None, ("a problem",))),
+        pickle.dumps((None, True)),
+        b"\x80\x05\x8a\x01",  # an integer without its bytes
+        b"(" * 100_000 + b"t" * 100_000 + b".",  # deep nesting
         pickle.dumps(SpiffeId("spiffe://a.example/b")),  # no pair
         encode(lambda: SpiffeId("spiffe://a.example/b"))[:-9],
     ],

@@ -36,17 +36,19 @@ class Process:
         self.returncode: int | None = None
         self.killed = False
 
-    async def communicate(self) -> tuple[bytes, None]:
-        if self.answer is None:
-            await asyncio.Event().wait()
-        self.returncode = self.status
-        return self.answer or b"", None
+    @property
+    def stdout(self) -> asyncio.StreamReader:
+        output = asyncio.StreamReader()
+        if self.answer is not None:
+            output.feed_data(self.answer)
+            output.feed_eof()
+        return output
 
     def kill(self) -> None:
         self.killed = True
 
     async def wait(self) -> None:
-        self.returncode = -9
+        self.returncode = -9 if self.killed else self.status
 
 
 async def loaded(monkeypatch: pytest.MonkeyPatch, process: Process | OSError, timeout_s: float = 10) -> Any:
@@ -107,6 +109,18 @@ async def test_anything_else_is_no_settings(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         await loaded(monkeypatch, process)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_a_process_that_says_too_much_is_killed(monkeypatch: pytest.MonkeyPatch, more: int) -> None:
+    monkeypatch.setattr(loader, "MAX_BYTES", len(GOOD) + 1 - more)
+    process = Process(GOOD + bytes(1))
+    if more:
+        with pytest.raises(ConfigError, match="could not be loaded"):
+            await loaded(monkeypatch, process)
+    else:
+        assert (await loaded(monkeypatch, process)).settings == "settings"
+    assert process.killed is bool(more)
 
 
 async def test_a_process_that_says_nothing_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
