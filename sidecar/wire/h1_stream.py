@@ -16,7 +16,7 @@ from sidecar.wire.framing import Body, MessageWriter, UntilClose
 from sidecar.wire.h1_fields import edited, encode_fields, encode_response
 from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
-from sidecar.wire.stream import BodySink, Owner, Sender
+from sidecar.wire.stream import BodySink, Owner, Sender, report_end
 from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES
 
@@ -394,12 +394,7 @@ class H1Stream:
         self.gone = True
         self._forget_sink()
         self._connection.out.clear()
-        if self.sender is not None:
-            self.sender.on_caller_gone(error)
-        elif self.owner is not None and error is not None:
-            self.owner.stop(error)
-        elif self.owner is not None:
-            self.owner.gone()
+        report_end(self, error)
 
     @property
     def waits_for_body(self) -> bool:

@@ -17,7 +17,7 @@ from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
 from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn
-from sidecar.wire.stream import BodySink, Owner, Sender
+from sidecar.wire.stream import BodySink, Owner, Sender, report_end
 from sidecar.wire.teardown import Pace
 
 
@@ -388,12 +388,8 @@ class H2ServerStream:
 
     def end_for(self, error: SidecarError) -> None:
         """End the request for ``error``; an answer that passes by its sender, which may still tell why."""
-        if self.ended or self.gone:
-            return
-        if self.sender is not None:
-            self.sender.on_caller_gone(error)
-        else:
-            self.stop(error)
+        if not (self.ended or self.gone):
+            report_end(self, error)
 
     @property
     def discarded(self) -> int:
@@ -466,12 +462,7 @@ class H2ServerStream:
         self._forget()
         if ended:
             return
-        if self.sender is not None:
-            self.sender.on_caller_gone(error)
-        elif self.owner is not None and error is not None:
-            self.owner.stop(error)
-        elif self.owner is not None:
-            self.owner.gone()
+        report_end(self, error)
 
     def hold_back(self) -> None:
         """Pause the source of the answer: a window is full."""

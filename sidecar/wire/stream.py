@@ -175,6 +175,16 @@ class Stream(Protocol):
         """End the whole connection at once. Bytes of the answer that the kernel accepts still leave."""
 
 
+def report_end(stream: Stream, error: SidecarError | None) -> None:
+    """Report that the peer vanished, or that the answer must end for ``error``: to the sender, else to the owner."""
+    if stream.sender is not None:
+        stream.sender.on_caller_gone(error)
+    elif stream.owner is not None and error is not None:
+        stream.owner.stop(error)
+    elif stream.owner is not None:
+        stream.owner.gone()
+
+
 class RequestHandler(Protocol):
     """Handler of a listener's requests."""
 
