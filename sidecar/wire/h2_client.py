@@ -24,7 +24,6 @@ from h2.exceptions import ProtocolError
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, last_stream_of
 from sidecar.wire.h2_head import response_of, trailers_of
@@ -375,39 +374,3 @@ class H2ClientConnection(asyncio.Protocol):
             self._close_if_done()
         elif self._reader.unfinished and not self._queued and silent > self._limits.idle_timeout_s:
             self._fail(Denied(Reason.UPSTREAM_TIMEOUT, "a head or frame of the upstream stopped coming"))
-
-
-class UpstreamVersion(ClientConnection):
-    """A connection whose upstream chooses the version by ALPN; ``prior``: it is known to speak HTTP/2.
-
-    ``chosen`` is what the pool hands out: this connection, or the first exchange of one of HTTP/2.
-    """
-
-    def __init__(
-        self,
-        limits: ClientLimits,
-        connections: Connections[ClientConnection],
-        *,
-        prior: bool,
-        on_idle: Callable[[ClientConnection], None],
-        on_closed: Callable[[ClientConnection], None],
-        max_age_s: float,
-    ) -> None:
-        super().__init__(limits, connections, on_idle=on_idle, on_closed=on_closed, max_age_s=max_age_s)
-        self._prior = prior
-        self.of_http2: H2ClientConnection | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Choose."""
-        super().connection_made(transport)
-        tls = transport.get_extra_info("ssl_object")
-        if self._prior if tls is None else tls.selected_alpn_protocol() == "h2":
-            other = self.of_http2 = H2ClientConnection(
-                self._limits,
-                self._connections,
-                on_idle=self._on_idle,
-                on_closed=self._on_closed,
-                max_age_s=self._max_age_s,
-            )
-            self.transport.set_protocol(other)
-            other.connection_made(transport)

@@ -1,4 +1,6 @@
-"""Choice of the version of HTTP on an accepted connection: by ALPN over TLS, by the first bytes without TLS.
+"""Choice of the version of HTTP on a connection: by ALPN over TLS. Without TLS a caller's first bytes choose.
+
+Without TLS an upstream is known by the settings to speak HTTP/2, or it does not.
 
 Made only where HTTP/2 is turned on: until then the library is not loaded.
 """
@@ -6,14 +8,16 @@ Made only where HTTP/2 is turned on: until then the library is not loaded.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, cast
+from collections.abc import Callable
+from typing import Final, cast
 
 from sidecar.wire.connections import Connections
-from sidecar.wire.h1_server import ServerConnection, Warm
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.h2_client import H2ClientConnection
 from sidecar.wire.h2_frames import PREFACE
 from sidecar.wire.h2_server import H2ServerConnection
-from sidecar.wire.limits import ServerLimits
-from sidecar.wire.stream import RequestHandler
+from sidecar.wire.limits import ClientLimits
 
 H2: Final = "h2"
 _ENOUGH: Final = 4  # bytes: no request of HTTP/1.1 that is served begins with "PRI "
@@ -22,17 +26,7 @@ _ENOUGH: Final = 4  # bytes: no request of HTTP/1.1 that is served begins with "
 class VersionChoice(ServerConnection):
     """A connection of HTTP/1.1, unless its peer chooses HTTP/2 first."""
 
-    def __init__(
-        self,
-        handler: RequestHandler,
-        limits: ServerLimits,
-        connections: Connections[Any],
-        *,
-        proxy_form: bool = False,
-        warm: Warm | None = None,
-    ) -> None:
-        super().__init__(handler, limits, connections, proxy_form=proxy_form, warm=warm)
-        self._begun: bytes | None = b""  # until the choice is made
+    _begun: bytes | None = b""  # until the choice is made
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Choose by ALPN, where there is TLS."""
@@ -66,3 +60,39 @@ class VersionChoice(ServerConnection):
         transport.set_protocol(connection)
         connection.connection_made(transport)
         return connection
+
+
+class UpstreamVersion(ClientConnection):
+    """A connection whose upstream chooses the version by ALPN; ``prior``: it is known to speak HTTP/2.
+
+    ``of_http2`` is the connection that took its place if HTTP/2 was chosen: the pool hands out its exchanges.
+    """
+
+    def __init__(
+        self,
+        limits: ClientLimits,
+        connections: Connections[ClientConnection],
+        *,
+        prior: bool,
+        on_idle: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection], None],
+        max_age_s: float,
+    ) -> None:
+        super().__init__(limits, connections, on_idle=on_idle, on_closed=on_closed, max_age_s=max_age_s)
+        self._prior = prior
+        self.of_http2: H2ClientConnection | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Choose."""
+        super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        if self._prior if tls is None else tls.selected_alpn_protocol() == H2:
+            other = self.of_http2 = H2ClientConnection(
+                self._limits,
+                self._connections,
+                on_idle=self._on_idle,
+                on_closed=self._on_closed,
+                max_age_s=self._max_age_s,
+            )
+            self.transport.set_protocol(other)
+            other.connection_made(transport)

@@ -22,7 +22,7 @@ from sidecar.wire.raw_tunnel import RawEnd
 from sidecar.wire.resolver import Resolver
 
 if TYPE_CHECKING:
-    from sidecar.wire.h2_client import UpstreamVersion
+    from sidecar.wire.h2_negotiation import UpstreamVersion
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
 
@@ -171,7 +171,7 @@ class UpstreamPool:
             return ClientConnection(
                 self._limits, self.connections, on_idle=pool.keep, on_closed=pool.forget, max_age_s=age_s
             )
-        from sidecar.wire.h2_client import UpstreamVersion  # loaded with its library where it is used
+        from sidecar.wire.h2_negotiation import UpstreamVersion  # loaded with its library where it is used
 
         return UpstreamVersion(
             self._limits,
