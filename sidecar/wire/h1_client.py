@@ -25,7 +25,7 @@ from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES, Handshake
 
-_SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
+SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
 _QUIET_S: Final = 0.05  # of silence, after an answer that must have no content but may
 
 
@@ -129,7 +129,7 @@ class ClientConnection(asyncio.Protocol):
         """
         if body:
             lines += b"content-length: %d\r\n" % len(body)
-        elif method in _SUGGESTS_BODY:
+        elif method in SUGGESTS_BODY:
             lines += b"content-length: 0\r\n"
         if handshake is not None:
             lines += SWITCH_LINES

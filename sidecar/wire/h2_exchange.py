@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.wire.h1_client import StaleConnection
+from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
 from sidecar.wire.limits import ClientLimits
@@ -20,7 +20,6 @@ from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.websocket import Handshake
 
-_SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
 _BODYLESS: Final = frozenset({204, 304})
 _GRPC: Final = b"application/grpc"
 
@@ -158,7 +157,7 @@ class H2Exchange:
             self.close()
             return
         fields = fields_of(lines)
-        if body or method in _SUGGESTS_BODY:
+        if body or method in SUGGESTS_BODY:
             fields.append((b"content-length", b"%d" % len(body)))
         self._begin(method, target, fields, sink, ends=not body)
         if body:
