@@ -10,7 +10,8 @@ have what differs by side.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, Final
 
 import orjson
@@ -22,13 +23,17 @@ from sidecar.observe.record_text import MAX_TEXT
 from sidecar.observe.tally import AT_ONCE
 from sidecar.observe.tracing import TraceContext, new_id, new_span_id
 from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.ghosts import new_entry, new_forwarding, new_stream
+from sidecar.proxy.journey import Drive, Journey
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.wire.h1_client import ClientConnection, State
-from sidecar.wire.h1_fields import STATUS_LINES
-from sidecar.wire.h1_server import Share
+from sidecar.wire.h1_fields import CONTROLS_MARKED, STATUS_LINES
+from sidecar.wire.h1_head import RequestGrammar
+from sidecar.wire.h1_server import ServerConnection, Share
+from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Field, Request
 from sidecar.wire.teardown import Phase
 
 # The keys of a record that differ by request, in its order. The native engine writes their values.
@@ -95,7 +100,27 @@ class Parts:
         self.__dict__.update(of_side)
 
 
-def pieces_of(record: Record) -> list[bytes] | None:
+def prepare(native: ModuleType, record: Record, fields: Sequence[Field], *, begins: int, ends: int) -> object | None:
+    """Make what is the same for requests whose record begins as ``record`` and whose head gets ``fields``.
+
+    It holds from ``begins`` until before ``ends`` (wall seconds). None: the engine in Python serves them all.
+    """
+    pieces = _pieces_of(record)
+    if pieces is None or any(value.translate(CONTROLS_MARKED) != value for _, value in fields):
+        return None
+    prepared: object = native.Prepared(
+        pieces=pieces,
+        lines=b"".join([b"%b: %b\r\n" % field for field in fields]),
+        begins=begins,
+        ends=ends,
+        route_name=record["route"],
+        depth=record["chain_depth"],
+        workload=record["workload"],
+    )
+    return prepared
+
+
+def _pieces_of(record: Record) -> list[bytes] | None:
     """Return the text of a record around its varying values; None if it needs more than plain text."""
     line = orjson.dumps(record | dict.fromkeys(VARYING, _MARK))
     plain = line.isascii() and b"\\" not in line and b"\x7f" not in line and len(line) <= MAX_TEXT
@@ -108,8 +133,35 @@ def trace_of(traceparent: str) -> TraceContext:
     return TraceContext(traceparent, traceparent[3:35], traceparent[36:52], None)
 
 
+def read_again(grammar: RequestGrammar, data: bytes) -> Request:
+    """Read the head of a request that the native engine has sent."""
+    found = grammar.match(data)
+    if found is None:
+        raise AssertionError("the native engine took a head that the grammar refuses")
+    return grammar.head(found)
+
+
 def begin_record(entry: Any, log: AccessLog, record: Record, *, started_at: float, forwarded_at: float) -> None:
     """Make the ghost of a record the open record of a request that was forwarded."""
     entry.__class__ = Entry
     Entry.__init__(entry, log, record, started_at)
     entry._forwarded_at = forwarded_at
+
+
+def begin_stream(stream: Any, connection: ServerConnection, head: Request, bytes_in: int) -> None:
+    """Make the ghost of a stream the one in progress on its connection."""
+    stream.__class__ = H1Stream
+    H1Stream.__init__(stream, connection, head, bytes_in)
+
+
+def wait_for_answer(
+    forwarding: Any, stream: H1Stream, upstream: ClientConnection, journey: Journey[None], *forwarded: Any
+) -> None:
+    """Make the ghost of a forwarding, of ``forwarded``, one that waits for its answer, as the rest of ``journey``."""
+    forwarding.__class__ = Forwarding
+    Forwarding.__init__(forwarding, *forwarded)
+    stream.owner = drive = Drive(journey)
+    stream.sender = forwarding
+    forwarding.sent_on(upstream)
+    forwarding.resumed_by(drive)
+    drive.begin_waiting()

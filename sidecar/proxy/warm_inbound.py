@@ -18,14 +18,22 @@ from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.ghosts import new_request
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.headers import IDENTITY, passes_to_mesh, to_agent
-from sidecar.proxy.journey import Drive, Journey
+from sidecar.proxy.journey import Journey
 from sidecar.proxy.random_text import random_258
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.verdicts import Given, Permits
-from sidecar.proxy.warm import PREPARED_BYTES, Parts, begin_record, pieces_of, trace_of
+from sidecar.proxy.warm import (
+    PREPARED_BYTES,
+    Parts,
+    begin_record,
+    begin_stream,
+    prepare,
+    read_again,
+    trace_of,
+    wait_for_answer,
+)
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.h1_fields import CONTROLS_MARKED
 from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.h1_stream import H1Stream
@@ -89,23 +97,16 @@ class WarmInbound:
         """Make what is the same for every request of a permit; None: the engine in Python serves them all."""
         permit = given.permit
         token, route = permit.token, permit.route
-        values = b"".join(given.identity)
+        if not is_plain(route):
+            return None
         record = (
             request_record("inbound", self._log.run) | given.of_token | given.facts | {"workload": self._log.workload}
         )
-        pieces = pieces_of(record)
-        if not is_plain(route) or pieces is None or values.translate(CONTROLS_MARKED) != values:
-            return None
-        prepared: object = self._native.Prepared(
-            pieces=pieces,
-            lines=b"".join([b"%b: %b\r\n" % line for line in zip(IDENTITY, given.identity, strict=True)]),
-            begins=token.not_before - token.leeway_s,
-            ends=token.expires_at + token.leeway_s,
-            route_name=route.name,
-            depth=record["chain_depth"],
-            workload=self._log.workload,
+        fields = [*zip(IDENTITY, given.identity, strict=True)]
+        leeway_s = token.leeway_s
+        return prepare(
+            self._native, record, fields, begins=token.not_before - leeway_s, ends=token.expires_at + leeway_s
         )
-        return prepared
 
     def _inflate(
         self,
@@ -126,23 +127,15 @@ class WarmInbound:
         known: dict[str, object],
     ) -> None:
         """Make the ghosts of a request real: it was sent, and is not answered yet."""
-        found = self._grammar.match(data)
-        if found is None:
-            raise AssertionError("the native engine took a head that the grammar refuses")
-        head, permit, trace = self._grammar.head(found), given.permit, trace_of(traceparent)
+        head, permit, trace = read_again(self._grammar, data), given.permit, trace_of(traceparent)
         upstream.take_back(head.method)
         record = request_record("inbound", self._log.run) | given.of_token | given.facts | known
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
-        stream.__class__ = H1Stream
-        H1Stream.__init__(stream, connection, head, bytes_in)
+        begin_stream(stream, connection, head, bytes_in)
         edits = to_agent(head, permit, given.identity, entry=entry, handle=handle, trace=trace, host=origin.authority)
-        forwarding.__class__ = Forwarding
-        Forwarding.__init__(forwarding, self._forwarder, permit, stream, head, entry, origin, head.target, edits)
-        stream.owner = drive = Drive(self._rest(stream, entry, forwarding, permit, handle))
-        stream.sender = forwarding
-        forwarding.sent_on(upstream)
-        forwarding.resumed_by(drive)
-        drive.begin_waiting()
+        rest = self._rest(stream, entry, forwarding, permit, handle)
+        forwarded = self._forwarder, permit, stream, head, entry, origin, head.target, edits
+        wait_for_answer(forwarding, stream, upstream, rest, *forwarded)
 
     def _rest(
         self, stream: H1Stream, entry: Entry, forwarding: Forwarding, permit: Permit, handle: str

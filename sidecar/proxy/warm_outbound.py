@@ -23,15 +23,14 @@ from sidecar.proxy.answers import close, refuse
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import new_call_id, passes_to_mesh, to_next_hop
-from sidecar.proxy.journey import Drive, Journey
+from sidecar.proxy.journey import Journey
 from sidecar.proxy.logins import SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.snapshot import Snapshot, Snapshots
-from sidecar.proxy.warm import Parts, begin_record, pieces_of, trace_of
+from sidecar.proxy.warm import Parts, begin_record, begin_stream, prepare, read_again, trace_of, wait_for_answer
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
-from sidecar.wire.h1_fields import CONTROLS_MARKED
 from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.h1_stream import H1Stream
@@ -123,20 +122,8 @@ class WarmOutbound:
         """Make what is the same for every call by an issued token; None: the engine in Python serves them all."""
         record = request_record("outbound", self._log.run) | of_request | issued.facts
         record["workload"] = self._log.workload
-        pieces = pieces_of(record)
         bearer = b"Bearer " + issued.permit.token.raw.encode("ascii")
-        if pieces is None or bearer.translate(CONTROLS_MARKED) != bearer:
-            return None
-        prepared: object = self._native.Prepared(
-            pieces=pieces,
-            lines=b"authorization: %b\r\n" % bearer,
-            begins=0,
-            ends=issued.usable_until,
-            route_name=record["route"],
-            depth=record["chain_depth"],
-            workload=self._log.workload,
-        )
-        return prepared
+        return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=issued.usable_until)
 
     def _inflate(
         self,
@@ -158,24 +145,15 @@ class WarmOutbound:
         known: dict[str, object],
     ) -> None:
         """Make the ghosts of a call real: it was sent, and is not answered yet."""
-        found = self._grammar.match(data)
-        if found is None:
-            raise AssertionError("the native engine took a head that the grammar refuses")
         issued, served, tokens = given
-        head, permit, trace = self._grammar.head(found), issued.permit, trace_of(traceparent)
+        head, permit, trace = read_again(self._grammar, data), issued.permit, trace_of(traceparent)
         upstream.take_back(head.method)
         record = request_record("outbound", self._log.run) | served.facts | issued.facts | known
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
-        stream.__class__ = H1Stream
-        H1Stream.__init__(stream, connection, head, bytes_in)
+        begin_stream(stream, connection, head, bytes_in)
         edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
-        forwarding.__class__ = Forwarding
-        Forwarding.__init__(forwarding, self._forwarder, permit, stream, head, entry, origin, target, edits, served)
-        stream.owner = drive = Drive(_rest(stream, entry, forwarding, permit, tokens))
-        stream.sender = forwarding
-        forwarding.sent_on(upstream)
-        forwarding.resumed_by(drive)
-        drive.begin_waiting()
+        forwarded = self._forwarder, permit, stream, head, entry, origin, target, edits, served
+        wait_for_answer(forwarding, stream, upstream, _rest(stream, entry, forwarding, permit, tokens), *forwarded)
 
 
 def _rest(

@@ -124,6 +124,18 @@ impl Call {
         out.extend_from_slice(&[b'-', b'0', b'0' + self.flags]);
     }
 
+    /// The last lines of the head of a message, and its body.
+    pub fn end_of_message(&self, out: &mut Vec<u8>, body: &[u8]) {
+        out.extend_from_slice(b"\r\ntraceparent: ");
+        self.traceparent(out);
+        if !body.is_empty() || matches!(&*self.method, "POST" | "PUT" | "PATCH") {
+            out.extend_from_slice(b"\r\ncontent-length: ");
+            put_number(out, body.len() as u64);
+        }
+        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(body);
+    }
+
     /// The answer as it goes to the caller; None if it is not certain, or does not leave both connections as they are.
     fn answer(&self, py: Python<'_>, live: &Live, data: &[u8]) -> PyResult<Option<(u16, Vec<u8>)>> {
         let side = &*self.side;

@@ -5,17 +5,13 @@ use crate::guarded::{begun, certain};
 use crate::head;
 use crate::peer::Peer;
 use crate::prepared::Prepared;
-use crate::side::{Ready, Side};
-use crate::text::put_number;
+use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const MOST_ROUTES: usize = 512;
-const LONGEST_PATH: usize = 512;
-const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
 const VARYING_BYTES: usize = 400; // at most, of a record beside its path
 
 /// One snapshot, and what follows from it. Begun again with each other snapshot.
@@ -89,17 +85,9 @@ impl InboundGate {
     fn ready<'py>(&self, connection: &Bound<'py, PyAny>, data: &[u8]) -> PyResult<Option<Ready<'py>>> {
         let py = connection.py();
         let side = &*self.side;
-        let Some(head) = head::request(data, side.limits) else { return Ok(None) };
-        let length = head.fields.length.unwrap_or(0);
-        if data.len() - head.fields.end != length || length > side.most_body || &data[head.method.clone()] == b"HEAD" {
-            return Ok(None);
-        }
-        let target = &data[head.target.clone()];
-        let Some(path_end) = head::canonical(target) else { return Ok(None) };
-        let path = &target[..path_end];
-        if path.len() > LONGEST_PATH || head::may_hold_token(path) {
-            return Ok(None);
-        }
+        let Some(whole) = side.whole(data, head::request(data, side.limits)) else { return Ok(None) };
+        let Whole { head, path_end } = whole;
+        let path = &data[head.target.clone()][..path_end];
         let mut message = Vec::with_capacity(data.len() + 512);
         message.extend_from_slice(&data[head.method.start..head.target.end]);
         message.extend_from_slice(b" HTTP/1.1\r\n");
@@ -170,17 +158,10 @@ impl InboundGate {
             shown,
             b"\r\ndelegation-request-id: ",
             &call.request_id,
-            b"\r\ntraceparent: ",
         ] {
             message.extend_from_slice(part);
         }
-        call.traceparent(&mut message);
-        if length > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
-            message.extend_from_slice(b"\r\ncontent-length: ");
-            put_number(&mut message, length as u64);
-        }
-        message.extend_from_slice(b"\r\n\r\n");
-        message.extend_from_slice(&data[head.fields.end..]);
+        call.end_of_message(&mut message, &data[head.fields.end..]);
         let epoch = self.handles.bind(py).getattr(intern!(py, "epoch"))?.unbind();
         call.opened = Some(Opened {
             alive: self.alive.clone_ref(py),

@@ -5,17 +5,13 @@ use crate::fields::id;
 use crate::guarded::{begun, certain};
 use crate::head;
 use crate::prepared::Prepared;
-use crate::side::{Ready, Side};
-use crate::text::put_number;
+use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-const MOST_ROUTES: usize = 512;
-const LONGEST_PATH: usize = 512;
-const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
 const VARYING_BYTES: usize = 432; // at most, of a record beside its path
 const OWN_PATHS: &[u8] = b"/.sidecar"; // of the sidecar itself: `target.OWN_PATHS`
 
@@ -101,15 +97,10 @@ impl OutboundGate {
     ) -> PyResult<Option<(Ready<'py>, Bound<'py, PyAny>)>> {
         let py = connection.py();
         let side = &*self.side;
-        let Some(head) = head::request_to_proxy(data, side.limits) else { return Ok(None) };
-        let length = head.fields.length.unwrap_or(0);
-        if data.len() - head.fields.end != length || length > side.most_body || &data[head.method.clone()] == b"HEAD" {
-            return Ok(None);
-        }
-        let target = &data[head.target.clone()];
-        let Some(path_end) = head::canonical(target) else { return Ok(None) };
-        let (path, query) = target.split_at(path_end);
-        if path.len() > LONGEST_PATH || path.starts_with(OWN_PATHS) || head::may_hold_token(path) {
+        let found = side.whole(data, head::request_to_proxy(data, side.limits));
+        let Some(Whole { head, path_end }) = found else { return Ok(None) };
+        let (path, query) = data[head.target.clone()].split_at(path_end);
+        if path.starts_with(OWN_PATHS) {
             return Ok(None);
         }
         let mut lines = Vec::with_capacity(data.len());
@@ -199,14 +190,7 @@ impl OutboundGate {
         message.extend_from_slice(&ready.lines);
         message.extend_from_slice(b"delegation-call: ");
         message.extend_from_slice(call.call_out.as_ref().map_or(&[], |call| &call[..]));
-        message.extend_from_slice(b"\r\ntraceparent: ");
-        call.traceparent(&mut message);
-        if length > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
-            message.extend_from_slice(b"\r\ncontent-length: ");
-            put_number(&mut message, length as u64);
-        }
-        message.extend_from_slice(b"\r\n\r\n");
-        message.extend_from_slice(&data[head.fields.end..]);
+        call.end_of_message(&mut message, &data[head.fields.end..]);
         Ok(Some((Ready { call, pool, idle, upstream, message }, served)))
     }
 

@@ -1,7 +1,7 @@
 //! One side of a sidecar: the objects of the engine in Python that a warm request touches, held once.
 
 use crate::call::{Call, Live};
-use crate::head::Limits;
+use crate::head::{self, Limits, RequestHead};
 use crate::names::Names;
 use crate::writes::WriteBatch;
 use pyo3::intern;
@@ -9,7 +9,16 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
 use std::collections::HashMap;
 
+pub const MOST_ROUTES: usize = 512; // remembered
+pub const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
+const LONGEST_PATH: usize = 512;
 const LARGE: usize = 4096; // bytes of a request
+
+/// A head that is certain, with its whole body behind it. `path_end` is of its target.
+pub struct Whole {
+    pub head: RequestHead,
+    pub path_end: usize,
+}
 
 /// A pool, its idle connections, and the last of them.
 type Free<'py> = (Bound<'py, PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>);
@@ -98,6 +107,21 @@ impl Side {
             answer_passes: Names::new(get("answer_passes")?),
             status_lines: parts.getattr("status_lines")?.extract()?,
         })
+    }
+
+    /// A request that is there to its last byte, on a canonical path that holds no token.
+    pub fn whole(&self, data: &[u8], head: Option<RequestHead>) -> Option<Whole> {
+        let head = head?;
+        let length = head.fields.length.unwrap_or(0);
+        if data.len() - head.fields.end != length || length > self.most_body || &data[head.method.clone()] == b"HEAD" {
+            return None;
+        }
+        let target = &data[head.target.clone()];
+        let path_end = head::canonical(target)?;
+        if path_end > LONGEST_PATH || head::may_hold_token(&target[..path_end]) {
+            return None;
+        }
+        Some(Whole { head, path_end })
     }
 
     /// Monotonic seconds.
