@@ -60,7 +60,7 @@ MAX_HEADER_FRAMES: Final = 16  # HEADERS and its CONTINUATIONs
 MAX_CONTROL: Final = 1000  # frames without content at once, and as many a second as the next line
 CONTROL_PER_S: Final = 100
 CONTROL_PER_CONTENT: Final = 8  # and so many more for each frame with content, in either direction
-MAX_RESETS: Final = 200  # streams that the peer gave up, at once, and as many a second as the next line
+MAX_RESETS: Final = 200  # streams that ended by the peer's doing, at once, and as many a second as the next line
 RESETS_PER_S: Final = 50
 
 
@@ -94,6 +94,11 @@ class Frame(NamedTuple):
     def ends_stream(self) -> bool:
         """Tell if it is the last of its direction."""
         return bool(self.flags & _END_STREAM) and self.kind in (_DATA, _HEADERS)
+
+    @property
+    def ends_head(self) -> bool:
+        """Tell if it is the last of a head or of trailers."""
+        return bool(self.flags & _END_HEADERS) and self.kind in (_HEADERS, _CONTINUATION)
 
 
 class Budget:
@@ -170,6 +175,15 @@ class FrameReader:
         """Count a frame with content that we sent: its reader may answer with frames that open windows."""
         self._control.earn(CONTROL_PER_CONTENT)
 
+    def count_reset(self, now: float) -> None:
+        """Count a stream that the peer gave up, or that we had to reset because of what it sent.
+
+        Raises:
+            H2Error: it is one too many.
+        """
+        if not self._resets.spend(now):
+            raise flood("too many streams were reset")
+
     def next(self, now: float) -> Frame | None:
         """Return the next frame; None until it is complete. The preface is checked and dropped.
 
@@ -217,8 +231,7 @@ class FrameReader:
         elif kind == _DATA and (size := _content_of(frame, length)) > 0:
             self._control.earn(CONTROL_PER_CONTENT if size >= _LEAST_CONTENT else 1)
         elif kind == _RST_STREAM:
-            if not self._resets.spend(now):
-                raise flood("too many streams were reset")
+            self.count_reset(now)
         elif not self._control.spend(now):
             raise flood("too many frames without content")
 

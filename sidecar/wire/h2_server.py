@@ -246,7 +246,11 @@ class H2ServerConnection(asyncio.Protocol):
         elif kind in (Kind.HEADERS, Kind.CONTINUATION):
             self._block_bytes += len(frame.data)
         asked = False
-        for event in self._session.read(frame.data):
+        events = self._session.read(frame.data)
+        if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
+            self._block_bytes = 0
+            self._reader.count_reset(self._moved_at)
+        for event in events:
             asked = self._on_event(event) or asked
         return asked
 
@@ -264,6 +268,8 @@ class H2ServerConnection(asyncio.Protocol):
             if stream is not None:
                 self._windows.forget(event.stream_id)
                 stream.lose_peer()
+            if not event.remote_reset:  # the peer made the library reset it, which saves it a RST_STREAM of its own
+                self._reader.count_reset(self._moved_at)
         elif isinstance(event, TrailersReceived):
             self._on_trailers(event)
         return False
@@ -307,6 +313,8 @@ class H2ServerConnection(asyncio.Protocol):
         if event.stream_ended is not None:
             stream.end_of_input()
         stream.offer()
+        if stream.malformed:
+            self._reader.count_reset(self._moved_at)
 
     def _discard(self, event: DataReceived) -> None:
         """Discard content of a request that is answered; what shows it malformed still resets the stream."""
@@ -345,12 +353,15 @@ class H2ServerConnection(asyncio.Protocol):
         except Denied as error:
             if stream is not None:
                 stream.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, f"malformed trailers: {error.detail}"))
+                self._reader.count_reset(self._moved_at)
             elif answered is not None:
                 self._end_answered(answered, Code.PROTOCOL_ERROR)
             return
         if stream is not None:
             stream.end_of_input()
             stream.offer()
+            if stream.malformed:
+                self._reader.count_reset(self._moved_at)
         elif answered is not None:
             answered.input_ended = True
             if answered.fits:

@@ -1,0 +1,65 @@
+"""HTTP/2 server connections whose peers bend the rules: each limit holds for other frames of the same effect too."""
+
+from __future__ import annotations
+
+import pytest
+from h2.errors import ErrorCodes
+
+from sidecar.wire.h2_frames import MAX_RESETS
+from sidecar.wire.stream import Stream
+from tests.wire.h2_bench import ASKS, POSTS, H2Served, frame
+from tests.wire.test_h2_server import with_body
+
+OVERFLOW = (2**31 - 1).to_bytes(4)
+
+
+def ended_by_flood(served: H2Served) -> bool:
+    return [int(one.error_code) for one in served.peer.goaways] == [ErrorCodes.ENHANCE_YOUR_CALM]
+
+
+def resets_by(served: H2Served, way: str, stream_id: int) -> bytes:
+    """Return frames for which the server has to reset this stream, which its peer did not."""
+    if way == "a window that overflows":
+        return frame(8, 0, stream_id, OVERFLOW)
+    if way == "content after the end":
+        return frame(0, 0, stream_id, b"x")
+    return frame(1, 5, stream_id, served.peer.h2.encoder.encode([(b"x-a", b"b")]))
+
+
+@pytest.mark.parametrize("way", ["a window that overflows", "content after the end", "a head after the end"])
+async def test_streams_that_the_peer_makes_us_reset_count_as_those_that_it_resets(way: str) -> None:
+    served = H2Served()
+    for _ in range(MAX_RESETS + 1):
+        stream_id = served.begin(ASKS, ends=True)
+        served.connection.data_received(served.peer.h2.data_to_send())
+        served.connection.data_received(resets_by(served, way, stream_id))
+        await served.settle()
+    await served.exchange()
+    assert ended_by_flood(served)
+
+
+async def test_heads_on_a_stream_that_was_reset_are_a_flood() -> None:
+    served = H2Served()
+    stream_id = served.begin(ASKS, ends=True)
+    served.peer.h2.reset_stream(stream_id)
+    await served.exchange()
+    block = served.peer.h2.encoder.encode([(b"x-a", b"b")])
+    served.connection.data_received(frame(1, 5, stream_id, block) * 2000)
+    await served.exchange()
+    assert ended_by_flood(served)
+
+
+@pytest.mark.parametrize("trailers", [False, True])
+async def test_requests_that_show_malformed_count_as_resets(trailers: bool) -> None:
+    served = H2Served(with_body)
+    for _ in range(MAX_RESETS + 1):
+        stream_id = served.begin([*POSTS, (b"content-length", b"1")])
+        if trailers:
+            served.peer.h2.send_data(stream_id, b"x")
+            served.peer.h2.send_headers(stream_id, [(b":path", b"/")], end_stream=True)
+        else:
+            served.peer.h2.send_data(stream_id, b"xy", end_stream=True)
+        served.connection.data_received(served.peer.h2.data_to_send())
+        await served.settle()
+    await served.exchange()
+    assert ended_by_flood(served)
