@@ -147,6 +147,8 @@ class H2ServerConnection(asyncio.Protocol):
         if self._teardown.phase >= Phase.LINGERING:
             self._teardown.received(self.transport, self._moved_at, len(data))
             return
+        if not self._reader.unfinished:
+            self._begun_at = self._moved_at
         self._reader.feed(data)
         if not self._queued:
             self._advance()

@@ -63,3 +63,18 @@ async def test_requests_that_show_malformed_count_as_resets(trailers: bool) -> N
         await served.settle()
     await served.exchange()
     assert ended_by_flood(served)
+
+
+async def test_a_frame_that_begins_after_a_silence_has_its_own_time() -> None:
+    served = H2Served(head_timeout_s=10.0)
+    served.begin(ASKS, ends=True)
+    await served.exchange()
+    served.clock.now += 60
+    served.begin(ASKS, ends=True)
+    sent = served.peer.h2.data_to_send()
+    served.connection.data_received(sent[:5])
+    served.after(9)
+    assert not served.handler.requests[0].gone
+    served.connection.data_received(sent[5:7])
+    served.after(2)
+    assert served.handler.requests[0].gone
