@@ -183,18 +183,26 @@ class H2ServerConnection(asyncio.Protocol):
         for stream in tuple(self._streams.values()):
             if stream.sender is not None and not stream.writing_paused:
                 stream.sender.on_caller_resume()
+        if self._teardown.phase < Phase.LINGERING:
+            self._begun_at = self._moved_at = self._clock()  # the wait was ours
+            if not self._queued:
+                self._advance()
+            self._regulate()
 
     # --- reading
 
     def _advance(self) -> None:
-        """Read frames up to one request, or as many as one iteration's share."""
+        """Read frames up to one request, or as many as one iteration's share.
+
+        None while the peer is behind: heads and resets are written whatever it takes, and would pile up here.
+        """
         if self._advancing:
             return
         self._advancing = True
         reader = self._reader
         try:
             for _ in range(_FRAMES_AT_ONCE):
-                if self._teardown.phase >= Phase.LINGERING or self._done:
+                if self._teardown.phase >= Phase.LINGERING or self._done or self.writing_paused:
                     break
                 frame = reader.next(self._moved_at)
                 if frame is None:
@@ -228,7 +236,7 @@ class H2ServerConnection(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Pause or resume reading, so that little more than one read waits for a turn."""
-        pause = self._queued and self._reader.held > _MAY_WAIT
+        pause = (self._queued or self.writing_paused) and self._reader.held > _MAY_WAIT
         if pause != self._reading_paused and self._teardown.phase < Phase.LINGERING:
             self._reading_paused = pause
             if pause:

@@ -78,3 +78,29 @@ async def test_a_frame_that_begins_after_a_silence_has_its_own_time() -> None:
     served.connection.data_received(sent[5:7])
     served.after(2)
     assert served.handler.requests[0].gone
+
+
+async def test_a_peer_that_reads_nothing_gets_no_more_answers_until_it_does() -> None:
+    """Answers without content wait for no window: only unread requests keep them from piling up."""
+    served = H2Served(answer_head)
+    await served.ask()
+    served.connection.pause_writing()
+    written = len(served.transport.written)
+    ids = [served.begin(ASKS, ends=True) for _ in range(50)]
+    served.connection.data_received(served.peer.h2.data_to_send())
+    for _ in range(200):
+        served.peer.h2.ping(b"12345678")
+    served.connection.data_received(served.peer.h2.data_to_send())
+    await served.settle()
+    assert (len(served.handler.requests), len(served.transport.written)) == (1, written)
+    reading = [served.transport.reading]
+    served.connection.data_received(frame(0, 0, ids[0], b"x" * 16_000) * 5)
+    reading.append(served.transport.reading)
+    assert reading == [True, False]
+    served.connection.resume_writing()
+    await served.settle()
+    assert (len(served.handler.requests), served.transport.reading) == (51, True)
+
+
+def answer_head(stream: Stream) -> None:
+    stream.answer(200, [], b"")
