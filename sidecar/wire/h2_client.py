@@ -27,7 +27,7 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, last_stream_of
 from sidecar.wire.h2_head import response_of, trailers_of
-from sidecar.wire.h2_session import Session
+from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.h2_windows import SHARE, Windows
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
@@ -37,6 +37,7 @@ MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
 _FRAMES_AT_ONCE: Final = 64
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
 _LAST_STREAM: Final = 2**31 - 1
+_WINDOW: Final = MAX_EXCHANGES * STREAM_WINDOW  # all streams: callers that read slowly must not stop answers of others
 
 
 class H2ClientConnection(asyncio.Protocol):
@@ -60,7 +61,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._on_closed = on_closed
         self._max_age_s = max_age_s
         self._reader = FrameReader(preface=b"", max_block=2 * limits.max_head_bytes)
-        self._session = Session(client_side=True, max_streams=0, max_head_bytes=limits.max_head_bytes)
+        self._session = Session(client_side=True, max_streams=0, max_head_bytes=limits.max_head_bytes, window=_WINDOW)
         self._exchanges: set[H2Exchange] = set()
         self._idle: set[H2Exchange] = set()  # of them, those that the pool has
         self._streams: dict[int, H2Exchange] = {}

@@ -26,7 +26,7 @@ from sidecar.wire.message import Field
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes every field, with tokens
 
 STREAM_WINDOW: Final = 64 * 1024 - 1  # content of one stream that waits here at most
-CONNECTION_WINDOW: Final = 512 * 1024  # and of all streams of a connection
+CONNECTION_WINDOW: Final = 512 * 1024  # and of all streams of a caller's connection
 _SECRETS: Final = frozenset(
     {
         b"authorization",
@@ -45,13 +45,17 @@ TABLE_BYTES: Final = 4096  # of one direction's compression
 class Session(H2Connection):
     """One side of a connection, without its socket. ``max_streams``: that the peer may have open at once.
 
+    ``window`` bounds the content of all streams that waits here.
+
     ``max_head_bytes`` bounds a head of the peer's. One up to twice as large can be refused by itself; past that the
     connection ends, as its compression can no longer be followed.
     """
 
     MAX_CLOSED_STREAMS = 512  # remembered, to tell how each ended; the library's own number costs 8 MB a connection
 
-    def __init__(self, *, client_side: bool, max_streams: int, max_head_bytes: int) -> None:
+    def __init__(
+        self, *, client_side: bool, max_streams: int, max_head_bytes: int, window: int = CONNECTION_WINDOW
+    ) -> None:
         super().__init__(
             H2Configuration(
                 client_side=client_side,
@@ -75,6 +79,7 @@ class Session(H2Connection):
         self.decoder.max_header_list_size = 2 * max_head_bytes
         self.max_inbound_frame_size = MAX_FRAME
         self._max_streams = max_streams
+        self._window = window
 
     def begin(self) -> None:
         """Write the preface and the settings.
@@ -85,7 +90,7 @@ class Session(H2Connection):
         self.initiate_connection()
         if not self.config.client_side:
             self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._max_streams})
-        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+        self.increment_flow_control_window(self._window - self.inbound_flow_control_window)
 
     def read(self, frame: bytes) -> list[Any]:
         """Return the events of one frame.

@@ -210,6 +210,27 @@ async def test_an_answer_comes_as_it_comes_and_a_paused_one_fills_its_window() -
         assert (len(sink.content), sink.events[-1]) == (3 + 3 * 16_384, "end")
 
 
+async def test_callers_that_read_nothing_leave_the_answers_of_others_alone() -> None:
+    async with calling() as calls:
+        for _ in range(20):
+            connection = await calls.connection()
+            connection.ask("GET", b"/a", LINES, Sink())
+            connection.pause_reading()
+            asked = await calls.upstream.next()
+            asked.head()
+            while (left := asked.link.h2.local_flow_control_window(asked.stream_id)) > 0:
+                asked.data(b"x" * min(left, 16_384))
+            await asyncio.sleep(0.01)
+        sink = await calls.ask()
+        asked = await calls.upstream.next()
+        asked.head()
+        for _ in range(3):
+            asked.data(b"x" * 16_384)
+        asked.data(b"", ends=True)
+        await sink.end()
+        assert (len(sink.content), len(calls.upstream.links)) == (3 * 16_384, 1)
+
+
 async def test_trailers_are_there_when_the_answer_ends() -> None:
     async with calling() as calls:
         sink = Sink()
