@@ -292,6 +292,8 @@ MALFORMED: dict[str, tuple[Fields, Reason]] = {
     "a capital letter": ([*ASKS, (b"X-a", b"b")], Reason.BAD_REQUEST),
     "a line break in a value": ([*ASKS, (b"x-a", b"b\r\nhost: other")], Reason.BAD_REQUEST),
     "a line feed in the path": ([*ASKS[:2], (b":path", b"/a\nb"), ASKS[3]], Reason.BAD_REQUEST),
+    "a space in the path": ([*ASKS[:2], (b":path", b"/a HTTP/1.1"), ASKS[3]], Reason.BAD_REQUEST),
+    "a byte past ASCII in the path": ([*ASKS[:2], (b":path", b"/\xc3\xa9"), ASKS[3]], Reason.BAD_REQUEST),
     "a NUL in a value": ([*ASKS, (b"x-a", b"b\0")], Reason.BAD_REQUEST),
     "a line break in a name": ([*ASKS, (b"x-a\r\nb", b"c")], Reason.BAD_REQUEST),
     "a space in a name": ([*ASKS, (b"x a", b"b")], Reason.BAD_REQUEST),
