@@ -68,9 +68,10 @@ class Endpoint:
 
     @property
     def authority(self) -> bytes:
-        """The Host field of a request (RFC 9112 section 3.2)."""
+        """The Host field of a request (RFC 9112 section 3.2), without a dot that ends the name for its lookup."""
         parts = split_url(self.url)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        name = (parts.hostname or "").removesuffix(".")
+        host = f"[{name}]" if ":" in name else name
         return (f"{host}" if parts.port is None else f"{host}:{parts.port}").encode("ascii")
 
     @property

@@ -203,7 +203,8 @@ class Dialer:
                 self._remember([address], origin.port)
 
     async def _create(self, origin: Origin, make: Callable[[], P], **where: Any) -> P:
-        server_name = (origin.server_name or origin.host) if origin.tls is not None else None
+        # A name may end in a dot for its lookup. SNI and certificates have it without (RFC 6066 section 3).
+        server_name = (origin.server_name or origin.host).removesuffix(".") if origin.tls is not None else None
         _, protocol = await asyncio.get_running_loop().create_connection(
             make, ssl=origin.tls, server_hostname=server_name, **where
         )

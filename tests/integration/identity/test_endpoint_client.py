@@ -16,6 +16,7 @@ from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, T
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import Identity
 from sidecar.identity.tls import server_context
+from sidecar.wire import resolver
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.conversations import listening
 from tests.fakes.own_identity import OwnIdentity
@@ -190,6 +191,24 @@ async def test_a_host_is_proven_by_a_ca_file(tls12: bool, source: OwnIdentity, t
     async with serving(host_context(tmp_path, tls12=tls12)) as server:
         endpoint = Endpoint(url=f"https://localhost:{server.port}/", ca_file=ca_file(tmp_path))
         assert (await get(endpoint, source)).status == 200
+
+
+async def test_a_name_that_ends_in_a_dot_is_looked_up_with_it_and_proven_without(
+    source: OwnIdentity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dot keeps the search domains of a cluster out of the lookup. SNI has none (RFC 6066 section 3)."""
+    monkeypatch.setattr(resolver, "look_up", {"localhost.": ["127.0.0.1"]}.__getitem__)
+    context = host_context(tmp_path)
+    named: list[str | None] = []
+    context.sni_callback = lambda _tls, name, _context: named.append(name)
+    async with serving(context) as server:
+        endpoint = Endpoint(url=f"https://localhost.:{server.port}/", ca_file=ca_file(tmp_path))
+        assert (await get(endpoint, source)).status == 200
+        assert f"\r\nhost: localhost:{server.port}\r\n".encode() in server.requests[0]
+    assert named == ["localhost"]
+    async with serving(host_context(tmp_path, name="sts.example")) as server:
+        endpoint = Endpoint(url=f"https://localhost.:{server.port}/", ca_file=ca_file(tmp_path))
+        assert await trouble_of(endpoint, source) is Trouble.IDENTITY
 
 
 async def test_a_host_of_another_name_is_refused(source: OwnIdentity, tmp_path: Path) -> None:
