@@ -84,3 +84,28 @@ def test_problems_arrive_in_place_of_settings() -> None:
 def test_an_answer_with_anything_but_settings_is_refused(answer: bytes) -> None:
     with pytest.raises(HandoverError):
         decode(answer)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "lawful"),
+    [
+        ("sidecar.delegation.spiffe_id", "SpiffeId", True),
+        ("pathlib", "PosixPath", True),
+        ("pathlib", "os", False),
+        ("pathlib", "PurePosixPath", False),
+        ("sidecar.config.loader", "Path", False),
+        ("sidecar.config.loader", "load_again", False),
+        ("sidecar.config.handover", "pickle.Pickler", False),
+        ("subprocess", "Popen", False),
+        ("builtins", "dict", False),
+    ],
+)
+def test_only_our_own_classes_and_paths_are_found(module: str, name: str, lawful: bool) -> None:
+    """The rest of the answer is right."""
+    answer = b"\x80\x04(" + b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
+    answer += b"\x93)t."
+    if lawful:
+        assert isinstance(decode(answer), type)
+    else:
+        with pytest.raises(HandoverError):
+            decode(answer)

@@ -242,6 +242,16 @@ def test_a_permit_of_a_token_that_is_no_verdict_is_accounted_with_its_token() ->
         assert verdicts._tied == {}
 
 
+def test_a_permit_that_holds_an_older_copy_of_the_verdicts_token_is_accounted_with_it() -> None:
+    alone, (verdicts, permits) = giving(), tied()
+    again = verified(INBOUND_CLAIMS)
+    verdicts.add(again, PLANNER, NOW_IN_FORCE)
+    assert verdicts.get((TOKEN.raw, PLANNER)) is again
+    permits.give(CALL, permit(), NOW_IN_FORCE)
+    assert permits.bytes == alone.bytes
+    assert verdicts._tied == {}
+
+
 def test_a_turn_through_more_tokens_than_fit_finds_most_of_those_that_do() -> None:
     verdicts = Verdicts(20 * (TOKEN.held_bytes + ENTRY_BYTES + 64))
     permits = Permits(20 * tied()[1].bytes, verdicts)

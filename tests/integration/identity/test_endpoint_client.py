@@ -377,3 +377,21 @@ async def test_a_call_has_a_total_deadline(said: bytes, source: OwnIdentity) -> 
             await client.get()
         await client.close()
         assert (caught.value.trouble, caught.value.may_retry) == (Trouble.TIMEOUT, False)
+
+
+async def test_an_answer_that_drips_has_the_same_deadline(source: OwnIdentity) -> None:
+    """No silence of it is long."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
+
+    async with listening(drip) as port, asyncio.timeout(5):
+        client = EndpointClient(Endpoint(url=f"http://127.0.0.1:{port}/"), source, timeout_s=0.2, max_bytes=1000)
+        with pytest.raises(EndpointError) as caught:
+            await client.get()
+        await client.close()
+        assert caught.value.trouble is Trouble.TIMEOUT

@@ -15,6 +15,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.probe import OneProcess, probe_pages
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
+from tests.fakes.conversations import listening
 
 pytestmark = pytest.mark.integration
 
@@ -117,6 +118,20 @@ async def test_an_agent_that_does_not_answer_in_time_is_503() -> None:
         assert (await beside.ask("/healthz"))[0] == 503
     finally:
         await beside.close()
+
+
+async def test_an_agent_whose_head_drips_is_503_in_the_same_time() -> None:
+    """No silence of it is long."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+
+    async with listening(drip) as port, asyncio.timeout(5):
+        assert await AgentProbes("127.0.0.1", port, ["/healthz"], timeout_s=0.2).status("/healthz") == 503
 
 
 async def test_who_asks_at_one_time_shares_one_answer(beside: Beside) -> None:
