@@ -275,8 +275,13 @@ def test_nothing_is_unmapped_while_a_lookup_may_load_a_library(
     assert len(advised) == (0 if looking_up else 2)
 
 
-def test_where_the_kernel_tells_no_mappings_nothing_is_unmapped(tmp_path: Path) -> None:
+def test_where_the_kernel_tells_no_mappings_nothing_is_unmapped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    advised: list[tuple[object, ...]] = []
+    monkeypatch.setattr(system_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
     forget_unused_code(tmp_path / "none")
+    assert advised == []
 
 
 def test_a_buffer_of_tls_goes_back_with_its_connection_whatever_lies_between() -> None:
