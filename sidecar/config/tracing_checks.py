@@ -35,7 +35,7 @@ def tracing_of(file: SidecarFile) -> TracingSettings | None:
 
 
 def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a missing library, settings without effect, and a collector that the platform file does not list."""
+    """Report a missing library, settings that cannot hold, and a collector that the platform file does not list."""
     section = file.tracing
     if section is None:
         return
@@ -43,6 +43,9 @@ def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[P
         yield Problem(
             "tracing", "needs OpenTelemetry, which is not installed", "pip install 'delegation-sidecar[otel]'"
         )
+    if file.engine == "native":
+        wrong = "is native, and with tracing the engine in Python serves every request"
+        yield Problem("engine", wrong, "set engine: auto, or remove tracing")
     url = parse_url(section.endpoint)
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         yield Problem("tracing.endpoint", "is plain http beyond loopback", "use https, or a collector on this machine")
