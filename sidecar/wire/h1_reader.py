@@ -23,10 +23,10 @@ _FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1
 class HeadBuffer:
     """Collects fragments of one head. Input that cannot become a head is refused at once, not at the deadline.
 
-    ``skip_empty_line``: one empty line before each request is allowed (RFC 9112 section 2.2), for any cut. Holds at
-    most ``max_head_bytes`` and one read, and examines every byte a bounded number of times, for any cut. ``held`` is
-    the number of bytes of an unfinished head; ``fresh``: none, not even an empty line before it. A head of ``ordinary``
-    bytes is within all limits.
+    ``of_requests``: the heads are those of requests, so one empty line before each is allowed (RFC 9112 section 2.2),
+    for any cut, and the preface of HTTP/2 has a reason of its own. Holds at most ``max_head_bytes`` and one read, and
+    examines every byte a bounded number of times, for any cut. ``held`` is the number of bytes of an unfinished head;
+    ``fresh``: none, not even an empty line before it. A head of ``ordinary`` bytes is within all limits.
     """
 
     __slots__ = (
@@ -34,7 +34,7 @@ class HeadBuffer:
         "_first_line_end",
         "_max_first_line",
         "_max_head_bytes",
-        "_skip_empty_line",
+        "_of_requests",
         "_skips",
         "_sound",
         "fresh",
@@ -42,12 +42,12 @@ class HeadBuffer:
         "ordinary",
     )
 
-    def __init__(self, *, max_head_bytes: int, max_first_line: int, skip_empty_line: bool) -> None:
+    def __init__(self, *, max_head_bytes: int, max_first_line: int, of_requests: bool) -> None:
         self._max_head_bytes = max_head_bytes
         self._max_first_line = max_first_line
         self.ordinary = min(max_head_bytes, max_first_line)
-        self._skip_empty_line = skip_empty_line
-        self._skips = skip_empty_line  # one may still come before this head
+        self._of_requests = of_requests
+        self._skips = of_requests  # one may still come before this head
         self.fresh = True
         self.held = 0
         self._begun = bytearray()
@@ -76,7 +76,7 @@ class HeadBuffer:
         self.fresh = True
         self.held = 0
         self._begun = bytearray()
-        self._skips = self._skip_empty_line
+        self._skips = self._of_requests
         self._sound = 0
         self._first_line_end = -1
 
@@ -115,7 +115,7 @@ class HeadBuffer:
             if length > self._max_first_line:
                 raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
             if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(begun, 0, self._first_line_end):
-                if begun.startswith(PREFACE_LINE + b"\r\n"):
+                if self._of_requests and begun.startswith(PREFACE_LINE + b"\r\n"):
                     raise Denied(Reason.HTTP_VERSION, "the connection begins with the preface of HTTP/2")
                 raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")
         if len(begun) >= self._max_head_bytes:
@@ -129,7 +129,7 @@ class RequestReader(HeadBuffer):
 
     def __init__(self, limits: ServerLimits, *, proxy_form: bool) -> None:
         super().__init__(
-            max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, skip_empty_line=True
+            max_head_bytes=limits.max_head_bytes, max_first_line=limits.max_target_bytes + 64, of_requests=True
         )
         self._limits = limits
         self._grammar = RequestGrammar(
@@ -225,7 +225,7 @@ class AnswerReader:
         self._grammar = ResponseGrammar(max_fields=limits.max_fields)
         self._max_interim = limits.max_interim
         self._heads = HeadBuffer(
-            max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, skip_empty_line=False
+            max_head_bytes=limits.max_head_bytes, max_first_line=_MAX_STATUS_LINE, of_requests=False
         )
         self._shapes = answer_shapes((limits.max_head_bytes, limits.max_fields))
         self.surplus = False

@@ -81,16 +81,16 @@ def read_request(parts: list[bytes], *, proxy_form: bool) -> Read:
     def parse(raw: bytes) -> Request:
         return parse_request_head(raw, max_target_bytes=MAX_TARGET_BYTES, max_fields=MAX_FIELDS, proxy_form=proxy_form)
 
-    return _read(parts, parse, skip_empty_line=True)
+    return _read(parts, parse, of_requests=True)
 
 
 def read_response(parts: list[bytes]) -> Read:
     """Read the first answer head of a stream in these parts."""
-    return _read(parts, lambda raw: parse_response_head(raw, max_fields=MAX_FIELDS), skip_empty_line=False)
+    return _read(parts, lambda raw: parse_response_head(raw, max_fields=MAX_FIELDS), of_requests=False)
 
 
-def _read(parts: list[bytes], parse: Callable[[bytes], Request | Response], *, skip_empty_line: bool) -> Read:
-    buffer = HeadBuffer(max_head_bytes=MAX_HEAD_BYTES, max_first_line=MAX_FIRST_LINE, skip_empty_line=skip_empty_line)
+def _read(parts: list[bytes], parse: Callable[[bytes], Request | Response], *, of_requests: bool) -> Read:
+    buffer = HeadBuffer(max_head_bytes=MAX_HEAD_BYTES, max_first_line=MAX_FIRST_LINE, of_requests=of_requests)
     try:
         for number, part in enumerate(parts):
             found = buffer.feed(part)

@@ -16,8 +16,8 @@ from sidecar.wire.h1_reader import HeadBuffer
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def heads(*, max_head_bytes: int = 200, max_first_line: int = 60, skip_empty_line: bool = True) -> HeadBuffer:
-    return HeadBuffer(max_head_bytes=max_head_bytes, max_first_line=max_first_line, skip_empty_line=skip_empty_line)
+def heads(*, max_head_bytes: int = 200, max_first_line: int = 60, of_requests: bool = True) -> HeadBuffer:
+    return HeadBuffer(max_head_bytes=max_head_bytes, max_first_line=max_first_line, of_requests=of_requests)
 
 
 def feed_all(buffer: HeadBuffer, pieces: list[bytes]) -> tuple[bytes, bytes] | None:
@@ -95,9 +95,18 @@ def test_a_first_line_over_its_limit_is_refused_however_it_is_cut(cut: int | Non
 
 
 def test_an_empty_line_before_an_answer_is_not_skipped() -> None:
-    found = feed_all(heads(skip_empty_line=False), [b"\r\n" + b"HTTP/1.1 200 OK\r\n\r\n"])
+    found = feed_all(heads(of_requests=False), [b"\r\n" + b"HTTP/1.1 200 OK\r\n\r\n"])
     assert found is not None
     assert found[0].startswith(b"\r\n")
+
+
+@pytest.mark.parametrize(("of_requests", "reason"), [(True, Reason.HTTP_VERSION), (False, Reason.BAD_REQUEST)])
+def test_only_a_peer_is_told_that_http_2_is_not_spoken_and_not_an_upstream(
+    *, of_requests: bool, reason: Reason
+) -> None:
+    with pytest.raises(Denied) as refused:
+        feed_all(heads(of_requests=of_requests), [b"PRI * HTTP/2.0\r\n"])
+    assert refused.value.reason is reason
 
 
 UNFINISHED = {
