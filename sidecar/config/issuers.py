@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from sidecar.config.addresses import is_loopback
 from sidecar.config.exchange_model import ExchangeEndpointSection, ExchangeSection
 from sidecar.config.sections import (
     ActorRow,
@@ -29,7 +28,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
-from sidecar.identity.endpoint import Endpoint
+from sidecar.identity.endpoint import Endpoint, is_loopback
 from sidecar.identity.issuer import JwksSettings
 
 MakeDoor = Callable[[EntrySection, Mapping[str, UserIssuer]], Door | None]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Final
 
-from sidecar.config.addresses import is_loopback, parse_address, parse_origin
+from sidecar.config.addresses import parse_address, parse_origin
 from sidecar.config.crossing_checks import crosses, crossing_problems
 from sidecar.config.federate_checks import federate_problems
 from sidecar.config.issuers import (
@@ -36,6 +36,7 @@ from sidecar.config.sidecar_model import (
 from sidecar.delegation.policy import DELEGATION_LIFE_S
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
+from sidecar.identity.endpoint import is_loopback
 from sidecar.observe.probe import OWN_PATHS
 
 _PLAIN_PATH: Final = re.compile(r"[A-Za-z0-9._~/-]+")

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from sidecar.config.addresses import is_loopback, parse_url
+from sidecar.config.addresses import parse_url
 from sidecar.config.platform_file import Platform
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.errors import Problem
+from sidecar.identity.endpoint import is_loopback
 from sidecar.observe.telemetry.settings import TracingSettings
 
 _NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")

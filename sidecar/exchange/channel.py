@@ -21,7 +21,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.failover import Unsent
-from sidecar.identity.call import Call
+from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, Trouble
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
@@ -86,14 +86,7 @@ class StsChannel:
         self._target = endpoint.target
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
-        self._lines = encode_fields(
-            (
-                (b"host", endpoint.authority),
-                (b"accept", b"application/json"),
-                (b"accept-encoding", b"identity"),
-                (b"user-agent", b"delegation-sidecar"),
-            )
-        )
+        self._lines = fields_for(endpoint.authority)
 
     async def post_form(
         self,

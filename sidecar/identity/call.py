@@ -7,8 +7,21 @@ import asyncio
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.message import Response
 from sidecar.wire.pool import Cancellable
+
+
+def fields_for(authority: bytes) -> bytes:
+    """Return the fields of every request for a JSON document at ``authority``, as ``encode_fields`` makes them."""
+    return encode_fields(
+        (
+            (b"host", authority),
+            (b"accept", b"application/json"),
+            (b"accept-encoding", b"identity"),
+            (b"user-agent", b"delegation-sidecar"),
+        )
+    )
 
 
 class Call:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.identity.call import Call
+from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, Trouble
 from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
@@ -53,14 +53,7 @@ class EndpointClient:
         self._trust = FileTrust(endpoint.ca_file) if endpoint.ca_file else None
         self._resolver = Resolver()
         self._running: set[UpstreamPool] = set()
-        self._lines = encode_fields(
-            (
-                (b"host", endpoint.authority),
-                (b"accept", b"application/json"),
-                (b"accept-encoding", b"identity"),
-                (b"user-agent", b"delegation-sidecar"),
-            )
-        )
+        self._lines = fields_for(endpoint.authority)
 
     async def get(self, etag: str | None = None) -> EndpointAnswer:
         """Fetch the document, unless it still has this entity tag (status 304). Errors as ``post``."""

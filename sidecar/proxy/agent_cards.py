@@ -26,14 +26,13 @@ from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.identity.call import Call
+from sidecar.identity.call import Call, fields_for
 from sidecar.identity.endpoint import EndpointAnswer
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import OK
 from sidecar.proxy.journey import Async, Journey, Tasks
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import StaleConnection
-from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.message import Field, Request
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import Stream
@@ -156,14 +155,7 @@ class AgentCards:
             return await self._send(origin, path, fresh=True)
 
     async def _send(self, origin: Origin, path: str, *, fresh: bool) -> EndpointAnswer:
-        lines = encode_fields(
-            (
-                (b"host", origin.authority),
-                (b"accept", b"application/json"),
-                (b"accept-encoding", b"identity"),
-                (b"user-agent", b"delegation-sidecar"),
-            )
-        )
+        lines = fields_for(origin.authority)
         call = Call(path.encode("ascii"), lines, None, max_bytes=MAX_CARD_BYTES)
         try:
             kept = None if fresh else self._pool.take(origin)

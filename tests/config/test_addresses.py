@@ -2,7 +2,8 @@
 
 import pytest
 
-from sidecar.config.addresses import Address, is_loopback, parse_address, parse_origin, parse_url
+from sidecar.config.addresses import Address, parse_address, parse_origin, parse_url
+from sidecar.identity.endpoint import is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1"])
