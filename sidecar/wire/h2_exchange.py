@@ -297,12 +297,12 @@ class H2Exchange:
 
     def on_reset(self, code: int) -> None:
         """Take a reset of the stream."""
-        if code == Code.REFUSED_STREAM:
-            self.fail(StaleConnection(Reason.UPSTREAM_UNREACHABLE, "the upstream refused the stream unseen"), None)
-        elif self.head is None:
-            self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
-        else:
+        if self.head is not None:  # whatever the code: a request whose answer has begun is never sent again
             self.fail(Denied(Reason.UPSTREAM_ABORTED, "the upstream reset the stream inside its answer"), None)
+        elif code == Code.REFUSED_STREAM:
+            self.fail(StaleConnection(Reason.UPSTREAM_UNREACHABLE, "the upstream refused the stream unseen"), None)
+        else:
+            self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
 
     def on_connection_lost(self, *, unseen: bool) -> None:
         """Take the end of the connection. ``unseen``: the upstream has not begun with the request."""

@@ -346,6 +346,17 @@ async def test_a_bad_answer_is_an_error_and_the_next_call_is_served(
         assert (await (await calls.ask()).end()).content == b"ok"
 
 
+async def test_a_stream_refused_inside_its_answer_is_no_reason_to_ask_again() -> None:
+    def act(asked: Asked) -> None:
+        asked.head()
+        asked.refuse(ErrorCodes.REFUSED_STREAM)
+
+    async with calling(act) as calls:
+        sink = await (await calls.ask()).end()
+        assert sink.error is not None
+        assert (sink.error.reason, isinstance(sink.error, StaleConnection)) == (Reason.UPSTREAM_ABORTED, False)
+
+
 async def test_content_after_head_is_an_error() -> None:
     async with calling(echo) as calls:
         assert (await (await calls.ask("HEAD")).end()).error is not None
