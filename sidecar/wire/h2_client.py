@@ -35,6 +35,7 @@ from sidecar.wire.scheduling import Turn
 
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
 _FRAMES_AT_ONCE: Final = 64
+_MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
 _LAST_STREAM: Final = 2**31 - 1
 _WINDOW: Final = MAX_EXCHANGES * STREAM_WINDOW  # all streams: callers that read slowly must not stop answers of others
@@ -70,6 +71,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._resets = Budget(_RESETS, _RESETS / 2)
         self._advancing = False
         self._queued = False
+        self._reading_paused = False
         self._writes_soon = False
         self._closed = False
         self._given = False  # the pool has had an exchange
@@ -137,6 +139,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._reader.feed(data)
         if not self._queued:
             self._advance()
+        self._regulate()
 
     def eof_received(self) -> None:
         """Take the upstream's FIN. The transport closes."""
@@ -193,6 +196,17 @@ class H2ClientConnection(asyncio.Protocol):
     def _take_turn(self) -> None:
         self._queued = False
         self._advance()
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Pause or resume reading, so that little more than one read waits for a turn."""
+        pause = self._queued and self._reader.held > _MAY_WAIT
+        if pause != self._reading_paused and not (self._closed or self.transport.is_closing()):
+            self._reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
 
     def let_others_first(self, take: Turn) -> None:
         """Continue with ``take`` in a later turn."""
@@ -204,7 +218,10 @@ class H2ClientConnection(asyncio.Protocol):
             self._ages_at = self._opened_at
             self._lose(lambda stream_id: stream_id > last, unseen=True)
             return
-        for event in self._session.read(frame.data):
+        events = self._session.read(frame.data)
+        if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
+            self._reader.count_reset(self._moved_at)
+        for event in events:
             self._on_event(event)
 
     def _on_event(self, event: object) -> None:

@@ -1,0 +1,67 @@
+"""HTTP/2 connections to upstreams that send more than they are asked for: it waits in their sockets, or ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sidecar.errors import Reason
+from sidecar.wire.connections import Connections
+from sidecar.wire.h2_client import H2ClientConnection
+from sidecar.wire.h2_exchange import H2Exchange
+from sidecar.wire.limits import ClientLimits
+from tests.wire.bench import Clock, RecordingTransport
+from tests.wire.h2_bench import frame
+from tests.wire.test_h2_client import LINES, Sink
+
+HEAD = b"\x88"  # :status 200
+
+
+class Called:
+    """A connection on a recording transport, whose upstream has sent its settings."""
+
+    def __init__(self) -> None:
+        self.connections: Connections[Any] = Connections(interval_s=3600, clock=Clock())
+        self.transport = RecordingTransport()
+        self.connection = H2ClientConnection(
+            ClientLimits(), self.connections, on_idle=lambda _one: None, on_closed=lambda _one: None, max_age_s=1e9
+        )
+        self.connection.connection_made(self.transport)
+        self.connection.data_received(frame(4, 0, 0, b""))
+
+    def ask(self) -> tuple[H2Exchange, Sink]:
+        exchange, sink = self.connection.spare(), Sink()
+        exchange.ask("GET", b"/a", LINES, sink)
+        return exchange, sink
+
+    async def settle(self) -> None:
+        while len(self.connections.turns):  # noqa: ASYNC110 - the loop itself is what goes on
+            await asyncio.sleep(0)
+
+
+async def test_frames_that_wait_for_a_turn_pause_reading() -> None:
+    called = Called()
+    _, sink = called.ask()
+    called.connection.data_received(frame(1, 4, 1, HEAD) + frame(0, 0, 1, b"x") * 1000)
+    reading = [called.transport.reading]
+    called.connection.data_received(frame(0, 0, 1, b"x") * 9000)
+    reading.append(called.transport.reading)
+    await called.settle()
+    reading.append(called.transport.reading)
+    assert (reading, len(sink.content)) == ([True, False, True], 10_000)
+
+
+async def test_heads_on_a_stream_that_was_reset_are_a_flood() -> None:
+    called = Called()
+    given_up, _ = called.ask()
+    _, other = called.ask()
+    given_up.abort()
+    called.connection.data_received(frame(1, 4, 1, HEAD) * 20)
+    await called.settle()
+    ended = [called.transport.aborted]
+    called.connection.data_received(frame(1, 4, 1, HEAD) * 200)
+    await called.settle()
+    ended.append(called.transport.aborted)
+    assert ended == [False, True]
+    assert other.error is not None
+    assert other.error.reason is Reason.UPSTREAM_BAD_RESPONSE
