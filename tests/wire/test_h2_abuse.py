@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from h2.errors import ErrorCodes
 
+from sidecar.errors import Reason
 from sidecar.wire.h2_frames import MAX_RESETS
 from sidecar.wire.stream import Stream
 from tests.wire.h2_bench import ASKS, POSTS, H2Served, frame
@@ -63,6 +64,16 @@ async def test_requests_that_show_malformed_count_as_resets(trailers: bool) -> N
         await served.settle()
     await served.exchange()
     assert ended_by_flood(served)
+
+
+async def test_a_head_that_decompresses_past_twice_the_limit_ends_the_connection() -> None:
+    served = H2Served(max_head_bytes=4096)
+    served.begin([*ASKS, *[(b"x-a", b"y" * 1000)] * 5], ends=True)
+    await served.exchange()
+    assert ([error.reason for error in served.refusals], served.peer.goaways) == ([Reason.HEAD_TOO_LARGE], [])
+    served.begin([*ASKS, *[(b"x-a", b"y" * 1000)] * 9], ends=True)
+    await served.exchange()
+    assert (len(served.peer.goaways), len(served.handler.requests)) == (1, 0)
 
 
 async def test_a_frame_that_begins_after_a_silence_has_its_own_time() -> None:

@@ -328,6 +328,10 @@ BAD_ANSWERS: dict[str, tuple[Callable[[Asked], None], Reason]] = {
     "a stream refused unseen": (lambda asked: asked.refuse(ErrorCodes.REFUSED_STREAM), Reason.UPSTREAM_UNREACHABLE),
     "the end of the connection": (lambda asked: asked.link.writer.close(), Reason.UPSTREAM_UNREACHABLE),
     "frames out of place": (lambda asked: asked.link.writer.write(frame(9, 4, 1, b"")), Reason.UPSTREAM_BAD_RESPONSE),
+    "content before a head": (
+        lambda asked: asked.link.writer.write(frame(0, 0, 1, b"abc") + frame(1, 5, 1, b"\x88")),
+        Reason.UPSTREAM_BAD_RESPONSE,
+    ),
     "a promise": (lambda asked: asked.link.writer.write(frame(5, 4, 1, (2).to_bytes(4))), Reason.UPSTREAM_BAD_RESPONSE),
     "a flood": (lambda asked: asked.link.writer.write(frame(6, 0, 0, bytes(8)) * 1100), Reason.UPSTREAM_BAD_RESPONSE),
 }  # fmt: skip

@@ -234,6 +234,31 @@ async def test_an_answer_shorter_than_its_length_is_cut_and_others_go_on() -> No
     assert served.peer.answer(ids[1]).ended
 
 
+async def test_an_answer_has_no_more_content_than_its_length() -> None:
+    served = H2Served()
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    stream.send_head(head_of(length=2), ALL)
+    stream.send_data(b"abc")
+    stream.send_end()
+    await served.exchange()
+    assert (served.peer.answer(stream_id).content, served.peer.answer(stream_id).ended) == (b"ab", True)
+
+
+async def test_an_answer_to_head_states_a_length_and_has_no_content() -> None:
+    served = H2Served()
+    stream_id = served.begin([(b":method", b"HEAD"), *ASKS[1:]], ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    stream.send_head(head_of(length=2), ALL)
+    stream.send_data(b"ab")
+    stream.send_end()
+    await served.exchange()
+    answer = served.peer.answer(stream_id)
+    assert (answer.fields[b"content-length"], answer.content, answer.ended) == (b"2", b"", True)
+
+
 async def test_an_early_answer_ends_the_body_that_nobody_reads() -> None:
     served = H2Served(answer_ok)
     stream_id = served.begin()
@@ -305,6 +330,7 @@ MALFORMED: dict[str, tuple[Fields, Reason]] = {
     "keep-alive": ([*ASKS, (b"keep-alive", b"1")], Reason.BAD_REQUEST),
     "proxy-connection": ([*ASKS, (b"proxy-connection", b"close")], Reason.BAD_REQUEST),
     "upgrade": ([*ASKS, (b"upgrade", b"websocket")], Reason.BAD_REQUEST),
+    "http2-settings": ([*ASKS, (b"http2-settings", b"")], Reason.BAD_REQUEST),
     "te": ([*ASKS, (b"te", b"gzip")], Reason.BAD_REQUEST),
     "another host": ([*ASKS, (b"host", b"other")], Reason.BAD_REQUEST),
     "two hosts": ([*ASKS, (b"host", b"agent"), (b"host", b"agent")], Reason.BAD_REQUEST),
