@@ -23,6 +23,7 @@ from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, K
 from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
+from sidecar.wire.h2_unread import UnreadBodies, UnreadBody
 from sidecar.wire.h2_windows import SHARE, Windows
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
@@ -34,7 +35,6 @@ from sidecar.wire.teardown import Phase, Teardown
 MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
 _FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event-loop iteration
 _MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
-_MAX_DISCARDED: Final = 64 * 1024  # of a body whose request was answered before its end
 _LEAVE_GRACE_S: Final = 1.0  # for streams that were begun before their peer could know that we leave
 _EVERY_STREAM: Final = 0x7FFFFFFF
 _MALFORMED: Final = frozenset({Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING})
@@ -55,7 +55,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._session.receive_data(PREFACE)  # the reader checks that of the peer
         self._streams: dict[int, H2ServerStream] = {}
         self._windows: Windows[H2ServerStream] = Windows(self._session, self._reader)
-        self._answered: dict[int, H2ServerStream] = {}  # before the end of their requests, whose rest is discarded
+        self._unread = UnreadBodies(MAX_STREAMS)
         self._teardown = Teardown(limits, connections.clock)
         self._advancing = False
         self._queued = False  # for a turn
@@ -274,7 +274,7 @@ class H2ServerConnection(asyncio.Protocol):
             self._unblock()
         elif isinstance(event, StreamReset):
             stream = self._streams.pop(event.stream_id, None)
-            self._answered.pop(event.stream_id, None)
+            self._unread.forget(event.stream_id)
             if stream is not None:
                 self._windows.forget(event.stream_id)
                 stream.lose_peer()
@@ -328,30 +328,19 @@ class H2ServerConnection(asyncio.Protocol):
 
     def _discard(self, event: DataReceived) -> None:
         """Discard content of a request that is answered; what shows it malformed still resets the stream."""
-        stream = self._answered.get(event.stream_id)
-        if stream is None:
-            self._session.taken(event.flow_controlled_length, event.stream_id)
-            return
-        stream.discard(event.data, event.flow_controlled_length)
-        stream.input_ended = event.stream_ended is not None
-        if not stream.fits:
-            self._end_answered(stream, Code.PROTOCOL_ERROR)
-        elif stream.input_ended:
-            del self._answered[stream.stream_id]
-        elif stream.discarded > _MAX_DISCARDED:
-            self._end_answered(stream, Code.NO_ERROR)
+        size, ends = len(event.data), event.stream_ended is not None
+        self._session.taken(event.flow_controlled_length, event.stream_id)
+        self._end_unread(event.stream_id, self._unread.receive(event.stream_id, size, ends=ends))
 
-    def _end_answered(self, stream: H2ServerStream, code: int) -> None:
-        """Reset a stream whose answer is complete. To the library it may be closed already."""
-        self._answered.pop(stream.stream_id, None)
-        if not self._reset(stream.stream_id, code):
-            self._write(rst_stream(stream.stream_id, code))
+    def _end_unread(self, stream_id: int, code: int | None) -> None:
+        """With a code, reset a stream whose answer is complete. To the library it may be closed already."""
+        if code is not None and not self._reset(stream_id, code):
+            self._write(rst_stream(stream_id, code))
 
     def _on_trailers(self, event: TrailersReceived) -> None:
         """Check the trailers of a request, and drop them: they have passed no check that its head has."""
         stream = self._streams.get(event.stream_id)
-        answered = self._answered.get(event.stream_id)
-        if stream is None and answered is None:
+        if stream is None and event.stream_id not in self._unread:
             return
         limits = self._limits
         try:
@@ -364,20 +353,17 @@ class H2ServerConnection(asyncio.Protocol):
             if stream is not None:
                 stream.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, f"malformed trailers: {error.detail}"))
                 self._reader.count_reset(self._moved_at)
-            elif answered is not None:
-                self._end_answered(answered, Code.PROTOCOL_ERROR)
+            else:
+                self._unread.forget(event.stream_id)
+                self._end_unread(event.stream_id, Code.PROTOCOL_ERROR)
             return
         if stream is not None:
             stream.end_of_input()
             stream.offer()
             if stream.malformed:
                 self._reader.count_reset(self._moved_at)
-        elif answered is not None:
-            answered.input_ended = True
-            if answered.fits:
-                del self._answered[answered.stream_id]
-            else:
-                self._end_answered(answered, Code.PROTOCOL_ERROR)
+        else:
+            self._end_unread(event.stream_id, self._unread.receive(event.stream_id, 0, ends=True))
 
     # --- for streams
 
@@ -457,10 +443,8 @@ class H2ServerConnection(asyncio.Protocol):
         if self._streams.get(stream.stream_id) is not stream:
             return
         if not (stream.input_ended or stream.malformed or stream.refused):
-            if len(self._answered) < MAX_STREAMS:
-                stream.answered_at = self._clock()
-                self._answered[stream.stream_id] = stream
-            else:
+            body = UnreadBody(stream.received, stream.expected, self._clock())
+            if not self._unread.add(stream.stream_id, body):
                 self.reset(stream, Code.NO_ERROR)
         del self._streams[stream.stream_id]
         self._windows.forget(stream.stream_id)
@@ -502,7 +486,7 @@ class H2ServerConnection(asyncio.Protocol):
     def _lose_all(self, error: SidecarError | None) -> None:
         streams, self._streams = self._streams, {}
         self._windows.waiting.clear()
-        self._answered.clear()
+        self._unread.clear()
         for stream in streams.values():
             stream.lose_peer(error)
 
@@ -544,9 +528,8 @@ class H2ServerConnection(asyncio.Protocol):
         else:
             for stream in tuple(self._streams.values()):
                 self._sweep_stream(stream, now)
-            for stream in tuple(self._answered.values()):
-                if now - stream.answered_at > self._limits.linger_timeout_s:
-                    self._end_answered(stream, Code.NO_ERROR)
+            for stream_id in self._unread.late(now, self._limits.linger_timeout_s):
+                self._end_unread(stream_id, Code.NO_ERROR)
             self._sweep_idle(now)
 
     @property

@@ -61,21 +61,19 @@ class H2ServerStream:
         "_arrived",
         "_arrived_size",
         "_connection",
-        "_expected",
         "_held_body",
         "_invited",
         "_paused",
-        "_received",
         "_sink",
         "_sizes",
         "_waits",
         "answer_left",
-        "answered_at",
         "bytes_in",
         "bytes_out",
         "deadline",
         "ended",
         "ending",
+        "expected",
         "gone",
         "head",
         "input_ended",
@@ -84,6 +82,7 @@ class H2ServerStream:
         "owner",
         "pace",
         "pending",
+        "received",
         "refused",
         "sender",
         "status",
@@ -112,14 +111,13 @@ class H2ServerStream:
         self.pace = Pace()
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.input_ended = False
-        self.answered_at = 0.0
         self.max_body_bytes = max_body_bytes
+        self.received = 0  # content of the body
+        self.expected: int | None = None  # of it, by its Content-Length
         self._connection = connection
         self._sink: BodySink | None = None
         self._arrived: list[bytes] = []  # content that nobody has taken
         self._arrived_size = 0  # that, as windows count it: with padding
-        self._received = 0
-        self._expected: int | None = None
         self._paused = False
         self._invited = False
         self._held_body: bytes | None = None
@@ -369,7 +367,7 @@ class H2ServerStream:
     def begin(self, head: Request, *, ends: bool) -> None:
         """Note the head of the request."""
         self.head = head
-        self._expected = head.content_length
+        self.expected = head.content_length
         self.input_ended = ends
 
     def end_in(self, seconds: float) -> None:
@@ -391,35 +389,18 @@ class H2ServerStream:
         if not (self.ended or self.gone):
             report_end(self, error)
 
-    @property
-    def discarded(self) -> int:
-        """Count of bytes that came since the answer, or before it, and that nobody reads."""
-        return self._received
-
-    @property
-    def fits(self) -> bool:
-        """Tell if what has come so far fits the Content-Length."""
-        if self._expected is None:
-            return True
-        return self._received == self._expected if self.input_ended else self._received <= self._expected
-
-    def discard(self, data: bytes, size: int) -> None:
-        """Take content that nobody reads."""
-        self._received += len(data)
-        self._connection.taken(self, size)
-
     def receive(self, data: bytes, size: int) -> None:
         """Take content; ``size`` is what it counts for windows."""
-        self._received += len(data)
+        self.received += len(data)
         wanted = not (self.ended or self.gone or self.malformed)
         if not wanted:
             self._connection.taken(self, size)
             return
-        if self._expected is not None and self._received > self._expected:
+        if self.expected is not None and self.received > self.expected:
             self._connection.taken(self, size)
             self.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, "the body is longer than its Content-Length"))
             return
-        if self._received > self.max_body_bytes:
+        if self.received > self.max_body_bytes:
             self._connection.taken(self, size)
             self.fail_body(Denied(Reason.TOO_LARGE, "the body is larger than allowed"))
             return
@@ -429,7 +410,7 @@ class H2ServerStream:
 
     def end_of_input(self) -> None:
         """Take the end of the body."""
-        if self._expected is not None and self._received != self._expected:
+        if self.expected is not None and self.received != self.expected:
             self.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, "the body is shorter than its Content-Length"))
         else:
             self.input_ended = True
