@@ -325,10 +325,7 @@ class H2Exchange:
         if sink is None or head is None or self._held_back:
             return
         over = self._over
-        data = b"".join(self._arrived)
-        size, self._arrived_size = self._arrived_size, 0
-        self._arrived.clear()
-        self._connection.taken(self, size)
+        data = self._take()
         if not self._told_head and over and not self.trailers:
             if head.content_length is None and not self._bodyless(head):
                 head.content_length = len(data)
@@ -363,9 +360,15 @@ class H2Exchange:
 
     def _forget(self) -> None:
         self.pending.clear()
+        self._take()
+
+    def _take(self) -> bytes:
+        """Return the content that has arrived, and open the windows by it."""
+        data = b"".join(self._arrived)
         size, self._arrived_size = self._arrived_size, 0
         self._arrived.clear()
         self._connection.taken(self, size)
+        return data
 
     def _bodyless(self, head: Response) -> bool:
         return self._method == "HEAD" or head.status in _BODYLESS

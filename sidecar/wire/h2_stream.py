@@ -65,7 +65,6 @@ class H2ServerStream:
         "_invited",
         "_paused",
         "_sink",
-        "_sizes",
         "_waits",
         "answer_left",
         "bytes_in",
@@ -225,6 +224,7 @@ class H2ServerStream:
         self._connection.let_others_first(take)
 
     def _take(self) -> bytes:
+        """Return the content that has arrived, and open the windows by it."""
         data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
         size, self._arrived_size = self._arrived_size, 0
         self._arrived.clear()
@@ -358,9 +358,7 @@ class H2ServerStream:
         self.end_deadline()
         self._sink = None
         self.pending.clear()
-        size, self._arrived_size = self._arrived_size, 0
-        self._arrived.clear()
-        self._connection.taken(self, size)
+        self._take()
 
     # --- for the connection only
 
@@ -425,9 +423,7 @@ class H2ServerStream:
         if self.ended or self.gone:
             return
         self.malformed = error.reason is Reason.AMBIGUOUS_FRAMING
-        size, self._arrived_size = self._arrived_size, 0
-        self._arrived.clear()
-        self._connection.taken(self, size)
+        self._take()
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.on_body_error(error)
