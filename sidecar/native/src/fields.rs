@@ -10,7 +10,7 @@ use pyo3::types::PyString;
 #[derive(Default)]
 pub struct Own<'a> {
     pub authorization: Option<&'a [u8]>,
-    pub handle: bool,
+    pub handle: Option<&'a [u8]>,
     pub call_in: Option<[u8; 32]>,
     pub trace: Option<([u8; 32], u8)>,
 }
@@ -60,7 +60,12 @@ impl Side {
                     }
                 }
                 10 if name.eq_ignore_ascii_case(b"tracestate") => return Ok(None),
-                17 if name.eq_ignore_ascii_case(b"delegation-handle") => own.handle = true,
+                17 if name.eq_ignore_ascii_case(b"delegation-handle") => {
+                    if own.handle.is_some() {
+                        return Ok(None);
+                    }
+                    own.handle = Some(value);
+                }
                 _ => {}
             }
         }

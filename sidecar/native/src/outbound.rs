@@ -1,7 +1,7 @@
 //! The outbound side: the agent's call on the way to the next hop.
 
 use crate::call::Call;
-use crate::fields::id;
+use crate::fields::{Own, id};
 use crate::guarded::{begun, certain};
 use crate::head;
 use crate::prepared::Prepared;
@@ -19,6 +19,7 @@ const OWN_PATHS: &[u8] = b"/.sidecar"; // of the sidecar itself: `target.OWN_PAT
 struct World {
     snapshot: Py<PyAny>,
     policy: Py<PyAny>,
+    is_entry: bool, // a login token may be shown here
     workload: Py<PyAny>,
     routes: Mutex<HashMap<Box<[u8]>, Arc<Route>>>,
 }
@@ -105,12 +106,12 @@ impl OutboundGate {
         }
         let mut lines = Vec::with_capacity(data.len());
         let Some(own) = side.fields(py, data, &head, &mut lines)? else { return Ok(None) };
-        let Some(shown) = own.authorization.and_then(handle) else { return Ok(None) };
-        if own.handle || connection.getattr(intern!(py, "writing_paused"))?.is_truthy()? {
+        if connection.getattr(intern!(py, "writing_paused"))?.is_truthy()? {
             return Ok(None);
         }
 
         let Some(world) = self.world(py)? else { return Ok(None) };
+        let Some(shown) = shown(&own, world.is_entry) else { return Ok(None) };
         let method = std::str::from_utf8(&data[head.method.clone()])?;
         let route = self.route(py, &world, &data[head.host.clone()], path)?;
         if !route.is_plain {
@@ -208,6 +209,7 @@ impl OutboundGate {
         }
         let policy = snapshot.getattr("policy")?;
         let world = Arc::new(World {
+            is_entry: !policy.getattr("entry")?.is_none(),
             workload: policy.getattr("workload")?.unbind(),
             policy: policy.unbind(),
             routes: Mutex::new(HashMap::new()),
@@ -264,10 +266,25 @@ impl OutboundGate {
     }
 }
 
-/// The handle that stands alone in Authorization, as `credentials._HANDLE_ALONE` reads it.
-fn handle(value: &[u8]) -> Option<&str> {
-    let shown = value.strip_prefix(b"Bearer ")?;
-    let is_one = (43..=44).contains(&shown.len())
-        && shown.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'));
-    if is_one { std::str::from_utf8(shown).ok() } else { None }
+/// The handle of a call, if `credentials.credential_of` reads this one and `CallAuthority.of_call` refuses nothing beside.
+fn shown<'a>(own: &Own<'a>, is_entry: bool) -> Option<&'a str> {
+    let handle = match (own.handle, own.authorization) {
+        (None, shown) => shown?.strip_prefix(b"Bearer ")?,
+        (Some(handle), None) => handle,
+        (Some(handle), Some(beside)) => {
+            // No scheme reads more than the last word as a handle. At an entry another word may be a login token.
+            let last = beside.rsplit(|&octet| octet == b' ').next()?;
+            if last != handle && (is_entry || is_handle(last)) {
+                return None;
+            }
+            handle
+        }
+    };
+    if is_handle(handle) { std::str::from_utf8(handle).ok() } else { None }
+}
+
+/// Tell if a value has the form of a handle, as `credentials._HANDLE` has it.
+fn is_handle(value: &[u8]) -> bool {
+    (43..=44).contains(&value.len())
+        && value.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
 }
