@@ -8,10 +8,13 @@ import pytest
 from cryptography import x509
 
 from sidecar.delegation.spiffe_id import TrustDomain
+from sidecar.identity import generation
 from sidecar.identity.bundle import X509Bundle, parse_bundle
-from sidecar.identity.generation import IdentityError, _file_in_memory, new_identity, parse_x509_svid
+from sidecar.identity.generation import IdentityError, _file_in_memory, new_identity, parse_x509_svid, present
+from sidecar.identity.handshake import presented_chain
 from sidecar.identity.source import X509Svid
 from tests.identity.shapes import HOUR, NOW, Issued, authority, der_of, leaf, new_key
+from tests.identity.test_handshake import plain, shake
 
 A, B = TrustDomain("a.test"), TrustDomain("b.test")
 ROOT_A = authority("root a")
@@ -139,6 +142,56 @@ def test_intermediates_are_presented_too() -> None:
         own.certificate.subject,
         middle.certificate.subject,
     ]
+
+
+def presented(svid: X509Svid, *authorities: Issued) -> list[bytes]:
+    """Return the certificates that reach the other end, of a context in which OpenSSL finds no authority."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    present(server, svid, parse_bundle(A, b"".join(der_of(*authorities))))
+    _, theirs = shake(server, plain(server=False))
+    return presented_chain(theirs)
+
+
+OTHER_KEY_OF_ROOT_A = authority("root a", key=new_key("p256", "another key under the name of root a"))
+RENEWED_ROOT_A = authority("root a", key=ROOT_A.key, not_after=NOW + 2 * HOUR)
+ABOVE: dict[str, tuple[list[Issued], list[Issued]]] = {
+    "the authority": ([ROOT_A], [ROOT_A]),
+    "behind another one": ([ROOT_B, ROOT_A], [ROOT_A]),
+    "behind one of its name": ([OTHER_KEY_OF_ROOT_A, ROOT_A], [ROOT_A]),
+    "twice, renewed with the same key": ([RENEWED_ROOT_A, ROOT_A], [RENEWED_ROOT_A]),
+    "another one": ([ROOT_B], []),
+    "another one of its name": ([OTHER_KEY_OF_ROOT_A], []),
+}
+
+
+@pytest.mark.parametrize("case", ABOVE)
+def test_a_leaf_alone_is_presented_with_our_authority_which_openssl_need_not_search(case: str) -> None:
+    trusted, above = ABOVE[case]
+    assert presented(svid_of(), *trusted) == list(der_of(OWN, *above))
+
+
+def test_a_leaf_of_an_authority_below_another_is_presented_with_both() -> None:
+    middle = authority("middle", ROOT_A)
+    own = leaf(middle, SELF)
+    assert presented(svid_of(own), ROOT_A, middle) == list(der_of(own, middle, ROOT_A))
+    assert presented(svid_of(own), middle) == list(der_of(own, middle))
+
+
+def test_an_svid_with_intermediates_is_presented_as_it_is() -> None:
+    middle = authority("middle", ROOT_A)
+    own = leaf(middle, SELF)
+    svid = parse_x509_svid(SELF, der_of(own, middle), own.key_der)
+    assert presented(svid, ROOT_A) == list(der_of(own, middle))
+
+
+def test_both_contexts_of_a_generation_present_the_authorities_of_our_own_domain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[X509Bundle | None] = []
+    monkeypatch.setattr(generation, "present", lambda _context, _svid, bundle: given.append(bundle))
+    trusted = bundles(ROOT_A)
+    new_identity(1, svid_of(), trusted, now=NOW)
+    assert given == [trusted[A]] * 2
 
 
 def test_keys_of_one_run_differ() -> None:
