@@ -141,7 +141,8 @@ def _while_rotating(rig: Rig, peer: Peer, scenario: Scenario, role: Role, option
 
 def _held(rig: Rig, peer: Peer, scenario: Scenario, role: Role, pids: list[int]) -> float:
     """Measure memory while this many connections are open, each after one request."""
-    command = rig.cores.bound([*_command(rig, scenario, role, 0), "--hold"], proxy=False)
+    how = "--unended" if scenario.unended else "--hold"
+    command = rig.cores.bound([*_command(rig, scenario, role, 0), how], proxy=False)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
         assert load.stdout is not None  # noqa: S101 - for the type checker
         if load.stdout.readline().strip() != "held":
@@ -157,7 +158,8 @@ def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]
     request = world.folder / f"{scenario.name}{role.prefix.replace('/', '-')}.request"
     host = SERVER_NAME if role.mtls else world.at(role.port)
     request.write_text(scenario.head(host, role.prefix), newline="")
-    command = [str(rig.programs.load), "--connect", world.at(role.port), "--request", str(request)]
+    program = rig.programs.h2_load if scenario.streams else rig.programs.load
+    command = [str(program), "--connect", world.at(role.port), "--request", str(request)]
     command += ["--connections", str(scenario.connections)]
     command += ["--tokens", str(credentials(rig, scenario, role, number))]
     if role.mtls:
@@ -166,6 +168,8 @@ def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]
         command += ["--authority", str(world.bundle), "--name", SERVER_NAME]
         if scenario.leaves:
             command += ["--leaves", str(leaves(world, scenario.identity, scenario.leaves))]
+    if scenario.streams:
+        command += ["--streams", str(scenario.streams)]
     if scenario.resumes:
         command += ["--resume"]
     if scenario.body:

@@ -10,6 +10,8 @@ from typing import Final
 
 from benchmarks.charts import bars, lines
 from benchmarks.growth import AXES, GROWTH
+from benchmarks.held import PAIRS, kib_for_each
+from benchmarks.peers.peer import INBOUND
 from benchmarks.peers.sidecar_settings import ENGINES
 from benchmarks.ratios import Spread
 from benchmarks.results import Results
@@ -21,7 +23,10 @@ _HEADINGS: Final = (
     *("per second", "kernel", "remarks"),
 )
 _TAILS: Final = ("load", "engine", f"p99 x {BASE}", "p99 over no proxy, us", "calls")
-_ASKED: Final = ("inbound", "inbound-500", "post", "fresh-token", "new-connection", "outbound")
+_ASKED: Final = (
+    *("inbound", "inbound-500", "post", "fresh-token", "new-connection", "outbound"),
+    *("http2", "http2-single", "http2-varied", "http2-new-connection", "grpc-unary"),
+)
 _STYLE: Final = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: .6rem 0 1.4rem }
@@ -72,7 +77,7 @@ def _memory(results: Results) -> list[Section]:
     """Draw resident memory over connections, a line for each peer."""
     series: dict[str, list[tuple[float, float]]] = {}
     for scenario in SCENARIOS:
-        if scenario.measure == "memory":
+        if scenario.measure == "memory" and scenario.role == INBOUND:
             for row in table_of(results.samples, scenario, [peer.name for peer in results.peers]).rows:
                 if row.figure is not None:
                     series.setdefault(_title(results, row.peer), []).append((scenario.connections, row.figure.middle))
@@ -90,6 +95,16 @@ def _beside_each(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
         if peer.name not in {"sidecar", "direct"} and any(found):
             rows.append((peer.title, *("" if one is None else _ratio(one) for one in found)))
     return ["the sidecar's CPU per request, relative to", *(one.name for one in asked)], rows
+
+
+def _held(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Tabulate the memory for each connection and request in progress."""
+    rows: list[tuple[str, ...]] = []
+    for peer in results.peers:
+        found = [kib_for_each(results.samples, peer.name, fewer, more) for _, fewer, more in PAIRS]
+        if any(value is not None for value in found):
+            rows.append((peer.title, *("-" if value is None else f"{value:.1f}" for value in found)))
+    return ["resident memory, KiB, for each", *(what for what, _, _ in PAIRS)], rows
 
 
 def _growth(results: Results, axis: str) -> Section:
@@ -194,6 +209,10 @@ def _markdown(results: Results, sections: Sequence[Section]) -> str:
     if tails := _tails(results):
         lines_ += ["", f"| {' | '.join(_TAILS)} |", "| --- " * len(_TAILS) + "|"]
         lines_ += [f"| {' | '.join(row)} |" for row in tails]
+    headings, rows = _held(results)
+    if rows:
+        lines_ += ["", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
+        lines_ += [f"| {' | '.join(row)} |" for row in rows]
     for title, tables, charts in sections:
         lines_ += ["", f"## {title}", ""]
         lines_ += [f"![{title}]({name}.svg)" for name in charts] + [""]
@@ -219,6 +238,9 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
         parts += ["<h2>In short</h2>", _html_table(headings, rows)]
     if tails := _tails(results):
         parts.append(_html_table(_TAILS, tails))
+    headings, rows = _held(results)
+    if rows:
+        parts.append(_html_table(headings, rows))
     for title, tables, charts in sections:
         parts += [f"<h2>{escape(title)}</h2>", *charts.values()]
         for table in tables:

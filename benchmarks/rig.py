@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.machine import Cores, cores, process_tree
 from benchmarks.native import Programs, build
-from benchmarks.peers.peer import Part, Peer
+from benchmarks.peers.peer import OVER_HTTP2, Part, Peer
 from benchmarks.world import TOOL, World, make_world
 from sidecar_dev.processes import ProcessError, Processes, answers, listens
 
@@ -62,8 +62,9 @@ def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the same for all, as in a container
     processes = Processes(folder)
     try:
-        running = Rig(make_world(folder), build(folder / "bin"), cores(), processes)
-        running.start(_backends(running))
+        http2 = bool(roles & OVER_HTTP2)
+        running = Rig(make_world(folder), build(folder / "bin", http2=http2), cores(), processes)
+        running.start(_backends(running, http2=http2))
         for peer in peers:
             try:
                 running.start(peer.parts(running.world, roles & peer.roles.keys()))
@@ -75,17 +76,20 @@ def rig(peers: Sequence[Peer], roles: frozenset[str]) -> Iterator[Rig]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _backends(on: Rig) -> list[Part]:
-    """The agent (plain), the tool (mTLS), and the issuer, which serves its keys."""
+def _backends(on: Rig, *, http2: bool) -> list[Part]:
+    """The agent (plain), the tool (mTLS), and the issuer, which serves its keys; the agent that speaks HTTP/2."""
     tls = on.world.identities[TOOL]
     with_tls = ["--certificate", str(tls.certificate), "--key", str(tls.key), "--authority", str(on.world.bundle)]
     options = {"agent": [], "tool": with_tls, "issuer": ["--file", str(on.world.jwks)]}
+    programs = {name: [str(on.programs.backend), *more] for name, more in options.items()}
+    if http2:
+        programs["agent-h2c"] = [str(on.programs.h2_backend)]
     return [
         Part(
             name=name,
-            command=[str(on.programs.backend), "--port", str(on.world.port(name)), *more],
+            command=[program, "--port", str(on.world.port(name)), *more],
             listens=(name,),
             proxy=False,
         )
-        for name, more in options.items()
+        for name, (program, *more) in programs.items()
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.growth import GROWTH
 from benchmarks.machine import cores, described
 from benchmarks.measure import MeasureError, measure
-from benchmarks.native import BuildError
+from benchmarks.native import BuildError, http2_missing
 from benchmarks.peers import binaries
 from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import Peer
@@ -33,12 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.again is not None:
         _say_written(write_report(read(arguments.again), arguments.again.parent))
         return 0
-    scenarios = _scenarios(arguments)
+    scenarios, missing = _possible(_scenarios(arguments))
+    if missing:
+        _say(f"without the scenarios of HTTP/2: {missing['HTTP/2, in all peers']}")
+    if missing and not scenarios:
+        return 1
     if not scenarios:
         _say(f"no such scenario; there are {', '.join(one.name for one in (*SCENARIOS, *GROWTH))}")
         return 2
     binaries.given.update(dict(text.split("=", 1) for text in arguments.binary))
-    peers, missing = _peers(SMOKE_PEERS if arguments.smoke and not arguments.peers else arguments.peers)
+    peers, absent = _peers(SMOKE_PEERS if arguments.smoke and not arguments.peers else arguments.peers)
+    missing |= absent
     if all(peer.name != BASE for peer in peers):
         _say(f"nothing can be compared: {missing.get('HAProxy', 'the base is not there')}")
         return 1
@@ -78,6 +83,14 @@ def _scenarios(arguments: argparse.Namespace) -> list[Scenario]:
     if arguments.growth:
         return [*GROWTH]
     return [*SCENARIOS, *GROWTH] if arguments.all else [*SCENARIOS]
+
+
+def _possible(scenarios: list[Scenario]) -> tuple[list[Scenario], dict[str, str]]:
+    """Return the scenarios that can run here, and the reason why those of HTTP/2 cannot."""
+    why = http2_missing() if any(one.streams for one in scenarios) else None
+    if why is None:
+        return scenarios, {}
+    return [one for one in scenarios if not one.streams], {"HTTP/2, in all peers": why}
 
 
 def _peers(wanted: str | None) -> tuple[list[Peer], dict[str, str]]:

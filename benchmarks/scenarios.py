@@ -6,7 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from benchmarks.peers.peer import INBOUND, MESH, NARROW, NARROW_HANDSHAKES, OUTBOUND, PAIR, Peer
+from benchmarks.peers.peer import (
+    GRPC,
+    HTTP2,
+    HTTP2_OPEN,
+    INBOUND,
+    MESH,
+    NARROW,
+    NARROW_HANDSHAKES,
+    OUTBOUND,
+    PAIR,
+    Peer,
+)
+from benchmarks.peers.sidecar_settings import GRPC_METHOD
 from benchmarks.world import CALLER
 
 # Disturbers beside the load: an attacking peer, or a flood that sends nothing, the start of a ClientHello, all of one,
@@ -18,6 +30,7 @@ BODY_BYTES: Final = 100_000_000
 _GIVEN_UP_S: Final = 12.0  # the sidecar gives up a handshake after five to ten seconds: the flood is opened again
 VARIES: Final = "@SIXTEEN_DIGITS@"
 """Replaced by 16 hex digits that no other request has."""
+_TRACE: Final = f"Traceparent: 00-{VARIES}{VARIES}-{VARIES}-01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +48,8 @@ class Scenario:
     field: str = ""  # one more line in the head
     body: int = 0
     connections: int = 32
+    streams: int = 0  # of HTTP/2, at a time on each connection; 0: HTTP/1.1
+    unended: bool = False  # the answers of the held streams begin and do not end
     rate: float = 0
     least_s: float = 0  # of the window, if it must be longer than asked for
     requests: int = 0
@@ -82,24 +97,25 @@ class Scenario:
         ]
         if self.field:
             lines.append(self.field)
-        if self.body:
+        if self.role == GRPC:
+            lines += ["Content-Type: application/grpc", "TE: trailers"]
+        elif self.body:
             lines += ["Content-Type: application/json", f"Content-Length: {self.body}"]
         return "\r\n".join([*lines, "", ""])
 
 
 def _varied() -> Iterator[Scenario]:
     """Return the load of ``inbound`` and ``outbound`` with requests that differ like those of agents."""
-    trace = f"Traceparent: 00-{VARIES}{VARIES}-{VARIES}-01"
     load = Scenario(name="varied", title="as fast as answered, 32 connections, each request with")
     for name, what, change in (
         ("path", "a path of its own", {"path": f"/search/{VARIES}"}),
         ("query", "a query of its own", {"path": f"/search?q={VARIES}"}),
         ("field", "a value of its own in a field that is unknown to us", {"field": f"X-Conversation: {VARIES}"}),
-        ("trace", "a trace of its own", {"field": trace}),
+        ("trace", "a trace of its own", {"field": _TRACE}),
         ("500-tokens", "the next of 500 tokens", {"tokens": 500}),
         ("4000-tokens", "the next of 4,000 tokens", {"tokens": 4000}),
         ("all", "a path and a trace of its own, and the next of 500 tokens",
-         {"path": f"/search/{VARIES}", "field": trace, "tokens": 500}),
+         {"path": f"/search/{VARIES}", "field": _TRACE, "tokens": 500}),
     ):  # fmt: skip
         yield replace(load, name=f"varied-{name}", title=f"{load.title} {what}", **change)
     yield Scenario(
@@ -108,7 +124,7 @@ def _varied() -> Iterator[Scenario]:
         connections=20,
         rate=500,
         path=f"/search/{VARIES}",
-        field=trace,
+        field=_TRACE,
         tokens=500,
     )
     yield Scenario(
@@ -117,6 +133,53 @@ def _varied() -> Iterator[Scenario]:
         role=OUTBOUND,
         connections=64,
         path=f"/search/{VARIES}",
+    )
+
+
+def _over_http2() -> Iterator[Scenario]:
+    """Return the scenarios whose callers speak HTTP/2. The agent speaks HTTP/1.1, except that of gRPC."""
+    for count in (0, 100, 1000):
+        title = (
+            f"resident memory with {count:,} idle connections of HTTP/2" if count else "the same at rest, with HTTP/2"
+        )
+        yield Scenario(
+            name=f"http2-memory-{count}", title=title, role=HTTP2, connections=count, streams=1, measure="memory"
+        )
+    for count in (1, 10):
+        yield Scenario(
+            name=f"http2-open-{count * 100}",
+            title=f"resident memory with {count * 100:,} requests in progress, 100 on each connection of HTTP/2",
+            role=HTTP2_OPEN,
+            path="/unended",
+            connections=count,
+            streams=100,
+            unended=True,
+            measure="memory",
+        )
+    load = Scenario(
+        name="http2",
+        title="HTTP/2: GET 1 KB, 4 connections, 25 at once on each",
+        role=HTTP2,
+        connections=4,
+        streams=25,
+    )
+    yield load
+    yield replace(
+        load, name="http2-single", title="HTTP/2: GET 1 KB, 32 connections, one at a time", connections=32, streams=1
+    )
+    yield replace(load, name="http2-500", title="HTTP/2: GET 1 KB, 500 a second over 4 connections", rate=500)
+    title = f"{load.title}, with a path and a trace of its own, and the next of 500 tokens"
+    yield replace(load, name="http2-varied", title=title, path=f"/search/{VARIES}", field=_TRACE, tokens=500)
+    title = "a new connection of HTTP/2 for each request, 32 at once"
+    yield replace(load, name="http2-new-connection", title=title, connections=32, streams=1, fresh_connections=True)
+    yield replace(
+        load,
+        name="grpc-unary",
+        title="gRPC: unary calls, 32 bytes back, 4 connections, 25 at once on each",
+        role=GRPC,
+        method="POST",
+        path=f"/{GRPC_METHOD}",
+        body=5,  # the zeros of the load generator: an empty message behind its length
     )
 
 
@@ -166,6 +229,7 @@ SCENARIOS: Final = (
         beside="hostile",
     ),
     *_varied(),
+    *_over_http2(),
     *_beside_a_crowd(),
     Scenario(
         name="silent-3000",

@@ -3,6 +3,7 @@
  *
  *   any path      1 KB of JSON, whatever was sent
  *   /bytes/N      N bytes
+ *   /unended      the head and the first half of 4 KB, and nothing more
  *   /events       server-sent events: the monotonic time in nanoseconds, every 5 ms
  *   /file         the file given by --file, as application/json: the key set of an issuer
  *
@@ -149,12 +150,15 @@ static void answer(struct client *client)
             length = strtoull(path + 7, NULL, 10);
             client->rest = NULL;
             type = "application/octet-stream";
+        } else if (strcmp(path, "/unended") == 0) {
+            length = 4096;
+            client->rest = NULL;
         } else if (strcmp(path, "/file") == 0 && file != NULL) {
             length = file_length;
             client->rest = file;
         }
         client->start_length = (size_t)snprintf(client->start, sizeof client->start, format, type, length);
-        client->rest_left = length;
+        client->rest_left = strcmp(path, "/unended") == 0 ? length / 2 : length;
         if (client->rest != NULL && client->start_length + length <= sizeof client->start) { /* one write */
             memcpy(client->start + client->start_length, client->rest, length);
             client->start_length += length;

@@ -19,11 +19,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common.h"
 #include "connection.h"
 #include "histogram.h"
 #include "options.h"
 
-#define SECOND 1000000000ull
 #define LATE 1000000ull              /* a request that leaves a millisecond after it was due is late */
 #define CONNECT_PATIENCE (60 * SECOND) /* for all connections to be there */
 #define PATIENCE (60 * SECOND)         /* for each of them to be answered a few times */
@@ -48,46 +48,11 @@ static uint64_t bytes_in, bytes_out;
 static struct histogram latency, event_delay;
 static char cipher[64] = "none", group[64] = "none";
 
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
-}
-
-static double cpu_s(clockid_t clock)
-{
-    struct timespec used;
-    if (clock_gettime(clock, &used) < 0)
-        return -1;
-    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
-}
-
 static void take_event(const char *line)
 {
     uint64_t then = strtoull(line, NULL, 10), now = now_ns();
     if (measuring && then > window_start && now >= then)
         histogram_add(&event_delay, now - then);
-}
-
-static uint64_t next_number(void)
-{
-    static uint64_t count;
-    uint64_t mixed = ++count * 0x9e3779b97f4a7c15ull; /* splitmix64: each once, in no order */
-    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ull;
-    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebull;
-    return mixed ^ (mixed >> 31);
-}
-
-static void vary(char *head, size_t length)
-{
-    head[length] = 0;
-    for (char *place = head; (place = strstr(place, DIGITS)) != NULL;) {
-        char digits[17];
-        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)next_number());
-        memcpy(place, digits, 16);
-        place += 16;
-    }
 }
 
 static void send_request(struct connection *connection, uint64_t due)

@@ -113,11 +113,13 @@ void read_options(struct options *options, int argc, char **argv)
         {"hold", no_argument, NULL, 'h'},            {"pause-ms", required_argument, NULL, 'p'},
         {"pids", required_argument, NULL, 'P'},      {"warm-requests", required_argument, NULL, 'W'},
         {"leaves", required_argument, NULL, 'L'},    {"resume", no_argument, NULL, 'S'},
+        {"streams", required_argument, NULL, 'm'},   {"unended", no_argument, NULL, 'u'},
         {NULL, 0, NULL, 0},
     };
     const char *certificate = NULL, *key = NULL, *authority = NULL;
     memset(options, 0, sizeof *options);
     options->connections = 1;
+    options->streams = 1;
     options->seconds = 1;
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
@@ -143,14 +145,16 @@ void read_options(struct options *options, int argc, char **argv)
         case 'W': options->warm_requests = strtoull(optarg, NULL, 10); break;
         case 'P': read_pids(options, optarg); break;
         case 'L': read_leaves(&options->target, optarg); break;
+        case 'm': options->streams = strtoull(optarg, NULL, 10); break;
+        case 'u': options->unended = true; break;
         case 'S': options->target.resumes = true; break;
         default: exit(2);
         }
     }
-    if (options->target.address.sin_port == 0 || options->request == NULL || options->connections == 0)
+    if (options->target.address.sin_port == 0 || options->request == NULL || options->connections == 0 || options->streams == 0)
         fail("needed", "--connect, --request, --connections");
-    if (options->warm_requests < 3 * options->connections)
-        options->warm_requests = 3 * options->connections;
+    if (options->warm_requests < 3 * options->connections * options->streams)
+        options->warm_requests = 3 * options->connections * options->streams;
     if (certificate != NULL)
         options->target.tls = tls_context(certificate, key, authority);
     if (options->target.resumes) {

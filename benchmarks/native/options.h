@@ -21,6 +21,7 @@ struct options {
     size_t token_count, first_token;
     uint64_t body; /* bytes of zeros after each head */
     size_t connections;
+    size_t streams; /* of HTTP/2, at a time on each connection */
     double seconds, warmup_s;
     uint64_t warm_requests; /* the window begins after so many answers, at the earliest */
     double rate;       /* requests a second by a schedule; 0: each connection as fast as it is answered */
@@ -28,6 +29,7 @@ struct options {
     bool fresh;        /* a new connection for each request */
     bool events;       /* answers are server-sent events that carry the time */
     bool hold;         /* one request on each connection, then keep them open until standard input ends */
+    bool unended;      /* of HTTP/2: fill each connection with requests whose answers begin and do not end */
     int pause_ms;      /* after each read: a slow reader */
     clockid_t clocks[MAX_PIDS]; /* whose CPU time is read at both ends of the window */
     size_t clock_count;

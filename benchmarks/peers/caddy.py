@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.peers.binaries import find, missing
-from benchmarks.peers.peer import Part, Peer, first_line, single
+from benchmarks.peers.peer import HTTP2, HTTP2_OPEN, Part, Peer, first_line, single
 from benchmarks.world import AGENT, SERVER_NAME, World
 
 _CONFIGURATION: Final = """{{
@@ -45,18 +45,19 @@ def plain() -> Peer:
         does_not=("URI SAN", "any look at the token", "subject and actor in its log", "exchange of tokens"),
         missing=lambda: missing("caddy", "apt-get install caddy"),
         version=lambda: first_line([find("caddy") or "caddy", "version"]),
-        launch=_launch,
+        launch=lambda world: _launch(world, "caddy"),  # it speaks HTTP/2 with whoever offers it
+        over_http2=dict.fromkeys((HTTP2, HTTP2_OPEN), _launch),
     )
 
 
-def _launch(world: World) -> Part:
+def _launch(world: World, process: str) -> Part:
     identity = world.identities[AGENT]
-    path = world.folder / "Caddyfile"
+    path = world.folder / f"{process}.Caddyfile"
     path.write_text(
         _CONFIGURATION.format(
             folder=world.folder,
             name=SERVER_NAME,
-            port=world.port("caddy-inbound"),
+            port=world.port(f"{process}-inbound"),
             certificate=identity.certificate,
             key=identity.key,
             bundle=world.bundle,
@@ -65,4 +66,4 @@ def _launch(world: World) -> Part:
     )
     environment = {"GOMAXPROCS": "1", "HOME": str(world.folder), "XDG_DATA_HOME": str(world.folder)}
     command = [find("caddy") or "caddy", "run", "--config", str(path), "--adapter", "caddyfile"]
-    return Part(name="caddy", command=command, environment=environment, listens=("caddy-inbound",))
+    return Part(name=process, command=command, environment=environment, listens=(f"{process}-inbound",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.peers.peer import INBOUND, PAIR, Peer, Role
+from benchmarks.peers.peer import INBOUND, OVER_HTTP2, PAIR, Peer, Role
 
 
 def direct() -> Peer:
@@ -10,7 +10,10 @@ def direct() -> Peer:
     return Peer(
         name="direct",
         title="no proxy (its CPU is the agent's)",
-        roles=dict.fromkeys((INBOUND, PAIR), Role(port="agent", counted=("agent",))),
+        roles={
+            **dict.fromkeys((INBOUND, PAIR), Role(port="agent", counted=("agent",))),
+            **dict.fromkeys(OVER_HTTP2, Role(port="agent-h2c", counted=("agent-h2c",))),
+        },
         does_not=("anything: latencies are told beside it",),
         missing=lambda: None,
         version=lambda: "-",

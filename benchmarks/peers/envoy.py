@@ -7,12 +7,13 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.peers.binaries import find, missing
-from benchmarks.peers.peer import Part, Peer, first_line, single
+from benchmarks.peers.peer import GRPC, HTTP2, HTTP2_OPEN, Part, Peer, first_line, single
 from benchmarks.world import AGENT, CALLER, World
 
 _CURE: Final = "pip install -r requirements/bench.txt, or --binary envoy=PATH"
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 _MANAGER: Final = f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ENDLESS: Final = {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
 
 
@@ -40,13 +41,20 @@ def with_jwt(*, cache: bool) -> Peer:
 
 
 def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, cache: bool) -> Peer:
+    def of(world: World) -> list[dict[str, Any]]:
+        return _filters(world, cache=cache) if filters else []
+
     return single(
         name,
         title,
         does_not=does_not,
         missing=lambda: missing("envoy", _CURE),
         version=lambda: first_line([find("envoy") or "envoy", "--version"]).rpartition("version: ")[2],
-        launch=lambda world: _launch(world, name, _filters(world, cache=cache) if filters else []),
+        launch=lambda world: _launch(world, name, of(world)),
+        over_http2=dict.fromkeys(
+            (HTTP2, HTTP2_OPEN, GRPC),
+            lambda world, process: _launch(world, process, of(world), http2=True, h2c=process.endswith(f"-{GRPC}")),
+        ),
         judges=filters,
     )
 
@@ -61,9 +69,9 @@ def jwt_pod(world: World, name: str) -> Part:
     return _launch(world, name, _filters(world, cache=True))
 
 
-def _launch(world: World, name: str, filters: list[dict[str, Any]]) -> Part:
+def _launch(world: World, name: str, filters: list[dict[str, Any]], *, http2: bool = False, h2c: bool = False) -> Part:
     path = world.folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(_bootstrap(world, name, filters)))
+    path.write_text(yaml.safe_dump(_bootstrap(world, name, filters, http2=http2, h2c=h2c)))
     # The wheel's Envoy ends with its parent: this program, which stops it anyway.
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     command = [find("envoy") or "envoy", "-c", str(path), *options]
@@ -103,7 +111,7 @@ def _filters(world: World, *, cache: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _bootstrap(world: World, name: str, filters: list[dict[str, Any]]) -> dict[str, Any]:
+def _bootstrap(world: World, name: str, filters: list[dict[str, Any]], *, http2: bool, h2c: bool) -> dict[str, Any]:
     router = {
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
@@ -130,18 +138,22 @@ def _bootstrap(world: World, name: str, filters: list[dict[str, Any]]) -> dict[s
         "filter_chains": [
             {
                 "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(world)},
+                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(world, http2=http2)},
             }
         ],
     }
-    endpoint = {"endpoint": {"address": _address(world.port("agent"))}}
-    cluster = {
+    endpoint = {"endpoint": {"address": _address(world.port("agent-h2c" if h2c else "agent"))}}
+    cluster: dict[str, Any] = {
         "name": "agent",
         "type": "STATIC",
         "connect_timeout": "5s",
         "circuit_breakers": {"thresholds": [_ENDLESS]},
         "load_assignment": {"cluster_name": "agent", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
+    if h2c:
+        options = {"http2_protocol_options": dict[str, Any]()}
+        protocol = {"@type": f"type.googleapis.com/{_PROTOCOL}", "explicit_http_config": options}
+        cluster["typed_extension_protocol_options"] = {_PROTOCOL: protocol}
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
 
@@ -164,7 +176,7 @@ def _access_log() -> dict[str, Any]:
     }
 
 
-def _tls(world: World) -> dict[str, Any]:
+def _tls(world: World, *, http2: bool) -> dict[str, Any]:
     identity = world.identities[AGENT]
     certificate = {
         "certificate_chain": {"filename": str(identity.certificate)},
@@ -178,6 +190,7 @@ def _tls(world: World) -> dict[str, Any]:
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
             "tls_certificates": [certificate],
             "validation_context": {"trusted_ca": {"filename": str(world.bundle)}},
+            **({"alpn_protocols": ["h2", "http/1.1"]} if http2 else {}),
         },
     }
 

@@ -6,7 +6,22 @@ from typing import Final
 
 from benchmarks.peers.agents import relay
 from benchmarks.peers.binaries import find, missing
-from benchmarks.peers.peer import INBOUND, MESH, NARROW, OUTBOUND, PAIR, Part, Peer, Role, first_line, single
+from benchmarks.peers.peer import (
+    GRPC,
+    HTTP2,
+    HTTP2_OPEN,
+    INBOUND,
+    MESH,
+    NARROW,
+    OUTBOUND,
+    OVER_HTTP2,
+    PAIR,
+    Part,
+    Peer,
+    Role,
+    first_line,
+    single,
+)
 from benchmarks.world import AGENT, CALLER, FIRST, FRONT, SECOND, TOOL, World
 
 _LOG: Final = (
@@ -34,7 +49,7 @@ defaults
 """
 _INBOUND: Final = """
 frontend inbound
-    bind {listen} ssl crt {identity} ca-file {bundle} verify required
+    bind {listen} ssl crt {identity} ca-file {bundle} verify required{alpn}
 {rules}    default_backend agent
 backend agent
     server agent {agent}
@@ -69,6 +84,7 @@ def plain() -> Peer:
         roles={
             INBOUND: Role(port="haproxy-inbound", counted=("haproxy",)),
             NARROW: Role(port="haproxy-inbound", counted=("haproxy",)),  # it has no such limit
+            **{role: Role(port=f"haproxy-{role}-inbound", counted=(f"haproxy-{role}",)) for role in sorted(OVER_HTTP2)},
             OUTBOUND: Role(port="haproxy-outbound", counted=("haproxy",)),
             PAIR: Role(port="haproxy-pair", counted=chain),
             MESH: Role(port="haproxy-mesh", counted=("haproxy-entry", "haproxy-first", "haproxy-second", chain[1])),
@@ -92,7 +108,8 @@ def with_jwt() -> Peer:
         ),
         missing=lambda: missing("haproxy", "apt-get install haproxy"),
         version=_version,
-        launch=_with_jwt,
+        launch=lambda world: _over(world, "haproxy-jwt", _jwt_rules(world), http2=False),
+        over_http2=dict.fromkeys((HTTP2, HTTP2_OPEN), lambda world, name: _over(world, name, _jwt_rules(world))),
         judges=True,
     )
 
@@ -111,6 +128,7 @@ def _plain(world: World, roles: frozenset[str]) -> list[Part]:
     if roles & {INBOUND, NARROW, OUTBOUND}:
         ports = {"inbound": "haproxy-inbound", "outbound": "haproxy-outbound"}
         parts.append(hop("haproxy", AGENT, agent="agent", to="tool", **ports))
+    parts += [_over(world, f"haproxy-{role}", "", agent=_agent(role)) for role in sorted(roles & OVER_HTTP2)]
     if roles & {PAIR, MESH}:
         parts.append(hop("haproxy-tool", TOOL, inbound="haproxy-tool-inbound", agent="agent"))
     if PAIR in roles:
@@ -140,19 +158,29 @@ def pod_with_tickets(world: World, name: str) -> Part:
     return part
 
 
-def _with_jwt(world: World) -> Part:
-    rules = _JWT.format(public_key=world.public_key, audience=AGENT, caller=CALLER)
-    sections = _inbound(world, AGENT, "haproxy-jwt-inbound", "agent", rules)
-    return _part(world, "haproxy-jwt", sections, ("haproxy-jwt-inbound",))
+def _jwt_rules(world: World) -> str:
+    return _JWT.format(public_key=world.public_key, audience=AGENT, caller=CALLER)
 
 
-def _inbound(world: World, identity: str, listen: str, agent: str, rules: str = "") -> str:
+def _over(world: World, name: str, rules: str, *, agent: str = "agent", http2: bool = True) -> Part:
+    """Return a process with an inbound side only."""
+    alpn = " alpn h2,http/1.1" if http2 else ""
+    sections = _inbound(world, AGENT, f"{name}-inbound", agent, rules, alpn)
+    return _part(world, name, sections, (f"{name}-inbound",))
+
+
+def _agent(role: str) -> str:
+    return "agent-h2c" if role == GRPC else "agent"
+
+
+def _inbound(world: World, identity: str, listen: str, agent: str, rules: str = "", alpn: str = "") -> str:
     return _INBOUND.format(
         listen=world.at(listen),
         identity=world.identities[identity].both,
         bundle=world.bundle,
         rules=rules,
-        agent=world.at(agent),
+        alpn=alpn,
+        agent=world.at(agent) + (" proto h2" if agent == "agent-h2c" else ""),
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.peers.binaries import find, missing
-from benchmarks.peers.peer import Part, Peer, first_line, single
+from benchmarks.peers.peer import GRPC, HTTP2, HTTP2_OPEN, Part, Peer, first_line, single
 from benchmarks.world import AGENT, CALLER, World
 
 _MODULES: Final = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"))
@@ -35,7 +35,7 @@ http {{
     upstream agent {{ server {agent}; keepalive 128; keepalive_requests 100000000; }}
 {http}
     server {{
-        listen {listen} ssl;
+        listen {listen} ssl{http2};
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         ssl_client_certificate {bundle};
@@ -43,15 +43,17 @@ http {{
         ssl_protocols TLSv1.3;
         ssl_session_tickets off;
         location / {{
-{location}            proxy_pass http://agent;
+{location}{onward}        }}
+{server}    }}
+}}
+"""
+_ONWARD: Final = """            proxy_pass http://agent;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_buffering off;
             proxy_request_buffering off;
-        }}
-{server}    }}
-}}
 """
+_ONWARD_GRPC: Final = "            grpc_pass grpc://agent;\n"
 # 0.7.9 has no shared dictionary: the verdict of the subrequest is cached by proxy_cache, keyed by Authorization.
 _NJS_HTTP: Final = """
     js_path {folder};
@@ -115,7 +117,11 @@ def plain() -> Peer:
         does_not=("URI SAN", "any look at the token", "subject and actor in its log", "exchange of tokens"),
         missing=_missing,
         version=_version,
-        launch=lambda world: _launch(world, "nginx", modules="", http="", location="", server=""),
+        launch=lambda world: _launch(world, "nginx"),
+        over_http2={
+            **dict.fromkeys((HTTP2, HTTP2_OPEN), lambda world, name: _launch(world, name, http2=True)),
+            GRPC: lambda world, name: _launch(world, name, http2=True, onward=_ONWARD_GRPC, agent="agent-h2c"),
+        },
     )
 
 
@@ -131,7 +137,8 @@ def with_njs() -> Peer:
         ),
         missing=_missing_njs,
         version=_version,
-        launch=_with_njs,
+        launch=lambda world: _with_njs(world, "nginx-njs", http2=False),
+        over_http2={HTTP2: lambda world, name: _with_njs(world, name, http2=True)},
         judges=True,
     )
 
@@ -154,14 +161,15 @@ def _version() -> str:
     return first_line([find("nginx") or "nginx", "-v"])
 
 
-def _with_njs(world: World) -> Part:
+def _with_njs(world: World, name: str, *, http2: bool) -> Part:
     pem = world.public_key.read_text().splitlines()
     values = {"key": "".join(pem[1:-1]), "issuer": world.issuer, "audience": AGENT, "caller": CALLER}
-    (world.folder / "nginx-njs.js").write_text(_SCRIPT % values)
-    names = {"folder": world.folder, "name": "nginx-njs", "verifier": world.at("njs-verifier")}
+    (world.folder / f"{name}.js").write_text(_SCRIPT % values)
+    names = {"folder": world.folder, "name": name, "verifier": world.at(f"{name}-verifier")}
     return _launch(
         world,
-        "nginx-njs",
+        name,
+        http2=http2,
         modules=f"load_module {_module()};\n",
         http=_NJS_HTTP.format(**names),
         location=_NJS_LOCATION,
@@ -169,7 +177,18 @@ def _with_njs(world: World) -> Part:
     )
 
 
-def _launch(world: World, name: str, *, modules: str, http: str, location: str, server: str) -> Part:
+def _launch(
+    world: World,
+    name: str,
+    *,
+    http2: bool = False,
+    modules: str = "",
+    http: str = "",
+    location: str = "",
+    server: str = "",
+    onward: str = _ONWARD,
+    agent: str = "agent",
+) -> Part:
     identity = world.identities[AGENT]
     path = world.folder / f"{name}.conf"
     path.write_text(
@@ -181,7 +200,9 @@ def _launch(world: World, name: str, *, modules: str, http: str, location: str, 
             http=http,
             location=location,
             server=server,
-            agent=world.at("agent"),
+            http2=" http2" if http2 else "",
+            onward=onward,
+            agent=world.at(agent),
             listen=world.at(f"{name}-inbound"),
             certificate=identity.certificate,
             key=identity.key,

@@ -16,6 +16,10 @@ NARROW: Final = (
     "256-handshakes"  # as inbound, with at most `NARROW_HANDSHAKES` handshakes at once where there is a limit
 )
 NARROW_HANDSHAKES: Final = 256
+HTTP2: Final = "http2"  # as inbound, but the caller speaks HTTP/2
+HTTP2_OPEN: Final = "http2-open"  # the same in another process, so that its memory is not that of earlier connections
+GRPC: Final = "grpc"  # as http2, and HTTP/2 without TLS to an agent that serves gRPC
+OVER_HTTP2: Final = frozenset({HTTP2, HTTP2_OPEN, GRPC})
 ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with this many routes
 MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
 
@@ -77,18 +81,31 @@ def single(
     missing: Callable[[], str | None],
     version: Callable[[], str],
     launch: Callable[[World], Part],
+    over_http2: Mapping[str, Callable[[World, str], Part]] | None = None,
     judges: bool = False,
     speaks_http: bool = True,
 ) -> Peer:
-    """Build a peer of one process with an inbound side only. Its port is ``NAME-inbound``."""
+    """Build a peer with an inbound side only, of one process. Its port is ``NAME-inbound``.
+
+    ``over_http2`` launches a process of its own for each role of HTTP/2, by its name ``NAME-ROLE``.
+    """
+    others = over_http2 or {}
+
+    def parts(world: World, roles: frozenset[str]) -> list[Part]:
+        more = [start(world, f"{name}-{role}") for role, start in others.items() if role in roles]
+        return [launch(world), *more] if INBOUND in roles else more
+
     return Peer(
         name=name,
         title=title,
-        roles={INBOUND: Role(port=f"{name}-inbound", counted=(name,))},
+        roles={
+            INBOUND: Role(port=f"{name}-inbound", counted=(name,)),
+            **{role: Role(port=f"{name}-{role}-inbound", counted=(f"{name}-{role}",)) for role in others},
+        },
         does_not=does_not,
         missing=missing,
         version=version,
-        parts=lambda world, _: [launch(world)],
+        parts=parts,
         judges=judges,
         speaks_http=speaks_http,
     )

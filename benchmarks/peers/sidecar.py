@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.peers.agents import relay
 from benchmarks.peers.binaries import find, missing
@@ -15,6 +15,7 @@ from benchmarks.peers.peer import (
     NARROW,
     NARROW_HANDSHAKES,
     OUTBOUND,
+    OVER_HTTP2,
     PAIR,
     ROUTES,
     Part,
@@ -25,6 +26,7 @@ from benchmarks.peers.peer import (
 from benchmarks.peers.sidecar_settings import (
     engine_of,
     front_settings,
+    http2_settings,
     inbound_settings,
     middle_settings,
     numbered_routes,
@@ -35,6 +37,8 @@ from benchmarks.peers.sidecar_settings import (
 from benchmarks.world import FIRST, FRONT, SECOND, TOOL, World
 from sidecar import __version__
 from sidecar.engine import native_module
+
+_SHARED: Final = "the tool and token service of the other one"
 
 
 def sidecar() -> Peer:
@@ -48,7 +52,7 @@ def sidecar() -> Peer:
         title="delegation sidecar",  # the Python engine
         roles={
             INBOUND: Role(port="sidecar-inbound", counted=("sidecar",)),
-            **{role: Role(port=f"sidecar-{role}-inbound", counted=(f"sidecar-{role}",)) for role in (NARROW, *ROUTES)},
+            **_own_process("sidecar", NARROW, *ROUTES, *sorted(OVER_HTTP2)),
             OUTBOUND: Role(port="sidecar-outbound", counted=(front,), prefix="/next", credential="handle"),
             PAIR: Role(port="sidecar-outbound", counted=(front, "sidecar-tool"), prefix="/pair", credential="handle"),
             MESH: Role(
@@ -67,10 +71,11 @@ def sidecar() -> Peer:
 
 
 def native() -> Peer:
-    """Return the sidecar with the native engine, in the roles of `_beside_the_other`."""
+    """Return the sidecar with the native engine, in the roles of `_beside_the_other`, without HTTP/2."""
     return _beside_the_other(
         "sidecar-native",
         "delegation sidecar, native engine",
+        does_not=("HTTP/2", _SHARED),
         missing=lambda: "its wheel is not installed (make native)" if native_module() is None else None,
         version=lambda: f"{__version__} on Python {sys.version.split()[0]}",
     )
@@ -85,12 +90,22 @@ def earlier() -> Peer:
     return _beside_the_other(
         name,
         "delegation sidecar, another checkout",
+        does_not=(_SHARED,),
+        more=tuple(sorted(OVER_HTTP2)),
         missing=lambda: missing(name, "--binary sidecar-before=PATH of another checkout's python"),
         version=lambda: first_line([find(name) or "", "-VV"]),
     )
 
 
-def _beside_the_other(name: str, title: str, *, missing: Callable[[], str | None], version: Callable[[], str]) -> Peer:
+def _beside_the_other(
+    name: str,
+    title: str,
+    *,
+    does_not: tuple[str, ...],
+    more: tuple[str, ...] = (),
+    missing: Callable[[], str | None],
+    version: Callable[[], str],
+) -> Peer:
     """Return a sidecar with its inbound side, and an outbound side.
 
     The outbound side is in front of the tool and the token service of ``sidecar``, which takes part too.
@@ -110,15 +125,20 @@ def _beside_the_other(name: str, title: str, *, missing: Callable[[], str | None
         title=title,
         roles={
             INBOUND: Role(port=f"{name}-inbound", counted=(name,)),
-            **{role: Role(port=f"{name}-{role}-inbound", counted=(f"{name}-{role}",)) for role in (NARROW, *ROUTES)},
+            **_own_process(name, NARROW, *ROUTES, *more),
             OUTBOUND: Role(port=f"{name}-outbound", counted=(f"{name}-front",), prefix="/next", credential="handle"),
         },
-        does_not=("the tool and token service of the other one",),
+        does_not=does_not,
         missing=missing,
         version=version,
         parts=parts,
         judges=True,
     )
+
+
+def _own_process(name: str, *roles: str) -> dict[str, Role]:
+    """Return roles of an inbound side in a process of its own."""
+    return {role: Role(port=f"{name}-{role}-inbound", counted=(f"{name}-{role}",)) for role in roles}
 
 
 def pod(world: World, name: str) -> Part:
@@ -147,6 +167,7 @@ def _inbounds(world: World, name: str, roles: frozenset[str]) -> list[tuple[str,
         (f"{name}-{role}", inbound_settings(world, f"{name}-{role}", numbered_routes(ROUTES[role])))
         for role in sorted(roles & ROUTES.keys())
     ]
+    found += [(f"{name}-{role}", http2_settings(world, f"{name}-{role}", role)) for role in sorted(roles & OVER_HTTP2)]
     return [(process, {**settings, **engine_of(name)}) for process, settings in found]
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.peers.peer import GRPC
 from benchmarks.world import (
     AGENT,
     CALLER,
@@ -25,6 +26,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 
 _ACTOR_TOKEN_LIFE_S: Final = 12 * 3600  # the file is not renewed during a run
 _METHODS: Final = ["GET", "POST"]
+GRPC_METHOD: Final = "shop.Orders/Get"
 ENGINES: Final = {"sidecar": "python", "sidecar-native": "native"}
 """Peers that are this checkout's sidecar, and the engine of each."""
 
@@ -53,6 +55,17 @@ def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]
         "probe": {"listen": world.at(f"{name}-probe")},
         "records": {"sink": "stdout"},
     }
+
+
+def http2_settings(world: World, name: str, role: str) -> dict[str, Any]:
+    """Settings of the inbound side whose callers speak HTTP/2."""
+    settings = {**inbound_settings(world, name), "protocols": {"http2": True}}
+    if role == GRPC:
+        settings["protocols"]["agent"] = "h2c"
+        settings["inbound"]["agent"] = f"http://{world.at('agent-h2c')}"
+        (route,) = settings["inbound"]["routes"]
+        route |= {"match": {"path_prefix": "/"}, "protocol": "grpc", "operations": [{"allow": [GRPC_METHOD]}]}
+    return settings
 
 
 def numbered_routes(count: int) -> list[dict[str, Any]]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -44,6 +45,25 @@ def test_the_tails_of_the_sidecar_are_told_in_short_and_no_column_is_empty(tmp_p
     markdown = (tmp_path / "report.md").read_text()
     assert "| delegation sidecar | 2.00 (2.00 to 2.00) |  | all 2,000 calls answered |" in markdown
     assert "| peer | figure | x haproxy | p50 / p99 us | p99 x haproxy | per second | remarks |" in markdown
+
+
+def test_memory_is_told_for_each_connection_and_each_request_in_progress(tmp_path: Path) -> None:
+    rows = [
+        replace(sample(1.0, peer=peer, scenario=name, number=number), rss_mib=mib)
+        for peer, name, number, mib in (
+            ("haproxy", "http2-memory-100", 0, 20.0),
+            ("haproxy", "http2-memory-1000", 0, 50.0),
+            ("sidecar", "http2-memory-100", 0, 45.0),
+            ("sidecar", "http2-memory-1000", 0, 90.0),
+            ("sidecar", "http2-memory-100", 1, 85.0),
+            ("sidecar", "http2-open-100", 0, 45.0),
+            ("sidecar", "http2-open-1000", 0, 54.0),
+        )
+    ]
+    write_report(results(*rows), tmp_path)
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| HAProxy | - | 34.1 | - |" in markdown
+    assert "| delegation sidecar | - | 51.2 | 10.2 |" in markdown
 
 
 def test_the_page_holds_everything_itself(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.native import BuildError, build
-from benchmarks.run import _measure_all, main
+from benchmarks.native import BuildError, build, http2_missing
+from benchmarks.run import _measure_all, _possible, main
 from benchmarks.sample import Sample
+from benchmarks.scenarios import SCENARIOS
 
 
 def test_an_unknown_scenario_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +30,23 @@ def test_without_the_headers_of_openssl_the_cure_is_told(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="apt-get install libssl-dev"):
         build(tmp_path / "bin")
+
+
+def test_without_the_headers_of_nghttp2_only_http2_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\ncat >/dev/null\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    scenarios = [one for one in SCENARIOS if one.name in {"inbound", "http2", "grpc-unary"}]
+    possible, missing = _possible(scenarios)
+    assert [one.name for one in possible] == ["inbound"]
+    assert missing == {"HTTP/2, in all peers": http2_missing()}
+    assert main(["--only", "http2"]) == 1
+    assert "apt-get install libnghttp2-dev" in capsys.readouterr().err
+    compiler.write_text("#!/bin/sh\ncat >/dev/null\n")
+    assert _possible(scenarios) == (scenarios, {})
 
 
 def test_a_run_that_is_interrupted_keeps_what_was_measured(

@@ -1,10 +1,29 @@
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from benchmarks.growth import AXES, GROWTH
 from benchmarks.peers.all import all_peers
-from benchmarks.peers.peer import INBOUND, MESH, NARROW, NARROW_HANDSHAKES, OUTBOUND, PAIR, ROUTES
+from benchmarks.peers.peer import (
+    GRPC,
+    HTTP2,
+    INBOUND,
+    MESH,
+    NARROW,
+    NARROW_HANDSHAKES,
+    OUTBOUND,
+    OVER_HTTP2,
+    PAIR,
+    ROUTES,
+)
+from benchmarks.peers.sidecar_settings import GRPC_METHOD, http2_settings
 from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.smoke import SMOKE
 from benchmarks.tables import BASE
+from benchmarks.world import Pem
 
 PEERS = {peer.name: peer for peer in all_peers()}
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
@@ -19,7 +38,7 @@ def test_names_are_given_once() -> None:
 def test_the_base_is_the_first_and_the_sidecar_can_do_everything() -> None:
     first, *_ = PEERS
     assert first == BASE
-    assert PEERS["sidecar"].roles.keys() == {INBOUND, NARROW, OUTBOUND, PAIR, MESH, *ROUTES}
+    assert PEERS["sidecar"].roles.keys() == {INBOUND, NARROW, OUTBOUND, PAIR, MESH, *ROUTES, *OVER_HTTP2}
     assert all(scenario.suits(PEERS["sidecar"]) for scenario in (*SCENARIOS, *GROWTH))
 
 
@@ -60,6 +79,36 @@ def test_the_native_engine_takes_part_or_says_why_not() -> None:
     why = native.missing()
     assert why is None or "make native" in why
     assert {INBOUND, NARROW, OUTBOUND} <= native.roles.keys()
+
+
+def test_http2_is_asked_of_who_speaks_it() -> None:
+    scenario = BY_NAME["http2"]
+    asked = {name for name, peer in PEERS.items() if scenario.suits(peer)}
+    assert {"haproxy", "haproxy-jwt", "nginx", "nginx-njs", "envoy", "envoy-jwt", "caddy", "sidecar"} <= asked
+    assert not {"sidecar-native", "hitch", "aiohttp", "direct"} & asked
+    assert "HTTP/2" in PEERS["sidecar-native"].does_not
+    assert BY_NAME["http2-500"].suits(PEERS["direct"])
+
+
+def test_scenarios_of_http2_are_those_with_streams() -> None:
+    assert {one.name for one in SCENARIOS if one.streams} == {one.name for one in SCENARIOS if one.role in OVER_HTTP2}
+    assert all(one.streams <= 100 for one in SCENARIOS)  # each peer admits as many on a connection
+    assert not any(one.streams for one in SCENARIOS if one.name in SMOKE)
+
+
+def test_a_call_of_grpc_is_an_empty_message_that_the_sidecar_allows() -> None:
+    scenario = BY_NAME["grpc-unary"]
+    head = scenario.head("a.example")
+    assert head.startswith(f"POST /{GRPC_METHOD} HTTP/1.1\r\n")
+    assert "\r\nContent-Type: application/grpc\r\nTE: trailers\r\n\r\n" in head
+    assert "Content-Length" not in head
+    assert scenario.body == 5
+    world: Any = SimpleNamespace(
+        at=str, identities=defaultdict(lambda: Pem(*[Path("x")] * 3)), bundle="x", issuer="x", jwks_url="x"
+    )
+    (route,) = http2_settings(world, "sidecar-grpc", GRPC)["inbound"]["routes"]
+    assert route["operations"] == [{"allow": [GRPC_METHOD]}]
+    assert "protocol" not in http2_settings(world, "sidecar-http2", HTTP2)["inbound"]["routes"][0]
 
 
 def test_growth_goes_along_known_axes_from_few_to_many() -> None:

@@ -1,0 +1,42 @@
+#define _GNU_SOURCE
+#include "common.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "options.h"
+
+uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
+}
+
+double cpu_s(clockid_t clock)
+{
+    struct timespec used;
+    if (clock_gettime(clock, &used) < 0)
+        return -1;
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+static uint64_t next_number(void)
+{
+    static uint64_t count;
+    uint64_t mixed = ++count * 0x9e3779b97f4a7c15ull; /* splitmix64: each once, in no order */
+    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9ull;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebull;
+    return mixed ^ (mixed >> 31);
+}
+
+void vary(char *head, size_t length)
+{
+    head[length] = 0;
+    for (char *place = head; (place = strstr(place, DIGITS)) != NULL;) {
+        char digits[17];
+        snprintf(digits, sizeof digits, "%016llx", (unsigned long long)next_number());
+        memcpy(place, digits, 16);
+        place += 16;
+    }
+}

@@ -1,0 +1,20 @@
+/* What both load generators share: clocks, and requests that differ. */
+#ifndef COMMON_H
+#define COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#define SECOND 1000000000ull
+
+/* Monotonic time in nanoseconds. */
+uint64_t now_ns(void);
+
+/* CPU time of a clock in seconds; -1 if its process is gone. */
+double cpu_s(clockid_t clock);
+
+/* Replace each DIGITS of the options by a number that no other request has. `head` has room for one byte more. */
+void vary(char *head, size_t length);
+
+#endif
