@@ -236,7 +236,7 @@ class H2ServerStream:
         sink = self._sink
         if sink is None or self._held_up:
             return
-        if self._arrived:
+        if self._arrived_size:
             data = self._take()
             if data:
                 sink.on_body(data)
@@ -341,9 +341,10 @@ class H2ServerStream:
         self.ending = ends
 
     def _end(self) -> None:
-        """End the answer: at once, or when the windows have admitted the rest of it."""
+        """End the answer: at once, or when the windows have admitted the rest of it. Nobody reads the request now."""
         self.ended = True
         self.end_deadline()
+        self._take()
         if self.ending:
             self._connection.answered(self)
         else:

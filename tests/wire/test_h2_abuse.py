@@ -7,7 +7,9 @@ from h2.errors import ErrorCodes
 
 from sidecar.errors import Reason
 from sidecar.wire.h2_frames import MAX_RESETS
+from sidecar.wire.h2_session import CONNECTION_WINDOW
 from sidecar.wire.stream import Stream
+from tests.wire.bench import Body
 from tests.wire.h2_bench import ASKS, POSTS, H2Served, frame
 from tests.wire.test_h2_server import with_body
 
@@ -115,3 +117,36 @@ async def test_a_peer_that_reads_nothing_gets_no_more_answers_until_it_does() ->
 
 def answer_head(stream: Stream) -> None:
     stream.answer(200, [], b"")
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_a_body_whose_request_was_answered_unread_takes_nothing_of_the_window_of_others(paused: bool) -> None:
+    served = H2Served()
+    for _ in range(20):
+        stream_id = served.begin()
+        await served.exchange()
+        (stream,) = served.handler.requests
+        if paused:
+            stream.read_body(Body())
+            stream.pause_body()
+        for _ in range(3):
+            served.peer.h2.send_data(stream_id, bytes(16_000))
+        await served.exchange()
+        stream.answer(503, [], b"")
+        served.peer.h2.end_stream(stream_id)
+        await served.exchange()
+        served.handler.requests.clear()
+    assert served.peer.h2.outbound_flow_control_window > CONNECTION_WINDOW // 2
+
+
+async def test_padding_alone_takes_nothing_of_the_window_of_others() -> None:
+    served = H2Served(with_body)
+    await served.exchange()
+    before = served.connection._session.inbound_flow_control_window
+    for _ in range(3):
+        stream_id = served.begin()
+        await served.exchange()
+        served.connection.data_received(frame(0, 0x9, stream_id, b"\xff" + bytes(255)))
+        await served.settle()
+    managed = served.connection._session._inbound_flow_control_window_manager
+    assert served.connection._session.inbound_flow_control_window + managed._bytes_processed == before
