@@ -107,7 +107,7 @@ class H2Exchange:
         self._limits = limits
         self._sink: ResponseSink | None = None
         self._method = ""
-        self._arrived: list[bytes] = []
+        self._arrived = bytearray()
         self._arrived_size = 0
         self._left: int | None = None  # content that the answer's head has stated and that has not come
         self._interim = 0
@@ -278,8 +278,7 @@ class H2Exchange:
                 Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer is longer than its head says"), Code.PROTOCOL_ERROR
             )
             return
-        if data:
-            self._arrived.append(data)
+        self._arrived += data
         self._arrived_size += size
 
     def on_end(self) -> None:
@@ -364,7 +363,7 @@ class H2Exchange:
 
     def _take(self) -> bytes:
         """Return the content that has arrived, and open the windows by it."""
-        data = b"".join(self._arrived)
+        data = bytes(self._arrived)
         size, self._arrived_size = self._arrived_size, 0
         self._arrived.clear()
         self._connection.taken(self, size)

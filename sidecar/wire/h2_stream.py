@@ -115,7 +115,7 @@ class H2ServerStream:
         self.expected: int | None = None  # of it, by its Content-Length
         self._connection = connection
         self._sink: BodySink | None = None
-        self._arrived: list[bytes] = []  # content that nobody has taken
+        self._arrived = bytearray()  # content that nobody has taken
         self._arrived_size = 0  # that, as windows count it: with padding
         self._paused = False
         self._invited = False
@@ -225,7 +225,7 @@ class H2ServerStream:
 
     def _take(self) -> bytes:
         """Return the content that has arrived, and open the windows by it."""
-        data = self._arrived[0] if len(self._arrived) == 1 else b"".join(self._arrived)
+        data = bytes(self._arrived)
         size, self._arrived_size = self._arrived_size, 0
         self._arrived.clear()
         self._connection.taken(self, size)
@@ -403,8 +403,7 @@ class H2ServerStream:
             self._connection.taken(self, size)
             self.fail_body(Denied(Reason.TOO_LARGE, "the body is larger than allowed"))
             return
-        if data:
-            self._arrived.append(data)
+        self._arrived += data
         self._arrived_size += size
 
     def end_of_input(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from h2.errors import ErrorCodes
 
@@ -150,3 +152,19 @@ async def test_padding_alone_takes_nothing_of_the_window_of_others() -> None:
         await served.settle()
     managed = served.connection._session._inbound_flow_control_window_manager
     assert served.connection._session.inbound_flow_control_window + managed._bytes_processed == before
+
+
+async def test_content_in_tiny_frames_costs_little_more_than_its_bytes() -> None:
+    served = H2Served()
+    stream_id = served.begin()
+    await served.exchange()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(50):
+            served.connection.data_received(frame(0, 0, stream_id, b"ab") * 40)
+            await served.settle()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held < 10 * 4000
