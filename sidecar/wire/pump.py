@@ -273,10 +273,10 @@ class Pump(ABC):
         """Fail, or replace a stale connection once, where a retry is safe."""
         upstream, self._upstream = self._upstream, None
         safe = self._head.method in _IDEMPOTENT and not self._head.has_body
-        if isinstance(error, StaleConnection) and safe and upstream is not None:
-            self.retried = True
+        if isinstance(error, StaleConnection) and safe and upstream is not None and not self.retried:
+            self.retried = True  # once: an upstream of HTTP/2 may refuse the first stream of a new connection too
             self._pool.counts["retried"] += 1
-            self._connect()  # a new connection is never stale: one retry at most
+            self._connect()
         else:
             self._finish(error)
 
