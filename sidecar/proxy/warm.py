@@ -9,13 +9,16 @@ have what differs by side.
 
 from __future__ import annotations
 
+import logging
 import secrets
+import traceback
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Final
 
 import orjson
 
+from sidecar.errors import SidecarError
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.entry import Entry
 from sidecar.observe.record import FIELDS, Direction, Record
@@ -44,6 +47,8 @@ VARYING: Final = (
 PREPARED_BYTES: Final = 3072  # of what is kept beside a permit
 _MARK: Final = secrets.token_hex(16)  # stands for their values: nobody can put it into a token
 _MAX_STATUS_LINE: Final = 8192
+
+_log: Final = logging.getLogger("sidecar.native")
 
 if tuple(name for name in FIELDS if name in VARYING) != VARYING:
     raise AssertionError("the varying keys are not in the order of a record")
@@ -76,6 +81,8 @@ class Parts:
         self.pools = forwarder.pool._pools
         self.wall = wall
         self.monotonic = log.monotonic
+        self.refusal = SidecarError
+        self.report = BugReport()
         self.new_id = new_id
         self.new_span_id = new_span_id
         self.new_stream = new_stream
@@ -100,6 +107,20 @@ class Parts:
         self.__dict__.update(of_side)
 
 
+class BugReport:
+    """Logs bugs of the native engine, each kind once: Python serves such requests, so nothing else would show them."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[type[BaseException], str]] = set()
+
+    def __call__(self, error: BaseException) -> None:
+        """Log an error that a gate did not expect."""
+        kind = type(error), "".join(traceback.format_tb(error.__traceback__)[-1:])
+        if kind not in self._logged:
+            self._logged.add(kind)
+            _log.error("a bug in the native engine: Python serves such requests", exc_info=error)
+
+
 def prepare(native: ModuleType, record: Record, fields: Sequence[Field], *, begins: int, ends: int) -> object | None:
     """Make what is the same for requests whose record begins as ``record`` and whose head gets ``fields``.
 
@@ -122,7 +143,10 @@ def prepare(native: ModuleType, record: Record, fields: Sequence[Field], *, begi
 
 def _pieces_of(record: Record) -> list[bytes] | None:
     """Return the text of a record around its varying values; None if it needs more than plain text."""
-    line = orjson.dumps(record | dict.fromkeys(VARYING, _MARK))
+    try:
+        line = orjson.dumps(record | dict.fromkeys(VARYING, _MARK))
+    except orjson.JSONEncodeError:  # a lone surrogate, an integer beyond 64 bits
+        return None
     plain = line.isascii() and b"\\" not in line and b"\x7f" not in line and len(line) <= MAX_TEXT
     pieces = line.split(b'"%b"' % _MARK.encode("ascii"))
     return pieces if plain and len(pieces) == len(VARYING) + 1 else None

@@ -108,7 +108,8 @@ async def _gone(child: Process) -> None:
     """Wait until its workers are gone too: they outlive a killed parent for a moment, and write to the test folder."""
     if child.returncode is None:
         child.kill()
-    await child.communicate()  # stderr is theirs as well, and ends with the last of them
+    _, logged = await child.communicate()  # stderr is theirs as well, and ends with the last of them
+    assert b"a bug in the native engine" not in (logged or b"")
 
 
 def _port(document: Mapping[str, Any], section: str) -> int:

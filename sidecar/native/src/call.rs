@@ -4,7 +4,7 @@
 //! record, a sink at the upstream connection. These are ghosts: objects of its classes without attributes. Whoever
 //! reads one attribute gets the real thing (`inflate`), and the engine in Python serves the request to its end.
 
-use crate::guarded::{begun, certain};
+use crate::guarded::guarded;
 use crate::head;
 use crate::peer::Peer;
 use crate::prepared::Prepared;
@@ -292,14 +292,18 @@ impl Call {
     fn __call__(slf: &Bound<'_, Self>, upstream: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
         let (py, this) = (slf.py(), slf.get());
         let Some(live) = this.take() else { return Ok(false) };
-        let found = if live.upstream.is(upstream) { certain(|| this.answer(py, &live, data.as_bytes())) } else { None };
+        let found = if live.upstream.is(upstream) {
+            this.side.certain(py, || this.answer(py, &live, data.as_bytes()))
+        } else {
+            Ok(None)
+        };
         match found {
-            None => {
+            Ok(Some((status, message))) => guarded(|| Self::finish(slf, live, status, &message)).map(|()| true),
+            other => {
                 this.live(live);
                 this.inflate(py)?;
-                Ok(false)
+                other.map(|_| false)
             }
-            Some((status, message)) => begun(|| Self::finish(slf, live, status, &message)).map(|()| true),
         }
     }
 

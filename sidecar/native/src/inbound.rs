@@ -1,7 +1,7 @@
 //! The inbound side: a peer's request on the way to the agent.
 
 use crate::call::{Call, Opened};
-use crate::guarded::{begun, certain};
+use crate::guarded::guarded;
 use crate::head;
 use crate::peer::Peer;
 use crate::prepared::Prepared;
@@ -74,9 +74,9 @@ impl InboundGate {
     /// Begin the request that `data` is. False: it is not certain, and nothing has changed.
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
         let py = connection.py();
-        match certain(|| self.ready(connection, data.as_bytes())) {
+        match self.side.certain(py, || self.ready(connection, data.as_bytes()))? {
             None => Ok(false),
-            Some(ready) => begun(|| self.begin(py, connection, data, ready)).map(|()| true),
+            Some(ready) => guarded(|| self.begin(py, connection, data, ready)).map(|()| true),
         }
     }
 }

@@ -44,6 +44,7 @@ mod delegation_sidecar_native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::guarded::keep_places_of_panics();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::fields::{Own, id};
-use crate::guarded::{begun, certain};
+use crate::guarded::guarded;
 use crate::head;
 use crate::prepared::Prepared;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
@@ -72,16 +72,17 @@ impl OutboundGate {
 
     /// Begin the call that `data` is. False: it is not certain, and nothing has changed.
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        let py = connection.py();
         let mut looked = false;
-        match certain(|| self.ready(connection, data.as_bytes(), &mut looked)) {
+        match self.side.certain(py, || self.ready(connection, data.as_bytes(), &mut looked))? {
             None => {
                 if looked {
-                    self.uncount.bind(connection.py()).call0()?;
+                    self.uncount.bind(py).call0()?;
                 }
                 Ok(false)
             }
-            Some((ready, served)) => begun(|| {
-                served.call_method0(intern!(served.py(), "count_call"))?;
+            Some((ready, served)) => guarded(|| {
+                served.call_method0(intern!(py, "count_call"))?;
                 self.side.start(connection, data, ready)
             })
             .map(|_| true),

@@ -1,6 +1,6 @@
 //! The pure readers by themselves, for the tests that compare both engines.
 
-use crate::guarded::certain;
+use crate::guarded::guarded;
 use crate::head::{self, Fields, Limits};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -14,7 +14,7 @@ fn of<'py>(py: Python<'py>, data: &[u8], fields: &Fields) -> PyResult<Read<'py>>
     Ok((PyTuple::new(py, names)?.unbind(), PyTuple::new(py, values)?.unbind(), fields.length, fields.end))
 }
 
-/// Read a request head: (method, target, authority, names, values, content length, size); None if not certain.
+/// Read a request head: (method, target, authority, names, values, content length, size); None if not guarded.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn read_request<'py>(
@@ -23,8 +23,8 @@ pub fn read_request<'py>(
     max_head: usize,
     max_target: usize,
     max_fields: usize,
-) -> Option<(String, Bound<'py, PyBytes>, String, Py<PyTuple>, Py<PyTuple>, Option<usize>, usize)> {
-    certain(|| {
+) -> PyResult<Option<(String, Bound<'py, PyBytes>, String, Py<PyTuple>, Py<PyTuple>, Option<usize>, usize)>> {
+    guarded(|| {
         let limits = Limits { head: max_head, target: max_target, fields: max_fields };
         let Some(head) = head::request(data, limits) else { return Ok(None) };
         let (names, values, length, size) = of(py, data, &head.fields)?;
@@ -34,7 +34,7 @@ pub fn read_request<'py>(
     })
 }
 
-/// Read the head of a final answer: (status, names, values, content length, size); None if not certain.
+/// Read the head of a final answer: (status, names, values, content length, size); None if not guarded.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn read_answer<'py>(
@@ -42,8 +42,8 @@ pub fn read_answer<'py>(
     data: &[u8],
     max_head: usize,
     max_fields: usize,
-) -> Option<(u16, Py<PyTuple>, Py<PyTuple>, Option<usize>, usize)> {
-    certain(|| {
+) -> PyResult<Option<(u16, Py<PyTuple>, Py<PyTuple>, Option<usize>, usize)>> {
+    guarded(|| {
         let Some(head) = head::answer(data, Limits { head: max_head, target: 0, fields: max_fields }) else {
             return Ok(None);
         };
@@ -52,8 +52,8 @@ pub fn read_answer<'py>(
     })
 }
 
-/// The path of a target that is canonical as it was sent; None if not certain.
+/// The path of a target that is canonical as it was sent; None if not guarded.
 #[pyfunction]
-pub fn canonical_path(target: &[u8]) -> Option<String> {
-    certain(|| Ok(head::canonical(target).map(|end| String::from_utf8_lossy(&target[..end]).into_owned())))
+pub fn canonical_path(target: &[u8]) -> PyResult<Option<String>> {
+    guarded(|| Ok(head::canonical(target).map(|end| String::from_utf8_lossy(&target[..end]).into_owned())))
 }

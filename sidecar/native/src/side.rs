@@ -1,9 +1,11 @@
 //! One side of a sidecar: the objects of the engine in Python that a warm request touches, held once.
 
 use crate::call::{Call, Live};
+use crate::guarded::guarded;
 use crate::head::{self, Limits, RequestHead};
 use crate::names::Names;
 use crate::writes::WriteBatch;
+use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
@@ -38,6 +40,8 @@ pub struct Side {
     pub new_entry: Py<PyAny>,
     pub new_forwarding: Py<PyAny>,
     pub inflate: Py<PyAny>,
+    refusal: Py<PyAny>,
+    report: Py<PyAny>,
     pub client: Py<PyAny>,
     pub idle: Py<PyAny>,
     pub asked: Py<PyAny>,
@@ -88,6 +92,8 @@ impl Side {
             new_entry: get("new_entry")?,
             new_forwarding: get("new_forwarding")?,
             inflate: get("inflate")?,
+            refusal: get("refusal")?,
+            report: get("report")?,
             client: get("client")?,
             idle: get("idle")?,
             asked: get("asked")?,
@@ -107,6 +113,20 @@ impl Side {
             answer_passes: Names::new(get("answer_passes")?),
             status_lines: parts.getattr("status_lines")?.extract()?,
         })
+    }
+
+    /// Run a step that has changed nothing yet. None: the engine in Python takes over, and refuses what was refused.
+    ///
+    /// Any other error than a refusal is a bug of ours. It is reported, and the engine in Python takes over too.
+    pub fn certain<T>(&self, py: Python<'_>, step: impl FnOnce() -> PyResult<Option<T>>) -> PyResult<Option<T>> {
+        match guarded(step) {
+            Err(error) if error.matches(py, &self.refusal)? => Ok(None),
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                self.report.bind(py).call1((error.into_value(py),))?;
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     /// A request that is there to its last byte, on a canonical path that holds no token.
