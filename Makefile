@@ -187,26 +187,29 @@ interop: interop-spire systemd interop-engine interop-frameworks interop-sdk int
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@
 
-dist: setup $(DIST_TOOLS) ## Build wheels, sdists, charts, completion scripts, bills of materials and SHA256SUMS into dist/, the same bytes from the same commit
-	@$(BIN)/python .ci/dist.py dist
+# What builds the native engine's wheel, only where cargo is: elsewhere `make dist` and `make release` leave it out, and say so.
+NATIVE_TOOLS = $(if $(CARGO),$(WHEEL_TOOLS))
+
+dist: setup $(DIST_TOOLS) $(NATIVE_TOOLS) ## Build wheels (the native engine's where cargo is), sdists, charts, completion scripts, bills of materials and SHA256SUMS into dist/, the same bytes from the same commit (ZIG=--zig)
+	@ZIG="$(ZIG)" $(BIN)/python .ci/dist.py dist
 
 .PHONY: release
-release: setup $(DIST_TOOLS) ## Everything of a release into build/release: dist, images, provenance, RELEASE.md (WITHOUT="images helm", PYTHON_IMAGE, SOURCE_URI, BUILDER_ID)
-	@PYTHON_IMAGE="$(PYTHON_IMAGE)" BUILD_ARGS="$(BUILD_ARGS)" $(BIN)/python .ci/release.py $(or $(OUT),build/release) $(addprefix --without ,$(WITHOUT))
+release: setup $(DIST_TOOLS) $(NATIVE_TOOLS) ## Everything of a release into build/release: dist, images, provenance, RELEASE.md (WITHOUT="images helm", ZIG=--zig, PYTHON_IMAGE, SOURCE_URI, BUILDER_ID)
+	@ZIG="$(ZIG)" PYTHON_IMAGE="$(PYTHON_IMAGE)" BUILD_ARGS="$(BUILD_ARGS)" $(BIN)/python .ci/release.py $(or $(OUT),build/release) $(addprefix --without ,$(WITHOUT))
 
-interop-dist: setup $(DIST_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
+interop-dist: setup $(DIST_TOOLS) $(NATIVE_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
 	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py $(ARGS)
 
 # --- the native engine: optional, and `make setup` needs no compiler. TARGET="aarch64-unknown-linux-gnu" for arm64
 TARGET ?=
 WHEEL := build/native/.built
+NATIVE_WHEEL = SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) nice $(BIN)/python .ci/native_wheel.py
 $(WHEEL_TOOLS): $(STAMP) requirements/native.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/native.txt && touch $@
 
 $(WHEEL): $(wildcard sidecar/native/src/*.rs) sidecar/native/Cargo.toml sidecar/native/Cargo.lock sidecar/native/pyproject.toml | $(WHEEL_TOOLS)
-	@test -n "$(CARGO)" || { echo "native: cargo is not on PATH; rustup.rs has it"; exit 1; }
 	@rm -rf build/native && mkdir -p build/native
-	@PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=build/native-target SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) nice $(BIN)/maturin build -q --locked --release -m sidecar/native/Cargo.toml -o build/native
+	@$(NATIVE_WHEEL) build/native
 	@touch $@
 
 .PHONY: native native-for native-lint test-native
@@ -215,7 +218,7 @@ native: setup $(WHEEL) ## Build the wheel of the native engine into build/native
 	@ls build/native/*.whl
 
 native-for: setup $(WHEEL_TOOLS) ## Build it for another machine into build/native-TARGET (TARGET=aarch64-unknown-linux-gnu; its linker, or ziglang from PyPI)
-	@PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=build/native-target nice $(BIN)/maturin build -q --locked --release -m sidecar/native/Cargo.toml -o build/native-$(TARGET) --target $(TARGET) $(ZIG)
+	@$(NATIVE_WHEEL) build/native-$(TARGET) --target $(TARGET) $(ZIG)
 	@ls build/native-$(TARGET)/*.whl
 
 native-lint: ## Format and lint the native engine's sources (cargo)

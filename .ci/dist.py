@@ -1,5 +1,5 @@
 """Builds a release into a folder: wheels, source archives, an npm package, charts, completion scripts, JSON Schemas of
-settings, bills of materials and SHA256SUMS.
+settings, bills of materials and SHA256SUMS; and the wheel of the native engine, where its tools are.
 
     python .ci/dist.py dist
 
@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import native_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTIONS = (".", "dev", "agent")
@@ -45,8 +47,8 @@ class Entry:
     executable: bool = False
 
 
-def main(out: Path) -> None:
-    """Build everything into a folder that is empty, missing, or of an earlier build."""
+def main(out: Path) -> list[str]:
+    """Build everything into a folder that is empty, missing, or of an earlier build; return what is left out."""
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     if any(out.iterdir()) and not (out / "SHA256SUMS").is_file():
@@ -64,6 +66,7 @@ def main(out: Path) -> None:
         for file in (*source.glob("sidecar/completions/sidecar.*"), *source.glob("config/*.schema.json")):
             (out / file.name).write_bytes(file.read_bytes())
         write_sboms(source, out, epoch)
+        skipped = list(native(source, out, epoch))
     built = sorted(out.iterdir())
     sums = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in built]
     (out / "SHA256SUMS").write_text("".join(sums))
@@ -71,6 +74,7 @@ def main(out: Path) -> None:
         print(f"{file.stat().st_size:>9}  {file.name}")
     if _git("status", "--porcelain", "--untracked-files=no"):
         print("dist: built from the last commit; changes that are not committed are not in it", file=sys.stderr)
+    return skipped
 
 
 def unpack(archive: bytes, folder: Path, epoch: int) -> None:
@@ -106,6 +110,20 @@ def build_python(source: Path, out: Path, epoch: int) -> None:
                 raise SystemExit(f"dist: {hook} of {distribution} failed\n{done.stdout}{done.stderr}")
     for archive in out.glob("*.tar.gz"):  # setuptools writes the time of day and the builder's name
         pack(archive, entries_of(archive), epoch)
+
+
+def native(source: Path, out: Path, epoch: int) -> Iterator[str]:
+    """Build the wheel of the native engine and its bill of materials; yield a line where its tools are missing."""
+    try:
+        native_wheel.build(source, out, epoch, zig=bool(os.environ.get("ZIG")), clean=True)
+    except native_wheel.ToolError as missing:
+        yield f"the wheel of the native engine is left out: {missing}"
+        return
+    (product,) = out.glob("delegation-sidecar-[0-9]*.cdx.json")
+    version = native_wheel.version(source)
+    bill = derived(json.loads(product.read_text()), f"pkg:pypi/{native_wheel.NAME}@{version}", set())
+    bill["components"] = native_wheel.crates(source)
+    write_bill(out / f"{native_wheel.NAME}-{version}.cdx.json", bill)
 
 
 def entries_of(archive: Path) -> list[Entry]:
@@ -160,7 +178,12 @@ def write_sboms(source: Path, out: Path, epoch: int) -> None:
         "delegation-agent-pypi": derived(bill, f"pkg:pypi/delegation-agent@{version}", set()),
         "delegation-agent-npm": derived(bill, f"pkg:npm/delegation-agent@{version}", set()),
     }.items():
-        (out / f"{file}-{version}.cdx.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        write_bill(out / f"{file}-{version}.cdx.json", document)
+
+
+def write_bill(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a bill of materials in the one form that the same contents have."""
+    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
 def needed_by_dev(component: Mapping[str, Any]) -> bool:
@@ -246,4 +269,5 @@ def _git_bytes(*words: str) -> bytes:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "dist"))
+    for left_out in main(Path(sys.argv[1] if len(sys.argv) > 1 else "dist")):
+        print(f"dist: {left_out}", file=sys.stderr)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dist
+import native_wheel
 
 ROOT = dist.ROOT
 PROVENANCE = "provenance.intoto.json"
@@ -48,6 +49,11 @@ ROWS = (
         "delegation_sidecar-VERSION-*.whl",
         "who runs a sidecar without a container, or the audit",
         "`pipx install 'FILE[audit]'`; as a service: docs/systemd.md",
+    ),
+    Row(
+        "delegation_sidecar_native-VERSION-*.whl",
+        "who runs a sidecar without a container, for less CPU: the optional native engine",
+        "`pip install --no-deps FILE` beside the product's wheel; docs/native.md",
     ),
     Row(
         "sidecar-VERSION.image.tar", "who runs containers", "`docker load --input FILE`, then push it to your registry"
@@ -112,8 +118,7 @@ def main(out: Path, without: Sequence[str], environ: Mapping[str, str] = os.envi
         SystemExit: a step failed, or the version is not the same everywhere.
     """
     version = one_version(versions(ROOT))
-    dist.main(out)
-    skipped = [*images(out, version, without, environ), *charts(out, without)]
+    skipped = [*dist.main(out), *images(out, version, without, environ), *charts(out, without)]
     statement = provenance(out, version, environ)
     (out / PROVENANCE).write_text(json.dumps(statement, indent=1, sort_keys=True) + "\n")
     built = Built(version, skipped, list(left(ROOT, version)))
@@ -130,6 +135,8 @@ def versions(root: Path) -> dict[str, str]:
     found["dev/pyproject.toml"] = _first(
         r'"delegation-sidecar\[audit\]==([^"]+)"', (root / "dev/pyproject.toml").read_text()
     )
+    found["sidecar/native/Cargo.toml"] = native_wheel.version(root)
+    found["sidecar/engine.py"] = _first(r'^_VERSION: Final = "(.+?)"', (root / "sidecar/engine.py").read_text())
     found["agent-node/package.json"] = json.loads((root / "agent-node" / "package.json").read_text())["version"]
     for file in sorted((*root.glob("helm/*/Chart.yaml"), *root.glob("helm/*/values.yaml"))):
         told = re.findall(r"\b(version|appVersion|tag): \"?([0-9][^\",}\s]*)", file.read_text())
@@ -225,12 +232,11 @@ def provenance(out: Path, version: str, environ: Mapping[str, str]) -> dict[str,
     source: dict[str, Any] = {"name": "source", "digest": {"gitCommit": dist._git("rev-parse", "HEAD")}}
     if environ.get("SOURCE_URI"):
         source["uri"] = environ["SOURCE_URI"]
-    names = sorted({"build.txt", "dev.txt", "dist.txt", *dist.LOCKS.values()})
-    committed = ((name, dist._git_bytes("show", f"HEAD:requirements/{name}")) for name in names)
-    locks = [
-        {"name": f"requirements/{name}", "digest": {"sha256": hashlib.sha256(text).hexdigest()}}
-        for name, text in committed
-    ]
+    has_native = any(fnmatch(one["name"], "delegation_sidecar_native-*.whl") for one in subjects)
+    native = ("requirements/native.txt", f"{native_wheel.CRATE}/Cargo.lock") if has_native else ()
+    own = {f"requirements/{name}" for name in ("build.txt", "dev.txt", "dist.txt", *dist.LOCKS.values())}
+    committed = ((name, dist._git_bytes("show", f"HEAD:{name}")) for name in sorted({*own, *native}))
+    locks = [{"name": name, "digest": {"sha256": hashlib.sha256(text).hexdigest()}} for name, text in committed]
     base = environ.get("PYTHON_IMAGE", BASE)
     has_images = any(one["name"].endswith(".image.tar") for one in subjects)
     digest = base.partition("@sha256:")[2]

@@ -11,18 +11,22 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 import pytest
 
+from sidecar import __version__
+
 ROOT: Final = Path(__file__).parent.parent
 EPOCH: Final = 1_700_000_000
 
 
 @pytest.fixture(scope="module")
-def dist() -> ModuleType:
+def dist() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(ROOT / ".ci"))
     spec = importlib.util.spec_from_file_location("dist", ROOT / ".ci" / "dist.py")
     assert spec is not None
     assert spec.loader is not None
@@ -30,9 +34,11 @@ def dist() -> ModuleType:
     sys.modules["dist"] = module  # a dataclass looks its module up
     try:
         spec.loader.exec_module(module)
+        yield module
     finally:
-        del sys.modules["dist"]
-    return module
+        sys.path.remove(str(ROOT / ".ci"))
+        for name in ("dist", "native_wheel"):
+            sys.modules.pop(name, None)
 
 
 def chart(folder: Path, *, mode: int, reverse: bool) -> Path:
@@ -166,3 +172,82 @@ def test_the_image_s_bill_of_materials_has_its_packages_and_the_libraries_beside
             "licenses": [{"license": {"name": "GPL-3.0-or-later WITH GCC-exception-3.1"}}],
         },
     ]
+
+
+# The native engine's wheel
+
+
+@pytest.fixture
+def toolchain(dist: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of stand-ins for cargo and maturin, which write down what they are asked; nothing else is found."""
+    (tmp_path / "bin").mkdir()
+    for name in ("cargo", "maturin"):
+        program = tmp_path / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> "{tmp_path}/asked"\n[ "$1" != tree ] || echo "libc v1.0"\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    return tmp_path / "bin"
+
+
+def source_of_the_engine(folder: Path) -> Path:
+    crate = folder / "source" / "sidecar" / "native"
+    crate.mkdir(parents=True)
+    (crate / "Cargo.toml").write_text('[package]\nname = "delegation-sidecar-native"\nversion = "1.2.3"\n')
+    own, *others = ("delegation-sidecar-native", "1.2.3"), ("libc", "1.0"), ("syn", "2.0")
+    lines = [f'[[package]]\nname = "{own[0]}"\nversion = "{own[1]}"\n']
+    lines += [f'[[package]]\nname = "{name}"\nversion = "{version}"\nchecksum = "ab"\n' for name, version in others]
+    (crate / "Cargo.lock").write_text("".join(lines))
+    return folder / "source"
+
+
+@pytest.mark.parametrize("tool", ["cargo", "maturin"])
+def test_without_a_tool_of_the_native_engine_the_rest_is_built_and_one_line_says_so(
+    dist: ModuleType, toolchain: Path, tmp_path: Path, tool: str
+) -> None:
+    (toolchain / tool).unlink()
+    (line,) = dist.native(source_of_the_engine(tmp_path), tmp_path, EPOCH)
+    assert line.startswith(f"the wheel of the native engine is left out: {tool} is not ")
+    assert not (tmp_path / "asked").exists()
+
+
+def test_the_native_engine_is_compiled_from_these_sources_and_its_bill_says_what_is_linked(
+    dist: ModuleType, toolchain: Path, tmp_path: Path
+) -> None:
+    product = {"metadata": {"component": {"purl": "pkg:pypi/delegation-sidecar@1.2.3"}}, "components": [{"purl": "p"}]}
+    (tmp_path / "delegation-sidecar-1.2.3.cdx.json").write_text(json.dumps(product))
+    assert list(dist.native(source_of_the_engine(tmp_path), tmp_path, EPOCH)) == []
+    asked = [tuple(line.split()[:2]) for line in (tmp_path / "asked").read_text().splitlines()]
+    assert asked == [("cargo", "clean"), ("maturin", "build"), ("cargo", "clean"), ("cargo", "tree")]
+    bill = json.loads((tmp_path / "delegation-sidecar-native-1.2.3.cdx.json").read_text())
+    assert bill["metadata"]["component"]["purl"] == "pkg:pypi/delegation-sidecar-native@1.2.3"
+    assert [(one["purl"], one["scope"], one["hashes"][0]["content"]) for one in bill["components"]] == [
+        ("pkg:cargo/libc@1.0", "required", "ab"),
+        ("pkg:cargo/syn@2.0", "excluded", "ab"),
+    ]
+
+
+def test_a_tool_of_the_native_engine_that_fails_ends_the_release(
+    dist: ModuleType, toolchain: Path, tmp_path: Path
+) -> None:
+    (toolchain / "maturin").write_text("#!/bin/sh\necho 'no linker' >&2\nexit 1\n")
+    with pytest.raises(SystemExit, match="maturin build failed\nno linker"):
+        list(dist.native(source_of_the_engine(tmp_path), tmp_path, EPOCH))
+
+
+def test_the_native_engine_is_built_without_paths_and_flags_of_the_machine(dist: ModuleType, tmp_path: Path) -> None:
+    given = {
+        "PATH": "/bin",
+        "CARGO_HOME": "/home/eve/crates",
+        "SOURCE_DATE_EPOCH": "1",
+        "CARGO_ENCODED_RUSTFLAGS": "-g",
+    }
+    found = dist.native_wheel.environment(given, tmp_path / "cargo", EPOCH)
+    assert found["CARGO_ENCODED_RUSTFLAGS"] == "--remap-path-prefix=/home/eve/crates=/cargo"
+    assert (found["SOURCE_DATE_EPOCH"], found["PATH"]) == (str(EPOCH), f"{tmp_path}:/bin")
+    assert found["CARGO_TARGET_DIR"] == str(ROOT / "build" / "native-target")
+
+
+def test_the_native_engine_has_the_version_of_the_product(dist: ModuleType) -> None:
+    assert dist.native_wheel.version(ROOT) == __version__

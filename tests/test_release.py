@@ -44,7 +44,7 @@ def release() -> Iterator[ModuleType]:
         yield module
     finally:
         sys.path.remove(str(ROOT / ".ci"))
-        for name in ("release", "dist"):
+        for name in ("release", "dist", "native_wheel"):
             sys.modules.pop(name, None)
 
 
@@ -52,7 +52,7 @@ def test_the_version_is_the_same_at_all_places(release: ModuleType) -> None:
     found = release.versions(ROOT)
     assert release.one_version(found) == __version__
     assert sum(place.startswith("helm/") for place in found) == 8
-    assert len(found) == 13
+    assert len(found) == 15
     for place in found:
         with pytest.raises(SystemExit, match="not the same everywhere"):
             release.one_version({**found, place: "0.0.9"})
@@ -61,9 +61,16 @@ def test_the_version_is_the_same_at_all_places(release: ModuleType) -> None:
 def names(version: str = __version__) -> list[str]:
     """Return the files of a release with images."""
     wheels = [f"{name}-{version}" for name in ("delegation_sidecar", "sidecar_dev", "delegation_agent")]
-    boms = ("delegation-sidecar", "sidecar-dev", "delegation-agent-pypi", "delegation-agent-npm")
+    boms = (
+        "delegation-sidecar",
+        "delegation-sidecar-native",
+        "sidecar-dev",
+        "delegation-agent-pypi",
+        "delegation-agent-npm",
+    )
     return [
         *(f"{name}-py3-none-any.whl" for name in wheels),
+        f"delegation_sidecar_native-{version}-cp311-abi3-manylinux_2_34_x86_64.whl",
         *(f"{name}.tar.gz" for name in wheels),
         *(f"{name}-{version}.tgz" for name in ("sidecar", "sidecar-lib", "delegation-agent")),
         *(f"{name}-{version}.cdx.json" for name in boms),
@@ -122,6 +129,18 @@ def test_the_provenance_names_each_file_the_commit_and_the_locks(release: Module
     assert build["externalParameters"] == {"command": "make release", "version": __version__}
     assert found["predicate"]["runDetails"] == {"builder": {"id": release.BUILDER}}
     assert statement(release, tmp_path) == found  # it has no time
+
+
+def test_the_provenance_names_the_locks_of_the_native_engine_where_its_wheel_is(
+    release: ModuleType, tmp_path: Path
+) -> None:
+    def named() -> set[str]:
+        found = statement(release, tmp_path)["predicate"]["buildDefinition"]["resolvedDependencies"]
+        return {one["name"] for one in found}
+
+    before = named()
+    (tmp_path / "delegation_sidecar_native-0.1.0-cp311-abi3-linux_x86_64.whl").write_bytes(b"wheel")
+    assert named() - before == {"requirements/native.txt", "sidecar/native/Cargo.lock"}
 
 
 def test_the_provenance_says_only_what_it_was_told_of_source_and_builder(release: ModuleType, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
+import tomllib
 import zipfile
 from datetime import datetime
 from importlib import import_module
@@ -39,6 +41,31 @@ BUILT: Final = {
     *(f"{kind}.schema.json" for kind in ("sidecar", "sts", "platform")),
     "SHA256SUMS",
 }
+NATIVE_BILL: Final = f"delegation-sidecar-native-{__version__}.cdx.json"
+
+
+def has_native() -> bool:
+    """Tell if the wheel of the native engine can be built here; where it cannot, the rest is, and is tested."""
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=Path.home() / ".cargo" / "bin")
+    return cargo is not None and shutil.which("maturin", path=Path(sys.executable).parent) is not None
+
+
+def built(release: Path) -> set[str]:
+    """Return the names of the files that have to be there; the wheel's platform is that of its linker and glibc."""
+    if not has_native():
+        return BUILT
+    (wheel,) = release.glob(f"delegation_sidecar_native-{__version__}-cp311-abi3-*linux*.whl")
+    return BUILT | {wheel.name, NATIVE_BILL}
+
+
+# The crates of others are compiled once for all builds, ours for each.
+SHARED: Final = {"CARGO_TARGET_DIR": str(ROOT / "build" / "native-target")}
+
+
+def without_cargo(folder: Path) -> dict[str, str]:
+    """Return an environment in which nothing finds cargo."""
+    paths = [one for one in os.environ["PATH"].split(os.pathsep) if not (Path(one) / "cargo").exists()]
+    return {"PATH": os.pathsep.join(paths), "HOME": str(folder)}
 
 
 def said(*words: str | Path, cwd: Path, **environ: str) -> str:
@@ -55,7 +82,7 @@ def build(clone: Path, *, umask: int, age_s: int, **environ: str) -> Path:
         for path in clone.rglob("*"):
             if ".git" not in path.parts and not path.is_symlink():
                 os.utime(path, (path.stat().st_mtime - age_s,) * 2)
-        said(sys.executable, ".ci/dist.py", "out", cwd=clone, **environ)
+        said(sys.executable, ".ci/dist.py", "out", cwd=clone, **SHARED, **environ)
     finally:
         os.umask(before)
     return clone / "out"
@@ -74,7 +101,7 @@ def sums(folder: Path) -> dict[str, str]:
 def test_two_clones_give_the_same_bytes(release: Path, tmp_path: Path) -> None:
     environ = {"TZ": "Pacific/Auckland", "LC_ALL": "C", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "1"}
     other = build(tmp_path / "another folder" / "b", umask=0o077, age_s=40_000_000, **environ)
-    assert set(sums(release)) == BUILT
+    assert set(sums(release)) == built(release)
     assert sums(other) == sums(release)
 
 
@@ -122,7 +149,7 @@ def test_another_commit_gives_other_bytes(release: Path, tmp_path: Path) -> None
         page.write("more\n")
     who = ("-c", "user.name=a", "-c", "user.email=a@example", "-c", "core.hooksPath=/dev/null")
     said("git", *who, "commit", "-qam", "More", cwd=tmp_path / "clone")
-    said(sys.executable, ".ci/dist.py", "out", cwd=tmp_path / "clone")
+    said(sys.executable, ".ci/dist.py", "out", cwd=tmp_path / "clone", **without_cargo(tmp_path))
     wheel = f"delegation_sidecar-{__version__}-py3-none-any.whl"
     assert sums(tmp_path / "clone" / "out")[wheel] != sums(release)[wheel]
 
@@ -138,7 +165,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_checksums_are_those_of_the_files(release: Path) -> None:
     said("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=release)
-    assert len((release / "SHA256SUMS").read_text().splitlines()) == len(BUILT) - 1
+    assert len((release / "SHA256SUMS").read_text().splitlines()) == len(built(release)) - 1
 
 
 def test_the_source_archive_builds_the_same_wheel_and_has_no_tests(release: Path, tmp_path: Path) -> None:
@@ -197,27 +224,64 @@ def test_each_other_distribution_has_a_bill_of_what_it_brings(release: Path) -> 
 def test_one_command_makes_the_release_and_says_what_it_skipped(release: Path, tmp_path: Path) -> None:
     said("git", "clone", "-q", ROOT, tmp_path / "clone", cwd=ROOT)
     words = (sys.executable, ".ci/release.py", "out", "--without", "images", "--without", "helm")
-    done = subprocess.run(words, cwd=tmp_path / "clone", capture_output=True, text=True, check=False)
+    environ = {**os.environ, **without_cargo(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path / "clone", env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "clone" / "out"
     assert set(sums(out)) == BUILT | {"provenance.intoto.json", "RELEASE.md"}
-    assert sums(out).items() >= sums(release).items()
+    same = {name: digest for name, digest in sums(release).items() if name in BUILT - {"SHA256SUMS"}}
+    assert sums(out).items() >= same.items()
     statement = json.loads((out / "provenance.intoto.json").read_text())
-    assert {one["name"]: one["digest"]["sha256"] for one in statement["subject"]} == sums(release)
+    assert {one["name"]: one["digest"]["sha256"] for one in statement["subject"]} == {
+        name: digest for name, digest in sums(out).items() if name in BUILT
+    }
     source = statement["predicate"]["buildDefinition"]["resolvedDependencies"][0]
     assert source["digest"]["gitCommit"] == said("git", "rev-parse", "HEAD", cwd=ROOT).strip()
     page = (out / "RELEASE.md").read_text()
-    for line in ("images: left out by --without images", f"tag the commit, signed: git tag -s v{__version__}"):
+    native = "the wheel of the native engine is left out: cargo is not on PATH; rustup.rs has it"
+    for line in ("images: left out by --without images", native, f"tag the commit, signed: git tag -s v{__version__}"):
         assert line in page
         assert line in done.stderr
     assert all(f"| `{name}` |" in page for name in BUILT)
 
 
+def test_the_native_engine_s_bill_has_the_locked_crates_and_its_wheel_installs(release: Path, tmp_path: Path) -> None:
+    require(None if has_native() else "cargo and maturin build the native engine: make interop-dist")
+    lock = tomllib.loads((ROOT / "sidecar" / "native" / "Cargo.lock").read_text())["package"]
+    bill = json.loads((release / NATIVE_BILL).read_text())
+    found = {(one["name"], one["version"], one["hashes"][0]["content"]) for one in bill["components"]}
+    assert found == {(one["name"], one["version"], one["checksum"]) for one in lock if "checksum" in one}
+    scopes = {one["name"]: one["scope"] for one in bill["components"]}
+    assert (scopes["pyo3"], scopes["sha2"], scopes["syn"]) == ("required", "required", "excluded")
+
+    (wheel,) = release.glob("delegation_sidecar_native-*.whl")
+    said(
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        "there",
+        wheel,
+        cwd=tmp_path,
+    )
+    shown = said(
+        sys.executable, "-c", "import delegation_sidecar_native as n; print(n.__version__)", cwd=tmp_path / "there"
+    )
+    assert shown == f"{__version__}\n"
+    with zipfile.ZipFile(wheel) as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert [one for one in (ROOT, Path.home(), Path(tempfile.gettempdir())) if f"{one}/".encode() in content] == []
+
+
 def test_the_bill_of_materials_is_valid_cyclonedx(release: Path) -> None:
     schema, json_files = import_module("cyclonedx.schema"), import_module("cyclonedx.validation.json")
     validator = json_files.JsonStrictValidator(schema.SchemaVersion.V1_6)
-    for name in BILLS:
-        text = (release / f"{name}-{__version__}.cdx.json").read_text()
+    for bill in release.glob("*.cdx.json"):
+        text = bill.read_text()
         assert validator.validate_str(text) is None
     assert validator.validate_str(text.replace('"library"', '"lib"')) is not None
 
