@@ -92,11 +92,17 @@ class H2ClientConnection(asyncio.Protocol):
         """Tell if another request may begin now."""
         return (
             not self._closed
-            and len(self._streams) < min(MAX_EXCHANGES, self._session.remote_settings.max_concurrent_streams)
+            and len(self._streams) < self._session.remote_settings.max_concurrent_streams
+            and self._in_use < MAX_EXCHANGES
             and self._clock() < self._ages_at
             and self._session.highest_outbound_stream_id < _LAST_STREAM - 2
             and not self.transport.is_closing()
         )
+
+    @property
+    def _in_use(self) -> int:
+        """The number of requests in progress, and of answers that have come and wait for their callers."""
+        return len(self._exchanges) - len(self._idle)
 
     def live_at_most(self, seconds: float) -> None:
         """Bound the age at which another request may begin."""

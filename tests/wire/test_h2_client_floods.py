@@ -7,7 +7,7 @@ from typing import Any
 
 from sidecar.errors import Reason
 from sidecar.wire.connections import Connections
-from sidecar.wire.h2_client import H2ClientConnection
+from sidecar.wire.h2_client import MAX_EXCHANGES, H2ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.limits import ClientLimits
 from tests.wire.bench import Clock, RecordingTransport
@@ -65,3 +65,19 @@ async def test_heads_on_a_stream_that_was_reset_are_a_flood() -> None:
     assert ended == [False, True]
     assert other.error is not None
     assert other.error.reason is Reason.UPSTREAM_BAD_RESPONSE
+
+
+async def test_answers_that_wait_for_their_callers_leave_the_window_of_others() -> None:
+    called = Called()
+    slow = []
+    while called.connection.accepts:
+        exchange, _ = called.ask()
+        slow.append(exchange)
+        called.connection.data_received(frame(1, 4, exchange.stream_id, HEAD) + frame(0, 0, exchange.stream_id, b"x"))
+        exchange.pause_reading()
+        most = frame(0, 0, exchange.stream_id, bytes(16_000)) * 3 + frame(0, 1, exchange.stream_id, bytes(16_000))
+        called.connection.data_received(most)
+        await called.settle()
+    assert len(slow) == MAX_EXCHANGES
+    slow[0].resume_reading()
+    assert called.connection.accepts
