@@ -75,6 +75,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._writes_soon = False
         self._closed = False
         self._given = False  # the pool has had an exchange
+        self._settled = False  # the upstream has sent its settings
         self._opened_at = self._moved_at = self._ages_at = 0.0
 
     # --- for the pool
@@ -92,7 +93,7 @@ class H2ClientConnection(asyncio.Protocol):
         """Tell if another request may begin now."""
         return (
             not self._closed
-            and len(self._streams) < self._session.remote_settings.max_concurrent_streams
+            and len(self._streams) < (self._session.remote_settings.max_concurrent_streams if self._settled else 1)
             and self._in_use < MAX_EXCHANGES
             and self._clock() < self._ages_at
             and self._session.highest_outbound_stream_id < _LAST_STREAM - 2
@@ -232,6 +233,9 @@ class H2ClientConnection(asyncio.Protocol):
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, WindowUpdated | RemoteSettingsChanged):
+            if isinstance(event, RemoteSettingsChanged):
+                self._settled = True
+                self._offer()
             self._unblock()
             return
         stream_id: int = getattr(event, "stream_id", 0) or 0
@@ -277,11 +281,19 @@ class H2ClientConnection(asyncio.Protocol):
         self._streams[stream_id] = exchange
         self._idle.discard(exchange)
         self._write_soon()
-        if self.accepts and not self._idle:
+        if self.accepts:
+            self._offer()
+        return stream_id
+
+    def _offer(self) -> None:
+        """Let the pool have an exchange if another request may begin, and none if the upstream's settings forbid it."""
+        if not self.accepts:
+            for exchange in tuple(self._idle):
+                exchange.close()
+        elif self._given and not self._idle:
             spare = self.spare()
             spare.kept = True
             self._on_idle(spare)
-        return stream_id
 
     def send_content(self, exchange: H2Exchange) -> None:
         """Write what the windows admit of the request's content, and its end."""

@@ -18,16 +18,22 @@ HEAD = b"\x88"  # :status 200
 
 
 class Called:
-    """A connection on a recording transport, whose upstream has sent its settings."""
+    """A connection on a recording transport, whose upstream has sent its settings. ``spares`` went to the pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, settings: bool = True) -> None:
+        self.spares: list[H2Exchange] = []
         self.connections: Connections[Any] = Connections(interval_s=3600, clock=Clock())
         self.transport = RecordingTransport()
         self.connection = H2ClientConnection(
-            ClientLimits(), self.connections, on_idle=lambda _one: None, on_closed=lambda _one: None, max_age_s=1e9
+            ClientLimits(), self.connections, on_idle=self.spares.append, on_closed=lambda _one: None, max_age_s=1e9
         )
         self.connection.connection_made(self.transport)
-        self.connection.data_received(frame(4, 0, 0, b""))
+        if settings:
+            self.settle_on()
+
+    def settle_on(self, streams: int | None = None) -> None:
+        """Send the upstream's settings, perhaps with the number of streams that it allows."""
+        self.connection.data_received(frame(4, 0, 0, b"" if streams is None else b"\0\3" + streams.to_bytes(4)))
 
     def ask(self) -> tuple[H2Exchange, Sink]:
         exchange, sink = self.connection.spare(), Sink()
@@ -81,3 +87,23 @@ async def test_answers_that_wait_for_their_callers_leave_the_window_of_others() 
     assert len(slow) == MAX_EXCHANGES
     slow[0].resume_reading()
     assert called.connection.accepts
+
+
+async def test_the_upstreams_limit_is_known_before_a_second_request() -> None:
+    called = Called(settings=False)
+    called.ask()
+    assert (called.connection.accepts, called.spares) == (False, [])
+    called.settle_on(2)
+    assert called.spares[0].usable
+    called.spares[0].ask("GET", b"/a", LINES, Sink())
+    assert (called.connection.accepts, len(called.spares)) == (False, 1)
+
+
+async def test_a_limit_that_shrinks_takes_back_what_the_pool_has() -> None:
+    called = Called()
+    called.ask()
+    (spare,) = called.spares
+    called.settle_on(1)
+    assert not spare.usable
+    called.settle_on(2)
+    assert called.spares[1].usable
