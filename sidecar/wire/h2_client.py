@@ -25,7 +25,7 @@ from h2.exceptions import ProtocolError
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_exchange import H2Exchange
-from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, last_stream_of
+from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, flood, last_stream_of
 from sidecar.wire.h2_head import response_of, trailers_of
 from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.h2_windows import SHARE, Windows
@@ -74,6 +74,9 @@ class H2ClientConnection(asyncio.Protocol):
         self._reading_paused = False
         self._writes_soon = False
         self._closed = False
+        self._ended = False  # by the upstream's FIN, before which frames have come that wait for a turn
+        self._ends_later = False  # when those frames are read: the transport is gone
+        self._replied = 0  # bytes by which the library answered frames of an upstream that takes nothing
         self._given = False  # the pool has had an exchange
         self._settled = False  # the upstream has sent its settings
         self._opened_at = self._moved_at = self._ages_at = 0.0
@@ -150,11 +153,19 @@ class H2ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the upstream's FIN. The transport closes."""
-        self._closed = True
+        self._ages_at = self._opened_at
+        self._ended = self._queued
+        self._closed = not self._queued
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Handle the end of the connection."""
+        """Handle the end of the connection. Frames that came before a FIN are read first."""
         self._connections.discard(self)
+        self._ends_later = self._ended and self._queued
+        if not self._ends_later:
+            self._end()
+
+    def _end(self) -> None:
+        self._ends_later = False
         self._closed = True
         self._lose(lambda _stream_id: True, unseen=False)
         for exchange in tuple(self._exchanges):
@@ -165,6 +176,7 @@ class H2ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Pause the sources of requests: the upstream is behind."""
         self.writing_paused = True
+        self._replied = 0
         for exchange in tuple(self._streams.values()):
             exchange.pause_source()
 
@@ -204,6 +216,8 @@ class H2ClientConnection(asyncio.Protocol):
         self._queued = False
         self._advance()
         self._regulate()
+        if self._ends_later and not self._queued:
+            self._end()
 
     def _regulate(self) -> None:
         """Pause or resume reading, so that little more than one read waits for a turn."""
@@ -225,7 +239,12 @@ class H2ClientConnection(asyncio.Protocol):
             self._ages_at = self._opened_at
             self._lose(lambda stream_id: stream_id > last, unseen=True)
             return
+        before = self._session.size_to_send
         events = self._session.read(frame.data)
+        if self.writing_paused:
+            self._replied += self._session.size_to_send - before
+            if self._replied > _MAY_WAIT:
+                raise flood("too many frames that are answered, by an upstream that takes nothing")
         if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
             self._reader.count_reset(self._moved_at)
         for event in events:
@@ -392,7 +411,7 @@ class H2ClientConnection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         """Close when no request is in progress and none may begin."""
         unwanted = self._given and (not self._exchanges or self._clock() >= self._ages_at)
-        if unwanted and not (self._closed or self._streams):
+        if unwanted and not (self._closed or self._streams or self.transport.is_closing()):
             self._closed = True
             self._write()
             self.transport.close()

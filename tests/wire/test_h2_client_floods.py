@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from sidecar.errors import Reason
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_client import MAX_EXCHANGES, H2ClientConnection
@@ -22,10 +24,11 @@ class Called:
 
     def __init__(self, *, settings: bool = True) -> None:
         self.spares: list[H2Exchange] = []
+        self.closed: list[object] = []
         self.connections: Connections[Any] = Connections(interval_s=3600, clock=Clock())
         self.transport = RecordingTransport()
         self.connection = H2ClientConnection(
-            ClientLimits(), self.connections, on_idle=self.spares.append, on_closed=lambda _one: None, max_age_s=1e9
+            ClientLimits(), self.connections, on_idle=self.spares.append, on_closed=self.closed.append, max_age_s=1e9
         )
         self.connection.connection_made(self.transport)
         if settings:
@@ -87,6 +90,62 @@ async def test_answers_that_wait_for_their_callers_leave_the_window_of_others() 
     assert len(slow) == MAX_EXCHANGES
     slow[0].resume_reading()
     assert called.connection.accepts
+
+
+@pytest.mark.parametrize("frames", [10, 200])
+@pytest.mark.parametrize("lost_first", [False, True])
+async def test_an_answer_that_came_before_the_upstreams_fin_is_whole(frames: int, lost_first: bool) -> None:
+    called = Called()
+    _, sink = called.ask()
+    _, other = called.ask()
+    called.connection.data_received(frame(1, 4, 1, HEAD) + frame(0, 0, 1, b"x") * frames + frame(0, 1, 1, b"y"))
+    called.connection.eof_received()
+    called.transport.close()
+    if lost_first:
+        called.connection.connection_lost(None)
+    await called.settle()
+    if not lost_first:
+        called.connection.connection_lost(None)
+    assert (len(sink.content), sink.events[-1]) == (frames + 1, "whole" if frames == 10 else "end")
+    assert other.events == ["error upstream_unreachable"]
+    assert called.closed.count(called.connection) == 1
+
+
+async def test_a_fault_behind_the_upstreams_fin_ends_the_connection() -> None:
+    called = Called()
+    _, sink = called.ask()
+    called.connection.data_received(frame(1, 4, 1, HEAD) + frame(0, 0, 1, b"x") * 100 + frame(9, 4, 1, b""))
+    called.connection.eof_received()
+    called.transport.close()
+    called.connection.connection_lost(None)
+    await called.settle()
+    assert sink.events[-1] == "error upstream_bad_response"
+    assert called.closed.count(called.connection) == 1
+
+
+async def test_an_upstream_that_takes_nothing_is_not_answered_without_end() -> None:
+    called = Called()
+    given_up, _ = called.ask()
+    _, other = called.ask()
+    given_up.abort()
+    called.connection.pause_writing()
+    for _ in range(300):
+        called.connection.data_received(frame(0, 0, 1, b"x") * 60)
+        await called.settle()
+    assert (called.transport.aborted, other.error is not None) == (True, True)
+    assert len(called.transport.written) < 70_000
+
+
+async def test_one_that_takes_something_now_and_then_is() -> None:
+    called = Called()
+    given_up, _ = called.ask()
+    given_up.abort()
+    for _ in range(100):
+        called.connection.pause_writing()
+        called.connection.data_received(frame(0, 0, 1, b"x") * 60)
+        called.connection.resume_writing()
+        await called.settle()
+    assert not called.transport.aborted
 
 
 async def test_the_upstreams_limit_is_known_before_a_second_request() -> None:
