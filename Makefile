@@ -124,7 +124,7 @@ interop-conformance: setup $(AGENTS) ## The official conformance runners of MCP,
 	@$(PYTEST) -q -p no:randomly tests/interop/test_mcp_conformance.py
 
 interop-agents: setup $(AGENTS) ## The libraries for agents, every program of examples/ in a mesh of real sidecars, and the demo's agents (pip, npm; java)
-	@$(PYTEST) -q -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py tests/interop/test_stand_ins.py tests/interop/test_a2a.py tests/interop/test_door_clients.py
+	@$(SHARED) --dist loadfile -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py tests/interop/test_stand_ins.py tests/interop/test_a2a.py tests/interop/test_door_clients.py
 
 $(KEYCLOAK):
 	@command -v mvn >/dev/null || { echo "interop-keycloak: set KEYCLOAK_HOME to an unpacked Keycloak, or install Maven"; exit 1; }
@@ -228,7 +228,7 @@ native-lint: ## Format and lint the native engine's sources (cargo)
 NATIVE_TESTS := authority closing corpus endings evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak warm_path workers
 # Without the wheel the tests of both engines skip the native one. With it, `auto` is the native one everywhere.
 test-native: native ## The tests of the data plane on the native engine, with real sockets
-	@$(PYTEST) -q tests/test_engine.py tests/proxy tests/fuzz
+	@$(SHARED) tests/test_engine.py tests/proxy tests/fuzz
 	@$(SHARED) $(addprefix tests/integration/test_,$(addsuffix .py,$(NATIVE_TESTS)))
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
