@@ -98,12 +98,25 @@ class Session(H2Connection):
         Raises:
             H2Error: a fault that ends the connection.
         """
+        settings = frame[3] == Kind.SETTINGS
         try:
-            return self.receive_data(known_settings(frame) if frame[3] == Kind.SETTINGS else frame)
+            events = self.receive_data(known_settings(frame) if settings else frame)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code).name.lower()
             fault = Denied(Reason.BAD_REQUEST, f"the peer breaks the rules of HTTP/2: {code}")
             raise H2Error(error.error_code, fault, told=True) from None
+        if settings:
+            self._forget_table_sizes()
+        return events
+
+    def _forget_table_sizes(self) -> None:
+        """Keep the least and the last size of the encoder's table: the next head tells them (RFC 7541 section 4.2).
+
+        The library would remember, and tell, each that the peer has ever asked for.
+        """
+        sizes = self.encoder.table_size_changes
+        if len(sizes) > 2:
+            sizes[:] = [min(sizes), sizes[-1]]
 
     def forget(self) -> None:
         """Break the library's reference cycle, when the connection is gone: it would wait for the garbage collector."""

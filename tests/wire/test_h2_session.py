@@ -11,7 +11,7 @@ from h2.settings import SettingCodes
 from sidecar.errors import Reason
 from sidecar.wire.h2_frames import PREFACE, FrameReader, H2Error
 from sidecar.wire.h2_session import STREAM_WINDOW, TABLE_BYTES, Session
-from tests.wire.h2_bench import ASKS, Peer
+from tests.wire.h2_bench import ASKS, Peer, frame
 
 
 def read(session: Session, data: bytes) -> list[Any]:
@@ -79,6 +79,18 @@ def test_the_table_of_the_compression_stays_small() -> None:
     read(session, peer.h2.data_to_send())
     session.head(1, [(b":status", b"200")], ends=True)
     assert session.encoder.header_table_size == TABLE_BYTES
+
+
+def test_sizes_of_the_table_that_were_asked_for_are_not_collected() -> None:
+    session, peer = pair()
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    read(session, peer.h2.data_to_send())
+    for size in [*range(300, 100, -1), *range(50, 400)]:
+        read(session, frame(4, 0, 0, b"\0\1" + size.to_bytes(4)))
+    assert session.encoder.table_size_changes == [50, 399]
+    session.head(1, [(b":status", b"200"), (b"x-a", b"b")], ends=True)
+    peer.take(session.data_to_send())
+    assert peer.answer(1).fields == {b":status": b"200", b"x-a": b"b"}
 
 
 def test_the_library_writes_no_field_into_logs() -> None:
