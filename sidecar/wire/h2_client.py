@@ -71,6 +71,7 @@ class H2ClientConnection(asyncio.Protocol):
         self._resets = Budget(_RESETS, _RESETS / 2)
         self._advancing = False
         self._queued = False
+        self._windows_opened = False
         self._reading_paused = False
         self._writes_soon = False
         self._closed = False
@@ -202,6 +203,9 @@ class H2ClientConnection(asyncio.Protocol):
             else:
                 self._queued = True
                 self._connections.turns.wait(self._on_closed, self._take_turn)
+            if self._windows_opened:  # once for all frames
+                self._windows_opened = False
+                self._unblock()
             touched, self._touched = self._touched, set()
             for exchange in touched:
                 exchange.tell()
@@ -255,7 +259,7 @@ class H2ClientConnection(asyncio.Protocol):
             if isinstance(event, RemoteSettingsChanged):
                 self._settled = True
                 self._offer()
-            self._unblock()
+            self._windows_opened = True
             return
         stream_id: int = getattr(event, "stream_id", 0) or 0
         exchange = self._streams.get(stream_id)

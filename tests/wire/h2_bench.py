@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import (
@@ -23,6 +24,7 @@ from sidecar.errors import SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_frames import FrameReader, Kind
 from sidecar.wire.h2_server import H2ServerConnection
+from sidecar.wire.h2_session import Session
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import Stream
 from tests.wire.bench import Clock, Handler, RecordingTransport
@@ -35,6 +37,19 @@ POSTS: Fields = [(b":method", b"POST"), *ASKS[1:]]
 def frame(kind: int, flags: int, stream_id: int, content: bytes) -> bytes:
     """Return a frame, whatever it means."""
     return len(content).to_bytes(3) + bytes([kind, flags]) + stream_id.to_bytes(4) + content
+
+
+def looks_at_windows(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the stream of each window that a connection looks at from now on."""
+    looked_at: list[int] = []
+    look = session.local_flow_control_window
+
+    def noted(stream_id: int) -> int:
+        looked_at.append(stream_id)
+        return look(stream_id)
+
+    monkeypatch.setattr(session, "local_flow_control_window", noted)
+    return looked_at
 
 
 class Answer:

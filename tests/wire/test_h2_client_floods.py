@@ -13,7 +13,7 @@ from sidecar.wire.h2_client import MAX_EXCHANGES, H2ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.limits import ClientLimits
 from tests.wire.bench import Clock, RecordingTransport
-from tests.wire.h2_bench import frame
+from tests.wire.h2_bench import frame, looks_at_windows
 from tests.wire.test_h2_client import LINES, Sink
 
 HEAD = b"\x88"  # :status 200
@@ -38,9 +38,9 @@ class Called:
         """Send the upstream's settings, perhaps with the number of streams that it allows."""
         self.connection.data_received(frame(4, 0, 0, b"" if streams is None else b"\0\3" + streams.to_bytes(4)))
 
-    def ask(self) -> tuple[H2Exchange, Sink]:
+    def ask(self, method: str = "GET", body: bytes = b"") -> tuple[H2Exchange, Sink]:
         exchange, sink = self.connection.spare(), Sink()
-        exchange.ask("GET", b"/a", LINES, sink)
+        exchange.ask(method, b"/a", LINES, sink, body=body)
         return exchange, sink
 
     async def settle(self) -> None:
@@ -121,6 +121,16 @@ async def test_a_fault_behind_the_upstreams_fin_ends_the_connection() -> None:
     await called.settle()
     assert sink.events[-1] == "error upstream_bad_response"
     assert called.closed.count(called.connection) == 1
+
+
+async def test_windows_that_open_in_many_frames_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called()
+    for _ in range(20):
+        exchange, _ = called.ask("POST", bytes(100_000))
+    await called.settle()
+    looked_at = looks_at_windows(called.connection._session, monkeypatch)
+    called.connection.data_received(frame(8, 0, exchange.stream_id, (1).to_bytes(4)) * 50)
+    assert len(looked_at) == 20
 
 
 async def test_an_upstream_that_takes_nothing_is_not_answered_without_end() -> None:
