@@ -152,7 +152,12 @@ class FrameReader:
     @property
     def unfinished(self) -> bool:
         """Tell if the preface, a frame or a header block has begun and not ended."""
-        return self.held > 0
+        return self.held > 0 or self.inside_head
+
+    @property
+    def inside_head(self) -> bool:
+        """Tell if a header block has begun, and its last frame has not come."""
+        return self._block > 0
 
     @property
     def content_of(self) -> int:

@@ -19,7 +19,18 @@ from h2.exceptions import ProtocolError
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
-from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, goaway, last_stream_of, rst_stream
+from sidecar.wire.h2_frames import (
+    MAX_FRAME,
+    PREFACE,
+    Code,
+    Frame,
+    FrameReader,
+    H2Error,
+    Kind,
+    goaway,
+    last_stream_of,
+    rst_stream,
+)
 from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
@@ -59,6 +70,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._teardown = Teardown(limits, connections.clock)
         self._advancing = False
         self._queued = False  # for a turn
+        self._windows_opened = False
         self._writes_soon = False
         self._reading_paused = False
         self._half_closes = False
@@ -70,7 +82,6 @@ class H2ServerConnection(asyncio.Protocol):
     # --- for the listener
 
     @property
-        self._windows_opened = False
     def waits_since(self) -> float | None:
         """Start of the current wait for a request (monotonic seconds); None if one is in progress, or if closed."""
         if self._streams or self._teardown.phase is Phase.CLOSING:
@@ -208,12 +219,16 @@ class H2ServerConnection(asyncio.Protocol):
                 frame = reader.next(self._moved_at)
                 if frame is None:
                     break
-                self._begun_at = self._moved_at
+                if not reader.inside_head:
+                    self._begun_at = self._moved_at
                 if self._take(frame) and reader.unfinished:
                     self._wait_for_turn()
                     break
             else:
                 self._wait_for_turn()
+            if self._windows_opened:  # once for all frames: to look at 100 blocked streams takes 0.7 ms
+                self._windows_opened = False
+                self._unblock()
         except H2Error as fault:
             self._fail(fault)
         finally:
@@ -226,9 +241,6 @@ class H2ServerConnection(asyncio.Protocol):
         self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
 
     def _take_turn(self) -> None:
-            if self._windows_opened:  # once for all frames: to look at 100 blocked streams takes 0.7 ms
-                self._windows_opened = False
-                self._unblock()
         self._queued = False
         if self._teardown.phase < Phase.LINGERING:
             self._advance()
@@ -538,8 +550,11 @@ class H2ServerConnection(asyncio.Protocol):
 
     @property
     def _patience_s(self) -> float:
-        """The time for a frame or head to arrive; content may come slowly, and streams judge that."""
-        return float("inf") if self._reader.content_of else self._limits.head_timeout_s
+        """The time for a frame or head to arrive. Streams judge their content; for that of others there is a rate."""
+        content_of, limits = self._reader.content_of, self._limits
+        if content_of in self._streams:
+            return float("inf")
+        return max(limits.head_timeout_s, MAX_FRAME / limits.min_rate if content_of else 0.0)
 
     def _sweep_idle(self, now: float) -> None:
         if self._connections.draining or now > self._ages_at:

@@ -81,6 +81,34 @@ async def test_a_head_that_decompresses_past_twice_the_limit_ends_the_connection
     assert (len(served.peer.goaways), len(served.handler.requests)) == (1, 0)
 
 
+@pytest.mark.parametrize("size", [0, 3])
+async def test_a_head_in_many_frames_has_the_time_of_one(size: int) -> None:
+    served = H2Served(head_timeout_s=10.0)
+    await served.exchange()
+    served.connection.data_received(frame(1, 0, 1, bytes(size)))
+    served.after(9.0)
+    served.connection.data_received(frame(9, 0, 1, bytes(size)))
+    assert served.refusals == []
+    served.after(2.0)
+    assert [error.reason for error in served.refusals] == [Reason.TIMEOUT]
+
+
+async def test_content_of_a_stream_that_is_over_has_a_deadline_too() -> None:
+    served = H2Served(head_timeout_s=10.0, keep_alive_timeout_s=20.0)
+    stream_id = served.begin()
+    await served.exchange()
+    served.handler.requests[0].answer(200, [], b"")
+    await served.exchange()
+    served.after(5.0)
+    served.connection.data_received(frame(0, 0, stream_id, bytes(1000))[:20])
+    for _ in range(4):
+        served.after(15.0)
+        served.connection.data_received(b"x")
+    assert served.refusals == []
+    served.after(5.0)
+    assert [error.reason for error in served.refusals] == [Reason.TIMEOUT]
+
+
 async def test_windows_that_open_in_many_frames_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     served = H2Served(opens=False)
     served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
