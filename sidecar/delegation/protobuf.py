@@ -1,0 +1,187 @@
+"""Protobuf: some fields of a message, read so that no parser can read others in the same bytes. Pure.
+
+Parsers differ in what they make of a field that stands there twice (the last one counts, or both are merged), of a
+known number with another wire type (it is ignored), of groups, of numbers that are longer than they must be, and of
+text that is no UTF-8. All of these are refused here. Which fields there are is told by a ``Schema``; nothing of the
+message is copied but the texts that it names. https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from typing import Final, NamedTuple
+
+_VARINT: Final = 0
+_FIXED64: Final = 1
+_LENGTH: Final = 2  # what follows has a length: text, bytes, a message
+_FIXED32: Final = 5
+_MOST_TAG: Final = 2**32
+_MOST: Final = 2**64
+_LONGEST: Final = 10  # bytes of a number
+
+
+class ProtobufError(ValueError):
+    """A message that is malformed, or that parsers could read in two ways. Its text quotes nothing of the message."""
+
+
+class Kind(Enum):
+    """Content of a field, as far as it is read."""
+
+    NUMBER = "number"  # skipped
+    OPAQUE = "opaque"  # text, bytes or a message: skipped
+    TEXT = "text"
+    MESSAGE = "message"
+
+
+class Field(NamedTuple):
+    """A field of a message: the ``name`` that it is read as, and its content.
+
+    ``many``: it may be repeated. ``schema`` is that of a message. ``convert`` makes the value of a text; it raises
+    ProtobufError.
+    """
+
+    kind: Kind
+    name: str = ""
+    many: bool = False
+    schema: Mapping[int, Field] | None = None
+    convert: Callable[[str], str] | None = None
+
+
+Schema = Mapping[int, Field]
+"""The fields of a message, by their numbers."""
+
+
+class Place(NamedTuple):
+    """A field in the bytes of a message: the place of its tag, and that of its content."""
+
+    number: int
+    wire: int
+    tag: int
+    start: int
+    end: int
+
+
+class Fields:
+    """Finds the fields of a message. ``left`` counts down the fields that may still be read of one document."""
+
+    __slots__ = ("_data", "left")
+
+    def __init__(self, data: bytes, *, max_fields: int) -> None:
+        self._data = data
+        self.left = max_fields
+
+    def between(self, at: int, end: int) -> Iterator[Place]:
+        """Yield the fields of the message between two places.
+
+        Raises:
+            ProtobufError: it is malformed, or has too many fields.
+        """
+        while at < end:
+            self.left -= 1
+            if self.left < 0:
+                raise ProtobufError("too many fields")
+            tag = at
+            key, at = self._number(at, end)
+            number, wire = key >> 3, key & 7
+            if not 0 < key < _MOST_TAG or not number:
+                raise ProtobufError("a field without a valid number")
+            start = at
+            if wire == _LENGTH:
+                size, start = self._number(at, end)
+                at = start + size
+            elif wire == _VARINT:
+                at = self._number(at, end)[1]
+            elif wire in {_FIXED64, _FIXED32}:
+                at += 8 if wire == _FIXED64 else 4
+            else:
+                raise ProtobufError("a group, or an unknown wire type")
+            if at > end:
+                raise ProtobufError("a field is cut off")
+            yield Place(number, wire, tag, start, at)
+
+    def text(self, place: Place) -> str:
+        """Return the text of a field. Raises ProtobufError, it is no UTF-8."""
+        try:
+            return self._data[place.start : place.end].decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtobufError("a text that is no UTF-8") from None
+
+    def _number(self, at: int, end: int) -> tuple[int, int]:
+        """Return the number of variable length at a place, and the place behind it."""
+        data, value = self._data, 0
+        for shift in range(_LONGEST):
+            if at >= end:
+                raise ProtobufError("a field is cut off")
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << (7 * shift)
+            if byte < 0x80:
+                if (not byte and shift) or value >= _MOST:
+                    break
+                return value, at
+        raise ProtobufError("a number that is longer than it must be")
+
+
+def read(data: bytes, schema: Schema, *, max_fields: int, others: bool = False) -> dict[str, object]:
+    """Return the named fields of a message. ``others``: it may have fields that are not in the schema.
+
+    Raises:
+        ProtobufError: it is malformed, or ambiguous.
+    """
+    return read_between(Fields(data, max_fields=max_fields), 0, len(data), schema, others=others)
+
+
+def read_between(fields: Fields, start: int, end: int, schema: Schema, *, others: bool) -> dict[str, object]:
+    """Return the named fields of the message between two places. Otherwise as ``read``."""
+    found: dict[str, object] = {}
+    seen: set[int] = set()
+    for place in fields.between(start, end):
+        field = schema.get(place.number)
+        if field is None:
+            if others:
+                continue
+            raise ProtobufError("a field that is not known")
+        if place.wire != (_VARINT if field.kind is Kind.NUMBER else _LENGTH):
+            raise ProtobufError("a field of another wire type")
+        if not field.many:
+            if place.number in seen:
+                raise ProtobufError("a field twice")
+            seen.add(place.number)
+        if not field.name:
+            continue
+        value = _value(fields, place, field, others=others)
+        if not field.many:
+            found[field.name] = value
+        else:
+            values = found.setdefault(field.name, [])
+            assert isinstance(values, list)  # noqa: S101 - for the type only
+            values.append(value)
+    return found
+
+
+def _value(fields: Fields, place: Place, field: Field, *, others: bool) -> object:
+    if field.schema is not None:
+        return read_between(fields, place.start, place.end, field.schema, others=others)
+    text = fields.text(place)
+    return text if field.convert is None else field.convert(text)
+
+
+def number_field(number: int, value: int) -> bytes:
+    """Write a field that holds a number."""
+    return _written(number << 3 | _VARINT) + _written(value)
+
+
+def length_field(number: int, content: bytes | str) -> bytes:
+    """Write a field that holds a text, bytes or a message."""
+    data = content.encode() if isinstance(content, str) else content
+    return _written(number << 3 | _LENGTH) + _written(len(data)) + data
+
+
+def _written(value: int) -> bytes:
+    made = bytearray()
+    while value > 0x7F:
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    made.append(value)
+    return bytes(made)
