@@ -1,4 +1,4 @@
-"""A2A: which operation a request asks for, by JSON-RPC or by HTTP+JSON.
+"""A2A: which operation a request asks for, by JSON-RPC or by HTTP+JSON; ``a2a_grpc`` has the binding to gRPC.
 
 Keys are the names of version 1; those of 0.3 are mapped onto them. A skill is named by no request, so nothing here
 tells skills apart (A2A 1.0 section 9).
@@ -16,7 +16,7 @@ from sidecar.delegation.push_urls import PushUrl
 from sidecar.errors import Denied, Reason
 
 VERSIONS: Final = frozenset({"0.3", "1.0"})
-_FIRST_VERSION: Final = "0.3"  # of a request that states none
+FIRST_VERSION: Final = "0.3"  # of a request that states none
 
 CARD: Final = "GetAgentCard"  # GET of the public card: served by the sidecar itself
 CARD_PATHS: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")  # of 1.0 and 0.3, of 0.2
@@ -174,6 +174,6 @@ def check_version(fields: Iterable[str], query: Iterable[str]) -> None:
     Raises:
         MessageRefused: PROTOCOL_VERSION, an unknown version, or two that differ.
     """
-    stated = {*fields, *query} or {_FIRST_VERSION}
+    stated = {*fields, *query} or {FIRST_VERSION}
     if len(stated) != 1 or not stated <= VERSIONS:
         raise MessageRefused("no known A2A-Version", reason=Reason.PROTOCOL_VERSION)

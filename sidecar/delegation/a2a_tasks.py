@@ -159,8 +159,11 @@ def shown_in(document: bytes) -> Shown:
     result = answer.get("result", answer)
     if answer.get("error") is not None and (result is None or result is answer):
         return Shown(failed=True)
-    if not isinstance(result, dict):
-        return NOTHING_SHOWN
+    return shown_of(result) if isinstance(result, dict) else NOTHING_SHOWN
+
+
+def shown_of(result: Mapping[str, object]) -> Shown:
+    """Return what the result of an answer shows."""
     task = result.get("id") if result.get("kind") == "task" else _one(result, _TASK_ID)  # 0.3, which wraps nothing
     context = _one(result, _CONTEXT_ID)
     for names, of_task in _PAYLOADS:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from sidecar.delegation.a2a_grpc import GrpcAnswerReader
 from sidecar.delegation.a2a_tasks import AnswerReader, Shown
 from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, card_of
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
@@ -22,10 +23,11 @@ from sidecar.proxy.held_forwarding import HeldForwarding
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
 from sidecar.proxy.task_bindings import Making
-from sidecar.wire.message import Edits, Response, is_event_stream, new_edits
+from sidecar.wire.message import Edits, Field, Response, is_event_stream, new_edits
 
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
 _JSON: Final = frozenset({b"application/json", b"application/a2a+json"})
+_ASKED_FOR: Final = ASKED_FOR | {b"grpc-accept-encoding"}
 _ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
 
 _CODES: Final = frozenset(map(str, Reason))
@@ -40,7 +42,7 @@ def is_identity(head: Response) -> bool:
 
 def not_encoded(edits: Edits) -> Edits:
     """Return the edits of a request whose answer is read: it must not be encoded."""
-    return edits._replace(passes=without(edits.passes, ASKED_FOR))
+    return edits._replace(passes=without(edits.passes, _ASKED_FOR))
 
 
 def note_refusal(answer: Response | None, entry: Entry) -> None:
@@ -98,6 +100,11 @@ class CardForwarding(HeldForwarding):
         return made
 
 
+def _has_failed(fields: Iterable[Field]) -> bool:
+    """Tell if these fields say that a call of gRPC has failed."""
+    return any(name == b"grpc-status" and value != b"0" for name, value in fields)
+
+
 class TaskListForwarding(HeldForwarding):
     """A request for a list of tasks, which goes on without those that its reader may not see, as ``cut`` makes it.
 
@@ -134,12 +141,13 @@ class TaskListForwarding(HeldForwarding):
 class TaskForwarding(Forwarding):
     """A message to the agent. The answer passes as it comes, and ``making`` is told what it shows."""
 
-    __slots__ = ("_making", "_reader")
+    __slots__ = ("_grpc", "_making", "_reader")
 
-    def __init__(self, *forwarded: Any, making: Making) -> None:
+    def __init__(self, *forwarded: Any, making: Making, grpc: bool = False) -> None:
         super().__init__(*forwarded)
         self._making = making
-        self._reader: AnswerReader | None = None
+        self._grpc = grpc
+        self._reader: AnswerReader | GrpcAnswerReader | None = None
 
     def begin(self, waiter: Waiter) -> None:
         """Send the message."""
@@ -177,10 +185,16 @@ class TaskForwarding(Forwarding):
     def on_response_end(self) -> None:
         """End the answer."""
         self._read_end()
+        if self._grpc and _has_failed(getattr(self._upstream, "trailers", ())):
+            self._making.fail()
         super().on_response_end()
 
     def _begin(self, head: Response) -> None:
-        if 200 <= head.status < 300:
+        if self._grpc:
+            self._reader = GrpcAnswerReader()
+            if head.status >= 300 or _has_failed(head.fields):
+                self._making.fail()
+        elif 200 <= head.status < 300:
             self._reader = AnswerReader(events=is_event_stream(head))
         elif head.status >= 300:
             self._making.fail()

@@ -79,7 +79,8 @@ def forwarding_of(
         max_bytes = route.max_message_bytes
         return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut)
     if proven and asked.named.begins:
-        return TaskForwarding(*of_agent, not_encoded(edits), making=Making(bindings, asked.named, principal))
+        making = Making(bindings, asked.named, principal)
+        return TaskForwarding(*of_agent, not_encoded(edits), making=making, grpc=asked.grpc)
     return Forwarding(*of_agent, edits)
 
 

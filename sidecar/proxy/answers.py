@@ -101,7 +101,8 @@ def refuse(
         stream.abort()
         return
     if refuses_by_grpc(stream):
-        stream.answer(200, [*grpc_refusal(error, entry.request_id, stream.head), *also], b"", close=hang_up)
+        fields = grpc_refusal(error, entry.request_id, stream.head, asked)
+        stream.answer(200, [*fields, *also], b"", close=hang_up)
         return
     if asked is not None and asked.protocol == "grpc":
         asked = None  # no call of gRPC, so its caller reads the status of HTTP

@@ -1,16 +1,21 @@
 """Refusals of calls of gRPC: a status and a message in place of HTTP's, where the libraries show them to their users.
 
 The answer is HTTP status 200 with ``grpc-status`` and ``grpc-message``, in its head if nothing was answered yet, else
-behind the content. Our reason and the request id come beside them, as in any refusal.
+behind the content. Our reason and the request id come beside them, as in any refusal. A refused call of A2A gets the
+error that A2A has for it, where its clients look for it: in ``grpc-status-details-bin``, or in 0.3 in the message.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from typing import Final
 from urllib.parse import quote
 
+from sidecar.delegation.protobuf import length_field, number_field
 from sidecar.errors import Reason, SidecarError
+from sidecar.proxy.a2a_errors import DOMAIN, ERROR_INFO, A2aError, a2a_error
+from sidecar.proxy.operations import Asked
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.message import Field, Message
 from sidecar.wire.stream import Stream
@@ -35,6 +40,7 @@ _is_plain: Final = re.compile(rb"application/grpc\+[a-z0-9]{1,32}").fullmatch
 _UNKNOWN: Final = 2
 _INTERNAL: Final = 13
 _CANCELLED: Final = 1
+_NOT_FOUND: Final = 5
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if code != 0x25)
 
 
@@ -43,28 +49,49 @@ def refuses_by_grpc(stream: Stream) -> bool:
     return stream.http2 and stream.head is not None and is_grpc(stream.head)
 
 
-def grpc_refusal(error: SidecarError, request_id: str, head: Message | None) -> list[Field]:
-    """Return the fields of a refusal before anything was answered.
+def grpc_refusal(error: SidecarError, request_id: str, head: Message | None, asked: Asked | None = None) -> list[Field]:
+    """Return the fields of a refusal before anything was answered; ``asked`` is the message of A2A that is refused.
 
     Its type is that of the request, as some libraries read no other; one of unknown letters is not repeated.
     """
-    asked = () if head is None else head.all(b"content-type")
-    kind = asked[0] if len(asked) == 1 and _is_plain(asked[0]) else b"application/grpc"
-    return [(b"content-type", kind), (b"cache-control", b"no-store"), *grpc_trailers(error, request_id)]
+    types = () if head is None else head.all(b"content-type")
+    kind = types[0] if len(types) == 1 and _is_plain(types[0]) else b"application/grpc"
+    return [(b"content-type", kind), (b"cache-control", b"no-store"), *grpc_trailers(error, request_id, asked)]
 
 
-def grpc_trailers(error: SidecarError, request_id: str) -> list[Field]:
+def grpc_trailers(error: SidecarError, request_id: str, asked: Asked | None = None) -> list[Field]:
     """Return the fields that tell why a call has ended."""
     answer = error.answer
+    code, text = _code_of(error), f"{answer.text} ({error.reason})"
+    known = a2a_error(error) if asked is not None and asked.protocol == "a2a" else None
+    details: list[Field] = []
+    if known is not None and asked is not None:
+        code = _NOT_FOUND if answer.status == 404 else code
+        if asked.first_version:
+            text = f"{known.name}: {text}"
+        else:
+            details.append((b"grpc-status-details-bin", _details(code, text, known, error, request_id)))
     fields = [
-        (b"grpc-status", b"%d" % _code_of(error)),
-        (b"grpc-message", quote(f"{answer.text} ({error.reason})", safe=_PLAIN).encode("ascii")),
+        (b"grpc-status", b"%d" % code),
+        (b"grpc-message", quote(text, safe=_PLAIN).encode("ascii")),
+        *details,
         (b"delegation-reason", error.reason.encode()),
         (b"delegation-request-id", request_id.encode()),
     ]
     if answer.retry_after_s is not None:
         fields.append((b"grpc-retry-pushback-ms", b"%d" % (answer.retry_after_s * 1000)))
     return fields
+
+
+def _details(code: int, text: str, known: A2aError, error: SidecarError, request_id: str) -> bytes:
+    """Return a ``google.rpc.Status`` with a ``google.rpc.ErrorInfo`` (A2A 1.0 section 10.6)."""
+    metadata = [
+        length_field(3, length_field(1, name) + length_field(2, value))
+        for name, value in (("reason", error.reason), ("request_id", request_id))
+    ]
+    info = length_field(1, known.reason) + length_field(2, DOMAIN) + b"".join(metadata)
+    packed = length_field(1, ERROR_INFO) + length_field(2, info)
+    return b64encode(number_field(1, code) + length_field(2, text) + length_field(3, packed)).rstrip(b"=")
 
 
 def _code_of(error: SidecarError) -> int:

@@ -3,19 +3,21 @@
 Theory of operation. On routes of MCP and A2A a body is read before the decision: whole, within a limit, by the strict
 parser. What it asks for selects the route of the operation, by which everything else is decided; the stream holds the
 same bytes for the agent, so that it is sent what was judged. The record names operations that the settings list, and
-nothing else of the message. A call of gRPC names its operation by its path; its messages are not read.
+nothing else of the message. A call of gRPC names its operation by its path. Its messages are read on routes of A2A
+alone, which has a binding to gRPC.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
-from sidecar.delegation import a2a, mcp
+from sidecar.delegation import a2a, a2a_grpc, mcp
 from sidecar.delegation.a2a_tasks import NOTHING_NAMED, Named, tasks_named
 from sidecar.delegation.grpc import key_of_path, label_of
+from sidecar.delegation.grpc_messages import HEAD
 from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_plain_body, parse_rpc
 from sidecar.delegation.operation import OTHER, Operations, RouteProtocol
 from sidecar.delegation.push_urls import check_push_urls
@@ -44,6 +46,7 @@ class Asked:
         "facts",
         "first_page",
         "first_version",
+        "grpc",
         "json_rpc",
         "key",
         "max_bytes",
@@ -57,7 +60,8 @@ class Asked:
 
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
-        self.json_rpc = True  # False: a request of A2A's HTTP+JSON
+        self.json_rpc = True  # False: a request of A2A's HTTP+JSON, or
+        self.grpc = False  # by its binding to gRPC
         self.first_page = True  # of a list of A2A: the request has no token of a page
         self.first_version = False  # of A2A: 0.3
         self.message_id: MessageId = None
@@ -160,9 +164,14 @@ def _a2a(
     route: InboundRoute | OutboundRoute,
     below: str | None,
 ) -> Journey[None]:
+    fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
+    if stream.http2 and is_grpc(head):
+        yield from _a2a_by_grpc(asked, stream, head, target, route, fields)
+        return
+    if a2a_grpc.is_path_of_service(target.path):
+        raise MessageRefused("the call is not one of gRPC over HTTP/2")
     path = target.path if below is None else below
     asked.json_rpc = path in {"", "/"} or (below is None and not a2a.is_path_of_operation(path))
-    fields = [value.decode("latin-1") for value in head.all(b"a2a-version")]
     parameters = parse_qsl(target.query.decode("latin-1"), keep_blank_values=True)
     query = [value for name, value in parameters if name.casefold() == "a2a-version"]
     asked.first_version = a2a.is_first_version(fields, query)
@@ -186,6 +195,29 @@ def _a2a(
         _refuse_body(head)
     asked.named = tasks_named(asked.key, asked.message, asked.task, parameters)
     asked.first_page = a2a.is_first_page(parameters)
+
+
+def _a2a_by_grpc(
+    asked: Asked,
+    stream: Stream,
+    head: Request,
+    target: CanonicalTarget,
+    route: InboundRoute | OutboundRoute,
+    versions: Iterable[str],
+) -> Journey[None]:
+    """Read a call of A2A by gRPC: its path names the operation, wherever the interface of the other bindings is."""
+    asked.grpc, asked.json_rpc = True, False
+    if head.method != "POST":
+        raise Denied(Reason.METHOD_REFUSED, "gRPC has no such method")
+    call = a2a_grpc.call_of_path(target.path, target.query)
+    asked.first_version = call.version == a2a.FIRST_VERSION
+    a2a_grpc.check_version(versions, call.version)
+    a2a_grpc.check_media(head.all(b"content-type"), (*head.all(b"grpc-encoding"), *head.all(b"content-encoding")))
+    body: bytes = yield BodyUpTo(stream, min(route.max_message_bytes, asked.max_bytes) + HEAD)
+    asked.message = a2a_grpc.message_of(body, call.method)
+    asked.key = call.method.operation
+    asked.named = tasks_named(asked.key, asked.message, None)
+    asked.first_page = a2a.is_first_page(asked.message.params.items())
 
 
 def _message(asked: Asked, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[RpcMessage]:

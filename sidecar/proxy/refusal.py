@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
@@ -11,6 +11,7 @@ from sidecar.delegation.human import Human
 from sidecar.delegation.json_rpc import METHOD_NOT_FOUND
 from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.errors import Reason, SidecarError
+from sidecar.proxy.a2a_errors import DOMAIN, ERROR_INFO, a2a_error
 from sidecar.proxy.operations import Asked
 
 Field = tuple[bytes, bytes]
@@ -18,28 +19,8 @@ Field = tuple[bytes, bytes]
 JSON: Final = (b"content-type", b"application/json")
 _RPC_REFUSED: Final = -32050  # of the range that JSON-RPC 2.0 leaves to servers; neither protocol uses it
 _MCP_CODES: Final = {Reason.OPERATION_MALFORMED: -32600, Reason.PROTOCOL_VERSION: -32022}
-_ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
-_A2A_DOMAIN: Final = "a2a-protocol.org"
 _OUR_DOMAIN: Final = "delegation-sidecar"
 
-
-class _A2aError(NamedTuple):
-    """An error of A2A (1.0 section 5.4): its code by JSON-RPC, its reason by HTTP+JSON, and its name by that of 0.3."""
-
-    code: int
-    reason: str
-    name: str
-
-
-# The official clients show their users the text of errors that they know, and of no other.
-_A2A_ERRORS: Final = {
-    Reason.TASK_UNKNOWN: _A2aError(-32001, "TASK_NOT_FOUND", "TaskNotFoundError"),
-    # A2A has no error of its own for it; agents refuse a context that does not fit so.
-    Reason.CONTEXT_UNKNOWN: _A2aError(-32602, "INVALID_PARAMS", "InvalidParamsError"),
-    Reason.PROTOCOL_VERSION: _A2aError(-32009, "VERSION_NOT_SUPPORTED", "VersionNotSupportedError"),
-    Reason.OPERATION_MALFORMED: _A2aError(-32600, "INVALID_REQUEST", "InvalidRequestError"),
-}
-_FORBIDDEN: Final = _A2aError(-32004, "UNSUPPORTED_OPERATION", "UnsupportedOperationError")  # A2A has none of its own
 _STATUS_NAMES: Final = {  # google.rpc.Code, by HTTP status
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -87,7 +68,7 @@ def refusal(
     if asked is not None and asked.json_rpc:
         # The official clients of A2A read an error of JSON-RPC under 200 alone, and agents answer so.
         answers_message = asked.protocol == "a2a" and asked.message_id is not None
-        status = 200 if answers_message and _a2a_error(error) is not None else _rpc_status_of(error, asked)
+        status = 200 if answers_message and a2a_error(error) is not None else _rpc_status_of(error, asked)
         return status, fields, orjson.dumps(_rpc_error(error, request_id, asked))
     if asked is not None:
         return answer.status, fields, orjson.dumps(_rest_error(error, request_id, asked))
@@ -122,7 +103,7 @@ def _rpc_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str, 
     }
     code = asked.code or _MCP_CODES.get(error.reason, _RPC_REFUSED)
     if asked.protocol == "a2a":
-        known = _a2a_error(error)
+        known = a2a_error(error)
         code = _RPC_REFUSED if known is None else known.code
         data = [_error_info(error, request_id)]
     return {"jsonrpc": "2.0", "id": asked.message_id, "error": {"code": code, "message": _text(error), "data": data}}
@@ -133,7 +114,7 @@ def _rest_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str,
 
     The official clients of 0.3 look for the name of an error (Python) or its code (JavaScript) beside it.
     """
-    status, known = error.answer.status, _a2a_error(error)
+    status, known = error.answer.status, a2a_error(error)
     body: dict[str, object] = {
         "error": {
             "code": status,
@@ -148,18 +129,13 @@ def _rest_error(error: SidecarError, request_id: str, asked: Asked) -> dict[str,
 
 
 def _error_info(error: SidecarError, request_id: str) -> dict[str, object]:
-    known = _a2a_error(error)
+    known = a2a_error(error)
     return {
-        "@type": _ERROR_INFO,
+        "@type": ERROR_INFO,
         "reason": error.reason.upper() if known is None else known.reason,
-        "domain": _OUR_DOMAIN if known is None else _A2A_DOMAIN,
+        "domain": _OUR_DOMAIN if known is None else DOMAIN,
         "metadata": {"reason": error.reason, "request_id": request_id},
     }
-
-
-def _a2a_error(error: SidecarError) -> _A2aError | None:
-    """Return the error of A2A for a message that was understood and is refused; None: the HTTP status has to say it."""
-    return _A2A_ERRORS.get(error.reason, _FORBIDDEN if error.answer.status == 403 else None)
 
 
 def _text(error: SidecarError) -> str:

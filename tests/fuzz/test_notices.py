@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation import decide, target
+from sidecar.delegation.protobuf import Fields
 from sidecar.observe.entry import Entry
 from sidecar.wire import h1_fields, h1_head
 from sidecar.wire.framing import ChunkedBody, LengthBody
@@ -68,11 +69,17 @@ def _issued_tokens_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decide, "prove_issued", lambda *_positional, **_named: None)
 
 
+def _texts_of_protobuf_lose_their_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Fields.text
+    monkeypatch.setattr(Fields, "text", lambda self, place: whole(self, place).lower())
+
+
 BUGS: dict[str, tuple[str, Break]] = {
     "a limit that depends on the cut": ("response_head", _first_line_may_be_long),
     "a head that depends on what came before": ("request_head", _layouts_are_found_by_length),
     "a control in a field": ("request_head", _values_may_hold_controls),
     "content that depends on the cut": ("chunked_body", _chunk_data_ends_anywhere),
+    "an id that agents read otherwise": ("grpc_call", _texts_of_protobuf_lose_their_case),
     "a path that servers read otherwise": ("target", _dots_are_plain),
     "an end that other parsers see elsewhere": ("requests_beside_others", _bodies_are_a_byte_shorter),
     "a body that is read as a request": ("request_stream", _unread_bodies_are_forgotten),

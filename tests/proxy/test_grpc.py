@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
+from sidecar.delegation.protobuf import Field, Kind, Schema
 from sidecar.errors import ANSWERS, Denied, Reason
 from sidecar.proxy.grpc import grpc_refusal, grpc_trailers, refuses_by_grpc
+from sidecar.proxy.operations import Asked
+from tests.fakes.protobuf_schema import message_class
 from tests.wire.written import request_with
 
 CODES = {
@@ -61,6 +65,68 @@ def test_a_refusal_has_the_type_of_its_request(asked: bytes, told: bytes) -> Non
 def test_a_refusal_that_passes_by_says_when_to_come_back() -> None:
     assert dict(grpc_trailers(Denied(Reason.OVERLOADED), "r"))[b"grpc-retry-pushback-ms"] == b"1000"
     assert b"grpc-retry-pushback-ms" not in dict(grpc_trailers(Denied(Reason.POLICY_DENIED), "r"))
+
+
+STATUS: Schema = {
+    1: Field(Kind.NUMBER, "code"),
+    2: Field(Kind.TEXT, "message"),
+    3: Field(
+        Kind.MESSAGE,
+        "details",
+        schema={
+            1: Field(Kind.TEXT, "type"),
+            2: Field(
+                Kind.MESSAGE,
+                "info",
+                schema={
+                    1: Field(Kind.TEXT, "reason"),
+                    2: Field(Kind.TEXT, "domain"),
+                    3: Field(
+                        Kind.MESSAGE, many=True, schema={1: Field(Kind.TEXT, "name"), 2: Field(Kind.TEXT, "value")}
+                    ),
+                },
+            ),
+        },
+    ),
+}
+
+
+def call_of_a2a(*, first_version: bool = False) -> Asked:
+    asked = Asked("a2a")
+    asked.grpc, asked.first_version = True, first_version
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "name", "old_name"),
+    [
+        (Reason.TASK_UNKNOWN, 5, "TASK_NOT_FOUND", "TaskNotFoundError"),
+        (Reason.CONTEXT_UNKNOWN, 5, "INVALID_PARAMS", "InvalidParamsError"),
+        (Reason.OPERATION_REFUSED, 7, "UNSUPPORTED_OPERATION", "UnsupportedOperationError"),
+        (Reason.POLICY_DENIED, 7, "UNSUPPORTED_OPERATION", "UnsupportedOperationError"),
+        (Reason.PROTOCOL_VERSION, 3, "VERSION_NOT_SUPPORTED", "VersionNotSupportedError"),
+        (Reason.OPERATION_MALFORMED, 3, "INVALID_REQUEST", "InvalidRequestError"),
+    ],
+)
+def test_a_refused_call_of_a2a_has_the_error_of_a2a(reason: Reason, code: int, name: str, old_name: str) -> None:
+    error, text = Denied(reason, "secret detail"), f"{ANSWERS[reason].text} ({reason})"
+    fields = dict(grpc_refusal(error, "id-1", None, call_of_a2a()))
+    assert (fields[b"grpc-status"], unquote(fields[b"grpc-message"].decode())) == (b"%d" % code, text)
+    packed = fields[b"grpc-status-details-bin"]
+    status: Any = message_class(STATUS)()
+    status.ParseFromString(b64decode(packed + b"=" * (-len(packed) % 4)))
+    assert (status.f1, status.f2) == (code, text)  # as the fields, which the official client compares
+    assert status.f3.f1 == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert (status.f3.f2.f1, status.f3.f2.f2) == (name, "a2a-protocol.org")
+    assert {one.f1: one.f2 for one in status.f3.f2.f3} == {"reason": reason, "request_id": "id-1"}
+    old = dict(grpc_refusal(error, "id-1", None, call_of_a2a(first_version=True)))
+    assert unquote(old[b"grpc-message"].decode()) == f"{old_name}: {text}"
+    assert b"grpc-status-details-bin" not in old
+
+
+def test_a_call_of_a2a_that_was_not_understood_has_the_status_alone() -> None:
+    for reason in (Reason.NO_TOKEN, Reason.OVERLOADED, Reason.UPSTREAM_TIMEOUT):
+        assert grpc_refusal(Denied(reason), "r", None, call_of_a2a()) == grpc_refusal(Denied(reason), "r", None)
 
 
 class Call:

@@ -1,0 +1,248 @@
+"""A2A by gRPC: which operation a call asks for, and what its message names. Pure; the services of 0.3 and 1.0.
+
+A message is read into the parameters that JSON-RPC has for the same operation, so that everything else decides by
+these alone. Of 0.3, tasks are named as resources: ``tasks/{id}``. A field that its version does not have is refused:
+it could be one that the agent reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from sidecar.delegation.a2a_tasks import MAX_READ_BYTES, NOTHING_SHOWN, Shown, shown_of
+from sidecar.delegation.grpc_messages import GrpcMessageError, GrpcMessages, one_message
+from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
+from sidecar.delegation.protobuf import Field, Kind, ProtobufError, Schema, read
+from sidecar.errors import Reason
+
+MAX_FIELDS: Final = 4096  # of a message of a call: each costs the time of some bytes of JSON
+
+_is_path: Final = re.compile(r"/((?:lf\.)?a2a\.v1\.A2AService)/([A-Za-z]{1,64})").fullmatch
+_is_task: Final = re.compile(r"tasks/([^/]+)(?:/pushNotificationConfigs(?:/[^/]*)?)?").fullmatch
+_SERVICES: Final = ("/lf.a2a.v1.A2AService/", "/a2a.v1.A2AService/")
+
+
+def _task(name: str) -> str:
+    """Return the task in the name of a resource of 0.3; an absent name is empty."""
+    if not name:
+        return ""
+    match = _is_task(name)
+    if match is None:
+        raise ProtobufError("a resource that is no task, and no push configuration of one")
+    return match[1]
+
+
+_NUMBER: Final = Field(Kind.NUMBER)
+_SKIPPED: Final = Field(Kind.OPAQUE)
+_MANY: Final = Field(Kind.OPAQUE, many=True)
+
+
+def _text(name: str) -> Field:
+    return Field(Kind.TEXT, name)
+
+
+def _of_task(name: str) -> Field:
+    return Field(Kind.TEXT, name, convert=_task)
+
+
+def _message(name: str, schema: Schema) -> Field:
+    return Field(Kind.MESSAGE, name, schema=schema)
+
+
+class Method(NamedTuple):
+    """A method of a service: its operation, and the fields of the message that asks for it."""
+
+    operation: str
+    request: Schema
+
+
+# message_id, role, parts, metadata and extensions have the same numbers in both versions.
+_SENT_V03: Final[Schema] = {
+    1: _SKIPPED,
+    2: _text("contextId"),
+    3: _text("taskId"),
+    4: _NUMBER,
+    5: _MANY,
+    6: _SKIPPED,
+    7: _MANY,
+}
+_SENT_V1: Final[Schema] = {**_SENT_V03, 8: Field(Kind.TEXT, "referenceTaskIds", many=True)}
+_PUSH_V03: Final[Schema] = {1: _SKIPPED, 2: _text("url"), 3: _SKIPPED, 4: _SKIPPED}
+_PUSH_V1: Final[Schema] = {1: _SKIPPED, 2: _SKIPPED, 3: _text("taskId"), 4: _text("url"), 5: _SKIPPED, 6: _SKIPPED}
+_CONFIGURATION_V03: Final[Schema] = {1: _MANY, 2: _message("pushNotificationConfig", _PUSH_V03), 3: _NUMBER, 4: _NUMBER}
+_CONFIGURATION_V1: Final[Schema] = {
+    1: _MANY,
+    2: _message("taskPushNotificationConfig", _PUSH_V1),
+    3: _NUMBER,
+    4: _NUMBER,
+}
+_SEND_V03: Final[Schema] = {
+    1: _message("message", _SENT_V03),
+    2: _message("configuration", _CONFIGURATION_V03),
+    3: _SKIPPED,
+}
+_SEND_V1: Final[Schema] = {
+    1: _SKIPPED,
+    2: _message("message", _SENT_V1),
+    3: _message("configuration", _CONFIGURATION_V1),
+    4: _SKIPPED,
+}
+_CONFIG_V1: Final[Schema] = {1: _SKIPPED, 2: _text("taskId"), 3: _SKIPPED}
+
+_V1: Final = {
+    "SendMessage": Method("SendMessage", _SEND_V1),
+    "SendStreamingMessage": Method("SendStreamingMessage", _SEND_V1),
+    "GetTask": Method("GetTask", {1: _SKIPPED, 2: _text("id"), 3: _NUMBER}),
+    "CancelTask": Method("CancelTask", {1: _SKIPPED, 2: _text("id"), 3: _SKIPPED}),
+    "SubscribeToTask": Method("SubscribeToTask", {1: _SKIPPED, 2: _text("id")}),
+    "CreateTaskPushNotificationConfig": Method("CreateTaskPushNotificationConfig", _PUSH_V1),
+    "GetTaskPushNotificationConfig": Method("GetTaskPushNotificationConfig", _CONFIG_V1),
+    "DeleteTaskPushNotificationConfig": Method("DeleteTaskPushNotificationConfig", _CONFIG_V1),
+    "ListTaskPushNotificationConfigs": Method(
+        "ListTaskPushNotificationConfigs", {1: _text("taskId"), 2: _NUMBER, 3: _SKIPPED, 4: _SKIPPED}
+    ),
+}
+_V03: Final = {
+    "SendMessage": Method("SendMessage", _SEND_V03),
+    "SendStreamingMessage": Method("SendStreamingMessage", _SEND_V03),
+    "GetTask": Method("GetTask", {1: _of_task("id"), 2: _NUMBER}),
+    "CancelTask": Method("CancelTask", {1: _of_task("id")}),
+    "TaskSubscription": Method("SubscribeToTask", {1: _of_task("id")}),
+    "CreateTaskPushNotificationConfig": Method(
+        "CreateTaskPushNotificationConfig",
+        {
+            1: _of_task("taskId"),
+            2: _SKIPPED,
+            3: _message("config", {1: _of_task("taskId"), 2: _message("pushNotificationConfig", _PUSH_V03)}),
+        },
+    ),
+    "GetTaskPushNotificationConfig": Method("GetTaskPushNotificationConfig", {1: _of_task("taskId")}),
+    "DeleteTaskPushNotificationConfig": Method("DeleteTaskPushNotificationConfig", {1: _of_task("taskId")}),
+    "ListTaskPushNotificationConfig": Method(
+        "ListTaskPushNotificationConfigs", {1: _of_task("taskId"), 2: _NUMBER, 3: _SKIPPED}
+    ),
+}
+METHODS: Final[Mapping[tuple[str, str], Mapping[str, Method]]] = MappingProxyType(
+    {("lf.a2a.v1.A2AService", "1.0"): _V1, ("a2a.v1.A2AService", "0.3"): _V03}
+)
+
+
+def is_path_of_service(path: str) -> bool:
+    """Tell if a path belongs to a service of A2A, so that only gRPC is spoken there."""
+    return path.startswith(_SERVICES)
+
+
+class Call(NamedTuple):
+    """A call of a method that is known: the version of its service is that of the message."""
+
+    method: Method
+    version: str
+
+
+def call_of_path(path: str, query: bytes) -> Call:
+    """Return the method that a call asks for.
+
+    Raises:
+        MessageRefused: OPERATION_REFUSED, it is none of A2A's services.
+    """
+    match = None if query else _is_path(path)
+    if match is not None:
+        for (service, version), methods in METHODS.items():
+            if match[1] == service and match[2] in methods:
+                return Call(methods[match[2]], version)
+    raise MessageRefused("an unknown method", reason=Reason.OPERATION_REFUSED)
+
+
+def check_version(stated: Iterable[str], version: str) -> None:
+    """Refuse a call whose ``A2A-Version`` is not the version of its service. It may state none.
+
+    Raises:
+        MessageRefused: PROTOCOL_VERSION.
+    """
+    if not {*stated} <= {version}:
+        raise MessageRefused("an A2A-Version that is not that of the service", reason=Reason.PROTOCOL_VERSION)
+
+
+def check_media(types: Iterable[bytes], codings: Iterable[bytes]) -> None:
+    """Refuse a call whose message is not said to be Protobuf as it is.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED.
+    """
+    if [*types] not in ([b"application/grpc"], [b"application/grpc+proto"]):
+        raise MessageRefused("the message is not said to be Protobuf")
+    if any(coding.strip().lower() != b"identity" for coding in codings):
+        raise MessageRefused("the message is compressed")
+
+
+def message_of(content: bytes, method: Method) -> RpcMessage:
+    """Read the content of a call, as a message with the parameters of JSON-RPC.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, it is not one message of this method, or could be read in two ways.
+    """
+    try:
+        params = read(one_message(content), method.request, max_fields=MAX_FIELDS)
+    except (GrpcMessageError, ProtobufError) as error:
+        raise MessageRefused(str(error)) from None
+    return RpcMessage(None, None, params)
+
+
+# Both versions have the same numbers here; whatever else an agent answers is its own.
+_IDS_OF_EVENT: Final[Schema] = {1: _text("taskId"), 2: _text("contextId")}
+_ANSWER: Final[Schema] = {
+    1: _message("task", {1: _text("id"), 2: _text("contextId")}),
+    2: _message("message", {2: _text("contextId"), 3: _text("taskId")}),
+    3: _message("statusUpdate", _IDS_OF_EVENT),
+    4: _message("artifactUpdate", _IDS_OF_EVENT),
+}
+
+
+def shown_in_message(message: bytes) -> Shown:
+    """Return what a message of an answer shows; nothing, if it cannot be read."""
+    try:
+        return shown_of(read(message, _ANSWER, max_fields=MAX_FIELDS, others=True))
+    except ProtobufError:
+        return NOTHING_SHOWN
+
+
+class GrpcAnswerReader:
+    """Reads what the messages of an answer show, up to its task. As ``AnswerReader``, which reads JSON.
+
+    Nothing more is read after a message of more than ``MAX_READ_BYTES``, or one that is compressed.
+    """
+
+    __slots__ = ("_messages", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES)
+
+    def feed(self, data: bytes) -> list[Shown]:
+        """Read more of the answer. Return what its complete messages show."""
+        found: list[Shown] = []
+        if self._messages is None:
+            return found
+        try:
+            for message in self._messages.feed(data):
+                shown = shown_in_message(message)
+                if shown != NOTHING_SHOWN:
+                    found.append(shown)
+                if shown.task is not None:
+                    self._stop()
+                    break
+        except GrpcMessageError:
+            self._stop()
+        return found
+
+    def end(self) -> list[Shown]:
+        """Return nothing: each message was read when it was complete."""
+        self._stop()
+        return []
+
+    def _stop(self) -> None:
+        self.over = True
+        self._messages = None

@@ -1,0 +1,33 @@
+"""Errors of A2A (1.0 section 5.4) for reasons of ours: the official clients show their users the text of no other."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from sidecar.errors import Reason, SidecarError
+
+DOMAIN: Final = "a2a-protocol.org"
+ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+class A2aError(NamedTuple):
+    """An error of A2A: its code by JSON-RPC, its reason in a ``google.rpc.ErrorInfo``, and its name in 0.3."""
+
+    code: int
+    reason: str
+    name: str
+
+
+_ERRORS: Final = {
+    Reason.TASK_UNKNOWN: A2aError(-32001, "TASK_NOT_FOUND", "TaskNotFoundError"),
+    # A2A has no error of its own for it; agents refuse a context that does not fit so.
+    Reason.CONTEXT_UNKNOWN: A2aError(-32602, "INVALID_PARAMS", "InvalidParamsError"),
+    Reason.PROTOCOL_VERSION: A2aError(-32009, "VERSION_NOT_SUPPORTED", "VersionNotSupportedError"),
+    Reason.OPERATION_MALFORMED: A2aError(-32600, "INVALID_REQUEST", "InvalidRequestError"),
+}
+_FORBIDDEN: Final = A2aError(-32004, "UNSUPPORTED_OPERATION", "UnsupportedOperationError")  # A2A has none of its own
+
+
+def a2a_error(error: SidecarError) -> A2aError | None:
+    """Return the error of A2A for a message that was understood and is refused; None: the status has to say it."""
+    return _ERRORS.get(error.reason, _FORBIDDEN if error.answer.status == 403 else None)
