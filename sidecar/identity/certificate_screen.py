@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +30,9 @@ MAX_RECORDS: Final = 128  # before the certificates; each costs a decryption
 _CHANGE_CIPHER_SPEC: Final = 20
 _CLIENT_KEY_EXCHANGE: Final = 16
 _MESSAGE_HEADER: Final = 4
+_KINDS: Final = frozenset({_CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA})
+_VERSION: Final = 3  # the first byte of it, in all versions since SSL 3.0
+_HEADER_OF: Final = struct.Struct(">BBxH").unpack_from  # type, version, length
 
 Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 
@@ -58,11 +62,16 @@ class Screen:
         self._held = bytearray()
         self._records = 0
         self._read = 0  # how many of the held bytes have been read
-        self._message = bytearray()  # the beginning of an incomplete handshake message
+        self._message = b""  # the beginning of an incomplete handshake message
         self._opener: Opener | None = None
         self.wants_key = False  # the next record is encrypted: wait for ``open_with``
         self.over = False
         self.certificates: tuple[bytes, ...] = ()
+
+    @property
+    def heard(self) -> bool:
+        """True once a record was read: before the peer's hello there are no keys."""
+        return self._records > 0
 
     @property
     def keyed(self) -> bool:
@@ -81,45 +90,46 @@ class Screen:
             Denied: TLS_VERSION, it is not the TLS that we accept; UNTRUSTED_CHAIN, the message is too large; as
             ``check``.
         """
-        self._held += received
-        through = 0
-        while not self.over and not self.wants_key and (record := self._next_record()):
-            if not self._read_record(record):
+        if self._held:
+            self._held += received
+        data = self._held or received
+        at, end, through = self._read, len(data), 0
+        header_of = _HEADER_OF
+        while at < end and not self.over and not self.wants_key:
+            if end - at < HEADER_BYTES:
+                _check_begun(data[at:])
+                break
+            kind, version, length = header_of(data, at)
+            if kind not in _KINDS or version != _VERSION:
+                raise Denied(Reason.TLS_VERSION, "it does not speak TLS")
+            if not 0 < length <= MAX_RECORD_BYTES:
+                raise Denied(Reason.TLS_VERSION, "a TLS record has no possible length")
+            after = at + HEADER_BYTES + length
+            if after > end or not self._read_record(kind, bytes(data[at:after])):
                 break
             self._records += 1
             if self._records > MAX_RECORDS:
                 raise Denied(Reason.TLS_VERSION, "the handshake takes too many records")
-            self._read += len(record)
-            through = through if self._message else self._read
+            at = after
+            if not self._message:
+                through = at
         if self.over:
-            through = len(self._held)
+            through = end
             self._opener = None  # not needed for the rest of the connection
-        elif self._message and len(self._held) - through > _MAX_HELD:
+        elif self._message and end - through > _MAX_HELD:
             raise Denied(Reason.TLS_VERSION, "a handshake message is padded too much")
-        released = bytes(self._held[:through])
-        del self._held[:through]
-        self._read -= min(self._read, through)
+        self._read = max(0, at - through)
+        if data is received and through == end:  # nothing is held, before or after
+            return received
+        released = bytes(data[:through])
+        if data is received:
+            self._held += data[through:]
+        else:
+            del self._held[:through]
         return released
 
-    def _next_record(self) -> bytes | None:
-        """Return the next record with its header, if it is complete."""
-        at = self._read
-        header = self._held[at : at + HEADER_BYTES]
-        if not header:
-            return None
-        if not _CHANGE_CIPHER_SPEC <= header[0] <= APPLICATION_DATA or (len(header) > 1 and header[1] != 3):
-            raise Denied(Reason.TLS_VERSION, "it does not speak TLS")
-        if len(header) < HEADER_BYTES:
-            return None
-        length = header[3] << 8 | header[4]
-        if not 0 < length <= MAX_RECORD_BYTES:
-            raise Denied(Reason.TLS_VERSION, "a TLS record has no possible length")
-        end = at + HEADER_BYTES + length
-        return bytes(self._held[at:end]) if end <= len(self._held) else None
-
-    def _read_record(self, record: bytes) -> bool:
+    def _read_record(self, kind: int, record: bytes) -> bool:
         """Parse one record. False: the key is not known yet."""
-        kind, content = record[0], record[HEADER_BYTES:]
         if kind == APPLICATION_DATA:
             if self._check is None:
                 self.over = True
@@ -128,32 +138,37 @@ class Screen:
                 self.wants_key = True
                 return False
             kind, content = self._opener.open(record)
-        elif kind == HANDSHAKE and self._opener is not None:
-            raise Denied(Reason.TLS_VERSION, "a handshake message is not encrypted")
+        else:
+            if kind == HANDSHAKE and self._opener is not None:
+                raise Denied(Reason.TLS_VERSION, "a handshake message is not encrypted")
+            content = record[HEADER_BYTES:]
         if kind == HANDSHAKE:
             if not content:
                 raise Denied(Reason.TLS_VERSION, "a handshake record is empty")
-            self._message += content
-            self._read_messages()
+            self._read_messages(content)
         elif self._message and kind != ALERT:
             raise Denied(Reason.TLS_VERSION, "another record interrupts a handshake message")
         return True
 
-    def _read_messages(self) -> None:
-        while not self.over and len(self._message) >= _MESSAGE_HEADER:
-            kind, length = self._message[0], int.from_bytes(self._message[1:_MESSAGE_HEADER], "big")
+    def _read_messages(self, content: bytes) -> None:
+        """Parse the messages of a record, the first of which may have begun in an earlier one."""
+        data = self._message + content if self._message else content
+        at, left = 0, len(data)
+        while left >= _MESSAGE_HEADER and not self.over:
+            kind, length = data[at], data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
             if kind == COMPRESSED_CERTIFICATE:
                 raise Denied(Reason.UNTRUSTED_CHAIN, "the certificates are compressed")
             if kind == CERTIFICATE and length > _MAX_CERTIFICATE_MESSAGE:
                 raise Denied(Reason.UNTRUSTED_CHAIN, f"the chain is too large: more than {MAX_CHAIN_BYTES} bytes")
             if kind != CERTIFICATE and length > MAX_MESSAGE_BYTES:
                 raise Denied(Reason.TLS_VERSION, "a handshake message is too large")
-            end = _MESSAGE_HEADER + length
-            if len(self._message) < end:
-                return
-            body = bytes(self._message[_MESSAGE_HEADER:end])
-            del self._message[:end]
-            self._judge(kind, body)
+            size = _MESSAGE_HEADER + length
+            if left < size:
+                break
+            self._judge(kind, data[at + _MESSAGE_HEADER : at + size])
+            at += size
+            left -= size
+        self._message = data[at:]
 
     def _judge(self, kind: int, body: bytes) -> None:
         if kind in (CLIENT_HELLO, SERVER_HELLO) and offers_finite_field(kind, body):
@@ -166,3 +181,13 @@ class Screen:
             if self.certificates:  # without any, OpenSSL refuses the peer
                 self._check(self.certificates)
             self.over = True
+
+
+def _check_begun(header: bytes | bytearray) -> None:
+    """Check the first bytes of a header that is not complete.
+
+    Raises:
+        Denied: TLS_VERSION, no record begins so.
+    """
+    if header[0] not in _KINDS or header[1:2] not in (b"", b"\3"):
+        raise Denied(Reason.TLS_VERSION, "it does not speak TLS")

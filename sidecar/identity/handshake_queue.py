@@ -81,6 +81,7 @@ class HandshakeQueue:
         self._ready = Stage(PATIENCE_S, EVICTED_PER_S)
         self._running = Stage(PATIENCE_S, HANDSHAKES_EVICTED_PER_S)
         self._stages = (self._silent, self._partial, self._ready, self._running)
+        self._orders = tuple(stage.in_order for stage in self._stages)
         self._watched: dict[int, Arrival] = {}
         self._watch = Watch(self._more_came)
         self._of: dict[str, Arrival] = {}  # the running ones, by the peer's address
@@ -89,12 +90,12 @@ class HandshakeQueue:
         self._emptied: asyncio.Event | None = None
 
     def __len__(self) -> int:
-        return len(self._silent) + len(self._partial) + len(self._ready) + len(self._running)
+        return sum(map(len, self._orders))
 
     @property
     def running(self) -> int:
         """The number of handshakes that have begun."""
-        return len(self._running)
+        return len(self._running.in_order)
 
     def of(self, host: str) -> int:
         """Return the number of connections of one host."""
@@ -221,7 +222,7 @@ class HandshakeQueue:
             self._tell(Reason.TLS_VERSION, "the first bytes are not a TLS handshake", arrival)
 
     def _begin_soon(self) -> None:
-        if self._begin is None and len(self._ready):
+        if self._begin is None and self._ready.in_order:
             self._begin = asyncio.get_running_loop().call_soon(self._begin_some)
 
     def _begin_some(self) -> None:
@@ -229,9 +230,9 @@ class HandshakeQueue:
         self._begin = None
         loop = asyncio.get_running_loop()
         for _ in range(MAX_BEGUN_PER_ITERATION):
-            if not len(self._ready):
+            if not self._ready.in_order:
                 return
-            decision = on_hello(len(self._running), self._most, self._oldest_running(), self._clock())
+            decision = on_hello(self.running, self._most, self._oldest_running(), self._clock())
             if isinstance(decision, Wait):
                 self._begin = loop.call_later(decision.seconds, self._begin_some)
                 return
@@ -243,7 +244,7 @@ class HandshakeQueue:
                 self.evict(decision.which)
             self._leave(arrival)
             self._run(arrival)
-        if len(self._ready):
+        if self._ready.in_order:
             self._begin = loop.call_soon(self._begin_some)
 
     def _oldest_running(self) -> Held[Arrival] | None:

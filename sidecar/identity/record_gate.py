@@ -9,6 +9,7 @@ brought exactly one record is not counted: each costs an event-loop iteration an
 from __future__ import annotations
 
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from typing import Final
@@ -24,6 +25,7 @@ _HEADER_BYTES: Final = 5
 _RECORD_BYTES: Final = 32  # that a record may add to its data
 _HANDSHAKE: Final = 22
 _APPLICATION_DATA: Final = 23
+_HEADER_OF: Final = struct.Struct(">BxxH").unpack_from  # type, length
 
 
 class TooManyRecordsError(ssl.SSLError):
@@ -84,7 +86,7 @@ class RecordGate:
             size = len(received) - _HEADER_BYTES
             if (
                 size > 0
-                and received[0] == _APPLICATION_DATA
+                and (received[0] == _APPLICATION_DATA or not self._established)
                 and received[3] << 8 | received[4] == size
                 and not self._unfinished_bytes
             ):
@@ -123,11 +125,12 @@ class RecordGate:
     def _pass_on(self) -> bytes:
         held, end = self._held, len(self._held)
         at = self._at + self._unfinished_bytes
-        records, stop = 0, self._at + BATCH_BYTES
-        while records < BATCH and at < stop and at + _HEADER_BYTES <= end:
-            length = held[at + 3] << 8 | held[at + 4]
-            if self._established:
-                if held[at] == _HANDSHAKE:
+        records, stop = 0, min(self._at + BATCH_BYTES, end - _HEADER_BYTES + 1)
+        established, header_of = self._established, _HEADER_OF
+        while at < stop and records < BATCH:
+            kind, length = header_of(held, at)
+            if established:
+                if kind == _HANDSHAKE:
                     raise TooManyRecordsError("a handshake on an established connection")
                 self._tiny += length < _TINY_BYTES
                 self._overhead_bytes += length

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import struct
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
@@ -26,6 +27,7 @@ _KEY_SHARE: Final = 51
 _FINITE_FIELDS: Final = range(0x0100, 0x0200)  # ffdhe2048 and larger, RFC 7919
 _RANDOM_BYTES: Final = 2 + 32  # legacy_version, random
 _NONCE_BYTES: Final = 12
+_TWO_NUMBERS: Final = struct.Struct(">HH").unpack_from  # a type and a length
 
 
 class _Aead(Protocol):
@@ -87,12 +89,12 @@ def offers_finite_field(kind: int, body: bytes) -> bool:
     """
     try:
         return _offers_finite_field(kind, body)
-    except IndexError:
+    except (IndexError, struct.error):
         raise Denied(Reason.TLS_VERSION, "a handshake message is cut short") from None
 
 
 def _offers_finite_field(kind: int, body: bytes) -> bool:
-    """See ``offers_finite_field``. One loop over bytes: every connection pays for it. IndexError: it is truncated."""
+    """See ``offers_finite_field``. Every connection pays for this loop. IndexError, struct.error: it is cut short."""
     at = _RANDOM_BYTES
     at += 1 + body[at]  # session
     if kind == CLIENT_HELLO:
@@ -104,12 +106,13 @@ def _offers_finite_field(kind: int, body: bytes) -> bool:
         return False
     end = at + 2 + (body[at] << 8 | body[at + 1])
     at += 2
+    two_numbers = _TWO_NUMBERS
     for _ in range(MAX_HELLO_EXTENSIONS):
         if at >= end:
             break
-        name, start = body[at] << 8 | body[at + 1], at + 4
-        at = start + (body[at + 2] << 8 | body[at + 3])
-        if name == _KEY_SHARE and any(group in _FINITE_FIELDS for group in _groups(kind, body[start:at])):
+        name, size = two_numbers(body, at)
+        at += 4 + size
+        if name == _KEY_SHARE and _has_finite_field(kind, body[at - size : at]):
             return True
     if at < end:
         raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_HELLO_EXTENSIONS} extensions")
@@ -118,19 +121,23 @@ def _offers_finite_field(kind: int, body: bytes) -> bool:
     return False
 
 
-def _groups(kind: int, content: bytes) -> list[int]:
-    """Read the groups of a key share extension."""
-    reader = _Reader(content)
+def _has_finite_field(kind: int, content: bytes) -> bool:
+    """Read the groups of a key share extension. Errors as ``_offers_finite_field``."""
     if kind == SERVER_HELLO:
-        return [reader.number(2)]
-    shares = _Reader(reader.vector(2))
-    groups: list[int] = []
-    while shares.left:
-        if len(groups) == MAX_KEY_SHARES:
-            raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_KEY_SHARES} key shares")
-        groups.append(shares.number(2))
-        shares.vector(2)
-    return groups
+        return (content[0] << 8 | content[1]) in _FINITE_FIELDS
+    at, end = 2, 2 + (content[0] << 8 | content[1])
+    for _ in range(MAX_KEY_SHARES):
+        if at >= end:
+            break
+        group, size = _TWO_NUMBERS(content, at)
+        if group in _FINITE_FIELDS:
+            return True
+        at += 4 + size
+    if at < end:
+        raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_KEY_SHARES} key shares")
+    if at > end or end > len(content):
+        raise IndexError
+    return False
 
 
 def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
@@ -142,44 +149,24 @@ def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
         Denied: BAD_SVID, the message is malformed.
     """
     try:
-        reader = _Reader(body)
-        if encrypted:
-            reader.vector(1)  # certificate_request_context
-        entries = _Reader(reader.vector(3))
-        found: list[bytes] = []
-        while entries.left and len(found) <= most:
-            found.append(entries.vector(3))
-            if encrypted:
-                entries.vector(2)  # extensions of the entry
-    except Denied:
+        return _certificates_in(body, encrypted=encrypted, most=most)
+    except IndexError:
         raise Denied(Reason.BAD_SVID, "the list of certificates cannot be read") from None
+
+
+def _certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
+    at = 1 + body[0] if encrypted else 0  # certificate_request_context
+    end = at + 3 + (body[at] << 16 | body[at + 1] << 8 | body[at + 2])
+    if end > len(body):
+        raise IndexError
+    at += 3
+    found: list[bytes] = []
+    while at < end and len(found) <= most:
+        start = at + 3
+        at = start + (body[at] << 16 | body[at + 1] << 8 | body[at + 2])
+        found.append(body[start:at])
+        if encrypted:
+            at += 2 + (body[at] << 8 | body[at + 1])  # extensions of the entry
+        if at > end:
+            raise IndexError
     return found
-
-
-class _Reader:
-    """Reads fields from the front of a byte string."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def left(self) -> bool:
-        return self._at < len(self._data)
-
-    def skip(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise Denied(Reason.TLS_VERSION, "a handshake message is cut short")
-        taken = self._data[self._at : end]
-        self._at = end
-        return taken
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.skip(size), "big")
-
-    def vector(self, size: int) -> bytes:
-        """Read a vector whose length has ``size`` bytes."""
-        return self.skip(self.number(size))

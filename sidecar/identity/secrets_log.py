@@ -14,7 +14,9 @@ from typing import Final
 
 from sidecar.identity.memory_file import new_memory_file, path_of
 
-_LONGEST: Final = 65536
+_LONGEST: Final = 8192  # five secrets have 1 KB
+_OF_CLIENT: Final = b"\nCLIENT_HANDSHAKE_TRAFFIC_SECRET "
+_OF_SERVER: Final = b"\nSERVER_HANDSHAKE_TRAFFIC_SECRET "
 
 
 class _File:
@@ -59,10 +61,10 @@ class SecretsLog:
         """Stop logging; return the handshake traffic secret of one end, if exactly one was logged since ``listen``."""
         self._context.keylog_filename = None
         descriptor = file_of_thread().descriptor
-        lines = os.pread(descriptor, _LONGEST, 0).split(b"\n")
+        logged = b"\n" + os.pread(descriptor, _LONGEST, 0)
         os.ftruncate(descriptor, 0)
-        label = b"CLIENT_HANDSHAKE_TRAFFIC_SECRET " if of_client else b"SERVER_HANDSHAKE_TRAFFIC_SECRET "
-        found = [line for line in lines if line.startswith(label)]
-        if len(found) != 1:
+        label = _OF_CLIENT if of_client else _OF_SERVER
+        at = logged.find(label)
+        if at < 0 or logged.count(label) != 1:
             return None
-        return bytes.fromhex(found[0].rpartition(b" ")[2].decode("ascii"))
+        return bytes.fromhex(logged[at + len(label) : logged.find(b"\n", at + 1)].rpartition(b" ")[2].decode("ascii"))

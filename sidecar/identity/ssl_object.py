@@ -59,10 +59,7 @@ class ScreenedSSLObject(ssl.SSLObject):
         self._released = released
         self._gate = RecordGate()
         self._secrets = secrets
-        check = weakref.WeakMethod(
-            self.check_certificates
-        )  # weak: we own the screen, and a reference cycle must not arise
-        self._screen = Screen(None if secrets is None else lambda certificates: _called(check, certificates))
+        self._screen = Screen(None if secrets is None else _checked_by(weakref.ref(self)))
 
     def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
         """Judge the presented certificates (DER, leaf first) before OpenSSL sees them.
@@ -107,6 +104,8 @@ class ScreenedSSLObject(ssl.SSLObject):
         if screen is None:
             raise Denied(Reason.NOT_READY, "the connection is not screened")
         received = self._incoming.read()
+        if not received and not screen.heard and self._sslobj.server_side and not self._incoming.eof:
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the client begins")  # OpenSSL could only wait as well
         while True:
             self._let_through(screen.take(received))
             received = b""
@@ -115,7 +114,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 self._step(screen)
             except ssl.SSLWantReadError:
                 if not blocked:
-                    if more := self._gate.more():  # never bytes that the screen has not seen
+                    if self._gate.held_bytes and (more := self._gate.more()):  # never bytes that were not screened
                         self._released.write(more)
                         continue
                     raise
@@ -227,26 +226,31 @@ class ScreenedSSLObject(ssl.SSLObject):
     def _step(self, screen: Screen) -> None:
         """Take one step of OpenSSL's, which may log the key of the records that are held back."""
         secrets = self._secrets
-        if secrets is None or screen.over or screen.keyed:
-            super().do_handshake()
+        if secrets is None or screen.over or screen.keyed or not screen.heard:
+            self._sslobj.do_handshake()
             return
         try:
             secrets.listen()
         except OSError as error:  # event loops expect TLS errors only, and would wait for the handshake's timeout
             raise Unavailable(Reason.OVERLOADED, "there is no descriptor for a handshake") from error
         try:
-            super().do_handshake()
+            self._sslobj.do_handshake()
         finally:
             secret, cipher = secrets.take(of_client=self.server_side), self.cipher()
             if secret is not None and cipher is not None:
                 screen.open_with(Opener(cipher[0], secret))
 
 
-def _called(check: Callable[[], Callable[[tuple[bytes, ...]], None] | None], certificates: tuple[bytes, ...]) -> None:
-    method = check()
-    if method is None:
-        raise Denied(Reason.NOT_READY, "the connection is gone")
-    method(certificates)
+def _checked_by(reference: weakref.ref[ScreenedSSLObject]) -> Callable[[tuple[bytes, ...]], None]:
+    """Return a check by a connection that owns the screen: the reference is weak, so that no cycle arises."""
+
+    def check(certificates: tuple[bytes, ...]) -> None:
+        connection = reference()
+        if connection is None:
+            raise Denied(Reason.NOT_READY, "the connection is gone")
+        connection.check_certificates(certificates)
+
+    return check
 
 
 class ScreenedContext(ssl.SSLContext):

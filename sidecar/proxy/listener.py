@@ -70,6 +70,7 @@ class Listener:
         self._max_connections = self._limit = settings.total
         self._per_address = settings.per_address
         self._spare_descriptors = settings.spare_descriptors
+        self._overflow = max(1, reserve() // _OVERFLOW_PER_RESERVE)
         self._handshakes = HandshakeQueue(
             context,
             most=None if context is None else min(settings.max_handshakes, max(1, self._max_connections // 2)),
@@ -220,13 +221,13 @@ class Listener:
     def _load(self) -> Load:
         handshakes = self._handshakes
         return Load(
-            held=self._held,
-            limit=self._limit,
-            overflow=max(1, reserve() // _OVERFLOW_PER_RESERVE),
-            per_address=self._per_address,
-            handshakes=handshakes.pending,
-            handshakes_full=handshakes.full,
-            one_address=self.connections.of_one_host,
+            self._held,
+            self._limit,
+            self._overflow,
+            self._per_address,
+            handshakes.pending,
+            handshakes.full,
+            self.connections.of_one_host,
         )
 
     def _before_accept(self) -> Admit | Wait:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.identity.records import (
@@ -13,6 +17,7 @@ from sidecar.identity.records import (
     offers_finite_field,
 )
 from tests.counting import MOST_AT_ONCE, bytecodes
+from tests.identity import slow_reader
 from tests.identity.sealing import SUITES, Sealer
 
 SECRET = bytes(range(48))
@@ -165,3 +170,54 @@ def test_the_largest_hello_is_read_in_few_steps() -> None:
     crowded = client_hello(*[X25519] * 3200)
     assert len(crowded) > 16000
     assert bytecodes(lambda: offers_finite_field(CLIENT_HELLO, crowded), Denied) < MOST_AT_ONCE / 10
+
+
+# The fast readers find what slow ones find, whatever an attacker changes.
+
+
+def outcome(read: Callable[[], object]) -> object:
+    try:
+        return read()
+    except Denied as denied:
+        return denied.reason
+
+
+@st.composite
+def changed(draw: st.DrawFn, bodies: list[bytes]) -> bytes:
+    """Return one of the bodies with some bytes set to others, cut or with more behind it."""
+    body = bytearray(draw(st.sampled_from(bodies)))
+    for _ in range(draw(st.integers(0, 3))):
+        body[draw(st.integers(0, len(body) - 1))] = draw(st.sampled_from([0, 1, 2, 3, 4, 51, 255]))
+    if draw(st.booleans()):
+        del body[draw(st.integers(0, len(body))) :]
+    return bytes(body) + draw(st.binary(max_size=6))
+
+
+_CLIENT_HELLOS = [
+    *(body for kind, body, _ in HELLOS.values() if kind == CLIENT_HELLO),
+    client_hello(*range(29, 29 + MAX_KEY_SHARES)),
+    client_hello(*range(29, 30 + MAX_KEY_SHARES)),
+    client_hello(X25519, before=(number(0) + vector(2, b"")) * (MAX_HELLO_EXTENSIONS - 1)),
+    client_hello(X25519, before=(number(0) + vector(2, b"")) * MAX_HELLO_EXTENSIONS),
+]
+_SERVER_HELLOS = [body for kind, body, _ in HELLOS.values() if kind == SERVER_HELLO]
+
+
+@settings(max_examples=600, deadline=None)
+@given(kind=st.sampled_from([CLIENT_HELLO, SERVER_HELLO]), data=st.data())
+def test_a_changed_hello_is_read_as_a_slow_reader_reads_it(kind: int, data: st.DataObject) -> None:
+    body = data.draw(changed(_CLIENT_HELLOS if kind == CLIENT_HELLO else _SERVER_HELLOS))
+    refused = (True, Reason.TLS_VERSION)
+    fast = outcome(lambda: offers_finite_field(kind, body)) in refused
+    assert fast == (outcome(lambda: slow_reader.offers_finite_field(kind, body)) in refused)
+
+
+@settings(max_examples=600, deadline=None)
+@given(encrypted=st.booleans(), most=st.integers(0, 3), data=st.data())
+def test_a_changed_list_of_certificates_is_read_as_a_slow_reader_reads_it(
+    encrypted: bool, most: int, data: st.DataObject
+) -> None:
+    lists = [certificates(*chain, encrypted=encrypted) for chain in ((), (b"one",), (b"one", b"", b"three" * 60))]
+    body = data.draw(changed(lists))
+    fast = outcome(lambda: certificates_in(body, encrypted=encrypted, most=most))
+    assert fast == outcome(lambda: slow_reader.certificates_in(body, encrypted=encrypted, most=most))

@@ -485,15 +485,45 @@ def test_without_a_descriptor_for_the_key_log_a_handshake_is_refused_at_once(mon
     refused: list[Reason] = []
     server = tls.server_context(source_of(), on_refused=lambda reason, *_: refused.append(reason))
     client = tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x"))
-    for context in (server, client):  # the first step of each end
-        connection = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=context is server)
+    for context in (server, client):  # the step of each end in which it receives the other's hello
+        serves = context is server
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ends = [
+            (plain(server=False, chain=[PEER]) if serves else client).wrap_bio(to_client, to_server),
+            (server if serves else plain(server=True, chain=[PEER])).wrap_bio(to_server, to_client, server_side=True),
+        ]
+        for end in ends if not serves else ends[:1]:
+            with pytest.raises(ssl.SSLWantReadError):
+                end.do_handshake()
         with monkeypatch.context() as limited:
             limited.setattr("sidecar.identity.secrets_log.file_of_thread", _no_descriptor)
             with pytest.raises(HandshakeRefused) as error:
-                connection.do_handshake()
+                ends[serves].do_handshake()
         assert error.value.refusal is Reason.OVERLOADED
     assert refused == [Reason.OVERLOADED]
     shake(server, plain(server=False, chain=[PEER]))  # with a descriptor it is accepted
+
+
+def test_before_a_hello_there_is_no_key_to_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file would be opened for nothing, and a server has nothing to say before its client."""
+    server = tls.server_context(source_of()).wrap_bio(incoming := ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    client = tls.client_context(source_of(), expected=SpiffeId("spiffe://a.test/x"))
+    theirs = client.wrap_bio(ssl.MemoryBIO(), to_server := ssl.MemoryBIO())
+    with monkeypatch.context() as limited:
+        limited.setattr("sidecar.identity.secrets_log.file_of_thread", _no_descriptor)
+        for end in (server, theirs, server):
+            with pytest.raises(ssl.SSLWantReadError):
+                end.do_handshake()
+        incoming.write(to_server.read())
+        with pytest.raises(HandshakeRefused):
+            server.do_handshake()
+
+
+def test_a_peer_that_leaves_before_its_hello_is_not_waited_for() -> None:
+    server = tls.server_context(source_of()).wrap_bio(incoming := ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    incoming.write_eof()
+    with pytest.raises(ssl.SSLEOFError):
+        server.do_handshake()
 
 
 def _no_descriptor() -> None:
