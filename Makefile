@@ -225,7 +225,7 @@ native-lint: ## Format and lint the native engine's sources (cargo)
 	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings
 
 # Of one machine in one process after another: what the data plane does with real sockets.
-NATIVE_TESTS := authority closing corpus endings evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak warm_path workers
+NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak warm_path workers
 # Without the wheel the tests of both engines skip the native one. With it, `auto` is the native one everywhere.
 test-native: native ## The tests of the data plane on the native engine, with real sockets
 	@$(SHARED) tests/test_engine.py tests/proxy tests/fuzz

@@ -125,7 +125,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     """Make one sidecar, not yet running. Needs a running event loop."""
     sink = settings.records.open_sink()
     run, metrics = secrets.token_hex(8), Metrics()
-    engine = _engine(settings)
+    engine = metrics.engine = _engine(settings)
     log = AccessLog(
         sink if place is None else SharedSink(sink, place.sink_lock),
         run=run,

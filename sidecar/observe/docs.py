@@ -41,6 +41,7 @@ LABELS: Final[Mapping[str, str]] = {
     "kind": "of a population `human` or `machine`; of a revocation `subject`, `actor`, `txn`, `jti` or `login`",
     "trust_domain": "a trust domain with a bundle here",
     "version": "the running version",
+    "engine": "`python` or `native`: [the native engine](native.md); a token service is always `python`",
 }
 
 

@@ -49,6 +49,7 @@ class Metrics:
     ) -> None:
         self._monotonic = monotonic
         self._wall = wall
+        self.engine = "python"  # of warm requests; a sidecar sets it once
         self._routes: dict[str | None, str] = {None: NO_ROUTE}
         self._issuers: dict[str, str] = {}
         self.finished = Tally(self._routes)
@@ -186,7 +187,8 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Return our own metrics of now."""
-        yield InfoMetricFamily("sidecar_build", "The running version.", value={"version": __version__})
+        running = {"version": __version__, "engine": self.engine}
+        yield InfoMetricFamily("sidecar_build", "The running version, and the engine of warm requests.", value=running)
         yield _counter(
             "sidecar_requests",
             "Finished requests by decision and reason.",
@@ -198,6 +200,12 @@ class Metrics:
             "Finished requests on routes of MCP and A2A by operation; on others those that are `own` or `login`.",
             ("direction", "route", "op", "decision"),
             self.finished.counted().operations.items(),
+        )
+        yield _counter(
+            "sidecar_engine_requests",
+            "Finished requests by the engine that served them to their end.",
+            ("direction", "engine"),
+            self.finished.counted().engines.items(),
         )
         yield _counter(
             "sidecar_observed_denials",

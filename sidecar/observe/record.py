@@ -265,8 +265,9 @@ class RecordFields(TypedDict, total=False):
     detail: Annotated[
         str | None,
         Key(
-            "more about the reason, not shown to callers; of settings: the file; of a start in Kubernetes: the"
-            " run's pod, namespace, service account and node; of a stop: the part that failed",
+            "more about the reason, not shown to callers; of settings: the file; of a sidecar's start: `engine=` and"
+            " the engine of warm requests; of a start in Kubernetes: also the run's pod, namespace, service account and"
+            " node; of a stop: the part that failed",
             (*_ASKED, "connection.refused", *_SETTINGS, *_RUNS, *_PODS, *_ORDERS, "revocations.changed"),
         ),
     ]

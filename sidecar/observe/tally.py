@@ -68,13 +68,14 @@ class Tally:
     """Counters of requests. Read them by ``counted``.
 
     ``requests`` are by direction, route, decision and reason; ``operations`` by direction, route, operation and
-    decision, of records that name one. ``labels`` maps routes to their label; any other one is
-    ``OTHER``, so that callers cannot create series.
+    decision, of records that name one; ``engines`` by direction and the engine that ended the request. ``labels`` maps
+    routes to their label; any other one is ``OTHER``, so that callers cannot create series.
     """
 
     def __init__(self, labels: Mapping[str | None, str]) -> None:
         self.requests: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
         self.operations: defaultdict[tuple[str, str, str, str], int] = defaultdict(int)
+        self.engines: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.request_seconds = {direction: request_seconds() for direction in get_args(Direction)}
         self.decision_seconds = {d: Histogram(_DECISION_MS, scale=1000) for d in get_args(Direction)}
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
@@ -99,6 +100,9 @@ class Tally:
                 continue
             records = uncounted.copy()
             uncounted.clear()  # before counting, so that no record is counted twice
+            by_python = Counter(map(type, records))[dict]  # those of the native engine are objects of its own
+            self.engines[direction, "python"] += by_python
+            self.engines[direction, "native"] += len(records) - by_python
             for (route, decision, reason, depth), times in Counter(map(_KIND, records)).items():
                 self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
                 if decision == "allow" and depth is not None:

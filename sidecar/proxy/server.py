@@ -238,7 +238,8 @@ class Server:
         self.ready.set()
         self._said = []
         identity = self.parts.source.current
-        self.parts.log.event("started", detail=self.parts.log.placement)
+        placement = self.parts.log.placement
+        self.parts.log.event("started", detail=f"engine={self.parts.engine}" + (f" {placement}" if placement else ""))
         _log.info("ready", extra={"spiffe_id": identity.spiffe_id if identity else None, "engine": self.parts.engine})
 
     async def _drain(self) -> bool:

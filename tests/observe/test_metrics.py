@@ -3,6 +3,7 @@ from collections.abc import Mapping
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sidecar import __version__
 from sidecar.errors import Reason
 from sidecar.observe.metrics import CONTENT_TYPE, MAX_DECLARED, Metrics
 
@@ -61,6 +62,18 @@ def test_the_promised_names_are_there_from_the_start(metrics: Metrics) -> None:
         "sidecar_svid_lifetime_seconds",
         "sidecar_process_resident_memory_bytes",
     }
+
+
+def test_the_version_and_the_engine_are_told_together(metrics: Metrics) -> None:
+    assert value(metrics, "sidecar_build_info", version=__version__, engine="python") == 1
+    metrics.engine = "native"
+    assert value(metrics, "sidecar_build_info", version=__version__, engine="native") == 1
+
+
+def test_requests_are_told_by_engine(metrics: Metrics) -> None:
+    metrics.request("inbound", "search", "deny", Reason.NO_TOKEN, 0.1)
+    assert value(metrics, "sidecar_engine_requests_total", direction="inbound", engine="python") == 1
+    assert value(metrics, "sidecar_engine_requests_total", direction="inbound", engine="native") == 0
 
 
 def test_a_declared_route_starts_at_zero(metrics: Metrics) -> None:

@@ -56,7 +56,7 @@ def test_of_what_all_follow_the_worst_is_told() -> None:
     found = values(merged([told(expires_at=900, age=5), told(expires_at=800, age=7)]))
     assert found["sidecar_svid_expiry_timestamp_seconds"] == 800
     assert found["sidecar_bundle_age_seconds acme.example"] == 7
-    assert found[f"sidecar_build_info {__version__}"] == 1
+    assert found[f"sidecar_build_info python {__version__}"] == 1
 
 
 def test_one_without_an_identity_shows_as_none() -> None:

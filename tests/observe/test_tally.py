@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import get_args
+from collections import UserDict
+from typing import Any, get_args
 
 import pytest
 
@@ -52,6 +53,20 @@ def test_each_direction_is_counted_by_itself(times: tuple[int, int]) -> None:
         assert (counted.request_seconds[direction].up_to[-1], counted.request_seconds[direction].total) == (its, its**2)
         assert counted.decision_seconds[direction].up_to[-1] == 0
     assert counted.chain_depth.up_to[-1] == sum(times)
+
+
+def test_requests_are_counted_by_the_engine_that_ended_them() -> None:
+    """The native engine adds objects of its own, which are read as a record is."""
+    tally = Tally(LABELS)
+    ended_natively: Any = UserDict(permitted(1))
+    for request in (permitted(1), ended_natively, ended_natively, permitted(1, direction="outbound")):
+        tally.uncounted(request["direction"]).append(request)
+    assert tally.counted().engines == {
+        ("inbound", "python"): 1,
+        ("inbound", "native"): 2,
+        ("outbound", "python"): 1,
+        ("outbound", "native"): 0,
+    }
 
 
 def test_a_record_that_cannot_be_counted_stops_no_later_one() -> None:
