@@ -25,7 +25,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -230,6 +230,9 @@ NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound
 test-native: native ## The tests of the data plane on the native engine, with real sockets
 	@$(SHARED) tests/test_engine.py tests/proxy tests/fuzz
 	@$(SHARED) $(addprefix tests/integration/test_,$(addsuffix .py,$(NATIVE_TESTS)))
+
+fuzz-native: native ## Give both engines the same random bytes, and compare what they do (MINUTES=60, ARGS="--seed 7")
+	@$(BIN)/python -m tests.proxy.differ --minutes $(MINUTES) $(ARGS)
 
 # --- containers: `docker` on PATH and DOCKER_HOST say which engine
 IMAGE            ?= sidecar:dev

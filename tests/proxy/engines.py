@@ -257,7 +257,7 @@ class OutboundWorld(EngineWorld):
     proxy_form = True
 
     def _make_side(self) -> RequestHandler:
-        keys: Any = SimpleNamespace(generation_of=lambda _issuer: 1, generation=1)
+        keys: Any = SimpleNamespace(generation_of=lambda _issuer: 1, generation=1, find=_Keys().find)
         own: Any = SimpleNamespace(spiffe_id=WRITER, svid=SimpleNamespace(spiffe_id=WRITER))
         source: Any = SimpleNamespace(current=own, subscribe=lambda _: None)
         settings = ExchangeSettings(issuer=STS, token_endpoint="https://sts.example/token", ca_file="ca.pem")

@@ -16,6 +16,7 @@ import pytest
 from sidecar.delegation.policy import Deny
 from sidecar.engine import Engine
 from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.proxy import watch
 from sidecar.proxy.ghosts import GhostEntry, GhostForwarding, GhostRequest, GhostStream
 from sidecar.proxy.listener import ShedHandler
 from sidecar.proxy.snapshot import Snapshot
@@ -166,7 +167,12 @@ def test_an_answer_that_is_read_natively_is_read_the_same_by_the_grammar() -> No
 
 
 def _watch_ticks(world: EngineWorld) -> None:
-    list(world.watch.steps(1))
+    def fail(_text: str, *_values: object, **_more: object) -> None:
+        raise AssertionError("a fault, which the watch would only log")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(watch._log, "exception", fail)
+        list(world.watch.steps(1))
 
 
 def _sweeps(world: EngineWorld) -> None:
@@ -273,6 +279,7 @@ EVENTS: Final[list[Event]] = [
     _calls_out,
     _calls_out_too_late,
 ]
+HARMLESS: Final = [one for one in EVENTS if one not in (_drains, _is_denied, _is_distrusted)]  # to requests after it
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
@@ -284,8 +291,7 @@ async def test_what_happens_meanwhile_ends_alike(tmp_path: Path, event: Event) -
 @pytest.mark.parametrize("seed", range(6))
 async def test_many_things_that_happen_end_alike(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
-    harmless = [one for one in EVENTS if one not in (_drains, _is_denied, _is_distrusted)]
-    steps = [(WARM, random.choice([ANSWER, *answers()]), random.choice([nothing, *harmless])) for _ in range(150)]
+    steps = [(WARM, random.choice([ANSWER, *answers()]), random.choice([nothing, *HARMLESS])) for _ in range(150)]
     await both(tmp_path, [(WARM, ANSWER, nothing), *steps], least_taken=20)
 
 

@@ -38,7 +38,7 @@ MUTATED: Final = 1500
 # What is of requests of peers alone.
 _OF_PEERS: Final = (_is_looked_at, _calls_out, _calls_out_too_late, _is_distrusted, _is_denied)
 _EVENTS: Final = [one for one in EVENTS if one not in _OF_PEERS]
-_HARMLESS: Final = [one for one in _EVENTS if one.__name__ != "_drains"]
+HARMLESS: Final = [one for one in _EVENTS if one.__name__ != "_drains"]
 
 
 def calls() -> list[bytes]:
@@ -124,7 +124,7 @@ async def test_many_things_that_happen_end_alike(tmp_path: Path, seed: int) -> N
     random = Random(seed)
     choices = [ANSWER, ANSWER, *answers()]
     steps = [
-        (random.choice([CALL, NAMED]), random.choice(choices), random.choice([nothing, *_HARMLESS])) for _ in range(100)
+        (random.choice([CALL, NAMED]), random.choice(choices), random.choice([nothing, *HARMLESS])) for _ in range(100)
     ]
     await both(tmp_path, steps, least_taken=20)
 

@@ -1,0 +1,127 @@
+"""``python -m tests.proxy.differ``: both engines get random requests and answers for some minutes, and must not differ.
+
+The inputs are near those of the corpora, as in ``test_warm.py`` and ``test_warm_outbound.py``, with another seed each
+round, and something may happen between a request and its answer. The exit code is 1 at the first difference, whose
+bytes and seed are printed; without the native engine it is 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from sidecar.engine import native_module
+from tests.fuzz.mutate import Mutator
+from tests.proxy import test_warm, test_warm_outbound
+from tests.proxy.engines import EngineWorld, OutboundWorld, warm_request
+from tests.proxy.test_warm import Event, nothing
+from tests.proxy.warm import ANSWER
+
+ROUND: Final = 400  # exchanges with the same two worlds
+_WORDS: Final = [
+    b"\r\n", b"content-length: 3\r\n", b"Connection: keep-alive\r\n", b"Expect: 100-continue\r\n", b"%2e", b"//",
+    b"Delegation-Handle: ", b"Authorization: Bearer ", b"Delegation-Call: ", b"traceparent: ", b"Host: ", b"chunked",
+    b"HTTP/1.1", b"?", b"#", b";", b"\t", b"\x80", b"Delegation-Subject: ", b"Transfer-Encoding: ", b"close",
+]  # fmt: skip
+
+
+class Kind:
+    """One side: the worlds of both engines, requests that are served natively, and what inputs are near."""
+
+    def __init__(
+        self, world: type[EngineWorld], warm: Sequence[bytes], messages: Sequence[bytes], events: Sequence[Event]
+    ) -> None:
+        self.world = world
+        self.warm = list(warm)
+        self.messages = list(messages)
+        self.events = list(events)
+
+    def steps(self, random: Random) -> Iterator[tuple[bytes, bytes, Event]]:
+        """Yield (request, answer, event between them): one of the three is odd, or none."""
+        requests = iter(Mutator([*self.warm, *self.warm, *self.messages], _WORDS, seed=random.getrandbits(64)))
+        answers = iter(Mutator([ANSWER, *test_warm.answers()], _WORDS, seed=random.getrandbits(64)))
+        while True:
+            warm, odd = random.choice(self.warm), random.random()
+            if odd < 0.5:
+                yield next(requests), ANSWER, nothing
+            elif odd < 0.7:
+                yield warm, next(answers), nothing
+            elif odd < 0.8:
+                yield self.warm[0], ANSWER, random.choice(self.events)  # some look at this request
+            else:
+                yield warm, ANSWER, nothing
+
+
+def inbound() -> Kind:
+    """Return what peers send."""
+    warm = [test_warm.WARM, warm_request("GET", "/docs/a?b=c"), warm_request("GET", "/docs/a")]
+    return Kind(EngineWorld, warm, test_warm.messages(), test_warm.HARMLESS)
+
+
+def outbound() -> Kind:
+    """Return what the agent sends."""
+    warm = [test_warm_outbound.CALL, test_warm_outbound.NAMED]
+    return Kind(OutboundWorld, warm, test_warm_outbound.calls(), test_warm_outbound.HARMLESS)
+
+
+KINDS: Final = (inbound, outbound)
+
+
+async def compare(kind: Kind, seed: int, folder: Path) -> int:
+    """Run one round, and return how many requests the native engine took.
+
+    Raises:
+        AssertionError: the engines differ in bytes, in a connection's end or in records.
+    """
+    steps = list(islice(kind.steps(Random(seed)), ROUND))
+    python, native = kind.world("python", folder), kind.world("native", folder)
+    for data, answer, between in steps:
+        one, other = python.exchange(data, answer, between), native.exchange(data, answer, between)
+        assert one == other, (data, answer, between.__name__, one, other)
+    records, also = await python.records(), await native.records()
+    assert records == also, [(one, other) for one, other in zip(records, also, strict=False) if one != other][:1]
+    assert len(native.watch) == 0, "a forwarding outlives its request"
+    assert not native.log.being_served(), "a record stays open"
+    return native.taken
+
+
+async def run(minutes: float, seed: int) -> int:
+    """Run rounds until the time is over. Return an exit code."""
+    until = time.monotonic() + minutes * 60
+    rounds = taken = 0
+    kinds = [kind() for kind in KINDS]
+    while time.monotonic() < until or not rounds:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                taken += await compare(kinds[rounds % len(kinds)], seed + rounds, Path(folder))
+            except AssertionError as error:
+                print(f"seed {seed + rounds}: the engines differ: {error.args[0] if error.args else error!r}")  # noqa: T201
+                return 1
+        rounds += 1
+    print(f"{rounds * ROUND:,} exchanges, {taken:,} of them begun natively; no difference")  # noqa: T201
+    return 0
+
+
+def main() -> int:
+    """Read the arguments, and run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.proxy.differ", description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0, help="0 is another one each time")
+    options = parser.parse_args()
+    if native_module() is None:
+        print("the native engine is not installed: `make native` builds it", file=sys.stderr)  # noqa: T201
+        return 2
+    return asyncio.run(run(options.minutes, options.seed or secrets.randbelow(2**32)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
