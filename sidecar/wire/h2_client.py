@@ -24,6 +24,7 @@ from h2.exceptions import ProtocolError
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
+from sidecar.wire.h2_compression import literals
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, flood, last_stream_of
 from sidecar.wire.h2_head import response_of, trailers_of
@@ -422,6 +423,7 @@ class H2ClientConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
+        literals.sweep(now)
         for exchange in tuple(self._streams.values()):
             exchange.sweep(now)
         silent = now - self._moved_at

@@ -19,6 +19,7 @@ from h2.exceptions import ProtocolError
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
+from sidecar.wire.h2_compression import literals
 from sidecar.wire.h2_frames import (
     MAX_FRAME,
     PREFACE,
@@ -526,6 +527,7 @@ class H2ServerConnection(asyncio.Protocol):
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
+        literals.sweep(now)
         teardown = self._teardown
         if teardown.phase is Phase.CLOSING or self.writing_paused:
             if teardown.waited_enough(self.transport, now):

@@ -20,6 +20,7 @@ from h2.stream import H2Stream
 from hpack.struct import NeverIndexedHeaderTuple
 
 from sidecar.errors import Denied, Reason
+from sidecar.wire.h2_compression import HeadDecoder, HeadEncoder, literals
 from sidecar.wire.h2_frames import MAX_FRAME, H2Error, Kind, known_settings
 from sidecar.wire.message import Field
 
@@ -39,6 +40,25 @@ _SECRETS: Final = frozenset(
         b"x-api-key",
     }
 )
+"""Fields that stay out of the table of the compression: others could guess them by its use (RFC 7541 section 7)."""
+_UNIQUE: Final = frozenset(
+    {
+        b":path",
+        b"age",
+        b"content-length",
+        b"delegation-request-id",
+        b"etag",
+        b"if-modified-since",
+        b"if-none-match",
+        b"last-modified",
+        b"location",
+        b"traceparent",
+        b"tracestate",
+        b"x-request-id",
+    }
+)
+"""Fields whose values seldom come again: in the table they would only push out the others."""
+_LITERAL: Final = _SECRETS | _UNIQUE
 TABLE_BYTES: Final = 4096  # of one direction's compression
 
 
@@ -76,7 +96,8 @@ class Session(H2Connection):
                 SettingCodes.HEADER_TABLE_SIZE: TABLE_BYTES,
             },
         )
-        self.decoder.max_header_list_size = 2 * max_head_bytes
+        self.decoder = HeadDecoder(max_header_list_size=2 * max_head_bytes)
+        self.encoder = HeadEncoder()
         self.max_inbound_frame_size = MAX_FRAME
         self._max_streams = max_streams
         self._window = window
@@ -87,6 +108,7 @@ class Session(H2Connection):
         The limit of streams is a change of settings: until the peer has it, the library would end the connection for
         one stream too many, which may have been on its way.
         """
+        literals.add_reader()
         self.initiate_connection()
         if not self.config.client_side:
             self.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: self._max_streams})
@@ -121,6 +143,7 @@ class Session(H2Connection):
     def forget(self) -> None:
         """Break the library's reference cycle, when the connection is gone: it would wait for the garbage collector."""
         self._frame_dispatch_table.clear()
+        literals.drop_reader()
 
     @property
     def size_to_send(self) -> int:
@@ -131,7 +154,8 @@ class Session(H2Connection):
         """Write a head, or the trailers."""
         if self.encoder.header_table_size > TABLE_BYTES:  # by the peer's settings
             self.encoder.header_table_size = TABLE_BYTES
-        self.send_headers(stream_id, [_secret_or_not(field) for field in fields], end_stream=ends)
+        lines = [NeverIndexedHeaderTuple(*field) if field[0] in _LITERAL else field for field in fields]
+        self.send_headers(stream_id, lines, end_stream=ends)
 
     def taken(self, size: int, stream_id: int) -> None:
         """Open the windows again by content that is on its way."""
@@ -143,11 +167,6 @@ class Session(H2Connection):
         # The library ends the whole connection if DATA does not fit the Content-Length: streams check it themselves.
         stream._initialize_content_length = _nothing  # type: ignore[method-assign, assignment]
         return stream
-
-
-def _secret_or_not(field: Field) -> Field:
-    """Keep secrets out of the table of the compression, from whose use others could guess them (RFC 7541 section 7)."""
-    return NeverIndexedHeaderTuple(*field) if field[0] in _SECRETS else field
 
 
 def _nothing(_headers: object) -> None:

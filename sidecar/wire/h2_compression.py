@@ -1,0 +1,161 @@
+"""Compression of heads (HPACK, RFC 7541): the tables and codes of the library hpack, by a shorter path.
+
+A warm request of HTTP/2 spent most of its CPU on the Huffman code of its token. So a long literal is decoded once and
+remembered by its encoded bytes, and our own heads have no Huffman code, which saves their bytes only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+from hpack import Decoder, Encoder
+from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
+from hpack.hpack import decode_integer
+from hpack.huffman_table import decode_huffman
+
+from sidecar.wire.h2_head import FIELD_BYTES
+from sidecar.wire.message import Field
+
+MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # of memory, for some thousand tokens
+LITERALS_LIVE_S: Final = 60.0
+LEAST_LITERAL: Final = 100  # encoded bytes: tokens and cookies, but no traces and hardly any paths
+_ENTRY_BYTES: Final = 2 * sys.getsizeof(b"") + 140  # of a dictionary that is about to grow
+_LONGEST_INTEGER: Final = 8  # bytes: the library reads no more
+
+
+class Literals:
+    """Long literals by their Huffman code: tokens that come with each request.
+
+    Bounded in bytes, for the process. When it is full nothing is added, and all of it is forgotten each minute, and
+    when the last of ``readers`` is gone.
+    """
+
+    __slots__ = ("_known", "_since", "readers", "size")
+
+    def __init__(self) -> None:
+        self.readers = 0
+        self.size = 0
+        self._known: dict[bytes, bytes] = {}
+        self._since = 0.0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def decoded(self, code: bytes) -> bytes:
+        """Return the literal.
+
+        Raises:
+            HPACKDecodingError: the code is malformed.
+        """
+        found = self._known.get(code)
+        if found is None:
+            found = decode_huffman(code)
+            size = len(code) + len(found) + _ENTRY_BYTES
+            if len(code) >= LEAST_LITERAL and self.size + size <= MAX_LITERAL_BYTES:
+                self._known[code] = found
+                self.size += size
+        return found
+
+    def add_reader(self) -> None:
+        """Count a connection."""
+        self.readers += 1
+
+    def drop_reader(self) -> None:
+        """Count the end of a connection."""
+        self.readers = max(0, self.readers - 1)
+        if not self.readers:
+            self.forget()
+
+    def sweep(self, now: float) -> None:
+        """Forget everything once a minute, so that no token stays long after its last use."""
+        if now - self._since > LITERALS_LIVE_S:
+            self._since = now
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+        self.size = 0
+
+
+literals: Final = Literals()
+
+
+class HeadDecoder(Decoder):
+    """Reads heads as its base does, and refuses the same."""
+
+    def decode(self, data: bytes, raw: bool = True) -> list[Field]:  # type: ignore[override]  # noqa: ARG002, FBT001, FBT002
+        """Return the fields of a head, as bytes.
+
+        Raises:
+            HPACKDecodingError: the head is malformed, or too large.
+        """
+        table = self.header_table
+        entry = table.get_by_index
+        left = self.max_header_list_size
+        fields: list[Field] = []
+        at, end = 0, len(data)
+        while at < end:
+            first = data[at]
+            if first & 0x80:
+                index, at = _integer(data, at, 7)
+                field = entry(index)
+            elif first & 0x60 == 0x20:
+                if fields:
+                    raise HPACKDecodingError("the size of the table changes inside a head")
+                size, at = _integer(data, at, 5)
+                if size > self.max_allowed_table_size:
+                    raise InvalidTableSizeError("the table becomes larger than allowed")
+                self.header_table_size = size
+                continue
+            else:
+                indexed = first & 0x40
+                index, at = _integer(data, at, 6 if indexed else 4)
+                if index:
+                    name = entry(index)[0]
+                else:
+                    name, at = _string(data, at)
+                value, at = _string(data, at)
+                field = (name, value)
+                if indexed:
+                    table.add(name, value)
+            fields.append(field)
+            left -= len(field[0]) + len(field[1]) + FIELD_BYTES
+            if left < 0:
+                raise OversizedHeaderListError("the head is too large")
+        if self.header_table_size > self.max_allowed_table_size:
+            raise InvalidTableSizeError("the table was not made as small as our settings say")
+        return fields
+
+
+class HeadEncoder(Encoder):
+    """Writes heads without the Huffman code: in Python it costs more than all the rest of a request."""
+
+    def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002
+        """Return the head of these fields."""
+        return super().encode(headers, huffman)
+
+
+def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
+    """Return the number that begins in the last bits of a byte, and the place behind it."""
+    most = (1 << bits) - 1
+    number = data[at] & most
+    if number < most:
+        return number, at + 1
+    number, used = decode_integer(data[at : at + _LONGEST_INTEGER], bits)
+    return number, at + used
+
+
+def _string(data: bytes, at: int) -> tuple[bytes, int]:
+    """Return a literal, and the place behind it."""
+    if at >= len(data):
+        raise HPACKDecodingError("the head ends inside a field")
+    encoded = data[at] & 0x80
+    length, at = _integer(data, at, 7)
+    end = at + length
+    text = data[at:end]
+    if len(text) != length:
+        raise HPACKDecodingError("the head ends inside a field")
+    return (literals.decoded(text) if encoded else text), end

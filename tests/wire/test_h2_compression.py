@@ -1,0 +1,233 @@
+"""Our reader and writer of compressed heads beside those of the library hpack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hpack import Decoder, Encoder
+from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
+from hpack.huffman_table import decode_huffman
+from hpack.struct import NeverIndexedHeaderTuple
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.wire.h2_compression import (
+    LEAST_LITERAL,
+    LITERALS_LIVE_S,
+    MAX_LITERAL_BYTES,
+    HeadDecoder,
+    HeadEncoder,
+    Literals,
+    literals,
+)
+from sidecar.wire.h2_session import Session
+from tests.wire.h2_bench import ASKS
+
+TOKEN = b"Bearer " + b"aZ09-_." * 90
+MAX_HEAD = 2000
+
+names = st.sampled_from([b":path", b":method", b"authorization", b"x", b"x-" + b"n" * 40])
+values = st.binary(max_size=300) | st.sampled_from([b"", b"GET", TOKEN])
+heads = st.lists(st.tuples(names, values, st.booleans()), max_size=8)
+blocks = st.lists(
+    st.tuples(heads, st.booleans(), st.sampled_from([None, None, None, 0, 100, 4096])), min_size=1, max_size=5
+)
+
+
+def huffman(text: bytes) -> bytes:
+    return Encoder().huffman_coder.encode(text)
+
+
+def verdict(decoder: Decoder, block: bytes) -> Any:
+    """Return the fields, or the fact that the library h2 ends the connection."""
+    try:
+        return [(bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True)]
+    except OversizedHeaderListError:
+        return "too large"
+    except (HPACKDecodingError, IndexError):
+        return "malformed"
+
+
+def agree(blocks: list[bytes]) -> None:
+    own, other = HeadDecoder(MAX_HEAD), Decoder(MAX_HEAD)
+    for block in blocks:
+        found = verdict(own, block)
+        assert found == verdict(other, block)
+        if isinstance(found, str):
+            return  # the connection ends
+        assert own.header_table.dynamic_entries == other.header_table.dynamic_entries
+        assert own.header_table_size == other.header_table_size
+
+
+@given(blocks)
+def test_heads_are_read_as_the_library_reads_them(sent: list[tuple[Any, bool, int | None]]) -> None:
+    encoder = Encoder()
+    encoded = []
+    for head, coded, size in sent:
+        if size is not None:
+            encoder.header_table_size = size
+        fields = [NeverIndexedHeaderTuple(name, value) if secret else (name, value) for name, value, secret in head]
+        encoded.append(encoder.encode(fields, huffman=coded))
+    agree(encoded)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_any_bytes_are_read_or_refused_as_by_the_library(sent: list[bytes]) -> None:
+    agree(sent)
+
+
+@given(st.data())
+def test_a_head_with_some_bytes_changed_is_read_or_refused_as_by_the_library(data: st.DataObject) -> None:
+    encoder = Encoder()
+    sent = [bytearray(encoder.encode([*ASKS, (b"authorization", TOKEN[:200])])) for _ in range(2)]
+    for _ in range(data.draw(st.integers(1, 3))):
+        block = sent[data.draw(st.integers(0, 1))]
+        block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
+    agree([bytes(block) for block in sent])
+
+
+@pytest.mark.parametrize(
+    ("block", "error"),
+    [
+        (b"\x80", HPACKDecodingError),  # index 0
+        (b"\xff\x80\x80\x80\x80\x80\x01", HPACKDecodingError),  # a number that never ends
+        (b"\xff", HPACKDecodingError),
+        (b"\x40", HPACKDecodingError),  # a name is missing
+        (b"\x40\x01a", HPACKDecodingError),  # its value
+        (b"\x40\x01a\x05abc", HPACKDecodingError),  # the rest of it
+        (b"\x40\x01a\x81\x00", HPACKDecodingError),  # padding of the Huffman code
+        (b"\x82\x20", HPACKDecodingError),  # a size behind a field
+        (b"\x3f\xe2\x1f", InvalidTableSizeError),  # 4,097
+        (b"\x0f\x00\x7f\xff\xff\x7f", HPACKDecodingError),
+    ],
+)
+def test_a_malformed_head_is_refused(block: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        HeadDecoder().decode(block)
+    assert verdict(Decoder(), block) == "malformed"
+
+
+@pytest.mark.parametrize(("size", "fits"), [(MAX_HEAD - 33, True), (MAX_HEAD - 32, False)])
+def test_a_head_that_is_too_large_is_refused(size: int, *, fits: bool) -> None:
+    assert (verdict(HeadDecoder(MAX_HEAD), Encoder().encode([(b"x", b"v" * size)])) != "too large") is fits
+
+
+def test_a_table_that_is_not_made_smaller_is_refused() -> None:
+    decoder = HeadDecoder()
+    decoder.max_allowed_table_size = 100
+    with pytest.raises(InvalidTableSizeError):
+        decoder.decode(b"\x82")
+    assert decoder.decode(b"\x3f\x45\x82") == [(b":method", b"GET")]
+
+
+# --- long literals
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    done: list[bytes] = []
+
+    def counting(code: bytes) -> bytes:
+        done.append(code)
+        return decode_huffman(code)
+
+    monkeypatch.setattr("sidecar.wire.h2_compression.decode_huffman", counting)
+    return done
+
+
+def test_a_token_is_decoded_once_for_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    literals.forget()
+    done = counted(monkeypatch)
+    for _ in range(2):
+        encoder, decoder = Encoder(), HeadDecoder()
+        for _ in range(2):
+            block = encoder.encode([NeverIndexedHeaderTuple(b"authorization", TOKEN)])
+            assert decoder.decode(block) == [(b"authorization", TOKEN)]
+    assert done == [huffman(TOKEN)]
+    other = TOKEN[:-1] + b"x"
+    assert literals.decoded(huffman(other)) == other  # one byte is another: it is another token
+    assert len(done) == 2
+
+
+def test_a_malformed_code_is_refused_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, done = Literals(), counted(monkeypatch)
+    for _ in range(2):
+        with pytest.raises(HPACKDecodingError):
+            known.decoded(b"\xff" * LEAST_LITERAL)
+    assert (len(done), len(known)) == (2, 0)
+
+
+def test_short_literals_are_not_remembered() -> None:
+    known = Literals()
+    short, long = (huffman(b"a" * (size * 8 // 5)) for size in (LEAST_LITERAL - 1, LEAST_LITERAL))  # 5 bits each
+    known.decoded(short)
+    assert (len(short), len(known)) == (LEAST_LITERAL - 1, 0)
+    known.decoded(long)
+    assert (len(long), len(known)) == (LEAST_LITERAL, 1)
+
+
+def test_the_memory_of_literals_is_bounded() -> None:
+    known = Literals()
+    for number in range(MAX_LITERAL_BYTES // 2000):
+        known.decoded(huffman(b"%d" % number + b"x" * 3000))
+    assert len(known) < MAX_LITERAL_BYTES // 2000
+    assert known.size <= MAX_LITERAL_BYTES
+    assert known.decoded(huffman(TOKEN)) == TOKEN  # as before, but again each time
+
+
+def test_literals_are_forgotten_each_minute_and_with_the_last_connection() -> None:
+    known = Literals()
+    known.sweep(1000.0)
+    known.decoded(huffman(TOKEN))
+    known.sweep(1000.0 + LITERALS_LIVE_S)
+    assert len(known) == 1
+    known.sweep(1000.1 + LITERALS_LIVE_S)
+    assert (len(known), known.size) == (0, 0)
+    known.add_reader()
+    known.add_reader()
+    known.decoded(huffman(TOKEN))
+    known.drop_reader()
+    assert len(known) == 1
+    known.drop_reader()
+    assert (len(known), known.size) == (0, 0)
+
+
+def test_a_session_counts_as_a_reader_from_its_beginning_to_its_end() -> None:
+    before = literals.readers
+    session = Session(client_side=False, max_streams=7, max_head_bytes=1000)
+    assert literals.readers == before
+    session.begin()
+    assert literals.readers == before + 1
+    session.forget()
+    assert literals.readers == before
+
+
+# --- our own heads
+
+
+def sent(session: Session, fields: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the block of a head that the session sends on a new stream."""
+    session.data_to_send()
+    session.head(session.get_next_available_stream_id(), fields, ends=True)
+    return session.data_to_send()[9:]
+
+
+def test_our_heads_have_no_huffman_code_and_mean_the_same() -> None:
+    session, reader = Session(client_side=True, max_streams=7, max_head_bytes=9000), Decoder()
+    session.begin()
+    fields = [*ASKS, (b"authorization", TOKEN), (b"x-unknown", b"value")]
+    block = sent(session, fields)
+    assert isinstance(session.encoder, HeadEncoder)
+    assert TOKEN in block
+    assert reader.decode(block, raw=True) == fields
+    assert b"x-unknown" not in sent(session, fields)  # it is in the table now
+
+
+@pytest.mark.parametrize("name", [b":path", b"traceparent", b"authorization", b"delegation-token"])
+def test_secrets_and_unique_values_stay_out_of_the_table(name: bytes) -> None:
+    session = Session(client_side=True, max_streams=7, max_head_bytes=9000)
+    session.begin()
+    fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":path", b"/one"), (b":authority", b"h")]
+    sent(session, [field for field in fields if field[0] != name] + [(name, b"/value")])
+    assert b"/value" not in b"".join(value for _, value in session.encoder.header_table.dynamic_entries)
+    assert (b":authority", b"h") in session.encoder.header_table.dynamic_entries
