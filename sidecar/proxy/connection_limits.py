@@ -22,9 +22,10 @@ class ConnectionLimits:
     If not set, ``max_connections`` is as many as the process's descriptors allow, at most 8192, and
     ``max_per_address`` and ``max_per_peer`` are three quarters of that. At a limit a new connection evicts one that
     has been idle for ``idle_s``, is slow with a head, or reads nothing of its answer for two seconds. Handshakes never
-    take more than half of the connections, regardless of ``max_handshakes``. Connections before their handshake leave
-    half of ``max_connections``, or 1024, to others; if the process has enough spare descriptors, they do not count at
-    all.
+    take more than half of the connections, regardless of ``max_handshakes``. As many requests of HTTP/2 may be in
+    progress as connections, in all and of a peer: each may need a connection of its own upstream. Connections before
+    their handshake leave half of ``max_connections``, or 1024, to others; if the process has enough spare descriptors,
+    they do not count at all.
     """
 
     max_connections: int | None = None

@@ -7,6 +7,7 @@ examines a bounded sample in rotation: its cost does not depend on how many conn
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -47,6 +48,8 @@ class ConnectionTable(Connections[Any]):
         self._on_made = on_made
         self._idle_s = limits.idle_s
         self._per_peer = limits.per_peer
+        self._max_streams = limits.total
+        self._streams: Counter[Hashable] = Counter()  # by group
         self._shed = shed
         self._owners: dict[CallerConnection, _Owner] = {}
         self._all: Rotation[CallerConnection] = Rotation()
@@ -101,6 +104,19 @@ class ConnectionTable(Connections[Any]):
         """Return the peer whose connections share one turn: its SPIFFE ID, or its address where it has none."""
         owner = self._owners.get(connection)
         return "" if owner is None else owner.group
+
+    def begin_stream(self, group: Hashable) -> bool:
+        """Count a request of HTTP/2. As many may be in progress as connections, of which each may need one upstream."""
+        if self._streams.total() >= self._max_streams or self._streams[group] >= self._per_peer:
+            return False
+        self._streams[group] += 1
+        return True
+
+    def end_stream(self, group: Hashable) -> None:
+        """Count the end of such a request."""
+        self._streams[group] -= 1
+        if not self._streams[group]:
+            del self._streams[group]
 
     def first_to_evict(self, host: str | None = None) -> CallerConnection | None:
         """Find the connection to evict for another one, of one source address or of all.

@@ -104,6 +104,13 @@ class Connections(Generic[C]):
         """Return the group of a connection in fair queueing: here, one for all."""
         return None
 
+    def begin_stream(self, _group: Hashable) -> bool:
+        """Count a request of HTTP/2 on a connection of this group. False: there are too many in progress."""
+        return True
+
+    def end_stream(self, group: Hashable) -> None:
+        """Count the end of such a request."""
+
     def sweep(self) -> None:
         """Sweep every connection now."""
         now = self.clock()

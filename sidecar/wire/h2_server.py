@@ -10,7 +10,7 @@ States are those of ``teardown.Phase``: LAST is a connection that serves no furt
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, cast
 
 from h2.events import DataReceived, RemoteSettingsChanged, RequestReceived, StreamReset, TrailersReceived, WindowUpdated
@@ -65,6 +65,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._reader = FrameReader(preface=PREFACE, max_block=2 * limits.max_head_bytes)
         self._session = Session(client_side=False, max_streams=MAX_STREAMS, max_head_bytes=limits.max_head_bytes)
         self._session.receive_data(PREFACE)  # the reader checks that of the peer
+        self._group: Hashable = None  # of its peer's connections
         self._streams: dict[int, H2ServerStream] = {}
         self._windows: Windows[H2ServerStream] = Windows(self._session, self._reader)
         self._unread = UnreadBodies(MAX_STREAMS)
@@ -151,6 +152,7 @@ class H2ServerConnection(asyncio.Protocol):
         self._opened_at = self._moved_at = self._begun_at = self._clock()
         self._ages_at = self._opened_at + self._limits.max_age_s
         self._connections.add(self)
+        self._group = self._connections.group_of(self)
         self._session.begin()
         self._write()
 
@@ -290,10 +292,9 @@ class H2ServerConnection(asyncio.Protocol):
         elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
             self._windows_opened = True
         elif isinstance(event, StreamReset):
-            stream = self._streams.pop(event.stream_id, None)
+            stream = self._forget(event.stream_id)
             self._unread.forget(event.stream_id)
             if stream is not None:
-                self._windows.forget(event.stream_id)
                 stream.lose_peer()
             if not event.remote_reset:  # the peer made the library reset it, which saves it a RST_STREAM of its own
                 self._reader.count_reset(self._moved_at)
@@ -306,17 +307,12 @@ class H2ServerConnection(asyncio.Protocol):
         stream = H2ServerStream(self, stream_id, max_body_bytes=self._limits.max_body_bytes)
         stream.bytes_in, self._block_bytes = self._block_bytes, 0
         stream.input_ended = ends
-        full = len(self._streams) >= MAX_STREAMS
+        refusal = self._why_refused()
+        stream.refused = refusal is not None
         self._streams[stream_id] = stream
         self._served = True
-        if full or self._teardown.phase >= Phase.LAST:
-            stream.refused = True
-            error = (
-                Unavailable(Reason.OVERLOADED, "more streams at a time than our settings say")
-                if full
-                else Unavailable(Reason.DRAINING, "a stream that began after our GOAWAY")
-            )
-            self.handler.on_refused(stream, error)
+        if refusal is not None:
+            self.handler.on_refused(stream, refusal)
             return
         try:
             head = request_of(cast("Sequence[Field]", event.headers), self._limits, ends=ends)
@@ -330,6 +326,25 @@ class H2ServerConnection(asyncio.Protocol):
             stream.end_in(seconds)
         stream.pace.begin(self._moved_at, stream.bytes_in)
         self.handler.on_request(stream)
+
+    def _why_refused(self) -> Unavailable | None:
+        """Return the reason why no other stream may begin. None: it may, and is counted."""
+        if len(self._streams) >= MAX_STREAMS:
+            return Unavailable(Reason.OVERLOADED, "more streams at a time than our settings say")
+        if self._teardown.phase >= Phase.LAST:
+            return Unavailable(Reason.DRAINING, "a stream that began after our GOAWAY")
+        if not self._connections.begin_stream(self._group):
+            return Unavailable(Reason.OVERLOADED, "too many requests of HTTP/2 are in progress")
+        return None
+
+    def _forget(self, stream_id: int) -> H2ServerStream | None:
+        """Forget a stream that is over."""
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._windows.forget(stream_id)
+            if not stream.refused:
+                self._connections.end_stream(self._group)
+        return stream
 
     def _on_data(self, event: DataReceived) -> None:
         stream = self._streams.get(event.stream_id)
@@ -463,8 +478,7 @@ class H2ServerConnection(asyncio.Protocol):
             body = UnreadBody(stream.received, stream.expected, self._clock())
             if not self._unread.add(stream.stream_id, body):
                 self.reset(stream, Code.NO_ERROR)
-        del self._streams[stream.stream_id]
-        self._windows.forget(stream.stream_id)
+        self._forget(stream.stream_id)
         self._moved_at = self._clock()
         self._write_soon()
         if not self._advancing:
@@ -501,11 +515,11 @@ class H2ServerConnection(asyncio.Protocol):
         self._reader.clear()
 
     def _lose_all(self, error: SidecarError | None) -> None:
-        streams, self._streams = self._streams, {}
-        self._windows.waiting.clear()
         self._unread.clear()
-        for stream in streams.values():
-            stream.lose_peer(error)
+        streams = [self._forget(stream_id) for stream_id in tuple(self._streams)]
+        for stream in streams:
+            if stream is not None:
+                stream.lose_peer(error)
 
     @property
     def _done(self) -> bool:
@@ -575,8 +589,7 @@ class H2ServerConnection(asyncio.Protocol):
             enough = limits.min_rate * limits.write_timeout_s
             if stream.pace.lasts(now, stream.bytes_sent, enough) > limits.write_timeout_s:
                 self._reset(stream.stream_id, Code.CANCEL)
-                self._streams.pop(stream.stream_id, None)
-                self._windows.forget(stream.stream_id)
+                self._forget(stream.stream_id)
                 stream.lose_peer(Denied(Reason.PEER_SLOW, "it opens the window of its answer too little for too long"))
         elif stream.waits_for_body:
             moved = stream.bytes_in + (self._reader.held if self._reader.content_of == stream.stream_id else 0)

@@ -17,6 +17,7 @@ from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import Stream
 from tests.calls import calls_of
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
+from tests.wire.h2_bench import H2Served
 from tests.wire.written import passed
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -447,3 +448,59 @@ async def test_who_was_found_and_is_served_since_is_not_ended() -> None:
     assert all(connection.stream is not None for connection in found[1:])
     for connection in door.table:
         door.table.discard(connection)
+
+
+class Streams:
+    """Connections of HTTP/2 at a door, from any host."""
+
+    def __init__(self, table: ConnectionTable) -> None:
+        self.table = table
+
+    async def begin(self, count: int, host: str = "192.0.2.1") -> H2Served:
+        """Connect and begin requests, which nobody answers."""
+        served = H2Served(connections=self.table, extra={"peername": (host, 1234)})
+        for _ in range(count):
+            served.begin()
+        await served.exchange()
+        return served
+
+
+def overloaded(served: H2Served) -> int:
+    """Return the number of its requests that were refused, each by itself."""
+    assert all(error.reason is Reason.OVERLOADED for error in served.refusals)
+    assert not served.peer.goaways
+    return len(served.refusals)
+
+
+async def test_requests_of_http2_in_progress_are_as_many_as_connections_may_be(door: Door) -> None:
+    streams = Streams(door.table)
+    hosts = [await streams.begin(3, f"192.0.2.{host}") for host in range(4)]
+    assert [overloaded(served) for served in hosts] == [0, 0, 1, 3]
+    hosts[0].connection.connection_lost(None)
+    assert overloaded(await streams.begin(4, "192.0.2.9")) == 1
+
+
+async def test_one_peer_has_three_quarters_of_them_on_all_its_connections(door: Door) -> None:
+    streams = Streams(door.table)
+    first, second = await streams.begin(4), await streams.begin(4)
+    assert (overloaded(first), overloaded(second)) == (0, 2)
+    assert overloaded(await streams.begin(2, "192.0.2.2")) == 0
+
+
+@pytest.mark.parametrize("end", ["answer", "abort", "reset", "lost"])
+async def test_a_request_of_http2_counts_until_it_is_over_however_it_ends(door: Door, end: str) -> None:
+    streams = Streams(door.table)
+    for _ in range(20):
+        served = await streams.begin(6)
+        assert overloaded(served) == 0
+        for stream_id, stream in zip(range(1, 12, 2), served.handler.requests, strict=True):
+            if end == "answer":
+                stream.answer(200, [], b"ok")
+            elif end == "abort":
+                stream.abort()
+            elif end == "reset":
+                served.peer.h2.reset_stream(stream_id)
+        if end == "lost":
+            served.connection.connection_lost(None)
+        await served.exchange()
+        door.table.discard(served.connection)

@@ -131,10 +131,11 @@ class H2Served:
         *,
         opens: bool = True,
         extra: dict[str, Any] | None = None,
+        connections: Connections[Any] | None = None,
         **limits: Any,
     ) -> None:
         self.clock = Clock()
-        self.connections: Connections[Any] = Connections(interval_s=3600, clock=self.clock)
+        self.connections = Connections(interval_s=3600, clock=self.clock) if connections is None else connections
         self.handler = Handler(act)
         self.transport = RecordingTransport(**(extra or {}))
         self.connection = H2ServerConnection(self.handler, ServerLimits(**limits), self.connections)
