@@ -1,9 +1,9 @@
 """Ghosts: objects of the engine in Python that stand for a request in flight in the native engine.
 
-A ghost is of its ordinary class but has no attribute, except ``warm``: the call that it stands for. The first look at
-any other attribute makes all ghosts of that request real, in the state that the engine in Python would have reached
-(``Warm…._inflate``), and from then on that engine serves the request. So deadlines, a drain, a change of trust and the
-admin socket see such a request as any other, and need not know of it.
+A ghost is of its ordinary class but has no attribute, except ``warm``, the call that it stands for, and what is the
+same for all. The first look at any other attribute makes all ghosts of that request real, in the state that the engine
+in Python would have reached (``Warm…._inflate``), and from then on that engine serves the request. So deadlines, a
+drain, a change of trust and the admin socket see such a request as any other, and need not know of it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from sidecar.wire.h1_stream import H1Stream
 
 
 class GhostStream(H1Stream):
-    """Stands for a stream."""
+    """Stands for a stream. Its body is there: each sweep of its connection asks for that."""
 
     __slots__ = ()
+
+    intake = None
 
     def __getattr__(self, name: str) -> Any:
         return _real(self, name)

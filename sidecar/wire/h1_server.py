@@ -473,7 +473,7 @@ class ServerConnection(asyncio.Protocol):
             if self._has_left_unseen(self._stream):
                 self._lose_peer()
                 self._cut_off()
-            else:
+            elif self._stream.intake is not None:
                 self._sweep_body(self._stream, now)
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:

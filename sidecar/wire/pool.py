@@ -75,7 +75,7 @@ class UpstreamPool:
     def take(self, origin: Origin) -> ClientConnection | None:
         """Return an idle connection that no call waits for, or None. Never waits."""
         pool = self._pools.get(origin.key)
-        return None if pool is None or pool.usual else pool.take(origin.still_good)
+        return None if pool is None else pool.take(origin.still_good, len(pool.usual))
 
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
         """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from sys import getrefcount
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -21,6 +21,7 @@ from sidecar.proxy.ghosts import GhostEntry, GhostForwarding, GhostRequest, Ghos
 from sidecar.proxy.listener import ShedHandler
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
+from sidecar.wire.origin_pool import Waiter
 from tests.corpus import Words, cases
 from tests.delegation.world import NOW, PLANNER
 from tests.fuzz.inbound_world import POLICY, token
@@ -479,6 +480,35 @@ async def test_without_a_free_connection_nothing_is_taken(tmp_path: Path) -> Non
     assert world.origin_pool.idle == [world.agent]
 
 
+async def test_a_connection_that_is_promised_to_a_call_that_waits_is_not_taken(tmp_path: Path) -> None:
+    world = EngineWorld("native", tmp_path)
+    world.exchange(WARM)
+    waiting = cast("Waiter", object())
+    world.origin_pool.usual[waiting] = None
+    assert world._warm is not None
+    assert not world._warm(world.server, WARM)
+    assert world.origin_pool.idle == [world.agent]
+    del world.origin_pool.usual[waiting]
+    assert world._warm(world.server, WARM)
+    world.server.connection_lost(None)
+    await world.log.close()
+
+
+async def test_a_connection_that_is_left_over_by_calls_that_wait_is_taken_alike(tmp_path: Path) -> None:
+    left: list[int] = []
+    for world in worlds(tmp_path):
+        world.exchange(WARM)
+        promised, waiting = world.agent, cast("Waiter", object())
+        world.agent_connects()
+        world.origin_pool.idle.insert(0, promised)
+        world.origin_pool.usual[waiting] = None
+        assert world.exchange(WARM).sent
+        left.append(world.taken)
+        assert promised in world.origin_pool.idle
+        await world.log.close()
+    assert left == [0, 1]
+
+
 # --- ghosts
 
 
@@ -488,6 +518,7 @@ async def test_a_request_in_flight_is_a_ghost_until_somebody_looks(tmp_path: Pat
     kinds: list[set[type]] = []
 
     def look(world: EngineWorld) -> None:
+        _sweeps(world)
         (handle,) = world.handles._alive
         (entry,) = world.log.being_served()
         (forwarding,) = world.watch.young

@@ -304,6 +304,34 @@ async def test_no_call_overtakes_those_that_wait(pool: UpstreamPool, upstream: U
         assert pool.take(to(upstream)) is free
 
 
+async def test_a_later_call_takes_a_connection_that_is_left_over_by_those_that_wait(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    free = [await connect(pool, to(upstream)) for _ in range(2)]
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("first")
+        for one in free:
+            use(one)
+        assert pool.take(to(upstream)) is free[1]
+        assert pool.take(to(upstream)) is None
+        assert await line.wait_for(1) == [("first", free[0])]
+
+
+async def test_a_connection_that_has_died_is_not_what_is_left_for_a_call_that_waits(
+    pool: UpstreamPool, upstream: Upstream
+) -> None:
+    free, dead = await connect(pool, to(upstream)), await connect(pool, to(upstream))
+    line = Line(pool, to(upstream))
+    with hanging(pool):
+        line.join("first")
+        use(free)
+        use(dead)
+        dead.close()
+        assert pool.take(to(upstream)) is None
+        assert await line.wait_for(1) == [("first", free)]
+
+
 async def test_only_calls_that_would_take_a_kept_connection_are_waited_for(
     pool: UpstreamPool, upstream: Upstream
 ) -> None:

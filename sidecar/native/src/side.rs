@@ -164,11 +164,11 @@ impl Side {
     /// The free connection that the pool would give, left in its place; None if a call has to wait, or look further.
     pub fn free<'py>(&self, py: Python<'py>, key: &Bound<'py, PyAny>) -> PyResult<Option<Free<'py>>> {
         let Some(pool) = self.pools.bind(py).get_item(key)? else { return Ok(None) };
-        if pool.getattr(intern!(py, "usual"))?.len()? > 0 {
-            return Ok(None);
-        }
         let idle = pool.getattr(intern!(py, "idle"))?.cast_into::<PyList>()?;
         let Some(last) = idle.len().checked_sub(1) else { return Ok(None) };
+        if last < pool.getattr(intern!(py, "usual"))?.len()? {
+            return Ok(None); // all are promised to calls that wait
+        }
         let upstream = idle.get_item(last)?;
         let usable = upstream.get_type().is(&self.client) // and not one of HTTP/2
             && upstream.getattr(intern!(py, "_state"))?.is(&self.idle)
