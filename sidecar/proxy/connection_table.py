@@ -163,7 +163,8 @@ class ConnectionTable(Connections[Any]):
     def relieve_memory(self, *, slow_ones: bool = False) -> None:
         """Memory is short: end the longer waiting half of the idle connections, and of those that take no answer.
 
-        Half of them, so that no more go than must: the next look comes soon. A search examines
+        Half of them, so that no more go than must: the next look comes soon. Of a connection with other requests only
+        those go whose answer is not taken. A search examines
         ``_LOOKED_AT_WHEN_SHORT``, so that requests do not wait for it. ``slow_ones``: also those that take an answer
         more slowly than it comes.
         """
@@ -173,8 +174,11 @@ class ConnectionTable(Connections[Any]):
         behind = ((since, id(one), one) for one in some if (since := one.behind_since) is not None and since <= latest)
         idle = ((one.since, id(one.connection), one.connection) for one in self._evictable(some, now))
         waiting = sorted({*idle, *behind}, key=lambda one: one[:2])
+        error = Unavailable(Reason.OVERLOADED, "memory is short")
         for _, _, connection in waiting[: (len(waiting) + 1) // 2]:
-            connection.give_way(Unavailable(Reason.OVERLOADED, "memory is short"))
+            connection.give_way(error)
+        for connection in some:
+            connection.give_way_stuck(latest, error)
 
     def _first_of(self, among: Rotation[CallerConnection]) -> CallerConnection | None:
         """Find the connection to evict: of the result of the last search while it is fresh, or of a new search."""

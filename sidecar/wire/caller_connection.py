@@ -36,6 +36,9 @@ class CallerConnection(Protocol):
     def give_way(self, error: SidecarError) -> None:
         """End at once, as evicted."""
 
+    def give_way_stuck(self, since: float, error: SidecarError) -> None:
+        """End those of its requests whose peer has taken next to nothing since then (monotonic seconds)."""
+
     def give_up(self) -> None:
         """Cut it off if only its peer keeps it open."""
 

@@ -136,6 +136,9 @@ class ServerConnection(asyncio.Protocol):
         self.stop(error)
         self._cut_off()
 
+    def give_way_stuck(self, since: float, error: SidecarError) -> None:
+        """Without effect: a connection with one request at a time gives way as a whole."""
+
     def give_up(self) -> None:
         """Cut it off if only its peer keeps it open: it asks for nothing, or does not take the end of an answer."""
         asks = (self._reader.held or self._rest) and not (

@@ -94,8 +94,16 @@ class H2ServerConnection(asyncio.Protocol):
 
     @property
     def behind_since(self) -> float | None:
-        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind."""
-        return self._teardown.behind_since if self.writing_paused or self._teardown.phase is Phase.CLOSING else None
+        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind.
+
+        So is a peer that opens no window of any request in progress.
+        """
+        if self.writing_paused or self._teardown.phase is Phase.CLOSING:
+            return self._teardown.behind_since
+        waiting = self._windows.waiting
+        if not waiting or len(waiting) < len(self._streams):
+            return None
+        return max([stream.pace.began_at for stream in waiting.values()])
 
     @property
     def kept(self) -> bool:
@@ -117,6 +125,12 @@ class H2ServerConnection(asyncio.Protocol):
         self.stop(error)
         self.cut_off()
         self._connections.discard(self)
+
+    def give_way_stuck(self, since: float, error: SidecarError) -> None:
+        """End the requests whose windows the peer has hardly opened since then."""
+        for stream in tuple(self._windows.waiting.values()):
+            if stream.pace.began_at <= since:
+                self._end_stuck(stream, error)
 
     def give_up(self) -> None:
         """Cut it off if only its peer keeps it open."""
@@ -583,14 +597,17 @@ class H2ServerConnection(asyncio.Protocol):
             if now - self._moved_at > allowed:
                 self.finish()
 
+    def _end_stuck(self, stream: H2ServerStream, error: SidecarError) -> None:
+        self._reset(stream.stream_id, Code.CANCEL)
+        self._forget(stream.stream_id)
+        stream.lose_peer(error)
+
     def _sweep_stream(self, stream: H2ServerStream, now: float) -> None:
         limits = self._limits
         if stream.pending:
             enough = limits.min_rate * limits.write_timeout_s
             if stream.pace.lasts(now, stream.bytes_sent, enough) > limits.write_timeout_s:
-                self._reset(stream.stream_id, Code.CANCEL)
-                self._forget(stream.stream_id)
-                stream.lose_peer(Denied(Reason.PEER_SLOW, "it opens the window of its answer too little for too long"))
+                self._end_stuck(stream, Denied(Reason.PEER_SLOW, "it opens the window of its answer too little"))
         elif stream.waits_for_body:
             moved = stream.bytes_in + (self._reader.held if self._reader.content_of == stream.stream_id else 0)
             enough = limits.min_rate * limits.body_timeout_s

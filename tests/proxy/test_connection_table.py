@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Final, cast
 
 import pytest
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.proxy import connection_table
@@ -17,7 +19,7 @@ from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import Stream
 from tests.calls import calls_of
 from tests.wire.bench import Clock, Handler, RecordingTransport, answer_ok
-from tests.wire.h2_bench import H2Served
+from tests.wire.h2_bench import ASKS, H2Served
 from tests.wire.written import passed
 
 GET = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -504,3 +506,39 @@ async def test_a_request_of_http2_counts_until_it_is_over_however_it_ends(door: 
             served.connection.connection_lost(None)
         await served.exchange()
         door.table.discard(served.connection)
+
+
+async def test_a_peer_that_opens_no_window_of_its_answers_is_behind_as_one_that_reads_nothing(door: Door) -> None:
+    served = H2Served(opens=False, connections=door.table, extra={"peername": ("192.0.2.1", 1234)})
+    served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    for _ in range(2):
+        served.begin(ASKS, ends=True)
+    await served.exchange()
+    for stream in served.handler.requests:
+        assert served.connection.behind_since is None
+        stream.answer(200, [], b"ok")
+        await served.exchange()
+    door.clock.now += 9.0
+    assert door.evict()
+    assert served.transport.aborted
+
+
+async def test_while_memory_is_short_answers_that_are_not_taken_go_and_no_other_of_their_connection(door: Door) -> None:
+    served = H2Served(opens=False, connections=door.table, extra={"peername": ("192.0.2.1", 1234)})
+    served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    ids = [served.begin(ASKS, ends=True) for _ in range(3)]
+    await served.exchange()
+    stuck, slow, other = served.handler.requests
+    stuck.answer(200, [], b"ok")
+    await served.exchange()
+    door.clock.now += 2.0
+    slow.answer(200, [], b"ok")
+    await served.exchange()
+    door.table.relieve_memory()
+    await served.exchange()
+    assert [served.peer.answer(one).reset for one in ids] == [ErrorCodes.CANCEL, None, None]
+    door.clock.now += 0.2
+    door.table.relieve_memory(slow_ones=True)
+    await served.exchange()
+    assert [served.peer.answer(one).reset for one in ids] == [ErrorCodes.CANCEL, ErrorCodes.CANCEL, None]
+    assert (other.gone, served.transport.aborted, served.connection.waits_since) == (False, False, None)
