@@ -2,9 +2,14 @@ module sidecar.test/go_grpc
 
 go 1.26.0
 
-require google.golang.org/grpc v1.85.0
+require (
+	github.com/jhump/protoreflect v1.19.0
+	google.golang.org/grpc v1.85.0
+)
 
 require (
+	github.com/golang/protobuf v1.5.4 // indirect
+	github.com/jhump/protoreflect/v2 v2.0.0-beta.1 // indirect
 	golang.org/x/net v0.60.0 // indirect
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/text v0.42.0 // indirect

@@ -2,6 +2,7 @@
 //
 //	go_grpc server              prints its port, and serves demo.Echo until its input ends
 //	go_grpc client ADDRESS TOKEN  makes the four kinds of calls, and prints one line of each
+//	go_grpc reflect ADDRESS TOKEN  asks for services and their methods by reflection, and for the server's health
 package main
 
 import (
@@ -14,11 +15,15 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jhump/protoreflect/grpcreflect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 )
 
@@ -107,6 +112,8 @@ func serve() error {
 	}
 	server := grpc.NewServer()
 	server.RegisterService(&echo, struct{}{})
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	reflection.Register(server)
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
 	go func() {
 		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
@@ -115,13 +122,45 @@ func serve() error {
 	return server.Serve(listener)
 }
 
-func call(address, token string) error {
-	connection, err := grpc.NewClient(
+func connect(address string, options ...grpc.CallOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient(
 		"passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("planner.mesh"),
-		grpc.WithDefaultCallOptions(grpc.CallContentSubtype("raw")),
+		grpc.WithDefaultCallOptions(options...),
 	)
+}
+
+func reflect(address, token string) error {
+	connection, err := connect(address)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	shown := metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
+	client := grpcreflect.NewClientAuto(shown, connection)
+	defer client.Reset()
+	services, err := client.ListServices()
+	fmt.Printf("services %v %s\n", services, status.Code(err))
+	service, err := client.ResolveService("grpc.health.v1.Health")
+	if err != nil {
+		fmt.Printf("methods %s\n", status.Code(err))
+	} else {
+		fmt.Printf("methods")
+		for _, method := range service.GetMethods() {
+			fmt.Printf(" %s", method.GetName())
+		}
+		fmt.Println()
+	}
+	healthy, err := grpc_health_v1.NewHealthClient(connection).Check(shown, &grpc_health_v1.HealthCheckRequest{})
+	fmt.Printf("health %s %s\n", healthy.GetStatus(), status.Code(err))
+	return nil
+}
+
+func call(address, token string) error {
+	connection, err := connect(address, grpc.CallContentSubtype("raw"))
 	if err != nil {
 		return err
 	}
@@ -193,9 +232,12 @@ func call(address, token string) error {
 func main() {
 	encoding.RegisterCodec(raw{})
 	var err error
-	if os.Args[1] == "server" {
+	switch os.Args[1] {
+	case "server":
 		err = serve()
-	} else {
+	case "reflect":
+		err = reflect(os.Args[2], os.Args[3])
+	default:
 		err = call(os.Args[2], os.Args[3])
 	}
 	if err != nil {
