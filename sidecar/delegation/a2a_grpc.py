@@ -104,6 +104,19 @@ _V1: Final = {
     "ListTaskPushNotificationConfigs": Method(
         "ListTaskPushNotificationConfigs", {1: _text("taskId"), 2: _NUMBER, 3: _SKIPPED, 4: _SKIPPED}
     ),
+    "ListTasks": Method(
+        "ListTasks",
+        {
+            1: _SKIPPED,
+            2: _text("contextId"),
+            3: _NUMBER,
+            4: _NUMBER,
+            5: _text("pageToken"),
+            6: _NUMBER,
+            7: _SKIPPED,
+            8: _NUMBER,
+        },
+    ),
 }
 _V03: Final = {
     "SendMessage": Method("SendMessage", _SEND_V03),

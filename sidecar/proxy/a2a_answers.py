@@ -23,6 +23,7 @@ from sidecar.proxy.held_forwarding import HeldForwarding
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
 from sidecar.proxy.task_bindings import Making
+from sidecar.wire.grpc import is_grpc
 from sidecar.wire.message import Edits, Field, Response, is_event_stream, new_edits
 
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
@@ -100,6 +101,13 @@ class CardForwarding(HeldForwarding):
         return made
 
 
+def _holds_messages(head: Response, refused: Reason) -> bool:
+    """Tell if an answer to a call of gRPC has messages. Raises Denied, its client could take others from it."""
+    if not is_grpc(head) and head.status < 300:
+        raise Denied(refused, "the answer is not one of gRPC")
+    return is_grpc(head)
+
+
 def _has_failed(fields: Iterable[Field]) -> bool:
     """Tell if these fields say that a call of gRPC has failed."""
     return any(name == b"grpc-status" and value != b"0" for name, value in fields)
@@ -113,8 +121,8 @@ class TaskListForwarding(HeldForwarding):
 
     __slots__ = ("_cut",)
 
-    def __init__(self, *forwarded: Any, max_bytes: int, cut: Callable[[bytes], bytes]) -> None:
-        super().__init__(*forwarded, max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE)
+    def __init__(self, *forwarded: Any, max_bytes: int, cut: Callable[[bytes], bytes], grpc: bool = False) -> None:
+        super().__init__(*forwarded, max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE, grpc=grpc)
         self._cut = cut
 
     def rewrite(self, head: Response) -> Edits:
@@ -126,6 +134,8 @@ class TaskListForwarding(HeldForwarding):
         """Hold what may be a list."""
         if not is_identity(head):
             raise Denied(Reason.LIST_UNREADABLE, "the list is encoded, though identity was asked for")
+        if self._grpc:
+            return _holds_messages(head, self._refused)
         kinds = {value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")}
         if kinds and kinds <= _JSON:
             return True

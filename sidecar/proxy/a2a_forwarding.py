@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sidecar.delegation.a2a_grpc_lists import cut_tasks as cut_tasks_by_grpc
 from sidecar.delegation.a2a_lists import cut_tasks
 from sidecar.delegation.a2a_tasks import LISTS
 from sidecar.delegation.decide import ObservedPermit, Permit
@@ -72,12 +73,14 @@ def forwarding_of(
             return seen
 
         def cut(document: bytes) -> bytes:
+            if asked.grpc:
+                return cut_tasks_by_grpc(document, may_see, first_page=asked.first_page)
             return cut_tasks(
                 document, may_see, json_rpc=asked.json_rpc, first_page=asked.first_page, max_bytes=max_bytes
             )
 
         max_bytes = route.max_message_bytes
-        return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut)
+        return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut, grpc=asked.grpc)
     if proven and asked.named.begins:
         making = Making(bindings, asked.named, principal)
         return TaskForwarding(*of_agent, not_encoded(edits), making=making, grpc=asked.grpc)

@@ -15,13 +15,15 @@ class HeldForwarding(Forwarding):
     """A request whose answer is collected, up to ``max_bytes``, before any of it goes on.
 
     An answer that cannot be made again is refused for the reason ``refused``. Answers that the subclass does not hold
-    pass as they come.
+    pass as they come. ``grpc``: an answer may be one of gRPC, whose status follows it. One without content has no
+    message to make again.
     """
 
-    __slots__ = ("_held", "_held_head", "_max_bytes", "_refused")
+    __slots__ = ("_grpc", "_held", "_held_head", "_max_bytes", "_refused")
 
-    def __init__(self, *forwarded: Any, max_bytes: int, refused: Reason) -> None:
+    def __init__(self, *forwarded: Any, max_bytes: int, refused: Reason, grpc: bool = False) -> None:
         super().__init__(*forwarded)
+        self._grpc = grpc
         self._max_bytes = max_bytes
         self._refused = refused
         self._held = bytearray()
@@ -46,7 +48,6 @@ class HeldForwarding(Forwarding):
     def on_response(self, head: Response, data: bytes) -> None:
         """Hold the answer."""
         if self._begins(head):
-            self.response = head
             self.unfinished(head)
             self.on_response_data(data)
         elif not self._over:
@@ -71,11 +72,16 @@ class HeldForwarding(Forwarding):
         if head is None:
             super().on_response_end()
             return
-        self._upstream = None  # it may serve another request already
+        upstream, self._upstream = self._upstream, None  # it may serve another request already
+        trailers = getattr(upstream, "trailers", ())
         try:
-            body = self.made_again(bytes(self._held))
+            body = b"" if self._grpc and not self._held else self.made_again(bytes(self._held))
         except Denied as error:
             self._refuse(head, error.detail)
+            return
+        if trailers:
+            self._begin_answer(replace(head, content_length=None), body)
+            self.end_answer(trailers)
             return
         super().on_whole_response(replace(head, content_length=len(body), chunked=False), body)
 
@@ -86,7 +92,7 @@ class HeldForwarding(Forwarding):
         except Denied as error:
             self._refuse(head, error.detail)
             return False
-        self._held_head = head
+        self._held_head = self.response = head
         return True
 
     def _refuse(self, head: Response, detail: str) -> None:

@@ -14,6 +14,7 @@ are those of the request's fields, Host included. A subclass implements:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
@@ -21,7 +22,7 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.h1_fields import edited
-from sidecar.wire.message import Edits, Request, Response, is_event_stream
+from sidecar.wire.message import Edits, Field, Request, Response, is_event_stream
 from sidecar.wire.pool import Cancellable, UpstreamPool
 from sidecar.wire.stream import Stream
 from sidecar.wire.tunnel import Tunnel
@@ -261,7 +262,10 @@ class Pump(ABC):
     def on_response_end(self) -> None:
         """End the answer. Trailers pass in gRPC alone, which ends by them, and by the rule for fields."""
         upstream, self._upstream = self._upstream, None
-        found = getattr(upstream, "trailers", None)
+        self.end_answer(getattr(upstream, "trailers", ()))
+
+    def end_answer(self, found: Sequence[Field]) -> None:
+        """End the answer with the trailers that were found behind it."""
         if found and self._stream.http2 and self.response is not None and is_grpc(self.response):
             passes = self.rewrite(self.response).passes
             self._stream.send_end([field for field in found if passes(field[0])])

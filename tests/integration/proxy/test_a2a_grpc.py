@@ -16,6 +16,8 @@ import pytest
 
 from sidecar.delegation.protobuf import length_field as field
 from sidecar.delegation.protobuf import number_field as number
+from sidecar.proxy.a2a_answers import not_encoded
+from sidecar.wire.message import Edits
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.mesh_files import Settings
@@ -24,7 +26,7 @@ from tests.integration.world import PATIENCE_S
 pytestmark = pytest.mark.integration
 
 V1, V03 = "lf.a2a.v1.A2AService", "a2a.v1.A2AService"
-UNARY: Final = ("SendMessage", "GetTask", "CancelTask", "CreateTaskPushNotificationConfig")
+UNARY: Final = ("SendMessage", "GetTask", "ListTasks", "CancelTask", "CreateTaskPushNotificationConfig")
 STREAMS: Final = ("SendStreamingMessage", "SubscribeToTask", "TaskSubscription")
 HELLO: Final = field(1, "m") + number(4, 1) + field(5, field(1, "hello"))
 MANGLED: Final = b"\xff\xff\xff"  # an agent's answer that no Protobuf is
@@ -37,10 +39,11 @@ class A2aServer:
         self.seen: list[tuple[str, bytes]] = []
         self.answer: bytes | None = None  # to a message to the agent, in place of a new task
         self.fails = False
+        self.compresses = False  # whatever its client takes
+        self.listed = b""
         self.metadata: list[dict[str, str]] = []
         self._numbers = itertools.count(1)
-        # It compresses what its client takes compressed, so an answer that has to be read is asked for without.
-        self._server = grpc.server(ThreadPoolExecutor(8), compression=grpc.Compression.Gzip)
+        self._server = grpc.server(ThreadPoolExecutor(8))
         for service in (V1, V03):
             handlers: dict[str, Any] = {
                 name: grpc.unary_unary_rpc_method_handler(self._serving(name, self._one)) for name in UNARY
@@ -53,6 +56,8 @@ class A2aServer:
         def serve(request: bytes, context: grpc.ServicerContext) -> Any:
             self.seen.append((name, request))
             self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
+            if self.compresses:
+                context.set_compression(grpc.Compression.Gzip)
             if self.fails:
                 context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no")
             return answer(name)
@@ -64,6 +69,8 @@ class A2aServer:
         return field(1, field(1, name) + field(2, f"context-of-{name}"))
 
     def _one(self, name: str) -> bytes:
+        if name == "ListTasks":
+            return self.listed
         if name == "SendMessage":
             return self._made() if self.answer is None else self.answer
         return field(1, "some" * 99)
@@ -126,6 +133,14 @@ class World:
         error = await self.refused(method, message, user, **options)
         return str(dict(error.trailing_metadata())["delegation-reason"])
 
+    async def reason_after_answer(self, method: str) -> str:
+        """Make a call whose answer is refused; return the reason."""
+        with pytest.raises(grpc.RpcError) as error:
+            await self.call(method)
+        found: Any = error.value
+        assert found.code() is grpc.StatusCode.UNAVAILABLE
+        return str(dict(found.trailing_metadata())["delegation-reason"])
+
 
 def adjust(server: A2aServer, rules: Mapping[str, Any], allow: Sequence[str], agent: str) -> Any:
     def change(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
@@ -150,7 +165,7 @@ def adjust(server: A2aServer, rules: Mapping[str, Any], allow: Sequence[str], ag
     return change
 
 
-OPERATIONS: Final = ("SendMessage", "SendStreamingMessage", "GetTask", "CreateTaskPushNotificationConfig")
+OPERATIONS: Final = ("SendMessage", "ListTasks", "SendStreamingMessage", "GetTask", "CreateTaskPushNotificationConfig")
 
 
 async def opened(
@@ -349,3 +364,48 @@ async def test_an_agent_that_is_called_by_http_1_gets_no_call_of_grpc(old_agent:
     assert dict(error.trailing_metadata())["delegation-reason"] == "operation_refused"
     (record,) = await old_agent.mesh.sidecars["planner"].wait_for_records(1)
     assert record["detail"] == "the agent is called by HTTP/1.1; set protocols.agent to h2c"
+
+
+def listed(*tasks: str) -> bytes:
+    return b"".join(field(1, field(1, task) + field(2, f"context-of-{task}")) for task in tasks)
+
+
+async def test_a_list_has_the_tasks_that_its_reader_may_see(strict: World) -> None:
+    await strict.call("SendMessage", sent())
+    await strict.call("SendMessage", sent(), "bob")
+    strict.server.listed = listed("task-1", "task-2", "task-3") + number(3, 50) + number(4, 3)
+    for user, task in (("alice", "task-1"), ("bob", "task-2")):
+        (cut,) = await strict.call("ListTasks", user=user)
+        assert cut == listed(task) + number(3, 50) + number(4, 1)
+    assert await strict.reason("ListTasks", field(2, "context-of-task-1"), "bob") == "context_unknown"
+    strict.server.listed = b""
+    assert await strict.call("ListTasks") == [b""]
+
+
+async def test_a_list_that_cannot_be_read_is_refused_and_an_error_passes(world: World) -> None:
+    for content in (MANGLED, field(1, b""), listed("a") * 20_000):
+        world.server.listed = content
+        assert await world.reason_after_answer("ListTasks") == "list_unreadable"
+    world.server.fails = True
+    with pytest.raises(grpc.RpcError) as error:
+        await world.call("ListTasks")
+    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "no")
+    assert "delegation-reason" not in dict(error.value.trailing_metadata())
+
+
+async def test_an_agent_that_compresses_unasked_has_no_lists_and_its_tasks_are_nobodys(strict: World) -> None:
+    strict.server.compresses = True
+    strict.server.listed = listed(*["task-1"] * 9)
+    assert await strict.reason_after_answer("ListTasks") == "list_unreadable"
+    strict.server.answer = field(1, field(1, "task-1") + field(2, "c" * 999))
+    assert await strict.call("SendMessage", sent()) == [strict.server.answer]
+    assert await strict.reason("GetTask", named("task-1")) == "task_unknown"
+    strict.server.compresses = False
+    await strict.call("SendMessage", sent())
+    assert await strict.call("GetTask", named("task-1"))
+
+
+def test_an_answer_that_is_read_is_asked_for_without_compression() -> None:
+    edits = not_encoded(Edits(lambda _name: True))
+    assert not edits.passes(b"grpc-accept-encoding")
+    assert edits.passes(b"grpc-timeout")
