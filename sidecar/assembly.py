@@ -460,12 +460,14 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
     metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
     metrics.declare_routes("outbound", settings.outbound_routes.names)
     agent = None if settings.inbound is None else settings.inbound.agent
+    by_grpc = None if settings.inbound is None else settings.inbound.agent_grpc
     plain = None if settings.inbound is None else settings.inbound.plain
     return Setup(
         make_policy=settings.policy,
         keys=keys,
         exchanges=exchanges,
         agent=None if agent is None else _agent(agent, settings.protocols),
+        agent_grpc=None if by_grpc is None else _agent(by_grpc, ProtocolSettings(http2=True, agent="h2c")),
         needed_issuers=settings.needed_issuers,
         peer_trust_domains=settings.peer_trust_domains,
         listener_rule=settings.listener_rule,

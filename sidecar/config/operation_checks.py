@@ -260,16 +260,17 @@ def inbound_operations(section: InboundRouteSection, route: InboundRoute, named:
     )
 
 
-def a2a_rules(section: A2aSection | None) -> A2aRules:
-    """Make the rules of a route of A2A."""
+def a2a_rules(section: A2aSection | None, *, grpc: bool) -> A2aRules:
+    """Make the rules of a route of A2A; ``grpc`` as of them."""
     if section is None:
-        return PLAIN_RULES
+        return replace(PLAIN_RULES, grpc=grpc)
     inbound = section if isinstance(section, InboundA2aSection) else InboundA2aSection()
     return A2aRules(
         card_url=None if inbound.card_url is None else inbound.card_url.rstrip("/"),
         rewrite_signed=section.rewrite_signed,
         strict_tasks=inbound.tasks == "strict",
         push_urls=tuple(map(parse_push_url, section.push_urls)),
+        grpc=grpc,
     )
 
 

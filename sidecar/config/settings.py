@@ -76,6 +76,7 @@ class InboundSettings:
     plain: PlainSettings | None = None
     agent_key: AgentKeySettings | None = None
     txn_token: bool = False
+    agent_grpc: Upstream | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,5 +239,5 @@ class SidecarSettings:
 
 
 def _listening(inbound: InboundSettings | None) -> InboundSettings | None:
-    """Return the inbound side without the agent's address."""
-    return None if inbound is None else replace(inbound, agent=_ANY_AGENT)
+    """Return the inbound side without the agent's addresses."""
+    return None if inbound is None else replace(inbound, agent=_ANY_AGENT, agent_grpc=None)

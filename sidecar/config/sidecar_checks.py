@@ -28,6 +28,7 @@ from sidecar.config.sections import IssuerSection, ProfileSection
 from sidecar.config.sidecar_model import (
     EntryIssuerSection,
     InboundRouteSection,
+    InboundSection,
     SidecarFile,
     exchange_routes,
     exchange_sections,
@@ -56,11 +57,12 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
         listeners["inbound.listen"] = parse_address(file.inbound.listen)
         if file.inbound.plain is not None:
             listeners["inbound.plain.listen"] = parse_address(file.inbound.plain.listen)
-        agent = parse_origin(file.inbound.agent)
-        if agent.scheme != "http" or not is_loopback(agent.hostname or ""):
-            yield Problem("inbound.agent", "is not plain http on loopback", "write http://127.0.0.1:PORT")
-        if agent.port is None:
-            yield Problem("inbound.agent", "names no port", "write http://127.0.0.1:PORT")
+        for field, text in _agents(file.inbound):
+            agent = parse_origin(text)
+            if agent.scheme != "http" or not is_loopback(agent.hostname or ""):
+                yield Problem(field, "is not plain http on loopback", "write http://127.0.0.1:PORT")
+            if agent.port is None:
+                yield Problem(field, "names no port", "write http://127.0.0.1:PORT")
     if file.outbound is not None:
         listeners["outbound.listen"] = address = parse_address(file.outbound.listen)
         if not address.is_loopback:
@@ -70,9 +72,16 @@ def _listeners(file: SidecarFile) -> Iterator[Problem]:
     for (first, one), (second, other) in combinations(listeners.items(), 2):
         if one.port and one.port == other.port and (one.host == other.host or _any_host(one.host, other.host)):
             yield Problem(first, f"is the address of {second}", "give each listener a port of its own")
-    for name, address in listeners.items():
-        if file.inbound is not None and address.port and address.port == parse_origin(file.inbound.agent).port:
-            yield Problem("inbound.agent", f"is our own {name}", "write the agent's own port")
+    for field, text in () if file.inbound is None else _agents(file.inbound):
+        for name, address in listeners.items():
+            if address.port and address.port == parse_origin(text).port:
+                yield Problem(field, f"is our own {name}", "write the agent's own port")
+
+
+def _agents(inbound: InboundSection) -> Iterator[tuple[str, str]]:
+    yield "inbound.agent", inbound.agent
+    if inbound.agent_grpc is not None:
+        yield "inbound.agent_grpc", inbound.agent_grpc
 
 
 def _agent_probes(file: SidecarFile) -> Iterator[Problem]:
@@ -218,6 +227,8 @@ def _protocols(file: SidecarFile) -> Iterator[Problem]:
     off = "needs HTTP/2, which is off", "set protocols.http2, or remove it"
     if file.protocols.agent != "http/1.1":
         yield Problem("protocols.agent", *off)
+    if file.inbound is not None and file.inbound.agent_grpc is not None:
+        yield Problem("inbound.agent_grpc", *off)
     for where, route in exchange_routes(file):
         if route.http_version == "2":
             yield Problem(f"{where}.http_version", *off)

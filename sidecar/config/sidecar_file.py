@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -212,6 +213,7 @@ def _inbound(file: SidecarFile) -> InboundSettings | None:
     return InboundSettings(
         listen=parse_address(section.listen),
         agent=upstream_of(section.agent),
+        agent_grpc=None if section.agent_grpc is None else upstream_of(section.agent_grpc),
         connections=ConnectionLimits(**section.connections.model_dump()),
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
@@ -235,6 +237,7 @@ def _listener_rule(file: SidecarFile, environ: Mapping[str, str], *, refuse: boo
         return None
     return ListenerRule(
         agent_port=parse_origin(section.agent).port,
+        agent_grpc_port=None if section.agent_grpc is None else parse_origin(section.agent_grpc).port,
         allowed=frozenset(section.other_listeners),
         pod=section.network == "pod" or (section.network == "auto" and _IN_A_POD in environ),
         refuse=refuse,
@@ -277,8 +280,9 @@ def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -
     """Make the inbound routes; a route that names no issuers has ``issuers``. Return None if there is any problem."""
     sections = file.inbound.routes if file.inbound is not None else []
     named = named_operations(file)
+    make = partial(_inbound_route, grpc=_agent_speaks_grpc(file))
     made = [
-        findings.attempt(f"inbound.routes[{number}]", _inbound_route, section, issuers, named)
+        findings.attempt(f"inbound.routes[{number}]", make, section, issuers, named)
         for number, section in enumerate(sections)
         if (section.match.path is None) != (section.match.path_prefix is None)
     ]
@@ -311,7 +315,14 @@ def _report(findings: Findings, field: str, found: Iterable[Overlap]) -> None:
             )
 
 
-def _inbound_route(section: InboundRouteSection, issuers: list[str], named: frozenset[str]) -> InboundRoute:
+def _agent_speaks_grpc(file: SidecarFile) -> bool:
+    own_port = file.inbound is not None and file.inbound.agent_grpc is not None
+    return file.protocols.http2 and (own_port or file.protocols.agent == "h2c")
+
+
+def _inbound_route(
+    section: InboundRouteSection, issuers: list[str], named: frozenset[str], *, grpc: bool
+) -> InboundRoute:
     path = section.match.path if section.match.path is not None else section.match.path_prefix
     route = InboundRoute(
         name=section.name,
@@ -334,7 +345,7 @@ def _inbound_route(section: InboundRouteSection, issuers: list[str], named: froz
         sessions=section.sessions or "per_subject",
         resource=resource_of(section, issuers),
         filter_lists=section.filter_lists,
-        a2a=a2a_rules(section.a2a),
+        a2a=a2a_rules(section.a2a, grpc=grpc),
     )
     return inbound_operations(section, route, named)
 
@@ -346,10 +357,10 @@ def _outbound_route(section: AnyOutboundSection, file: SidecarFile, named: froze
     if not isinstance(section, OutboundRouteSection):
         return outside_route(section)
     issuer = route_issuer(file, section)
-    return None if issuer is None else _mesh_route(section, issuer, named)
+    return None if issuer is None else _mesh_route(section, issuer, named, http2=file.protocols.http2)
 
 
-def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str]) -> OutboundRoute:
+def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str], *, http2: bool) -> OutboundRoute:
     route = OutboundRoute(
         name=section.name,
         host=section.match.host,
@@ -365,7 +376,7 @@ def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str
         crossings=crossings_of(section),
         txn_token=section.txn_token,
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
-        a2a=a2a_rules(section.a2a),
+        a2a=a2a_rules(section.a2a, grpc=http2 and section.http_version != "1.1"),
         http_version=section.http_version,
     )
     return outbound_operations(section, route, named)

@@ -188,6 +188,13 @@ class InboundSection(Section):
 
     listen: AddressText = Field(default="0.0.0.0:7443", description="address where peers connect, with mTLS")
     agent: OriginText = Field(description="address of the agent, on loopback")
+    agent_grpc: OriginText | None = Field(
+        default=None,
+        description=(
+            "the agent's address for calls of gRPC, by HTTP/2 with prior knowledge (h2c), if that is another port than "
+            "`agent`; for routes with `protocol: a2a` or `grpc`"
+        ),
+    )
     audiences: list[Line] = Field(default=[], description="our audiences besides our SPIFFE ID")
     routes: list[InboundRouteSection] = Field(description="the calls that peers may make; all else is refused")
     subjects_at_once: Literal[1] | None = Field(

@@ -87,13 +87,15 @@ class A2aRules:
 
     ``card_url`` is the origin of interfaces in the agent's card; None: as each peer addresses us. ``rewrite_signed``:
     the signature of a card is dropped, and not the card refused. ``strict_tasks`` refuses tasks that were not seen
-    when they were made. Notifications may be sent to ``push_urls`` (empty: none).
+    when they were made. Notifications may be sent to ``push_urls`` (empty: none). ``grpc``: calls of A2A by gRPC reach
+    the other end, so cards may name interfaces for them.
     """
 
     card_url: str | None = None
     rewrite_signed: bool = False
     strict_tasks: bool = False
     push_urls: tuple[PushUrl, ...] = ()
+    grpc: bool = False
 
 
 PLAIN_RULES: Final = A2aRules()

@@ -22,7 +22,7 @@ MAX_FIELDS: Final = 4096  # of a message of a call: each costs the time of some 
 
 _is_path: Final = re.compile(r"/((?:lf\.)?a2a\.v1\.A2AService)/([A-Za-z]{1,64})").fullmatch
 _is_task: Final = re.compile(r"tasks/([^/]+)(?:/pushNotificationConfigs(?:/[^/]*)?)?").fullmatch
-_SERVICES: Final = ("/lf.a2a.v1.A2AService/", "/a2a.v1.A2AService/")
+_SERVICES: Final = {"1.0": "/lf.a2a.v1.A2AService/", "0.3": "/a2a.v1.A2AService/"}
 
 
 def _task(name: str) -> str:
@@ -145,7 +145,12 @@ METHODS: Final[Mapping[tuple[str, str], Mapping[str, Method]]] = MappingProxyTyp
 
 def is_path_of_service(path: str) -> bool:
     """Tell if a path belongs to a service of A2A, so that only gRPC is spoken there."""
-    return path.startswith(_SERVICES)
+    return path.startswith(tuple(_SERVICES.values()))
+
+
+def path_of(version: str) -> str:
+    """Return the path of a method in a version, by which an interface is on a route or not."""
+    return _SERVICES[version] + "SendMessage"
 
 
 class Call(NamedTuple):

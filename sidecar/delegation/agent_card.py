@@ -7,9 +7,10 @@ mesh does not take. A card may be of both versions at once, as the official SDKs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from sidecar.delegation.a2a import VERSIONS
@@ -21,6 +22,11 @@ from sidecar.errors import Denied, Reason
 MAX_CARD_BYTES: Final = 256 * 1024
 
 _BINDINGS: Final = frozenset({"JSONRPC", "HTTP+JSON"})
+_GRPC: Final = "GRPC"
+# Libraries of gRPC take an authority alone, and find methods at the root whatever path a URL has.
+_is_grpc_url: Final = re.compile(
+    r"(?P<scheme>https?://)?(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?(scheme)(?:/[!-~]*)?)"
+).fullmatch
 _MEMBERS: Final = frozenset(
     {
         "additionalInterfaces",
@@ -59,11 +65,14 @@ class AgentCard:
     members: Mapping[str, Any]
     signed: bool
 
-    def rewritten(self, address: Callable[[str], str | None], *, mesh: bool) -> dict[str, Any]:
+    def rewritten(
+        self, address: Callable[[str], str | None], *, mesh: bool, grpc: Callable[[str], str | None] = lambda _: None
+    ) -> dict[str, Any]:
         """Return the members with other addresses, without signatures, and with what the mesh demands or nothing.
 
         ``address`` makes the URL of an interface of its path, as the card has it; None: the interface is not served,
-        and left out. ``mesh``: for peers, who need an SVID and a token; else for the agent, whose sidecar adds both.
+        and left out. ``grpc`` returns the authority where calls of gRPC in a version are served, if they are.
+        ``mesh``: for peers, who need an SVID and a token; else for the agent, whose sidecar adds both.
 
         Raises:
             Denied: CARD_REFUSED, no interface is left.
@@ -76,14 +85,15 @@ class AgentCard:
             made.get("supportedInterfaces") is not None,
             not made.keys().isdisjoint({"url", "additionalInterfaces"}),
         )
+        move = _Move(address, grpc, "https://" if mesh else "http://")
         if not is_v1:
             made.pop("supportedInterfaces", None)
         else:
-            made["supportedInterfaces"] = list(_moved(made["supportedInterfaces"], "protocolBinding", address))
+            made["supportedInterfaces"] = list(_moved(made["supportedInterfaces"], move))
         if is_v03:
-            made = _moved_v03(made, address)
+            made = _moved_v03(made, move)
         if not made.get("supportedInterfaces") and "url" not in made:
-            raise _refused("no interface of the card is served here, by JSON-RPC or HTTP+JSON in version 0.3 or 1.0")
+            raise _refused("no interface of the card is served here, by a known binding in version 0.3 or 1.0")
         if mesh:
             made |= _demands(v1=is_v1, v03=is_v03)
         return made
@@ -138,27 +148,53 @@ def _objects(members: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _moved(
-    interfaces: list[dict[str, Any]], binding: str, address: Callable[[str], str | None]
-) -> Iterator[dict[str, Any]]:
+class _Move(NamedTuple):
+    """Makes new addresses of interfaces. ``address`` and ``grpc`` are as of ``rewritten``."""
+
+    address: Callable[[str], str | None]
+    grpc: Callable[[str], str | None]
+    scheme: str
+
+    def url(self, url: str, binding: str, version: str) -> str | None:
+        """Return the URL of an interface; None: it is not served, or of an unknown binding or version."""
+        version = ".".join(version.split(".")[:2])
+        if version not in VERSIONS:
+            return None
+        if binding != _GRPC:
+            return self.address(_path(url)) if binding in _BINDINGS else None
+        form, authority = _is_grpc_url(url), self.grpc(version)
+        if form is None or authority is None:
+            return None
+        return f"{self.scheme}{authority}" if form["scheme"] else authority
+
+
+def _moved(interfaces: list[dict[str, Any]], move: _Move) -> Iterator[dict[str, Any]]:
     for one in interfaces:
-        version = str(one.get("protocolVersion") or "1.0")
-        known = ".".join(version.split(".")[:2]) in VERSIONS
-        if str(one.get(binding)) in _BINDINGS and known and (url := address(_path(one["url"]))) is not None:
+        url = move.url(one["url"], str(one.get("protocolBinding")), str(one.get("protocolVersion") or "1.0"))
+        if url is not None:
             yield {**one, "url": url}
 
 
-def _moved_v03(made: dict[str, Any], address: Callable[[str], str | None]) -> dict[str, Any]:
+def _moved_v03(made: dict[str, Any], move: _Move) -> dict[str, Any]:
     """Return the members with the addresses of 0.3. If its main interface is not served, another takes its place."""
+
+    def moved(interfaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        found = ((one, move.url(one["url"], str(one.get("transport")), _version_of(one))) for one in interfaces)
+        return [{**one, "url": url} for one, url in found if url is not None]
+
     mains = [{"url": made["url"], "transport": made.get("preferredTransport") or "JSONRPC"}] if "url" in made else []
-    kept = list(_moved(mains, "transport", address))
-    others = list(_moved(made.get("additionalInterfaces") or [], "transport", address))
+    kept = moved(mains)
+    others = moved(made.get("additionalInterfaces") or [])
     made = {name: value for name, value in made.items() if name not in {"url", "preferredTransport"}}
     if "additionalInterfaces" in made:
         made["additionalInterfaces"] = others
     for first in (*kept, *others)[:1] if mains else ():
         made |= {"url": first["url"], "preferredTransport": first["transport"]}
     return made
+
+
+def _version_of(interface: Mapping[str, Any]) -> str:
+    return str(interface.get("protocolVersion") or "0.3")
 
 
 def _path(url: str) -> str:

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import orjson
 
 from sidecar.delegation.a2a import CARD, CARD_METHODS, CARD_PATHS
+from sidecar.delegation.a2a_grpc import path_of
 from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, read_card
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute
@@ -183,15 +184,21 @@ def rewritten_for_peer(card: AgentCard, route: InboundRoute, policy: Policy, hea
     origin = route.a2a.card_url or (f"https://{head.authority}" if head.authority else None)
     if origin is None:
         raise Denied(Reason.CARD_REFUSED, "the request names no host, and the route no card_url")
-    inbound = policy.inbound
-    return card.rewritten(lambda path: f"{origin}{path}" if inbound.serves_a2a(path) else None, mesh=True)
+    inbound, authority = policy.inbound, origin.partition("//")[2]
+
+    def by_grpc(version: str) -> str | None:
+        return authority if route.a2a.grpc and inbound.serves_a2a(path_of(version)) else None
+
+    return card.rewritten(lambda path: f"{origin}{path}" if inbound.serves_a2a(path) else None, mesh=True, grpc=by_grpc)
 
 
 def rewritten_for_agent(card: AgentCard, route: OutboundRoute, head: Request) -> dict[str, object]:
     """Return the card of a next hop as the agent gets it. Raises Denied: CARD_REFUSED."""
     _require_unsigned(card, rewrites=route.a2a.rewrite_signed)
-    start = f"http://{head.authority}{(route.prefix or '').rstrip('/')}"
-    return card.rewritten(lambda path: f"{start}{path}", mesh=False)
+    prefix = (route.prefix or "").rstrip("/")
+    by_grpc = head.authority if route.a2a.grpc and not prefix else None  # its clients send no prefix
+    start = f"http://{head.authority}{prefix}"
+    return card.rewritten(lambda path: f"{start}{path}", mesh=False, grpc=lambda _version: by_grpc)
 
 
 def note_signature(card: AgentCard, entry: Entry) -> None:

@@ -60,13 +60,14 @@ class ListenerRule:
     """Rule for the listeners that do not bypass the sidecar. ``allowed``: ports besides loopback and our own.
 
     In a pod every other listener counts. Outside one (``pod`` false) the namespace is the machine's, and only a
-    listener at the agent's port counts. ``refuse``: no call is served while there is one.
+    listener at a port of the agent's counts. ``refuse``: no call is served while there is one.
     """
 
     agent_port: int | None
     allowed: frozenset[int] = frozenset()
     pod: bool = False
     refuse: bool = False
+    agent_grpc_port: int | None = None
 
     def ways_round(
         self, listening: Iterable[ListeningSocket], own: frozenset[ListeningSocket]
@@ -79,7 +80,7 @@ class ListenerRule:
                 if not _is_loopback(one.host)
                 and one not in own
                 and one.port not in self.allowed
-                and (self.pod or one.port == self.agent_port)
+                and (self.pod or one.port in {self.agent_port, self.agent_grpc_port})
             },
             key=lambda one: (one.port, str(one.host)),
         )

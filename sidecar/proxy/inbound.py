@@ -23,7 +23,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.delegation.verify import VerifiedToken, verify_token
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, SidecarError, Unavailable
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
@@ -130,6 +130,8 @@ class Inbound:
                 route, unproven = found
                 if unproven is not None:
                     raise unproven  # after the operation is known: the answer names its scopes
+                if asked.grpc:
+                    agent = snapshot.require_grpc_agent()
                 now = int(self._clock())  # the body may have taken longer than the token had left
 
             epoch = keys.generation, policy.number
@@ -269,7 +271,8 @@ class Inbound:
         below = route.below(target.path)
         try:
             found = yield from find_operation(asked, stream, head, target, route, entry, below=below)
-            _require_http2(asked, snapshot.agent or snapshot.require_agent())
+            if asked.grpc:
+                snapshot.require_grpc_agent()
         except Denied as denied:
             self._note_bearer(head, peer, snapshot, entry)
             raise unproven or denied from None
@@ -376,9 +379,3 @@ class Inbound:
         actors = () if token.chain is None else token.chain.subjects
         self._log.metrics.population.saw(token.issuer, token.subject, actors)
         return token
-
-
-def _require_http2(asked: Asked, agent: Origin) -> None:
-    """Refuse a call of A2A by gRPC where the agent cannot speak it. Raises Denied: OPERATION_REFUSED."""
-    if asked.grpc and not agent.http2:
-        raise Denied(Reason.OPERATION_REFUSED, "the agent is called by HTTP/1.1; set protocols.agent to h2c")

@@ -60,8 +60,8 @@ class Asked:
 
     def __init__(self, protocol: RouteProtocol) -> None:
         self.protocol = protocol
-        self.json_rpc = True  # False: a request of A2A's HTTP+JSON, or
-        self.grpc = False  # by its binding to gRPC
+        self.json_rpc = True  # False: a request of A2A's HTTP+JSON, or by gRPC
+        self.grpc = False  # a call of gRPC: of A2A, or of any service
         self.first_page = True  # of a list of A2A: the request has no token of a page
         self.first_version = False  # of A2A: 0.3
         self.message_id: MessageId = None
@@ -132,6 +132,7 @@ def _grpc(asked: Asked, stream: Stream, head: Request, target: CanonicalTarget) 
         raise Denied(Reason.METHOD_REFUSED, "gRPC has no such method")
     if not (stream.http2 and is_grpc(head)):
         raise Denied(Reason.OPERATION_MALFORMED, "the call is not one of gRPC over HTTP/2")
+    asked.grpc = True
     asked.key = key_of_path(target.path, target.query)
 
 

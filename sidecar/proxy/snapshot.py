@@ -16,7 +16,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Problem, Reason, Unavailable
+from sidecar.errors import Denied, Problem, Reason, Unavailable
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.observe.record import Direction
@@ -35,7 +35,8 @@ class Setup:
     ``exchanges`` are the token services by issuer; ``agent`` is None without inbound calls. Without keys of all
     ``needed_issuers`` the sidecar is not ready; peers of ``peer_trust_domains`` are verified by their bundles alone.
     ``observe_until`` is the end of each route that only observes, in seconds since the epoch, and ``plain_until`` that
-    of the port for callers without a sidecar; 0: there is none.
+    of the port for callers without a sidecar; 0: there is none. ``agent_grpc`` is the agent's own port for gRPC, if it
+    has one.
     """
 
     make_policy: MakePolicy
@@ -47,6 +48,7 @@ class Setup:
     listener_rule: ListenerRule | None = None
     observe_until: Mapping[tuple[Direction, str], int] = field(default_factory=dict)
     plain_until: int = 0
+    agent_grpc: Origin | None = None
 
     def without_keys(self) -> list[str]:
         """Return the needed issuers without usable keys: none was ever fetched, or they are too old."""
@@ -82,6 +84,7 @@ class Snapshot:
     keys: IssuerKeys
     exchanges: Exchanges
     agent: Origin | None
+    agent_grpc: Origin | None = None
 
     def require_agent(self) -> Origin:
         """Return the agent's origin.
@@ -92,6 +95,18 @@ class Snapshot:
         if self.agent is None:
             raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "no agent is configured")
         return self.agent
+
+    def require_grpc_agent(self) -> Origin:
+        """Return the origin for calls of gRPC: a port of their own, or the agent's only one.
+
+        Raises:
+            Denied: OPERATION_REFUSED, the agent is called by HTTP/1.1.
+            Unavailable: as ``require_agent``.
+        """
+        agent = self.agent_grpc or self.require_agent()
+        if not agent.http2:
+            raise Denied(Reason.OPERATION_REFUSED, "the agent is called by HTTP/1.1; set inbound.agent_grpc")
+        return agent
 
     def exchange(self, issuer: str) -> TokenExchange:
         """Return the client of the token service of ``issuer``.
@@ -180,4 +195,6 @@ class Snapshots:
         revoked = self._revoked(policy.token_services)
         if revoked is not NOTHING:
             policy = replace(policy, deny=replace(policy.deny, revoked=revoked))
-        self.current = Snapshot(policy=policy, keys=setup.keys, exchanges=setup.exchanges, agent=setup.agent)
+        self.current = Snapshot(
+            policy=policy, keys=setup.keys, exchanges=setup.exchanges, agent=setup.agent, agent_grpc=setup.agent_grpc
+        )

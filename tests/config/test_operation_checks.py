@@ -315,3 +315,28 @@ def test_a_fault_of_a_route_of_grpc_is_told(tmp_path: Path, change: tuple[str, o
     with pytest.raises(ConfigError) as refused:
         load(tmp_path, grpc(change))
     assert any(one.field == field and one.wrong.startswith(wrong) for one in refused.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "inbound", "outbound"),
+    [
+        ([], False, False),
+        ([("protocols", {"http2": True})], False, True),
+        ([("protocols", {"http2": True, "agent": "h2c"})], True, True),
+        ([("protocols", {"http2": True}), ("inbound.agent_grpc", "http://127.0.0.1:50051")], True, True),
+        ([("protocols", {"http2": True}), (f"{OUT}.http_version", "1.1")], False, False),
+    ],
+)
+def test_a_route_of_a2a_knows_if_calls_of_grpc_reach_its_other_end(
+    tmp_path: Path, changes: list[tuple[str, object]], inbound: bool, outbound: bool
+) -> None:
+    a2a = [
+        (f"{ROUTE}.protocol", "a2a"),
+        (f"{ROUTE}.match", {"path_prefix": "/"}),
+        (f"{ROUTE}.operations", [{"allow": ["SendMessage"]}]),
+        (f"{OUT}.protocol", "a2a"),
+    ]
+    settings = load(tmp_path, changed(AGENT, *a2a, *changes))
+    assert settings.inbound_routes.routes[0].a2a.grpc is inbound
+    assert settings.outbound_routes.routes[0].a2a.grpc is outbound
+    assert settings.outbound_routes.routes[0].for_operation("GetTask").a2a.grpc is outbound

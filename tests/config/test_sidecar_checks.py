@@ -440,6 +440,7 @@ def test_a_missing_key_hides_no_path_and_no_method(tmp_path: Path) -> None:
     ("change", "field"),
     [
         pytest.param([("protocols", {"agent": "h2c"})], "protocols.agent", id="the-agent"),
+        pytest.param([("inbound.agent_grpc", "http://127.0.0.1:50051")], "inbound.agent_grpc", id="its-port-for-grpc"),
         pytest.param([("outbound.routes", crm(http_version="2"))], "outbound.routes[0].http_version", id="a-next-hop"),
     ],
 )
@@ -453,3 +454,19 @@ def test_http2_behind_the_sidecar_needs_the_one_setting_that_turns_it_on(
         *[c for c in change if c[0] != "protocols"],
     ]
     assert problems(tmp_path, changed(AGENT, *on)) == []
+
+
+@pytest.mark.parametrize(
+    ("agent", "wrong"),
+    [
+        ("http://10.0.0.1:50051", "is not plain http on loopback"),
+        ("https://127.0.0.1:50051", "is not plain http on loopback"),
+        ("http://127.0.0.1", "names no port"),
+        ("http://127.0.0.1:7443", "is our own inbound.listen"),
+    ],
+)
+def test_the_agents_port_for_grpc_is_plain_on_loopback_and_not_ours(tmp_path: Path, agent: str, wrong: str) -> None:
+    on = changed(AGENT, ("protocols", {"http2": True}), ("inbound.listen", "0.0.0.0:7443"))
+    (problem,) = problems(tmp_path, changed(on, ("inbound.agent_grpc", agent)))
+    assert (problem.field, problem.wrong) == ("inbound.agent_grpc", wrong)
+    assert problems(tmp_path, changed(on, ("inbound.agent_grpc", "http://127.0.0.1:50051"))) == []

@@ -86,6 +86,49 @@ def test_both_versions_in_one_card_are_rewritten() -> None:
     assert "127.0.0.1" not in json.dumps(made)
 
 
+def grpc_interfaces(made: dict[str, Any]) -> list[str]:
+    both = [*made.get("supportedInterfaces", []), *made.get("additionalInterfaces", [])]
+    return [one["url"] for one in both if "GRPC" in one.values()]
+
+
+def test_an_interface_of_grpc_is_where_its_version_is_served() -> None:
+    def by_grpc(version: str) -> str | None:
+        return "writer.mesh:7443" if version == "1.0" else None
+
+    made = card_of(V1).rewritten(at_sidecar, mesh=True, grpc=by_grpc)
+    assert grpc_interfaces(made) == ["writer.mesh:7443"]
+    assert len(made["supportedInterfaces"]) == 3
+    assert grpc_interfaces(card_of(V03).rewritten(at_sidecar, mesh=True, grpc=by_grpc)) == []
+    old = card_of(V03).rewritten(at_sidecar, mesh=True, grpc=lambda _version: "writer.mesh:7443")
+    assert (old["url"], old["preferredTransport"]) == ("writer.mesh:7443", "GRPC")
+    assert grpc_interfaces(old) == ["writer.mesh:7443"]
+
+
+@pytest.mark.parametrize(
+    ("url", "mesh", "given"),
+    [
+        ("127.0.0.1:9090", True, ["w:1"]),
+        ("writer.example", False, ["w:1"]),
+        ("[::1]:9090", True, ["w:1"]),
+        ("http://127.0.0.1:9090", True, ["https://w:1"]),
+        ("https://grpc.example/a2a?x", True, ["https://w:1"]),
+        ("https://grpc.example", False, ["http://w:1"]),
+        ("127.0.0.1:9090/a2a", True, []),
+        ("dns:///grpc.example:443", True, []),
+        ("unix:/run/a2a.sock", True, []),
+        ("evil.example:1@127.0.0.1:9090", True, []),
+        ("", True, []),
+    ],
+)
+def test_an_address_of_grpc_keeps_its_form_and_nothing_else(url: str, mesh: bool, given: list[str]) -> None:
+    interfaces = [V1["supportedInterfaces"][0], {**V1["supportedInterfaces"][1], "url": url}]
+    made = card_of({**V1, "supportedInterfaces": interfaces}).rewritten(
+        at_sidecar, mesh=mesh, grpc=lambda _version: "w:1"
+    )
+    assert grpc_interfaces(made) == given
+    assert len(made["supportedInterfaces"]) == 1 + len(given)
+
+
 def test_interfaces_of_0_3_beside_those_of_version_1_are_rewritten_also_without_a_main_one() -> None:
     made = card_of({**V1, "additionalInterfaces": V03["additionalInterfaces"]}).rewritten(at_sidecar, mesh=True)
     assert made["additionalInterfaces"] == [{"url": "https://writer.mesh:7443/rpc", "transport": "JSONRPC"}]

@@ -280,3 +280,10 @@ def test_a_listener_of_ours_that_is_configured_by_name_does_not_stop_us(
     watch = BypassWatch(lambda: rule, lambda: [own], in_tables([table(tmp_path, row("0500000A:1BB2"))]))
     watch.look()
     assert (watch.refusal is not None) == refused
+
+
+def test_a_second_port_of_the_agent_counts_as_its_first() -> None:
+    listening = [at("0.0.0.0", 8080), at("0.0.0.0", 50051), at("0.0.0.0", 9999)]
+    assert ListenerRule(agent_port=8080).ways_round(listening, frozenset()) == [listening[0]]
+    both = ListenerRule(agent_port=8080, agent_grpc_port=50051)
+    assert both.ways_round(listening, frozenset()) == [listening[0], listening[1]]

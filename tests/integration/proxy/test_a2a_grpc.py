@@ -21,7 +21,7 @@ from sidecar.wire.message import Edits
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.mesh_files import Settings
-from tests.integration.world import PATIENCE_S
+from tests.integration.world import PATIENCE_S, ok
 
 pytestmark = pytest.mark.integration
 
@@ -142,7 +142,9 @@ class World:
         return str(dict(found.trailing_metadata())["delegation-reason"])
 
 
-def adjust(server: A2aServer, rules: Mapping[str, Any], allow: Sequence[str], agent: str) -> Any:
+def adjust(
+    server: A2aServer, rules: Mapping[str, Any], allow: Sequence[str], agent: str, *, own_port: bool = False
+) -> Any:
     def change(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
         settings["drain_s"] = 5.0
         if name == "front":
@@ -154,7 +156,8 @@ def adjust(server: A2aServer, rules: Mapping[str, Any], allow: Sequence[str], ag
             }
         elif name == "planner":
             settings["protocols"] = {"http2": True, "agent": agent}
-            settings["inbound"]["agent"] = f"http://127.0.0.1:{server.port}"
+            if agent == "h2c" or own_port:
+                settings["inbound"]["agent_grpc" if own_port else "agent"] = f"http://127.0.0.1:{server.port}"
             settings["inbound"]["routes"][0] |= {
                 "match": {"path_prefix": "/"},
                 "protocol": "a2a",
@@ -169,11 +172,11 @@ OPERATIONS: Final = ("SendMessage", "ListTasks", "SendStreamingMessage", "GetTas
 
 
 async def opened(
-    rules: Mapping[str, Any], allow: Sequence[str] = OPERATIONS, agent: str = "h2c"
+    rules: Mapping[str, Any], allow: Sequence[str] = OPERATIONS, agent: str = "h2c", *, own_port: bool = False
 ) -> AsyncIterator[World]:
     server = A2aServer()
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        async with open_mesh(Path(folder), adjust(server, rules, allow, agent)) as mesh:
+        async with open_mesh(Path(folder), adjust(server, rules, allow, agent, own_port=own_port)) as mesh:
             made = World(mesh, server)
             yield made
             made.channel.close()
@@ -195,6 +198,13 @@ async def strict() -> AsyncIterator[World]:
 @pytest.fixture
 async def old_agent() -> AsyncIterator[World]:
     async for made in opened({}, agent="http/1.1"):
+        yield made
+
+
+@pytest.fixture
+async def two_ports() -> AsyncIterator[World]:
+    """The agent has a port for gRPC beside that of its card and its bindings of JSON."""
+    async for made in opened({}, agent="http/1.1", own_port=True):
         yield made
 
 
@@ -363,7 +373,7 @@ async def test_an_agent_that_is_called_by_http_1_gets_no_call_of_grpc(old_agent:
     error = await old_agent.refused("GetTask", named("a"))
     assert dict(error.trailing_metadata())["delegation-reason"] == "operation_refused"
     (record,) = await old_agent.mesh.sidecars["planner"].wait_for_records(1)
-    assert record["detail"] == "the agent is called by HTTP/1.1; set protocols.agent to h2c"
+    assert record["detail"] == "the agent is called by HTTP/1.1; set inbound.agent_grpc"
 
 
 def listed(*tasks: str) -> bytes:
@@ -409,3 +419,52 @@ def test_an_answer_that_is_read_is_asked_for_without_compression() -> None:
     edits = not_encoded(Edits(lambda _name: True))
     assert not edits.passes(b"grpc-accept-encoding")
     assert edits.passes(b"grpc-timeout")
+
+
+CARD: Final = {
+    "name": "planner",
+    "supportedInterfaces": [
+        {"url": "http://127.0.0.1:8080/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"},
+        {"url": "127.0.0.1:50051", "protocolBinding": "GRPC", "protocolVersion": "1.0"},
+        {"url": "127.0.0.1:50051", "protocolBinding": "GRPC", "protocolVersion": "0.3"},
+    ],
+    "skills": [],
+}
+
+
+async def test_an_agent_may_have_a_port_for_grpc_beside_that_of_its_card(two_ports: World) -> None:
+    mesh = two_ports.mesh
+    result = {"jsonrpc": "2.0", "id": 1, "result": {"id": "task-1"}}
+
+    def script(head: bytes, _body: bytes) -> bytes:
+        shown = CARD if head.startswith(b"GET /.well-known/agent-card.json ") else result
+        return ok(json.dumps(shown).encode(), b"content-type: application/json")
+
+    mesh.agents["planner"].script = script
+    front = mesh.sidecars["front"].outbound
+    answer = await mesh.world.call(front, None, "/.well-known/agent-card.json", method="GET", host="planner.mesh")
+    assert [(one["url"], one["protocolVersion"]) for one in json.loads(answer.body)["supportedInterfaces"]] == [
+        ("http://planner.mesh/", "1.0"),
+        ("planner.mesh", "1.0"),
+        ("planner.mesh", "0.3"),
+    ]
+    await two_ports.call("SendMessage", sent())
+    for user, reason in (("alice", None), ("bob", "task_unknown")):  # one table of tasks for both ports
+        message = {"jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": {"id": "task-1"}}
+        fields = [two_ports.shown(user), ("content-type", "application/json"), ("a2a-version", "1.0")]
+        answer = await mesh.world.call(
+            front, None, "/", method="POST", host="planner.mesh", headers=fields, body=json.dumps(message).encode()
+        )
+        assert (answer.status, answer.reason) == (200, reason)
+    assert [name for name, _ in two_ports.server.seen] == ["SendMessage"]
+    assert await two_ports.reason("GetTask", named("task-1"), "bob") == "task_unknown"
+
+
+async def test_a_card_names_no_grpc_that_does_not_reach_the_agent(old_agent: World) -> None:
+    mesh = old_agent.mesh
+    mesh.agents["planner"].script = lambda _head, _body: ok(
+        json.dumps(CARD).encode(), b"content-type: application/json"
+    )
+    front = mesh.sidecars["front"].outbound
+    answer = await mesh.world.call(front, None, "/.well-known/agent-card.json", method="GET", host="planner.mesh")
+    assert [one["url"] for one in json.loads(answer.body)["supportedInterfaces"]] == ["http://planner.mesh/"]
