@@ -42,6 +42,7 @@ class Acceptor:
         shared: bool = False,
     ) -> None:
         self._host = host
+        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._port = port
         self._on_accepted = on_accepted
         self._before_accept = before_accept
@@ -63,8 +64,7 @@ class Acceptor:
         Raises:
             OSError: the address is in use or not ours; the text names it.
         """
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        listening = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._shared:
@@ -104,12 +104,14 @@ class Acceptor:
         if self._socket is None:
             return False
         try:
-            accepted, address = self._socket.accept()
+            # As ``accept`` does, which also looks up the family and type of each connection as an enumeration.
+            descriptor, address = self._socket._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return False
         except OSError as error:
             self._pause(error)
             return False
+        accepted = socket.socket(self._family, socket.SOCK_STREAM, 0, descriptor)
         accepted.setblocking(False)  # noqa: FBT003 - the standard library's signature
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._on_accepted(accepted, f"{address[0]}:{address[1]}")

@@ -93,9 +93,8 @@ class Screen:
         if self._held:
             self._held += received
         data = self._held or received
-        at, end, through = self._read, len(data), 0
-        header_of = _HEADER_OF
-        while at < end and not self.over and not self.wants_key:
+        at, end, through, header_of = self._read, len(data), 0, _HEADER_OF
+        while at < end and not (self.over or self.wants_key):
             if end - at < HEADER_BYTES:
                 _check_begun(data[at:])
                 break
@@ -156,12 +155,8 @@ class Screen:
         at, left = 0, len(data)
         while left >= _MESSAGE_HEADER and not self.over:
             kind, length = data[at], data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
-            if kind == COMPRESSED_CERTIFICATE:
-                raise Denied(Reason.UNTRUSTED_CHAIN, "the certificates are compressed")
-            if kind == CERTIFICATE and length > _MAX_CERTIFICATE_MESSAGE:
-                raise Denied(Reason.UNTRUSTED_CHAIN, f"the chain is too large: more than {MAX_CHAIN_BYTES} bytes")
-            if kind != CERTIFICATE and length > MAX_MESSAGE_BYTES:
-                raise Denied(Reason.TLS_VERSION, "a handshake message is too large")
+            if length > MAX_MESSAGE_BYTES or kind == COMPRESSED_CERTIFICATE:
+                _check_size(kind, length)
             size = _MESSAGE_HEADER + length
             if left < size:
                 break
@@ -177,10 +172,24 @@ class Screen:
             self.over = True  # TLS 1.2: what follows is encrypted, and nothing of it is for us
         if kind == CERTIFICATE and self._check is not None:
             encrypted = self._opener is not None
-            self.certificates = tuple(certificates_in(body, encrypted=encrypted, most=MAX_CERTIFICATES))
+            self.certificates = certificates_in(body, encrypted=encrypted, most=MAX_CERTIFICATES)
             if self.certificates:  # without any, OpenSSL refuses the peer
                 self._check(self.certificates)
             self.over = True
+
+
+def _check_size(kind: int, length: int) -> None:
+    """Check a message that is not small, or not of an accepted kind.
+
+    Raises:
+        Denied: UNTRUSTED_CHAIN, TLS_VERSION; it is not accepted.
+    """
+    if kind == COMPRESSED_CERTIFICATE:
+        raise Denied(Reason.UNTRUSTED_CHAIN, "the certificates are compressed")
+    if kind != CERTIFICATE:
+        raise Denied(Reason.TLS_VERSION, "a handshake message is too large")
+    if length > _MAX_CERTIFICATE_MESSAGE:
+        raise Denied(Reason.UNTRUSTED_CHAIN, f"the chain is too large: more than {MAX_CHAIN_BYTES} bytes")
 
 
 def _check_begun(header: bytes | bytearray) -> None:

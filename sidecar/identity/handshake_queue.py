@@ -99,7 +99,12 @@ class HandshakeQueue:
 
     def of(self, host: str) -> int:
         """Return the number of connections of one host."""
-        return sum(len(stage.by_host.get(host, ())) for stage in self._stages)
+        count = 0
+        for stage in self._stages:
+            own = stage.by_host.get(host)
+            if own is not None:
+                count += len(own)
+        return count
 
     def running_of(self, host: str) -> int:
         """Return the number of those connections whose handshake has begun."""

@@ -129,13 +129,13 @@ class RecordGate:
         established, header_of = self._established, _HEADER_OF
         while at < stop and records < BATCH:
             kind, length = header_of(held, at)
+            at += _HEADER_BYTES + length
+            records += 1
             if established:
                 if kind == _HANDSHAKE:
                     raise TooManyRecordsError("a handshake on an established connection")
                 self._tiny += length < _TINY_BYTES
                 self._overhead_bytes += length
-            at += _HEADER_BYTES + length
-            records += 1
         self._without_data += records
         self._unfinished_bytes = max(0, at - end)
         released = held[self._at : at]

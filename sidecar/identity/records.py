@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from sidecar.errors import Denied, Reason
+from sidecar.identity.shapes import Shapes
 
 ALERT, HANDSHAKE, APPLICATION_DATA = 21, 22, 23
 CLIENT_HELLO, SERVER_HELLO, CERTIFICATE, COMPRESSED_CERTIFICATE = 1, 2, 11, 25
@@ -25,8 +27,11 @@ MAX_RECORD_BYTES: Final = 16384 + 256  # RFC 8446 section 5.2
 
 _KEY_SHARE: Final = 51
 _FINITE_FIELDS: Final = range(0x0100, 0x0200)  # ffdhe2048 and larger, RFC 7919
-_RANDOM_BYTES: Final = 2 + 32  # legacy_version, random
+_VERSION_BYTES: Final = 2
+_RANDOM_BYTES: Final = _VERSION_BYTES + 32
 _NONCE_BYTES: Final = 12
+_client_hellos: Final = Shapes()  # without a finite field; random bytes, session and keys vary
+_certificate_lists: Final = Shapes()  # of TLS 1.3; the certificates vary
 _TWO_NUMBERS: Final = struct.Struct(">HH").unpack_from  # a type and a length
 
 
@@ -75,8 +80,8 @@ class Opener:
 
 def _expand(secret: bytes, label: bytes, length: int, digest: object) -> bytes:
     """Compute HKDF-Expand-Label with an empty context; the output is never longer than one hash."""
-    info = length.to_bytes(2, "big") + bytes([len(label)]) + label + b"\0"
-    return hmac.digest(secret, info + b"\1", digest)[:length]  # type: ignore[arg-type]
+    info = b"\0%c%c%b\0\1" % (length, len(label), label)
+    return hmac.digest(secret, info, digest)[:length]  # type: ignore[arg-type]
 
 
 def offers_finite_field(kind: int, body: bytes) -> bool:
@@ -87,6 +92,8 @@ def offers_finite_field(kind: int, body: bytes) -> bool:
     Raises:
         Denied: TLS_VERSION, the message does not have the shape of a hello, or has too many extensions or key shares.
     """
+    if kind == CLIENT_HELLO and _client_hellos.cut(body) is not None:
+        return False
     try:
         return _offers_finite_field(kind, body)
     except (IndexError, struct.error):
@@ -94,9 +101,10 @@ def offers_finite_field(kind: int, body: bytes) -> bool:
 
 
 def _offers_finite_field(kind: int, body: bytes) -> bool:
-    """See ``offers_finite_field``. Every connection pays for this loop. IndexError, struct.error: it is cut short."""
-    at = _RANDOM_BYTES
-    at += 1 + body[at]  # session
+    """See ``offers_finite_field``. IndexError, struct.error: it is cut short."""
+    session = _RANDOM_BYTES + 1
+    at = session + body[_RANDOM_BYTES]
+    varying = [(_VERSION_BYTES, _RANDOM_BYTES), (session, at)]
     if kind == CLIENT_HELLO:
         at += 2 + (body[at] << 8 | body[at + 1])  # cipher suites
         at += 1 + body[at]  # compression methods
@@ -106,41 +114,49 @@ def _offers_finite_field(kind: int, body: bytes) -> bool:
         return False
     end = at + 2 + (body[at] << 8 | body[at + 1])
     at += 2
-    two_numbers = _TWO_NUMBERS
     for _ in range(MAX_HELLO_EXTENSIONS):
         if at >= end:
             break
-        name, size = two_numbers(body, at)
+        name, size = _TWO_NUMBERS(body, at)
         at += 4 + size
-        if name == _KEY_SHARE and _has_finite_field(kind, body[at - size : at]):
-            return True
+        if name == _KEY_SHARE:
+            for group, start, after in _key_shares(kind, body, at - size, at):
+                if group in _FINITE_FIELDS:
+                    return True
+                varying.append((start, after))
     if at < end:
         raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_HELLO_EXTENSIONS} extensions")
     if at > end or end != len(body):
         raise IndexError
+    if kind == CLIENT_HELLO:
+        _client_hellos.keep(body, varying)
     return False
 
 
-def _has_finite_field(kind: int, content: bytes) -> bool:
-    """Read the groups of a key share extension. Errors as ``_offers_finite_field``."""
+def _key_shares(kind: int, body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the group of each share in a key share extension, and the bounds of its key. Errors as above."""
     if kind == SERVER_HELLO:
-        return (content[0] << 8 | content[1]) in _FINITE_FIELDS
-    at, end = 2, 2 + (content[0] << 8 | content[1])
-    for _ in range(MAX_KEY_SHARES):
-        if at >= end:
-            break
-        group, size = _TWO_NUMBERS(content, at)
-        if group in _FINITE_FIELDS:
-            return True
-        at += 4 + size
-    if at < end:
-        raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_KEY_SHARES} key shares")
-    if at > end or end > len(content):
+        if end - at < 2:
+            raise IndexError
+        yield body[at] << 8 | body[at + 1], end, end
+        return
+    last = at + 2 + (body[at] << 8 | body[at + 1])
+    if last > end:
         raise IndexError
-    return False
+    at += 2
+    for _ in range(MAX_KEY_SHARES):
+        if at >= last:
+            break
+        group, size = _TWO_NUMBERS(body, at)
+        yield group, at + 4, at + 4 + size
+        at += 4 + size
+    if at < last:
+        raise Denied(Reason.TLS_VERSION, f"a hello of more than {MAX_KEY_SHARES} key shares")
+    if at > last:
+        raise IndexError
 
 
-def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
+def certificates_in(body: bytes, *, encrypted: bool, most: int) -> tuple[bytes, ...]:
     """Read the certificates of a Certificate message (RFC 8446 section 4.4.2; in clear: RFC 5246 section 7.4.2).
 
     Reading stops after one more than ``most``.
@@ -148,25 +164,29 @@ def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
     Raises:
         Denied: BAD_SVID, the message is malformed.
     """
+    if encrypted and (found := _certificate_lists.cut(body)) is not None and len(found) <= most:
+        return found
     try:
         return _certificates_in(body, encrypted=encrypted, most=most)
     except IndexError:
         raise Denied(Reason.BAD_SVID, "the list of certificates cannot be read") from None
 
 
-def _certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
+def _certificates_in(body: bytes, *, encrypted: bool, most: int) -> tuple[bytes, ...]:
     at = 1 + body[0] if encrypted else 0  # certificate_request_context
     end = at + 3 + (body[at] << 16 | body[at + 1] << 8 | body[at + 2])
     if end > len(body):
         raise IndexError
     at += 3
-    found: list[bytes] = []
+    found: list[tuple[int, int]] = []
     while at < end and len(found) <= most:
         start = at + 3
         at = start + (body[at] << 16 | body[at + 1] << 8 | body[at + 2])
-        found.append(body[start:at])
+        found.append((start, at))
         if encrypted:
             at += 2 + (body[at] << 8 | body[at + 1])  # extensions of the entry
         if at > end:
             raise IndexError
-    return found
+    if encrypted and len(found) <= most:
+        _certificate_lists.keep(body, found)
+    return tuple(body[start:after] for start, after in found)

@@ -157,12 +157,12 @@ class ScreenedSSLObject(ssl.SSLObject):
             if self._incoming.eof:
                 self._pass_eof()
             if not self._incoming.pending:
-                return super().read(len, buffer)
+                return self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
         while True:
             if not self._released.pending:
                 self._guarded(self._let_more_through)
             try:
-                data: Any = super().read(len, buffer)
+                data: Any = self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
             except ssl.SSLWantReadError:
                 if not self._guarded(self._let_more_through):
                     raise

@@ -63,7 +63,7 @@ def _groups(kind: int, content: bytes) -> list[int]:
     return groups
 
 
-def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
+def certificates_in(body: bytes, *, encrypted: bool, most: int) -> tuple[bytes, ...]:
     try:
         fields = Fields(body)
         if encrypted:
@@ -76,4 +76,4 @@ def certificates_in(body: bytes, *, encrypted: bool, most: int) -> list[bytes]:
                 entries.vector(2)
     except Denied:
         raise Denied(Reason.BAD_SVID, "cut short") from None
-    return found
+    return tuple(found)

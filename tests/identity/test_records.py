@@ -138,9 +138,9 @@ def certificates(*ders: bytes, encrypted: bool = True) -> bytes:
 
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_certificates_are_read_as_they_were_written(encrypted: bool) -> None:
-    assert certificates_in(certificates(encrypted=encrypted), encrypted=encrypted, most=10) == []
+    assert certificates_in(certificates(encrypted=encrypted), encrypted=encrypted, most=10) == ()
     body = certificates(b"leaf", b"middle", encrypted=encrypted)
-    assert certificates_in(body, encrypted=encrypted, most=10) == [b"leaf", b"middle"]
+    assert certificates_in(body, encrypted=encrypted, most=10) == (b"leaf", b"middle")
 
 
 def test_no_more_than_one_too_many_is_read() -> None:
@@ -170,6 +170,35 @@ def test_the_largest_hello_is_read_in_few_steps() -> None:
     crowded = client_hello(*[X25519] * 3200)
     assert len(crowded) > 16000
     assert bytecodes(lambda: offers_finite_field(CLIENT_HELLO, crowded), Denied) < MOST_AT_ONCE / 10
+
+
+# Messages of a shape that was seen before.
+
+
+def test_a_hello_of_a_known_shape_is_judged_in_few_steps() -> None:
+    first, second = client_hello(X25519), b"\3\3" + bytes(range(32)) + client_hello(X25519)[34:-1] + b"K"
+    assert not offers_finite_field(CLIENT_HELLO, first)
+    assert bytecodes(lambda: offers_finite_field(CLIENT_HELLO, b"\0\0" + second[2:])) < 100
+    assert bytecodes(lambda: offers_finite_field(CLIENT_HELLO, second)) > 100  # of another version
+
+
+def test_another_group_in_a_hello_of_a_known_size_is_seen() -> None:
+    for _ in range(2):
+        assert not offers_finite_field(CLIENT_HELLO, client_hello(X25519, MLKEM))
+        assert offers_finite_field(CLIENT_HELLO, client_hello(X25519, FFDHE8192))
+        assert offers_finite_field(CLIENT_HELLO, client_hello(FFDHE8192, X25519))
+
+
+def test_certificates_of_a_known_shape_are_cut_in_few_steps() -> None:
+    def read(*chain: bytes) -> tuple[bytes, ...]:
+        return certificates_in(certificates(*chain), encrypted=True, most=10)
+
+    assert read(b"leaf", b"middle") == (b"leaf", b"middle")
+    assert read(b"LEAF", b"MIDDLE") == (b"LEAF", b"MIDDLE")
+    assert read(b"middle", b"leaf") == (b"middle", b"leaf")  # the same size
+    body = certificates(b"middle", b"leaf")
+    assert bytecodes(lambda: certificates_in(body, encrypted=True, most=10)) < 100
+    assert certificates_in(body, encrypted=True, most=1) == (b"middle", b"leaf")  # one too many
 
 
 # The fast readers find what slow ones find, whatever an attacker changes.
