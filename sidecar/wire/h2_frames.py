@@ -49,10 +49,10 @@ class Code(IntEnum):
 
 
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = Kind.DATA, Kind.HEADERS, Kind.RST_STREAM, Kind.CONTINUATION
-_END_STREAM: Final = 0x1
+END_STREAM: Final = 0x1
 _PADDED: Final = 0x8
 _LEAST_CONTENT: Final = 512  # bytes of a frame that earns more than itself
-_END_HEADERS: Final = 0x4
+END_HEADERS: Final = 0x4
 
 _KNOWN_SETTINGS: Final = frozenset([code.to_bytes(2) for code in (1, 2, 3, 4, 5, 6, 8)])
 
@@ -93,12 +93,12 @@ class Frame(NamedTuple):
     @property
     def ends_stream(self) -> bool:
         """Tell if it is the last of its direction."""
-        return bool(self.flags & _END_STREAM) and self.kind in (_DATA, _HEADERS)
+        return bool(self.flags & END_STREAM) and self.kind in (_DATA, _HEADERS)
 
     @property
     def ends_head(self) -> bool:
         """Tell if it is the last of a head or of trailers."""
-        return bool(self.flags & _END_HEADERS) and self.kind in (_HEADERS, _CONTINUATION)
+        return bool(self.flags & END_HEADERS) and self.kind in (_HEADERS, _CONTINUATION)
 
 
 class Budget:
@@ -245,7 +245,7 @@ class FrameReader:
         self._block_frames += 1
         if self._block_bytes > self._max_block or self._block_frames > MAX_HEADER_FRAMES:
             raise flood("a header block of too many bytes or frames")
-        self._block = 0 if frame.flags & _END_HEADERS else frame.stream_id
+        self._block = 0 if frame.flags & END_HEADERS else frame.stream_id
         if not self._block:
             self._block_bytes = 0
 
