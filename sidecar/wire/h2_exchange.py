@@ -7,6 +7,7 @@ complete. To the pump each is a connection with one request at a time; all of on
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol
 
@@ -19,6 +20,8 @@ from sidecar.wire.message import Field, Response, is_event_stream
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.websocket import Handshake
+
+_log: Final = logging.getLogger("sidecar.wire")
 
 _BODYLESS: Final = frozenset({204, 304})
 _GRPC: Final = b"application/grpc"
@@ -323,8 +326,15 @@ class H2Exchange:
         sink, head = self._sink, self.head
         if sink is None or head is None or self._held_back:
             return
+        try:
+            self._pass_on(sink, head, self._take())
+        except Exception:  # noqa: BLE001 - a bug ends its own request, not those of others on the connection
+            _log.exception("the sink of an answer failed")
+            self._sink = sink
+            self.fail(Unavailable(Reason.INTERNAL, "the sink of an answer failed"), None if self._over else Code.CANCEL)
+
+    def _pass_on(self, sink: ResponseSink, head: Response, data: bytes) -> None:
         over = self._over
-        data = self._take()
         if not self._told_head and over and not self.trailers:
             if head.content_length is None and not self._bodyless(head):
                 head.content_length = len(data)

@@ -10,6 +10,7 @@ States are those of ``teardown.Phase``: LAST is a connection that serves no furt
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Hashable, Sequence
 from typing import Any, Final, cast
 
@@ -43,6 +44,8 @@ from sidecar.wire.message import Field
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase, Teardown
+
+_log: Final = logging.getLogger("sidecar.wire")
 
 MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
 _FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event-loop iteration
@@ -294,8 +297,23 @@ class H2ServerConnection(asyncio.Protocol):
             self._block_bytes = 0
             self._reader.count_reset(self._moved_at)
         for event in events:
-            asked = self._on_event(event) or asked
+            asked = self._act(event) or asked
         return asked
+
+    def _act(self, event: object) -> bool:
+        """Act on an event. A bug ends the request that it is of, and no other of the connection."""
+        try:
+            return self._on_event(event)
+        except H2Error:
+            raise
+        except Exception:
+            stream = self._streams.get(getattr(event, "stream_id", None) or 0)
+            if stream is None:
+                raise
+            _log.exception("serving a request failed")
+            stream.end_for(Unavailable(Reason.INTERNAL, "serving a request failed"))
+            stream.abort()  # without effect if that was answered
+            return True
 
     def _on_event(self, event: object) -> bool:
         if isinstance(event, DataReceived):

@@ -438,3 +438,29 @@ async def test_a_request_of_grpc_says_that_it_reads_trailers() -> None:
         (await calls.connection()).ask("POST", b"/a", lines, sink, body=b"x")
         await sink.end()
         assert calls.upstream.requests[0].fields[b"te"] == b"trailers"
+
+
+@pytest.mark.parametrize("part", ["on_response", "on_response_data", "on_response_end", "on_whole_response"])
+async def test_a_bug_in_a_sink_ends_no_other_request(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with calling() as calls:
+        first, second = await calls.ask(), await calls.ask()
+        monkeypatch.setattr(first, part, fail)
+        asked = [await calls.upstream.next() for _ in range(2)]
+        if part == "on_whole_response":
+            asked[0].answer(b"ok")
+        else:
+            asked[0].head()
+            asked[0].data(b"x")
+            await first.until(lambda: first.events != [])
+            if first.error is None:
+                asked[0].data(b"y", ends=True)
+        await first.end()
+        asked[1].answer(b"ok")
+        await second.end()
+        assert len(calls.upstream.links) == 1
+    assert first.error is not None
+    assert first.error.reason is Reason.INTERNAL
+    assert second.content == b"ok"

@@ -857,3 +857,28 @@ async def test_the_window_of_a_connection_bounds_what_waits() -> None:
             sent += min(left, 16384)
     await served.exchange()
     assert sent == CONNECTION_WINDOW
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+async def test_a_bug_in_serving_a_request_ends_no_other_of_its_connection(where: str) -> None:
+    class Faulty(Body):
+        def on_body(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+    def act(stream: Stream) -> None:
+        if len(served.handler.requests) != 2:
+            return
+        if where == "head":
+            raise ZeroDivisionError
+        stream.read_body(Faulty())
+
+    served = H2Served(act)
+    ids = [served.begin() for _ in range(3)]
+    for stream_id in ids:
+        served.peer.h2.send_data(stream_id, b"abc", end_stream=True)
+    await served.exchange()
+    assert [served.peer.answer(one).reset is None for one in ids] == [True, False, True]
+    for stream in served.handler.requests[::2]:
+        stream.answer(200, [], b"")
+    await served.exchange()
+    assert [served.peer.answer(one).status for one in ids] == [200, 0, 200]
