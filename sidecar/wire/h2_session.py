@@ -31,14 +31,18 @@ STREAM_WINDOW: Final = 64 * 1024 - 1  # content of one stream that waits here at
 CONNECTION_WINDOW: Final = 512 * 1024  # and of all streams of a caller's connection
 _SECRETS: Final = frozenset(
     {
+        b"api-key",
         b"authorization",
         b"cookie",
         b"delegation-handle",
         b"delegation-token",
+        b"private-token",
         b"proxy-authorization",
         b"set-cookie",
         b"txn-token",
         b"x-api-key",
+        b"x-auth-token",
+        b"x-goog-api-key",
     }
 )
 """Fields that stay out of the table of the compression: others could guess them by its use (RFC 7541 section 7)."""

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sidecar.errors import Reason
+from sidecar.proxy.headers import _KEY_FIELDS
 from sidecar.wire.h2_frames import PREFACE, FrameReader, H2Error, Kind
 from sidecar.wire.h2_session import STREAM_WINDOW, TABLE_BYTES, Session
 from sidecar.wire.message import Field
@@ -68,11 +69,12 @@ def test_a_fault_of_the_peer_is_told_without_its_words() -> None:
     assert fault.value.told
 
 
-def test_secrets_stay_out_of_the_table_of_the_compression() -> None:
+@pytest.mark.parametrize("name", [b"set-cookie", b"authorization", *sorted(_KEY_FIELDS)])
+def test_secrets_stay_out_of_the_table_of_the_compression(name: bytes) -> None:
     session, peer = pair()
     peer.h2.send_headers(1, ASKS, end_stream=True)
     read(session, peer.h2.data_to_send())
-    session.head(1, [(b":status", b"200"), (b"set-cookie", b"secret=1"), (b"x-a", b"plain")], ends=True)
+    session.head(1, [(b":status", b"200"), (name, b"secret=1"), (b"x-a", b"plain")], ends=True)
     table = list(session.encoder.header_table.dynamic_entries)
     assert (b"x-a", b"plain") in table
     assert not any(b"secret" in value for _, value in table)
