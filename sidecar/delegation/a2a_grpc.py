@@ -104,6 +104,7 @@ _V1: Final = {
     "ListTaskPushNotificationConfigs": Method(
         "ListTaskPushNotificationConfigs", {1: _text("taskId"), 2: _NUMBER, 3: _SKIPPED, 4: _SKIPPED}
     ),
+    "GetExtendedAgentCard": Method("GetExtendedAgentCard", {1: _SKIPPED}),
     "ListTasks": Method(
         "ListTasks",
         {
@@ -137,6 +138,7 @@ _V03: Final = {
     "ListTaskPushNotificationConfig": Method(
         "ListTaskPushNotificationConfigs", {1: _of_task("taskId"), 2: _NUMBER, 3: _SKIPPED}
     ),
+    "GetAgentCard": Method("GetExtendedAgentCard", {}),
 }
 METHODS: Final[Mapping[tuple[str, str], Mapping[str, Method]]] = MappingProxyType(
     {("lf.a2a.v1.A2AService", "1.0"): _V1, ("a2a.v1.A2AService", "0.3"): _V03}

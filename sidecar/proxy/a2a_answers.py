@@ -13,6 +13,8 @@ import orjson
 from sidecar.delegation.a2a_grpc import GrpcAnswerReader
 from sidecar.delegation.a2a_tasks import AnswerReader, Shown
 from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, card_of
+from sidecar.delegation.agent_card_grpc import Rewrite
+from sidecar.delegation.agent_card_grpc import rewritten as rewritten_by_grpc
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import Entry
@@ -22,6 +24,7 @@ from sidecar.proxy.headers import without
 from sidecar.proxy.held_forwarding import HeldForwarding
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
+from sidecar.proxy.operations import Asked
 from sidecar.proxy.task_bindings import Making
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.message import Edits, Field, Response, is_event_stream, new_edits
@@ -32,8 +35,6 @@ _ASKED_FOR: Final = ASKED_FOR | {b"grpc-accept-encoding"}
 _ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
 
 _CODES: Final = frozenset(map(str, Reason))
-
-Rewrite = Callable[[AgentCard], dict[str, Any]]
 
 
 def is_identity(head: Response) -> bool:
@@ -64,11 +65,11 @@ class CardForwarding(HeldForwarding):
     An answer that is an error passes as it is. One that cannot be read is refused: CARD_REFUSED.
     """
 
-    __slots__ = ("_json_rpc", "_rewrite")
+    __slots__ = ("_asked", "_rewrite")
 
-    def __init__(self, *forwarded: Any, json_rpc: bool, rewrite: Rewrite) -> None:
-        super().__init__(*forwarded, max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED)
-        self._json_rpc = json_rpc
+    def __init__(self, *forwarded: Any, asked: Asked, rewrite: Rewrite) -> None:
+        super().__init__(*forwarded, max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED, grpc=asked.grpc)
+        self._asked = asked
         self._rewrite = rewrite
 
     def holds(self, head: Response) -> bool:
@@ -77,15 +78,17 @@ class CardForwarding(HeldForwarding):
             return False
         if not is_identity(head):
             raise Denied(Reason.CARD_REFUSED, "the card is encoded, though identity was asked for")
-        return True
+        return not self._grpc or _holds_messages(head, self._refused)
 
     def made_again(self, document: bytes) -> bytes:
         """Write the card again."""
+        if self._grpc:
+            return rewritten_by_grpc(document, self._made, first_version=self._asked.first_version)
         try:
             answer = parse_message_object(document, max_bytes=self._max_bytes)
         except StrictJsonError as error:
             raise Denied(Reason.CARD_REFUSED, str(error)) from None
-        if not self._json_rpc:
+        if not self._asked.json_rpc:
             return orjson.dumps(self._card(answer))
         shown = answer.get("result")
         if "error" in answer and shown is None:
@@ -95,7 +98,9 @@ class CardForwarding(HeldForwarding):
         return orjson.dumps({"jsonrpc": "2.0", "id": answer.get("id"), "result": self._card(shown)})
 
     def _card(self, members: dict[str, Any]) -> dict[str, Any]:
-        card = card_of(members)
+        return self._made(card_of(members))
+
+    def _made(self, card: AgentCard) -> dict[str, Any]:
         made = self._rewrite(card)
         note_signature(card, self._entry)
         return made

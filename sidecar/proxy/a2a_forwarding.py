@@ -61,7 +61,7 @@ def forwarding_of(
     of_agent = forwarder, permit, stream, head, entry, origin, target
     if asked.key == EXTENDED_CARD and principal.peer:  # without TLS no address of the card leads anywhere
         return CardForwarding(
-            *of_agent, not_encoded(edits), json_rpc=asked.json_rpc,
+            *of_agent, not_encoded(edits), asked=asked,
             rewrite=lambda card: rewritten_for_peer(card, route, policy, head),
         )  # fmt: skip
     if asked.key == LISTS:

@@ -238,7 +238,7 @@ class Outbound:
             return Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served)
         return CardForwarding(
             self._forwarder, permit, stream, head, entry, origin, target.encode(), not_encoded(edits), served,
-            json_rpc=asked.json_rpc,
+            asked=asked,
             rewrite=lambda card: rewritten_for_agent(card, permit.plan.route, head),
         )  # fmt: skip
 

@@ -74,6 +74,8 @@ _ALL: Final = (
     Harness(of_a2a.agent_card, "record"),
     Harness(of_a2a.task_answer, "record"),
     Harness(of_a2a.grpc_call, "identity", max_len=4096),
+    Harness(of_a2a.grpc_card, "identity", max_len=4096),
+    Harness(of_a2a.grpc_list, "identity", max_len=4096),
     Harness(of_a2a.push_url, "target", max_len=300),
     Harness(of_identity.x509_update, "identity", max_len=8192),
     Harness(of_identity.jwt_bundles, "identity", max_len=4096),

@@ -6,10 +6,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from sidecar.delegation.a2a_grpc import METHODS, GrpcAnswerReader, message_of
+from sidecar.delegation.a2a_grpc_lists import cut_tasks
 from sidecar.delegation.a2a_tasks import AnswerReader, Shown
 from sidecar.delegation.agent_card import read_card
-from sidecar.delegation.grpc_messages import written
-from sidecar.delegation.protobuf import Schema
+from sidecar.delegation.agent_card_grpc import rewritten
+from sidecar.delegation.grpc_messages import one_message, written
+from sidecar.delegation.protobuf import Field, Kind, Schema
 from sidecar.delegation.push_urls import PushUrl, check_push_urls, parse_push_url
 from sidecar.errors import Denied, Reason
 from tests.fakes.protobuf_schema import message_class, read_by_library, without_empty
@@ -76,6 +78,62 @@ def _read(library: Any, schema: Schema, message: bytes) -> dict[str, object]:
     found = read_by_library(library, schema, message)
     assert found is not None, "the official parser refuses the message"
     return found
+
+
+def _several(**fields: Any) -> Field:
+    return Field(Kind.MESSAGE, "several", many=True, schema={int(name[1:]): field for name, field in fields.items()})
+
+
+_TEXT: Final = Field(Kind.TEXT, "text")
+_SKILL: Final = _several(f8=Field(Kind.OPAQUE, many=True))
+_SCHEME: Final = _several(f1=_TEXT)
+_CARDS: Final = {
+    False: message_class({3: _several(f1=_TEXT), 8: _SCHEME, 12: _SKILL, 13: Field(Kind.OPAQUE, many=True)}),
+    True: message_class({3: _TEXT, 15: _several(f1=_TEXT), 8: _SCHEME, 12: _SKILL, 17: Field(Kind.OPAQUE, many=True)}),
+}
+_LIST: Final = message_class({1: _several(f1=_TEXT, f2=_TEXT), 2: _TEXT, 4: Field(Kind.NUMBER)})
+
+
+def grpc_card(data: bytes) -> None:
+    """To the official parser a card by gRPC has no interface elsewhere, no signature and no foreign scheme."""
+    for first_version, library in _CARDS.items():
+        try:
+            content = rewritten(
+                written(data),
+                lambda card: card.rewritten(lambda path: f"{HERE}{path}", mesh=True, grpc=lambda _: HERE[8:]),
+                first_version=first_version,
+            )
+        except Denied as error:
+            assert error.reason is Reason.CARD_REFUSED
+            quiet(error)
+            continue
+        card: Any = library()
+        card.ParseFromString(one_message(content))
+        urls = [card.f3, *(one.f1 for one in card.f15)] if first_version else [one.f1 for one in card.f3]
+        assert urls
+        assert all(url.removeprefix("https://").partition("/")[0] == HERE[8:] for url in urls)
+        assert [one.f1 for one in card.f8] == ["mtls", "delegation"]
+        assert not any(one.f8 for one in card.f12)
+        assert not (card.f17 if first_version else card.f13)
+
+
+def grpc_list(data: bytes) -> None:
+    """A list that is cut has the tasks of its reader, all of them and no others, to the official parser."""
+    content = written(data)
+    try:
+        cut = one_message(cut_tasks(content, lambda task, _context: len(task) % 2 > 0, first_page=True))
+    except Denied as error:
+        assert error.reason is Reason.LIST_UNREADABLE
+        quiet(error)
+        return
+    before: Any = _LIST()
+    after: Any = _LIST()
+    before.ParseFromString(data)
+    after.ParseFromString(cut)
+    assert [one.f1 for one in after.f1] == [one.f1 for one in before.f1 if len(one.f1) % 2]
+    assert after.f4 in {0, len(after.f1)}
+    assert after.f2 == before.f2
+    assert cut == one_message(cut_tasks(written(cut), lambda *_: True, first_page=True))
 
 
 def push_url(data: bytes) -> None:

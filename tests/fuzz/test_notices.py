@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation import decide, target
+from sidecar.delegation import a2a_grpc_lists, agent_card_grpc, decide, target
 from sidecar.delegation.protobuf import Fields
 from sidecar.observe.entry import Entry
 from sidecar.wire import h1_fields, h1_head
@@ -74,11 +74,21 @@ def _texts_of_protobuf_lose_their_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fields, "text", lambda self, place: whole(self, place).lower())
 
 
+def _skills_keep_their_logins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_card_grpc, "_SECURITY_OF_SKILL", 99)
+
+
+def _lists_pass_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(a2a_grpc_lists, "_TASKS", 7)
+
+
 BUGS: dict[str, tuple[str, Break]] = {
     "a limit that depends on the cut": ("response_head", _first_line_may_be_long),
     "a head that depends on what came before": ("request_head", _layouts_are_found_by_length),
     "a control in a field": ("request_head", _values_may_hold_controls),
     "content that depends on the cut": ("chunked_body", _chunk_data_ends_anywhere),
+    "a login that a card asks for": ("grpc_card", _skills_keep_their_logins),
+    "a task of somebody else": ("grpc_list", _lists_pass_whole),
     "an id that agents read otherwise": ("grpc_call", _texts_of_protobuf_lose_their_case),
     "a path that servers read otherwise": ("target", _dots_are_plain),
     "an end that other parsers see elsewhere": ("requests_beside_others", _bodies_are_a_byte_shorter),

@@ -26,7 +26,10 @@ from tests.integration.world import PATIENCE_S, ok
 pytestmark = pytest.mark.integration
 
 V1, V03 = "lf.a2a.v1.A2AService", "a2a.v1.A2AService"
-UNARY: Final = ("SendMessage", "GetTask", "ListTasks", "CancelTask", "CreateTaskPushNotificationConfig")
+UNARY: Final = (
+    *("SendMessage", "GetTask", "ListTasks", "CancelTask", "CreateTaskPushNotificationConfig"),
+    *("GetExtendedAgentCard", "GetAgentCard"),
+)
 STREAMS: Final = ("SendStreamingMessage", "SubscribeToTask", "TaskSubscription")
 HELLO: Final = field(1, "m") + number(4, 1) + field(5, field(1, "hello"))
 MANGLED: Final = b"\xff\xff\xff"  # an agent's answer that no Protobuf is
@@ -69,7 +72,7 @@ class A2aServer:
         return field(1, field(1, name) + field(2, f"context-of-{name}"))
 
     def _one(self, name: str) -> bytes:
-        if name == "ListTasks":
+        if name in {"ListTasks", "GetExtendedAgentCard", "GetAgentCard"}:
             return self.listed
         if name == "SendMessage":
             return self._made() if self.answer is None else self.answer
@@ -168,7 +171,14 @@ def adjust(
     return change
 
 
-OPERATIONS: Final = ("SendMessage", "ListTasks", "SendStreamingMessage", "GetTask", "CreateTaskPushNotificationConfig")
+OPERATIONS: Final = (
+    "SendMessage",
+    "ListTasks",
+    "GetExtendedAgentCard",
+    "SendStreamingMessage",
+    "GetTask",
+    "CreateTaskPushNotificationConfig",
+)
 
 
 async def opened(
@@ -468,3 +478,30 @@ async def test_a_card_names_no_grpc_that_does_not_reach_the_agent(old_agent: Wor
     front = mesh.sidecars["front"].outbound
     answer = await mesh.world.call(front, None, "/.well-known/agent-card.json", method="GET", host="planner.mesh")
     assert [one["url"] for one in json.loads(answer.body)["supportedInterfaces"]] == ["http://planner.mesh/"]
+
+
+def interface(url: str, binding: str, version: str) -> bytes:
+    return field(3, field(1, url) + field(2, binding) + field(4, version))
+
+
+async def test_an_extended_card_leads_through_both_sidecars(world: World) -> None:
+    login = field(8, field(1, "login") + field(2, field(3, b"")))
+    given = interface("http://127.0.0.1:8080", "HTTP+JSON", "1.0") + interface("127.0.0.1:50051", "GRPC", "1.0")
+    world.server.listed = field(1, "planner") + given + login
+    (card,) = await world.call("GetExtendedAgentCard")
+    ours = interface("http://planner.mesh", "HTTP+JSON", "1.0") + interface("planner.mesh", "GRPC", "1.0")
+    assert card == field(1, "planner") + ours
+    world.server.listed = field(1, "planner") + field(3, "127.0.0.1:50051") + field(14, "GRPC") + login
+    (card,) = await world.call("GetAgentCard", service=V03)
+    assert card == field(1, "planner") + field(3, "planner.mesh") + field(14, "GRPC")
+    records = await world.mesh.sidecars["planner"].wait_for_records(2)
+    assert [(one["op"], one["decision"]) for one in records] == [("GetExtendedAgentCard", "allow")] * 2
+
+
+async def test_an_extended_card_that_is_signed_or_cannot_be_read_is_refused(world: World) -> None:
+    readable = field(1, "planner") + interface("127.0.0.1:50051", "GRPC", "1.0")
+    for card in (readable + field(13, field(1, "e30")), MANGLED, readable * 2, interface("127.0.0.1:1", "GRPC", "1.0")):
+        world.server.listed = card
+        assert await world.reason_after_answer("GetExtendedAgentCard") == "card_refused"
+    world.server.listed = readable
+    assert await world.call("GetExtendedAgentCard")

@@ -1,0 +1,116 @@
+"""Extended agent cards of A2A by gRPC, of 0.3 and 1.0: read, and written again as those of JSON are. Pure.
+
+Of a card the interfaces, the signatures and what asks for a login are replaced; every other field passes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from sidecar.delegation.agent_card import AgentCard, card_of
+from sidecar.delegation.grpc_messages import GrpcMessageError, one_message, written
+from sidecar.delegation.protobuf import Field, Fields, Kind, ProtobufError, Schema, length_field, read_between
+from sidecar.errors import Denied, Reason
+
+MAX_FIELDS: Final = 4096  # of a card, without those of its skills and other parts that pass
+
+# The same numbers in both versions.
+_SKILLS: Final = 12
+_SECURITY_OF_SKILL: Final = 8
+_SCHEMES: Final = 8
+_REQUIREMENTS: Final = 9
+_DEMANDED: Final = (
+    length_field(_SCHEMES, length_field(1, "mtls") + length_field(2, length_field(5, b""))),
+    length_field(
+        _SCHEMES,
+        length_field(1, "delegation")
+        + length_field(2, length_field(2, length_field(2, "Bearer") + length_field(3, "JWT"))),
+    ),
+    length_field(
+        _REQUIREMENTS,
+        b"".join(
+            length_field(1, length_field(1, name) + length_field(2, b""))  # with no scopes
+            for name in ("mtls", "delegation")
+        ),
+    ),
+)
+
+Rewrite = Callable[[AgentCard], dict[str, Any]]
+"""Makes the members of the card that goes on, as JSON has them."""
+
+
+class _Version(NamedTuple):
+    """A card in one version: the fields that are read, of which ``texts`` are the card's and ``listed`` has interfaces.
+
+    ``signatures`` is the number of these.
+    """
+
+    schema: Schema
+    texts: Mapping[int, str]
+    listed: tuple[int, str]
+    interface: Mapping[int, str]
+    signatures: int
+
+
+def _version(texts: dict[int, str], listed: tuple[int, str], interface: dict[int, str], signatures: int) -> _Version:
+    of_interface = {number: Field(Kind.TEXT, name) for number, name in interface.items()}
+    many = dict.fromkeys((_SCHEMES, _REQUIREMENTS, _SKILLS, signatures), Field(Kind.OPAQUE, many=True))
+    number, name = listed
+    schema = {
+        1: Field(Kind.TEXT, "name"),
+        **{one: Field(Kind.TEXT, called) for one, called in texts.items()},
+        number: Field(Kind.MESSAGE, name, many=True, schema=of_interface),
+        **many,
+    }
+    return _Version(schema, texts, listed, interface, signatures)
+
+
+_V1: Final = _version(
+    {}, (3, "supportedInterfaces"), {1: "url", 2: "protocolBinding", 3: "tenant", 4: "protocolVersion"}, 13
+)
+_V03: Final = _version(
+    {3: "url", 14: "preferredTransport"}, (15, "additionalInterfaces"), {1: "url", 2: "transport"}, 17
+)
+
+
+def rewritten(content: bytes, rewrite: Rewrite, *, first_version: bool) -> bytes:
+    """Return the content of an answer with the card as ``rewrite`` makes it. ``first_version``: of 0.3.
+
+    Raises:
+        Denied: CARD_REFUSED, it is not one strict message, or no card; or as ``rewrite``.
+    """
+    try:
+        return written(_rewritten(one_message(content), rewrite, _V03 if first_version else _V1))
+    except (GrpcMessageError, ProtobufError) as error:
+        raise Denied(Reason.CARD_REFUSED, str(error)) from None
+
+
+def _rewritten(message: bytes, rewrite: Rewrite, version: _Version) -> bytes:
+    fields = Fields(message, max_fields=MAX_FIELDS)
+    members = read_between(fields, 0, len(message), version.schema, others=True)
+    replaced = {*version.texts, version.listed[0], version.signatures, _SCHEMES, _REQUIREMENTS}
+    kept: list[bytes] = []
+    for place in fields.between(0, len(message)):
+        if place.number == _SKILLS:
+            kept.append(length_field(_SKILLS, _without_security(fields, message, place.start, place.end)))
+        elif place.number == version.signatures:
+            members["signatures"] = [{}]
+        elif place.number not in replaced:
+            kept.append(message[place.tag : place.end])
+    made = rewrite(card_of(members))
+    kept += (length_field(number, made[name]) for number, name in version.texts.items() if made.get(name))
+    number, name = version.listed
+    kept += (length_field(number, _interface(one, version.interface)) for one in made.get(name) or ())
+    if "securitySchemes" in made:
+        kept += _DEMANDED
+    return b"".join(kept)
+
+
+def _interface(members: Mapping[str, str], names: Mapping[int, str]) -> bytes:
+    return b"".join(length_field(number, members[name]) for number, name in names.items() if members.get(name))
+
+
+def _without_security(fields: Fields, message: bytes, start: int, end: int) -> bytes:
+    found = fields.between(start, end)
+    return b"".join(message[place.tag : place.end] for place in found if place.number != _SECURITY_OF_SKILL)
