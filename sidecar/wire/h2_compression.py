@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
-from hpack.hpack import decode_integer
+from hpack.hpack import decode_integer, encode_integer
 from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
 
 from sidecar.wire.h2_head import FIELD_BYTES
 from sidecar.wire.message import Field
@@ -23,6 +24,14 @@ LITERALS_LIVE_S: Final = 60.0
 LEAST_LITERAL: Final = 100  # encoded bytes: tokens and cookies, but no traces and hardly any paths
 _ENTRY_BYTES: Final = 2 * sys.getsizeof(b"") + 140  # of a dictionary that is about to grow
 _LONGEST_INTEGER: Final = 8  # bytes: the library reads no more
+_STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
+_DYNAMIC: Final = HeaderTable.STATIC_TABLE_LENGTH + 1  # index of the newest entry
+_UNKNOWN: Final[tuple[int, dict[bytes, int]]] = (0, {})
+_INDEXED: Final = 0x80  # the kinds of fields (RFC 7541 section 6)
+_ADDED: Final = 0x40
+_NEVER_INDEXED: Final = 0x10
+_FOREVER: Final = 1 << 62  # an age
+_MAX_EVICTED: Final = 8  # fields that are remembered a little longer than the table has them
 
 
 class Literals:
@@ -131,11 +140,69 @@ class HeadDecoder(Decoder):
 
 
 class HeadEncoder(Encoder):
-    """Writes heads without the Huffman code: in Python it costs more than all the rest of a request."""
+    """Writes heads without the Huffman code, which costs more in Python than all the rest of a request.
 
-    def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002
-        """Return the head of these fields."""
-        return super().encode(headers, huffman)
+    Fields with names in ``literal`` never enter the table, on no hop (RFC 7541 section 6.2.3). ``_numbers`` has the
+    fields that entered it, each with its number; the last ones of them are the table.
+    """
+
+    def __init__(self, literal: frozenset[bytes]) -> None:
+        super().__init__()
+        self._literal = literal
+        self._numbers: dict[Field, int] = {}
+        self._last = 0
+
+    def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002
+        """Return the head of these fields, which are bytes."""
+        table = self.header_table
+        entries = table.dynamic_entries
+        parts: list[bytes] = []
+        if table.resized:
+            parts.append(self._encode_table_size_change())
+            table.resized = False
+        for field in headers:
+            name, value = field
+            index, indexes = _STATIC.get(name, _UNKNOWN)
+            if value in indexes:
+                parts.append(_number(indexes[value], 7, _INDEXED))
+                continue
+            if name in self._literal:
+                parts += _literal(index, name, value, 4, _NEVER_INDEXED)
+                continue
+            age = self._last - self._numbers.get(field, -_FOREVER)
+            if age < len(entries):
+                parts.append(_number(_DYNAMIC + age, 7, _INDEXED))
+                continue
+            parts += _literal(index, name, value, 6, _ADDED)
+            table.add(name, value)
+            if entries:  # else it is larger than the table, which is empty now
+                self._remember(field)
+        return b"".join(parts)
+
+    def _remember(self, field: Field) -> None:
+        self._last += 1
+        self._numbers[field] = self._last
+        entries = len(self.header_table.dynamic_entries)
+        if len(self._numbers) > 2 * entries + _MAX_EVICTED:  # a value may be as large as the table
+            oldest = self._last - entries
+            self._numbers = {one: number for one, number in self._numbers.items() if number > oldest}
+
+
+def _literal(index: int, name: bytes, value: bytes, bits: int, kind: int) -> list[bytes]:
+    """Return the parts of a field that is no entry of the table; its name may be, at ``index``."""
+    length = _number(len(value), 7, 0)
+    if index:
+        return [_number(index, bits, kind), length, value]
+    return [_number(0, bits, kind), _number(len(name), 7, 0), name, length, value]
+
+
+def _number(number: int, bits: int, kind: int) -> bytes:
+    """Return a number in the last bits of a byte, and more if it needs them. ``kind`` is in the others."""
+    if number < (1 << bits) - 1:
+        return bytes((kind | number,))
+    encoded = encode_integer(number, bits)
+    encoded[0] |= kind
+    return bytes(encoded)
 
 
 def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:

@@ -16,9 +16,8 @@ from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection, _dec
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from h2.stream import H2Stream, StreamInputs
+from h2.stream import H2Stream, StreamInputs, StreamState
 from h2.utilities import is_informational_response
-from hpack.struct import NeverIndexedHeaderTuple
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h2_compression import HeadDecoder, HeadEncoder, literals
@@ -64,6 +63,7 @@ _UNIQUE: Final = frozenset(
 )
 """Fields whose values seldom come again: in the table they would only push out the others."""
 _LITERAL: Final = _SECRETS | _UNIQUE
+_RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
 _WHOLE_HEADS: Final = frozenset({END_HEADERS, END_HEADERS | END_STREAM})  # flags: no padding, no priority
 TABLE_BYTES: Final = 4096  # of one direction's compression
 
@@ -103,7 +103,7 @@ class Session(H2Connection):
             },
         )
         self.decoder = HeadDecoder(max_header_list_size=2 * max_head_bytes)
-        self.encoder = HeadEncoder()
+        self.encoder = HeadEncoder(_LITERAL)
         self.max_inbound_frame_size = MAX_FRAME
         self._max_streams = max_streams
         self._window = window
@@ -129,8 +129,8 @@ class Session(H2Connection):
         kind = frame[3]
         settings = kind == Kind.SETTINGS
         try:
-            if kind == Kind.HEADERS and frame[4] in _WHOLE_HEADS and self._begins(frame):
-                return self._begin_request(frame)
+            if kind == Kind.HEADERS and frame[4] in _WHOLE_HEADS and self._expects(frame):
+                return self._read_head(frame)
             events = self.receive_data(known_settings(frame) if settings else frame)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code).name.lower()
@@ -140,22 +140,25 @@ class Session(H2Connection):
             self._forget_table_sizes()
         return events
 
-    def _begins(self, frame: bytes) -> bool:
-        """Tell if this head begins a request, in a place and number that the library admits.
+    def _expects(self, frame: bytes) -> bool:
+        """Tell if the library admits this head: it begins a request, or its stream waits for an answer or trailers.
 
         No header block is unended then: ``FrameReader`` admits nothing inside one.
         """
         stream_id = int.from_bytes(frame[5:9])  # with the reserved bit it is none of ours
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            return stream.state_machine.state in _RECEIVING
         if self.config.client_side or not stream_id & 1 or not self.highest_inbound_stream_id < stream_id < 1 << 31:
             return False
         return self.open_inbound_streams < self.local_settings.max_concurrent_streams
 
-    def _begin_request(self, frame: bytes) -> list[Any]:
+    def _read_head(self, frame: bytes) -> list[Any]:
         """Do as the library does with a head in one frame, without its objects for frames and their flags."""
         try:
             fields = _decode_headers(self.decoder, frame[9:])
             self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
-            stream = self._begin_new_stream(int.from_bytes(frame[5:9]), AllowedStreamIDs.ODD)
+            stream = self._get_or_create_stream(int.from_bytes(frame[5:9]), AllowedStreamIDs.ODD)
             events: list[Any] = stream.receive_headers(fields, bool(frame[4] & END_STREAM), None)[1]
         except ProtocolError as error:
             self._terminate_connection(error.error_code)
@@ -185,7 +188,7 @@ class Session(H2Connection):
         """Write a head, or the trailers."""
         if self.encoder.header_table_size > TABLE_BYTES:  # by the peer's settings
             self.encoder.header_table_size = TABLE_BYTES
-        lines = [NeverIndexedHeaderTuple(*field) if field[0] in _LITERAL else field for field in fields]
+        lines = list(fields)
         stream = self.streams.get(stream_id)
         if self.config.client_side or stream is None or is_informational_response(lines):
             self.send_headers(stream_id, lines, end_stream=ends)

@@ -204,6 +204,41 @@ def test_a_session_counts_as_a_reader_from_its_beginning_to_its_end() -> None:
 
 # --- our own heads
 
+names_sent = st.sampled_from([b":path", b":method", b":authority", b"authorization", b"x", b"via", b"x-" + b"n" * 40])
+values_sent = st.sampled_from([b"", b"GET", b"/", b"v", b"v" * 130, b"v" * 1000, b"v" * 5000]) | st.binary(max_size=3)
+heads_sent = st.lists(st.tuples(names_sent, values_sent), max_size=8)
+
+
+@given(st.lists(st.tuples(heads_sent, st.sampled_from([None, None, None, 0, 200, 4096])), min_size=1, max_size=12))
+def test_what_we_write_is_what_the_library_reads(done: list[tuple[list[tuple[bytes, bytes]], int | None]]) -> None:
+    encoder, decoder = HeadEncoder(frozenset({b":path", b"authorization"})), Decoder()
+    for fields, size in done:
+        if size is not None:
+            encoder.header_table_size = size
+        read = list(decoder.decode(encoder.encode(fields), raw=True))
+        assert read == fields
+        for field in read:
+            assert field.indexable or field[0] in {b":path", b"authorization"}
+        assert encoder.header_table.dynamic_entries == decoder.header_table.dynamic_entries
+        assert b"authorization" not in dict(encoder.header_table.dynamic_entries)
+
+
+def test_large_values_are_hardly_remembered_longer_than_the_table_has_them() -> None:
+    encoder = HeadEncoder(frozenset())
+    for number in range(100):
+        encoder.encode([(b"x", b"%d" % number + b"v" * 3000)])
+    assert len(encoder.header_table.dynamic_entries) == 1
+    assert len(encoder._numbers) < 11
+
+
+def test_a_long_table_is_used_to_its_end() -> None:
+    encoder, decoder = HeadEncoder(frozenset()), Decoder()
+    fields = [(b"%d" % number, b"") for number in range(200)]  # 123 of them fit
+    for _ in range(2):
+        for field in fields[-110:]:
+            assert list(decoder.decode(encoder.encode([field]), raw=True)) == [field]
+    assert len(encoder.encode([fields[-110]])) == 2  # an index above 127 - 61
+
 
 def sent(session: Session, fields: list[tuple[bytes, bytes]]) -> bytes:
     """Return the block of a head that the session sends on a new stream."""

@@ -108,7 +108,7 @@ def test_the_library_writes_no_field_into_logs() -> None:
 class Generic(Session):
     """A session that takes the library's own way for every head."""
 
-    def _begins(self, frame: bytes) -> bool:
+    def _expects(self, frame: bytes) -> bool:
         del frame
         return False
 
@@ -197,6 +197,41 @@ def test_heads_are_taken_and_sent_as_the_library_does(done: list[tuple[Any, ...]
         assert seen == act(other, action)
         if isinstance(seen, tuple | type):
             break  # the connection has ended, or our own fault
+        assert state_of(own) == state_of(other)
+    for session in (own, other):
+        session.forget()
+
+
+answer_blocks = st.sampled_from(
+    [Encoder().encode(fields) for fields in ([(b":status", b"200")], [(b":status", b"100")], [(b"grpc-status", b"0")])]
+    + [b"\x80", b""]
+)
+
+
+@given(st.lists(st.tuples(st.just("head"), ids, flags_of_heads, answer_blocks), max_size=8))
+@example(
+    [
+        ("head", 1, 4, Encoder().encode([(b":status", b"100")])),
+        ("head", 1, 4, Encoder().encode([(b":status", b"200")])),
+        ("head", 1, 5, Encoder().encode([(b"grpc-status", b"0")])),
+        ("head", 1, 5, Encoder().encode([(b"grpc-status", b"0")])),  # behind the end
+    ]
+)
+def test_heads_of_answers_are_taken_as_by_the_library(done: list[tuple[Any, ...]]) -> None:
+    own, other = (kind(client_side=True, max_streams=0, max_head_bytes=50_000) for kind in (Session, Generic))
+    for session in (own, other):
+        session.begin()
+        session.read(b"\0\0\0\4\0\0\0\0\0")
+        session.head(1, ASKS, ends=True)
+        session.head(3, ASKS)
+        session.head(5, ASKS, ends=True)
+        session.reset_stream(5)
+        session.data_to_send()
+    for action in done:
+        seen = act(own, action)
+        assert seen == act(other, action)
+        if isinstance(seen, tuple):
+            break
         assert state_of(own) == state_of(other)
     for session in (own, other):
         session.forget()
