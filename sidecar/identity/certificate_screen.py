@@ -30,9 +30,9 @@ MAX_RECORDS: Final = 128  # before the certificates; each costs a decryption
 _CHANGE_CIPHER_SPEC: Final = 20
 _CLIENT_KEY_EXCHANGE: Final = 16
 _MESSAGE_HEADER: Final = 4
-_KINDS: Final = frozenset({_CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA})
-_VERSION: Final = 3  # the first byte of it, in all versions since SSL 3.0
-_HEADER_OF: Final = struct.Struct(">BBxH").unpack_from  # type, version, length
+_KINDS: Final = (_CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA)
+_BEGINNINGS: Final = frozenset(bytes([kind, 3]) for kind in _KINDS)  # type, and the first byte of any version
+_HEADER_OF: Final = struct.Struct(">2sxH").unpack_from  # these two, and the length
 
 Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 
@@ -98,13 +98,13 @@ class Screen:
             if end - at < HEADER_BYTES:
                 _check_begun(data[at:])
                 break
-            kind, version, length = header_of(data, at)
-            if kind not in _KINDS or version != _VERSION:
+            begins, length = header_of(data, at)
+            if begins not in _BEGINNINGS:
                 raise Denied(Reason.TLS_VERSION, "it does not speak TLS")
             if not 0 < length <= MAX_RECORD_BYTES:
                 raise Denied(Reason.TLS_VERSION, "a TLS record has no possible length")
             after = at + HEADER_BYTES + length
-            if after > end or not self._read_record(kind, bytes(data[at:after])):
+            if after > end or not self._read_record(begins[0], bytes(data[at:after])):
                 break
             self._records += 1
             if self._records > MAX_RECORDS:
@@ -142,8 +142,6 @@ class Screen:
                 raise Denied(Reason.TLS_VERSION, "a handshake message is not encrypted")
             content = record[HEADER_BYTES:]
         if kind == HANDSHAKE:
-            if not content:
-                raise Denied(Reason.TLS_VERSION, "a handshake record is empty")
             self._read_messages(content)
         elif self._message and kind != ALERT:
             raise Denied(Reason.TLS_VERSION, "another record interrupts a handshake message")
@@ -151,6 +149,8 @@ class Screen:
 
     def _read_messages(self, content: bytes) -> None:
         """Parse the messages of a record, the first of which may have begun in an earlier one."""
+        if not content:
+            raise Denied(Reason.TLS_VERSION, "a handshake record is empty")
         data = self._message + content if self._message else content
         at, left = 0, len(data)
         while left >= _MESSAGE_HEADER and not self.over:
@@ -198,5 +198,5 @@ def _check_begun(header: bytes | bytearray) -> None:
     Raises:
         Denied: TLS_VERSION, no record begins so.
     """
-    if header[0] not in _KINDS or header[1:2] not in (b"", b"\3"):
+    if not any(beginning.startswith(header[:2]) for beginning in _BEGINNINGS):
         raise Denied(Reason.TLS_VERSION, "it does not speak TLS")

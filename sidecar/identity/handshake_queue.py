@@ -128,7 +128,9 @@ class HandshakeQueue:
     @property
     def full(self) -> bool:
         """True: one more has to wait, because there is no space and every connection is too young to be evicted."""
-        return self._first is not None and at_limit(len(self), self._room, self.first_to_evict, WAIT) is WAIT
+        if self._first is None or len(self) < self._room:
+            return False
+        return at_limit(len(self), self._room, self.first_to_evict, WAIT) is WAIT
 
     @property
     def pending(self) -> int:
@@ -155,9 +157,10 @@ class HandshakeQueue:
         if self._first is None:
             self._run(arrival)
             return
-        match at_limit(len(self), self._room, self.first_to_evict, ADMIT):
-            case Evict(other):
-                self.evict(other)
+        if len(self) >= self._room:
+            match at_limit(len(self), self._room, self.first_to_evict, ADMIT):
+                case Evict(other):
+                    self.evict(other)
         first = self._first(accepted) if _CAN_WATCH else First.WHOLE
         if first is First.NOTHING:
             self._silent_since = max(self._silent_since, now - silent_s(accepted))  # the accept queue keeps the order

@@ -108,8 +108,7 @@ class ScreenedSSLObject(ssl.SSLObject):
             raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the client begins")  # OpenSSL could only wait as well
         while True:
             self._let_through(screen.take(received))
-            received = b""
-            blocked = screen.wants_key
+            received, blocked = b"", screen.wants_key
             try:
                 self._step(screen)
             except ssl.SSLWantReadError:

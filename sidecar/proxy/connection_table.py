@@ -77,8 +77,8 @@ class ConnectionTable(Connections[Any]):
         head_s = max(_HEAD_S, _HANDSHAKES_FOR_A_HEAD * self._on_made(address))
         owner = _Owner(host_of(address), _peer_of(connection), min(head_s, self._idle_s))
         self._owners[connection] = owner
-        own = self._peers.setdefault(owner.group, Rotation())
-        for rotation in (self._all, self._hosts.setdefault(owner.host, Rotation()), own):
+        own = _rotation_of(self._peers, owner.group)
+        for rotation in (self._all, _rotation_of(self._hosts, owner.host), own):
             rotation.add(connection)
         if owner.peer:
             match on_peer(len(own) - 1, self._per_peer, lambda: self._first_of(own)):
@@ -254,6 +254,13 @@ class _Evictable(NamedTuple):
     number: int
     evictable_since: float
     connection: CallerConnection
+
+
+def _rotation_of(rotations: dict[str, Rotation[CallerConnection]], name: str) -> Rotation[CallerConnection]:
+    rotation = rotations.get(name)
+    if rotation is None:
+        rotation = rotations[name] = Rotation()
+    return rotation
 
 
 def _address_of(connection: CallerConnection) -> str:
