@@ -179,7 +179,12 @@ def begin_stream(stream: Any, connection: ServerConnection, head: Request, bytes
 
 
 def wait_for_answer(
-    forwarding: Any, stream: H1Stream, upstream: ClientConnection, journey: Journey[None], *forwarded: Any
+    forwarding: Any,
+    stream: H1Stream,
+    connection: ServerConnection,
+    upstream: ClientConnection,
+    journey: Journey[None],
+    *forwarded: Any,
 ) -> None:
     """Make the ghost of a forwarding, of ``forwarded``, one that waits for its answer, as the rest of ``journey``."""
     forwarding.__class__ = Forwarding
@@ -189,3 +194,5 @@ def wait_for_answer(
     forwarding.sent_on(upstream)
     forwarding.resumed_by(drive)
     drive.begin_waiting()
+    if connection.stream is stream:  # else the caller has left, and the upstream will be cut
+        upstream.read_early()

@@ -135,7 +135,7 @@ class WarmInbound:
         edits = to_agent(head, permit, given.identity, entry=entry, handle=handle, trace=trace, host=origin.authority)
         rest = self._rest(stream, entry, forwarding, permit, handle)
         forwarded = self._forwarder, permit, stream, head, entry, origin, head.target, edits
-        wait_for_answer(forwarding, stream, upstream, rest, *forwarded)
+        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded)
 
     def _rest(
         self, stream: H1Stream, entry: Entry, forwarding: Forwarding, permit: Permit, handle: str

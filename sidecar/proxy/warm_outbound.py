@@ -153,7 +153,8 @@ class WarmOutbound:
         begin_stream(stream, connection, head, bytes_in)
         edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
         forwarded = self._forwarder, permit, stream, head, entry, origin, target, edits, served
-        wait_for_answer(forwarding, stream, upstream, _rest(stream, entry, forwarding, permit, tokens), *forwarded)
+        rest = _rest(stream, entry, forwarding, permit, tokens)
+        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded)
 
 
 def _rest(

@@ -187,7 +187,7 @@ class Watch:
         except Exception:  # noqa: BLE001  what cannot be watched may not go on
             self._cut(one)
             return
-        if end is None:
+        if end is None or one in self.young:  # its answer has begun at this look: it is placed at the next tick
             return
         if end.left_s <= 0:
             self._end(one, Denied(end.reason, end.detail))

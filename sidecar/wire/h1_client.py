@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
@@ -61,6 +61,20 @@ _PARTLY_WRITTEN: Final = State.SENDING, State.ENDING  # tuples: a look-up calls 
 _COMPLETE: Final = State.ASKED, State.ENDING
 
 
+# Many frameworks write the head of an answer and its body one after the other: the body is about to arrive.
+_REST_S: Final = 0.005
+
+
+class WarmCall(Protocol):
+    """A request that the native engine has sent."""
+
+    def __call__(self, connection: ClientConnection, data: bytes, /) -> bool | None:
+        """Take a whole answer. False: it did not. None: it will, when the rest has come."""
+
+    def inflate(self) -> None:
+        """Leave the request, and what has arrived of its answer, to the engine in Python. Nothing if it has ended."""
+
+
 class ClientConnection(asyncio.Protocol):
     """One upstream connection. ``ask`` it; or ``start``, ``send_body`` and ``end_body``, ``flush`` after each batch."""
 
@@ -85,7 +99,8 @@ class ClientConnection(asyncio.Protocol):
         self._reader = AnswerReader(limits)
         self._sink: ResponseSink | None = None
         self._raw_sink: RawSink | None = None
-        self._warm: Callable[[ClientConnection, bytes], bool] | None = None  # takes the answer, where it can
+        self._warm: WarmCall | None = None  # takes the answer, where it can
+        self._early = b""  # the first part of an answer that it will take
         self._out = MessageWriter()
         self._state = State.IDLE
         self._writing_paused = False
@@ -160,6 +175,17 @@ class ClientConnection(asyncio.Protocol):
         """Read the answer to a request that the native engine has sent."""
         self._warm = None
         self._reader.expect(method)
+
+    def _leave_early(self) -> None:
+        """Wait no longer for the rest of an answer."""
+        if self._early and self._warm is not None:
+            self._warm.inflate()
+
+    def read_early(self) -> None:
+        """Read the part of the answer that the native engine has left, now that there is a sink for it."""
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     def send_body(self, data: bytes) -> None:
         """Add content to the request."""
@@ -282,7 +308,14 @@ class ClientConnection(asyncio.Protocol):
         warm = self._warm
         if warm is not None:
             self._warm = None
-            if warm(self, data):
+            early, self._early = self._early, b""
+            data = early + data
+            taken = warm(self, data)
+            if taken is None:
+                self._warm, self._early, self._moved_at = warm, data, self._clock()
+                if not early:
+                    asyncio.get_running_loop().call_later(_REST_S, warm.inflate)
+            if taken is not False:
                 return
         sink = self._sink
         if sink is None:
@@ -313,6 +346,7 @@ class ClientConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the upstream's FIN. The transport closes."""
+        self._leave_early()
         if self._raw_sink is not None:
             self._writes.write_all()  # it may still read; an unanswered request may be retried elsewhere
         sink = self._sink
@@ -326,6 +360,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Handle the end of the connection."""
+        self._leave_early()
         self._connections.discard(self)
         self._state = _CLOSED
         self._end_of_input()

@@ -24,6 +24,7 @@ from tests.fuzz.mutate import Mutator
 from tests.proxy import test_warm, test_warm_outbound
 from tests.proxy.engines import EngineWorld, OutboundWorld, warm_request
 from tests.proxy.test_warm import Event, nothing
+from tests.proxy.test_warm_pieces import cut
 from tests.proxy.warm import ANSWER
 
 ROUND: Final = 400  # exchanges with the same two worlds
@@ -57,6 +58,9 @@ class Kind:
                 yield warm, next(answers), nothing
             elif odd < 0.8:
                 yield self.warm[0], ANSWER, random.choice(self.events)  # some look at this request
+            elif odd < 0.9:
+                answer = random.choice([ANSWER, next(answers) or ANSWER])
+                yield (warm, *cut(answer, random.randrange(len(answer))))
             else:
                 yield warm, ANSWER, nothing
 

@@ -135,6 +135,7 @@ class EngineWorld:
         self.pool._pools[AGENT.key] = self.origin_pool
         self.connect()
         self.agent_connects()
+        list(self.watch.steps(0))  # the first tick judges everything
 
     def _make_side(self) -> RequestHandler:
         """Make the side, and its gate."""
@@ -216,6 +217,7 @@ class EngineWorld:
         between(self)
         if sent and answer and not self.agent_transport.is_closing():
             self.agent.data_received(answer)
+        self.agent._leave_early()  # nobody waits longer for the rest of an answer
         answered = b"".join(self.transport.writes[told:])
         ended = self.transport.is_closing() or self.server._teardown.phase is not Phase.OPEN
         if ended or self.server.stream is not None or self.server.receiving or self.server.has_rest:

@@ -26,9 +26,18 @@ pub struct Live {
     pub data: Py<PyBytes>,
 }
 
+/// What has arrived of an answer. Whole: its status, and the answer as it goes to the caller.
+enum Arrived {
+    Whole(u16, Vec<u8>),
+    Part,
+}
+
+const MOST_HELD: usize = 64 * 1024; // bytes of an answer that may wait for its rest
+
 struct Done {
     status: u16,
     bytes_out: usize,
+    heard_at: f64,
     answered_at: f64,
     seq: u64,
 }
@@ -65,6 +74,7 @@ pub struct Call {
     pub flags: u8,
     pub bytes_in: usize,
     live: Mutex<Option<Live>>,
+    heard_at: OnceLock<f64>,
     done: OnceLock<Done>,
 }
 
@@ -104,6 +114,7 @@ impl Call {
             flags: 3,
             bytes_in: 0,
             live: Mutex::new(None),
+            heard_at: OnceLock::new(),
             done: OnceLock::new(),
         }
     }
@@ -136,13 +147,18 @@ impl Call {
         out.extend_from_slice(body);
     }
 
-    /// The answer as it goes to the caller; None if it is not certain, or does not leave both connections as they are.
-    fn answer(&self, py: Python<'_>, live: &Live, data: &[u8]) -> PyResult<Option<(u16, Vec<u8>)>> {
+    /// What has arrived; None if it is not certain, or does not leave both connections as they are.
+    fn answer(&self, py: Python<'_>, live: &Live, data: &[u8]) -> PyResult<Option<Arrived>> {
         let side = &*self.side;
         let Some(found) = head::answer(data, side.answer_limits) else { return Ok(None) };
         let rest = data.len() - found.fields.end;
-        if found.fields.length != Some(rest) || matches!(found.status, 204 | 304 | 401) {
+        let Some(length) = found.fields.length else { return Ok(None) };
+        if rest > length || matches!(found.status, 204 | 304 | 401) {
             return Ok(None);
+        }
+        if rest < length {
+            let waits = length <= MOST_HELD && !found.is_event_stream(data);
+            return Ok(waits.then_some(Arrived::Part));
         }
         let Some(line) = side.status_lines.get(&found.status) else { return Ok(None) };
         let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
@@ -178,7 +194,7 @@ impl Call {
         put_number(&mut out, rest as u64);
         out.extend_from_slice(b"\r\n\r\n");
         out.extend_from_slice(&data[found.fields.end..]);
-        Ok(Some((found.status, out)))
+        Ok(Some(Arrived::Whole(found.status, out)))
     }
 
     /// Pass the answer on, and end the request, in the order of the engine in Python.
@@ -186,6 +202,7 @@ impl Call {
         let (py, this) = (slf.py(), slf.get());
         let side = &*this.side;
         let now = side.now(py)?;
+        let heard_at = *this.heard_at.get_or_init(|| now);
         let moved = PyFloat::new(py, now);
         let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
         upstream.setattr(intern!(py, "_sink"), py.None())?;
@@ -208,7 +225,7 @@ impl Call {
         let log = side.log.bind(py);
         side.entries.bind(py).del_item(&live.entry)?;
         let seq = Side::count(log, intern!(py, "_seq"))?;
-        let _ = this.done.set(Done { status, bytes_out: message.len(), answered_at: now, seq });
+        let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
         let uncounted = side.uncounted.bind(py);
         uncounted.append(slf)?;
@@ -272,7 +289,7 @@ impl Call {
             next(out, &mut pieces);
             put_number(out, size as u64);
         }
-        let upstream_ms = milliseconds(done.answered_at - self.decided_at);
+        let upstream_ms = milliseconds(done.heard_at - self.decided_at);
         for time in [self.decide_ms(), upstream_ms, milliseconds(done.answered_at - self.started_at)] {
             next(out, &mut pieces);
             put_float(out, time);
@@ -288,21 +305,34 @@ impl Call {
 
 #[pymethods]
 impl Call {
-    /// Take the whole answer. False: the engine in Python goes on with it, and with the request.
-    fn __call__(slf: &Bound<'_, Self>, upstream: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+    /// Take the whole answer. False: the engine in Python goes on with it, and with the request. None: its rest is
+    /// missing, and nothing was taken.
+    fn __call__(
+        slf: &Bound<'_, Self>,
+        upstream: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyBytes>,
+    ) -> PyResult<Option<bool>> {
         let (py, this) = (slf.py(), slf.get());
-        let Some(live) = this.take() else { return Ok(false) };
+        let Some(live) = this.take() else { return Ok(Some(false)) };
         let found = if live.upstream.is(upstream) {
             this.side.certain(py, || this.answer(py, &live, data.as_bytes()))
         } else {
             Ok(None)
         };
         match found {
-            Ok(Some((status, message))) => guarded(|| Self::finish(slf, live, status, &message)).map(|()| true),
+            Ok(Some(Arrived::Whole(status, message))) => {
+                guarded(|| Self::finish(slf, live, status, &message)).map(|()| Some(true))
+            }
+            Ok(Some(Arrived::Part)) => {
+                this.live(live);
+                let now = this.side.now(py)?;
+                this.heard_at.get_or_init(|| now);
+                Ok(None)
+            }
             other => {
                 this.live(live);
                 this.inflate(py)?;
-                other.map(|_| false)
+                other.map(|_| Some(false))
             }
         }
     }

@@ -33,6 +33,16 @@ pub struct AnswerHead {
     pub fields: Fields,
 }
 
+impl AnswerHead {
+    /// Tell if content like this may be a stream of events, which nobody may hold back: `message.is_event_stream`, or wider.
+    pub fn is_event_stream(&self, data: &[u8]) -> bool {
+        self.fields.all.iter().any(|field| {
+            data[field.name.clone()].eq_ignore_ascii_case(b"content-type")
+                && data[field.value.clone()].to_ascii_lowercase().starts_with(b"text/event-stream")
+        })
+    }
+}
+
 /// Limits of one kind of connection: bytes of a head, bytes of a target, number of fields.
 #[derive(Clone, Copy)]
 pub struct Limits {
