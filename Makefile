@@ -212,7 +212,7 @@ $(WHEEL): $(wildcard sidecar/native/src/*.rs) sidecar/native/Cargo.toml sidecar/
 	@$(NATIVE_WHEEL) build/native
 	@touch $@
 
-.PHONY: native native-for native-lint test-native
+.PHONY: native native-for native-emulated native-lint test-native
 native: setup $(WHEEL) ## Build the wheel of the native engine into build/native, and install it into .venv (cargo)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-index --force-reinstall build/native/*.whl
 	@ls build/native/*.whl
@@ -220,6 +220,18 @@ native: setup $(WHEEL) ## Build the wheel of the native engine into build/native
 native-for: setup $(WHEEL_TOOLS) ## Build it for another machine into build/native-TARGET (TARGET=aarch64-unknown-linux-gnu; its linker, or ziglang from PyPI)
 	@$(NATIVE_WHEEL) build/native-$(TARGET) --target $(TARGET) $(ZIG)
 	@ls build/native-$(TARGET)/*.whl
+
+# Another processor, emulated. The tests are those of both engines that need no other program.
+ARM64 := build/arm64
+ARM64_TARGET := aarch64-unknown-linux-gnu
+ARM64_WHEELS = $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --only-binary :all: --platform manylinux2014_aarch64 --platform manylinux_2_28_aarch64 --python-version 3.11 --implementation cp --target $(ARM64)/lib
+native-emulated: setup ## Run the native engine's tests on an emulated arm64 (Debian: mmdebstrap, qemu-user-static; rustup target add aarch64-unknown-linux-gnu; ziglang in .venv; six minutes)
+	@$(MAKE) --no-print-directory native-for TARGET=$(ARM64_TARGET) ZIG=--zig
+	@rm -rf $(ARM64) && mkdir -p $(ARM64)
+	@mmdebstrap -q --architectures=arm64 --variant=extract --include=python3 bookworm $(ARM64)/root
+	@.ci/retry $(ARM64_WHEELS) --require-hashes -r requirements/run.txt -r requirements/dev.txt
+	@$(ARM64_WHEELS) --abi abi3 --no-index build/native-$(ARM64_TARGET)/*.whl
+	@PYTHONPATH=$(ARM64)/lib:. nice qemu-aarch64-static -L $(ARM64)/root $(ARM64)/root/usr/bin/python3 -m pytest -q -p no:cacheprovider --timeout=600 tests/test_engine.py tests/wire/test_write_batch.py tests/proxy/test_native_bugs.py $(addprefix tests/proxy/test_warm,.py _handle_field.py _outbound.py)
 
 native-lint: ## Format and lint the native engine's sources (cargo)
 	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings

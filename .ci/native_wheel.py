@@ -34,7 +34,7 @@ def build(source: Path, out: Path, epoch: int, *, target: str = "", zig: bool = 
         SystemExit: a tool failed.
     """
     cargo, maturin = tools()
-    environ = environment(os.environ, cargo, epoch)
+    environ = environment(os.environ, (cargo, maturin), epoch)
     manifest = source / CRATE / "Cargo.toml"
     # cargo compares times, and paths inside of the crate: older files of another folder would pass for compiled
     remove = (cargo, "clean", "--quiet", "--release", "--package", NAME, "--manifest-path", manifest)
@@ -61,11 +61,14 @@ def tools() -> tuple[Path, Path]:
     return Path(cargo), Path(maturin)
 
 
-def environment(environ: Mapping[str, str], cargo: Path, epoch: int) -> dict[str, str]:
-    """Return the builder's environment: no path of this machine gets into the wheel, and no time but ``epoch``."""
+def environment(environ: Mapping[str, str], programs: Sequence[Path], epoch: int) -> dict[str, str]:
+    """Return the builder's environment: no path of this machine gets into the wheel, and no time but ``epoch``.
+
+    The folders of the ``programs`` are first on PATH: maturin looks for ziglang in the Python that it finds there.
+    """
     home = Path(environ.get("CARGO_HOME") or Path.home() / ".cargo")
     fixed = {
-        "PATH": f"{cargo.parent}{os.pathsep}{environ['PATH']}",
+        "PATH": os.pathsep.join([*(str(one.parent) for one in programs), environ["PATH"]]),
         "CARGO_TARGET_DIR": environ.get("CARGO_TARGET_DIR") or str(ROOT / "build" / "native-target"),
         "CARGO_ENCODED_RUSTFLAGS": f"--remap-path-prefix={home}=/cargo",
         "SOURCE_DATE_EPOCH": str(epoch),

@@ -243,9 +243,9 @@ def test_the_native_engine_is_built_without_paths_and_flags_of_the_machine(dist:
         "SOURCE_DATE_EPOCH": "1",
         "CARGO_ENCODED_RUSTFLAGS": "-g",
     }
-    found = dist.native_wheel.environment(given, tmp_path / "cargo", EPOCH)
+    found = dist.native_wheel.environment(given, (tmp_path / "cargo", tmp_path / "b" / "maturin"), EPOCH)
     assert found["CARGO_ENCODED_RUSTFLAGS"] == "--remap-path-prefix=/home/eve/crates=/cargo"
-    assert (found["SOURCE_DATE_EPOCH"], found["PATH"]) == (str(EPOCH), f"{tmp_path}:/bin")
+    assert (found["SOURCE_DATE_EPOCH"], found["PATH"]) == (str(EPOCH), f"{tmp_path}:{tmp_path / 'b'}:/bin")
     assert found["CARGO_TARGET_DIR"] == str(ROOT / "build" / "native-target")
 
 
