@@ -59,7 +59,7 @@ class Screen:
 
     def __init__(self, check: Check | None) -> None:
         self._check = check
-        self._held = bytearray()
+        self._held = b""
         self._records = 0
         self._read = 0  # how many of the held bytes have been read
         self._message = b""  # the beginning of an incomplete handshake message
@@ -90,9 +90,7 @@ class Screen:
             Denied: TLS_VERSION, it is not the TLS that we accept; UNTRUSTED_CHAIN, the message is too large; as
             ``check``.
         """
-        if self._held:
-            self._held += received
-        data = self._held or received
+        data = self._held + received if self._held else received
         at, end, through, header_of = self._read, len(data), 0, _HEADER_OF
         while at < end and not (self.over or self.wants_key):
             if end - at < HEADER_BYTES:
@@ -104,7 +102,7 @@ class Screen:
             if not 0 < length <= MAX_RECORD_BYTES:
                 raise Denied(Reason.TLS_VERSION, "a TLS record has no possible length")
             after = at + HEADER_BYTES + length
-            if after > end or not self._read_record(begins[0], bytes(data[at:after])):
+            if after > end or not self._read_record(begins[0], data[at:after]):
                 break
             self._records += 1
             if self._records > MAX_RECORDS:
@@ -118,14 +116,8 @@ class Screen:
         elif self._message and end - through > _MAX_HELD:
             raise Denied(Reason.TLS_VERSION, "a handshake message is padded too much")
         self._read = max(0, at - through)
-        if data is received and through == end:  # nothing is held, before or after
-            return received
-        released = bytes(data[:through])
-        if data is received:
-            self._held += data[through:]
-        else:
-            del self._held[:through]
-        return released
+        self._held = data[through:]
+        return data[:through]
 
     def _read_record(self, kind: int, record: bytes) -> bool:
         """Parse one record. False: the key is not known yet."""
@@ -192,7 +184,7 @@ def _check_size(kind: int, length: int) -> None:
         raise Denied(Reason.UNTRUSTED_CHAIN, f"the chain is too large: more than {MAX_CHAIN_BYTES} bytes")
 
 
-def _check_begun(header: bytes | bytearray) -> None:
+def _check_begun(header: bytes) -> None:
     """Check the first bytes of a header that is not complete.
 
     Raises:

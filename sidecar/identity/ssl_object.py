@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -256,6 +256,13 @@ class ScreenedContext(ssl.SSLContext):
     """SSL context for event loops that screens its connections. Call ``screen_certificates`` once, before the first."""
 
     _secrets: SecretsLog | None = None
+    _offered: Sequence[str] = ()
+
+    def offer(self, alpn: Sequence[str]) -> None:
+        """Set the protocols that connections made from now on offer or choose from, unless they are set already."""
+        if self._offered is not alpn:
+            self.set_alpn_protocols(alpn)
+            self._offered = alpn
 
     def screen_certificates(self) -> None:
         """Request and screen certificates of the peers."""

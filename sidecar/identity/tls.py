@@ -19,6 +19,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.identity.generation import ALPN, bare_context
 from sidecar.identity.handshake import Binding, Clock, OnRefused, PeerGuard, VerifyingSSLObject
 from sidecar.identity.source import IdentitySource
+from sidecar.identity.ssl_object import ScreenedContext
 from sidecar.identity.svid import VerifiedPeer
 
 
@@ -49,7 +50,8 @@ class DelegatingContext(ssl.SSLContext):
             inner = self._nothing
         else:
             inner = identity.server_context if server_side else identity.client_context
-        inner.set_alpn_protocols(self._alpn)  # a client's connection copies them; all listeners of a process agree
+        if isinstance(inner, ScreenedContext):
+            inner.offer(self._alpn)  # a client's connection copies them; all listeners of a process agree
         ssl_object = inner.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
         assert isinstance(ssl_object, VerifyingSSLObject)  # noqa: S101 - for the type only; unbound it refuses all
         ssl_object.bind(self._binding)

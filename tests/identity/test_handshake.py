@@ -380,6 +380,16 @@ def test_http_1_1_is_agreed_on() -> None:
     assert ours.selected_alpn_protocol() == "http/1.1"
 
 
+def test_two_listeners_of_one_identity_choose_among_their_own_protocols() -> None:
+    source = source_of()
+    both, one = tls.server_context(source, alpn=["h2", "http/1.1"]), tls.server_context(source, alpn=["http/1.1"])
+    client = plain(server=False, chain=[PEER])
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    for context, chosen in ((both, "h2"), (both, "h2"), (one, "http/1.1"), (both, "h2")):
+        ours, _ = shake(context, client)
+        assert ours.selected_alpn_protocol() == chosen
+
+
 def test_blocking_sockets_are_not_served() -> None:
     with socket.socket() as unused, pytest.raises(NotImplementedError):
         tls.server_context(source_of()).wrap_socket(unused)
