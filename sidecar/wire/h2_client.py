@@ -20,29 +20,25 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h2_compression import literals
+from sidecar.wire.h2_connection import MAY_WAIT, FrameConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, flood, last_stream_of
 from sidecar.wire.h2_head import response_of, trailers_of
 from sidecar.wire.h2_session import STREAM_WINDOW, Session
-from sidecar.wire.h2_windows import SHARE, Windows
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
-from sidecar.wire.scheduling import Turn
 
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
-_FRAMES_AT_ONCE: Final = 64
-_MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
 _LAST_STREAM: Final = 2**31 - 1
 _WINDOW: Final = MAX_EXCHANGES * STREAM_WINDOW  # all streams: callers that read slowly must not stop answers of others
 
 
-class H2ClientConnection(asyncio.Protocol):
+class H2ClientConnection(FrameConnection[H2Exchange]):
     """One upstream connection of HTTP/2. ``spare`` returns an exchange for a request."""
 
     def __init__(
@@ -54,34 +50,24 @@ class H2ClientConnection(asyncio.Protocol):
         on_closed: Callable[[Any], None],
         max_age_s: float,
     ) -> None:
-        self.transport: asyncio.Transport
+        session = Session(client_side=True, max_streams=0, max_head_bytes=limits.max_head_bytes, window=_WINDOW)
+        super().__init__(connections, session, FrameReader(preface=b"", max_block=2 * limits.max_head_bytes))
         self.scheme = b"http"
-        self.writing_paused = False
         self._limits = limits
-        self._connections = connections
         self._on_idle = on_idle
-        self._on_closed = on_closed
+        self._on_closed = self._group = on_closed
         self._max_age_s = max_age_s
-        self._reader = FrameReader(preface=b"", max_block=2 * limits.max_head_bytes)
-        self._session = Session(client_side=True, max_streams=0, max_head_bytes=limits.max_head_bytes, window=_WINDOW)
         self._exchanges: set[H2Exchange] = set()
         self._idle: set[H2Exchange] = set()  # of them, those that the pool has
-        self._streams: dict[int, H2Exchange] = {}
-        self._windows: Windows[H2Exchange] = Windows(self._session, self._reader)
         self._touched: set[H2Exchange] = set()
         self._resets = Budget(_RESETS, _RESETS / 2)
-        self._advancing = False
-        self._queued = False
-        self._windows_opened = False
-        self._reading_paused = False
-        self._writes_soon = False
         self._closed = False
         self._ended = False  # by the upstream's FIN, before which frames have come that wait for a turn
         self._ends_later = False  # when those frames are read: the transport is gone
         self._replied = 0  # bytes by which the library answered frames of an upstream that takes nothing
         self._given = False  # the pool has had an exchange
         self._settled = False  # the upstream has sent its settings
-        self._opened_at = self._moved_at = self._ages_at = 0.0
+        self._opened_at = self._ages_at = 0.0
 
     # --- for the pool
 
@@ -124,13 +110,6 @@ class H2ClientConnection(asyncio.Protocol):
     def cut_off(self) -> None:
         """End the connection at once; sinks are told."""
         self.transport.abort()
-
-    def _clock(self) -> float:
-        return self._connections.clock()
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-        return self._connections.clock()
 
     # --- the event loop's calls
 
@@ -191,69 +170,38 @@ class H2ClientConnection(asyncio.Protocol):
 
     # --- reading
 
-    def _advance(self) -> None:
-        if self._advancing:
-            return
-        self._advancing = True
-        try:
-            for _ in range(_FRAMES_AT_ONCE):
-                frame = None if self._closed else self._reader.next(self._moved_at)
-                if frame is None:
-                    break
-                self._take(frame)
-            else:
-                self._queued = True
-                self._connections.turns.wait(self._on_closed, self._take_turn)
-            if self._windows_opened:  # once for all frames
-                self._windows_opened = False
-                self._unblock()
-            touched, self._touched = self._touched, set()
-            for exchange in touched:
-                exchange.tell()
-        except H2Error as fault:
-            self._fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, fault.error.detail))
-        finally:
-            self._advancing = False
-            self._write()
-        self._close_if_done()
+    @property
+    def _alive(self) -> bool:
+        return not self._closed
+
+    def _read_batch(self) -> None:
+        super()._read_batch()
+        touched, self._touched = self._touched, set()
+        for exchange in touched:
+            exchange.tell()
 
     def _take_turn(self) -> None:
-        self._queued = False
-        self._advance()
-        self._regulate()
+        super()._take_turn()
         if self._ends_later and not self._queued:
             self._end()
 
-    def _regulate(self) -> None:
-        """Pause or resume reading, so that little more than one read waits for a turn."""
-        pause = self._queued and self._reader.held > _MAY_WAIT
-        if pause != self._reading_paused and not (self._closed or self.transport.is_closing()):
-            self._reading_paused = pause
-            if pause:
-                self.transport.pause_reading()
-            else:
-                self.transport.resume_reading()
-
-    def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn."""
-        self._connections.turns.wait(self._on_closed, take)
-
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> bool:
         if frame.kind == Kind.GOAWAY:
             last = last_stream_of(frame)
             self._ages_at = self._opened_at
             self._lose(lambda stream_id: stream_id > last, unseen=True)
-            return
+            return False
         before = self._session.size_to_send
         events = self._session.read(frame.data)
         if self.writing_paused:
             self._replied += self._session.size_to_send - before
-            if self._replied > _MAY_WAIT:
+            if self._replied > MAY_WAIT:
                 raise flood("too many frames that are answered, by an upstream that takes nothing")
         if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
             self._reader.count_reset(self._moved_at)
         for event in events:
             self._on_event(event)
+        return False
 
     def _on_event(self, event: object) -> None:
         if isinstance(event, WindowUpdated | RemoteSettingsChanged):
@@ -319,34 +267,10 @@ class H2ClientConnection(asyncio.Protocol):
             spare.kept = True
             self._on_idle(spare)
 
-    def send_content(self, exchange: H2Exchange) -> None:
-        """Write what the windows admit of the request's content, and its end."""
-        if self._streams.get(exchange.stream_id) is exchange:
-            self._send(exchange, len(exchange.pending))
-
-    def _send(self, exchange: H2Exchange, most: int) -> None:
-        sent = self._windows.send(exchange, 0 if self.writing_paused else most, ends=exchange.ending)
-        if sent:
-            exchange.moved()
-        if exchange.pending:
-            exchange.hold_back()
-        else:
-            if exchange.ending and not sent:
-                self._session.end_stream(exchange.stream_id)
-            exchange.ending = False
-            exchange.go_on()
-        self._write_soon()
-
-    def _unblock(self) -> None:
-        if not self.writing_paused:
-            for exchange in self._windows.turns():
-                self._send(exchange, SHARE)
-
-    def taken(self, exchange: H2Exchange, size: int) -> None:
-        """Open the windows again by content that has left."""
-        if size and not self._closed:
-            self._session.taken(size, exchange.stream_id)
-            self._write_soon()
+    def _content_left(self, exchange: H2Exchange, *, told: bool) -> None:
+        if not told:
+            self._session.end_stream(exchange.stream_id)
+        exchange.go_on()
 
     def over(self, exchange: H2Exchange, code: int | None) -> None:
         """Finish the stream of an exchange; with a code, reset it."""
@@ -354,13 +278,10 @@ class H2ClientConnection(asyncio.Protocol):
         self._forget(exchange)
         if code is None or self._closed or not stream_id:
             return
-        try:
-            self._session.reset_stream(stream_id, code)
-        except ProtocolError:  # both of its directions have ended
+        if not self._reset(stream_id, code):
             return
         if not self._resets.spend(self._clock()):
             self._ages_at = self._opened_at  # the upstream might end it for a flood, with the requests of others
-        self._write_soon()
 
     def _forget(self, exchange: H2Exchange) -> None:
         if self._streams.get(exchange.stream_id) is exchange:
@@ -383,19 +304,6 @@ class H2ClientConnection(asyncio.Protocol):
         if not self._advancing:
             self._close_if_done()
 
-    # --- writing
-
-    def _write_soon(self) -> None:
-        if not (self._advancing or self._writes_soon):
-            self._writes_soon = True
-            asyncio.get_running_loop().call_soon(self._write)
-
-    def _write(self) -> None:
-        self._writes_soon = False
-        data = self._session.data_to_send()
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
-
     # --- the end
 
     def _lose(self, which: Callable[[int], bool], *, unseen: bool) -> None:
@@ -404,8 +312,10 @@ class H2ClientConnection(asyncio.Protocol):
             self._forget(exchange)
             exchange.on_connection_lost(unseen=unseen)
 
-    def _fail(self, error: SidecarError) -> None:
-        """End the connection for a fault of the upstream's."""
+    def _fail(self, fault: H2Error) -> None:
+        self._end_for(Denied(Reason.UPSTREAM_BAD_RESPONSE, fault.error.detail))
+
+    def _end_for(self, error: SidecarError) -> None:
         self._write()
         self._closed = True
         for exchange in tuple(self._streams.values()):
@@ -434,4 +344,4 @@ class H2ClientConnection(asyncio.Protocol):
             self._ages_at = self._opened_at
             self._close_if_done()
         elif self._reader.unfinished and not self._queued and silent > self._limits.idle_timeout_s:
-            self._fail(Denied(Reason.UPSTREAM_TIMEOUT, "a head or frame of the upstream stopped coming"))
+            self._end_for(Denied(Reason.UPSTREAM_TIMEOUT, "a head or frame of the upstream stopped coming"))

@@ -400,6 +400,11 @@ class H2Exchange:
             if self._sink is not None:
                 self._sink.on_upstream_resume()
 
+    @property
+    def ends_by_content(self) -> bool:
+        """Tell if the last content ends the request too."""
+        return self.ending
+
     def moved(self) -> None:
         """Note that content of the request has left."""
         self._moved_at = self._connection.now()

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 from h2.events import DataReceived, RemoteSettingsChanged, RequestReceived, StreamReset, TrailersReceived, WindowUpdated
-from h2.exceptions import ProtocolError
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
 from sidecar.wire.h2_compression import literals
+from sidecar.wire.h2_connection import FrameConnection
 from sidecar.wire.h2_frames import (
     MAX_FRAME,
     PREFACE,
@@ -37,52 +37,36 @@ from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
 from sidecar.wire.h2_unread import UnreadBodies, UnreadBody
-from sidecar.wire.h2_windows import SHARE, Windows
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Field
-from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase, Teardown
 
 _log: Final = logging.getLogger("sidecar.wire")
 
 MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
-_FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event-loop iteration
-_MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
 _LEAVE_GRACE_S: Final = 1.0  # for streams that were begun before their peer could know that we leave
 _EVERY_STREAM: Final = 0x7FFFFFFF
 _MALFORMED: Final = frozenset({Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING})
 
 
-class H2ServerConnection(asyncio.Protocol):
+class H2ServerConnection(FrameConnection[H2ServerStream]):
     """One accepted connection whose peer speaks HTTP/2; plain or TLS, on any event loop."""
 
     def __init__(self, handler: RequestHandler, limits: ServerLimits, connections: Connections[Any]) -> None:
-        self.transport: asyncio.Transport
+        session = Session(client_side=False, max_streams=MAX_STREAMS, max_head_bytes=limits.max_head_bytes)
+        super().__init__(connections, session, FrameReader(preface=PREFACE, max_block=2 * limits.max_head_bytes))
+        session.receive_data(PREFACE)  # the reader checks that of the peer
         self.handler = handler
-        self.writing_paused = False
         self._limits = limits
-        self._connections = connections
-        self._clock = connections.clock
-        self._reader = FrameReader(preface=PREFACE, max_block=2 * limits.max_head_bytes)
-        self._session = Session(client_side=False, max_streams=MAX_STREAMS, max_head_bytes=limits.max_head_bytes)
-        self._session.receive_data(PREFACE)  # the reader checks that of the peer
-        self._group: Hashable = None  # of its peer's connections
-        self._streams: dict[int, H2ServerStream] = {}
-        self._windows: Windows[H2ServerStream] = Windows(self._session, self._reader)
         self._unread = UnreadBodies(MAX_STREAMS)
         self._teardown = Teardown(limits, connections.clock)
-        self._advancing = False
-        self._queued = False  # for a turn
-        self._windows_opened = False
-        self._writes_soon = False
-        self._reading_paused = False
         self._half_closes = False
         self._served = False  # a request, ever
         self._leaving_since: float | None = None
         self._block_bytes = 0  # on the wire, of the head that arrives
-        self._opened_at = self._moved_at = self._begun_at = self._ages_at = 0.0
+        self._opened_at = self._begun_at = self._ages_at = 0.0
 
     # --- for the listener
 
@@ -176,7 +160,7 @@ class H2ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read frames."""
         self._moved_at = self._clock()
-        if self._teardown.phase >= Phase.LINGERING:
+        if not self._alive:
             self._teardown.received(self.transport, self._moved_at, len(data))
             return
         if not self._reader.unfinished:
@@ -215,7 +199,7 @@ class H2ServerConnection(asyncio.Protocol):
         for stream in tuple(self._streams.values()):
             if stream.sender is not None and not stream.writing_paused:
                 stream.sender.on_caller_resume()
-        if self._teardown.phase < Phase.LINGERING:
+        if self._alive:
             self._begun_at = self._moved_at = self._clock()  # the wait was ours
             if not self._queued:
                 self._advance()
@@ -223,65 +207,19 @@ class H2ServerConnection(asyncio.Protocol):
 
     # --- reading
 
-    def _advance(self) -> None:
-        """Read frames up to one request, or as many as one iteration's share.
+    @property
+    def _alive(self) -> bool:
+        return self._teardown.phase < Phase.LINGERING
 
-        None while the peer is behind: heads and resets are written whatever it takes, and would pile up here.
-        """
-        if self._advancing:
-            return
-        self._advancing = True
-        reader = self._reader
-        try:
-            for _ in range(_FRAMES_AT_ONCE):
-                if self._teardown.phase >= Phase.LINGERING or self._done or self.writing_paused:
-                    break
-                frame = reader.next(self._moved_at)
-                if frame is None:
-                    break
-                if not reader.inside_head:
-                    self._begun_at = self._moved_at
-                if self._take(frame) and reader.unfinished:
-                    self._wait_for_turn()
-                    break
-            else:
-                self._wait_for_turn()
-            if self._windows_opened:  # once for all frames: to look at 100 blocked streams takes 0.7 ms
-                self._windows_opened = False
-                self._unblock()
-        except H2Error as fault:
-            self._fail(fault)
-        finally:
-            self._advancing = False
-            self._write()
-        self._close_if_done()
-
-    def _wait_for_turn(self) -> None:
-        self._queued = True
-        self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
-
-    def _take_turn(self) -> None:
-        self._queued = False
-        if self._teardown.phase < Phase.LINGERING:
-            self._advance()
-            self._regulate()
-
-    def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn of this peer's."""
-        self._connections.turns.wait(self._connections.group_of(self), take)
-
-    def _regulate(self) -> None:
-        """Pause or resume reading, so that little more than one read waits for a turn."""
-        pause = (self._queued or self.writing_paused) and self._reader.held > _MAY_WAIT
-        if pause != self._reading_paused and self._teardown.phase < Phase.LINGERING:
-            self._reading_paused = pause
-            if pause:
-                self.transport.pause_reading()
-            else:
-                self.transport.resume_reading()
+    @property
+    def _reads(self) -> bool:
+        """None while the peer is behind: heads and resets are written whatever it takes, and would pile up here."""
+        return self._alive and not (self._done or self.writing_paused)
 
     def _take(self, frame: Frame) -> bool:
         """Act on a frame. Tell if it brought a request."""
+        if not self._reader.inside_head:
+            self._begun_at = self._moved_at
         kind, stream = frame.kind, self._streams.get(frame.stream_id)
         if kind == Kind.GOAWAY:  # the library would serve no stream any more
             last_stream_of(frame)
@@ -440,67 +378,21 @@ class H2ServerConnection(asyncio.Protocol):
         stream.bytes_out += self._session.size_to_send - before
         self._write_soon()
 
-    def send_content(self, stream: H2ServerStream) -> None:
-        """Write what the windows admit of the stream's content, and its end."""
-        if self._streams.get(stream.stream_id) is stream:
-            self._send(stream, len(stream.pending))
-
-    def _send(self, stream: H2ServerStream, most: int) -> None:
-        """Write at most so much content of a stream."""
-        if stream.refused:
-            stream.pending.clear()
-        ends = stream.ending and not stream.trailers and not stream.malformed
-        waited = stream.stream_id in self._windows.waiting
-        sent = self._windows.send(stream, 0 if self.writing_paused else most, ends=ends)
-        if stream.pending:
-            if not waited:
-                stream.pace.begin(self._clock(), stream.bytes_sent)
-            stream.hold_back()
-        elif sent and ends:
-            stream.ending = False
-            self.answered(stream)
-        elif stream.ending:
-            self._send_end(stream)
-        else:
-            stream.go_on()  # its source may write, and end, before this returns
-        self._write_soon()
-
-    def _send_end(self, stream: H2ServerStream) -> None:
-        stream.ending = False
+    def _content_left(self, stream: H2ServerStream, *, told: bool) -> None:
         if stream.refused:
             self.reset(stream, Code.REFUSED_STREAM)
         elif stream.malformed:
             self.reset(stream, Code.PROTOCOL_ERROR)
         elif stream.trailers:
             self.send_head(stream, stream.trailers, ends=True)
-        else:
+        elif not told:
             self._session.end_stream(stream.stream_id)
         self.answered(stream)
 
-    def _unblock(self) -> None:
-        """Go on with answers that waited for windows, each by a share."""
-        if not self.writing_paused:
-            for stream in self._windows.turns():
-                self._send(stream, SHARE)
-
     def reset(self, stream: H2ServerStream, code: int) -> None:
         """End the stream at once."""
-        if self._streams.get(stream.stream_id) is stream and self._teardown.phase < Phase.LINGERING:
+        if self._streams.get(stream.stream_id) is stream and self._alive:
             self._reset(stream.stream_id, code)
-
-    def _reset(self, stream_id: int, code: int) -> bool:
-        try:
-            self._session.reset_stream(stream_id, code)
-        except ProtocolError:  # both of its directions have ended
-            return False
-        self._write_soon()
-        return True
-
-    def taken(self, stream: H2ServerStream, size: int) -> None:
-        """Open the windows again by content that has left."""
-        if size and self._teardown.phase < Phase.LINGERING:
-            self._session.taken(size, stream.stream_id)
-            self._write_soon()
 
     def answered(self, stream: H2ServerStream) -> None:
         """Finish a stream: its answer has ended. A little of what it still sends is read, and discarded."""
@@ -516,27 +408,13 @@ class H2ServerConnection(asyncio.Protocol):
         if not self._advancing:
             self._close_if_done()
 
-    # --- writing
-
-    def _write_soon(self) -> None:
-        """Write at the end of this event-loop iteration, or when the input is read."""
-        if not (self._advancing or self._writes_soon):
-            self._writes_soon = True
-            asyncio.get_running_loop().call_soon(self._write)
-
-    def _write(self, more: bytes = b"") -> None:
-        self._writes_soon = False
-        data = self._session.data_to_send() + more
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
-
     # --- the end
 
     def _fail(self, fault: H2Error) -> None:
         """End the connection for a fault of the peer's, with a record even if no request was in progress."""
         told = goaway(self._session.highest_inbound_stream_id, fault.code, fault.error.reason.encode())
         self._write(b"" if fault.told else told)
-        if self._teardown.phase < Phase.LINGERING:
+        if self._alive:
             self._teardown.begin_lingering(self.transport, half_closes=self._half_closes)
         if not self._streams:
             stream = H2ServerStream(self, 0, max_body_bytes=0)

@@ -27,6 +27,9 @@ class Carrier(Protocol):
     transport: asyncio.Transport
     writing_paused: bool
 
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
     def send_head(self, stream: H2ServerStream, fields: Sequence[Field], *, ends: bool) -> None:
         """Write a head, or the trailers."""
 
@@ -255,7 +258,7 @@ class H2ServerStream:
         if self.ended or self.gone:
             return
         self._sink = None
-        content = b"" if self._bodyless(status) else body
+        content = b"" if self.refused or self._bodyless(status) else body
         self._begin(status, fields_of(encode_fields(fields)), len(body), ends=not (content or self._resets))
         self.send_data(content)
         self._end()
@@ -441,10 +444,19 @@ class H2ServerStream:
             return
         report_end(self, error)
 
+    @property
+    def ends_by_content(self) -> bool:
+        """Tell if the last content ends the stream too."""
+        return self.ending and not (self.trailers or self._resets)
+
+    def moved(self) -> None:
+        """Without effect: ``pace`` counts what has left."""
+
     def hold_back(self) -> None:
         """Pause the source of the answer: a window is full."""
         if not self._waits:
             self._waits = True
+            self.pace.begin(self._connection.now(), self.bytes_sent)
             if self.sender is not None:
                 self.sender.on_caller_pause()
 

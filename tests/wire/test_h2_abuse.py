@@ -6,14 +6,13 @@ import tracemalloc
 
 import pytest
 from h2.errors import ErrorCodes
-from h2.settings import SettingCodes
 
 from sidecar.errors import Reason
 from sidecar.wire.h2_frames import MAX_RESETS
 from sidecar.wire.h2_session import CONNECTION_WINDOW
 from sidecar.wire.stream import Stream
 from tests.wire.bench import Body
-from tests.wire.h2_bench import ASKS, POSTS, H2Served, frame, looks_at_windows
+from tests.wire.h2_bench import ASKS, POSTS, H2Served, frame
 from tests.wire.test_h2_server import with_body
 
 OVERFLOW = (2**31 - 1).to_bytes(4)
@@ -107,20 +106,6 @@ async def test_content_of_a_stream_that_is_over_has_a_deadline_too() -> None:
     assert served.refusals == []
     served.after(5.0)
     assert [error.reason for error in served.refusals] == [Reason.TIMEOUT]
-
-
-async def test_windows_that_open_in_many_frames_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    served = H2Served(opens=False)
-    served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
-    for _ in range(20):
-        served.begin(ASKS, ends=True)
-    await served.exchange()
-    for stream in served.handler.requests:
-        stream.answer(200, [], b"x")
-    await served.exchange()
-    looked_at = looks_at_windows(served.connection._session, monkeypatch)
-    served.connection.data_received(frame(8, 0, 0, (1).to_bytes(4)) * 50)
-    assert len(looked_at) == 20
 
 
 async def test_a_frame_that_begins_after_a_silence_has_its_own_time() -> None:

@@ -13,7 +13,7 @@ from sidecar.wire.h2_client import MAX_EXCHANGES, H2ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.limits import ClientLimits
 from tests.wire.bench import Clock, RecordingTransport
-from tests.wire.h2_bench import frame, looks_at_windows
+from tests.wire.h2_bench import frame
 from tests.wire.test_h2_client import LINES, Sink
 
 HEAD = b"\x88"  # :status 200
@@ -46,18 +46,6 @@ class Called:
     async def settle(self) -> None:
         while len(self.connections.turns):  # noqa: ASYNC110 - the loop itself is what goes on
             await asyncio.sleep(0)
-
-
-async def test_frames_that_wait_for_a_turn_pause_reading() -> None:
-    called = Called()
-    _, sink = called.ask()
-    called.connection.data_received(frame(1, 4, 1, HEAD) + frame(0, 0, 1, b"x") * 1000)
-    reading = [called.transport.reading]
-    called.connection.data_received(frame(0, 0, 1, b"x") * 9000)
-    reading.append(called.transport.reading)
-    await called.settle()
-    reading.append(called.transport.reading)
-    assert (reading, len(sink.content)) == ([True, False, True], 10_000)
 
 
 async def test_heads_on_a_stream_that_was_reset_are_a_flood() -> None:
@@ -121,16 +109,6 @@ async def test_a_fault_behind_the_upstreams_fin_ends_the_connection() -> None:
     await called.settle()
     assert sink.events[-1] == "error upstream_bad_response"
     assert called.closed.count(called.connection) == 1
-
-
-async def test_windows_that_open_in_many_frames_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    called = Called()
-    for _ in range(20):
-        exchange, _ = called.ask("POST", bytes(100_000))
-    await called.settle()
-    looked_at = looks_at_windows(called.connection._session, monkeypatch)
-    called.connection.data_received(frame(8, 0, exchange.stream_id, (1).to_bytes(4)) * 50)
-    assert len(looked_at) == 20
 
 
 async def test_an_upstream_that_takes_nothing_is_not_answered_without_end() -> None:

@@ -1,0 +1,206 @@
+"""HTTP/2 connections of either side: frames in by turns, and frames out within windows, one write for each batch.
+
+What a frame means is for ``h2_server`` and ``h2_client``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from h2.exceptions import ProtocolError
+
+from sidecar.wire import h2_windows
+from sidecar.wire.connections import Connections
+from sidecar.wire.h2_frames import Frame, FrameReader, H2Error
+from sidecar.wire.h2_session import Session
+from sidecar.wire.h2_windows import SHARE, Windows
+from sidecar.wire.scheduling import Turn
+
+MAY_WAIT: Final = 64 * 1024  # bytes that wait for a turn before reading is paused
+_FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event-loop iteration
+
+
+class Source(h2_windows.Source, Protocol):
+    """A stream that sends. ``ending``: all of its content was given."""
+
+    ending: bool
+
+    @property
+    def ends_by_content(self) -> bool:
+        """Tell if its last content is its end too."""
+
+    def moved(self) -> None:
+        """Note that content has left."""
+
+    def hold_back(self) -> None:
+        """Pause the source of the content: a window is full."""
+
+    def go_on(self) -> None:
+        """Resume the source of the content."""
+
+
+S = TypeVar("S", bound=Source)
+
+
+class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
+    """One end of a connection. All connections of a ``_group`` take turns together."""
+
+    def __init__(self, connections: Connections[Any], session: Session, reader: FrameReader) -> None:
+        self.transport: asyncio.Transport
+        self.writing_paused = False
+        self._connections = connections
+        self._clock = connections.clock
+        self._session = session
+        self._reader = reader
+        self._group: Hashable = None
+        self._streams: dict[int, S] = {}
+        self._windows: Windows[S] = Windows(session, reader)
+        self._windows_opened = False  # by frames of this batch
+        self._advancing = False
+        self._queued = False  # for a turn
+        self._reading_paused = False
+        self._writes_soon = False
+        self._moved_at = 0.0
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+        return self._clock()
+
+    # --- what the two sides do
+
+    @property
+    @abstractmethod
+    def _alive(self) -> bool:
+        """Tell if frames are read and written."""
+
+    @property
+    def _reads(self) -> bool:
+        """Tell if another frame may be read now."""
+        return self._alive
+
+    @abstractmethod
+    def _take(self, frame: Frame) -> bool:
+        """Act on a frame. True: what follows it waits for a turn.
+
+        Raises:
+            H2Error: a fault that ends the connection.
+        """
+
+    @abstractmethod
+    def _fail(self, fault: H2Error) -> None:
+        """End the connection for a fault of the other end's."""
+
+    @abstractmethod
+    def _content_left(self, source: S, *, told: bool) -> None:
+        """Finish a stream whose content has left. ``told``: with its last frame the other end knows that it is all."""
+
+    @abstractmethod
+    def _close_if_done(self) -> None:
+        """Close if nothing is in progress, and nothing may begin."""
+
+    # --- reading
+
+    def _advance(self) -> None:
+        """Read a batch of frames: up to a request, or as many as one iteration's share."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            self._read_batch()
+            if self._windows_opened:  # once for all frames: to look at 100 blocked streams takes 0.7 ms
+                self._windows_opened = False
+                self._unblock()
+        except H2Error as fault:
+            self._fail(fault)
+        finally:
+            self._advancing = False
+            self._write()
+        self._close_if_done()
+
+    def _read_batch(self) -> None:
+        reader = self._reader
+        for _ in range(_FRAMES_AT_ONCE):
+            frame = reader.next(self._moved_at) if self._reads else None
+            if frame is None:
+                return
+            if self._take(frame) and reader.unfinished:
+                break
+        self._queued = True
+        self._connections.turns.wait(self._group, self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._queued = False
+        self._advance()
+        self._regulate()
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn of this group's."""
+        self._connections.turns.wait(self._group, take)
+
+    def _regulate(self) -> None:
+        """Pause or resume reading, so that little more than one read waits for a turn."""
+        pause = (self._queued or not self._reads) and self._reader.held > MAY_WAIT
+        if pause != self._reading_paused and self._alive and not self.transport.is_closing():
+            self._reading_paused = pause
+            if pause:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    # --- writing
+
+    def send_content(self, source: S) -> None:
+        """Write what the windows admit of a stream's content, and its end."""
+        if self._streams.get(source.stream_id) is source:
+            self._send(source, len(source.pending))
+
+    def _send(self, source: S, most: int) -> None:
+        """Write at most so much content of a stream."""
+        ends = source.ends_by_content
+        sent = self._windows.send(source, 0 if self.writing_paused else most, ends=ends)
+        if sent:
+            source.moved()
+        if source.pending:
+            source.hold_back()
+        elif source.ending:
+            source.ending = False
+            self._content_left(source, told=bool(sent and ends))
+        else:
+            source.go_on()  # it may write, and end, before this returns
+        self._write_soon()
+
+    def _unblock(self) -> None:
+        """Go on with streams that waited for windows, each by a share."""
+        if not self.writing_paused:
+            for source in self._windows.turns():
+                self._send(source, SHARE)
+
+    def taken(self, source: S, size: int) -> None:
+        """Open the windows again by content that has left."""
+        if size and self._alive:
+            self._session.taken(size, source.stream_id)
+            self._write_soon()
+
+    def _reset(self, stream_id: int, code: int) -> bool:
+        """Reset a stream. False: both of its directions have ended."""
+        try:
+            self._session.reset_stream(stream_id, code)
+        except ProtocolError:
+            return False
+        self._write_soon()
+        return True
+
+    def _write_soon(self) -> None:
+        """Write at the end of this event-loop iteration, or when the input is read."""
+        if not (self._advancing or self._writes_soon):
+            self._writes_soon = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self, more: bytes = b"") -> None:
+        self._writes_soon = False
+        data = self._session.data_to_send() + more
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
