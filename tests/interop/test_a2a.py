@@ -42,10 +42,10 @@ def _installed() -> None:
 
 
 @asynccontextmanager
-async def agent_of(version: str) -> AsyncIterator[int]:
-    """Run an agent on the SDK; return its port."""
+async def agent_of(version: str, *, grpc_port: int | None = None) -> AsyncIterator[int]:
+    """Run an agent on the SDK; return its port. It serves gRPC at ``grpc_port``, if that is given."""
     port = free_port()
-    environ = {**os.environ, "PORT": str(port)}
+    environ = {**os.environ, "PORT": str(port), **({} if grpc_port is None else {"GRPC_PORT": str(grpc_port)})}
     process = subprocess.Popen([agents.PYTHON, APPS / "a2a_server.py", version], env=environ)  # noqa: ASYNC220
     try:
         await until(lambda: listens(port), START_S)
@@ -72,8 +72,11 @@ async def ask(base: str, binding: str, *more: str, handle: str = "") -> dict[str
     return said
 
 
-async def mesh_around(hops: Hops, port: int, *more: str) -> tuple[Sidecar, str]:
-    """Run a sidecar of the agent's, and the writer's in front of it; return the first, and the address for clients."""
+async def mesh_around(hops: Hops, port: int, *more: str, grpc_port: int | None = None) -> tuple[Sidecar, str]:
+    """Run a sidecar of the agent's, and the writer's in front of it; return the first, and the address for clients.
+
+    With ``grpc_port``, that of the agent for gRPC, both speak HTTP/2. The address has no path then, as that of gRPC.
+    """
     world = hops.world
     world.agent = Agent(port=port)
     callee = world.settings()
@@ -88,15 +91,20 @@ async def mesh_around(hops: Hops, port: int, *more: str) -> tuple[Sidecar, str]:
             "a2a": {"tasks": "strict", "push_urls": ["https://hooks.acme.example/a2a"]},
         }
     ]
+    prefix = "/crm" if grpc_port is None else "/"
+    if grpc_port is not None:
+        callee["protocols"] = {"http2": True}
+        callee["inbound"]["agent_grpc"] = f"http://127.0.0.1:{grpc_port}"
     crm = await world.sidecar(CRM, callee)
     world.agent = hops.agent
     settings = hops.settings(route={"may_call": ["crm"]})
+    settings["protocols"] = {"http2": grpc_port is not None}
     settings["outbound"]["routes"] = [
-        hops.route("crm", CRM, {"prefix": "/crm"}, crm.inbound)
+        hops.route("crm", CRM, {"prefix": prefix}, crm.inbound)
         | {"protocol": "a2a", "a2a": {"push_urls": ["https://hooks.acme.example/a2a", "https://evil.example/"]}}
     ]
     hops.writer = await world.sidecar(WRITER, settings)
-    return crm, f"http://127.0.0.1:{hops.writer.outbound}/crm"
+    return crm, f"http://127.0.0.1:{hops.writer.outbound}{prefix.rstrip('/')}"
 
 
 @pytest.mark.parametrize("version", ["1.0", "0.3"])

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable
 from typing import Any
 
+import grpc
 import httpx
 from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 from a2a.client.auth import AuthInterceptor, InMemoryContextCredentialStore
@@ -67,9 +68,16 @@ async def main() -> dict[str, Any]:
     logins = InMemoryContextCredentialStore()
     await logins.set_credentials("a-session", "login", "the-login-of-a-user")
     context = ClientCallContext(state={"sessionId": "a-session"})
+    if handle and BINDING == "GRPC":
+        context.service_parameters = {"delegation-handle": handle}
 
     def client(*, streaming: bool) -> Any:
-        config = ClientConfig(httpx_client=http, streaming=streaming, supported_protocol_bindings=[BINDING])
+        config = ClientConfig(
+            httpx_client=http,
+            streaming=streaming,
+            supported_protocol_bindings=[BINDING],
+            grpc_channel_factory=grpc.aio.insecure_channel,
+        )
         return ClientFactory(config).create(card, [AuthInterceptor(logins)])
 
     said: dict[str, Any] = {"name": card.name, "urls": sorted({one.url for one in card.supported_interfaces})}

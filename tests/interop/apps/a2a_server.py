@@ -1,24 +1,38 @@
-"""An agent on the official A2A SDK: both bindings and versions, tasks, streams, push configurations, two cards.
+"""An agent on the official A2A SDK: each binding and version, tasks, streams, push configurations, two cards.
 
-PORT=8080 python a2a_server.py 1.0
+PORT=8080 GRPC_PORT=50051 python a2a_server.py 1.0
 """
 
+import asyncio
 import os
 import sys
 
+import grpc
 import uvicorn
+from a2a.compat.v0_3 import a2a_v0_3_pb2_grpc
+from a2a.compat.v0_3.grpc_handler import CompatGrpcHandler
 from a2a.helpers.proto_helpers import new_task_from_user_message, new_text_part
 from a2a.server.agent_execution import AgentExecutor, RequestContext
 from a2a.server.events import EventQueue
 from a2a.server.request_handlers import DefaultRequestHandler
+from a2a.server.request_handlers.grpc_handler import GrpcHandler
 from a2a.server.routes import create_agent_card_routes, create_jsonrpc_routes, create_rest_routes
 from a2a.server.tasks import InMemoryPushNotificationConfigStore, InMemoryTaskStore, TaskUpdater
-from a2a.types import AgentCapabilities, AgentCard, AgentInterface, AgentSkill, HTTPAuthSecurityScheme, SecurityScheme
+from a2a.types import (
+    AgentCapabilities,
+    AgentCard,
+    AgentInterface,
+    AgentSkill,
+    HTTPAuthSecurityScheme,
+    SecurityScheme,
+    a2a_pb2_grpc,
+)
 from a2a.types.a2a_pb2 import SecurityRequirement, StringList
 from starlette.applications import Starlette
 
 VERSION = sys.argv[1]
 HERE = f"http://127.0.0.1:{os.environ['PORT']}"
+BY_GRPC = f"127.0.0.1:{os.environ.get('GRPC_PORT', '9')}"
 
 
 class Writer(AgentExecutor):
@@ -45,7 +59,7 @@ def card(name: str) -> AgentCard:
         supported_interfaces=[
             AgentInterface(url=f"{HERE}/", protocol_binding="JSONRPC", protocol_version=VERSION),
             AgentInterface(url=HERE, protocol_binding="HTTP+JSON", protocol_version=VERSION),
-            AgentInterface(url="127.0.0.1:9", protocol_binding="GRPC", protocol_version=VERSION),
+            AgentInterface(url=BY_GRPC, protocol_binding="GRPC", protocol_version=VERSION),
         ],
         capabilities=AgentCapabilities(streaming=True, push_notifications=True, extended_agent_card=True),
         default_input_modes=["text"],
@@ -70,5 +84,21 @@ routes = [
     *create_rest_routes(handler, enable_v0_3_compat=old),
 ]
 
+
+async def main() -> None:
+    """Serve until the process ends."""
+    if "GRPC_PORT" in os.environ:
+        server = grpc.aio.server()
+        if old:
+            a2a_v0_3_pb2_grpc.add_A2AServiceServicer_to_server(CompatGrpcHandler(handler), server)
+        else:
+            a2a_pb2_grpc.add_A2AServiceServicer_to_server(GrpcHandler(handler), server)
+        server.add_insecure_port(BY_GRPC)
+        await server.start()
+    app = Starlette(routes=routes)
+    config = uvicorn.Config(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning")
+    await uvicorn.Server(config).serve()
+
+
 if __name__ == "__main__":
-    uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning")
+    asyncio.run(main())
