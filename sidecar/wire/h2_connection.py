@@ -178,10 +178,10 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
             for source in self._windows.turns():
                 self._send(source, SHARE)
 
-    def taken(self, source: S, size: int) -> None:
+    def taken(self, stream_id: int, size: int) -> None:
         """Open the windows again by content that has left."""
         if size and self._alive:
-            self._session.taken(size, source.stream_id)
+            self._session.taken(size, stream_id)
             self._write_soon()
 
     def _reset(self, stream_id: int, code: int) -> bool:

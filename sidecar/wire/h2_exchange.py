@@ -47,7 +47,7 @@ class Carrier(Protocol):
     def send_content(self, exchange: H2Exchange) -> None:
         """Write what the windows admit of the request's content, and its end."""
 
-    def taken(self, exchange: H2Exchange, size: int) -> None:
+    def taken(self, stream_id: int, size: int) -> None:
         """Open the windows again by content that has left."""
 
     def over(self, exchange: H2Exchange, code: int | None) -> None:
@@ -276,7 +276,7 @@ class H2Exchange:
         if self._left is not None:
             self._left -= len(data)
         if self.head is None or (self._left is not None and self._left < 0):
-            self._connection.taken(self, size)
+            self._connection.taken(self.stream_id, size)
             self.fail(
                 Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer is longer than its head says"), Code.PROTOCOL_ERROR
             )
@@ -376,7 +376,7 @@ class H2Exchange:
         data = bytes(self._arrived)
         size, self._arrived_size = self._arrived_size, 0
         self._arrived.clear()
-        self._connection.taken(self, size)
+        self._connection.taken(self.stream_id, size)
         return data
 
     def _bodyless(self, head: Response) -> bool:

@@ -276,7 +276,7 @@ class H2ServerConnection(FrameConnection[H2ServerStream]):
         stream_id, ends = event.stream_id, event.stream_ended is not None
         stream = H2ServerStream(self, stream_id, max_body_bytes=self._limits.max_body_bytes)
         stream.bytes_in, self._block_bytes = self._block_bytes, 0
-        stream.input_ended = ends
+        stream.body.ended = ends
         refusal = self._why_refused()
         stream.refused = refusal is not None
         self._streams[stream_id] = stream
@@ -286,7 +286,7 @@ class H2ServerConnection(FrameConnection[H2ServerStream]):
             return
         try:
             head = request_of(cast("Sequence[Field]", event.headers), self._limits, ends=ends)
-            stream.begin(head, ends=ends)
+            stream.begin(head)
             seconds = timeout_of(head) if is_grpc(head) else None
         except Denied as error:
             stream.malformed = error.reason in _MALFORMED
@@ -321,10 +321,7 @@ class H2ServerConnection(FrameConnection[H2ServerStream]):
         if stream is None:
             self._discard(event)
             return
-        stream.receive(event.data, event.flow_controlled_length)
-        if event.stream_ended is not None:
-            stream.end_of_input()
-        stream.offer()
+        stream.receive(event.data, event.flow_controlled_length, ends=event.stream_ended is not None)
         if stream.malformed:
             self._reader.count_reset(self._moved_at)
 
@@ -360,8 +357,7 @@ class H2ServerConnection(FrameConnection[H2ServerStream]):
                 self._end_unread(event.stream_id, Code.PROTOCOL_ERROR)
             return
         if stream is not None:
-            stream.end_of_input()
-            stream.offer()
+            stream.receive(b"", 0, ends=True)
             if stream.malformed:
                 self._reader.count_reset(self._moved_at)
         else:
@@ -398,8 +394,8 @@ class H2ServerConnection(FrameConnection[H2ServerStream]):
         """Finish a stream: its answer has ended. A little of what it still sends is read, and discarded."""
         if self._streams.get(stream.stream_id) is not stream:
             return
-        if not (stream.input_ended or stream.malformed or stream.refused):
-            body = UnreadBody(stream.received, stream.expected, self._clock())
+        if not (stream.body.ended or stream.malformed or stream.refused):
+            body = UnreadBody(stream.body.received, stream.body.expected, self._clock())
             if not self._unread.add(stream.stream_id, body):
                 self.reset(stream, Code.NO_ERROR)
         self._forget(stream.stream_id)
@@ -504,7 +500,7 @@ class H2ServerConnection(FrameConnection[H2ServerStream]):
             enough = limits.min_rate * limits.write_timeout_s
             if stream.pace.lasts(now, stream.bytes_sent, enough) > limits.write_timeout_s:
                 self._end_stuck(stream, Denied(Reason.PEER_SLOW, "it opens the window of its answer too little"))
-        elif stream.waits_for_body:
+        elif stream.body.awaited:
             moved = stream.bytes_in + (self._reader.held if self._reader.content_of == stream.stream_id else 0)
             enough = limits.min_rate * limits.body_timeout_s
             if stream.pace.lasts(now, moved, enough) > limits.body_timeout_s:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.h1_fields import edited, encode_fields
+from sidecar.wire.h2_body import RequestBody
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
 from sidecar.wire.message import Edits, Field, Request, Response
@@ -39,7 +40,7 @@ class Carrier(Protocol):
     def reset(self, stream: H2ServerStream, code: int) -> None:
         """End the stream at once."""
 
-    def taken(self, stream: H2ServerStream, size: int) -> None:
+    def taken(self, stream_id: int, size: int) -> None:
         """Open the windows again by content that has left."""
 
     def answered(self, stream: H2ServerStream) -> None:
@@ -61,30 +62,22 @@ class H2ServerStream:
     """
 
     __slots__ = (
-        "_arrived",
-        "_arrived_size",
         "_connection",
-        "_held_body",
         "_invited",
-        "_paused",
-        "_sink",
         "_waits",
         "answer_left",
+        "body",
         "bytes_in",
         "bytes_out",
         "deadline",
         "ended",
         "ending",
-        "expected",
         "gone",
         "head",
-        "input_ended",
         "malformed",
-        "max_body_bytes",
         "owner",
         "pace",
         "pending",
-        "received",
         "refused",
         "sender",
         "status",
@@ -112,17 +105,9 @@ class H2ServerStream:
         self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
         self.pace = Pace()
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
-        self.input_ended = False
-        self.max_body_bytes = max_body_bytes
-        self.received = 0  # content of the body
-        self.expected: int | None = None  # of it, by its Content-Length
+        self.body = RequestBody(connection, stream_id, max_bytes=max_body_bytes)
         self._connection = connection
-        self._sink: BodySink | None = None
-        self._arrived = bytearray()  # content that nobody has taken
-        self._arrived_size = 0  # that, as windows count it: with padding
-        self._paused = False
         self._invited = False
-        self._held_body: bytes | None = None
         self._waits = False  # the source of the answer was paused by this stream
 
     # --- transport facts
@@ -158,7 +143,7 @@ class H2ServerStream:
     @property
     def body_complete(self) -> bool:
         """Tell if the request is complete: it has no body, or all of it was consumed."""
-        return self.input_ended and not self._arrived
+        return self.body.complete
 
     @property
     def _resets(self) -> bool:
@@ -166,18 +151,9 @@ class H2ServerStream:
         return self.malformed or self.refused
 
     @property
-    def _held_up(self) -> bool:
-        return self._paused or self.ended or self.gone
-
-    @property
     def bytes_sent(self) -> int:
         """Count of bytes that have left, of all that were given."""
         return self.bytes_out - len(self.pending)
-
-    @property
-    def waits_for_body(self) -> bool:
-        """Tell if a sink waits for body bytes that the peer has not sent."""
-        return self._sink is not None and not self._paused and not self.input_ended
 
     def read_body(self, sink: BodySink) -> None:
         """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, its window fills.
@@ -186,67 +162,31 @@ class H2ServerStream:
         """
         if self.ended or self.gone:
             return
-        held, self._held_body = self._held_body, None
-        if held is not None:
-            if held:
-                sink.on_body(held)
-            sink.on_body_end()
-            sink.on_body_flush()
-            return
-        self._sink = sink
         if self.head is not None and self.head.expect is not None and not self._invited:
             self._invited = True
-            if not (self.input_ended or self._arrived or self.status):
+            if not (self.body.begun or self.status):
                 self._connection.send_head(self, [(b":status", b"100")], ends=False)
-        self._give()
+        self.body.read(sink)
 
     def take_whole_body(self) -> bytes | None:
         """Return the body if it was received completely and has no sink yet; else None."""
-        held, self._held_body = self._held_body, None
-        if held is not None:
-            return held
-        if self._sink is not None or not self.input_ended or self.ended or self.gone:
-            return None
-        return self._take()
+        return self.body.take_whole()
 
     def hold_body(self, body: bytes) -> None:
         """Hold a body that was read and judged: its next reader gets exactly these bytes."""
-        self._held_body = body
+        self.body.hold(body)
 
     def pause_body(self) -> None:
         """Pause the body: its window fills."""
-        self._paused = True
+        self.body.pause()
 
     def resume_body(self) -> None:
         """Resume the body."""
-        self._paused = False
-        self._give()
+        self.body.resume()
 
     def let_others_first(self, take: Turn) -> None:
         """Continue with ``take`` in a later turn of the peer's."""
         self._connection.let_others_first(take)
-
-    def _take(self) -> bytes:
-        """Return the content that has arrived, and open the windows by it."""
-        data = bytes(self._arrived)
-        size, self._arrived_size = self._arrived_size, 0
-        self._arrived.clear()
-        self._connection.taken(self, size)
-        return data
-
-    def _give(self) -> None:
-        """Give the sink what has arrived."""
-        sink = self._sink
-        if sink is None or self._held_up:
-            return
-        if self._arrived_size:
-            data = self._take()
-            if data:
-                sink.on_body(data)
-        if self.body_complete and self._sink is sink and not self._held_up:
-            self._sink = None
-            sink.on_body_end()
-        sink.on_body_flush()
 
     # --- the answer
 
@@ -257,7 +197,7 @@ class H2ServerStream:
         """
         if self.ended or self.gone:
             return
-        self._sink = None
+        self.body.drop()
         content = b"" if self.refused or self._bodyless(status) else body
         self._begin(status, fields_of(encode_fields(fields)), len(body), ends=not (content or self._resets))
         self.send_data(content)
@@ -347,7 +287,7 @@ class H2ServerStream:
         """End the answer: at once, or when the windows have admitted the rest of it. Nobody reads the request now."""
         self.ended = True
         self.end_deadline()
-        self._take()
+        self.body.drop()
         if self.ending:
             self._connection.answered(self)
         else:
@@ -360,17 +300,15 @@ class H2ServerStream:
     def _forget(self) -> None:
         """Let go of everything in both directions."""
         self.end_deadline()
-        self._sink = None
+        self.body.drop()
         self.pending.clear()
-        self._take()
 
     # --- for the connection only
 
-    def begin(self, head: Request, *, ends: bool) -> None:
+    def begin(self, head: Request) -> None:
         """Note the head of the request."""
         self.head = head
-        self.expected = head.content_length
-        self.input_ended = ends
+        self.body.expected = head.content_length
 
     def end_in(self, seconds: float) -> None:
         """End the request after this time, as its caller will."""
@@ -391,43 +329,23 @@ class H2ServerStream:
         if not (self.ended or self.gone):
             report_end(self, error)
 
-    def receive(self, data: bytes, size: int) -> None:
-        """Take content; ``size`` is what it counts for windows."""
-        self.received += len(data)
-        wanted = not (self.ended or self.gone or self.malformed)
-        if not wanted:
-            self._connection.taken(self, size)
-            return
-        if self.expected is not None and self.received > self.expected:
-            self._connection.taken(self, size)
-            self.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, "the body is longer than its Content-Length"))
-            return
-        if self.received > self.max_body_bytes:
-            self._connection.taken(self, size)
-            self.fail_body(Denied(Reason.TOO_LARGE, "the body is larger than allowed"))
-            return
-        self._arrived += data
-        self._arrived_size += size
-
-    def end_of_input(self) -> None:
-        """Take the end of the body."""
-        if self.expected is not None and self.received != self.expected:
-            self.fail_body(Denied(Reason.AMBIGUOUS_FRAMING, "the body is shorter than its Content-Length"))
+    def receive(self, data: bytes, size: int, *, ends: bool) -> None:
+        """Take content, or the end of the body; ``size`` is what it counts for windows."""
+        try:
+            self.body.receive(data, size)
+            if ends:
+                self.body.end()
+        except Denied as error:
+            self.fail_body(error)
         else:
-            self.input_ended = True
-
-    def offer(self) -> None:
-        """Give the sink what one frame has brought."""
-        if self._sink is not None:
-            self._give()
+            self.body.give()
 
     def fail_body(self, error: SidecarError) -> None:
         """End an unfinished body: its request is answered, and reset as malformed if it is."""
         if self.ended or self.gone:
             return
         self.malformed = error.reason is Reason.AMBIGUOUS_FRAMING
-        self._take()
-        sink, self._sink = self._sink, None
+        sink = self.body.drop()
         if sink is not None:
             sink.on_body_error(error)
         elif self.owner is not None:

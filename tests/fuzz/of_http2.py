@@ -113,7 +113,7 @@ def _life(parts: list[bytes]) -> tuple[list[object], bytes]:
                 pass
             assert connection._reader.held <= MAX_FRAME + 9 + 2 * LIMITS.max_head_bytes, "too much waits"
             assert len(connection._streams) <= MAX_STREAMS + 1
-            held = sum(stream._arrived_size for stream in connection._streams.values())
+            held = sum(stream.body._arrived_size for stream in connection._streams.values())
             assert held <= CONNECTION_WINDOW, "content past the window"
         connection.connection_lost(None)
         while loop.go_on():
