@@ -13,7 +13,7 @@ ELSEWHERE: Final = {
     "proxy/a2a_errors.py": "proxy/test_refusal.py",
     "wire/caller_connection.py": "proxy/test_connection_table.py",
     "wire/h2_exchange.py": "wire/test_h2_client.py",
-    "wire/h2_stream.py": "wire/test_h2_server.py",
+    "wire/h2_stream.py": "wire/test_h2_requests.py",
     **{
         f"agent/{library}.py": "agent/test_clients.py"
         for library in ("aiohttp", "httpx", "httpx2", "requests", "transports", "urllib")

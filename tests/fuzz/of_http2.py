@@ -11,7 +11,8 @@ from sidecar.wire.h1_fields import edited, encode_request
 from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h2_frames import MAX_FRAME, PREFACE, FrameReader, Kind
 from sidecar.wire.h2_head import request_of
-from sidecar.wire.h2_server import MAX_STREAMS, H2ServerConnection
+from sidecar.wire.h2_requests import MAX_STREAMS
+from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.h2_session import CONNECTION_WINDOW
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import NOT_PASSED, Edits, Field

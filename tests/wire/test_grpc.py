@@ -9,7 +9,7 @@ import pytest
 from sidecar.errors import Denied, Reason
 from sidecar.wire.grpc import is_grpc, timeout_of
 from tests.wire.h2_bench import POSTS, H2Served
-from tests.wire.test_h2_server import Source
+from tests.wire.test_h2_requests import Source
 from tests.wire.written import request_with
 
 

@@ -13,7 +13,7 @@ from sidecar.wire.h2_session import CONNECTION_WINDOW
 from sidecar.wire.stream import Stream
 from tests.wire.bench import Body
 from tests.wire.h2_bench import ASKS, POSTS, H2Served, frame
-from tests.wire.test_h2_server import with_body
+from tests.wire.test_h2_requests import with_body
 
 OVERFLOW = (2**31 - 1).to_bytes(4)
 

@@ -1,4 +1,4 @@
-"""Heads of HTTP/2 as messages. Most faults are rows of ``test_h2_server``."""
+"""Heads of HTTP/2 as messages. Most faults are rows of ``test_h2_requests``."""
 
 from __future__ import annotations
 
