@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Final
 
 from sidecar.delegation.human import Human
 from sidecar.delegation.resource_metadata import ProtectedResource
@@ -19,6 +22,8 @@ from sidecar.proxy.operations import Asked
 from sidecar.proxy.refusal import refusal
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
+
+_log: Final = logging.getLogger(__name__)
 
 
 def serve(
@@ -57,6 +62,8 @@ def refuse_unread(
 
     ``unproven`` as in ``serve``.
     """
+    if error.reason is Reason.HTTP_VERSION:
+        _warn_of_http2(direction)
     try:
         entry = log.reserve(direction, unproven)
     except Unavailable as unavailable:
@@ -72,6 +79,14 @@ def refuse_unread(
         refuse(stream, error, entry, hang_up=hang_up)
     finally:
         close(stream, entry)
+
+
+@cache  # a client of gRPC tries again for as long as it runs
+def _warn_of_http2(direction: Direction) -> None:
+    _log.warning(
+        "a client speaks HTTP/2, which is off here: set protocols.http2, or have it speak HTTP/1.1",
+        extra={"direction": direction},
+    )
 
 
 def refuse(

@@ -167,8 +167,8 @@ _REQUEST: Final = {
         _OPERATOR,
         _CALLER,
         do=(
-            "turn it on with `protocols: {http2: true}` (docs/http2.md), or have the client speak HTTP/1.1; the answer "
-            "is a GOAWAY frame with HTTP_1_1_REQUIRED and this reason"
+            "turn it on with `protocols: {http2: true}` (docs/http2.md), or have the client speak HTTP/1.1; a client of "
+            "gRPC says that it cannot connect, or that it met a server of HTTP/1.x"
         ),
     ),
     Reason.UPGRADE_REFUSED: _either(

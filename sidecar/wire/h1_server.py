@@ -21,7 +21,6 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.h1_stream import H1Stream, Intake
-from sidecar.wire.h2_preface import PrefaceStream
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.scheduling import Turn
@@ -350,8 +349,7 @@ class ServerConnection(asyncio.Protocol):
     def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
         """Refuse a head. What follows is never read as a request. ``bytes_in`` None: as many as were collected."""
         reader = self._reader
-        kind = PrefaceStream if error.reason is Reason.HTTP_VERSION else H1Stream
-        stream = kind(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
+        stream = H1Stream(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
         stream.closes = True
         reader.clear()
         self._teardown.enter(Phase.REFUSED)

@@ -12,9 +12,9 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated
 
 from sidecar.identity.tls import client_context
+from sidecar.proxy.answers import _warn_of_http2
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.hops import Hops
 from tests.integration.test_garbage import no_circles
@@ -24,24 +24,31 @@ from tests.integration.world import PATIENCE_S, PLANNER, WRITER, bearer, mint, o
 pytestmark = pytest.mark.integration
 
 
-async def test_a_client_of_grpc_is_told_the_reason_where_http2_is_not_spoken(hops: Hops) -> None:
+async def test_a_client_of_grpc_fails_at_once_where_http2_is_off_and_the_log_names_the_cure(
+    hops: Hops, caplog: pytest.LogCaptureFixture
+) -> None:
     await hops.start()
+    _warn_of_http2.cache_clear()
 
-    def call() -> grpc.RpcError:
-        address = f"127.0.0.1:{hops.writer.outbound}"
-        with grpc.insecure_channel(address, options=[("grpc.enable_retries", 0)]) as channel:
-            try:
-                channel.unary_unary("/crm.Orders/Get")(b"", timeout=5)
-            except grpc.RpcError as error:
-                return error
-        raise AssertionError("it was served")
+    def call() -> list[grpc.RpcError]:
+        errors = []
+        with grpc.insecure_channel(f"127.0.0.1:{hops.writer.outbound}") as channel:
+            for _ in range(3):
+                try:
+                    channel.unary_unary("/crm.Orders/Get")(b"", timeout=PATIENCE_S)
+                except grpc.RpcError as error:
+                    errors.append(error)
+        return errors
 
-    error = await asyncio.to_thread(call)
-    assert "http_version" in str(error)
-    record, *_ = await hops.writer.wait_for_records(1)
-    assert [record[key] for key in ("direction", "decision", "reason", "status")] == [
+    errors = await asyncio.to_thread(call)
+    assert [error.code() for error in errors] == [grpc.StatusCode.UNAVAILABLE] * 3
+    assert all("HTTP status 505" in str(error) for error in errors)
+    records = await hops.writer.wait_for_records(1)
+    assert len(records) <= 3, "it connects again and again"
+    assert [records[0][key] for key in ("direction", "decision", "reason", "status")] == [
         "outbound", "deny", "http_version", 505
     ]  # fmt: skip
+    assert len([one for one in caplog.messages if "set protocols.http2" in one]) == 1
 
 
 async def test_a_peer_that_speaks_http2_unasked_is_told_so(hops: Hops) -> None:
@@ -49,9 +56,8 @@ async def test_a_peer_that_speaks_http2_unasked_is_told_so(hops: Hops) -> None:
     client = H2Connection(H2Configuration(client_side=True))
     client.initiate_connection()
     raw = await hops.world.exchange(hops.writer.inbound, hops.planner, client.data_to_send())
-    (end,) = [event for event in client.receive_data(raw) if isinstance(event, ConnectionTerminated)]
-    assert end.error_code == ErrorCodes.HTTP_1_1_REQUIRED
-    assert b"http_version" in (end.additional_data or b"")
+    assert raw.startswith(b"HTTP/1.1 505 ")
+    assert b"\r\ndelegation-reason: http_version\r\n" in raw.lower()
     (record,) = await hops.writer.wait_for_records(1)
     assert [record[key] for key in ("peer", "decision", "reason", "status")] == [
         str(PLANNER), "deny", "http_version", 505

@@ -104,4 +104,4 @@ def test_nothing_of_http2_is_loaded_where_it_is_off() -> None:
     """Memory at rest counts: the sidecar loads the engine where the settings turn it on."""
     code = "import sys, sidecar.assembly; print([name for name in sys.modules if name.startswith('sidecar.wire.h2')])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=50)
-    assert ran.stdout.strip() == "['sidecar.wire.h2_preface']"
+    assert ran.stdout.strip() == "[]"
