@@ -80,6 +80,7 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{where}.match", "MCP is served at one path", "write path in place of path_prefix")
         if section.protocol == "grpc":
             yield from _grpc_route(file, section.max_message_bytes, where)
+            yield from _grpc_agent(file, where)
         if not section.operations:
             yield Problem(f"{where}.operations", "is missing, so nothing could be called", "list what peers may call")
         yield from _operations(section.protocol, section.operations, where)
@@ -114,6 +115,17 @@ def _grpc_route(file: SidecarFile, max_message_bytes: int | None, where: str) ->
         yield Problem(f"{where}.protocol", "gRPC needs HTTP/2, which is off", "set protocols.http2")
     if max_message_bytes is not None:
         yield Problem(f"{where}.max_message_bytes", "is not for gRPC, whose messages are not read", "remove it")
+
+
+def _grpc_agent(file: SidecarFile, where: str) -> Iterator[Problem]:
+    if file.inbound is None or not file.protocols.http2:
+        return
+    if file.protocols.agent != "h2c" and file.inbound.agent_grpc is None:
+        yield Problem(
+            f"{where}.protocol",
+            "gRPC needs an agent that is called by HTTP/2, and this one is called by HTTP/1.1",
+            "set protocols.agent to h2c, or inbound.agent_grpc if gRPC has a port of its own",
+        )
 
 
 def _resource(section: InboundRouteSection, where: str) -> Iterator[Problem]:

@@ -197,7 +197,7 @@ class Metrics:
         )
         yield _counter(
             "sidecar_operations",
-            "Finished requests on routes of MCP and A2A by operation; on others those that are `own` or `login`.",
+            "Finished requests on routes of MCP, A2A and gRPC by operation; on others those that are `own` or `login`.",
             ("direction", "route", "op", "decision"),
             self.finished.counted().operations.items(),
         )

@@ -88,7 +88,7 @@ _PEER: Final = {
 }
 
 _REQUEST: Final = {
-    Reason.BAD_REQUEST: _either("the request is not valid HTTP/1.1", _CALLER, do="see the detail; fix the HTTP client"),
+    Reason.BAD_REQUEST: _either("the request is not valid HTTP", _CALLER, do="see the detail; fix the HTTP client"),
     Reason.AMBIGUOUS_FRAMING: _either(
         "the length of the body is ambiguous, as in request smuggling",
         _CALLER,
@@ -167,8 +167,8 @@ _REQUEST: Final = {
         _OPERATOR,
         _CALLER,
         do=(
-            "turn it on with `protocols: {http2: true}` (docs/http2.md), or have the client speak HTTP/1.1; a client of "
-            "gRPC says that it cannot connect, or that it met a server of HTTP/1.x"
+            "turn it on with `protocols: {http2: true}` (docs/http2.md), or have the client speak HTTP/1.1; a client "
+            "of gRPC says that it cannot connect, or that it met a server of HTTP/1.x"
         ),
     ),
     Reason.UPGRADE_REFUSED: _either(

@@ -170,7 +170,7 @@ _ANSWER: Final = {
         "act on the reason in the detail; the record of the next hop's sidecar has more",
     ),
     Reason.UPSTREAM_BAD_RESPONSE: _either(
-        "the answer of the agent or next hop is not valid HTTP/1.1", _DEVELOPER, do="see the detail; fix that server"
+        "the answer of the agent or next hop is not valid HTTP", _DEVELOPER, do="see the detail; fix that server"
     ),
     Reason.CREDENTIAL_EXPOSED: _out(
         "the answer of a host outside the mesh contains the key of the call; it was cut before the key",

@@ -52,7 +52,7 @@ def test_every_reason_is_told_by_status_header_and_body_and_its_detail_is_not(re
         ),
         (
             Reason.BAD_REQUEST,
-            b'Bearer error="invalid_request", error_description="the request is not valid HTTP/1.1"',
+            b'Bearer error="invalid_request", error_description="the request is not valid HTTP"',
         ),
         (
             Reason.STEP_UP_REQUIRED,
