@@ -20,7 +20,7 @@ from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response, is_event_stream
-from sidecar.wire.scheduling import Turn
+from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES, Handshake
@@ -59,10 +59,6 @@ _ASKED: Final = State.ASKED
 _CLOSED: Final = State.CLOSED
 _PARTLY_WRITTEN: Final = State.SENDING, State.ENDING  # tuples: a look-up calls no ``__hash__`` of an enum
 _COMPLETE: Final = State.ASKED, State.ENDING
-
-
-# Many frameworks write the head of an answer and its body one after the other: the body is about to arrive.
-_REST_S: Final = 0.005
 
 
 class WarmCall(Protocol):
@@ -314,7 +310,7 @@ class ClientConnection(asyncio.Protocol):
             if taken is None:
                 self._warm, self._early, self._moved_at = warm, data, self._clock()
                 if not early:
-                    asyncio.get_running_loop().call_later(_REST_S, warm.inflate)
+                    asyncio.get_running_loop().call_later(REST_S, warm.inflate)
             if taken is not False:
                 return
         sink = self._sink

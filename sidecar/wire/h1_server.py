@@ -23,7 +23,7 @@ from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.h1_stream import H1Stream, Intake
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
-from sidecar.wire.scheduling import Turn
+from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Pace, Phase, Teardown
 
@@ -44,8 +44,9 @@ _OPEN: Final = Phase.OPEN
 _LINGERING: Final = Phase.LINGERING
 
 
-Warm = Callable[["ServerConnection", bytes], bool]
-"""Takes a request that the native engine serves; returns False for any other one, and has changed nothing then."""
+Warm = Callable[["ServerConnection", bytes], bool | None]
+"""Takes a request that the native engine serves. False: another one, and nothing has changed. None: it may be one when
+the rest of its body has come."""
 
 
 class ServerConnection(asyncio.Protocol):
@@ -72,6 +73,8 @@ class ServerConnection(asyncio.Protocol):
         self._clock = connections.clock
         self._reader = RequestReader(limits, proxy_form=proxy_form)
         self._rest = b""
+        self._early = b""  # of a request that the native engine takes when its rest has come
+        self._early_at = 0.0
         self._stream: H1Stream | None = None
         self._advancing = False  # input is being used: a call from inside that does nothing
         self._share = Share.SPENT
@@ -93,15 +96,17 @@ class ServerConnection(asyncio.Protocol):
     @property
     def receiving(self) -> bool:
         """Tell if a head has begun to arrive."""
-        return self._reader.held > 0
+        return self._reader.held > 0 or bool(self._early)
 
     def hand_over(self, handler: RequestHandler) -> None:
         """Let another handler serve its requests from now on. The native engine serves those of the first one only."""
+        self._read_early()
         self.handler = handler
         self._warm = None
 
     def stop(self, error: SidecarError) -> None:
         """End the request in progress, or refuse the one whose head is arriving, for ``error``; then close."""
+        self._read_early()
         if self._stream is not None:
             self._stream.stop(error)
         elif self._reader.first_line_read:
@@ -128,7 +133,7 @@ class ServerConnection(asyncio.Protocol):
     @property
     def kept(self) -> bool:
         """Tell if it is idle, waiting for the first byte of another request."""
-        return not self._reader.held and self._teardown.linger is None and self._moved_at != self._opened_at
+        return not self.receiving and self._teardown.linger is None and self._moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
         """End at once, as evicted: a begun head is refused, and a request in progress is stopped."""
@@ -140,6 +145,7 @@ class ServerConnection(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Cut it off if only its peer keeps it open: it asks for nothing, or does not take the end of an answer."""
+        self._read_early()
         asks = (self._reader.held or self._rest) and not (
             self._teardown.phase >= Phase.LINGERING or self.writing_paused
         )
@@ -148,6 +154,7 @@ class ServerConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close the connection after the request in progress; at once if there is none and none was just refused."""
+        self._read_early()
         self._teardown.enter(Phase.LAST)
         lingers = self._teardown.phase >= Phase.LINGERING
         if self._stream is None and not (self._reader.held or self._rest or lingers):
@@ -155,6 +162,7 @@ class ServerConnection(asyncio.Protocol):
 
     def end_unused(self) -> None:
         """End now if no request is in progress, else after it."""
+        self._read_early()
         if self._stream is None:
             self.cut_off()
         else:
@@ -178,8 +186,10 @@ class ServerConnection(asyncio.Protocol):
             self._receive_more(data)
             return
         warm = self._warm
-        if warm is not None and self._reader.fresh and warm(self, data):
-            return
+        if warm is not None and self._reader.fresh:
+            data = self._offer(warm, data)
+            if not data:
+                return
         self._advancing = True
         try:
             if self._read_head(data) and self._rest:
@@ -188,11 +198,35 @@ class ServerConnection(asyncio.Protocol):
             self._advancing = False
         self._settle()
 
+    def _offer(self, warm: Warm, data: bytes) -> bytes:
+        """Offer input to the native engine, and return what it does not take or wait for."""
+        early, self._early = self._early, b""
+        if early:
+            data = early + data
+            self._moved_at = self._read_at = self._early_at
+        taken = warm(self, data)
+        if taken is None:
+            self._early, self._early_at = data, self._moved_at
+            if not early:
+                asyncio.get_running_loop().call_later(REST_S, self._read_early)
+        return data if taken is False else b""
+
+    def _read_early(self) -> None:
+        """Begin with a request without waiting for the rest of its body."""
+        early, self._early = self._early, b""
+        if early:
+            warm, self._warm = self._warm, None
+            try:
+                self.data_received(early)
+            finally:
+                self._warm = warm
+
     def eof_received(self) -> bool:
         """Take the peer's FIN: answer an unfinished head, give up the request in progress. Tell if writing goes on.
 
         The transport closes, except after a switch of protocols on a connection that can be half-closed.
         """
+        self._read_early()
         self.writes.write_all()
         stream = self._stream
         if stream is not None:
@@ -206,6 +240,7 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Handle the end of the connection."""
+        self._read_early()
         self._connections.discard(self)
         self._teardown.enter(Phase.CLOSING)
         if self._stream is not None:

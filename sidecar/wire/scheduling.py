@@ -50,6 +50,8 @@ class FairQueue:
             self._round = asyncio.get_running_loop().call_soon(self._next)
 
 
+# Many programs write the head of a message and its body one after the other: the native engine waits for a body.
+REST_S: Final = 0.005
 MOST_TOGETHER: Final = 32  # the first of them has waited for as many requests to be served: about a millisecond
 _MAX_DEFERRED: Final = 16 * 1024  # bytes; a longer write is worth a system call of its own
 

@@ -165,10 +165,10 @@ class EngineWorld:
             "upstream_limits": ClientLimits(),
         }
 
-    def _begin(self, connection: ServerConnection, data: bytes) -> bool:
+    def _begin(self, connection: ServerConnection, data: bytes) -> bool | None:
         assert self._warm is not None
         taken = self._warm(connection, data)
-        self.taken += taken
+        self.taken += bool(taken)
         return taken
 
     def connect(self) -> None:
@@ -204,15 +204,21 @@ class EngineWorld:
         self.origin_pool.alive = {self.agent}
 
     def exchange(
-        self, data: bytes, answer: bytes = ANSWER, between: Callable[[EngineWorld], None] = lambda _: None
+        self,
+        data: bytes | tuple[bytes, ...],
+        answer: bytes = ANSWER,
+        between: Callable[[EngineWorld], None] = lambda _: None,
     ) -> Outcome:
-        """Receive bytes of the peer; do something; let the agent answer, if it was sent something."""
+        """Receive bytes of the peer, or pieces; do something; let the agent answer, if it was sent something."""
         if self.transport.is_closing():
             self.connect()
         if not self.agent.usable:
             self.agent_connects()
         heard, told = len(self.agent_transport.writes), len(self.transport.writes)
-        self.server.data_received(data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            if not self.transport.is_closing():
+                self.server.data_received(piece)
+        self.server._read_early()  # nobody waits longer for the rest of a request
         sent = b"".join(self.agent_transport.writes[heard:])
         between(self)
         if sent and answer and not self.agent_transport.is_closing():

@@ -145,7 +145,7 @@ async def test_nothing_else_waits(
 
 
 async def test_the_rest_is_waited_for_only_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(h1_client, "_REST_S", 0)
+    monkeypatch.setattr(h1_client, "REST_S", 0)
     world = EngineWorld("native", tmp_path)
     world.exchange(WARM)
     told = len(world.transport.writes)

@@ -71,22 +71,25 @@ impl InboundGate {
         })
     }
 
-    /// Begin the request that `data` is. False: it is not certain, and nothing has changed.
-    fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+    /// Begin the request that `data` is. False: it is not certain. None: the rest of its body is missing. In both nothing
+    /// has changed.
+    fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
         let py = connection.py();
         match self.side.certain(py, || self.ready(connection, data.as_bytes()))? {
-            None => Ok(false),
-            Some(ready) => guarded(|| self.begin(py, connection, data, ready)).map(|()| true),
+            None => Ok(Some(false)),
+            Some(None) => Ok(None),
+            Some(Some(ready)) => guarded(|| self.begin(py, connection, data, ready)).map(|()| Some(true)),
         }
     }
 }
 
 impl InboundGate {
-    fn ready<'py>(&self, connection: &Bound<'py, PyAny>, data: &[u8]) -> PyResult<Option<Ready<'py>>> {
+    /// The request that may begin; Some(None): it may, when the rest of its body has come.
+    fn ready<'py>(&self, connection: &Bound<'py, PyAny>, data: &[u8]) -> PyResult<Option<Option<Ready<'py>>>> {
         let py = connection.py();
         let side = &*self.side;
         let Some(whole) = side.whole(data, head::request(data, side.limits)) else { return Ok(None) };
-        let Whole { head, path_end } = whole;
+        let Whole { head, path_end, lacks } = whole;
         let path = &data[head.target.clone()][..path_end];
         let mut message = Vec::with_capacity(data.len() + 512);
         message.extend_from_slice(&data[head.method.start..head.target.end]);
@@ -132,6 +135,9 @@ impl InboundGate {
             return Ok(None);
         }
         let Some((pool, idle, upstream)) = side.free(py, world.agent_key.bind(py))? else { return Ok(None) };
+        if lacks {
+            return Ok(Some(None));
+        }
 
         let handle = self.new_handle.bind(py).call0()?.cast_into::<PyString>()?;
         let handle = if self.mark.is_empty() { handle } else { PyString::new(py, &format!("{}{}", self.mark, handle)) };
@@ -170,7 +176,7 @@ impl InboundGate {
             new_served: self.new_served.clone_ref(py),
         });
         call.peer = Some(peer.unbind());
-        Ok(Some(Ready { call, pool, idle, upstream, message }))
+        Ok(Some(Some(Ready { call, pool, idle, upstream, message })))
     }
 
     /// What follows from the snapshot in force; None if nothing is served now, or not by this engine.

@@ -15,6 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 const VARYING_BYTES: usize = 432; // at most, of a record beside its path
 const OWN_PATHS: &[u8] = b"/.sidecar"; // of the sidecar itself: `target.OWN_PATHS`
 
+/// A call that may begin, and the request that the agent serves.
+type Found<'py> = (Ready<'py>, Bound<'py, PyAny>);
+
 /// One snapshot, and what follows from it. Begun again with each other snapshot.
 struct World {
     snapshot: Py<PyAny>,
@@ -70,37 +73,39 @@ impl OutboundGate {
         })
     }
 
-    /// Begin the call that `data` is. False: it is not certain, and nothing has changed.
-    fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+    /// Begin the call that `data` is. False: it is not certain. None: the rest of its body is missing. In both nothing has
+    /// changed.
+    fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
         let py = connection.py();
         let mut looked = false;
         match self.side.certain(py, || self.ready(connection, data.as_bytes(), &mut looked))? {
-            None => {
-                if looked {
-                    self.uncount.bind(py).call0()?;
-                }
-                Ok(false)
-            }
-            Some((ready, served)) => guarded(|| {
+            Some(Some((ready, served))) => guarded(|| {
                 served.call_method0(intern!(py, "count_call"))?;
                 self.side.start(connection, data, ready)
             })
-            .map(|_| true),
+            .map(|_| Some(true)),
+            other => {
+                if looked {
+                    self.uncount.bind(py).call0()?;
+                }
+                Ok(other.is_none().then_some(false))
+            }
         }
     }
 }
 
 impl OutboundGate {
+    /// The call that may begin; Some(None): it may, when the rest of its body has come.
     fn ready<'py>(
         &self,
         connection: &Bound<'py, PyAny>,
         data: &[u8],
         looked: &mut bool,
-    ) -> PyResult<Option<(Ready<'py>, Bound<'py, PyAny>)>> {
+    ) -> PyResult<Option<Option<Found<'py>>>> {
         let py = connection.py();
         let side = &*self.side;
         let found = side.whole(data, head::request_to_proxy(data, side.limits));
-        let Some(Whole { head, path_end }) = found else { return Ok(None) };
+        let Some(Whole { head, path_end, lacks }) = found else { return Ok(None) };
         let (path, query) = data[head.target.clone()].split_at(path_end);
         if path.starts_with(OWN_PATHS) {
             return Ok(None);
@@ -164,6 +169,9 @@ impl OutboundGate {
         if !still_good.is_none() && !still_good.call1((upstream.getattr(intern!(py, "transport"))?,))?.is_truthy()? {
             return Ok(None);
         }
+        if lacks {
+            return Ok(Some(None));
+        }
 
         let call_in = served.getattr(intern!(py, "call_in"))?;
         let given = PyTuple::new(py, [&issued, &served, &tokens])?.into_any().unbind();
@@ -193,7 +201,7 @@ impl OutboundGate {
         message.extend_from_slice(b"delegation-call: ");
         message.extend_from_slice(call.call_out.as_ref().map_or(&[], |call| &call[..]));
         call.end_of_message(&mut message, &data[head.fields.end..]);
-        Ok(Some((Ready { call, pool, idle, upstream, message }, served)))
+        Ok(Some(Some((Ready { call, pool, idle, upstream, message }, served))))
     }
 
     /// What follows from the snapshot in force; None if nothing is served now.

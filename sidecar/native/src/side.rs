@@ -14,12 +14,14 @@ use std::collections::HashMap;
 pub const MOST_ROUTES: usize = 512; // remembered
 pub const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
 const LONGEST_PATH: usize = 512;
+const MOST_HELD: usize = 16 * 1024; // bytes of a body that may be waited for
 const LARGE: usize = 4096; // bytes of a request
 
-/// A head that is certain, with its whole body behind it. `path_end` is of its target.
+/// A head that is certain, with its whole body behind it, unless it `lacks` some. `path_end` is of its target.
 pub struct Whole {
     pub head: RequestHead,
     pub path_end: usize,
+    pub lacks: bool,
 }
 
 /// A pool, its idle connections, and the last of them.
@@ -129,11 +131,13 @@ impl Side {
         }
     }
 
-    /// A request that is there to its last byte, on a canonical path that holds no token.
+    /// A request that is there to its last byte, or lacks some of a short body, on a canonical path that holds no token.
     pub fn whole(&self, data: &[u8], head: Option<RequestHead>) -> Option<Whole> {
         let head = head?;
-        let length = head.fields.length.unwrap_or(0);
-        if data.len() - head.fields.end != length || length > self.most_body || &data[head.method.clone()] == b"HEAD" {
+        let (length, there) = (head.fields.length.unwrap_or(0), data.len() - head.fields.end);
+        let lacks = there < length;
+        let most = if lacks { MOST_HELD.min(self.most_body) } else { self.most_body };
+        if there > length || length > most || &data[head.method.clone()] == b"HEAD" {
             return None;
         }
         let target = &data[head.target.clone()];
@@ -141,7 +145,7 @@ impl Side {
         if path_end > LONGEST_PATH || head::may_hold_token(&target[..path_end]) {
             return None;
         }
-        Some(Whole { head, path_end })
+        Some(Whole { head, path_end, lacks })
     }
 
     /// Monotonic seconds.
