@@ -236,10 +236,8 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             if event.stream_ended is not None:
                 exchange.on_end()
         elif isinstance(event, TrailersReceived):
-            exchange.trailers = trailers_of(
-                cast("Sequence[Field]", event.headers), max_bytes=limits.max_head_bytes, max_fields=limits.max_fields
-            )
-            exchange.on_end()
+            fields = cast("Sequence[Field]", event.headers)
+            exchange.on_end(trailers_of(fields, max_bytes=limits.max_head_bytes, max_fields=limits.max_fields))
         elif isinstance(event, StreamReset):
             self._forget(exchange)
             exchange.on_reset(int(event.error_code))

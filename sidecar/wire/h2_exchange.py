@@ -13,6 +13,7 @@ from typing import Final, NoReturn, Protocol
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection
+from sidecar.wire.h2_answer import Answer
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
 from sidecar.wire.limits import ClientLimits
@@ -23,7 +24,6 @@ from sidecar.wire.websocket import Handshake
 
 _log: Final = logging.getLogger("sidecar.wire")
 
-_BODYLESS: Final = frozenset({204, 304})
 _GRPC: Final = b"application/grpc"
 
 
@@ -76,27 +76,19 @@ class H2Exchange:
     """
 
     __slots__ = (
-        "_arrived",
-        "_arrived_size",
+        "_answer",
         "_connection",
         "_dropped",
         "_held_back",
-        "_interim",
-        "_left",
         "_limits",
-        "_method",
         "_moved_at",
-        "_over",
         "_sent_all",
         "_sink",
-        "_told_head",
         "_waits",
         "ending",
-        "head",
         "kept",
         "pending",
         "stream_id",
-        "trailers",
     )
 
     def __init__(self, connection: Carrier, limits: ClientLimits) -> None:
@@ -104,28 +96,25 @@ class H2Exchange:
         self.stream_id = 0
         self.pending = bytearray()
         self.ending = False
-        self.head: Response | None = None
-        self.trailers: list[Field] = []
         self._connection = connection
         self._limits = limits
         self._sink: ResponseSink | None = None
-        self._method = ""
-        self._arrived = bytearray()
-        self._arrived_size = 0
-        self._left: int | None = None  # content that the answer's head has stated and that has not come
-        self._interim = 0
-        self._told_head = False
+        self._answer = Answer("", max_interim=0)
         self._sent_all = False
         self._held_back = False
         self._waits = False
         self._dropped = False
-        self._over = False  # the stream has ended; what it brought may still wait for the sink
         self._moved_at = 0.0
 
     @property
     def transport(self) -> asyncio.Transport:
         """The upstream's transport, for facts about it."""
         return self._connection.transport
+
+    @property
+    def trailers(self) -> list[Field]:
+        """Return the trailers of the answer that has just ended."""
+        return self._answer.trailers
 
     @property
     def usable(self) -> bool:
@@ -188,12 +177,8 @@ class H2Exchange:
         if any([name == b"content-type" and value.startswith(_GRPC) for name, value in fields]):  # noqa: C419
             head.append((b"te", b"trailers"))
         self._sink = sink
-        self._method = method
-        self.head = None
-        self.trailers = []
-        self._left = None
-        self._interim = 0
-        self._told_head = self.ending = self._over = False
+        self._answer = Answer(method, max_interim=self._limits.max_interim)
+        self.ending = False
         self._sent_all = ends
         self._held_back = self._waits = False
         self._moved_at = self._connection.now()
@@ -259,47 +244,37 @@ class H2Exchange:
     # --- for the connection: the answer
 
     def on_interim(self) -> None:
-        """Skip an interim answer."""
-        self._interim += 1
-        if self._interim > self._limits.max_interim:
-            self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "too many interim answers"), Code.PROTOCOL_ERROR)
+        """Skip an interim answer. Denied: there are too many."""
+        self._answer.skip_interim()
 
     def on_head(self, head: Response) -> None:
         """Take the final head."""
-        self.head = head
         self._moved_at = self._connection.now()
-        self._left = 0 if self._bodyless(head) else head.content_length
+        self._answer.begin(head)
 
     def on_content(self, data: bytes, size: int) -> None:
-        """Take content; ``size`` is what it counts for windows."""
+        """Take content; ``size`` is what it counts for windows. Denied: it is too much."""
         self._moved_at = self._connection.now()
-        if self._left is not None:
-            self._left -= len(data)
-        if self.head is None or (self._left is not None and self._left < 0):
-            self._connection.taken(self.stream_id, size)
-            self.fail(
-                Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer is longer than its head says"), Code.PROTOCOL_ERROR
-            )
-            return
-        self._arrived += data
-        self._arrived_size += size
+        self._answer.add(data, size)
 
-    def on_end(self) -> None:
+    def on_end(self, trailers: Sequence[Field] = ()) -> None:
         """Take the end of the answer. What was collected is told with ``tell``."""
         if self._sink is None:
             return
-        if self.head is None or self._left:
-            self.fail(Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length"), None)
+        self._answer.trailers = list(trailers)
+        try:
+            self._answer.end()
+        except Denied as error:
+            self.fail(error, None)
             return
         self._moved_at = self._connection.now()
-        self._over = True
         self._connection.over(self, None if self._sent_all and not self.pending else Code.NO_ERROR)
         self.pending.clear()
         self._tell()
 
     def on_reset(self, code: int) -> None:
         """Take a reset of the stream."""
-        if self.head is not None:  # whatever the code: a request whose answer has begun is never sent again
+        if self._answer.head is not None:  # whatever the code: a request whose answer has begun is never sent again
             self.fail(Denied(Reason.UPSTREAM_ABORTED, "the upstream reset the stream inside its answer"), None)
         elif code == Code.REFUSED_STREAM:
             self.fail(StaleConnection(Reason.UPSTREAM_UNREACHABLE, "the upstream refused the stream unseen"), None)
@@ -309,7 +284,7 @@ class H2Exchange:
     def on_connection_lost(self, *, unseen: bool) -> None:
         """Take the end of the connection. ``unseen``: the upstream has not begun with the request."""
         if self._sink is not None:
-            if self.head is not None:
+            if self._answer.head is not None:
                 error: SidecarError = Denied(Reason.UPSTREAM_ABORTED, "the connection ended inside the answer")
             elif unseen or self.kept:
                 error = StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
@@ -323,29 +298,25 @@ class H2Exchange:
             self._tell()
 
     def _tell(self) -> None:
-        sink, head = self._sink, self.head
-        if sink is None or head is None or self._held_back:
+        sink = self._sink
+        if sink is None or self._answer.head is None or self._held_back:
             return
         try:
-            self._pass_on(sink, head, self._take())
+            self._pass_on(sink, self._take())
         except Exception:  # noqa: BLE001 - a bug ends its own request, not those of others on the connection
             _log.exception("the sink of an answer failed")
             self._sink = sink
-            self.fail(Unavailable(Reason.INTERNAL, "the sink of an answer failed"), None if self._over else Code.CANCEL)
+            error = Unavailable(Reason.INTERNAL, "the sink of an answer failed")
+            self.fail(error, None if self._answer.over else Code.CANCEL)
 
-    def _pass_on(self, sink: ResponseSink, head: Response, data: bytes) -> None:
-        over = self._over
-        if not self._told_head and over and not self.trailers:
-            if head.content_length is None and not self._bodyless(head):
-                head.content_length = len(data)
+    def _pass_on(self, sink: ResponseSink, data: bytes) -> None:
+        answer = self._answer
+        if answer.is_whole:
             self._finish()
-            sink.on_whole_response(head, data)
+            answer.tell_whole(sink, data)
             return
-        if not self._told_head:
-            self._told_head = True
-            sink.on_response(head, data)
-        elif data:
-            sink.on_response_data(data)
+        over = answer.over
+        answer.tell(sink, data)
         if over and self._sink is sink:
             self._finish()
             sink.on_response_end()
@@ -373,14 +344,10 @@ class H2Exchange:
 
     def _take(self) -> bytes:
         """Return the content that has arrived, and open the windows by it."""
-        data = bytes(self._arrived)
-        size, self._arrived_size = self._arrived_size, 0
-        self._arrived.clear()
+        size = self._answer.size
+        data = self._answer.take()
         self._connection.taken(self.stream_id, size)
         return data
-
-    def _bodyless(self, head: Response) -> bool:
-        return self._method == "HEAD" or head.status in _BODYLESS
 
     # --- for the connection: windows and time
 
@@ -427,11 +394,11 @@ class H2Exchange:
         if self.pending:
             if silent > limits.idle_timeout_s:
                 self._time_out("the upstream takes no more of the request")
-        elif self.head is None:
+        elif self._answer.head is None:
             if self._sent_all and silent > limits.first_byte_timeout_s:
                 self._time_out("no answer from the upstream")
         elif not self._held_back and silent > (
-            limits.stream_idle_timeout_s if is_event_stream(self.head) else limits.idle_timeout_s
+            limits.stream_idle_timeout_s if is_event_stream(self._answer.head) else limits.idle_timeout_s
         ):
             self._time_out("the upstream's answer stopped coming")
 

@@ -1,0 +1,107 @@
+"""Answer of an HTTP/2 upstream as it arrives: its head, its content and that content's length, and its trailers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.errors import Denied, Reason
+from sidecar.wire.message import Field, Response
+from sidecar.wire.stream import ResponseSink
+
+_BODYLESS: Final = frozenset({204, 304})
+
+
+class Answer:
+    """One answer. ``over``: all of it has come. ``size`` is what its untaken content counts for windows."""
+
+    __slots__ = (
+        "_arrived",
+        "_bodyless",
+        "_interim",
+        "_left",
+        "_max_interim",
+        "_told",
+        "head",
+        "over",
+        "size",
+        "trailers",
+    )
+
+    def __init__(self, method: str, *, max_interim: int) -> None:
+        self.head: Response | None = None
+        self.trailers: list[Field] = []
+        self.over = False
+        self.size = 0
+        self._bodyless = method == "HEAD"
+        self._max_interim = max_interim
+        self._interim = 0
+        self._left: int | None = None  # content that the head has stated and that has not come
+        self._arrived = bytearray()
+        self._told = False  # the head, to the sink
+
+    def skip_interim(self) -> None:
+        """Count an interim answer.
+
+        Raises:
+            Denied: UPSTREAM_BAD_RESPONSE, there are too many.
+        """
+        self._interim += 1
+        if self._interim > self._max_interim:
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "too many interim answers")
+
+    def begin(self, head: Response) -> None:
+        """Take the final head."""
+        self.head = head
+        self._bodyless = self._bodyless or head.status in _BODYLESS
+        self._left = 0 if self._bodyless else head.content_length
+
+    def add(self, data: bytes, size: int) -> None:
+        """Take content; ``size`` is what it counts for windows.
+
+        Raises:
+            Denied: UPSTREAM_BAD_RESPONSE, it is more than the head says, or there is no head.
+        """
+        self.size += size
+        if self._left is not None:
+            self._left -= len(data)
+        if self.head is None or (self._left is not None and self._left < 0):
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer is longer than its head says")
+        self._arrived += data
+
+    def end(self) -> None:
+        """Take the end.
+
+        Raises:
+            Denied: UPSTREAM_ABORTED, it comes before the head, or before all that the head says.
+        """
+        if self.head is None or self._left:
+            raise Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length")
+        self.over = True
+
+    def take(self) -> bytes:
+        """Return the content that has come since the last time. The windows are for the caller to open."""
+        data = bytes(self._arrived)
+        self._arrived.clear()
+        self.size = 0
+        return data
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell if all of it has come and nothing was told: the sink gets it in one event. Trailers have their own."""
+        return self.over and not (self._told or self.trailers)
+
+    def tell_whole(self, sink: ResponseSink, data: bytes) -> None:
+        """Tell the sink all of it."""
+        assert self.head is not None  # noqa: S101 - for the type only
+        if self.head.content_length is None and not self._bodyless:
+            self.head.content_length = len(data)
+        sink.on_whole_response(self.head, data)
+
+    def tell(self, sink: ResponseSink, data: bytes) -> None:
+        """Tell the sink the head and content that have come."""
+        assert self.head is not None  # noqa: S101 - for the type only
+        if not self._told:
+            self._told = True
+            sink.on_response(self.head, data)
+        elif data:
+            sink.on_response_data(data)
