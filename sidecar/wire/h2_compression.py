@@ -23,6 +23,7 @@ MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # of memory, for some thousand token
 LITERALS_LIVE_S: Final = 60.0
 LEAST_LITERAL: Final = 100  # encoded bytes: tokens and cookies, but no traces and hardly any paths
 _ENTRY_BYTES: Final = 2 * sys.getsizeof(b"") + 140  # of a dictionary that is about to grow
+_MOST_RESIZED: Final = 2  # to the least size since the last head, and to the last one
 _LONGEST_INTEGER: Final = 8  # bytes: the library reads no more
 _STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
 _DYNAMIC: Final = HeaderTable.STATIC_TABLE_LENGTH + 1  # index of the newest entry
@@ -93,7 +94,10 @@ literals: Final = Literals()
 
 
 class HeadDecoder(Decoder):
-    """Reads heads as its base does, and refuses the same."""
+    """Reads heads as its base does, and refuses the same; also a third change of the table's size (section 4.2).
+
+    One byte of a head is enough for a change, which takes longer than anything else in it.
+    """
 
     def decode(self, data: bytes, raw: bool = True) -> list[Field]:  # type: ignore[override]  # noqa: ARG002, FBT001, FBT002
         """Return the fields of a head, as bytes.
@@ -105,6 +109,7 @@ class HeadDecoder(Decoder):
         entry = table.get_by_index
         left = self.max_header_list_size
         fields: list[Field] = []
+        resized = 0
         at, end = 0, len(data)
         while at < end:
             first = data[at]
@@ -112,8 +117,9 @@ class HeadDecoder(Decoder):
                 index, at = _integer(data, at, 7)
                 field = entry(index)
             elif first & 0x60 == 0x20:
-                if fields:
-                    raise HPACKDecodingError("the size of the table changes inside a head")
+                resized += 1
+                if fields or resized > _MOST_RESIZED:
+                    raise HPACKDecodingError("the size of the table changes inside a head, or too often")
                 size, at = _integer(data, at, 5)
                 if size > self.max_allowed_table_size:
                     raise InvalidTableSizeError("the table becomes larger than allowed")
