@@ -148,9 +148,12 @@ class _Keys:
 
 
 class _Snapshots:
-    def now(self) -> Snapshot:
+    def __init__(self) -> None:
         keys: Any = _Keys()
-        return Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
+        self.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
+
+    def now(self) -> Snapshot:
+        return self.current
 
 
 class _Guard:

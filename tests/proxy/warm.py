@@ -121,9 +121,8 @@ class WarmOutbound:
         issued = Issued(_issued(served), usable_until=NOW + 200, refresh_at=NOW + 100)
         assert tokens._tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
         exchanges = Exchanges({STS: tokens})
-        snapshots: Any = SimpleNamespace(
-            now=lambda: Snapshot(policy=POLICY, keys=keys, exchanges=exchanges, agent=None)
-        )
+        snapshot = Snapshot(policy=POLICY, keys=keys, exchanges=exchanges, agent=None)
+        snapshots: Any = SimpleNamespace(now=lambda: snapshot)
         watch = Watch(snapshots, source, wall=lambda: float(NOW), monotonic=lambda: 0.0)
         origin = Origin("crm.internal", 7443, "crm")
         origins: Any = SimpleNamespace(of=lambda _route, _workload, _bound_to, _call: origin)
