@@ -26,6 +26,7 @@ _CROWD_PATIENCE_S: Final = 60.0
 _PATIENCE_S: Final = 120.0
 _ROTATE_EVERY_S: Final = 2.5  # files are checked every 2 s
 _REMEMBERED: Final = 8192  # the most tokens that the sidecar caches: each is shown once before the window begins
+_REST_S: Final = 3.0  # what only a start needs is given back within two seconds; the peer that started last is young
 _SLOW_READ_MS: Final = 20  # after each read of up to 64 KB: about 3 MB/s
 
 
@@ -43,6 +44,8 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
     pids = rig.pids(peer, scenario.role)
     forget_peak(pids)
     seen: dict[str, Any] = {}
+    if scenario.measure == "memory" and not scenario.connections and number == 0:
+        time.sleep(_REST_S)
     rss = memory_mib(pids)
     if scenario.measure == "memory":
         if scenario.connections:

@@ -69,6 +69,7 @@ from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.system_memory import memory_of
 from sidecar.proxy.task_bindings import TaskBindings
+from sidecar.proxy.trim import Trim
 from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.proxy.watch import Watch
 from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
@@ -197,7 +198,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
             agent=None if settings.inbound is None else AgentWatch(sides[0][0], lambda: snapshots.setup.agent),
             revocations=revocations,
-            caches=Caches(shared.caches, clock=time.time),
+            caches=Caches(shared.caches, clock=time.time, trim=Trim(requests=lambda: log.last_seq)),
             pending_logins=shared.pending_logins,
             countersigning=_countersigning(settings, source, snapshots, log),
             handle_delivery=_handle_delivery(settings, place, shared),

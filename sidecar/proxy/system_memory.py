@@ -56,6 +56,14 @@ def own_bytes(statm: Path = _STATM) -> int | None:
         return None
 
 
+def file_bytes(statm: Path = _STATM) -> int | None:
+    """Return the resident bytes of files that this process has mapped; None if they cannot be read."""
+    try:
+        return int(statm.read_text().split()[2]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cgroup:
     """The cgroup in ``folder``, of version 1 or 2, and its limit."""

@@ -11,18 +11,21 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.proxy.memory_pressure import MIB
-from sidecar.proxy.system_memory import allocated_bytes, forget_unused_code, give_back
+from sidecar.proxy.system_memory import allocated_bytes, file_bytes, forget_unused_code, give_back
 
 AFTER_BYTES: Final = 8 * MIB
 AT_REST_AFTER_BYTES: Final = MIB
+IDLE_LOOKS: Final = 10  # seconds without a request; the next one maps its code again, in about half a millisecond
+IDLE_FILE_BYTES: Final = 8 * MIB  # an idle sidecar uses five
 _RESTING_BYTES: Final = 64 * 1024  # allocation moves less than this from one look to the next
 
 
 class Trim:
     """Follows ``allocated``, the C library's own count. ``give`` returns free memory to the system.
 
-    ``forget`` unmaps code, once allocation rests after it has moved by ``AT_REST_AFTER_BYTES``: by many connections
-    that came or left.
+    ``forget`` unmaps code: once allocation rests after it has moved by ``AT_REST_AFTER_BYTES``, by many connections
+    that came or left; and once in each time without requests, if more than ``IDLE_FILE_BYTES`` of files are resident.
+    ``requests`` counts those so far.
     """
 
     def __init__(
@@ -31,10 +34,16 @@ class Trim:
         allocated: Callable[[], int | None] = allocated_bytes,
         give: Callable[[], None] = give_back,
         forget: Callable[[], None] = forget_unused_code,
+        resident_files: Callable[[], int | None] = file_bytes,
+        requests: Callable[[], int] = lambda: 0,
     ) -> None:
         self._allocated = allocated
         self._give = give
         self._forget = forget
+        self._resident_files = resident_files
+        self._requests = requests
+        self._requests_before = 0
+        self._idle_looks = 0
         self._at_last_forgotten: int | None = None
         self._furthest = 0  # from there, since
         self._most = 0
@@ -45,6 +54,7 @@ class Trim:
 
         At rest, ``AT_REST_AFTER_BYTES`` are enough: otherwise the last 8 MiB of a burst would stay for good.
         """
+        self._forget_when_idle()
         allocated = self._allocated()
         if allocated is None:
             return
@@ -55,6 +65,15 @@ class Trim:
             self._most = allocated
             self._give()
         self._forget_after_moves(allocated, resting=resting)
+
+    def _forget_when_idle(self) -> None:
+        requests = self._requests()
+        if requests != self._requests_before:
+            self._requests_before, self._idle_looks = requests, 0
+            return
+        self._idle_looks += 1
+        if self._idle_looks == IDLE_LOOKS and (self._resident_files() or 0) > IDLE_FILE_BYTES:
+            self._forget()
 
     def _forget_after_moves(self, allocated: int, *, resting: bool) -> None:
         if self._at_last_forgotten is None:

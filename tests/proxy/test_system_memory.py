@@ -16,6 +16,7 @@ from sidecar.proxy.system_memory import (
     Cgroup,
     allocated_bytes,
     clean_files,
+    file_bytes,
     find_cgroup,
     forget_unused_code,
     give_back,
@@ -123,9 +124,10 @@ def test_pages_that_are_shared_with_files_are_not_counted(tmp_path: Path) -> Non
     statm = tmp_path / "statm"
     statm.write_text("70000 15000 6000 1 0 18000 0\n")
     assert own_bytes(statm) == 9000 * resource.getpagesize()
+    assert file_bytes(statm) == 6000 * resource.getpagesize()
     statm.write_text("70000")
-    assert own_bytes(statm) is None
-    assert own_bytes(tmp_path / "none") is None
+    assert (own_bytes(statm), file_bytes(statm)) == (None, None)
+    assert (own_bytes(tmp_path / "none"), file_bytes(tmp_path / "none")) == (None, None)
 
 
 def test_each_of_several_processes_has_its_share_of_what_the_setting_allows() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 
-from sidecar.proxy.trim import AFTER_BYTES, Trim
+from sidecar.proxy.trim import AFTER_BYTES, IDLE_FILE_BYTES, IDLE_LOOKS, Trim
 
 
 @pytest.mark.parametrize(
@@ -49,5 +51,36 @@ def test_code_is_unmapped_once_allocation_rests_after_it_has_moved(seen: list[fl
     told = iter([int(one * AFTER_BYTES) for one in seen])
     trim = Trim(allocated=lambda: next(told), give=lambda: None, forget=lambda: times.append(True))
     for _ in seen:
+        trim.look()
+    assert len(times) == forgotten
+
+
+REST = [0] * IDLE_LOOKS
+
+
+@pytest.mark.parametrize(
+    ("requests", "files", "forgotten"),
+    [
+        pytest.param([5, *REST], 2.0, 1, id="once it is idle"),
+        pytest.param([5, *REST, *REST, *REST], 2.0, 1, id="once in each time without requests"),
+        pytest.param([5, *REST, 1, *REST], 2.0, 2, id="again after the next request"),
+        pytest.param([5, *REST[1:], 1, *REST[1:]], 2.0, 0, id="not while requests come, however few"),
+        pytest.param([5, *REST], 1.0, 0, id="not if little is resident"),
+        pytest.param([5, *REST], None, 0, id="not told"),
+    ],
+)
+def test_code_is_unmapped_once_no_request_has_come_for_a_while(
+    requests: list[int], files: float | None, forgotten: int
+) -> None:
+    times: list[bool] = []
+    so_far = iter(accumulate(requests))
+    trim = Trim(
+        allocated=lambda: 0,
+        give=lambda: None,
+        forget=lambda: times.append(True),
+        resident_files=lambda: None if files is None else int(files * IDLE_FILE_BYTES),
+        requests=lambda: next(so_far),
+    )
+    for _ in requests:
         trim.look()
     assert len(times) == forgotten
