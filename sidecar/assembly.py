@@ -20,7 +20,7 @@ from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.delegation.route import Upstream
 from sidecar.delegation.txn_token import TxnSource
-from sidecar.engine import Engine, engine_of, native_writes, require_native
+from sidecar.engine import PREPARED_CALL_BYTES, Engine, engine_of, native_writes, require_native
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.client import Exchanges, TokenExchange
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
@@ -513,6 +513,7 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
     """Make the clients of all token services. Each caches its equal part of what may be cached."""
     resolver = _resolver(settings, log)
     max_bytes = settings.memory.max_issued_mib * MIB // max(1, len(settings.exchanges))
+    warm_bytes = PREPARED_CALL_BYTES if _engine(settings) == "native" else 0
     txn = settings.txn_tokens
 
     def exchange(one: ExchangeSettings) -> TokenExchange:
@@ -520,7 +521,15 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
         if txn is not None and txn.endpoint is not None:
             service = TxnTokenService(txn, source, keys, time.time, resolver=resolver)
         return TokenExchange(
-            one, source, keys, log, log.metrics, resolver=resolver, max_bytes=max_bytes, txn_service=service
+            one,
+            source,
+            keys,
+            log,
+            log.metrics,
+            resolver=resolver,
+            max_bytes=max_bytes,
+            warm_bytes=warm_bytes,
+            txn_service=service,
         )
 
     return Exchanges({one.issuer: exchange(one) for one in settings.exchanges})

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 EngineChoice = Literal["auto", "python", "native"]
 Engine = Literal["python", "native"]
 
+# What the native engine keeps beside a permit or an issued token, without the values of the fields that it adds: the
+# text of a record (up to 1,436 bytes: `MAX_TEXT` without the marks of the varying values), the fields' names, the
+# objects, and what the C library adds to each. Between half and all of it, by tests/proxy/test_prepared_bytes.py.
+PREPARED_BYTES: Final = 2048
+PREPARED_CALL_BYTES: Final = 3072  # of an issued token: the same, and the facts of the request that it was used for
+
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
 _CALLED: Final = ("Call", "InboundGate", "OutboundGate", "Prepared", "WriteBatch", "link")  # older builds lack some

@@ -78,9 +78,15 @@ class Issued:
 
 
 class IssuedTokens:
-    """Issued tokens of one epoch, bounded in bytes. The least recently used is evicted first; refusals are not kept."""
+    """Issued tokens of one epoch, bounded in bytes. The least recently used is evicted first; refusals are not kept.
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_rejected_bytes: int = MAX_REJECTED_BYTES) -> None:
+    ``warm_bytes`` are those that the native engine adds to each, beside a copy of the token.
+    """
+
+    def __init__(
+        self, max_bytes: int = MAX_BYTES, max_rejected_bytes: int = MAX_REJECTED_BYTES, *, warm_bytes: int = 0
+    ) -> None:
+        self._warm_bytes = warm_bytes
         self._kept: BoundedCache[Hashable, Issued] = BoundedCache(max_bytes)
         self._rejected: BoundedCache[Hashable, float] = BoundedCache(max_rejected_bytes)
 
@@ -129,6 +135,8 @@ class IssuedTokens:
         cost = permit.token.held_bytes + _subject_bytes(permit) + PERMIT_BYTES
         if issued.txn_token is not None:
             cost += issued.txn_token.held_bytes
+        if self._warm_bytes:
+            cost += self._warm_bytes + len(permit.token.raw)
         return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def drop(self, key: Hashable) -> None:

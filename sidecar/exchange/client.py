@@ -122,6 +122,7 @@ class TokenExchange:
         spread: Callable[[], float] = random.random,
         resolver: Resolver | None = None,
         max_bytes: int = MAX_BYTES,
+        warm_bytes: int = 0,
         txn_service: TxnTokenService | None = None,
     ) -> None:
         self._txn_service = txn_service
@@ -145,7 +146,7 @@ class TokenExchange:
             on_failure=lambda endpoint, reason: metrics.token_endpoint_failed(settings.issuer, endpoint, reason),
         )
         self.logins = Logins(self._sts, settings, log, metrics, keep=self._keep_granted, monotonic=monotonic)
-        self._tokens = IssuedTokens(max_bytes)
+        self._tokens = IssuedTokens(max_bytes, warm_bytes=warm_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
         self._own_id = _id_of(source.current)

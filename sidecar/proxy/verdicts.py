@@ -125,7 +125,7 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
 class Permits(BoundedCache[Call, Given]):
     """Permits, by call. The oldest is evicted first. Of a token in ``verdicts`` only the rest is accounted.
 
-    ``warm_bytes`` are those that the native engine adds to each.
+    ``warm_bytes`` are those that the native engine adds to each, beside a copy of what the agent is told.
     """
 
     __slots__ = ("_least_bytes", "_verdicts", "warm_bytes")
@@ -146,8 +146,10 @@ class Permits(BoundedCache[Call, Given]):
         if call.authorization is not None:
             self.drop(call)
             self.give_room()
-            cost = len(call.authorization) + PERMIT_BYTES + 16 * len(token.scope) + sum(map(len, given.identity))
-            cost += self.warm_bytes
+            told = sum(map(len, given.identity))
+            cost = len(call.authorization) + PERMIT_BYTES + 16 * len(token.scope) + told
+            if self.warm_bytes:
+                cost += self.warm_bytes + told
             tied = self.epoch == epoch and self._verdicts.tie(call, permit, epoch)
             if not tied:
                 cost += token.held_bytes

@@ -44,7 +44,6 @@ VARYING: Final = (
     "ts", "seq", "method", "path", "status", "upstream_status", "call_in", "call_out", "request_id", "trace_id",
     "span_id", "bytes_in", "bytes_out", "decide_ms", "upstream_ms", "total_ms", "after_request", "prev",
 )  # fmt: skip
-PREPARED_BYTES: Final = 3072  # of what is kept beside a permit
 _MARK: Final = secrets.token_hex(16)  # stands for their values: nobody can put it into a token
 _MAX_STATUS_LINE: Final = 8192
 

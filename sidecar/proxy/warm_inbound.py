@@ -7,7 +7,7 @@ from typing import Any
 
 from sidecar.delegation.decide import Permit
 from sidecar.delegation.route import InboundRoute
-from sidecar.engine import require_native
+from sidecar.engine import PREPARED_BYTES, require_native
 from sidecar.errors import SidecarError
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
@@ -23,7 +23,6 @@ from sidecar.proxy.random_text import random_258
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.verdicts import Given, Permits
 from sidecar.proxy.warm import (
-    PREPARED_BYTES,
     Parts,
     begin_record,
     begin_stream,

@@ -18,13 +18,18 @@ from sidecar.bounded import BoundedCache
 from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, delegate
 from sidecar.delegation.verify import verify_token
+from sidecar.engine import PREPARED_BYTES, PREPARED_CALL_BYTES
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
+from sidecar.observe.attribution import facts_of_token
+from sidecar.observe.entry import request_record
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
 from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.headers import IDENTITY
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.snapshot import Renewal
 from sidecar.proxy.trim import AFTER_BYTES, Trim
 from sidecar.proxy.verdicts import Call, Permits, Verdicts
+from sidecar.proxy.warm import prepare
 from tests.delegation.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
@@ -39,6 +44,7 @@ from tests.delegation.world import (
     signed,
     verification_key,
 )
+from tests.native import module, needs_native
 
 MIB: Final = 1024 * 1024
 PUT: Final = 4
@@ -126,14 +132,15 @@ class Filled:
     """A cache, a function that puts a token into it, and its accounted size."""
 
     def __init__(self, kind: str) -> None:
-        self.verdicts, self.issued = Verdicts(64 * MIB), IssuedTokens(64 * MIB)
+        warm_bytes = PREPARED_CALL_BYTES if kind == "warm_issued" else 0
+        self.verdicts, self.issued = Verdicts(64 * MIB), IssuedTokens(64 * MIB, warm_bytes=warm_bytes)
         self.permits = Permits(64 * MIB, self.verdicts)
         self.plans = Plans(64 * MIB)
         self.handles = Handles(clock=lambda: float(NOW), monotonic=time.monotonic)
         for cache in (self.verdicts, self.permits):
             cache.turn_to((1, 1))
-        self.put: Callable[[int, str], None] = getattr(self, f"_put_{kind}")
-        held = {"both": (self.verdicts, self.permits)}.get(kind) or (getattr(self, kind),)
+        self.put: Callable[[int, str], object] = getattr(self, f"_put_{kind}")
+        held = {"both": (self.verdicts, self.permits)}.get(kind) or (getattr(self, kind.removeprefix("warm_")),)
         self.bytes: Callable[[], int] = lambda: sum(cache.bytes for cache in held)
 
     def _put_verdicts(self, number: int, shape: str) -> None:
@@ -153,16 +160,38 @@ class Filled:
         self.verdicts.add(permit.token, PLANNER, (1, 1))
         self.permits.give(Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}"), permit, (1, 1))
 
+    def _put_warm_permits(self, number: int, shape: str) -> None:
+        """The native engine adds what it prepares to a permit."""
+        self.permits.warm_bytes = PREPARED_BYTES
+        bearer = token(number, shape)
+        call = Call(b"Bearer " + bearer.raw.encode(), "ab" * 32, f"r{number}")
+        given = self.permits.give(call, permit_of(bearer), (1, 1))
+        record = request_record("inbound", "run") | given.of_token | given.facts | {"workload": WRITER}
+        fields = [*zip(IDENTITY, given.identity, strict=True)]
+        given.warm.append(prepare(module(), record, fields, begins=0, ends=1))
+
+    def _put_warm_issued(self, number: int, shape: str) -> None:
+        """It keeps the facts of the request beside what it prepares for calls by an issued token."""
+        issued = self._put_issued(number, shape)
+        subject = issued.permit.plan.subject_token
+        assert subject is not None
+        facts = facts_of_token(subject)
+        record = request_record("outbound", "run") | facts | issued.facts | {"workload": WRITER}
+        bearer = b"Bearer " + issued.permit.token.raw.encode()
+        prepared = prepare(module(), record, [(b"authorization", bearer)], begins=0, ends=1)
+        issued.warm.extend((facts, prepared))
+
     def _put_plans(self, number: int, shape: str) -> None:
         self.plans.plan(delegate(permit_of(token(number, shape))), TO_CRM, policy=POLICY, now=NOW)
 
-    def _put_issued(self, number: int, shape: str) -> None:
+    def _put_issued(self, number: int, shape: str) -> Issued:
         came_by = permit_of(token(number, shape))
         act = {"sub": WRITER, "act": json.loads(json.dumps(came_by.token.chain.raw if came_by.token.chain else {}))}
         claims = {**ISSUED_CLAIMS, "act": act, "parent_jti": f"j{number}"}
         bearer = signed({**claims, **{name: SHAPES[shape][name] for name in SHAPES[shape] if name == "groups"}})
-        permit = issued_of(bearer, came_by)
-        self.issued.keep(f"{number}", Issued(permit, NOW + 100, NOW + 80), epoch=EPOCH)
+        issued = Issued(issued_of(bearer, came_by), NOW + 100, NOW + 80)
+        self.issued.keep(f"{number}", issued, epoch=EPOCH)
+        return issued
 
     def _put_handles(self, number: int, shape: str) -> None:
         delegation = delegate(permit_of(token(number, shape)))
@@ -191,6 +220,11 @@ def reachable_bytes(root: object) -> int:
         ("verdicts", "many scopes"),  # above the issuer's ceiling: a verdict, and no permit
         *itertools.product(
             ("verdicts", "permits", "both", "plans", "issued", "handles"), sorted(SHAPES.keys() - {"many scopes"})
+        ),
+        *(
+            pytest.param(kind, shape, marks=needs_native)
+            for kind in ("warm_permits", "warm_issued")
+            for shape in sorted(SHAPES.keys() - {"many scopes"})
         ),
     ],
 )

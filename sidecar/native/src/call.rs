@@ -7,7 +7,7 @@
 use crate::guarded::guarded;
 use crate::head;
 use crate::peer::Peer;
-use crate::prepared::Prepared;
+use crate::prepared::{Pieces, Prepared};
 use crate::side::Side;
 use crate::text::{milliseconds, put_float, put_number, put_time};
 use pyo3::exceptions::PyKeyError;
@@ -248,7 +248,7 @@ impl Call {
         let done = self.done.get().ok_or_else(|| PyKeyError::new_err("the request has not ended"))?;
         let _ = py;
         let prepared = self.prepared.get();
-        let mut pieces = prepared.pieces.iter();
+        let mut pieces = prepared.pieces();
         let quoted = |out: &mut Vec<u8>, value: Option<&[u8]>| match value {
             None => out.extend_from_slice(b"null"),
             Some(value) => {
@@ -257,8 +257,8 @@ impl Call {
                 out.push(b'"');
             }
         };
-        let next = |out: &mut Vec<u8>, pieces: &mut std::slice::Iter<'_, Vec<u8>>| {
-            out.extend_from_slice(pieces.next().map_or(&[], Vec::as_slice));
+        let next = |out: &mut Vec<u8>, pieces: &mut Pieces<'_>| {
+            out.extend_from_slice(pieces.next().unwrap_or_default());
         };
         next(out, &mut pieces);
         out.push(b'"');

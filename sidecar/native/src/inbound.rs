@@ -127,7 +127,7 @@ impl InboundGate {
         let given = found.cast::<PyTuple>()?.get_item(0)?;
         let Some(prepared) = self.prepared(py, &given)? else { return Ok(None) };
         let ready = prepared.get();
-        if now >= ready.ends || now < ready.begins || ready.size + path.len() + VARYING_BYTES > MOST_RECORD {
+        if now >= ready.ends || now < ready.begins || ready.size() + path.len() + VARYING_BYTES > MOST_RECORD {
             return Ok(None);
         }
         let started_at: f64 = connection.getattr(intern!(py, "_moved_at"))?.extract()?;

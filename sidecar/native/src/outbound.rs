@@ -157,7 +157,7 @@ impl OutboundGate {
         }
         let Some(prepared) = self.prepared(py, &issued, &facts)? else { return Ok(None) };
         let ready = prepared.get();
-        if ready.size + path.len() + VARYING_BYTES > MOST_RECORD {
+        if ready.size() + path.len() + VARYING_BYTES > MOST_RECORD {
             return Ok(None);
         }
         let bound_to = issued.getattr(intern!(py, "bound_to"))?;
