@@ -33,6 +33,17 @@ class StaleConnection(Unavailable):
     """Failure of a reused connection before one byte of an answer: the upstream may never have seen the request."""
 
 
+class UnseenRequest(StaleConnection):
+    """Failure of a request with which its upstream says that it has not begun (RFC 9113 section 8.7).
+
+    ``body`` is all of its content; None: part of it may be gone.
+    """
+
+    def __init__(self, detail: str, body: bytes | None) -> None:
+        super().__init__(Reason.UPSTREAM_UNREACHABLE, detail)
+        self.body = body
+
+
 class State(Enum):
     """States of an upstream connection, from request to request. An answer may come in any of them but IDLE and QUIET.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection
+from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection, UnseenRequest
 from sidecar.wire.h2_answer import Answer
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
@@ -24,6 +24,7 @@ from sidecar.wire.websocket import Handshake
 
 _log: Final = logging.getLogger("sidecar.wire")
 
+_MAX_COPY: Final = 64 * 1024
 _GRPC: Final = b"application/grpc"
 
 
@@ -78,6 +79,7 @@ class H2Exchange:
     __slots__ = (
         "_answer",
         "_connection",
+        "_copy",
         "_dropped",
         "_held_back",
         "_limits",
@@ -100,6 +102,7 @@ class H2Exchange:
         self._limits = limits
         self._sink: ResponseSink | None = None
         self._answer = Answer("", max_interim=0)
+        self._copy: bytearray | None = None  # of the request's content, if it is little, until the answer begins
         self._sent_all = False
         self._held_back = False
         self._waits = False
@@ -153,7 +156,7 @@ class H2Exchange:
             fields.append((b"content-length", b"%d" % len(body)))
         self._begin(method, target, fields, sink, ends=not body)
         if body:
-            self.pending += body
+            self.send_body(body)
             self._end()
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
@@ -178,6 +181,7 @@ class H2Exchange:
             head.append((b"te", b"trailers"))
         self._sink = sink
         self._answer = Answer(method, max_interim=self._limits.max_interim)
+        self._copy = bytearray()
         self.ending = False
         self._sent_all = ends
         self._held_back = self._waits = False
@@ -186,8 +190,13 @@ class H2Exchange:
 
     def send_body(self, data: bytes) -> None:
         """Add content to the request."""
-        if self._sink is not None:
-            self.pending += data
+        if self._sink is None:
+            return
+        self.pending += data
+        if self._copy is not None:
+            self._copy += data
+            if len(self._copy) > _MAX_COPY:
+                self._copy = None
 
     def end_body(self) -> None:
         """End the request."""
@@ -250,6 +259,7 @@ class H2Exchange:
     def on_head(self, head: Response) -> None:
         """Take the final head."""
         self._moved_at = self._connection.now()
+        self._copy = None
         self._answer.begin(head)
 
     def on_content(self, data: bytes, size: int) -> None:
@@ -277,7 +287,7 @@ class H2Exchange:
         if self._answer.head is not None:  # whatever the code: a request whose answer has begun is never sent again
             self.fail(Denied(Reason.UPSTREAM_ABORTED, "the upstream reset the stream inside its answer"), None)
         elif code == Code.REFUSED_STREAM:
-            self.fail(StaleConnection(Reason.UPSTREAM_UNREACHABLE, "the upstream refused the stream unseen"), None)
+            self.fail(self._unseen("the upstream refused the stream unseen"), None)
         else:
             self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
 
@@ -286,11 +296,17 @@ class H2Exchange:
         if self._sink is not None:
             if self._answer.head is not None:
                 error: SidecarError = Denied(Reason.UPSTREAM_ABORTED, "the connection ended inside the answer")
-            elif unseen or self.kept:
+            elif unseen:
+                error = self._unseen("the upstream left before it began with the request")
+            elif self.kept:
                 error = StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
             else:
                 error = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
             self.fail(error, None)
+
+    def _unseen(self, detail: str) -> UnseenRequest:
+        whole = self._copy is not None and self._sent_all
+        return UnseenRequest(detail, bytes(self._copy or b"") if whole else None)
 
     def tell(self) -> None:
         """Tell the sink what one read has brought."""
@@ -340,6 +356,7 @@ class H2Exchange:
 
     def _forget(self) -> None:
         self.pending.clear()
+        self._copy = None
         self._take()
 
     def _take(self) -> bytes:

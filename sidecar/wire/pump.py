@@ -20,7 +20,7 @@ from typing import Final
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.dialer import Origin
 from sidecar.wire.grpc import is_grpc
-from sidecar.wire.h1_client import ClientConnection, StaleConnection
+from sidecar.wire.h1_client import ClientConnection, StaleConnection, UnseenRequest
 from sidecar.wire.h1_fields import edited
 from sidecar.wire.message import Edits, Field, Request, Response, is_event_stream
 from sidecar.wire.pool import Cancellable, UpstreamPool
@@ -276,13 +276,21 @@ class Pump(ABC):
     def on_response_error(self, error: SidecarError) -> None:
         """Fail, or replace a stale connection once, where a retry is safe."""
         upstream, self._upstream = self._upstream, None
-        safe = self._head.method in _IDEMPOTENT and not self._head.has_body
-        if isinstance(error, StaleConnection) and safe and upstream is not None and not self.retried:
-            self.retried = True  # once: an upstream of HTTP/2 may refuse the first stream of a new connection too
-            self._pool.counts["retried"] += 1
-            self._connect()
-        else:
+        if upstream is None or self.retried or not self._may_repeat(error):
             self._finish(error)
+            return
+        self.retried = True  # once: an upstream of HTTP/2 may refuse the first stream of a new connection too
+        self._pool.counts["retried"] += 1
+        self._connect()
+
+    def _may_repeat(self, error: SidecarError) -> bool:
+        """Tell if the request may be sent again, and hold its body for that."""
+        head = self._head
+        if isinstance(error, UnseenRequest) and head.has_body and error.body is not None:
+            self._stream.hold_body(error.body)
+            return True
+        safe = isinstance(error, UnseenRequest) or head.method in _IDEMPOTENT
+        return isinstance(error, StaleConnection) and safe and not head.has_body
 
     def on_response_flush(self) -> None:
         """Write once per batch."""

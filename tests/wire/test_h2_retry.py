@@ -63,10 +63,50 @@ async def test_what_it_refuses_once_is_answered() -> None:
         assert len(upstream.links) == 2
 
 
-@pytest.mark.parametrize("request_", [b"POST /a HTTP/1.1\r\n", b"PUT /a HTTP/1.1\r\nContent-Length: 1\r\n"])
-async def test_a_request_that_may_not_be_repeated_is_asked_once(request_: bytes) -> None:
-    upstream = H2Upstream(refuse)
+class RefusesFirst:
+    """Refuses the first stream, and answers the next one."""
+
+    def __init__(self) -> None:
+        self.upstream = H2Upstream(self.act)
+
+    def act(self, asked: Asked) -> None:
+        if len(self.upstream.requests) == 1:
+            refuse(asked)
+        else:
+            asked.answer(b"ok")
+
+
+@pytest.mark.parametrize("length", [0, 1, 64 * 1024, 64 * 1024 + 1])
+@pytest.mark.parametrize("parts", [1, 2])
+async def test_a_request_with_a_body_is_sent_again_if_it_is_small_and_whole(length: int, parts: int) -> None:
+    refusing = RefusesFirst()
+    async with refused_by(refusing.upstream) as caller:
+        head = b"POST /a HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\r\n" % length
+        body = bytes(length)
+        if parts == 1:
+            await caller.send(head + body)
+        else:
+            await caller.send(head)
+            await refusing.upstream.next()
+            await caller.send(body)
+        answer = await caller.read_until(b"\r\n")
+        again = length <= 64 * 1024
+        assert answer.startswith(b"HTTP/1.1 200 " if again else b"HTTP/1.1 503 ")
+        assert [asked.body for asked in refusing.upstream.requests] == [body] * (1 + again)
+
+
+async def test_a_request_whose_body_still_comes_is_asked_once() -> None:
+    upstream = H2Upstream()
     async with refused_by(upstream) as caller:
-        await caller.send(request_ + b"Host: b\r\n\r\n" + b"x" * (b"Length" in request_))
+        await caller.send(b"PUT /a HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\nx")
+        refuse(await upstream.next())
+        assert (await caller.read_until(b"\r\n")).startswith(b"HTTP/1.1 503 ")
+        assert len(upstream.requests) == 1
+
+
+async def test_a_post_that_a_lost_connection_may_have_carried_is_asked_once() -> None:
+    upstream = H2Upstream(lambda asked: asked.link.writer.close())
+    async with refused_by(upstream) as caller:
+        await caller.send(b"POST /a HTTP/1.1\r\nHost: b\r\n\r\n")
         assert (await caller.read_until(b"\r\n")).startswith(b"HTTP/1.1 503 ")
         assert len(upstream.requests) == 1
