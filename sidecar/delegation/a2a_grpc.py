@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from sidecar.delegation.a2a import FIRST_VERSION
 from sidecar.delegation.a2a_tasks import MAX_READ_BYTES, NOTHING_SHOWN, Shown, shown_of
 from sidecar.delegation.grpc_messages import GrpcMessageError, GrpcMessages, one_message
 from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
@@ -153,6 +154,11 @@ def is_path_of_service(path: str) -> bool:
 def path_of(version: str) -> str:
     """Return the path of a method in a version, by which an interface is on a route or not."""
     return _SERVICES[version] + "SendMessage"
+
+
+def is_first_version(path: str) -> bool:
+    """Tell if a path belongs to the service of 0.3, whatever its method."""
+    return path.startswith(_SERVICES[FIRST_VERSION])
 
 
 class Call(NamedTuple):

@@ -53,14 +53,18 @@ class GrpcMessages:
         """
         held = self._held
         held += data
-        while len(held) >= HEAD:
-            if held[0]:
-                raise GrpcMessageError("the message is compressed")
-            end = HEAD + int.from_bytes(held[1:HEAD], "big")
-            if end - HEAD > self._max_bytes:
-                raise GrpcMessageError("the message is too long")
-            if len(held) < end:
-                break
-            message = bytes(held[HEAD:end])
-            del held[:end]
-            yield message
+        at = 0
+        try:
+            while len(held) - at >= HEAD:
+                if held[at]:
+                    raise GrpcMessageError("the message is compressed")
+                size = int.from_bytes(held[at + 1 : at + HEAD], "big")
+                if size > self._max_bytes:
+                    raise GrpcMessageError("the message is too long")
+                begin, end = at + HEAD, at + HEAD + size
+                if len(held) < end:
+                    break
+                at = end
+                yield bytes(held[begin:end])
+        finally:
+            del held[:at]  # once: there may be thousands

@@ -210,10 +210,12 @@ def _a2a_by_grpc(
     asked.grpc, asked.json_rpc = True, False
     if head.method != "POST":
         raise Denied(Reason.METHOD_REFUSED, "gRPC has no such method")
+    asked.first_version = a2a_grpc.is_first_version(target.path)  # its refusals have another form
     call = a2a_grpc.call_of_path(target.path, target.query)
-    asked.first_version = call.version == a2a.FIRST_VERSION
     a2a_grpc.check_version(versions, call.version)
     a2a_grpc.check_media(head.all(b"content-type"), (*head.all(b"grpc-encoding"), *head.all(b"content-encoding")))
+    if not head.has_body:
+        raise MessageRefused("there is no message")
     body: bytes = yield BodyUpTo(stream, min(route.max_message_bytes, asked.max_bytes) + HEAD)
     asked.message = a2a_grpc.message_of(body, call.method)
     asked.key = call.method.operation

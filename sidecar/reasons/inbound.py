@@ -118,11 +118,11 @@ _REQUEST: Final = {
     ),
     Reason.OPERATION_REFUSED: _either(
         "the route does not list the operation (a method, or a tool or resource by its name), or the protocol has none "
-        "such",
+        "such; or it is a call of gRPC, and the agent is called by HTTP/1.1, as the detail says",
         _OPERATOR,
         _DEVELOPER,
         do="add it to the route's `operations` if the caller should have it; `op` in the record names it where the "
-        "settings do",
+        "settings do. For gRPC set `inbound.agent_grpc`, or `protocols.agent` to `h2c`",
     ),
     Reason.SESSION_UNKNOWN: _in(
         "on a route of MCP: the `Mcp-Session-Id` names no session that this caller has here: it is another caller's or "

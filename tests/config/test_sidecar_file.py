@@ -74,6 +74,17 @@ def test_a_running_sidecar_cannot_begin_to_serve_one_subject_at_a_time_but_may_a
     assert running.needs_restart(load(tmp_path, "agent", ("inbound.routes.0.human", {"max_age_s": 60}))) == []
 
 
+def test_the_addresses_of_the_agent_may_change_while_a_sidecar_runs(tmp_path: Path) -> None:
+    http2 = ("protocols", {"http2": True})
+    running = load(tmp_path, "agent", http2)
+    moved = load(tmp_path, "agent", http2, ("inbound.agent_grpc", "http://127.0.0.1:50051"))
+    assert moved.inbound is not None
+    assert moved.inbound.agent_grpc == Upstream(scheme="http", host="127.0.0.1", port=50051)
+    assert moved.listener_rule is not None
+    assert moved.listener_rule.agent_grpc_port == 50051
+    assert running.needs_restart(moved) == moved.needs_restart(running) == []
+
+
 def test_the_key_that_an_agent_expects_is_known_from_the_start(tmp_path: Path) -> None:
     section = {"file": "/run/keys/agent", "field": "authorization", "scheme": "Bearer"}
     running, other = load(tmp_path, "agent"), load(tmp_path, "agent", ("inbound.agent_key", section))

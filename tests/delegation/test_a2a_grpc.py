@@ -11,6 +11,7 @@ from sidecar.delegation.a2a_grpc import (
     call_of_path,
     check_media,
     check_version,
+    is_first_version,
     is_path_of_service,
     message_of,
     shown_in_message,
@@ -101,6 +102,11 @@ def test_a_message_is_protobuf_and_not_compressed() -> None:
         with pytest.raises(MessageRefused) as refused:
             check_media(types, codings)
         assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
+def test_a_refused_call_has_the_form_of_its_service_whatever_its_method() -> None:
+    assert is_first_version(f"{V03}Unknown")
+    assert not is_first_version(f"{V1}Unknown")
 
 
 def test_only_the_services_own_their_paths() -> None:

@@ -258,6 +258,8 @@ async def test_what_no_route_lists_or_needs_another_scope_is_refused_as_in_the_o
         ("SubscribeToTask", "operation_refused"),
         ("CancelTask", "insufficient_scope"),
     ]
+    old = await world.refused("ListTasks", service=V03)  # which 0.3 does not have by gRPC
+    assert old.details().startswith("UnsupportedOperationError: ")
     # The others are unknown methods, which the caller's own sidecar refuses.
     records = await world.mesh.sidecars["front"].wait_for_records(5)
     own = [one for one in records if one["reason"] == "operation_refused"]
@@ -365,6 +367,16 @@ async def test_two_messages_in_one_call_are_refused(world: World) -> None:
     with pytest.raises(grpc.RpcError) as error:
         await asyncio.to_thread(run)
     assert dict(error.value.trailing_metadata())["delegation-reason"] == "operation_malformed"
+    assert world.server.seen == []
+
+
+async def test_a_call_without_content_is_refused(world: World) -> None:
+    headers = [world.shown("alice"), ("content-type", "application/grpc"), ("te", "trailers")]
+    async with speaking_http2(world.mesh.sidecars["front"].outbound) as caller:
+        fields = asks(f"/{V1}/GetTask", host="planner.mesh", scheme="http", headers=headers)
+        for body in (None, b"", b"\0\0\0\0"):
+            answer = dict((await caller.ask(fields, body)).fields)
+            assert (answer[b"grpc-status"], answer[b"delegation-reason"]) == (b"3", b"operation_malformed")
     assert world.server.seen == []
 
 
