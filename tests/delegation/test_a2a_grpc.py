@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.a2a import OPERATIONS
+from sidecar.delegation.a2a import OPERATIONS, is_first_page
 from sidecar.delegation.a2a_grpc import (
     METHODS,
     GrpcAnswerReader,
@@ -187,6 +187,14 @@ def test_a_message_that_could_be_read_in_two_ways_is_refused(path: str, message:
     with pytest.raises(MessageRefused) as refused:
         named_in(path, message)
     assert refused.value.reason is Reason.OPERATION_MALFORMED
+
+
+def test_a_list_names_its_context_and_its_page() -> None:
+    operation, params = params_of(f"{V1}ListTasks", field(2, "c") + number(4, 50) + field(5, "next"))
+    assert (operation, params) == ("ListTasks", {"contextId": "c", "pageToken": "next"})
+    assert named_in(f"{V1}ListTasks", field(2, "c")) == Named(contexts=("c",))
+    assert is_first_page(params_of(f"{V1}ListTasks", b"")[1].items())
+    assert not is_first_page(params.items())
 
 
 def test_two_messages_or_a_compressed_one_are_refused() -> None:

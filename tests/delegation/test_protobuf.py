@@ -73,7 +73,7 @@ def test_the_named_fields_of_a_message_are_read() -> None:
         (b"\x0a\x02a", "cut off"),
         (b"\x10\x80", "cut off"),
         (b"\x09\x00", "cut off"),
-        (b"\x2a\x03\x0a\x02ab", "cut off"),  # an inner field that is longer than its message
+        (b"\x2a\x03\x0a\x02a\x10\x01", "cut off"),  # an inner field that is longer than its message
         (length_field(1, b"\xff"), "no UTF-8"),
         (length_field(4, b"\xed\xa0\x80"), "no UTF-8"),
         (length_field(4, b"") * 101, "too many"),
