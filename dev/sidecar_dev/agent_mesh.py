@@ -17,11 +17,9 @@ from typing import Final
 
 from sidecar.config.operation_checks import every_operation
 from sidecar.errors import ConfigError, Problem
-from sidecar_dev import card_check, run_settings
-from sidecar_dev.a2a_stand_in import FIELDS, message_request
+from sidecar_dev import card_check, printed_calls, run_settings
 from sidecar_dev.curl import HEADER_FILE_SINCE, curl_problem, version_text
 from sidecar_dev.files import write_whole
-from sidecar_dev.mcp_stand_in import request_of
 from sidecar_dev.mcp_tools import calls, list_tools
 from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, Settings, write
 from sidecar_dev.processes import Processes, answers, free_ports, listens
@@ -149,22 +147,21 @@ class AgentMesh:
                 say(f"{caller} calls others at SIDECAR_OUTBOUND_URL={own}")
             for name in one.may_call:
                 service = self._plan.services[name]
-                by_host = f"http://{service.host}/ with {own} as its HTTP proxy"
-                where = by_host if service.host is not None else f"{own}/{name}"
+                where = printed_calls.address(name, service, own)
                 who = "it" if caller == "agent" else caller
                 say(f"{who} may call {where}, which is {service.origin} behind a sidecar")
 
     def _show_call(self) -> None:
         header = self._file(self._user)
         write_whole(header, f"Authorization: Bearer {self._log_in()}\n".encode(), private=True)
-        say(f"call it through the mesh, as {self._user}:")
-        say(f"  curl -H {shlex.quote(f'@{header}')} {_question(self._plan.agent)}{self._url}")
-        for name in self._plan.agent.may_call[:1]:
-            self._show_impersonation(name)
-        for line in card_check.warnings(
-            self._places.ports["agent"], self._url, rewritten=self._plan.agent.protocol == "a2a"
-        ):
+        agent = self._plan.agent
+        for line in printed_calls.by_the_user(agent, self._user, header, self._url):
             say(line)
+        for name in agent.may_call[:1]:
+            self._show_impersonation(name)
+        if agent.protocol != "grpc":
+            for line in card_check.warnings(self._places.ports["agent"], self._url, rewritten=agent.protocol == "a2a"):
+                say(line)
         if problem := curl_problem(HEADER_FILE_SINCE):
             say(f"that line needs curl {version_text(HEADER_FILE_SINCE)} or newer: {problem}")
 
@@ -182,7 +179,9 @@ class AgentMesh:
         options += ["--connect-to", f"{name}.internal::127.0.0.1:{port}", "-H", f"@{header}"]
         service = self._plan.services[name]
         say(f"an agent that passes {self._user}'s own token on to {name} impersonates {self._user}, and is refused:")
-        say(f"  curl {shlex.join(options)} {_question(service)}https://{name}.internal:{port}{service.path}")
+        say(
+            f"  curl {shlex.join(options)} {printed_calls.question(service)}https://{name}.internal:{port}{printed_calls.path(service)}"
+        )
 
     def _log_in(self, **wanted: str) -> str:
         form = {
@@ -274,17 +273,6 @@ class AgentMesh:
 
     def _file(self, name: str) -> Path:
         return self._places.directory / name
-
-
-def _question(service: Service) -> str:
-    """curl's options for a message of a service's protocol."""
-    if service.protocol == "http":
-        return ""
-    message, fields = message_request("Hello", {}), FIELDS
-    if service.protocol == "mcp":
-        message, fields = request_of("curl", "tools/list", {})
-    words = [word for name, value in fields.items() for word in ("-H", f"{name}: {value}")]
-    return shlex.join([*words, "--json", json.dumps(message)]) + " "
 
 
 def _is_up(service: Service) -> bool:

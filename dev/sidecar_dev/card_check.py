@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -26,7 +27,11 @@ def stray_addresses(document: bytes, ours: str) -> list[str]:
 
 
 def card_of(port: int) -> bytes | None:
-    """Return the card of the program that listens on a port of loopback; None: it has none."""
+    """Return the card of the program that listens on a port of loopback; None: it has none.
+
+    Raises:
+        http.client.BadStatusLine: it answers in something else than HTTP/1.1.
+    """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for path in PATHS:
         try:
@@ -39,7 +44,13 @@ def card_of(port: int) -> bytes | None:
 
 def warnings(port: int, ours: str, *, rewritten: bool) -> list[str]:
     """Return what to tell whoever runs the program; ``rewritten``: the sidecar serves its card with other addresses."""
-    document = card_of(port)
+    try:
+        document = card_of(port)
+    except http.client.BadStatusLine:
+        return [
+            "warning: the agent does not answer in HTTP/1.1, so calls get 503 upstream_unreachable:"
+            " if it serves gRPC, add --grpc agent"
+        ]
     strays = [] if document is None or rewritten else stray_addresses(document, ours)
     if not strays:
         return []

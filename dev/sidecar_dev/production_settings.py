@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from sidecar_dev.mesh_settings import Settings
 _STS: Final = "https://sts.acme.example"
 _SOCKET: Final = "unix:///spiffe-workload-api/spire-agent.sock"
 _MOST: Final = 20  # of one comment
+_GRPC_CALL: Final = re.compile(r"POST /([A-Za-z0-9_.]+/[A-Za-z0-9_]+)")
 _HEAD: Final = """\
 # Settings of the sidecar of {name}, made of a run of `sidecar dev run`. Before they go into production:
 # - replace acme.example by your trust domain, and the SPIFFE IDs by those of your workloads;
@@ -47,9 +49,15 @@ def text_of(name: str, settings: Settings, seen: Seen, *, configured: Collection
     """
     made = _made(settings)
     kept: dict[str, list[Settings]] = {}
+    by_grpc = made.get("protocols", {}).get("agent") == "h2c"
     for section in made.keys() & {"inbound", "outbound"}:
         narrowed = (
-            _narrowed(route, seen.get((section, route["name"], "allow"), Counter()), configured)
+            _narrowed(
+                route,
+                seen.get((section, route["name"], "allow"), Counter()),
+                configured,
+                by_grpc=by_grpc and section == "inbound",
+            )
             for route in made[section]["routes"]
         )
         kept[section] = [route for route in narrowed if route is not None]
@@ -98,7 +106,7 @@ def _made(settings: Settings) -> Settings:
     return made
 
 
-def _narrowed(route: Settings, allowed: Counter[str], configured: Collection[str]) -> Settings | None:
+def _narrowed(route: Settings, allowed: Counter[str], configured: Collection[str], *, by_grpc: bool) -> Settings | None:
     """Return a route with what was seen alone; None, nothing was."""
     if route.get("protocol", "http") != "http":
         if route["name"] in configured:
@@ -107,6 +115,10 @@ def _narrowed(route: Settings, allowed: Counter[str], configured: Collection[str
         return {**route, "operations": [{"allow": used}]} if used else None
     if not allowed:
         return None
+    if by_grpc:
+        called = sorted({found[1] for asked in allowed if (found := _GRPC_CALL.fullmatch(asked))})
+        operations = {"protocol": "grpc", "operations": [{"allow": called}]}
+        return {**route, "match": {"path_prefix": "/"}, **operations} if called else None
     methods = route["match"].get("methods")
     if methods is None:
         return route

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sidecar dev run --may-call writer=http://127.0.0.1:9001 --may-call writer:crm=http://127.0.0.1:9002 "
         "--outbound-port writer=7081 -- python planner.py",
         "sidecar dev run --port 9001 --a2a agent --may-call crm=http://127.0.0.1:9000 --mcp crm -- python agent.py",
+        "sidecar dev run --grpc agent --may-call crm=http://127.0.0.1:9000 --grpc crm -- python agent.py",
     )
     parser.add_argument(
         "--agent-port", type=int, default=8080, metavar="PORT", help="where the agent listens (default %(default)s)"
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_list(parser, "--mcp", "NAME[=PATH]", "that service, or agent, is an MCP server at this path (default /mcp)")
     _add_list(parser, "--a2a", "NAME[=PATH]", "that service, or agent, speaks A2A at this path (default /)")
+    _add_list(
+        parser,
+        "--grpc",
+        "NAME",
+        "that service, or agent, speaks gRPC without TLS; callers use NAME as the authority",
+    )
     _add_list(parser, "--allow", "NAME=OPERATION", "an operation that may be asked for there; if none is given, all")
     parser.add_argument(
         "--print-settings",

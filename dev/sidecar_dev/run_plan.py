@@ -19,9 +19,9 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _HOST: Final = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*(:[0-9]{1,5})?")
 _DIGITS: Final = 5
 _PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+|/")
-_DEFAULT_PATHS: Final = {"mcp": "/mcp", "a2a": "/"}
+_DEFAULT_PATHS: Final = {"mcp": "/mcp", "a2a": "/", "grpc": "/"}
 
-Protocol = Literal["http", "mcp", "a2a"]
+Protocol = Literal["http", "mcp", "a2a", "grpc"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +78,17 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     problems += _port_problems({option: port for option, port in wanted.items() if port is not None})
     for protocol in ("mcp", "a2a"):
         _set_protocol(protocol, getattr(arguments, protocol), services, problems)
+    for text in arguments.grpc:
+        if "=" in text:
+            problems.append(Problem("--grpc", f"{text!r} has a path", "write the name alone"))
+    _set_protocol("grpc", arguments.grpc, services, problems)
     for name, host in _pairs("--host", arguments.host, services, problems):
         if name == "agent" or not _HOST.fullmatch(host):
             problems.append(Problem("--host", f"{host!r} for {name}", "write NAME=HOST, as crm=crm.acme.example"))
         services[name] = replace(services[name], host=host)
     for name, operation in _pairs("--allow", arguments.allow, services, problems):
         if services[name].protocol == "http":
-            problems.append(Problem("--allow", f"{name} has no protocol", f"add --mcp {name} or --a2a {name}"))
+            problems.append(Problem("--allow", f"{name} has no protocol", f"add --mcp, --a2a or --grpc {name}"))
         services[name] = replace(services[name], operations=(*services[name].operations, operation))
     if problems:
         raise ConfigError(problems)
@@ -154,7 +158,7 @@ def _outbound_ports(texts: Sequence[str], services: Mapping[str, Service], probl
 
 
 def _set_protocol(
-    protocol: Literal["mcp", "a2a"], texts: Sequence[str], services: dict[str, Service], problems: list[Problem]
+    protocol: Literal["mcp", "a2a", "grpc"], texts: Sequence[str], services: dict[str, Service], problems: list[Problem]
 ) -> None:
     option = f"--{protocol}"
     for name, path in _pairs(option, texts, services, problems):
@@ -163,6 +167,8 @@ def _set_protocol(
         if services[name].protocol != "http":
             problems.append(Problem(option, f"{name} has a protocol already", "give it one"))
         services[name] = replace(services[name], protocol=protocol, path=path or _DEFAULT_PATHS[protocol])
+        if protocol == "grpc":  # a client of gRPC cannot put a prefix before its paths
+            services[name] = replace(services[name], host=name)
 
 
 def _pairs(

@@ -82,8 +82,13 @@ def _scopes(tools: Iterable[str]) -> list[str]:
     return [_scope(name) for name in ("agent", *tools)]
 
 
-def _sidecar(places: Places, tools: Iterable[str], name: str) -> Settings:
-    return {**common(places, name, _scopes(tools)), "drain_s": _DRAIN_S}
+def _sidecar(places: Places, services: Mapping[str, Service], name: str) -> Settings:
+    """The settings of each sidecar. One that speaks HTTP/2 makes all speak it: a call goes through two of them."""
+    settings = {**common(places, name, [_scope(one) for one in services]), "drain_s": _DRAIN_S}
+    if all(one.protocol != "grpc" for one in services.values()):
+        return settings
+    speaks_grpc = name in services and services[name].protocol == "grpc"
+    return {**settings, "protocols": {"http2": True, **({"agent": "h2c"} if speaks_grpc else {})}}
 
 
 def _login(places: Places, tools: Iterable[str]) -> Settings:
@@ -98,7 +103,7 @@ def _login(places: Places, tools: Iterable[str]) -> Settings:
 def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
     """The entry: whoever calls it with the test user's token calls the agent through the mesh."""
     return {
-        **_sidecar(places, tools, "front"),
+        **_sidecar(places, {"agent": agent, **tools}, "front"),
         "outbound": outbound(
             places, "front", _to(places, "agent", agent, AGENT, _needed("agent", {"agent": agent, **tools}))
         ),
@@ -109,7 +114,7 @@ def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Sett
 def _agent(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settings:
     services = {"agent": agent, **tools}
     return {
-        **_sidecar(places, tools, "agent"),
+        **_sidecar(places, services, "agent"),
         "inbound": inbound(places, "agent", *_inbound_routes("agent", services, [FRONT])),
         **_calls(places, "agent", services),
     }
@@ -120,7 +125,7 @@ def _tool(places: Places, agent: Service, tools: Mapping[str, Service], name: st
     peers = [_workload(caller) for caller, one in services.items() if name in one.may_call]
     believed = {"issuers": [places.sts, places.login]}
     routes = [{**one, **believed} for one in _inbound_routes(name, services, peers)]
-    settings = _sidecar(places, tools, name)
+    settings = _sidecar(places, services, name)
     # as many tool servers do, it believes the login issuer's tokens too: those impersonate the user, and are refused
     settings["issuers"].append(
         {
@@ -154,8 +159,11 @@ def _routes(name: str, service: Service, peers: Sequence[str]) -> list[Settings]
     """The inbound routes: everything, and in front of it the operations of a protocol where there is one."""
     allowed = {"scopes": [_scope(name)], "peers": list(peers)}
     everything = {"name": name, "match": {"path_prefix": "/", "methods": list(_METHODS)}, **allowed}
-    if service.protocol == "http":
+    if service.protocol == "http" or is_any_grpc(service):
         return [everything]
+    if service.protocol == "grpc":
+        grpc = {"protocol": "grpc", "operations": [{"allow": list(service.operations)}]}
+        return [{"name": operations_route(name, service), "match": {"path_prefix": "/"}, **grpc, **allowed}]
     exact = service.protocol == "mcp" or service.path == "/"
     operations = [{"allow": list(service.operations or every_operation(service.protocol))}]
     return [
@@ -170,6 +178,11 @@ def _routes(name: str, service: Service, peers: Sequence[str]) -> list[Settings]
     ]
 
 
+def is_any_grpc(service: Service) -> bool:
+    """Tell if a service takes every call of gRPC: no list says which methods there are, so a route matches paths."""
+    return service.protocol == "grpc" and not service.operations
+
+
 def operations_route(name: str, service: Service) -> str:
     """Return the name of the inbound route of a service's operations."""
     return f"{name}-{service.protocol}"
@@ -180,7 +193,7 @@ def _to(places: Places, name: str, service: Service, spiffe_id: str, scopes: Seq
     found = route(places, name, spiffe_id, scopes)
     if service.host is not None:
         found["match"] = {"host": service.host}
-    if service.protocol != "http":
+    if service.protocol != "http" and not is_any_grpc(service):
         found["protocol"] = service.protocol
         found["operations"] = [{"allow": list(service.operations or every_operation(service.protocol))}]
     return found

@@ -288,6 +288,7 @@ _shtab_sidecar_dev_run_options=(
   "*--host[the host by which the agent calls that service, with us as its HTTP proxy]:NAME=HOST:"
   "*--mcp[that service, or agent, is an MCP server at this path (default \/mcp)]:NAME[=PATH]:_files"
   "*--a2a[that service, or agent, speaks A2A at this path (default \/)]:NAME[=PATH]:_files"
+  "*--grpc[that service, or agent, speaks gRPC without TLS\; callers use NAME as the authority]:NAME:"
   "*--allow[an operation that may be asked for there\; if none is given, all]:NAME=OPERATION:"
   "--print-settings[at the end print settings for production, with the operations seen]"
   "(*):the agent program, after --\; it is told PORT, SIDECAR_OUTBOUND_URL and SIDECAR_AGENT_URL:"

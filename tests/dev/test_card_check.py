@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,3 +75,18 @@ def test_a_program_without_a_card_is_no_matter() -> None:
         assert card_of(port) is None
         assert warnings(port, OURS, rewritten=False) == []
     assert card_of(port) is None
+
+
+def test_a_program_that_answers_in_http2_is_told_of_the_option_for_grpc() -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"\0\0\0\4\0\0\0\0\0" + b"\0\0\0\4\1\0\0\0\0\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        (told,) = warnings(listener.getsockname()[1], OURS, rewritten=False)
+        thread.join()
+    assert "add --grpc agent" in told

@@ -13,7 +13,7 @@ import yaml
 from sidecar.check import check
 from sidecar_dev import run_settings
 from sidecar_dev.production_settings import seen_in, text_of
-from tests.dev.test_run_settings import AGENT, SPEAKING, TOOLS, places
+from tests.dev.test_run_settings import AGENT, GRPC, SPEAKING, TOOLS, places
 
 SEEN = {
     ("outbound", "crm", "allow"): Counter({"tools/call:search": 3}),
@@ -90,3 +90,17 @@ def test_what_was_seen_is_counted_by_route_and_decision(tmp_path: Path) -> None:
         ("inbound", "a", "deny"): Counter({"tools/call:other": 1}),
     }
     assert seen_in(tmp_path / "none.records") == {}
+
+
+def test_methods_of_grpc_that_were_called_become_operations(tmp_path: Path) -> None:
+    files = run_settings.files(places(tmp_path, GRPC), replace(AGENT, may_call=tuple(GRPC)), GRPC)
+    seen = Counter({"POST /shop.Mail/Send": 2, "POST /shop.Mail/List": 1, "GET /": 1, "POST /": 1})
+    text = text_of("mail", files["mail"], {("inbound", "mail", "allow"): seen})
+    (route,) = yaml.safe_load(text)["inbound"]["routes"]
+    assert (route["match"], route["protocol"]) == ({"path_prefix": "/"}, "grpc")
+    assert route["operations"] == [{"allow": ["shop.Mail/List", "shop.Mail/Send"]}]
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    assert check(path, {}).problems == []
+    nothing = text_of("mail", files["mail"], {("inbound", "mail", "allow"): Counter({"GET /": 1})})
+    assert yaml.safe_load(nothing)["inbound"]["routes"] == []

@@ -45,6 +45,9 @@ UNUSABLE = {
     "a protocol of nobody": (["--mcp", "crm"], "neither agent nor a name of --may-call"),
     "two protocols": (["--mcp", "agent", "--a2a", "agent"], "has a protocol already"),
     "a path that is none": (["--mcp", "agent=mcp"], "no path"),
+    "gRPC of nobody": (["--grpc", "crm"], "neither agent nor a name of --may-call"),
+    "gRPC below a path": (["--grpc", "agent=/shop"], "write the name alone"),
+    "gRPC beside MCP": (["--mcp", "agent", "--grpc", "agent"], "has a protocol already"),
     "a host for the agent": (["--host", "agent=a.example"], "write NAME=HOST"),
     "a host that is none": (["--may-call", "crm=http://127.0.0.1:80", "--host", "crm=http://x"], "write NAME=HOST"),
     "operations without a protocol": (["--allow", "agent=SendMessage"], "has no protocol"),
@@ -86,3 +89,23 @@ def test_options_become_a_plan() -> None:
         origin="http://127.0.0.1:81", protocol="mcp", path="/mcp", operations=("tools/call:search",)
     )
     assert plan.services["mail"].host == "mail.acme.example"
+
+
+def test_a_service_of_grpc_is_called_by_an_authority() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = [
+        "--may-call",
+        "crm=http://127.0.0.1:81",
+        "--may-call",
+        "mail=http://127.0.0.1:82",
+        "--host",
+        "mail=m.test",
+    ]
+    options += ["--grpc", "agent", "--grpc", "crm", "--grpc", "mail", "--allow", "crm=shop.Customers/*"]
+    (agent_port,) = free_ports(1)
+    plan = plan_of(parser.parse_args([*options, "--agent-port", str(agent_port), "--", "true"]))
+    assert [(one.protocol, one.host) for one in plan.everything.values()] == [
+        ("grpc", "agent"), ("grpc", "crm"), ("grpc", "m.test"),
+    ]  # fmt: skip
+    assert plan.services["crm"].operations == ("shop.Customers/*",)

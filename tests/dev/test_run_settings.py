@@ -20,6 +20,11 @@ SPEAKING = {
     "mail": replace(TOOLS["mail"], protocol="a2a", host="mail.acme.example"),
     "post": Service(origin="http://127.0.0.1:9004", protocol="a2a", path="/a2a", operations=("message/send",)),
 }
+GRPC = {
+    "crm": replace(TOOLS["crm"], protocol="grpc", host="crm", operations=("shop.Customers/Find",)),
+    "mail": replace(TOOLS["mail"], protocol="grpc", host="mail"),
+    "docs": Service(origin="http://127.0.0.1:9003"),
+}
 
 
 def places(folder: Path, tools: dict[str, Service]) -> Places:
@@ -27,9 +32,15 @@ def places(folder: Path, tools: dict[str, Service]) -> Places:
     return Places(directory=folder, ports={**ports, "agent": 8080})
 
 
-@pytest.mark.parametrize("agent", [AGENT, replace(AGENT, protocol="a2a")], ids=["http", "a2a"])
 @pytest.mark.parametrize(
-    "tools", [{}, TOOLS, SPEAKING, CHAIN], ids=["no tools", "two tools", "tools of protocols", "a chain"]
+    "agent",
+    [AGENT, replace(AGENT, protocol="a2a"), replace(AGENT, protocol="grpc", host="agent")],
+    ids=["http", "a2a", "grpc"],
+)
+@pytest.mark.parametrize(
+    "tools",
+    [{}, TOOLS, SPEAKING, CHAIN, GRPC],
+    ids=["no tools", "two tools", "tools of protocols", "a chain", "tools of gRPC"],
 )
 def test_every_file_is_one_that_its_process_takes(tmp_path: Path, agent: Service, tools: dict[str, Service]) -> None:
     files = run_settings.files(places(tmp_path, tools), replace(agent, may_call=tuple(tools)), tools)
@@ -87,3 +98,15 @@ def test_the_workload_api_takes_the_entries(tmp_path: Path) -> None:
     path = tmp_path / "entries.yaml"
     write(path, run_settings.entries({"sts": 11, "crm": 14}))
     assert len(parse_entries(path.read_text(), [TrustDomain(TRUST_DOMAIN)])) == 2
+
+
+def test_with_grpc_every_sidecar_speaks_http2_and_its_agent_does_where_it_serves_grpc(tmp_path: Path) -> None:
+    files = run_settings.files(places(tmp_path, GRPC), replace(AGENT, may_call=tuple(GRPC)), GRPC)
+    assert {name: file.get("protocols") for name, file in files.items() if name != "sts"} == {
+        **{key: {"http2": True} for key in ("front", "agent", "docs")},
+        **{key: {"http2": True, "agent": "h2c"} for key in ("crm", "mail")},
+    }
+    assert files["crm"]["inbound"]["routes"][0]["operations"] == [{"allow": ["shop.Customers/Find"]}]
+    assert "protocol" not in files["mail"]["inbound"]["routes"][0]
+    without = run_settings.files(places(tmp_path, TOOLS), CALLING, TOOLS)
+    assert all("protocols" not in file for file in without.values())
