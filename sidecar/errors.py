@@ -259,7 +259,7 @@ ANSWERS: Final[dict[Reason, Answer]] = {
     Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),
     Reason.EXPECTATION_REFUSED: Answer(417, None, "only the expectation 100-continue is supported", close=True),
     Reason.TIMEOUT: Answer(408, None, "the request did not arrive in time", close=True),
-    Reason.NO_REQUEST_CONTEXT: _forbidden("the handle matches no request in progress"),
+    Reason.NO_REQUEST_CONTEXT: _forbidden("the call has no handle of a request in progress"),
     Reason.CALL_NOT_ALLOWED: _forbidden("the request in progress may not make this call"),
     Reason.CALLS_EXHAUSTED: _forbidden("the request in progress has made all its calls"),
     Reason.TARGET_DENIED: _forbidden("there is no route to this target"),

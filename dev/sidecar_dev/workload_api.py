@@ -40,13 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         required=True,
-        type=Path,
+        type=lambda text: Path(text).absolute(),  # entries name it so
         action="append",
         metavar="PATH",
         help="the Unix socket to listen on; may be given again: entries can tell workloads by their socket",
     )
     parser.add_argument(
-        "--entries", required=True, type=Path, metavar="FILE", help="which process gets which SPIFFE ID"
+        "--entries",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="which process gets which SPIFFE ID, in the form of compose/entries.yaml",
     )
     parser.add_argument("--trust-domain", required=True, action="append", metavar="NAME", help="may be given again")
     parser.add_argument("--key-type", choices=get_args(KeyType), default="ec-p256", help="default %(default)s")

@@ -289,7 +289,7 @@ complete -c sidecar -n '_shtab_sidecar_using dev' -s h -l help -d 'show this hel
 complete -c sidecar -n '_shtab_sidecar_using dev; and test $_shtab_sidecar_npos -eq 0' -a workload-api -d 'A Workload API with a CA of its own.'
 complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'the Unix socket to listen on; may be given again: entries can tell workloads by their socket'
-complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -l entries -xka "(__fish_complete_path (commandline -ct))" -d 'which process gets which SPIFFE ID'
+complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -l entries -xka "(__fish_complete_path (commandline -ct))" -d 'which process gets which SPIFFE ID, in the form of compose/entries.yaml'
 complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -l trust-domain -x -d 'may be given again'
 complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -l key-type -xka "ec-p256 rsa-2048" -d 'default ec-p256'
 complete -c sidecar -n '_shtab_sidecar_using dev workload-api' -l socket-mode -x -d 'default 600'

@@ -324,7 +324,7 @@ _shtab_sidecar_dev_user_issuer_defaults_added=0
 _shtab_sidecar_dev_workload_api_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "*--socket[the Unix socket to listen on\; may be given again\: entries can tell workloads by their socket]:PATH:_files"
-  "--entries[which process gets which SPIFFE ID]:FILE:_files"
+  "--entries[which process gets which SPIFFE ID, in the form of compose\/entries.yaml]:FILE:_files"
   "*--trust-domain[may be given again]:NAME:"
   "--key-type[default ec-p256]:key_type:(ec-p256 rsa-2048)"
   "--socket-mode[default 600]:OCTAL:"

@@ -190,7 +190,10 @@ class OriginPool:
     def _why_useless(self, connection: ClientConnection) -> SidecarError | None:
         """Return the reason why a new connection is unusable: time has passed since its handshake."""
         if not connection.usable:
-            return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the upstream closed a new connection")
+            return Unavailable(
+                Reason.UPSTREAM_UNREACHABLE,
+                "the upstream closed a new connection; it may speak another version of HTTP",
+            )
         still_good = self.origin.still_good
         if still_good is None or still_good(connection.transport):
             return None

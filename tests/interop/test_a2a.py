@@ -173,7 +173,7 @@ async def test_the_user_of_the_client_reads_why_a_call_is_refused(hops: Hops, ve
             own = await ask(base, binding, "why")
             assert own["task"][:2] == [
                 "UnsupportedOperationError",
-                "the handle matches no request in progress (no_request_context)",
+                "the call has no handle of a request in progress (no_request_context)",
             ]
         denied = [record for record in crm.records() if record["reason"] in {"operation_refused", "task_unknown"}]
         assert {record["decision"] for record in denied} == {"deny"}

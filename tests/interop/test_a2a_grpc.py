@@ -100,7 +100,7 @@ async def test_version_1_0_through_two_sidecars(hops: Hops) -> None:
         assert [said[what][:2] for what in ("subscribe", "task")] == [WHY["subscribe"], WHY["task"]]
         assert own["task"][:2] == [  # without a handle, by the own sidecar
             "UnsupportedOperationError",
-            "the handle matches no request in progress (no_request_context)",
+            "the call has no handle of a request in progress (no_request_context)",
         ]
         assert (bob["listed"], bob["total"]) == ([bob["made"]], 1)
         refused = ["InvalidParamsError", "context not found (context_unknown)"]

@@ -79,7 +79,7 @@ async def calls_of_go(mesh: Mesh, command: str = "client") -> list[str]:
     return printed.decode().splitlines()
 
 
-REFUSED = "unary  PermissionDenied the handle matches no request in progress (no_request_context)"
+REFUSED = "unary  PermissionDenied the call has no handle of a request in progress (no_request_context)"
 
 
 async def test_gos_client_calls_gos_server() -> None:
