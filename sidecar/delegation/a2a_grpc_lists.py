@@ -44,15 +44,15 @@ def _cut(message: bytes, may_see: MaySee, *, first_page: bool) -> bytes:
     listed = read_between(fields, 0, len(message), _LIST, others=True)
     kept: list[bytes] = []
     shown, total_at = 0, None
-    for place in fields.between(0, len(message)):
-        if place.number == _TOTAL:
+    for number, _, tag, start, end in fields.between(0, len(message)):
+        if number == _TOTAL:
             total_at = len(kept)
             continue
-        if place.number == _TASKS:
-            if not _is_shown(read_between(fields, place.start, place.end, _TASK, others=True), may_see):
+        if number == _TASKS:
+            if not _is_shown(read_between(fields, start, end, _TASK, others=True), may_see):
                 continue
             shown += 1
-        kept.append(message[place.tag : place.end])
+        kept.append(message[tag:end])
     if total_at is not None and shown and first_page and not listed.get("next"):
         kept.insert(total_at, number_field(_TOTAL, shown))
     return b"".join(kept)

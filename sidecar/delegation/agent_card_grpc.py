@@ -91,13 +91,13 @@ def _rewritten(message: bytes, rewrite: Rewrite, version: _Version) -> bytes:
     members = read_between(fields, 0, len(message), version.schema, others=True)
     replaced = {*version.texts, version.listed[0], version.signatures, _SCHEMES, _REQUIREMENTS}
     kept: list[bytes] = []
-    for place in fields.between(0, len(message)):
-        if place.number == _SKILLS:
-            kept.append(length_field(_SKILLS, _without_security(fields, message, place.start, place.end)))
-        elif place.number == version.signatures:
+    for number, _, tag, start, end in fields.between(0, len(message)):
+        if number == _SKILLS:
+            kept.append(length_field(_SKILLS, _without_security(fields, message, start, end)))
+        elif number == version.signatures:
             members["signatures"] = [{}]
-        elif place.number not in replaced:
-            kept.append(message[place.tag : place.end])
+        elif number not in replaced:
+            kept.append(message[tag:end])
     made = rewrite(card_of(members))
     kept += (length_field(number, made[name]) for number, name in version.texts.items() if made.get(name))
     number, name = version.listed
@@ -113,4 +113,4 @@ def _interface(members: Mapping[str, str], names: Mapping[int, str]) -> bytes:
 
 def _without_security(fields: Fields, message: bytes, start: int, end: int) -> bytes:
     found = fields.between(start, end)
-    return b"".join(message[place.tag : place.end] for place in found if place.number != _SECURITY_OF_SKILL)
+    return b"".join(message[tag:until] for number, _, tag, _, until in found if number != _SECURITY_OF_SKILL)

@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.delegation.a2a import OPERATIONS, is_first_page
 from sidecar.delegation.a2a_grpc import (
+    MAX_FIELDS,
     METHODS,
     GrpcAnswerReader,
     call_of_path,
@@ -180,7 +181,7 @@ def test_a_message_to_the_agent_names_its_context_its_task_and_those_it_refers_t
         (f"{V1}GetTask", field(2, "7") + field(2, "8")),
         (f"{V1}GetTask", field(2, "7") + field(4, "8")),
         (f"{V1}GetTask", field(2, "x" * 1025)),
-        (f"{V1}SendMessage", field(2, field(5, b"") * 5000)),
+        (f"{V1}SendMessage", field(2, field(5, b"") * MAX_FIELDS)),
     ],
 )
 def test_a_message_that_could_be_read_in_two_ways_is_refused(path: str, message: bytes) -> None:

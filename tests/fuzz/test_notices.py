@@ -71,7 +71,7 @@ def _issued_tokens_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _texts_of_protobuf_lose_their_case(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Fields.text
-    monkeypatch.setattr(Fields, "text", lambda self, place: whole(self, place).lower())
+    monkeypatch.setattr(Fields, "text", lambda self, start, end: whole(self, start, end).lower())
 
 
 def _skills_keep_their_logins(monkeypatch: pytest.MonkeyPatch) -> None:
