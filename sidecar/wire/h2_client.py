@@ -67,7 +67,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self._replied = 0  # bytes by which the library answered frames of an upstream that takes nothing
         self._given = False  # the pool has had an exchange
         self._settled = False  # the upstream has sent its settings
-        self._opened_at = self._ages_at = 0.0
+        self._opened_at = self._used_at = self._ages_at = 0.0
 
     # --- for the pool
 
@@ -117,7 +117,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         """Begin with the preface and our settings."""
         self.transport = cast("asyncio.Transport", transport)
         self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
-        self._opened_at = self._moved_at = self._clock()
+        self._opened_at = self._moved_at = self._used_at = self._clock()
         self._ages_at = self._opened_at + self._max_age_s
         self._session.begin()
         self._write()
@@ -285,6 +285,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         if self._streams.get(exchange.stream_id) is exchange:
             del self._streams[exchange.stream_id]
             self._windows.forget(exchange.stream_id)
+            self._used_at = self._clock()
 
     def keep(self, exchange: H2Exchange) -> None:
         """Give the exchange back to its pool."""
@@ -338,7 +339,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         if self._closed:
             if silent > self._limits.idle_timeout_s:
                 self.transport.abort()
-        elif not self._streams and (silent > self._limits.idle_keep_s or now > self._ages_at):
+        elif not self._streams and (now - self._used_at > self._limits.idle_keep_s or now > self._ages_at):
             self._ages_at = self._opened_at
             self._close_if_done()
         elif self._reader.unfinished and not self._queued and silent > self._limits.idle_timeout_s:

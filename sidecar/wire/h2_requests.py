@@ -46,6 +46,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         self._teardown = Teardown(limits, connections.clock)
         self._served = False  # a request, ever
         self._block_bytes = 0  # on the wire, of the head that arrives
+        self._idle_since = 0.0  # if no request is in progress; what else the peer sends is no use of its connection
 
     @abstractmethod
     def finish(self) -> None:
@@ -159,6 +160,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._windows.forget(stream_id)
+            self._idle_since = self._clock()
             if not stream.refused:
                 self._connections.end_stream(self._group)
         return stream
@@ -238,7 +240,6 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             if not self._unread.add(stream.stream_id, body):
                 self.reset(stream, Code.NO_ERROR)
         self._forget(stream.stream_id)
-        self._moved_at = self._clock()
         self._write_soon()
         if not self._advancing:
             self._close_if_done()

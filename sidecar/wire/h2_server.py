@@ -44,7 +44,7 @@ class H2ServerConnection(RequestConnection):
             return None
         if self._teardown.linger is not None:
             return self._teardown.linger.began_at
-        return self._begun_at if self._reader.unfinished else self._moved_at
+        return self._begun_at if self._reader.unfinished else self._idle_since
 
     @property
     def behind_since(self) -> float | None:
@@ -117,7 +117,7 @@ class H2ServerConnection(RequestConnection):
         """Begin with our settings."""
         self.transport = cast("asyncio.Transport", transport)
         self._half_closes = transport.get_extra_info("ssl_object") is None
-        self._opened_at = self._moved_at = self._begun_at = self._clock()
+        self._opened_at = self._moved_at = self._begun_at = self._idle_since = self._clock()
         self._ages_at = self._opened_at + self._limits.max_age_s
         self._connections.add(self)
         self._group = self._connections.group_of(self)
@@ -238,11 +238,11 @@ class H2ServerConnection(RequestConnection):
 
     def _sweep_idle(self, now: float) -> None:
         if self._connections.draining or now > self._ages_at:
-            if not self._streams and self._connections.no_longer_wanted(now, self._moved_at):
+            if not self._streams and self._connections.no_longer_wanted(now, self._idle_since):
                 self.finish()
             else:
                 self._leave(now)
         elif not self._streams and not unread(self.transport):
             allowed = self._limits.keep_alive_timeout_s if self._served else self._limits.head_timeout_s
-            if now - self._moved_at > allowed:
+            if now - self._idle_since > allowed:
                 self.finish()

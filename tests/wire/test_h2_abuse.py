@@ -93,8 +93,9 @@ async def test_a_head_in_many_frames_has_the_time_of_one(size: int) -> None:
 
 
 async def test_content_of_a_stream_that_is_over_has_a_deadline_too() -> None:
-    served = H2Served(head_timeout_s=10.0, keep_alive_timeout_s=20.0)
+    served = H2Served(head_timeout_s=10.0)
     stream_id = served.begin()
+    served.begin(ASKS, ends=True)
     await served.exchange()
     served.handler.requests[0].answer(200, [], b"")
     await served.exchange()
@@ -103,9 +104,11 @@ async def test_content_of_a_stream_that_is_over_has_a_deadline_too() -> None:
     for _ in range(4):
         served.after(15.0)
         served.connection.data_received(b"x")
-    assert served.refusals == []
+    await served.exchange()
+    assert served.peer.goaways == []
     served.after(5.0)
-    assert [error.reason for error in served.refusals] == [Reason.TIMEOUT]
+    await served.exchange()
+    assert [one.additional_data for one in served.peer.goaways] == [b"timeout"]
 
 
 async def test_a_frame_that_begins_after_a_silence_has_its_own_time() -> None:

@@ -25,7 +25,8 @@ class Called:
     def __init__(self, *, settings: bool = True) -> None:
         self.spares: list[H2Exchange] = []
         self.closed: list[object] = []
-        self.connections: Connections[Any] = Connections(interval_s=3600, clock=Clock())
+        self.clock = Clock()
+        self.connections: Connections[Any] = Connections(interval_s=3600, clock=self.clock)
         self.transport = RecordingTransport()
         self.connection = H2ClientConnection(
             ClientLimits(), self.connections, on_idle=self.spares.append, on_closed=self.closed.append, max_age_s=1e9
@@ -154,3 +155,15 @@ async def test_a_limit_that_shrinks_takes_back_what_the_pool_has() -> None:
     assert not spare.usable
     called.settle_on(2)
     assert called.spares[1].usable
+
+
+async def test_frames_of_no_request_keep_no_connection_to_an_upstream() -> None:
+    called = Called()
+    exchange, _ = called.ask()
+    called.connection.data_received(frame(1, 5, exchange.stream_id, HEAD))
+    for _ in range(4):
+        assert not called.transport.closed
+        called.clock.now += 10.0
+        called.connection.data_received(frame(6, 0, 0, bytes(8)))
+        called.connection.sweep(called.clock.now)
+    assert called.transport.closed

@@ -275,6 +275,21 @@ async def test_an_idle_connection_is_told_and_closed() -> None:
     assert served.transport.is_closing()
 
 
+async def test_frames_of_no_request_keep_no_connection_in_use() -> None:
+    served = H2Served(answer_ok, keep_alive_timeout_s=75.0)
+    await served.ask()
+    idle_since = served.connection.waits_since
+    for _ in range(3):
+        served.after(20.0)
+        assert served.connection.waits_since == idle_since
+        served.connection.data_received(frame(6, 0, 0, bytes(8)))
+        await served.exchange()
+    assert not served.peer.goaways
+    served.after(20.0)
+    await served.exchange()
+    assert (len(served.peer.goaways), served.transport.closed) == (1, True)
+
+
 async def test_an_old_connection_takes_no_more_streams() -> None:
     served = H2Served(max_age_s=100.0)
     served.begin(ASKS, ends=True)
