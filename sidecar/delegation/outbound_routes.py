@@ -97,7 +97,7 @@ class OutboundRoutes:
             return named, target
         prefix, found = self._prefixes.longest(target.path)
         if found is None:
-            raise Denied(Reason.TARGET_DENIED, "no route has a prefix of this path")
+            raise Denied(Reason.TARGET_DENIED, "the host is our own address, and no route has a prefix of this path")
         return found, CanonicalTarget(target.path[len(prefix) :] or "/", target.query)
 
     def find_tunnel(self, authority: str) -> ConnectRoute:
