@@ -105,26 +105,18 @@ class HeadDecoder(Decoder):
         Raises:
             HPACKDecodingError: the head is malformed, or too large.
         """
+        at, end = self._resize(data), len(data)
         table = self.header_table
         entry = table.get_by_index
         left = self.max_header_list_size
         fields: list[Field] = []
-        resized = 0
-        at, end = 0, len(data)
         while at < end:
             first = data[at]
             if first & 0x80:
                 index, at = _integer(data, at, 7)
                 field = entry(index)
             elif first & 0x60 == 0x20:
-                resized += 1
-                if fields or resized > _MOST_RESIZED:
-                    raise HPACKDecodingError("the size of the table changes inside a head, or too often")
-                size, at = _integer(data, at, 5)
-                if size > self.max_allowed_table_size:
-                    raise InvalidTableSizeError("the table becomes larger than allowed")
-                self.header_table_size = size
-                continue
+                raise HPACKDecodingError("the size of the table changes inside a head, or too often")
             else:
                 indexed = first & 0x40
                 index, at = _integer(data, at, 6 if indexed else 4)
@@ -143,6 +135,18 @@ class HeadDecoder(Decoder):
         if self.header_table_size > self.max_allowed_table_size:
             raise InvalidTableSizeError("the table was not made as small as our settings say")
         return fields
+
+    def _resize(self, data: bytes) -> int:
+        """Change the size of the table as the beginning of a head says; return the place behind that."""
+        at = 0
+        for _ in range(_MOST_RESIZED):
+            if at == len(data) or data[at] & 0xE0 != 0x20:
+                break
+            size, at = _integer(data, at, 5)
+            if size > self.max_allowed_table_size:
+                raise InvalidTableSizeError("the table becomes larger than allowed")
+            self.header_table_size = size
+        return at
 
 
 class HeadEncoder(Encoder):
