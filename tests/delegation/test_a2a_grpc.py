@@ -190,6 +190,10 @@ def test_a_message_that_could_be_read_in_two_ways_is_refused(path: str, message:
     assert refused.value.reason is Reason.OPERATION_MALFORMED
 
 
+def test_a_message_may_have_as_many_parts_as_it_may_have_fields() -> None:
+    assert named_in(f"{V1}SendMessage", field(2, field(5, b"") * (MAX_FIELDS - 1))).begins
+
+
 def test_a_list_names_its_context_and_its_page() -> None:
     operation, params = params_of(f"{V1}ListTasks", field(2, "c") + number(4, 50) + field(5, "next"))
     assert (operation, params) == ("ListTasks", {"contextId": "c", "pageToken": "next"})

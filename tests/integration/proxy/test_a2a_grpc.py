@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
+from sidecar.delegation.a2a_tasks import MAX_READ_BYTES
 from sidecar.delegation.protobuf import length_field as field
 from sidecar.delegation.protobuf import number_field as number
 from sidecar.proxy.a2a_answers import not_encoded
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.integration
 V1, V03 = "lf.a2a.v1.A2AService", "a2a.v1.A2AService"
 UNARY: Final = (
     *("SendMessage", "GetTask", "ListTasks", "CancelTask", "CreateTaskPushNotificationConfig"),
-    *("GetExtendedAgentCard", "GetAgentCard"),
+    *("GetExtendedAgentCard", "GetAgentCard", "DeleteTaskPushNotificationConfig"),
 )
 STREAMS: Final = ("SendStreamingMessage", "SubscribeToTask", "TaskSubscription")
 HELLO: Final = field(1, "m") + number(4, 1) + field(5, field(1, "hello"))
@@ -176,6 +177,7 @@ OPERATIONS: Final = (
     "ListTasks",
     "GetExtendedAgentCard",
     "SendStreamingMessage",
+    "SubscribeToTask",
     "GetTask",
     "CreateTaskPushNotificationConfig",
 )
@@ -244,7 +246,7 @@ async def test_an_operation_is_that_of_the_other_bindings(world: World, service:
 
 async def test_what_no_route_lists_or_needs_another_scope_is_refused_as_in_the_other_bindings(world: World) -> None:
     for method, message in (
-        ("SubscribeToTask", named("x")),
+        ("DeleteTaskPushNotificationConfig", named("x")),
         ("TaskSubscription", b""),  # of the other version
         ("SendMessag", b""),
     ):
@@ -255,7 +257,7 @@ async def test_what_no_route_lists_or_needs_another_scope_is_refused_as_in_the_o
     assert await world.reason("CancelTask", named("x")) == "insufficient_scope"
     records = await world.mesh.sidecars["planner"].wait_for_records(2)
     assert [(one["op"], one["reason"]) for one in records] == [
-        ("SubscribeToTask", "operation_refused"),
+        ("DeleteTaskPushNotificationConfig", "operation_refused"),
         ("CancelTask", "insufficient_scope"),
     ]
     old = await world.refused("ListTasks", service=V03)  # which 0.3 does not have by gRPC
@@ -297,6 +299,25 @@ async def test_a_task_is_for_the_user_for_whom_it_was_made(strict: World, servic
     assert await strict.reason("SendMessage", sent(refers="task-1"), "bob") == "task_unknown"
     assert await strict.reason("SendMessage", sent(context="context-of-task-1"), "bob") == "context_unknown"
     assert await strict.call("SendMessage", sent(context="context-of-task-1", refers="task-1"))
+
+
+async def test_a_task_is_followed_by_its_user_alone(strict: World) -> None:
+    await strict.call("SendMessage", sent())
+    for service, method in ((V1, "SubscribeToTask"), (V03, "TaskSubscription")):
+        task = named("task-1", service)
+        assert await strict.call(method, task, service=service) == [field(3, field(1, "some") + field(3, number(1, 3)))]
+        assert await strict.reason(method, task, "bob", service=service) == "task_unknown"
+    records = await strict.mesh.sidecars["planner"].wait_for_records(5)
+    assert [one["op"] for one in records[1:]] == ["SubscribeToTask"] * 4
+
+
+async def test_a_message_of_a_stream_that_is_too_long_passes_and_nothing_more_is_read(strict: World) -> None:
+    long = field(1, field(1, "long") + field(3, b"x" * (MAX_READ_BYTES + 1)))
+    strict.server.answer = long
+    answers = await strict.call("SendStreamingMessage", sent())
+    assert answers[:2] == [long, field(1, field(1, "task-1") + field(2, "context-of-task-1"))]
+    for task in ("long", "task-1"):
+        assert await strict.reason("GetTask", named(task)) == "task_unknown"
 
 
 async def test_a_task_that_cannot_be_read_in_the_answer_is_nobodys(strict: World) -> None:
