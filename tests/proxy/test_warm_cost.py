@@ -21,7 +21,7 @@ from tests.proxy.warm import Warm, WarmOutbound
 
 TIMES: Final = 50  # below `AT_ONCE`: how often this thread encodes records is up to the scheduler
 # Of each 3 ask if the caller is unproven; 7 and 9 ask for the protocol of the route.
-MOST_BYTECODES: Final = {Warm: 2_470, WarmOutbound: 2_671}
+MOST_BYTECODES: Final = {Warm: 2_473, WarmOutbound: 2_675}
 ROOT: Final = Path(sidecar.__file__).parent
 
 
