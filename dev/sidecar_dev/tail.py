@@ -19,6 +19,7 @@ _OTHERS: Final = frozenset(
     }
 )
 _SHOWN: Final = {"sts": _OTHERS | {"token.exchanged"}}  # the token service's record of a success is enough
+_REFUSED_BY_GRPC: Final = 200  # the status of HTTP; that of gRPC follows from the reason
 _MARKS: Final = {"allow": "+", "deny": "-", "observed_deny": "!"}
 
 Record = Mapping[str, Any]
@@ -51,8 +52,12 @@ class Tail:
 def line_of(name: str, record: Record) -> str:
     """Format one record: time, decision, workload, request, reason, subject and actors, duration."""
     decision, reason = record["decision"], record["reason"]
-    keys = ("direction", "method", "path", "op", "status")
-    what = " ".join(str(record[key]) for key in keys if record[key] is not None)
+    told = {key: record[key] for key in ("direction", "method", "path", "op", "status")}
+    if str(told["op"]).startswith("/"):  # a method of gRPC, which the path names too
+        told["op"] = None
+    if decision == "deny" and told["status"] == _REFUSED_BY_GRPC:
+        told["status"] = None
+    what = " ".join(str(value) for value in told.values() if value is not None)
     if record["event"].startswith("token."):
         what = f"token for {record['audience']}"
     parts = [

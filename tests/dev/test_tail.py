@@ -36,6 +36,14 @@ LINES = {
         {"method": "POST", "path": "/mcp", "op": "tools/call:search"},
         "10:00:01  +  crm       inbound POST /mcp tools/call:search 200  for alice by planner via front  1.2 ms",
     ),
+    "a method of gRPC": (
+        {"method": "POST", "path": "/shop.Orders/Get", "op": "/shop.Orders/other"},
+        "10:00:01  +  crm       inbound POST /shop.Orders/Get 200  for alice by planner via front  1.2 ms",
+    ),
+    "refused by gRPC": (
+        {"method": "POST", "path": "/a.B/C", "op": "other", "decision": "deny", "reason": "operation_refused"},
+        "10:00:01  -  crm       inbound POST /a.B/C other  operation_refused  for alice by planner via front  1.2 ms",
+    ),
     "refused": (
         {"decision": "deny", "reason": "actor_mismatch", "status": 403, "verified": False, "detail": "another"},
         "10:00:01  -  crm       inbound GET /x 403  actor_mismatch  for alice by planner via front (unverified)"
