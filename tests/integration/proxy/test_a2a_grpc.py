@@ -1,209 +1,27 @@
-"""A2A by gRPC through two sidecars, grpcio at both ends: each lawful call beside the same one refused."""
+"""A2A by gRPC through two sidecars: operations, and refusals of calls, each beside the same one that passes."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc
 import pytest
 
-from sidecar.delegation.a2a_tasks import MAX_READ_BYTES
 from sidecar.delegation.protobuf import length_field as field
 from sidecar.delegation.protobuf import number_field as number
-from sidecar.proxy.a2a_answers import not_encoded
-from sidecar.wire.message import Edits
+from tests.integration.a2a_grpc_world import V03, V1, World, named, opened, sent
 from tests.integration.h2_caller import asks, speaking_http2
-from tests.integration.mesh import Mesh, open_mesh
-from tests.integration.mesh_files import Settings
-from tests.integration.world import PATIENCE_S, ok
+from tests.integration.world import ok
 
 pytestmark = pytest.mark.integration
-
-V1, V03 = "lf.a2a.v1.A2AService", "a2a.v1.A2AService"
-UNARY: Final = (
-    *("SendMessage", "GetTask", "ListTasks", "CancelTask", "CreateTaskPushNotificationConfig"),
-    *("GetExtendedAgentCard", "GetAgentCard", "DeleteTaskPushNotificationConfig"),
-)
-STREAMS: Final = ("SendStreamingMessage", "SubscribeToTask", "TaskSubscription")
-HELLO: Final = field(1, "m") + number(4, 1) + field(5, field(1, "hello"))
-MANGLED: Final = b"\xff\xff\xff"  # an agent's answer that no Protobuf is
-
-
-class A2aServer:
-    """An agent of both versions, on grpcio. ``seen`` are the methods that reached it, and their messages."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, bytes]] = []
-        self.answer: bytes | None = None  # to a message to the agent, in place of a new task
-        self.fails = False
-        self.compresses = False  # whatever its client takes
-        self.listed = b""
-        self.metadata: list[dict[str, str]] = []
-        self._numbers = itertools.count(1)
-        self._server = grpc.server(ThreadPoolExecutor(8))
-        for service in (V1, V03):
-            handlers: dict[str, Any] = {
-                name: grpc.unary_unary_rpc_method_handler(self._serving(name, self._one)) for name in UNARY
-            } | {name: grpc.unary_stream_rpc_method_handler(self._serving(name, self._many)) for name in STREAMS}
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-
-    def _serving(self, name: str, answer: Callable[[str], Any]) -> Callable[[bytes, grpc.ServicerContext], Any]:
-        def serve(request: bytes, context: grpc.ServicerContext) -> Any:
-            self.seen.append((name, request))
-            self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
-            if self.compresses:
-                context.set_compression(grpc.Compression.Gzip)
-            if self.fails:
-                context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no")
-            return answer(name)
-
-        return serve
-
-    def _made(self) -> bytes:
-        name = f"task-{next(self._numbers)}"
-        return field(1, field(1, name) + field(2, f"context-of-{name}"))
-
-    def _one(self, name: str) -> bytes:
-        if name in {"ListTasks", "GetExtendedAgentCard", "GetAgentCard"}:
-            return self.listed
-        if name == "SendMessage":
-            return self._made() if self.answer is None else self.answer
-        return field(1, "some" * 99)
-
-    def _many(self, name: str) -> Iterator[bytes]:
-        if name == "SendStreamingMessage":
-            yield field(2, field(1, "m")) if self.answer is None else self.answer
-            yield self._made()
-        yield field(3, field(1, "some") + field(3, number(1, 3)))
-
-    def stop(self) -> None:
-        self._server.stop(0).wait(5)
-
-
-class World:
-    """The mesh, and grpcio at both of its ends."""
-
-    def __init__(self, mesh: Mesh, server: A2aServer) -> None:
-        self.mesh = mesh
-        self.server = server
-        options = [("grpc.default_authority", "planner.mesh"), ("grpc.enable_retries", 0)]
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{mesh.sidecars['front'].outbound}", options=options)
-        self._logins: dict[str, str] = {}
-
-    def shown(self, user: str) -> tuple[str, str]:
-        if user not in self._logins:
-            self._logins[user] = self.mesh.log_in(user)
-        return "authorization", f"Bearer {self._logins[user]}"
-
-    async def call(
-        self,
-        method: str,
-        message: bytes = b"",
-        user: str = "alice",
-        *,
-        service: str = V1,
-        metadata: Sequence[tuple[str, str]] = (),
-        **options: Any,
-    ) -> list[bytes]:
-        """Make a call; return the messages of its answer. Raises grpc.RpcError."""
-        path, fields = f"/{service}/{method}", (self.shown(user), *metadata)
-
-        def run() -> list[bytes]:
-            if method in STREAMS:
-                return list(self.channel.unary_stream(path)(message, timeout=10, metadata=fields, **options))
-            return [self.channel.unary_unary(path)(message, timeout=10, metadata=fields, **options)]
-
-        async with asyncio.timeout(PATIENCE_S):
-            return await asyncio.to_thread(run)
-
-    async def refused(self, method: str, message: bytes = b"", user: str = "alice", **options: Any) -> Any:
-        """Make a call that a sidecar refuses; return its error. The agent sees nothing of it."""
-        before = len(self.server.seen)
-        with pytest.raises(grpc.RpcError) as error:
-            await self.call(method, message, user, **options)
-        assert len(self.server.seen) == before
-        return error.value
-
-    async def reason(self, method: str, message: bytes = b"", user: str = "alice", **options: Any) -> str:
-        error = await self.refused(method, message, user, **options)
-        return str(dict(error.trailing_metadata())["delegation-reason"])
-
-    async def reason_after_answer(self, method: str) -> str:
-        """Make a call whose answer is refused; return the reason."""
-        with pytest.raises(grpc.RpcError) as error:
-            await self.call(method)
-        found: Any = error.value
-        assert found.code() is grpc.StatusCode.UNAVAILABLE
-        return str(dict(found.trailing_metadata())["delegation-reason"])
-
-
-def adjust(
-    server: A2aServer, rules: Mapping[str, Any], allow: Sequence[str], agent: str, *, own_port: bool = False
-) -> Any:
-    def change(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
-        settings["drain_s"] = 5.0
-        if name == "front":
-            settings["protocols"] = {"http2": True}
-            settings["outbound"]["routes"][0] |= {
-                "match": {"host": "planner.mesh"},
-                "protocol": "a2a",
-                "a2a": {"push_urls": ["https://hooks.acme.example/a2a", "https://evil.example/"]},
-            }
-        elif name == "planner":
-            settings["protocols"] = {"http2": True, "agent": agent}
-            if agent == "h2c" or own_port:
-                settings["inbound"]["agent_grpc" if own_port else "agent"] = f"http://127.0.0.1:{server.port}"
-            settings["inbound"]["routes"][0] |= {
-                "match": {"path_prefix": "/"},
-                "protocol": "a2a",
-                "operations": [{"allow": list(allow)}, {"allow": ["CancelTask"], "scopes": ["crm.export"]}],
-                "a2a": {"push_urls": ["https://hooks.acme.example/a2a"], **rules},
-            }
-
-    return change
-
-
-OPERATIONS: Final = (
-    "SendMessage",
-    "ListTasks",
-    "GetExtendedAgentCard",
-    "SendStreamingMessage",
-    "SubscribeToTask",
-    "GetTask",
-    "CreateTaskPushNotificationConfig",
-)
-
-
-async def opened(
-    rules: Mapping[str, Any], allow: Sequence[str] = OPERATIONS, agent: str = "h2c", *, own_port: bool = False
-) -> AsyncIterator[World]:
-    server = A2aServer()
-    with tempfile.TemporaryDirectory(prefix="sc-") as folder:
-        async with open_mesh(Path(folder), adjust(server, rules, allow, agent, own_port=own_port)) as mesh:
-            made = World(mesh, server)
-            yield made
-            made.channel.close()
-            await asyncio.to_thread(server.stop)
 
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     async for made in opened({}):
-        yield made
-
-
-@pytest.fixture
-async def strict() -> AsyncIterator[World]:
-    async for made in opened({"tasks": "strict"}):
         yield made
 
 
@@ -218,17 +36,6 @@ async def two_ports() -> AsyncIterator[World]:
     """The agent has a port for gRPC beside that of its card and its bindings of JSON."""
     async for made in opened({}, agent="http/1.1", own_port=True):
         yield made
-
-
-def sent(*, service: str = V1, config: bytes = b"", **ids: str) -> bytes:
-    numbers = {"context": 2, "task": 3, "refers": 8}
-    message = HELLO + b"".join(field(numbers[name], value) for name, value in ids.items())
-    at, configured = (2, 3) if service == V1 else (1, 2)
-    return field(at, message) + (field(configured, config) if config else b"")
-
-
-def named(task: str, service: str = V1) -> bytes:
-    return field(2, task) if service == V1 else field(1, f"tasks/{task}")
 
 
 @pytest.mark.parametrize("service", [V1, V03])
@@ -282,60 +89,6 @@ async def test_a_refusal_is_the_error_that_the_official_clients_know(world: Worl
     assert "grpc-status-details-bin" not in dict(old.trailing_metadata())
     called = (await world.mesh.sidecars["front"].wait_for_records(3))[1:]
     assert [(one["reason"], one["detail"]) for one in called] == [("next_hop_refused", "it says task_unknown")] * 2
-
-
-@pytest.mark.parametrize("service", [V1, V03])
-@pytest.mark.parametrize("method", ["SendMessage", "SendStreamingMessage"])
-async def test_a_task_is_for_the_user_for_whom_it_was_made(strict: World, service: str, method: str) -> None:
-    await strict.call(method, sent(service=service), service=service)
-    for each in (V1, V03):
-        assert await strict.call("GetTask", named("task-1", each), service=each)
-        assert await strict.reason("GetTask", named("task-1", each), "bob", service=each) == "task_unknown"
-        assert await strict.reason("SendMessage", sent(service=each, task="task-1"), "bob", service=each) == (
-            "task_unknown"
-        )
-        assert await strict.reason("GetTask", named("task-9", each), service=each) == "task_unknown"
-        assert await strict.reason("GetTask", service=each) == "task_unknown"
-    assert await strict.reason("SendMessage", sent(refers="task-1"), "bob") == "task_unknown"
-    assert await strict.reason("SendMessage", sent(context="context-of-task-1"), "bob") == "context_unknown"
-    assert await strict.call("SendMessage", sent(context="context-of-task-1", refers="task-1"))
-
-
-async def test_a_task_is_followed_by_its_user_alone(strict: World) -> None:
-    await strict.call("SendMessage", sent())
-    for service, method in ((V1, "SubscribeToTask"), (V03, "TaskSubscription")):
-        task = named("task-1", service)
-        assert await strict.call(method, task, service=service) == [field(3, field(1, "some") + field(3, number(1, 3)))]
-        assert await strict.reason(method, task, "bob", service=service) == "task_unknown"
-    records = await strict.mesh.sidecars["planner"].wait_for_records(5)
-    assert [one["op"] for one in records[1:]] == ["SubscribeToTask"] * 4
-
-
-async def test_a_message_of_a_stream_that_is_too_long_passes_and_nothing_more_is_read(strict: World) -> None:
-    long = field(1, field(1, "long") + field(3, b"x" * (MAX_READ_BYTES + 1)))
-    strict.server.answer = long
-    answers = await strict.call("SendStreamingMessage", sent())
-    assert answers[:2] == [long, field(1, field(1, "task-1") + field(2, "context-of-task-1"))]
-    for task in ("long", "task-1"):
-        assert await strict.reason("GetTask", named(task)) == "task_unknown"
-
-
-async def test_a_task_that_cannot_be_read_in_the_answer_is_nobodys(strict: World) -> None:
-    for answer in (MANGLED, field(1, field(1, "odd") * 2)):
-        strict.server.answer = answer
-        assert await strict.call("SendMessage", sent()) == [answer]
-    assert await strict.reason("GetTask", named("odd")) == "task_unknown"
-
-
-async def test_a_context_that_the_agent_refuses_is_released(world: World) -> None:
-    world.server.fails = True
-    with pytest.raises(grpc.RpcError) as failed:
-        await world.call("SendMessage", sent(context="chosen"))
-    assert failed.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    world.server.fails = False
-    world.server.answer = field(2, field(2, "chosen"))
-    assert await world.call("SendMessage", sent(context="chosen"), "bob")
-    assert await world.reason("SendMessage", sent(context="chosen"), "alice") == "context_unknown"
 
 
 @pytest.mark.parametrize("service", [V1, V03])
@@ -419,51 +172,6 @@ async def test_an_agent_that_is_called_by_http_1_gets_no_call_of_grpc(old_agent:
     assert record["detail"] == "the agent is called by HTTP/1.1; set inbound.agent_grpc"
 
 
-def listed(*tasks: str) -> bytes:
-    return b"".join(field(1, field(1, task) + field(2, f"context-of-{task}")) for task in tasks)
-
-
-async def test_a_list_has_the_tasks_that_its_reader_may_see(strict: World) -> None:
-    await strict.call("SendMessage", sent())
-    await strict.call("SendMessage", sent(), "bob")
-    strict.server.listed = listed("task-1", "task-2", "task-3") + number(3, 50) + number(4, 3)
-    for user, task in (("alice", "task-1"), ("bob", "task-2")):
-        (cut,) = await strict.call("ListTasks", user=user)
-        assert cut == listed(task) + number(3, 50) + number(4, 1)
-    assert await strict.reason("ListTasks", field(2, "context-of-task-1"), "bob") == "context_unknown"
-    strict.server.listed = b""
-    assert await strict.call("ListTasks") == [b""]
-
-
-async def test_a_list_that_cannot_be_read_is_refused_and_an_error_passes(world: World) -> None:
-    for content in (MANGLED, field(1, b""), listed("a") * 20_000):
-        world.server.listed = content
-        assert await world.reason_after_answer("ListTasks") == "list_unreadable"
-    world.server.fails = True
-    with pytest.raises(grpc.RpcError) as error:
-        await world.call("ListTasks")
-    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, "no")
-    assert "delegation-reason" not in dict(error.value.trailing_metadata())
-
-
-async def test_an_agent_that_compresses_unasked_has_no_lists_and_its_tasks_are_nobodys(strict: World) -> None:
-    strict.server.compresses = True
-    strict.server.listed = listed(*["task-1"] * 9)
-    assert await strict.reason_after_answer("ListTasks") == "list_unreadable"
-    strict.server.answer = field(1, field(1, "task-1") + field(2, "c" * 999))
-    assert await strict.call("SendMessage", sent()) == [strict.server.answer]
-    assert await strict.reason("GetTask", named("task-1")) == "task_unknown"
-    strict.server.compresses = False
-    await strict.call("SendMessage", sent())
-    assert await strict.call("GetTask", named("task-1"))
-
-
-def test_an_answer_that_is_read_is_asked_for_without_compression() -> None:
-    edits = not_encoded(Edits(lambda _name: True))
-    assert not edits.passes(b"grpc-accept-encoding")
-    assert edits.passes(b"grpc-timeout")
-
-
 CARD: Final = {
     "name": "planner",
     "supportedInterfaces": [
@@ -511,30 +219,3 @@ async def test_a_card_names_no_grpc_that_does_not_reach_the_agent(old_agent: Wor
     front = mesh.sidecars["front"].outbound
     answer = await mesh.world.call(front, None, "/.well-known/agent-card.json", method="GET", host="planner.mesh")
     assert [one["url"] for one in json.loads(answer.body)["supportedInterfaces"]] == ["http://planner.mesh/"]
-
-
-def interface(url: str, binding: str, version: str) -> bytes:
-    return field(3, field(1, url) + field(2, binding) + field(4, version))
-
-
-async def test_an_extended_card_leads_through_both_sidecars(world: World) -> None:
-    login = field(8, field(1, "login") + field(2, field(3, b"")))
-    given = interface("http://127.0.0.1:8080", "HTTP+JSON", "1.0") + interface("127.0.0.1:50051", "GRPC", "1.0")
-    world.server.listed = field(1, "planner") + given + login
-    (card,) = await world.call("GetExtendedAgentCard")
-    ours = interface("http://planner.mesh", "HTTP+JSON", "1.0") + interface("planner.mesh", "GRPC", "1.0")
-    assert card == field(1, "planner") + ours
-    world.server.listed = field(1, "planner") + field(3, "127.0.0.1:50051") + field(14, "GRPC") + login
-    (card,) = await world.call("GetAgentCard", service=V03)
-    assert card == field(1, "planner") + field(3, "planner.mesh") + field(14, "GRPC")
-    records = await world.mesh.sidecars["planner"].wait_for_records(2)
-    assert [(one["op"], one["decision"]) for one in records] == [("GetExtendedAgentCard", "allow")] * 2
-
-
-async def test_an_extended_card_that_is_signed_or_cannot_be_read_is_refused(world: World) -> None:
-    readable = field(1, "planner") + interface("127.0.0.1:50051", "GRPC", "1.0")
-    for card in (readable + field(13, field(1, "e30")), MANGLED, readable * 2, interface("127.0.0.1:1", "GRPC", "1.0")):
-        world.server.listed = card
-        assert await world.reason_after_answer("GetExtendedAgentCard") == "card_refused"
-    world.server.listed = readable
-    assert await world.call("GetExtendedAgentCard")
