@@ -12,6 +12,7 @@ MARK: Final = "pytest.mark.integration"
 ELSEWHERE: Final = {
     "proxy/a2a_errors.py": "proxy/test_refusal.py",
     "wire/caller_connection.py": "proxy/test_connection_table.py",
+    "wire/h1_body.py": "wire/test_h1_stream.py",
     "wire/h2_exchange.py": "wire/test_h2_client.py",
     "wire/h2_stream.py": "wire/test_h2_requests.py",
     **{

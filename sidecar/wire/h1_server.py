@@ -19,8 +19,9 @@ from typing import Any, Final, cast
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MessageWriter
+from sidecar.wire.h1_body import Intake
 from sidecar.wire.h1_reader import RequestReader
-from sidecar.wire.h1_stream import H1Stream, Intake
+from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.scheduling import REST_S, Turn

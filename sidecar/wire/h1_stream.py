@@ -11,8 +11,9 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sidecar.errors import Denied, SidecarError
-from sidecar.wire.framing import Body, MessageWriter, UntilClose
+from sidecar.errors import SidecarError
+from sidecar.wire.framing import MessageWriter, UntilClose
+from sidecar.wire.h1_body import Intake
 from sidecar.wire.h1_fields import edited, encode_fields, encode_response
 from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
@@ -64,63 +65,6 @@ class Carrier(Protocol):
 
     def cut_off(self) -> None:
         """End the connection at once."""
-
-
-class Intake:
-    """The rest of a request's body, and its ``sink``; without one nothing is consumed.
-
-    A stream has an intake until its body is complete. ``invited``: the peer was sent 100 Continue.
-    """
-
-    __slots__ = ("_body", "invited", "paused", "sink")
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-        self.sink: BodySink | None = None
-        self.paused = False
-        self.invited = False
-
-    @property
-    def wanted(self) -> bool:
-        """Tell if a sink consumes it now."""
-        return self.sink is not None and not self.paused
-
-    def take(self, stream: H1Stream, data: bytes) -> bytes | None:
-        """Feed received bytes to the sink and return the rest; None while all of it must wait.
-
-        The rest follows the body, or is more of it than one iteration's share.
-        """
-        body, sink = self._body, self.sink
-        if sink is None or self.paused:
-            return None
-        try:
-            content, rest = body.feed(data)
-        except Denied as error:
-            stream.fail_body(error)
-            return b""
-        stream.bytes_in += len(data) - len(rest)
-        if content:
-            sink.on_body(content)
-        if body.complete:
-            stream.intake = None
-            if self.sink is sink:  # else the sink was detached meanwhile
-                self.sink = None
-                sink.on_body_end()
-                sink.on_body_flush()
-        return rest
-
-    def discard(self, stream: H1Stream, data: bytes) -> bytes | None:
-        """Discard the body: return what follows it if ``data`` holds all of it, else None."""
-        body = self._body
-        try:
-            _, rest = body.feed(data)
-        except Denied:
-            return None
-        stream.bytes_in += len(data) - len(rest)
-        if not body.complete:
-            return None
-        stream.intake = None
-        return rest
 
 
 class H1Stream:
