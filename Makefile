@@ -16,6 +16,7 @@ KEYCLOAK := build/keycloak-$(KEYCLOAK_VERSION)/bin/kc.sh
 SCHEMAS := $(VENV)/.schemas
 DIST_TOOLS := $(VENV)/.dist
 WHEEL_TOOLS := $(VENV)/.wheel-tools
+WHEEL := build/native/.built
 CARGO := $(or $(shell command -v cargo),$(wildcard $(HOME)/.cargo/bin/cargo))
 PYTEST := $(BIN)/python -m pytest
 # A process that hangs inside C hears no signal: it is ended, and its test told. What runs alone still has to clean up.
@@ -197,12 +198,11 @@ dist: setup $(DIST_TOOLS) $(NATIVE_TOOLS) ## Build wheels (the native engine's w
 release: setup $(DIST_TOOLS) $(NATIVE_TOOLS) ## Everything of a release into build/release: dist, images, provenance, RELEASE.md (WITHOUT="images helm", ZIG=--zig, PYTHON_IMAGE, SOURCE_URI, BUILDER_ID)
 	@ZIG="$(ZIG)" PYTHON_IMAGE="$(PYTHON_IMAGE)" BUILD_ARGS="$(BUILD_ARGS)" $(BIN)/python .ci/release.py $(or $(OUT),build/release) $(addprefix --without ,$(WITHOUT))
 
-interop-dist: setup $(DIST_TOOLS) $(NATIVE_TOOLS) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
+interop-dist: setup $(DIST_TOOLS) $(if $(CARGO),$(WHEEL)) ## Build artifacts and images twice from two clones and compare; install by pip, pipx and uv tool
 	@BUILD_ARGS="$(BUILD_ARGS)" PYTHON_IMAGE=$(PYTHON_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_dist.py $(ARGS)
 
 # --- the native engine: optional, and `make setup` needs no compiler. TARGET="aarch64-unknown-linux-gnu" for arm64
 TARGET ?=
-WHEEL := build/native/.built
 NATIVE_WHEEL = SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2>/dev/null || echo 0) nice $(BIN)/python .ci/native_wheel.py
 $(WHEEL_TOOLS): $(STAMP) requirements/native.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/native.txt && touch $@
