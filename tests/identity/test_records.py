@@ -131,6 +131,19 @@ def test_the_extensions_of_a_hello_fill_it_exactly() -> None:
     assert not offers_finite_field(CLIENT_HELLO, hello)
 
 
+@pytest.mark.parametrize("beyond", [-1, 0, 5], ids=["shorter than its share", "as long", "into the next extension"])
+def test_the_list_of_key_shares_fills_its_extension_exactly(beyond: int) -> None:
+    share = number(X25519) + vector(2, b"key")
+    key_share = number(51) + vector(2, number(len(share) + beyond) + share)
+    another = number(0) + vector(2, b"x")  # could be read as a share
+    hello = client_hello()[:41] + vector(2, key_share + another)
+    if beyond == 0:
+        assert not offers_finite_field(CLIENT_HELLO, hello)
+    else:
+        with pytest.raises(Denied, match="cut short"):
+            offers_finite_field(CLIENT_HELLO, hello)
+
+
 def certificates(*ders: bytes, encrypted: bool = True) -> bytes:
     entries = b"".join(vector(3, der) + (vector(2, b"") if encrypted else b"") for der in ders)
     return (vector(1, b"") if encrypted else b"") + vector(3, entries)
