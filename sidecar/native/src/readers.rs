@@ -14,7 +14,7 @@ fn of<'py>(py: Python<'py>, data: &[u8], fields: &Fields) -> PyResult<Read<'py>>
     Ok((PyTuple::new(py, names)?.unbind(), PyTuple::new(py, values)?.unbind(), fields.length, fields.end))
 }
 
-/// Read a request head: (method, target, authority, names, values, content length, size); None if not guarded.
+/// Read a request head: (method, target, authority, names, values, content length, size); None if it is not certain.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn read_request<'py>(
@@ -34,7 +34,7 @@ pub fn read_request<'py>(
     })
 }
 
-/// Read the head of a final answer: (status, names, values, content length, size); None if not guarded.
+/// Read the head of a final answer: (status, names, values, content length, size); None if it is not certain.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn read_answer<'py>(
@@ -52,7 +52,7 @@ pub fn read_answer<'py>(
     })
 }
 
-/// The path of a target that is canonical as it was sent; None if not guarded.
+/// The path of a target that is canonical as it was sent; None if it is not certain.
 #[pyfunction]
 pub fn canonical_path(target: &[u8]) -> PyResult<Option<String>> {
     guarded(|| Ok(head::canonical(target).map(|end| String::from_utf8_lossy(&target[..end]).into_owned())))
