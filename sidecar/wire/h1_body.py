@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sidecar.errors import Denied
 from sidecar.wire.framing import Body
 from sidecar.wire.stream import BodySink
 
-if TYPE_CHECKING:
-    from sidecar.wire.h1_stream import H1Stream
+
+class Receiver(Protocol):
+    """The stream whose body is read, as far as its body is concerned."""
+
+    bytes_in: int
+    intake: Intake | None
+
+    def fail_body(self, error: Denied) -> None:
+        """End the stream: its body is malformed or too large."""
 
 
 class Intake:
@@ -31,7 +38,7 @@ class Intake:
         """Tell if a sink consumes it now."""
         return self.sink is not None and not self.paused
 
-    def take(self, stream: H1Stream, data: bytes) -> bytes | None:
+    def take(self, stream: Receiver, data: bytes) -> bytes | None:
         """Feed received bytes to the sink and return the rest; None while all of it must wait.
 
         The rest follows the body, or is more of it than one iteration's share.
@@ -55,7 +62,7 @@ class Intake:
                 sink.on_body_flush()
         return rest
 
-    def discard(self, stream: H1Stream, data: bytes) -> bytes | None:
+    def discard(self, stream: Receiver, data: bytes) -> bytes | None:
         """Discard the body: return what follows it if ``data`` holds all of it, else None."""
         body = self._body
         try:
