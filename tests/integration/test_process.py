@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from sidecar.engine import native_module
 from tests.integration.load import Load
 from tests.integration.process import Running, process
 from tests.integration.world import (
@@ -183,12 +184,13 @@ async def test_a_run_says_at_its_start_which_pod_it_is(world: World, monkeypatch
     monkeypatch.setenv("POD_NAMESPACE", "agents")
     async with process(world) as sidecar:
         (started,) = [record for record in sidecar.records() if record["event"] == "started"]
-        assert started["detail"] == "pod=writer-5d9f namespace=agents"
+        engine = "python" if native_module() is None else "native"
+        assert started["detail"] == f"engine={engine} pod=writer-5d9f namespace=agents"
     monkeypatch.delenv("POD_NAME")
     monkeypatch.delenv("POD_NAMESPACE")
     async with process(world, starts=2) as sidecar:
         last = [record for record in sidecar.records() if record["event"] == "started"][-1]
-        assert last["detail"] is None
+        assert last["detail"] == f"engine={engine}"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
