@@ -194,13 +194,13 @@ def check_version(stated: Iterable[str], version: str) -> None:
 
 
 def check_media(types: Iterable[bytes], codings: Iterable[bytes]) -> None:
-    """Refuse a call whose message is not said to be Protobuf as it is.
+    """Refuse a call whose content type is not that of Protobuf, or whose message is compressed.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED.
     """
     if [*types] not in ([b"application/grpc"], [b"application/grpc+proto"]):
-        raise MessageRefused("the message is not said to be Protobuf")
+        raise MessageRefused("the content type is neither application/grpc nor application/grpc+proto")
     if any(coding.strip().lower() != b"identity" for coding in codings):
         raise MessageRefused("the message is compressed")
 

@@ -107,7 +107,7 @@ class CardForwarding(HeldForwarding):
 
 
 def _holds_messages(head: Response, refused: Reason) -> bool:
-    """Tell if an answer to a call of gRPC has messages. Raises Denied, its client could take others from it."""
+    """Tell if an answer to a call of gRPC has messages. Raises Denied: it succeeds, and is not one of gRPC."""
     if not is_grpc(head) and head.status < 300:
         raise Denied(refused, "the answer is not one of gRPC")
     return is_grpc(head)

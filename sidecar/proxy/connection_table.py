@@ -106,7 +106,7 @@ class ConnectionTable(Connections[Any]):
         return "" if owner is None else owner.group
 
     def begin_stream(self, group: Hashable) -> bool:
-        """Count a request of HTTP/2. As many may be in progress as connections, of which each may need one upstream."""
+        """Count a request of HTTP/2. At most as many may be in progress as connections: each may need one upstream."""
         if self._streams.total() >= self._max_streams or self._streams[group] >= self._per_peer:
             return False
         self._streams[group] += 1

@@ -129,7 +129,7 @@ def _grpc(asked: Asked, stream: Stream, head: Request, target: CanonicalTarget) 
         Denied: OPERATION_MALFORMED, it is no such call; METHOD_REFUSED.
     """
     if head.method != "POST":
-        raise Denied(Reason.METHOD_REFUSED, "gRPC has no such method")
+        raise Denied(Reason.METHOD_REFUSED, "calls of gRPC use POST")
     if not (stream.http2 and is_grpc(head)):
         raise Denied(Reason.OPERATION_MALFORMED, "the call is not one of gRPC over HTTP/2")
     asked.grpc = True
@@ -209,7 +209,7 @@ def _a2a_by_grpc(
     """Read a call of A2A by gRPC: its path names the operation, wherever the interface of the other bindings is."""
     asked.grpc, asked.json_rpc = True, False
     if head.method != "POST":
-        raise Denied(Reason.METHOD_REFUSED, "gRPC has no such method")
+        raise Denied(Reason.METHOD_REFUSED, "calls of gRPC use POST")
     asked.first_version = a2a_grpc.is_first_version(target.path)  # its refusals have another form
     call = a2a_grpc.call_of_path(target.path, target.query)
     a2a_grpc.check_version(versions, call.version)

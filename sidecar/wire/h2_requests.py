@@ -1,6 +1,6 @@
 """Requests of an HTTP/2 connection: frames become streams, which a ``RequestHandler`` serves, and answers leave.
 
-Each stream is the one request that it is, and nothing that ends it ends another. One request is read from a batch of
+Each stream is one request, and what ends one stream ends no other. One request is read from a batch of
 input, the next one in a later turn of its peer's.
 """
 

@@ -9,7 +9,7 @@ pub const VARYING: usize = 18;
 
 /// Made by the engine in Python from a permit. `pieces`: the text of its record around the values that differ by
 /// request, kept as one text. `lines`: fields of ours. `begins` and `ends`: the seconds within which the token is valid.
-/// `PREPARED_BYTES` in `warm.py` is its account.
+/// `PREPARED_BYTES` in `engine.py` is its account.
 #[pyclass(frozen)]
 pub struct Prepared {
     text: Box<[u8]>,
