@@ -204,10 +204,11 @@ class ServerConnection(asyncio.Protocol):
         early, self._early = self._early, b""
         if early:
             data = early + data
-            self._moved_at = self._read_at = self._early_at
         taken = warm(self, data)
+        if early and taken is False:  # it is read as what came first
+            self._moved_at = self._read_at = self._early_at
         if taken is None:
-            self._early, self._early_at = data, self._moved_at
+            self._early, self._early_at = data, self._early_at if early else self._moved_at
             if not early:
                 asyncio.get_running_loop().call_later(REST_S, self._read_early)
         return data if taken is False else b""
@@ -515,7 +516,7 @@ class ServerConnection(asyncio.Protocol):
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
-        elif self._idle_too_long(now) and not unread(self.transport):  # else the delay is ours
+        elif not self._early and self._idle_too_long(now) and not unread(self.transport):  # else the delay is ours
             self._close_idle()
 
     def _sweep_body(self, stream: H1Stream, now: float) -> None:

@@ -147,6 +147,45 @@ async def test_what_is_refused_is_refused_before_its_body_has_come(
     await world.log.close()
 
 
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+async def test_a_connection_that_is_too_old_is_not_closed_while_a_body_is_awaited(
+    tmp_path: Path, kind: type[EngineWorld], data: bytes
+) -> None:
+    told: list[object] = []
+    for engine in ("python", "native"):
+        world = kind(engine, tmp_path)
+        world.exchange(data)
+        answered = len(world.transport.writes)
+        world.clock.now = world.server._ages_at + 1
+        world.agent_connects()
+        world.server.data_received(data[:-3])
+        world.server.sweep(world.clock.now)
+        world.server.data_received(data[-3:])
+        world.agent.data_received(ANSWER)
+        sent = b"".join(world.agent_transport.writes)
+        reply = b"".join(world.transport.writes[answered:])
+        assert sent.endswith(BODY)
+        assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"connection: close\r\n" in reply.lower()
+        told.append((len(sent), reply, len(await world.records())))
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+async def test_the_wait_for_a_body_is_no_part_of_the_decisions_time(
+    tmp_path: Path, kind: type[EngineWorld], data: bytes
+) -> None:
+    world = kind("native", tmp_path)
+    world.exchange(data)
+    taken = world.taken
+    world.server.data_received(data[:-3])
+    world.clock.now += 0.004
+    world.server.data_received(data[-3:])
+    world.agent.data_received(ANSWER)
+    assert world.taken == taken + 1
+    assert (await world.records())[-1]["decide_ms"] < 4
+
+
 def _vanishes(world: EngineWorld) -> None:
     world.server.connection_lost(None)
 
