@@ -38,8 +38,8 @@ _MAX_EVICTED: Final = 8  # fields that are remembered a little longer than the t
 class Literals:
     """Long literals by their Huffman code: tokens that come with each request.
 
-    Bounded in bytes, for the process. When it is full nothing is added, and all of it is forgotten each minute, and
-    when the last of ``readers`` is gone.
+    Bounded in bytes, for the process. All of it is forgotten when it is full, so that nobody keeps others' tokens out,
+    each minute, and when the last of ``readers`` is gone.
     """
 
     __slots__ = ("_known", "_since", "readers", "size")
@@ -63,7 +63,9 @@ class Literals:
         if found is None:
             found = decode_huffman(code)
             size = len(code) + len(found) + _ENTRY_BYTES
-            if len(code) >= LEAST_LITERAL and self.size + size <= MAX_LITERAL_BYTES:
+            if len(code) >= LEAST_LITERAL and size <= MAX_LITERAL_BYTES:
+                if self.size + size > MAX_LITERAL_BYTES:
+                    self.forget()
                 self._known[code] = found
                 self.size += size
         return found
@@ -167,9 +169,9 @@ class HeadEncoder(Encoder):
         table = self.header_table
         entries = table.dynamic_entries
         parts: list[bytes] = []
-        if table.resized:
+        if self.table_size_changes:
             parts.append(self._encode_table_size_change())
-            table.resized = False
+        table.resized = False
         for field in headers:
             name, value = field
             index, indexes = _STATIC.get(name, _UNKNOWN)

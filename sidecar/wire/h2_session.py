@@ -188,6 +188,7 @@ class Session(H2Connection):
         """Write a head, or the trailers."""
         if self.encoder.header_table_size > TABLE_BYTES:  # by the peer's settings
             self.encoder.header_table_size = TABLE_BYTES
+            self._forget_table_sizes()
         lines = list(fields)
         stream = self.streams.get(stream_id)
         if self.config.client_side or stream is None or is_informational_response(lines):

@@ -10,6 +10,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from h2.stream import H2Stream
 from hpack import Encoder
+from hpack.hpack import decode_integer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -99,6 +100,31 @@ def test_sizes_of_the_table_that_were_asked_for_are_not_collected() -> None:
     session.head(1, [(b":status", b"200"), (b"x-a", b"b")], ends=True)
     peer.take(session.data_to_send())
     assert peer.answer(1).fields == {b":status": b"200", b"x-a": b"b"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([0, 2**16], [0, TABLE_BYTES]),  # at most twice (RFC 7541 section 4.2)
+        ([2048, 2048], [2048]),  # told once, though the second setting changes nothing
+        ([], []),
+    ],
+)
+def test_a_head_tells_the_changes_of_the_tables_size_and_at_most_two(asked: list[int], told: list[int]) -> None:
+    session, peer = pair()
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    read(session, peer.h2.data_to_send())
+    for size in asked:
+        read(session, frame(4, 0, 0, b"\0\1" + size.to_bytes(4)))
+    session.data_to_send()
+    session.head(1, [(b":status", b"200")], ends=True)
+    head = session.data_to_send()[9:]
+    found = []
+    while head[0] & 0xE0 == 0x20:
+        size, taken = decode_integer(head, 5)
+        found.append(size)
+        head = head[taken:]
+    assert found == told
 
 
 def test_the_library_writes_no_field_into_logs() -> None:
