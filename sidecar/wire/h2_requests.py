@@ -174,6 +174,8 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             return
         stream.receive(event.data, size, ends=ends)
         self._count_malformed(stream)
+        if stream.body.dropped and stream.body.received > self._limits.max_body_bytes:
+            self._end_stuck(stream, Denied(Reason.TOO_LARGE, "more of a body that nobody reads than a body may have"))
 
     def _on_trailers(self, event: TrailersReceived) -> None:
         """Check the trailers of a request, and drop them: they have passed no check that its head has."""

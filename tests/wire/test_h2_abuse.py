@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from sidecar.errors import Reason
 from sidecar.wire.h2_frames import MAX_RESETS
@@ -170,6 +171,24 @@ async def test_a_body_whose_request_was_answered_unread_takes_nothing_of_the_win
         await served.exchange()
         served.handler.requests.clear()
     assert served.peer.h2.outbound_flow_control_window > CONNECTION_WINDOW // 2
+
+
+@pytest.mark.parametrize(("most", "resets"), [(60_000, True), (200_000, False)])
+async def test_a_body_that_nobody_reads_is_limited_while_its_answer_waits_for_a_window(
+    most: int, *, resets: bool
+) -> None:
+    served = H2Served(max_body_bytes=most)
+    served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 0})
+    stream_id = served.begin()
+    await served.exchange()
+    (stream,) = served.handler.requests
+    stream.answer(401, [], b"x" * 1000)
+    for _ in range(8):
+        if served.peer.answer(stream_id).reset is not None:
+            break
+        served.peer.h2.send_data(stream_id, bytes(16_000))
+        await served.exchange()
+    assert (served.peer.answer(stream_id).reset is not None) == resets
 
 
 async def test_padding_alone_takes_nothing_of_the_window_of_others() -> None:
