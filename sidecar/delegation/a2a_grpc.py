@@ -21,6 +21,7 @@ from sidecar.errors import Reason
 
 MAX_FIELDS: Final = 1024  # of a message of a call, in two bytes at least: each costs a microsecond
 _MAX_FIELDS_OF_ANSWER: Final = 4096
+MAX_MESSAGES_READ: Final = 1024  # of an answer: its task is in one of the first
 
 _is_path: Final = re.compile(r"/((?:lf\.)?a2a\.v1\.A2AService)/([A-Za-z]{1,64})").fullmatch
 _is_task: Final = re.compile(r"tasks/([^/]+)(?:/pushNotificationConfigs(?:/[^/]*)?)?").fullmatch
@@ -239,13 +240,14 @@ def shown_in_message(message: bytes) -> Shown:
 class GrpcAnswerReader:
     """Reads what the messages of an answer show, up to its task. As ``AnswerReader``, which reads JSON.
 
-    Nothing more is read after a message of more than ``MAX_READ_BYTES``, or one that is compressed.
+    Nothing more is read after ``MAX_MESSAGES_READ``, after one of more than ``MAX_READ_BYTES``, or a compressed one.
     """
 
-    __slots__ = ("_messages", "over")
+    __slots__ = ("_left", "_messages", "over")
 
     def __init__(self) -> None:
         self.over = False
+        self._left = MAX_MESSAGES_READ
         self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES)
 
     def feed(self, data: bytes) -> list[Shown]:
@@ -256,9 +258,10 @@ class GrpcAnswerReader:
         try:
             for message in self._messages.feed(data):
                 shown = shown_in_message(message)
+                self._left -= 1
                 if shown != NOTHING_SHOWN:
                     found.append(shown)
-                if shown.task is not None:
+                if shown.task is not None or not self._left:
                     self._stop()
                     break
         except GrpcMessageError:

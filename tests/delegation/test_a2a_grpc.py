@@ -7,6 +7,7 @@ import pytest
 from sidecar.delegation.a2a import OPERATIONS, is_first_page
 from sidecar.delegation.a2a_grpc import (
     MAX_FIELDS,
+    MAX_MESSAGES_READ,
     METHODS,
     GrpcAnswerReader,
     call_of_path,
@@ -270,6 +271,17 @@ def test_an_answer_is_read_up_to_its_task_however_it_arrives() -> None:
         found = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
         assert (found, reader.over) == ([Shown(None, "c"), Shown("7", "c")], True)
         assert reader.end() == []
+
+
+@pytest.mark.parametrize("size", [5, 4096, 2**20])
+@pytest.mark.parametrize(("empty", "read"), [(MAX_MESSAGES_READ - 1, True), (MAX_MESSAGES_READ, False)])
+def test_only_the_first_messages_of_an_answer_are_read_however_they_arrive(
+    empty: int, size: int, *, read: bool
+) -> None:
+    data = written(b"") * empty + written(TASK)
+    reader = GrpcAnswerReader()
+    found = [one for at in range(0, len(data), size) for one in reader.feed(data[at : at + size])]
+    assert (len(found), reader.over) == (int(read), True)
 
 
 @pytest.mark.parametrize("head", [b"\1\0\0\0\0", b"\0" + (MAX_READ_BYTES + 1).to_bytes(4, "big")])
