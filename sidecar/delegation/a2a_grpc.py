@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from sidecar.delegation.a2a import FIRST_VERSION
-from sidecar.delegation.a2a_tasks import MAX_READ_BYTES, NOTHING_SHOWN, Shown, shown_of
+from sidecar.delegation.a2a_tasks import MAX_EVENTS_READ, MAX_READ_BYTES, NOTHING_SHOWN, Shown, shown_of
 from sidecar.delegation.grpc_messages import GrpcMessageError, GrpcMessages, one_message
 from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
 from sidecar.delegation.protobuf import Field, Kind, ProtobufError, Schema, read
@@ -21,7 +21,6 @@ from sidecar.errors import Reason
 
 MAX_FIELDS: Final = 1024  # of a message of a call, in two bytes at least: each costs a microsecond
 _MAX_FIELDS_OF_ANSWER: Final = 4096
-MAX_MESSAGES_READ: Final = 1024  # of an answer: its task is in one of the first
 
 _is_path: Final = re.compile(r"/((?:lf\.)?a2a\.v1\.A2AService)/([A-Za-z]{1,64})").fullmatch
 _is_task: Final = re.compile(r"tasks/([^/]+)(?:/pushNotificationConfigs(?:/[^/]*)?)?").fullmatch
@@ -240,14 +239,15 @@ def shown_in_message(message: bytes) -> Shown:
 class GrpcAnswerReader:
     """Reads what the messages of an answer show, up to its task. As ``AnswerReader``, which reads JSON.
 
-    Nothing more is read after ``MAX_MESSAGES_READ``, after one of more than ``MAX_READ_BYTES``, or a compressed one.
+    Nothing more is read after ``MAX_EVENTS_READ`` messages, or after one that is compressed or has more than
+    ``MAX_READ_BYTES``.
     """
 
     __slots__ = ("_left", "_messages", "over")
 
     def __init__(self) -> None:
         self.over = False
-        self._left = MAX_MESSAGES_READ
+        self._left = MAX_EVENTS_READ
         self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES)
 
     def feed(self, data: bytes) -> list[Shown]:

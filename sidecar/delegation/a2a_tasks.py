@@ -14,6 +14,7 @@ from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 
 MAX_ID: Final = 1024  # characters, of a task or a context
 MAX_READ_BYTES: Final = 1024 * 1024  # of an answer, or of one event
+MAX_EVENTS_READ: Final = 1024  # of an answer: its task is in one of the first
 
 LISTS: Final = "ListTasks"
 SENDS: Final = frozenset({"SendMessage", "SendStreamingMessage"})
@@ -181,15 +182,16 @@ def _text(value: object) -> str | None:
 class AnswerReader:
     """Reads what an answer shows, up to its task, whatever the pieces in which it arrives. ``events``: it is a stream.
 
-    An answer, or an event, of more than ``MAX_READ_BYTES`` is not read.
+    An answer, or an event, of more than ``MAX_READ_BYTES`` is not read, and nothing after ``MAX_EVENTS_READ``.
     """
 
-    __slots__ = ("_events", "_held", "over")
+    __slots__ = ("_events", "_held", "_left", "over")
 
     def __init__(self, *, events: bool) -> None:
         self.over = False  # nothing more is read
         self._events = events
         self._held = bytearray()
+        self._left = MAX_EVENTS_READ
 
     def feed(self, data: bytes) -> list[Shown]:
         """Read more of the answer. Return what its complete events show."""
@@ -207,9 +209,10 @@ class AnswerReader:
             del self._held[: end.end()]
             searched = 0
             shown = shown_in(_data_of(event))
+            self._left -= 1
             if shown != NOTHING_SHOWN:
                 found.append(shown)
-            if shown.task is not None:
+            if shown.task is not None or not self._left:
                 self._stop()
         if len(self._held) > MAX_READ_BYTES:
             self._stop()

@@ -7,7 +7,6 @@ import pytest
 from sidecar.delegation.a2a import OPERATIONS, is_first_page
 from sidecar.delegation.a2a_grpc import (
     MAX_FIELDS,
-    MAX_MESSAGES_READ,
     METHODS,
     GrpcAnswerReader,
     call_of_path,
@@ -18,7 +17,7 @@ from sidecar.delegation.a2a_grpc import (
     message_of,
     shown_in_message,
 )
-from sidecar.delegation.a2a_tasks import MAX_READ_BYTES, NOTHING_SHOWN, Named, Shown, tasks_named
+from sidecar.delegation.a2a_tasks import MAX_EVENTS_READ, MAX_READ_BYTES, NOTHING_SHOWN, Named, Shown, tasks_named
 from sidecar.delegation.grpc_messages import written
 from sidecar.delegation.json_rpc import MessageRefused
 from sidecar.delegation.protobuf import length_field as field
@@ -274,7 +273,7 @@ def test_an_answer_is_read_up_to_its_task_however_it_arrives() -> None:
 
 
 @pytest.mark.parametrize("size", [5, 4096, 2**20])
-@pytest.mark.parametrize(("empty", "read"), [(MAX_MESSAGES_READ - 1, True), (MAX_MESSAGES_READ, False)])
+@pytest.mark.parametrize(("empty", "read"), [(MAX_EVENTS_READ - 1, True), (MAX_EVENTS_READ, False)])
 def test_only_the_first_messages_of_an_answer_are_read_however_they_arrive(
     empty: int, size: int, *, read: bool
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.a2a_tasks import (
+    MAX_EVENTS_READ,
     MAX_READ_BYTES,
     NOTHING_SHOWN,
     AnswerReader,
@@ -212,6 +213,13 @@ def test_a_stream_is_read_up_to_its_task_whatever_its_pieces(size: int, end: byt
     assert found == [Shown(None, "c"), Shown("7")]
     assert reader.over
     assert reader.end() == []
+
+
+@pytest.mark.parametrize(("empty", "read"), [(MAX_EVENTS_READ - 1, True), (MAX_EVENTS_READ, False)])
+def test_only_the_first_events_of_an_answer_are_read(empty: int, *, read: bool) -> None:
+    reader = AnswerReader(events=True)
+    assert reader.feed(b":\n\n" * empty + b'data: {"task": {"id": "7"}}\n\n') == [Shown("7")] * read
+    assert reader.over
 
 
 def test_a_whole_answer_is_read_at_its_end_and_one_that_is_too_long_is_not() -> None:
