@@ -21,7 +21,7 @@ from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, K
 from sidecar.wire.h2_head import request_of, trailers_of
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
-from sidecar.wire.h2_unread import UnreadBodies, UnreadBody
+from sidecar.wire.h2_unread import MAX_DISCARDED, UnreadBodies, UnreadBody
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Field
 from sidecar.wire.stream import RequestHandler
@@ -174,7 +174,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             return
         stream.receive(event.data, size, ends=ends)
         self._count_malformed(stream)
-        if stream.body.dropped and stream.body.received > self._limits.max_body_bytes:
+        if stream.body.dropped and stream.body.received > self._limits.max_body_bytes + MAX_DISCARDED:
             self._end_stuck(stream, Denied(Reason.TOO_LARGE, "more of a body that nobody reads than a body may have"))
 
     def _on_trailers(self, event: TrailersReceived) -> None:
