@@ -317,12 +317,16 @@ class H2Exchange:
         sink = self._sink
         if sink is None or self._answer.head is None or self._held_back:
             return
+        answer = self._answer
         try:
             self._pass_on(sink, self._take())
         except Exception:  # noqa: BLE001 - a bug ends its own request, not those of others on the connection
             _log.exception("the sink of an answer failed")
-            self._sink = sink
             error = Unavailable(Reason.INTERNAL, "the sink of an answer failed")
+            if self._answer is not answer:  # another request was begun meanwhile
+                sink.on_response_error(error)
+                return
+            self._sink = sink
             self.fail(error, None if self._answer.over else Code.CANCEL)
 
     def _pass_on(self, sink: ResponseSink, data: bytes) -> None:

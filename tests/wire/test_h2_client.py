@@ -464,3 +464,25 @@ async def test_a_bug_in_a_sink_ends_no_other_request(part: str, monkeypatch: pyt
     assert first.error is not None
     assert first.error.reason is Reason.INTERNAL
     assert second.content == b"ok"
+
+
+async def test_a_bug_at_the_end_of_an_answer_leaves_the_request_alone_that_came_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with calling() as calls:
+        first, second = Sink(), Sink()
+        exchange = await calls.connection()
+        lines = encode_fields([(b"host", b"crm")])
+
+        def fail(*_: object) -> None:
+            exchange.ask("GET", b"/b", lines, second)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(first, "on_whole_response", fail)
+        exchange.ask("GET", b"/a", lines, first)
+        (await calls.upstream.next()).answer(b"ok")
+        (await calls.upstream.next()).answer(b"also")
+        await second.end()
+    assert second.content == b"also"
+    assert first.error is not None
+    assert first.error.reason is Reason.INTERNAL
