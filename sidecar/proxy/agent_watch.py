@@ -39,7 +39,7 @@ class AgentWatch:
         if agent is None:
             self.up = None
             return
-        up = len(self._pool.connections) > 0 or await _listens(agent)
+        up = self._pool.reaches(agent) or await _listens(agent)
         if self.up is not None and up != self.up:
             where = {"address": f"{agent.host}:{agent.port}"}
             if up:

@@ -77,6 +77,11 @@ class UpstreamPool:
         pool = self._pools.get(origin.key)
         return None if pool is None else pool.take(origin.still_good, len(pool.usual))
 
+    def reaches(self, origin: Origin) -> bool:
+        """Tell if a connection to this origin is open."""
+        pool = self._pools.get(origin.key)
+        return pool is not None and bool(pool.alive)
+
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
         """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
 

@@ -57,6 +57,23 @@ async def test_a_connection_that_is_open_is_proof_enough() -> None:
         await pool.close()
 
 
+async def test_a_connection_to_another_port_of_the_agent_proves_nothing() -> None:
+    async def keep(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+
+    async with listening(keep) as grpc_port:
+        pool, there = UpstreamPool(ClientLimits()), asyncio.Event()
+        pool.connect(origin(grpc_port), lambda _connection: there.set(), lambda _error: None)
+        await asyncio.wait_for(there.wait(), 10)
+        at = [origin(grpc_port)]
+        watch = AgentWatch(pool, lambda: at[0])
+        await watch.look()
+        at[0] = origin(free_port())
+        await watch.look()
+        assert watch.up is False
+        await pool.close()
+
+
 async def test_where_nobody_is_served_nothing_is_told() -> None:
     watch = AgentWatch(UpstreamPool(ClientLimits()), lambda: None)
     await watch.look()
