@@ -21,6 +21,19 @@ double cpu_s(clockid_t clock)
     return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
 }
 
+void print_statuses(const uint64_t statuses[STATUSES])
+{
+    const char *separator = "";
+    printf("{");
+    for (int status = 0; status < STATUSES; status++) {
+        if (statuses[status] == 0)
+            continue;
+        printf("%s\"%d\":%llu", separator, status, (unsigned long long)statuses[status]);
+        separator = ",";
+    }
+    printf("}");
+}
+
 static uint64_t next_number(void)
 {
     static uint64_t count;

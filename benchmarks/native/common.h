@@ -1,4 +1,4 @@
-/* What both load generators share: clocks, and requests that differ. */
+/* What both load generators share: clocks, requests that differ, and a part of their results. */
 #ifndef COMMON_H
 #define COMMON_H
 
@@ -7,12 +7,16 @@
 #include <time.h>
 
 #define SECOND 1000000000ull
+#define STATUSES 600
 
 /* Monotonic time in nanoseconds. */
 uint64_t now_ns(void);
 
 /* CPU time of a clock in seconds; -1 if its process is gone. */
 double cpu_s(clockid_t clock);
+
+/* Print how often each status came, as a JSON object. */
+void print_statuses(const uint64_t statuses[STATUSES]);
 
 /* Replace each DIGITS of the options by a number that no other request has. `head` has room for one byte more. */
 void vary(char *head, size_t length);

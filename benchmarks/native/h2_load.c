@@ -61,7 +61,7 @@ static nghttp2_session_callbacks *callbacks;
 
 static bool measuring, window_is_over;
 static uint64_t window_start, window_end, next_due, interval, answered, sent, late, connects, answered_once;
-static uint64_t calls, calls_answered, calls_lost, statuses[600], lost_connect, lost_tls, lost_answer, token_number;
+static uint64_t calls, calls_answered, calls_lost, statuses[STATUSES], lost_connect, lost_tls, lost_answer, token_number;
 static uint64_t bytes_in, bytes_out;
 static double cpu_start[MAX_PIDS], own_start, cpu_used, own_used;
 static struct histogram latency;
@@ -188,7 +188,7 @@ static int end_call(nghttp2_session *session, int32_t id, uint32_t error, void *
         if (measuring) {
             answered += !window_is_over;
             int status = call->grpc && call->grpc_status != 0 ? 0 : call->status;
-            statuses[status > 0 && status < 600 ? status : 0]++;
+            statuses[status > 0 && status < STATUSES ? status : 0]++;
             if (since >= window_start) {
                 calls_answered++;
                 histogram_add(&latency, now_ns() - since);
@@ -551,16 +551,10 @@ static uint64_t run(void)
 
 static void report(uint64_t end)
 {
-    printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,\"statuses\":{",
+    printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,\"statuses\":",
            (unsigned long long)answered, (double)(end - window_start) / 1e9, cpu_used, own_used);
-    const char *separator = "";
-    for (int status = 0; status < 600; status++) {
-        if (statuses[status] == 0)
-            continue;
-        printf("%s\"%d\":%llu", separator, status, (unsigned long long)statuses[status]);
-        separator = ",";
-    }
-    printf("},\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
+    print_statuses(statuses);
+    printf(",\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
            (unsigned long long)lost_tls, (unsigned long long)lost_answer);
     printf("\"sent\":%llu,\"late\":%llu,\"connects\":%llu,\"tokens_used\":%llu,\"tokens\":%zu,",
            (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,

@@ -41,7 +41,7 @@ static bool measuring, window_is_over;
 static uint64_t window_start, window_end, next_due, interval;
 static uint64_t answered, sent, late, connects, resumed, first_bytes_in, first_bytes_out;
 static uint64_t calls, calls_answered, calls_lost; /* due in the window; the others had no answer in time */
-static uint64_t statuses[600], lost_connect, lost_tls, lost_answer;
+static uint64_t statuses[STATUSES], lost_connect, lost_tls, lost_answer;
 static uint64_t token_number, answered_once;
 static double cpu_start[MAX_PIDS], own_start, cpu_used, own_used;
 static uint64_t bytes_in, bytes_out;
@@ -120,7 +120,7 @@ static void count_answer(struct connection *connection)
     if (!measuring)
         return;
     answered += !window_is_over;
-    statuses[connection->status > 0 && connection->status < 600 ? connection->status : 0]++;
+    statuses[connection->status > 0 && connection->status < STATUSES ? connection->status : 0]++;
     uint64_t since = options.fresh ? connection->opened_at : connection->due;
     if (since >= window_start) {
         calls_answered++;
@@ -275,15 +275,9 @@ static void report(uint64_t end)
 {
     printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,", (unsigned long long)answered,
            (double)(end - window_start) / 1e9, cpu_used, own_used);
-    printf("\"statuses\":{");
-    const char *separator = "";
-    for (int status = 0; status < 600; status++) {
-        if (statuses[status] == 0)
-            continue;
-        printf("%s\"%d\":%llu", separator, status, (unsigned long long)statuses[status]);
-        separator = ",";
-    }
-    printf("},\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
+    printf("\"statuses\":");
+    print_statuses(statuses);
+    printf(",\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
            (unsigned long long)lost_tls, (unsigned long long)lost_answer);
     printf("\"sent\":%llu,\"late\":%llu,\"connects\":%llu,\"tokens_used\":%llu,\"tokens\":%zu,",
            (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,
