@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_examples(
         parser,
-        "sidecar sts revoke --txn 5bQ0r… --reason 'INC-42: prompt injection' --for 8h --to https://sts:7444"
+        "sidecar sts revoke --txn 5b80c1… --reason 'INC-42: prompt injection' --for 8h --to https://sts:7444"
         " --peer spiffe://acme.example/sts",
         "sidecar sts revoke --subject https://login.acme.example alice --alone --reason INC-42 --for 1h"
         " --to https://sts:7444 --peer spiffe://acme.example/sts",
@@ -67,8 +67,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--subject", nargs=2, metavar=("ISSUER", "SUB"), help="a whole user; needs a second operator")
     what.add_argument("--actor", metavar="SPIFFE_ID", help="a workload, as actor of any call")
-    what.add_argument("--txn", metavar="TXN", help="a chain: the txn of its records")
-    what.add_argument("--jti", metavar="JTI", help="one token, and those exchanged for it")
+    what.add_argument(
+        "--txn", metavar="TXN", help="a chain: the txn of its records (--txn=TXN, if it begins with a hyphen)"
+    )
+    what.add_argument(
+        "--jti", metavar="JTI", help="one token, and those exchanged for it (--jti=JTI, if it begins with a hyphen)"
+    )
     what.add_argument("--login", nargs=2, metavar=("ISSUER", "SID"), help="one login of a user")
     what.add_argument("--confirm", metavar="ID", help="confirm the revocation of a user by another operator")
     what.add_argument("--lift", metavar="ID", help="lift a revocation before its end")
@@ -91,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Exit codes: 0 every replica accepted, 1 some did not, 2 usage."""
     try:
-        claims = None if arguments.list else claims_of(arguments, now=int(time.time()), name=secrets.token_urlsafe(16))
+        claims = None if arguments.list else claims_of(arguments, now=int(time.time()), name=secrets.token_hex(16))
         peer = SpiffeId(arguments.peer)
         source = source_of(identity_of(_section(arguments), os.environ))
     except (ValueError, ConfigError) as error:

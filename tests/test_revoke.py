@@ -25,6 +25,7 @@ def claims(*words: str) -> dict[str, object]:
     ("words", "expected"),
     [
         (["--txn", "t", "--for", "8h"], {"action": "revoke", "kind": "txn", "value": "t", "until": NOW + 28_800}),
+        (["--txn=-t", "--for", "8h"], {"kind": "txn", "value": "-t"}),  # of another token service
         (["--jti", "j", "--for", "30m"], {"kind": "jti", "value": "j", "until": NOW + 1800}),
         (["--actor", "spiffe://a/b", "--for", "7d"], {"kind": "actor", "value": "spiffe://a/b"}),
         (["--login", "https://i", "s", "--for", "5s"], {"kind": "login", "of_issuer": "https://i", "value": "s"}),

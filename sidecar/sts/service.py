@@ -85,8 +85,8 @@ class LoginKeys(Protocol):
 
 
 def fresh_names() -> FreshNames:
-    """Make two names of 128 random bits."""
-    return FreshNames(jti=secrets.token_urlsafe(_NAME_BYTES), txn=secrets.token_urlsafe(_NAME_BYTES))
+    """Make two names of 128 random bits, in hex: one that begins with a hyphen is no value of a command's option."""
+    return FreshNames(jti=secrets.token_hex(_NAME_BYTES), txn=secrets.token_hex(_NAME_BYTES))
 
 
 @dataclass(slots=True, kw_only=True)

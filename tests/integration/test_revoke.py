@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ async def test_a_whole_user_needs_two_operators(tmp_path: Path, capsys: pytest.C
         assert await sent(sts, tmp_path, *words) == 0
         assert "--confirm" in capsys.readouterr().out
         (name,) = register.book.orders
+        assert re.fullmatch("[0-9a-f]{32}", name)  # one that begins with a hyphen would be read as an option
         assert not register.revocations(sts.mesh.policy).in_force
         assert await sent(sts, tmp_path, "--confirm", name, "--reason", "seen", by=BOB) == 0
         assert register.revocations(sts.mesh.policy).names(Kind.SUBJECT)
