@@ -337,7 +337,7 @@ async def test_an_expired_svid_that_is_sent_again_stays_expired(api: ScriptedApi
 
 
 async def test_a_mute_server_is_given_up_and_asked_again(api: ScriptedApi) -> None:
-    async with api.serving(), following(api.address, first_message_timeout_s=0.05) as follower:
+    async with api.serving(), following(api.address, first_message_timeout_s=0.5) as follower:
         await follower.pauses.wait_for_failure()
         assert follower.source.last_error == "the Workload API did not answer in time"
         api.x509 = message()
