@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from sidecar.assembly import make_exchanges, make_keys, make_setup
+from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import LOADING_BYTES, Loaded, SettingsFiles, load_again
 from sidecar.errors import ConfigError, Problem

@@ -15,7 +15,7 @@ import sys
 import time
 from functools import partial
 
-from sidecar.assembly import Place, assemble
+from sidecar.assembly.server import Place, assemble
 from sidecar.file_watch import FileWatcher
 from sidecar.observe.metrics_merge import families_of
 from sidecar.observe.placement import placement

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.config import SidecarSettings
 from sidecar.errors import Reason
 from sidecar.proxy.handles import Handles

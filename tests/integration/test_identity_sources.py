@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.config import SidecarSettings
 from sidecar.identity.files import FileSettings
 from sidecar.identity.source_factory import IdentitySettings

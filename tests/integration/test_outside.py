@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sidecar.assembly import make_setup
+from sidecar.assembly.setup import make_setup
 from sidecar.config import load_sidecar
 from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.reload import put_in_force

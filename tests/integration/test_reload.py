@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.config.loader import Loaded, SettingsFiles, load_again
 from sidecar.errors import ConfigError
 from sidecar.proxy.memory_pressure import Memory

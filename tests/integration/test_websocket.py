@@ -287,7 +287,7 @@ async def test_it_ends_with_its_peers_certificate(world: World, echo: EchoServer
 
 
 async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None], *, platform: Path | None = None) -> None:
-    from sidecar.assembly import make_setup
+    from sidecar.assembly.setup import make_setup
     from sidecar.config import load_sidecar
     from sidecar.reload import put_in_force
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.config import SidecarSettings, load_sidecar
 from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain

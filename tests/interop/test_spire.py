@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.config import load_sidecar
 from sidecar.delegation.bearer import parse_jwt_svid
 from sidecar.delegation.jwt_svid import verify_jwt_svid

@@ -19,7 +19,7 @@ from typing import Any, Final
 import jwt
 import pytest
 
-from sidecar.assembly import assemble
+from sidecar.assembly.server import assemble
 from sidecar.config import load_sidecar
 from sidecar.identity.tls import server_context
 from sidecar.identity.workload_api import WorkloadApiSource

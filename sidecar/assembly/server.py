@@ -1,0 +1,236 @@
+"""One whole sidecar, made from its settings: what its sides share, the sides, and what runs beside them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from sidecar.assembly.setup import engine_for, make_exchanges, make_keys, make_setup, resolver_of
+from sidecar.assembly.sides import Shared, Side, door_side, inbound_side, outbound_side, plain_side
+from sidecar.config import SidecarSettings
+from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
+from sidecar.delegation.revocation import NOTHING
+from sidecar.delegation.revocation_list import MAX_LIST_BYTES
+from sidecar.engine import require_native
+from sidecar.exchange.channel import StsChannel
+from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
+from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
+from sidecar.identity.handshake import PeerGuard
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.proofs import Proofs
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.source_factory import source_of
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.countersigning import TIMEOUT_S, Countersigning
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.shared_sink import SharedSink
+from sidecar.observe.telemetry.settings import TracingSettings
+from sidecar.proxy.agent_watch import AgentWatch
+from sidecar.proxy.caches import HANDLES, Caches
+from sidecar.proxy.handle_delivery import HandleDelivery
+from sidecar.proxy.handles import MARKS, Handles
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.memory_pressure import MIB
+from sidecar.proxy.one_subject import OneSubject
+from sidecar.proxy.pending_logins import PendingLogins
+from sidecar.proxy.remote_handles import Inbox, RemoteHandles
+from sidecar.proxy.revalidation import judge_served
+from sidecar.proxy.server import Parts, Server
+from sidecar.proxy.snapshot import Snapshots
+from sidecar.proxy.system_memory import memory_of
+from sidecar.proxy.task_bindings import TaskBindings
+from sidecar.proxy.trim import Trim
+from sidecar.proxy.watch import Watch
+from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Place of one worker among several: its ``number``, all inboxes, and the lock of their common sink.
+
+    All make the workload handle of one ``own_secret``, and ids of sessions by one ``session_key``.
+    """
+
+    number: int
+    inboxes: Sequence[Inbox]
+    sink_lock: int
+    own_secret: bytes = field(repr=False)
+    session_key: bytes = field(repr=False)
+
+
+def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server:
+    """Make one sidecar, not yet running. Needs a running event loop."""
+    workers = 1 if place is None else len(place.inboxes)
+    metrics = Metrics()
+    engine = metrics.engine = engine_for(settings)
+    log = _access_log(settings, place, metrics, lambda route: _server_of(snapshots, route))
+    source = source_of(settings.identity)
+    keys = make_keys(settings, source, log)
+    revocations = _revocation_lists(settings, source, lambda: snapshots.setup.keys, log)
+    setup = make_setup(settings, keys, make_exchanges(settings, source, keys, log), metrics)
+    snapshots = Snapshots(setup, revocations.in_force if settings.revocations else lambda _own: NOTHING)
+    handles = _handles(settings, place, snapshots)
+    shared = Shared(
+        source=source,
+        snapshots=snapshots,
+        log=log,
+        handles=handles,
+        memory=settings.memory,
+        caches={HANDLES: lambda: handles, "issued": lambda: snapshots.setup.exchanges},
+        tasks=Tasks(),
+        watch=Watch(snapshots, source, wall=time.time, monotonic=time.monotonic, on_change=handles.suspect),
+        resolver=resolver_of(settings, log),
+        remote_handles=None if place is None else _remote_handles(place, handles, source),
+        record_rate=settings.records.unproven.share(workers),
+        txn_source=None if settings.txn_tokens is None else settings.txn_tokens.source,
+        pending_logins=PendingLogins(monotonic=time.monotonic),
+        session_ids=SessionIds(secrets.token_bytes(KEY_BYTES) if place is None else place.session_key),
+        task_bindings=TaskBindings(time.time),
+        http2=settings.protocols.http2,
+        engine=engine,
+    )
+    sides: list[Side] = []
+    agent = certificate = None
+    if settings.inbound is not None:
+        sides.append(inbound_side(settings.inbound, shared))
+        agent = AgentWatch(sides[0].pool, lambda: snapshots.setup.agent)
+        if settings.inbound.plain is not None:
+            sides.append(plain_side(settings.inbound, settings.inbound.plain, shared))
+    if settings.outbound is not None:
+        journeys, outbound = outbound_side(settings.outbound, shared)
+        if settings.door is not None:
+            certificate, door = door_side(settings.outbound, settings.door, journeys, shared)
+            sides.append(door)
+        sides.append(outbound)
+    return Server(
+        Parts(
+            source=source,
+            snapshots=snapshots,
+            log=log,
+            handles=handles,
+            tasks=shared.tasks,
+            watch=shared.watch,
+            pools=tuple(side.pool for side in sides),
+            listeners=tuple(side.listener for side in sides),
+            drain_s=settings.drain_s,
+            engine=engine,
+            memory=memory_of(settings.max_memory_mib, processes=workers),
+            remote_handles=shared.remote_handles,
+            addresses=tuple((listen.host, listen.port) for listen in settings.listens),
+            agent=agent,
+            revocations=revocations,
+            caches=Caches(shared.caches, clock=time.time, trim=Trim(requests=lambda: log.last_seq)),
+            pending_logins=shared.pending_logins,
+            countersigning=_countersigning(settings, source, snapshots, log),
+            handle_delivery=_handle_delivery(settings, place, shared),
+            door=certificate,
+        )
+    )
+
+
+def _access_log(
+    settings: SidecarSettings,
+    place: Place | None,
+    metrics: Metrics,
+    servers: Callable[[str], tuple[str, int] | None],
+) -> AccessLog:
+    """Make the stream of records. ``servers`` finds the address behind an outbound route, for spans."""
+    sink, run = settings.records.open_sink(), secrets.token_hex(8)
+    return AccessLog(
+        sink if place is None else SharedSink(sink, place.sink_lock),
+        run=run,
+        metrics=metrics,
+        spill_folder=settings.records.spill,
+        link=None if metrics.engine == "python" else require_native().link,
+        **({} if settings.tracing is None else _traced(settings.tracing, run, metrics, servers)),
+    )
+
+
+def _traced(
+    settings: TracingSettings, run: str, metrics: Metrics, servers: Callable[[str], tuple[str, int] | None]
+) -> dict[str, Any]:
+    """Make what the record stream needs to export traces. Only here is OpenTelemetry imported."""
+    from sidecar.observe.telemetry.entries import TracedEntry, TracedUnprovenEntry, Traces
+    from sidecar.observe.telemetry.otlp import TelemetryExport
+
+    traces, export = Traces(settings.ratio), TelemetryExport(settings, run, servers)
+    metrics.telemetry = export.counts
+    return {
+        "entry": partial(TracedEntry, traces),
+        "unproven_entry": partial(TracedUnprovenEntry, traces),
+        "export": export,
+    }
+
+
+def _server_of(snapshots: Snapshots, route: str) -> tuple[str, int] | None:
+    current = snapshots.current
+    return None if current is None else current.policy.outbound.server_of(route)
+
+
+def _revocation_lists(
+    settings: SidecarSettings, source: IdentitySource, keys: Callable[[], IssuerKeys], log: AccessLog
+) -> RevocationLists:
+    def channel(one: RevocationListSettings) -> StsChannel:
+        resolver = resolver_of(settings, log)
+        return StsChannel(one.endpoint, source, timeout_s=POLL_TIMEOUT_S, max_bytes=MAX_LIST_BYTES, resolver=resolver)
+
+    return RevocationLists([RevocationList(one, channel(one), keys) for one in settings.revocations])
+
+
+def _countersigning(
+    settings: SidecarSettings, source: IdentitySource, snapshots: Snapshots, log: AccessLog
+) -> Countersigning | None:
+    countersign = settings.records.countersign
+    if countersign is None:
+        return None
+    channel = StsChannel(
+        countersign.endpoint,
+        source,
+        timeout_s=TIMEOUT_S,
+        max_bytes=MAX_ANSWER_BYTES,
+        resolver=resolver_of(settings, log),
+    )
+    countersigner = Countersigner(countersign.issuer, source, lambda: snapshots.setup.keys, channel)
+    return Countersigning(log, countersigner.countersign, every_s=countersign.every_s, close=channel.close)
+
+
+def _handles(settings: SidecarSettings, place: Place | None, snapshots: Snapshots) -> Handles:
+    memory = settings.memory
+    kind = OneSubject if settings.inbound is not None and settings.inbound.one_subject else Handles
+    return kind(
+        clock=time.time,
+        monotonic=time.monotonic,
+        max_bytes=memory.max_handles_mib * MIB,
+        max_per_subject=memory.max_handles_per_subject,
+        mark="" if place is None else MARKS[place.number],
+        own=_workload_handle(settings, place),
+        judge=lambda served: judge_served(served, snapshots.now(), int(time.time())),
+    )
+
+
+def _workload_handle(settings: SidecarSettings, place: Place | None) -> WorkloadHandle | None:
+    own = settings.workload_handle
+    if own is None:
+        return None
+    return WorkloadHandle(secrets.token_bytes(SECRET_BYTES) if place is None else place.own_secret, own.rotate_s)
+
+
+def _handle_delivery(settings: SidecarSettings, place: Place | None, shared: Shared) -> HandleDelivery | None:
+    """Make the delivery of the workload handle. Of several workers the first delivers it: it is the same of all."""
+    own, handle = settings.workload_handle, shared.handles.own
+    if own is None or handle is None or (place is not None and place.number > 0):
+        return None
+    return HandleDelivery(handle, own, shared.log, shared.record_rate)
+
+
+def _remote_handles(place: Place, handles: Handles, source: IdentitySource) -> RemoteHandles:
+    proofs = Proofs()
+
+    def prove(chain: tuple[bytes, ...], now: int) -> PeerGuard:
+        return PeerGuard(source, chain, proofs, now=now)
+
+    return RemoteHandles(handles, place.inboxes, place.number, prove=prove)

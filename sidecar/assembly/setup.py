@@ -1,0 +1,90 @@
+"""The part of a sidecar that a reload replaces: policy, keys and clients of token services."""
+
+from __future__ import annotations
+
+import time
+
+from sidecar.config import SidecarSettings
+from sidecar.delegation.route import Upstream
+from sidecar.engine import PREPARED_CALL_BYTES, Engine, engine_of
+from sidecar.exchange.client import Exchanges, TokenExchange
+from sidecar.exchange.sts import ExchangeSettings
+from sidecar.exchange.txn_service import TxnTokenService
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.source import IdentitySource
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.memory_pressure import MIB
+from sidecar.proxy.snapshot import Setup
+from sidecar.wire.dialer import Origin
+from sidecar.wire.resolver import Resolver
+
+
+def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges, metrics: Metrics) -> Setup:
+    """Make the part of a sidecar that a reload replaces."""
+    metrics.declare_issuers(one.issuer for one in settings.keys)
+    metrics.declare_routes("inbound", (route.name for route in settings.inbound_routes.routes))
+    metrics.declare_routes("outbound", settings.outbound_routes.names)
+    inbound = settings.inbound
+    agent_grpc = None if inbound is None else inbound.agent_grpc
+    plain = None if inbound is None else inbound.plain
+    return Setup(
+        make_policy=settings.policy,
+        keys=keys,
+        exchanges=exchanges,
+        agent=None if inbound is None else _agent(inbound.agent, h2c=settings.protocols.agent == "h2c"),
+        agent_grpc=None if agent_grpc is None else _agent(agent_grpc, h2c=True),
+        needed_issuers=settings.needed_issuers,
+        peer_trust_domains=settings.peer_trust_domains,
+        listener_rule=settings.listener_rule,
+        observe_until=settings.observe_until,
+        plain_until=0 if plain is None else plain.until,
+    )
+
+
+def _agent(agent: Upstream, *, h2c: bool) -> Origin:
+    if h2c:
+        return Origin(agent.host, agent.port, key=(agent.host, agent.port, "h2c"), http2="prior")
+    return Origin(agent.host, agent.port, key=(agent.host, agent.port))
+
+
+def make_keys(settings: SidecarSettings, source: IdentitySource, log: AccessLog) -> IssuerKeys:
+    """Make the key sets of all issuers; nothing is fetched yet."""
+    return IssuerKeys(settings.keys, source, on_fetched=log.metrics.jwks_updated)
+
+
+def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: IssuerKeys, log: AccessLog) -> Exchanges:
+    """Make the clients of all token services. Each caches its equal part of what may be cached."""
+    resolver = resolver_of(settings, log)
+    max_bytes = settings.memory.max_issued_mib * MIB // max(1, len(settings.exchanges))
+    warm_bytes = PREPARED_CALL_BYTES if engine_for(settings) == "native" else 0
+    txn = settings.txn_tokens
+
+    def exchange(one: ExchangeSettings) -> TokenExchange:
+        service = None
+        if txn is not None and txn.endpoint is not None:
+            service = TxnTokenService(txn, source, keys, time.time, resolver=resolver)
+        return TokenExchange(
+            one,
+            source,
+            keys,
+            log,
+            log.metrics,
+            resolver=resolver,
+            max_bytes=max_bytes,
+            warm_bytes=warm_bytes,
+            txn_service=service,
+        )
+
+    return Exchanges({one.issuer: exchange(one) for one in settings.exchanges})
+
+
+def resolver_of(settings: SidecarSettings, log: AccessLog) -> Resolver:
+    """Return a resolver with a cache of its own."""
+    dns = None if settings.outbound is None else settings.outbound.dns
+    return Resolver(dns, counts=log.metrics.name_lookups)
+
+
+def engine_for(settings: SidecarSettings) -> Engine:
+    """Return the engine of warm requests. Spans are made of whole records, which the native one does not make."""
+    return "python" if settings.tracing is not None else engine_of(settings.engine)

@@ -1,0 +1,335 @@
+"""The sides of one sidecar: each has a listener in front, journeys, and connections to what is behind it."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from typing import Any, Final, NamedTuple
+
+from sidecar.bounded import Bounded
+from sidecar.config import InboundSettings, OutboundSettings, PlainSettings
+from sidecar.config.addresses import Address
+from sidecar.config.settings import DoorSettings
+from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.txn_token import TxnSource
+from sidecar.engine import Engine, native_writes
+from sidecar.exchange.federation.tokens import FederatedTokens
+from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
+from sidecar.identity.public_tls import PublicCertificate
+from sidecar.identity.source import IdentitySource
+from sidecar.identity.tls import server_context
+from sidecar.observe.access_log import AccessLog
+from sidecar.observe.record import Direction
+from sidecar.observe.record_rate import RecordRate, UnprovenRecords
+from sidecar.observe.refused_connections import RefusedConnections
+from sidecar.proxy.agent_key import AgentKey
+from sidecar.proxy.door import DoorCalls
+from sidecar.proxy.door_forwarding import passes_from_door
+from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.handles import Handles
+from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP, to_agent, to_next_hop
+from sidecar.proxy.inbound import Inbound
+from sidecar.proxy.journey import Tasks
+from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
+from sidecar.proxy.memory_pressure import MemoryLimits
+from sidecar.proxy.observing import Observing
+from sidecar.proxy.origins import Origins
+from sidecar.proxy.outbound import Outbound
+from sidecar.proxy.pending_logins import PendingLogins
+from sidecar.proxy.plain import PlainInbound
+from sidecar.proxy.remote_handles import RemoteHandles
+from sidecar.proxy.snapshot import Snapshots
+from sidecar.proxy.task_bindings import TaskBindings
+from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
+from sidecar.proxy.watch import Watch
+from sidecar.wire.h1_server import ServerConnection, Warm
+from sidecar.wire.message import Edits
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.resolver import Resolver
+from sidecar.wire.scheduling import MOST_TOGETHER
+from sidecar.wire.stream import RequestHandler
+
+_PART_OF_STRANGERS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
+_UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Parts that the sides of one sidecar share."""
+
+    source: IdentitySource
+    snapshots: Snapshots
+    log: AccessLog
+    handles: Handles
+    memory: MemoryLimits
+    caches: dict[str, Callable[[], Bounded | None]]  # filled by the sides
+    tasks: Tasks
+    watch: Watch
+    resolver: Resolver
+    remote_handles: RemoteHandles | None  # None: no other worker listens at our addresses
+    record_rate: RecordRate
+    txn_source: TxnSource | None  # None: no transaction tokens
+    pending_logins: PendingLogins
+    session_ids: SessionIds
+    task_bindings: TaskBindings
+    http2: bool
+    engine: Engine
+
+
+class Side(NamedTuple):
+    """The connections behind one side, and the listener in front of it."""
+
+    pool: UpstreamPool
+    listener: Listener
+
+
+def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
+    """Make the side with peers in front and the agent behind."""
+    pool = _pool("inbound", settings, shared)
+    forwarder, edits = Forwarder(pool, FROM_AGENT, shared.watch, settings.limits), _edits_to_agent(settings, shared)
+    journeys = Inbound(
+        snapshots=shared.snapshots,
+        log=shared.log,
+        handles=shared.handles,
+        forwarder=forwarder,
+        tasks=shared.tasks,
+        clock=time.time,
+        memory=shared.memory,
+        remote_handles=shared.remote_handles,
+        edits=edits,
+        session_ids=shared.session_ids,
+        bindings=shared.task_bindings,
+    )
+    refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
+    shared.caches["verdicts"] = lambda: journeys.verdicts
+    shared.caches["permits"] = lambda: journeys.permits
+    shared.caches["tasks"] = lambda: shared.task_bindings.tasks
+    shared.caches["contexts"] = lambda: shared.task_bindings.contexts
+    tls = server_context(shared.source, on_refused=refused_connections, alpn=ALPN_WITH_HTTP2 if shared.http2 else ALPN)
+    warm = None
+    if shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles:
+        from sidecar.proxy.warm_inbound import WarmInbound  # needs no memory where it is not used
+
+        warm = WarmInbound(
+            journeys.permits,
+            snapshots=shared.snapshots,
+            log=shared.log,
+            handles=shared.handles,
+            forwarder=forwarder,
+            wall=time.time,
+            limits=settings.limits,
+            upstream_limits=settings.upstream_limits,
+        ).begin
+    listener = _listener(
+        "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2, warm=warm
+    )
+    return Side(pool, listener)
+
+
+def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., Edits]:
+    edits: Callable[..., Edits] = to_agent if settings.agent_key is None else AgentKey(settings.agent_key).edits
+    if shared.txn_source is None or not settings.txn_token:
+        return edits
+    txn_tokens = InboundTxnTokens(
+        shared.txn_source,
+        snapshots=shared.snapshots,
+        handles=shared.handles,
+        tasks=shared.tasks,
+        clock=time.time,
+        edits=edits,
+    )
+    shared.caches["txn_tokens"] = lambda: txn_tokens.verified
+    return txn_tokens.edits
+
+
+def plain_side(settings: InboundSettings, plain: PlainSettings, shared: Shared) -> Side:
+    """Make the side with callers without a sidecar in front and the agent behind. It has few connections."""
+    pool = _pool("inbound", settings, shared)
+    unproven = UnprovenRecords(shared.log, shared.record_rate)
+    journeys = PlainInbound(
+        snapshots=shared.snapshots,
+        log=shared.log,
+        forwarder=Forwarder(pool, FROM_AGENT, shared.watch, settings.limits),
+        observing=Observing(
+            handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
+        ),
+        unproven=unproven,
+        session_ids=shared.session_ids,
+        bindings=shared.task_bindings,
+        clock=time.time,
+    )
+    refused_connections = RefusedConnections(shared.log, "inbound", unproven)
+    few = replace(settings.connections, max_connections=max(1, settings.connections.total // _PART_OF_STRANGERS))
+    here = replace(settings, listen=plain.listen, connections=few)
+    listener = _listener(
+        "inbound",
+        here,
+        shared,
+        refused_connections,
+        handler=journeys,
+        context=None,
+        closes_at=float(plain.until),
+        unproven=unproven,
+    )
+    return Side(pool, listener)
+
+
+def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound, Side]:
+    """Make the side with the agent in front and the next hops behind."""
+    pool = _pool("outbound", settings, shared)
+    forwarder = Forwarder(pool, FROM_NEXT_HOP, shared.watch, settings.limits)
+    parts = _outbound_parts(settings, forwarder, shared)
+    journeys = Outbound(**parts)
+    refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
+    shared.caches["logins"] = lambda: journeys.logins.judged
+    shared.caches["plans"] = lambda: journeys.plans
+    warm = None
+    if shared.engine == "native" and parts["edits"] is to_next_hop:
+        from sidecar.proxy.warm_outbound import WarmOutbound  # as above
+
+        warm = WarmOutbound(
+            journeys.plans,
+            journeys.logins,
+            snapshots=shared.snapshots,
+            log=shared.log,
+            handles=shared.handles,
+            forwarder=forwarder,
+            origins=parts["origins"],
+            own_authorities=parts["own_authorities"],
+            wall=time.time,
+            limits=settings.limits,
+            upstream_limits=settings.upstream_limits,
+        ).begin
+    listener = _listener(
+        "outbound",
+        settings,
+        shared,
+        refused_connections,
+        handler=journeys,
+        context=None,
+        proxy_form=True,
+        http2=shared.http2,
+        warm=warm,
+    )
+    return journeys, Side(pool, listener)
+
+
+def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Shared) -> dict[str, Any]:
+    return {
+        "origins": Origins(shared.source, time.time, forwarder.pool.retire, http2=shared.http2),
+        "federated": FederatedTokens(shared.source),
+        "own_authorities": _own_authorities(settings.listen),
+        "remote_handles": shared.remote_handles,
+        "snapshots": shared.snapshots,
+        "log": shared.log,
+        "handles": shared.handles,
+        "forwarder": forwarder,
+        "tasks": shared.tasks,
+        "clock": time.time,
+        "memory": shared.memory,
+        "edits": to_next_hop if shared.txn_source is None else OutboundTxnTokens(time.time).edits,
+        "pending_logins": shared.pending_logins,
+    }
+
+
+def door_side(
+    outbound: OutboundSettings, settings: DoorSettings, journeys: Outbound, shared: Shared
+) -> tuple[PublicCertificate, Side]:
+    """Make the side with people's own clients in front and tool servers of the mesh behind."""
+    pool = _pool("outbound", outbound, shared)
+    forwarder = Forwarder(pool, Edits(passes_from_door), shared.watch, settings.limits)
+    unproven = UnprovenRecords(shared.log, shared.record_rate)
+    refused_connections = RefusedConnections(shared.log, "outbound", unproven)
+    certificate = PublicCertificate(settings.tls, on_refused=refused_connections)
+    certificate.try_to_load()
+    limits = settings.connections
+    most = limits.max_connections or max(1, limits.total // _PART_OF_STRANGERS)
+    listener = _listener(
+        "outbound",
+        replace(
+            outbound,
+            listen=settings.listen,
+            connections=replace(limits, max_connections=most),
+            limits=settings.limits,
+        ),
+        shared,
+        refused_connections,
+        handler=DoorCalls(
+            journeys,
+            unproven=unproven,
+            session_ids=shared.session_ids,
+            **_outbound_parts(outbound, forwarder, shared),
+        ),
+        context=certificate.context,
+        unproven=unproven,
+        door=True,
+    )
+    return certificate, Side(pool, listener)
+
+
+def _own_authorities(address: Address) -> frozenset[str]:
+    """Return the names of our outbound listener itself, under which the agent chooses a target by prefix."""
+    hosts = {str(address).rpartition(":")[0], "127.0.0.1", "localhost", "[::1]"}
+    return frozenset(f"{host}:{address.port}" for host in hosts)
+
+
+def _pool(direction: Direction, settings: InboundSettings | OutboundSettings, shared: Shared) -> UpstreamPool:
+    pool = UpstreamPool(
+        settings.upstream_limits,
+        resolver=shared.resolver,
+        counts=shared.log.metrics.upstream[direction],
+        unread=_UNREAD_OF_AGENT if direction == "inbound" else None,
+    )
+    if shared.engine == "native":
+        pool.connections.write_by(native_writes(MOST_TOGETHER))
+    return pool
+
+
+def _listener(
+    direction: Direction,
+    settings: InboundSettings | OutboundSettings,
+    shared: Shared,
+    refused_connections: RefusedConnections,
+    *,
+    handler: RequestHandler,
+    context: ssl.SSLContext | None,
+    proxy_form: bool = False,
+    closes_at: float = inf,
+    unproven: UnprovenRecords | None = None,
+    door: bool = False,
+    http2: bool = False,
+    warm: Warm | None = None,
+) -> Listener:
+    place = ListenerSettings(
+        host=settings.listen.host,
+        port=settings.listen.port,
+        shared=shared.remote_handles is not None,
+        **asdict(settings.connections),
+    )
+    listener = Listener(
+        place,
+        settings.limits,
+        handler=handler,
+        shed=ShedHandler(shared.log, direction, unproven),
+        refused_connections=refused_connections,
+        context=context,
+        direction=direction,
+        proxy_form=proxy_form,
+        closes_at=closes_at,
+        door=door,
+        connection=_connections_of_both_versions() if http2 else ServerConnection,
+        warm=warm,
+    )
+    if shared.engine == "native":
+        listener.connections.write_by(native_writes(MOST_TOGETHER))
+    return listener
+
+
+def _connections_of_both_versions() -> type[ServerConnection]:
+    """Only here is the library for HTTP/2 loaded for callers."""
+    from sidecar.wire.h2_negotiation import VersionChoice
+
+    return VersionChoice
