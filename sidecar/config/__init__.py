@@ -5,9 +5,11 @@ The path of a file, in order:
 - ``loader``: the child process that does all of this, at the start and for a reload; ``handover``: its answer
 - ``document``: YAML and environment variables, into plain objects
 - ``validation``: the schema, then what must agree; ``Problem`` for each fault
-- schema: ``sidecar_model``, ``sts_file``, ``platform_file``, with ``sections`` that they share, ``limits`` and
-  ``field_types``; the meaning of a key is the description of its field
-- checks: ``sidecar_checks`` between sections, ``platform_checks`` against the platform's ceiling
+- schema: ``sidecar_model`` with a file for each large section (``inbound_model``, ``outbound_model`` and so on),
+  ``sts_model``, ``platform_file``, with ``sections`` that they share, ``limits`` and ``field_types``; the meaning of a
+  key is the description of its field
+- checks: ``sidecar_checks`` between sections; ``inbound_checks``, ``outbound_checks`` and the like hold the checks of
+  one section and its builders; ``platform_checks`` against the platform's ceiling
 - builders: ``sidecar_file``, with ``issuers``, ``identity``, ``addresses``
 - result: ``settings``, ``sts_settings``
 

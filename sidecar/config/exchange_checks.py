@@ -13,12 +13,14 @@ from sidecar.config.issuers import (
     renamed,
     same_origin,
     tls_of,
+    token_endpoint_problems,
     token_endpoints_of,
     trusted_issuers,
 )
 from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
+from sidecar.config.validation import repetitions
 from sidecar.delegation.policy import LoginKind
 from sidecar.delegation.profile import IssuerProfile
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN
@@ -55,6 +57,29 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
             authorization_endpoint=section.authorization_endpoint,
             metadata=section.metadata,
         )
+
+
+def exchange_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report token services without keys, listed twice, or whose issuer may not grant what a route asks for."""
+    known = {section.issuer: section for section in file.issuers}
+    exchanges = exchange_sections(file)
+    for field, exchange in exchanges:
+        if exchange.peer is not None and exchange.tls is not None:
+            yield Problem(f"{field}.tls", "is set beside peer", "keep one of them")
+        yield from token_endpoint_problems(exchange, field)
+        if exchange.issuer not in known:
+            yield Problem(f"{field}.issuer", "is not a configured issuer", "list it under issuers, with its keys")
+    yield from repetitions("exchange", (exchange.issuer for _, exchange in exchanges))
+    for field, route in exchange_routes(file):
+        section = known.get(route_issuer(file, route) or "")
+        if section is None:
+            continue
+        for scope in sorted(set(route.scopes) - set(section.scopes)):
+            yield Problem(
+                f"{field}.scopes",
+                f"{scope} is above the ceiling of {section.issuer}",
+                "add it to that issuer's scopes, or remove it here",
+            )
 
 
 def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:

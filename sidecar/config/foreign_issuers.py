@@ -10,8 +10,7 @@ from sidecar.config.crossing_checks import scope_map
 from sidecar.config.field_types import Line, ScopeText, SpiffeIdText, TrustDomainText
 from sidecar.config.issuers import profile_of, profile_problems
 from sidecar.config.sections import KeySource, ProfileWord, Section
-from sidecar.config.sidecar_checks import repeated
-from sidecar.config.validation import Findings
+from sidecar.config.validation import Findings, repetitions
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
@@ -45,8 +44,7 @@ def foreign_problems(sections: Sequence[ForeignIssuerSection]) -> Iterator[Probl
     for number, section in enumerate(sections):
         field = f"foreign_issuers[{number}]"
         yield from profile_problems(section, field)
-        for name in repeated(row.actor for row in section.actors):
-            yield Problem(f"{field}.actors", f"{name} is listed twice", "keep one of them")
+        yield from repetitions(f"{field}.actors", (row.actor for row in section.actors))
 
 
 def foreign_issuers(sections: Sequence[ForeignIssuerSection], findings: Findings) -> dict[str, ForeignIssuer]:

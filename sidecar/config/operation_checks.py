@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.config.inbound_model import InboundRouteSection
 from sidecar.config.operation_model import (
     A2aSection,
     AllowedOperations,
@@ -18,7 +19,7 @@ from sidecar.config.operation_model import (
     OutboundOperations,
 )
 from sidecar.config.outbound_model import OutboundRouteSection
-from sidecar.config.sidecar_model import InboundRouteSection, SidecarFile, exchange_routes
+from sidecar.config.sidecar_model import SidecarFile, exchange_routes
 from sidecar.delegation import a2a, grpc, mcp
 from sidecar.delegation.a2a import PLAIN_RULES, A2aRules
 from sidecar.delegation.human import Human

@@ -26,16 +26,9 @@ from sidecar.config.field_types import (
     TokenWay,
     TunnelText,
 )
-from sidecar.config.limits import (
-    ClientLimitsSection,
-    DnsSection,
-    ServerLimitsSection,
-)
+from sidecar.config.limits import ClientLimitsSection, DnsSection, ServerLimitsSection
 from sidecar.config.operation_model import A2aSection, MessageBytes, OutboundOperations
-from sidecar.config.sections import (
-    CrossingSection,
-    Section,
-)
+from sidecar.config.sections import CrossingSection, Section
 
 
 class OutboundMatch(Section):

@@ -27,8 +27,7 @@ from sidecar.config.issuers import (
     trusted_issuer,
 )
 from sidecar.config.sections import CrossingSection, PlatformIssuerSection, Section, TlsSection, UserIssuerSection
-from sidecar.config.sidecar_checks import repeated
-from sidecar.config.validation import Findings, load_validated
+from sidecar.config.validation import Findings, load_validated, repetitions
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.policy import LoginKind, ScopeFrom
 from sidecar.delegation.profile import TrustedIssuer
@@ -209,14 +208,11 @@ def _platform(file: PlatformFile, findings: Findings) -> Platform | None:
 
 
 def _duplicates(file: PlatformFile) -> Iterator[Problem]:
-    for issuer in repeated(section.issuer for section in file.issuers):
-        yield Problem("issuers", f"{issuer} is listed twice", "keep one of them")
+    yield from repetitions("issuers", (section.issuer for section in file.issuers))
     for number, section in enumerate(file.issuers):
         yield from token_endpoint_problems(section, f"issuers[{number}]")
-    for issuer in repeated(section.issuer for section in file.login_issuers):
-        yield Problem("login_issuers", f"{issuer} is listed twice", "keep one of them")
-    for way in repeated(f"from {section.from_} to {section.to}" for section in file.crossings):
-        yield Problem("crossings", f"{way} is listed twice", "keep one of them")
+    yield from repetitions("login_issuers", (section.issuer for section in file.login_issuers))
+    yield from repetitions("crossings", (f"from {section.from_} to {section.to}" for section in file.crossings))
 
 
 def _issuers(file: PlatformFile, findings: Findings) -> dict[str, IssuerCeiling]:

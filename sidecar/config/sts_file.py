@@ -20,11 +20,10 @@ from sidecar.config.issuers import (
     with_usable_profile,
 )
 from sidecar.config.sections import KeySource, UserIssuerSection
-from sidecar.config.sidecar_checks import repeated
 from sidecar.config.sidecar_file import records
 from sidecar.config.sts_model import RevocationSection, RuleSection, StsFile
 from sidecar.config.sts_settings import TokenServiceSettings
-from sidecar.config.validation import Findings, load_validated
+from sidecar.config.validation import Findings, load_validated, repetitions
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -75,8 +74,7 @@ def _duplicates(file: StsFile) -> Iterator[Problem]:
         ("targets", (section.workload for section in file.targets)),
         ("entries", (section.workload for section in file.entries)),
     ):
-        for name in repeated(names):
-            yield Problem(field, f"{name} is listed twice", "keep one of them")
+        yield from repetitions(field, names)
 
 
 def _issuers(file: StsFile) -> Iterator[Problem]:
@@ -117,8 +115,7 @@ def _revocation(file: StsFile) -> Iterator[Problem]:
         return
     if section.file is None and file.keys != "ephemeral":
         yield Problem("revocation.file", "is missing: a restart would forget every revocation", "name a file")
-    for name in repeated(operator.spiffe_id for operator in section.operators):
-        yield Problem("revocation.operators", f"{name} is listed twice", "keep one of them")
+    yield from repetitions("revocation.operators", (operator.spiffe_id for operator in section.operators))
     for number, url in enumerate(section.replicas):
         if not url.startswith("https://"):
             yield Problem(f"revocation.replicas[{number}]", "is not an https URL", "write https://NAME:PORT")

@@ -6,16 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from sidecar.config.field_types import (
-    AddressText,
-    FileText,
-    Line,
-    ScopeText,
-    Seconds,
-    SpiffeIdText,
-    UrlText,
-    one_of,
-)
+from sidecar.config.field_types import AddressText, FileText, Line, ScopeText, Seconds, SpiffeIdText, UrlText, one_of
 from sidecar.config.foreign_issuers import ForeignIssuerSection
 from sidecar.config.sections import (
     LONG,

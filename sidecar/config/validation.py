@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -76,6 +77,12 @@ class Findings:
         except _FailedSectionError:
             pass
         return None
+
+
+def repetitions(field: str, names: Iterable[str]) -> Iterator[Problem]:
+    """Report each name that a list has more than once."""
+    for name in sorted(name for name, times in Counter(names).items() if times > 1):
+        yield Problem(field, f"{name} is listed twice", "keep one of them")
 
 
 def load_validated(

@@ -1,0 +1,93 @@
+"""Checks of an entry, where users log in and chains start. Pure; each problem has its field and its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidecar.config.issuers import kind_problems, login_issuer, preset_of, profile_of
+from sidecar.config.outbound_checks import unknown_routes
+from sidecar.config.sections import ProfileSection
+from sidecar.config.sidecar_model import EntryIssuerSection, SidecarFile, exchange_routes, exchange_sections
+from sidecar.config.validation import repetitions
+from sidecar.delegation.policy import DELEGATION_LIFE_S
+from sidecar.errors import Problem
+
+
+def entry_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report an entry from which no call could start, and logins that cannot be what they say."""
+    entry = file.entry
+    if entry is None:
+        return
+    if file.inbound is not None and file.inbound.subjects_at_once is not None:
+        yield Problem(
+            "inbound.subjects_at_once",
+            "says nothing of an entry, whose users call without a peer",
+            "remove it, or have users log in at another workload",
+        )
+    exchanges = {section.issuer for _, section in exchange_sections(file)}
+    if file.outbound is None or not exchanges:
+        yield Problem("entry", "needs outbound and exchange", "add them: a chain starts with a call out")
+    yield from unknown_routes(file, entry.may_call, "entry.may_call")
+    yield from repetitions("entry.issuers", (section.issuer for section in entry.issuers))
+    for number, section in enumerate(entry.issuers):
+        yield from kind_problems(section, f"entry.issuers[{number}]")
+        if section.issuer in exchanges:
+            yield from _own_login(file, section, f"entry.issuers[{number}]")
+        elif section.subject_prefix and section.issuer in _kept(file, exchanges):
+            where = f"entry.issuers[{number}].subject_prefix"
+            yield Problem(where, "changes a subject that subject_issuer says is kept", "remove it")
+
+
+def _kept(file: SidecarFile, exchanges: set[str]) -> set[str | None]:
+    """Return the login issuers whose subjects keep their names at one of these token services."""
+    profiles = [one.profile for one in file.issuers if one.issuer in exchanges]
+    return {profile.subject_issuer for profile in profiles if isinstance(profile, ProfileSection)}
+
+
+def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> Iterator[Problem]:
+    """Report an issuer that is both login and token service, where it cannot be or has two names for one user."""
+    trusted = next((one for one in file.issuers if one.issuer == section.issuer), None)
+    if trusted is not None and preset_of(trusted.profile) == "sts":
+        yield Problem(f"{where}.issuer", "is the token service itself", "name the issuer where users log in")
+        return
+    if section.subject_prefix:
+        yield Problem(f"{where}.subject_prefix", "changes a subject that its own issuer keeps", "remove it")
+    login, trust = login_issuer(section).profile, None if trusted is None else profile_of(trusted.profile)
+    if "aud" in login.audience_claims[1:] and login.required_claims.isdisjoint({"azp", "client_id"}):
+        yield Problem(
+            f"{where}.profile",
+            "reads the client from aud where azp and client_id are missing, and aud is what an exchange asked for",
+            "write required_claims: [azp], or [client_id], as this issuer names its clients",
+        )
+    exchange = next(one for _, one in exchange_sections(file) if one.issuer == section.issuer)
+    if trust is not None and trust.names_actor_by_client:
+        clients = {exchange.client_id, *(sub for _, sub in trust.actor_table)}
+        if section.client_id in clients or section.client_id.startswith("spiffe://"):
+            yield Problem(
+                f"{where}.client_id",
+                "is also the client that exchanges, so whoever is given its token could log in with it",
+                "register a client of its own for one of the two",
+            )
+
+
+def first_token_problems(file: SidecarFile) -> Iterator[Problem]:
+    """Report lifetimes of first tokens above their ceiling, where no chain starts, or that differ for one audience."""
+    entry, routes = file.entry, exchange_routes(file)
+    ceiling_s = DELEGATION_LIFE_S if entry is None else entry.delegation_life_s or DELEGATION_LIFE_S
+    lives = [(field, route.first_token_life_s) for field, route in routes]
+    lives.append(("entry", None if entry is None else entry.first_token_life_s))
+    for where, life_s in lives:
+        if life_s is not None and life_s > ceiling_s:
+            yield Problem(
+                f"{where}.first_token_life_s",
+                f"is above the {ceiling_s} s of entry.delegation_life_s",
+                "shorten it, or raise entry.delegation_life_s here and at the token service",
+            )
+    opened = set() if entry is None else set(entry.may_call)
+    audiences: dict[str, int | None] = {}
+    for field, route in routes:
+        where = f"{field}.first_token_life_s"
+        if route.first_token_life_s is not None and route.name not in opened:
+            yield Problem(where, "says nothing where no chain starts", "remove it, or add the route to entry.may_call")
+        if audiences.setdefault(route.audience, route.first_token_life_s) != route.first_token_life_s:
+            yield Problem(where, "differs from an earlier route to this audience", "write both alike")
