@@ -29,7 +29,7 @@ _METHOD_OF_PROXY: Final = rb"(?!(?:TRACE|TRACK) )%b{1,32}" % _TOKEN
 _CONNECT: Final = b"CONNECT"
 _REFUSED_METHOD: Final = re.compile(rb"(?:CONNECT|TRACE|TRACK) [!-~]+ HTTP/1\.[01]")
 _REQUEST_LINE: Final = rb"(%b) ([!-~]{1,%d}+) HTTP/1\.([01])\r\n"  # method, most bytes of the target
-PREFACE_LINE: Final = b"PRI * HTTP/2.0"  # RFC 9113 section 3.4: no server of HTTP/1.1 may take it for a request
+_PREFACE_LINE: Final = b"PRI * HTTP/2.0"  # RFC 9113 section 3.4: no server of HTTP/1.1 may take it for a request
 _ANY_REQUEST_LINE: Final = re.compile(_REQUEST_LINE % (_METHOD, 0xFFFFFFF))
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n")
 # Host = uri-host [":" port] (RFC 9110 section 7.2), without user information, escapes or empty parts.
@@ -123,14 +123,25 @@ class RequestGrammar:
         lines = _lines_of(head, self._max_fields)
         match = _ANY_REQUEST_LINE.fullmatch(lines[0] + b"\r\n")
         if match is None:
-            if lines[0] == PREFACE_LINE:
-                return Denied(Reason.HTTP_VERSION, "the connection begins with the preface of HTTP/2")
             if _REFUSED_METHOD.fullmatch(lines[0]):
                 return Denied(Reason.METHOD_REFUSED, "CONNECT and TRACE are never served")
-            return Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")
+            return fault_of_line(lines[0])
         if len(match[2]) > self._max_target_bytes:
             return Denied(Reason.URI_TOO_LONG, "the request target is too long")
         return Denied(Reason.BAD_REQUEST, "a header field is malformed")
+
+
+class NotHttp(Denied):
+    """A first line that names no version of HTTP: its sender speaks another protocol."""
+
+
+def fault_of_line(line: bytes) -> Denied:
+    """Return the fault of a line that should begin a request, and is no request line of HTTP/1.0 or HTTP/1.1."""
+    if line == _PREFACE_LINE:
+        return Denied(Reason.HTTP_VERSION, "the connection begins with the preface of HTTP/2")
+    if line and b"HTTP/" not in line.upper() and b"\r" not in line and not line.translate(None, TEXT):
+        return NotHttp(Reason.BAD_REQUEST, "the first line names no version of HTTP")
+    return Denied(Reason.BAD_REQUEST, "the request line is malformed or of another version")
 
 
 class ResponseGrammar:

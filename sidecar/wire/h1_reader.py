@@ -7,7 +7,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.framing import Body, ChunkedBody, LengthBody, UntilClose
-from sidecar.wire.h1_head import PREFACE_LINE, RequestGrammar, ResponseGrammar
+from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar, fault_of_line
 from sidecar.wire.h1_shape import answer_shapes, request_shapes
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Request, Response
@@ -115,8 +115,8 @@ class HeadBuffer:
             if length > self._max_first_line:
                 raise Denied(Reason.URI_TOO_LONG, "the first line is too long")
             if self._first_line_end >= 0 and not _FIRST_LINE.fullmatch(begun, 0, self._first_line_end):
-                if self._of_requests and begun.startswith(PREFACE_LINE + b"\r\n"):
-                    raise Denied(Reason.HTTP_VERSION, "the connection begins with the preface of HTTP/2")
+                if self._of_requests:
+                    raise fault_of_line(bytes(begun[: self._first_line_end]))
                 raise Denied(Reason.BAD_REQUEST, "the first line is not that of HTTP/1.0 or HTTP/1.1")
         if len(begun) >= self._max_head_bytes:
             raise Denied(Reason.HEAD_TOO_LARGE, "the head is too large")

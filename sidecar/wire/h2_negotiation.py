@@ -1,5 +1,8 @@
 """Choice of the version of HTTP on a connection: by ALPN over TLS. Without TLS a caller's first bytes choose.
 
+Without TLS a first line that belongs to neither version ends the connection without an answer: the preface of HTTP/2
+is then an invalid one (RFC 9113 section 3.4), and an answer would be in a version that its sender does not speak.
+
 Without TLS an upstream is known by the settings to speak HTTP/2, or it does not.
 
 Made only where HTTP/2 is turned on: until then the library is not loaded.
@@ -11,9 +14,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, cast
 
+from sidecar.errors import SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_head import NotHttp
 from sidecar.wire.h1_server import ServerConnection
+from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.h2_client import H2ClientConnection
 from sidecar.wire.h2_frames import PREFACE
 from sidecar.wire.h2_server import H2ServerConnection
@@ -26,7 +32,8 @@ _ENOUGH: Final = 4  # bytes: no request of HTTP/1.1 that is served begins with "
 class VersionChoice(ServerConnection):
     """A connection of HTTP/1.1, unless its peer chooses HTTP/2 first."""
 
-    _begun: bytes | None = b""  # until the choice is made
+    _begun = b""  # without TLS, until it is a choice
+    _speaks_http1 = False  # a first line of HTTP/1.x has come, or ALPN chose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Choose by ALPN, where there is TLS."""
@@ -36,24 +43,38 @@ class VersionChoice(ServerConnection):
         elif tls.selected_alpn_protocol() == H2:
             self._speak_http2(cast("asyncio.Transport", transport))
         else:
-            self._begun = None
+            self._speaks_http1 = True
             super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Choose by the first bytes."""
-        if self._begun is None:
+        if not self._speaks_http1:
+            if self._reader.fresh:
+                data = self._begun + data
+                if PREFACE.startswith(data[:_ENOUGH]):
+                    self._begin_http2(data)
+                    return
             super().data_received(data)
+            self._speaks_http1 = self._reader.fresh or self._reader.first_line_read
             return
-        begun = self._begun + data
-        if PREFACE.startswith(begun[:_ENOUGH]):
-            if len(begun) < _ENOUGH:
-                self._begun = begun
-                return
-            self._connections.discard(self)
-            self._speak_http2(self.transport).data_received(begun)
+        super().data_received(data)
+
+    def _begin_http2(self, begun: bytes) -> None:
+        if len(begun) < _ENOUGH:
+            self._begun = begun
             return
-        self._begun = None
-        super().data_received(begun)
+        self._connections.discard(self)
+        self._speak_http2(self.transport).data_received(begun)
+
+    def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
+        if self._speaks_http1 or not isinstance(error, NotHttp):
+            super()._refuse(error, bytes_in=bytes_in)
+            return
+        stream = H1Stream(self, None, self._reader.held if bytes_in is None else bytes_in)
+        stream.gone = True  # there is nobody whom an answer in HTTP/1.1 would reach: only the record is written
+        self._reader.clear()
+        self.handler.on_refused(stream, error)
+        self._begin_lingering()
 
     def _speak_http2(self, transport: asyncio.Transport) -> H2ServerConnection:
         connection = H2ServerConnection(self.handler, self._limits, self._connections)

@@ -16,7 +16,7 @@ _KEYS: Final = frozenset(
     {
         *("case", "side", "send", "line", "host", "auth", "fields", "body", "chunks", "methods"),
         *("told", "keeps", "target", "payload", "has", "has_name", "lacks", "lacks_text"),
-        *("answer", "hangs_up", "content", "gives", "gives_not", "never_says", "cut", "then", "finally"),
+        *("answer", "hangs_up", "content", "gives", "gives_not", "never_says", "cut", "then", "finally", "unversioned"),
     }
 )
 _CLOSING: Final = frozenset({"bad_request", "ambiguous_framing", "too_large", "uri_too_long", "head_too_large"})

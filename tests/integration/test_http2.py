@@ -113,6 +113,27 @@ async def test_http_1_goes_on_beside_http2(hops: Hops) -> None:
     assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    ("line", "http2", "status"),
+    [("INVALID CONNECTION PREFACE", True, None), ("INVALID PREFACE HTTP/1.1", True, 400), ("INVALID", False, 400)],
+)
+async def test_a_first_line_of_no_version_is_not_answered_at_the_agents_port_but_recorded(
+    hops: Hops, line: str, http2: bool, status: int | None
+) -> None:
+    await hops.start(protocols={"http2": http2})
+    raw = await hops.world.exchange(hops.writer.outbound, None, f"{line}\r\n\r\n".encode())
+    assert raw.startswith(b"HTTP/1.1 400 ") if status else raw == b""
+    (record,) = await hops.writer.wait_for_records(1)
+    assert [record[key] for key in ("direction", "decision", "reason", "status", "bytes_out")] == [
+        "outbound", "deny", "bad_request", status, len(raw)
+    ]  # fmt: skip
+    assert record["bytes_in"] == len(line) + 4
+    counted = [
+        one for one in hops.writer.server.metrics.render().decode().splitlines() if 'reason="bad_request"' in one
+    ]
+    assert [(one.partition("{")[0], one.rpartition(" ")[2]) for one in counted] == [("sidecar_requests_total", "1.0")]
+
+
 async def test_streams_of_many_users_on_few_connections_never_mix(hops: Hops, h2_planner: ssl.SSLContext) -> None:
     await hops.start(**HTTP2)
     hops.agent.script = names_the_subject
