@@ -13,10 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar.errors import Reason
 from sidecar.observe.metrics import NO_ROUTE, Metrics
 from sidecar.observe.record import OK
+from sidecar.observe.scrape import render
 from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.tally import OTHER
 
-_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/observe/metrics.py and docs.py instead. -->"
+_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/observe/scrape.py and docs.py instead. -->"
 _HEAD: Final = """\
 Served as text at `/metrics` of the probe listener, by sidecar and token service alike. Every label has a value from a
 closed set: nothing a caller sends can create a series. Names, labels and buckets are an interface: a change is a line
@@ -74,7 +75,7 @@ def families() -> list[Metric]:
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")
     metrics.records = lambda: sink_metrics(0, SinkSpace())
-    return list(text_string_to_metric_families(metrics.render().decode()))
+    return list(text_string_to_metric_families(render(metrics).decode()))
 
 
 def labels_of(family: Metric) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from sidecar.observe.agent_probes import AgentProbes
-from sidecar.observe.metrics import CONTENT_TYPE, Metrics
+from sidecar.observe.exposition import CONTENT_TYPE
+from sidecar.observe.metrics import Metrics
 from sidecar.observe.pages import Page, Pages
+from sidecar.observe.scrape import render
 
 
 class Probed(Protocol):
@@ -41,7 +43,7 @@ class OneProcess:
 
     async def render(self) -> bytes:
         """See ``Probed``."""
-        return self._metrics.render()
+        return render(self._metrics)
 
 
 REST: Final = 9.0  # pause after a rendering, in multiples of its duration

@@ -19,6 +19,7 @@ from sidecar.assembly.server import Place, assemble
 from sidecar.file_watch import FileWatcher
 from sidecar.observe.metrics_merge import families_of
 from sidecar.observe.placement import placement
+from sidecar.observe.scrape import scrape
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.remote_handles import Inbox
 from sidecar.proxy.status import chains_of, status_of
@@ -62,7 +63,7 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
             {
                 "turns": lambda: True,
                 "missing": server.missing,
-                "metrics": lambda: families_of(server.metrics.everything()),
+                "metrics": lambda: families_of(scrape(server.metrics)),
                 "status": lambda: status_of(server, reload.state, since=since, now=int(time.time())),
                 "chains": lambda: chains_of(server),
             },

@@ -6,8 +6,8 @@ import time
 from typing import Any, Final, cast
 
 from sidecar.observe.exposition import process_metrics
-from sidecar.observe.metrics import worker_restarts
 from sidecar.observe.metrics_merge import Families, families_of, merged, text_of
+from sidecar.observe.scrape import worker_restarts
 from sidecar.proxy.admin import UnansweredError
 from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
 from sidecar.workers.parent import Workers

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from sidecar.observe.scrape import render
 from sidecar.proxy.status import SettingsState, status_of
 from tests.integration.world import PLANNER, WRITER, World, bearer, calling, free_port, mint, until
 
@@ -46,7 +47,7 @@ async def test_an_open_port_of_the_agent_is_told_and_refused_where_the_platform_
         await until(lambda: bool(sidecar.server.bypass.found))
         assert await call() == ((503, "not_ready") if refuse else (200, None))
         assert told() == [f"0.0.0.0:{port}"]
-        assert "sidecar_bypass_listeners 1.0\n" in sidecar.server.metrics.render().decode()
+        assert "sidecar_bypass_listeners 1.0\n" in render(sidecar.server.metrics).decode()
         assert bool(sidecar.server.missing()) is refuse
     await until(lambda: not sidecar.server.bypass.found)
     assert await call() == (200, None)

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import __version__
 from sidecar.engine import Engine
+from sidecar.observe.scrape import render
 from tests.integration.hops import open_hops
 from tests.integration.world import bearer, mint
 from tests.native import needs_native
@@ -36,7 +37,7 @@ async def test_the_engine_is_told_by_the_start_and_by_the_metrics(
                 assert (await kept.receive()).status == 200
         (started,) = await hops.writer.wait_for_records(1, event="started")
         assert started["detail"] == f"engine={engine}"
-        scraped = list(text_string_to_metric_families(hops.writer.server.metrics.render().decode()))
+        scraped = list(text_string_to_metric_families(render(hops.writer.server.metrics).decode()))
     samples = [sample for family in scraped for sample in family.samples]
     assert [one.labels for one in samples if one.name == "sidecar_build_info"] == [
         {"version": __version__, "engine": engine}

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from sidecar.observe.scrape import render
 from tests.integration.test_websocket import deny, reload, settings, start
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, Sidecar, World, bearer, calling, mint, until
 
@@ -198,14 +199,14 @@ async def test_a_bug_in_judging_a_stream_cuts_that_stream_and_the_sidecar_serves
         feed.said.put_nowait(b"data: 1\n\n")
         await hear(answer)
         assert sidecar.server.parts.watch.count() == {"inbound": 1, "outbound": 0}
-        assert b'sidecar_streams{direction="inbound"} 1.0' in sidecar.server.metrics.render()
+        assert b'sidecar_streams{direction="inbound"} 1.0' in render(sidecar.server.metrics)
         monkeypatch.setattr("sidecar.proxy.forward.judge_request", broken)
         await reload(sidecar, lambda document: deny("mallory", document))
         with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
             assert await hear(answer) == b""
     assert await reason(sidecar) == "internal"
     monkeypatch.undo()
-    assert b'sidecar_streams{direction="inbound"} 0.0' in sidecar.server.metrics.render()
+    assert b'sidecar_streams{direction="inbound"} 0.0' in render(sidecar.server.metrics)
     async with listening(sidecar, tls) as answer:
         feed.said.put_nowait(b"data: 2\n\n")
         assert await hear(answer) == b"data: 2\n\n"

@@ -14,6 +14,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
 from sidecar.identity.tls import client_context
+from sidecar.observe.scrape import render
 from sidecar.proxy.answers import _warn_of_http2
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.hops import Hops
@@ -128,9 +129,7 @@ async def test_a_first_line_of_no_version_is_not_answered_at_the_agents_port_but
         "outbound", "deny", "bad_request", status, len(raw)
     ]  # fmt: skip
     assert record["bytes_in"] == len(line) + 4
-    counted = [
-        one for one in hops.writer.server.metrics.render().decode().splitlines() if 'reason="bad_request"' in one
-    ]
+    counted = [one for one in render(hops.writer.server.metrics).decode().splitlines() if 'reason="bad_request"' in one]
     assert [(one.partition("{")[0], one.rpartition(" ")[2]) for one in counted] == [("sidecar_requests_total", "1.0")]
 
 

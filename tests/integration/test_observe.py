@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import ConfigError
+from sidecar.observe.scrape import render
 from tests.config.documents import written
 from tests.integration.hops import Hops, open_hops
 from tests.integration.test_websocket import reload
@@ -76,7 +77,7 @@ async def test_a_peer_with_its_static_key_is_observed_until_the_route_enforces(h
     assert (await ask(hops, *bearer(mint()))).status == 200
     assert hops.agent.headers()["delegation-subject"] == "alice"
     assert (await ask(hops, *bearer(mint(key=1)))).reason == "bad_signature"
-    metrics = hops.writer.server.metrics.render().decode()
+    metrics = render(hops.writer.server.metrics).decode()
     assert 'sidecar_observed_denials_total{reason="malformed_token"} 1.0' in metrics
     assert 'sidecar_observe_until_timestamp_seconds{direction="inbound",route="draft"}' in metrics
     await reload(hops.writer, lambda document: document["inbound"]["routes"][0].pop("observe_until"))

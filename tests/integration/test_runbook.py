@@ -25,6 +25,7 @@ import pytest
 from sidecar.errors import ConfigError
 from sidecar.exchange.circuit import FIRST_PAUSE_S
 from sidecar.identity.tls import server_context
+from sidecar.observe.scrape import render
 from sidecar.proxy import agent_watch
 from sidecar.proxy.status import SettingsState, status_of
 from sidecar.reload import Reload
@@ -374,7 +375,7 @@ async def update_discarded(hops: Hops) -> AsyncIterator[Fault]:
     await api.stop()
     await api.start()
     await until(lambda: writer.server.parts.source.counts.discarded > 0)
-    scraped = writer.server.metrics.render().decode()
+    scraped = render(writer.server.metrics).decode()
     assert 'sidecar_identity_updates_total{result="discarded"} 0.0' not in scraped
     assert 'sidecar_identity_updates_total{result="taken"} 1.0' in scraped
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.observe.scrape import render
 from tests.fakes.collector import Collector, Span, open_collector
 from tests.integration.door_world import DoorWorld, open_door_world
 from tests.integration.mesh import passed
@@ -164,7 +165,7 @@ async def test_calls_do_not_notice_a_collector_that_takes_nothing(
         counts = writer.server.metrics.telemetry()
         assert counts["spans", "sent"] == 0
         assert counts["spans", "dropped"] > 0
-        assert b'sidecar_telemetry_total{result="dropped",signal="spans"}' in writer.server.metrics.render()
+        assert b'sidecar_telemetry_total{result="dropped",signal="spans"}' in render(writer.server.metrics)
         began = time.monotonic()
         await stopped(mesh.sidecars["crm"])
         assert time.monotonic() - began < 6

@@ -13,6 +13,7 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.hash_chain import line_hash
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.scrape import render
 from sidecar.sts.keys import SigningKey
 from tests.fakes.sink import FakeSink
 from tests.fakes.tokens import ISSUER, NOW, WRITER
@@ -122,8 +123,8 @@ async def test_records_since_the_last_checkpoint_are_exported_only_where_somebod
     log: AccessLog, service: Service
 ) -> None:
     """Alerts and dashboard tell a stream without checkpoints from one that nobody was asked to sign by this."""
-    assert b"sidecar_records_uncountersigned" not in log.metrics.render()
-    assert b"sidecar_countersign_failures_total 0.0" in log.metrics.render()
+    assert b"sidecar_records_uncountersigned" not in render(log.metrics)
+    assert b"sidecar_countersign_failures_total 0.0" in render(log.metrics)
     Countersigning(log, service.countersign)
     log.event("started")
-    assert b"sidecar_records_uncountersigned 1.0" in log.metrics.render()
+    assert b"sidecar_records_uncountersigned 1.0" in render(log.metrics)

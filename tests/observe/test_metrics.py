@@ -5,14 +5,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import __version__
 from sidecar.errors import Reason
-from sidecar.observe.metrics import CONTENT_TYPE, MAX_DECLARED, Metrics
+from sidecar.observe.exposition import CONTENT_TYPE
+from sidecar.observe.metrics import MAX_DECLARED, Metrics
+from sidecar.observe.scrape import render
 
 
 def samples(metrics: Metrics) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
     """Return the values of a scrape, by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(metrics.render().decode())
+        for family in text_string_to_metric_families(render(metrics).decode())
         for sample in family.samples
     }
 
@@ -30,7 +32,7 @@ def metrics() -> Metrics:
 
 
 def test_every_metric_has_our_prefix_and_is_text_that_prometheus_reads(metrics: Metrics) -> None:
-    families = list(text_string_to_metric_families(metrics.render().decode()))
+    families = list(text_string_to_metric_families(render(metrics).decode()))
     assert all(family.name.startswith("sidecar_") for family in families)
     assert all(family.documentation for family in families)
     assert CONTENT_TYPE.startswith("text/plain")

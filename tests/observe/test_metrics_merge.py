@@ -6,6 +6,7 @@ from sidecar import __version__
 from sidecar.errors import Reason
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.metrics_merge import Families, counts_only, families_of, merged, text_of
+from sidecar.observe.scrape import render, scrape
 
 
 class Clock:
@@ -28,7 +29,7 @@ def told(
     metrics.svid_expires_at = expires_at
     metrics.bundle_updated("acme.example")
     clock.now += age
-    return families_of(metrics.everything())
+    return families_of(scrape(metrics))
 
 
 def values(families: Families) -> dict[str, float]:
@@ -76,8 +77,8 @@ def test_one_that_is_gone_leaves_its_counts_and_nothing_else() -> None:
 def test_one_alone_reads_as_it_would_by_itself() -> None:
     metrics = Metrics(monotonic=Clock(), wall=Clock())
     metrics.request("inbound", None, "deny", "no_token", 0.1)
-    together = text_of(families_of(metrics.everything())).decode()
-    assert _without_process(together) == _without_process(metrics.render().decode())
+    together = text_of(families_of(scrape(metrics))).decode()
+    assert _without_process(together) == _without_process(render(metrics).decode())
 
 
 def _without_process(text: str) -> set[str]:
@@ -88,9 +89,9 @@ def test_one_process_that_is_not_ready_or_refused_its_settings_shows() -> None:
     ready, not_ready = Metrics(), Metrics()
     ready.lacking = list
     not_ready.reloaded(ok=False)
-    found = values(merged([families_of(ready.everything()), families_of(not_ready.everything())]))
+    found = values(merged([families_of(scrape(ready)), families_of(scrape(not_ready))]))
     assert (found["sidecar_ready"], found["sidecar_config_last_reload_successful"]) == (0, 0)
-    found = values(merged([families_of(ready.everything()), families_of(ready.everything())]))
+    found = values(merged([families_of(scrape(ready)), families_of(scrape(ready))]))
     assert (found["sidecar_ready"], found["sidecar_config_last_reload_successful"]) == (1, 1)
 
 
@@ -99,6 +100,6 @@ def test_the_people_whom_each_process_saw_are_not_added_up() -> None:
     for metrics, users in ((one, ["alice", "bob"]), (other, ["alice"])):
         for user in users:
             metrics.population.saw("https://sts", user, ["spiffe://acme.example/agent"])
-    families = merged([families_of(one.everything()), families_of(other.everything())])
+    families = merged([families_of(scrape(one)), families_of(scrape(other))])
     seen = families["sidecar_identities_seen"].values
     assert {dict(labels)["kind"]: count for (_, labels), count in seen.items()} == {"human": 2, "machine": 1}

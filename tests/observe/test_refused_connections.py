@@ -6,6 +6,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.observe.record import record_schema
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
+from sidecar.observe.scrape import render
 from tests.fakes.sink import FakeSink
 from tests.observe.schema import violations
 from tests.wire.bench import Clock
@@ -29,4 +30,4 @@ async def test_each_is_counted_and_a_flood_is_told_by_its_number() -> None:
     assert violations(last, record_schema()) == []
     refused = log.metrics.handshakes_refused
     assert (refused[Reason.TIMEOUT], refused[Reason.OVERLOADED]) == (25, 1)
-    assert b"sidecar_records_suppressed_total 5.0" in log.metrics.render()
+    assert b"sidecar_records_suppressed_total 5.0" in render(log.metrics)

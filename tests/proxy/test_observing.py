@@ -16,6 +16,7 @@ from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.delegation.route import InboundRoute, InboundRoutes
 from sidecar.errors import Denied, SidecarError
+from sidecar.observe.scrape import render
 from sidecar.observe.secret_names import secret_fingerprint
 from sidecar.proxy import shown_credentials
 from sidecar.proxy.handles import ServedRequest
@@ -82,7 +83,7 @@ async def test_what_the_list_relaxes_passes_with_its_own_credential_and_without_
     (record,) = await calls.records()
     told = ("decision", "reason", "route", "peer", "status", "scope_needed")
     assert [record[key] for key in told] == ["observed_deny", reason, "search", str(PLANNER), 200, ["docs.read"]]
-    metrics = calls.warm.log.metrics.render().decode()
+    metrics = render(calls.warm.log.metrics).decode()
     assert f'sidecar_observed_denials_total{{reason="{reason}"}} 1.0' in metrics
 
 

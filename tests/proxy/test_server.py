@@ -19,6 +19,7 @@ from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.scrape import scrape
 from sidecar.proxy import watch as watch_module
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
@@ -236,7 +237,7 @@ async def test_without_a_limit_nobody_looks(bench: Bench) -> None:
 
 def value_of(bench: Bench, metric: str) -> float:
     """Return the one value of a metric without labels."""
-    (family,) = [one for one in bench.server.metrics.everything() if one.name == metric]
+    (family,) = [one for one in scrape(bench.server.metrics) if one.name == metric]
     (sample,) = family.samples
     return float(sample.value)
 

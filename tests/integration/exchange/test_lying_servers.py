@@ -17,6 +17,7 @@ import pytest
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters import BUILT_IN
+from sidecar.observe.scrape import render
 from tests.exchange.world import World, running
 from tests.fakes.answer_lies import EVERYWHERE, RIGHT, SILENT, Lie, Said
 from tests.fakes.conversations import listening
@@ -150,7 +151,7 @@ async def keeping_secrets(of: Asking, caplog: pytest.LogCaptureFixture) -> Async
     written = {
         "records": of.world.sink.written.decode(),
         "logs": caplog.text,
-        "metrics": of.world.metrics.render().decode(),
+        "metrics": render(of.world.metrics).decode(),
         "states": repr(of.world.exchange.endpoints) + repr(of.world.exchange.last_refusal),
         "errors": "\n".join(of.errors),
     }

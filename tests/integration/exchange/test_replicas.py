@@ -17,6 +17,7 @@ import pytest
 
 from sidecar.exchange.circuit import MAX_PAUSE_S, OPEN_AFTER
 from sidecar.identity.tls import server_context
+from sidecar.observe.scrape import render
 from sidecar.sts.keys import SigningKey
 from tests.integration.sts.processes import SCOPES, STAFF, Fleet, Replica, fleet
 from tests.integration.world import FRONT, ISSUER, PATIENCE_S, PLANNER, STS, Agent, Answer, Sidecar, World, until
@@ -89,7 +90,7 @@ class Front:
         return [state._asdict() for state in states]
 
     def metric(self, name: str, endpoint: int) -> float:
-        text = self.sidecar.server.metrics.render().decode()
+        text = render(self.sidecar.server.metrics).decode()
         prefix = f'{name}{{endpoint="{endpoint}",issuer="{ISSUER}"'
         return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(prefix))
 

@@ -1,0 +1,355 @@
+"""Every metric of a scrape: its name, help text and labels, made of the counts in ``metrics``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from sidecar import __version__
+from sidecar.errors import Reason
+from sidecar.observe.exposition import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    process_metrics,
+    text_of_metrics,
+)
+from sidecar.observe.metrics import Metrics
+
+Series: TypeAlias = Iterable[tuple[tuple[str, ...], float]]  # the values of the labels, and the value
+F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
+
+# Labels of the counts of an identity source (``identity.source.UpdateCounts``).
+_IDENTITY_UPDATES: Final = {
+    "taken": "generations",
+    "discarded": "discarded",
+    "broken_bundle": "broken_bundles",
+    "lost": "lost_connections",
+}
+
+
+def render(metrics: Metrics) -> bytes:
+    """Return the text exposition of all metrics, of type ``CONTENT_TYPE``."""
+    return text_of_metrics(scrape(metrics))
+
+
+def scrape(metrics: Metrics) -> Iterator[Metric]:
+    """Return the metrics of this process and of all that it counts, before they are rendered."""
+    yield from process_metrics("sidecar_process")
+    yield InfoMetricFamily(
+        "sidecar_build",
+        "The running version, and the engine of warm requests.",
+        value={"version": __version__, "engine": metrics.engine},
+    )
+    yield from _requests(metrics)
+    yield from _exchanges(metrics)
+    yield from _caches(metrics)
+    yield from _refusals(metrics)
+    yield from _records(metrics)
+    yield worker_restarts(0)  # a single process never restarts itself
+    yield from _connections(metrics)
+    yield from _histograms(metrics)
+    yield from _state(metrics)
+    yield from _authority(metrics)
+    yield from _load(metrics)
+    yield from _ages(metrics)
+
+
+def _requests(metrics: Metrics) -> Iterator[Metric]:
+    finished = metrics.finished.counted()
+    yield _counter(
+        "sidecar_requests",
+        "Finished requests by decision and reason.",
+        ("direction", "route", "decision", "reason"),
+        finished.requests.items(),
+    )
+    yield _counter(
+        "sidecar_operations",
+        "Finished requests on routes of MCP, A2A and gRPC by operation; on others those that are `own` or `login`.",
+        ("direction", "route", "op", "decision"),
+        finished.operations.items(),
+    )
+    yield _counter(
+        "sidecar_engine_requests",
+        "Finished requests by the engine that served them to their end.",
+        ("direction", "engine"),
+        finished.engines.items(),
+    )
+    observed: Counter[str] = Counter()
+    for (_, _, decision, reason), count in finished.requests.items():
+        if decision == "observed_deny":
+            observed[reason] += count
+    yield _counter(
+        "sidecar_observed_denials",
+        "Calls that the policy refuses, and that passed on a route that only observes.",
+        ("reason",),
+        _single(observed),
+    )
+
+
+def _exchanges(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter(
+        "sidecar_token_exchange",
+        "Calls of the token endpoint by result.",
+        ("issuer", "result"),
+        metrics.exchanges.items(),
+    )
+    yield _counter(
+        "sidecar_token_endpoint_failures",
+        "Attempts at an endpoint of a token service that found no replica able to serve.",
+        ("issuer", "endpoint", "reason"),
+        metrics.token_endpoint_failures.items(),
+    )
+    circuits = metrics.open_circuits().items()
+    yield _gauge(
+        "sidecar_token_endpoint_open",
+        "1 while the circuit of a token service's endpoint is open: its last calls got no answer.",
+        ("issuer", "endpoint"),
+        (((metrics.issuer_label(issuer), endpoint), is_open) for (issuer, endpoint), is_open in circuits),
+    )
+    yield _counter(
+        "sidecar_introspections",
+        "Answers of the token service's introspection endpoint.",
+        ("result",),
+        _single(metrics.introspections),
+    )
+
+
+def _caches(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter("sidecar_token_cache", "Lookups of issued tokens.", ("result",), _single(metrics.token_cache))
+    yield _counter(
+        "sidecar_token_refresh",
+        "Issued tokens refreshed before their end; dropped: keys, policy or identity changed meanwhile.",
+        ("result",),
+        _single(metrics.token_refresh),
+    )
+    yield _counter(
+        "sidecar_cache_evictions",
+        "Entries evicted for others or to free memory; of handles, lingering ones.",
+        ("cache",),
+        _single(metrics.cache_evictions()),
+    )
+    yield _counter(
+        "sidecar_cache_lookups",
+        "Lookups in the token caches.",
+        ("cache", "result"),
+        metrics.cache_lookups().items(),
+    )
+    yield _counter("sidecar_verdict_cache", "Lookups of verdicts.", ("result",), _single(metrics.verdict_cache()))
+    yield _counter(
+        "sidecar_config_reloads", "Reloads of files while running.", ("result",), _single(metrics.config_reloads)
+    )
+
+
+def _refusals(metrics: Metrics) -> Iterator[Metric]:
+    yield _counter(
+        "sidecar_handshakes_refused",
+        "Connections refused before their first request, by reason.",
+        ("reason",),
+        _single(metrics.handshakes_refused),
+    )
+    updates = metrics.identity_updates()
+    yield _counter(
+        "sidecar_identity_updates",
+        "Updates of the identity source by result, and losses of the source.",
+        ("result",),
+        (((result,), updates.get(name, 0)) for result, name in _IDENTITY_UPDATES.items()),
+    )
+    yield CounterMetricFamily(
+        "sidecar_impersonation_refused",
+        "Tokens that named no actor.",
+        value=metrics.refused_for(Reason.ACT_MISSING),
+    )
+    yield CounterMetricFamily(
+        "sidecar_actor_mismatch",
+        "Tokens presented by a peer that is not their actor, refused or observed.",
+        value=metrics.refused_for(Reason.ACTOR_MISMATCH, observed=True),
+    )
+    yield CounterMetricFamily(
+        "sidecar_attempts_to_leave",
+        "Calls of the agent to hosts without a route: refused.",
+        value=metrics.attempts_to_leave,
+    )
+    yield CounterMetricFamily(
+        "sidecar_own_authority_calls",
+        "Permitted calls of the agent for itself, by the workload handle.",
+        value=metrics.own_calls,
+    )
+
+
+def _records(metrics: Metrics) -> Iterator[Metric]:
+    yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=metrics.events_dropped)
+    yield CounterMetricFamily(
+        "sidecar_records_suppressed",
+        "Records of unproven callers suppressed above their listener's rate.",
+        value=metrics.records_suppressed,
+    )
+    yield _counter(
+        "sidecar_telemetry",
+        "Requests recorded for a trace, and records exported, for the collector: sent, failed with their batch, or"
+        " dropped without room in the queue.",
+        ("signal", "result"),
+        metrics.telemetry().items(),
+    )
+    yield CounterMetricFamily(
+        "sidecar_countersign_failures",
+        "Checkpoints of the record stream that the token service did not give.",
+        value=metrics.countersign_failures,
+    )
+    yield CounterMetricFamily(
+        "sidecar_revocations_alone",
+        "Whole users that one operator alone revoked at this token service.",
+        value=metrics.revoked_alone,
+    )
+    if metrics.uncountersigned is not None:
+        yield GaugeMetricFamily(
+            "sidecar_records_uncountersigned",
+            "Records since the last checkpoint; only where the token service countersigns.",
+            value=metrics.uncountersigned(),
+        )
+
+
+def _connections(metrics: Metrics) -> Iterator[Metric]:
+    counts = metrics.upstream.items()
+    yield _counter(
+        "sidecar_upstream_connections",
+        "Connections to upstreams opened, or failed to open; all other requests reused one.",
+        ("direction", "result"),
+        (((direction, result), of[result]) for direction, of in counts for result in ("opened", "failed")),
+    )
+    yield _counter(
+        "sidecar_upstream_retries",
+        "Requests retried because the upstream had closed an idle connection.",
+        ("direction",),
+        (((direction,), of["retried"]) for direction, of in counts),
+    )
+    yield _counter(
+        "sidecar_name_lookups",
+        "Name lookups of upstreams and token services; stale: the last good addresses are used.",
+        ("result",),
+        _single(metrics.name_lookups),
+    )
+
+
+def _histograms(metrics: Metrics) -> Iterator[Metric]:
+    finished = metrics.finished.counted()
+    for name, help_text, series in (
+        ("sidecar_request_duration_seconds", "From request head to the end of the answer.", finished.request_seconds),
+        ("sidecar_decision_duration_seconds", "From request head to the decision.", finished.decision_seconds),
+    ):
+        family = HistogramMetricFamily(name, help_text, labels=("direction",))
+        for direction, histogram in series.items():
+            family.add_metric((direction,), *histogram.told())
+        yield family
+    for name, help_text, histogram in (
+        ("sidecar_token_exchange_duration_seconds", "One call of the token endpoint.", metrics.exchange_seconds),
+        ("sidecar_chain_depth", "Actors in the chain of permitted requests.", finished.chain_depth),
+    ):
+        buckets, total = histogram.told()
+        yield HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=total)
+
+
+def _state(metrics: Metrics) -> Iterator[Metric]:
+    yield GaugeMetricFamily("sidecar_ready", "1 while /readyz answers 200.", value=not metrics.lacking())
+    yield GaugeMetricFamily(
+        "sidecar_wall_clock_seconds", "Time by this machine's clock, since the epoch.", value=metrics.wall()
+    )
+    yield GaugeMetricFamily(
+        "sidecar_config_last_reload_successful",
+        "1 if the last settings file read while running is in force.",
+        value=metrics.last_reload_ok,
+    )
+    yield GaugeMetricFamily(
+        "sidecar_memory_short",
+        "1 while memory is short and no more connections are accepted.",
+        value=metrics.memory_short(),
+    )
+    yield GaugeMetricFamily(
+        "sidecar_bypass_listeners", "Listening sockets that bypass the sidecar.", value=metrics.ways_round()
+    )
+    agent_up = metrics.agent_up()
+    if agent_up is not None:
+        help_text = "1 while the agent's port accepts connections; absent until it first did."
+        yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up)
+    yield _gauge("sidecar_cache_bytes", "Memory of the token caches.", ("cache",), _single(metrics.cache_bytes()))
+    yield from metrics.records()
+    yield metrics.population.metric()
+
+
+def _authority(metrics: Metrics) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "sidecar_svid_lifetime_seconds",
+        "Lifetime of our X.509-SVID, 0 while there is none.",
+        value=metrics.svid_lifetime_s,
+    )
+    yield GaugeMetricFamily(
+        "sidecar_svid_expiry_timestamp_seconds",
+        "When our X.509-SVID expires, 0 while there is none.",
+        value=metrics.svid_expires_at,
+    )
+    yield _gauge("sidecar_revocations", "Revocations in force.", ("kind",), _single(metrics.revocations()))
+    if metrics.revocation_book is not None:
+        yield GaugeMetricFamily(
+            "sidecar_revocation_book_ratio",
+            "Used share of the room for orders of revocations; at 1 events of logouts are refused.",
+            value=metrics.revocation_book(),
+        )
+    yield _gauge(
+        "sidecar_revocations_age_seconds",
+        "Time since the issuer last confirmed its list of revocations.",
+        ("issuer",),
+        (((metrics.issuer_label(issuer),), age_s) for issuer, age_s in metrics.revocation_ages().items()),
+    )
+    yield _gauge(
+        "sidecar_observe_until_timestamp_seconds",
+        "When a route that only observes begins to enforce; no series for any other route.",
+        ("direction", "route"),
+        (((side, metrics.route_label(route)), until) for (side, route), until in metrics.observe_until().items()),
+    )
+
+
+def _load(metrics: Metrics) -> Iterator[Metric]:
+    yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
+    yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=metrics.in_flight())
+    yield _gauge("sidecar_streams", "Streams and tunnels in flight.", ("direction",), _single(metrics.streams()))
+
+
+def _ages(metrics: Metrics) -> Iterator[Metric]:
+    bundles, jwks = metrics.ages()
+    yield _gauge(
+        "sidecar_bundle_age_seconds",
+        "Time since the last update of the trust domain's bundle.",
+        ("trust_domain",),
+        _single(bundles),
+    )
+    yield _gauge(
+        "sidecar_jwks_age_seconds", "Time since the last fetch of the issuer's keys.", ("issuer",), _single(jwks)
+    )
+
+
+def worker_restarts(count: int) -> Metric:
+    """Return the metric of workers that had to be replaced."""
+    return CounterMetricFamily(
+        "sidecar_worker_restarts", "Workers that died unexpectedly and were replaced.", value=count
+    )
+
+
+def _counter(name: str, help_text: str, labels: tuple[str, ...], values: Series) -> Metric:
+    return _with_series(CounterMetricFamily(name, help_text, labels=labels), values)
+
+
+def _gauge(name: str, help_text: str, labels: tuple[str, ...], values: Series) -> Metric:
+    return _with_series(GaugeMetricFamily(name, help_text, labels=labels), values)
+
+
+def _with_series(family: F, values: Series) -> F:
+    for key, value in list(values):
+        family.add_metric(key, value)
+    return family
+
+
+def _single(counts: Mapping[Any, float]) -> list[tuple[tuple[str], float]]:
+    return [((str(key),), count) for key, count in counts.items()]
