@@ -16,7 +16,7 @@ from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import LOADING_BYTES, Loaded, SettingsFiles, load_again
 from sidecar.errors import ConfigError, Problem
-from sidecar.exchange.client import Exchanges
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.file_watch import Watched
 from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server

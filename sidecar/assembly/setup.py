@@ -7,7 +7,8 @@ import time
 from sidecar.config import SidecarSettings
 from sidecar.delegation.route import Upstream
 from sidecar.engine import PREPARED_CALL_BYTES, Engine, engine_of
-from sidecar.exchange.client import Exchanges, TokenExchange
+from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenService
 from sidecar.identity.jwks import IssuerKeys

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken, thumbprint_of
+from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import MAX_BYTES, Epoch, Issued, IssuedTokens, new_epoch
 from sidecar.exchange.events import credential_of, issued_fields, refused_fields
@@ -35,8 +35,6 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics, RefreshResult
 from sidecar.wire.resolver import Resolver
 
-__all__ = ["ExchangeSettings", "Exchanges", "TokenExchange"]
-
 _FLIGHTS_PER_CALL: Final = 3  # the first, and two more if keys, policy or identity change meanwhile
 
 _Outcome: TypeAlias = "Issued | SidecarError"
@@ -49,56 +47,6 @@ class _Landed:
 
     epoch: Epoch | None
     outcome: _Outcome
-
-
-class Exchanges(dict[str, "TokenExchange"]):
-    """The token services that this workload asks, by issuer: each with its own flights and cache."""
-
-    __slots__ = ()
-
-    @property
-    def bytes(self) -> int:
-        """The accounted bytes of all tokens kept."""
-        return sum(one.bytes for one in self.values())
-
-    @property
-    def hits(self) -> int:
-        """The lookups that found a token."""
-        return sum(one.hits for one in self.values())
-
-    @property
-    def misses(self) -> int:
-        """The lookups that found none."""
-        return sum(one.misses for one in self.values())
-
-    @property
-    def evicted(self) -> int:
-        """The tokens that were evicted for others."""
-        return sum(one.evicted for one in self.values())
-
-    def open_circuits(self) -> dict[tuple[str, str], bool]:
-        """Return by issuer and endpoint if its circuit is open."""
-        return {(issuer, state.label): state.open for issuer, one in self.items() for state in one.endpoints}
-
-    def sweep(self, now: float) -> None:
-        """Free the tokens that have expired by ``now``."""
-        for one in self.values():
-            one.sweep(now)
-
-    def shed(self, to_bytes: int) -> None:
-        """Evict the least recently used tokens until no more than ``to_bytes`` of all are left, in equal parts."""
-        for one in self.values():
-            one.shed(to_bytes // len(self))
-
-    def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
-        """Keep tokens accepted by policy number ``before`` for ``after``, but none that ``stops`` says True of."""
-        for one in self.values():
-            one.carry(before, after, stops)
-
-    async def close(self) -> None:
-        """Cancel the exchanges in flight at every token service."""
-        for one in self.values():
-            await one.close()
 
 
 class TokenExchange:
@@ -146,7 +94,7 @@ class TokenExchange:
             on_failure=lambda endpoint, reason: metrics.token_endpoint_failed(settings.issuer, endpoint, reason),
         )
         self.logins = Logins(self._sts, settings, log, metrics, keep=self._keep_granted, monotonic=monotonic)
-        self._tokens = IssuedTokens(max_bytes, warm_bytes=warm_bytes)
+        self.tokens = IssuedTokens(max_bytes, warm_bytes=warm_bytes)
         self._flights: dict[Hashable, _Flight] = {}
         self._withdrawals = 0
         self._own_id = _id_of(source.current)
@@ -156,42 +104,9 @@ class TokenExchange:
         )
         source.subscribe(self._on_identity)
 
-    @property
-    def kept(self) -> int:
-        """The number of tokens kept for later calls."""
-        return len(self._tokens)
-
-    @property
-    def bytes(self) -> int:
-        """The accounted bytes of the tokens kept."""
-        return self._tokens.bytes
-
-    @property
-    def hits(self) -> int:
-        """The lookups that found a token."""
-        return self._tokens.hits
-
-    @property
-    def misses(self) -> int:
-        """The lookups that found none."""
-        return self._tokens.misses
-
-    @property
-    def evicted(self) -> int:
-        """The tokens that were evicted for others."""
-        return self._tokens.evicted
-
     def sweep(self, now: float) -> None:
         """Free the tokens that have expired by ``now``."""
-        self._tokens.sweep(now, monotonic_s=self._monotonic())
-
-    def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
-        """Keep tokens for another policy number, as ``Exchanges.carry``."""
-        self._tokens.carry(before, after, stops)
-
-    def shed(self, to_bytes: int) -> None:
-        """Evict the least recently used tokens until no more than ``to_bytes`` are left."""
-        self._tokens.shed(to_bytes)
+        self.tokens.sweep(now, monotonic_s=self._monotonic())
 
     @property
     def endpoints(self) -> list[EndpointState]:
@@ -209,7 +124,7 @@ class TokenExchange:
         In the last part of the token's life this starts its refresh. Needs a running event loop.
         """
         epoch = self._epoch(policy)
-        issued = None if epoch is None else self._tokens.find(_key(plan), epoch=epoch, now=now)
+        issued = None if epoch is None else self.tokens.find(_key(plan), epoch=epoch, now=now)
         if issued is None or epoch is None or (issued.bound_to is not None and not self._if_usable(plan, issued)):
             self._metrics.token_cache["miss"] += 1
             return None
@@ -237,7 +152,7 @@ class TokenExchange:
             epoch = self._epoch(policy)
             if epoch is None or self._closed:
                 raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
-            kept = self._if_usable(plan, self._tokens.find(_key(plan), epoch=epoch, now=int(self._clock())))
+            kept = self._if_usable(plan, self.tokens.find(_key(plan), epoch=epoch, now=int(self._clock())))
             if kept is not None:  # a flight landed since the caller looked
                 return kept
             flight = self._join(plan, policy, epoch)
@@ -261,7 +176,7 @@ class TokenExchange:
     def _if_usable(self, plan: Plan, issued: Issued | None) -> Issued | None:
         """Forget a kept token that is bound to an SVID from before a renewal."""
         if issued is not None and not self.usable(issued):
-            self._tokens.drop(_key(plan))
+            self.tokens.drop(_key(plan))
             return None
         return issued
 
@@ -269,11 +184,11 @@ class TokenExchange:
         """Keep a token that was proven right now, for the calls that follow."""
         epoch = self._epoch(policy)
         if epoch is not None:
-            self._tokens.keep(_key(issued.permit.plan), issued, epoch=epoch)
+            self.tokens.keep(_key(issued.permit.plan), issued, epoch=epoch)
 
     def reject(self, permit: IssuedPermit) -> bool:
         """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""
-        return self._tokens.reject(_key(permit.plan), permit, monotonic_s=self._monotonic())
+        return self.tokens.reject(_key(permit.plan), permit, monotonic_s=self._monotonic())
 
     @property
     def credential_files(self) -> tuple[str, ...]:
@@ -284,7 +199,7 @@ class TokenExchange:
     def invalidate(self) -> None:
         """Forget every token, those in flight too. Changes of keys, policy and identity are noticed without this."""
         self._withdrawals += 1
-        self._tokens.clear()
+        self.tokens.clear()
         self._sts.forget()
 
     async def close(self) -> None:
@@ -321,7 +236,7 @@ class TokenExchange:
         if self._closed or len(self._flights) >= self._settings.max_flights / 2:
             return
         later = retry_at(now=now, usable_until=issued.usable_until, spread=self._spread())
-        self._tokens.postpone(_key(plan), issued, until=later)
+        self.tokens.postpone(_key(plan), issued, until=later)
         if (_key(plan), epoch) not in self._flights:
             self._take_off(plan, policy, epoch, replaces=issued)
 
@@ -352,7 +267,7 @@ class TokenExchange:
         kept = False
         accepted = isinstance(outcome, Issued) and self.usable(outcome) and _lasts_longer(outcome, replaces)
         if epoch is not None and isinstance(outcome, Issued) and accepted:
-            kept = self._tokens.keep(_key(plan), outcome, epoch=epoch)
+            kept = self.tokens.keep(_key(plan), outcome, epoch=epoch)
         if replaces is not None:
             self._count_refresh(plan, outcome, replaces, kept=kept)
         self._report(plan, policy, outcome, self._monotonic() - started_at, credential_of(credentials), alone)
@@ -365,14 +280,14 @@ class TokenExchange:
 
         It is kept until there is one, so that a failure of that service costs the token service no further exchange.
         """
-        kept = self._tokens.find(_alone(plan), epoch=started, now=int(self._clock()))
+        kept = self.tokens.find(_alone(plan), epoch=started, now=int(self._clock()))
         if kept is not None and self.usable(kept) and _lasts_longer(kept, replaces):
             credentials |= kept.credentials
             return kept
         issued = await self._sts.exchange(plan, policy, credentials)
         epoch = self._epoch(policy)
         if epoch is not None and epoch.withdrawals == started.withdrawals:
-            self._tokens.keep(_alone(plan), issued.obtained_by(credentials), epoch=epoch)
+            self.tokens.keep(_alone(plan), issued.obtained_by(credentials), epoch=epoch)
         return issued
 
     async def _with_txn_token(self, issued: Issued) -> Issued:
@@ -380,7 +295,7 @@ class TokenExchange:
         if self._txn_service is None:
             raise Unavailable(Reason.STS_UNAVAILABLE, "no transaction token service is configured")
         whole = issued.with_txn_token(await self._txn_service.issue(issued.permit))
-        self._tokens.drop(_alone(issued.permit.plan))
+        self.tokens.drop(_alone(issued.permit.plan))
         return whole
 
     def _count_refresh(self, plan: Plan, outcome: _Outcome, replaced: Issued, *, kept: bool) -> None:
@@ -392,7 +307,7 @@ class TokenExchange:
             result = "dropped"
         else:  # the token service gives no longer-lived one: do not ask again
             result = "no_longer"
-            self._tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
+            self.tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
         self._metrics.token_refresh[result] += 1
 
     def _report(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Final
 
-from sidecar.exchange.client import Exchanges, TokenExchange
+from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.file_reader import facts_of
 
 LOOK_S: Final = 0.25

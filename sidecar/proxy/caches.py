@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sidecar.bounded import Bounded, BoundedCache
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.exchange.client import Exchanges
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.proxy.snapshot import Renewal
 from sidecar.proxy.trim import Trim
 

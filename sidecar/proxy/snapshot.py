@@ -17,7 +17,8 @@ from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Problem, Reason, Unavailable
-from sidecar.exchange.client import Exchanges, TokenExchange
+from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.observe.record import Direction
 from sidecar.proxy.bypass import ListenerRule

@@ -186,7 +186,7 @@ def _exchanges(parts: Parts) -> list[Json]:
     return [
         {
             "issuer": issuer,
-            "tokens": one.kept,
+            "tokens": len(one.tokens),
             "under_way": one.under_way,
             "last_refusal": None
             if one.last_refusal is None

@@ -104,7 +104,7 @@ class WarmOutbound:
     def _issued(self, snapshot: Snapshot, plan: Plan, now: int) -> tuple[TokenExchange, Issued | None]:
         """Return the client of the plan's token service, and the token that it keeps for the plan."""
         tokens, counts = snapshot.exchange(plan.sts_issuer), self._log.metrics.token_cache
-        kept = tokens._tokens._kept
+        kept = tokens.tokens._kept
         self._of_tokens = kept, kept.hits, kept.misses, counts["hit"], counts["miss"]
         return tokens, tokens.cached(plan, policy=snapshot.policy, now=now)
 

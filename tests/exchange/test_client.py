@@ -179,7 +179,7 @@ async def test_what_was_kept_ends_with_what_it_depends_on(change: object) -> Non
         await ask(world)
         assert callable(change)
         change(world)
-        assert world.exchange.kept == 0
+        assert len(world.exchange.tokens) == 0
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
         world.source.become(WRITER)
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
@@ -236,21 +236,21 @@ async def test_a_token_that_arrives_after_the_end_of_our_identity_is_not_used(sp
         world.source.become(spiffe_id)  # type: ignore[arg-type]
         world.sts.release()
         assert await call is Reason.NOT_READY
-        assert world.exchange.kept == 0
+        assert len(world.exchange.tokens) == 0
 
 
 async def test_expired_tokens_are_freed_and_the_rest_on_demand() -> None:
     async with running(World()) as world:
         issued = await ask(world)
         world.exchange.sweep(issued.usable_until - 1)
-        assert world.exchange.kept == 1
+        assert len(world.exchange.tokens) == 1
         world.exchange.sweep(issued.usable_until)
-        assert world.exchange.kept == 0
+        assert len(world.exchange.tokens) == 0
         await ask(world)
-        world.exchange.shed(world.exchange.bytes)
-        assert world.exchange.kept == 1
-        world.exchange.shed(0)
-        assert (world.exchange.kept, world.exchange.bytes) == (0, 0)
+        world.exchange.tokens.shed(world.exchange.tokens.bytes)
+        assert len(world.exchange.tokens) == 1
+        world.exchange.tokens.shed(0)
+        assert (len(world.exchange.tokens), world.exchange.tokens.bytes) == (0, 0)
 
 
 async def test_an_invalidation_between_the_landing_and_the_caller_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +360,7 @@ async def test_a_token_that_is_bound_to_our_svid_is_kept_until_that_is_renewed()
         world.source.become(WRITER)
         assert not world.exchange.usable(issued)
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
-        assert world.exchange.kept == 0
+        assert len(world.exchange.tokens) == 0
         again = await ask(world)
         assert again.bound_to == thumbprint(world) != issued.bound_to
         assert len(world.sts.forms) == 2

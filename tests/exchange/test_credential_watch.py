@@ -15,9 +15,9 @@ from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
 from sidecar.exchange import credential_watch
 from sidecar.exchange.adapters.adapter import Answer, ClientAuth, Step
-from sidecar.exchange.client import Exchanges
 from sidecar.exchange.client_auth import ClientAuthSettings
 from sidecar.exchange.credential_watch import CredentialWatch
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.sts_settings import EndpointSettings
 from sidecar.exchange.txn_service import TxnTokenService, TxnTokenSettings
 from sidecar.identity.endpoint import Endpoint
@@ -146,5 +146,5 @@ async def test_the_watch_looks_by_itself_and_costs_nothing_without_files(
         await until(lambda: bool(watch._seen))
         await one.exchange.exchange(own(), BY)
         file.write_text("the second secret of the client")
-        await until(lambda: not one.exchange.kept)
+        await until(lambda: not len(one.exchange.tokens))
         task.cancel()

@@ -150,7 +150,7 @@ async def test_a_refresh_that_began_before_an_invalidation_is_not_used_after_it(
         change(world)
         world.sts.release()
         await landed(world)
-        assert world.exchange.kept == 0
+        assert len(world.exchange.tokens) == 0
         assert call(world, DUE, number=2) is None
         assert world.metrics.token_refresh == {"ok": 0, "failed": 0, "dropped": 1, "no_longer": 0}
 

@@ -85,7 +85,7 @@ async def test_a_kept_token_counts_the_memory_of_its_transaction_token() -> None
         by = carrying()
         async with running(one):
             await one.exchange.exchange(login_plan(by), by)
-            kept[word] = one.exchange.bytes
+            kept[word] = one.exchange.tokens.bytes
     assert kept["long"] >= kept["short"] + 3900  # 3000 bytes in base64
 
 
@@ -184,7 +184,7 @@ async def test_a_failure_of_the_service_costs_the_token_service_no_further_excha
         assert (len(one.sts.forms), len(tts.forms)) == (1, 3)
         tts.behaviour = txn_answer()
         issued = await one.exchange.exchange(wanted, by)
-        assert (len(one.sts.forms), len(tts.forms), one.exchange.kept) == (1, 4, 1)
+        assert (len(one.sts.forms), len(tts.forms), len(one.exchange.tokens)) == (1, 4, 1)
         assert issued.txn_token is not None
         assert {form["subject_token"] for form in tts.forms} == {issued.permit.token.raw}
         records = await one.records()

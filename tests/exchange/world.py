@@ -18,8 +18,9 @@ from sidecar.delegation.route import InboundRoutes, OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Reason, SidecarError
-from sidecar.exchange.client import ExchangeSettings, TokenExchange
+from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.client_auth import ClientAuthSettings
+from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenService, TxnTokenSettings
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog

@@ -18,7 +18,7 @@ from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.exchange.client import Exchanges
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.entry import Entry, request_record

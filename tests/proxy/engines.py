@@ -17,8 +17,10 @@ from sidecar.delegation.decide import Delegation, IssuedPermit
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.engine import Engine, native_writes, require_native
 from sidecar.exchange.cache import Issued
-from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
+from sidecar.exchange.client import TokenExchange, _key
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
+from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.source import State as IdentityState
 from sidecar.identity.svid import VerifiedPeer
@@ -279,7 +281,7 @@ class OutboundWorld(EngineWorld):
         epoch = self.tokens._epoch(WORLD_POLICY)
         assert epoch is not None
         issued = Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
-        assert self.tokens._tokens.keep(_key(plan(self.served.delegation)), issued, epoch=epoch)
+        assert self.tokens.tokens.keep(_key(plan(self.served.delegation)), issued, epoch=epoch)
         exchanges = Exchanges({STS: self.tokens})
         self.snapshots.current = Snapshot(policy=WORLD_POLICY, keys=keys, exchanges=exchanges, agent=None)
         forwarder = Forwarder(self.pool, FROM_NEXT_HOP, self.watch, ServerLimits())

@@ -9,7 +9,7 @@ from sidecar.delegation.decide import Delegation, accept_issued, decide_inbound,
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.exchange.client import Exchanges
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.proxy.revalidation import Guard, judge_call, judge_peer, judge_request, judge_served
 from sidecar.proxy.snapshot import Snapshot

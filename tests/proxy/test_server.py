@@ -14,7 +14,9 @@ from sidecar.background import PartEndedError
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Denied, Reason, Unavailable
-from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange
+from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.exchanges import Exchanges
+from sidecar.exchange.sts import ExchangeSettings
 from sidecar.identity.endpoint import EndpointError, Trouble
 from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog

@@ -7,7 +7,7 @@ import pytest
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
-from sidecar.exchange.client import Exchanges
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.wire.dialer import Origin

@@ -134,7 +134,7 @@ async def test_an_answer_of_401_ends_the_token_by_either_engine(tmp_path: Path) 
     world = OutboundWorld("native", tmp_path)
     world.exchange(warm_call(world), refused)
     assert world.taken == 1
-    assert world.tokens.kept == 0
+    assert len(world.tokens.tokens) == 0
     await world.log.close()
 
 
@@ -200,7 +200,7 @@ def _stays_paused(world: EngineWorld) -> None:
 
 def _forgets_the_token(world: EngineWorld) -> None:
     assert isinstance(world, OutboundWorld)
-    world.tokens._tokens.clear()
+    world.tokens.tokens.clear()
 
 
 @pytest.mark.parametrize("meanwhile", [nothing, _stays_paused, _forgets_the_token, _agent_closes])
@@ -212,7 +212,7 @@ async def test_a_look_up_is_counted_once_whichever_engine_goes_on(tmp_path: Path
         plans = world.plans
         for event in (nothing, meanwhile, nothing):
             world.exchange(CALL, between=event)
-        kept, counts = world.tokens._tokens, world.log.metrics.token_cache
+        kept, counts = world.tokens.tokens, world.log.metrics.token_cache
         counted[engine] = plans.hits, plans.misses, kept.hits, kept.misses, dict(counts)
         await world.log.close()
     assert counted["native"] == counted["python"]

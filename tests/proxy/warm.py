@@ -11,8 +11,10 @@ from typing import Any, Final
 from sidecar.delegation.decide import IssuedPermit, accept_issued
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.exchange.cache import Issued
-from sidecar.exchange.client import Exchanges, ExchangeSettings, TokenExchange, _key
+from sidecar.exchange.client import TokenExchange, _key
+from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
+from sidecar.exchange.sts import ExchangeSettings
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -119,7 +121,7 @@ class WarmOutbound:
         epoch = tokens._epoch(POLICY)
         assert epoch is not None
         issued = Issued(_issued(served), usable_until=NOW + 200, refresh_at=NOW + 100)
-        assert tokens._tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
+        assert tokens.tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
         exchanges = Exchanges({STS: tokens})
         snapshot = Snapshot(policy=POLICY, keys=keys, exchanges=exchanges, agent=None)
         snapshots: Any = SimpleNamespace(now=lambda: snapshot)

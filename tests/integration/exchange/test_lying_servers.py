@@ -123,7 +123,7 @@ class Asking:
             issued = await log_in(self.world)
         except SidecarError as error:
             self.errors.append("".join(traceback.format_exception(error)))
-            assert self.world.exchange.kept == 0
+            assert len(self.world.exchange.tokens) == 0
             return error.reason
         token = issued.permit.token
         return token.issuer, token.audience, token.actor_id, tuple(sorted(token.scope))
