@@ -343,16 +343,14 @@ class Denied(SidecarError):
     """A request that was understood and refused."""
 
 
-OF_HANDSHAKES: Final = frozenset(
-    {
-        Reason.NO_CLIENT_CERT,
-        Reason.BAD_SVID,
-        Reason.UNTRUSTED_CHAIN,
-        Reason.UNKNOWN_TRUST_DOMAIN,
-        Reason.WRONG_BUNDLE,
-        Reason.SVID_EXPIRED,
-        Reason.TLS_VERSION,
-    }
+OF_HANDSHAKES: Final = (
+    Reason.NO_CLIENT_CERT,
+    Reason.BAD_SVID,
+    Reason.UNTRUSTED_CHAIN,
+    Reason.UNKNOWN_TRUST_DOMAIN,
+    Reason.WRONG_BUNDLE,
+    Reason.SVID_EXPIRED,
+    Reason.TLS_VERSION,
 )
 
 

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
-from sidecar.errors import Reason
+from sidecar.errors import OF_HANDSHAKES, Reason
 from sidecar.observe.exposition import Metric
 from sidecar.observe.population import Population
 from sidecar.observe.record import OK, Direction
@@ -26,18 +26,7 @@ PoolEvent = Literal["opened", "failed", "retried"]  # as the wire names them
 LookupResult = Literal["ok", "failed", "timeout", "stale"]
 CacheResult = Literal["hit", "miss", "joined"]
 
-_HANDSHAKE_REASONS: Final = (
-    Reason.NO_CLIENT_CERT,
-    Reason.BAD_SVID,
-    Reason.UNTRUSTED_CHAIN,
-    Reason.UNKNOWN_TRUST_DOMAIN,
-    Reason.WRONG_BUNDLE,
-    Reason.SVID_EXPIRED,
-    Reason.TLS_VERSION,
-    Reason.NOT_READY,
-    Reason.TIMEOUT,
-    Reason.OVERLOADED,
-)
+_HANDSHAKE_REASONS: Final = (*OF_HANDSHAKES, Reason.NOT_READY, Reason.TIMEOUT, Reason.OVERLOADED)
 
 NOTHING_EXPORTED: Final[Mapping[tuple[str, str], int]] = dict.fromkeys(
     ((signal, result) for signal in ("spans", "records") for result in ("sent", "failed", "dropped")), 0
