@@ -19,6 +19,7 @@ ELSEWHERE: Final = {
         f"agent/{library}.py": "agent/test_clients.py"
         for library in ("aiohttp", "httpx", "httpx2", "requests", "transports", "urllib")
     },
+    "agent/grpc_aio.py": "agent/test_grpc.py",
     "__main__.py": "integration/test_completion.py",
     "app.py": "integration/test_process.py",
     "assembly/server.py": "integration/test_inbound.py",

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, cast
 
 HEADER: Final = "Delegation-Handle"
 
@@ -83,3 +83,21 @@ def carry(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **options)
 
     return carried
+
+
+class Pieces(Generic[R]):
+    """An iterator that makes each piece of a body or stream with one handle, in whichever thread asks for it."""
+
+    def __init__(self, pieces: Iterable[R], held: str | None) -> None:
+        self._whole = pieces
+        self._held = held
+        self._pieces: Iterator[R] | None = None
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        with serving(self._held):
+            if self._pieces is None:
+                self._pieces = iter(self._whole)
+            return next(self._pieces)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from delegation_agent.handles import HEADER, serving, sole
+from delegation_agent.handles import HEADER, Pieces, serving, sole
 
 _KEY: Final = "HTTP_" + HEADER.upper().replace("-", "_")  # two lines arrive joined by a comma, which no handle has
 
@@ -27,25 +27,11 @@ class HandleMiddleware:
         return _Body(body, held)
 
 
-class _Body:
-    """A body that is made piece by piece, in whichever thread, each piece with the request's handle."""
-
-    def __init__(self, body: Iterable[bytes], held: str | None) -> None:
-        self._body = body
-        self._held = held
-        self._pieces: Iterator[bytes] | None = None
-
-    def __iter__(self) -> _Body:
-        return self
-
-    def __next__(self) -> bytes:
-        with serving(self._held):
-            if self._pieces is None:
-                self._pieces = iter(self._body)
-            return next(self._pieces)
+class _Body(Pieces[bytes]):
+    """A body that is made piece by piece, each with the request's handle."""
 
     def close(self) -> None:
         """Close the application's body, as every WSGI server does at the end."""
-        if (close := getattr(self._body, "close", None)) is not None:
+        if (close := getattr(self._whole, "close", None)) is not None:
             with serving(self._held):
                 close()
