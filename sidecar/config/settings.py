@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sidecar.config.addresses import Address
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.route import InboundRoutes, Upstream
+from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.engine import EngineChoice
 from sidecar.errors import Problem

@@ -45,9 +45,10 @@ from sidecar.config.sidecar_model import DenySection, SidecarFile, exchange_sect
 from sidecar.config.tracing_checks import tracing_of, tracing_problems
 from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
+from sidecar.delegation.inbound_routes import InboundRoutes, inbound_overlaps
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
 from sidecar.delegation.policy import Deny
-from sidecar.delegation.route import InboundRoutes, Overlap, overlaps
+from sidecar.delegation.route import Overlap
 from sidecar.errors import Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
@@ -204,7 +205,7 @@ def _inbound_routes(file: SidecarFile, issuers: list[str], findings: Findings) -
         if (section.match.path is None) != (section.match.path_prefix is None)
     ]
     routes = [route for route in made if route is not None]
-    _report(findings, "inbound.routes", overlaps(routes))
+    _report(findings, "inbound.routes", inbound_overlaps(routes))
     return None if findings.problems else InboundRoutes(routes)
 
 

@@ -10,12 +10,13 @@ from typing import Final
 
 from sidecar.delegation.crossing import collide
 from sidecar.delegation.door import Door
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.login_issuer import LoginKind as LoginKind
 from sidecar.delegation.login_issuer import ScopeFrom as ScopeFrom
 from sidecar.delegation.login_issuer import UserIssuer as UserIssuer
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.revocation import NOTHING, InForce
-from sidecar.delegation.route import InboundRoutes, OutboundRoute
+from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import TrustedIssuer, VerifiedToken

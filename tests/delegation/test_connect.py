@@ -10,10 +10,10 @@ import pytest
 
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
 from sidecar.delegation.decide import TunnelPermit, decide_connect
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.reevaluate import tunnel_again
-from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason
 from tests.delegation.world import (

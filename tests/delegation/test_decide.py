@@ -22,9 +22,10 @@ from sidecar.delegation.decide import (
     trusted_issuer,
     user_issuer,
 )
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoute, InboundRoutes
+from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import PRESETS
 from sidecar.errors import Denied, Reason

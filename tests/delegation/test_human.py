@@ -10,11 +10,12 @@ import pytest
 
 from sidecar.delegation.decide import check_again, decide_own, decide_verified, delegate
 from sidecar.delegation.human import Human
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.reevaluate import inbound_again, own_again
-from sidecar.delegation.route import InboundRoute, InboundRoutes
+from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.verify import VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason, SidecarError
 from tests.delegation.test_connect import KEYS

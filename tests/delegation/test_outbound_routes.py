@@ -4,7 +4,8 @@ import pytest
 
 from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
-from sidecar.delegation.route import CanonicalTarget, Overlap, canonical_target
+from sidecar.delegation.route import Overlap
+from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.errors import Denied, Reason
 from tests.delegation.test_route import OWN, outbound
 

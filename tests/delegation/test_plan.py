@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.crossing import Crossing
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoute, InboundRoutes, OutboundRoute
+from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from tests.delegation.world import (
     CRM,

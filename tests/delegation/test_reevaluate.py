@@ -17,13 +17,14 @@ from sidecar.delegation.decide import (
     delegate,
     plan_own,
 )
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.reevaluate import inbound_again, outbound_again
-from sidecar.delegation.route import InboundRoutes, Upstream
+from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason, SidecarError
 from tests.delegation.world import (
     CRM,

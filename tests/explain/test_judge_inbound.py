@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.human import Human
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.errors import Reason
 from sidecar.explain.judge_inbound import CHECKS, judge_inbound

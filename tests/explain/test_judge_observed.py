@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from sidecar.audit.records import Record
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoutes
 from sidecar.explain.judge_observed import passes_observed
 from tests.delegation.world import NOW, PLANNER, POLICY, SEARCH, TO_CRM, WRITER
 from tests.explain.judged import inbound, outbound

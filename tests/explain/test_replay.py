@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from sidecar.audit.records import Record
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoutes
 from sidecar.explain import replay as module
 from sidecar.explain.replay import Change, Replay
 from tests.delegation.world import FRONT, NOW, PLANNER, POLICY, SEARCH, STS, STS_TRUST, TO_CRM

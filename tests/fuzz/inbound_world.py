@@ -14,9 +14,9 @@ from functools import lru_cache
 from random import Random
 from typing import Any, Final
 
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.mcp_session import SessionIds
-from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.handshake import VerifyingSSLObject

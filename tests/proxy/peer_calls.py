@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.policy import Policy
-from sidecar.delegation.route import InboundRoutes
 from sidecar.proxy.snapshot import Snapshot
 from tests.delegation.world import NOW, POLICY, SEARCH
 from tests.proxy.warm import ANSWER, Warm

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.human import Human
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
-from sidecar.delegation.route import InboundRoute, InboundRoutes
+from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied, SidecarError
 from sidecar.observe.scrape import render
 from sidecar.observe.secret_names import secret_fingerprint

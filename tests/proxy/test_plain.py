@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import InForce
-from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.proxy import shown_credentials

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from sidecar.delegation.decide import Delegation, accept_issued, decide_inbound, delegate
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.route import InboundRoutes
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.svid import VerifiedPeer

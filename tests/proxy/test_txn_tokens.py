@@ -12,9 +12,9 @@ import pytest
 
 from sidecar.delegation.bearer import parse_txn_token
 from sidecar.delegation.decide import accept_issued
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.route import InboundRoutes
 from sidecar.delegation.txn_token import TxnToken, verify_txn_token
 from sidecar.errors import Denied
 from sidecar.exchange.cache import Issued

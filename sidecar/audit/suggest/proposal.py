@@ -14,7 +14,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from sidecar.audit.counts import counted
 from sidecar.audit.suggest.evidence import MAX_DAYS, Calls, Place, Seen, Spot, Witness
-from sidecar.delegation.route import InboundRoute, InboundRoutes
+from sidecar.delegation.inbound_routes import InboundRoutes
+from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied

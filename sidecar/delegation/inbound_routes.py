@@ -1,0 +1,163 @@
+"""All inbound routes of one policy: finds the one that a request takes, once, by its canonical target.
+
+The most specific path wins and alone decides: if it does not take the method, no wider route is tried. The cost of a
+lookup does not depend on the number of routes: one for exact paths, one per segment (of the deepest prefix) for
+prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from sidecar.delegation.a2a import CARD_METHODS, CARD_PATHS
+from sidecar.delegation.prefixes import Prefixes
+from sidecar.delegation.resource_metadata import WELL_KNOWN
+from sidecar.delegation.route import InboundRoute, Overlap, RouteMark
+from sidecar.delegation.scope import ScopeSet
+from sidecar.delegation.target import CanonicalTarget as CanonicalTarget
+from sidecar.delegation.target import canonical_target as canonical_target
+from sidecar.errors import Denied, Reason
+
+
+def inbound_overlaps(routes: Sequence[InboundRoute]) -> list[Overlap]:
+    """Return pairs of inbound routes that could match the same request, which is a settings error."""
+    found: list[Overlap] = []
+    names: set[str] = set()
+    taken: dict[tuple[str, bool, str], str] = {}
+    for route in routes:
+        if route.name in names:
+            found.append(Overlap(route.name, route.name, "the name"))
+        names.add(route.name)
+        for method in sorted(route.methods):
+            other = taken.setdefault((route.path, route.prefix, method), route.name)
+            if other != route.name:
+                found.append(Overlap(other, route.name, f"{method} {route.path}"))
+    return found
+
+
+class InboundRoutes:
+    """All inbound routes of one policy, indexed.
+
+    Servers of MCP and A2A may answer below their path too (a mount, ``/mcp/``), so no wider route covers paths there.
+    Where one has metadata, everything at its well-known place is the sidecar's, whatever a wider route covers.
+    ``cards`` has the paths of agent cards, with the routes of A2A that each is for: ``find`` returns the first.
+
+    Raises:
+        ValueError: two routes overlap (see ``inbound_overlaps``).
+    """
+
+    __slots__ = (
+        "_exact",
+        "_exact_folded",
+        "_folds_prefixes",
+        "_named",
+        "_prefixes",
+        "_prefixes_folded",
+        "cards",
+        "routes",
+        "scopes",
+    )
+
+    def __init__(self, routes: Sequence[InboundRoute]) -> None:
+        if inbound_overlaps(routes):
+            raise ValueError("inbound routes overlap")
+        self.routes = tuple(routes)
+        self.scopes: ScopeSet = frozenset().union(*(route.scopes for route in routes))
+        self._named = {route.name: route for route in routes}
+        self._exact: dict[str, dict[str, InboundRoute]] = {}
+        by_prefix: dict[str, dict[str, InboundRoute]] = {}
+        for route in routes:
+            table = by_prefix if route.prefix else self._exact
+            table.setdefault(route.path, {}).update(dict.fromkeys(route.methods, route))
+        for route in routes:
+            if not route.prefix and route.protocol != "http":
+                by_prefix.setdefault(route.path, {})
+        if described := [route for route in routes if route.resource is not None]:
+            by_prefix[WELL_KNOWN] = {}
+            self._exact |= {path: {"GET": route} for path, route in _metadata_routes(described)}
+        self.cards = _card_places(self.routes)
+        for path, served in self.cards.items():
+            self._exact[path] = dict.fromkeys(CARD_METHODS, served[0])
+        self._exact_folded = frozenset(map(_folded, self._exact))
+        self._prefixes = Prefixes(by_prefix)
+        self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
+        self._folds_prefixes = any(path != path.lower() for path in by_prefix)
+
+    def serves_a2a(self, path: str) -> bool:
+        """Tell if an interface of A2A at this path, as a card has it, is on a route."""
+        found = self._by_method(path or "/")
+        return found is not None and any(route.protocol == "a2a" for route in found.values())
+
+    def find(self, method: str, path: str) -> InboundRoute:
+        """Return the route of a request for a canonical path.
+
+        Raises:
+            Denied: NO_ROUTE, or METHOD_REFUSED if the most specific route of the path does not take the method.
+        """
+        by_method = self._by_method(path)
+        if not by_method:
+            raise Denied(Reason.NO_ROUTE)
+        route = by_method.get(method)
+        if route is None:
+            raise Denied(Reason.METHOD_REFUSED)
+        return route
+
+    def same(self, mark: RouteMark) -> InboundRoute | None:
+        """Return the counterpart of a route, perhaps of another policy, in this one; None if it is gone."""
+        named = self._named.get(mark.name)
+        route = named or next((route for route in self.routes if route.mark.match == mark.match), None)
+        try:
+            return None if route is None else route.for_operation(mark.operation)
+        except Denied:
+            return None
+
+    def allowed_methods(self, path: str) -> frozenset[str]:
+        """Return the methods for ``Allow`` in a 405 answer (RFC 9110 section 10.2.1); empty where there is no route."""
+        return frozenset(self._by_method(path) or ())
+
+    def _by_method(self, path: str) -> Mapping[str, InboundRoute] | None:
+        found = self._exact.get(path)
+        if found is not None:
+            return found
+        prefix, covering = self._prefixes.longest(path)
+        if prefix == path:
+            return covering
+        # Many frameworks treat "/Admin" and "/admin/" as "/admin". Such a variant of a specific route must not be
+        # judged by a wider route that happens to cover it.
+        lower = path.lower()
+        if lower != path or self._folds_prefixes:  # else the longest folded prefix is the one that was found
+            folded_prefix, _ = self._prefixes_folded.longest(lower)
+            if len(folded_prefix) > len(prefix):
+                return None
+        return None if lower.rstrip("/") in self._exact_folded else covering
+
+
+def _metadata_routes(described: Sequence[InboundRoute]) -> Iterator[tuple[str, InboundRoute]]:
+    """Yield the paths of metadata and the routes that tell it: at the root too, if that is about one resource alone."""
+    for route in described:
+        resource = route.resource
+        if resource is None:
+            continue
+        for path in {resource.metadata_path, *([WELL_KNOWN] if len(described) == 1 else [])}:
+            yield (
+                path,
+                replace(
+                    route, path=path, methods=frozenset({"GET"}), protocol="metadata", operations=None, observe_until=0
+                ),
+            )
+
+
+def _card_places(routes: Sequence[InboundRoute]) -> dict[str, tuple[InboundRoute, ...]]:
+    """Return the paths of cards: of the host, for all routes of A2A, and below the path of each."""
+    found: dict[str, tuple[InboundRoute, ...]] = {}
+    for route in routes:
+        if route.protocol == "a2a":
+            for start in {"", route.path.rstrip("/")}:
+                for path in CARD_PATHS:
+                    found[start + path] = (*found.get(start + path, ()), route)
+    return found
+
+
+def _folded(path: str) -> str:
+    return path.rstrip("/").lower()
