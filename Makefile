@@ -168,6 +168,15 @@ H2SPEC_FOUND = $(or $(H2SPEC),$(shell command -v h2spec))
 interop-http: setup $(GO_GRPC_BUILT) $(if $(H2SPEC_FOUND),,$(H2SPEC_BUILT)) ## h2spec, nghttp2's clients and Go's gRPC on running sidecars (go; H2SPEC, or on PATH, else built; nghttp and h2load on PATH)
 	@H2SPEC="$(or $(H2SPEC_FOUND),$(CURDIR)/$(H2SPEC_BUILT))" GO_GRPC="$(CURDIR)/$(GO_GRPC_BUILT)" $(PYTEST) -q -p no:randomly tests/interop/test_http2.py tests/interop/test_grpc_go.py
 
+GO_A2A_BUILT := build/go_a2a/go_a2a
+$(GO_A2A_BUILT): tests/interop/go_a2a/go.mod tests/interop/go_a2a/go.sum tests/interop/go_a2a/main.go
+	@command -v go >/dev/null || { echo "interop-agents-grpc: install Go"; exit 1; }
+	@mkdir -p $(@D) && cd tests/interop/go_a2a && $(CURDIR)/.ci/retry go build -buildvcs=false -mod=readonly -o $(CURDIR)/$@ .
+
+.PHONY: interop-agents-grpc
+interop-agents-grpc: setup $(AGENTS) $(GO_A2A_BUILT) ## A2A by gRPC with the official SDKs of Go and JavaScript, as client and as server through two sidecars (go; pip, npm)
+	@GO_A2A="$(CURDIR)/$(GO_A2A_BUILT)" $(PYTEST) -q -p no:randomly tests/interop/test_a2a_sdks.py
+
 $(BROWSER): $(STAMP) requirements/browser.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/browser.txt && touch $@
 
@@ -183,7 +192,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
+interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-agents-grpc interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@

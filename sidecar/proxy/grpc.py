@@ -40,7 +40,8 @@ _is_plain: Final = re.compile(rb"application/grpc\+[a-z0-9]{1,32}").fullmatch
 _UNKNOWN: Final = 2
 _INTERNAL: Final = 13
 _CANCELLED: Final = 1
-_NOT_FOUND: Final = 5
+# Of A2A, where SDKs know an error by its code and its ErrorInfo together, as that of Go does.
+_OF_A2A: Final = {Reason.TASK_UNKNOWN: 5, Reason.CONTEXT_UNKNOWN: 3}  # NOT_FOUND, INVALID_ARGUMENT
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if code != 0x25)
 
 
@@ -66,10 +67,11 @@ def grpc_trailers(error: SidecarError, request_id: str, asked: Asked | None = No
     known = a2a_error(error) if asked is not None and asked.protocol == "a2a" else None
     details: list[Field] = []
     if known is not None and asked is not None:
-        code = _NOT_FOUND if answer.status == 404 else code
+        code = _OF_A2A.get(error.reason, code)
         if asked.first_version:
             text = f"{known.name}: {text}"
-        else:
+        # Of 0.3, Go's SDK reads PERMISSION_DENIED without an ErrorInfo as that, and with one as an internal error.
+        if error.reason in _OF_A2A or not asked.first_version:
             details.append((b"grpc-status-details-bin", _details(code, text, known, error, request_id)))
     fields = [
         (b"grpc-status", b"%d" % code),

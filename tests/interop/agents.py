@@ -62,16 +62,7 @@ CONFORMANCE: Final = {"released": "@modelcontextprotocol/conformance", "alpha": 
 
 def conformance(name: str) -> Path:
     """Install the official runners of MCP by their lock once; return the script of one."""
-    source, folder = ROOT / "tests/interop/conformance", HOME / "conformance"
-    lock, done = (source / "package-lock.json").read_text(), folder / "made"
-    if not done.exists() or done.read_text() != lock:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        for file in ("package.json", "package-lock.json"):
-            shutil.copy(source / file, folder)
-        npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
-        run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
-        done.write_text(lock)
+    folder = _installed("conformance")
     return folder / "node_modules" / CONFORMANCE[name] / "dist/index.js"
 
 
@@ -89,6 +80,28 @@ def inspector() -> Path:
         run(node(), npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
         done.write_text(lock)
     return folder / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+
+
+def a2a_folder() -> Path:
+    """Install the official SDK of A2A in JavaScript, with gRPC, by its lock once; return the folder of its program."""
+    folder = _installed("a2a_js")
+    shutil.copy(ROOT / "tests/interop/a2a_js/a2a.mjs", folder)
+    return folder
+
+
+def _installed(name: str) -> Path:
+    """Install the packages of a folder of tests/interop by their lock once; return the folder that has them."""
+    source, folder = ROOT / "tests/interop" / name, HOME / name
+    lock, done = (source / "package-lock.json").read_text(), folder / "made"
+    if not done.exists() or done.read_text() != lock:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(source / file, folder)
+        npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+        run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
+        done.write_text(lock)
+    return folder
 
 
 def run(*words: str | Path, cwd: Path, **environ: str) -> str:

@@ -101,7 +101,7 @@ def call_of_a2a(*, first_version: bool = False) -> Asked:
     ("reason", "code", "name", "old_name"),
     [
         (Reason.TASK_UNKNOWN, 5, "TASK_NOT_FOUND", "TaskNotFoundError"),
-        (Reason.CONTEXT_UNKNOWN, 5, "INVALID_PARAMS", "InvalidParamsError"),
+        (Reason.CONTEXT_UNKNOWN, 3, "INVALID_PARAMS", "InvalidParamsError"),
         (Reason.OPERATION_REFUSED, 7, "UNSUPPORTED_OPERATION", "UnsupportedOperationError"),
         (Reason.POLICY_DENIED, 7, "UNSUPPORTED_OPERATION", "UnsupportedOperationError"),
         (Reason.PROTOCOL_VERSION, 3, "VERSION_NOT_SUPPORTED", "VersionNotSupportedError"),
@@ -121,7 +121,7 @@ def test_a_refused_call_of_a2a_has_the_error_of_a2a(reason: Reason, code: int, n
     assert {one.f1: one.f2 for one in status.f3.f2.f3} == {"reason": reason, "request_id": "id-1"}
     old = dict(grpc_refusal(error, "id-1", None, call_of_a2a(first_version=True)))
     assert unquote(old[b"grpc-message"].decode()) == f"{old_name}: {text}"
-    assert b"grpc-status-details-bin" not in old
+    assert (b"grpc-status-details-bin" in old) == (reason in {Reason.TASK_UNKNOWN, Reason.CONTEXT_UNKNOWN})
 
 
 def test_a_call_of_a2a_that_was_not_understood_has_the_status_alone() -> None:

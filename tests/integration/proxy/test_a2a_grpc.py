@@ -86,7 +86,7 @@ async def test_a_refusal_is_the_error_that_the_official_clients_know(world: Worl
     assert b"a2a-protocol.org" in status
     old = await world.refused("GetTask", named("task-1", V03), "bob", service=V03)
     assert (old.code(), old.details()) == (grpc.StatusCode.NOT_FOUND, f"TaskNotFoundError: {text}")
-    assert "grpc-status-details-bin" not in dict(old.trailing_metadata())
+    assert b"TASK_NOT_FOUND" in dict(old.trailing_metadata())["grpc-status-details-bin"]
     called = (await world.mesh.sidecars["front"].wait_for_records(3))[1:]
     assert [(one["reason"], one["detail"]) for one in called] == [("next_hop_refused", "it says task_unknown")] * 2
 
