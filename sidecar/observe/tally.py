@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import compress, repeat
 from operator import add, is_not, itemgetter
 from typing import Final, get_args
 
-from sidecar.observe.record import Direction, Record
+from sidecar.observe.record import OK, Direction, Record
 
 AT_ONCE: Final = 64
 OTHER: Final = "other"
@@ -30,6 +30,9 @@ _OPERATION: Final = itemgetter("route", "op", "decision")
 _TOTAL_MS: Final = itemgetter("total_ms")
 _DECIDE_MS: Final = itemgetter("decide_ms")
 _is_given: Final = partial(is_not, None)
+
+Finished = tuple[list[tuple[str | None, int | None, int]], list[float], list[float]]
+"""Allowed requests of the native engine: ([(route, chain depth, times)], [total_ms], [decide_ms])."""
 
 
 class Histogram:
@@ -81,10 +84,11 @@ class Tally:
         self.chain_depth = Histogram(_CHAIN_DEPTHS)
         self._labels = labels
         self._uncounted: dict[str, list[Record]] = {direction: [] for direction in get_args(Direction)}
+        self._native: list[tuple[Direction, Callable[[], Finished]]] = []
 
-    def uncounted(self, direction: Direction) -> list[Record]:
-        """Return the list that finished requests of a direction are added to: it stays the same object."""
-        return self._uncounted[direction]
+    def add_native(self, direction: Direction, take: Callable[[], Finished]) -> None:
+        """Count the requests of a direction that a native engine keeps, too."""
+        self._native.append((direction, take))
 
     def add(self, record: Record) -> None:
         """Add a finished request. Its record must not change from now on."""
@@ -100,9 +104,8 @@ class Tally:
                 continue
             records = uncounted.copy()
             uncounted.clear()  # before counting, so that no record is counted twice
-            by_python = Counter(map(type, records))[dict]  # those of the native engine are objects of its own
-            self.engines[direction, "python"] += by_python
-            self.engines[direction, "native"] += len(records) - by_python
+            self.engines[direction, "python"] += len(records)
+            self.engines[direction, "native"] += 0  # a series of its own from the beginning
             for (route, decision, reason, depth), times in Counter(map(_KIND, records)).items():
                 self.requests[direction, self._labels.get(route, OTHER), decision, reason] += times
                 if decision == "allow" and depth is not None:
@@ -112,4 +115,13 @@ class Tally:
                 self.operations[direction, self._labels.get(route, OTHER), operation, decision] += times
             self.request_seconds[direction].observe(map(_TOTAL_MS, records))
             self.decision_seconds[direction].observe(filter(_is_given, map(_DECIDE_MS, records)))
+        for direction, take in self._native:
+            kinds, total_ms, decide_ms = take()
+            for route, depth, times in kinds:
+                self.requests[direction, self._labels.get(route, OTHER), "allow", OK] += times
+                self.engines[direction, "native"] += times
+                if depth is not None:
+                    self.chain_depth.observe(repeat(depth, times))
+            self.request_seconds[direction].observe(total_ms)
+            self.decision_seconds[direction].observe(decide_ms)
         return self

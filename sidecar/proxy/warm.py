@@ -23,8 +23,7 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.entry import Entry
 from sidecar.observe.record import FIELDS, Direction, Record
 from sidecar.observe.record_text import MAX_TEXT
-from sidecar.observe.tally import AT_ONCE
-from sidecar.observe.tracing import TraceContext, new_id, new_span_id
+from sidecar.observe.tracing import TraceContext
 from sidecar.observe.writer import AT_ONCE as AT_ONCE_WRITTEN
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.ghosts import new_entry, new_forwarding, new_stream
@@ -46,6 +45,7 @@ VARYING: Final = (
 )  # fmt: skip
 _MARK: Final = secrets.token_hex(16)  # stands for their values: nobody can put it into a token
 _MAX_STATUS_LINE: Final = 8192
+_COUNTED_AT_ONCE: Final = 512  # requests
 
 _log: Final = logging.getLogger("sidecar.native")
 
@@ -58,6 +58,7 @@ class Parts:
 
     def __init__(
         self,
+        native: ModuleType,
         direction: Direction,
         *,
         snapshots: Snapshots,
@@ -82,8 +83,6 @@ class Parts:
         self.monotonic = log.monotonic
         self.refusal = SidecarError
         self.report = BugReport()
-        self.new_id = new_id
-        self.new_span_id = new_span_id
         self.new_stream = new_stream
         self.new_entry = new_entry
         self.new_forwarding = new_forwarding
@@ -93,8 +92,9 @@ class Parts:
         self.spent = Share.SPENT
         self.open = Phase.OPEN
         self.tally = log.metrics.finished
-        self.uncounted = log.metrics.finished.uncounted(direction)
-        self.count_at = AT_ONCE
+        self.finished = native.Finished()
+        self.count_at = _COUNTED_AT_ONCE
+        log.metrics.finished.add_native(direction, self.finished.take)
         self.max_head = min(limits.max_head_bytes, limits.max_target_bytes + 64)
         self.max_target = limits.max_target_bytes
         self.max_fields = limits.max_fields

@@ -19,7 +19,6 @@ from sidecar.proxy.ghosts import new_request
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.headers import IDENTITY, passes_to_mesh, to_agent
 from sidecar.proxy.journey import Journey
-from sidecar.proxy.random_text import random_258
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.verdicts import Given, Permits
 from sidecar.proxy.warm import (
@@ -69,6 +68,7 @@ class WarmInbound:
         )
         permits.warm_bytes = PREPARED_BYTES
         parts = Parts(
+            self._native,
             "inbound",
             snapshots=snapshots,
             log=log,
@@ -84,7 +84,6 @@ class WarmInbound:
             alive=handles._alive,
             mark=handles._mark,
             new_served=new_request,
-            new_handle=random_258,
             guard_of=guard_of,
             prepare=self._prepare,
             keys_of=_keys_of,

@@ -22,7 +22,7 @@ from sidecar.observe.record import RecordFields
 from sidecar.proxy.answers import close, refuse
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import new_call_id, passes_to_mesh, to_next_hop
+from sidecar.proxy.headers import passes_to_mesh, to_next_hop
 from sidecar.proxy.journey import Journey
 from sidecar.proxy.logins import SUBJECT_METHODS, Logins
 from sidecar.proxy.origins import Origins
@@ -72,6 +72,7 @@ class WarmOutbound:
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
         )
         parts = Parts(
+            self._native,
             "outbound",
             snapshots=snapshots,
             log=log,
@@ -89,7 +90,6 @@ class WarmOutbound:
             issued=self._issued,
             uncount=self._uncount,
             origin_of=origins.of,
-            new_call_id=new_call_id,
             prepare=self._prepare,
             is_plain=is_plain,
         )

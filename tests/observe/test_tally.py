@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from collections import UserDict
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
 from sidecar.errors import Reason
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import OK, Direction, Record
-from sidecar.observe.tally import AT_ONCE, OTHER, Histogram, Tally
+from sidecar.observe.tally import AT_ONCE, OTHER, Finished, Histogram, Tally
 
 LABELS = {None: "none", "search": "search"}
 
@@ -56,17 +55,26 @@ def test_each_direction_is_counted_by_itself(times: tuple[int, int]) -> None:
 
 
 def test_requests_are_counted_by_the_engine_that_ended_them() -> None:
-    """The native engine adds objects of its own, which are read as a record is."""
     tally = Tally(LABELS)
-    ended_natively: Any = UserDict(permitted(1))
-    for request in (permitted(1), ended_natively, ended_natively, permitted(1, direction="outbound")):
-        tally.uncounted(request["direction"]).append(request)
-    assert tally.counted().engines == {
+    nothing: Finished = [], [], []
+    native: list[Finished] = [
+        ([("search", 2, 1), ("search", 2, 2), ("other", None, 1)], [1.0, 2.0, 3.0, 4.0], [0.5, 1.5, 2.5, 3.5])
+    ]
+    tally.add_native("inbound", lambda: native.pop() if native else nothing)
+    tally.add(permitted(1))
+    tally.add(permitted(1, direction="outbound"))
+    counted = tally.counted()
+    assert counted.engines == {
         ("inbound", "python"): 1,
-        ("inbound", "native"): 2,
+        ("inbound", "native"): 4,
         ("outbound", "python"): 1,
         ("outbound", "native"): 0,
     }
+    assert counted.requests["inbound", "search", "allow", OK] == 1 + 3
+    assert counted.requests["inbound", OTHER, "allow", OK] == 1
+    assert counted.chain_depth.up_to[1] == 2 + 3  # of the one without a depth nothing is known
+    assert counted.request_seconds["inbound"].up_to[-1] == counted.decision_seconds["inbound"].up_to[-1] == 5
+    assert tally.counted().engines["inbound", "native"] == 4  # each is counted once
 
 
 def test_a_record_that_cannot_be_counted_stops_no_later_one() -> None:

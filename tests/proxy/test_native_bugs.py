@@ -47,12 +47,12 @@ def panics(*_: object) -> Any:
     ("kind", "part"),
     [
         (EngineWorld, "prepare"),
-        (EngineWorld, "new_id"),
+        (EngineWorld, "wall"),
         (EngineWorld, "keys_of"),
         (EngineWorld, "answer_passes"),
         (OutboundWorld, "prepare"),
         (OutboundWorld, "issued"),
-        (OutboundWorld, "new_call_id"),
+        (OutboundWorld, "origin_of"),
         (OutboundWorld, "answer_passes"),
     ],
 )

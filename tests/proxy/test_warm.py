@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cache
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from random import Random
 from sys import getrefcount
@@ -147,6 +147,23 @@ def test_a_head_that_is_read_natively_is_read_the_same_by_the_grammar() -> None:
         )
         taken += 1
     assert taken > 100
+
+
+def test_each_octet_at_each_place_of_a_value_is_taken_or_left_as_the_grammar_reads_it() -> None:
+    """Values are looked at eight octets at a time."""
+    grammar = RequestGrammar(max_target_bytes=136, max_fields=12, proxy_form=False)
+    taken = 0
+    for octet, place, size in product(range(256), range(18), (18, 19, 24)):
+        value = (b"\t" * (place % 3) + b"v" * size)[:size]
+        value = value[:place] + bytes([octet]) + value[place + 1 :]
+        data = b"GET / HTTP/1.1\r\nHost: a\r\nX: v%bv\r\n\r\n" % value
+        found = module().read_request(data, 800, 136, 12)
+        is_text = octet == 9 or 0x20 <= octet <= 0x7E
+        assert (found is not None) == is_text
+        if found is not None:
+            assert found[4] == grammar.read(data).values
+            taken += 1
+    assert taken == (95 + 1) * 18 * 3
 
 
 def test_an_answer_that_is_read_natively_is_read_the_same_by_the_grammar() -> None:

@@ -227,9 +227,8 @@ impl Call {
         let seq = Side::count(log, intern!(py, "_seq"))?;
         let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
-        let uncounted = side.uncounted.bind(py);
-        uncounted.append(slf)?;
-        if uncounted.len() >= side.count_at {
+        let total_ms = milliseconds(now - this.started_at);
+        if side.finished.get().add(py, this.prepared.get(), total_ms, this.decide_ms()) >= side.count_at {
             side.tally.bind(py).call_method0(intern!(py, "counted"))?;
         }
         Ok(())

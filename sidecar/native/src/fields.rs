@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::head::{self, RequestHead};
+use crate::random;
 use crate::side::Side;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -73,12 +74,12 @@ impl Side {
     }
 
     /// Give a request its ids: its own, and those of its trace, which continues the caller's.
-    pub fn identify(&self, py: Python<'_>, call: &mut Call, trace: Option<([u8; 32], u8)>) -> PyResult<()> {
-        call.request_id = id(&self.new_id.bind(py).call0()?)?;
-        call.span_id = id(&self.new_span_id.bind(py).call0()?)?;
+    pub fn identify(py: Python<'_>, call: &mut Call, trace: Option<([u8; 32], u8)>) -> PyResult<()> {
+        call.request_id = random::hex(py)?;
+        call.span_id = random::hex(py)?;
         match trace {
             Some((trace_id, flags)) => (call.trace_id, call.flags) = (trace_id, flags),
-            None => call.trace_id = id(&self.new_id.bind(py).call0()?)?,
+            None => call.trace_id = random::hex(py)?,
         }
         Ok(())
     }

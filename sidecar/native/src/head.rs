@@ -158,8 +158,7 @@ fn fields(data: &[u8], mut at: usize, limits: Limits, is_request: bool) -> Optio
         if colon == 0 || line[colon] != b':' {
             return None;
         }
-        let size = line[colon..].iter().position(|&octet| !(0x20..=0x7e).contains(&octet) && octet != b'\t')?;
-        let end = colon + size;
+        let end = colon + end_of_text(&line[colon..])?;
         if line.get(end..end + 2)? != b"\r\n" {
             return None;
         }
@@ -188,6 +187,29 @@ fn fields(data: &[u8], mut at: usize, limits: Limits, is_request: bool) -> Optio
         found.all.push(Field { name, value });
         at += end + 2;
     }
+}
+
+/// The place of the first octet that is neither visible ASCII, a space nor a tab: eight are looked at together, since
+/// most of a head is one long token.
+fn end_of_text(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut at = 0;
+    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let eight = u64::from_le_bytes(*eight);
+        // A high bit for each octet below 0x20, and for each above 0x7e. Carries reach only octets behind such a one.
+        let others = (eight.wrapping_sub(ONES * 0x20) & !eight | eight | eight.wrapping_add(ONES)) & (ONES * 0x80);
+        if others == 0 {
+            at += 8;
+            continue;
+        }
+        at += others.trailing_zeros() as usize / 8;
+        if text[at] != b'\t' {
+            return Some(at);
+        }
+        at += 1;
+    }
+    let rest = text.get(at..)?;
+    rest.iter().position(|&octet| !(0x20..=0x7e).contains(&octet) && octet != b'\t').map(|place| at + place)
 }
 
 fn plain_number(text: &[u8]) -> Option<usize> {

@@ -5,6 +5,7 @@ use crate::guarded::guarded;
 use crate::head;
 use crate::peer::Peer;
 use crate::prepared::Prepared;
+use crate::random;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -39,7 +40,6 @@ pub struct InboundGate {
     given: Py<PyDict>,
     handles: Py<PyAny>,
     alive: Py<PyDict>,
-    new_handle: Py<PyAny>,
     new_served: Py<PyAny>,
     mark: String,
     guard_of: Py<PyAny>,
@@ -60,7 +60,6 @@ impl InboundGate {
             given: parts.getattr("given")?.cast_into::<PyDict>()?.unbind(),
             handles: get("handles")?,
             alive: parts.getattr("alive")?.cast_into::<PyDict>()?.unbind(),
-            new_handle: get("new_handle")?,
             new_served: get("new_served")?,
             mark: parts.getattr("mark")?.extract()?,
             guard_of: get("guard_of")?,
@@ -139,8 +138,9 @@ impl InboundGate {
             return Ok(Some(None));
         }
 
-        let handle = self.new_handle.bind(py).call0()?.cast_into::<PyString>()?;
-        let handle = if self.mark.is_empty() { handle } else { PyString::new(py, &format!("{}{}", self.mark, handle)) };
+        let mut shown = self.mark.clone().into_bytes();
+        shown.extend_from_slice(&random::base64url::<{ random::HANDLE }>(py)?);
+        let handle = PyString::from_bytes(py, &shown)?;
         let mut call = Call::new(
             self.side.clone(),
             prepared.clone().unbind(),
@@ -153,15 +153,14 @@ impl InboundGate {
         call.path = path.into();
         call.call_in = own.call_in;
         call.bytes_in = data.len();
-        side.identify(py, &mut call, own.trace)?;
+        Side::identify(py, &mut call, own.trace)?;
         message.extend_from_slice(&world.host_line);
         message.extend_from_slice(&ready.lines);
-        let shown = handle.to_str()?.as_bytes();
         for part in [
             b"authorization: Bearer ".as_slice(),
-            shown,
+            &shown,
             b"\r\ndelegation-handle: ",
-            shown,
+            &shown,
             b"\r\ndelegation-request-id: ",
             &call.request_id,
         ] {

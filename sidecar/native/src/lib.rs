@@ -7,6 +7,7 @@
 mod call;
 mod chain;
 mod fields;
+mod finished;
 mod guarded;
 mod head;
 mod inbound;
@@ -14,6 +15,7 @@ mod names;
 mod outbound;
 mod peer;
 mod prepared;
+mod random;
 mod readers;
 mod side;
 mod text;
@@ -28,6 +30,8 @@ mod delegation_sidecar_native {
     #[pymodule_export]
     use super::chain::link;
     #[pymodule_export]
+    use super::finished::Finished;
+    #[pymodule_export]
     use super::guarded::panic_on_purpose;
     #[pymodule_export]
     use super::inbound::InboundGate;
@@ -36,15 +40,21 @@ mod delegation_sidecar_native {
     #[pymodule_export]
     use super::prepared::Prepared;
     #[pymodule_export]
+    use super::random::{forget_random, random_handle};
+    #[pymodule_export]
     use super::readers::{canonical_path, read_answer, read_request};
     #[pymodule_export]
     use super::writes::WriteBatch;
 
     use pyo3::prelude::*;
+    use pyo3::types::PyDict;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::guarded::keep_places_of_panics();
+        let after_fork = PyDict::new(module.py());
+        after_fork.set_item("after_in_child", module.getattr("forget_random")?)?;
+        module.py().import("os")?.call_method("register_at_fork", (), Some(&after_fork))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -5,6 +5,7 @@ use crate::fields::{Own, id};
 use crate::guarded::guarded;
 use crate::head;
 use crate::prepared::Prepared;
+use crate::random;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -45,7 +46,6 @@ pub struct OutboundGate {
     uncount: Py<PyAny>,
     issued: Py<PyAny>,
     origin_of: Py<PyAny>,
-    new_call_id: Py<PyAny>,
     prepare: Py<PyAny>,
     is_plain: Py<PyAny>,
     world: Mutex<Option<Arc<World>>>,
@@ -66,7 +66,6 @@ impl OutboundGate {
             uncount: get("uncount")?,
             issued: get("issued")?,
             origin_of: get("origin_of")?,
-            new_call_id: get("new_call_id")?,
             prepare: get("prepare")?,
             is_plain: get("is_plain")?,
             world: Mutex::new(None),
@@ -181,9 +180,9 @@ impl OutboundGate {
         call.path = std::str::from_utf8(path)?.into();
         call.bytes_in = data.len();
         call.call_in = if call_in.is_none() { None } else { Some(id(&call_in)?) };
-        call.call_out = Some(id(&self.new_call_id.bind(py).call0()?)?);
+        call.call_out = Some(random::hex(py)?);
         call.after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
-        side.identify(py, &mut call, own.trace)?;
+        Side::identify(py, &mut call, own.trace)?;
 
         let mut message = Vec::with_capacity(data.len() + ready.lines.len() + 256);
         message.extend_from_slice(method.as_bytes());

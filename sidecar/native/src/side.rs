@@ -1,6 +1,7 @@
 //! One side of a sidecar: the objects of the engine in Python that a warm request touches, held once.
 
 use crate::call::{Call, Live};
+use crate::finished::Finished;
 use crate::guarded::guarded;
 use crate::head::{self, Limits, RequestHead};
 use crate::names::Names;
@@ -36,8 +37,6 @@ pub struct Side {
     pub pools: Py<PyDict>,
     pub wall: Py<PyAny>,
     pub monotonic: Py<PyAny>,
-    pub new_id: Py<PyAny>,
-    pub new_span_id: Py<PyAny>,
     pub new_stream: Py<PyAny>,
     pub new_entry: Py<PyAny>,
     pub new_forwarding: Py<PyAny>,
@@ -51,7 +50,7 @@ pub struct Side {
     pub open: Py<PyAny>,
     pub direction: Py<PyAny>,
     pub tally: Py<PyAny>,
-    pub uncounted: Py<PyList>,
+    pub finished: Py<Finished>,
     pub records: Py<PyAny>,
     pub at_once: usize,
     pub max_idle: usize,
@@ -88,8 +87,6 @@ impl Side {
             pools: parts.getattr("pools")?.cast_into::<PyDict>()?.unbind(),
             wall: get("wall")?,
             monotonic: get("monotonic")?,
-            new_id: get("new_id")?,
-            new_span_id: get("new_span_id")?,
             new_stream: get("new_stream")?,
             new_entry: get("new_entry")?,
             new_forwarding: get("new_forwarding")?,
@@ -103,7 +100,7 @@ impl Side {
             open: get("open")?,
             direction: get("direction")?,
             tally: get("tally")?,
-            uncounted: parts.getattr("uncounted")?.cast_into::<PyList>()?.unbind(),
+            finished: parts.getattr("finished")?.cast_into::<Finished>()?.unbind(),
             count_at: number("count_at")?,
             records: get("records")?,
             at_once: number("at_once")?,
