@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final
 
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
 from hpack.hpack import decode_integer, encode_integer
-from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
-from sidecar.wire.h2_head import FIELD_BYTES
+from sidecar.wire.h2_head import FIELD_BYTES, size_of
+from sidecar.wire.h2_huffman import decode_huffman
 from sidecar.wire.message import Field
 
 MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # of memory, for some thousand tokens
@@ -27,10 +28,14 @@ _MOST_RESIZED: Final = 2  # to the least size since the last head, and to the la
 _LONGEST_INTEGER: Final = 8  # bytes: the library reads no more
 _STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
 _DYNAMIC: Final = HeaderTable.STATIC_TABLE_LENGTH + 1  # index of the newest entry
+_STATIC_FIELDS: Final[dict[int, Field]] = dict(enumerate(HeaderTable.STATIC_TABLE, 1))
+TABLE_BYTES: Final = 4096  # of one direction's compression
 _UNKNOWN: Final[tuple[int, dict[bytes, int]]] = (0, {})
 _INDEXED: Final = 0x80  # the kinds of fields (RFC 7541 section 6)
 _ADDED: Final = 0x40
+_RESIZED: Final = 0x20
 _NEVER_INDEXED: Final = 0x10
+_LONG_INDEX: Final = 0xFF  # of an entry: it goes on in the next byte
 _FOREVER: Final = 1 << 62  # an age
 _MAX_EVICTED: Final = 8  # fields that are remembered a little longer than the table has them
 
@@ -59,11 +64,13 @@ class Literals:
         Raises:
             HPACKDecodingError: the code is malformed.
         """
+        if len(code) < LEAST_LITERAL:
+            return decode_huffman(code)
         found = self._known.get(code)
         if found is None:
             found = decode_huffman(code)
             size = len(code) + len(found) + _ENTRY_BYTES
-            if len(code) >= LEAST_LITERAL and size <= MAX_LITERAL_BYTES:
+            if size <= MAX_LITERAL_BYTES:
                 if self.size + size > MAX_LITERAL_BYTES:
                     self.forget()
                 self._known[code] = found
@@ -107,42 +114,65 @@ class HeadDecoder(Decoder):
         Raises:
             HPACKDecodingError: the head is malformed, or too large.
         """
-        at, end = self._resize(data), len(data)
-        table = self.header_table
-        entry = table.get_by_index
-        left = self.max_header_list_size
         fields: list[Field] = []
-        while at < end:
-            first = data[at]
-            if first & 0x80:
-                index, at = _integer(data, at, 7)
-                field = entry(index)
-            elif first & 0x60 == 0x20:
-                raise HPACKDecodingError("the size of the table changes inside a head, or too often")
-            else:
-                indexed = first & 0x40
-                index, at = _integer(data, at, 6 if indexed else 4)
-                if index:
-                    name = entry(index)[0]
-                else:
-                    name, at = _string(data, at)
-                value, at = _string(data, at)
-                field = (name, value)
-                if indexed:
-                    table.add(name, value)
-            fields.append(field)
-            left -= len(field[0]) + len(field[1]) + FIELD_BYTES
-            if left < 0:
-                raise OversizedHeaderListError("the head is too large")
+        try:
+            self._read(data, fields)
+        except LookupError:
+            self._check_size(fields)
+            raise HPACKDecodingError("the head ends inside a field, or names a field that is in no table") from None
+        except HPACKDecodingError:
+            self._check_size(fields)
+            raise
+        self._check_size(fields)
         if self.header_table_size > self.max_allowed_table_size:
             raise InvalidTableSizeError("the table was not made as small as our settings say")
         return fields
+
+    def _read(self, data: bytes, fields: list[Field]) -> None:
+        """Add the fields of a head; LookupError: it ends inside a field, or names one that is in no table."""
+        end = len(data)
+        at = self._resize(data) if end and data[0] & 0xE0 == _RESIZED else 0
+        table = self.header_table
+        entries = table.dynamic_entries
+        for _ in range(self.max_header_list_size // FIELD_BYTES + 1):  # no head that fits has more fields
+            if at >= end:
+                return
+            first = data[at]
+            if first & _INDEXED:
+                if first < _LONG_INDEX:
+                    index = first & 0x7F
+                    at += 1
+                else:
+                    index, at = _integer(data, at, 7)
+                fields.append(_STATIC_FIELDS[index] if index < _DYNAMIC else entries[index - _DYNAMIC])
+                continue
+            if first & 0xE0 == _RESIZED:
+                raise HPACKDecodingError("the size of the table changes inside a head, or too often")
+            indexed = first & _ADDED
+            most = 0x3F if indexed else 0x0F
+            index = first & most
+            if index < most:
+                at += 1
+            else:
+                index, at = _integer(data, at, 6 if indexed else 4)
+            if index:
+                name = (_STATIC_FIELDS[index] if index < _DYNAMIC else entries[index - _DYNAMIC])[0]
+            else:
+                name, at = _string(data, at)
+            value, at = _string(data, at)
+            if indexed:
+                table.add(name, value)
+            fields.append((name, value))
+
+    def _check_size(self, fields: list[Field]) -> None:
+        if size_of(fields) > self.max_header_list_size:
+            raise OversizedHeaderListError("the head is too large")
 
     def _resize(self, data: bytes) -> int:
         """Change the size of the table as the beginning of a head says; return the place behind that."""
         at = 0
         for _ in range(_MOST_RESIZED):
-            if at == len(data) or data[at] & 0xE0 != 0x20:
+            if at == len(data) or data[at] & 0xE0 != _RESIZED:
                 break
             size, at = _integer(data, at, 5)
             if size > self.max_allowed_table_size:
@@ -160,35 +190,37 @@ class HeadEncoder(Encoder):
 
     def __init__(self, literal: frozenset[bytes]) -> None:
         super().__init__()
-        self._literal = literal
+        self._literal = _literal_names(literal)
         self._numbers: dict[Field, int] = {}
         self._last = 0
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002
         """Return the head of these fields, which are bytes."""
-        table = self.header_table
+        table, numbers = self.header_table, self._numbers
         entries = table.dynamic_entries
         parts: list[bytes] = []
         if self.table_size_changes:
             parts.append(self._encode_table_size_change())
         table.resized = False
         for field in headers:
+            whole = _STATIC_WHOLE.get(field)
+            if whole is not None:
+                parts.append(whole)
+                continue
             name, value = field
-            index, indexes = _STATIC.get(name, _UNKNOWN)
-            if value in indexes:
-                parts.append(_number(indexes[value], 7, _INDEXED))
-                continue
-            if name in self._literal:
-                parts += _literal(index, name, value, 4, _NEVER_INDEXED)
-                continue
-            age = self._last - self._numbers.get(field, -_FOREVER)
-            if age < len(entries):
-                parts.append(_number(_DYNAMIC + age, 7, _INDEXED))
-                continue
-            parts += _literal(index, name, value, 6, _ADDED)
-            table.add(name, value)
-            if entries:  # else it is larger than the table, which is empty now
-                self._remember(field)
+            begin = self._literal.get(name)
+            if begin is None:
+                age = self._last - numbers.get(field, -_FOREVER)
+                if age < len(entries):
+                    parts.append(_INDEXES[age])
+                    continue
+                begin = _begin_of(name, 6, _ADDED)
+                table.add(name, value)
+                if entries:  # else it is larger than the table, which is empty now
+                    self._remember(field)
+                    numbers = self._numbers
+            length = len(value)
+            parts += begin, (_OCTETS[length] if length < 0x7F else _number(length, 7, 0)), value
         return b"".join(parts)
 
     def _remember(self, field: Field) -> None:
@@ -200,12 +232,16 @@ class HeadEncoder(Encoder):
             self._numbers = {one: number for one, number in self._numbers.items() if number > oldest}
 
 
-def _literal(index: int, name: bytes, value: bytes, bits: int, kind: int) -> list[bytes]:
-    """Return the parts of a field that is no entry of the table; its name may be, at ``index``."""
-    length = _number(len(value), 7, 0)
-    if index:
-        return [_number(index, bits, kind), length, value]
-    return [_number(0, bits, kind), _number(len(name), 7, 0), name, length, value]
+@cache  # there is one set of names
+def _literal_names(names: frozenset[bytes]) -> dict[bytes, bytes]:
+    """Return the beginnings of fields with these names that never enter the table."""
+    return {name: _begin_of(name, 4, _NEVER_INDEXED) for name in names}
+
+
+def _begin_of(name: bytes, bits: int, kind: int) -> bytes:
+    """Return what comes before the value of a field that is no entry of the table; its name may be one."""
+    index = _STATIC.get(name, _UNKNOWN)[0]
+    return _number(index, bits, kind) if index else bytes((kind,)) + _number(len(name), 7, 0) + name
 
 
 def _number(number: int, bits: int, kind: int) -> bytes:
@@ -217,24 +253,35 @@ def _number(number: int, bits: int, kind: int) -> bytes:
     return bytes(encoded)
 
 
+_OCTETS: Final = tuple([bytes((octet,)) for octet in range(256)])
+_STATIC_WHOLE: Final = {field: _number(index, 7, _INDEXED) for index, field in reversed(_STATIC_FIELDS.items())}
+_INDEXES: Final = tuple([_number(_DYNAMIC + age, 7, _INDEXED) for age in range(TABLE_BYTES // FIELD_BYTES)])
+"""The entries of the table by their age: none has fewer than 32 bytes."""
+
+
 def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
     """Return the number that begins in the last bits of a byte, and the place behind it."""
     most = (1 << bits) - 1
     number = data[at] & most
     if number < most:
         return number, at + 1
+    last = data[at + 1]
+    if last < 0x80:
+        return most + last, at + 2
     number, used = decode_integer(data[at : at + _LONGEST_INTEGER], bits)
     return number, at + used
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:
     """Return a literal, and the place behind it."""
-    if at >= len(data):
-        raise HPACKDecodingError("the head ends inside a field")
-    encoded = data[at] & 0x80
-    length, at = _integer(data, at, 7)
+    first = data[at]
+    length = first & 0x7F
+    if length < 0x7F:
+        at += 1
+    else:
+        length, at = _integer(data, at, 7)
     end = at + length
     text = data[at:end]
     if len(text) != length:
         raise HPACKDecodingError("the head ends inside a field")
-    return (literals.decoded(text) if encoded else text), end
+    return (literals.decoded(text) if first & 0x80 else text), end

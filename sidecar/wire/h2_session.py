@@ -20,7 +20,7 @@ from h2.stream import H2Stream, StreamInputs, StreamState
 from h2.utilities import is_informational_response
 
 from sidecar.errors import Denied, Reason
-from sidecar.wire.h2_compression import HeadDecoder, HeadEncoder, literals
+from sidecar.wire.h2_compression import TABLE_BYTES, HeadDecoder, HeadEncoder, literals
 from sidecar.wire.h2_frames import END_HEADERS, END_STREAM, MAX_FRAME, H2Error, Kind, known_settings
 from sidecar.wire.message import Field
 
@@ -65,7 +65,6 @@ _UNIQUE: Final = frozenset(
 _LITERAL: Final = _SECRETS | _UNIQUE
 _RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
 _WHOLE_HEADS: Final = frozenset({END_HEADERS, END_HEADERS | END_STREAM})  # flags: no padding, no priority
-TABLE_BYTES: Final = 4096  # of one direction's compression
 
 
 class Session(H2Connection):

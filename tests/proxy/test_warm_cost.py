@@ -18,10 +18,14 @@ import pytest
 
 import sidecar
 from tests.proxy.warm import Warm, WarmOutbound
+from tests.proxy.warm_h2 import AT_ONCE, WarmGrpc, WarmHttp2
 
 TIMES: Final = 50  # below `AT_ONCE`: how often this thread encodes records is up to the scheduler
 # Of each 3 ask if the caller is unproven; 7 and 9 ask for the protocol of the route.
 MOST_BYTECODES: Final = {Warm: 2_473, WarmOutbound: 2_675}
+# With the libraries h2, hpack and hyperframe. Both requests have a query and a trace of their own.
+MOST_BYTECODES_OF_HTTP2: Final = {WarmHttp2: 9_100, WarmGrpc: 22_200}
+_LIBRARIES: Final = frozenset({"h2", "hpack", "hyperframe"})
 ROOT: Final = Path(sidecar.__file__).parent
 
 
@@ -47,6 +51,8 @@ class Cost:
             path = Path(code.co_filename)
             if path.is_relative_to(ROOT):
                 room = path.relative_to(ROOT).parts[0]
+            elif path.parent.name in _LIBRARIES:
+                room = path.parent.name
             else:
                 # Not "<frozen importlib": an import of the standard library's own happens in the first run of a clone.
                 room = "made" if code.co_filename == "<string>" else "elsewhere"
@@ -84,3 +90,35 @@ async def test_a_warm_request_runs_no_more_bytecodes_than_it_did(
     assert warm.transport.written.count(b"HTTP/1.1 200 OK") == 2 * TIMES
     own = sum(bytecodes for room, (bytecodes, _) in rooms.items() if room != "elsewhere")
     assert 1_000 < own <= MOST_BYTECODES[kind]
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="another Python has other bytecodes")
+@pytest.mark.parametrize("kind", MOST_BYTECODES_OF_HTTP2)
+async def test_a_warm_request_by_http2_runs_no_more_bytecodes_than_it_did(
+    tmp_path: Path, kind: type[WarmHttp2] | type[WarmGrpc]
+) -> None:
+    warm = kind(tmp_path / "records")
+    for _ in range(12):  # until the steps of the Huffman code are known
+        await warm.serve(warm.requests())
+    while not warm.log.settled:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.005)
+    batches = [warm.requests() for _ in range(TIMES // AT_ONCE)]
+    answered = warm.answered
+    gc.collect()
+    gc.disable()
+    cost = Cost()
+    sys.settrace(cost)
+    try:
+        for batch in batches:
+            await warm.serve(batch)
+    finally:
+        sys.settrace(None)
+        gc.enable()
+    rooms = cost.by_room()
+    print(f"\n{kind.__name__}")  # noqa: T201 - the table, with -s
+    for room, (bytecodes, calls) in sorted(rooms.items(), key=lambda item: -item[1][0]):
+        print(f"{room:12} {bytecodes:8.0f} bytecodes {calls:6.1f} calls")  # noqa: T201 - as above
+    await warm.log.close()
+    assert warm.answered == answered + TIMES
+    own = sum(bytecodes for room, (bytecodes, _) in rooms.items() if room != "elsewhere")
+    assert 1_000 < own <= MOST_BYTECODES_OF_HTTP2[kind]

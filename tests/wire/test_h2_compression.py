@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
-from hpack.huffman_table import decode_huffman
 from hpack.struct import NeverIndexedHeaderTuple
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from sidecar.wire.h2_compression import (
     Literals,
     literals,
 )
+from sidecar.wire.h2_huffman import decode_huffman
 from sidecar.wire.h2_session import Session
 from tests.wire.h2_bench import ASKS
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Reason
 from sidecar.proxy.headers import _KEY_FIELDS
+from sidecar.wire.h2_compression import TABLE_BYTES
 from sidecar.wire.h2_frames import PREFACE, FrameReader, H2Error, Kind
-from sidecar.wire.h2_session import STREAM_WINDOW, TABLE_BYTES, Session
+from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.message import Field
 from tests.wire.h2_bench import ASKS, Peer, frame
 
