@@ -114,10 +114,12 @@ async def sync_server() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def aio_server(handler: Any, pool: ThreadPoolExecutor | None = None) -> AsyncIterator[str]:
-    interceptors = [delegation_agent.grpc_aio.ServerInterceptor()]
+async def aio_server(
+    handler: Any, pool: ThreadPoolExecutor | None = None, *, kept: bool = True, port: int = 0
+) -> AsyncIterator[str]:
+    interceptors = [delegation_agent.grpc_aio.ServerInterceptor()] if kept else []
     server = grpc.aio.server(pool, handlers=[handler], interceptors=interceptors)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
         yield f"127.0.0.1:{port}"

@@ -84,10 +84,10 @@ def telling() -> Iterator[str]:
 
 
 @contextmanager
-def serving_sync(handler: Any, *, threads: int, interceptors: Any = ()) -> Iterator[str]:
+def serving_sync(handler: Any, *, threads: int, interceptors: Any = (), port: int = 0) -> Iterator[str]:
     with ThreadPoolExecutor(threads) as pool:
         server = grpc.server(pool, handlers=[handler], interceptors=interceptors)
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         try:
             yield f"127.0.0.1:{port}"
