@@ -65,19 +65,25 @@ class _ClientInterceptor(
     grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
     grpc.StreamStreamClientInterceptor,  # type: ignore[misc]
 ):
-    """Sends the handle with every call. The thread that grpcio draws a streamed request in has it, too."""
+    """Sends the handle with every call.
+
+    A channel's first call starts a thread for all calls of the channel, and grpcio gives it that call's context. So the
+    call begins without a handle: a callback of a future would find the handle of another user there.
+    """
 
     def intercept_unary_unary(self, continuation: Behavior, details: Any, request: Any) -> Any:
-        return continuation(_Details(details), request)
+        shown = _Details(details)
+        with serving(None):
+            return continuation(shown, request)
 
     def intercept_unary_stream(self, continuation: Behavior, details: Any, request: Any) -> Any:
-        return continuation(_Details(details), request)
+        return self.intercept_unary_unary(continuation, details, request)
 
     def intercept_stream_unary(self, continuation: Behavior, details: Any, requests: Any) -> Any:
-        return continuation(_Details(details), requests)
+        return self.intercept_unary_unary(continuation, details, Pieces(requests, handle()))
 
     def intercept_stream_stream(self, continuation: Behavior, details: Any, requests: Any) -> Any:
-        return continuation(_Details(details), requests)
+        return self.intercept_unary_unary(continuation, details, Pieces(requests, handle()))
 
 
 class _Details(grpc.ClientCallDetails):  # type: ignore[misc]

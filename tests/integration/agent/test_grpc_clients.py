@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -12,7 +15,7 @@ import pytest
 
 import delegation_agent.grpc
 import delegation_agent.grpc_aio
-from delegation_agent import ConfigurationError, serving
+from delegation_agent import ConfigurationError, carry, handle, serving
 from delegation_agent.outbound import VARIABLE
 from tests.integration.agent.grpc_ends import (
     KINDS,
@@ -72,6 +75,42 @@ async def test_a_handle_that_the_agent_sets_itself_is_kept(flavour: str) -> None
     async with open_channel(flavour) as call:
         with serving("alice"):
             assert await call("unary_unary", metadata=(("delegation-handle", "mine"), ("x-own", "1"))) == {"mine"}
+
+
+def test_a_callback_of_a_future_has_no_handle_unless_it_carries_its_own() -> None:
+    """grpcio runs it in a thread of the channel, which starts in a call of alice and lives on for bob."""
+    seen: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    ended = threading.Event()
+    with delegation_agent.grpc.channel() as channel:
+        with serving("alice"):
+            waiting = method(channel, "stream_stream")(iter(ended.wait, True), timeout=20)  # keeps the thread
+        for user in ("alice", "bob"):
+            with serving(user):
+                future = method(channel, "unary_unary").future(b"", timeout=20)
+                future.add_done_callback(lambda _: seen.put(handle()))
+                assert seen.get(timeout=20) is None
+                future.add_done_callback(carry(lambda _: seen.put(handle())))
+                assert seen.get(timeout=20) == user
+        ended.set()
+        waiting.cancel()
+
+
+async def test_a_callback_of_a_call_in_the_loop_has_the_handle_of_its_own_request() -> None:
+    seen: asyncio.Queue[tuple[str, str | None]] = asyncio.Queue()
+
+    async def request(user: str, channel: grpc.aio.Channel) -> None:
+        with serving(user):
+            for kind in ("unary_unary", "unary_stream"):
+                called = method(channel, kind)(b"", timeout=20)
+                called.add_done_callback(lambda _: seen.put_nowait((user, handle())))
+                await (called if kind == "unary_unary" else called.read())
+                await called.code()
+
+    async with delegation_agent.grpc_aio.channel() as channel:
+        await asyncio.gather(*(request(user, channel) for user in ("alice", "bob")))
+        async with asyncio.timeout(20):
+            found = [await seen.get() for _ in range(4)]
+    assert sorted(found) == [("alice", "alice")] * 2 + [("bob", "bob")] * 2
 
 
 @pytest.mark.parametrize("flavour", ["sync", "aio"])

@@ -23,11 +23,19 @@ from tests.integration.world import until
 
 pytestmark = pytest.mark.integration
 
-EXAMPLES: Final = Path(__file__).parents[3] / "examples/grpc"
+ROOT: Final = Path(__file__).parents[3]
+EXAMPLES: Final = ROOT / "examples/grpc"
+AGENTS: Final = ("agent.py", "aio_agent.py")
+
+
+@pytest.fixture(autouse=True)
+def _library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the programs find the library for agents, which is not installed here."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "agent"))
 
 
 @asynccontextmanager
-async def mesh(*options: str) -> AsyncIterator[tuple[Session, str, str]]:
+async def mesh(*options: str, agent: str = "agent.py") -> AsyncIterator[tuple[Session, str, str]]:
     """Run the CRM, and the agent in a mesh; return the mesh, the address to call and the file of the login."""
     (port,) = free_ports(1)
     crm = await asyncio.create_subprocess_exec(
@@ -36,7 +44,7 @@ async def mesh(*options: str) -> AsyncIterator[tuple[Session, str, str]]:
     try:
         await until(lambda: listens(port), PATIENCE_S)
         options = ("--grpc", "agent", "--may-call", f"crm=http://127.0.0.1:{port}", "--grpc", "crm", *options)
-        async with running([sys.executable, str(EXAMPLES / "agent.py")], *options, stdout=PIPE) as session:
+        async with running([sys.executable, str(EXAMPLES / agent)], *options, stdout=PIPE) as session:
             found = await session.hears(r"as alice: at (\S+) with the authority agent and the metadata in ([^;]+);")
             yield session, found[1], found[2]
     finally:
@@ -54,8 +62,9 @@ async def call(*words: str) -> tuple[str, str]:
     return told.decode(), error.decode()
 
 
-async def test_a_call_of_grpc_goes_through_both_hops_in_the_users_name(tmp_path: Path) -> None:
-    async with mesh("--print-settings") as (session, address, login):
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_a_call_of_grpc_goes_through_both_hops_in_the_users_name(agent: str, tmp_path: Path) -> None:
+    async with mesh("--print-settings", agent=agent) as (session, address, login):
         told, _ = await call(address, login)
         assert told == "customer 42, read by spiffe://acme.example/agent/agent for alice\n"
         await session.hears(r"crm +inbound POST /shop.Customers/Find 200  for alice by agent via front")
@@ -65,22 +74,24 @@ async def test_a_call_of_grpc_goes_through_both_hops_in_the_users_name(tmp_path:
         _, error = await call(address, str(nobody))
         assert "(no_request_context)" in error
         session.process.send_signal(signal.SIGINT)
-        agent, crm = yaml.safe_load_all(await session.printed())
-    assert agent["protocols"] == crm["protocols"] == {"http2": True, "agent": "h2c"}
-    assert agent["inbound"]["routes"][0]["operations"] == [{"allow": ["shop.Planner/Ask"]}]
+        printed, crm = yaml.safe_load_all(await session.printed())
+    assert printed["protocols"] == crm["protocols"] == {"http2": True, "agent": "h2c"}
+    assert printed["inbound"]["routes"][0]["operations"] == [{"allow": ["shop.Planner/Ask"]}]
     assert crm["inbound"]["routes"][0]["operations"] == [{"allow": ["shop.Customers/Find"]}]
 
 
-async def test_a_method_that_is_not_allowed_is_refused_and_the_agent_passes_the_reason_on() -> None:
-    async with mesh("--allow", "crm=shop.Customers/Delete") as (_, address, login):
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_a_method_that_is_not_allowed_is_refused_and_the_agent_passes_the_reason_on(agent: str) -> None:
+    async with mesh("--allow", "crm=shop.Customers/Delete", agent=agent) as (_, address, login):
         _, error = await call(address, login)
     assert error.startswith("PERMISSION_DENIED: ")
     assert "(operation_refused)" in error
 
 
-async def test_an_agent_without_a_handle_is_refused() -> None:
+@pytest.mark.parametrize("agent", AGENTS)
+async def test_an_agent_without_a_handle_is_refused(agent: str) -> None:
     """The same call on the agent's own port, past its sidecar: nobody gave it a handle."""
-    async with mesh() as (session, _, _):
+    async with mesh(agent=agent) as (session, _, _):
         (port,) = re.findall(r" with PORT=(\d+) ", "".join(session.said))
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as refused:
             await asyncio.to_thread(channel.unary_unary("/shop.Planner/Ask"), b"42", timeout=PATIENCE_S)
