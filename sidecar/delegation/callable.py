@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sidecar.delegation.decide import ObservedPermit, Permit, decide_observed, decide_plain, decide_verified
+from sidecar.delegation.decide import decide_observed, decide_plain, decide_verified
+from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied, Reason

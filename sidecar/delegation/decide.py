@@ -9,9 +9,7 @@ issuer known and accepted on the route -> signature, times, audience, claims -> 
 cached by token and peer never answers for another route, another time or another policy. A cached permit is reused
 (``check_again``) only for exactly the call it was given for, and only after its times are checked again.
 
-A Permit is the only thing that opens the way to the agent. An IssuedPermit opens the way out with a user's token, an
-OwnPermit without one, a TunnelPermit that of a CONNECT. An ObservedPermit is for a call that the policy refuses on a
-route that only observes: it opens the way, and gives no authority. Only this module can make them: no permit, no bytes
+A decision that allows a call returns its permit (permit.py). Only this module can make one: no permit, no bytes
 upstream.
 
 Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). Earlier actors are evidence.
@@ -20,7 +18,7 @@ Only top-level claims and the outermost actor are read (RFC 8693 section 4.1). E
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, Literal, NoReturn, final
+from typing import Final
 
 from sidecar.delegation.act import Actor
 from sidecar.delegation.bearer import Bearer
@@ -30,11 +28,8 @@ from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.observed import RELAXED, RELAXED_CALLS, WITHOUT_TOKEN
 from sidecar.delegation.outside import InjectedKey, OutsideRoute
-from sidecar.delegation.plan import Delegation as Delegation
-from sidecar.delegation.plan import Plan as Plan
-from sidecar.delegation.plan import opened_routes
-from sidecar.delegation.plan import plan_outbound as plan_outbound
-from sidecar.delegation.plan import plan_own as plan_own
+from sidecar.delegation.permit import _SEAL, IssuedPermit, Mode, ObservedPermit, OwnPermit, Permit, TunnelPermit
+from sidecar.delegation.plan import Delegation, Plan, opened_routes
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -48,169 +43,7 @@ from sidecar.delegation.verify import (
 )
 from sidecar.errors import Denied, Reason
 
-Mode = Literal["delegated", "self"]
-
 OWN_CALL_S: Final = 300  # the life of a permit without a token, whose life would bound it
-
-_SEAL: Final = object()
-
-
-class _Sealed:
-    """Base of objects that only this module creates; immutable afterwards."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls) -> None:
-        if cls.__module__ != __name__:
-            raise TypeError("a permit has no other kinds")
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError("a permit does not change")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError("a permit does not change")
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a permit is neither copied nor stored")
-
-
-@final
-class Permit(_Sealed):
-    """This ``peer`` may make the call ``route`` on the strength of ``token``.
-
-    ``mode`` is ``delegated`` (for a subject), or ``self`` (an autonomous agent for itself, where the route admits it).
-    """
-
-    __slots__ = ("mode", "peer", "route", "token")
-
-    token: VerifiedToken
-    peer: SpiffeId
-    route: InboundRoute
-    mode: Mode
-
-    def __init__(self, seal: object, token: VerifiedToken, peer: SpiffeId, route: InboundRoute, mode: Mode) -> None:
-        if seal is not _SEAL:
-            raise TypeError("only a decision makes a permit")
-        _set_token(self, token)
-        _set_peer(self, peer)
-        _set_route(self, route)
-        _set_mode(self, mode)
-
-    @property
-    def fresh_until(self) -> int | None:
-        """The time at which the user's login becomes too old for the route; None: never."""
-        human = self.route.human
-        return None if human is None else human.fresh_until(self.token)
-
-
-# The slots' own setters: three times as fast as object.__setattr__, and a permit is made for every request.
-_set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for name in Permit.__slots__)
-
-
-@final
-class IssuedPermit(_Sealed):
-    """The planned call may be made with ``token``, which the STS issued for it."""
-
-    __slots__ = ("plan", "token")
-
-    token: VerifiedToken
-    plan: Plan
-
-    def __init__(self, seal: object, token: VerifiedToken, plan: Plan) -> None:
-        if seal is not _SEAL:
-            raise TypeError("only a decision makes a permit")
-        object.__setattr__(self, "token", token)
-        object.__setattr__(self, "plan", plan)
-
-
-@final
-class OwnPermit(_Sealed):
-    """The request behind ``delegation`` may make this call on ``route``, which carries no user's token.
-
-    ``delegation`` None: the workload makes it for itself, by its own handle. ``path`` is the one at the next hop. The
-    permit ends at ``ends_at`` (seconds since the epoch), with the request's token or the route.
-    """
-
-    __slots__ = ("delegation", "ends_at", "method", "path", "route")
-
-    delegation: Delegation | None
-    route: OutsideRoute
-    method: str
-    path: str
-    ends_at: int
-
-    def __init__(
-        self, seal: object, delegation: Delegation | None, route: OutsideRoute, *, method: str, path: str, ends_at: int
-    ) -> None:
-        if seal is not _SEAL:
-            raise TypeError("only a decision makes a permit")
-        object.__setattr__(self, "delegation", delegation)
-        object.__setattr__(self, "route", route)
-        object.__setattr__(self, "method", method)
-        object.__setattr__(self, "path", path)
-        object.__setattr__(self, "ends_at", ends_at)
-
-
-@final
-class ObservedPermit(_Sealed):
-    """A call passes on ``route``, which only observes, although ``reason`` refuses it. Nobody acts on any authority.
-
-    ``peer`` is the caller that proved its SPIFFE ID; None: none did, or our own agent calls. ``token`` was verified,
-    for some audience; None: the call shows none. Both only serve to judge the call again. It ends at ``ends_at``
-    (seconds since the epoch).
-    """
-
-    __slots__ = ("ends_at", "peer", "reason", "route", "token")
-
-    route: InboundRoute | OutboundRoute | OutsideRoute
-    reason: Reason
-    peer: SpiffeId | None
-    token: VerifiedToken | None
-    ends_at: int
-
-    def __init__(
-        self,
-        seal: object,
-        route: InboundRoute | OutboundRoute | OutsideRoute,
-        reason: Reason,
-        *,
-        peer: SpiffeId | None,
-        token: VerifiedToken | None,
-        ends_at: int,
-    ) -> None:
-        if seal is not _SEAL:
-            raise TypeError("only a decision makes a permit")
-        object.__setattr__(self, "route", route)
-        object.__setattr__(self, "reason", reason)
-        object.__setattr__(self, "peer", peer)
-        object.__setattr__(self, "token", token)
-        object.__setattr__(self, "ends_at", ends_at)
-
-
-@final
-class TunnelPermit(_Sealed):
-    """The request behind ``delegation`` may open a tunnel to the host and port of ``route``.
-
-    ``delegation`` None: the workload opens it for itself, by its own handle (``own``), or for no request that is known.
-    The permit ends at ``ends_at`` (seconds since the epoch), with the request's token; without one it has no end of
-    its own.
-    """
-
-    __slots__ = ("delegation", "ends_at", "own", "route")
-
-    delegation: Delegation | None
-    route: ConnectRoute
-    own: bool
-    ends_at: float
-
-    def __init__(self, seal: object, delegation: Delegation | None, route: ConnectRoute, *, own: bool = False) -> None:
-        if seal is not _SEAL:
-            raise TypeError("only a decision makes a permit")
-        object.__setattr__(self, "delegation", delegation)
-        object.__setattr__(self, "route", route)
-        object.__setattr__(self, "own", own)
-        ends_at = float("inf") if delegation is None else float(delegation.token.expires_at)
-        object.__setattr__(self, "ends_at", ends_at)
 
 
 def trusted_issuer(bearer: Bearer, *, route: InboundRoute, policy: Policy) -> TrustedIssuer:

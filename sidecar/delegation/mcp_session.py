@@ -18,7 +18,7 @@ from base64 import urlsafe_b64encode
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from sidecar.delegation import mcp
-from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 

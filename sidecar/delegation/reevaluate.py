@@ -14,10 +14,6 @@ from typing import Protocol
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.decide import (
-    IssuedPermit,
-    ObservedPermit,
-    OwnPermit,
-    TunnelPermit,
     decide_connect,
     decide_entry,
     decide_observed,
@@ -29,6 +25,7 @@ from sidecar.delegation.decide import (
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, TunnelPermit
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute, OutboundRoute

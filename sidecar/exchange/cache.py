@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import IssuedPermit
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.txn_token import TxnToken
 from sidecar.delegation.verify import VerifiedToken

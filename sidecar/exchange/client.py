@@ -17,7 +17,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from sidecar.delegation.decide import IssuedPermit, Plan
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import thumbprint_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.login import LoginPlan
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import SidecarError

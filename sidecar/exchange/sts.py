@@ -13,10 +13,12 @@ from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 
 from sidecar.delegation.bearer import Bearer, parse_bearer
-from sidecar.delegation.decide import Delegation, IssuedPermit, Plan, accept_issued, plan_outbound
+from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.issued import sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.login import LoginPlan, accept_login
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Delegation, Plan, plan_outbound
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TokenResponse
 from sidecar.delegation.verify import thumbprint_of

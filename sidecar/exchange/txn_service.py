@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.delegation.bearer import parse_txn_token
-from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.issued import sts_error
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ACCESS_TOKEN, ExchangeRequest, exchange_form
 from sidecar.delegation.txn_token import TxnSource, TxnToken, verify_txn_token
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable

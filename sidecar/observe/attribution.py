@@ -14,7 +14,7 @@ from sidecar.observe.record_text import masked
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+    from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
     from sidecar.delegation.verify import VerifiedToken
 
 

@@ -12,7 +12,7 @@ from sidecar.observe.tracing import TraceContext, next_traceparent
 
 if TYPE_CHECKING:
     from sidecar.delegation.bearer import Bearer
-    from sidecar.delegation.decide import Permit
+    from sidecar.delegation.permit import Permit
     from sidecar.delegation.verify import VerifiedToken
     from sidecar.observe.record_rate import UnprovenRecords
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sidecar.delegation.a2a_grpc_lists import cut_tasks as cut_tasks_by_grpc
 from sidecar.delegation.a2a_lists import cut_tasks
 from sidecar.delegation.a2a_tasks import LISTS
-from sidecar.delegation.decide import ObservedPermit, Permit
+from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.delegation.decide import Permit
+from sidecar.delegation.permit import Permit
 from sidecar.proxy.headers import passes_to_mesh, to_agent
 from sidecar.proxy.static_keys import StaticKeys
 from sidecar.wire.message import Edits, Request

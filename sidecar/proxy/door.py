@@ -14,10 +14,10 @@ from collections.abc import Container
 from typing import Any, Final
 
 from sidecar.delegation.bearer import bearer_of
-from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.door import METADATA_METHODS, METHODS, Door
 from sidecar.delegation.mcp_session import Holder, SessionIds
 from sidecar.delegation.operation import OTHER
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target

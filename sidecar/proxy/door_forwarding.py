@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from sidecar.delegation.decide import IssuedPermit
 from sidecar.delegation.door import Door
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.errors import Denied, Reason
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.forward import Forwarder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, TypeAlias
 
-from sidecar.delegation.decide import IssuedPermit, ObservedPermit, OwnPermit, Permit
 from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from sidecar.bounded import ENTRY_BYTES, BoundedCache
-from sidecar.delegation.decide import Delegation
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.txn_token import TxnToken
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.attribution import facts_of_token

@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from sidecar.delegation.decide import Permit, Plan
+from sidecar.delegation.permit import Permit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import Denied, Reason
 from sidecar.exchange.cache import Issued

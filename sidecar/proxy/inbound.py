@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.decide import ObservedPermit, Permit, check_again, decide_verified, trusted_issuer
+from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
 from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target

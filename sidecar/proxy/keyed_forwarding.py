@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.decide import OwnPermit
+from sidecar.delegation.permit import OwnPermit
 from sidecar.errors import Denied, Reason
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.forward import Forwarder, Forwarding

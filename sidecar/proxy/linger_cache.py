@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import Delegation
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.route import RouteMark
 from sidecar.proxy.revalidation import Guard
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from sidecar.delegation import mcp
 from sidecar.delegation.callable import may_call
-from sidecar.delegation.decide import ObservedPermit, Permit
 from sidecar.delegation.mcp_lists import FILTERED, cut_lists
+from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.tls import guard_of

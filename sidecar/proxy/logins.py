@@ -15,7 +15,8 @@ import orjson
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.bearer import bearer_of, parse_bearer
-from sidecar.delegation.decide import Delegation, decide_entry, user_issuer
+from sidecar.delegation.decide import decide_entry, user_issuer
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.delegation.validity import check_times

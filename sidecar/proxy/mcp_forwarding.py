@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sidecar.delegation import mcp
-from sidecar.delegation.decide import IssuedPermit, ObservedPermit, Permit
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied
 from sidecar.observe.access_log import Entry

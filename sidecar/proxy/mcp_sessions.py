@@ -11,8 +11,8 @@ from functools import partial
 from typing import Final
 
 from sidecar.delegation import mcp
-from sidecar.delegation.decide import ObservedPermit, Permit
 from sidecar.delegation.mcp_session import Holder, Session, SessionIds, usable
+from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.event_ids import EventIds
 from sidecar.proxy.headers import without

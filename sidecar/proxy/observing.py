@@ -10,15 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sidecar.delegation.bearer import Bearer, bearer_of
-from sidecar.delegation.decide import (
-    ObservedPermit,
-    decide_observed,
-    decide_observed_call,
-    decide_plain,
-    trusted_issuer,
-)
+from sidecar.delegation.decide import decide_observed, decide_observed_call, decide_plain, trusted_issuer
 from sidecar.delegation.observed import is_jwt, jwt_of, observed_bearer
 from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.permit import ObservedPermit
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason

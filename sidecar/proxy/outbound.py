@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Container
 
 from sidecar.delegation.a2a import CARD, CARD_METHODS
-from sidecar.delegation.decide import IssuedPermit, Plan
 from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
 from sidecar.errors import Denied, SidecarError

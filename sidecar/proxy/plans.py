@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import Delegation, Plan, plan_outbound, plan_own
+from sidecar.delegation.plan import Delegation, Plan, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 

@@ -23,7 +23,7 @@ from enum import Enum
 from functools import partial
 from typing import Final, NamedTuple
 
-from sidecar.delegation.decide import Delegation
+from sidecar.delegation.plan import Delegation
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.observe.attribution import facts_of_token
 from sidecar.proxy.credentials import Strays

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sidecar.delegation.decide import (
-    Delegation,
-    IssuedPermit,
-    ObservedPermit,
-    OwnPermit,
-    Permit,
-    TunnelPermit,
-    delegate,
-)
+from sidecar.delegation.decide import delegate
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.reevaluate import (
     inbound_again,
     observed_again,

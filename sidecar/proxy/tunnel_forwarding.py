@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidecar.delegation.decide import TunnelPermit
+from sidecar.delegation.permit import TunnelPermit
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.access_log import Entry
 from sidecar.observe.record import Direction

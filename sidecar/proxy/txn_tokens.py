@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.bearer import parse_txn_token
-from sidecar.delegation.decide import Permit, Plan
+from sidecar.delegation.permit import Permit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.txn_token import TxnSource, TxnToken, verify_txn_token
 from sidecar.delegation.validity import check_times
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable

@@ -14,7 +14,9 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import Delegation, Permit, delegate
+from sidecar.delegation.decide import delegate
+from sidecar.delegation.permit import Permit
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.observe.attribution import facts_of_call, facts_of_token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sidecar.delegation.decide import Permit
+from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES, require_native
 from sidecar.errors import SidecarError

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from sidecar.bounded import BoundedCache
-from sidecar.delegation.decide import Delegation, IssuedPermit, Plan
 from sidecar.delegation.outbound_routes import CallRoute
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
-from sidecar.delegation.decide import TunnelPermit, decide_connect
+from sidecar.delegation.decide import decide_connect
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
+from sidecar.delegation.permit import TunnelPermit
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.reevaluate import tunnel_again
 from sidecar.delegation.target import canonical_target

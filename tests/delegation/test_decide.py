@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sidecar.delegation import decide
 from sidecar.delegation.act import ActChain, Actor
 from sidecar.delegation.claims import CLIENT_CLAIMS
 from sidecar.delegation.decide import (
-    IssuedPermit,
-    Permit,
     accept_issued,
     check_again,
     decide_entry,
@@ -23,6 +19,7 @@ from sidecar.delegation.decide import (
     user_issuer,
 )
 from sidecar.delegation.inbound_routes import InboundRoutes
+from sidecar.delegation.permit import IssuedPermit, Permit
 from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoute
@@ -477,24 +474,6 @@ def test_an_issued_token_that_is_something_else_is_refused(refused: Callable[[],
     assert refusal.value.reason is reason
 
 
-# Permits
-
-
-def test_only_a_decision_makes_a_permit() -> None:
-    permit, issued_permit = inbound(), accept()
-    for seal in (None, object(), True, "seal"):
-        with pytest.raises(TypeError):
-            Permit(seal, permit.token, permit.peer, permit.route, "delegated")
-        with pytest.raises(TypeError):
-            IssuedPermit(seal, issued_permit.token, issued_permit.plan)
-
-
-def test_a_permit_has_no_other_kinds() -> None:
-    for kind in (Permit, IssuedPermit):
-        with pytest.raises(TypeError):
-            type("Forged", (kind,), {"__module__": __name__, "__init__": lambda self: None})
-
-
 def test_what_was_permitted_stands_while_the_token_is_valid() -> None:
     token = verified(INBOUND_CLAIMS)
     permit = decide_verified(token, peer=PLANNER, route=SEARCH, policy=POLICY, now=NOW)
@@ -507,31 +486,6 @@ def test_what_was_permitted_stands_while_the_token_is_valid() -> None:
     with pytest.raises(Denied) as refused:
         check_again(permit, token.not_before - token.leeway_s - 1)
     assert refused.value.reason is Reason.TOKEN_NOT_YET_VALID
-
-
-@pytest.mark.parametrize("name", ["token", "peer", "route", "mode", "other"])
-def test_a_permit_does_not_change(name: str) -> None:
-    permit = inbound()
-    with pytest.raises(AttributeError):
-        setattr(permit, name, getattr(permit, name, None))
-    with pytest.raises(AttributeError):
-        delattr(permit, name)
-
-
-def test_a_permit_is_not_copied_or_pickled() -> None:
-    for permit in (inbound(), accept()):
-        with pytest.raises(TypeError):
-            copy.copy(permit)
-
-
-def test_a_permit_shows_no_token() -> None:
-    permit = inbound()
-    assert permit.token.raw not in repr(permit)
-    assert permit.token.raw not in repr(permit.token)
-
-
-def test_the_seal_is_no_public_name() -> None:
-    assert all(name.startswith("_") for name, value in vars(decide).items() if type(value) is object)
 
 
 SELF_SEARCH = replace(SEARCH, allow_self=True, delegate_self=True)

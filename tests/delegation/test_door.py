@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.bearer import Bearer
-from sidecar.delegation.decide import decide_entry, plan_outbound
+from sidecar.delegation.decide import decide_entry
 from sidecar.delegation.door import Door, is_origin, is_resource
+from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Entry, LoginKind, Policy
 from sidecar.delegation.profile import PRESETS
 from sidecar.delegation.reevaluate import _login_again

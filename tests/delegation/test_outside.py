@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import OWN_CALL_S, OwnPermit, decide_entry, decide_own
+from sidecar.delegation.decide import OWN_CALL_S, decide_entry, decide_own
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import PRESETS, InjectedKey, OutsideRoute, makes_credentials
+from sidecar.delegation.permit import OwnPermit
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.reevaluate import own_again
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations

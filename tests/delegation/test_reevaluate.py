@@ -8,20 +8,13 @@ import pytest
 
 from sidecar.delegation import verify
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.decide import (
-    IssuedPermit,
-    Permit,
-    accept_issued,
-    decide_entry,
-    decide_inbound,
-    delegate,
-    plan_own,
-)
+from sidecar.delegation.decide import accept_issued, decide_entry, decide_inbound, delegate
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.plan import plan_outbound
+from sidecar.delegation.permit import IssuedPermit, Permit
+from sidecar.delegation.plan import plan_outbound, plan_own
 from sidecar.delegation.policy import Deny, Policy, ScopeFrom
 from sidecar.delegation.reevaluate import inbound_again, outbound_again
 from sidecar.delegation.route import Upstream

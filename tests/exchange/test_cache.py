@@ -6,7 +6,8 @@ import pytest
 
 from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import IssuedPermit, accept_issued
+from sidecar.delegation.decide import accept_issued
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from tests.exchange.world import plan, policy, subject_of
 from tests.fakes.lying_sts import LyingSts

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import Plan, plan_own
 from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.plan import Plan, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.exchange import credential_watch
 from sidecar.exchange.adapters.adapter import Answer, ClientAuth, Step

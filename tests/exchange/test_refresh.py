@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sidecar.delegation.decide import IssuedPermit
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, running

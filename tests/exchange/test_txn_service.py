@@ -11,8 +11,9 @@ from typing import Final
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import Plan, decide_entry, plan_outbound, plan_own
+from sidecar.delegation.decide import decide_entry
 from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.plan import Plan, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.adapters.adapter import ClientAuth

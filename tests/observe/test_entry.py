@@ -2,7 +2,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound
+from sidecar.delegation.decide import accept_issued, decide_inbound
+from sidecar.delegation.permit import IssuedPermit, Permit
 from sidecar.delegation.plan import Plan
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.access_log import AccessLog

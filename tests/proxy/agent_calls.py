@@ -14,8 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
-from sidecar.delegation.decide import IssuedPermit, Plan, accept_issued
+from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.keyset import VerificationKey
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
-from sidecar.delegation.decide import Delegation, IssuedPermit
 from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Delegation
 from sidecar.engine import Engine, native_writes, require_native
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, _key

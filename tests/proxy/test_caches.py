@@ -16,7 +16,8 @@ import pytest
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.bearer import Bearer
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_inbound, delegate
+from sidecar.delegation.decide import accept_issued, decide_inbound, delegate
+from sidecar.delegation.permit import IssuedPermit, Permit
 from sidecar.delegation.verify import verify_token
 from sidecar.engine import PREPARED_BYTES, PREPARED_CALL_BYTES
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens

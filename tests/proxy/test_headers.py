@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.delegation.decide import IssuedPermit, Permit, accept_issued, decide_verified
+from sidecar.delegation.decide import accept_issued, decide_verified
+from sidecar.delegation.permit import IssuedPermit, Permit
 from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason
 from sidecar.exchange.cache import Issued

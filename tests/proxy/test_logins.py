@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import Delegation, decide_entry
+from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.policy import Deny, Entry, ScopeFrom
 from sidecar.proxy.handles import MAX_PER_SUBJECT
 from tests.delegation.world import ENTRY, FRONT, IDP, LOGIN_CLAIMS, NOW, POLICY, USERS, signed

@@ -5,8 +5,9 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.delegation.decide import Delegation, accept_issued, decide_inbound, delegate
+from sidecar.delegation.decide import accept_issued, decide_inbound, delegate
 from sidecar.delegation.inbound_routes import InboundRoutes
+from sidecar.delegation.plan import Delegation
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.exchanges import Exchanges

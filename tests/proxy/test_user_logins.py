@@ -11,9 +11,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from sidecar.delegation.decide import accept_issued, plan_outbound
+from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.login import LoginPlan, accept_login
 from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Deny, Entry, Policy
 from sidecar.delegation.revocation import InForce
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable

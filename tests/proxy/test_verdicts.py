@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 
 from sidecar.bounded import ENTRY_BYTES
-from sidecar.delegation.decide import Permit, decide_verified, delegate
+from sidecar.delegation.decide import decide_verified, delegate
+from sidecar.delegation.permit import Permit
 from sidecar.observe.attribution import facts_of
 from sidecar.proxy.verdicts import Call, Epoch, Permits, Verdicts
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, SEARCH, WRITER, verified

@@ -8,8 +8,9 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Final
 
-from sidecar.delegation.decide import IssuedPermit, accept_issued
+from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, _key
 from sidecar.exchange.exchanges import Exchanges

@@ -18,7 +18,9 @@ from sidecar.audit.suggest.settings_text import settings_text
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.delegation.act import ActChain, Actor
-from sidecar.delegation.decide import Delegation, Permit, decide_verified, delegate, plan_outbound
+from sidecar.delegation.decide import decide_verified, delegate
+from sidecar.delegation.permit import Permit
+from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason

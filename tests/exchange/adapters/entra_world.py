@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
+from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.plan import Plan, plan_outbound
 from sidecar.delegation.policy import Entry, LoginKind, Policy, ScopeFrom, UserIssuer
 from sidecar.delegation.profile import PRESETS
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain

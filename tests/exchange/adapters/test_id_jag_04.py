@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.delegation.decide import Plan, decide_entry, plan_outbound
+from sidecar.delegation.decide import decide_entry
+from sidecar.delegation.plan import Plan, plan_outbound
 from sidecar.delegation.policy import LoginKind, Policy
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_ID_TOKEN

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.decide import Delegation, Plan, plan_outbound
+from sidecar.delegation.plan import Delegation, Plan, plan_outbound
 from sidecar.delegation.rfc8693 import TOKEN_TYPE_JWT
 from sidecar.delegation.route import OutboundRoute
 from sidecar.errors import Denied, Reason

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.decide import Plan
+from sidecar.delegation.plan import Plan
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters.keycloak_26_8 import ADAPTER
 from tests.exchange.adapters.keycloak_world import at_realm, entry_policy, login_plan, realm_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.delegation.decide import Plan
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Policy
 from sidecar.errors import Reason, SidecarError
 from sidecar.exchange.adapters.adapter import ClientAuth
