@@ -115,6 +115,9 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
 
         warm = WarmInbound(
             journeys.permits,
+            verdicts=journeys.verdicts,
+            session_ids=shared.session_ids,
+            bindings=shared.task_bindings,
             snapshots=shared.snapshots,
             log=shared.log,
             handles=shared.handles,

@@ -31,8 +31,8 @@ _TOTAL_MS: Final = itemgetter("total_ms")
 _DECIDE_MS: Final = itemgetter("decide_ms")
 _is_given: Final = partial(is_not, None)
 
-Finished = tuple[list[tuple[str | None, int | None, int]], list[float], list[float]]
-"""Allowed requests of the native engine: ([(route, chain depth, times)], [total_ms], [decide_ms])."""
+Finished = tuple[list[tuple[str | None, int | None, str | None, int]], list[float], list[float]]
+"""Allowed requests of the native engine: ([(route, chain depth, operation, times)], [total_ms], [decide_ms])."""
 
 
 class Histogram:
@@ -117,8 +117,11 @@ class Tally:
             self.decision_seconds[direction].observe(filter(_is_given, map(_DECIDE_MS, records)))
         for direction, take in self._native:
             kinds, total_ms, decide_ms = take()
-            for route, depth, times in kinds:
-                self.requests[direction, self._labels.get(route, OTHER), "allow", OK] += times
+            for route, depth, operation, times in kinds:
+                label = self._labels.get(route, OTHER)
+                self.requests[direction, label, "allow", OK] += times
+                if operation is not None:
+                    self.operations[direction, label, operation, "allow"] += times
                 self.engines[direction, "native"] += times
                 if depth is not None:
                     self.chain_depth.observe(repeat(depth, times))

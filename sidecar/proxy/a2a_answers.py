@@ -31,7 +31,7 @@ from sidecar.wire.message import Edits, Field, Response, is_event_stream, new_ed
 
 EXTENDED_CARD: Final = "GetExtendedAgentCard"
 _JSON: Final = frozenset({b"application/json", b"application/a2a+json"})
-_ASKED_FOR: Final = ASKED_FOR | {b"grpc-accept-encoding"}
+NOT_ASKED_FOR: Final = ASKED_FOR | {b"grpc-accept-encoding"}
 _ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
 
 _CODES: Final = frozenset(map(str, Reason))
@@ -44,7 +44,7 @@ def is_identity(head: Response) -> bool:
 
 def not_encoded(edits: Edits) -> Edits:
     """Return the edits of a request whose answer is read: it must not be encoded."""
-    return edits._replace(passes=without(edits.passes, _ASKED_FOR))
+    return edits._replace(passes=without(edits.passes, NOT_ASKED_FOR))
 
 
 def note_refusal(answer: Response | None, entry: Entry) -> None:

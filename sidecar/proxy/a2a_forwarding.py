@@ -48,7 +48,7 @@ def forwarding_of(
     Raises:
         Denied: TASK_UNKNOWN, CONTEXT_UNKNOWN; the request is refused then, although its token permits it.
     """
-    principal = _principal_of(permit)
+    principal = principal_of(permit)
     proven = isinstance(permit, Permit)
     strict = proven and route.a2a.strict_tasks
     try:
@@ -87,7 +87,8 @@ def forwarding_of(
     return Forwarding(*of_agent, edits)
 
 
-def _principal_of(permit: Permit | ObservedPermit) -> Principal:
+def principal_of(permit: Permit | ObservedPermit) -> Principal:
+    """Return for whom a request makes tasks, and whose tasks it may name."""
     if isinstance(permit, Permit):
         return Principal(permit.token.issuer, permit.token.subject, permit.peer)
     return Principal("", "", permit.peer or "")

@@ -12,8 +12,10 @@ from functools import partial
 from typing import Any, Final
 
 from sidecar.observe.entry import Entry
+from sidecar.proxy.a2a_answers import TaskForwarding
 from sidecar.proxy.forward import Forwarding
 from sidecar.proxy.handles import ServedRequest
+from sidecar.proxy.mcp_forwarding import McpForwarding
 from sidecar.wire.h1_stream import H1Stream
 
 
@@ -46,6 +48,24 @@ class GhostForwarding(Forwarding):
         return _real(self, name)
 
 
+class GhostMcpForwarding(McpForwarding):
+    """Stands for the way of a message of MCP to the agent and back."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return _real(self, name)
+
+
+class GhostTaskForwarding(TaskForwarding):
+    """Stands for the way of a message of A2A to the agent, whose answer may show a task, and back."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return _real(self, name)
+
+
 class GhostRequest(ServedRequest):
     """Stands for the request behind a handle. It becomes real by itself: the agent calls out, and nothing else ends."""
 
@@ -63,11 +83,13 @@ class GhostRequest(ServedRequest):
         return getattr(self, name)
 
 
-_GHOSTS: Final = (GhostStream, GhostEntry, GhostForwarding)
+_GHOSTS: Final = (GhostStream, GhostEntry, GhostForwarding, GhostMcpForwarding, GhostTaskForwarding)
 
 new_stream: Final = partial(object.__new__, GhostStream)
 new_entry: Final = partial(object.__new__, GhostEntry)
 new_forwarding: Final = partial(object.__new__, GhostForwarding)
+new_mcp_forwarding: Final = partial(object.__new__, GhostMcpForwarding)
+new_task_forwarding: Final = partial(object.__new__, GhostTaskForwarding)
 new_request: Final = partial(object.__new__, GhostRequest)
 
 

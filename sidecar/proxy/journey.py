@@ -194,11 +194,11 @@ class BodyUpTo:
         Denied: TOO_LARGE past the limit; TIMEOUT or BAD_REQUEST, the body is late or malformed.
     """
 
-    __slots__ = ("_body", "_limit", "_stream", "_waiter")
+    __slots__ = ("_body", "_stream", "_waiter", "limit")
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self._stream = stream
-        self._limit = limit
+        self.limit = limit
         self._body = bytearray()
         self._waiter: Waiter | None = None
 
@@ -209,7 +209,7 @@ class BodyUpTo:
             Denied: TOO_LARGE, by the length that the request states.
         """
         stream = self._stream
-        if stream.head is not None and (stream.head.content_length or 0) > self._limit:
+        if stream.head is not None and (stream.head.content_length or 0) > self.limit:
             raise self._too_large()
         self._waiter = waiter
         body = stream.take_whole_body()
@@ -228,7 +228,7 @@ class BodyUpTo:
         """Collect content, up to the limit."""
         if self._waiter is not None:
             self._body += data
-            if len(self._body) > self._limit:
+            if len(self._body) > self.limit:
                 self._fail(self._too_large())
 
     def on_body_end(self) -> None:
@@ -252,4 +252,4 @@ class BodyUpTo:
             waiter.fail(error)
 
     def _too_large(self) -> Denied:
-        return Denied(Reason.TOO_LARGE, f"the body is longer than the {self._limit} bytes that can be judged")
+        return Denied(Reason.TOO_LARGE, f"the body is longer than the {self.limit} bytes that can be judged")

@@ -50,9 +50,14 @@ def forwarding_of(
 ) -> McpForwarding:
     """Return the forwarding of a request of MCP: one that cuts lists, where its route says so."""
     route, of_mcp = permit.route, (forwarder, permit, stream, head, entry, origin, target, edits, session)
-    if isinstance(route, InboundRoute) and route.filter_lists and asked is not None and asked.key in _LISTING:
+    if asked is not None and isinstance(route, InboundRoute) and is_cut(route, asked):
         return ListForwarding(*of_mcp, reader=permit, asked=asked, max_bytes=route.max_message_bytes)
     return McpForwarding(*of_mcp)
+
+
+def is_cut(route: InboundRoute, asked: Asked) -> bool:
+    """Tell if the answer to a message holds only what its reader may call."""
+    return route.filter_lists and asked.key in _LISTING
 
 
 class ListForwarding(McpForwarding):

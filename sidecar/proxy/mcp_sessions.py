@@ -7,6 +7,7 @@ here in both directions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -17,12 +18,12 @@ from sidecar.errors import Denied, Reason
 from sidecar.proxy.event_ids import EventIds
 from sidecar.proxy.headers import without
 from sidecar.proxy.operations import Asked
-from sidecar.wire.message import Edits, Request, Response, new_edits
+from sidecar.wire.message import Edits, Field, Request, Response, new_edits
 
 SESSION_FIELD: Final = b"mcp-session-id"
 _RESUMED: Final = b"last-event-id"
-_ENDS_HERE: Final = frozenset({SESSION_FIELD})
-_REPLACED: Final = frozenset({SESSION_FIELD, _RESUMED})
+ENDS_HERE: Final = frozenset({SESSION_FIELD})
+REPLACED: Final = frozenset({SESSION_FIELD, _RESUMED})
 _NEEDS_ONE: Final = frozenset({mcp.DELETE, mcp.RESPONSE})
 
 
@@ -53,11 +54,14 @@ class RequestSession:
     def to_agent(self, edits: Edits) -> Edits:
         """Return the edits with the agent's own id of the session, in place of what the peer shows."""
         passes, names, values = edits
-        if self.session is not None:
-            names, values = (*names, SESSION_FIELD), (*values, self.session.id.encode("ascii"))
-        if self._resumed is not None:
-            names, values = (*names, _RESUMED), (*values, self._resumed)
-        return new_edits((without(passes, _REPLACED), names, values))
+        for name, value in self.shown_to_agent():
+            names, values = (*names, name), (*values, value)
+        return new_edits((without(passes, REPLACED), names, values))
+
+    def shown_to_agent(self) -> list[Field]:
+        """Return the fields by which the agent knows the session, and the event after which a stream goes on."""
+        shown = [] if self.session is None else [(SESSION_FIELD, self.session.id.encode("ascii"))]
+        return shown if self._resumed is None else [*shown, (_RESUMED, self._resumed)]
 
     def event_ids(self) -> EventIds | None:
         """Return what binds the ids of events in an answer to the session; None: there is no session.
@@ -74,13 +78,17 @@ class RequestSession:
             Denied: UPSTREAM_BAD_RESPONSE, the agent names two, or one that cannot be.
         """
         passes, names, values = edits
-        given = self._given(answer)
+        given = self.shown_to_peer(answer.all(SESSION_FIELD), answer.status)
         if given is not None:
             names, values = (*names, SESSION_FIELD), (*values, given)
-        return new_edits((without(passes, _ENDS_HERE), names, values))
+        return new_edits((without(passes, ENDS_HERE), names, values))
 
-    def _given(self, answer: Response) -> bytes | None:
-        named = answer.all(SESSION_FIELD)
+    def shown_to_peer(self, named: Sequence[bytes], status: int) -> bytes | None:
+        """Return the id by which the peer knows the session of an answer, in which the agent has ``named`` it.
+
+        Raises:
+            Denied: as ``from_agent``.
+        """
         if not named:
             return None
         if len(named) > 1:
@@ -88,10 +96,12 @@ class RequestSession:
         agents = named[0].decode("latin-1")
         if self.session is not None and agents == self.session.id:
             return self._shown
-        if self._opener is None or not 200 <= answer.status < 300:
+        if self._opener is None or not 200 <= status < 300:
             return None
-        self.session = Session(self._opener, agents)
-        return self._ids.give(self._route, self.session).encode("ascii")
+        session = Session(self._opener, agents)
+        shown = self._ids.give(self._route, session).encode("ascii")
+        self.session = session  # last: an answer that the native engine leaves to Python is asked about again
+        return shown
 
 
 def session_of(

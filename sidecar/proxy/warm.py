@@ -40,7 +40,7 @@ from sidecar.wire.teardown import Phase
 
 # The keys of a record that differ by request, in its order. The native engine writes their values.
 VARYING: Final = (
-    "ts", "seq", "method", "path", "status", "upstream_status", "call_in", "call_out", "request_id", "trace_id",
+    "ts", "seq", "op", "method", "path", "status", "upstream_status", "call_in", "call_out", "request_id", "trace_id",
     "span_id", "bytes_in", "bytes_out", "decide_ms", "upstream_ms", "total_ms", "after_request", "prev",
 )  # fmt: skip
 _MARK: Final = secrets.token_hex(16)  # stands for their values: nobody can put it into a token
@@ -184,10 +184,15 @@ def wait_for_answer(
     upstream: ClientConnection,
     journey: Journey[None],
     *forwarded: Any,
+    kind: type[Forwarding] = Forwarding,
+    **more: Any,
 ) -> None:
-    """Make the ghost of a forwarding, of ``forwarded``, one that waits for its answer, as the rest of ``journey``."""
-    forwarding.__class__ = Forwarding
-    Forwarding.__init__(forwarding, *forwarded)
+    """Make the ghost of a forwarding, of ``forwarded``, one that waits for its answer, as the rest of ``journey``.
+
+    It becomes a ``kind``, which takes ``more``.
+    """
+    forwarding.__class__ = kind
+    kind.__init__(forwarding, *forwarded, **more)
     stream.owner = drive = Drive(journey)
     stream.sender = forwarding
     forwarding.sent_on(upstream)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sidecar.delegation.a2a_tasks import LISTS
+from sidecar.delegation.bearer import bearer_of
+from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES, require_native
@@ -13,14 +16,21 @@ from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
+from sidecar.proxy.a2a_answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding, not_encoded
+from sidecar.proxy.a2a_forwarding import principal_of
 from sidecar.proxy.answers import close, refuse
 from sidecar.proxy.forward import Forwarder, Forwarding
-from sidecar.proxy.ghosts import new_request
+from sidecar.proxy.ghosts import new_forwarding, new_mcp_forwarding, new_request, new_task_forwarding
 from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import IDENTITY, passes_to_mesh, to_agent
+from sidecar.proxy.headers import IDENTITY, passes_to_mesh, to_agent, without
 from sidecar.proxy.journey import Journey
+from sidecar.proxy.list_forwarding import is_cut
+from sidecar.proxy.mcp_forwarding import McpForwarding
+from sidecar.proxy.mcp_sessions import ENDS_HERE, REPLACED, SESSION_FIELD, session_of
+from sidecar.proxy.operations import Asked
 from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.verdicts import Given, Permits
+from sidecar.proxy.task_bindings import Making, TaskBindings
+from sidecar.proxy.verdicts import Given, Permits, Verdicts, new_call
 from sidecar.proxy.warm import (
     Parts,
     begin_record,
@@ -30,18 +40,21 @@ from sidecar.proxy.warm import (
     trace_of,
     wait_for_answer,
 )
+from sidecar.proxy.warm_operations import OperationRead, WarmMessage, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Request
 
 
 class WarmInbound:
     """The warm requests of the inbound side. ``begin`` is called with a waiting connection and what arrived there.
 
-    ``permits`` are those of ``Inbound``, whose agents get the fields of ``to_agent``.
+    ``permits``, ``verdicts``, ``session_ids`` and ``bindings`` are those of ``Inbound``, whose agents get the fields of
+    ``to_agent``.
 
     Raises:
         LookupError: the native engine is not installed.
@@ -51,6 +64,9 @@ class WarmInbound:
         self,
         permits: Permits,
         *,
+        verdicts: Verdicts,
+        session_ids: SessionIds,
+        bindings: TaskBindings,
         snapshots: Snapshots,
         log: AccessLog,
         handles: Handles,
@@ -62,9 +78,32 @@ class WarmInbound:
         self._native = require_native()
         self._log = log
         self._handles = handles
+        self._permits = permits
+        self._verdicts = verdicts
+        self._session_ids = session_ids
+        self._bindings = bindings
+        self._snapshots = snapshots
         self._forwarder = forwarder
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=False
+        )
+        passes = forwarder.answer_edits.passes
+        self._of_mcp = self._native.Kind(
+            passes=without(passes_to_mesh, REPLACED),
+            answer_passes=without(passes, ENDS_HERE),
+            new_forwarding=new_mcp_forwarding,
+            told=SESSION_FIELD,
+            reads_answers=False,
+        )
+        self._of_a2a = self._native.Kind(
+            passes=None, answer_passes=None, new_forwarding=new_forwarding, told=b"", reads_answers=False
+        )
+        self._of_tasks = self._native.Kind(
+            passes=without(passes_to_mesh, NOT_ASKED_FOR),
+            answer_passes=None,
+            new_forwarding=new_task_forwarding,
+            told=b"",
+            reads_answers=True,
         )
         permits.warm_bytes = PREPARED_BYTES
         parts = Parts(
@@ -88,8 +127,70 @@ class WarmInbound:
             prepare=self._prepare,
             keys_of=_keys_of,
             is_plain=is_plain,
+            read=self._read,
         )
         self.begin: Warm = self._native.InboundGate(parts)
+
+    def _read(
+        self,
+        connection: ServerConnection,
+        data: bytes,
+        size: int,
+        route: InboundRoute,
+        path: str,
+        certificate: str,
+        now: int,
+    ) -> tuple[Given, str, bytes, object, WarmMessage] | bool:
+        """Read the operation of a request, which has a head of ``size`` bytes: see ``warm_operations.py``."""
+        if path in self._snapshots.in_force().policy.inbound.cards:
+            return False
+        head = read_again(self._grammar, data)
+        peer = guard_of(connection.transport).peer.spiffe_id
+        if self._verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
+            return False  # a message is read only once its token was verified
+        found = read_operation(head, data, size, route, path, below=route.below(path))
+        if isinstance(found, bool):
+            return found
+        given = self._permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
+        if given is None:
+            return False
+        warm = self._of_mcp_message if route.protocol == "mcp" else self._of_a2a_message
+        ways = warm(found, head, given.permit, now)
+        return False if ways is None else (given, found.op, *ways)
+
+    def _of_mcp_message(
+        self, found: OperationRead, head: Request, permit: Permit, now: int
+    ) -> tuple[bytes, object, WarmMessage] | None:
+        """Return fields to add, the kind and the state of a message of MCP; None: its answer is written again.
+
+        Raises:
+            Denied: as ``session_of``.
+        """
+        if is_cut(permit.route, found.asked):
+            return None
+        session = session_of(self._session_ids, found.asked, head, permit, now)
+        lines = b"".join([b"%b: %b\r\n" % field for field in session.shown_to_agent()])
+        return lines, self._of_mcp, WarmMessage(found.asked, session=session)
+
+    def _of_a2a_message(
+        self, found: OperationRead, _head: Request, permit: Permit, _now: int
+    ) -> tuple[bytes, object, WarmMessage] | None:
+        """Return fields to add, the kind and the state of a message of A2A.
+
+        None: its answer is written again, or it names a task or context not seen here, which its record tells.
+
+        Raises:
+            Denied: as ``TaskBindings.check``.
+        """
+        asked, principal = found.asked, principal_of(permit)
+        if asked.key in {EXTENDED_CARD, LISTS}:
+            return None
+        if self._bindings.check(asked.named, principal, strict=permit.route.a2a.strict_tasks) is not None:
+            return None
+        if not asked.named.begins:
+            return b"", self._of_a2a, WarmMessage(asked)
+        # ``Making.begin`` would bind nothing: every context that is named is known.
+        return b"", self._of_tasks, WarmMessage(asked, making=Making(self._bindings, asked.named, principal))
 
     def _prepare(self, given: Given) -> object | None:
         """Make what is the same for every request of a permit; None: the engine in Python serves them all."""
@@ -123,6 +224,7 @@ class WarmInbound:
         traceparent: str,
         bytes_in: int,
         known: dict[str, object],
+        asked: WarmMessage | None,
     ) -> None:
         """Make the ghosts of a request real: it was sent, and is not answered yet."""
         head, permit, trace = read_again(self._grammar, data), given.permit, trace_of(traceparent)
@@ -131,19 +233,41 @@ class WarmInbound:
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
         begin_stream(stream, connection, head, bytes_in)
         edits = to_agent(head, permit, given.identity, entry=entry, handle=handle, trace=trace, host=origin.authority)
-        rest = self._rest(stream, entry, forwarding, permit, handle)
+        kind: type[Forwarding] = Forwarding
+        more: dict[str, Any] = {}
+        if asked is not None:
+            entry.operation = asked.message.key
+            if asked.session is not None:
+                kind, more = McpForwarding, {"session": asked.session}
+            elif asked.making is not None:
+                kind, more, edits = TaskForwarding, {"making": asked.making}, not_encoded(edits)
+        rest = self._rest(stream, entry, forwarding, permit, handle, None if asked is None else asked.message)
         forwarded = self._forwarder, permit, stream, head, entry, origin, head.target, edits
-        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded)
+        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded, kind=kind, **more)
 
     def _rest(
-        self, stream: H1Stream, entry: Entry, forwarding: Forwarding, permit: Permit, handle: str
+        self,
+        stream: H1Stream,
+        entry: Entry,
+        forwarding: Forwarding,
+        permit: Permit,
+        handle: str,
+        asked: Asked | None,
     ) -> Journey[None]:
         """Serve the rest of ``Inbound.journey``, from the wait for the agent on."""
         route = permit.route
         try:
             yield forwarding
         except SidecarError as error:
-            refuse(stream, error, entry, scope=route.scopes_of_any, human=route.human, resource=route.resource)
+            refuse(
+                stream,
+                error,
+                entry,
+                scope=route.scopes_of_any,
+                human=route.human,
+                resource=route.resource,
+                asked=asked,
+            )
         finally:
             self._handles.end(handle)
             close(stream, entry)
@@ -156,4 +280,5 @@ def _keys_of(keys: IssuerKeys) -> list[object]:
 
 def is_plain(route: InboundRoute) -> bool:
     """Tell if requests of a route need nothing but a permit, a handle and the fields that every agent gets."""
-    return route.forwards_as_is and not (route.forwarded or route.pass_token or route.human)
+    of_protocol = route.protocol in {"http", "mcp", "a2a"}
+    return of_protocol and not (route.linger_s or route.forwarded or route.pass_token or route.human)

@@ -20,16 +20,21 @@ from sidecar.exchange.client import TokenExchange
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
+from sidecar.proxy.a2a_answers import EXTENDED_CARD, note_refusal
+from sidecar.proxy.agent_cards import is_card_of_next_hop
 from sidecar.proxy.answers import close, refuse
 from sidecar.proxy.forward import Forwarder, Forwarding
+from sidecar.proxy.ghosts import new_forwarding
 from sidecar.proxy.handles import Handles, ServedRequest
 from sidecar.proxy.headers import passes_to_mesh, to_next_hop
 from sidecar.proxy.journey import Journey
 from sidecar.proxy.logins import SUBJECT_METHODS, Logins
+from sidecar.proxy.operations import Asked
 from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.warm import Parts, begin_record, begin_stream, prepare, read_again, trace_of, wait_for_answer
+from sidecar.proxy.warm_operations import WarmMessage, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_head import RequestGrammar
@@ -72,6 +77,10 @@ class WarmOutbound:
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
         )
+        self._kinds = {
+            "mcp": self._kind(told=b""),
+            "a2a": self._kind(told=b"delegation-reason"),  # of a refusal, which the record names
+        }
         parts = Parts(
             self._native,
             "outbound",
@@ -93,8 +102,28 @@ class WarmOutbound:
             origin_of=origins.of,
             prepare=self._prepare,
             is_plain=is_plain,
+            read=self._read,
         )
         self.begin: Warm = self._native.OutboundGate(parts)
+
+    def _kind(self, *, told: bytes) -> object:
+        kind: object = self._native.Kind(
+            passes=None, answer_passes=None, new_forwarding=new_forwarding, told=told, reads_answers=False
+        )
+        return kind
+
+    def _read(
+        self, data: bytes, size: int, route: OutboundRoute, path: str
+    ) -> tuple[OutboundRoute, str, bytes, object, object] | bool:
+        """Read the operation of a call, which has a head of ``size`` bytes: see ``warm_operations.py``."""
+        if route.protocol == "a2a" and is_card_of_next_hop(CanonicalTarget(path, b"")):
+            return False
+        found = read_operation(read_again(self._grammar, data), data, size, route, path, below=None)
+        if isinstance(found, bool):
+            return found
+        if found.asked.key == EXTENDED_CARD or not is_plain(found.route):
+            return False
+        return found.route, found.op, b"", self._kinds[route.protocol], WarmMessage(found.asked)
 
     def _plan(self, delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> Plan:
         plans = self._plans
@@ -144,6 +173,7 @@ class WarmOutbound:
         traceparent: str,
         bytes_in: int,
         known: dict[str, object],
+        asked: WarmMessage | None,
     ) -> None:
         """Make the ghosts of a call real: it was sent, and is not answered yet."""
         issued, served, tokens = given
@@ -154,20 +184,30 @@ class WarmOutbound:
         begin_stream(stream, connection, head, bytes_in)
         edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
         forwarded = self._forwarder, permit, stream, head, entry, origin, target, edits, served
-        rest = _rest(stream, entry, forwarding, permit, tokens)
+        message = None if asked is None else asked.message
+        if message is not None:
+            entry.operation = message.key
+        rest = _rest(stream, entry, forwarding, permit, tokens, message)
         wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded)
 
 
 def _rest(
-    stream: H1Stream, entry: Entry, forwarding: Forwarding, permit: IssuedPermit, tokens: TokenExchange
+    stream: H1Stream,
+    entry: Entry,
+    forwarding: Forwarding,
+    permit: IssuedPermit,
+    tokens: TokenExchange,
+    asked: Asked | None,
 ) -> Journey[None]:
     """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
     try:
         status = yield forwarding
+        if asked is not None and asked.protocol == "a2a":
+            note_refusal(forwarding.response, entry)
         if status == 401:
             tokens.reject(permit)
     except SidecarError as error:
-        refuse(stream, error, entry, allow=SUBJECT_METHODS)
+        refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
     finally:
         close(stream, entry)
 
@@ -183,7 +223,8 @@ def is_plain(route: CallRoute) -> bool:
     """Tell if calls of a route need nothing but an issued token, and the fields that every next hop gets."""
     return (
         isinstance(route, OutboundRoute)
-        and (route.protocol, route.token) == ("http", "exchange")
+        and route.protocol in {"http", "mcp", "a2a"}
+        and route.token == "exchange"  # noqa: S105 - a kind, no secret
         and route.peer is not None
         and route.http_version != "2"
         and not route.txn_token

@@ -58,7 +58,11 @@ def test_requests_are_counted_by_the_engine_that_ended_them() -> None:
     tally = Tally(LABELS)
     nothing: Finished = [], [], []
     native: list[Finished] = [
-        ([("search", 2, 1), ("search", 2, 2), ("other", None, 1)], [1.0, 2.0, 3.0, 4.0], [0.5, 1.5, 2.5, 3.5])
+        (
+            [("search", 2, "SendMessage", 1), ("search", 2, None, 2), ("other", None, None, 1)],
+            [1.0, 2.0, 3.0, 4.0],
+            [0.5, 1.5, 2.5, 3.5],
+        )
     ]
     tally.add_native("inbound", lambda: native.pop() if native else nothing)
     tally.add(permitted(1))
@@ -72,6 +76,7 @@ def test_requests_are_counted_by_the_engine_that_ended_them() -> None:
     }
     assert counted.requests["inbound", "search", "allow", OK] == 1 + 3
     assert counted.requests["inbound", OTHER, "allow", OK] == 1
+    assert counted.operations == {("inbound", "search", "SendMessage", "allow"): 1}
     assert counted.chain_depth.up_to[1] == 2 + 3  # of the one without a depth nothing is known
     assert counted.request_seconds["inbound"].up_to[-1] == counted.decision_seconds["inbound"].up_to[-1] == 5
     assert tally.counted().engines["inbound", "native"] == 4  # each is counted once

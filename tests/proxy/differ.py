@@ -21,8 +21,10 @@ from typing import Final
 
 from sidecar.engine import native_module
 from tests.fuzz.mutate import Mutator
-from tests.proxy import test_warm, test_warm_outbound
+from tests.proxy import test_warm, test_warm_messages_in, test_warm_messages_out, test_warm_outbound
 from tests.proxy.engines import EngineWorld, OutboundWorld, warm_request
+from tests.proxy.messages import EVENTS, FOUND, TASK
+from tests.proxy.messages import answer as answer_of
 from tests.proxy.test_warm import Event, nothing
 from tests.proxy.test_warm_pieces import cut
 from tests.proxy.warm import ANSWER
@@ -39,30 +41,40 @@ class Kind:
     """One side: the worlds of both engines, requests that are served natively, and what inputs are near."""
 
     def __init__(
-        self, world: type[EngineWorld], warm: Sequence[bytes], messages: Sequence[bytes], events: Sequence[Event]
+        self,
+        world: type[EngineWorld],
+        warm: Sequence[bytes],
+        messages: Sequence[bytes],
+        events: Sequence[Event],
+        *,
+        answers: Sequence[bytes] = (ANSWER,),
+        words: Sequence[bytes] = (),
     ) -> None:
         self.world = world
         self.warm = list(warm)
         self.messages = list(messages)
         self.events = list(events)
+        self.answers = list(answers)
+        self.words = [*_WORDS, *words]
 
     def steps(self, random: Random) -> Iterator[tuple[bytes, bytes, Event]]:
         """Yield (request, answer, event between them): one of the three is odd, or none."""
-        requests = iter(Mutator([*self.warm, *self.warm, *self.messages], _WORDS, seed=random.getrandbits(64)))
-        answers = iter(Mutator([ANSWER, *test_warm.answers()], _WORDS, seed=random.getrandbits(64)))
+        requests = iter(Mutator([*self.warm, *self.warm, *self.messages], self.words, seed=random.getrandbits(64)))
+        answers = iter(Mutator([*self.answers, *test_warm.answers()], self.words, seed=random.getrandbits(64)))
         while True:
             warm, odd = random.choice(self.warm), random.random()
             if odd < 0.5:
-                yield next(requests), ANSWER, nothing
+                yield next(requests), random.choice(self.answers), nothing
             elif odd < 0.7:
                 yield warm, next(answers), nothing
             elif odd < 0.8:
-                yield self.warm[0], ANSWER, random.choice(self.events)  # some look at this request
+                yield self.warm[0], self.answers[0], random.choice(self.events)  # some look at this request
             elif odd < 0.9:
-                answer = random.choice([ANSWER, next(answers) or ANSWER])
+                answer = next(answers) if random.random() < 0.5 else b""
+                answer = answer or random.choice(self.answers)
                 yield (warm, *cut(answer, random.randrange(len(answer))))
             else:
-                yield warm, ANSWER, nothing
+                yield warm, random.choice(self.answers), nothing
 
 
 def inbound() -> Kind:
@@ -77,7 +89,30 @@ def outbound() -> Kind:
     return Kind(OutboundWorld, warm, test_warm_outbound.calls(), test_warm_outbound.HARMLESS)
 
 
-KINDS: Final = (inbound, outbound)
+_OF_MESSAGES: Final = (
+    FOUND,
+    TASK,
+    EVENTS,
+    answer_of({}, "Mcp-Session-Id: s1"),
+    answer_of({}, "Delegation-Reason: internal"),
+)
+
+
+def inbound_messages() -> Kind:
+    """Return messages of MCP and A2A that peers send."""
+    of = test_warm_messages_in
+    warm, near, events = of.WARM, [*of.REFUSED, of.GET_TASK], of.HARMLESS_TO_MESSAGES
+    return Kind(EngineWorld, warm, near, events, answers=_OF_MESSAGES, words=of.WORDS)
+
+
+def outbound_messages() -> Kind:
+    """Return messages of MCP and A2A that the agent sends."""
+    of = test_warm_messages_out
+    events = test_warm_outbound.HARMLESS
+    return Kind(OutboundWorld, of.WARM, of.WARM, events, answers=_OF_MESSAGES, words=of.WORDS)
+
+
+KINDS: Final = (inbound, outbound, inbound_messages, outbound_messages)
 
 
 async def compare(kind: Kind, seed: int, folder: Path) -> int:
@@ -93,6 +128,7 @@ async def compare(kind: Kind, seed: int, folder: Path) -> int:
         assert one == other, (data, answer, between.__name__, one, other)
     records, also = await python.records(), await native.records()
     assert records == also, [(one, other) for one, other in zip(records, also, strict=False) if one != other][:1]
+    assert python.counted == native.counted, (python.counted, native.counted)
     assert len(native.watch) == 0, "a forwarding outlives its request"
     assert not native.log.being_served(), "a record stays open"
     return native.taken

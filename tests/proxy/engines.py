@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
+from sidecar.delegation.a2a import A2aRules
+from sidecar.delegation.decide import accept_issued
+from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.operation import Operations
+from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.permit import IssuedPermit
-from sidecar.delegation.plan import Delegation
+from sidecar.delegation.plan import Delegation, plan_outbound
+from sidecar.delegation.route import OutboundRoute
 from sidecar.engine import Engine, native_writes, require_native
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, _key
@@ -34,6 +41,7 @@ from sidecar.proxy.inbound import Inbound
 from sidecar.proxy.journey import Tasks
 from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.task_bindings import TaskBindings
 from sidecar.proxy.warm_inbound import WarmInbound
 from sidecar.proxy.warm_outbound import WarmOutbound
 from sidecar.proxy.watch import Watch
@@ -46,13 +54,57 @@ from sidecar.wire.origin_pool import OriginPool
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase
-from tests.delegation.world import NOW, PLANNER, STS, WRITER, delegation, plan
+from tests.delegation.world import (
+    ISSUED_CLAIMS,
+    NOW,
+    PLANNER,
+    SEARCH,
+    STS,
+    TO_CRM,
+    WRITER,
+    delegation,
+    signed,
+    verification_key,
+)
 from tests.delegation.world import POLICY as WORLD_POLICY
-from tests.fuzz.inbound_world import POLICY, _Keys, token
-from tests.proxy.warm import ANSWER, _issued, _Nobody
+from tests.fuzz.inbound_world import DOCS, _Keys, token
+from tests.proxy.warm import ANSWER, _Nobody
 from tests.wire.bench import Clock, RecordingTransport
 
 AGENT: Final = Origin("127.0.0.1", 8080, ("127.0.0.1", 8080))
+_TOOLS: Final = replace(SEARCH, name="tools", path="/mcp", methods=frozenset({"POST", "GET", "DELETE"}))
+_AGENT: Final = replace(SEARCH, name="agent", path="/a2a", prefix=True, methods=frozenset({"POST", "GET"}))
+_TO_TOOLS: Final = replace(TO_CRM, name="tools", host="tools.mesh")
+_TO_AGENT: Final = replace(TO_CRM, name="agent", host="agent.mesh")
+OF_MCP: Final = ("initialize", "ping", "tools/list", "tools/call:search", "tools/call:*")
+OF_A2A: Final = ("SendMessage", "GetTask", "ListTasks", "CancelTask", "GetExtendedAgentCard")
+
+
+def _of_protocol(route: Any, protocol: str, keys: Sequence[str], **more: Any) -> Any:
+    """Return a route of a protocol that allows these operations."""
+    made = {key: replace(route, protocol=protocol, operation=key, **more) for key in keys}
+    return replace(route, protocol=protocol, operations=Operations(made, named={"tools/call:named"}), **more)
+
+
+POLICY: Final = replace(
+    WORLD_POLICY,
+    inbound=InboundRoutes(
+        [
+            SEARCH,
+            DOCS,
+            _of_protocol(_TOOLS, "mcp", OF_MCP),
+            _of_protocol(replace(_TOOLS, name="cut", path="/cut"), "mcp", OF_MCP, filter_lists=True),
+            _of_protocol(_AGENT, "a2a", OF_A2A),
+            _of_protocol(
+                replace(_AGENT, name="strict", path="/strict"), "a2a", OF_A2A, a2a=A2aRules(strict_tasks=True)
+            ),
+        ]
+    ),
+)
+OUTBOUND_POLICY: Final = replace(
+    WORLD_POLICY,
+    outbound=OutboundRoutes([TO_CRM, _of_protocol(_TO_TOOLS, "mcp", OF_MCP), _of_protocol(_TO_AGENT, "a2a", OF_A2A)]),
+)
 HANDLE: Final = "h" * 43  # of the request that the agent serves, in both worlds
 _RANDOM: Final = (
     (re.compile(rb"(?<=[Bb]earer )[A-Za-z0-9_-]{43}(?=\r)"), b"HANDLE"),
@@ -145,6 +197,8 @@ class EngineWorld:
         keys: Any = _Keys()
         self.snapshots.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
         forwarder = Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits())
+        self.bindings = TaskBindings(lambda: self.now)
+        session_ids = SessionIds(bytes(32))
         inbound = Inbound(
             snapshots=self.snapshots,
             log=self.log,
@@ -152,10 +206,19 @@ class EngineWorld:
             forwarder=forwarder,
             tasks=Tasks(),
             clock=lambda: self.now,
-            session_ids=SessionIds(bytes(32)),
+            session_ids=session_ids,
+            bindings=self.bindings,
         )
+        self.verdicts = inbound.verdicts
         if self.engine == "native":
-            self._warm = WarmInbound(inbound.permits, handles=self.handles, **self._of_gate(forwarder)).begin
+            self._warm = WarmInbound(
+                inbound.permits,
+                verdicts=inbound.verdicts,
+                session_ids=session_ids,
+                bindings=self.bindings,
+                handles=self.handles,
+                **self._of_gate(forwarder),
+            ).begin
         return inbound
 
     def _of_gate(self, forwarder: Forwarder) -> dict[str, Any]:
@@ -241,6 +304,12 @@ class EngineWorld:
         return [{key: value for key, value in json.loads(line).items() if key not in _RANDOM_KEYS} for line in lines]
 
     @property
+    def counted(self) -> tuple[dict[Any, int], dict[Any, int]]:
+        """The requests that metrics have counted: by outcome, and by operation."""
+        tally = self.log.metrics.finished.counted()
+        return dict(tally.requests), dict(tally.operations)
+
+    @property
     def lines(self) -> Path:
         """The file of the records."""
         return self._records
@@ -253,10 +322,18 @@ def _masked(data: bytes) -> bytes:
 
 
 @cache
-def _authority() -> tuple[Delegation, IssuedPermit]:
-    """Return one delegation and the token issued for it: the same for both engines."""
-    served = ServedRequest(delegation(), max_calls=None, linger_s=0.0, call_in=None)
-    return served.delegation, _issued(served)
+def _authority() -> tuple[Delegation, list[IssuedPermit]]:
+    """Return one delegation, and tokens issued for it: the same for both engines."""
+    given = delegation(may_call=frozenset({"crm", "tools", "agent"}))
+    routes = [TO_CRM]
+    for route in OUTBOUND_POLICY.outbound.routes:
+        routes += [route.operations.find(key) for key in route.operations.keys] if route.operations else []
+    return given, [_issued(given, route) for route in routes]
+
+
+def _issued(given: Delegation, route: OutboundRoute) -> IssuedPermit:
+    planned = plan_outbound(given, route, policy=OUTBOUND_POLICY, now=NOW)
+    return accept_issued(signed(ISSUED_CLAIMS), plan=planned, key=verification_key(), policy=OUTBOUND_POLICY, now=NOW)
 
 
 class OutboundWorld(EngineWorld):
@@ -275,16 +352,17 @@ class OutboundWorld(EngineWorld):
         self.tokens = TokenExchange(
             settings, source, keys, self.log, self.log.metrics, lambda: self.now, caller=_Nobody()
         )
-        authority, permit = _authority()
+        authority, permits = _authority()
         self.served = ServedRequest(authority, max_calls=None, linger_s=0.0, call_in="c" * 32)
         self.handle = HANDLE
         self.handles._alive[HANDLE] = self.handles._alive.pop(self.handles.open(self.served))
-        epoch = self.tokens._epoch(WORLD_POLICY)
+        epoch = self.tokens._epoch(OUTBOUND_POLICY)
         assert epoch is not None
-        issued = Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
-        assert self.tokens.tokens.keep(_key(plan(self.served.delegation)), issued, epoch=epoch)
+        for permit in permits:
+            issued = Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
+            assert self.tokens.tokens.keep(_key(permit.plan), issued, epoch=epoch)
         exchanges = Exchanges({STS: self.tokens})
-        self.snapshots.current = Snapshot(policy=WORLD_POLICY, keys=keys, exchanges=exchanges, agent=None)
+        self.snapshots.current = Snapshot(policy=OUTBOUND_POLICY, keys=keys, exchanges=exchanges, agent=None)
         forwarder = Forwarder(self.pool, FROM_NEXT_HOP, self.watch, ServerLimits())
         origins: Any = SimpleNamespace(of=lambda _route, _workload, _bound_to, _call=None: AGENT)
         own_authorities = frozenset({"127.0.0.1:7080"})

@@ -12,7 +12,7 @@ from tests.proxy.engines import EngineWorld, Outcome
 
 pytestmark = needs_native
 
-KINDS = dict(zip(("inbound", "outbound"), differ.KINDS, strict=True))
+KINDS = {kind.__name__: kind for kind in differ.KINDS}
 
 
 @pytest.mark.parametrize("side", KINDS)

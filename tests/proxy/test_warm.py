@@ -24,10 +24,10 @@ from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
 from sidecar.wire.origin_pool import Waiter
 from tests.corpus import Words, cases
 from tests.delegation.world import NOW, PLANNER
-from tests.fuzz.inbound_world import POLICY, token
+from tests.fuzz.inbound_world import token
 from tests.fuzz.mutate import Mutator
 from tests.native import module, needs_native
-from tests.proxy.engines import EngineWorld, Outcome, warm_request
+from tests.proxy.engines import POLICY, EngineWorld, Outcome, warm_request
 from tests.proxy.warm import ANSWER
 
 pytestmark = needs_native
@@ -47,9 +47,11 @@ async def both(
     """Let both engines serve the same; return what both did."""
     told: dict[Engine, tuple[list[Outcome], list[dict[str, Any]]]] = {}
     steps = list(exchanges)
+    counted: list[object] = []
     for world in worlds(folder):
         outcomes = [world.exchange(data, answer, between) for data, answer, between in steps]
         told[world.engine] = outcomes, await world.records()
+        counted.append(world.counted)
         assert len(world.handles) == 0, "a handle outlives its request"
         assert len(world.watch) == 0, "a forwarding outlives its request"
         assert not world.log.being_served(), "a record stays open"
@@ -59,6 +61,7 @@ async def both(
     for number, (one, other) in enumerate(zip(outcomes, also, strict=True)):
         assert one == other, steps[number]
     assert records == as_well
+    assert counted[0] == counted[1]
     return outcomes, records
 
 

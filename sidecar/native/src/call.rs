@@ -6,6 +6,7 @@
 
 use crate::guarded::guarded;
 use crate::head;
+use crate::operation::Asked;
 use crate::peer::Peer;
 use crate::prepared::{Pieces, Prepared};
 use crate::side::Side;
@@ -59,6 +60,7 @@ pub struct Call {
     pub origin: Py<PyAny>,
     pub peer: Option<Py<Peer>>,
     pub opened: Option<Opened>,
+    pub asked: Option<Asked>, // by a message of MCP or A2A
     pub method: Box<str>,
     pub path: Box<str>,
     pub target: Option<Box<[u8]>>, // for the next hop, where it is another one
@@ -99,6 +101,7 @@ impl Call {
             origin,
             peer: None,
             opened: None,
+            asked: None,
             method: Box::default(),
             path: Box::default(),
             target: None,
@@ -135,15 +138,18 @@ impl Call {
         out.extend_from_slice(&[b'-', b'0', b'0' + self.flags]);
     }
 
-    /// The last lines of the head of a message, and its body.
-    pub fn end_of_message(&self, out: &mut Vec<u8>, body: &[u8]) {
+    /// The last lines of the head of a message, with `lines` among them, and its body.
+    pub fn end_of_message(&self, out: &mut Vec<u8>, lines: &[u8], body: &[u8]) {
         out.extend_from_slice(b"\r\ntraceparent: ");
         self.traceparent(out);
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(lines);
         if !body.is_empty() || matches!(&*self.method, "POST" | "PUT" | "PATCH") {
-            out.extend_from_slice(b"\r\ncontent-length: ");
+            out.extend_from_slice(b"content-length: ");
             put_number(out, body.len() as u64);
+            out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(b"\r\n");
         out.extend_from_slice(body);
     }
 
@@ -179,8 +185,10 @@ impl Call {
         }
         let mut out = Vec::with_capacity(data.len() + 64);
         out.extend_from_slice(line);
+        let kind = self.asked.as_ref().map(|asked| asked.kind.get());
+        let passes = kind.and_then(|kind| kind.answer_passes.as_ref()).unwrap_or(&side.answer_passes);
         for field in &found.fields.all {
-            match side.answer_passes.pass(py, &data[field.name.clone()], &mut out)? {
+            match passes.pass(py, &data[field.name.clone()], &mut out)? {
                 None => return Ok(None),
                 Some(false) => {}
                 Some(true) => {
@@ -189,6 +197,10 @@ impl Call {
                     out.extend_from_slice(b"\r\n");
                 }
             }
+        }
+        if let Some(asked) = &self.asked {
+            let Some(lines) = asked.answered(py, &found, data)? else { return Ok(None) };
+            out.extend_from_slice(&lines);
         }
         out.extend_from_slice(b"content-length: ");
         put_number(&mut out, rest as u64);
@@ -228,7 +240,7 @@ impl Call {
         let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
         let total_ms = milliseconds(now - this.started_at);
-        if side.finished.get().add(py, this.prepared.get(), total_ms, this.decide_ms()) >= side.count_at {
+        if side.finished.get().add(this, py, total_ms, this.decide_ms()) >= side.count_at {
             side.tally.bind(py).call_method0(intern!(py, "counted"))?;
         }
         Ok(())
@@ -265,6 +277,8 @@ impl Call {
         out.push(b'"');
         next(out, &mut pieces);
         put_number(out, done.seq);
+        next(out, &mut pieces);
+        quoted(out, self.asked.as_ref().map(|asked| asked.op.as_bytes()));
         next(out, &mut pieces);
         quoted(out, Some(self.method.as_bytes()));
         next(out, &mut pieces);
@@ -362,6 +376,8 @@ impl Call {
         }
         let known = PyDict::new(py);
         known.set_item("ts", text(&at))?;
+        state.set_item("asked", self.asked.as_ref().map(|asked| &asked.state))?;
+        known.set_item("op", self.asked.as_ref().map(|asked| &*asked.op))?;
         known.set_item("method", &*self.method)?;
         known.set_item("path", &*self.path)?;
         known.set_item("call_in", self.call_in.as_ref().map(|id| text(id)))?;
@@ -393,7 +409,7 @@ impl Call {
             "decision" => intern!(py, "allow").clone().into_any(),
             "reason" => intern!(py, "ok").clone().into_any(),
             "chain_depth" => prepared.depth.bind(py).clone(),
-            "op" => py.None().into_bound(py),
+            "op" => self.asked.as_ref().map(|asked| &*asked.op).into_pyobject(py)?,
             "total_ms" => self.total_ms().into_pyobject(py)?,
             "decide_ms" => self.decide_ms().into_pyobject(py)?.into_any(),
             "seq" => self.done.get().map(|done| done.seq).into_pyobject(py)?,

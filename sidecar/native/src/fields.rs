@@ -2,6 +2,7 @@
 
 use crate::call::Call;
 use crate::head::{self, RequestHead};
+use crate::names::Names;
 use crate::random;
 use crate::side::Side;
 use pyo3::prelude::*;
@@ -17,18 +18,19 @@ pub struct Own<'a> {
 }
 
 impl Side {
-    /// Write the fields that pass, and return those that are ours to read. None: one of them is not certain.
+    /// Write the fields that pass by `passes`, and return those that are ours to read. None: one of them is not certain.
     pub fn fields<'a>(
         &self,
         py: Python<'_>,
         data: &'a [u8],
         head: &RequestHead,
+        passes: &Names,
         out: &mut Vec<u8>,
     ) -> PyResult<Option<Own<'a>>> {
         let mut own = Own::default();
         for field in &head.fields.all {
             let (name, value) = (&data[field.name.clone()], &data[field.value.clone()]);
-            match self.passes.pass(py, name, out)? {
+            match passes.pass(py, name, out)? {
                 None => return Ok(None),
                 Some(true) => {
                     out.extend_from_slice(b": ");

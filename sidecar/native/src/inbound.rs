@@ -3,6 +3,7 @@
 use crate::call::{Call, Opened};
 use crate::guarded::guarded;
 use crate::head;
+use crate::operation::Read;
 use crate::peer::Peer;
 use crate::prepared::Prepared;
 use crate::random;
@@ -28,8 +29,10 @@ struct World {
 }
 
 struct Route {
+    route: Py<PyAny>,
     key: Py<PyAny>,
     is_plain: bool,
+    reads: bool, // the operation of each message
 }
 
 /// Begins warm requests of peers. Called with a connection that waits for a request, and what has arrived there.
@@ -46,6 +49,7 @@ pub struct InboundGate {
     prepare: Py<PyAny>,
     keys_of: Py<PyAny>,
     is_plain: Py<PyAny>,
+    read: Py<PyAny>,
     world: Mutex<Option<Arc<World>>>,
 }
 
@@ -66,6 +70,7 @@ impl InboundGate {
             prepare: get("prepare")?,
             keys_of: get("keys_of")?,
             is_plain: get("is_plain")?,
+            read: get("read")?,
             world: Mutex::new(None),
         })
     }
@@ -74,7 +79,7 @@ impl InboundGate {
     /// has changed.
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
         let py = connection.py();
-        match self.side.certain(py, || self.ready(connection, data.as_bytes()))? {
+        match self.side.certain(py, || self.ready(connection, data))? {
             None => Ok(Some(false)),
             Some(None) => Ok(None),
             Some(Some(ready)) => guarded(|| self.begin(py, connection, data, ready)).map(|()| Some(true)),
@@ -84,8 +89,12 @@ impl InboundGate {
 
 impl InboundGate {
     /// The request that may begin; Some(None): it may, when the rest of its body has come.
-    fn ready<'py>(&self, connection: &Bound<'py, PyAny>, data: &[u8]) -> PyResult<Option<Option<Ready<'py>>>> {
-        let py = connection.py();
+    fn ready<'py>(
+        &self,
+        connection: &Bound<'py, PyAny>,
+        bytes: &Bound<'py, PyBytes>,
+    ) -> PyResult<Option<Option<Ready<'py>>>> {
+        let (py, data) = (connection.py(), bytes.as_bytes());
         let side = &*self.side;
         let Some(whole) = side.whole(data, head::request(data, side.limits)) else { return Ok(None) };
         let Whole { head, path_end, lacks } = whole;
@@ -93,7 +102,8 @@ impl InboundGate {
         let mut message = Vec::with_capacity(data.len() + 512);
         message.extend_from_slice(&data[head.method.start..head.target.end]);
         message.extend_from_slice(b" HTTP/1.1\r\n");
-        let Some(own) = side.fields(py, data, &head, &mut message)? else { return Ok(None) };
+        let first_line = message.len();
+        let Some(own) = side.fields(py, data, &head, &side.passes, &mut message)? else { return Ok(None) };
         let Some(authorization) = own.authorization else { return Ok(None) };
 
         let Some(world) = self.world(py)? else { return Ok(None) };
@@ -121,12 +131,23 @@ impl InboundGate {
         if epoch.get_item(0)?.extract::<i64>()? != generation || epoch.get_item(1)?.extract::<i64>()? != world.policy {
             return Ok(None);
         }
-        let key = PyTuple::new(py, [PyBytes::new(py, authorization).as_any(), &fingerprint, route.key.bind(py)])?;
-        let Some(found) = self.given.bind(py).get_item(key)? else { return Ok(None) };
-        let given = found.cast::<PyTuple>()?.get_item(0)?;
+        let (given, read) = if route.reads {
+            if side.free(py, world.agent_key.bind(py))?.is_none() {
+                return Ok(None);
+            }
+            let asked = (connection, bytes, head.fields.end, &route.route, path, &fingerprint, now);
+            let Some(read) = Read::from(&self.read.bind(py).call1(asked)?)? else { return Ok(None) };
+            let Some(read) = read else { return Ok(Some(None)) };
+            (read.of.clone(), Some(read))
+        } else {
+            let key = PyTuple::new(py, [PyBytes::new(py, authorization).as_any(), &fingerprint, route.key.bind(py)])?;
+            let Some(found) = self.given.bind(py).get_item(key)? else { return Ok(None) };
+            (found.cast::<PyTuple>()?.get_item(0)?, None)
+        };
         let Some(prepared) = self.prepared(py, &given)? else { return Ok(None) };
         let ready = prepared.get();
-        if now >= ready.ends || now < ready.begins || ready.size() + path.len() + VARYING_BYTES > MOST_RECORD {
+        let op = read.as_ref().map_or(0, |read| read.asked.op.len());
+        if now >= ready.ends || now < ready.begins || ready.size() + path.len() + op + VARYING_BYTES > MOST_RECORD {
             return Ok(None);
         }
         let started_at: f64 = connection.getattr(intern!(py, "_moved_at"))?.extract()?;
@@ -136,6 +157,10 @@ impl InboundGate {
         let Some((pool, idle, upstream)) = side.free(py, world.agent_key.bind(py))? else { return Ok(None) };
         if lacks {
             return Ok(Some(None));
+        }
+        if let Some(passes) = read.as_ref().and_then(|read| read.asked.kind.get().passes.as_ref()) {
+            message.truncate(first_line);
+            side.fields(py, data, &head, passes, &mut message)?;
         }
 
         let mut shown = self.mark.clone().into_bytes();
@@ -166,7 +191,9 @@ impl InboundGate {
         ] {
             message.extend_from_slice(part);
         }
-        call.end_of_message(&mut message, &data[head.fields.end..]);
+        let lines = read.as_ref().map_or(&[][..], |read| read.lines.as_bytes());
+        call.end_of_message(&mut message, lines, &data[head.fields.end..]);
+        call.asked = read.map(|read| read.asked);
         let epoch = self.handles.bind(py).getattr(intern!(py, "epoch"))?.unbind();
         call.opened = Some(Opened {
             alive: self.alive.clone_ref(py),
@@ -223,7 +250,9 @@ impl InboundGate {
         }
         let found = world.find.bind(py).call1((method, path))?;
         let is_plain = self.is_plain.bind(py).call1((&found,))?.extract()?;
-        let route = Arc::new(Route { key: found.getattr(intern!(py, "key"))?.unbind(), is_plain });
+        let reads = is_plain && found.getattr(intern!(py, "protocol"))?.ne("http")?;
+        let route_key = found.getattr(intern!(py, "key"))?.unbind();
+        let route = Arc::new(Route { route: found.unbind(), key: route_key, is_plain, reads });
         let mut routes = world.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if routes.len() >= MOST_ROUTES {
             routes.clear();

@@ -12,6 +12,7 @@ mod guarded;
 mod head;
 mod inbound;
 mod names;
+mod operation;
 mod outbound;
 mod peer;
 mod prepared;
@@ -35,6 +36,8 @@ mod delegation_sidecar_native {
     use super::guarded::panic_on_purpose;
     #[pymodule_export]
     use super::inbound::InboundGate;
+    #[pymodule_export]
+    use super::operation::Kind;
     #[pymodule_export]
     use super::outbound::OutboundGate;
     #[pymodule_export]

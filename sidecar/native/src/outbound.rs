@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::fields::{Own, id};
 use crate::guarded::guarded;
 use crate::head;
+use crate::operation::Read;
 use crate::prepared::Prepared;
 use crate::random;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
@@ -32,6 +33,7 @@ struct Route {
     route: Py<PyAny>,
     path: Box<[u8]>,
     is_plain: bool,
+    reads: bool, // the operation of each message
 }
 
 /// Begins warm calls of the agent. Called with a connection that waits for a request, and what has arrived there.
@@ -48,6 +50,7 @@ pub struct OutboundGate {
     origin_of: Py<PyAny>,
     prepare: Py<PyAny>,
     is_plain: Py<PyAny>,
+    read: Py<PyAny>,
     world: Mutex<Option<Arc<World>>>,
 }
 
@@ -68,6 +71,7 @@ impl OutboundGate {
             origin_of: get("origin_of")?,
             prepare: get("prepare")?,
             is_plain: get("is_plain")?,
+            read: get("read")?,
             world: Mutex::new(None),
         })
     }
@@ -77,7 +81,7 @@ impl OutboundGate {
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
         let py = connection.py();
         let mut looked = false;
-        match self.side.certain(py, || self.ready(connection, data.as_bytes(), &mut looked))? {
+        match self.side.certain(py, || self.ready(connection, data, &mut looked))? {
             Some(Some((ready, served))) => guarded(|| {
                 served.call_method0(intern!(py, "count_call"))?;
                 self.side.start(connection, data, ready)
@@ -98,11 +102,11 @@ impl OutboundGate {
     fn ready<'py>(
         &self,
         connection: &Bound<'py, PyAny>,
-        data: &[u8],
+        whole: &Bound<'py, PyBytes>,
         looked: &mut bool,
     ) -> PyResult<Option<Option<Found<'py>>>> {
         let py = connection.py();
-        let side = &*self.side;
+        let (side, data) = (&*self.side, whole.as_bytes());
         let found = side.whole(data, head::request_to_proxy(data, side.limits));
         let Some(Whole { head, path_end, lacks }) = found else { return Ok(None) };
         let (path, query) = data[head.target.clone()].split_at(path_end);
@@ -110,7 +114,7 @@ impl OutboundGate {
             return Ok(None);
         }
         let mut lines = Vec::with_capacity(data.len());
-        let Some(own) = side.fields(py, data, &head, &mut lines)? else { return Ok(None) };
+        let Some(own) = side.fields(py, data, &head, &side.passes, &mut lines)? else { return Ok(None) };
         if connection.getattr(intern!(py, "writing_paused"))?.is_truthy()? {
             return Ok(None);
         }
@@ -146,9 +150,19 @@ impl OutboundGate {
         if !left.is_none() && left.extract::<i64>()? <= 0 {
             return Ok(None);
         }
+        let read = if route.reads {
+            let path = std::str::from_utf8(&route.path)?;
+            let found = self.read.bind(py).call1((whole, head.fields.end, &route.route, path))?;
+            let Some(read) = Read::from(&found)? else { return Ok(None) };
+            let Some(read) = read else { return Ok(Some(None)) };
+            Some(read)
+        } else {
+            None
+        };
+        let of = read.as_ref().map_or(route.route.bind(py), |read| &read.of);
         let facts = served.getattr(intern!(py, "facts"))?;
         *looked = true;
-        let plan = self.plan.bind(py).call1((&delegation, &route.route, &world.policy, now))?;
+        let plan = self.plan.bind(py).call1((&delegation, of, &world.policy, now))?;
         let (tokens, issued): (Bound<'py, PyAny>, Bound<'py, PyAny>) =
             self.issued.bind(py).call1((&world.snapshot, &plan, now))?.extract()?;
         if issued.is_none() {
@@ -156,11 +170,12 @@ impl OutboundGate {
         }
         let Some(prepared) = self.prepared(py, &issued, &facts)? else { return Ok(None) };
         let ready = prepared.get();
-        if ready.size() + path.len() + VARYING_BYTES > MOST_RECORD {
+        let op = read.as_ref().map_or(0, |read| read.asked.op.len());
+        if ready.size() + path.len() + op + VARYING_BYTES > MOST_RECORD {
             return Ok(None);
         }
         let bound_to = issued.getattr(intern!(py, "bound_to"))?;
-        let origin = self.origin_of.bind(py).call1((&route.route, &world.workload, bound_to))?;
+        let origin = self.origin_of.bind(py).call1((of, &world.workload, bound_to))?;
         let Some((pool, idle, upstream)) = side.free(py, &origin.getattr(intern!(py, "key"))?)? else {
             return Ok(None);
         };
@@ -199,7 +214,8 @@ impl OutboundGate {
         message.extend_from_slice(&ready.lines);
         message.extend_from_slice(b"delegation-call: ");
         message.extend_from_slice(call.call_out.as_ref().map_or(&[], |call| &call[..]));
-        call.end_of_message(&mut message, &data[head.fields.end..]);
+        call.end_of_message(&mut message, b"", &data[head.fields.end..]);
+        call.asked = read.map(|read| read.asked);
         Ok(Some(Some((Ready { call, pool, idle, upstream, message }, served))))
     }
 
@@ -239,8 +255,9 @@ impl OutboundGate {
         let found = self.find.bind(py).call1((&world.policy, host, path))?;
         let (route, path): (Bound<'_, PyAny>, Bound<'_, PyString>) = found.extract()?;
         let is_plain = self.is_plain.bind(py).call1((&route,))?.extract()?;
+        let reads = is_plain && route.getattr(intern!(py, "protocol"))?.ne("http")?;
         let path = path.to_str()?.as_bytes().into();
-        let route = Arc::new(Route { route: route.unbind(), path, is_plain });
+        let route = Arc::new(Route { route: route.unbind(), path, is_plain, reads });
         let mut routes = world.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if routes.len() >= MOST_ROUTES {
             routes.clear();

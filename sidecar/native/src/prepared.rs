@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 /// The keys of a record that differ by request, in their order. The pieces of a record lie around them.
-pub const VARYING: usize = 18;
+pub const VARYING: usize = 19;
 
 /// Made by the engine in Python from a permit. `pieces`: the text of its record around the values that differ by
 /// request, kept as one text. `lines`: fields of ours. `begins` and `ends`: the seconds within which the token is valid.

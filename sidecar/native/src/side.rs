@@ -193,7 +193,9 @@ impl Side {
         let call = Bound::new(py, call)?;
         let stream = self.new_stream.bind(py).call0()?;
         let entry = self.new_entry.bind(py).call0()?;
-        let forwarding = self.new_forwarding.bind(py).call0()?;
+        let kind = call.get().asked.as_ref().map(|asked| asked.kind.get());
+        let new_forwarding = kind.map_or(&self.new_forwarding, |kind| &kind.new_forwarding);
+        let forwarding = new_forwarding.bind(py).call0()?;
         for ghost in [&stream, &entry, &forwarding] {
             ghost.setattr(intern!(py, "warm"), &call)?;
         }

@@ -1,0 +1,119 @@
+"""Readers of operations for the native engine: the journey's own reading, without a wait and without an effect."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from sidecar.delegation.a2a_tasks import Named
+from sidecar.errors import Denied
+from sidecar.proxy.operations import Asked
+from sidecar.proxy.task_bindings import Making, Principal, TaskBindings
+from sidecar.proxy.warm_operations import MAX_READ, OperationRead, WarmMessage, read_operation
+from sidecar.wire.h1_head import RequestGrammar
+from tests.delegation.world import NOW, PLANNER, STS
+from tests.proxy.engines import POLICY
+from tests.proxy.messages import from_peer, tool
+
+_GRAMMAR: Final = RequestGrammar(max_target_bytes=4096, max_fields=64, proxy_form=False)
+_ALICE: Final = Principal(STS, "alice", PLANNER)
+SEARCH: Final = from_peer("/mcp", tool()[0], *tool()[1])
+
+
+def read(data: bytes, *, left_out: int = 0) -> OperationRead | bool:
+    size = data.index(b"\r\n\r\n") + 4
+    head = _GRAMMAR.read(data[:size])
+    route = POLICY.inbound.find("POST", "/mcp")
+    there = data[: len(data) - left_out]
+    return read_operation(head, there, size, route, "/mcp", below=route.below("/mcp"))
+
+
+def test_an_operation_is_read_from_a_whole_message() -> None:
+    found = read(SEARCH)
+    assert isinstance(found, OperationRead)
+    assert (found.op, found.asked.key, found.route.operation) == ("tools/call:search",) * 3
+    assert found.asked.stateless
+
+
+@pytest.mark.parametrize("left_out", [1, len(tool()[0])])
+def test_a_message_whose_rest_is_missing_may_wait_for_it(left_out: int) -> None:
+    assert read(SEARCH, left_out=left_out) is True
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SEARCH.replace(b"POST", b"GET"),
+        from_peer("/mcp", tool()[0] + b" " * MAX_READ, *tool()[1]),
+    ],
+    ids=["another method", "a long message"],
+)
+def test_what_is_not_passed_on_as_it_is_is_left_to_python(data: bytes) -> None:
+    assert read(data) is False
+
+
+def test_a_message_longer_than_its_route_takes_is_left_to_python_before_its_rest_comes() -> None:
+    data = SEARCH.replace(b"Content-Length: ", b"Content-Length: 9999999")
+    assert read(data, left_out=1) is False
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SEARCH.replace(b"Mcp-Name: search", b"Mcp-Name: delete"),
+        SEARCH.replace(b'"tools/call"', b'"tools/drop"'),
+        SEARCH.replace(b"application/json\r\nMCP", b"text/plain\r\nMCP"),
+    ],
+    ids=["a field that contradicts it", "another operation", "another kind of content"],
+)
+def test_a_refusal_leaves_as_an_error(data: bytes) -> None:
+    with pytest.raises(Denied):
+        read(data)
+
+
+# --- answers
+
+
+def message() -> Asked:
+    return Asked("a2a")
+
+
+def made(bindings: TaskBindings) -> WarmMessage:
+    return WarmMessage(message(), making=Making(bindings, Named(begins=True), _ALICE))
+
+
+def test_a_task_that_an_answer_shows_is_bound() -> None:
+    bindings = TaskBindings(lambda: float(NOW))
+    assert made(bindings).answered(200, None, b'{"result": {"task": {"id": "t1", "contextId": "c1"}}}') == b""
+    assert bindings.tasks.owner("t1") == bindings.contexts.owner("c1") == _ALICE
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(500, b'{"result": {"task": {"id": "t1"}}}'), (200, b'{"result": {"task": {"id": "t1"}}')]
+)
+def test_an_answer_that_shows_nothing_binds_nothing(status: int, body: bytes) -> None:
+    bindings = TaskBindings(lambda: float(NOW))
+    assert made(bindings).answered(status, None, body) == b""
+    assert bindings.tasks.owner("t1") is None
+
+
+def test_an_answer_with_which_nothing_can_be_done_is_left_to_python() -> None:
+    assert WarmMessage(message()).answered(200, b"policy_denied", b"{}") is None
+
+
+class _Sessions:
+    """A session whose answer names it by ``shown``."""
+
+    def __init__(self, shown: bytes | None) -> None:
+        self.shown = shown
+
+    def shown_to_peer(self, named: list[bytes], status: int) -> bytes | None:
+        assert (named, status) == ([b"s1"], 200)
+        return self.shown
+
+
+@pytest.mark.parametrize(("shown", "lines"), [(b"mac.s1", b"mcp-session-id: mac.s1\r\n"), (None, b"")])
+def test_a_session_is_named_to_the_peer_by_its_own_id(shown: bytes | None, lines: bytes) -> None:
+    session: Any = _Sessions(shown)
+    assert WarmMessage(message(), session=session).answered(200, b"s1", b"") == lines
