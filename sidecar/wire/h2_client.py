@@ -267,7 +267,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
 
     def _content_left(self, exchange: H2Exchange, *, told: bool) -> None:
         if not told:
-            self._session.end_stream(exchange.stream_id)
+            self._session.send_content(exchange.stream_id, b"", ends=True)
         exchange.go_on()
 
     def over(self, exchange: H2Exchange, code: int | None) -> None:

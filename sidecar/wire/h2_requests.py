@@ -225,7 +225,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         elif stream.trailers:
             self.send_head(stream, stream.trailers, ends=True)
         elif not told:
-            self._session.end_stream(stream.stream_id)
+            self._session.send_content(stream.stream_id, b"", ends=True)
         self.answered(stream)
 
     def reset(self, stream: H2ServerStream, code: int) -> None:

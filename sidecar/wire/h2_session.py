@@ -8,20 +8,18 @@ when a connection ends, as the library cannot go on with streams after a GOAWAY,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection, _decode_headers
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from h2.stream import H2Stream, StreamInputs, StreamState
-from h2.utilities import is_informational_response
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h2_compression import TABLE_BYTES, HeadDecoder, HeadEncoder, literals
-from sidecar.wire.h2_frames import END_HEADERS, END_STREAM, MAX_FRAME, H2Error, Kind, known_settings
+from sidecar.wire.h2_direct import DirectConnection
+from sidecar.wire.h2_frames import MAX_FRAME, H2Error, Kind, known_settings
 from sidecar.wire.message import Field
 
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes every field, with tokens
@@ -63,11 +61,9 @@ _UNIQUE: Final = frozenset(
 )
 """Fields whose values seldom come again: in the table they would only push out the others."""
 _LITERAL: Final = _SECRETS | _UNIQUE
-_RECEIVING: Final = frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL})
-_WHOLE_HEADS: Final = frozenset({END_HEADERS, END_HEADERS | END_STREAM})  # flags: no padding, no priority
 
 
-class Session(H2Connection):
+class Session(DirectConnection):
     """One side of a connection, without its socket. ``max_streams``: that the peer may have open at once.
 
     ``window`` bounds the content of all streams that waits here.
@@ -128,8 +124,9 @@ class Session(H2Connection):
         kind = frame[3]
         settings = kind == Kind.SETTINGS
         try:
-            if kind == Kind.HEADERS and frame[4] in _WHOLE_HEADS and self._expects(frame):
-                return self._read_head(frame)
+            usual = self.read_usual(frame)
+            if usual is not None:
+                return usual
             events = self.receive_data(known_settings(frame) if settings else frame)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code).name.lower()
@@ -137,31 +134,7 @@ class Session(H2Connection):
             raise H2Error(error.error_code, fault, told=True) from None
         if settings:
             self._forget_table_sizes()
-        return events
-
-    def _expects(self, frame: bytes) -> bool:
-        """Tell if the library admits this head: it begins a request, or its stream waits for an answer or trailers.
-
-        No header block is unended then: ``FrameReader`` admits nothing inside one.
-        """
-        stream_id = int.from_bytes(frame[5:9])  # with the reserved bit it is none of ours
-        stream = self.streams.get(stream_id)
-        if stream is not None:
-            return stream.state_machine.state in _RECEIVING
-        if self.config.client_side or not stream_id & 1 or not self.highest_inbound_stream_id < stream_id < 1 << 31:
-            return False
-        return self.open_inbound_streams < self.local_settings.max_concurrent_streams
-
-    def _read_head(self, frame: bytes) -> list[Any]:
-        """Do as the library does with a head in one frame, without its objects for frames and their flags."""
-        try:
-            fields = _decode_headers(self.decoder, frame[9:])
-            self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
-            stream = self._get_or_create_stream(int.from_bytes(frame[5:9]), AllowedStreamIDs.ODD)
-            events: list[Any] = stream.receive_headers(fields, bool(frame[4] & END_STREAM), None)[1]
-        except ProtocolError as error:
-            self._terminate_connection(error.error_code)
-            raise
+            self._looks_at = 0  # they may have another limit of streams
         return events
 
     def _forget_table_sizes(self) -> None:
@@ -183,46 +156,12 @@ class Session(H2Connection):
         """The number of bytes to write."""
         return len(self._data_to_send)
 
-    def head(self, stream_id: int, fields: Iterable[Field], *, ends: bool = False) -> None:
+    def head(self, stream_id: int, fields: Sequence[Field], *, ends: bool = False) -> None:
         """Write a head, or the trailers."""
         if self.encoder.header_table_size > TABLE_BYTES:  # by the peer's settings
             self.encoder.header_table_size = TABLE_BYTES
             self._forget_table_sizes()
-        lines = list(fields)
-        stream = self.streams.get(stream_id)
-        if self.config.client_side or stream is None or is_informational_response(lines):
-            self.send_headers(stream_id, lines, end_stream=ends)
+        if self._is_client:
+            self.send_request(stream_id, fields, ends=ends)
         else:
-            self._send_answer(stream, lines, ends=ends)
-
-    def _send_answer(self, stream: H2Stream, lines: list[Field], *, ends: bool) -> None:
-        """Do as the library does with the head or trailers of an answer, without its objects for frames."""
-        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
-        stream.state_machine.process_input(StreamInputs.SEND_HEADERS)
-        if stream.state_machine.trailers_sent and not ends:
-            raise ProtocolError("trailers that do not end their stream")
-        block = self.encoder.encode(lines)
-        if ends:
-            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
-        most = self.max_outbound_frame_size
-        kind, flags = Kind.HEADERS, END_STREAM if ends else 0
-        for at in range(0, len(block), most):
-            part = block[at : at + most]
-            flags |= END_HEADERS if at + most >= len(block) else 0
-            self._data_to_send += len(part).to_bytes(3) + bytes([kind, flags]) + stream.stream_id.to_bytes(4) + part
-            kind, flags = Kind.CONTINUATION, 0
-
-    def taken(self, size: int, stream_id: int) -> None:
-        """Open the windows again by content that is on its way."""
-        if size:
-            self.acknowledge_received_data(size, stream_id)
-
-    def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
-        stream = super()._begin_new_stream(stream_id, allowed_ids)
-        # The library ends the whole connection if DATA does not fit the Content-Length: streams check it themselves.
-        stream._initialize_content_length = _nothing  # type: ignore[method-assign, assignment]
-        return stream
-
-
-def _nothing(_headers: object) -> None:
-    return
+            self.send_answer(stream_id, fields, ends=ends)

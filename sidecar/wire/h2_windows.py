@@ -47,7 +47,7 @@ class Windows(Generic[S]):
             data = bytes(pending[:size])
             del pending[:size]
             left -= size
-            session.send_data(stream_id, data, end_stream=ends and not pending)
+            session.send_content(stream_id, data, ends=ends and not pending)
             if size >= _ENOUGH or not pending:  # else a window that opens by a few bytes would earn the next one
                 self._reader.sent_content()
         if pending:

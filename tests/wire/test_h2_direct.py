@@ -1,0 +1,226 @@
+"""Frames by the shorter way beside the library's own: what an update of it must not change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from h2.events import StreamEnded
+from h2.exceptions import ProtocolError
+from h2.stream import StreamState
+from hpack import Encoder
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sidecar.wire.h2_frames import PREFACE, H2Error, Kind
+from sidecar.wire.h2_session import Session
+from sidecar.wire.message import Field
+from tests.wire.h2_bench import ASKS, frame
+from tests.wire.test_h2_session import pair, read
+
+
+class Generic(Session):
+    """A session that takes the library's own way for every frame."""
+
+    def read_usual(self, frame: bytes) -> list[Any] | None:
+        return None
+
+    def send_content(self, stream_id: int, data: bytes, *, ends: bool) -> None:
+        self._send_by_library(stream_id, data, ends=ends)
+
+    def send_request(self, stream_id: int, fields: Sequence[Field], *, ends: bool) -> None:
+        self.send_headers(stream_id, fields, end_stream=ends)
+
+    def send_answer(self, stream_id: int, fields: Sequence[Field], *, ends: bool) -> None:
+        self.send_headers(stream_id, fields, end_stream=ends)
+
+    def taken(self, size: int, stream_id: int) -> None:
+        if size:
+            self.acknowledge_received_data(size, stream_id)
+
+
+def state_of(session: Session) -> Any:
+    """Return the state of a session and its streams. The library forgets a closed one sooner."""
+    streams = {
+        number: (
+            vars(stream.state_machine),
+            vars(stream._inbound_window_manager),
+            stream.outbound_flow_control_window,
+            stream.max_outbound_frame_size,
+            stream._actual_content_length,
+        )
+        for number, stream in session.streams.items()
+        if stream.state_machine.state is not StreamState.CLOSED
+    }
+    tables = [session.decoder.header_table.dynamic_entries, session.encoder.header_table.dynamic_entries]
+    numbers = [session.highest_inbound_stream_id, session.highest_outbound_stream_id]
+    windows = [session.outbound_flow_control_window, vars(session._inbound_flow_control_window_manager)]
+    return session.state_machine.state, streams, numbers, tables, windows
+
+
+def told(events: list[Any]) -> list[Any]:
+    """Return what is told by events: the end of a stream is told by the one that brings it."""
+    return [
+        (
+            type(event),
+            getattr(event, "stream_id", None),
+            getattr(event, "headers", None),
+            getattr(event, "data", None),
+            getattr(event, "flow_controlled_length", None),
+            getattr(event, "stream_ended", None),
+        )
+        for event in events
+        if not isinstance(event, StreamEnded)
+    ]
+
+
+def act(session: Session, action: tuple[Any, ...]) -> Any:
+    """Do one thing; return what can be seen of it."""
+    kind, *rest = action
+    try:
+        if kind == "head":
+            return told(session.read(frame(Kind.HEADERS, rest[1], rest[0], rest[2]))), session.data_to_send()
+        if kind == "data":
+            return told(session.read(frame(Kind.DATA, rest[1], rest[0], rest[2]))), session.data_to_send()
+        if kind == "settings":
+            session.read(frame(Kind.SETTINGS, 0, 0, rest[0].to_bytes(2) + rest[1].to_bytes(4)))
+        elif kind == "opens":
+            session.read(frame(Kind.WINDOW_UPDATE, 0, rest[0], rest[1].to_bytes(4)))
+        elif kind == "sends":
+            session.head(*rest[:2], ends=rest[2])
+        elif kind == "content":
+            session.send_content(*rest[:2], ends=rest[2])
+        elif kind == "taken":
+            session.taken(rest[1], rest[0])
+        elif kind == "reset":
+            session.reset_stream(rest[0])
+        return session.data_to_send()
+    except H2Error as fault:
+        return fault
+    except (ProtocolError, KeyError):  # the second, of a closed stream that was forgotten
+        return None
+
+
+def agree(own: Session, other: Session, done: list[tuple[Any, ...]]) -> None:
+    """Do the same things with both."""
+    for action in done:
+        seen, expected = act(own, action), act(other, action)
+        if isinstance(seen, H2Error):
+            assert isinstance(expected, H2Error)
+            assert (seen.code, str(seen.error)) == (expected.code, str(expected.error))
+            assert own.data_to_send() == other.data_to_send()
+            break
+        assert seen == expected
+        if seen is None:
+            break  # our own fault
+        assert state_of(own) == state_of(other)
+    for session in (own, other):
+        session.forget()
+
+
+ids = st.sampled_from([1, 3, 5, 7, 2, 0, 2**31 - 1, 2**31 + 3])
+our_ids = st.sampled_from([1, 3, 5, 7, 9, 2, 0])
+flags_of_heads = st.sampled_from([4, 5, 4, 5, 0x0C, 0x24])  # the reader lets no other frame into an unended head
+request_block = Encoder().encode(ASKS)
+interim = b"\x08\x03100"  # :status, in a request
+answers = st.sampled_from(
+    [
+        [(b":status", b"200"), (b"x", b"y")],
+        [(b":status", b"100")],
+        [(b"grpc-status", b"0")],
+        [(b":status", b"200"), (b"long", b"v" * 20_000)],
+    ]
+)
+contents = st.sampled_from([b"", b"a", b"b" * 9000, b"c" * 16384, b"d" * 16385])
+sizes = st.sampled_from([0, 1, 9000, 32767, 65535])
+others = (
+    st.tuples(st.just("data"), ids, st.sampled_from([0, 1, 0, 1, 8, 9]), contents)
+    | st.tuples(st.just("content"), our_ids, contents, st.booleans())
+    | st.tuples(st.just("taken"), st.sampled_from([1, 3, 5, 7]), sizes)
+    | st.tuples(st.just("opens"), ids, st.sampled_from([1, 70_000, 2**31 - 1]))
+    | st.tuples(st.just("settings"), st.sampled_from([3, 4, 5]), st.sampled_from([1, 16_384, 70_000]))
+    | st.tuples(st.just("reset"), our_ids)
+)
+actions = st.lists(
+    others
+    | st.tuples(
+        st.just("head"),
+        ids,
+        flags_of_heads,
+        st.sampled_from(
+            [request_block, request_block, b"\x82\x84", b"\x80", b"\xff\xff\xff\xff\xff\xff", interim, b""]
+        ),
+    )
+    | st.tuples(st.just("sends"), our_ids, answers, st.booleans()),
+    max_size=16,
+)
+
+
+@given(actions)
+@example([("head", 1, 5, request_block), ("head", 3, 4, request_block), ("head", 5, 5, request_block)])  # one too many
+@example(
+    [
+        ("head", 1, 5, request_block),
+        ("sends", 1, [(b":status", b"200")], False),
+        ("sends", 1, [(b"grpc-status", b"0")], False),
+    ]
+)
+def test_heads_are_taken_and_sent_as_the_library_does(done: list[tuple[Any, ...]]) -> None:
+    own, other = (kind(client_side=False, max_streams=2, max_head_bytes=50_000) for kind in (Session, Generic))
+    for session in (own, other):
+        session.begin()
+        session.receive_data(PREFACE)
+        session.read(b"\0\0\0\4\0\0\0\0\0")
+        session.read(b"\0\0\0\4\1\0\0\0\0")  # the peer has our settings
+        session.data_to_send()
+    agree(own, other, done)
+
+
+answer_blocks = st.sampled_from(
+    [Encoder().encode(fields) for fields in ([(b":status", b"200")], [(b":status", b"100")], [(b"grpc-status", b"0")])]
+    + [b"\x80", b""]
+)
+
+
+@given(
+    st.lists(
+        others
+        | st.tuples(st.just("head"), ids, flags_of_heads, answer_blocks)
+        | st.tuples(st.just("sends"), our_ids, st.sampled_from([ASKS, [(b"a", b"b" * 20_000)]]), st.booleans()),
+        max_size=16,
+    )
+)
+@example(
+    [
+        ("head", 1, 4, Encoder().encode([(b":status", b"100")])),
+        ("head", 1, 4, Encoder().encode([(b":status", b"200")])),
+        ("head", 1, 5, Encoder().encode([(b"grpc-status", b"0")])),
+        ("head", 1, 5, Encoder().encode([(b"grpc-status", b"0")])),  # behind the end
+    ]
+)
+def test_heads_of_answers_are_taken_as_by_the_library(done: list[tuple[Any, ...]]) -> None:
+    own, other = (kind(client_side=True, max_streams=0, max_head_bytes=50_000) for kind in (Session, Generic))
+    for session in (own, other):
+        session.begin()
+        session.read(b"\0\0\0\4\0\0\0\0\0")
+        session.head(1, ASKS, ends=True)
+        session.head(3, ASKS)
+        session.head(5, ASKS, ends=True)
+        session.reset_stream(5)
+        session.data_to_send()
+    agree(own, other, done)
+
+
+def test_a_request_in_one_frame_makes_no_objects_of_the_library_for_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, peer = pair()
+    read(session, peer.h2.data_to_send())
+    peer.h2.send_headers(1, ASKS, end_stream=True)
+    sent = peer.h2.data_to_send()
+    monkeypatch.setattr(Session, "receive_data", None)
+    monkeypatch.setattr(Session, "send_headers", None)
+    (request,) = read(session, sent)
+    assert dict(request.headers)[b":method"] == b"GET"
+    session.head(1, [(b":status", b"204")], ends=True)
+    peer.take(session.data_to_send())
+    assert peer.answers[1].fields == {b":status": b"204"}
