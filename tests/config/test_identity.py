@@ -142,7 +142,8 @@ def test_an_exchange_needs_a_jwt_svid_among_the_files(audiences: dict[str, str],
 
 def test_without_an_exchange_no_jwt_svid_is_needed(tmp_path: Path) -> None:
     files = {"spiffe_id": SPIFFE_ID, "files": DIRECTORY}
-    load_sidecar(written(tmp_path, changed(example("tool"), ("identity", files))), {})
+    settings = load_sidecar(written(tmp_path, changed(example("tool"), ("identity", files))), {})
+    assert settings.exchanges == ()
 
 
 def test_a_token_service_needs_jwt_bundles_among_the_files(tmp_path: Path) -> None:

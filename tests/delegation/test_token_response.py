@@ -172,7 +172,8 @@ def test_of_a_refusal_only_a_registered_code_is_kept(body: bytes, detail: str) -
 @given(st.integers(100, 599), st.none() | st.just(JSON) | st.text(max_size=20), st.binary(max_size=60))
 def test_any_answer_is_read_or_refused(status: int, content_type: str | None, body: bytes) -> None:
     with contextlib.suppress(SidecarError):
-        parse_response(status, content_type, body, requested=REQUESTED)
+        assert parse_response(status, content_type, body, requested=REQUESTED).access_token
+        assert status == 200
 
 
 def test_what_is_built_is_parsed_back() -> None:

@@ -81,7 +81,8 @@ async def test_a_lie_is_refused_by_its_name_and_nothing_is_kept(lie: Behaviour, 
 async def test_what_is_beside_the_point_is_no_lie(truth: Behaviour) -> None:
     async with running(World()) as world:
         world.sts.behaviour = truth
-        await world.exchange.exchange(plan(), policy())
+        issued = await world.exchange.exchange(plan(), policy())
+        assert (issued.permit.token.audience, issued.permit.token.actor_id) == (CRM, WRITER)
 
 
 async def test_a_key_the_sts_began_to_use_is_fetched_once() -> None:

@@ -70,10 +70,8 @@ def test_an_authority_whose_key_is_no_point_of_its_curve_spoils_the_bundle() -> 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
 def test_a_changed_byte_yields_a_bundle_or_a_bundle_error(position: int, value: int) -> None:
     changed = ROOT.der[:position] + bytes([value]) + ROOT.der[position + 1 :]
-    try:
-        parse_bundle(A, changed)
-    except BundleError:
-        return
+    with contextlib.suppress(BundleError):
+        assert parse_bundle(A, changed).trust_domain == A
 
 
 def test_a_bundle_shows_no_more_than_it_must() -> None:

@@ -223,12 +223,14 @@ async def test_nobody_gets_a_token_without_an_owner() -> None:
 
 
 async def test_nobody_gets_a_token_before_the_start_or_after_the_end() -> None:
-    svids = JwtSvids(Api().fetch, Api().clock)
+    api = Api()
+    svids = JwtSvids(api.fetch, api.clock)
     svids.belong_to(SELF)
-    await refusal(svids)
-    async with held(Api()) as ended:
+    assert "no identity" in await refusal(svids)
+    async with held(api) as ended:
         pass
-    await refusal(ended)
+    assert "no identity" in await refusal(ended)
+    assert api.fetched == []
 
 
 async def test_who_waits_at_the_end_is_told() -> None:

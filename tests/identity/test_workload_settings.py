@@ -55,7 +55,8 @@ def test_anything_else_is_no_address(text: str) -> None:
     ],
 )
 def test_settings_that_agree_are_taken(settings: dict[str, Any]) -> None:
-    WorkloadApiSettings(**settings)
+    made = WorkloadApiSettings(**settings)
+    assert {name: getattr(made, name) for name in settings} == settings
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,10 @@ async def test_a_lie_on_the_wire_is_refused_by_its_name_and_nothing_is_kept(wire
 async def test_a_service_that_answers_again_is_asked_again() -> None:
     async with serving(LyingSts()) as server, running(World(server=server)) as world:
         server.wire = WIRE_LIES["two lengths"][0]
-        await reason_of(world)
+        assert await reason_of(world) is WIRE_LIES["two lengths"][1]
         server.wire = type(server)(server.sts).wire
-        await world.exchange.exchange(plan(), policy())
+        issued = await world.exchange.exchange(plan(), policy())
+        assert world.exchange.cached(plan(), policy=policy(), now=NOW) is issued
 
 
 async def test_nobody_listening_is_unavailable() -> None:

@@ -167,7 +167,8 @@ async def test_a_lie_is_refused_by_its_name_and_nothing_is_kept(lie: Behaviour, 
 async def test_what_a_tenant_may_be_configured_to_is_no_lie(truth: Behaviour) -> None:
     async with at_tenant() as world:
         world.sts.behaviour = truth
-        await world.exchange.exchange(login_plan(BY), BY)
+        issued = await world.exchange.exchange(login_plan(BY), BY)
+        assert issued.permit.token.actor_id == WRITER
 
 
 PARENT_LIES: Final[dict[str, tuple[Behaviour, Reason]]] = {

@@ -142,7 +142,9 @@ async def test_a_false_id_jag_never_reaches_the_second_server(lie: First, reason
 async def test_what_the_draft_leaves_open_is_no_lie(truth: First) -> None:
     async with running(world()) as one:
         chained(one).first = truth
-        await one.exchange.exchange(login_plan(), by_client())
+        issued = await one.exchange.exchange(login_plan(), by_client())
+        assert issued.permit.token.actor_id == WRITER
+        assert len(chained(one).presented) == 1
 
 
 # At an entry no chain came in, and a user's name is kept: what these change is compared with nothing.

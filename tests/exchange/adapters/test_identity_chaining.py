@@ -160,7 +160,9 @@ async def test_a_false_grant_never_reaches_the_second_server(lie: First, reason:
 async def test_what_the_draft_leaves_open_is_no_lie(truth: First) -> None:
     async with running(world()) as one:
         chained(one).first = truth
-        await one.exchange.exchange(crossing_plan(), policy())
+        issued = await one.exchange.exchange(crossing_plan(), policy())
+        assert issued.permit.token.actor_id == WRITER
+        assert len(chained(one).presented) == 1
 
 
 async def test_scopes_of_the_first_server_are_its_own_where_only_the_last_is_asked() -> None:
