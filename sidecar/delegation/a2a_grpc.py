@@ -8,7 +8,7 @@ it could be one that the agent reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -239,16 +239,16 @@ def shown_in_message(message: bytes) -> Shown:
 class GrpcAnswerReader:
     """Reads what the messages of an answer show, up to its task. As ``AnswerReader``, which reads JSON.
 
-    Nothing more is read after ``MAX_EVENTS_READ`` messages, or after one that is compressed or has more than
-    ``MAX_READ_BYTES``.
+    ``codings`` are the values of its ``grpc-encoding``. Nothing more is read after ``MAX_EVENTS_READ`` messages, or
+    after one that has more than ``MAX_READ_BYTES``, or cannot be decompressed.
     """
 
     __slots__ = ("_left", "_messages", "over")
 
-    def __init__(self) -> None:
+    def __init__(self, codings: Sequence[bytes] = ()) -> None:
         self.over = False
         self._left = MAX_EVENTS_READ
-        self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES)
+        self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES, codings=codings)
 
     def feed(self, data: bytes) -> list[Shown]:
         """Read more of the answer. Return what its complete messages show."""

@@ -21,7 +21,7 @@ from sidecar.observe.access_log import Entry
 from sidecar.proxy.agent_cards import note_signature
 from sidecar.proxy.forward import Forwarding
 from sidecar.proxy.headers import without
-from sidecar.proxy.held_forwarding import HeldForwarding
+from sidecar.proxy.held_forwarding import GRPC_CODING, HeldForwarding
 from sidecar.proxy.journey import Waiter
 from sidecar.proxy.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
 from sidecar.proxy.operations import Asked
@@ -206,7 +206,7 @@ class TaskForwarding(Forwarding):
 
     def _begin(self, head: Response) -> None:
         if self._grpc:
-            self._reader = GrpcAnswerReader()
+            self._reader = GrpcAnswerReader(head.all(GRPC_CODING))
             if head.status >= 300 or _has_failed(head.fields):
                 self._making.fail()
         elif 200 <= head.status < 300:

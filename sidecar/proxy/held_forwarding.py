@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+from sidecar.delegation.grpc_messages import GrpcMessageError, one_plain_message
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.forward import Forwarding
-from sidecar.wire.message import Response
+from sidecar.proxy.headers import without
+from sidecar.wire.message import Edits, Response, new_edits
+
+GRPC_CODING: Final = b"grpc-encoding"
+_OF_CODING: Final = frozenset({GRPC_CODING})
 
 
 class HeldForwarding(Forwarding):
@@ -16,7 +21,7 @@ class HeldForwarding(Forwarding):
 
     An answer that cannot be made again is refused for the reason ``refused``. Answers that the subclass does not hold
     pass as they come. ``grpc``: an answer may be one of gRPC, whose status follows it. One without content has no
-    message to make again.
+    message to make again. A compressed message is decompressed, up to ``max_bytes`` too.
     """
 
     __slots__ = ("_grpc", "_held", "_held_head", "_max_bytes", "_refused")
@@ -36,6 +41,14 @@ class HeldForwarding(Forwarding):
     @abstractmethod
     def made_again(self, document: bytes) -> bytes:
         """Return what goes on in place of the content of an answer. Raises Denied, it cannot be read."""
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields. What is made again is not compressed."""
+        edits = super().rewrite(head)
+        if self._held_head is None or not self._grpc:
+            return edits
+        passes, names, values = edits
+        return new_edits((without(passes, _OF_CODING), names, values))
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give the answer as it is made again."""
@@ -75,7 +88,7 @@ class HeldForwarding(Forwarding):
         upstream, self._upstream = self._upstream, None  # it may serve another request already
         trailers = getattr(upstream, "trailers", ())
         try:
-            body = b"" if self._grpc and not self._held else self.made_again(bytes(self._held))
+            body = b"" if self._grpc and not self._held else self.made_again(self._plain(head))
         except Denied as error:
             self._refuse(head, error.detail)
             return
@@ -84,6 +97,15 @@ class HeldForwarding(Forwarding):
             self.end_answer(trailers)
             return
         super().on_whole_response(replace(head, content_length=len(body), chunked=False), body)
+
+    def _plain(self, head: Response) -> bytes:
+        content = bytes(self._held)
+        if not self._grpc:
+            return content
+        try:
+            return one_plain_message(content, head.all(GRPC_CODING), max_bytes=self._max_bytes)
+        except GrpcMessageError as error:
+            raise Denied(self._refused, str(error)) from None
 
     def _begins(self, head: Response) -> bool:
         try:

@@ -49,7 +49,13 @@ def agent_card(data: bytes) -> None:
 
 def task_answer(data: bytes) -> None:
     """The reading of a stream or an answer does not depend on how its bytes are cut, and ends with its task."""
-    for make in (lambda: AnswerReader(events=False), lambda: AnswerReader(events=True), GrpcAnswerReader):
+    makers = (
+        lambda: AnswerReader(events=False),
+        lambda: AnswerReader(events=True),
+        GrpcAnswerReader,
+        lambda: GrpcAnswerReader([b"gzip"]),
+    )
+    for make in makers:
         found = set[tuple[Shown, ...]]()
         for size in (1, 5, len(data) or 1):
             reader = make()

@@ -112,16 +112,29 @@ async def test_a_list_that_cannot_be_read_is_refused_and_an_error_passes(world: 
     assert "delegation-reason" not in dict(error.value.trailing_metadata())
 
 
-async def test_an_agent_that_compresses_unasked_has_no_lists_and_its_tasks_are_nobodys(strict: World) -> None:
+async def test_what_an_agent_compresses_unasked_is_read_all_the_same(strict: World) -> None:
     strict.server.compresses = True
-    strict.server.listed = listed(*["task-1"] * 9)
-    assert await strict.reason_after_answer("ListTasks") == "list_unreadable"
     strict.server.answer = field(1, field(1, "task-1") + field(2, "c" * 999))
     assert await strict.call("SendMessage", sent()) == [strict.server.answer]
-    assert await strict.reason("GetTask", named("task-1")) == "task_unknown"
-    strict.server.compresses = False
-    await strict.call("SendMessage", sent())
     assert await strict.call("GetTask", named("task-1"))
+    assert await strict.reason("GetTask", named("task-1"), "bob") == "task_unknown"
+    strict.server.listed = listed("task-1", *["task-2"] * 99)
+    assert await strict.call("ListTasks") == [listed("task-1")]
+    assert await strict.call("ListTasks", user="bob") == [b""]
+    strict.server.listed = field(1, "planner") + interface("127.0.0.1:50051", "GRPC", "1.0") + field(2, "a" * 999)
+    (card,) = await strict.call("GetExtendedAgentCard")
+    assert interface("planner.mesh", "GRPC", "1.0") in card
+    assert b"50051" not in card
+
+
+async def test_a_compressed_answer_that_is_too_long_is_refused(world: World) -> None:
+    """It is read up to the limit of one that is not compressed."""
+    world.server.compresses = True
+    world.server.listed = field(9, "a" * 3_000_000)
+    assert await world.reason_after_answer("ListTasks") == "list_unreadable"
+    assert await world.reason_after_answer("GetExtendedAgentCard") == "card_refused"
+    world.server.listed = field(9, "a" * 3_000)
+    assert await world.call("ListTasks") == [world.server.listed]
 
 
 def test_an_answer_that_is_read_is_asked_for_without_compression() -> None:
