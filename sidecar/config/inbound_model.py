@@ -160,8 +160,8 @@ class InboundSection(Section):
     agent_grpc: OriginText | None = Field(
         default=None,
         description=(
-            "the agent's address for calls of gRPC, by HTTP/2 with prior knowledge (h2c), if that is another port than "
-            "`agent`; for routes with `protocol: a2a` or `grpc`"
+            "the agent's address for calls of gRPC on routes with `protocol: a2a` or `grpc`, by HTTP/2 with prior "
+            "knowledge (h2c): another port than that of `agent`, or the same one if it speaks both versions of HTTP"
         ),
     )
     audiences: list[Line] = Field(default=[], description="our audiences besides our SPIFFE ID")

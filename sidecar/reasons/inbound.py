@@ -172,9 +172,13 @@ _REQUEST: Final = {
         ),
     ),
     Reason.UPGRADE_REFUSED: _either(
-        "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4)",
+        "an upgrade other than a valid WebSocket handshake (RFC 6455 section 4), or a WebSocket to an agent that is "
+        "called by HTTP/2 (`protocols.agent: h2c`)",
         _DEVELOPER,
-        do="use WebSocket version 13, or plain HTTP/1.1 requests",
+        do=(
+            "use WebSocket version 13, or plain HTTP/1.1 requests; if the agent is called by HTTP/2, see "
+            "docs/http2.md#websocket"
+        ),
     ),
     Reason.TOO_LARGE: _either(
         "the body is larger than max_body_bytes", _CALLER, _OPERATOR, do="send less, or raise the limit"
