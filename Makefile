@@ -308,7 +308,7 @@ admission: setup ## Injector, policy, Pod Security, Helm in a real API server th
 	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(ADMISSION)
 
 cluster: setup ## SPIRE's attestors on a real Kubernetes; the example, from its five commands to an uninstall (kubectl, helm, KUBECONFIG)
-	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster_spire.py tests/interop/test_cluster.py tests/interop/test_cluster_life.py
+	@SIDECAR_IMAGE=$(IMAGE) SIDECAR_DEV_IMAGE=$(DEV_IMAGE) $(PYTEST) -q -p no:randomly tests/interop/test_cluster_spire.py tests/interop/test_cluster.py tests/interop/test_cluster_grpc.py tests/interop/test_cluster_life.py
 
 $(FUZZER): $(STAMP) requirements/fuzz.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/fuzz.txt && touch $@ || echo "fuzz: atheris cannot be had for this Python or machine"

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.interop import cluster_spire, helm, kube
@@ -34,6 +36,7 @@ USERS: Final = "sidecar-test-users"  # namespace of the callers, pods like any o
 OTHERS: Final = "sidecar-test-others"  # another team's namespace, with sidecars too
 PODS: Final = ("front", "planner", "writer", "crm")
 CARELESS_ID: Final = "sidecar-test-careless-sts"  # a ClusterSPIFFEID is in no namespace
+GRPC: Final = "by-grpc"  # an agent of gRPC that the front app may call
 OWN: Final = "app.kubernetes.io/instance=mesh"
 _COMMAND_S: Final = 150.0
 _CALLER: Final = ROOT / "tests" / "interop" / "cluster_caller.py"
@@ -136,6 +139,7 @@ class ClusterMesh:
         for part in ("sidecar", "sidecar-lib"):
             (folder / "helm" / part).symlink_to(ROOT / "helm" / part)
         shutil.copytree(ROOT / "helm" / "example", folder / "helm" / "example")
+        self._let_front_call_by_grpc()
         self.image = by_digest(IMAGE)
         self.tools = by_digest(DEV_IMAGE)  # the image of the agents
         self.identities = self._identities()
@@ -143,6 +147,24 @@ class ClusterMesh:
         if self.identities is not None:
             self.values += f" --set 'spiffeIDs.federatesWith={{{PARTNER}}}'"
         self.values += " --set injector.allowKeys=true,injector.allowWorkloadHandle=true"
+
+    def _let_front_call_by_grpc(self) -> None:
+        """Turn HTTP/2 on in the front app's sidecar, as docs/http2.md says, with a route beside that of the example."""
+        file = self.folder / "helm" / "example" / "values.yaml"
+        values = yaml.safe_load(file.read_text())
+        (settings,) = (one["settings"] for one in values["workloads"] if one["name"] == "front")
+        (planner,) = settings["outbound"]["routes"]
+        settings["protocols"] = {"http2": True}
+        by_grpc = {
+            "name": GRPC,
+            "match": {"prefix": "/"},
+            "protocol": "grpc",
+            "operations": [{"allow": ["demo.Plan/*"]}],
+            "upstream": f"https://{GRPC}:7443",
+        }
+        settings["outbound"]["routes"].append(planner | by_grpc)
+        settings["entry"]["may_call"].append(GRPC)
+        file.write_text(yaml.safe_dump(values))
 
     def _identities(self) -> Identities | None:
         served = os.environ.get("CLUSTER_WORKLOAD_API")
