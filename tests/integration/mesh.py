@@ -39,7 +39,10 @@ from tests.integration.world import (
 
 IDS: Final = {"front": FRONT, "planner": PLANNER, "writer": WRITER, "crm": CRM}
 NEXT: Final = {"front": ("planner", "/plan"), "planner": ("writer", "/draft"), "writer": ("crm", "/customers/42")}
-LOGINS: Final = LoginSettings(users={"alice": None, "bob": None}, clients=frozenset({CLIENT_ID, "other-app"}))
+MANY_USERS: Final = [f"user-{number}" for number in range(50)]
+LOGINS: Final = LoginSettings(
+    users=dict.fromkeys(["alice", "bob", *MANY_USERS]), clients=frozenset({CLIENT_ID, "other-app"})
+)
 
 Script = Callable[[dict[str, str]], Awaitable[bytes]]
 

@@ -7,6 +7,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import grpc
 import pytest
 
-from tests.integration.mesh import Mesh, open_mesh
+from tests.integration.mesh import MANY_USERS, Mesh, open_mesh
 from tests.integration.mesh_files import Settings
 from tests.integration.test_reload import Reloadable
 from tests.integration.world import PATIENCE_S
@@ -33,6 +34,8 @@ class EchoServer:
         self.seen: list[dict[str, str]] = []
         self.cancelled = threading.Event()
         self.going = threading.Event()
+        self.released = threading.Event()
+        self.drips = queue.Queue[bytes | None]()
         self._server = grpc.server(ThreadPoolExecutor(16))
         handlers = {
             "Unary": grpc.unary_unary_rpc_method_handler(self._unary),
@@ -40,6 +43,8 @@ class EchoServer:
             "Sum": grpc.stream_unary_rpc_method_handler(self._sum),
             "Talk": grpc.stream_stream_rpc_method_handler(self._talk),
             "Wait": grpc.unary_stream_rpc_method_handler(self._wait),
+            "Drip": grpc.unary_stream_rpc_method_handler(self._drip),
+            "Hold": grpc.unary_unary_rpc_method_handler(self._hold),
             "Fail": grpc.unary_unary_rpc_method_handler(self._fail),
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
@@ -76,6 +81,15 @@ class EchoServer:
         yield b"begun"
         self.going.set()
         self.cancelled.wait(20)
+
+    def _drip(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        self._note(context)
+        yield from iter(self.drips.get, None)
+
+    def _hold(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self._note(context)
+        self.released.wait(20)
+        return request
 
     def _fail(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         self._note(context)
@@ -324,14 +338,19 @@ async def test_a_drain_lets_calls_finish(world: World) -> None:
 
 
 async def test_calls_of_many_users_at_a_time_never_mix(world: World) -> None:
+    """1,000 calls of 50 users on one connection to the first sidecar, and few between the sidecars and to the agent."""
+
     def call() -> list[bytes]:
         unary = world.channel.unary_unary(f"/{SERVICE}/Unary")
-        shown = {user: world.shown(user) for user in ("alice", "bob")}
-        calls = [unary.future(b"%d" % n, timeout=20, metadata=shown["alice" if n % 2 else "bob"]) for n in range(200)]
+        shown = [world.shown(user) for user in MANY_USERS]
+        calls = [unary.future(b"%d" % n, timeout=60, metadata=shown[n % 50]) for n in range(1000)]
         return [one.result() for one in calls]
 
     answers = await world.run(call)
-    assert answers == [b"%b %d" % (b"alice" if n % 2 else b"bob", n) for n in range(200)]
+    assert answers == [b"user-%d %d" % (n % 50, n) for n in range(1000)]
+    for sidecar in (world.mesh.sidecars[name] for name in ("front", "planner")):
+        records = await sidecar.wait_for_records(1000)
+        assert Counter(one["subject"] for one in records) == dict.fromkeys(MANY_USERS, 20)
 
 
 @pytest.fixture
