@@ -125,7 +125,7 @@ interop-conformance: setup $(AGENTS) ## The official conformance runners of MCP,
 	@$(PYTEST) -q -p no:randomly tests/interop/test_mcp_conformance.py
 
 interop-agents: setup $(AGENTS) ## The libraries for agents, every program of examples/ in a mesh of real sidecars, and the demo's agents (pip, npm; java)
-	@$(SHARED) --dist loadfile -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py tests/interop/test_stand_ins.py tests/interop/test_a2a.py tests/interop/test_a2a_grpc.py tests/interop/test_door_clients.py
+	@$(SHARED) --dist loadfile -p no:randomly tests/interop/test_agent_node.py tests/interop/test_agent_examples.py tests/interop/test_agent_grpc.py tests/interop/test_stand_ins.py tests/interop/test_a2a.py tests/interop/test_a2a_grpc.py tests/interop/test_door_clients.py
 
 $(KEYCLOAK):
 	@command -v mvn >/dev/null || { echo "interop-keycloak: set KEYCLOAK_HOME to an unpacked Keycloak, or install Maven"; exit 1; }

@@ -27,6 +27,10 @@ export function carry(work) {
 
 /** Return the handle of an incoming message of node:http; undefined if there is none, several, or no clear one. */
 export function shown(message) {
-  const values = message.headersDistinct[HEADER] ?? [];
+  return sole(message.headersDistinct[HEADER] ?? []);
+}
+
+/** Return the one value of a request's header lines; undefined if there is none, several, or one that is no handle. */
+export function sole(values) {
   return values.length === 1 && TOKEN.test(values[0]) ? values[0] : undefined;
 }

@@ -58,6 +58,9 @@ def test_a_program_that_uses_it_wrongly_does_not_compile() -> None:
 def test_it_depends_on_nothing_and_has_the_version_of_all() -> None:
     package = json.loads((Path(agents.ROOT) / "agent-node/package.json").read_text())
     assert (package["version"], package["dependencies"]) == (__version__, {})
+    assert package["peerDependencies"].keys() == {"@grpc/grpc-js"}
+    assert package["peerDependenciesMeta"] == {"@grpc/grpc-js": {"optional": True}}
     for file in (agents.ROOT / "agent-node").glob("*.js"):
+        own = ("node:", "./", *(["@grpc/grpc-js"] if file.name == "grpc.js" else []))
         for source in re.findall(r'from "([^"]+)"', file.read_text()):
-            assert source.startswith(("node:", "./")), file
+            assert source.startswith(own), file

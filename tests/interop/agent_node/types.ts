@@ -1,8 +1,10 @@
 // Uses every public name as a program of somebody else does: it only has to compile.
 import { createServer } from "node:http";
+import { credentials, makeGenericClientConstructor, Server } from "@grpc/grpc-js";
 import express from "express";
 import fastify from "fastify";
 import { carry, fastifyHook, forwarding, handle, headers, listener, middleware, serving } from "delegation-agent";
+import { channel, clientInterceptors, serverInterceptor } from "delegation-agent/grpc";
 const app = express();
 app.use(middleware);
 fastify().addHook("onRequest", fastifyHook);
@@ -12,3 +14,7 @@ const n: number = serving("a", () => 1);
 const c: (a: string) => number = carry((a: string) => a.length);
 const h: string | undefined = handle();
 const o: Record<string, string> = headers(new URL("http://a"));
+const Customers = makeGenericClientConstructor({}, "Customers");
+new Customers(...channel("crm", { outbound: "http://127.0.0.1:7080", "grpc.enable_retries": 0 }));
+new Customers("127.0.0.1:7080", credentials.createInsecure(), { interceptors: clientInterceptors("127.0.0.1:7080") });
+new Server({ interceptors: [serverInterceptor] });
