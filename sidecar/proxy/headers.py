@@ -22,7 +22,7 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.random_text import random_128
 from sidecar.proxy.trusted_names import is_trusted_name
-from sidecar.wire.message import NOT_PASSED, Edits, Message, Passes, Request, new_edits
+from sidecar.wire.message import NOT_PASSED, Edits, Field, Message, Passes, Request, new_edits
 
 MAX_VALUE_BYTES: Final = 6144
 
@@ -121,12 +121,19 @@ def to_agent(
     )
     if trace.tracestate is not None:
         names, values = (*names, b"tracestate"), (*values, trace.tracestate.encode("ascii"))
-    if permit.route.pass_token:
-        names, values = (*names, b"delegation-token"), (*values, permit.token.raw.encode("ascii"))
-    if source is not None:
-        forwarded = b"https", request.authority.encode("ascii"), source.encode("ascii")
-        names, values = names + _FORWARDED, values + forwarded
+    if permit.route.pass_token or source is not None:
+        for name, value in told_by_route(permit, request, source):
+            names, values = (*names, name), (*values, value)
     return new_edits((passes_to_mesh, names, values))
+
+
+def told_by_route(permit: Permit, request: Request, source: str | None) -> list[Field]:
+    """Return the fields that an agent gets because its route says so: the token, and how the call reached us."""
+    told = [(b"delegation-token", permit.token.raw.encode("ascii"))] if permit.route.pass_token else []
+    if source is None:
+        return told
+    values = b"https", request.authority.encode("ascii"), source.encode("ascii")
+    return [*told, *zip(_FORWARDED, values, strict=True)]
 
 
 def to_observed_agent(

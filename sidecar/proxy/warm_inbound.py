@@ -22,7 +22,7 @@ from sidecar.proxy.answers import close, refuse
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.ghosts import new_forwarding, new_mcp_forwarding, new_request, new_task_forwarding
 from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import IDENTITY, passes_to_mesh, to_agent, without
+from sidecar.proxy.headers import IDENTITY, passes_to_mesh, source_of, to_agent, told_by_route, without
 from sidecar.proxy.journey import Journey
 from sidecar.proxy.list_forwarding import is_cut
 from sidecar.proxy.mcp_forwarding import McpForwarding
@@ -47,7 +47,7 @@ from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
-from sidecar.wire.message import Request
+from sidecar.wire.message import Field, Request
 
 
 class WarmInbound:
@@ -156,11 +156,15 @@ class WarmInbound:
             return False
         warm = self._of_mcp_message if route.protocol == "mcp" else self._of_a2a_message
         ways = warm(found, head, given.permit, now)
-        return False if ways is None else (given, found.op, *ways)
+        if ways is None:
+            return False
+        fields, kind, state = ways
+        told = told_by_route(given.permit, head, _source(given.permit, connection))
+        return given, found.op, b"".join([b"%b: %b\r\n" % field for field in (*told, *fields)]), kind, state
 
     def _of_mcp_message(
         self, found: OperationRead, head: Request, permit: Permit, now: int
-    ) -> tuple[bytes, object, WarmMessage] | None:
+    ) -> tuple[list[Field], object, WarmMessage] | None:
         """Return fields to add, the kind and the state of a message of MCP; None: its answer is written again.
 
         Raises:
@@ -169,12 +173,11 @@ class WarmInbound:
         if is_cut(permit.route, found.asked):
             return None
         session = session_of(self._session_ids, found.asked, head, permit, now)
-        lines = b"".join([b"%b: %b\r\n" % field for field in session.shown_to_agent()])
-        return lines, self._of_mcp, WarmMessage(found.asked, session=session)
+        return session.shown_to_agent(), self._of_mcp, WarmMessage(found.asked, session=session)
 
     def _of_a2a_message(
         self, found: OperationRead, _head: Request, permit: Permit, _now: int
-    ) -> tuple[bytes, object, WarmMessage] | None:
+    ) -> tuple[list[Field], object, WarmMessage] | None:
         """Return fields to add, the kind and the state of a message of A2A.
 
         None: its answer is written again, or it names a task or context not seen here, which its record tells.
@@ -188,9 +191,9 @@ class WarmInbound:
         if self._bindings.check(asked.named, principal, strict=permit.route.a2a.strict_tasks) is not None:
             return None
         if not asked.named.begins:
-            return b"", self._of_a2a, WarmMessage(asked)
+            return [], self._of_a2a, WarmMessage(asked)
         # ``Making.begin`` would bind nothing: every context that is named is known.
-        return b"", self._of_tasks, WarmMessage(asked, making=Making(self._bindings, asked.named, principal))
+        return [], self._of_tasks, WarmMessage(asked, making=Making(self._bindings, asked.named, principal))
 
     def _prepare(self, given: Given) -> object | None:
         """Make what is the same for every request of a permit; None: the engine in Python serves them all."""
@@ -232,7 +235,16 @@ class WarmInbound:
         record = request_record("inbound", self._log.run) | given.of_token | given.facts | known
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
         begin_stream(stream, connection, head, bytes_in)
-        edits = to_agent(head, permit, given.identity, entry=entry, handle=handle, trace=trace, host=origin.authority)
+        edits = to_agent(
+            head,
+            permit,
+            given.identity,
+            entry=entry,
+            handle=handle,
+            trace=trace,
+            host=origin.authority,
+            source=_source(permit, connection),
+        )
         kind: type[Forwarding] = Forwarding
         more: dict[str, Any] = {}
         if asked is not None:
@@ -273,6 +285,11 @@ class WarmInbound:
             close(stream, entry)
 
 
+def _source(permit: Permit, connection: ServerConnection) -> str | None:
+    """The peer's address, where the route says that the agent is told it."""
+    return source_of(connection.transport.get_extra_info("peername")) if permit.route.forwarded else None
+
+
 def _keys_of(keys: IssuerKeys) -> list[object]:
     """Return the parts of all issuers' keys whose generations add up to that of ``keys``."""
     return list(keys.by_issuer)
@@ -280,5 +297,8 @@ def _keys_of(keys: IssuerKeys) -> list[object]:
 
 def is_plain(route: InboundRoute) -> bool:
     """Tell if requests of a route need nothing but a permit, a handle and the fields that every agent gets."""
-    of_protocol = route.protocol in {"http", "mcp", "a2a"}
-    return of_protocol and not (route.linger_s or route.forwarded or route.pass_token or route.human)
+    if route.linger_s or route.human:
+        return False
+    if route.protocol == "http":
+        return not (route.forwarded or route.pass_token)
+    return route.protocol in {"mcp", "a2a"}  # whose reader adds fields

@@ -95,6 +95,7 @@ POLICY: Final = replace(
             _of_protocol(_TOOLS, "mcp", OF_MCP),
             _of_protocol(replace(_TOOLS, name="cut", path="/cut"), "mcp", OF_MCP, filter_lists=True),
             _of_protocol(_AGENT, "a2a", OF_A2A),
+            _of_protocol(replace(_TOOLS, name="told", path="/told"), "mcp", OF_MCP, pass_token=True, forwarded=True),
             _of_protocol(
                 replace(_AGENT, name="strict", path="/strict"), "a2a", OF_A2A, a2a=A2aRules(strict_tasks=True)
             ),

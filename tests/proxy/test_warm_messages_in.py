@@ -16,6 +16,7 @@ from sidecar.engine import Engine
 from sidecar.proxy.ghosts import GhostForwarding, GhostMcpForwarding, GhostTaskForwarding
 from sidecar.proxy.task_bindings import Principal
 from tests.delegation.world import PLANNER, STS
+from tests.fuzz.inbound_world import token
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native
 from tests.proxy.engines import EngineWorld, Outcome
@@ -40,6 +41,7 @@ pytestmark = needs_native
 HARMLESS_TO_MESSAGES: Final = [one for one in HARMLESS if one is not _is_looked_at]
 ALICE: Final = Principal(STS, "alice", PLANNER)
 SESSION: Final = SessionIds(bytes(32)).give("tools", Session(Holder("subject", PLANNER, STS, "alice"), "s1"))
+TOLD: Final = SessionIds(bytes(32)).give("told", Session(Holder("subject", PLANNER, STS, "alice"), "s1"))
 MALLORYS: Final = SessionIds(bytes(32)).give("tools", Session(Holder("subject", PLANNER, STS, "mallory"), "s1"))
 SEARCH: Final = from_peer("/mcp", tool()[0], *tool()[1])
 OLD: Final = from_peer("/mcp", old_tool()[0], *old_tool()[1])
@@ -59,6 +61,8 @@ WARM: Final = [
     from_peer("/mcp", tool("named")[0], *tool("named")[1]),
     from_peer("/mcp", tool()[0], *tool()[1], "Mcp-Session-Id: ends-here"),
     from_peer("/cut", tool()[0], *tool()[1]),
+    from_peer("/told", tool()[0], *tool()[1], "X-Forwarded-For: made.up"),
+    from_peer("/told", old_tool()[0], *old_tool()[1], f"Mcp-Session-Id: {TOLD}"),
     INITIALIZE,
     SAY,
     REST,
@@ -109,6 +113,17 @@ async def test_a_message_that_is_refused_is_refused_alike_and_never_sent(tmp_pat
     outcomes, records = await both(tmp_path, steps, least_taken=4)
     assert outcomes[4].sent == b""
     assert records[4]["decision"] == "deny"
+
+
+async def test_an_agent_is_told_the_token_and_the_way_of_the_call_where_its_route_says_so(tmp_path: Path) -> None:
+    data = from_peer("/told", tool()[0], *tool()[1])
+    outcomes, _ = await both(tmp_path, [(data, FOUND, nothing)] * 2 + [(SEARCH, FOUND, nothing)] * 2, least_taken=2)
+    for outcome in outcomes[:2]:
+        assert b"\r\ndelegation-token: " + token() + b"\r\nx-forwarded-proto: https\r\n" in outcome.sent
+        assert b"\r\nx-forwarded-host: writer:7443\r\n" in outcome.sent
+    for outcome in outcomes[2:]:
+        assert b"delegation-token" not in outcome.sent
+        assert b"x-forwarded" not in outcome.sent
 
 
 # --- sessions of MCP
