@@ -37,7 +37,7 @@ _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,254})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{1,5}))?"
 )
 # The usual spelling, which needs no further check.
-_plain_authority: Final = re.compile(rb"[a-z0-9_][a-z0-9._-]{0,254}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?").fullmatch
+plain_authority: Final = re.compile(rb"[a-z0-9_][a-z0-9._-]{0,254}(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?").fullmatch
 _NO_FIELDS: Final[tuple[tuple[bytes, ...], tuple[bytes, ...]]] = ((), ())
 _MINOR: Final = {b"0": 0, b"1": 1}
 _SLASH: Final = 0x2F
@@ -91,7 +91,7 @@ class RequestGrammar:
         host = values[layout.host]
         end: _End
         if layout.plain:
-            authority = host.decode() if _plain_authority(host) else parse_authority(host)
+            authority = host.decode() if plain_authority(host) else parse_authority(host)
             end = _PLAIN_END[version]
         else:
             expect = _expect(layout, values)

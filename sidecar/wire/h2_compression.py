@@ -16,8 +16,9 @@ from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, Oversize
 from hpack.hpack import decode_integer, encode_integer
 from hpack.table import HeaderTable
 
-from sidecar.wire.h2_head import FIELD_BYTES, size_of
+from sidecar.wire.h2_head import size_of
 from sidecar.wire.h2_huffman import decode_huffman
+from sidecar.wire.h2_names import FIELD_BYTES
 from sidecar.wire.message import Field
 
 MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # of memory, for some thousand tokens

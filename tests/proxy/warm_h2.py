@@ -90,6 +90,7 @@ class GrpcAgents(UpstreamPool):
         self._idle: list[Any] = []
         self._answered = -1
         self._encoder = Encoder()
+        self._blocks: tuple[bytes, bytes] | None = None
         connections: Connections[Any] = self.connections
         self.agent = H2ClientConnection(
             ClientLimits(), connections, on_idle=self._idle.append, on_closed=lambda _: None, max_age_s=3600
@@ -97,6 +98,11 @@ class GrpcAgents(UpstreamPool):
         self.agent.connection_made(self.transport)
         self._idle.append(self.agent.spare())
         self.agent.data_received(frame(Kind.SETTINGS, 0, 0, b"") + frame(Kind.WINDOW_UPDATE, 0, 0, _OPEN.to_bytes(4)))
+
+    def _compressed(self) -> tuple[bytes, bytes]:
+        head = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+        trailers = [(b"grpc-status", b"0"), (b"grpc-message", b"")]
+        return block(self._encoder, head), block(self._encoder, trailers)
 
     def take(self, _origin: Origin) -> ClientConnection:
         self.asked += 1
@@ -107,13 +113,14 @@ class GrpcAgents(UpstreamPool):
         frames = []
         for _ in range(self.asked):
             self._answered += 2
-            head = block(self._encoder, [(b":status", b"200"), (b"content-type", b"application/grpc")])
-            trailers = block(self._encoder, [(b"grpc-status", b"0"), (b"grpc-message", b"")])
+            head, trailers = self._blocks = self._blocks or self._compressed()
             frames += [
                 frame(Kind.HEADERS, END_HEADERS, self._answered, head),
                 frame(Kind.DATA, 0, self._answered, bytes(32)),
                 frame(Kind.HEADERS, END_HEADERS | END_STREAM, self._answered, trailers),
             ]
+            if self._answered == 1:
+                self._blocks = None  # the fields are in the table from now on
         self.asked = 0
         self.agent.data_received(b"".join(frames))
 
