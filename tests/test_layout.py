@@ -68,6 +68,7 @@ ELSEWHERE: Final = {
     "proxy/resource_metadata.py": "integration/test_resource_metadata.py",
     "proxy/operations.py": "integration/test_operations.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
+    "config/endpoints.py": "config/test_issuers.py",
     "config/entry_checks.py": "config/test_sidecar_checks.py",
     "config/inbound_checks.py": "config/test_sidecar_checks.py",
     "config/inbound_model.py": "config/test_sidecar_file.py",

@@ -10,7 +10,7 @@ The path of a file, in order:
   key is the description of its field
 - checks: ``sidecar_checks`` between sections; ``inbound_checks``, ``outbound_checks`` and the like hold the checks of
   one section and its builders; ``platform_checks`` against the platform's ceiling
-- builders: ``sidecar_file``, with ``issuers``, ``identity``, ``addresses``
+- builders: ``sidecar_file``, with ``issuers``, ``profiles``, ``endpoints``, ``identity``, ``addresses``
 - result: ``settings``, ``sts_settings``
 
 ``docs`` writes the page of settings from the schema. Functions import the validation library and the models when they

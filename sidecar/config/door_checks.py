@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from sidecar.config.addresses import parse_address
 from sidecar.config.door_model import DoorSection
-from sidecar.config.issuers import kind_of
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
+from sidecar.config.profiles import kind_of
 from sidecar.config.settings import DoorSettings
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes
 from sidecar.delegation.door import Door, is_origin, is_resource

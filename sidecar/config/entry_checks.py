@@ -1,15 +1,23 @@
-"""Checks of an entry, where users log in and chains start. Pure; each problem has its field and its cure."""
+"""Checks and builder of an entry, where users log in and chains start. Pure; each problem has its field and cure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from sidecar.config.issuers import kind_problems, login_issuer, preset_of, profile_of
+from sidecar.config.issuers import login_issuer, scope_from
 from sidecar.config.outbound_checks import unknown_routes
+from sidecar.config.profiles import kind_of, kind_problems, preset_of, profile_of, with_usable_profile
 from sidecar.config.sections import ProfileSection
-from sidecar.config.sidecar_model import EntryIssuerSection, SidecarFile, exchange_routes, exchange_sections
-from sidecar.config.validation import repetitions
-from sidecar.delegation.policy import DELEGATION_LIFE_S
+from sidecar.config.sidecar_model import (
+    EntryIssuerSection,
+    EntrySection,
+    SidecarFile,
+    exchange_routes,
+    exchange_sections,
+)
+from sidecar.config.validation import Findings, repetitions
+from sidecar.delegation.door import Door
+from sidecar.delegation.policy import DELEGATION_LIFE_S, Entry, LoginKind, UserIssuer
 from sidecar.errors import Problem
 
 
@@ -91,3 +99,34 @@ def first_token_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(where, "says nothing where no chain starts", "remove it, or add the route to entry.may_call")
         if audiences.setdefault(route.audience, route.first_token_life_s) != route.first_token_life_s:
             yield Problem(where, "differs from an earlier route to this audience", "write both alike")
+
+
+MakeDoor = Callable[[EntrySection, Mapping[str, UserIssuer]], Door | None]
+
+
+def entry_of(file: SidecarFile, findings: Findings, make_door: MakeDoor | None = None) -> Entry | None:
+    """Make the logins that may start a chain, and the door; None if this workload is not an entry."""
+    section = file.entry
+    if section is None:
+        return None
+    users = [
+        with_usable_profile(user, f"entry.issuers[{number}]", findings) for number, user in enumerate(section.issuers)
+    ]
+    logins = {
+        user.issuer: UserIssuer(
+            trusted=login_issuer(user),
+            kind=kind_of(user) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
+            client_id=user.client_id,
+            scope_from=scope_from(user),
+            subject_prefix=user.subject_prefix,
+        )
+        for user in users
+    }
+    return Entry(
+        issuers=logins,
+        may_call=frozenset(section.may_call),
+        delegation_life_s=section.delegation_life_s,
+        first_token_life_s=section.first_token_life_s,
+        redirect_uris=frozenset(section.redirect_uris),
+        door=None if make_door is None else make_door(section, logins),
+    )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
-from sidecar.config.federate_checks import mesh_names
-from sidecar.config.identity import jwt_svid_problems
-from sidecar.config.issuers import (
+from sidecar.config.endpoints import (
     endpoint_of,
-    kind_of,
     renamed,
     same_origin,
     tls_of,
     token_endpoint_problems,
     token_endpoints_of,
-    trusted_issuers,
 )
+from sidecar.config.exchange_model import ClientAuthSection, ExchangeEndpointSection, ExchangeSection
+from sidecar.config.federate_checks import mesh_names
+from sidecar.config.identity import jwt_svid_problems
+from sidecar.config.issuers import trusted_issuers
 from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
+from sidecar.config.profiles import kind_of
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.config.validation import repetitions
 from sidecar.delegation.policy import LoginKind

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.config.endpoints import token_endpoint_of, token_endpoints_of
 from sidecar.config.federate_model import (
     AnyFederateSection,
     FederateAnthropicSection,
@@ -14,7 +15,6 @@ from sidecar.config.federate_model import (
     FederateGoogleSection,
     FederateOpenaiSection,
 )
-from sidecar.config.issuers import token_endpoint_of, token_endpoints_of
 from sidecar.config.outbound_model import FederateRouteSection
 from sidecar.config.sidecar_model import SidecarFile, exchange_sections, outside_routes
 from sidecar.delegation.outside import PRESETS, FederatedKey, makes_credentials

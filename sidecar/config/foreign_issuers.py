@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sidecar.config.crossing_checks import scope_map
 from sidecar.config.field_types import Line, ScopeText, SpiffeIdText, TrustDomainText
-from sidecar.config.issuers import profile_of, profile_problems
+from sidecar.config.profiles import profile_of, profile_problems
 from sidecar.config.sections import KeySource, ProfileWord, Section
 from sidecar.config.validation import Findings, repetitions
 from sidecar.delegation.crossing import Crossing

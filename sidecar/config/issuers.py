@@ -1,43 +1,27 @@
-"""Builders of trust from the sections of issuers, logins and the token service, and checks of issuer sections."""
+"""Issuers of a sidecar or token service: their keys, their limits, their lists of revocations. Builders and checks."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
 from urllib.parse import urlsplit
 
-from sidecar.config.exchange_model import ExchangeEndpointSection, ExchangeSection
-from sidecar.config.sections import (
-    ActorRow,
-    CountersignSection,
-    IssuerSection,
-    KeySource,
-    PlatformIssuerSection,
-    ProfileSection,
-    TlsSection,
-    UserIssuerSection,
-)
-from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_sections
+from sidecar.config.endpoints import endpoint_of, renamed, same_origin, tls_of, token_endpoints_of
+from sidecar.config.profiles import profile_of
+from sidecar.config.sections import CountersignSection, IssuerSection, KeySource, TlsSection, UserIssuerSection
+from sidecar.config.sidecar_model import SidecarFile, exchange_sections
 from sidecar.config.validation import Findings
-from sidecar.delegation.door import Door
-from sidecar.delegation.policy import Entry, LoginKind, ScopeFrom, UserIssuer
-from sidecar.delegation.profile import PRESETS, ActorForm, IssuerProfile, TrustedIssuer
+from sidecar.delegation.policy import ScopeFrom
+from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Problem
 from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
-from sidecar.identity.endpoint import Endpoint, is_loopback
+from sidecar.identity.endpoint import is_loopback
 from sidecar.identity.issuer import JwksSettings
 
-MakeDoor = Callable[[EntrySection, Mapping[str, UserIssuer]], Door | None]
-
-U = TypeVar("U", bound=UserIssuerSection)
-_KINDS: Final = {"oidc-id-token": LoginKind.ID_TOKEN, "oidc-access-token": LoginKind.ACCESS_TOKEN}
-LOGIN_PRESETS: Final = frozenset(_KINDS)
 DOOR_COOLDOWN_S: Final = 5.0  # in place of 30
-_TABLES: Final = frozenset({ActorForm.TABLE, ActorForm.CLIENT_TABLE})
 
 
 def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
@@ -55,58 +39,6 @@ def key_settings(section: KeySource, tls: TlsSection | None) -> JwksSettings:
             ca_file=tls.ca if tls is not None else None,
             **times,
         )
-
-
-@contextmanager
-def renamed(member: str, setting: str) -> Iterator[None]:
-    """Name the ``setting`` in a room's refusal, which names the room's own ``member``."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(str(error).replace(f"{member}: ", f"{setting}: ", 1)) from error
-
-
-def same_origin(first: str, second: str) -> bool:
-    """Return True if two URLs have the same scheme, host and port."""
-    one, other = urlsplit(first), urlsplit(second)
-    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)
-
-
-def profile_of(section: str | ProfileSection) -> IssuerProfile:
-    """Make the profile: the preset with the section's changes. Raises ValueError for a contradiction."""
-    if isinstance(section, str):
-        return PRESETS[section]
-    changes: dict[str, object] = {
-        name: value
-        for name in (
-            "act_iss",
-            "subject_claim",
-            "subject_issuer",
-            "client_claim",
-            "scope_claim",
-            "scope_shape",
-            "max_act_depth",
-            "leeway_s",
-            "max_lifetime_s",
-        )
-        if (value := getattr(section, name)) is not None
-    }
-    if section.actor is not None:
-        changes["actor"] = ActorForm(section.actor)
-    if section.typ is not None:
-        changes["typ"] = frozenset(
-            None if typ is None else typ.lower().removeprefix("application/") for typ in section.typ
-        )
-    if section.algorithms is not None:
-        changes["algorithms"] = frozenset(section.algorithms)
-    if section.required_claims is not None:
-        changes["required_claims"] = PRESETS[section.preset].required_claims.union(section.required_claims)
-    if section.required_values is not None:
-        values = {claim: frozenset(texts) for claim, texts in section.required_values.items()}
-        changes["required_values"] = {**PRESETS[section.preset].required_values, **values}
-    if section.actor_table is not None:
-        changes["actor_table"] = _table(section.actor_table)
-    return dataclasses.replace(PRESETS[section.preset], **changes)  # type: ignore[arg-type]  # checked by the model
 
 
 def trusted_issuer(section: IssuerSection) -> TrustedIssuer:
@@ -129,35 +61,12 @@ def login_issuer(section: UserIssuerSection) -> TrustedIssuer:
     )
 
 
-def with_usable_profile(section: U, field: str, findings: Findings) -> U:
-    """Return the section; if its profile is contradictory, report that and return it with the preset alone."""
-    if findings.attempt(f"{field}.profile", profile_of, section.profile) is not None:
-        return section
-    return section.model_copy(update={"profile": preset_of(section.profile)})
-
-
 def scope_from(section: UserIssuerSection) -> ScopeFrom:
     """Make the map from a login token to scopes."""
     return ScopeFrom(
         claim=section.scope_from.claim,
         map={value: frozenset(scopes) for value, scopes in section.scope_from.map.items()},
     )
-
-
-def kind_of(section: UserIssuerSection) -> LoginKind | None:
-    """Return the kind of login token: as written, else that of the preset; None if neither has one."""
-    if section.kind is not None:
-        return LoginKind(section.kind)
-    return _KINDS.get(preset_of(section.profile))
-
-
-def kind_problems(section: UserIssuerSection, field: str) -> Iterator[Problem]:
-    """Report a missing kind, or one that contradicts the preset: sidecar and token service must have the same."""
-    told = _KINDS.get(preset_of(section.profile))
-    if kind_of(section) is None:
-        yield Problem(f"{field}.kind", "is missing, and the profile does not tell", "write id_token or access_token")
-    elif told is not None and told is not kind_of(section):
-        yield Problem(f"{field}.kind", "is not the kind that the profile is for", "remove it, or change the profile")
 
 
 def is_production(section: KeySource) -> bool:
@@ -181,46 +90,12 @@ def development_problems(sections: Sequence[tuple[str, KeySource]]) -> Iterator[
             )
 
 
-class Profiled(Protocol):
-    """A section with a profile."""
-
-    @property
-    def profile(self) -> str | ProfileSection:
-        """The preset, or a preset with changes."""
-
-
-def profile_problems(section: Profiled, field: str) -> Iterator[Problem]:
-    """Report a profile from which no actor can be read: an issuer of delegated tokens has to name them."""
-    if preset_of(section.profile) in LOGIN_PRESETS:
-        yield Problem(f"{field}.profile", "is for login tokens, which name no actor", "list it where users log in")
-        return
-    findings = Findings()
-    profile = findings.attempt(f"{field}.profile", lambda: profile_of(section.profile))
-    yield from findings.problems
-    if profile is not None and profile.actor in _TABLES and not profile.actor_table:
-        yield Problem(f"{field}.profile", "maps no actor at all", "write a mapping with preset and actor_table")
-
-
 def _is_remote_https(url: str) -> bool:
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
     return parts.scheme == "https" and not is_loopback(parts.hostname or "localhost")
-
-
-def preset_of(profile: str | ProfileSection) -> str:
-    """Return the preset that a profile is, or changes."""
-    return profile if isinstance(profile, str) else profile.preset
-
-
-def _table(rows: list[ActorRow]) -> dict[tuple[str | None, str], SpiffeId]:
-    table: dict[tuple[str | None, str], SpiffeId] = {}
-    for row in rows:
-        if (row.iss, row.sub) in table:
-            raise ValueError("actor_table: one actor has two rows; keep one of them")
-        table[row.iss, row.sub] = SpiffeId(row.spiffe_id)
-    return table
 
 
 def key_sets(
@@ -314,61 +189,3 @@ def countersign_of(section: CountersignSection | None) -> CountersignSettings | 
             endpoint=endpoint_of(section.endpoint or f"{section.issuer.rstrip('/')}/countersign", tls),
             every_s=section.every_s,
         )
-
-
-def entry_of(file: SidecarFile, findings: Findings, make_door: MakeDoor | None = None) -> Entry | None:
-    """Make the logins that may start a chain, and the door; None if this workload is not an entry."""
-    section = file.entry
-    if section is None:
-        return None
-    users = [
-        with_usable_profile(user, f"entry.issuers[{number}]", findings) for number, user in enumerate(section.issuers)
-    ]
-    logins = {
-        user.issuer: UserIssuer(
-            trusted=login_issuer(user),
-            kind=kind_of(user) or LoginKind.ACCESS_TOKEN,  # a missing kind is a problem of its own
-            client_id=user.client_id,
-            scope_from=scope_from(user),
-            subject_prefix=user.subject_prefix,
-        )
-        for user in users
-    }
-    return Entry(
-        issuers=logins,
-        may_call=frozenset(section.may_call),
-        delegation_life_s=section.delegation_life_s,
-        first_token_life_s=section.first_token_life_s,
-        redirect_uris=frozenset(section.redirect_uris),
-        door=None if make_door is None else make_door(section, logins),
-    )
-
-
-def tls_of(section: ExchangeSection | ExchangeEndpointSection) -> TlsSection:
-    """Return the identity that must answer at an endpoint, which may be written in two ways."""
-    return section.tls if section.tls is not None else TlsSection(peer=section.peer)
-
-
-def endpoint_of(url: str, tls: TlsSection | None) -> Endpoint:
-    """Make an endpoint. Raises ValueError as ``Endpoint``."""
-    return Endpoint(
-        url=url,
-        peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
-        ca_file=tls.ca if tls is not None else None,
-    )
-
-
-def token_endpoint_of(issuer: str) -> str:
-    """Return the URL of an issuer's token endpoint where none is written: ``token`` below the issuer."""
-    return f"{issuer.rstrip('/')}/token"
-
-
-def token_endpoints_of(section: ExchangeSection | PlatformIssuerSection) -> tuple[str, ...]:
-    """Return the URLs of an issuer's token endpoints, the preferred first."""
-    return tuple(section.token_endpoints or (section.token_endpoint or token_endpoint_of(section.issuer),))
-
-
-def token_endpoint_problems(section: ExchangeSection | PlatformIssuerSection, field: str) -> Iterator[Problem]:
-    """Report token endpoints that are written in both ways."""
-    if section.token_endpoints is not None and section.token_endpoint is not None:
-        yield Problem(f"{field}.token_endpoint", "is set, and token_endpoints too", "keep one of them")

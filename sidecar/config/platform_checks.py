@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from sidecar.config.addresses import parse_origin
+from sidecar.config.endpoints import token_endpoint_of
 from sidecar.config.federate_checks import audience_of_mesh, mesh_names, trading_hosts
 from sidecar.config.inbound_model import InboundRouteSection
-from sidecar.config.issuers import token_endpoint_of
 from sidecar.config.outbound_model import FederateRouteSection
 from sidecar.config.platform_file import IssuerCeiling, LoginCeiling, Platform
 from sidecar.config.sidecar_model import (

@@ -12,20 +12,10 @@ from pathlib import Path
 from pydantic import Field
 
 from sidecar.config.crossing_checks import crossing_of
+from sidecar.config.endpoints import endpoint_of, token_endpoint_problems, token_endpoints_of
 from sidecar.config.field_types import Hosts, Line, TunnelText, UrlText
-from sidecar.config.issuers import (
-    endpoint_of,
-    key_settings,
-    kind_of,
-    kind_problems,
-    login_issuer,
-    profile_problems,
-    revocation_list,
-    scope_from,
-    token_endpoint_problems,
-    token_endpoints_of,
-    trusted_issuer,
-)
+from sidecar.config.issuers import key_settings, login_issuer, revocation_list, scope_from, trusted_issuer
+from sidecar.config.profiles import kind_of, kind_problems, profile_problems
 from sidecar.config.sections import CrossingSection, PlatformIssuerSection, Section, TlsSection, UserIssuerSection
 from sidecar.config.validation import Findings, load_validated, repetitions
 from sidecar.delegation.crossing import Crossing

@@ -14,11 +14,12 @@ from sidecar.config.exchange_checks import exchange_problems
 from sidecar.config.federate_checks import federate_problems
 from sidecar.config.inbound_checks import inbound_route_problems
 from sidecar.config.inbound_model import InboundSection
-from sidecar.config.issuers import development_problems, profile_problems
+from sidecar.config.issuers import development_problems
 from sidecar.config.operation_checks import operation_problems
 from sidecar.config.outbound_checks import outbound_route_problems
 from sidecar.config.outside_checks import connect_problems, outside_problems
 from sidecar.config.own_authority_checks import own_authority_problems
+from sidecar.config.profiles import profile_problems
 from sidecar.config.sidecar_model import SidecarFile, exchange_routes
 from sidecar.config.validation import repetitions
 from sidecar.errors import Problem

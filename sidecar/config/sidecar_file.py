@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sidecar.config.addresses import parse_address
 from sidecar.config.door_checks import door_ceiling_problems, door_of, door_problems, door_settings_of, issuers_at_door
+from sidecar.config.entry_checks import entry_of
 from sidecar.config.exchange_checks import (
     adapter_problems,
     audience_problems,
@@ -23,7 +24,7 @@ from sidecar.config.exchange_checks import (
 from sidecar.config.federate_checks import provider_svid_problems
 from sidecar.config.identity import identity_of
 from sidecar.config.inbound_checks import inbound_of, inbound_route, listener_rule_of
-from sidecar.config.issuers import countersign_of, entry_of, key_sets, revocation_lists, trusted_issuers
+from sidecar.config.issuers import countersign_of, key_sets, revocation_lists, trusted_issuers
 from sidecar.config.login_checks import login_ceiling_problems, login_problems
 from sidecar.config.observe_checks import observe_problems
 from sidecar.config.operation_checks import named_operations

@@ -9,16 +9,8 @@ from pathlib import Path
 from sidecar.config.addresses import parse_address
 from sidecar.config.foreign_issuers import foreign_issuers, foreign_problems
 from sidecar.config.identity import identity_of, jwt_bundle_problems
-from sidecar.config.issuers import (
-    development_problems,
-    is_production,
-    key_settings,
-    kind_of,
-    kind_problems,
-    login_issuer,
-    scope_from,
-    with_usable_profile,
-)
+from sidecar.config.issuers import development_problems, is_production, key_settings, login_issuer, scope_from
+from sidecar.config.profiles import kind_of, kind_problems, with_usable_profile
 from sidecar.config.sections import KeySource, UserIssuerSection
 from sidecar.config.sidecar_file import records
 from sidecar.config.sts_model import RevocationSection, RuleSection, StsFile

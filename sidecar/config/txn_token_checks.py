@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sidecar.config.endpoints import endpoint_of, renamed
 from sidecar.config.exchange_checks import client_auth_of, static_problem
-from sidecar.config.issuers import endpoint_of, renamed
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.platform_file import Platform
 from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer

@@ -5,26 +5,15 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.issuers import (
-    development_problems,
-    is_production,
-    key_settings,
-    kind_of,
-    kind_problems,
-    profile_of,
-    profile_problems,
-    same_origin,
-)
-from sidecar.config.sections import IssuerSection, ProfileSection, TlsSection, UserIssuerSection
-from sidecar.delegation.policy import LoginKind
-from sidecar.delegation.profile import PRESETS, ActorForm
+from sidecar.config.endpoints import same_origin
+from sidecar.config.issuers import development_problems, is_production, key_settings
+from sidecar.config.sections import IssuerSection, TlsSection, UserIssuerSection
 from sidecar.delegation.spiffe_id import SpiffeId
 from tests.config.documents import ABSENT, changed, example, problems
 
 AGENT = example("agent")
 ENTRY = example("entry")
 PEER = "spiffe://acme.example/sts"
-ROW = {"sub": "crm", "spiffe_id": "spiffe://acme.example/tool/crm"}
 
 
 def issuer(**changes: Any) -> IssuerSection:
@@ -33,10 +22,6 @@ def issuer(**changes: Any) -> IssuerSection:
 
 def login(**changes: Any) -> UserIssuerSection:
     return UserIssuerSection.model_validate({**changed(ENTRY["entry"]["issuers"][0], ("client_id", ABSENT)), **changes})
-
-
-def profile(**changes: Any) -> ProfileSection:
-    return ProfileSection.model_validate({"preset": "sts", **changes})
 
 
 def test_keys_are_fetched_as_it_is_written_and_otherwise_by_default() -> None:
@@ -66,33 +51,6 @@ def test_an_origin_is_scheme_host_and_port(other: str, same: bool) -> None:
     assert same_origin("https://a.example:1/x", other) is same
 
 
-def test_a_profile_is_its_preset_with_the_changes_that_are_written() -> None:
-    assert profile_of("sts") is PRESETS["sts"]
-    assert profile_of(profile()) == PRESETS["sts"]
-    made = profile_of(
-        profile(
-            actor="table",
-            typ=["Application/AT+JWT", None],
-            algorithms=["ES256"],
-            required_claims=["txn"],
-            actor_table=[ROW],
-            leeway_s=3,
-        )
-    )
-    assert made.actor is ActorForm.TABLE
-    assert made.typ == {"at+jwt", None}
-    assert made.algorithms == {"ES256"}
-    assert made.required_claims == {*PRESETS["sts"].required_claims, "txn"}
-    assert made.actor_table == {(None, "crm"): SpiffeId("spiffe://acme.example/tool/crm")}
-    assert made.leeway_s == 3
-
-
-def test_one_actor_has_one_row() -> None:
-    with pytest.raises(ValueError, match=r"^actor_table: one actor has two rows"):
-        profile_of(profile(actor="table", actor_table=[ROW, ROW]))
-    assert len(profile_of(profile(actor="table", actor_table=[ROW, {**ROW, "iss": "https://a"}])).actor_table) == 2
-
-
 @pytest.mark.parametrize(
     ("name", "jwks", "production"),
     [
@@ -114,42 +72,6 @@ def test_an_issuer_is_in_production_when_name_and_keys_are_on_the_network_over_h
     told = [one.field for one in development_problems([("one", section), ("other", clear)])]
     assert ("other.issuer" in told) is production
     assert "one.issuer" not in told
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({}, None),
-        ({"profile": "oidc-id-token"}, "actor"),
-        ({"profile": {"preset": "sts", "actor": "table"}}, "maps no actor at all"),
-        ({"profile": {"preset": "sts", "actor": "table", "actor_table": [ROW]}}, None),
-        ({"profile": {"preset": "sts", "actor": "table", "actor_table": [ROW, ROW]}}, "two rows"),
-    ],
-)
-def test_an_issuer_of_delegated_tokens_names_actors(changes: dict[str, Any], words: str | None) -> None:
-    told = list(profile_problems(issuer(**changes), "issuers[0]"))
-    assert len(told) == (words is not None)
-    for one in told:
-        assert (words or "") in one.wrong
-
-
-@pytest.mark.parametrize(
-    ("changes", "kind", "words"),
-    [
-        ({"profile": "oidc-id-token", "kind": None}, LoginKind.ID_TOKEN, ""),
-        ({"profile": "oidc-id-token", "kind": "id_token"}, LoginKind.ID_TOKEN, ""),
-        ({"profile": "oidc-id-token", "kind": "access_token"}, LoginKind.ACCESS_TOKEN, "is not the kind"),
-        ({"profile": "keycloak", "kind": None}, None, "is missing"),
-        ({"profile": "keycloak", "kind": "id_token"}, LoginKind.ID_TOKEN, ""),
-    ],
-)
-def test_one_kind_of_login_counts_and_the_profile_agrees(
-    changes: dict[str, Any], kind: LoginKind | None, words: str
-) -> None:
-    section = login(**changes)
-    assert kind_of(section) is kind
-    told = [one.wrong for one in kind_problems(section, "x")]
-    assert [words in wrong for wrong in told] == [True] * bool(words)
 
 
 def test_the_identity_of_the_token_service_counts_for_keys_at_its_own_origin_only(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""Endpoints of issuers and token services, and the identity that must answer there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from sidecar.config.exchange_model import ExchangeEndpointSection, ExchangeSection
+from sidecar.config.sections import PlatformIssuerSection, TlsSection
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Problem
+from sidecar.identity.endpoint import Endpoint
+
+
+def endpoint_of(url: str, tls: TlsSection | None) -> Endpoint:
+    """Make an endpoint. Raises ValueError as ``Endpoint``."""
+    return Endpoint(
+        url=url,
+        peer=SpiffeId(tls.peer) if tls is not None and tls.peer is not None else None,
+        ca_file=tls.ca if tls is not None else None,
+    )
+
+
+def tls_of(section: ExchangeSection | ExchangeEndpointSection) -> TlsSection:
+    """Return the identity that must answer at an endpoint, which may be written in two ways."""
+    return section.tls if section.tls is not None else TlsSection(peer=section.peer)
+
+
+def token_endpoint_of(issuer: str) -> str:
+    """Return the URL of an issuer's token endpoint where none is written: ``token`` below the issuer."""
+    return f"{issuer.rstrip('/')}/token"
+
+
+def token_endpoints_of(section: ExchangeSection | PlatformIssuerSection) -> tuple[str, ...]:
+    """Return the URLs of an issuer's token endpoints, the preferred first."""
+    return tuple(section.token_endpoints or (section.token_endpoint or token_endpoint_of(section.issuer),))
+
+
+def token_endpoint_problems(section: ExchangeSection | PlatformIssuerSection, field: str) -> Iterator[Problem]:
+    """Report token endpoints that are written in both ways."""
+    if section.token_endpoints is not None and section.token_endpoint is not None:
+        yield Problem(f"{field}.token_endpoint", "is set, and token_endpoints too", "keep one of them")
+
+
+def same_origin(first: str, second: str) -> bool:
+    """Return True if two URLs have the same scheme, host and port."""
+    one, other = urlsplit(first), urlsplit(second)
+    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)
+
+
+@contextmanager
+def renamed(member: str, setting: str) -> Iterator[None]:
+    """Name the ``setting`` in a room's refusal, which names the room's own ``member``."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"{member}: ", f"{setting}: ", 1)) from error
