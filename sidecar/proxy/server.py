@@ -51,7 +51,7 @@ _TICKS_PER_SWEEP: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Everything a sidecar is made of; made by ``app.py``.
+    """Everything a sidecar is made of; made by ``assembly``.
 
     ``listeners`` in the order in which they close, inbound before outbound, each with the pool at the same place of
     ``pools``. ``remote_handles`` None: this is the only worker. ``addresses`` are those that the settings have us
@@ -101,20 +101,8 @@ class Server:
         self.ready = asyncio.Event()
         self.recent_refusals = RecentCounts(lambda: refused(parts.log.metrics), time.monotonic)
         parts.source.subscribe(self._on_identity)
-        parts.log.metrics.lacking = self.missing
-        parts.log.metrics.streams = parts.watch.count
-        parts.log.metrics.observe_until = lambda: parts.snapshots.setup.observe_until
-        parts.log.metrics.open_circuits = self._open_circuits
-        parts.log.metrics.ways_round = lambda: len(self.bypass.found)
-        parts.log.metrics.agent_up = self._agent_up
-        parts.log.metrics.identity_updates = lambda: asdict(parts.source.counts)
-        parts.log.metrics.cache_bytes = parts.caches.bytes
-        parts.log.metrics.cache_evictions = parts.caches.evicted
-        parts.log.metrics.cache_lookups = parts.caches.lookups
-        parts.log.metrics.revocations = parts.revocations.count
-        parts.log.metrics.revocation_ages = parts.revocations.ages
         parts.revocations.after_change = self._on_revocations
-        parts.log.metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
+        self._show_metrics()
 
     @property
     def draining(self) -> bool:
@@ -141,6 +129,23 @@ class Server:
     def metrics(self) -> Metrics:
         """The metrics."""
         return self.parts.log.metrics
+
+    def _show_metrics(self) -> None:
+        """Let a scrape ask the parts that know."""
+        parts, metrics = self.parts, self.metrics
+        metrics.lacking = self.missing
+        metrics.streams = parts.watch.count
+        metrics.observe_until = lambda: parts.snapshots.setup.observe_until
+        metrics.open_circuits = self._open_circuits
+        metrics.ways_round = lambda: len(self.bypass.found)
+        metrics.agent_up = self._agent_up
+        metrics.identity_updates = lambda: asdict(parts.source.counts)
+        metrics.cache_bytes = parts.caches.bytes
+        metrics.cache_evictions = parts.caches.evicted
+        metrics.cache_lookups = parts.caches.lookups
+        metrics.revocations = parts.revocations.count
+        metrics.revocation_ages = parts.revocations.ages
+        metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     def missing(self) -> list[str]:
         """Return the reasons why the sidecar is not ready, in words for the operator; empty if it is."""
