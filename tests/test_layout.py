@@ -60,6 +60,7 @@ ELSEWHERE: Final = {
     "observe/scrape.py": "observe/test_metrics.py",
     "serving/app_site.py": "integration/sts/test_logout_endpoint.py",
     "serving/page_site.py": "integration/serving/test_probe.py",
+    "config/operation_words.py": "config/test_operation_checks.py",
     "config/operation_model.py": "config/test_operation_checks.py",
     "delegation/callable.py": "integration/test_filtered_lists.py",
     "proxy/list_forwarding.py": "integration/test_filtered_lists.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from sidecar.config.operation_checks import every_operation
+from sidecar.config.operation_words import every_operation
 from sidecar_dev.mesh_settings import (
     CLIENT_ID,
     FRONT,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,6 +16,7 @@ from sidecar.config.operation_model import (
     InboundOperations,
     OutboundOperations,
 )
+from sidecar.config.operation_words import every_operation, key_of, keys_of
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import SidecarFile, exchange_routes
 from sidecar.delegation import a2a, grpc, mcp
@@ -62,6 +61,12 @@ def human_of(section: HumanSection | None) -> Human | None:
 def operation_problems(file: SidecarFile) -> Iterator[Problem]:
     """Report operations that no message asks for, that are listed twice, or that would open more than their route."""
     yield from _metadata_place(file)
+    yield from _inbound_operations(file)
+    yield from _card_paths(file)
+    yield from _outbound_operations(file)
+
+
+def _inbound_operations(file: SidecarFile) -> Iterator[Problem]:
     for number, section in enumerate(file.inbound.routes if file.inbound is not None else []):
         where = f"inbound.routes[{number}]"
         if section.protocol != "mcp" and section.sessions is not None:
@@ -87,7 +92,9 @@ def operation_problems(file: SidecarFile) -> Iterator[Problem]:
         yield from _operations(section.protocol, section.operations, where)
         for at, one in enumerate(section.operations):
             yield from _narrower(section, one, f"{where}.operations[{at}]")
-    yield from _card_paths(file)
+
+
+def _outbound_operations(file: SidecarFile) -> Iterator[Problem]:
     for where, route in exchange_routes(file):
         yield from _rules(route.protocol, route.a2a, where)
         if route.protocol == "http":
@@ -197,7 +204,7 @@ def _operations(protocol: RouteProtocol, sections: Sequence[AllowedOperations], 
         field = f"{where}.operations[{at}].allow"
         for word in section.allow:
             try:
-                key = _key(protocol, word)
+                key = key_of(protocol, word)
             except ValueError as error:
                 wrong, _, cure = str(error).partition("; ")
                 yield Problem(field, f"{word}: {wrong}", cure)
@@ -252,7 +259,7 @@ def inbound_operations(section: InboundRouteSection, route: InboundRoute, named:
         for key in (mcp.LIFECYCLE if section.protocol == "mcp" else ())
     }
     for one in section.operations:
-        for key in _keys(section.protocol, one):
+        for key in keys_of(section.protocol, one):
             made[key] = replace(
                 bare,
                 protocol=section.protocol,
@@ -298,7 +305,7 @@ def outbound_operations(section: OutboundRouteSection, route: OutboundRoute, nam
         made[key] = _outbound(route, section.protocol, key, own=section.allow_self)
     for one in listed:
         narrowed = route if one.scopes is None else replace(route, scopes=frozenset(one.scopes))
-        for key in _keys(section.protocol, one):
+        for key in keys_of(section.protocol, one):
             made[key] = _outbound(narrowed, section.protocol, key, own=one.allow_self)
     return replace(route, protocol=section.protocol, operations=Operations(made, named=named))
 
@@ -306,57 +313,3 @@ def outbound_operations(section: OutboundRouteSection, route: OutboundRoute, nam
 def _outbound(route: OutboundRoute, protocol: RouteProtocol, key: str, *, own: bool) -> OutboundRoute:
     operation = replace(route, protocol=protocol, operation=key)
     return replace(operation, for_itself=replace(operation, token="self")) if own else operation  # noqa: S106 - a kind
-
-
-def _keys(protocol: RouteProtocol, section: AllowedOperations) -> Iterator[str]:
-    """Return the keys of an item; ``operation_problems`` reports words that stand for none."""
-    for word in section.allow:
-        with suppress(ValueError):
-            yield _key(protocol, word)
-
-
-def _key(protocol: RouteProtocol, word: str) -> str:
-    """Return the key that a word of the settings stands for.
-
-    Raises:
-        ValueError: "wrong; cure": the protocol has no such operation, or it wants a name, or wants none.
-    """
-    if protocol == "grpc":
-        return grpc.key_of_word(word)
-    if protocol == "a2a":
-        if word == "GetAgentCard":  # as records call it
-            raise ValueError("is given to every peer of the route, by the sidecar; remove it")
-        try:
-            return a2a.named(word)
-        except ValueError as error:
-            raise ValueError(f"{error}; {_likest(word, sorted(a2a.OPERATIONS), 'docs/a2a.md')}") from None
-    method, colon, name = word.partition(":")
-    if method not in mcp.METHODS:
-        meant = _likest(method, sorted(mcp.METHODS - mcp.LIFECYCLE), "docs/mcp.md", then=colon + name)
-        raise ValueError(f"no operation of MCP; {meant}")
-    if method in mcp.LIFECYCLE:
-        raise ValueError("belongs to the lifecycle, which is always allowed; remove it")
-    if method in mcp.NAMED and not name:
-        raise ValueError(f"has no name; write {method}:NAME, or {method}:*")
-    if method not in mcp.NAMED and colon:
-        raise ValueError(f"has a name; write {method} alone")
-    if name != name.strip():
-        raise ValueError("begins or ends with white space; remove it")
-    return word
-
-
-def _likest(word: str, known: Sequence[str], page: str, *, then: str = "") -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}{then}?" if close else f"{page} lists the operations"
-
-
-def every_operation(protocol: RouteProtocol) -> list[str]:
-    """Return the words that list all operations of a protocol."""
-    if protocol == "grpc":
-        return []  # a list is required
-    everything = (mcp.METHODS - mcp.LIFECYCLE) if protocol == "mcp" else a2a.OPERATIONS
-    return sorted(_whole(protocol, key) for key in everything)
-
-
-def _whole(protocol: RouteProtocol, key: str) -> str:
-    return f"{key}:{ANY_NAME}" if protocol == "mcp" and key in mcp.NAMED else key
