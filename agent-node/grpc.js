@@ -49,9 +49,9 @@ export function clientInterceptors(target, { outbound } = {}) {
   if (target !== targetOf(origin)) {
     return [];
   }
-  const { hostname } = new URL(origin);
+  const hostname = new URL(origin).hostname.replace(/^\[|\]$/g, ""); // as gRPC reads it
   const excepted = process.env.no_grpc_proxy ?? process.env.no_proxy ?? "";
-  if (PROXIES.some((name) => process.env[name]) && !excepted.split(",").includes(hostname)) {
+  if (PROXIES.some((name) => process.env[name]) && !excepted.split(/\s*,\s*/).includes(hostname)) {
     throw new ConfigurationError(`gRPC would send calls to the sidecar by http_proxy: add ${hostname} to no_proxy`);
   }
   return [clientInterceptor];

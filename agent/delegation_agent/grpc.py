@@ -30,7 +30,10 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def intercept_service(self, continuation: Callable[[Any], Any], details: Any) -> Any:
         """Return the handler of a call, which runs with the call's handle."""
-        return served(continuation(details), details, bound)
+        held = held_of(details)
+        with serving(held):
+            handler = continuation(details)  # interceptors behind this one
+        return served(handler, held, bound)
 
 
 def channel(
@@ -102,12 +105,16 @@ def with_handle(metadata: Metadata | None) -> tuple[tuple[str, Any], ...]:
     return own if held is None or any(name.lower() == _NAME for name, _ in own) else (*own, (_NAME, held))
 
 
-def served(handler: Any, details: Any, bind: Behavior) -> Any:
-    """Return a handler of the same kind of call, its behavior bound to the handle of that call; None: no handler."""
+def held_of(details: Any) -> str | None:
+    """Return the handle of a call that is served."""
+    return sole(value for name, value in details.invocation_metadata or () if name.lower() == _NAME)
+
+
+def served(handler: Any, held: str | None, bind: Behavior) -> Any:
+    """Return a handler of the same kind of call, its behavior bound to a handle; None: there is no handler."""
     if handler is None:
         return None
     kind = f"{_arity(handler.request_streaming)}_{_arity(handler.response_streaming)}"
-    held = sole(value for name, value in details.invocation_metadata or () if name.lower() == _NAME)
     return getattr(grpc, f"{kind}_rpc_method_handler")(
         bind(getattr(handler, kind), held, streams=bool(handler.response_streaming)),
         request_deserializer=handler.request_deserializer,
@@ -152,7 +159,7 @@ def leads_to_sidecar(target: str, outbound: str | None) -> bool:
     host, told = sidecar.address.host, os.environ
     excepted = told.get("no_grpc_proxy", told.get("no_proxy", "")).split(",")
     if any(map(told.get, _PROXIES)) and host not in map(str.strip, excepted):
-        raise ConfigurationError(f"gRPC would send calls to the sidecar by {_PROXIES[-1]}: add {host} to no_proxy")
+        raise ConfigurationError(f"gRPC would send calls to the sidecar by http_proxy: add {host} to no_proxy")
     return True
 
 

@@ -23,7 +23,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """Return the handler of a call, which runs with the call's handle."""
-        return shared.served(await continuation(details), details, _bound)
+        held = shared.held_of(details)
+        with serving(held):
+            handler = await continuation(details)
+        return shared.served(handler, held, _bound)
 
 
 def channel(

@@ -62,7 +62,7 @@ async def ask(base: str, binding: str, *more: str, handle: str = "") -> dict[str
         base,
         binding,
         *more,
-        env={**os.environ, "HANDLE": handle},
+        env={**os.environ, "HANDLE": handle, "PYTHONPATH": str(agents.ROOT / "agent")},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -115,10 +115,15 @@ async def sync_server() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def aio_server(
-    handler: Any, pool: ThreadPoolExecutor | None = None, *, kept: bool = True, port: int = 0
+    handler: Any,
+    pool: ThreadPoolExecutor | None = None,
+    *,
+    kept: bool = True,
+    port: int = 0,
+    others: Sequence[Any] = (),
 ) -> AsyncIterator[str]:
     interceptors = [delegation_agent.grpc_aio.ServerInterceptor()] if kept else []
-    server = grpc.aio.server(pool, handlers=[handler], interceptors=interceptors)
+    server = grpc.aio.server(pool, handlers=[handler], interceptors=[*interceptors, *others])
     port = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:

@@ -80,6 +80,36 @@ async def test_an_unknown_method_stays_unknown(agent: str) -> None:
 
 
 @pytest.mark.parametrize("agent", ["sync", "aio"])
+async def test_interceptors_behind_ours_have_the_handle_of_the_call(agent: str) -> None:
+    seen: list[str | None] = []
+
+    class Other(grpc.ServerInterceptor):  # type: ignore[misc]
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            seen.append(handle())
+            return continuation(details)
+
+    class OtherAio(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+        async def intercept_service(self, continuation: Any, details: Any) -> Any:
+            seen.append(handle())
+            return await continuation(details)
+
+    async def ask(target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            for number in (1, 2, 5):
+                assert await ask_agent(channel, "unary_unary", number) == expected(number)
+
+    handler = handlers(unary_unary=lambda _request, _context: own())
+    if agent == "aio":
+        async with aio_server(handler, others=[OtherAio()]) as target:
+            await ask(target)
+    else:
+        interceptors = [delegation_agent.grpc.ServerInterceptor(), Other()]
+        with serving_sync(handler, threads=1, interceptors=interceptors) as target:
+            await ask(target)
+    assert seen == ["user-1", "user-2", None]
+
+
+@pytest.mark.parametrize("agent", ["sync", "aio"])
 async def test_the_status_of_a_handler_passes(agent: str) -> None:
     def fails(_request: bytes, context: Any) -> Any:
         return context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no such order")

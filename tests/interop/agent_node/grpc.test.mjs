@@ -229,6 +229,9 @@ test("interceptors are for the sidecar's address alone", async () => {
     assert.throws(() => clientInterceptors(sidecar), refused);
     process.env.no_proxy = "crm.example,127.0.0.1";
     assert.equal(clientInterceptors(sidecar).length, 1);
+    assert.throws(() => clientInterceptors("[::1]:7080", { outbound: "http://[::1]:7080" }), /add ::1 to no_proxy/);
+    process.env.no_proxy = "::1";
+    assert.equal(clientInterceptors("[::1]:7080", { outbound: "http://[::1]:7080" }).length, 1);
     process.env.no_grpc_proxy = "crm.example"; // counts in place of the other
     assert.throws(() => clientInterceptors(sidecar), refused);
   } finally {

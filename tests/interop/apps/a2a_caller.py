@@ -30,6 +30,9 @@ from a2a.types import (
     TaskState,
 )
 
+from delegation_agent import serving
+from delegation_agent.grpc_aio import channel
+
 BASE, BINDING, *REST = sys.argv[1:]
 LISTED, UNLISTED = "https://hooks.acme.example/a2a/1", "https://evil.example/"
 
@@ -68,15 +71,13 @@ async def main() -> dict[str, Any]:
     logins = InMemoryContextCredentialStore()
     await logins.set_credentials("a-session", "login", "the-login-of-a-user")
     context = ClientCallContext(state={"sessionId": "a-session"})
-    if handle and BINDING == "GRPC":
-        context.service_parameters = {"delegation-handle": handle}
 
     def client(*, streaming: bool) -> Any:
         config = ClientConfig(
             httpx_client=http,
             streaming=streaming,
             supported_protocol_bindings=[BINDING],
-            grpc_channel_factory=grpc.aio.insecure_channel,
+            grpc_channel_factory=(lambda _: channel(outbound=BASE)) if handle else grpc.aio.insecure_channel,
         )
         return ClientFactory(config).create(card, [AuthInterceptor(logins)])
 
@@ -122,4 +123,5 @@ async def main() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(main())))
+    with serving(os.environ.get("HANDLE") or None):  # by gRPC the library sends it
+        sys.stdout.write(json.dumps(asyncio.run(main())))
