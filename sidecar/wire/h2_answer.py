@@ -93,9 +93,10 @@ class Answer:
     def tell_whole(self, sink: ResponseSink, data: bytes) -> None:
         """Tell the sink all of it."""
         assert self.head is not None  # noqa: S101 - for the type only
-        if self.head.content_length is None and not self._bodyless:
-            self.head.content_length = len(data)
-        sink.on_whole_response(self.head, data)
+        head = self.head
+        if head.content_length is None and not self._bodyless:
+            self.head = head = Response(head.layout, head.values, head.status, len(data))
+        sink.on_whole_response(head, data)
 
     def tell(self, sink: ResponseSink, data: bytes) -> None:
         """Tell the sink the head and content that have come."""

@@ -333,6 +333,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
         literals.sweep(now)
+        self._session.forget_heads()
         for exchange in tuple(self._streams.values()):
             exchange.sweep(now)
         silent = now - self._moved_at

@@ -7,18 +7,18 @@ remembered by its encoded bytes, and our own heads have no Huffman code, which s
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Final
 
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
-from hpack.hpack import decode_integer, encode_integer
+from hpack.hpack import DEFAULT_MAX_HEADER_LIST_SIZE, decode_integer, encode_integer
 from hpack.table import HeaderTable
 
 from sidecar.wire.h2_head import size_of
 from sidecar.wire.h2_huffman import decode_huffman
-from sidecar.wire.h2_names import FIELD_BYTES
+from sidecar.wire.h2_names import FIELD_BYTES, Fields
 from sidecar.wire.message import Field
 
 MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # of memory, for some thousand tokens
@@ -38,6 +38,9 @@ _RESIZED: Final = 0x20
 _NEVER_INDEXED: Final = 0x10
 _LONG_INDEX: Final = 0xFF  # of an entry: it goes on in the next byte
 _FOREVER: Final = 1 << 62  # an age
+_MAX_KNOWN: Final = 16  # heads of one connection
+_MAX_KNOWN_BYTES: Final = 2048  # of such a head, as it travels
+_MAX_WRITTEN_BYTES: Final = 128  # of a head that we write: no token, and hardly anything that comes once only
 _MAX_EVICTED: Final = 8  # fields that are remembered a little longer than the table has them
 
 
@@ -107,17 +110,31 @@ class HeadDecoder(Decoder):
     """Reads heads as its base does, and refuses the same; also a third change of the table's size (section 4.2).
 
     One byte of a head is enough for a change, which takes longer than anything else in it.
+
+    A head that comes again is found by its bytes, until the table changes or ``forget`` is called: heads have tokens.
     """
 
-    def decode(self, data: bytes, raw: bool = True) -> list[Field]:  # type: ignore[override]  # noqa: ARG002, FBT001, FBT002
-        """Return the fields of a head, as bytes.
+    def __init__(self, max_header_list_size: int = DEFAULT_MAX_HEADER_LIST_SIZE) -> None:
+        super().__init__(max_header_list_size)
+        self._known: dict[bytes, Fields] = {}
+
+    def forget(self) -> None:
+        """Forget heads."""
+        self._known.clear()
+
+    def decode(self, data: bytes, raw: bool = True) -> Fields:  # type: ignore[override]  # noqa: ARG002, FBT001, FBT002
+        """Return the fields of a head, as bytes; to be read only.
 
         Raises:
             HPACKDecodingError: the head is malformed, or too large.
         """
-        fields: list[Field] = []
+        known = self._known.get(data)
+        if known is not None:
+            return known
+        fields = Fields()
+        fields.message = None
         try:
-            self._read(data, fields)
+            changes = self._read(data, fields)
         except LookupError:
             self._check_size(fields)
             raise HPACKDecodingError("the head ends inside a field, or names a field that is in no table") from None
@@ -127,17 +144,25 @@ class HeadDecoder(Decoder):
         self._check_size(fields)
         if self.header_table_size > self.max_allowed_table_size:
             raise InvalidTableSizeError("the table was not made as small as our settings say")
+        if changes or len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        if not changes and len(data) <= _MAX_KNOWN_BYTES:
+            self._known[data] = fields
         return fields
 
-    def _read(self, data: bytes, fields: list[Field]) -> None:
-        """Add the fields of a head; LookupError: it ends inside a field, or names one that is in no table."""
+    def _read(self, data: bytes, fields: list[Field]) -> bool:
+        """Add the fields of a head; return if the table has changed.
+
+        LookupError: it ends inside a field, or names one that is in no table.
+        """
         end = len(data)
-        at = self._resize(data) if end and data[0] & 0xE0 == _RESIZED else 0
+        changes = end > 0 and data[0] & 0xE0 == _RESIZED
+        at = self._resize(data) if changes else 0
         table = self.header_table
         entries = table.dynamic_entries
         for _ in range(self.max_header_list_size // FIELD_BYTES + 1):  # no head that fits has more fields
             if at >= end:
-                return
+                break
             first = data[at]
             if first & _INDEXED:
                 if first < _LONG_INDEX:
@@ -163,10 +188,13 @@ class HeadDecoder(Decoder):
             value, at = _string(data, at)
             if indexed:
                 table.add(name, value)
+                changes = True
             fields.append((name, value))
+        return changes
 
-    def _check_size(self, fields: list[Field]) -> None:
-        if size_of(fields) > self.max_header_list_size:
+    def _check_size(self, fields: Fields) -> None:
+        fields.size = size_of(fields)
+        if fields.size > self.max_header_list_size:
             raise OversizedHeaderListError("the head is too large")
 
     def _resize(self, data: bytes) -> int:
@@ -194,6 +222,20 @@ class HeadEncoder(Encoder):
         self._literal = _literal_names(literal)
         self._numbers: dict[Field, int] = {}
         self._last = 0
+        self._known: dict[tuple[Field, ...], bytes] = {}
+
+    def encode_again(self, headers: Sequence[Field]) -> bytes:
+        """Return the head of these fields, which are often the same; found at once while the table does not change."""
+        fields, last = tuple(headers), self._last
+        known = self._known.get(fields)
+        if known is not None and not self.table_size_changes:
+            return known
+        block = self.encode(fields)
+        if self._last != last or len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        if self._last == last and len(block) <= _MAX_WRITTEN_BYTES:
+            self._known[fields] = block
+        return block
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002
         """Return the head of these fields, which are bytes."""
@@ -202,6 +244,7 @@ class HeadEncoder(Encoder):
         parts: list[bytes] = []
         if self.table_size_changes:
             parts.append(self._encode_table_size_change())
+            self._known.clear()
         table.resized = False
         for field in headers:
             whole = _STATIC_WHOLE.get(field)
@@ -217,6 +260,7 @@ class HeadEncoder(Encoder):
                     continue
                 begin = _begin_of(name, 6, _ADDED)
                 table.add(name, value)
+                self._known.clear()
                 if entries:  # else it is larger than the table, which is empty now
                     self._remember(field)
                     numbers = self._numbers

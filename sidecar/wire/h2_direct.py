@@ -17,9 +17,9 @@ from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H
 from h2.events import DataReceived, RequestReceived, ResponseReceived, StreamEnded, TrailersReceived
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream, H2StreamStateMachine, StreamClosedBy, StreamState
-from h2.utilities import is_informational_response
 from h2.windows import WindowManager
 
+from sidecar.wire.h2_compression import HeadDecoder, HeadEncoder
 from sidecar.wire.h2_frames import END_HEADERS, END_STREAM, Kind
 from sidecar.wire.message import Field
 
@@ -49,6 +49,9 @@ class StreamWithoutLength(H2Stream):
 
 class DirectConnection(H2Connection):
     """``H2Connection`` with a shorter way for usual frames."""
+
+    decoder: HeadDecoder
+    encoder: HeadEncoder
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
@@ -220,14 +223,14 @@ class DirectConnection(H2Connection):
             or machine.trailers_sent
             or (machine.headers_sent and not ends)
             or self.state_machine.state not in _ALIVE
-            or is_informational_response(fields)
+            or (fields and fields[0][0] == b":status" and fields[0][1].startswith(b"1"))
         ):
             self.send_headers(stream_id, fields, end_stream=ends)
             return
         if machine.headers_sent:
             machine.trailers_sent = True
         machine.headers_sent = True
-        self._send_block(stream_id, self.encoder.encode(fields), ends=ends)
+        self._send_block(stream_id, self.encoder.encode_again(fields), ends=ends)
         if ends:
             _end_by_us(machine)
 

@@ -8,7 +8,10 @@ stop between two of them, and each limit here ends a flood before it costs more 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
+from struct import Struct
 from typing import Final, NamedTuple
 
 from sidecar.errors import Denied, Reason
@@ -99,6 +102,11 @@ class Frame(NamedTuple):
     def ends_head(self) -> bool:
         """Tell if it is the last of a head or of trailers."""
         return bool(self.flags & END_HEADERS) and self.kind in (_HEADERS, _CONTINUATION)
+
+
+# The constructor of a named tuple is interpreted; tuple's own is not.
+_new_frame: Final[Callable[[tuple[int, int, int, bytes]], Frame]] = partial(tuple.__new__, Frame)
+_head_in: Final = Struct(">HxBBL").unpack_from  # two bytes of the length, type, flags and stream
 
 
 class Budget:
@@ -203,14 +211,13 @@ class FrameReader:
                 raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "the preface of HTTP/2 is malformed"))
         if len(buffer) < start + _HEAD:
             return None
-        length = int.from_bytes(buffer[start : start + 3])
-        kind, flags = buffer[start + 3], buffer[start + 4]
+        first, kind, flags, stream_id = _head_in(buffer, start)
+        length = first << 8 | buffer[start + 2]
         if length > MAX_FRAME:
             raise H2Error(Code.FRAME_SIZE_ERROR, Denied(Reason.BAD_REQUEST, "a frame is longer than our settings say"))
         end = start + _HEAD + length
         if len(buffer) < end:
             return None
-        stream_id = int.from_bytes(buffer[start + 5 : start + 9]) & 0x7FFFFFFF
         data = bytes(buffer[start:end])
         if start:
             self._preface = b""
@@ -218,8 +225,11 @@ class FrameReader:
                 detail = "the first frame of a connection is not that of its settings"
                 raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, detail))
         del buffer[:end]
-        frame = Frame(kind, flags, stream_id, data)
-        self._count(frame, length, now)
+        frame = _new_frame((kind, flags, stream_id & 0x7FFFFFFF, data))
+        if kind == _HEADERS and flags & END_HEADERS and not self._block and length <= self._max_block:
+            self._control.earn(CONTROL_PER_CONTENT)  # as below: a head in one frame
+        else:
+            self._count(frame, length, now)
         return frame
 
     def _count(self, frame: Frame, length: int, now: float) -> None:

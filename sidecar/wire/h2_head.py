@@ -15,7 +15,7 @@ from typing import Final, cast
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h1_fields import CONTROLS_MARKED, H1Layout, answer_layouts, is_length, request_layouts
 from sidecar.wire.h1_head import parse_authority, plain_authority
-from sidecar.wire.h2_names import FIELD_BYTES, HeadNames, KnownNames, of_answers, of_requests, of_trailers
+from sidecar.wire.h2_names import FIELD_BYTES, Fields, HeadNames, KnownNames, of_answers, of_requests, of_trailers
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import NO_NAMES, Field, Request, Response
 
@@ -75,6 +75,21 @@ def request_of(fields: Sequence[Field], limits: ServerLimits, *, ends: bool) -> 
     return Request(layout, values, method.decode(), path, authority, length, not ends, NO_NAMES, True, 1, expect)  # noqa: FBT003
 
 
+def request_again(fields: Sequence[Field], limits: ServerLimits, *, ends: bool) -> Request:
+    """Return the head of a request; that of before, if the same fields were read before within the same limits.
+
+    Raises:
+        Denied: as ``request_of``.
+    """
+    if not isinstance(fields, Fields):
+        return request_of(fields, limits, ends=ends)
+    found = fields.message
+    if isinstance(found, Request) and found.has_body is not ends:
+        return found
+    fields.message = found = request_of(fields, limits, ends=ends)
+    return found
+
+
 def response_of(fields: Sequence[Field], limits: ClientLimits) -> Response:
     """Read the head of an answer, final or interim.
 
@@ -115,7 +130,8 @@ def _split(
     fields: Sequence[Field], kind: KnownNames, *, max_bytes: int, max_fields: int
 ) -> tuple[HeadNames, tuple[bytes, ...]]:
     """Return what follows from the names, and all values; in none of them is a control byte."""
-    if len(fields) > max_fields + _PSEUDO or size_of(fields) > max_bytes:
+    size = fields.size if isinstance(fields, Fields) else size_of(fields)
+    if len(fields) > max_fields + _PSEUDO or size > max_bytes:
         raise Denied(Reason.HEAD_TOO_LARGE, "the head has too many fields or bytes")
     names, values = zip(*fields) if fields else _NOTHING  # noqa: B905 - there are only pairs
     known = kind[names]

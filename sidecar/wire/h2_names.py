@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h1_fields import H1Layout, Layouts, answer_layouts, request_layouts
-from sidecar.wire.message import NO_NAMES, picking
+from sidecar.wire.message import NO_NAMES, Field, Request, Response, picking
 
 FIELD_BYTES: Final = 32  # that each field counts beside its own (RFC 9113 section 10.5.1)
 _MAX_KNOWN: Final = 256  # lists of names, of about 2 KiB
@@ -25,6 +25,15 @@ _OF_CONNECTIONS: Final = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"http2-settings"}
 )
 """Fields that speak of a connection of HTTP/1.1: in HTTP/2 they make a message malformed (section 8.2.2)."""
+
+
+class Fields(list[Field]):
+    """Fields of a head as they were read. ``size``: what they count. ``message``: what was made of them, if it was."""
+
+    __slots__ = ("message", "size")
+
+    size: int
+    message: Request | Response | None
 
 
 class HeadNames:

@@ -18,7 +18,8 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.grpc import is_grpc, timeout_of
 from sidecar.wire.h2_connection import FrameConnection
 from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, last_stream_of, rst_stream
-from sidecar.wire.h2_head import request_of, trailers_of
+from sidecar.wire.h2_head import request_again, trailers_of
+from sidecar.wire.h2_names import Fields
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
 from sidecar.wire.h2_unread import MAX_DISCARDED, UnreadBodies, UnreadBody
@@ -133,7 +134,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self.handler.on_refused(stream, refusal)
             return
         try:
-            head = request_of(cast("Sequence[Field]", event.headers), self._limits, ends=ends)
+            head = request_again(cast("Fields", event.headers), self._limits, ends=ends)
             stream.begin(head)
             seconds = timeout_of(head) if is_grpc(head) else None
         except Denied as error:

@@ -209,6 +209,7 @@ class H2ServerConnection(RequestConnection):
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
         literals.sweep(now)
+        self._session.forget_heads()
         teardown = self._teardown
         if teardown.phase is Phase.CLOSING or self.writing_paused:
             if teardown.waited_enough(self.transport, now):

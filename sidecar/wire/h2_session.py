@@ -151,6 +151,10 @@ class Session(DirectConnection):
         self._frame_dispatch_table.clear()
         literals.drop_reader()
 
+    def forget_heads(self) -> None:
+        """Forget heads that may come again: no token stays for long after its last use."""
+        self.decoder.forget()
+
     @property
     def size_to_send(self) -> int:
         """The number of bytes to write."""

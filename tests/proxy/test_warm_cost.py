@@ -18,13 +18,13 @@ import pytest
 
 import sidecar
 from tests.proxy.warm import Warm, WarmOutbound
-from tests.proxy.warm_h2 import AT_ONCE, WarmGrpc, WarmHttp2
+from tests.proxy.warm_h2 import AT_ONCE, WarmAgain, WarmGrpc, WarmGrpcAgain, WarmHttp2
 
 TIMES: Final = 50  # below `AT_ONCE`: how often this thread encodes records is up to the scheduler
 # Of each 3 ask if the caller is unproven; 7 and 9 ask for the protocol of the route.
 MOST_BYTECODES: Final = {Warm: 2_473, WarmOutbound: 2_675}
-# With the libraries h2, hpack and hyperframe. Both requests have a query and a trace of their own.
-MOST_BYTECODES_OF_HTTP2: Final = {WarmHttp2: 6_850, WarmGrpc: 13_550}
+# With the libraries h2 and hpack. Requests have a query and a trace of their own, except those that come again.
+MOST_BYTECODES_OF_HTTP2: Final = {WarmHttp2: 6_600, WarmAgain: 4_120, WarmGrpc: 12_700, WarmGrpcAgain: 10_200}
 _LIBRARIES: Final = frozenset({"h2", "hpack", "hyperframe"})
 ROOT: Final = Path(sidecar.__file__).parent
 
@@ -121,4 +121,5 @@ async def test_a_warm_request_by_http2_runs_no_more_bytecodes_than_it_did(
     await warm.log.close()
     assert warm.answered == answered + TIMES
     own = sum(bytecodes for room, (bytecodes, _) in rooms.items() if room != "elsewhere")
+    print(f"{own:.0f} in all, without elsewhere")  # noqa: T201 - as above
     assert 1_000 < own <= MOST_BYTECODES_OF_HTTP2[kind]

@@ -222,3 +222,17 @@ class WarmGrpc(WarmHttp2):
 
     def frames(self, stream_id: int, head: bytes) -> bytes:
         return frame(Kind.HEADERS, END_HEADERS, stream_id, head) + frame(Kind.DATA, END_STREAM, stream_id, bytes(5))
+
+
+class WarmAgain(WarmHttp2):
+    """A peer that sends the same request each time."""
+
+    def fields(self, call: bytes) -> list[tuple[bytes, bytes]]:
+        return super().fields(b"%032x" % 1)
+
+
+class WarmGrpcAgain(WarmGrpc):
+    """A peer that makes the same call each time."""
+
+    def fields(self, call: bytes) -> list[tuple[bytes, bytes]]:
+        return super().fields(b"%032x" % 1)

@@ -133,6 +133,61 @@ def test_a_table_that_is_not_made_smaller_is_refused() -> None:
     assert decoder.decode(b"\x3f\x45\x82") == [(b":method", b"GET")]
 
 
+# --- heads that come again
+
+
+def test_a_head_that_comes_again_is_found_by_its_bytes() -> None:
+    decoder = HeadDecoder()
+    block = Encoder().encode([NeverIndexedHeaderTuple(name, value) for name, value in [*ASKS, (b"x-a", b"b")]])
+    first = decoder.decode(block)
+    assert first == [*ASKS, (b"x-a", b"b")]
+    assert decoder.decode(block) is first
+    assert HeadDecoder().decode(block) is not first
+    decoder.forget()
+    assert decoder.decode(block) == first
+    assert decoder.decode(block) is not first
+
+
+@pytest.mark.parametrize("change", [b"\x40\x01a\x01b", b"\x3f\x45", b"\x20"], ids=["a field", "its size", "none"])
+def test_the_same_bytes_are_read_again_after_a_change_of_the_table(change: bytes) -> None:
+    decoder = HeadDecoder()
+    decoder.decode(b"\x40\x01x\x011\x40\x01y\x012")
+    assert [decoder.decode(b"\xbe\x82") for _ in range(2)] == [[(b"y", b"2"), (b":method", b"GET")]] * 2
+    decoder.decode(change)
+    if change == b"\x20":
+        with pytest.raises(HPACKDecodingError):
+            decoder.decode(b"\xbe\x82")
+    else:
+        newest = (b"a", b"b") if change[0] == 0x40 else (b"y", b"2")
+        assert decoder.decode(b"\xbe\x82") == [newest, (b":method", b"GET")]
+
+
+def test_a_head_that_changes_the_table_is_read_each_time() -> None:
+    decoder = HeadDecoder()
+    for _ in range(2):
+        decoder.decode(b"\x40\x01x\x011")
+    assert len(decoder.header_table.dynamic_entries) == 2
+
+
+def test_few_heads_are_remembered_and_no_long_one() -> None:
+    decoder = HeadDecoder()
+    for number in range(100):
+        decoder.decode(b"\x00\x01x\x03%03d" % number)
+        assert len(decoder._known) <= 16
+    decoder.forget()
+    decoder.decode(Encoder().encode([NeverIndexedHeaderTuple(b"x", b"\xff" * 700)], huffman=False))
+    assert len(decoder._known) == 1
+    decoder.decode(Encoder().encode([NeverIndexedHeaderTuple(b"x", b"v" * 2048)], huffman=False))
+    assert len(decoder._known) == 1
+
+
+def test_a_head_that_is_refused_is_refused_again() -> None:
+    decoder = HeadDecoder(100)
+    for _ in range(2):
+        with pytest.raises(OversizedHeaderListError):
+            decoder.decode(Encoder().encode([NeverIndexedHeaderTuple(b"x", b"v" * 200)]))
+
+
 # --- long literals
 
 
@@ -241,6 +296,38 @@ def test_what_we_write_is_what_the_library_reads(done: list[tuple[list[tuple[byt
             assert field.indexable or field[0] in {b":path", b"authorization"}
         assert encoder.header_table.dynamic_entries == decoder.header_table.dynamic_entries
         assert b"authorization" not in dict(encoder.header_table.dynamic_entries)
+
+
+@given(st.lists(st.tuples(heads_sent, st.sampled_from([None, None, None, None, 0, 200, 4096])), max_size=16))
+def test_a_head_that_is_sent_again_is_read_as_the_first_time(
+    done: list[tuple[list[tuple[bytes, bytes]], int | None]],
+) -> None:
+    encoder, decoder = HeadEncoder(frozenset({b":path", b"authorization"})), Decoder()
+    for fields, size in done:
+        if size is not None:
+            encoder.header_table_size = size
+        for _ in range(3):
+            assert list(decoder.decode(encoder.encode_again(fields), raw=True)) == fields
+        assert len(encoder._known) <= 16
+        assert encoder.header_table.dynamic_entries == decoder.header_table.dynamic_entries
+
+
+def test_a_short_head_is_encoded_once_and_one_with_a_token_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, done = HeadEncoder(frozenset({b"set-cookie"})), []
+    encode = encoder.encode
+
+    def counting(fields: Any) -> bytes:
+        done.append(fields)
+        return encode(fields)
+
+    monkeypatch.setattr(encoder, "encode", counting)
+    short, long = [(b":status", b"200"), (b"x-a", b"b")], [(b":status", b"200"), (b"set-cookie", TOKEN)]
+    for _ in range(5):
+        encoder.encode_again(short)
+    assert len(done) == 2  # the first one has changed the table
+    for _ in range(5):
+        encoder.encode_again(long)
+    assert len(done) == 7
 
 
 def test_large_values_are_hardly_remembered_longer_than_the_table_has_them() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h1_fields import edited, encode_fields
-from sidecar.wire.h2_head import fields_of, request_of, response_of, size_of, trailers_of
+from sidecar.wire.h2_head import fields_of, request_again, request_of, response_of, size_of, trailers_of
+from sidecar.wire.h2_names import Fields
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Edits
 from tests.wire.h2_bench import ASKS, POSTS
@@ -42,6 +43,37 @@ def test_any_head_is_read_or_refused(found: list[tuple[bytes, bytes]]) -> None:
         written = edited(head, Edits(lambda _name: True))
         assert written.count(b"\r\n") == len(head.fields), "a field became two lines"
         assert fields_of(written) == head.fields
+
+
+def as_read(head: list[tuple[bytes, bytes]]) -> Fields:
+    fields = Fields(head)
+    fields.size, fields.message = size_of(head), None
+    return fields
+
+
+def test_the_message_of_a_head_that_comes_again_is_that_of_before() -> None:
+    fields = as_read(POSTS)
+    first = request_again(fields, LIMITS, ends=False)
+    assert first.has_body
+    assert request_again(fields, LIMITS, ends=False) is first
+    other = request_again(fields, LIMITS, ends=True)
+    assert not other.has_body
+    assert request_again(list(POSTS), LIMITS, ends=True) is not other  # one that h2 has read itself
+
+
+def test_a_head_that_is_refused_is_judged_each_time() -> None:
+    fields = as_read([*ASKS, (b"X", b"1")])
+    for _ in range(2):
+        with pytest.raises(Denied):
+            request_again(fields, LIMITS, ends=True)
+
+
+def test_a_length_that_fits_one_end_and_not_the_other_is_judged_for_each() -> None:
+    fields = as_read([*POSTS, (b"content-length", b"3")])
+    assert request_again(fields, LIMITS, ends=False).content_length == 3
+    with pytest.raises(Denied) as refused:
+        request_again(fields, LIMITS, ends=True)
+    assert refused.value.reason is Reason.AMBIGUOUS_FRAMING
 
 
 ANSWERS = {

@@ -419,3 +419,13 @@ async def test_the_window_of_a_connection_bounds_what_waits() -> None:
             sent += min(left, 16384)
     await served.exchange()
     assert sent == CONNECTION_WINDOW
+
+
+async def test_heads_are_not_remembered_beyond_a_sweep() -> None:
+    served = H2Served(answer_ok)
+    for _ in range(3):
+        assert (await served.ask([*ASKS, (b"authorization", b"Bearer secret")])).status == 200
+    decoder = served.connection._session.decoder
+    assert b"secret" in repr(decoder._known).encode()
+    served.after(0.1)
+    assert not decoder._known
