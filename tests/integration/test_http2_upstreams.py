@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from h2.connection import H2Connection
 
 from sidecar.identity.tls import client_context, server_context
 from tests.integration.h2_caller import asks, speaking_http2
@@ -92,6 +93,72 @@ async def test_an_answer_passes_in_both_directions_as_it_comes(hops: Hops, upstr
         await _until(lambda: asked.ended)
         asked.data(b"", ends=True)
         await caller.until(stream_id)
+
+
+async def pour(h2: H2Connection, send: Callable[[], None], stream_id: int, size: int, sent: list[int]) -> None:
+    """Send content as the other end's windows let it leave; ``sent`` counts the bytes."""
+    while left := size - sum(sent):
+        room = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size, left)
+        if room > 0:
+            h2.send_data(stream_id, b"x" * room, end_stream=room == left)
+            send()
+            sent.append(room)
+        await asyncio.sleep(0 if room > 0 else 0.005)
+
+
+HELD = 3 * 65535  # of a stream: what the other end has not read, a window in the sidecar, and what one read brought
+
+
+async def test_an_agent_that_reads_nothing_stops_its_own_caller_and_no_other(hops: Hops, upstream: H2Upstream) -> None:
+    upstream.reads, size, sent = False, 1_000_000, list[int]()
+    await with_agent(hops, upstream)
+    planner = client_context(await hops.world.source(PLANNER), expected=WRITER, alpn=("h2",))
+    async with speaking_http2(hops.writer.inbound, planner) as caller:
+        stream_id = caller.begin(asks(headers=bearer(mint())), ends=False)
+        asked = await upstream.next()
+        sending = asyncio.ensure_future(pour(caller.peer.h2, caller.send, stream_id, size, sent))
+        await _until(lambda: len(asked.body) == 65535)
+        await asyncio.sleep(0.3)
+        assert len(asked.body) == 65535
+        assert 65535 < sum(sent) <= HELD
+        other = asyncio.ensure_future(caller.ask(asks(headers=bearer(mint({"sub": "bob"})))))
+        (await upstream.next()).answer(b"bob")
+        assert (await other).content == b"bob"
+        upstream.reads = True
+        asked.link.h2.acknowledge_received_data(len(asked.body), asked.stream_id)
+        asked.link.send()
+        await _until(lambda: asked.ended)
+        asked.answer(b"done")
+        assert (await caller.until(stream_id)).content == b"done"
+        await sending
+    assert len(asked.body) == size
+
+
+async def test_a_caller_that_reads_nothing_stops_its_own_answer_and_no_other(hops: Hops, upstream: H2Upstream) -> None:
+    size, sent = 1_000_000, list[int]()
+    await with_agent(hops, upstream)
+    planner = client_context(await hops.world.source(PLANNER), expected=WRITER, alpn=("h2",))
+    async with speaking_http2(hops.writer.inbound, planner) as caller:
+        caller.peer.opens = False
+        stream_id = caller.begin(asks(headers=bearer(mint())))
+        asked = await upstream.next()
+        asked.head()
+        sending = asyncio.ensure_future(pour(asked.link.h2, asked.link.send, asked.stream_id, size, sent))
+        answer = caller.peer.answer(stream_id)
+        await _until(lambda: len(answer.content) == 65535)
+        await asyncio.sleep(0.3)
+        assert len(answer.content) == 65535
+        assert 65535 < sum(sent) <= HELD
+        async with speaking_http2(hops.writer.inbound, planner) as another:
+            other = asyncio.ensure_future(another.ask(asks(headers=bearer(mint({"sub": "bob"})))))
+            (await upstream.next()).answer(b"bob")
+            assert (await other).content == b"bob"
+        caller.peer.opens = True
+        caller.peer.h2.acknowledge_received_data(len(answer.content), stream_id)
+        caller.send()
+        assert len((await caller.until(stream_id)).content) == size
+        await sending
+    assert len(upstream.links) == 1
 
 
 async def _until(wanted: Any) -> None:
