@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import resource
 import secrets
@@ -35,19 +34,17 @@ from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.observe.sink import StdoutSink
 from sidecar.process import run_until_signal
+from sidecar.serving.app_site import QuietProtocol, quiet_runner
 from sidecar.serving.connections import Connections, Crowd
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import TlsSite
 from sidecar.signals import release_signals
 
-_SILENT: Final = logging.getLogger(f"{__name__}.silent")  # the library's own log quotes unparsable input
-_SILENT.disabled = True
 DRAIN_S: Final = 10.0
 MAX_CONNECTIONS: Final = 512
 _CROWD: Final = Crowd(max_bytes=8 * 1024 * 1024)  # anybody may connect: an API server shows no certificate
 _OWN_DESCRIPTORS: Final = 32  # the loop's, listeners, reloaded files, probes
-_KEEP_ALIVE_S: Final = 75.0
 _ARRIVES_IN_S: Final = 5.0  # for handshake, then head and body: an API server's default timeout
 
 
@@ -114,21 +111,13 @@ def run(arguments: argparse.Namespace) -> int:
     return run_until_signal(partial(injector.run, listen=arguments.listen, probe=arguments.probe))
 
 
-class _Protocol(web.RequestHandler):
+class _Protocol(QuietProtocol):
     """aiohttp's protocol; unparsable HTTP is counted and recorded."""
 
     __slots__ = ("_no_review",)
 
     def __init__(self, server: web.Server, no_review: Callable[[str], None]) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(
-            server,
-            loop=loop,
-            access_log=_SILENT,
-            logger=_SILENT,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            auto_decompress=False,
-        )
+        super().__init__(server)
         self._no_review = no_review
 
     def handle_error(
@@ -179,10 +168,7 @@ class Injector:
         self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=refused_connections.unproven)
         watcher = FileWatcher(self._watched(), log)
         serving = Probe(PageSite(probe_pages(self)), *probe)
-        runner = web.AppRunner(
-            self._webhook.app(), access_log=None, logger=_SILENT, keepalive_timeout=_KEEP_ALIVE_S,
-            auto_decompress=False, shutdown_timeout=DRAIN_S,
-        )  # fmt: skip
+        runner = quiet_runner(self._webhook.app(), shutdown_s=DRAIN_S)
         await runner.setup()
         background = Parts()
         background.start("files", watcher.run())

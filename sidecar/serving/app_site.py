@@ -1,4 +1,8 @@
-"""Serves an application of aiohttp's at a listener of ours."""
+"""Applications of aiohttp's at listeners of ours: nothing of a request is logged, and no content is decompressed.
+
+The library's own log quotes input that it could not parse, which may hold a token. Every request that can be answered
+has its record, and handlers report bugs themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,48 @@ from typing import Final
 
 from aiohttp import web
 
-# The library's own log quotes input that it could not parse.
 _SILENT: Final = logging.getLogger(f"{__name__}.silent")
 _SILENT.disabled = True
 
+_KEEP_ALIVE_S: Final = 75.0
 _CUT_OFF_S: Final = 0.1  # at the end: a client that reads no answer must not keep us from ending
+
+
+def quiet_runner(
+    app: web.Application, *, keep_alive_s: float = _KEEP_ALIVE_S, shutdown_s: float = _CUT_OFF_S
+) -> web.AppRunner:
+    """Make the runner of an application. Requests in progress at its end have ``shutdown_s`` to finish."""
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=_SILENT,
+        keepalive_timeout=keep_alive_s,
+        shutdown_timeout=shutdown_s,
+        auto_decompress=False,  # 58 KB of gzip hold the loop for 0.4 s
+    )
+
+
+class QuietProtocol(web.RequestHandler):
+    """aiohttp's protocol with the options of ``quiet_runner``, for one that answers in the library's place."""
+
+    __slots__ = ()
+
+    def __init__(self, server: web.Server) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=_SILENT,
+            logger=_SILENT,
+            keepalive_timeout=_KEEP_ALIVE_S,
+            auto_decompress=False,
+        )
 
 
 class AppSite:
     """Makes the connections of one listener; see ``PageSite``."""
 
     def __init__(self, app: web.Application) -> None:
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_SILENT,
-            keepalive_timeout=15.0,
-            shutdown_timeout=_CUT_OFF_S,
-            auto_decompress=False,  # 58 KB of gzip hold the loop for 0.4 s
-        )
+        self._runner = quiet_runner(app, keep_alive_s=15.0)
 
     async def open(self) -> None:
         """Prepare the application."""

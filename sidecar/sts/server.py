@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.probe import OneProcess, probe_pages
 from sidecar.observe.refused_connections import RefusedConnections
-from sidecar.serving.app_site import AppSite
+from sidecar.serving.app_site import AppSite, QuietProtocol, quiet_runner
 from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
@@ -31,11 +30,6 @@ from sidecar.sts.revocation_endpoint import RevocationEndpoint
 from sidecar.sts.schedule import KEYS_MAX_AGE_S
 from sidecar.sts.service import TokenService
 
-# The library's own log quotes input that it could not parse, which may hold a token. Every request that can be answered
-# has its record, and the endpoint reports bugs itself.
-_SILENT: Final = logging.getLogger(f"{__name__}.silent")
-_SILENT.disabled = True
-_KEEP_ALIVE_S: Final = 75.0
 _GRACE_S: Final = 1.0  # for requests that were sent before their client could know that we stop
 _CUT_OFF_S: Final = 0.1  # for requests still in progress after the drain
 
@@ -71,21 +65,13 @@ class StsSettings:
                 raise ValueError(f"{name}: must be a number above zero")
 
 
-class _Protocol(web.RequestHandler):
+class _Protocol(QuietProtocol):
     """aiohttp's protocol with the library's own answers replaced: they quote the request, which may hold a token."""
 
     __slots__ = ("_unserved",)
 
     def __init__(self, server: web.Server, unserved: Unserved) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(
-            server,
-            loop=loop,
-            access_log=_SILENT,
-            logger=_SILENT,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            auto_decompress=False,
-        )
+        super().__init__(server)
         self._unserved = unserved
 
     def handle_error(
@@ -237,14 +223,7 @@ class StsServer:
         return in_time
 
     async def _listen(self, app: web.Application) -> tuple[str, int]:
-        runner = self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=_SILENT,
-            keepalive_timeout=_KEEP_ALIVE_S,
-            auto_decompress=False,
-            shutdown_timeout=_CUT_OFF_S,
-        )
+        runner = self._runner = quiet_runner(app, shutdown_s=_CUT_OFF_S)
         await runner.setup()
         connections = self._connections = self._counted(runner)
         site = self._site = TlsSite(
