@@ -60,7 +60,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(agent: RunAgent, *, allowed: str | None = None) -> AsyncIterator[World]:
+async def world_of(agent: RunAgent, *, allowed: str | None = None, by_prefix: bool = False) -> AsyncIterator[World]:
     port = free_port()
     async with AsyncExitStack() as stack:
         crm = stack.enter_context(serving_sync(one_method("shop.Customers", "Find", crm_says), threads=4))
@@ -68,6 +68,8 @@ async def world_of(agent: RunAgent, *, allowed: str | None = None) -> AsyncItera
         def adjust(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
             served = {"planner": ("/shop.Planner", f"127.0.0.1:{port}"), "writer": ("/shop.Customers", crm)}
             following = {"front": "planner.mesh", "planner": "crm"}
+            if name in following:
+                settings["outbound"]["routes"][0]["match"] = {"host": following[name]}
             if name in served:
                 path, agent_at = served[name]
                 settings["protocols"] = {"http2": True, "agent": "h2c"}
@@ -75,10 +77,10 @@ async def world_of(agent: RunAgent, *, allowed: str | None = None) -> AsyncItera
                 settings["inbound"]["routes"][0]["match"] = {"path_prefix": path, "methods": ["POST"]}
             elif name == "front":
                 settings["protocols"] = {"http2": True}
+            if name == "planner" and by_prefix:
+                settings["outbound"]["routes"][0]["match"] = {"prefix": "/crm"}
             if name == "planner" and allowed is not None:
                 settings["outbound"]["routes"][0] |= {"protocol": "grpc", "operations": [{"allow": [allowed]}]}
-            if name in following:
-                settings["outbound"]["routes"][0]["match"] = {"host": following[name]}
 
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sc-"))
         mesh = await stack.enter_async_context(open_mesh(Path(folder), adjust))

@@ -15,11 +15,16 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import pytest
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.const import Cardinality, Handler
+from grpclib.exceptions import GRPCError
+from grpclib.server import Server
 
 import delegation_agent.grpc
 import delegation_agent.grpc_aio
+import delegation_agent.grpclib
 from tests.integration.agent.grpc_agents import aio_server
-from tests.integration.agent.grpc_ends import serving_sync
+from tests.integration.agent.grpc_ends import Bytes, serving_sync
 from tests.integration.grpc_agent_world import USERS, one_method, world_of
 from tests.integration.world import PATIENCE_S
 
@@ -65,12 +70,44 @@ async def loop_agent(port: int, outbound: str, *, kept: bool) -> AsyncIterator[N
             yield
 
 
-AGENTS: Final = {"threads": threads_agent, "loop": loop_agent}
+class Grpclib:
+    """The same agent on grpclib."""
+
+    def __init__(self, crm: Channel) -> None:
+        self._find = UnaryUnaryMethod(crm, "/crm/shop.Customers/Find", bytes, bytes)
+        self._together = asyncio.Barrier(len(USERS))
+
+    async def ask(self, stream: Any) -> None:
+        request = await stream.recv_message()
+        await self._together.wait()
+        try:
+            await stream.send_message(await self._find(request, timeout=PATIENCE_S))
+        except GRPCError:
+            await self._together.wait()
+            raise
+
+    def __mapping__(self) -> dict[str, Handler]:
+        return {"/shop.Planner/Ask": Handler(self.ask, Cardinality.UNARY_UNARY, bytes, bytes)}
+
+
+@asynccontextmanager
+async def grpclib_agent(port: int, outbound: str, *, kept: bool) -> AsyncIterator[None]:
+    async with delegation_agent.grpclib.channel(outbound=outbound, codec=Bytes()) as crm:
+        server = Server([Grpclib(crm)], codec=Bytes())
+        if kept:
+            delegation_agent.grpclib.keep_handle(server)
+        await server.start("127.0.0.1", port)
+        yield
+        server.close()
+        await server.wait_closed()
+
+
+AGENTS: Final = {"threads": threads_agent, "loop": loop_agent, "grpclib": grpclib_agent}
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_calls_for_two_users_served_at_once_leave_with_the_token_of_each(agent: str) -> None:
-    async with world_of(partial(AGENTS[agent], kept=True)) as world:
+    async with world_of(partial(AGENTS[agent], kept=True), by_prefix=agent == "grpclib") as world:
         assert await world.ask() == [b"alice", b"bob"]
         records = await world.outbound_records()
     assert sorted((one["subject"], one["decision"]) for one in records) == [("alice", "allow"), ("bob", "allow")]
@@ -78,7 +115,7 @@ async def test_calls_for_two_users_served_at_once_leave_with_the_token_of_each(a
 
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_without_the_servers_interceptor_both_calls_are_refused(agent: str) -> None:
-    async with world_of(partial(AGENTS[agent], kept=False)) as world:
+    async with world_of(partial(AGENTS[agent], kept=False), by_prefix=agent == "grpclib") as world:
         answers = await world.ask()
         records = await world.outbound_records()
         assert world.mesh.records("writer") == []

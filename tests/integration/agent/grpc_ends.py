@@ -11,12 +11,25 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
+from grpclib.encoding.base import CodecBase
 
 from delegation_agent import handle
 
 KINDS: Final = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 SERVICE: Final = "demo.Service"
 USERS: Final = range(96)
+
+
+class Bytes(CodecBase):
+    """The messages of grpclib are bytes, too."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        return data
 
 
 def metadata_of(number: int) -> tuple[tuple[str, str], ...]:

@@ -10,29 +10,16 @@ from typing import Any
 import pytest
 from grpclib.client import Channel, StreamStreamMethod, UnaryUnaryMethod
 from grpclib.const import Cardinality, Handler
-from grpclib.encoding.base import CodecBase
 from grpclib.server import Server
 from multidict import MultiDict
 
 from delegation_agent import handle, serving
 from delegation_agent.grpclib import channel, keep_handle
 from delegation_agent.outbound import VARIABLE
-from tests.integration.agent.grpc_ends import USERS, expected, metadata_of, own, telling, words
+from tests.integration.agent.grpc_ends import USERS, Bytes, expected, metadata_of, own, telling, words
 from tests.integration.world import free_port
 
 pytestmark = pytest.mark.integration
-
-
-class Bytes(CodecBase):
-    """Messages are bytes."""
-
-    __content_subtype__ = "proto"
-
-    def encode(self, message: Any, message_type: Any) -> bytes:
-        return bytes(message)
-
-    def decode(self, data: bytes, message_type: Any) -> Any:
-        return data
 
 
 def unary_of(opened: Channel) -> Any:
