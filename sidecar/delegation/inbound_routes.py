@@ -42,6 +42,7 @@ class InboundRoutes:
     Servers of MCP and A2A may answer below their path too (a mount, ``/mcp/``), so no wider route covers paths there.
     Where one has metadata, everything at its well-known place is the sidecar's, whatever a wider route covers.
     ``cards`` has the paths of agent cards, with the routes of A2A that each is for: ``find`` returns the first.
+    ``depth`` is the number of segments that decide: longer paths that begin with the same ones have the same route.
 
     Raises:
         ValueError: two routes overlap (see ``inbound_overlaps``).
@@ -55,6 +56,7 @@ class InboundRoutes:
         "_prefixes",
         "_prefixes_folded",
         "cards",
+        "depth",
         "routes",
         "scopes",
     )
@@ -82,6 +84,7 @@ class InboundRoutes:
         self._exact_folded = frozenset(map(_folded, self._exact))
         self._prefixes = Prefixes(by_prefix)
         self._prefixes_folded = Prefixes({path.lower(): True for path in by_prefix})
+        self.depth = max((path.count("/") for path in (*self._exact, *by_prefix)), default=0)
         self._folds_prefixes = any(path != path.lower() for path in by_prefix)
 
     def serves_a2a(self, path: str) -> bool:

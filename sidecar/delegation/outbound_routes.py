@@ -47,12 +47,13 @@ class OutboundRoutes:
     """All outbound routes of one policy, indexed.
 
     ``routes`` lead into the mesh, ``outside`` to hosts outside of it; ``tunnels`` are the routes of CONNECT.
+    ``depth`` is as that of ``InboundRoutes``, for calls to the same host.
 
     Raises:
         ValueError: two routes overlap (see ``outbound_overlaps``).
     """
 
-    __slots__ = ("_hosts", "_prefixes", "_servers", "_tunnels", "names", "outside", "routes", "tunnels")
+    __slots__ = ("_hosts", "_prefixes", "_servers", "_tunnels", "depth", "names", "outside", "routes", "tunnels")
 
     def __init__(self, routes: Sequence[AnyRoute]) -> None:
         if outbound_overlaps(routes):
@@ -64,6 +65,7 @@ class OutboundRoutes:
         calls: tuple[CallRoute, ...] = (*self.routes, *self.outside)
         self._hosts = {_without_default_port(route.host): route for route in calls if route.host is not None}
         self._prefixes = Prefixes({route.prefix: route for route in calls if route.prefix is not None})
+        self.depth = max(self._prefixes.deepest, 0)
         self._tunnels = {route.host: route for route in self.tunnels}
         self._servers = {route.name: (route.upstream.host, route.upstream.port) for route in calls}
         for tunnel in self.tunnels:

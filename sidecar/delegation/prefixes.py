@@ -9,13 +9,13 @@ T = TypeVar("T")
 
 
 class Prefixes(Generic[T]):
-    """Values by path prefix, matched by whole segments."""
+    """Values by path prefix, matched by whole segments. ``deepest`` is the number of segments in the longest."""
 
-    __slots__ = ("_deepest", "_values")
+    __slots__ = ("_values", "deepest")
 
     def __init__(self, values: Mapping[str, T]) -> None:
         self._values = {path.rstrip("/"): value for path, value in values.items()}
-        self._deepest = max((path.count("/") for path in self._values), default=-1)
+        self.deepest = max((path.count("/") for path in self._values), default=-1)
 
     def longest(self, path: str) -> tuple[str, T | None]:
         """Return the longest prefix (without trailing slash) and its value; ``("", None)`` if none matches.
@@ -24,7 +24,7 @@ class Prefixes(Generic[T]):
         """
         values = self._values
         longest, found, end = "", values.get(""), 0
-        for _ in range(self._deepest):
+        for _ in range(self.deepest):
             end = path.find("/", end + 1)
             prefix = path if end < 0 else path[:end]
             value = values.get(prefix)

@@ -212,11 +212,10 @@ def _rest(
         close(stream, entry)
 
 
-def _find(own_authorities: Container[str], policy: Policy, host: str, path: bytes) -> tuple[CallRoute, str]:
-    """Return the route of a call, and the path for the next hop. Errors as ``OutboundRoutes.find``."""
-    target = CanonicalTarget(path.decode("ascii"), b"")
-    route, target = policy.outbound.find(host, target, own_authorities=own_authorities)
-    return route, target.path
+def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int]:
+    """Return the route of a call, and how much of its path stays here. Errors as ``OutboundRoutes.find``."""
+    route, target = policy.outbound.find(host, CanonicalTarget(path, b""), own_authorities=own_authorities)
+    return route, len(path) - len(target.path) if path.endswith(target.path) else len(path)
 
 
 def is_plain(route: CallRoute) -> bool:

@@ -156,3 +156,31 @@ def test_no_wider_route_covers_anything_below_the_path_of_mcp() -> None:
         with pytest.raises(Denied) as refused:
             routes.find("POST", path)
         assert refused.value.reason is Reason.NO_ROUTE
+
+
+SEGMENTS = st.sampled_from(["tools", "Tools", "crm", "admin", "x", "toolsx", ".well-known", "agent-card.json"])
+
+
+@given(
+    st.lists(st.tuples(st.lists(SEGMENTS, max_size=3), st.booleans(), st.booleans()), max_size=5),
+    st.lists(SEGMENTS, min_size=1, max_size=5),
+    st.lists(SEGMENTS, max_size=5),
+    st.booleans(),
+)
+def test_segments_behind_those_that_decide_change_no_route(
+    places: list[tuple[list[str], bool, bool]], begin: list[str], rest: list[str], slash: bool
+) -> None:
+    paths = {("/" + "/".join(segments) + "/" * bool(segments and slash), prefix) for segments, slash, prefix in places}
+    routes = InboundRoutes(
+        [
+            inbound(f"r{number}", path.rstrip("/") or "/" if prefix else path, prefix=prefix)
+            for number, (path, prefix) in enumerate(
+                sorted({(p.rstrip("/") or "/" if is_ else p, is_) for p, is_ in paths})
+            )
+        ]
+    )
+    segments = (begin + rest + ["x"] * 6)[: routes.depth + 1 + len(rest)]
+    other = [*segments[: routes.depth], "y"]
+    found = routes._by_method("/" + "/".join(segments) + "/" * slash)
+    assert found is routes._by_method("/" + "/".join(other))
+    assert found is routes._by_method("/" + "/".join([*other, *rest]))

@@ -91,3 +91,17 @@ def test_the_server_of_a_route_is_that_of_the_settings() -> None:
     assert routes.server_of("crm") == (crm.upstream.host, crm.upstream.port)
     assert routes.server_of("pip") == ("2001:db8::1", 443)
     assert routes.server_of("crm.mesh") is None
+
+
+@pytest.mark.parametrize("authority", ["crm.mesh", None])
+@pytest.mark.parametrize("begin", ["/crm/a", "/crm/admin", "/crm/Admin", "/x/admin", "/crm/administrator"])
+def test_segments_behind_those_that_decide_change_no_route(authority: str | None, begin: str) -> None:
+    def found(path: str) -> tuple[str, int] | None:
+        try:
+            route, target = TARGETS.find(authority, CanonicalTarget(path, b""), own_authorities=OWN)
+        except Denied:
+            return None
+        return route.name, len(path) - len(target.path)
+
+    assert TARGETS.depth == 2
+    assert found(f"{begin}/1") == found(f"{begin}/2") == found(f"{begin}/1/2/") == found(f"{begin}/admin/crm")

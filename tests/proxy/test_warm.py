@@ -152,6 +152,16 @@ def test_a_head_that_is_read_natively_is_read_the_same_by_the_grammar() -> None:
     assert taken > 100
 
 
+async def test_paths_that_differ_behind_what_decides_on_their_route_are_served_alike(tmp_path: Path) -> None:
+    """The native engine asks for a route once for all of them, and tells their neighbours apart."""
+    below = ["/docs/1", "/docs/2", "/docs/2/", "/docs/search", "/docs/1/2/3"]
+    beside = ["/docs/", "/Docs/1", "/docs", "/search/", "/search/1", "/docsx/1", "/search", "/1/docs/2"]
+    paths = [path for other in beside for path in (*below, other)]
+    told = [(warm_request("GET", path), ANSWER, nothing) for path in [*paths, *reversed(paths)]]
+    outcomes, _ = await both(tmp_path, told, least_taken=2 * len(beside) * (len(below) - 1))
+    assert sum(b"HTTP/1.1 200 " in outcome.answered for outcome in outcomes) >= 2 * len(beside) * len(below)
+
+
 def test_each_octet_at_each_place_of_a_value_is_taken_or_left_as_the_grammar_reads_it() -> None:
     """Values are looked at eight octets at a time."""
     grammar = RequestGrammar(max_target_bytes=136, max_fields=12, proxy_form=False)

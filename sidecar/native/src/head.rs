@@ -260,6 +260,19 @@ pub fn canonical(target: &[u8]) -> Option<usize> {
     Some(end)
 }
 
+/// Write what decides on the route of a canonical path, if routes tell only `depth` segments apart: of a longer path
+/// those segments and a space, which no path holds.
+pub fn put_deciding(path: &[u8], depth: usize, out: &mut Vec<u8>) {
+    let mut slashes = path.iter().enumerate().filter(|&(_, &octet)| octet == b'/');
+    match slashes.nth(depth) {
+        Some((at, _)) if at + 1 < path.len() => {
+            out.extend_from_slice(&path[..at]);
+            out.push(b' ');
+        }
+        _ => out.extend_from_slice(path),
+    }
+}
+
 /// Tell if a text may hold a token, as `record_text` suspects it.
 pub fn may_hold_token(text: &[u8]) -> bool {
     text.windows(3).any(|part| matches!(part, b"eyA" | b"eyJ" | b"ew0" | b"ewk" | b"ewo"))

@@ -22,6 +22,7 @@ struct World {
     policy: i64,
     keys: Vec<Py<PyAny>>, // whose generations add up
     find: Py<PyAny>,
+    depth: usize, // segments of a path
     agent: Py<PyAny>,
     agent_key: Py<PyAny>,
     host_line: Vec<u8>,
@@ -222,13 +223,15 @@ impl InboundGate {
             return Ok(None);
         }
         let policy = snapshot.getattr("policy")?;
+        let routes = policy.getattr("inbound")?;
         let mut host_line = b"host: ".to_vec();
         host_line.extend_from_slice(agent.getattr("authority")?.cast::<PyBytes>()?.as_bytes());
         host_line.extend_from_slice(b"\r\n");
         let world = Arc::new(World {
             policy: policy.getattr("number")?.extract()?,
             keys: self.keys_of.bind(py).call1((snapshot.getattr("keys")?,))?.extract()?,
-            find: policy.getattr("inbound")?.getattr("find")?.unbind(),
+            find: routes.getattr("find")?.unbind(),
+            depth: routes.getattr("depth")?.extract()?,
             agent: agent.clone().unbind(),
             agent_key: agent.getattr("key")?.unbind(),
             host_line,
@@ -239,12 +242,12 @@ impl InboundGate {
         Ok(Some(world))
     }
 
-    /// The route of a call: the policy finds it, once for each path.
+    /// The route of a request: the policy finds it, once for all paths that it does not tell apart.
     fn route(&self, py: Python<'_>, world: &World, method: &str, path: &str) -> PyResult<Arc<Route>> {
         let mut key = Vec::with_capacity(method.len() + path.len() + 1);
         key.extend_from_slice(method.as_bytes());
         key.push(b' ');
-        key.extend_from_slice(path.as_bytes());
+        head::put_deciding(path.as_bytes(), world.depth, &mut key);
         if let Some(route) = world.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&key[..]) {
             return Ok(route.clone());
         }

@@ -10,7 +10,7 @@ use crate::random;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,12 +26,13 @@ struct World {
     policy: Py<PyAny>,
     is_entry: bool, // a login token may be shown here
     workload: Py<PyAny>,
+    depth: usize, // segments of a path
     routes: Mutex<HashMap<Box<[u8]>, Arc<Route>>>,
 }
 
 struct Route {
     route: Py<PyAny>,
-    path: Box<[u8]>,
+    stripped: usize, // octets of the path that the next hop does not get
     is_plain: bool,
     reads: bool, // the operation of each message
 }
@@ -150,9 +151,13 @@ impl OutboundGate {
         if !left.is_none() && left.extract::<i64>()? <= 0 {
             return Ok(None);
         }
+        let next_path = match path.get(route.stripped..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => b"/",
+        };
         let read = if route.reads {
-            let path = std::str::from_utf8(&route.path)?;
-            let found = self.read.bind(py).call1((whole, head.fields.end, &route.route, path))?;
+            let next_path = std::str::from_utf8(next_path)?;
+            let found = self.read.bind(py).call1((whole, head.fields.end, &route.route, next_path))?;
             let Some(read) = Read::from(&found)? else { return Ok(None) };
             let Some(read) = read else { return Ok(Some(None)) };
             Some(read)
@@ -203,7 +208,7 @@ impl OutboundGate {
         message.extend_from_slice(method.as_bytes());
         message.push(b' ');
         let begin = message.len();
-        message.extend_from_slice(&route.path);
+        message.extend_from_slice(next_path);
         message.extend_from_slice(query);
         call.target = Some(message[begin..].into());
         message.extend_from_slice(b" HTTP/1.1\r\n");
@@ -235,6 +240,7 @@ impl OutboundGate {
         let world = Arc::new(World {
             is_entry: !policy.getattr("entry")?.is_none(),
             workload: policy.getattr("workload")?.unbind(),
+            depth: policy.getattr("outbound")?.getattr("depth")?.extract()?,
             policy: policy.unbind(),
             routes: Mutex::new(HashMap::new()),
             snapshot: snapshot.unbind(),
@@ -243,21 +249,21 @@ impl OutboundGate {
         Ok(Some(world))
     }
 
-    /// The route of a call, and the path for the next hop: the policy finds them, once for each host and path.
+    /// The route of a call: the policy finds it, once for each host and all paths that it does not tell apart.
     fn route(&self, py: Python<'_>, world: &World, host: &[u8], path: &[u8]) -> PyResult<Arc<Route>> {
         let mut key = Vec::with_capacity(host.len() + path.len());
         key.extend_from_slice(host);
-        key.extend_from_slice(path);
+        key.push(b' ');
+        head::put_deciding(path, world.depth, &mut key);
         if let Some(route) = world.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&key[..]) {
             return Ok(route.clone());
         }
-        let (host, path) = (std::str::from_utf8(host)?, PyBytes::new(py, path));
+        let (host, path) = (std::str::from_utf8(host)?, std::str::from_utf8(path)?);
         let found = self.find.bind(py).call1((&world.policy, host, path))?;
-        let (route, path): (Bound<'_, PyAny>, Bound<'_, PyString>) = found.extract()?;
+        let (route, stripped): (Bound<'_, PyAny>, usize) = found.extract()?;
         let is_plain = self.is_plain.bind(py).call1((&route,))?.extract()?;
         let reads = is_plain && route.getattr(intern!(py, "protocol"))?.ne("http")?;
-        let path = path.to_str()?.as_bytes().into();
-        let route = Arc::new(Route { route: route.unbind(), path, is_plain, reads });
+        let route = Arc::new(Route { route: route.unbind(), stripped, is_plain, reads });
         let mut routes = world.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if routes.len() >= MOST_ROUTES {
             routes.clear();
