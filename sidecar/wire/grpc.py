@@ -18,7 +18,7 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 
 def is_grpc(message: Message) -> bool:
     """Tell if a message is one of gRPC, by its content type."""
-    return any(_is_grpc(value) for value in message.all(b"content-type"))
+    return any(map(_is_grpc, message.all(b"content-type")))
 
 
 def timeout_of(head: Request) -> float | None:

@@ -27,7 +27,8 @@ from sidecar.wire.h2_compression import literals
 from sidecar.wire.h2_connection import MAY_WAIT, FrameConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, flood, last_stream_of
-from sidecar.wire.h2_head import response_of, trailers_of
+from sidecar.wire.h2_head import response_again, response_of, trailers_of
+from sidecar.wire.h2_names import Fields
 from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
@@ -66,7 +67,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self._ends_later = False  # when those frames are read: the transport is gone
         self._replied = 0  # bytes by which the library answered frames of an upstream that takes nothing
         self._given = False  # the pool has had an exchange
-        self._settled = False  # the upstream has sent its settings
+        self._most_streams = 1  # until the upstream has sent its settings
         self._opened_at = self._used_at = self._ages_at = 0.0
 
     # --- for the pool
@@ -84,17 +85,12 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         """Tell if another request may begin now."""
         return (
             not self._closed
-            and len(self._streams) < (self._session.remote_settings.max_concurrent_streams if self._settled else 1)
-            and self._in_use < MAX_EXCHANGES
+            and len(self._streams) < self._most_streams
+            and len(self._exchanges) - len(self._idle) < MAX_EXCHANGES  # with answers that wait for their callers
             and self._clock() < self._ages_at
             and self._session.highest_outbound_stream_id < _LAST_STREAM - 2
             and not self.transport.is_closing()
         )
-
-    @property
-    def _in_use(self) -> int:
-        """The number of requests in progress, and of answers that have come and wait for their callers."""
-        return len(self._exchanges) - len(self._idle)
 
     def live_at_most(self, seconds: float) -> None:
         """Bound the age at which another request may begin."""
@@ -206,7 +202,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
     def _on_event(self, event: object) -> None:
         if isinstance(event, WindowUpdated | RemoteSettingsChanged):
             if isinstance(event, RemoteSettingsChanged):
-                self._settled = True
+                self._most_streams = self._session.remote_settings.max_concurrent_streams
                 self._offer()
             self._windows_opened = True
             return
@@ -228,7 +224,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             response_of(cast("Sequence[Field]", event.headers), limits)
             exchange.on_interim()
         elif isinstance(event, ResponseReceived):
-            exchange.on_head(response_of(cast("Sequence[Field]", event.headers), limits))
+            exchange.on_head(response_again(cast("Fields", event.headers), limits))
             if event.stream_ended is not None:
                 exchange.on_end()
         elif isinstance(event, DataReceived):

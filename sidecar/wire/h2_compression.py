@@ -222,6 +222,7 @@ class HeadEncoder(Encoder):
         self._literal = _literal_names(literal)
         self._numbers: dict[Field, int] = {}
         self._last = 0
+        self._indexes: dict[Field, bytes] = {}  # of fields in both tables, until the table changes
         self._known: dict[tuple[Field, ...], bytes] = {}
 
     def encode_again(self, headers: Sequence[Field]) -> bytes:
@@ -244,22 +245,30 @@ class HeadEncoder(Encoder):
         parts: list[bytes] = []
         if self.table_size_changes:
             parts.append(self._encode_table_size_change())
+            self._indexes.clear()
             self._known.clear()
         table.resized = False
+        indexes = self._indexes
         for field in headers:
-            whole = _STATIC_WHOLE.get(field)
-            if whole is not None:
-                parts.append(whole)
+            index = indexes.get(field)
+            if index is not None:
+                parts.append(index)
                 continue
             name, value = field
             begin = self._literal.get(name)
+            if field in _STATIC_WHOLE:
+                indexes[field] = _STATIC_WHOLE[field]
+                parts.append(_STATIC_WHOLE[field])
+                continue
             if begin is None:
                 age = self._last - numbers.get(field, -_FOREVER)
                 if age < len(entries):
+                    indexes[field] = _INDEXES[age]
                     parts.append(_INDEXES[age])
                     continue
                 begin = _begin_of(name, 6, _ADDED)
                 table.add(name, value)
+                indexes.clear()
                 self._known.clear()
                 if entries:  # else it is larger than the table, which is empty now
                     self._remember(field)

@@ -174,6 +174,14 @@ class DirectConnection(H2Connection):
 
     # --- sent
 
+    def window_of(self, stream_id: int) -> int:
+        """Return the number of bytes of content that a stream may send."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return self.local_flow_control_window(stream_id)
+        own, shared = stream.outbound_flow_control_window, self.outbound_flow_control_window
+        return own if own < shared else shared
+
     def send_content(self, stream_id: int, data: bytes, *, ends: bool) -> None:
         """Write content, or the end of a stream."""
         stream, size = self.streams.get(stream_id), len(data)

@@ -169,15 +169,16 @@ class H2Exchange:
     def _begin(self, method: str, target: bytes, fields: list[Field], sink: ResponseSink, *, ends: bool) -> None:
         if not self.usable:
             raise RuntimeError("the connection is in use or closed")
-        authority = b"".join([value for name, value in fields if name == b"host"])
+        values = dict(fields)  # the edits to a request leave one Host
+        authority = values.pop(b"host", b"")
         head = [
             (b":method", method.encode("ascii")),
             (b":scheme", self._connection.scheme),
             (b":authority", authority),
             (b":path", target),
-            *[field for field in fields if field[0] != b"host"],
+            *(values.items() if len(values) == len(fields) - 1 else [one for one in fields if one[0] != b"host"]),
         ]
-        if any([name == b"content-type" and value.startswith(_GRPC) for name, value in fields]):  # noqa: C419
+        if values.get(b"content-type", b"").startswith(_GRPC):
             head.append((b"te", b"trailers"))
         self._sink = sink
         self._answer = Answer(method, max_interim=self._limits.max_interim)

@@ -90,6 +90,20 @@ def request_again(fields: Sequence[Field], limits: ServerLimits, *, ends: bool) 
     return found
 
 
+def response_again(fields: Sequence[Field], limits: ClientLimits) -> Response:
+    """Return the head of an answer; that of before, if the same fields were read before within the same limits.
+
+    Raises:
+        Denied: as ``response_of``.
+    """
+    if not isinstance(fields, Fields):
+        return response_of(fields, limits)
+    found = fields.message
+    if not isinstance(found, Response):
+        fields.message = found = response_of(fields, limits)
+    return found
+
+
 def response_of(fields: Sequence[Field], limits: ClientLimits) -> Response:
     """Read the head of an answer, final or interim.
 

@@ -39,9 +39,7 @@ class Windows(Generic[S]):
         session, pending, stream_id = self._session, stream.pending, stream.stream_id
         left = most
         while pending and left > 0:
-            size = min(
-                session.local_flow_control_window(stream_id), session.max_outbound_frame_size, len(pending), left
-            )
+            size = min(session.window_of(stream_id), session.max_outbound_frame_size, len(pending), left)
             if size <= 0:
                 break
             data = bytes(pending[:size])

@@ -42,13 +42,13 @@ def frame(kind: int, flags: int, stream_id: int, content: bytes) -> bytes:
 def looks_at_windows(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that gets the stream of each window that a connection looks at from now on."""
     looked_at: list[int] = []
-    look = session.local_flow_control_window
+    look = session.window_of
 
     def noted(stream_id: int) -> int:
         looked_at.append(stream_id)
         return look(stream_id)
 
-    monkeypatch.setattr(session, "local_flow_control_window", noted)
+    monkeypatch.setattr(session, "window_of", noted)
     return looked_at
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.h1_fields import edited, encode_fields
-from sidecar.wire.h2_head import fields_of, request_again, request_of, response_of, size_of, trailers_of
+from sidecar.wire.h2_head import fields_of, request_again, request_of, response_again, response_of, size_of, trailers_of
 from sidecar.wire.h2_names import Fields
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Edits
@@ -59,6 +59,15 @@ def test_the_message_of_a_head_that_comes_again_is_that_of_before() -> None:
     other = request_again(fields, LIMITS, ends=True)
     assert not other.has_body
     assert request_again(list(POSTS), LIMITS, ends=True) is not other  # one that h2 has read itself
+
+
+def test_the_message_of_an_answer_that_comes_again_is_that_of_before() -> None:
+    fields = as_read([(b":status", b"200"), (b"x-a", b"b")])
+    first = response_again(fields, ClientLimits())
+    assert response_again(fields, ClientLimits()) is first
+    assert response_again([*fields], ClientLimits()) == first
+    with pytest.raises(Denied):
+        response_again(as_read([(b":status", b"200"), (b"X", b"1")]), ClientLimits())
 
 
 def test_a_head_that_is_refused_is_judged_each_time() -> None:
