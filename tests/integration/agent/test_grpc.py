@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 import delegation_agent.grpc
 import delegation_agent.grpc_aio
-from delegation_agent import handle
+from delegation_agent import carry, handle
 from delegation_agent.outbound import VARIABLE
 from tests.integration.agent.grpc_agents import AGENTS, aio_server, in_the_loop, in_threads
 from tests.integration.agent.grpc_ends import (
@@ -107,6 +108,40 @@ async def test_interceptors_behind_ours_have_the_handle_of_the_call(agent: str) 
         with serving_sync(handler, threads=1, interceptors=interceptors) as target:
             await ask(target)
     assert seen == ["user-1", "user-2", None]
+
+
+@pytest.mark.parametrize("agent", ["sync", "aio"])
+async def test_a_callback_at_the_end_of_a_call_has_no_handle_unless_it_carries_one(agent: str) -> None:
+    seen: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def note(*_: Any) -> None:
+        seen.put(handle())
+
+    def ends(_request: bytes, context: Any) -> bytes:
+        context.add_callback(note)
+        context.add_callback(carry(note))
+        return b""
+
+    async def ends_async(_request: bytes, context: Any) -> bytes:
+        context.add_done_callback(note)
+        context.add_done_callback(carry(note))
+        return b""
+
+    async def ask(target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            for user in ("alice", "bob"):
+                metadata = (("delegation-handle", user),)
+                await method(channel, "unary_unary")(b"", timeout=20, metadata=metadata)
+                found = [await asyncio.to_thread(seen.get, timeout=20) for _ in range(2)]
+                assert sorted(map(str, found)) == ["None", user]
+
+    if agent == "aio":
+        async with aio_server(handlers(unary_unary=ends_async)) as target:
+            await ask(target)
+    else:
+        interceptors = [delegation_agent.grpc.ServerInterceptor()]
+        with serving_sync(handlers(unary_unary=ends), threads=1, interceptors=interceptors) as target:
+            await ask(target)
 
 
 @pytest.mark.parametrize("agent", ["sync", "aio"])

@@ -201,6 +201,14 @@ test("other interceptors of the agent see its calls first", async () => {
   assert.deepEqual(seen, [[]]);
 });
 
+test("interceptors of one call replace those of the client, so the call has no handle", async () => {
+  const crm = client(...channel());
+  const passing = (options, nextCall) => new InterceptingCall(nextCall(options));
+  const call = (options) => promisify((done) => crm.unary("a", new Metadata(), options, done))();
+  assert.equal(await serving("alice", () => call({})), "alice");
+  assert.equal(await serving("alice", () => call({ interceptors: [passing] })), "undefined");
+});
+
 test("a client of the sidecar has the route's authority, and no proxy", async () => {
   process.env.http_proxy = "http://127.0.0.1:9";
   try {
