@@ -366,6 +366,10 @@ class TrustEnded(Denied):
         return _forbidden(ANSWERS[self.reason].text)
 
 
+class UpstreamCancelled(Denied):
+    """The upstream cancelled a call. A call of gRPC has a status for that, whatever the reason's own one is."""
+
+
 class Unavailable(SidecarError):
     """Cannot be decided now: keys, identity, sink, STS or upstream are missing. The same call may succeed later."""
 

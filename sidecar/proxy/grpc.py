@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from sidecar.delegation.protobuf import length_field, number_field
-from sidecar.errors import Reason, SidecarError
+from sidecar.errors import Reason, SidecarError, UpstreamCancelled
 from sidecar.proxy.a2a_errors import DOMAIN, ERROR_INFO, A2aError, a2a_error
 from sidecar.proxy.operations import Asked
 from sidecar.wire.grpc import is_grpc
@@ -99,6 +99,6 @@ def _details(code: int, text: str, known: A2aError, error: SidecarError, request
 def _code_of(error: SidecarError) -> int:
     if error.reason is Reason.INTERNAL:
         return _INTERNAL
-    if error.reason is Reason.PEER_GONE:
+    if error.reason is Reason.PEER_GONE or isinstance(error, UpstreamCancelled):
         return _CANCELLED
     return _CODES.get(error.answer.status, _UNKNOWN if error.answer.status else 14)

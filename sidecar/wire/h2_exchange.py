@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable, UpstreamCancelled
 from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection, UnseenRequest
 from sidecar.wire.h2_answer import Answer
 from sidecar.wire.h2_frames import Code
@@ -284,13 +284,15 @@ class H2Exchange:
         self._tell()
 
     def on_reset(self, code: int) -> None:
-        """Take a reset of the stream."""
+        """Take a reset of the stream. What has come of the answer passes before it."""
+        kind = UpstreamCancelled if code == Code.CANCEL else Denied
         if self._answer.head is not None:  # whatever the code: a request whose answer has begun is never sent again
-            self.fail(Denied(Reason.UPSTREAM_ABORTED, "the upstream reset the stream inside its answer"), None)
+            self.tell()
+            self.fail(kind(Reason.UPSTREAM_ABORTED, "the upstream reset the stream inside its answer"), None)
         elif code == Code.REFUSED_STREAM:
             self.fail(self._unseen("the upstream refused the stream unseen"), None)
         else:
-            self.fail(Denied(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
+            self.fail(kind(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
 
     def on_connection_lost(self, *, unseen: bool) -> None:
         """Take the end of the connection. ``unseen``: the upstream has not begun with the request."""

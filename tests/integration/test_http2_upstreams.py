@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 
 from sidecar.identity.tls import client_context, server_context
 from tests.integration.h2_caller import asks, speaking_http2
@@ -178,6 +179,26 @@ async def test_an_agent_that_resets_a_stream_ends_that_call_alone(hops: Hops, up
     second.answer(b"done")
     answers = await asyncio.gather(*calls)
     assert sorted((one.status, one.reason) for one in answers) == [(200, None), (502, "upstream_bad_response")]
+
+
+@pytest.mark.parametrize(("code", "status"), [(ErrorCodes.CANCEL, b"1"), (ErrorCodes.INTERNAL_ERROR, b"14")])
+async def test_an_agent_that_cancels_a_call_of_grpc_tells_its_caller_so(
+    hops: Hops, upstream: H2Upstream, code: ErrorCodes, status: bytes
+) -> None:
+    await with_agent(hops, upstream)
+    planner = client_context(await hops.world.source(PLANNER), expected=WRITER, alpn=("h2",))
+    fields = asks(headers=[*bearer(mint()), ("content-type", "application/grpc"), ("te", "trailers")])
+    async with speaking_http2(hops.writer.inbound, planner) as caller:
+        early, late = caller.begin(fields), caller.begin(fields)
+        first, second = await upstream.next(), await upstream.next()
+        first.refuse(code)
+        second.link.h2.send_headers(second.stream_id, [(b":status", b"200"), (b"content-type", b"application/grpc")])
+        second.link.h2.send_data(second.stream_id, b"\0\0\0\0\2hi")
+        second.refuse(code)  # all in one write
+        before, inside = await caller.until(early), await caller.until(late)
+    assert (before.fields[b"grpc-status"], before.fields[b"delegation-reason"]) == (status, b"upstream_bad_response")
+    assert inside.content == b"\0\0\0\0\2hi"
+    assert (inside.trailers[b"grpc-status"], inside.trailers[b"delegation-reason"]) == (status, b"upstream_aborted")
 
 
 async def test_a_call_by_http2_goes_out_by_http2(hops: Hops, upstream: H2Upstream) -> None:
