@@ -5,6 +5,7 @@ import pytest
 from sidecar.delegation import a2a
 from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
 from sidecar.errors import Denied, Reason
+from tests.delegation.world import reason_of
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_any_other_path_is_refused(method: str, path: str) -> None:
 
 @pytest.mark.parametrize(("fields", "query"), [([], []), (["1.0"], []), ([], ["0.3"]), (["1.0"], ["1.0"])])
 def test_known_versions_are_taken(fields: list[str], query: list[str]) -> None:
-    a2a.check_version(fields, query)
+    assert reason_of(a2a.check_version, fields, query) is None
 
 
 @pytest.mark.parametrize(("fields", "query"), [(["2.0"], []), (["1.0", "0.3"], []), (["1.0"], ["0.3"]), ([""], [])])

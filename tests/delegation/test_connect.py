@@ -26,6 +26,7 @@ from tests.delegation.world import (
     TO_CRM,
     WRITER,
     delegation,
+    reason_of,
     verification_key,
 )
 
@@ -115,9 +116,9 @@ def again(permit: TunnelPermit, policy: Policy, now: int = NOW) -> None:
 
 
 def test_a_tunnel_lasts_while_it_would_be_permitted() -> None:
-    again(decide(), with_route())
-    again(decide(), with_route(), now=INBOUND_CLAIMS["exp"] + 60)  # expiry is the watch's
-    again(decide(OPEN_API, delegation=None), with_route(OPEN_API))
+    assert reason_of(again, decide(), with_route()) is None
+    assert reason_of(again, decide(), with_route(), now=INBOUND_CLAIMS["exp"] + 60) is None  # expiry is the watch's
+    assert reason_of(again, decide(OPEN_API, delegation=None), with_route(OPEN_API)) is None
 
 
 @pytest.mark.parametrize(

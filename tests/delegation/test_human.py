@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ from sidecar.delegation.policy import Policy
 from sidecar.delegation.reevaluate import inbound_again, own_again
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.verify import VerifiedToken, verify_token
-from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.errors import Denied, Reason
 from tests.delegation.test_connect import KEYS
 from tests.delegation.test_outside import MODEL, OPEN
 from tests.delegation.world import (
@@ -28,6 +27,7 @@ from tests.delegation.world import (
     SEARCH,
     STS_TRUST,
     WRITER,
+    reason_of,
     signed,
     verification_key,
     verified,
@@ -49,15 +49,7 @@ def policy(route: InboundRoute) -> Policy:
 
 
 def judge(token: VerifiedToken, route: InboundRoute = ROUTE, now: int = NOW) -> Reason | None:
-    return reason(lambda: decide_verified(token, peer=PLANNER, route=route, policy=policy(route), now=now))
-
-
-def reason(judgement: Callable[[], object]) -> Reason | None:
-    try:
-        judgement()
-    except SidecarError as error:
-        return error.reason
-    return None
+    return reason_of(lambda: decide_verified(token, peer=PLANNER, route=route, policy=policy(route), now=now))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +146,7 @@ def test_a_request_under_way_is_judged_by_the_login_that_is_required_now(
     permit = decide_verified(kept, peer=PLANNER, route=ROUTE, policy=policy(ROUTE), now=NOW)
 
     def again(now: int) -> Reason | None:
-        return reason(
+        return reason_of(
             lambda: inbound_again(
                 kept,
                 peer=PLANNER,

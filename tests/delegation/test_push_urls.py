@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.delegation.push_urls import check_push_urls, parse_push_url
 from sidecar.errors import Denied, Reason
+from tests.delegation.world import reason_of
 
 ALLOWED = (parse_push_url("https://hooks.acme.example/a2a"), parse_push_url("http://127.0.0.1:9000/in/"))
 CREATE = "CreateTaskPushNotificationConfig"
@@ -20,7 +21,7 @@ CREATE = "CreateTaskPushNotificationConfig"
     ],
 )
 def test_an_origin_and_a_path_of_the_list_pass(url: str) -> None:
-    check_push_urls(CREATE, {"url": url}, ALLOWED)
+    assert reason_of(check_push_urls, CREATE, {"url": url}, ALLOWED) is None
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,8 @@ def test_the_url_is_found_wherever_a_version_has_it(operation: str, params: Any)
 
 def test_content_of_a_message_and_other_operations_are_not_searched() -> None:
     parts = {"message": {"parts": [{"url": "https://evil.example/file"}]}}
-    check_push_urls("SendMessage", parts, ())
-    check_push_urls("GetTask", {"url": "https://evil.example/"}, ())
+    assert reason_of(check_push_urls, "SendMessage", parts, ()) is None
+    assert reason_of(check_push_urls, "GetTask", {"url": "https://evil.example/"}, ()) is None
 
 
 @pytest.mark.parametrize(

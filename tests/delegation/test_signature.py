@@ -19,6 +19,7 @@ from sidecar.delegation.jws import parse_compact
 from sidecar.delegation.keyset import VerificationKey, parse_jwks
 from sidecar.delegation.signature import _VERIFIERS, verify_signature
 from sidecar.errors import Denied, Reason
+from tests.delegation.world import reason_of
 from tests.fakes.tokens import TokenMint, base64url, encode
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
@@ -54,7 +55,7 @@ WRONG = {
 def test_a_right_signature_is_accepted(algorithm: str) -> None:
     mint = TokenMint(algorithm=algorithm)
 
-    verify_signature(mint.bearer(), mint.key, {algorithm})
+    assert reason_of(verify_signature, mint.bearer(), mint.key, {algorithm}) is None
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -5,6 +5,7 @@ Everything is lawful; each test changes one fact.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any, Final
@@ -22,6 +23,7 @@ from sidecar.delegation.policy import Deny, Entry, LoginKind, Policy, ScopeFrom,
 from sidecar.delegation.route import InboundRoute, OutboundRoute, Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import PRESETS, TrustedIssuer, VerifiedToken
+from sidecar.errors import Reason, SidecarError
 
 NOW: Final = 1_790_000_000
 STS: Final = "https://sts.acme.example"
@@ -194,3 +196,12 @@ def login(claims: Claims = LOGIN_CLAIMS) -> Delegation:
 
 def plan(of: Delegation | None = None, policy: Policy = POLICY) -> Plan:
     return plan_outbound(of or delegation(), TO_CRM, policy=policy, now=NOW)
+
+
+def reason_of(judge: Callable[..., object], *arguments: Any, **named: Any) -> Reason | None:
+    """Return the reason for which ``judge`` refuses these arguments; None: it does not."""
+    try:
+        judge(*arguments, **named)
+    except SidecarError as error:
+        return error.reason
+    return None
