@@ -129,6 +129,9 @@ def one_spelling(
     Raises:
         MessageRefused: OPERATION_MALFORMED, so it is.
     """
+    spelled = (tuple(members), decisive, fold)
+    if spelled in _SOUND:
+        return
     if "__proto__" in members or not all(map(str.isprintable, members)):
         raise MessageRefused("a member whose name has another meaning to some parsers", message_id=message_id)
     folded = {name: fold(name) for name in members}
@@ -139,8 +142,15 @@ def one_spelling(
         read = _FOLDED[decisive, fold] = frozenset(map(fold, decisive))
     if any(name not in decisive and plain in read for name, plain in folded.items()):
         raise MessageRefused("a member in another spelling", message_id=message_id)
+    if sum(map(len, members)) <= _LONGEST_SOUND:
+        if len(_SOUND) >= _MOST_SOUND:
+            _SOUND.clear()
+        _SOUND.add(spelled)
 
 
+_SOUND: Final[set[tuple[tuple[str, ...], frozenset[str], Fold]]] = set()  # names that were found sound: most are alike
+_MOST_SOUND: Final = 512
+_LONGEST_SOUND: Final = 256  # characters of all names together
 _FOLDED: Final[dict[tuple[frozenset[str], Fold], frozenset[str]]] = {}  # one entry for each constant set of names
 
 

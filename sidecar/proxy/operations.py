@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -148,11 +149,7 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
         return
     message = yield from _message(asked, stream, head, route)
     method, name = _text(head, b"mcp-method"), _text(head, b"mcp-name")
-    params = [
-        (field[len(_PARAM) :].decode("latin-1"), value.decode("latin-1"))
-        for field, value in zip(head.layout.names, head.values, strict=True)
-        if field.startswith(_PARAM)
-    ]
+    params = [(name, head.values[at].decode("latin-1")) for name, at in _params(head.layout.names)]
     asked.stateless = mcp.check_fields(message, version=version, method=method, name=name, params=params)
     asked.key = mcp.operation_of(message, stateless=asked.stateless)
 
@@ -244,13 +241,26 @@ def _body(
         raise MessageRefused("there is no message")
     if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
         raise MessageRefused("the message is encoded")
-    media, _, parameters = (_text(head, b"content-type") or "").partition(";")
-    if media.strip().lower() not in {"application/json", "application/a2a+json"}:
-        raise MessageRefused("the message is not said to be JSON")
-    if parameters.strip().lower().replace('"', "") not in {"", "charset=utf-8"}:
-        raise MessageRefused("the message is not said to be UTF-8")
+    content_type = _text(head, b"content-type") or ""
+    if content_type != "application/json" and (fault := _fault_of_media(content_type)) is not None:
+        raise MessageRefused(fault)
     body: bytes = yield BodyUpTo(stream, min(route.max_message_bytes, asked.max_bytes))
     return body
+
+
+def _fault_of_media(content_type: str) -> str | None:
+    media, _, parameters = content_type.partition(";")
+    if media.strip().lower() not in {"application/json", "application/a2a+json"}:
+        return "the message is not said to be JSON"
+    if parameters.strip().lower().replace('"', "") not in {"", "charset=utf-8"}:
+        return "the message is not said to be UTF-8"
+    return None
+
+
+@lru_cache(maxsize=64)  # by the names of a head, of which a client has few sets
+def _params(names: tuple[bytes, ...]) -> list[tuple[str, int]]:
+    """Return the rest of the names of ``Mcp-Param-*``, and their places."""
+    return [(name[len(_PARAM) :].decode("latin-1"), at) for at, name in enumerate(names) if name.startswith(_PARAM)]
 
 
 def _refuse_body(head: Request) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sidecar.delegation.a2a_tasks import LISTS
@@ -40,7 +41,7 @@ from sidecar.proxy.warm import (
     trace_of,
     wait_for_answer,
 )
-from sidecar.proxy.warm_operations import OperationRead, WarmMessage, read_operation
+from sidecar.proxy.warm_operations import HandedOver, OperationRead, WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_head import RequestGrammar
@@ -87,6 +88,7 @@ class WarmInbound:
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=False
         )
+        self._handed_over = HandedOver()
         passes = forwarder.answer_edits.passes
         self._of_mcp = self._native.Kind(
             passes=without(passes_to_mesh, REPLACED),
@@ -134,21 +136,20 @@ class WarmInbound:
     def _read(
         self,
         connection: ServerConnection,
-        data: bytes,
-        size: int,
+        message: WholeMessage,
         route: InboundRoute,
         path: str,
         certificate: str,
         now: int,
     ) -> tuple[Given, str, bytes, object, WarmMessage] | bool:
-        """Read the operation of a request, which has a head of ``size`` bytes: see ``warm_operations.py``."""
-        if path in self._snapshots.in_force().policy.inbound.cards:
+        """Read the operation of a request: see ``warm_operations.py``."""
+        if path in self._snapshots.in_force().policy.inbound.cards or self._handed_over.takes(route.name):
             return False
-        head = read_again(self._grammar, data)
+        head = head_of(message)
         peer = guard_of(connection.transport).peer.spiffe_id
         if self._verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
             return False  # a message is read only once its token was verified
-        found = read_operation(head, data, size, route, path, below=route.below(path))
+        found = read_operation(head, message[-1], route, path, below=route.below(path))
         if isinstance(found, bool):
             return found
         given = self._permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
@@ -162,6 +163,9 @@ class WarmInbound:
         told = told_by_route(given.permit, head, _source(given.permit, connection))
         return given, found.op, b"".join([b"%b: %b\r\n" % field for field in (*told, *fields)]), kind, state
 
+    def _noted(self, permit: Permit) -> Callable[[], None]:
+        return partial(self._handed_over.note, permit.route.name)
+
     def _of_mcp_message(
         self, found: OperationRead, head: Request, permit: Permit, now: int
     ) -> tuple[list[Field], object, WarmMessage] | None:
@@ -173,7 +177,7 @@ class WarmInbound:
         if is_cut(permit.route, found.asked):
             return None
         session = session_of(self._session_ids, found.asked, head, permit, now)
-        return session.shown_to_agent(), self._of_mcp, WarmMessage(found.asked, session=session)
+        return session.shown_to_agent(), self._of_mcp, WarmMessage(found.asked, self._noted(permit), session=session)
 
     def _of_a2a_message(
         self, found: OperationRead, _head: Request, permit: Permit, _now: int
@@ -191,9 +195,10 @@ class WarmInbound:
         if self._bindings.check(asked.named, principal, strict=permit.route.a2a.strict_tasks) is not None:
             return None
         if not asked.named.begins:
-            return [], self._of_a2a, WarmMessage(asked)
+            return [], self._of_a2a, WarmMessage(asked, self._noted(permit))
         # ``Making.begin`` would bind nothing: every context that is named is known.
-        return [], self._of_tasks, WarmMessage(asked, making=Making(self._bindings, asked.named, principal))
+        making = Making(self._bindings, asked.named, principal)
+        return [], self._of_tasks, WarmMessage(asked, self._noted(permit), making=making)
 
     def _prepare(self, given: Given) -> object | None:
         """Make what is the same for every request of a permit; None: the engine in Python serves them all."""

@@ -1,41 +1,83 @@
 """Operations of warm requests: the native engine gives each message of MCP and A2A to Python, before anything is sent.
 
 Theory of operation. The native engine reads heads, and no message. On a route of MCP or A2A a gate calls a *reader*
-with the bytes of the request. The reader reads the operation by ``find_operation``, as the journey does, and has no
-effect that the journey would not have, or have again: it does not answer, and a refusal leaves it as an error, upon
-which the engine in Python reads the same bytes and refuses. It returns what the gate goes on with: the route of the
-operation, or what is remembered for it; the operation's name in records; fields to add; the kind of the message; and a
-state, which is told of the answer where its kind says so, and from which a ghost becomes real.
+with the head that it has read, and the body. The reader finds the operation by ``find_operation``, as the journey does,
+and changes nothing that the journey would not change, or change again. A refusal leaves it as an error, upon which the
+engine in Python reads the same bytes and refuses. It returns what the gate goes on with: the route of the operation, or
+what is remembered for it; the operation's name in records; fields to add; the kind of the message; and a state, which
+is told of the answer where its kind says so, and from which a ghost becomes real.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
 from sidecar.delegation.a2a_tasks import AnswerReader
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.proxy.journey import BodyUpTo
 from sidecar.proxy.mcp_sessions import SESSION_FIELD, RequestSession
 from sidecar.proxy.operations import Asked, find_operation
 from sidecar.proxy.task_bindings import Making
+from sidecar.wire.h1_fields import request_layouts
 from sidecar.wire.message import Request
 
-MAX_READ: Final = 64 * 1024  # bytes of a request: one that is left to Python after all is read twice
+MAX_READ: Final = 64 * 1024  # bytes of a body: one that is left to Python after all is read twice
+
+WholeMessage = tuple[tuple[bytes, ...], tuple[bytes, ...], str, bytes, str, int | None, bytes | None]
+"""A message as the native engine gives it: (names, values, method, target, authority, content length, body)."""
+
+PYTHONS: Final = 15  # messages of a route that Python serves after an answer was handed over
+_MOST_ROUTES: Final = 1024
 
 _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
+
+
+class HandedOver:
+    """Routes whose answers the native engine hands over, such as streams of events. Python begins their next messages.
+
+    A request that changes engines costs more than one that Python serves from the beginning.
+    """
+
+    __slots__ = ("_left", "_pythons")
+
+    def __init__(self, pythons: int = PYTHONS) -> None:
+        self._pythons = pythons
+        self._left: dict[str, int] = {}  # messages until the native engine begins one again, by route
+
+    def note(self, route: str) -> None:
+        """Note that an answer was handed over."""
+        if len(self._left) >= _MOST_ROUTES:
+            self._left.clear()
+        self._left[route] = self._pythons
+
+    def takes(self, route: str) -> bool:
+        """Tell if Python serves the next message from the beginning."""
+        left = self._left.get(route, 0)
+        if left:
+            self._left[route] = left - 1
+        return left > 0
 
 
 class WarmMessage:
     """A message that the native engine passes on, and what is done with its answer.
 
-    ``session``: of MCP, towards the agent. ``making``: of A2A, of a message that may begin a task.
+    ``session``: of MCP, towards the agent. ``making``: of A2A, of a message that may begin a task. ``handed_over`` is
+    called if the engine in Python passes the answer on.
     """
 
-    __slots__ = ("making", "message", "session")
+    __slots__ = ("handed_over", "making", "message", "session")
 
-    def __init__(self, message: Asked, *, session: RequestSession | None = None, making: Making | None = None) -> None:
+    def __init__(
+        self,
+        message: Asked,
+        handed_over: Callable[[], None],
+        *,
+        session: RequestSession | None = None,
+        making: Making | None = None,
+    ) -> None:
         self.message = message
+        self.handed_over = handed_over
         self.session = session
         self.making = making
 
@@ -72,6 +114,9 @@ class _WholeRequest:
     http2: Final = False
 
 
+_WHOLE: Final = _WholeRequest()
+
+
 class _Noted:
     """Stands for the open record of a request that may not have one yet."""
 
@@ -87,31 +132,34 @@ class OperationRead(NamedTuple):
     op: str
 
 
+def head_of(message: WholeMessage) -> Request:
+    """Return the head of a message that the native engine has read."""
+    names, values, method, target, authority, length, _ = message
+    return Request(request_layouts[names], values, method, target, authority, length, bool(length))
+
+
 def read_operation(
-    head: Request, data: bytes, size: int, route: _Route, path: str, *, below: str | None
+    head: Request, body: bytes | None, route: _Route, path: str, *, below: str | None
 ) -> OperationRead | bool:
-    """Read what a request asks for, which has a head of ``size`` bytes and a canonical ``path``.
+    """Read the operation of a request with a canonical ``path``. ``body`` is None if some of it has not come yet.
 
     False: the engine in Python serves it. True: it may be served natively, when the rest of its body has come.
 
     Raises:
         Denied: as ``find_operation``.
     """
-    if len(data) > MAX_READ or head.method != "POST":
+    length = head.content_length or 0
+    if length > MAX_READ or head.method != "POST":
         return False
     target = CanonicalTarget(path, head.target.partition(b"?")[2])
-    asked, noted, stream = Asked(route.protocol), _Noted(), _WholeRequest()
-    journey: Any = find_operation(asked, stream, head, target, route, noted, below=below)  # type: ignore[arg-type]
-    length, there = head.content_length or 0, len(data) - size
+    asked, noted = Asked(route.protocol), _Noted()
+    journey: Any = find_operation(asked, _WHOLE, head, target, route, noted, below=below)  # type: ignore[arg-type]
     try:
         wait = next(journey)
-        if not isinstance(wait, BodyUpTo) or length > wait.limit:
+        if body is None or length > wait.limit:
             journey.close()
-            return False
-        if there < length:
-            journey.close()
-            return True
-        journey.send(data[size:])
+            return body is None and length <= wait.limit
+        journey.send(body)
     except StopIteration as end:
         return OperationRead(asked, end.value, noted.op or "")
     raise AssertionError("an operation waits for more than its message")

@@ -34,7 +34,7 @@ from sidecar.proxy.origins import Origins
 from sidecar.proxy.plans import Plans
 from sidecar.proxy.snapshot import Snapshot, Snapshots
 from sidecar.proxy.warm import Parts, begin_record, begin_stream, prepare, read_again, trace_of, wait_for_answer
-from sidecar.proxy.warm_operations import WarmMessage, read_operation
+from sidecar.proxy.warm_operations import HandedOver, WarmMessage, WholeMessage, head_of, read_operation
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_head import RequestGrammar
@@ -77,6 +77,7 @@ class WarmOutbound:
         self._grammar = RequestGrammar(
             max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
         )
+        self._handed_over = HandedOver()
         self._kinds = {
             "mcp": self._kind(told=b""),
             "a2a": self._kind(told=b"delegation-reason"),  # of a refusal, which the record names
@@ -113,17 +114,25 @@ class WarmOutbound:
         return kind
 
     def _read(
-        self, data: bytes, size: int, route: OutboundRoute, path: str
+        self, message: WholeMessage, route: OutboundRoute, path: str
     ) -> tuple[OutboundRoute, str, bytes, object, object] | bool:
-        """Read the operation of a call, which has a head of ``size`` bytes: see ``warm_operations.py``."""
+        """Read the operation of a call: see ``warm_operations.py``."""
         if route.protocol == "a2a" and is_card_of_next_hop(CanonicalTarget(path, b"")):
             return False
-        found = read_operation(read_again(self._grammar, data), data, size, route, path, below=None)
+        if self._handed_over.takes(route.name):
+            return False
+        found = read_operation(head_of(message), message[-1], route, path, below=None)
         if isinstance(found, bool):
             return found
         if found.asked.key == EXTENDED_CARD or not is_plain(found.route):
             return False
-        return found.route, found.op, b"", self._kinds[route.protocol], WarmMessage(found.asked)
+        return (
+            found.route,
+            found.op,
+            b"",
+            self._kinds[route.protocol],
+            WarmMessage(found.asked, partial(self._handed_over.note, route.name)),
+        )
 
     def _plan(self, delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> Plan:
         plans = self._plans

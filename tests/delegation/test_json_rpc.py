@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from sidecar.delegation.json_rpc import MessageRefused, RpcMessage, one_spelling, parse_plain_body, parse_rpc
+from sidecar.delegation.json_rpc import (
+    _LONGEST_SOUND,
+    _MOST_SOUND,
+    _SOUND,
+    MessageRefused,
+    RpcMessage,
+    one_spelling,
+    parse_plain_body,
+    parse_rpc,
+    without_marks,
+)
 from sidecar.errors import Reason
 
 
@@ -90,3 +100,23 @@ def test_a_refusal_carries_the_id_where_it_was_read() -> None:
     with pytest.raises(MessageRefused) as refused:
         parse('{"jsonrpc":"2.0","id":"seven","method":"a","params":[]}')
     assert refused.value.id == "seven"
+
+
+def test_names_that_were_found_sound_are_so_for_the_same_question_alone() -> None:
+    members = {"Name": 1, "task_id": 2}
+    for _ in range(2):
+        one_spelling(members, frozenset({"other"}))
+        with pytest.raises(MessageRefused, match="another spelling"):
+            one_spelling(members, frozenset({"name"}))
+        with pytest.raises(MessageRefused, match="another spelling"):
+            one_spelling(members, frozenset({"taskId"}), fold=without_marks)
+
+
+def test_names_that_were_found_sound_are_kept_within_a_bound() -> None:
+    _SOUND.clear()
+    for number in range(3 * _MOST_SOUND):
+        one_spelling({f"n{number}": 1}, frozenset())
+        assert len(_SOUND) <= _MOST_SOUND
+    before = len(_SOUND)
+    one_spelling({"n" * (_LONGEST_SOUND + 1): 1}, frozenset())
+    assert len(_SOUND) == before

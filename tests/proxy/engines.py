@@ -43,6 +43,7 @@ from sidecar.proxy.outbound import Outbound
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.task_bindings import TaskBindings
 from sidecar.proxy.warm_inbound import WarmInbound
+from sidecar.proxy.warm_operations import HandedOver
 from sidecar.proxy.warm_outbound import WarmOutbound
 from sidecar.proxy.watch import Watch
 from sidecar.wire.connections import Connections
@@ -149,9 +150,13 @@ class _Guard:
 
 
 class EngineWorld:
-    """The inbound side. ``taken`` counts the requests that the native engine began."""
+    """The inbound side. ``taken`` counts the requests that the native engine began.
+
+    ``pythons``: how many messages of a route Python begins once an answer was handed over.
+    """
 
     proxy_form = False
+    pythons = 0
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
@@ -212,14 +217,16 @@ class EngineWorld:
         )
         self.verdicts = inbound.verdicts
         if self.engine == "native":
-            self._warm = WarmInbound(
+            warm = WarmInbound(
                 inbound.permits,
                 verdicts=inbound.verdicts,
                 session_ids=session_ids,
                 bindings=self.bindings,
                 handles=self.handles,
                 **self._of_gate(forwarder),
-            ).begin
+            )
+            warm._handed_over = HandedOver(self.pythons)
+            self._warm = warm.begin
         return inbound
 
     def _of_gate(self, forwarder: Forwarder) -> dict[str, Any]:
@@ -379,14 +386,16 @@ class OutboundWorld(EngineWorld):
             clock=lambda: self.now,
         )
         if self.engine == "native":
-            self._warm = WarmOutbound(
+            warm = WarmOutbound(
                 outbound.plans,
                 outbound.logins,
                 handles=self.handles,
                 origins=origins,
                 own_authorities=own_authorities,
                 **self._of_gate(forwarder),
-            ).begin
+            )
+            warm._handed_over = HandedOver(self.pythons)
+            self._warm = warm.begin
         self.plans = outbound.plans
         return outbound
 

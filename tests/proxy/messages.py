@@ -86,5 +86,5 @@ FOUND: Final = answer({"content": [{"type": "text", "text": "a dog"}]})
 TASK: Final = answer({"task": {"id": "t1", "contextId": "c1", "status": {"state": "TASK_STATE_WORKING"}}})
 EVENTS: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b'2d\r\ndata: {"jsonrpc":"2.0","id":1,"result":{}}\r\n\r\n\r\n0\r\n\r\n'
+    b'2e\r\ndata: {"jsonrpc":"2.0","id":1,"result":{}}\r\n\r\n\r\n0\r\n\r\n'
 )

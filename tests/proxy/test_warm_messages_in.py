@@ -320,6 +320,19 @@ async def test_a_message_in_flight_is_a_ghost_until_somebody_looks(
     await world.log.close()
 
 
+async def test_after_an_answer_that_was_handed_over_python_begins_some_messages(tmp_path: Path) -> None:
+    class Usual(EngineWorld):
+        pythons = 2
+
+    world = Usual("native", tmp_path)
+    taken = []
+    for found in (FOUND, FOUND, EVENTS, FOUND, FOUND, FOUND):
+        world.exchange(SEARCH, found)
+        taken.append(world.taken)
+    assert taken == [0, 1, 2, 2, 2, 3]
+    await world.log.close()
+
+
 # --- a message is read only once its token was verified
 
 

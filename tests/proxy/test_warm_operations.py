@@ -10,7 +10,7 @@ from sidecar.delegation.a2a_tasks import Named
 from sidecar.errors import Denied
 from sidecar.proxy.operations import Asked
 from sidecar.proxy.task_bindings import Making, Principal, TaskBindings
-from sidecar.proxy.warm_operations import MAX_READ, OperationRead, WarmMessage, read_operation
+from sidecar.proxy.warm_operations import MAX_READ, PYTHONS, HandedOver, OperationRead, WarmMessage, read_operation
 from sidecar.wire.h1_head import RequestGrammar
 from tests.delegation.world import NOW, PLANNER, STS
 from tests.proxy.engines import POLICY
@@ -25,8 +25,8 @@ def read(data: bytes, *, left_out: int = 0) -> OperationRead | bool:
     size = data.index(b"\r\n\r\n") + 4
     head = _GRAMMAR.read(data[:size])
     route = POLICY.inbound.find("POST", "/mcp")
-    there = data[: len(data) - left_out]
-    return read_operation(head, there, size, route, "/mcp", below=route.below("/mcp"))
+    body = None if left_out else data[size:]
+    return read_operation(head, body, route, "/mcp", below=route.below("/mcp"))
 
 
 def test_an_operation_is_read_from_a_whole_message() -> None:
@@ -75,12 +75,16 @@ def test_a_refusal_leaves_as_an_error(data: bytes) -> None:
 # --- answers
 
 
+def nothing() -> None:
+    pass
+
+
 def message() -> Asked:
     return Asked("a2a")
 
 
 def made(bindings: TaskBindings) -> WarmMessage:
-    return WarmMessage(message(), making=Making(bindings, Named(begins=True), _ALICE))
+    return WarmMessage(message(), nothing, making=Making(bindings, Named(begins=True), _ALICE))
 
 
 def test_a_task_that_an_answer_shows_is_bound() -> None:
@@ -99,7 +103,7 @@ def test_an_answer_that_shows_nothing_binds_nothing(status: int, body: bytes) ->
 
 
 def test_an_answer_with_which_nothing_can_be_done_is_left_to_python() -> None:
-    assert WarmMessage(message()).answered(200, b"policy_denied", b"{}") is None
+    assert WarmMessage(message(), nothing).answered(200, b"policy_denied", b"{}") is None
 
 
 class _Sessions:
@@ -116,4 +120,13 @@ class _Sessions:
 @pytest.mark.parametrize(("shown", "lines"), [(b"mac.s1", b"mcp-session-id: mac.s1\r\n"), (None, b"")])
 def test_a_session_is_named_to_the_peer_by_its_own_id(shown: bytes | None, lines: bytes) -> None:
     session: Any = _Sessions(shown)
-    assert WarmMessage(message(), session=session).answered(200, b"s1", b"") == lines
+    assert WarmMessage(message(), nothing, session=session).answered(200, b"s1", b"") == lines
+
+
+def test_python_begins_the_next_messages_of_a_route_whose_answer_was_handed_over() -> None:
+    routes = HandedOver()
+    assert not routes.takes("tools")
+    routes.note("tools")
+    assert [routes.takes("tools") for _ in range(PYTHONS + 2)] == [True] * PYTHONS + [False] * 2
+    routes.note("tools")
+    assert not routes.takes("another")

@@ -344,6 +344,9 @@ impl Call {
             }
             other => {
                 this.live(live);
+                if let Some(asked) = &this.asked {
+                    asked.state.bind(py).call_method0(intern!(py, "handed_over"))?;
+                }
                 this.inflate(py)?;
                 other.map(|_| Some(false))
             }

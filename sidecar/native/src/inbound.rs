@@ -3,7 +3,7 @@
 use crate::call::{Call, Opened};
 use crate::guarded::guarded;
 use crate::head;
-use crate::operation::Read;
+use crate::operation::{self, Read};
 use crate::peer::Peer;
 use crate::prepared::Prepared;
 use crate::random;
@@ -80,7 +80,7 @@ impl InboundGate {
     /// has changed.
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
         let py = connection.py();
-        match self.side.certain(py, || self.ready(connection, data))? {
+        match self.side.certain(py, || self.ready(connection, data.as_bytes()))? {
             None => Ok(Some(false)),
             Some(None) => Ok(None),
             Some(Some(ready)) => guarded(|| self.begin(py, connection, data, ready)).map(|()| Some(true)),
@@ -90,12 +90,8 @@ impl InboundGate {
 
 impl InboundGate {
     /// The request that may begin; Some(None): it may, when the rest of its body has come.
-    fn ready<'py>(
-        &self,
-        connection: &Bound<'py, PyAny>,
-        bytes: &Bound<'py, PyBytes>,
-    ) -> PyResult<Option<Option<Ready<'py>>>> {
-        let (py, data) = (connection.py(), bytes.as_bytes());
+    fn ready<'py>(&self, connection: &Bound<'py, PyAny>, data: &'py [u8]) -> PyResult<Option<Option<Ready<'py>>>> {
+        let py = connection.py();
         let side = &*self.side;
         let Some(whole) = side.whole(data, head::request(data, side.limits)) else { return Ok(None) };
         let Whole { head, path_end, lacks } = whole;
@@ -136,7 +132,8 @@ impl InboundGate {
             if side.free(py, world.agent_key.bind(py))?.is_none() {
                 return Ok(None);
             }
-            let asked = (connection, bytes, head.fields.end, &route.route, path, &fingerprint, now);
+            let message = operation::message(py, data, &head, lacks)?;
+            let asked = (connection, message, &route.route, path, &fingerprint, now);
             let Some(read) = Read::from(&self.read.bind(py).call1(asked)?)? else { return Ok(None) };
             let Some(read) = read else { return Ok(Some(None)) };
             (read.of.clone(), Some(read))

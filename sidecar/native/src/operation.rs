@@ -1,10 +1,12 @@
 //! Messages of MCP and A2A: the engine in Python reads each before anything is sent, and some of their answers.
 
-use crate::head::{AnswerHead, may_hold_token};
+use crate::head::{AnswerHead, RequestHead, may_hold_token};
 use crate::names::Names;
+use crate::readers;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyTuple};
+use std::ops::Range;
 
 /// What differs from other requests, for all messages of one kind. Made by the engine in Python.
 #[pyclass(frozen)]
@@ -44,6 +46,18 @@ pub struct Read<'py> {
     pub of: Bound<'py, PyAny>,
     pub asked: Asked,
     pub lines: Bound<'py, PyBytes>,
+}
+
+/// A message as a reader gets it: (names, values, method, target, host, length, body). The body is None if it `lacks` some.
+type Message<'py> =
+    (Py<PyTuple>, Py<PyTuple>, &'py str, Bound<'py, PyBytes>, &'py str, Option<usize>, Option<Bound<'py, PyBytes>>);
+
+pub fn message<'py>(py: Python<'py>, data: &'py [u8], head: &RequestHead, lacks: bool) -> PyResult<Message<'py>> {
+    let (names, values, length, size) = readers::of(py, data, &head.fields)?;
+    let text = |range: &Range<usize>| std::str::from_utf8(&data[range.clone()]);
+    let target = PyBytes::new(py, &data[head.target.clone()]);
+    let body = (!lacks).then(|| PyBytes::new(py, &data[size..]));
+    Ok((names, values, text(&head.method)?, target, text(&head.host)?, length, body))
 }
 
 impl<'py> Read<'py> {

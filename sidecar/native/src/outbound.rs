@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::fields::{Own, id};
 use crate::guarded::guarded;
 use crate::head;
-use crate::operation::Read;
+use crate::operation::{self, Read};
 use crate::prepared::Prepared;
 use crate::random;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
@@ -82,7 +82,7 @@ impl OutboundGate {
     fn __call__(&self, connection: &Bound<'_, PyAny>, data: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
         let py = connection.py();
         let mut looked = false;
-        match self.side.certain(py, || self.ready(connection, data, &mut looked))? {
+        match self.side.certain(py, || self.ready(connection, data.as_bytes(), &mut looked))? {
             Some(Some((ready, served))) => guarded(|| {
                 served.call_method0(intern!(py, "count_call"))?;
                 self.side.start(connection, data, ready)
@@ -103,11 +103,11 @@ impl OutboundGate {
     fn ready<'py>(
         &self,
         connection: &Bound<'py, PyAny>,
-        whole: &Bound<'py, PyBytes>,
+        data: &'py [u8],
         looked: &mut bool,
     ) -> PyResult<Option<Option<Found<'py>>>> {
         let py = connection.py();
-        let (side, data) = (&*self.side, whole.as_bytes());
+        let side = &*self.side;
         let found = side.whole(data, head::request_to_proxy(data, side.limits));
         let Some(Whole { head, path_end, lacks }) = found else { return Ok(None) };
         let (path, query) = data[head.target.clone()].split_at(path_end);
@@ -157,7 +157,8 @@ impl OutboundGate {
         };
         let read = if route.reads {
             let next_path = std::str::from_utf8(next_path)?;
-            let found = self.read.bind(py).call1((whole, head.fields.end, &route.route, next_path))?;
+            let message = operation::message(py, data, &head, lacks)?;
+            let found = self.read.bind(py).call1((message, &route.route, next_path))?;
             let Some(read) = Read::from(&found)? else { return Ok(None) };
             let Some(read) = read else { return Ok(Some(None)) };
             Some(read)

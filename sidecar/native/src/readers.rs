@@ -5,9 +5,10 @@ use crate::head::{self, Fields, Limits};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-type Read<'py> = (Py<PyTuple>, Py<PyTuple>, Option<usize>, usize);
+pub type Read<'py> = (Py<PyTuple>, Py<PyTuple>, Option<usize>, usize);
 
-fn of<'py>(py: Python<'py>, data: &[u8], fields: &Fields) -> PyResult<Read<'py>> {
+/// The names in lower case and the values of fields, the length that they state, and the size of the head.
+pub fn of<'py>(py: Python<'py>, data: &[u8], fields: &Fields) -> PyResult<Read<'py>> {
     let names = fields.all.iter().map(|one| PyBytes::new(py, &data[one.name.clone()].to_ascii_lowercase()));
     let values = fields.all.iter().map(|one| PyBytes::new(py, &data[one.value.clone()]));
     let (names, values) = (names.collect::<Vec<_>>(), values.collect::<Vec<_>>());
