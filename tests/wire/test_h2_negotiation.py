@@ -8,6 +8,8 @@ import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.errors import Reason
 from sidecar.wire.connections import Connections
@@ -153,6 +155,33 @@ async def test_behind_a_request_of_http_1_such_a_line_is_answered(piece: int) ->
         await asyncio.sleep(0)
     assert chosen.transport.written.startswith(b"HTTP/1.1 200 ")
     assert chosen.transport.written.count(b"HTTP/1.1 400 ") == 1
+
+
+PIECES = st.one_of(
+    st.sampled_from(
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /a HTTP/1.1\r\n", b"Host: agent\r\n", b"\r\n", b"PR", b"HTTP/"]
+    ),
+    st.binary(max_size=9),
+)
+
+
+@given(st.lists(PIECES, max_size=6))
+async def test_any_first_bytes_are_served_or_refused_once(pieces: list[bytes]) -> None:
+    """In one piece and piece by piece: no byte of HTTP/1.1 is written to a connection of another version."""
+    for cut in ([b"".join(pieces)], pieces):
+        chosen = Chosen()
+        for piece in cut:
+            if piece:
+                chosen.receive(piece)
+        speaks_http2 = isinstance(chosen.transport.protocol, H2ServerConnection)
+        written = chosen.transport.written
+        assert speaks_http2 or not written or written.startswith(b"HTTP/1.1 ")
+        assert not (speaks_http2 and b"HTTP/1.1" in written)
+        refused = chosen.handler.refused
+        assert len(refused) <= 1
+        if refused and not speaks_http2 and not refused[0][0].status:
+            assert refused[0][1].reason is Reason.BAD_REQUEST
+            assert not written
 
 
 async def test_over_tls_and_where_http2_is_off_such_a_line_is_answered() -> None:
