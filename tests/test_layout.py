@@ -57,6 +57,7 @@ ELSEWHERE: Final = {
     "config/sections.py": "config/test_sidecar_file.py",
     "config/settings.py": "integration/test_reload.py",
     "observe/pages.py": "integration/observe/test_probe.py",
+    "observe/record_schema.py": "observe/test_record.py",
     "observe/scrape.py": "observe/test_metrics.py",
     "serving/app_site.py": "integration/sts/test_logout_endpoint.py",
     "serving/page_site.py": "integration/serving/test_probe.py",

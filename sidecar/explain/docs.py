@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import ANSWERS, Reason
-from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, record_schema
+from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS
+from sidecar.observe.record_schema import record_schema
 from sidecar.observe.record_text import CUT, MAX_TEXT
 from sidecar.reasons.advice import GUIDANCE, seen
 

@@ -17,8 +17,8 @@ from sidecar.injector.review import MAX_BYTES, ReviewError
 from sidecar.injector.webhook import LARGE, Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import record_schema
 from sidecar.observe.record_rate import RecordRate
+from sidecar.observe.record_schema import record_schema
 from tests.fakes.sink import FakeSink
 from tests.injector.pods import bare, injection, patched, review
 from tests.observe.schema import violations

@@ -11,7 +11,7 @@ import pytest
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.access_log import LASTS_S, MAX_BYTES, TICK_S, AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.record import record_schema
+from sidecar.observe.record_schema import record_schema
 from sidecar.observe.writer import AT_ONCE
 from tests.fakes.sink import FakeSink
 from tests.observe.schema import violations

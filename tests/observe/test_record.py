@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.audit.records import Record
 from sidecar.observe import entry
-from sidecar.observe.record import EVENTS, FIELDS, KEYS, RecordFields, record_schema
+from sidecar.observe.record import EVENTS, FIELDS, KEYS, RecordFields
+from sidecar.observe.record_schema import record_schema
 from tests.observe.schema import violations
 
 RECORDED = Path(__file__).parents[1] / "audit" / "recorded"

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.delegation.bearer import fingerprint_of
-from sidecar.observe.record import FIELDS, MAX_ITEMS, RecordFields, record_schema
+from sidecar.observe.record import FIELDS, MAX_ITEMS, RecordFields
+from sidecar.observe.record_schema import record_schema
 from sidecar.observe.record_text import CUT, CUT_PATH, INSTEAD, MAX_TEXT, encode, escape, masked, refused_path
 from tests.fakes.tokens import TokenMint, base64url
 from tests.observe.schema import violations
