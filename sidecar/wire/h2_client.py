@@ -33,6 +33,7 @@ from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
 
+_OPENS_WINDOWS: Final = WindowUpdated, RemoteSettingsChanged
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
 _LAST_STREAM: Final = 2**31 - 1
@@ -187,20 +188,24 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             self._ages_at = self._opened_at
             self._lose(lambda stream_id: stream_id > last, unseen=True)
             return False
-        before = self._session.size_to_send
-        events = self._session.read(frame.data)
-        if self.writing_paused:
-            self._replied += self._session.size_to_send - before
-            if self._replied > MAY_WAIT:
-                raise flood("too many frames that are answered, by an upstream that takes nothing")
+        events = self._read_paused(frame) if self.writing_paused else self._session.read(frame.data)
         if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
             self._reader.count_reset(self._moved_at)
         for event in events:
             self._on_event(event)
         return False
 
+    def _read_paused(self, frame: Frame) -> list[Any]:
+        """Read a frame of an upstream that takes nothing."""
+        before = self._session.size_to_send
+        events = self._session.read(frame.data)
+        self._replied += self._session.size_to_send - before
+        if self._replied > MAY_WAIT:
+            raise flood("too many frames that are answered, by an upstream that takes nothing")
+        return events
+
     def _on_event(self, event: object) -> None:
-        if isinstance(event, WindowUpdated | RemoteSettingsChanged):
+        if isinstance(event, _OPENS_WINDOWS):
             if isinstance(event, RemoteSettingsChanged):
                 self._most_streams = self._session.remote_settings.max_concurrent_streams
                 self._offer()
@@ -220,10 +225,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
     def _on_answer(self, exchange: H2Exchange, event: object) -> None:
         limits = self._limits
         self._touched.add(exchange)
-        if isinstance(event, InformationalResponseReceived):
-            response_of(cast("Sequence[Field]", event.headers), limits)
-            exchange.on_interim()
-        elif isinstance(event, ResponseReceived):
+        if isinstance(event, ResponseReceived):
             exchange.on_head(response_again(cast("Fields", event.headers), limits))
             if event.stream_ended is not None:
                 exchange.on_end()
@@ -234,6 +236,9 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         elif isinstance(event, TrailersReceived):
             fields = cast("Sequence[Field]", event.headers)
             exchange.on_end(trailers_of(fields, max_bytes=limits.max_head_bytes, max_fields=limits.max_fields))
+        elif isinstance(event, InformationalResponseReceived):
+            response_of(cast("Sequence[Field]", event.headers), limits)
+            exchange.on_interim()
         elif isinstance(event, StreamReset):
             self._forget(exchange)
             exchange.on_reset(int(event.error_code))

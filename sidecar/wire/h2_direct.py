@@ -23,19 +23,12 @@ from sidecar.wire.h2_compression import HeadDecoder, HeadEncoder
 from sidecar.wire.h2_frames import END_HEADERS, END_STREAM, Kind
 from sidecar.wire.message import Field
 
-_ALIVE: Final = frozenset({ConnectionState.IDLE, ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN})
+# Tuples: to look for a member of an enumeration in a set or dictionary runs its hash in Python.
+_ALIVE: Final = ConnectionState.SERVER_OPEN, ConnectionState.CLIENT_OPEN, ConnectionState.IDLE
+_RECEIVES: Final = StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL
+_SENDS: Final = StreamState.HALF_CLOSED_REMOTE, StreamState.OPEN
 _WHOLE_HEADS: Final = frozenset({END_HEADERS, END_HEADERS | END_STREAM})  # flags: no padding, no priority
 _HEADERS, _DATA, _CONTINUATION = int(Kind.HEADERS), int(Kind.DATA), int(Kind.CONTINUATION)
-_ENDED_BY_PEER: Final = {
-    StreamState.OPEN: StreamState.HALF_CLOSED_REMOTE,
-    StreamState.HALF_CLOSED_LOCAL: StreamState.CLOSED,
-}
-"""The states in which a stream receives, and what they become by its end."""
-_ENDED_BY_US: Final = {
-    StreamState.OPEN: StreamState.HALF_CLOSED_LOCAL,
-    StreamState.HALF_CLOSED_REMOTE: StreamState.CLOSED,
-}
-"""The states in which a stream sends, and what they become by its end."""
 _FRAME: Final = Struct(">BHBBL").pack  # the head of a frame: its length in two parts, type, flags and stream
 _STREAMS_KEPT: Final = 8  # that are closed and not yet forgotten, beside as many as are open
 
@@ -111,7 +104,7 @@ class DirectConnection(H2Connection):
         machine, window = stream.state_machine, stream._inbound_window_manager
         shared = self._inbound_flow_control_window_manager
         fits = size <= window.current_window_size and size <= shared.current_window_size
-        if not (fits and machine.headers_received and machine.state in _ENDED_BY_PEER):
+        if not (fits and machine.headers_received and machine.state in _RECEIVES):
             return None
         window.current_window_size -= size
         shared.current_window_size -= size
@@ -142,7 +135,7 @@ class DirectConnection(H2Connection):
 
     def _read_answer(self, frame: bytes) -> list[Any] | None:
         stream = self.streams.get(int.from_bytes(frame[5:9]))
-        if stream is None or stream.state_machine.state not in _ENDED_BY_PEER:
+        if stream is None or stream.state_machine.state not in _RECEIVES:
             return None
         machine, ends = stream.state_machine, frame[4] & END_STREAM
         fields = self._decode(frame)
@@ -187,7 +180,7 @@ class DirectConnection(H2Connection):
         stream, size = self.streams.get(stream_id), len(data)
         if (
             stream is None
-            or stream.state_machine.state not in _ENDED_BY_US
+            or stream.state_machine.state not in _SENDS
             or self.state_machine.state not in _ALIVE
             or size > self.max_outbound_frame_size
             or (size and size > min(stream.outbound_flow_control_window, self.outbound_flow_control_window))
@@ -227,7 +220,7 @@ class DirectConnection(H2Connection):
         machine = None if stream is None else stream.state_machine
         if (
             machine is None
-            or machine.state not in _ENDED_BY_US
+            or machine.state not in _SENDS
             or machine.trailers_sent
             or (machine.headers_sent and not ends)
             or self.state_machine.state not in _ALIVE
@@ -272,14 +265,18 @@ def _opens(window: WindowManager, size: int) -> bool:
 
 def _end_by_peer(machine: H2StreamStateMachine) -> StreamEnded:
     """End the direction in which the peer sends."""
-    machine.state = _ENDED_BY_PEER[machine.state]
-    if machine.state is StreamState.CLOSED:
+    if machine.state is StreamState.OPEN:
+        machine.state = StreamState.HALF_CLOSED_REMOTE
+    else:
+        machine.state = StreamState.CLOSED
         machine.stream_closed_by = StreamClosedBy.RECV_END_STREAM
     return StreamEnded(stream_id=machine.stream_id)
 
 
 def _end_by_us(machine: H2StreamStateMachine) -> None:
     """End the direction in which we send."""
-    machine.state = _ENDED_BY_US[machine.state]
-    if machine.state is StreamState.CLOSED:
+    if machine.state is StreamState.OPEN:
+        machine.state = StreamState.HALF_CLOSED_LOCAL
+    else:
+        machine.state = StreamState.CLOSED
         machine.stream_closed_by = StreamClosedBy.SEND_END_STREAM

@@ -30,6 +30,7 @@ from sidecar.wire.teardown import Phase, Teardown
 
 _log: Final = logging.getLogger("sidecar.wire")
 
+_OPENS_WINDOWS: Final = WindowUpdated, RemoteSettingsChanged
 MAX_STREAMS: Final = 100  # of one connection at a time: what RFC 9113 section 6.5.2 recommends at least
 _MALFORMED: Final = frozenset({Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING})
 
@@ -60,7 +61,8 @@ class RequestConnection(FrameConnection[H2ServerStream]):
     @property
     def _reads(self) -> bool:
         """None while the peer is behind: heads and resets are written whatever it takes, and would pile up here."""
-        return self._alive and not (self._done or self.writing_paused)
+        phase = self._teardown.phase
+        return phase < Phase.LINGERING and not self.writing_paused and (phase is not Phase.LAST or bool(self._streams))
 
     @property
     def _done(self) -> bool:
@@ -108,7 +110,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         elif isinstance(event, RequestReceived):
             self._on_request(event)
             return True
-        elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
+        elif isinstance(event, _OPENS_WINDOWS):
             self._windows_opened = True
         elif isinstance(event, StreamReset):
             stream = self._forget(event.stream_id)

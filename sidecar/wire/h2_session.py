@@ -121,12 +121,11 @@ class Session(DirectConnection):
         Raises:
             H2Error: a fault that ends the connection.
         """
-        kind = frame[3]
-        settings = kind == Kind.SETTINGS
         try:
             usual = self.read_usual(frame)
             if usual is not None:
                 return usual
+            settings = frame[3] == Kind.SETTINGS
             events = self.receive_data(known_settings(frame) if settings else frame)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code).name.lower()
