@@ -55,6 +55,8 @@ class HeadNames:
         for at, name in enumerate(names):
             if not name.startswith(b":"):
                 _check(name)
+            elif name == b":protocol":
+                raise Denied(Reason.BAD_REQUEST, "the field :protocol of extended CONNECT, which is not offered")
             elif at > len(pseudo) or name in pseudo or name not in known:
                 raise Denied(Reason.BAD_REQUEST, "a pseudo-header field is unknown, repeated or behind another field")
             else:

@@ -363,6 +363,15 @@ async def test_a_malformed_head_ends_its_stream_by_its_reason_and_no_other_strea
     assert len(served.handler.requests) == 1
 
 
+async def test_extended_connect_is_not_offered_and_refused_by_its_name() -> None:
+    served = H2Served()
+    served.begin([(b":method", b"CONNECT"), *ASKS[1:], (b":protocol", b"websocket")], ends=False)
+    await served.exchange()
+    assert served.peer.h2.remote_settings.enable_connect_protocol == 0
+    (error,) = served.refusals
+    assert (error.reason, "extended CONNECT" in error.detail) == (Reason.BAD_REQUEST, True)
+
+
 UNSERVED: dict[str, tuple[Fields, Reason]] = {
     "CONNECT": ([(b":method", b"CONNECT"), ASKS[3]], Reason.METHOD_REFUSED),
     "TRACE": ([(b":method", b"TRACE"), *ASKS[1:]], Reason.METHOD_REFUSED),
