@@ -141,13 +141,8 @@ def test_a_head_that_is_read_natively_is_read_the_same_by_the_grammar() -> None:
         head = grammar.read(data[:size])
         assert (head.method, head.target, head.authority) == (method, target, authority)
         assert (head.layout.names, head.values, head.content_length) == (names, values, length)
-        assert (head.keep_alive, head.minor, head.expect, head.upgrade, head.listed) == (
-            True,
-            1,
-            None,
-            None,
-            frozenset(),
-        )
+        assert head.keep_alive == (head.one(b"connection") != b"close")
+        assert (head.minor, head.expect, head.upgrade, head.listed) == (1, None, None, frozenset())
         taken += 1
     assert taken > 100
 
@@ -367,6 +362,28 @@ async def test_a_connection_that_was_handed_over_is_served_by_its_new_handler(tm
     assert (outcome.sent, outcome.open) == (b"", False)
     assert outcome.answered.startswith(b"HTTP/1.1 503 ")
     assert [record["reason"] for record in await world.records()] == ["ok", "overloaded"]
+
+
+@pytest.mark.parametrize("event", [nothing, _half_an_answer, _pauses, _drains, _sweeps, _more_arrives, _vanishes])
+async def test_the_last_request_of_a_connection_is_served_natively_and_ends_it_alike(
+    tmp_path: Path, event: Event
+) -> None:
+    last = warm_request(fields="Connection: close\r\n")
+    steps = [(WARM, ANSWER, nothing), (last, ANSWER, event), (last, ANSWER, nothing), (WARM, ANSWER, nothing)]
+    outcomes, _ = await both(tmp_path, steps, least_taken=2)
+    assert [outcome.open for outcome in outcomes[:2]] == [True, False]
+
+
+@pytest.mark.parametrize("option", ["Close", "close, close", "close, keep-alive", "keep-alive, close", "closed"])
+async def test_other_options_of_a_connection_are_left_to_python(tmp_path: Path, option: str) -> None:
+    odd = warm_request(fields=f"Connection: {option}\r\n")
+    world = EngineWorld("native", tmp_path)
+    for data in (WARM, odd):
+        world.exchange(data)
+    assert world.taken == 0
+    await world.log.close()
+    world.lines.unlink()
+    await both(tmp_path, [(WARM, ANSWER, nothing), (odd, ANSWER, nothing), (WARM, ANSWER, nothing)])
 
 
 LARGE: Final = warm_request("PUT", "/docs/a", "Content-Length: 60000\r\n", b"x" * 60_000)

@@ -67,6 +67,7 @@ pub struct Call {
     pub call_in: Option<[u8; 32]>,
     pub call_out: Option<[u8; 32]>,
     pub after_request: bool,
+    pub closes: bool, // the caller's connection ends with the answer
     pub started_at: f64,
     pub decided_at: f64,
     pub wall: f64,
@@ -108,6 +109,7 @@ impl Call {
             call_in: None,
             call_out: None,
             after_request: false,
+            closes: false,
             started_at,
             decided_at: started_at,
             wall,
@@ -204,7 +206,7 @@ impl Call {
         }
         out.extend_from_slice(b"content-length: ");
         put_number(&mut out, rest as u64);
-        out.extend_from_slice(b"\r\n\r\n");
+        out.extend_from_slice(if self.closes { b"\r\nconnection: close\r\n\r\n" } else { b"\r\n\r\n" });
         out.extend_from_slice(&data[found.fields.end..]);
         Ok(Some(Arrived::Whole(found.status, out)))
     }
@@ -226,6 +228,9 @@ impl Call {
         connection.setattr(intern!(py, "_moved_at"), &moved)?;
         let transport = connection.getattr(intern!(py, "transport"))?;
         Side::defer(connection, intern!(py, "writes"), transport, message)?;
+        if this.closes {
+            connection.call_method0(intern!(py, "_close"))?;
+        }
         side.young.bind(py).discard(&live.forwarding)?;
         if let Some(opened) = &this.opened {
             // It is gone already where the agent has shown it past its end: `Handles` has forgotten it then.

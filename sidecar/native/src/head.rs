@@ -18,6 +18,7 @@ pub struct Field {
 pub struct Fields {
     pub all: Vec<Field>,
     pub length: Option<usize>,
+    pub closes: bool, // of a request: no other follows it
     pub end: usize,
 }
 
@@ -175,7 +176,8 @@ fn fields(data: &[u8], mut at: usize, limits: Limits, is_request: bool) -> Optio
             }
             10 if data[name.clone()].eq_ignore_ascii_case(b"connection") => {
                 let option = &data[value.clone()];
-                if connection || (option != b"keep-alive" && option != b"Keep-Alive") {
+                found.closes = is_request && option == b"close";
+                if connection || !(found.closes || option == b"keep-alive" || option == b"Keep-Alive") {
                     return None;
                 }
                 connection = true;

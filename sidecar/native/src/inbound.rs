@@ -176,6 +176,7 @@ impl InboundGate {
         call.path = path.into();
         call.call_in = own.call_in;
         call.bytes_in = data.len();
+        call.closes = head.fields.closes;
         Side::identify(py, &mut call, own.trace)?;
         message.extend_from_slice(&world.host_line);
         message.extend_from_slice(&ready.lines);

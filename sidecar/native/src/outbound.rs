@@ -200,6 +200,7 @@ impl OutboundGate {
         call.method = method.into();
         call.path = std::str::from_utf8(path)?.into();
         call.bytes_in = data.len();
+        call.closes = head.fields.closes;
         call.call_in = if call_in.is_none() { None } else { Some(id(&call_in)?) };
         call.call_out = Some(random::hex(py)?);
         call.after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
