@@ -109,27 +109,31 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
     shared.caches["tasks"] = lambda: shared.task_bindings.tasks
     shared.caches["contexts"] = lambda: shared.task_bindings.contexts
     tls = server_context(shared.source, on_refused=refused_connections, alpn=ALPN_WITH_HTTP2 if shared.http2 else ALPN)
-    warm = None
-    if shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles:
-        from sidecar.proxy.warm_inbound import WarmInbound  # needs no memory where it is not used
-
-        warm = WarmInbound(
-            journeys.permits,
-            verdicts=journeys.verdicts,
-            session_ids=shared.session_ids,
-            bindings=shared.task_bindings,
-            snapshots=shared.snapshots,
-            log=shared.log,
-            handles=shared.handles,
-            forwarder=forwarder,
-            wall=time.time,
-            limits=settings.limits,
-            upstream_limits=settings.upstream_limits,
-        ).begin
+    native = shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles
+    warm = _warm_inbound(journeys, forwarder, settings, shared) if native else None
     listener = _listener(
         "inbound", settings, shared, refused_connections, handler=journeys, context=tls, http2=shared.http2, warm=warm
     )
     return Side(pool, listener)
+
+
+def _warm_inbound(journeys: Inbound, forwarder: Forwarder, settings: InboundSettings, shared: Shared) -> Warm:
+    """Make the native engine's part of the side."""
+    from sidecar.proxy.warm_inbound import WarmInbound  # needs no memory where it is not used
+
+    return WarmInbound(
+        journeys.permits,
+        verdicts=journeys.verdicts,
+        session_ids=shared.session_ids,
+        bindings=shared.task_bindings,
+        snapshots=shared.snapshots,
+        log=shared.log,
+        handles=shared.handles,
+        forwarder=forwarder,
+        wall=time.time,
+        limits=settings.limits,
+        upstream_limits=settings.upstream_limits,
+    ).begin
 
 
 def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., Edits]:
@@ -189,23 +193,8 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["logins"] = lambda: journeys.logins.judged
     shared.caches["plans"] = lambda: journeys.plans
-    warm = None
-    if shared.engine == "native" and parts["edits"] is to_next_hop:
-        from sidecar.proxy.warm_outbound import WarmOutbound  # as above
-
-        warm = WarmOutbound(
-            journeys.plans,
-            journeys.logins,
-            snapshots=shared.snapshots,
-            log=shared.log,
-            handles=shared.handles,
-            forwarder=forwarder,
-            origins=parts["origins"],
-            own_authorities=parts["own_authorities"],
-            wall=time.time,
-            limits=settings.limits,
-            upstream_limits=settings.upstream_limits,
-        ).begin
+    native = shared.engine == "native" and parts["edits"] is to_next_hop
+    warm = _warm_outbound(journeys, parts, settings, shared) if native else None
     listener = _listener(
         "outbound",
         settings,
@@ -218,6 +207,24 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
         warm=warm,
     )
     return journeys, Side(pool, listener)
+
+
+def _warm_outbound(journeys: Outbound, parts: dict[str, Any], settings: OutboundSettings, shared: Shared) -> Warm:
+    from sidecar.proxy.warm_outbound import WarmOutbound  # as above
+
+    return WarmOutbound(
+        journeys.plans,
+        journeys.logins,
+        snapshots=shared.snapshots,
+        log=shared.log,
+        handles=shared.handles,
+        forwarder=parts["forwarder"],
+        origins=parts["origins"],
+        own_authorities=parts["own_authorities"],
+        wall=time.time,
+        limits=settings.limits,
+        upstream_limits=settings.upstream_limits,
+    ).begin
 
 
 def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Shared) -> dict[str, Any]:
