@@ -248,8 +248,9 @@ native-lint: ## Format and lint the native engine's sources (cargo)
 # Of one machine in one process after another: what the data plane does with real sockets.
 NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak warm_path workers
 # Without the wheel the tests of both engines skip the native one. With it, `auto` is the native one everywhere.
-test-native: native ## The tests of the data plane on the native engine, with real sockets
-	@$(SHARED) tests/test_engine.py tests/proxy tests/fuzz
+OF_BOTH_ENGINES = $(shell grep -lrE "tests\.native|tests\.proxy\.engines|native_module" --include="test_*.py" --exclude-dir=integration --exclude-dir=interop tests)
+test-native: native ## The tests of both engines, and those of the data plane on the native engine, with real sockets
+	@$(SHARED) $(OF_BOTH_ENGINES)
 	@$(SHARED) $(addprefix tests/integration/test_,$(addsuffix .py,$(NATIVE_TESTS)))
 
 fuzz-native: native ## Give both engines the same random bytes, and compare what they do (MINUTES=60, ARGS="--seed 7")
