@@ -106,6 +106,25 @@ class Literals:
 literals: Final = Literals()
 
 
+class Table(HeaderTable):
+    """The table of one direction: that of the library, without a line of log for each field that is evicted."""
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a field. One that is larger than the table empties it (RFC 7541 section 4.4)."""
+        size = len(name) + len(value) + FIELD_BYTES
+        entries = self.dynamic_entries
+        if size > self._maxsize:
+            entries.clear()
+            self._current_size = 0
+            return
+        entries.appendleft((name, value))
+        size += self._current_size
+        while size > self._maxsize:
+            oldest, text = entries.pop()
+            size -= len(oldest) + len(text) + FIELD_BYTES
+        self._current_size = size
+
+
 class HeadDecoder(Decoder):
     """Reads heads as its base does, and refuses the same; also a third change of the table's size (section 4.2).
 
@@ -116,6 +135,7 @@ class HeadDecoder(Decoder):
 
     def __init__(self, max_header_list_size: int = DEFAULT_MAX_HEADER_LIST_SIZE) -> None:
         super().__init__(max_header_list_size)
+        self.header_table = Table()
         self._known: dict[bytes, Fields] = {}
 
     def forget(self) -> None:
@@ -219,6 +239,7 @@ class HeadEncoder(Encoder):
 
     def __init__(self, literal: frozenset[bytes]) -> None:
         super().__init__()
+        self.header_table = Table()
         self._literal = _literal_names(literal)
         self._numbers: dict[Field, int] = {}
         self._last = 0
@@ -319,9 +340,12 @@ def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
     number = data[at] & most
     if number < most:
         return number, at + 1
-    last = data[at + 1]
-    if last < 0x80:
-        return most + last, at + 2
+    second = data[at + 1]
+    if second < 0x80:
+        return most + second, at + 2
+    third = data[at + 2]
+    if third < 0x80:
+        return most + (second & 0x7F) + (third << 7), at + 3
     number, used = decode_integer(data[at : at + _LONGEST_INTEGER], bits)
     return number, at + used
 

@@ -24,7 +24,7 @@ TIMES: Final = 50  # below `AT_ONCE`: how often this thread encodes records is u
 # Of each 3 ask if the caller is unproven; 7 and 9 ask for the protocol of the route.
 MOST_BYTECODES: Final = {Warm: 2_473, WarmOutbound: 2_675}
 # With the libraries h2 and hpack. Requests have a query and a trace of their own, except those that come again.
-MOST_BYTECODES_OF_HTTP2: Final = {WarmHttp2: 6_530, WarmAgain: 4_090, WarmGrpc: 11_800, WarmGrpcAgain: 9_200}
+MOST_BYTECODES_OF_HTTP2: Final = {WarmHttp2: 6_400, WarmAgain: 4_090, WarmGrpc: 11_660, WarmGrpcAgain: 9_200}
 _LIBRARIES: Final = frozenset({"h2", "hpack", "hyperframe"})
 ROOT: Final = Path(sidecar.__file__).parent
 

@@ -9,6 +9,7 @@ import pytest
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKDecodingError, InvalidTableSizeError, OversizedHeaderListError
 from hpack.struct import NeverIndexedHeaderTuple
+from hpack.table import HeaderTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from sidecar.wire.h2_compression import (
     HeadDecoder,
     HeadEncoder,
     Literals,
+    Table,
     literals,
 )
 from sidecar.wire.h2_huffman import decode_huffman
@@ -131,6 +133,27 @@ def test_a_table_that_is_not_made_smaller_is_refused() -> None:
     with pytest.raises(InvalidTableSizeError):
         decoder.decode(b"\x82")
     assert decoder.decode(b"\x3f\x45\x82") == [(b":method", b"GET")]
+
+
+@given(st.lists(st.tuples(names, st.binary(max_size=900)) | st.sampled_from([0, 40, 300, 4096]), max_size=30))
+def test_the_table_evicts_as_that_of_the_library(done: list[Any]) -> None:
+    own, other = Table(), HeaderTable()
+    for one in done:
+        for table in (own, other):
+            if isinstance(one, int):
+                table.maxsize = one
+            else:
+                table.add(*one)
+        assert own.dynamic_entries == other.dynamic_entries
+        assert own._current_size == other._current_size <= own.maxsize
+
+
+@pytest.mark.parametrize("length", [126, 127, 254, 255, 256, 16_510, 16_511, 20_000])
+def test_a_length_takes_as_many_bytes_as_it_needs(length: int) -> None:
+    block = Encoder().encode([NeverIndexedHeaderTuple(b"x", b"v" * length)], huffman=False)
+    assert HeadDecoder().decode(block) == [(b"x", b"v" * length)]
+    with pytest.raises(HPACKDecodingError):
+        HeadDecoder().decode(block[:-1])
 
 
 # --- heads that come again
