@@ -88,6 +88,7 @@ class AgentServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # one write for head and body: the second of two would wait up to 40 ms for a delayed ACK (Nagle)
     server: AgentServer
     connection: socket.socket
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -102,3 +103,11 @@ def test_a_question_after_its_health_reaches_no_script(server: AgentServer, scri
     answer = connection.getresponse()
     assert (answer.status, answer.read()) == (200, b"{}")
     connection.close()
+
+
+def test_head_and_body_of_an_answer_leave_together(server: AgentServer) -> None:
+    """Two small writes on a kept connection cost 40 ms: the second waits for a delayed acknowledgement."""
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10) as connection:
+        for _ in range(20):
+            connection.sendall(b"GET /fast HTTP/1.1\r\nHost: agent\r\n\r\n")
+            assert connection.recv(65536).endswith(b'{"path": "/fast"}')
