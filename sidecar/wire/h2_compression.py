@@ -245,17 +245,18 @@ class HeadEncoder(Encoder):
         self._last = 0
         self._indexes: dict[Field, bytes] = {}  # of fields in both tables, until the table changes
         self._known: dict[tuple[Field, ...], bytes] = {}
+        self._changes = 0  # of the table: a field that is larger than it empties it, and is no entry
 
     def encode_again(self, headers: Sequence[Field]) -> bytes:
         """Return the head of these fields, which are often the same; found at once while the table does not change."""
-        fields, last = tuple(headers), self._last
+        fields, changes = tuple(headers), self._changes
         known = self._known.get(fields)
         if known is not None and not self.table_size_changes:
             return known
         block = self.encode(fields)
-        if self._last != last or len(self._known) >= _MAX_KNOWN:
+        if self._changes != changes or len(self._known) >= _MAX_KNOWN:
             self._known.clear()
-        if self._last == last and len(block) <= _MAX_WRITTEN_BYTES:
+        if self._changes == changes and len(block) <= _MAX_WRITTEN_BYTES:
             self._known[fields] = block
         return block
 
@@ -289,6 +290,7 @@ class HeadEncoder(Encoder):
                     continue
                 begin = _begin_of(name, 6, _ADDED)
                 table.add(name, value)
+                self._changes += 1
                 indexes.clear()
                 self._known.clear()
                 if entries:  # else it is larger than the table, which is empty now

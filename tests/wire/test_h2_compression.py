@@ -303,7 +303,9 @@ def test_a_session_counts_as_a_reader_from_its_beginning_to_its_end() -> None:
 # --- our own heads
 
 names_sent = st.sampled_from([b":path", b":method", b":authority", b"authorization", b"x", b"via", b"x-" + b"n" * 40])
-values_sent = st.sampled_from([b"", b"GET", b"/", b"v", b"v" * 130, b"v" * 1000, b"v" * 5000]) | st.binary(max_size=3)
+values_sent = st.sampled_from([b"", b"GET", b"/", b"v" * 60, b"v" * 130, b"v" * 1000, b"v" * 5000]) | st.binary(
+    max_size=3
+)
 heads_sent = st.lists(st.tuples(names_sent, values_sent), max_size=8)
 
 
@@ -321,7 +323,7 @@ def test_what_we_write_is_what_the_library_reads(done: list[tuple[list[tuple[byt
         assert b"authorization" not in dict(encoder.header_table.dynamic_entries)
 
 
-@given(st.lists(st.tuples(heads_sent, st.sampled_from([None, None, None, None, 0, 200, 4096])), max_size=16))
+@given(st.lists(st.tuples(heads_sent, st.sampled_from([None, None, None, None, 0, 64, 200, 4096])), max_size=16))
 def test_a_head_that_is_sent_again_is_read_as_the_first_time(
     done: list[tuple[list[tuple[bytes, bytes]], int | None]],
 ) -> None:
@@ -333,6 +335,14 @@ def test_a_head_that_is_sent_again_is_read_as_the_first_time(
             assert list(decoder.decode(encoder.encode_again(fields), raw=True)) == fields
         assert len(encoder._known) <= 32
         assert encoder.header_table.dynamic_entries == decoder.header_table.dynamic_entries
+
+
+def test_a_head_that_empties_a_small_table_is_encoded_each_time() -> None:
+    encoder, decoder = HeadEncoder(frozenset()), Decoder()
+    encoder.header_table_size = 64
+    small, large = (b"a", b"b"), (b"x", b"v" * 60)  # the second one is larger than the table: it removes the first
+    for fields in ([small], [small, large], [small, large], [small, large]):
+        assert list(decoder.decode(encoder.encode_again(fields), raw=True)) == fields
 
 
 def test_a_short_head_is_encoded_once_and_one_with_a_token_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
