@@ -139,11 +139,13 @@ class Session(DirectConnection):
     def _forget_table_sizes(self) -> None:
         """Keep the least and the last size of the encoder's table: the next head tells them (RFC 7541 section 4.2).
 
-        The library would remember, and tell, each that the peer has ever asked for.
+        The library would remember, and tell, each that the peer has ever asked for: also one that is larger than the
+        peer allows by now, for which it would end the connection.
         """
         sizes = self.encoder.table_size_changes
-        if len(sizes) > 2:
-            sizes[:] = [min(sizes), sizes[-1]]
+        if len(sizes) > 1:
+            least, last = min(sizes), sizes[-1]
+            sizes[:] = [last] if least == last else [least, last]
 
     def forget(self) -> None:
         """Break the library's reference cycle, when the connection is gone: it would wait for the garbage collector."""

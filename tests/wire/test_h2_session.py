@@ -102,6 +102,8 @@ def test_sizes_of_the_table_that_were_asked_for_are_not_collected() -> None:
     [
         ([0, 2**16], [0, TABLE_BYTES]),  # at most twice (RFC 7541 section 4.2)
         ([2048, 2048], [2048]),  # told once, though the second setting changes nothing
+        ([2**16, 100], [100]),  # the first one is more than the peer allows now
+        ([100, 2**16], [100, TABLE_BYTES]),
         ([], []),
     ],
 )
