@@ -13,7 +13,7 @@ from hpack import Encoder
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.wire.h2_frames import PREFACE, H2Error, Kind
+from sidecar.wire.h2_frames import PREFACE, Code, H2Error, Kind
 from sidecar.wire.h2_session import Session
 from sidecar.wire.message import Field
 from tests.wire.h2_bench import ASKS, frame
@@ -224,3 +224,55 @@ def test_a_request_in_one_frame_makes_no_objects_of_the_library_for_frames(monke
     session.head(1, [(b":status", b"204")], ends=True)
     peer.take(session.data_to_send())
     assert peer.answers[1].fields == {b":status": b"204"}
+
+
+def served(window: int) -> Session:
+    """Return a server's session with two requests whose bodies may come."""
+    session = Session(client_side=False, max_streams=7, max_head_bytes=1000, window=window)
+    session.begin()
+    session.receive_data(PREFACE)
+    session.read(frame(Kind.SETTINGS, 0, 0, b""))
+    for stream_id in (1, 3):
+        assert session.read(frame(Kind.HEADERS, 4, stream_id, request_block))
+    session.data_to_send()
+    return session
+
+
+@pytest.mark.parametrize(
+    ("window", "streams"), [(2**20, [1, 1, 1, 1]), (70_000, [1, 1, 1, 3, 3])], ids=["a stream's", "the connection's"]
+)
+def test_content_past_a_window_ends_the_connection(window: int, streams: list[int]) -> None:
+    session = served(window)
+    *fitting, last = [frame(Kind.DATA, 0, stream_id, b"x" * 16_384) for stream_id in streams]
+    for one in fitting:
+        assert session.read(one)[0].data == b"x" * 16_384
+    with pytest.raises(H2Error) as fault:
+        session.read(last)
+    assert fault.value.code == Code.FLOW_CONTROL_ERROR
+
+
+@pytest.mark.parametrize(("setting", "content"), [(4, b"x" * 11), (5, b"x" * 16_385)], ids=["window", "frame"])
+def test_no_more_content_is_sent_than_the_peer_admits(setting: int, content: bytes) -> None:
+    session = served(2**20)
+    value = {4: 10, 5: 16_384}[setting]
+    session.read(frame(Kind.SETTINGS, 0, 0, setting.to_bytes(2) + value.to_bytes(4)))
+    session.head(1, [(b":status", b"200")])
+    session.send_content(1, content[:value], ends=False)
+    with pytest.raises(ProtocolError):
+        session.send_content(1, content[: value + 1], ends=True)
+    if setting == 5:
+        with pytest.raises(ProtocolError):
+            session.send_content(3, content, ends=True)
+
+
+def test_no_request_begins_past_the_streams_that_the_upstream_admits_now() -> None:
+    session = Session(client_side=True, max_streams=0, max_head_bytes=1000)
+    session.begin()
+    session.read(frame(Kind.SETTINGS, 0, 0, b"\0\3\0\0\0\144"))
+    for stream_id in (1, 3):
+        session.head(stream_id, ASKS, ends=True)
+    session.read(frame(Kind.SETTINGS, 0, 0, b"\0\3\0\0\0\2"))
+    with pytest.raises(ProtocolError):
+        session.head(5, ASKS, ends=True)
+    session.read(frame(Kind.HEADERS, 5, 1, Encoder().encode([(b":status", b"200")])))
+    session.head(5, ASKS, ends=True)  # one of them has ended
