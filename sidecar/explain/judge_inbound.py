@@ -14,6 +14,7 @@ from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
+from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
 
 _DENY_LIST, _DOMAIN, _PEERS = "deny list", "issuer's trust domains", "route's peers"
@@ -107,9 +108,9 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK)
     saw["bearer"] = f"token {record.fp}" if record.fp else "no token was parsed"
     if route.operations is not None and record.op is not None:  # none was read where the token did not verify
-        saw["operation"] = f"{record.op} among {names(route.operations.keys)}"
+        saw["operation"] = operation_seen(record, route)
         try:
-            route = route.for_operation(record.op)
+            route = route.for_operation(key_of(record, route))
         except Denied as error:
             judged = str(error.reason)
             if record.subject is not None:

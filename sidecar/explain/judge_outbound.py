@@ -22,6 +22,7 @@ from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judge_inbound import OF_HTTP
 from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
+from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 
 REQUEST: Final = Check(
@@ -98,7 +99,7 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason)
     saw |= OF_HTTP
     if route.operations is not None:
-        saw["operation"] = f"{record.op} among {names(route.operations.keys)}"
+        saw["operation"] = operation_seen(record, route)
         try:
             route = _operation(record, route)
         except Denied as error:
@@ -134,7 +135,7 @@ def _own(record: Record, route: OutboundRoute, policy: Policy, saw: dict[str, st
 
 def _operation(record: Record, route: OutboundRoute) -> OutboundRoute:
     """Return the route of the recorded operation."""
-    found = route.for_operation(record.op)
+    found = route.for_operation(key_of(record, route))
     return found.for_itself or found if is_own(record) else found
 
 

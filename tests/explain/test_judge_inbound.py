@@ -89,6 +89,27 @@ def test_an_operation_is_judged_after_the_token() -> None:
     assert all(step.saw for step in judgement.steps[: where + 1])
 
 
+ORDERS = "pkg.Orders:Get"
+OF_GRPC = with_route(
+    path="/", prefix=True, protocol="grpc", operations=Operations({ORDERS: replace(SEARCH, operation=ORDERS)})
+)
+REFUSED = {"decision": "deny", "reason": "operation_refused", "op": "other"}
+
+
+def test_a_call_of_grpc_is_judged_by_its_path() -> None:
+    """Its ``op`` has a slash where the key of an operation has a colon."""
+    judgement = judge_inbound(inbound(path="/pkg.Orders/Get", op="/pkg.Orders/Get"), OF_GRPC)
+    assert (judgement.judged, judgement.agrees) == (OK, True)
+    seen = [step.saw for step in judgement.steps if step.check == "operation"]
+    assert seen == ["/pkg.Orders/Get among pkg.Orders/Get"]
+    refused = judge_inbound(inbound(path="/pkg.Orders/Drop", **REFUSED), OF_GRPC)
+    assert (refused.judged, refused.decided_by, refused.agrees) == ("operation_refused", "operation", True)
+    listed_since = judge_inbound(inbound(path="/pkg.Orders/Get", **REFUSED), OF_GRPC)
+    assert (listed_since.judged, listed_since.agrees) == (OK, False)
+    malformed = inbound(path="/nothing", decision="deny", reason="operation_malformed", op="other")
+    assert judge_inbound(malformed, OF_GRPC).agrees
+
+
 @pytest.mark.parametrize("op", [None, "tools/call:other"])
 @pytest.mark.parametrize(
     ("reason", "changes"), [("wrong_audience", {"audience": str(CRM)}), ("bad_signature", {}), ("no_token", {})]

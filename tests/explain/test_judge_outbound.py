@@ -209,6 +209,17 @@ def test_an_operation_that_the_agent_asked_for_itself_is_judged_as_its_own_call(
     assert judge_outbound(outbound(**for_a_user), policy).judged == OK
 
 
+@pytest.mark.parametrize("prefix", ["", "/crm"])
+def test_a_call_of_grpc_is_judged_by_its_path(prefix: str) -> None:
+    find = "shop.Customers:Find"
+    policy = with_route(protocol="grpc", operations=Operations({find: replace(TO_CRM, operation=find)}))
+    called = {"method": "POST", "path": f"{prefix}/shop.Customers/Find", "op": "/shop.Customers/Find"}
+    assert judge_outbound(outbound(**called), policy).judged == OK
+    dropped = refused_outbound("operation_refused", **called | {"path": f"{prefix}/shop.Customers/Drop", "op": "other"})
+    judgement = judge_outbound(dropped, policy)
+    assert (judgement.judged, judgement.decided_by, judgement.agrees) == ("operation_refused", "operation", True)
+
+
 def test_a_token_that_only_claims_to_be_the_agents_is_not_judged_as_its_own_call() -> None:
     own = {**OWN, "op": "initialize", "verified": False}
     assert is_own(outbound(**own, subject_iss=None))

@@ -1,0 +1,31 @@
+"""The operation of a recorded request, as a route finds it, and operations as settings and records write them. Pure."""
+
+from __future__ import annotations
+
+from sidecar.audit.records import Record
+from sidecar.delegation.grpc import key_of_path
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.target import canonical_target
+from sidecar.explain.judgement import names
+
+
+def key_of(record: Record, route: InboundRoute | OutboundRoute) -> str | None:
+    """Return the key of the recorded operation.
+
+    By gRPC the path tells it better than ``op``, which is ``other`` for what the settings did not list at the time. An
+    outbound route may have put a prefix in front of it.
+
+    Raises:
+        Denied: OPERATION_MALFORMED, the path names no method of a service; PATH_REFUSED.
+    """
+    if route.protocol != "grpc":
+        return record.op
+    path = canonical_target((record.path or "").encode()).path
+    return key_of_path("/" + "/".join(path.rsplit("/", 2)[-2:]), b"")
+
+
+def operation_seen(record: Record, route: InboundRoute | OutboundRoute) -> str:
+    """Return the recorded operation beside those that the route lists."""
+    keys = () if route.operations is None else route.operations.keys
+    listed = [key.replace(":", "/") for key in keys] if route.protocol == "grpc" else keys
+    return f"{record.op} among {names(listed)}"
