@@ -22,6 +22,8 @@ from sidecar.sts.policy import StsPolicy
 
 EXCHANGES: Final = frozenset({"token.exchanged", "token.exchange_refused"})
 _REASONS: Final = frozenset(Reason)
+_NO_SETTINGS: Final = "there are no settings to judge by; --config names those of the workload that wrote the record"
+_DIFFERS: Final = "The settings have changed since, or are not this workload's, or the record is false"
 _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
 
 
@@ -64,7 +66,7 @@ class Explanation:
         by = "" if judgement.decided_by is None else f", decided by: {judgement.decided_by}"
         if judgement.agrees:
             return f"{recorded}; judged again: the same{by}"
-        return f"{recorded}; judged again: {said}{by}. The settings have changed since, or the record is false"
+        return f"{recorded}; judged again: {said}{by}. {_DIFFERS}"
 
     def document(self) -> dict[str, object]:
         """Return the explanation for machines."""
@@ -109,7 +111,7 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
     elif record.decision is None:
         not_judged = "there was no decision yet"
     elif policy is None:
-        not_judged = "there are no settings to judge by"
+        not_judged = _NO_SETTINGS
     elif record.direction not in _JUDGES:
         not_judged = "the record does not say whether the request was inbound or outbound"
     else:
@@ -127,7 +129,7 @@ def explain_exchange(record: Record, policy: StsPolicy | None) -> Explanation:
     if record.event not in EXCHANGES:
         not_judged = f"{record.event} is no exchange"
     elif policy is None:
-        not_judged = "there are no settings to judge by"
+        not_judged = _NO_SETTINGS
     else:
         try:
             judgement, grant = judge_exchange(record, policy)

@@ -40,7 +40,10 @@ _CALL: Final = {
         "the request has made max_calls calls", _DEVELOPER, _OPERATOR, do="look for a loop, or raise max_calls"
     ),
     Reason.TARGET_DENIED: _out(
-        "no outbound route leads there", _DEVELOPER, _OPERATOR, do="correct the address, or add a route"
+        "no outbound route leads there",
+        _DEVELOPER,
+        _OPERATOR,
+        do="correct the address (by gRPC the channel's authority, which is `match.host` of a route), or add a route",
     ),
     Reason.ORIGIN_REFUSED: _out(
         "a page in a browser called the door of an entry, and origins of the door does not list its origin",

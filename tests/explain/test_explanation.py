@@ -29,7 +29,7 @@ def test_a_record_that_the_policy_contradicts_is_called_that() -> None:
     assert not explanation.agrees
     assert explanation.verdict() == (
         "recorded: allow ok; judged again: deny actor_mismatch, decided by: actor is the peer."
-        " The settings have changed since, or the record is false"
+        " The settings have changed since, or are not this workload's, or the record is false"
     )
 
 
@@ -60,7 +60,7 @@ def test_what_is_not_judged_says_why_and_is_explained_all_the_same(changes: dict
 def test_without_settings_the_reason_alone_is_explained() -> None:
     explanation = explain(inbound(decision="deny", reason="act_missing"), None)
     assert explanation.reason is Reason.ACT_MISSING
-    assert "there are no settings to judge by" in explanation.verdict()
+    assert "there are no settings to judge by; --config names" in explanation.verdict()
 
 
 @pytest.mark.parametrize("reason", ["ok", None, "no_such_code"])
