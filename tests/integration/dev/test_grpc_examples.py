@@ -81,6 +81,17 @@ async def test_a_call_of_grpc_goes_through_both_hops_in_the_users_name(agent: st
 
 
 @pytest.mark.parametrize("agent", AGENTS)
+async def test_a_caller_without_a_deadline_is_answered_too(agent: str) -> None:
+    async with mesh(agent=agent) as (_, address, login):
+        metadata = [("authorization", (await asyncio.to_thread(Path(login).read_text)).strip().partition(": ")[2])]
+        with grpc.insecure_channel(address, options=[("grpc.default_authority", "agent")]) as channel:
+            ask = channel.unary_unary("/shop.Planner/Ask")
+            async with asyncio.timeout(PATIENCE_S):
+                told = await asyncio.to_thread(ask, b"42", metadata=metadata)
+    assert told == b"customer 42, read by spiffe://acme.example/agent/agent for alice"
+
+
+@pytest.mark.parametrize("agent", AGENTS)
 async def test_a_method_that_is_not_allowed_is_refused_and_the_agent_passes_the_reason_on(agent: str) -> None:
     async with mesh("--allow", "crm=shop.Customers/Delete", agent=agent) as (_, address, login):
         _, error = await call(address, login)
