@@ -29,7 +29,8 @@ PREPARED_CALL_BYTES: Final = 3072  # of an issued token: the same, and the facts
 
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
-_CALLED: Final = ("Call", "InboundGate", "OutboundGate", "Prepared", "WriteBatch", "link")  # older builds lack some
+# Older builds of this version lack some.
+_CALLED: Final = ("Call", "Finished", "InboundGate", "Kind", "OutboundGate", "Prepared", "WriteBatch", "link")
 
 
 @cache

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,3 +69,11 @@ def test_a_wheel_of_another_version_or_an_older_build_is_not_used(
     monkeypatch.setattr(engine, "import_module", found)
     found_module: object = engine.native_module.__wrapped__()
     assert (found_module is module) is fits
+
+
+def test_each_name_that_is_used_of_the_wheel_is_among_those_that_it_must_have() -> None:
+    """Else an older build of the same version would end the start of a sidecar, instead of leaving all to Python."""
+    source = "".join(path.read_text() for path in Path(engine.__file__).parent.rglob("*.py"))
+    used = set(re.findall(r"\b(?:_?native|require_native\(\))\.([A-Z]\w+|link)\b", source))
+    assert used >= {"Finished", "InboundGate", "Kind", "Prepared", "link"}
+    assert used <= set(engine._CALLED)
