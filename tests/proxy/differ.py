@@ -25,6 +25,7 @@ from tests.proxy import test_warm, test_warm_messages_in, test_warm_messages_out
 from tests.proxy.engines import EngineWorld, OutboundWorld, warm_request
 from tests.proxy.messages import EVENTS, FOUND, TASK
 from tests.proxy.messages import answer as answer_of
+from tests.proxy.shapes import Shapes
 from tests.proxy.test_warm import Event, nothing
 from tests.proxy.test_warm_pieces import cut
 from tests.proxy.warm import ANSWER
@@ -35,6 +36,10 @@ _WORDS: Final = [
     b"Delegation-Handle: ", b"Authorization: Bearer ", b"Delegation-Call: ", b"traceparent: ", b"Host: ", b"chunked",
     b"HTTP/1.1", b"?", b"#", b";", b"\t", b"\x80", b"Delegation-Subject: ", b"Transfer-Encoding: ", b"close",
 ]  # fmt: skip
+
+
+Step = tuple[bytes | tuple[bytes, ...], bytes, Event]
+"""A request, or its pieces, an answer, and what happens between them."""
 
 
 class Kind:
@@ -57,7 +62,7 @@ class Kind:
         self.answers = list(answers)
         self.words = [*_WORDS, *words]
 
-    def steps(self, random: Random) -> Iterator[tuple[bytes, bytes, Event]]:
+    def steps(self, random: Random) -> Iterator[Step]:
         """Yield (request, answer, event between them): one of the three is odd, or none."""
         requests = iter(Mutator([*self.warm, *self.warm, *self.messages], self.words, seed=random.getrandbits(64)))
         answers = iter(Mutator([*self.answers, *test_warm.answers()], self.words, seed=random.getrandbits(64)))
@@ -112,7 +117,37 @@ def outbound_messages() -> Kind:
     return Kind(OutboundWorld, of.WARM, of.WARM, events, answers=_OF_MESSAGES, words=of.WORDS)
 
 
-KINDS: Final = (inbound, outbound, inbound_messages, outbound_messages)
+class Shaped(Kind):
+    """Whole messages in which some facts are odd, and answers of all kinds; each may come in two pieces."""
+
+    def steps(self, random: Random) -> Iterator[Step]:
+        """Yield (request or its pieces, answer, event between them)."""
+        shapes = Shapes(random, inbound=self.world is EngineWorld)
+        while True:
+            data, answer = shapes.request(), random.choice(self.answers)
+            if random.random() < 0.5:
+                answer = shapes.answer()
+            event = random.choice(self.events) if random.random() < 0.1 else nothing
+            if event is nothing and random.random() < 0.1:  # else a piece may count as one that comes after the event
+                answer, event = cut(answer, random.randrange(len(answer)))
+            at = random.randrange(len(data))
+            yield ((data[:at], data[at:]) if random.random() < 0.1 else data), answer, event
+
+
+def inbound_shapes() -> Kind:
+    """Return messages of many shapes that peers send, for two users."""
+    of = test_warm_messages_in
+    events = [one for one in of.HARMLESS_TO_MESSAGES if one.__name__ != "_calls_out"]  # which knows one user
+    return Shaped(EngineWorld, of.WARM, [], events, answers=_OF_MESSAGES)
+
+
+def outbound_shapes() -> Kind:
+    """Return messages of many shapes that the agent sends."""
+    of = test_warm_messages_out
+    return Shaped(OutboundWorld, of.WARM, [], test_warm_outbound.HARMLESS, answers=_OF_MESSAGES)
+
+
+KINDS: Final = (inbound, outbound, inbound_messages, outbound_messages, inbound_shapes, outbound_shapes)
 
 
 async def compare(kind: Kind, seed: int, folder: Path) -> int:
@@ -126,6 +161,7 @@ async def compare(kind: Kind, seed: int, folder: Path) -> int:
     for data, answer, between in steps:
         one, other = python.exchange(data, answer, between), native.exchange(data, answer, between)
         assert one == other, (data, answer, between.__name__, one, other)
+        assert python.bound == native.bound, (data, answer, between.__name__, python.bound, native.bound)
     records, also = await python.records(), await native.records()
     assert records == also, [(one, other) for one, other in zip(records, also, strict=False) if one != other][:1]
     assert python.counted == native.counted, (python.counted, native.counted)

@@ -185,6 +185,7 @@ class EngineWorld:
         if engine == "native":
             self.pool.connections.write_by(native_writes(32))
         self._warm: Warm | None = None
+        self.bindings = TaskBindings(lambda: self.now)
         self.handler = self._make_side()
         self.guard = _Guard(self.source)
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
@@ -203,7 +204,6 @@ class EngineWorld:
         keys: Any = _Keys()
         self.snapshots.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
         forwarder = Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits())
-        self.bindings = TaskBindings(lambda: self.now)
         session_ids = SessionIds(bytes(32))
         inbound = Inbound(
             snapshots=self.snapshots,
@@ -312,10 +312,25 @@ class EngineWorld:
         return [{key: value for key, value in json.loads(line).items() if key not in _RANDOM_KEYS} for line in lines]
 
     @property
-    def counted(self) -> tuple[dict[Any, int], dict[Any, int]]:
-        """The requests that metrics have counted: by outcome, and by operation."""
-        tally = self.log.metrics.finished.counted()
-        return dict(tally.requests), dict(tally.operations)
+    def counted(self) -> tuple[object, ...]:
+        """The requests that metrics have counted: by outcome, by operation, by depth and duration; and look-ups."""
+        metrics = self.log.metrics
+        tally = metrics.finished.counted()
+        durations = [one.up_to for one in (*tally.request_seconds.values(), *tally.decision_seconds.values())]
+        return (
+            dict(tally.requests),
+            dict(tally.operations),
+            tally.chain_depth.up_to,
+            durations,
+            dict(metrics.verdict_cache()),
+            dict(metrics.token_cache),
+        )
+
+    @property
+    def bound(self) -> list[tuple[object, ...]]:
+        """The tasks and contexts of A2A that are bound, in the order of their last use."""
+        tables = self.bindings.tasks, self.bindings.contexts
+        return [(key, *one) for table in tables for key, one in table._bound.items()]
 
     @property
     def lines(self) -> Path:
