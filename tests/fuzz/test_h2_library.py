@@ -1,0 +1,74 @@
+"""The comparison with the library h2 finds faults of a shorter way: with one it fails on a stored input or near it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+from h2.exceptions import ProtocolError
+from h2.stream import StreamState
+from hpack.exceptions import HPACKError
+
+from sidecar.wire import h2_direct
+from sidecar.wire.h2_compression import HeadDecoder, HeadEncoder
+from sidecar.wire.h2_head import request_of
+from sidecar.wire.h2_names import Fields
+from tests.fuzz.harnesses import HARNESSES
+from tests.fuzz.inputs import known_inputs
+from tests.fuzz.plain import mutator_of
+
+HARNESS = HARNESSES["http2_beside_library"]
+
+
+def breaks() -> bool:
+    for data in [*known_inputs(HARNESS.name), *islice(mutator_of(HARNESS, seed=1), 300)]:
+        try:
+            HARNESS.check(data)
+        except (AssertionError, ProtocolError, HPACKError):
+            return True
+    return False
+
+
+def test_heads_that_are_remembered_past_a_change_of_the_table_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = HeadDecoder.decode
+
+    def keeping(self: HeadDecoder, data: bytes, raw: bool = True) -> Fields:
+        known = dict(self._known)
+        fields = decode(self, data, raw)
+        self._known = {data: fields, **known}
+        return fields
+
+    monkeypatch.setattr(HeadDecoder, "decode", keeping)
+    assert breaks()
+
+
+def test_heads_that_are_sent_past_a_change_of_the_table_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[Any, bytes] = {}
+
+    def keeping(self: HeadEncoder, headers: Any) -> bytes:
+        fields = (id(self), *headers)
+        if fields not in known:
+            known[fields] = self.encode(headers)
+        return known[fields]
+
+    monkeypatch.setattr(HeadEncoder, "encode_again", keeping)
+    assert breaks()
+
+
+def test_a_head_that_is_judged_once_for_all_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: dict[Any, Any] = {}
+
+    def once(fields: Any, *rest: Any, **more: Any) -> Any:
+        names = tuple([name for name, _ in fields])
+        if names not in judged:
+            judged[names] = request_of(fields, *rest, **more)
+        return judged[names]
+
+    monkeypatch.setattr("sidecar.wire.h2_head.request_of", once)
+    assert breaks()
+
+
+def test_content_behind_the_end_of_its_stream_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h2_direct, "_RECEIVES", tuple(StreamState))
+    assert breaks()
