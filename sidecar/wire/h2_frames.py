@@ -245,6 +245,8 @@ class FrameReader:
             self._control.earn(CONTROL_PER_CONTENT)
         elif kind == _DATA and (size := _content_of(frame, length)) > 0:
             self._control.earn(CONTROL_PER_CONTENT if size >= _LEAST_CONTENT else 1)
+        elif kind == _CONTINUATION:  # the library would answer some by a reset, without a look at the compression
+            raise H2Error(Code.PROTOCOL_ERROR, Denied(Reason.BAD_REQUEST, "a CONTINUATION of no header block"))
         elif kind == _RST_STREAM:
             self.count_reset(now)
         elif not self._control.spend(now):

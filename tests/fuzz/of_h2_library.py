@@ -87,6 +87,8 @@ class _Library(H2Connection):
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
 
     def head(self, stream_id: int, fields: Sequence[Field], *, ends: bool) -> None:
+        # hpack 4.2 forgets to tell a size that was set twice.
+        self.encoder.header_table.resized = bool(self.encoder.table_size_changes)
         self.send_headers(stream_id, fields, end_stream=ends)
 
     def send_content(self, stream_id: int, data: bytes, *, ends: bool) -> None:

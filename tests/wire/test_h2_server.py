@@ -200,6 +200,15 @@ async def test_a_frame_out_of_place_ends_the_connection_with_one_record(data: by
     assert all(stream.gone for stream in served.handler.requests)
 
 
+async def test_a_continuation_of_no_head_ends_the_connection_also_on_a_stream_that_was_reset() -> None:
+    served = H2Served()
+    block = frame(1, 5, 1, b"\x82\x87\x84\x41\x01a") + frame(3, 0, 1, (8).to_bytes(4))
+    await served.raw(block + frame(1, 0x25, 3, bytes(5) + b"\x82\x87\x84\x41\x01a"))  # with a priority
+    assert served.peer.goaways == []
+    await served.raw(frame(9, 4, 1, b"\x40\x01x\x01y"))  # the library would reset stream 1 and add nothing to its table
+    assert [goaway.error_code for goaway in served.peer.goaways] == [ErrorCodes.PROTOCOL_ERROR]
+
+
 async def test_a_first_frame_other_than_settings_ends_the_connection() -> None:
     served = H2Served()
     served.connection.data_received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(6, 0, 0, bytes(8)))
