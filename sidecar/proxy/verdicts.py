@@ -67,7 +67,7 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self._permits: Permits | None = None
-        self._tied: dict[_Key, tuple[Call, ...]] = {}  # calls of permits that hold a token of here
+        self._tied: dict[_Key, dict[Call, None]] = {}  # calls of permits that hold a token of here: many
 
     def add(self, token: VerifiedToken, peer: SpiffeId, epoch: Epoch) -> None:
         """Keep a verified token, unless keys or policy changed meanwhile, or others are better kept."""
@@ -87,17 +87,16 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
         key = permit.token.raw, permit.peer
         if self.epoch != epoch or self.get(key) is not permit.token:
             return False
-        calls = self._tied.get(key, ())
-        if call not in calls:
-            self._tied[key] = (*calls, call)
+        self._tied.setdefault(key, {})[call] = None
         return True
 
     def untie(self, call: Call, permit: Permit) -> None:
         """Forget a permit that is no longer held."""
         key = permit.token.raw, permit.peer
-        left = tuple(one for one in self._tied.pop(key, ()) if one != call)
-        if left:
-            self._tied[key] = left
+        calls = self._tied.get(key, {})
+        calls.pop(call, None)
+        if not calls:
+            self._tied.pop(key, None)
 
     def drop(self, key: _Key) -> None:
         """Forget a token, and its permits."""
@@ -118,7 +117,7 @@ class Verdicts(BoundedCache[_Key, VerifiedToken]):
         return shed
 
     def _revoke(self, key: _Key) -> None:
-        calls = self._tied.pop(key, ())
+        calls = self._tied.pop(key, {})
         if self._permits is not None:
             for call in calls:
                 self._permits.drop(call)

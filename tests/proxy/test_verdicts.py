@@ -217,7 +217,28 @@ def test_all_permits_of_a_token_go_with_it_and_no_others(other: Call) -> None:
     permits.give(call, of_another, NOW_IN_FORCE)
     verdicts.drop((TOKEN.raw, PLANNER))
     assert list(permits._entries) == [call]
-    assert verdicts._tied == {(OTHER.raw, PLANNER): (call,)}
+    assert verdicts._tied == {(OTHER.raw, PLANNER): {call: None}}
+
+
+def test_a_permit_for_one_more_operation_is_not_compared_with_those_for_all_others() -> None:
+    """A token may have a permit for each of thousands of tools."""
+
+    class Route(str):
+        __slots__ = ()
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            Route.compared += 1
+            return str.__eq__(self, other)
+
+    verdicts, _ = tied()
+    calls = [CALL._replace(route=Route(f"tools tools/call:{number}")) for number in range(200)]
+    for call in calls:
+        assert verdicts.tie(call, permit(), NOW_IN_FORCE)
+    for call in calls:
+        verdicts.untie(call, permit())
+    assert Route.compared < 10 * len(calls)
 
 
 def test_a_permit_that_is_evicted_alone_leaves_nothing_with_its_token() -> None:
