@@ -26,8 +26,14 @@ export function serverInterceptor(_method, call) {
 /**
  * Return the arguments of a client that calls the sidecar, sends the handle with each call, and uses no proxy:
  * `new Customers(...channel("crm"))`. `authority` is `match.host` of the outbound route to the next hop.
+ * Throws a ConfigurationError where it is empty or a URL.
  */
 export function channel(authority, { outbound, interceptors = [], ...options } = {}) {
+  if (authority !== undefined && (authority === "" || authority.includes("/"))) {
+    throw new ConfigurationError(
+      `${JSON.stringify(authority)} is no authority: write match.host of the outbound route, such as crm`,
+    );
+  }
   return [
     targetOf(outboundOrigin(outbound)),
     credentials.createInsecure(),

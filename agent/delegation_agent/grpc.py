@@ -44,7 +44,7 @@ def channel(
     ``authority`` is ``match.host`` of the outbound route to the next hop.
 
     Raises:
-        ConfigurationError: see ``Outbound``.
+        ConfigurationError: see ``Outbound``; the authority is empty or a URL.
     """
     target = target_of(Outbound(outbound))
     opened = grpc.insecure_channel(target, options_of(authority, options), compression)
@@ -142,7 +142,13 @@ def target_of(outbound: Outbound) -> str:
 
 
 def options_of(authority: str | None, options: Options) -> list[tuple[str, Any]]:
-    """Return the options of a channel to the sidecar: the agent's, and no proxy."""
+    """Return the options of a channel to the sidecar: the agent's, and no proxy.
+
+    Raises:
+        ConfigurationError: the authority is empty or a URL, which leads nowhere.
+    """
+    if authority is not None and (not authority or "/" in authority):
+        raise ConfigurationError(f"{authority!r} is no authority: write match.host of the outbound route, such as crm")
     own = [(name, value) for name, value in options if name != _BY_PROXY]
     return [*own, (_BY_PROXY, 0), *([] if authority is None else [("grpc.default_authority", authority)])]
 

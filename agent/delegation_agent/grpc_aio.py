@@ -42,7 +42,7 @@ def channel(
     ``authority`` is ``match.host`` of the outbound route to the next hop.
 
     Raises:
-        ConfigurationError: see ``Outbound``.
+        ConfigurationError: see ``Outbound``; the authority is empty or a URL.
     """
     target = shared.target_of(Outbound(outbound))
     chain = [*interceptors, *_client_interceptors()]

@@ -160,6 +160,14 @@ def test_interceptors_are_for_the_sidecars_address_alone(
         ours.client_interceptors(sidecar)
 
 
+@pytest.mark.parametrize("authority", ["", "http://crm", "crm/"])
+@pytest.mark.parametrize("ours", [delegation_agent.grpc, delegation_agent.grpc_aio])
+@pytest.mark.usefixtures("sidecar")
+def test_an_authority_that_leads_nowhere_is_refused(ours: Any, authority: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no authority: write match"):
+        ours.channel(authority)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_channels_of_others_take_our_interceptors(kind: str, sidecar: str) -> None:
     one = delegation_agent.grpc.client_interceptors(sidecar)

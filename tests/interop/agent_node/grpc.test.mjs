@@ -245,6 +245,9 @@ test("interceptors are for the sidecar's address alone", async () => {
   } finally {
     ["grpc_proxy", "no_proxy", "no_grpc_proxy"].forEach((name) => delete process.env[name]);
   }
+  for (const authority of ["http://crm", "crm/", ""]) {
+    assert.throws(() => channel(authority), /is no authority: write match.host/);
+  }
   delete process.env.SIDECAR_OUTBOUND_URL;
   assert.throws(() => channel(), /SIDECAR_OUTBOUND_URL is not set/);
 });
