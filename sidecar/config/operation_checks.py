@@ -87,6 +87,8 @@ def _inbound_operations(file: SidecarFile) -> Iterator[Problem]:
         if section.protocol == "grpc":
             yield from _grpc_route(file, section.max_message_bytes, where)
             yield from _grpc_agent(file, where)
+            if section.match.path is not None and not grpc.is_word(section.match.path):
+                yield Problem(f"{where}.match.path", "is the path of no method", "write path_prefix in place of path")
         if not section.operations:
             yield Problem(f"{where}.operations", "is missing, so nothing could be called", "list what peers may call")
         yield from _operations(section.protocol, section.operations, where)
@@ -120,7 +122,7 @@ def _outbound_operations(file: SidecarFile) -> Iterator[Problem]:
 
 def _grpc_route(file: SidecarFile, max_message_bytes: int | None, where: str) -> Iterator[Problem]:
     if not file.protocols.http2:
-        yield Problem(f"{where}.protocol", "gRPC needs HTTP/2, which is off", "set protocols.http2")
+        yield Problem(f"{where}.protocol", "gRPC needs HTTP/2, which is off", "set protocols.http2 to true")
     if max_message_bytes is not None:
         yield Problem(f"{where}.max_message_bytes", "is not for gRPC, whose messages are not read", "remove it")
 

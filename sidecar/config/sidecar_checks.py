@@ -120,7 +120,7 @@ def _audiences(file: SidecarFile) -> Iterator[Problem]:
 def _protocols(file: SidecarFile) -> Iterator[Problem]:
     if file.protocols.http2:
         return
-    off = "needs HTTP/2, which is off", "set protocols.http2, or remove it"
+    off = "needs HTTP/2, which is off", "set protocols.http2 to true, or remove it"
     if file.protocols.agent != "http/1.1":
         yield Problem("protocols.agent", *off)
     if file.inbound is not None and file.inbound.agent_grpc is not None:

@@ -297,6 +297,11 @@ def test_a_method_of_grpc_is_an_operation(tmp_path: Path) -> None:
     assert settings.outbound_routes.routes[0].for_operation("crm.Orders:Get").protocol == "grpc"
 
 
+def test_a_route_of_grpc_may_have_the_path_of_one_method(tmp_path: Path) -> None:
+    one = (f"{ROUTE}.match", {"path": "/pkg.Service/Method"})
+    assert load(tmp_path, grpc(one)).inbound_routes.routes[0].path == "/pkg.Service/Method"
+
+
 def test_the_agent_of_a_route_of_grpc_may_have_a_port_for_it(tmp_path: Path) -> None:
     port = ("inbound.agent_grpc", "http://127.0.0.1:50051")
     assert load(tmp_path, grpc(("protocols", {"http2": True}), port)).inbound_routes.routes
@@ -314,6 +319,7 @@ def test_the_agent_of_a_route_of_grpc_may_have_a_port_for_it(tmp_path: Path) -> 
         ((f"{OUT}.operations", ABSENT), "outbound.routes[0].operations", "is missing"),
         ((f"{ROUTE}.max_message_bytes", 4096), "inbound.routes[0].max_message_bytes", "is not for gRPC"),
         (("protocols", ABSENT), "inbound.routes[0].protocol", "gRPC needs HTTP/2"),
+        ((f"{ROUTE}.match", {"path": "/"}), "inbound.routes[0].match.path", "is the path of no method"),
         (("protocols", {"http2": True}), "inbound.routes[0].protocol", "gRPC needs an agent that is called by HTTP/2"),
     ],
 )
