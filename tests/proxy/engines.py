@@ -77,6 +77,8 @@ _TOOLS: Final = replace(SEARCH, name="tools", path="/mcp", methods=frozenset({"P
 _AGENT: Final = replace(SEARCH, name="agent", path="/a2a", prefix=True, methods=frozenset({"POST", "GET"}))
 _TO_TOOLS: Final = replace(TO_CRM, name="tools", host="tools.mesh")
 _TO_AGENT: Final = replace(TO_CRM, name="agent", host="agent.mesh")
+_BELOW: Final = replace(TO_CRM, name="below", host=None, prefix="/below/it")
+_DEEPER: Final = replace(TO_CRM, name="deeper", host=None, prefix="/below/it/agent")
 OF_MCP: Final = ("initialize", "ping", "tools/list", "tools/call:search", "tools/call:*")
 OF_A2A: Final = ("SendMessage", "GetTask", "ListTasks", "CancelTask", "GetExtendedAgentCard")
 
@@ -105,7 +107,15 @@ POLICY: Final = replace(
 )
 OUTBOUND_POLICY: Final = replace(
     WORLD_POLICY,
-    outbound=OutboundRoutes([TO_CRM, _of_protocol(_TO_TOOLS, "mcp", OF_MCP), _of_protocol(_TO_AGENT, "a2a", OF_A2A)]),
+    outbound=OutboundRoutes(
+        [
+            TO_CRM,
+            _BELOW,
+            _of_protocol(_TO_TOOLS, "mcp", OF_MCP),
+            _of_protocol(_TO_AGENT, "a2a", OF_A2A),
+            _of_protocol(_DEEPER, "a2a", OF_A2A),
+        ]
+    ),
 )
 HANDLE: Final = "h" * 43  # of the request that the agent serves, in both worlds
 _RANDOM: Final = (
@@ -347,8 +357,8 @@ def _masked(data: bytes) -> bytes:
 @cache
 def _authority() -> tuple[Delegation, list[IssuedPermit]]:
     """Return one delegation, and tokens issued for it: the same for both engines."""
-    given = delegation(may_call=frozenset({"crm", "tools", "agent"}))
-    routes = [TO_CRM]
+    given = delegation(may_call=frozenset({"crm", "below", "tools", "agent", "deeper"}))
+    routes = [TO_CRM, _BELOW]
     for route in OUTBOUND_POLICY.outbound.routes:
         routes += [route.operations.find(key) for key in route.operations.keys] if route.operations else []
     return given, [_issued(given, route) for route in routes]

@@ -111,7 +111,7 @@ class Shapes:
     def request(self) -> bytes:
         """Return a request."""
         random = self.random
-        kind = random.choice((self._mcp, self._mcp, self._a2a, self._a2a, self._rest))
+        kind = random.choice((self._mcp, self._mcp, self._a2a, self._a2a, self._rest, self._plain))
         path, body, fields = kind()
         if self._odd():
             body = self._spelled(body)
@@ -121,13 +121,20 @@ class Shapes:
         if self._odd():
             fields.append(random.choice(fields) if fields else "X: y")
         method = random.choice(("GET", "DELETE", "PUT", "HEAD", "PATCH")) if self._odd() else "POST"
+        if kind == self._plain and self.inbound:
+            method = self._usual("GET", "PUT", "POST")
         media = random.choice(_MEDIA) if self._odd() else "application/json"
         shown = random.choice((token(), token(), token(), mallorys())).decode() if self.inbound else HANDLE
         if self.inbound:
             host, target = "writer:7443", path
         else:
-            host = "agent.mesh" if kind != self._mcp else "tools.mesh"
-            target = path if random.random() < 0.1 else f"http://{host}{path}"
+            host = "crm.mesh" if kind == self._plain else "tools.mesh" if kind == self._mcp else "agent.mesh"
+            target = f"http://{host}{path}"
+            if random.random() < 0.2:
+                host = "127.0.0.1:7080"
+                target = (
+                    self._usual("/below/it/agent", "/below/it", "/below", "/Below/It", "/below/it/Agent", "") + path
+                )
         if self._odd():
             host = random.choice((host.upper(), f"{host}:80", "127.0.0.1:7080", "crm.mesh"))
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", f"Content-Type: {media}", *fields]
@@ -237,6 +244,14 @@ class Shapes:
         body = b"" if path.endswith(":cancel") else json.dumps({"message": self._message()}).encode()
         query = random.choice(("", "", "", "?contextId=c1", "?A2A-Version=1.0", "?"))
         return start + path + query, body, ["A2A-Version: 1.0"]
+
+    def _plain(self) -> tuple[str, bytes, list[str]]:
+        """Return a request without a protocol, on a path that shares its beginning with others."""
+        below = [self._usual("a", "A", "b", "docs", "search", ".well-known", "x~y", "") for _ in range(5)]
+        depth = self.random.randint(0, 4)
+        start = self._usual("/docs", "/Docs", "/docs/", "/search", "/docsx", "") if self.inbound else "/tool"
+        path = "/".join((start, *below[:depth])) + self._usual("", "/", "?", "?a=b", "/a2a")
+        return path or "/", b"" if self.random.random() < 0.5 else b"body", []
 
     def _spelled(self, body: bytes) -> bytes:
         """Spell a document in another way, or break it."""
