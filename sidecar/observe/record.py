@@ -140,11 +140,12 @@ class RecordFields(TypedDict, total=False):
         Key(
             "the operation: `login` where a front app traded a user's login token for a handle, or began or continued a"
             " login at a token service; `own` where the agent showed the workload handle and so acted for no user,"
-            " unless its route is of MCP or A2A; "
+            " unless its route is of MCP, A2A or gRPC; "
             "`metadata` where the sidecar itself told a caller who issues tokens for a route or a door, and `preflight`"
             " where it told a browser what a page may send; on a"
             " route of MCP or A2A the operation as the settings list it, such as `tools/call:search`, with `other` for"
-            " a name or method that they do not list; of a pod: `injected`, `unchanged` or the first rule that it"
+            " a name or method that they do not list, on one of gRPC `/pkg.Service/Method`, `/pkg.Service/other` or"
+            " `other`; of a pod: `injected`, `unchanged` or the first rule that it"
             " breaks; of an order: `revoke`, `confirm` or `lift`",
             (*_REQUESTS, *_PODS, "revocation.ordered"),
         ),
