@@ -79,6 +79,14 @@ class DirectConnection(H2Connection):
         stream.__class__ = StreamWithoutLength
         return stream
 
+    def forget_closed(self) -> None:
+        """Forget closed streams; how each ended stays known.
+
+        For an interim answer on one that was reset and is not forgotten, the library would end the connection, and
+        with it the calls of others.
+        """
+        self._open_streams(1)
+
     # --- received
 
     def read_usual(self, frame: bytes) -> list[Any] | None:

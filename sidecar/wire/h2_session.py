@@ -61,6 +61,7 @@ _UNIQUE: Final = frozenset(
 )
 """Fields whose values seldom come again: in the table they would only push out the others."""
 _LITERAL: Final = _SECRETS | _UNIQUE
+_HEADS: Final = int(Kind.HEADERS), int(Kind.CONTINUATION)
 
 
 class Session(DirectConnection):
@@ -126,6 +127,8 @@ class Session(DirectConnection):
             if usual is not None:
                 return usual
             settings = frame[3] == Kind.SETTINGS
+            if self._is_client and frame[3] in _HEADS:
+                self.forget_closed()
             events = self.receive_data(known_settings(frame) if settings else frame)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code).name.lower()

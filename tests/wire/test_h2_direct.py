@@ -13,7 +13,7 @@ from hpack import Encoder
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.wire.h2_frames import PREFACE, Code, H2Error, Kind
+from sidecar.wire.h2_frames import PREFACE, Code, H2Error, Kind, rst_stream
 from sidecar.wire.h2_session import Session
 from sidecar.wire.message import Field
 from tests.wire.h2_bench import ASKS, frame
@@ -210,6 +210,24 @@ def test_heads_of_answers_are_taken_as_by_the_library(done: list[tuple[Any, ...]
         session.reset_stream(5)
         session.data_to_send()
     agree(own, other, done)
+
+
+@pytest.mark.parametrize("flags", [4, 0x0C], ids=["plain", "padded"])
+@pytest.mark.parametrize("status", [b"103", b"200"])
+def test_an_answer_on_a_stream_that_we_reset_ends_no_other_stream(flags: int, status: bytes) -> None:
+    session = Session(client_side=True, max_streams=0, max_head_bytes=50_000)
+    session.begin()
+    session.read(b"\0\0\0\4\0\0\0\0\0")
+    session.head(1, ASKS, ends=True)
+    session.head(3, ASKS, ends=True)
+    session.reset_stream(1)
+    session.data_to_send()
+    block = Encoder().encode([(b":status", status), (b"x-a", b"b")])
+    assert session.read(frame(Kind.HEADERS, flags, 1, (b"\0" if flags & 8 else b"") + block)) == []
+    assert session.data_to_send() == rst_stream(1, Code.STREAM_CLOSED)
+    (answer,) = session.read(frame(Kind.HEADERS, 4, 3, b"\x88\xbe"))  # the table has the field of the head before
+    assert answer.headers == [(b":status", b"200"), (b"x-a", b"b")]
+    session.forget()
 
 
 def test_a_request_in_one_frame_makes_no_objects_of_the_library_for_frames(monkeypatch: pytest.MonkeyPatch) -> None:
