@@ -143,8 +143,9 @@ class Script:
 class Peer:
     """The far end of both connections, who keeps no rule."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, *, answers: bool) -> None:
         self.script = script
+        self.answers = answers  # it is an upstream
         self.encoder = Encoder()
         self.blocks: list[bytes] = []
         self.fields: list[Field] = []
@@ -156,7 +157,7 @@ class Peer:
         script = self.script
         if self.fields and script.number(2):  # as a caller with many requests of one kind
             return self._kept(self.encoder.encode(self.fields, huffman=True))
-        fields: list[Field] = [] if script.odd() else [*ASKS]
+        fields: list[Field] = [] if script.odd() else [*(script.one_of(ANSWERS) if self.answers else ASKS)]
         for _ in range(script.number(5)):
             fields.insert(0 if script.odd() else len(fields), script.one_of(_BAD if script.number(32) == 1 else _GOOD))
         if script.number(4) == 1:
@@ -194,14 +195,14 @@ class Peer:
 
     def headers(self) -> bytes:
         stream_id = self.highest + 2
-        if self.script.number(8) == 1 or self.open >= MAX_STREAMS - (not self.script.odd()):
+        if self.answers or self.script.number(8) == 1 or self.open >= MAX_STREAMS - (not self.script.odd()):
             if not self.receives:
                 return b""
             stream_id = self.stream_id()
         elif stream_id < 2**31:
             self.highest = stream_id
         block, ends = self.block(), self.script.number(2)
-        if stream_id != self.highest and self.highest > 0 and self.script.number(64) > 0:
+        if not self.answers and stream_id != self.highest and self.highest > 0 and self.script.number(64) > 0:
             ends = 1
         kind = self.script.number(16)
         if kind == 1:

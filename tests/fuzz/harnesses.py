@@ -99,6 +99,7 @@ _ALL: Final = (
     Harness(of_http2.http2_head, "http", share=2),
     Harness(of_http2.http2_connection, "http", max_len=4096, share=4),
     Harness(of_h2_library.http2_beside_library, "http", max_len=1024, share=2),
+    Harness(of_h2_library.http2_answers_beside_library, "http", max_len=1024, share=2),
     Harness(of_others.requests_beside_others, "http", share=3),
     Harness(of_others.answers_beside_others, "http", share=2),
     Harness(of_streams.request_stream, "http", max_len=4096, share=10),
