@@ -36,6 +36,8 @@ from sidecar.wire.message import Field
 _OPENS_WINDOWS: Final = WindowUpdated, RemoteSettingsChanged
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
 _RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
+_LATE_HEADS: Final = 2  # of an answer that was on its way when we reset its stream: its head and its trailers
+_MOST_LATE_HEADS: Final = 400
 _LAST_STREAM: Final = 2**31 - 1
 _WINDOW: Final = MAX_EXCHANGES * STREAM_WINDOW  # all streams: callers that read slowly must not stop answers of others
 
@@ -63,6 +65,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self._idle: set[H2Exchange] = set()  # of them, those that the pool has
         self._touched: set[H2Exchange] = set()
         self._resets = Budget(_RESETS, _RESETS / 2)
+        self._late_heads = 0  # that may come on streams that we have reset, and are no flood
         self._closed = False
         self._ended = False  # by the upstream's FIN, before which frames have come that wait for a turn
         self._ends_later = False  # when those frames are read: the transport is gone
@@ -190,7 +193,10 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             return False
         events = self._read_paused(frame) if self.writing_paused else self._session.read(frame.data)
         if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
-            self._reader.count_reset(self._moved_at)
+            if self._late_heads:
+                self._late_heads -= 1
+            else:
+                self._reader.count_reset(self._moved_at)
         for event in events:
             self._on_event(event)
         return False
@@ -279,6 +285,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             return
         if not self._reset(stream_id, code):
             return
+        self._late_heads = min(_MOST_LATE_HEADS, self._late_heads + _LATE_HEADS)
         if not self._resets.spend(self._clock()):
             self._ages_at = self._opened_at  # the upstream might end it for a flood, with the requests of others
 

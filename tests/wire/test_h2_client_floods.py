@@ -65,6 +65,21 @@ async def test_heads_on_a_stream_that_was_reset_are_a_flood() -> None:
     assert other.error.reason is Reason.UPSTREAM_BAD_RESPONSE
 
 
+async def test_answers_to_callers_who_cancel_are_no_flood_of_the_upstream() -> None:
+    called = Called()
+    _, other = called.ask("POST")
+    for _ in range(30):
+        called.clock.now += 1
+        for _ in range(40):
+            given_up, _ = called.ask()
+            number = given_up.stream_id
+            given_up.abort()
+            called.connection.data_received(frame(1, 4, number, HEAD) + frame(1, 5, number, b"\x00\x01x\x01y"))
+        await called.settle()
+        assert not called.transport.aborted
+    assert other.error is None
+
+
 async def test_answers_that_wait_for_their_callers_leave_the_window_of_others() -> None:
     called = Called()
     slow = []
