@@ -27,7 +27,7 @@ from sidecar.wire.h2_compression import literals
 from sidecar.wire.h2_connection import MAY_WAIT, FrameConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, flood, last_stream_of
-from sidecar.wire.h2_head import response_again, response_of, trailers_of
+from sidecar.wire.h2_head import response_again, response_of, size_of, trailers_of
 from sidecar.wire.h2_names import Fields
 from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.limits import ClientLimits
@@ -250,6 +250,11 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             exchange.on_reset(int(event.error_code))
 
     # --- for exchanges
+
+    def takes(self, fields: Sequence[Field]) -> bool:
+        """Tell if a head is no larger than the upstream's settings allow."""
+        most = self._session.remote_settings.max_header_list_size
+        return most is None or size_of(fields) <= most
 
     def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
         """Write the head of a request; return the number of its stream. The pool gets another exchange."""

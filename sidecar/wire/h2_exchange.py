@@ -42,6 +42,9 @@ class Carrier(Protocol):
     def now(self) -> float:
         """Return monotonic seconds."""
 
+    def takes(self, fields: Sequence[Field]) -> bool:
+        """Tell if a head is no larger than the upstream's settings allow."""
+
     def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
         """Write the head of a request; return the number of its stream."""
 
@@ -180,6 +183,11 @@ class H2Exchange:
         ]
         if values.get(b"content-type", b"").startswith(_GRPC):
             head.append((b"te", b"trailers"))
+        if not self._connection.takes(head):  # the upstream might end the connection, with the requests of others
+            error = Denied(Reason.HEAD_TOO_LARGE, "the head is larger than the settings of the upstream say")
+            asyncio.get_running_loop().call_soon(sink.on_response_error, error)
+            self.close()
+            return
         self._sink = sink
         self._answer = Answer(method, max_interim=self._limits.max_interim)
         self._copy = bytearray()

@@ -80,6 +80,33 @@ async def test_answers_to_callers_who_cancel_are_no_flood_of_the_upstream() -> N
     assert other.error is None
 
 
+async def test_a_head_above_the_upstreams_setting_is_refused_alone() -> None:
+    called = Called()
+    called.connection.data_received(frame(4, 0, 0, b"\0\6" + (1000).to_bytes(4)))
+    _, other = called.ask()
+    refused: list[Sink] = []
+    written = len(called.transport.written)
+    for method, body in (("GET", b""), ("POST", b"body")):
+        exchange, sink = called.connection.spare(), Sink()
+        exchange.ask(method, b"/" + b"a" * 1000, LINES, sink, body=body)
+        refused.append(sink)
+    exchange, sink = called.connection.spare(), Sink()
+    exchange.start("POST", b"/" + b"a" * 1000, LINES, length=None, sink=sink)
+    exchange.send_body(b"body")
+    exchange.end_body()
+    refused.append(sink)
+    await asyncio.sleep(0.01)
+    assert [sink.error.reason for sink in refused if sink.error is not None] == [Reason.HEAD_TOO_LARGE] * 3
+    assert b"a" * 1000 not in called.transport.written[written:]
+    assert other.error is None
+    assert not called.transport.aborted
+    exchange, sink = called.connection.spare(), Sink()
+    exchange.ask("GET", b"/" + b"a" * 500, LINES, sink)
+    await asyncio.sleep(0.01)
+    assert b"a" * 500 in called.transport.written[written:]
+    assert sink.error is None
+
+
 async def test_answers_that_wait_for_their_callers_leave_the_window_of_others() -> None:
     called = Called()
     slow = []
