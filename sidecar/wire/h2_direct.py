@@ -83,7 +83,7 @@ class DirectConnection(H2Connection):
         """Forget closed streams; how each ended stays known.
 
         For an interim answer on one that was reset and is not forgotten, the library would end the connection, and
-        with it the calls of others.
+        with it the calls of others; so it would for settings that overflow the window of a closed one.
         """
         self._open_streams(1)
 

@@ -127,7 +127,7 @@ class Session(DirectConnection):
             if usual is not None:
                 return usual
             settings = frame[3] == Kind.SETTINGS
-            if self._is_client and frame[3] in _HEADS:
+            if settings or (self._is_client and frame[3] in _HEADS):
                 self.forget_closed()
             events = self.receive_data(known_settings(frame) if settings else frame)
         except ProtocolError as error:

@@ -230,6 +230,26 @@ def test_an_answer_on_a_stream_that_we_reset_ends_no_other_stream(flags: int, st
     session.forget()
 
 
+@pytest.mark.parametrize("open_still", [False, True])
+def test_settings_overflow_no_window_of_a_closed_stream(*, open_still: bool) -> None:
+    session = Session(client_side=True, max_streams=0, max_head_bytes=50_000)
+    session.begin()
+    session.read(b"\0\0\0\4\0\0\0\0\0")
+    session.head(1, ASKS, ends=True)
+    session.read(frame(Kind.WINDOW_UPDATE, 0, 1, (70_000).to_bytes(4)))
+    session.read(frame(Kind.HEADERS, 4 if open_still else 5, 1, b"\x88"))
+    largest = frame(Kind.SETTINGS, 0, 0, b"\0\4" + (2**31 - 1).to_bytes(4))
+    if open_still:
+        with pytest.raises(H2Error) as fault:
+            session.read(largest)
+        assert fault.value.code == Code.FLOW_CONTROL_ERROR
+    else:
+        session.read(largest)
+        session.head(3, ASKS)
+        assert session.window_of(3) == 65_535  # of the connection
+    session.forget()
+
+
 def test_a_request_in_one_frame_makes_no_objects_of_the_library_for_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     session, peer = pair()
     read(session, peer.h2.data_to_send())
