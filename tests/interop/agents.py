@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,24 +40,46 @@ def nodes() -> list[Path]:
 
 def node_folder() -> Path:
     """Install npm's packages by their lock once; return the folder, with our package, the examples and the tests."""
-    lock = (EXAMPLES / "typescript/package-lock.json").read_text()
-    done = FOLDER / "made"
-    if not done.exists() or done.read_text() != lock:
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        FOLDER.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(EXAMPLES / "typescript" / name, FOLDER)
-        npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
-        run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=FOLDER)
-        done.write_text(lock)
-    ours = FOLDER / "node_modules/delegation-agent"
-    shutil.rmtree(ours, ignore_errors=True)
-    shutil.copytree(ROOT / "agent-node", ours)
-    for source in (EXAMPLES / "typescript", ROOT / "tests/interop/agent_node"):
-        for file in source.iterdir():
-            if file.is_file() and not file.name.startswith("package"):
-                shutil.copy(file, FOLDER)
+    with _alone():
+        lock = (EXAMPLES / "typescript/package-lock.json").read_text()
+        done = FOLDER / "made"
+        if not done.exists() or done.read_text() != lock:
+            shutil.rmtree(FOLDER, ignore_errors=True)
+            FOLDER.mkdir(parents=True)
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(EXAMPLES / "typescript" / name, FOLDER)
+            npm = node().parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
+            run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=FOLDER)
+            done.write_text(lock)
+        ours = FOLDER / "node_modules/delegation-agent"
+        ours.mkdir(exist_ok=True)
+        theirs = {file.name for file in (ROOT / "agent-node").iterdir()}
+        for file in ours.iterdir():
+            if file.name not in theirs:
+                file.unlink()
+        for name in theirs:
+            _copy(ROOT / "agent-node" / name, ours)
+        for source in (EXAMPLES / "typescript", ROOT / "tests/interop/agent_node"):
+            for file in source.iterdir():
+                if file.is_file() and not file.name.startswith("package"):
+                    _copy(file, FOLDER)
     return FOLDER
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let other processes wait that prepare the same folders: tests run in several."""
+    with (HOME / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copy(file: Path, folder: Path) -> None:
+    """Copy a file that has changed. Whoever runs what is there sees the old one or the new one."""
+    there, fresh = folder / file.name, folder / f".{file.name}"
+    if not there.exists() or there.read_bytes() != file.read_bytes():
+        shutil.copy(file, fresh)
+        fresh.replace(there)
 
 
 CONFORMANCE: Final = {"released": "@modelcontextprotocol/conformance", "alpha": "conformance-alpha"}
