@@ -65,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sidecar sts revoke --list --to https://sts:7444 --peer spiffe://acme.example/sts",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--subject", nargs=2, metavar=("ISSUER", "SUB"), help="a whole user; needs a second operator")
+    what.add_argument(
+        "--subject",
+        nargs=2,
+        metavar=("ISSUER", "SUB"),
+        help="a whole user; needs a second operator (' -SUB', with a space, if it begins with a hyphen)",
+    )
     what.add_argument("--actor", metavar="SPIFFE_ID", help="a workload, as actor of any call")
     what.add_argument(
         "--txn", metavar="TXN", help="a chain: the txn of its records (--txn=TXN, if it begins with a hyphen)"
@@ -73,7 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--jti", metavar="JTI", help="one token, and those exchanged for it (--jti=JTI, if it begins with a hyphen)"
     )
-    what.add_argument("--login", nargs=2, metavar=("ISSUER", "SID"), help="one login of a user")
+    what.add_argument(
+        "--login",
+        nargs=2,
+        metavar=("ISSUER", "SID"),
+        help="one login of a user (' -SID', with a space, if it begins with a hyphen)",
+    )
     what.add_argument("--confirm", metavar="ID", help="confirm the revocation of a user by another operator")
     what.add_argument("--lift", metavar="ID", help="lift a revocation before its end")
     what.add_argument("--list", action="store_true", help="print the orders of each replica")
@@ -109,6 +119,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
+def _unspaced(value: str) -> str:
+    """Return a value without the space that keeps its hyphen from being read as the beginning of an option."""
+    return value[1:] if value.startswith(" -") else value
+
+
 def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str, object]:
     """Return the claims of the order, all but who gives it.
 
@@ -132,7 +147,7 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
     for kind in Kind:
         given = getattr(arguments, kind)
         if isinstance(given, list):
-            claims |= {"kind": kind, "of_issuer": given[0], "value": given[1]}
+            claims |= {"kind": kind, "of_issuer": given[0], "value": _unspaced(given[1])}
         elif given is not None:
             claims |= {"kind": kind, "value": given}
     return claims
