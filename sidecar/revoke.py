@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--subject",
         nargs=2,
         metavar=("ISSUER", "SUB"),
-        help="a whole user; needs a second operator (' -SUB', with a space, if it begins with a hyphen)",
+        help="a whole user; needs a second operator (before a hyphen at its beginning goes a space)",
     )
     what.add_argument("--actor", metavar="SPIFFE_ID", help="a workload, as actor of any call")
     what.add_argument(
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--login",
         nargs=2,
         metavar=("ISSUER", "SID"),
-        help="one login of a user (' -SID', with a space, if it begins with a hyphen)",
+        help="one login of a user (before a hyphen at its beginning goes a space)",
     )
     what.add_argument("--confirm", metavar="ID", help="confirm the revocation of a user by another operator")
     what.add_argument("--lift", metavar="ID", help="lift a revocation before its end")

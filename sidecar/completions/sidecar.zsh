@@ -473,11 +473,11 @@ _shtab_sidecar_sts_policy_defaults_added=0
 
 _shtab_sidecar_sts_revoke_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--subject[a whole user\; needs a second operator (\' -SUB\', with a space, if it begins with a hyphen)]:('ISSUER', 'SUB'):"
+  "--subject[a whole user\; needs a second operator (before a hyphen at its beginning goes a space)]:('ISSUER', 'SUB'):"
   "--actor[a workload, as actor of any call]:SPIFFE_ID:"
   "--txn[a chain\: the txn of its records (--txn\=TXN, if it begins with a hyphen)]:TXN:"
   "--jti[one token, and those exchanged for it (--jti\=JTI, if it begins with a hyphen)]:JTI:"
-  "--login[one login of a user (\' -SID\', with a space, if it begins with a hyphen)]:('ISSUER', 'SID'):"
+  "--login[one login of a user (before a hyphen at its beginning goes a space)]:('ISSUER', 'SID'):"
   "--confirm[confirm the revocation of a user by another operator]:ID:"
   "--lift[lift a revocation before its end]:ID:"
   "--list[print the orders of each replica]"
