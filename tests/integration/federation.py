@@ -156,7 +156,7 @@ async def _start_service(federation: Federation, organisation: str) -> None:
         "probe": {"listen": f"127.0.0.1:{free_port()}"},
     }
     path = folder / f"{organisation}.yaml"
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
+    path.write_text(yaml.dump(json.loads(json.dumps(document)), Dumper=yaml.CSafeDumper))
     key = LyingKey.generate()
     object.__setattr__(key, "lie", lambda claims: federation.lie(claims) if organisation == "acme" else None)
     ring = KeyRing(signer=key)

@@ -149,7 +149,7 @@ async def _start_sts(mesh: Mesh, adjust: Callable[[str, Settings, Mapping[str, i
     document["identity"] = {"workload_api": (await mesh.world.api(STS)).address}
     document["records"] = {"sink": {"file": str(folder / "sts.records")}}
     path = folder / "sts.yaml"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
     ring = KeyRing(signer=SigningKey.generate())
     mesh.world.background(run_token_service(load_sts(path, {}), ring, asyncio.Event()))
     await mesh.world.until_ready(mesh.ports["sts-probe"])

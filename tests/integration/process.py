@@ -90,7 +90,7 @@ async def process(
     for side in ("inbound", "outbound"):
         if side in document:
             document[side]["listen"] = f"127.0.0.1:{free_port()}"
-    path.write_text(yaml.safe_dump(document))
+    path.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
     command = [sys.executable, *program, "run", "--config", str(path), "--workers", str(workers)]
     child = await asyncio.create_subprocess_exec(*command, stdout=stdout, stderr=stderr)
     running = Running(child, document, path)

@@ -353,7 +353,7 @@ class World:
             if section in document:
                 document[section]["listen"] = f"127.0.0.1:{port}"
         path = self.folder / f"s{self._names}.yaml"
-        path.write_text(yaml.safe_dump(document))
+        path.write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
         return path, api, ports, records
 
     async def sidecar(

@@ -196,7 +196,7 @@ class Fleet:
         for name, value in self._changes.items():
             document[name] = {**document[name], **value} if isinstance(value, dict) and name in document else value
         path = folder / f"sts{number}.yaml"
-        path.write_text(yaml.safe_dump(json.loads(json.dumps(document))))
+        path.write_text(yaml.dump(json.loads(json.dumps(document)), Dumper=yaml.CSafeDumper))
         command = [sys.executable, "-m", "sidecar.cli", "sts", "--config", str(path)]
         child = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=dict(os.environ))
         replica = Replica(child, own["port"], own["probe"], mount, own["records"])
