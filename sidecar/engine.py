@@ -30,7 +30,9 @@ PREPARED_CALL_BYTES: Final = 3072  # of an issued token: the same, and the facts
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
 # Older builds of this version lack some.
-_CALLED: Final = ("Call", "Finished", "InboundGate", "Kind", "OutboundGate", "Prepared", "WriteBatch", "link")
+_CALLED: Final = (
+    "CONTINUES_TRACES", "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "Prepared", "WriteBatch", "link"
+)  # fmt: skip
 
 
 @cache

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sidecar.assembly.setup import engine_for, make_exchanges, make_keys, make_setup, resolver_of
+from sidecar.assembly.setup import make_exchanges, make_keys, make_setup, resolver_of
 from sidecar.assembly.sides import Shared, Side, door_side, inbound_side, outbound_side, plain_side
 from sidecar.config import SidecarSettings
 from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
-from sidecar.engine import require_native
+from sidecar.engine import engine_of, require_native
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
 from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
@@ -66,7 +66,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     """Make one sidecar, not yet running. Needs a running event loop."""
     workers = 1 if place is None else len(place.inboxes)
     metrics = Metrics()
-    engine = metrics.engine = engine_for(settings)
+    engine = metrics.engine = engine_of(settings.engine)
     log = _access_log(settings, place, metrics, lambda route: _server_of(snapshots, route))
     source = source_of(settings.identity)
     keys = make_keys(settings, source, log)
@@ -162,6 +162,7 @@ def _traced(
     return {
         "entry": partial(TracedEntry, traces),
         "unproven_entry": partial(TracedUnprovenEntry, traces),
+        "next_trace": traces.continued,
         "export": export,
     }
 

@@ -6,7 +6,7 @@ import time
 
 from sidecar.config import SidecarSettings
 from sidecar.delegation.route import Upstream
-from sidecar.engine import PREPARED_CALL_BYTES, Engine, engine_of
+from sidecar.engine import PREPARED_CALL_BYTES, engine_of
 from sidecar.exchange.client import TokenExchange
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.sts import ExchangeSettings
@@ -58,7 +58,7 @@ def make_exchanges(settings: SidecarSettings, source: IdentitySource, keys: Issu
     """Make the clients of all token services. Each caches its equal part of what may be cached."""
     resolver = resolver_of(settings, log)
     max_bytes = settings.memory.max_issued_mib * MIB // max(1, len(settings.exchanges))
-    warm_bytes = PREPARED_CALL_BYTES if engine_for(settings) == "native" else 0
+    warm_bytes = PREPARED_CALL_BYTES if engine_of(settings.engine) == "native" else 0
     txn = settings.txn_tokens
 
     def exchange(one: ExchangeSettings) -> TokenExchange:
@@ -84,8 +84,3 @@ def resolver_of(settings: SidecarSettings, log: AccessLog) -> Resolver:
     """Return a resolver with a cache of its own."""
     dns = None if settings.outbound is None else settings.outbound.dns
     return Resolver(dns, counts=log.metrics.name_lookups)
-
-
-def engine_for(settings: SidecarSettings) -> Engine:
-    """Return the engine of warm requests. Spans are made of whole records, which the native one does not make."""
-    return "python" if settings.tracing is not None else engine_of(settings.engine)

@@ -184,8 +184,7 @@ class SidecarFile(Section):
         description=(
             "the engine of warm requests, whose token was verified before: `native` needs the wheel "
             "`delegation-sidecar-native`, which serves most of them for about half the CPU and decides nothing; `auto` "
-            "is `native` if that wheel is installed, else `python`; with `tracing` it is always `python`, "
-            "and `native` is refused"
+            "is `native` if that wheel is installed, else `python`"
         ),
     )
     memory: MemorySection = Field(default=MemorySection(), description="limits of the caches of each process")

@@ -44,9 +44,6 @@ def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[P
         yield Problem(
             "tracing", "needs OpenTelemetry, which is not installed", "pip install 'delegation-sidecar[otel]'"
         )
-    if file.engine == "native":
-        wrong = "is native, and with tracing the engine in Python serves every request"
-        yield Problem("engine", wrong, "set engine: auto, or remove tracing")
     url = parse_url(section.endpoint)
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         yield Problem("tracing.endpoint", "is plain http beyond loopback", "use https, or a collector on this machine")

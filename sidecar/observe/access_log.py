@@ -23,7 +23,7 @@ from sidecar.observe.record_text import encode
 from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.spill import name_unwritten, spill, warn_if_unusable
-from sidecar.observe.tracing import new_id
+from sidecar.observe.tracing import TraceContext, new_id
 from sidecar.observe.writer import Writer
 
 __all__ = ["AccessLog", "Entry", "FileSink", "Sink", "StdoutSink"]
@@ -37,6 +37,10 @@ TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
 LASTS_S: Final = 1.0  # a longer request writes request.opened
 
 _SECOND: Final = 1_000_000  # microseconds
+
+
+NextTrace = Callable[[Direction, str | None, Sequence[bytes], Sequence[bytes]], TraceContext]
+"""Continues a trace, by direction, ``call_in``, and the values of ``traceparent`` and ``tracestate``."""
 
 
 class Export(Protocol):
@@ -60,6 +64,8 @@ class AccessLog:
         metrics: counts requests and losses.
         wall, monotonic: clocks, in seconds.
         entry, unproven_entry: make the entries; of other kinds where traces are exported.
+        next_trace: continues the traces of requests that have no entry: those of the native engine. None: traces are
+            not exported.
         export: gets a copy of what is written; None: nothing is exported.
         link: links the lines, where the native engine does.
     """
@@ -77,11 +83,13 @@ class AccessLog:
         monotonic: Callable[[], float] = time.monotonic,
         entry: Callable[[EntryLog, Record, float], Entry] = Entry,
         unproven_entry: Callable[[EntryLog, Record, float, UnprovenRecords], Entry] = UnprovenEntry,
+        next_trace: NextTrace | None = None,
         export: Export | None = None,
         link: Link | None = None,
     ) -> None:
         self._entry = entry
         self._unproven_entry = unproven_entry
+        self.next_trace = next_trace
         self._export = export
         self.workload: str | None = None
         self.placement: str | None = None  # the host of this process, for the first event of a run

@@ -13,6 +13,7 @@ import logging
 import secrets
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
@@ -83,6 +84,7 @@ class Parts:
         self.monotonic = log.monotonic
         self.refusal = SidecarError
         self.report = BugReport()
+        self.next_trace = None if log.next_trace is None else partial(log.next_trace, direction)
         self.new_stream = new_stream
         self.new_entry = new_entry
         self.new_forwarding = new_forwarding
@@ -151,9 +153,9 @@ def _pieces_of(record: Record) -> list[bytes] | None:
     return pieces if plain and len(pieces) == len(VARYING) + 1 else None
 
 
-def trace_of(traceparent: str) -> TraceContext:
+def trace_of(traceparent: str, span_id: str) -> TraceContext:
     """Return the context that a request went on with."""
-    return TraceContext(traceparent, traceparent[3:35], traceparent[36:52], None)
+    return TraceContext(traceparent, traceparent[3:35], span_id, None)
 
 
 def read_again(grammar: RequestGrammar, data: bytes) -> Request:
@@ -165,7 +167,10 @@ def read_again(grammar: RequestGrammar, data: bytes) -> Request:
 
 
 def begin_record(entry: Any, log: AccessLog, record: Record, *, started_at: float, forwarded_at: float) -> None:
-    """Make the ghost of a record the open record of a request that was forwarded."""
+    """Make the ghost of a record the open record of a request that was forwarded.
+
+    Also where traces are exported: the request has gone on with a context, which the id of its span knows.
+    """
     entry.__class__ = Entry
     Entry.__init__(entry, log, record, started_at)
     entry._forwarded_at = forwarded_at

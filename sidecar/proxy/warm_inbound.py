@@ -231,11 +231,11 @@ class WarmInbound:
         forwarded_at: float,
         traceparent: str,
         bytes_in: int,
-        known: dict[str, object],
+        known: dict[str, Any],
         asked: WarmMessage | None,
     ) -> None:
         """Make the ghosts of a request real: it was sent, and is not answered yet."""
-        head, permit, trace = read_again(self._grammar, data), given.permit, trace_of(traceparent)
+        head, permit, trace = read_again(self._grammar, data), given.permit, trace_of(traceparent, known["span_id"])
         upstream.take_back(head.method)
         record = request_record("inbound", self._log.run) | given.of_token | given.facts | known
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)

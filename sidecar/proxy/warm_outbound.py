@@ -181,12 +181,12 @@ class WarmOutbound:
         forwarded_at: float,
         traceparent: str,
         bytes_in: int,
-        known: dict[str, object],
+        known: dict[str, Any],
         asked: WarmMessage | None,
     ) -> None:
         """Make the ghosts of a call real: it was sent, and is not answered yet."""
         issued, served, tokens = given
-        head, permit, trace = read_again(self._grammar, data), issued.permit, trace_of(traceparent)
+        head, permit, trace = read_again(self._grammar, data), issued.permit, trace_of(traceparent, known["span_id"])
         upstream.take_back(head.method)
         record = request_record("outbound", self._log.run) | served.facts | issued.facts | known
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)

@@ -92,16 +92,12 @@ def test_without_the_library_the_cure_is_named(tmp_path: Path, monkeypatch: pyte
     assert (where, cure) == ("tracing", "pip install 'delegation-sidecar[otel]'")
 
 
-@pytest.mark.parametrize(("engine", "fine"), [("auto", True), ("python", True), ("native", False)])
-def test_the_native_engine_cannot_be_demanded_beside_traces(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, *, fine: bool
+@pytest.mark.parametrize("engine", ["auto", "python", "native"])
+def test_either_engine_may_be_chosen_beside_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
     monkeypatch.setattr("sidecar.engine.native_module", object)
-    refused = [("engine", "set engine: auto, or remove tracing")]
-    problems = found(tmp_path, changed(document(), ("engine", engine)))
-    assert [(field, cure) for field, _, cure in problems] == ([] if fine else refused)
-    (tmp_path / "untraced").mkdir()
-    assert found(tmp_path / "untraced", changed(AGENT, ("engine", engine))) == []
+    assert found(tmp_path, changed(document(), ("engine", engine))) == []
 
 
 @pytest.mark.parametrize(("collectors", "fine"), [([ENDPOINT], True), ([], False), (["https://b.example"], False)])

@@ -7,24 +7,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.engine import Engine
 from sidecar.observe.scrape import render
 from tests.fakes.collector import Collector, Span, open_collector
 from tests.integration.door_world import DoorWorld, open_door_world
-from tests.integration.mesh import passed
+from tests.integration.mesh import Mesh, passed
 from tests.integration.process import process
 from tests.integration.traced_mesh import CLIENT, EXCHANGE, EXCHANGES, SERVER, THREE_HOPS, parents, traced_mesh, tree
 from tests.integration.world import CRM, PLANNER, WRITER, Sidecar, World, bearer, calling, mint, ok, until
+from tests.native import needs_native
 
 pytestmark = pytest.mark.integration
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
+ENGINES = ["python", pytest.param("native", marks=needs_native)]
 
 
 @pytest.fixture
@@ -73,6 +76,43 @@ async def test_an_agent_that_forwards_no_traceparent_does_not_end_the_trace(coll
     assert len({span.trace_id for span in spans}) == 1
     assert found["agent/planner", CLIENT].parent == found["agent/planner", SERVER].span_id
     assert found["agent/front", CLIENT].parent == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("forwards", [True, False], ids=["agents forward it", "agents forward nothing"])
+async def test_warm_requests_of_either_engine_are_one_trace_too(
+    collector: Collector, engine: Engine, *, forwards: bool
+) -> None:
+    async with traced_mesh(collector.url, engine=engine, ratio=0.0) as mesh:
+        if not forwards:
+            for name, target in (("planner", "/writer/draft"), ("writer", "/crm/customers/42")):
+                mesh.scripts[name] = _forwarding_nothing(mesh, name, target)
+        login = mesh.log_in()
+        for number in range(12):
+            trace, flags = f"{number:x}{TRACE[1:]}", "01" if number > 1 and number % 2 else "00"
+            assert (await mesh.ask(login, ("traceparent", f"00-{trace}-{CALLER}-{flags}"))).status == 200
+            assert mesh.agents["crm"].headers()["traceparent"].startswith(f"00-{trace}-")
+            assert mesh.agents["crm"].headers()["traceparent"].endswith(f"-{flags}")
+        spans = await arrived(collector, 5 * 6)
+        await until(lambda: all(len(mesh.records(name)) >= 12 for name in ("planner", "writer", "crm")))
+        records = [record for name in mesh.sidecars for record in mesh.records(name)]
+        engines = {name: sidecar.server.metrics.finished.counted().engines for name, sidecar in mesh.sidecars.items()}
+    of_traces = {span.trace_id: [one for one in spans if one.trace_id == span.trace_id] for span in spans}
+    assert list(of_traces) == [f"{number:x}{TRACE[1:]}" for number in (3, 5, 7, 9, 11)]
+    assert [parents(one, CALLER) for one in of_traces.values()] == [(THREE_HOPS, [])] * 5
+    assert {span.span_id for span in spans} < {record["span_id"] for record in records}
+    # Others are Python's: calls with a login, routes that pass the token. So is one that is in progress at a tick.
+    for name, direction in (("planner", "inbound"), ("planner", "outbound"), ("writer", "outbound")):
+        assert (engines[name][direction, "native"] >= 6) == (engine == "native"), (name, direction)
+
+
+def _forwarding_nothing(mesh: Mesh, name: str, target: str) -> Callable[[dict[str, str]], Awaitable[bytes]]:
+    async def work(fields: dict[str, str]) -> bytes:
+        shown = [("authorization", fields["authorization"])]
+        method = "GET" if name == "writer" else "POST"
+        return passed(await mesh.call(name, target, shown, method=method))
+
+    return work
 
 
 async def test_a_trace_that_its_caller_does_not_record_has_no_spans_and_goes_on(collector: Collector) -> None:
@@ -249,13 +289,15 @@ async def test_a_stranger_at_the_door_continues_no_trace_and_is_linked(
     assert [span.attributes.get("gen_ai.tool.name") for span in spans] == ["search"] * traced
 
 
-async def test_every_worker_sends_its_spans(world: World, collector: Collector) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_every_worker_sends_its_spans(world: World, collector: Collector, engine: Engine) -> None:
     world.agent.script = lambda _head, _body: ok(b"done")
-    settings = {**world.settings(), "tracing": {"endpoint": collector.url}}
+    settings = {**world.settings(), "tracing": {"endpoint": collector.url}, "engine": engine}
+    shown = bearer(mint())
     planner = calling(await world.source(PLANNER), WRITER)
     async with process(world, settings, starts=2, workers=2) as sidecar:
         for _ in range(20):
-            answer = await world.call(sidecar.port, planner, headers=bearer(mint()))
+            answer = await world.call(sidecar.port, planner, headers=shown)
             assert answer.status == 200
         spans = await arrived(collector, 20)
     assert len({span.resource["service.instance.id"] for span in spans}) == 2

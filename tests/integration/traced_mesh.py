@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from sidecar.engine import EngineChoice
 from tests.integration.mesh import Mesh, open_mesh
 from tests.integration.mesh_files import Settings
 
@@ -45,7 +46,7 @@ S = TypeVar("S", bound=AnySpan)
 
 
 @asynccontextmanager
-async def traced_mesh(url: str, **tracing: Any) -> AsyncIterator[Mesh]:
+async def traced_mesh(url: str, *, engine: EngineChoice = "auto", **tracing: Any) -> AsyncIterator[Mesh]:
     with tempfile.TemporaryDirectory(prefix="sc-") as folder:
         key = Path(folder) / "subject.key"
         key.write_text("0123456789abcdef0123456789abcdef")
@@ -54,7 +55,7 @@ async def traced_mesh(url: str, **tracing: Any) -> AsyncIterator[Mesh]:
 
         def adjust(name: str, settings: Settings, _ports: Mapping[str, int]) -> None:
             if name != "sts":
-                settings["tracing"] = section
+                settings.update(tracing=section, engine=engine)
 
         async with open_mesh(Path(folder), adjust) as mesh:
             yield mesh

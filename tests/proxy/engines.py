@@ -162,13 +162,14 @@ class _Guard:
 class EngineWorld:
     """The inbound side. ``taken`` counts the requests that the native engine began.
 
-    ``pythons``: how many messages of a route Python begins once an answer was handed over.
+    ``pythons``: how many messages of a route Python begins once an answer was handed over. ``of_log``: options of the
+    record stream.
     """
 
     proxy_form = False
     pythons = 0
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
+    def __init__(self, engine: Engine, folder: Path, **of_log: Any) -> None:
         self.engine = engine
         self.now = float(NOW)
         self.taken = 0
@@ -187,7 +188,9 @@ class EngineWorld:
             wall=lambda: self.now,
             monotonic=self.clock,
             link=require_native().link if engine == "native" else None,
+            **of_log,
         )
+        self.went_on: list[bytes] = []  # the traceparent of each message that was sent
         source: Any = self.source
         self.watch = Watch(self.snapshots, source, wall=lambda: self.now, monotonic=self.clock)
         self.handles = Handles(clock=lambda: self.now, monotonic=self.clock)
@@ -304,6 +307,7 @@ class EngineWorld:
                 self.server.data_received(piece)
         self.server._read_early()  # nobody waits longer for the rest of a request
         sent = b"".join(self.agent_transport.writes[heard:])
+        self.went_on += re.findall(rb"(?<=\r\ntraceparent: )[^\r]*", sent)
         between(self)
         if sent and answer and not self.agent_transport.is_closing():
             self.agent.data_received(answer)

@@ -74,6 +74,7 @@ pub struct Call {
     pub request_id: [u8; 32],
     pub trace_id: [u8; 32],
     pub span_id: [u8; 16],
+    pub traced: Option<Py<PyAny>>, // where traces are exported: the span id as the engine in Python makes it
     pub flags: u8,
     pub bytes_in: usize,
     live: Mutex<Option<Live>>,
@@ -116,6 +117,7 @@ impl Call {
             request_id: [b'0'; 32],
             trace_id: [b'0'; 32],
             span_id: [b'0'; 16],
+            traced: None,
             flags: 3,
             bytes_in: 0,
             live: Mutex::new(None),
@@ -249,6 +251,12 @@ impl Call {
             side.tally.bind(py).call_method0(intern!(py, "counted"))?;
         }
         Ok(())
+    }
+
+    /// The id of the span. Where traces are exported it knows its parent, if the span is recorded.
+    fn span<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        let plain = || PyString::new(py, text(&self.span_id)).into_any();
+        self.traced.as_ref().map_or_else(plain, |id| id.bind(py).clone())
     }
 
     fn decide_ms(&self) -> f64 {
@@ -392,7 +400,7 @@ impl Call {
         known.set_item("call_out", self.call_out.as_ref().map(|id| text(id)))?;
         known.set_item("request_id", text(&self.request_id))?;
         known.set_item("trace_id", text(&self.trace_id))?;
-        known.set_item("span_id", text(&self.span_id))?;
+        known.set_item("span_id", self.span(py))?;
         known.set_item("decide_ms", self.decide_ms())?;
         known.set_item("after_request", self.after_request)?;
         state.set_item("known", known)?;
@@ -408,10 +416,12 @@ impl Call {
         Ok((self.given.clone_ref(py), self.call_in.as_ref().map(|id| text(id)), guard, epoch))
     }
 
-    /// Read one key of the record, as far as requests are counted and named by it.
+    /// Read one key of the record, as far as requests are counted, named and exported by it.
     fn __getitem__<'py>(&self, py: Python<'py>, key: &str) -> PyResult<Bound<'py, PyAny>> {
         let prepared = self.prepared.get();
         Ok(match key {
+            "event" => intern!(py, "request").clone().into_any(),
+            "span_id" => self.span(py),
             "direction" => self.side.direction.bind(py).clone(),
             "route" => prepared.route_name.bind(py).clone(),
             "decision" => intern!(py, "allow").clone().into_any(),

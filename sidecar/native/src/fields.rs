@@ -6,7 +6,10 @@ use crate::names::Names;
 use crate::random;
 use crate::side::Side;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString, PyTuple};
+
+/// A `TraceContext`: (traceparent, trace id, span id, tracestate).
+type Trace<'py> = (String, Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 /// Fields that never pass and that a request is judged or joined by.
 #[derive(Default)]
@@ -15,6 +18,7 @@ pub struct Own<'a> {
     pub handle: Option<&'a [u8]>,
     pub call_in: Option<[u8; 32]>,
     pub trace: Option<([u8; 32], u8)>,
+    pub traceparent: Option<&'a [u8]>, // of which `trace` is
 }
 
 impl Side {
@@ -58,6 +62,7 @@ impl Side {
                         return Ok(None);
                     }
                     own.trace = head::parent(value);
+                    own.traceparent = Some(value);
                     if own.trace.is_none() {
                         return Ok(None);
                     }
@@ -76,10 +81,22 @@ impl Side {
     }
 
     /// Give a request its ids: its own, and those of its trace, which continues the caller's.
-    pub fn identify(py: Python<'_>, call: &mut Call, trace: Option<([u8; 32], u8)>) -> PyResult<()> {
+    ///
+    /// Where traces are exported, the engine in Python continues each, and decides if it is recorded.
+    pub fn identify(&self, py: Python<'_>, call: &mut Call, own: &Own<'_>) -> PyResult<()> {
         call.request_id = random::hex(py)?;
+        if let Some(next_trace) = &self.next_trace {
+            let parent = own.traceparent.map(|parent| PyBytes::new(py, parent));
+            let call_in = call.call_in.as_ref().map(|id| std::str::from_utf8(id)).transpose()?;
+            let trace = next_trace.bind(py).call1((call_in, PyTuple::new(py, parent)?, ()))?;
+            let (traceparent, trace_id, span_id, _): Trace<'_> = trace.extract()?;
+            (call.trace_id, call.span_id) = (id(&trace_id)?, id(&span_id)?);
+            call.flags = traceparent.bytes().last().map_or(0, |digit| digit & 3);
+            call.traced = Some(span_id.unbind());
+            return Ok(());
+        }
         call.span_id = random::hex(py)?;
-        match trace {
+        match own.trace {
             Some((trace_id, flags)) => (call.trace_id, call.flags) = (trace_id, flags),
             None => call.trace_id = random::hex(py)?,
         }

@@ -177,7 +177,7 @@ impl InboundGate {
         call.call_in = own.call_in;
         call.bytes_in = data.len();
         call.closes = head.fields.closes;
-        Side::identify(py, &mut call, own.trace)?;
+        side.identify(py, &mut call, &own)?;
         message.extend_from_slice(&world.host_line);
         message.extend_from_slice(&ready.lines);
         for part in [

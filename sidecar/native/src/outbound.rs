@@ -204,7 +204,7 @@ impl OutboundGate {
         call.call_in = if call_in.is_none() { None } else { Some(id(&call_in)?) };
         call.call_out = Some(random::hex(py)?);
         call.after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
-        Side::identify(py, &mut call, own.trace)?;
+        side.identify(py, &mut call, &own)?;
 
         let mut message = Vec::with_capacity(data.len() + ready.lines.len() + 256);
         message.extend_from_slice(method.as_bytes());

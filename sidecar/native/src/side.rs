@@ -41,6 +41,7 @@ pub struct Side {
     pub new_entry: Py<PyAny>,
     pub new_forwarding: Py<PyAny>,
     pub inflate: Py<PyAny>,
+    pub next_trace: Option<Py<PyAny>>, // None: traces are not exported
     refusal: Py<PyAny>,
     report: Py<PyAny>,
     pub client: Py<PyAny>,
@@ -91,6 +92,7 @@ impl Side {
             new_entry: get("new_entry")?,
             new_forwarding: get("new_forwarding")?,
             inflate: get("inflate")?,
+            next_trace: parts.getattr("next_trace")?.extract()?,
             refusal: get("refusal")?,
             report: get("report")?,
             client: get("client")?,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.observe.entry import Entry, EntryLog, Head, UnprovenEntry
-from sidecar.observe.record import Record
+from sidecar.observe.record import Direction, Record
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.tracing import Parent, TraceContext, new_id, new_span_id, parent_of, state_of
 
@@ -47,16 +47,18 @@ class Traces:
         self._below = round(ratio * (1 << 64))
         self._calls: OrderedDict[str, Parent] = OrderedDict()  # by call id: the inbound requests of late
 
-    def continued(self, entry: Entry, parents: Sequence[bytes], states: Sequence[bytes]) -> TraceContext:
+    def continued(
+        self, direction: Direction, call_in: str | None, parents: Sequence[bytes], states: Sequence[bytes]
+    ) -> TraceContext:
         """Return the context of a request of a proven caller, or of the agent."""
         parent, state = parent_of(parents), None
         if parent is not None:
             state = state_of(states) if states else None
-        elif entry.direction == "outbound":
-            parent = self._calls.get(entry.call_in or "")
+        elif direction == "outbound":
+            parent = self._calls.get(call_in or "")
         context = self.begun(None) if parent is None else _context(parent, parent.span_id, None, state)
-        if entry.direction == "inbound" and entry.call_in is not None:
-            self._remember(entry.call_in, context)
+        if direction == "inbound" and call_in is not None:
+            self._remember(call_in, context)
         return context
 
     def begun(self, link: Parent | None) -> TraceContext:
@@ -84,7 +86,7 @@ class TracedEntry(Entry):
 
     def next_trace(self, parents: Sequence[bytes], states: Sequence[bytes]) -> TraceContext:
         """Return the context that goes on."""
-        return self._traces.continued(self, parents, states)
+        return self._traces.continued(self.direction, self.call_in, parents, states)
 
     def close(self, head: Head | None = None) -> None:
         """Write the record. A request that was not forwarded with a context has a span too."""

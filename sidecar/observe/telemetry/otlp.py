@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from sidecar.observe.metrics import NOTHING_EXPORTED
 from sidecar.observe.record import Record
 from sidecar.observe.telemetry.entries import SampledSpanId
+from sidecar.observe.telemetry.kept import Kept, kept, record_of
 from sidecar.observe.telemetry.logs import log_record
 from sidecar.observe.telemetry.outlet import CLOSE_S, Outlet
 from sidecar.observe.telemetry.secret_files import read_secret, read_subject_key
@@ -58,20 +59,21 @@ class TelemetryExport:
         self._span_outlet = Outlet("spans", self._send_spans, most=settings.queue)
         self._log_session = _Session(settings.headers, settings.ca)
         self._log_exporter: OTLPLogExporter | None = None
-        self._log_outlet: Outlet[tuple[Record, bytes]] | None = None
+        self._log_outlet: Outlet[tuple[Kept, bytes]] | None = None
         if settings.records:
             self._log_exporter = OTLPLogExporter(**_parameters(settings, "logs", self._log_session))
             self._log_outlet = Outlet("records", self._send_records, most=settings.queue)
 
     def offer(self, records: Sequence[Record], lines: bytes) -> None:
         """Take the requests that are recorded, and all records if they are exported. Never blocks."""
+        pairs = [*zip(records, lines.splitlines(), strict=True)]
         self._span_outlet.offer(
-            record
-            for record in records
+            kept(record, line)
+            for record, line in pairs
             if record["event"] == "request" and isinstance(record["span_id"], SampledSpanId)
         )
         if self._log_outlet is not None:
-            self._log_outlet.offer(zip(records, lines.splitlines(), strict=True))
+            self._log_outlet.offer((kept(record, line), line) for record, line in pairs)
 
     def counts(self) -> Mapping[tuple[str, str], int]:
         """Return spans and records by signal and result. In any thread."""
@@ -104,16 +106,17 @@ class TelemetryExport:
             self._key = read_subject_key(self._key_file)
         return self._key
 
-    def _send_spans(self, records: Sequence[Record]) -> bool:
+    def _send_spans(self, items: Sequence[Kept]) -> bool:
         self._span_session.prepare()
-        spans = list(chain.from_iterable(map(self._spans.of, records)))
+        spans = list(chain.from_iterable(map(self._spans.of, map(record_of, items))))
         return self._span_exporter.export(spans) is SpanExportResult.SUCCESS
 
-    def _send_records(self, items: Sequence[tuple[Record, bytes]]) -> bool:
+    def _send_records(self, items: Sequence[tuple[Kept, bytes]]) -> bool:
         assert self._log_exporter is not None  # noqa: S101 - for the type only: the outlet exists beside it
         self._log_session.prepare()
+        records = [(record_of(item), line) for item, line in items]
         logs: list[ReadableLogRecord] = [
-            log_record(record, line, self._spans.resource(record["workload"])) for record, line in items
+            log_record(record, line, self._spans.resource(record["workload"])) for record, line in records
         ]
         return self._log_exporter.export(logs) is LogRecordExportResult.SUCCESS
 

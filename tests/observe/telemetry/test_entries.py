@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.observe.record_text import encode
 from sidecar.observe.telemetry.entries import MAX_CALLS, SampledSpanId, TracedEntry, TracedUnprovenEntry, Traces
@@ -21,17 +22,13 @@ from tests.observe.test_tracing import GOOD, PARENT, TRACE
 UNSAMPLED = GOOD[:-2] + b"00"
 
 
-def asking(direction: str, call_in: str | None = None) -> Any:
-    return SimpleNamespace(direction=direction, call_in=call_in)
-
-
 def head(*parents: bytes) -> Any:
     return SimpleNamespace(all=lambda name: list(parents) if name == b"traceparent" else [])
 
 
 @pytest.mark.parametrize("direction", ["inbound", "outbound"])
-def test_a_caller_that_records_its_span_is_the_parent(direction: str) -> None:
-    context = Traces(0.0).continued(asking(direction), [GOOD], [b"a=1"])
+def test_a_caller_that_records_its_span_is_the_parent(direction: Direction) -> None:
+    context = Traces(0.0).continued(direction, None, [GOOD], [b"a=1"])
     assert (context.trace_id, context.tracestate) == (TRACE, "a=1")
     assert context.traceparent == f"00-{TRACE}-{context.span_id}-01"
     assert isinstance(context.span_id, SampledSpanId)
@@ -39,14 +36,14 @@ def test_a_caller_that_records_its_span_is_the_parent(direction: str) -> None:
 
 
 def test_a_caller_that_does_not_is_continued_and_not_recorded() -> None:
-    context = Traces(1.0).continued(asking("inbound"), [UNSAMPLED], [])
+    context = Traces(1.0).continued("inbound", None, [UNSAMPLED], [])
     assert context.traceparent == f"00-{TRACE}-{context.span_id}-00"
     assert not isinstance(context.span_id, SampledSpanId)
 
 
 @pytest.mark.parametrize("parents", [[], [GOOD, GOOD], [b"00-" + b"0" * 32 + GOOD[35:]], [b"\xff"]])
 def test_without_one_valid_parent_a_trace_begins(parents: list[bytes]) -> None:
-    context = Traces(1.0).continued(asking("inbound"), parents, [b"a=1"])
+    context = Traces(1.0).continued("inbound", None, parents, [b"a=1"])
     assert context.trace_id != TRACE
     assert context.tracestate is None
     assert isinstance(context.span_id, SampledSpanId)
@@ -71,21 +68,21 @@ def test_of_new_traces_the_share_is_recorded_that_the_official_sampler_records()
 
 def test_a_call_without_traceparent_continues_the_request_that_it_is_made_for() -> None:
     traces = Traces(1.0)
-    request = traces.continued(asking("inbound", "c1"), [GOOD], [])
-    call = traces.continued(asking("outbound", "c1"), [], [])
+    request = traces.continued("inbound", "c1", [GOOD], [])
+    call = traces.continued("outbound", "c1", [], [])
     assert call.trace_id == TRACE
     assert isinstance(call.span_id, SampledSpanId)
     assert call.span_id.parent == request.span_id
-    other = traces.continued(asking("outbound", "c2"), [], [])
+    other = traces.continued("outbound", "c2", [], [])
     assert other.trace_id != TRACE
-    own = traces.continued(asking("outbound", None), [], [])
+    own = traces.continued("outbound", None, [], [])
     assert own.trace_id != TRACE
 
 
 def test_a_call_for_a_request_that_is_not_recorded_is_not_recorded() -> None:
     traces = Traces(1.0)
-    traces.continued(asking("inbound", "c1"), [UNSAMPLED], [])
-    call = traces.continued(asking("outbound", "c1"), [], [])
+    traces.continued("inbound", "c1", [UNSAMPLED], [])
+    call = traces.continued("outbound", "c1", [], [])
     assert call.traceparent.endswith("-00")
     assert not isinstance(call.span_id, SampledSpanId)
 
@@ -93,9 +90,9 @@ def test_a_call_for_a_request_that_is_not_recorded_is_not_recorded() -> None:
 def test_only_the_requests_of_late_are_remembered() -> None:
     traces = Traces(1.0)
     for number in range(MAX_CALLS + 1):
-        traces.continued(asking("inbound", f"c{number}"), [GOOD], [])
-    assert traces.continued(asking("outbound", "c0"), [], []).trace_id != TRACE
-    assert traces.continued(asking("outbound", "c1"), [], []).trace_id == TRACE
+        traces.continued("inbound", f"c{number}", [GOOD], [])
+    assert traces.continued("outbound", "c0", [], []).trace_id != TRACE
+    assert traces.continued("outbound", "c1", [], []).trace_id == TRACE
     assert len(traces._calls) == MAX_CALLS
 
 
