@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.growth import GROWTH
@@ -20,7 +20,7 @@ from benchmarks.results import Results, Taking, read, write
 from benchmarks.rig import Rig, rig
 from benchmarks.sample import Sample
 from benchmarks.scenarios import SCENARIOS, Scenario
-from benchmarks.smoke import SMOKE, judged
+from benchmarks.smoke import SMOKE, judged, needed
 from benchmarks.tables import BASE, table_of
 from sidecar_dev.processes import ProcessError
 
@@ -120,7 +120,10 @@ def _run(
             _say(f"without {name}: it did not start: {why}")
         peers = [peer for peer in peers if peer.name not in running.absent]
         missing = {**missing, **{name: f"it did not start: {why}" for name, why in running.absent.items()}}
-        samples = _measure_all(running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds)
+        takes_part = needed if arguments.smoke and not arguments.peers else _everybody
+        samples = _measure_all(
+            running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds, takes_part=takes_part
+        )
     return Results(
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=arguments.seconds,
@@ -133,8 +136,18 @@ def _run(
     )
 
 
+def _everybody(_scenario: str, _peer: str) -> bool:
+    return True
+
+
 def _measure_all(
-    running: Rig, peers: Sequence[Peer], scenarios: Sequence[Scenario], *, rounds: int, seconds: float
+    running: Rig,
+    peers: Sequence[Peer],
+    scenarios: Sequence[Scenario],
+    *,
+    rounds: int,
+    seconds: float,
+    takes_part: Callable[[str, str], bool] = _everybody,
 ) -> list[Sample]:
     """Return the samples of all rounds, or of those before Ctrl-C: a long run that ends early is not lost.
 
@@ -146,6 +159,8 @@ def _measure_all(
             order = list(peers) if number % 2 == 0 else list(reversed(peers))
             for scenario in scenarios:
                 for peer in filter(scenario.suits, order):
+                    if not takes_part(scenario.name, peer.name):
+                        continue
                     try:
                         sample = measure(running, peer, scenario, seconds=seconds, number=number)
                     except MeasureError as error:

@@ -52,6 +52,11 @@ class Verdict:
         return f"{'kept  ' if self.kept else 'BROKEN'} {self.what}: {value} (at most {self.limit:g})"
 
 
+def needed(scenario: str, peer: str) -> bool:
+    """Tell if a limit compares with this peer in this scenario. The base is in every table."""
+    return peer in {_SUBJECT, BASE} or (scenario, peer) in MAX_RATIO
+
+
 def judged(results: Results) -> list[Verdict]:
     """Compare each limit with the measured value."""
     verdicts = [
