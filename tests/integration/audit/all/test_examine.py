@@ -27,29 +27,34 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def whole(sample: Path) -> Overview:
+    """Return the overview of the whole sample, examined once."""
+    return examine([str(sample)])
+
+
 def values(overview: Overview) -> dict[str, int | None]:
     return {number.name: number.value for number in overview.numbers}
 
 
-def test_the_sample_has_something_of_everything(sample: Path) -> None:
-    overview = examine([str(sample)])
-    assert overview.troubles == []
-    assert values(overview) == {
+def test_the_sample_has_something_of_everything(whole: Overview) -> None:
+    assert whole.troubles == []
+    assert values(whole) == {
         "static credentials": 3,
         "agents that impersonate": 1,
         "weak entries": 2,
         "machine identities for each person": 3,
         "broken chains": 1,
     }
-    assert overview.outcome is Outcome.FOUND
-    assert [action.of for action in overview.actions] == [
+    assert whole.outcome is Outcome.FOUND
+    assert [action.of for action in whole.actions] == [
         "agents that impersonate", "static credentials", "weak entries"
     ]  # fmt: skip
-    assert all(action.cure for action in overview.actions)
+    assert all(action.cure for action in whole.actions)
 
 
-def test_no_byte_of_a_secret_is_in_the_overview(sample: Path) -> None:
-    overview = repr(examine([str(sample)]))
+def test_no_byte_of_a_secret_is_in_the_overview(sample: Path, whole: Overview) -> None:
+    overview = repr(whole)
     secrets = [word for word in (sample / "manifests/support-bot.yaml").read_text().split() if len(word) > 40]
     assert secrets
     for secret in secrets:
@@ -135,8 +140,8 @@ def test_callers_that_cannot_be_told_are_not_counted_as_no_impersonator(sample: 
     assert examine([str(tmp_path)]).numbers[1].value == 1
 
 
-def test_a_command_to_read_on_names_the_list_of_agents_and_all_records(sample: Path) -> None:
-    commands = [command for command, _ in examine([str(sample)]).commands]
+def test_a_command_to_read_on_names_the_list_of_agents_and_all_records(sample: Path, whole: Overview) -> None:
+    commands = [command for command, _ in whole.commands]
     assert any(command.startswith(f"sidecar audit attribution --agents {sample}/agents.txt ") for command in commands)
     assert f"sidecar audit chains {sample}/records/*.jsonl" in commands
     assert any(command.startswith("sidecar audit ratio ") for command in commands)
@@ -152,14 +157,14 @@ def test_a_pattern_stands_for_no_file_that_was_not_audited(sample: Path, tmp_pat
     assert f"sidecar audit verify {tmp_path}/a.jsonl {tmp_path}/b.jsonl" in commands
 
 
-def test_a_folder_without_entries_is_sent_to_no_audit_of_entries(sample: Path, tmp_path: Path) -> None:
+def test_a_folder_without_entries_is_sent_to_no_audit_of_entries(sample: Path, whole: Overview, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes((sample / "records" / "crm.jsonl").read_bytes())
     assert not any("audit selectors" in command for command, _ in examine([str(tmp_path)]).commands)
-    assert any("audit selectors" in command for command, _ in examine([str(sample)]).commands)
+    assert any("audit selectors" in command for command, _ in whole.commands)
 
 
-def test_a_weak_entry_to_cure_first_is_told_with_its_place(sample: Path) -> None:
-    weak = [one.text for one in examine([str(sample)]).actions if one.of == "weak entries"]
+def test_a_weak_entry_to_cure_first_is_told_with_its_place(sample: Path, whole: Overview) -> None:
+    weak = [one.text for one in whole.actions if one.of == "weak entries"]
     assert len(weak) == 1
     assert f", at {sample}/entries.json:" in weak[0]
 
@@ -184,16 +189,15 @@ def test_what_was_refused_breaks_no_chain_here_and_in_the_chains_themselves(
 
 
 def test_the_printed_command_counts_the_same_machines_and_people(
-    sample: Path, capsys: pytest.CaptureFixture[str]
+    sample: Path, whole: Overview, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overview = examine([str(sample)])
-    (command,) = [command for command, _ in overview.commands if command.startswith("sidecar audit ratio ")]
+    (command,) = [command for command, _ in whole.commands if command.startswith("sidecar audit ratio ")]
     words = shlex.split(command.replace(f"{sample}/records/*.jsonl", f"'{sample}/records/*.jsonl'"))
     assert main([*words[1:], "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    sentence = overview.numbers[3].sentence
+    sentence = whole.numbers[3].sentence
     assert f"{document['machines']} machine identities and {document['people']} people" in sentence
-    assert sum(one["kind"] == "static key" for one in document["identities"]) == overview.numbers[0].value == 3
+    assert sum(one["kind"] == "static key" for one in document["identities"]) == whole.numbers[0].value == 3
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_the_others_are_audited(
