@@ -22,7 +22,7 @@ _LONGEST: Final = frozenset(
     for name in (
         "stuck_sink", "workers", "reload", "memory", "process", "crowd", "sts_reload", "authority", "examine", "mesh",
         "config_examples", "loader", "long_transfers", "runbook", "hostile", "agent_mesh", "demo", "corpus", "soak",
-        "six_orders",
+        "six_orders", "key_rotation", "replicas", "unproven_records",
     )
 )  # fmt: skip
 
