@@ -1,7 +1,8 @@
 """``python -m tests.proxy.differ``: both engines get random requests and answers for some minutes, and must not differ.
 
 The inputs are near those of the corpora, as in ``test_warm.py`` and ``test_warm_outbound.py``, with another seed each
-round, and something may happen between a request and its answer. The exit code is 1 at the first difference, whose
+round, and something may happen between a request and its answer. In half of the rounds traces are exported, and spans
+must not differ either. The exit code is 1 at the first difference, whose
 bytes and seed are printed; without the native engine it is 2.
 """
 
@@ -20,7 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from sidecar.engine import native_module
+from sidecar.engine import Engine, native_module
+from sidecar.observe.telemetry.entries import Traces
 from tests.fuzz.mutate import Mutator
 from tests.proxy import test_warm, test_warm_messages_in, test_warm_messages_out, test_warm_outbound
 from tests.proxy.engines import EngineWorld, OutboundWorld, warm_request
@@ -29,6 +31,7 @@ from tests.proxy.messages import answer as answer_of
 from tests.proxy.shapes import Shapes
 from tests.proxy.test_warm import Event, nothing
 from tests.proxy.test_warm_pieces import cut
+from tests.proxy.traced import Exported, told, traced
 from tests.proxy.warm import ANSWER
 
 ROUND: Final = 400  # exchanges with the same two worlds
@@ -167,7 +170,8 @@ async def compare(kind: Kind, seed: int, folder: Path) -> int:
     """Run one round, and return how many requests the native engine took.
 
     Raises:
-        AssertionError: the engines differ in bytes, in a connection's end or in records, or the native one has a bug.
+        AssertionError: the engines differ in bytes, in a connection's end, in records or in spans, or the native one
+            has a bug.
     """
     bugs = _Bugs()
     log = logging.getLogger("sidecar.native")
@@ -182,17 +186,27 @@ async def compare(kind: Kind, seed: int, folder: Path) -> int:
 
 async def _compare(kind: Kind, seed: int, folder: Path) -> int:
     steps = list(islice(kind.steps(Random(seed)), ROUND))
-    python, native = kind.world("python", folder), kind.world("native", folder)
+    traces = Random(seed).random() < 0.5
+    python, of_python = _world(kind, "python", folder, traces=traces)
+    native, of_native = _world(kind, "native", folder, traces=traces)
     for data, answer, between in steps:
         one, other = python.exchange(data, answer, between), native.exchange(data, answer, between)
         assert one == other, (data, answer, between.__name__, one, other)
         assert python.bound == native.bound, (data, answer, between.__name__, python.bound, native.bound)
     records, also = await python.records(), await native.records()
     assert records == also, [(one, other) for one, other in zip(records, also, strict=False) if one != other][:1]
+    given = [piece for data, *_ in steps for piece in (data if isinstance(data, tuple) else (data,))]
+    if of_python is not None and of_native is not None:
+        spans, as_well = told(python, of_python, given), told(native, of_native, given)
+        assert spans == as_well, [(one, other) for one, other in zip(spans, as_well, strict=False) if one != other][:1]
     assert python.counted == native.counted, (python.counted, native.counted)
     assert len(native.watch) == 0, "a forwarding outlives its request"
     assert not native.log.being_served(), "a record stays open"
     return native.taken
+
+
+def _world(kind: Kind, engine: Engine, folder: Path, *, traces: bool) -> tuple[EngineWorld, Exported | None]:
+    return traced(kind.world, engine, folder, Traces(1.0)) if traces else (kind.world(engine, folder), None)
 
 
 async def run(minutes: float, seed: int) -> int:
