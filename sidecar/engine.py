@@ -26,12 +26,14 @@ Engine = Literal["python", "native"]
 # objects, and what the C library adds to each. Between half and all of it, by tests/proxy/test_prepared_bytes.py.
 PREPARED_BYTES: Final = 2048
 PREPARED_CALL_BYTES: Final = 3072  # of an issued token: the same, and the facts of the request that it was used for
+PLANNED_BYTES: Final = 640  # beside a plan: where its issued token lies, its key there, and what both hold by
 
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
 # Older builds of this version lack some.
 _CALLED: Final = (
-    "CONTINUES_TRACES", "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "Prepared", "WriteBatch", "link"
+    "CONTINUES_TRACES", "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "PlannedCall", "Prepared",
+    "WriteBatch", "link",
 )  # fmt: skip
 
 

@@ -80,6 +80,8 @@ class Plan:
     max_expires_at: int
     crossing: Crossing | None = None
     kept_subjects_of: str | None = None
+    # kept here by the native engine
+    warm: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def key(self) -> Hashable:

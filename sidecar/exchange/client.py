@@ -41,6 +41,9 @@ _FLIGHTS_PER_CALL: Final = 3  # the first, and two more if keys, policy or ident
 _Outcome: TypeAlias = "Issued | SidecarError"
 _Flight: TypeAlias = "asyncio.Task[_Landed]"
 
+Fact: TypeAlias = tuple[object, str, object]
+"""An object, an attribute of it, and the value that it has: something else is decided with any other one."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Landed:
@@ -125,7 +128,7 @@ class TokenExchange:
         In the last part of the token's life this starts its refresh. Needs a running event loop.
         """
         epoch = self._epoch(policy)
-        issued = None if epoch is None else self.tokens.find(_key(plan), epoch=epoch, now=now)
+        issued = None if epoch is None else self.tokens.find(key_of(plan), epoch=epoch, now=now)
         if issued is None or epoch is None or (issued.bound_to is not None and not self._if_usable(plan, issued)):
             self._metrics.token_cache["miss"] += 1
             return None
@@ -153,7 +156,7 @@ class TokenExchange:
             epoch = self._epoch(policy)
             if epoch is None or self._closed:
                 raise Unavailable(Reason.NOT_READY, "this workload has no identity to exchange with")
-            kept = self._if_usable(plan, self.tokens.find(_key(plan), epoch=epoch, now=int(self._clock())))
+            kept = self._if_usable(plan, self.tokens.find(key_of(plan), epoch=epoch, now=int(self._clock())))
             if kept is not None:  # a flight landed since the caller looked
                 return kept
             flight = self._join(plan, policy, epoch)
@@ -177,7 +180,7 @@ class TokenExchange:
     def _if_usable(self, plan: Plan, issued: Issued | None) -> Issued | None:
         """Forget a kept token that is bound to an SVID from before a renewal."""
         if issued is not None and not self.usable(issued):
-            self.tokens.drop(_key(plan))
+            self.tokens.drop(key_of(plan))
             return None
         return issued
 
@@ -185,11 +188,11 @@ class TokenExchange:
         """Keep a token that was proven right now, for the calls that follow."""
         epoch = self._epoch(policy)
         if epoch is not None:
-            self.tokens.keep(_key(issued.permit.plan), issued, epoch=epoch)
+            self.tokens.keep(key_of(issued.permit.plan), issued, epoch=epoch)
 
     def reject(self, permit: IssuedPermit) -> bool:
         """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""
-        return self.tokens.reject(_key(permit.plan), permit, monotonic_s=self._monotonic())
+        return self.tokens.reject(key_of(permit.plan), permit, monotonic_s=self._monotonic())
 
     @property
     def credential_files(self) -> tuple[str, ...]:
@@ -222,8 +225,21 @@ class TokenExchange:
             return None
         return new_epoch((self._keys.generation_of(self._settings.issuer), policy.number, self._withdrawals, own_id))
 
+    def holds_by(self) -> list[Fact] | None:
+        """Return all that the tokens of the current epoch hold by, as ``_epoch`` reads it. None: none holds now."""
+        kept, identity, state = self.tokens._kept, self._source.current, self._keys.of_issuer(self._settings.issuer)
+        epoch = kept.epoch
+        if not isinstance(epoch, Epoch) or identity is None or identity.svid.spiffe_id != epoch.workload:
+            return None
+        facts: list[Fact] = [
+            (kept, "epoch", epoch),
+            (self, "_withdrawals", epoch.withdrawals),
+            (self._source, "current", identity),
+        ]
+        return facts if state is None else [*facts, (state, "generation", epoch.keys)]
+
     def _join(self, plan: Plan, policy: Policy, epoch: Epoch) -> _Flight:
-        key = (_key(plan), epoch)
+        key = (key_of(plan), epoch)
         flight = self._flights.get(key)
         if flight is not None:
             self._metrics.token_cache["joined"] += 1
@@ -237,12 +253,12 @@ class TokenExchange:
         if self._closed or len(self._flights) >= self._settings.max_flights / 2:
             return
         later = retry_at(now=now, usable_until=issued.usable_until, spread=self._spread())
-        self.tokens.postpone(_key(plan), issued, until=later)
-        if (_key(plan), epoch) not in self._flights:
+        self.tokens.postpone(key_of(plan), issued, until=later)
+        if (key_of(plan), epoch) not in self._flights:
             self._take_off(plan, policy, epoch, replaces=issued)
 
     def _take_off(self, plan: Plan, policy: Policy, epoch: Epoch, *, replaces: Issued | None = None) -> _Flight:
-        key = (_key(plan), epoch)
+        key = (key_of(plan), epoch)
         flight = asyncio.get_running_loop().create_task(self._fly(plan, policy, epoch, replaces))
         self._flights[key] = flight
         flight.add_done_callback(lambda _: self._flights.pop(key, None))
@@ -268,7 +284,7 @@ class TokenExchange:
         kept = False
         accepted = isinstance(outcome, Issued) and self.usable(outcome) and _lasts_longer(outcome, replaces)
         if epoch is not None and isinstance(outcome, Issued) and accepted:
-            kept = self.tokens.keep(_key(plan), outcome, epoch=epoch)
+            kept = self.tokens.keep(key_of(plan), outcome, epoch=epoch)
         if replaces is not None:
             self._count_refresh(plan, outcome, replaces, kept=kept)
         self._report(plan, policy, outcome, self._monotonic() - started_at, credential_of(credentials), alone)
@@ -308,7 +324,7 @@ class TokenExchange:
             result = "dropped"
         else:  # the token service gives no longer-lived one: do not ask again
             result = "no_longer"
-            self.tokens.postpone(_key(plan), replaced, until=replaced.usable_until)
+            self.tokens.postpone(key_of(plan), replaced, until=replaced.usable_until)
         self._metrics.token_refresh[result] += 1
 
     def _report(
@@ -360,10 +376,11 @@ def _id_of(identity: Identity | None) -> SpiffeId | None:
     return None if identity is None else identity.svid.spiffe_id
 
 
-def _key(plan: Plan) -> Hashable:
+def key_of(plan: Plan) -> Hashable:
+    """Return the key of a plan's issued token in the cache."""
     return plan.key, plan.route.name  # a permit is for its route; two routes may share an audience
 
 
 def _alone(plan: Plan) -> Hashable:
     """Return the key of an access token to which there is no transaction token yet: no call is made with it."""
-    return _key(plan), "alone"
+    return key_of(plan), "alone"

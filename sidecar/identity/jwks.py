@@ -92,6 +92,10 @@ class IssuerKeys:
         """The key set of each issuer: their generations add up to ``generation``. They stay the same objects."""
         return self._issuers.values()
 
+    def of_issuer(self, issuer: str) -> Issuer | None:
+        """Return the key set of one issuer, which stays the same object; None: it is not configured."""
+        return self._issuers.get(issuer)
+
     def generation_of(self, issuer: str) -> int:
         """Return the same for one issuer; 0 for one that is not configured."""
         state = self._issuers.get(issuer)

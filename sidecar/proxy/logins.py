@@ -90,15 +90,12 @@ class Logins:
     def holds(self, delegation: Delegation, snapshot: Snapshot) -> bool:
         """Tell if a login behind a handle was judged by the keys and policy of now, and has just this authority.
 
-        Where it does not, ``again`` finds out what it has.
+        Where it does not, ``again`` finds out what it has. This counts no look-up: the caller does, if it goes on.
         """
         judged = self.judged
         if judged.epoch != (snapshot.keys.generation, snapshot.policy.number):
             return False
-        if judged.get(delegation.token.raw) is not delegation:
-            return False
-        judged.hits += 1
-        return True
+        return judged.get(delegation.token.raw) is delegation
 
     def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
         """Return the authority that a login behind a handle has now, never more than it had then.

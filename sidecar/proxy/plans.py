@@ -19,12 +19,16 @@ MAX_OF_SECOND: Final = 256  # plans of logins
 
 
 class Plans(BoundedCache[tuple[str, str], Plan]):
-    """Plans, by token and route; the epoch is the policy's number. The oldest is evicted first."""
+    """Plans, by token and route; the epoch is the policy's number. The oldest is evicted first.
 
-    __slots__ = ("_as_of", "_of_second")
+    ``warm_bytes`` are those that the native engine adds to each.
+    """
+
+    __slots__ = ("_as_of", "_of_second", "warm_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
+        self.warm_bytes = 0
         self._as_of = (0, 0)  # the second and the policy's number that the plans of logins are for
         self._of_second: dict[tuple[str, str], Plan] = {}
 
@@ -44,7 +48,7 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         if plan is not None and plan.delegation is delegation and plan.route is route and now < token.expires_at:
             return plan
         plan = plan_outbound(delegation, route, policy=policy, now=now)
-        cost = delegation.held_bytes + PLAN_BYTES
+        cost = delegation.held_bytes + PLAN_BYTES + self.warm_bytes
         self.keep(key, plan, cost=cost, expires_at=token.expires_at, epoch=policy.number)
         return plan
 

@@ -13,10 +13,10 @@ from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.engine import require_native
+from sidecar.engine import PLANNED_BYTES, require_native
 from sidecar.errors import SidecarError
 from sidecar.exchange.cache import Issued
-from sidecar.exchange.client import TokenExchange
+from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
@@ -70,6 +70,8 @@ class WarmOutbound:
         self._native = require_native()
         self._log = log
         self._plans = plans
+        plans.warm_bytes = PLANNED_BYTES
+        self._origins = origins
         # What the counters of look-ups were before the last one.
         self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
         self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
@@ -97,10 +99,13 @@ class WarmOutbound:
             alive=handles._alive,
             find=partial(_find, own_authorities),
             login_holds=logins.holds,
-            plan=self._plan,
-            issued=self._issued,
+            plans=plans,
+            planned=plans._entries,
+            counts=log.metrics.token_cache,
+            judged=logins.judged,
+            of_second=plans._of_second,
+            look_up=self._look_up,
             uncount=self._uncount,
-            origin_of=origins.of,
             prepare=self._prepare,
             is_plain=is_plain,
             read=self._read,
@@ -134,18 +139,54 @@ class WarmOutbound:
             WarmMessage(found.asked, partial(self._handed_over.note, route.name)),
         )
 
-    def _plan(self, delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> Plan:
-        plans = self._plans
+    def _look_up(
+        self, snapshot: Snapshot, delegation: Delegation, route: OutboundRoute, now: int
+    ) -> tuple[TokenExchange, Issued, Origin] | None:
+        """Return the client of the token service, the token that it keeps for a call, and where the call goes.
+
+        None: no token is kept. What the next call of the same request and route looks at instead stays at its plan.
+        """
+        plans, policy, counts = self._plans, snapshot.policy, self._log.metrics.token_cache
         self._of_plans = (delegation.token.raw, route.key), plans.hits, plans.misses
         self._of_tokens = None
-        return plans.plan(delegation, route, policy=policy, now=now)
-
-    def _issued(self, snapshot: Snapshot, plan: Plan, now: int) -> tuple[TokenExchange, Issued | None]:
-        """Return the client of the plan's token service, and the token that it keeps for the plan."""
-        tokens, counts = snapshot.exchange(plan.sts_issuer), self._log.metrics.token_cache
+        plan = plans.plan(delegation, route, policy=policy, now=now)
+        tokens = snapshot.exchange(plan.sts_issuer)
         kept = tokens.tokens._kept
+        there = kept.get(key_of(plan))
+        if there is not None and (now >= there.usable_until or not tokens.usable(there)):
+            return None  # nothing is dropped here: Python finds it, and counts that
         self._of_tokens = kept, kept.hits, kept.misses, counts["hit"], counts["miss"]
-        return tokens, tokens.cached(plan, policy=snapshot.policy, now=now)
+        issued = tokens.cached(plan, policy=policy, now=now)
+        if issued is None:
+            return None
+        origin = self._origins.of(route, policy.workload, issued.bound_to)
+        plan.warm[:] = self._planned(plan, delegation, policy, tokens, issued, origin, now)
+        return tokens, issued, origin
+
+    def _planned(
+        self,
+        plan: Plan,
+        delegation: Delegation,
+        policy: Policy,
+        tokens: TokenExchange,
+        issued: Issued,
+        origin: Origin,
+        now: int,
+    ) -> list[object]:
+        """Make what is kept beside a plan: where its token lies, and all that both hold by."""
+        plans, kept, facts = self._plans, tokens.tokens._kept, tokens.holds_by()
+        if facts is None:
+            return []
+        if delegation.entry:  # planned again in each second
+            facts.append((plans, "_as_of", plans._as_of))
+            begins, ends = now, now + 1
+        else:
+            facts.append((plans, "epoch", plans.epoch))
+            begins, ends = 0, delegation.token.expires_at
+        key = next(reversed(kept._entries))  # of the token that was found: it costs less to find the very same key
+        return [
+            self._native.PlannedCall(plan, policy.number, begins, ends, facts, tokens, key, issued.bound_to, origin)
+        ]
 
     def _uncount(self) -> None:
         """Take back what the last look-up has counted: the engine in Python looks again, and counts it."""
@@ -162,7 +203,8 @@ class WarmOutbound:
         record = request_record("outbound", self._log.run) | of_request | issued.facts
         record["workload"] = self._log.workload
         bearer = b"Bearer " + issued.permit.token.raw.encode("ascii")
-        return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=issued.usable_until)
+        ends = min(issued.usable_until, issued.refresh_at)  # from then on Python looks it up, and refreshes it
+        return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=ends)
 
     def _inflate(
         self,
@@ -221,10 +263,14 @@ def _rest(
         close(stream, entry)
 
 
-def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int]:
-    """Return the route of a call, and how much of its path stays here. Errors as ``OutboundRoutes.find``."""
+def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
+    """Return the route of a call, how much of its path stays here, and if the path has a part in that.
+
+    Errors as ``OutboundRoutes.find``.
+    """
     route, target = policy.outbound.find(host, CanonicalTarget(path, b""), own_authorities=own_authorities)
-    return route, len(path) - len(target.path) if path.endswith(target.path) else len(path)
+    stays = len(path) - len(target.path) if path.endswith(target.path) else len(path)
+    return route, stays, host.lower() in own_authorities
 
 
 def is_plain(route: CallRoute) -> bool:

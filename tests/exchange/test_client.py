@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from sidecar.delegation.plan import plan_own
 from sidecar.delegation.verify import thumbprint_of
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import Fact
 from sidecar.identity.endpoint import Trouble
 from tests.exchange.world import World, plan, policy, reason_of, route, running
 from tests.fakes.lies import claims, members
@@ -198,6 +200,50 @@ async def test_what_was_kept_ends_with_the_issuers_keys() -> None:
         world.jwks.document = TokenMint(kid="next", key=5).jwks
         await world.keys.wait_for_key(ISSUER, "next")
         assert world.exchange.cached(plan(), policy=policy(), now=NOW) is None
+
+
+def still_hold(facts: Sequence[Fact]) -> bool:
+    return all(getattr(of, name) is value for of, name, value in facts)
+
+
+async def new_keys(world: World) -> None:
+    world.jwks.document = TokenMint(kid="next", key=5).jwks
+    await world.keys.wait_for_key(ISSUER, "next")
+
+
+async def invalidated(world: World) -> None:
+    world.exchange.invalidate()
+
+
+async def withdrawn(world: World) -> None:
+    world.source.become(None)
+
+
+async def another_policy(world: World) -> None:
+    world.exchange.cached(plan(), policy=policy(2), now=NOW)
+
+
+@pytest.mark.parametrize("change", [new_keys, invalidated, withdrawn, another_policy])
+async def test_the_facts_that_tokens_hold_by_change_with_what_ends_them(
+    change: Callable[[World], Coroutine[Any, Any, None]],
+) -> None:
+    async with running(World()) as world:
+        assert world.exchange.holds_by() is None  # there is no token yet
+        await ask(world)
+        facts = world.exchange.holds_by()
+        assert facts is not None
+        for _ in range(2):
+            world.exchange.cached(plan(), policy=policy(), now=NOW)
+            assert still_hold(facts)
+        await change(world)
+        assert not still_hold(facts)
+
+
+async def test_tokens_of_another_identity_hold_by_nothing() -> None:
+    async with running(World()) as world:
+        await ask(world)
+        world.source.become(PLANNER)
+        assert world.exchange.holds_by() is None
 
 
 async def test_a_renewed_identity_keeps_its_tokens() -> None:

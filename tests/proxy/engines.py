@@ -25,7 +25,7 @@ from sidecar.delegation.plan import Delegation, plan_outbound
 from sidecar.delegation.route import OutboundRoute
 from sidecar.engine import Engine, native_writes, require_native
 from sidecar.exchange.cache import Issued
-from sidecar.exchange.client import TokenExchange, _key
+from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.sts import ExchangeSettings
@@ -56,6 +56,7 @@ from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase
 from tests.delegation.world import (
+    ENTRY_CLAIMS,
     ISSUED_CLAIMS,
     NOW,
     PLANNER,
@@ -63,7 +64,9 @@ from tests.delegation.world import (
     STS,
     TO_CRM,
     WRITER,
+    Claims,
     delegation,
+    login,
     signed,
     verification_key,
 )
@@ -368,9 +371,36 @@ def _authority() -> tuple[Delegation, list[IssuedPermit]]:
     return given, [_issued(given, route) for route in routes]
 
 
-def _issued(given: Delegation, route: OutboundRoute) -> IssuedPermit:
+@cache
+def _authority_of_login() -> tuple[Delegation, list[IssuedPermit]]:
+    """Return the same of a login at an entry."""
+    given = login()
+    return given, [_issued(given, TO_CRM, ENTRY_CLAIMS)]
+
+
+def _issued(given: Delegation, route: OutboundRoute, claims: Claims = ISSUED_CLAIMS) -> IssuedPermit:
     planned = plan_outbound(given, route, policy=OUTBOUND_POLICY, now=NOW)
-    return accept_issued(signed(ISSUED_CLAIMS), plan=planned, key=verification_key(), policy=OUTBOUND_POLICY, now=NOW)
+    return accept_issued(signed(claims), plan=planned, key=verification_key(), policy=OUTBOUND_POLICY, now=NOW)
+
+
+class _KeysOfOne(_Keys):
+    """The keys of one issuer, which is its own key set."""
+
+    def of_issuer(self, _issuer: str) -> _KeysOfOne:
+        return self
+
+    def generation_of(self, _issuer: str) -> int:
+        return self.generation
+
+
+class _CountedLookUps(WarmOutbound):
+    """Counts the calls for which the native engine has the engine in Python look up."""
+
+    looked = 0
+
+    def _look_up(self, *args: Any) -> Any:
+        self.looked += 1
+        return super()._look_up(*args)
 
 
 class OutboundWorld(EngineWorld):
@@ -380,16 +410,19 @@ class OutboundWorld(EngineWorld):
     """
 
     proxy_form = True
+    authority = staticmethod(_authority)
 
     def _make_side(self) -> RequestHandler:
-        keys: Any = SimpleNamespace(generation_of=lambda _issuer: 1, generation=1, find=_Keys().find)
-        own: Any = SimpleNamespace(spiffe_id=WRITER, svid=SimpleNamespace(spiffe_id=WRITER))
-        source: Any = SimpleNamespace(current=own, subscribe=lambda _: None)
+        self.keys = _KeysOfOne()
+        keys: Any = self.keys
+        own: Any = SimpleNamespace(spiffe_id=WRITER, svid=SimpleNamespace(spiffe_id=WRITER, leaf_sha256="0" * 64))
+        self.own_source: Any = SimpleNamespace(current=own, subscribe=lambda _: None)
+        source = self.own_source
         settings = ExchangeSettings(issuer=STS, token_endpoint="https://sts.example/token", ca_file="ca.pem")
         self.tokens = TokenExchange(
             settings, source, keys, self.log, self.log.metrics, lambda: self.now, caller=_Nobody()
         )
-        authority, permits = _authority()
+        authority, permits = self.authority()
         self.served = ServedRequest(authority, max_calls=None, linger_s=0.0, call_in="c" * 32)
         self.handle = HANDLE
         self.handles._alive[HANDLE] = self.handles._alive.pop(self.handles.open(self.served))
@@ -397,7 +430,7 @@ class OutboundWorld(EngineWorld):
         assert epoch is not None
         for permit in permits:
             issued = Issued(permit, usable_until=NOW + 200, refresh_at=NOW + 100)
-            assert self.tokens.tokens.keep(_key(permit.plan), issued, epoch=epoch)
+            assert self.tokens.tokens.keep(key_of(permit.plan), issued, epoch=epoch)
         exchanges = Exchanges({STS: self.tokens})
         self.snapshots.current = Snapshot(policy=OUTBOUND_POLICY, keys=keys, exchanges=exchanges, agent=None)
         forwarder = Forwarder(self.pool, FROM_NEXT_HOP, self.watch, ServerLimits())
@@ -415,7 +448,7 @@ class OutboundWorld(EngineWorld):
             clock=lambda: self.now,
         )
         if self.engine == "native":
-            warm = WarmOutbound(
+            self.gate = warm = _CountedLookUps(
                 outbound.plans,
                 outbound.logins,
                 handles=self.handles,
@@ -425,8 +458,30 @@ class OutboundWorld(EngineWorld):
             )
             warm._handed_over = HandedOver(self.pythons)
             self._warm = warm.begin
-        self.plans = outbound.plans
+        self.plans, self.judged = outbound.plans, outbound.logins.judged
         return outbound
+
+    @property
+    def counted(self) -> tuple[object, ...]:
+        """The same, and the look-ups of each cache, whose entries are in the order in which they would be evicted."""
+        caches = self.plans, self.tokens.tokens._kept, self.judged
+        return *super().counted, [(one.hits, one.misses, list(one._entries)) for one in caches]
+
+
+class LoginWorld(OutboundWorld):
+    """The same at an entry: the handle stands for a user's login, which was verified."""
+
+    authority = staticmethod(_authority_of_login)
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        super().__init__(engine, folder)
+        self.keep_login()
+
+    def keep_login(self) -> None:
+        """Let the login behind the handle be one that was verified."""
+        self.judged.turn_to((self.keys.generation, OUTBOUND_POLICY.number))
+        kept = self.served.delegation
+        self.judged.keep(kept.token.raw, kept, cost=1, expires_at=NOW + 3600, epoch=self.judged.epoch)
 
 
 async def _never(_pool: OriginPool) -> ClientConnection:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -18,9 +18,11 @@ from sidecar.bounded import BoundedCache
 from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.decide import accept_issued, decide_inbound, delegate
 from sidecar.delegation.permit import IssuedPermit, Permit
+from sidecar.delegation.plan import Plan
 from sidecar.delegation.verify import verify_token
-from sidecar.engine import PREPARED_BYTES, PREPARED_CALL_BYTES
+from sidecar.engine import PLANNED_BYTES, PREPARED_BYTES, PREPARED_CALL_BYTES
 from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
+from sidecar.exchange.client import key_of
 from sidecar.observe.attribution import facts_of_token
 from sidecar.observe.entry import request_record
 from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
@@ -31,6 +33,7 @@ from sidecar.proxy.snapshot import Renewal
 from sidecar.proxy.trim import AFTER_BYTES, Trim
 from sidecar.proxy.verdicts import Call, Permits, Verdicts
 from sidecar.proxy.warm import prepare
+from sidecar.wire.dialer import Origin
 from tests.delegation.world import (
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
@@ -48,6 +51,7 @@ from tests.delegation.world import (
 from tests.native import module, needs_native
 
 MIB: Final = 1024 * 1024
+ORIGIN: Final = Origin("crm", 7443, "crm")
 PUT: Final = 4
 EPOCH: Final = Epoch(keys=1, policy=1, withdrawals=0, workload=WRITER)
 
@@ -137,6 +141,7 @@ class Filled:
         self.verdicts, self.issued = Verdicts(64 * MIB), IssuedTokens(64 * MIB, warm_bytes=warm_bytes)
         self.permits = Permits(64 * MIB, self.verdicts)
         self.plans = Plans(64 * MIB)
+        self.exchange = SimpleNamespace(tokens=self.issued)
         self.handles = Handles(clock=lambda: float(NOW), monotonic=time.monotonic)
         for cache in (self.verdicts, self.permits):
             cache.turn_to((1, 1))
@@ -182,8 +187,16 @@ class Filled:
         prepared = prepare(module(), record, [(b"authorization", bearer)], begins=0, ends=1)
         issued.warm.extend((facts, prepared))
 
-    def _put_plans(self, number: int, shape: str) -> None:
-        self.plans.plan(delegate(permit_of(token(number, shape))), TO_CRM, policy=POLICY, now=NOW)
+    def _put_plans(self, number: int, shape: str) -> Plan:
+        return self.plans.plan(delegate(permit_of(token(number, shape))), TO_CRM, policy=POLICY, now=NOW)
+
+    def _put_warm_plans(self, number: int, shape: str) -> None:
+        """It keeps beside a plan what the next call by it holds by."""
+        self.plans.warm_bytes = PLANNED_BYTES
+        planned = self._put_plans(number, shape)
+        facts = [(self.plans, "epoch", self.plans.epoch)] * 5
+        key = key_of(planned)  # which the cache of issued tokens may have forgotten
+        planned.warm[:] = [module().PlannedCall(planned, 1, 0, 1, facts, self.exchange, key, None, ORIGIN)]
 
     def _put_issued(self, number: int, shape: str) -> Issued:
         came_by = permit_of(token(number, shape))
@@ -224,7 +237,7 @@ def reachable_bytes(root: object) -> int:
         ),
         *(
             pytest.param(kind, shape, marks=needs_native)
-            for kind in ("warm_permits", "warm_issued")
+            for kind in ("warm_permits", "warm_issued", "warm_plans")
             for shape in sorted(SHAPES.keys() - {"many scopes"})
         ),
     ],

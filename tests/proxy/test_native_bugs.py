@@ -51,8 +51,7 @@ def panics(*_: object) -> Any:
         (EngineWorld, "keys_of"),
         (EngineWorld, "answer_passes"),
         (OutboundWorld, "prepare"),
-        (OutboundWorld, "issued"),
-        (OutboundWorld, "origin_of"),
+        (OutboundWorld, "look_up"),
         (OutboundWorld, "answer_passes"),
     ],
 )

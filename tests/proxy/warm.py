@@ -12,7 +12,7 @@ from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.exchange.cache import Issued
-from sidecar.exchange.client import TokenExchange, _key
+from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.sts import ExchangeSettings
@@ -122,7 +122,7 @@ class WarmOutbound:
         epoch = tokens._epoch(POLICY)
         assert epoch is not None
         issued = Issued(_issued(served), usable_until=NOW + 200, refresh_at=NOW + 100)
-        assert tokens.tokens.keep(_key(plan(served.delegation)), issued, epoch=epoch)
+        assert tokens.tokens.keep(key_of(plan(served.delegation)), issued, epoch=epoch)
         exchanges = Exchanges({STS: tokens})
         snapshot = Snapshot(policy=POLICY, keys=keys, exchanges=exchanges, agent=None)
         snapshots: Any = SimpleNamespace(now=lambda: snapshot)

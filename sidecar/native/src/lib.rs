@@ -15,6 +15,7 @@ mod names;
 mod operation;
 mod outbound;
 mod peer;
+mod planned;
 mod prepared;
 mod random;
 mod readers;
@@ -40,6 +41,8 @@ mod delegation_sidecar_native {
     use super::operation::Kind;
     #[pymodule_export]
     use super::outbound::OutboundGate;
+    #[pymodule_export]
+    use super::planned::PlannedCall;
     #[pymodule_export]
     use super::prepared::Prepared;
     #[pymodule_export]

@@ -5,6 +5,7 @@ use crate::fields::{Own, id};
 use crate::guarded::guarded;
 use crate::head;
 use crate::operation::{self, Read};
+use crate::planned::PlannedCall;
 use crate::prepared::Prepared;
 use crate::random;
 use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
@@ -16,17 +17,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const VARYING_BYTES: usize = 432; // at most, of a record beside its path
 const OWN_PATHS: &[u8] = b"/.sidecar"; // of the sidecar itself: `target.OWN_PATHS`
+const IN_HANDLES: [bool; 256] = {
+    let (mut found, mut octet) = ([false; 256], 0u8);
+    while octet < 128 {
+        found[octet as usize] = octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
+        octet += 1;
+    }
+    found
+};
 
-/// A call that may begin, and the request that the agent serves.
-type Found<'py> = (Ready<'py>, Bound<'py, PyAny>);
+/// A call that may begin, the request that the agent serves if it counts calls, if that is a login, and what stood for
+/// look-ups.
+type Found<'py> = (Ready<'py>, Option<Bound<'py, PyAny>>, bool, Option<Bound<'py, PlannedCall>>);
+
+/// A token service's client, the token that it keeps for a call, where the call goes, and what stood for their look-up.
+type Token<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Bound<'py, PlannedCall>>);
 
 /// One snapshot, and what follows from it. Begun again with each other snapshot.
 struct World {
     snapshot: Py<PyAny>,
     policy: Py<PyAny>,
+    number: i64,
     is_entry: bool, // a login token may be shown here
-    workload: Py<PyAny>,
-    depth: usize, // segments of a path
+    depth: usize,   // segments of a path
     routes: Mutex<HashMap<Box<[u8]>, Arc<Route>>>,
 }
 
@@ -45,10 +58,13 @@ pub struct OutboundGate {
     alive: Py<PyDict>,
     find: Py<PyAny>,
     login_holds: Py<PyAny>,
-    plan: Py<PyAny>,
+    judged: Py<PyAny>, // logins
+    plans: Py<PyAny>,
+    planned: Py<PyDict>,
+    of_second: Py<PyDict>, // plans of logins
+    counts: Py<PyDict>,
+    look_up: Py<PyAny>,
     uncount: Py<PyAny>,
-    issued: Py<PyAny>,
-    origin_of: Py<PyAny>,
     prepare: Py<PyAny>,
     is_plain: Py<PyAny>,
     read: Py<PyAny>,
@@ -66,10 +82,13 @@ impl OutboundGate {
             alive: parts.getattr("alive")?.cast_into::<PyDict>()?.unbind(),
             find: get("find")?,
             login_holds: get("login_holds")?,
-            plan: get("plan")?,
+            judged: get("judged")?,
+            plans: get("plans")?,
+            counts: parts.getattr("counts")?.cast_into::<PyDict>()?.unbind(),
+            planned: parts.getattr("planned")?.cast_into::<PyDict>()?.unbind(),
+            of_second: parts.getattr("of_second")?.cast_into::<PyDict>()?.unbind(),
+            look_up: get("look_up")?,
             uncount: get("uncount")?,
-            issued: get("issued")?,
-            origin_of: get("origin_of")?,
             prepare: get("prepare")?,
             is_plain: get("is_plain")?,
             read: get("read")?,
@@ -83,8 +102,11 @@ impl OutboundGate {
         let py = connection.py();
         let mut looked = false;
         match self.side.certain(py, || self.ready(connection, data.as_bytes(), &mut looked))? {
-            Some(Some((ready, served))) => guarded(|| {
-                served.call_method0(intern!(py, "count_call"))?;
+            Some(Some((ready, budget, is_login, planned))) => guarded(|| {
+                self.count(py, is_login, planned)?;
+                if let Some(served) = budget {
+                    served.call_method0(intern!(py, "count_call"))?;
+                }
                 self.side.start(connection, data, ready)
             })
             .map(|_| Some(true)),
@@ -99,6 +121,19 @@ impl OutboundGate {
 }
 
 impl OutboundGate {
+    /// Count look-ups that were not made, as the engine in Python counts them: plans of logins it does not.
+    fn count(&self, py: Python<'_>, is_login: bool, planned: Option<Bound<'_, PlannedCall>>) -> PyResult<()> {
+        if is_login || planned.is_some() {
+            let of = if is_login { &self.judged } else { &self.plans };
+            Side::count(of.bind(py), intern!(py, "hits"))?;
+        }
+        let Some(planned) = planned else { return Ok(()) };
+        planned.get().count(py)?;
+        let (counts, hit) = (self.counts.bind(py), intern!(py, "hit"));
+        let before = counts.get_item(hit)?.map_or(Ok(0), |before| before.extract::<u64>())?;
+        counts.set_item(hit, before + 1)
+    }
+
     /// The call that may begin; Some(None): it may, when the rest of its body has come.
     fn ready<'py>(
         &self,
@@ -134,17 +169,22 @@ impl OutboundGate {
         let Some(served) = self.alive.bind(py).get_item(shown)? else { return Ok(None) };
         let handles = self.handles.bind(py);
         // Not ``resolve``: it judges a request again after a change, and the engine in Python must be told the reason.
-        if !served.getattr(intern!(py, "epoch"))?.eq(handles.getattr(intern!(py, "epoch"))?)?
-            || handles.call_method1(intern!(py, "_is_over"), (&served,))?.is_truthy()?
-        {
+        let (judged, epoch) = (served.getattr(intern!(py, "epoch"))?, handles.getattr(intern!(py, "epoch"))?);
+        if !judged.is(&epoch) && !judged.eq(epoch)? {
             return Ok(None);
         }
         let wall: f64 = side.wall.bind(py).call0()?.extract()?;
         let now = wall as i64;
         let delegation = served.getattr(intern!(py, "delegation"))?;
-        if delegation.getattr(intern!(py, "entry"))?.is_truthy()?
-            && !self.login_holds.bind(py).call1((&delegation, &world.snapshot))?.is_truthy()?
+        // As ``Handles._is_over``, which is asked where more than the authority's end counts.
+        let after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
+        if wall >= delegation.getattr(intern!(py, "ends_at"))?.extract::<f64>()?
+            || (after_request && handles.call_method1(intern!(py, "_is_over"), (&served,))?.is_truthy()?)
         {
+            return Ok(None);
+        }
+        let is_login = delegation.getattr(intern!(py, "entry"))?.is_truthy()?;
+        if is_login && !self.login_holds.bind(py).call1((&delegation, &world.snapshot))?.is_truthy()? {
             return Ok(None);
         }
         let left = served.getattr(intern!(py, "calls_left"))?;
@@ -167,21 +207,30 @@ impl OutboundGate {
         };
         let of = read.as_ref().map_or(route.route.bind(py), |read| &read.of);
         let facts = served.getattr(intern!(py, "facts"))?;
-        *looked = true;
-        let plan = self.plan.bind(py).call1((&delegation, of, &world.policy, now))?;
-        let (tokens, issued): (Bound<'py, PyAny>, Bound<'py, PyAny>) =
-            self.issued.bind(py).call1((&world.snapshot, &plan, now))?.extract()?;
-        if issued.is_none() {
-            return Ok(None);
+        let plans = if is_login { &self.of_second } else { &self.planned };
+        let mut found = None;
+        if let Some(token) = again(py, plans.bind(py), &world, &delegation, of, now)?
+            && let Some(prepared) = self.prepared(py, &token.1, &facts)?
+            && now < prepared.get().ends
+        {
+            found = Some((token, prepared));
         }
-        let Some(prepared) = self.prepared(py, &issued, &facts)? else { return Ok(None) };
+        if found.is_none() {
+            *looked = true;
+            let token = self.look_up.bind(py).call1((&world.snapshot, &delegation, of, now))?;
+            if token.is_none() {
+                return Ok(None);
+            }
+            let (tokens, issued, origin) = token.extract()?;
+            let Some(prepared) = self.prepared(py, &issued, &facts)? else { return Ok(None) };
+            found = Some(((tokens, issued, origin, None), prepared));
+        }
+        let Some(((tokens, issued, origin, planned), prepared)) = found else { return Ok(None) };
         let ready = prepared.get();
         let op = read.as_ref().map_or(0, |read| read.asked.op.len());
         if ready.size() + path.len() + op + VARYING_BYTES > MOST_RECORD {
             return Ok(None);
         }
-        let bound_to = issued.getattr(intern!(py, "bound_to"))?;
-        let origin = self.origin_of.bind(py).call1((of, &world.workload, bound_to))?;
         let Some((pool, idle, upstream)) = side.free(py, &origin.getattr(intern!(py, "key"))?)? else {
             return Ok(None);
         };
@@ -203,7 +252,7 @@ impl OutboundGate {
         call.closes = head.fields.closes;
         call.call_in = if call_in.is_none() { None } else { Some(id(&call_in)?) };
         call.call_out = Some(random::hex(py)?);
-        call.after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
+        call.after_request = after_request;
         side.identify(py, &mut call, &own)?;
 
         let mut message = Vec::with_capacity(data.len() + ready.lines.len() + 256);
@@ -223,7 +272,8 @@ impl OutboundGate {
         message.extend_from_slice(call.call_out.as_ref().map_or(&[], |call| &call[..]));
         call.end_of_message(&mut message, b"", &data[head.fields.end..]);
         call.asked = read.map(|read| read.asked);
-        Ok(Some(Some((Ready { call, pool, idle, upstream, message }, served))))
+        let budget = (!left.is_none()).then_some(served);
+        Ok(Some(Some((Ready { call, pool, idle, upstream, message }, budget, is_login, planned))))
     }
 
     /// What follows from the snapshot in force; None if nothing is served now.
@@ -241,7 +291,7 @@ impl OutboundGate {
         let policy = snapshot.getattr("policy")?;
         let world = Arc::new(World {
             is_entry: !policy.getattr("entry")?.is_none(),
-            workload: policy.getattr("workload")?.unbind(),
+            number: policy.getattr("number")?.extract()?,
             depth: policy.getattr("outbound")?.getattr("depth")?.extract()?,
             policy: policy.unbind(),
             routes: Mutex::new(HashMap::new()),
@@ -251,18 +301,27 @@ impl OutboundGate {
         Ok(Some(world))
     }
 
-    /// The route of a call: the policy finds it, once for each host and all paths that it does not tell apart.
+    /// The route of a call: the policy finds it, once for each host and, at our own, all paths that it does not tell apart.
     fn route(&self, py: Python<'_>, world: &World, host: &[u8], path: &[u8]) -> PyResult<Arc<Route>> {
         let mut key = Vec::with_capacity(host.len() + path.len());
         key.extend_from_slice(host);
-        key.push(b' ');
-        head::put_deciding(path, world.depth, &mut key);
-        if let Some(route) = world.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&key[..]) {
-            return Ok(route.clone());
+        {
+            let routes = world.routes.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(route) = routes.get(&key[..]) {
+                return Ok(route.clone());
+            }
+            key.push(b' ');
+            head::put_deciding(path, world.depth, &mut key);
+            if let Some(route) = routes.get(&key[..]) {
+                return Ok(route.clone());
+            }
         }
-        let (host, path) = (std::str::from_utf8(host)?, std::str::from_utf8(path)?);
-        let found = self.find.bind(py).call1((&world.policy, host, path))?;
-        let (route, stripped): (Bound<'_, PyAny>, usize) = found.extract()?;
+        let (text, path) = (std::str::from_utf8(host)?, std::str::from_utf8(path)?);
+        let found = self.find.bind(py).call1((&world.policy, text, path))?;
+        let (route, stripped, by_path): (Bound<'_, PyAny>, usize, bool) = found.extract()?;
+        if !by_path {
+            key.truncate(host.len());
+        }
         let is_plain = self.is_plain.bind(py).call1((&route,))?.extract()?;
         let reads = is_plain && route.getattr(intern!(py, "protocol"))?.ne("http")?;
         let route = Arc::new(Route { route: route.unbind(), stripped, is_plain, reads });
@@ -299,6 +358,35 @@ impl OutboundGate {
     }
 }
 
+/// What an earlier call by the same plan has found, if it would be found now.
+fn again<'py>(
+    py: Python<'py>,
+    plans: &Bound<'py, PyDict>,
+    world: &World,
+    delegation: &Bound<'py, PyAny>,
+    of: &Bound<'py, PyAny>,
+    now: i64,
+) -> PyResult<Option<Token<'py>>> {
+    let raw = delegation.getattr(intern!(py, "token"))?.getattr(intern!(py, "raw"))?;
+    let key = PyTuple::new(py, [raw, of.getattr(intern!(py, "key"))?])?;
+    let Some(entry) = plans.get_item(key)? else { return Ok(None) };
+    let plan = match entry.cast::<PyTuple>() {
+        Ok(entry) => entry.get_item(0)?,
+        Err(_) => entry, // of a login
+    };
+    let warm = plan.getattr(intern!(py, "warm"))?.cast_into::<PyList>()?;
+    if warm.is_empty() {
+        return Ok(None);
+    }
+    let planned = warm.get_item(0)?.cast_into::<PlannedCall>()?;
+    let it = planned.get();
+    if !it.is_of(delegation, of) {
+        return Ok(None);
+    }
+    let Some(issued) = it.issued(py, world.number, now)? else { return Ok(None) };
+    Ok(Some((it.tokens.bind(py).clone(), issued, it.origin.bind(py).clone(), Some(planned))))
+}
+
 /// The handle of a call, if `credentials.credential_of` reads this one and `CallAuthority.of_call` refuses nothing beside.
 fn shown<'a>(own: &Own<'a>, is_entry: bool) -> Option<&'a str> {
     let handle = match (own.handle, own.authorization) {
@@ -318,6 +406,5 @@ fn shown<'a>(own: &Own<'a>, is_entry: bool) -> Option<&'a str> {
 
 /// Tell if a value has the form of a handle, as `credentials._HANDLE` has it.
 fn is_handle(value: &[u8]) -> bool {
-    (43..=44).contains(&value.len())
-        && value.iter().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'))
+    (43..=44).contains(&value.len()) && value.iter().all(|&octet| IN_HANDLES[usize::from(octet)])
 }
