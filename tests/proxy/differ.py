@@ -19,13 +19,19 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from sidecar.engine import Engine, native_module
 from sidecar.observe.telemetry.entries import Traces
 from tests.fuzz.mutate import Mutator
-from tests.proxy import test_warm, test_warm_messages_in, test_warm_messages_out, test_warm_outbound
-from tests.proxy.engines import EngineWorld, OutboundWorld, warm_request
+from tests.proxy import (
+    test_warm,
+    test_warm_facts_out,
+    test_warm_messages_in,
+    test_warm_messages_out,
+    test_warm_outbound,
+)
+from tests.proxy.engines import EngineWorld, LoginWorld, OutboundWorld, warm_request
 from tests.proxy.messages import EVENTS, FOUND, TASK
 from tests.proxy.messages import answer as answer_of
 from tests.proxy.shapes import Shapes
@@ -95,7 +101,15 @@ def inbound() -> Kind:
 def outbound() -> Kind:
     """Return what the agent sends."""
     warm = [test_warm_outbound.CALL, test_warm_outbound.NAMED]
-    return Kind(OutboundWorld, warm, test_warm_outbound.calls(), test_warm_outbound.HARMLESS)
+    events: list[Any] = [*test_warm_outbound.HARMLESS, *test_warm_facts_out.HARMLESS]
+    return Kind(OutboundWorld, warm, test_warm_outbound.calls(), events)
+
+
+def logins() -> Kind:
+    """Return what the agent at an entry sends for a user's login, while facts that its calls hold by change."""
+    warm = [test_warm_outbound.CALL, test_warm_outbound.NAMED]
+    events: list[Any] = [*test_warm_outbound.HARMLESS, *test_warm_facts_out.HARMLESS]
+    return Kind(LoginWorld, warm, test_warm_outbound.calls(), events)
 
 
 _OF_MESSAGES: Final = (
@@ -151,7 +165,7 @@ def outbound_shapes() -> Kind:
     return Shaped(OutboundWorld, of.WARM, [], test_warm_outbound.HARMLESS, answers=_OF_MESSAGES)
 
 
-KINDS: Final = (inbound, outbound, inbound_messages, outbound_messages, inbound_shapes, outbound_shapes)
+KINDS: Final = (inbound, outbound, logins, inbound_messages, outbound_messages, inbound_shapes, outbound_shapes)
 
 
 class _Bugs(logging.Handler):

@@ -473,8 +473,8 @@ class LoginWorld(OutboundWorld):
 
     authority = staticmethod(_authority_of_login)
 
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        super().__init__(engine, folder)
+    def __init__(self, engine: Engine, folder: Path, **options: Any) -> None:
+        super().__init__(engine, folder, **options)
         self.keep_login()
 
     def keep_login(self) -> None:

@@ -162,6 +162,9 @@ def _inbound_token_ends(world: OutboundWorld) -> None:
     world.now = float(delegation.token.expires_at)
 
 
+# After these calls are served still.
+HARMLESS: Final = [_svid_is_renewed, _plans_begin_again, _plan_is_evicted]
+
 OF_ALL: Final = [
     _other_keys,
     _is_withdrawn,
