@@ -44,6 +44,32 @@ class Writer(Generic[T]):
     are plain numbers and read without a lock.
     """
 
+    __slots__ = (
+        "_abandoned",
+        "_awake",
+        "_batch",
+        "_encode",
+        "_encoding",
+        "_error",
+        "_flush_s",
+        "_lines",
+        "_lines_in",
+        "_look_at",
+        "_offset",
+        "_on_lost",
+        "_records",
+        "_sink",
+        "_stall_s",
+        "_stop",
+        "_thread",
+        "_wake",
+        "bytes_in",
+        "bytes_out",
+        "filling",
+        "lines_out",
+        "reliable_until",
+    )
+
     def __init__(
         self,
         sink: Sink,

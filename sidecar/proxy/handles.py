@@ -118,6 +118,23 @@ class Handles:
     ``own`` is the handle by which the agent acts for itself; None: it never does.
     """
 
+    __slots__ = (
+        "_alive",
+        "_clock",
+        "_judge",
+        "_lingering",
+        "_logins",
+        "_logins_of",
+        "_mark",
+        "_max_bytes",
+        "_max_per_subject",
+        "_monotonic",
+        "chains",
+        "epoch",
+        "on_request_of",
+        "own",
+    )
+
     def __init__(
         self,
         *,

@@ -135,6 +135,14 @@ class Renewal(NamedTuple):
 class Snapshots:
     """Holds the current snapshot."""
 
+    __slots__ = (
+        "_number",
+        "_revoked",
+        "closed",
+        "current",
+        "setup",
+    )
+
     def __init__(self, setup: Setup, revoked: Callable[[frozenset[str]], InForce] = lambda _own: NOTHING) -> None:
         """``revoked`` returns the revocations in force, given the issuers whose token services are ours."""
         self.setup = setup

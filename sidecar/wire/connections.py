@@ -36,6 +36,21 @@ class Connections(Generic[C]):
     ``grace_s``: a request may be on its way. ``most_together`` is the size of a batch of writes; 1 disables batching.
     """
 
+    __slots__ = (
+        "_draining_since",
+        "_empty",
+        "_grace_s",
+        "_interval_s",
+        "_members",
+        "_patient_until",
+        "_timer",
+        "_to_sweep",
+        "clock",
+        "draining",
+        "turns",
+        "writes",
+    )
+
     def __init__(
         self,
         *,

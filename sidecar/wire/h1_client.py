@@ -85,6 +85,34 @@ class WarmCall(Protocol):
 class ClientConnection(asyncio.Protocol):
     """One upstream connection. ``ask`` it; or ``start``, ``send_body`` and ``end_body``, ``flush`` after each batch."""
 
+    __slots__ = (
+        "__weakref__",
+        "_ages_at",
+        "_clock",
+        "_connections",
+        "_early",
+        "_held_back",
+        "_limits",
+        "_max_age_s",
+        "_moved_at",
+        "_on_closed",
+        "_on_idle",
+        "_opened_at",
+        "_out",
+        "_quiet_at",
+        "_raw_sink",
+        "_reader",
+        "_reading_paused",
+        "_sink",
+        "_state",
+        "_waits_for_turn",
+        "_warm",
+        "_writes",
+        "_writing_paused",
+        "kept",
+        "transport",
+    )
+
     def __init__(
         self,
         limits: ClientLimits,

@@ -53,6 +53,36 @@ the rest of its body has come."""
 class ServerConnection(asyncio.Protocol):
     """One accepted connection; plain or TLS, on any event loop."""
 
+    __slots__ = (
+        "__weakref__",
+        "_advancing",
+        "_ages_at",
+        "_body_pace",
+        "_clock",
+        "_connections",
+        "_early",
+        "_early_at",
+        "_half_closes",
+        "_head_began_at",
+        "_limits",
+        "_moved_at",
+        "_opened_at",
+        "_read_at",
+        "_reader",
+        "_reading_paused",
+        "_rest",
+        "_share",
+        "_stream",
+        "_teardown",
+        "_warm",
+        "handler",
+        "out",
+        "transport",
+        "warm_peer",
+        "writes",
+        "writing_paused",
+    )
+
     def __init__(
         self,
         handler: RequestHandler,

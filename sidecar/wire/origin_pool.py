@@ -53,6 +53,21 @@ class Waiter:
 class OriginPool:
     """Connections of one key, and the calls that wait for one. ``alive`` includes those in use."""
 
+    __slots__ = (
+        "_clock",
+        "_counts",
+        "_limits",
+        "_on_empty",
+        "_open",
+        "alive",
+        "attempts",
+        "idle",
+        "origin",
+        "retired",
+        "usual",
+        "waiting",
+    )
+
     def __init__(
         self,
         origin: Origin,

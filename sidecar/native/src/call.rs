@@ -9,7 +9,7 @@ use crate::head;
 use crate::operation::Asked;
 use crate::peer::Peer;
 use crate::prepared::{Pieces, Prepared};
-use crate::side::Side;
+use crate::side::{Ghosts, Side};
 use crate::text::{milliseconds, put_float, put_number, put_time};
 use pyo3::exceptions::PyKeyError;
 use pyo3::intern;
@@ -21,9 +21,7 @@ pub struct Live {
     pub connection: Py<PyAny>,
     pub upstream: Py<PyAny>,
     pub pool: Py<PyAny>,
-    pub stream: Py<PyAny>,
-    pub entry: Py<PyAny>,
-    pub forwarding: Py<PyAny>,
+    pub ghosts: Ghosts,
     pub data: Py<PyBytes>,
 }
 
@@ -78,6 +76,7 @@ pub struct Call {
     pub flags: u8,
     pub bytes_in: usize,
     live: Mutex<Option<Live>>,
+    served: OnceLock<()>, // the ghost behind its handle has become real
     heard_at: OnceLock<f64>,
     done: OnceLock<Done>,
 }
@@ -121,6 +120,7 @@ impl Call {
             flags: 3,
             bytes_in: 0,
             live: Mutex::new(None),
+            served: OnceLock::new(),
             heard_at: OnceLock::new(),
             done: OnceLock::new(),
         }
@@ -128,6 +128,11 @@ impl Call {
 
     pub fn live(&self, live: Live) {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
+    }
+
+    /// Tell if the ghost behind its handle has become real.
+    pub fn is_served(&self) -> bool {
+        self.served.get().is_some()
     }
 
     fn take(&self) -> Option<Live> {
@@ -177,7 +182,7 @@ impl Call {
         let keeps = upstream.getattr(intern!(py, "_state"))?.is(&side.asked)
             && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
             && answered_at < now(upstream, intern!(py, "_ages_at"))?
-            && connection.getattr(intern!(py, "_stream"))?.is(&live.stream)
+            && connection.getattr(intern!(py, "_stream"))?.is(&live.ghosts.stream)
             && !connection.getattr(intern!(py, "_rest"))?.is_truthy()?
             && !connection.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
             && !connection.getattr(intern!(py, "writing_paused"))?.is_truthy()?
@@ -233,7 +238,7 @@ impl Call {
         if this.closes {
             connection.call_method0(intern!(py, "_close"))?;
         }
-        side.young.bind(py).discard(&live.forwarding)?;
+        side.young.bind(py).discard(&live.ghosts.forwarding)?;
         if let Some(opened) = &this.opened {
             // It is gone already where the agent has shown it past its end: `Handles` has forgotten it then.
             let alive = opened.alive.bind(py);
@@ -242,10 +247,11 @@ impl Call {
             }
         }
         let log = side.log.bind(py);
-        side.entries.bind(py).del_item(&live.entry)?;
+        side.entries.bind(py).del_item(&live.ghosts.entry)?;
         let seq = Side::count(log, intern!(py, "_seq"))?;
         let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
+        side.keep_ghosts(py, this, live.ghosts);
         let total_ms = milliseconds(now - this.started_at);
         if side.finished.get().add(this, py, total_ms, this.decide_ms()) >= side.count_at {
             side.tally.bind(py).call_method0(intern!(py, "counted"))?;
@@ -376,9 +382,9 @@ impl Call {
         let state = PyDict::new(py);
         state.set_item("connection", live.connection)?;
         state.set_item("upstream", live.upstream)?;
-        state.set_item("stream", live.stream)?;
-        state.set_item("entry", live.entry)?;
-        state.set_item("forwarding", live.forwarding)?;
+        state.set_item("stream", live.ghosts.stream)?;
+        state.set_item("entry", live.ghosts.entry)?;
+        state.set_item("forwarding", live.ghosts.forwarding)?;
         state.set_item("data", live.data)?;
         state.set_item("given", &self.given)?;
         state.set_item("origin", &self.origin)?;
@@ -411,6 +417,7 @@ impl Call {
     /// What a `ServedRequest` is made of: (what was given, the call id, the guard, the epoch).
     #[allow(clippy::type_complexity)]
     fn served(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Option<&str>, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+        let _ = self.served.set(());
         let guard = self.peer.as_ref().map(|peer| peer.get().guard.clone_ref(py));
         let epoch = self.opened.as_ref().map(|opened| opened.epoch.clone_ref(py));
         Ok((self.given.clone_ref(py), self.call_in.as_ref().map(|id| text(id)), guard, epoch))

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const VARYING_BYTES: usize = 400; // at most, of a record beside its path
+const PLACES: usize = 256; // of keys of permits; a power of two
 
 /// One snapshot, and what follows from it. Begun again with each other snapshot.
 struct World {
@@ -51,6 +52,7 @@ pub struct InboundGate {
     keys_of: Py<PyAny>,
     is_plain: Py<PyAny>,
     read: Py<PyAny>,
+    keys: Mutex<Box<[Option<Py<PyTuple>>]>>, // of permits that were found, by the last octets of their tokens
     world: Mutex<Option<Arc<World>>>,
 }
 
@@ -72,6 +74,7 @@ impl InboundGate {
             keys_of: get("keys_of")?,
             is_plain: get("is_plain")?,
             read: get("read")?,
+            keys: Mutex::new((0..PLACES).map(|_| None).collect()),
             world: Mutex::new(None),
         })
     }
@@ -138,8 +141,7 @@ impl InboundGate {
             let Some(read) = read else { return Ok(Some(None)) };
             (read.of.clone(), Some(read))
         } else {
-            let key = PyTuple::new(py, [PyBytes::new(py, authorization).as_any(), &fingerprint, route.key.bind(py)])?;
-            let Some(found) = self.given.bind(py).get_item(key)? else { return Ok(None) };
+            let Some(found) = self.given(py, authorization, &fingerprint, &route.key)? else { return Ok(None) };
             (found.cast::<PyTuple>()?.get_item(0)?, None)
         };
         let Some(prepared) = self.prepared(py, &given)? else { return Ok(None) };
@@ -260,6 +262,35 @@ impl InboundGate {
         }
         routes.insert(key.into(), route.clone());
         Ok(route)
+    }
+
+    /// What is remembered for a call. Its key is kept too: a new one takes a copy of the token, and a hash of all its octets.
+    fn given<'py>(
+        &self,
+        py: Python<'py>,
+        authorization: &[u8],
+        fingerprint: &Bound<'py, PyAny>,
+        route: &Py<PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let given = self.given.bind(py);
+        let place = authorization.iter().rev().take(4).fold(0, |sum, octet| sum * 31 + usize::from(*octet)) % PLACES;
+        let kept =
+            self.keys.lock().unwrap_or_else(PoisonError::into_inner)[place].as_ref().map(|key| key.clone_ref(py));
+        if let Some(key) = kept {
+            let key = key.bind(py);
+            if key.get_item(0)?.cast::<PyBytes>()?.as_bytes() == authorization
+                && key.get_item(1)?.is(fingerprint)
+                && key.get_item(2)?.is(route)
+            {
+                return given.get_item(key);
+            }
+        }
+        let key = PyTuple::new(py, [PyBytes::new(py, authorization).as_any(), fingerprint, route.bind(py)])?;
+        let found = given.get_item(&key)?;
+        if found.is_some() {
+            self.keys.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(key.unbind());
+        }
+        Ok(found)
     }
 
     fn peer<'py>(&self, connection: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Peer>> {

@@ -11,12 +11,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 pub const MOST_ROUTES: usize = 512; // remembered
 pub const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
 const LONGEST_PATH: usize = 512;
 const MOST_HELD: usize = 16 * 1024; // bytes of a body that may be waited for
 const LARGE: usize = 4096; // bytes of a request
+const MOST_SPARE: usize = 64; // requests whose ghosts are kept
 
 /// A head that is certain, with its whole body behind it, unless it `lacks` some. `path_end` is of its target.
 pub struct Whole {
@@ -27,6 +29,20 @@ pub struct Whole {
 
 /// A pool, its idle connections, and the last of them.
 type Free<'py> = (Bound<'py, PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>);
+
+/// What stands for a request in flight. `served`: behind its handle, of the inbound side.
+pub struct Ghosts {
+    pub stream: Py<PyAny>,
+    pub entry: Py<PyAny>,
+    pub forwarding: Py<PyAny>,
+    pub served: Option<Py<PyAny>>,
+}
+
+impl Ghosts {
+    fn all(&self) -> impl Iterator<Item = &Py<PyAny>> {
+        [&self.stream, &self.entry, &self.forwarding].into_iter().chain(&self.served)
+    }
+}
 
 pub struct Side {
     pub snapshots: Py<PyAny>,
@@ -42,6 +58,7 @@ pub struct Side {
     pub new_forwarding: Py<PyAny>,
     pub inflate: Py<PyAny>,
     pub next_trace: Option<Py<PyAny>>, // None: traces are not exported
+    spare: Mutex<Vec<Ghosts>>,         // of requests that have ended
     refusal: Py<PyAny>,
     report: Py<PyAny>,
     pub client: Py<PyAny>,
@@ -52,7 +69,8 @@ pub struct Side {
     pub direction: Py<PyAny>,
     pub tally: Py<PyAny>,
     pub finished: Py<Finished>,
-    pub records: Py<PyAny>,
+    records: Py<PyAny>,
+    append: Py<PyAny>, // to them
     pub at_once: usize,
     pub max_idle: usize,
     pub count_at: usize,
@@ -93,6 +111,7 @@ impl Side {
             new_forwarding: get("new_forwarding")?,
             inflate: get("inflate")?,
             next_trace: parts.getattr("next_trace")?.extract()?,
+            spare: Mutex::new(Vec::with_capacity(MOST_SPARE)),
             refusal: get("refusal")?,
             report: get("report")?,
             client: get("client")?,
@@ -105,6 +124,7 @@ impl Side {
             finished: parts.getattr("finished")?.cast_into::<Finished>()?.unbind(),
             count_at: number("count_at")?,
             records: get("records")?,
+            append: parts.getattr("records")?.getattr("append")?.unbind(),
             at_once: number("at_once")?,
             max_idle: number("max_idle")?,
             limits,
@@ -181,6 +201,36 @@ impl Side {
         Ok(usable.then_some((pool, idle, upstream)))
     }
 
+    /// Ghosts for a request: used ones where there are some, since to make and destroy them costs more.
+    fn ghosts(&self, py: Python<'_>, call: &Bound<'_, Call>) -> PyResult<Ghosts> {
+        let (opened, kind) = (&call.get().opened, call.get().asked.as_ref().map(|asked| asked.kind.get()));
+        let spare = if kind.is_none() { self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() } else { None };
+        let new = |of: &Py<PyAny>| of.bind(py).call0().map(Bound::unbind);
+        let ghosts = match spare {
+            Some(spare) => spare,
+            None => Ghosts {
+                stream: new(&self.new_stream)?,
+                entry: new(&self.new_entry)?,
+                forwarding: new(kind.map_or(&self.new_forwarding, |kind| &kind.new_forwarding))?,
+                served: opened.as_ref().map(|opened| new(&opened.new_served)).transpose()?,
+            },
+        };
+        for ghost in ghosts.all() {
+            ghost.bind(py).setattr(intern!(py, "warm"), call)?;
+        }
+        Ok(ghosts)
+    }
+
+    /// Keep the ghosts of a request that has ended, if all are still ghosts, and nobody else holds one of them.
+    pub fn keep_ghosts(&self, py: Python<'_>, call: &Call, ghosts: Ghosts) {
+        if call.asked.is_none() && !call.is_served() && ghosts.all().all(|ghost| ghost.get_refcnt(py) == 1) {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < MOST_SPARE {
+                spare.push(ghosts);
+            }
+        }
+    }
+
     /// Send a request, and leave its ghosts where the engine in Python keeps its objects.
     pub fn start<'py>(
         &self,
@@ -193,17 +243,8 @@ impl Side {
         let decided_at = self.now(py)?;
         call.decided_at = decided_at;
         let call = Bound::new(py, call)?;
-        let stream = self.new_stream.bind(py).call0()?;
-        let entry = self.new_entry.bind(py).call0()?;
-        let kind = call.get().asked.as_ref().map(|asked| asked.kind.get());
-        let new_forwarding = kind.map_or(&self.new_forwarding, |kind| &kind.new_forwarding);
-        let forwarding = new_forwarding.bind(py).call0()?;
-        for ghost in [&stream, &entry, &forwarding] {
-            ghost.setattr(intern!(py, "warm"), &call)?;
-        }
-        if let Some(opened) = &call.get().opened {
-            let served = opened.new_served.bind(py).call0()?;
-            served.setattr(intern!(py, "warm"), &call)?;
+        let ghosts = self.ghosts(py, &call)?;
+        if let (Some(opened), Some(served)) = (&call.get().opened, &ghosts.served) {
             opened.alive.bind(py).set_item(&opened.handle, served)?;
         }
         let reader = upstream.getattr(intern!(py, "_reader"))?;
@@ -212,21 +253,19 @@ impl Side {
         }
         idle.del_item(idle.len() - 1)?;
         Self::count(self.log.bind(py), intern!(py, "_promised"))?;
-        self.entries.bind(py).set_item(&entry, py.None())?;
-        self.young.bind(py).add(&forwarding)?;
-        connection.setattr(intern!(py, "_stream"), &stream)?;
+        self.entries.bind(py).set_item(&ghosts.entry, py.None())?;
+        self.young.bind(py).add(&ghosts.forwarding)?;
+        connection.setattr(intern!(py, "_stream"), &ghosts.stream)?;
         connection.setattr(intern!(py, "_share"), &self.spent)?;
         upstream.setattr(intern!(py, "_state"), &self.asked)?;
-        upstream.setattr(intern!(py, "_sink"), &forwarding)?;
+        upstream.setattr(intern!(py, "_sink"), &ghosts.forwarding)?;
         upstream.setattr(intern!(py, "_warm"), &call)?;
         upstream.setattr(intern!(py, "_moved_at"), PyFloat::new(py, decided_at))?;
         call.get().live(Live {
             connection: connection.clone().unbind(),
             upstream: upstream.clone().unbind(),
             pool: pool.unbind(),
-            stream: stream.unbind(),
-            entry: entry.unbind(),
-            forwarding: forwarding.unbind(),
+            ghosts,
             data: head_of(data),
         });
         let transport = upstream.getattr(intern!(py, "transport"))?;
@@ -271,7 +310,7 @@ impl Side {
         if records.len()? + 1 >= self.at_once || !writer.getattr(intern!(py, "_awake"))?.is_truthy()? {
             writer.call_method1(intern!(py, "put"), (call,)).map(|_| ())
         } else {
-            records.call_method1(intern!(py, "append"), (call,)).map(|_| ())
+            self.append.bind(py).call1((call,)).map(|_| ())
         }
     }
 
