@@ -240,7 +240,7 @@ native-emulated: setup ## Run the native engine's tests on an emulated arm64 (De
 	@mmdebstrap -q --architectures=arm64 --variant=extract --include=python3 bookworm $(ARM64)/debian
 	@.ci/retry $(ARM64_WHEELS) --require-hashes -r requirements/run.txt -r requirements/dev.txt
 	@$(ARM64_WHEELS) --abi abi3 --no-index build/native-$(ARM64_TARGET)/*.whl
-	@PYTHONPATH=$(ARM64)/lib:. nice qemu-aarch64-static -L $(ARM64)/debian $(ARM64)/debian/usr/bin/python3 -m pytest -q -p no:cacheprovider --timeout=600 tests/test_engine.py tests/wire/test_write_batch.py tests/proxy/test_native_bugs.py tests/proxy/test_prepared_bytes.py $(filter-out %_cost.py,$(wildcard tests/proxy/test_warm*.py)) tests/integration/test_engine.py
+	@PYTHONPATH=$(ARM64)/lib:. nice qemu-aarch64-static -L $(ARM64)/debian $(ARM64)/debian/usr/bin/python3 -m pytest -q -p no:cacheprovider --timeout=600 tests/test_engine.py tests/wire/test_write_batch.py tests/proxy/test_native_bugs.py tests/proxy/test_native_random.py tests/proxy/test_prepared_bytes.py $(filter-out %_cost.py,$(wildcard tests/proxy/test_warm*.py)) tests/integration/test_engine.py
 
 native-lint: ## Format and lint the native engine's sources (cargo)
 	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings
