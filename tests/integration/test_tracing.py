@@ -224,6 +224,7 @@ async def test_a_collector_that_is_not_there_costs_no_call_and_is_used_when_it_c
         with open_collector(port) as late:
             assert (await mesh.ask(login)).status == 200
             await asyncio.to_thread(late.wait_for, lambda: len(late.spans) >= 6)
+            await until(lambda: metrics.telemetry()["spans", "sent"] == 1)  # counted once the answer has come
         counts = {result: count for (signal, result), count in metrics.telemetry().items() if signal == "spans"}
         assert counts == {"sent": 1, "failed": 1, "dropped": 0}
 
