@@ -79,9 +79,17 @@ def passed(checks: Checks) -> set[str]:
 
 
 def differences(straight: Checks, through: Checks) -> dict[str, list[str]]:
-    """Return each scenario's checks that come out otherwise through the sidecars, with both outcomes."""
+    """Return each scenario's checks that come out otherwise through the sidecars, with both outcomes.
+
+    What a runner only notes, such as each message, may come in another order: clients send several at once.
+    """
     found = {}
     for name in straight.keys() | through.keys():
-        pairs = unified_diff([str(one) for one in straight.get(name, [])], [str(one) for one in through.get(name, [])])
+        pairs = unified_diff(_with_notes_last(straight.get(name, [])), _with_notes_last(through.get(name, [])))
         found[name] = [line for line in pairs if line[0] in "+-"][2:]
     return {name: lines for name, lines in found.items() if lines}
+
+
+def _with_notes_last(checks: list[Check]) -> list[str]:
+    notes = sorted(str(one) for one in checks if one[2] == "INFO")
+    return [str(one) for one in checks if one[2] != "INFO"] + notes
