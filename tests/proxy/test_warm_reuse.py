@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from sys import getrefcount
 from typing import Any
 
 import pytest
 
 from sidecar.proxy.ghosts import GhostRequest
+from tests.delegation.world import INBOUND_CLAIMS, signed
 from tests.fuzz.inbound_world import token
 from tests.native import needs_native
 from tests.proxy.engines import EngineWorld, warm_request
@@ -72,3 +74,20 @@ async def test_a_token_that_comes_with_another_certificate_is_decided_again(tmp_
         world.exchange(WARM)
         taken.append(world.taken)
     assert taken == [0, 1, 2, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("padding", "kept"), [(0, 1), (2048, 0)])
+async def test_nothing_is_held_of_requests_that_have_ended_but_keys_of_short_tokens(
+    tmp_path: Path, padding: int, kept: int
+) -> None:
+    world = EngineWorld("native", tmp_path)
+    shown = signed(INBOUND_CLAIMS | {"padding": "x" * padding}).raw.encode()
+    world.exchange(warm_request(shown=shown))
+    handler: Any = world.handler
+    ((call, entry),) = handler.permits._entries.items()
+    before = getrefcount(entry.value), getrefcount(call.certificate)
+    for _ in range(3):
+        world.exchange(warm_request(shown=shown))
+    assert world.taken == 3
+    await world.log.close()
+    assert (getrefcount(entry.value), getrefcount(call.certificate) - kept) == before

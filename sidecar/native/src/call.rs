@@ -251,7 +251,7 @@ impl Call {
         let seq = Side::count(log, intern!(py, "_seq"))?;
         let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
-        side.keep_ghosts(py, this, live.ghosts);
+        side.keep_ghosts(py, this, live.ghosts)?;
         let total_ms = milliseconds(now - this.started_at);
         if side.finished.get().add(this, py, total_ms, this.decide_ms()) >= side.count_at {
             side.tally.bind(py).call_method0(intern!(py, "counted"))?;

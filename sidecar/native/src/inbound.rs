@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const VARYING_BYTES: usize = 400; // at most, of a record beside its path
 const PLACES: usize = 256; // of keys of permits; a power of two
+const MOST_KEPT: usize = 2048; // octets of an Authorization whose key is kept: half a MiB in all places
 
 /// One snapshot, and what follows from it. Begun again with each other snapshot.
 struct World {
@@ -287,7 +288,7 @@ impl InboundGate {
         }
         let key = PyTuple::new(py, [PyBytes::new(py, authorization).as_any(), fingerprint, route.bind(py)])?;
         let found = given.get_item(&key)?;
-        if found.is_some() {
+        if found.is_some() && authorization.len() <= MOST_KEPT {
             self.keys.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(key.unbind());
         }
         Ok(found)

@@ -221,14 +221,19 @@ impl Side {
         Ok(ghosts)
     }
 
-    /// Keep the ghosts of a request that has ended, if all are still ghosts, and nobody else holds one of them.
-    pub fn keep_ghosts(&self, py: Python<'_>, call: &Call, ghosts: Ghosts) {
+    /// Keep the ghosts of a request that has ended, if all are still ghosts, and nobody else holds one of them. They let
+    /// go of the call, and so of its token.
+    pub fn keep_ghosts(&self, py: Python<'_>, call: &Call, ghosts: Ghosts) -> PyResult<()> {
         if call.asked.is_none() && !call.is_served() && ghosts.all().all(|ghost| ghost.get_refcnt(py) == 1) {
+            for ghost in ghosts.all() {
+                ghost.bind(py).setattr(intern!(py, "warm"), py.None())?;
+            }
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.len() < MOST_SPARE {
                 spare.push(ghosts);
             }
         }
+        Ok(())
     }
 
     /// Send a request, and leave its ghosts where the engine in Python keeps its objects.
