@@ -71,7 +71,7 @@ ROWS = (
     Row(
         "sidecar_dev-VERSION-*.whl",
         "developers: the demo, and a mesh on one machine; never in production",
-        "`pip install FILE` beside the product's wheel",
+        "`pip install PRODUCT[audit] FILE`: name the product's wheel too, or pip asks an index for it",
     ),
     Row(
         "sidecar-dev-VERSION.image.tar",

@@ -250,7 +250,7 @@ def _add_installed(name: str, command: argparse.ArgumentParser, words: Sequence[
         return
     command.error(
         f"`sidecar {name}` is for development and not installed: it belongs to the distribution sidecar-dev;"
-        " run `pip install ./dev` in a clone of the repository"
+        " run `pip install '.[audit]' ./dev` in a clone of the repository"
     )
 
 

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, BinaryIO, Final, Protocol, cast
 
+from sidecar.extras import needs
+
 MAX_LINE_BYTES: Final = 1 << 20
 _LONG_INPUT_BYTES: Final = 8 << 20  # below this a bar would only flicker
 _LINES_PER_STEP: Final = 2048
@@ -117,7 +119,7 @@ def _unpacked(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception
         else:
             from backports import zstd
     except ImportError:
-        raise OSError(f"{file}: this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'") from None
+        raise OSError(f"{file}: this {needs('audit')}") from None
     return cast("IO[bytes]", zstd.ZstdFile(raw)), (zstd.ZstdError,)
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from sidecar.config.sections import FilesSection, IdentitySection
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import ConfigError, Problem
+from sidecar.extras import install_command
 from sidecar.identity.files import LAYOUTS, FileSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_settings import WorkloadApiSettings, parse_address
@@ -81,7 +82,7 @@ def _contradictions(section: IdentitySection) -> Iterator[Problem]:
         cure = "set spiffe_id instead, and the hint where the files are written"
         yield Problem("identity.hint", "says nothing of files, which carry none", cure)
     if section.source == "py-spiffe" and find_spec("spiffe") is None:
-        cure = "install delegation-sidecar[spiffe], or remove it: there is a client of our own"
+        cure = f"install the extra ({install_command('spiffe')}), or remove it: there is a client of our own"
         yield Problem("identity.source", "is not installed here", cure)
 
 

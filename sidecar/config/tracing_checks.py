@@ -11,6 +11,7 @@ from sidecar.config.addresses import parse_url
 from sidecar.config.platform_file import Platform
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.errors import Problem
+from sidecar.extras import install_command
 from sidecar.identity.endpoint import is_loopback
 from sidecar.observe.telemetry.settings import TracingSettings
 
@@ -41,9 +42,7 @@ def tracing_problems(file: SidecarFile, platform: Platform | None) -> Iterator[P
     if section is None:
         return
     if not all(map(_installed, _NEEDED)):
-        yield Problem(
-            "tracing", "needs OpenTelemetry, which is not installed", "pip install 'delegation-sidecar[otel]'"
-        )
+        yield Problem("tracing", "needs OpenTelemetry, which is not installed", install_command("otel"))
     url = parse_url(section.endpoint)
     if url.scheme == "http" and not is_loopback(url.hostname or ""):
         yield Problem("tracing.endpoint", "is plain http beyond loopback", "use https, or a collector on this machine")

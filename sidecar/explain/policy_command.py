@@ -21,6 +21,7 @@ from sidecar.config import load_sts
 from sidecar.errors import ConfigError
 from sidecar.examples import add_examples
 from sidecar.explain.policy_rows import Row, covers, rows_of
+from sidecar.extras import needs
 
 _COMMAND: Final = "sidecar sts policy"
 
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(path: Path, issuer: str, rows: Sequence[Row], choice: str) -> int:
     if find_spec("jinja2") is None:
-        return complain(_COMMAND, "--html needs the extra \"audit\": pip install 'delegation-sidecar[audit]'")
+        return complain(_COMMAND, f"--html {needs('audit')}")
     try:
         path.write_text(page(issuer, rows, choice=choice, now=time.time()), encoding="utf-8")
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.errors import Reason
+from sidecar.extras import needs
 from sidecar.observe.placement import network_namespace
 from sidecar.reasons.advice import GUIDANCE
 from sidecar.status.client import NoAnswerError, ask
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _serve(socket: Path, status: dict[str, Any]) -> int:
     """Serve the live page until a signal: exit code 0; 2 if it may not be served here."""
     if find_spec("jinja2") is None:
-        return complain("status", "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'")
+        return complain("status", f"this {needs('audit')}")
     from sidecar.status.live import gone_page, live_page
     from sidecar.status.web import SharedNamespaceError, require_own_namespace, serve
 

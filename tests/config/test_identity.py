@@ -128,7 +128,7 @@ def test_py_spiffe_that_is_not_installed_is_told_before_it_is_needed(monkeypatch
         identity({"workload_api": SOCKET, "source": "py-spiffe"})
     (problem,) = refused.value.problems
     assert problem.field == "identity.source"
-    assert "delegation-sidecar[spiffe]" in problem.cure
+    assert "pip install '.[spiffe]'" in problem.cure
     identity({"workload_api": SOCKET})
 
 

@@ -12,6 +12,7 @@ import pytest
 from sidecar.check import check
 from sidecar.config import load_sidecar, tracing_checks
 from sidecar.config.document import parse_document
+from sidecar.extras import install_command
 from tests.config.documents import changed, example, written
 
 AGENT = example("agent")
@@ -89,7 +90,7 @@ def test_a_fault_is_named(tmp_path: Path, tracing: dict[str, Any], field: str, w
 def test_without_the_library_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing_checks, "_NEEDED", ("opentelemetry.sdk", "opentelemetry.nowhere.at_all"))
     ((where, _, cure),) = found(tmp_path, document())
-    assert (where, cure) == ("tracing", "pip install 'delegation-sidecar[otel]'")
+    assert (where, cure) == ("tracing", install_command("otel"))
 
 
 @pytest.mark.parametrize("engine", ["auto", "python", "native"])

@@ -24,9 +24,10 @@ from sidecar.audit.chains.dialect import SETTINGS, translate
 from sidecar.audit.chains.engine import Engine, List
 from sidecar.audit.chains.examination import MOST_CHAINS, Audit, examine
 from sidecar.audit.chains.findings import Finding, Kind
+from sidecar.extras import needs
 from sidecar.observe.record import FIELDS, KEYS
 
-NEEDED: Final = "--engine needs the extra \"clickhouse\": pip install 'delegation-sidecar[clickhouse]'"
+NEEDED: Final = f"--engine {needs('clickhouse')}"
 _NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]{0,63}")
 _LONGEST_S: Final = 86400  # of one statement
 _MOST_TOLD: Final = 500  # characters of an error that the engine tells

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from sidecar.audit.chains import joins, lines, verdicts
 from sidecar.audit.chains.engine import Engine, List
 from sidecar.audit.records import RecordError
+from sidecar.extras import needs
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-NEEDED: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
+NEEDED: Final = f"this {needs('audit')}"
 _HALF: Final = "50%"  # of the memory of the machine, or of the container: DuckDB reads its limit
 _SMALL_BYTES: Final = 1 << 16  # so few lines are read one by one
 _RETURN: Final = b"\r"  # the reader of files takes it for the end of a line

@@ -6,7 +6,9 @@ import importlib
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple, Protocol
 
-MISSING: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
+from sidecar.extras import needs
+
+MISSING: Final = f"this {needs('audit')}"
 _TIMEOUT_S: Final = 30.0  # of one piece of a text
 
 

@@ -26,9 +26,10 @@ from sidecar.audit.report.story import Report
 from sidecar.audit.verify.command import examine as verify
 from sidecar.audit.verify.verdicts import Kind, Verdict
 from sidecar.examples import add_examples
+from sidecar.extras import needs
 
 _COMMAND: Final = "sidecar audit report"
-_NEEDED: Final = "this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'"
+_NEEDED: Final = f"this {needs('audit')}"
 _MOST_CHAINS: Final = 20  # a page is for reading
 _LINES: Final = (".jsonl", ".json", ".ndjson", ".log", ".records", ".gz", ".zst")
 

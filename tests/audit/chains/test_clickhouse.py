@@ -5,6 +5,7 @@ import pytest
 from sidecar.audit.chains import clickhouse
 from sidecar.audit.chains.clickhouse import EngineError, client_options, open_engine
 from sidecar.cli import main
+from sidecar.extras import needs
 
 ENVIRONMENT = {"CLICKHOUSE_USER": "auditor", "CLICKHOUSE_PASSWORD": "hunter2", "SSL_CERT_FILE": "/ca.pem"}
 
@@ -53,9 +54,7 @@ def test_without_ibis_the_command_says_how_to_install_it(
 ) -> None:
     monkeypatch.setattr(clickhouse, "find_spec", lambda name: None if name == "ibis" else find_spec(name))
     assert main(["audit", "chains", "--engine", "chdb:", "--table", "records"]) == 2
-    assert capsys.readouterr().err == (
-        "sidecar audit chains: --engine needs the extra \"clickhouse\": pip install 'delegation-sidecar[clickhouse]'\n"
-    )
+    assert capsys.readouterr().err == (f"sidecar audit chains: --engine {needs('clickhouse')}\n")
 
 
 @pytest.mark.parametrize(

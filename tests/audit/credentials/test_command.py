@@ -10,6 +10,7 @@ import pytest
 from sidecar.audit.credentials import command, walk
 from sidecar.audit.credentials.detector import MISSING, DetectorError
 from sidecar.cli import main
+from sidecar.extras import needs
 from tests.audit.credentials.drawn import GITHUB, KEY, PASSWORD
 from tests.audit.credentials.labelled import text
 from tests.fakes.detector import FakeDetector
@@ -138,7 +139,7 @@ def test_without_the_library_the_command_names_the_extra(
 
     monkeypatch.setattr(command, "Kingfisher", missing)
     assert run(str(folder)) == 2
-    expected = "sidecar audit credentials: this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'\n"
+    expected = f"sidecar audit credentials: this {needs('audit')}\n"
     assert capsys.readouterr().err == expected
 
 

@@ -12,6 +12,7 @@ from sidecar.audit.chains.database import Block, Database, open_database
 from sidecar.audit.chains.examination import examine
 from sidecar.audit.chains.findings import Kind
 from sidecar.cli import main
+from sidecar.extras import needs
 from tests.audit.chains.evidence import audit, read
 from tests.audit.evidence import lawful
 
@@ -76,9 +77,7 @@ def test_without_duckdb_the_command_says_how_to_install_it(
     monkeypatch.setattr(module, "find_spec", lambda name: None if name == "duckdb" else find_spec(name))
     (tmp_path / "a.jsonl").write_text("{}\n")
     assert main(["audit", "chains", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == (
-        "sidecar audit chains: this needs the extra \"audit\": pip install 'delegation-sidecar[audit]'\n"
-    )
+    assert capsys.readouterr().err == (f"sidecar audit chains: this {needs('audit')}\n")
 
 
 @pytest.fixture(scope="module")
