@@ -23,7 +23,8 @@ RUN --mount=type=cache,target=/var/cache/pip \
  && mkdir /opt/sidecar/native && cp -L /usr/lib/*/libgcc_s.so.1 /opt/sidecar/native/
 COPY pyproject.toml README.md LICENSE ./
 # The native engine, where `make native` has built its wheel for this machine; without it the image has Python's alone.
-COPY LICENSE build/native/*.whl wheels/
+# The brackets let the folder be absent: BuildKit requires the folders before the first wildcard.
+COPY LICENSE [b]uild/native/*.whl wheels/
 RUN for wheel in wheels/*.whl; do \
       [ ! -e "$wheel" ] || python3 -m pip install -q --no-compile --no-cache-dir --no-deps --no-index --target /opt/sidecar/lib "$wheel"; \
     done

@@ -26,7 +26,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,9 @@ test: unit integration ## Every test that needs no foreign service
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
+
+interop-readme: setup ## README's commands in its order, in a fresh clone without cargo and with an empty home (pip; docker: ARGS="-k 'not compose'" where the engine has no bridge)
+	@BUILD_ARGS="$(BUILD_ARGS)" $(PYTEST) -q -p no:randomly -p no:cacheprovider tests/interop/test_readme_walk.py $(ARGS)
 
 interop-spire: setup ## Sidecars on real SPIRE servers and agents, beside go-spiffe; the files of config/spire (root; spire-server, spire-agent and go on PATH)
 	@$(PYTEST) -q tests/interop/test_spire.py tests/interop/test_spire_entries.py tests/interop/test_spire_files.py tests/interop/test_spire_mesh.py tests/interop/test_spire_peers.py
@@ -192,7 +195,7 @@ interop-clickhouse: setup $(CHDB) ## Chains judged in ClickHouse (chdb, 180 MB) 
 systemd: setup ## The unit, installed by docs/systemd.md under a booted systemd (root; python3-venv)
 	@$(PYTEST) -q -p no:randomly tests/interop/test_systemd.py
 
-interop: interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-agents-grpc interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
+interop: interop-readme interop-spire systemd interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-agents-grpc interop-browser interop-clickhouse interop-contain interop-keycloak interop-three-hops interop-sts interop-dist ## Everything against real counterparts
 
 $(DIST_TOOLS): $(STAMP) requirements/dist.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/dist.txt && touch $@

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,6 +152,27 @@ def test_only_what_is_named_reaches_a_build() -> None:
         "build/native/*.whl",
     ]
     assert set(re.findall(r"requirements/\w+\.txt", (ROOT / "Dockerfile").read_text())) <= set(locks)
+
+
+def needs_an_earlier_step(source: str, tracked: Sequence[str]) -> bool:
+    """Return True if a COPY of this source fails in a fresh clone, or copies files that git does not know.
+
+    A pattern may match nothing, but BuildKit requires the folders before its first wildcard to exist.
+    """
+    folder = re.split(r"[^/]*[*?\[]", source, maxsplit=1)[0] if re.search(r"[*?\[]", source) else source
+    return folder != "" and not any(name == folder or name.startswith(f"{folder.rstrip('/')}/") for name in tracked)
+
+
+def test_a_fresh_clone_has_whatever_the_image_is_built_from() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split(
+        "\n"
+    )
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = [source for line in copied for source in line.split()]
+    assert "sidecar" in sources
+    assert [source for source in sources if needs_an_earlier_step(source, tracked)] == []
+    earlier = ["build/native/*.whl", "build/native/engine.whl", "dist/*.whl", "nowhere"]
+    assert [source for source in earlier if not needs_an_earlier_step(source, tracked)] == []
 
 
 def test_the_build_backend_is_the_locked_one() -> None:

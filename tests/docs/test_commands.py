@@ -21,7 +21,7 @@ _THREE_AGENTS: Final = "tests/integration/test_three_agents.py"
 _THREE_HOPS: Final = "tests/interop/test_three_hops.py"
 RUN_BY: Final = {
     **dict.fromkeys(BLOCKS, _OWN),
-    ("README.md", "python3 -m venv"): "tests/interop/test_dist.py",
+    ("README.md", "python3 -m venv"): "tests/interop/test_readme_walk.py",
     ("README.md", "make demo"): "tests/integration/test_demo.py",
     ("README.md", "sidecar check sidecar.yaml"): "tests/integration/test_readme.py",
     ("README.md", "sidecar dev run"): "tests/integration/test_readme.py",

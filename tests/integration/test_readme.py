@@ -1,4 +1,4 @@
-"""Commands of the README, run as they are copied; `make interop-dist` runs those that install."""
+"""Commands of the README, run as they are copied; `make interop-readme` walks them in their order, in a fresh clone."""
 
 from __future__ import annotations
 

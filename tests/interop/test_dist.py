@@ -368,18 +368,6 @@ def test_pip_installs_it_in_a_fresh_environment(release: Path, tmp_path: Path) -
     assert "--keep" in said(tmp_path / "venv" / "bin" / "sidecar", "demo", "--help", cwd=tmp_path)
 
 
-def test_the_readme_s_first_commands_work_one_after_another_in_a_clone(tmp_path: Path) -> None:
-    said("git", "clone", "-q", ROOT, tmp_path / "clone", cwd=ROOT)
-    block = re.split(r"^```\n", (ROOT / "README.md").read_text(), flags=re.MULTILINE)[1]
-    environ = {**os.environ, "HOME": str(tmp_path)}
-    done = subprocess.run(
-        ["bash", "-euc", block], cwd=tmp_path / "clone", env=environ, capture_output=True, text=True, check=False
-    )
-    assert "agents that impersonate" in done.stdout, done.stderr
-    assert done.returncode == 1  # the last command has findings
-    assert said("git", "status", "--porcelain", cwd=tmp_path / "clone") == ""
-
-
 def test_pipx_installs_it(release: Path, tmp_path: Path) -> None:
     require(None if find_spec("pipx") else "pipx is missing: make interop-dist")
     environ = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
