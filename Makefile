@@ -26,7 +26,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration test soak interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration budgets test soak interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -89,7 +89,14 @@ check: setup ## Lint, types, import contracts, unit tests
 integration: setup ## Real sockets, real TLS, the embedded parts
 	@$(PYTEST) -q -n 3 --timeout-method=thread --dist loadfile --no-loadscope-reorder tests/integration
 
-test: unit integration ## Every test that needs no foreign service
+BUDGETS = $(shell grep -rl "mark\.budget" --include="test_*.py" --exclude-dir=interop tests)
+budgets: setup ## Costs that other work on the machine can change (bytecodes, futures, memory, time): one process, alone
+	@$(PYTEST) -q -m budget $(BUDGETS)
+
+test: ## Every test that needs no foreign service; the budgets last, alone
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory budgets
 
 soak: setup ## Everything changes under load and nothing is lost (MINUTES=60, ARGS="--rate 200 --workers 2")
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5) $(ARGS)
@@ -249,11 +256,12 @@ native-lint: ## Format and lint the native engine's sources (cargo)
 	@cd sidecar/native && PATH="$(dir $(CARGO)):$$PATH" cargo fmt --check && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=../../build/native-target cargo clippy -q --locked -- -D warnings
 
 # Of one machine in one process after another: what the data plane does with real sockets.
-NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak warm_path workers
+NATIVE_TESTS := authority closing corpus endings engine evidence hostile inbound lifecycle mesh one_record outbound outbound_tokens pooling reload soak workers
 # Without the wheel the tests of both engines skip the native one. With it, `auto` is the native one everywhere.
 OF_BOTH_ENGINES = $(shell grep -lrE "tests\.native|tests\.proxy\.engines|native_module" --include="test_*.py" --exclude-dir=integration --exclude-dir=interop tests)
 test-native: native ## The tests of both engines, and those of the data plane on the native engine, with real sockets
 	@$(SHARED) $(OF_BOTH_ENGINES)
+	@$(PYTEST) -q -m budget $(OF_BOTH_ENGINES) tests/integration/test_warm_path.py
 	@$(SHARED) $(addprefix tests/integration/test_,$(addsuffix .py,$(NATIVE_TESTS)))
 
 fuzz-native: native ## Give both engines the same random bytes, and compare what they do (MINUTES=60, ARGS="--seed 7")

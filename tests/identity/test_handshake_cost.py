@@ -1,7 +1,8 @@
 """The cost of a handshake with a known peer in interpreted code: bytecodes and calls. The same on every machine.
 
-``pytest -s tests/identity/test_handshake_cost.py`` prints the table. The limit is the last count plus a small margin: a
-change that makes a new connection more expensive has to raise it here.
+``pytest -m budget -s tests/identity/test_handshake_cost.py`` prints the counts.
+The limit is the last count plus a small margin:
+a change that makes a new connection more expensive has to raise it here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tests.proxy.test_warm_cost import ROOT, TIMES, Cost
 MOST_BYTECODES: Final = 2_300
 
 
+@pytest.mark.budget
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="another Python has other bytecodes")
 def test_a_handshake_with_a_known_peer_runs_no_more_bytecodes_than_it_did() -> None:
     server, client = tls.server_context(source_of()), plain(server=False, chain=[PEER])

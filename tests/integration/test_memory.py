@@ -16,7 +16,7 @@ from tests.integration.crowd import Kind, crowd_at, written
 from tests.integration.test_descriptors import call, command
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok, until, whole_lines
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration, pytest.mark.budget, pytest.mark.timeout(180)]
 
 LIMIT_MIB: Final = 120  # three times its own need
 MOST_MIB: Final = 138  # bytes within one measurement may exceed the limit; without a limit it is more

@@ -96,6 +96,7 @@ async def _counted(warm: Warm | WarmOutbound, head: Head) -> float:
     return sum(bytecodes for room, (bytecodes, _) in cost.by_room().items() if room != "elsewhere")
 
 
+@pytest.mark.budget
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="another Python has other bytecodes")
 @pytest.mark.parametrize("what", HEADS)
 async def test_a_head_that_was_not_seen_before_costs_hardly_more(tmp_path: Path, what: str) -> None:
@@ -105,6 +106,7 @@ async def test_a_head_that_was_not_seen_before_costs_hardly_more(tmp_path: Path,
     assert 1_000 < own <= most
 
 
+@pytest.mark.budget
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="another Python has other bytecodes")
 @pytest.mark.parametrize(("path", "most"), [(lambda _: b"/tool", 2_638), (lambda at: b"/tool/%08x" % at, 2_673)])
 async def test_a_call_to_a_path_that_was_not_seen_before_costs_hardly_more(

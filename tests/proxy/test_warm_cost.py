@@ -1,7 +1,8 @@
 """The cost of a warm request in interpreted code: bytecodes and calls, by room. The same on every machine.
 
-``pytest -s tests/proxy/test_warm_cost.py`` prints the tables. The limits are the last counts plus a small margin: a
-change that makes the warm path more expensive has to raise them here.
+``pytest -m budget -s tests/proxy/test_warm_cost.py`` prints the counts.
+The limits are the last counts plus a small margin:
+a change that makes the warm path more expensive has to raise them here.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Cost:
         return rooms
 
 
+@pytest.mark.budget
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="another Python has other bytecodes")
 @pytest.mark.parametrize("kind", MOST_BYTECODES)
 async def test_a_warm_request_runs_no_more_bytecodes_than_it_did(
@@ -92,6 +94,7 @@ async def test_a_warm_request_runs_no_more_bytecodes_than_it_did(
     assert 1_000 < own <= MOST_BYTECODES[kind]
 
 
+@pytest.mark.budget
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="another Python has other bytecodes")
 @pytest.mark.parametrize("kind", MOST_BYTECODES_OF_HTTP2)
 async def test_a_warm_request_by_http2_runs_no_more_bytecodes_than_it_did(

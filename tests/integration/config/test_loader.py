@@ -152,6 +152,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
+@pytest.mark.budget
 def test_loading_takes_no_more_memory_than_is_asked_for() -> None:
     # Measured by a small process: a forked child starts with its parent's memory.
     command = [sys.executable, "-c", _MEASURING, str(EXAMPLES / "agent.yaml")]
@@ -187,10 +188,8 @@ def test_a_fork_that_dies_gives_no_settings() -> None:
 
 
 def test_a_fork_that_hangs_is_killed() -> None:
-    began = time.monotonic()
     with pytest.raises(TimeoutError):
-        load_in_fork(lambda: time.sleep(60), timeout_s=0.1)
-    assert time.monotonic() - began < 30
+        load_in_fork(lambda: time.sleep(3600), timeout_s=0.1)  # longer than any test may take
     with pytest.raises(ChildProcessError):  # none is left
         os.waitpid(-1, os.WNOHANG)
 

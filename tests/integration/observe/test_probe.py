@@ -102,6 +102,7 @@ async def test_a_page_that_fails_is_500_and_the_next_one_is_served(
     assert "a page of ours could not be made" in caplog.text
 
 
+@pytest.mark.budget
 async def test_however_often_metrics_are_asked_for_they_are_rendered_a_tenth_of_the_time() -> None:
     busy_s = 0.0
 
