@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
 from sidecar.config.kinds import NAMES, Kind, kind_of
+from sidecar.config.sidecar_file import with_deny_file
 from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
 from sidecar.delegation.route import OutboundRoute
 from sidecar.engine import engine_of
@@ -83,6 +84,7 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
             return Checked([], [])
         loaded = load_sidecar(path, environ, platform)
         engine_of(loaded.engine)
+        with_deny_file(loaded)
         return Checked([], list(_notes(loaded)))
     except ConfigError as error:
         return Checked(list(error.problems), [])

@@ -141,6 +141,14 @@ def _sidecar(commands: _Commands) -> None:
     )
     status.add_argument("--web", action="store_true", help="serve the state as a live page while the command runs")
     status.add_argument("--chains", action="store_true", help="also print the requests in flight")
+    status.add_argument(
+        "--wait-deny",
+        metavar="FILE",
+        help="wait until the deny list in this file is in force, in every process",
+    )
+    status.add_argument(
+        "--wait", type=float, default=10.0, metavar="S", help="how long to wait for it (default %(default)g)"
+    )
     status.add_argument("--json", action="store_true", help="for machines")
 
     health = _command(commands, "healthcheck", "sidecar.healthcheck:run", "exit with 0 if the sidecar is ready")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
 from sidecar.config.loader import LOADING_BYTES, Loaded, SettingsFiles, load_again
+from sidecar.delegation.deny_list import DenyListError
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.file_watch import Watched
@@ -63,7 +65,11 @@ class Reload:
         """
         try:
             fresh = await self._load()
+            if fresh.deny_file is not None:
+                await self._follow_deny_file(fresh.deny_file)
             await put_in_force(self._server, self._changed(fresh))
+            if fresh.deny_file is None:  # last: settings that are refused take no row away
+                await self._follow_deny_file(None)
         except ConfigError as error:
             self.state.refused_at, self.state.problems = int(time.time()), error.problems
             raise
@@ -79,6 +85,15 @@ class Reload:
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         return fresh
+
+    async def _follow_deny_file(self, path: Path | None) -> None:
+        """Follow the deny file that fresh settings name, if it is another one."""
+        followed = self._server.parts.deny_file
+        if path != followed.path:
+            try:
+                await followed.follow(path)
+            except DenyListError as error:
+                raise ConfigError([Problem("deny_file", f"{path}: {error}", "put a list there first")]) from error
 
     def _changed(self, fresh: SidecarSettings) -> Setup:
         """Make the setup of fresh settings. Keys and exchanges stay if their settings do: they are caches."""

@@ -31,6 +31,7 @@ from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.telemetry.settings import TracingSettings
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.caches import HANDLES, Caches
+from sidecar.proxy.deny_file import DenyFile
 from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import MARKS, Handles
 from sidecar.proxy.journey import Tasks
@@ -72,7 +73,12 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     keys = make_keys(settings, source, log)
     revocations = _revocation_lists(settings, source, lambda: snapshots.setup.keys, log)
     setup = make_setup(settings, keys, make_exchanges(settings, source, keys, log), metrics)
-    snapshots = Snapshots(setup, revocations.in_force if settings.revocations else lambda _own: NOTHING)
+    deny_file = DenyFile(settings.deny_file)
+    snapshots = Snapshots(
+        setup,
+        revocations.in_force if settings.revocations else lambda _own: NOTHING,
+        lambda: deny_file.deny,
+    )
     handles = _handles(settings, place, snapshots)
     shared = Shared(
         source=source,
@@ -123,6 +129,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             addresses=tuple((listen.host, listen.port) for listen in settings.listens),
             agent=agent,
             revocations=revocations,
+            deny_file=deny_file,
             caches=Caches(shared.caches, clock=time.time, trim=Trim(requests=lambda: log.last_seq)),
             pending_logins=shared.pending_logins,
             countersigning=_countersigning(settings, source, snapshots, log),

@@ -13,7 +13,7 @@ _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain aud
 
 _shtab_sidecar_run_option_strings=(-h --help --config --platform --workers)
 _shtab_sidecar_check_option_strings=(-h --help --platform --kind --sts --schema --json)
-_shtab_sidecar_status_option_strings=(-h --help --socket --web --chains --json)
+_shtab_sidecar_status_option_strings=(-h --help --socket --web --chains --wait-deny --wait --json)
 _shtab_sidecar_healthcheck_option_strings=(-h --help --probe --config --live --wait --connect --restart-without-network)
 _shtab_sidecar_sts_keygen_option_strings=(-h --help --algorithm --lead --every --group-readable)
 _shtab_sidecar_sts_revoke_option_strings=(-h --help --subject --actor --txn --jti --login --confirm --lift --list --alone --reason --for --to --peer --timeout --json --svid --key --bundle)
@@ -49,6 +49,7 @@ _shtab_sidecar_run___platform_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_check_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_check___platform_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_status___socket_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_status___wait_deny_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_healthcheck___config_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_sts_keygen_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_sidecar_sts_revoke___svid_COMPGEN=_shtab_compgen_files

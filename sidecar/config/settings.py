@@ -141,6 +141,7 @@ class SidecarSettings:
     max_memory_mib: int | None = None
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None
+    deny_file: Path | None = None
     listener_rule: ListenerRule | None = None
     workload_handle: WorkloadHandleSettings | None = None
     own_may_call: frozenset[str] = frozenset()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -46,15 +47,17 @@ from sidecar.config.sidecar_model import DenySection, SidecarFile, exchange_sect
 from sidecar.config.tracing_checks import tracing_of, tracing_problems
 from sidecar.config.txn_token_checks import txn_ceiling_problems, txn_token_problems, txn_tokens_of
 from sidecar.config.validation import Findings, load_validated
+from sidecar.delegation.deny_list import DenyListError, parse_deny_list
 from sidecar.delegation.inbound_routes import InboundRoutes, inbound_overlaps
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.route import Overlap
-from sidecar.errors import Problem
+from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.observe.record_rate import RecordRate
 from sidecar.proxy.memory_pressure import MemoryLimits
+from sidecar.steps import at_once
 
 
 def load_sidecar(
@@ -142,6 +145,7 @@ def _settings(
         txn_tokens=txn_tokens,
         tracing=tracing,
         deny=_deny(file.deny),
+        deny_file=None if file.deny_file is None else Path(file.deny_file),
         records=records_settings,
         revocations=lists,
         probe=parse_address(file.probe.listen),
@@ -184,6 +188,22 @@ def records(section: RecordsSection) -> RecordSettings:
         unproven=RecordRate(per_s=section.unproven_per_s, burst=section.unproven_burst),
         countersign=countersign_of(section.countersign),
     )
+
+
+def with_deny_file(settings: SidecarSettings) -> SidecarSettings:
+    """Return the settings with the rows of their deny file, if it is on this machine, for commands that judge by them.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    path = settings.deny_file
+    if path is None or not path.exists():
+        return settings
+    try:
+        return replace(settings, deny=settings.deny.joined(at_once(parse_deny_list(path.read_bytes()))))
+    except (DenyListError, OSError) as error:
+        wrong, cure = f"{path} cannot be used: {error}", 'write {"deny": [rows]}, with rows as those of deny'
+        raise ConfigError([Problem("deny_file", wrong, cure)]) from None
 
 
 def _deny(rows: list[DenySection]) -> Deny:

@@ -170,6 +170,14 @@ class SidecarFile(Section):
         default=[],
         description="subjects, workloads and tokens to refuse during an incident; takes effect at the reload",
     )
+    deny_file: FileText | None = Field(
+        default=None,
+        description=(
+            'more of them, in a file of JSON, `{"deny": [rows]}`: the running process reads it itself, within two '
+            "seconds of a change and without a reload; at most 10,000 rows and 4 MiB. A file that cannot be used "
+            "changes nothing, and without a first one no call is served ([page](contain.md#the-deny-file))"
+        ),
+    )
     probe: SidecarProbeSection = Field(
         default=SidecarProbeSection(listen="127.0.0.1:7090", agent=[]),
         description="the listener of metrics and health checks",

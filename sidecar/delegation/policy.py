@@ -5,7 +5,7 @@ edited.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.delegation.crossing import collide
@@ -43,6 +43,16 @@ class Deny:
     jtis: frozenset[str] = frozenset()
     txns: frozenset[str] = frozenset()
     revoked: InForce = NOTHING
+
+    def joined(self, other: Deny) -> Deny:
+        """Return the list that refuses what either refuses by name; ``revoked`` stays ours."""
+        return replace(
+            self,
+            subjects=self.subjects | other.subjects,
+            actors=self.actors | other.actors,
+            jtis=self.jtis | other.jtis,
+            txns=self.txns | other.txns,
+        )
 
     def check(self, token: VerifiedToken, actor: SpiffeId | None) -> None:
         """Refuse a token, or the ``actor`` that uses it (None: it proved no name), if the list has it.

@@ -17,6 +17,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.audit.records import Record, RecordError, parse_record
 from sidecar.config import load_sidecar
+from sidecar.config.sidecar_file import with_deny_file
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ConfigError
 from sidecar.explain.explanation import Explanation, explain
@@ -109,7 +110,7 @@ def _policy(config: str | None, default: str, record: Record) -> Policy | None:
     """
     if config is None and not Path(default).exists():
         return None
-    settings = load_sidecar(Path(config or default), os.environ)
+    settings = with_deny_file(load_sidecar(Path(config or default), os.environ))
     try:
         return settings.policy(spiffe_id(record.workload, "workload"), 0)
     except CannotJudgeError:

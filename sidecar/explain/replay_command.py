@@ -16,6 +16,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import RecordError, parse_record
 from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.config.sidecar_file import with_deny_file
 from sidecar.errors import ConfigError
 from sidecar.examples import add_examples
 from sidecar.explain.recorded_token import NOT_RECORDED, CannotJudgeError, spiffe_id
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Judge the records again."""
     try:
-        settings = load_sidecar(arguments.settings, os.environ, arguments.platform)
+        settings = with_deny_file(load_sidecar(arguments.settings, os.environ, arguments.platform))
         replay, not_records = _replayed(arguments, settings)
     except (OSError, ValueError) as error:
         return complain(_COMMAND, str(error))

@@ -40,6 +40,7 @@ LABELS: Final[Mapping[str, str]] = {
     "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued`, `tasks`, `contexts` or `handles`:"
     " [sizes](sizing.md#memory)",
     "kind": "of a population `human` or `machine`; of a revocation `subject`, `actor`, `txn`, `jti` or `login`",
+    "sha256": "the first 12 characters of what `sha256sum` prints of the file",
     "trust_domain": "a trust domain with a bundle here",
     "version": "the running version",
     "engine": "`python` or `native`: [the native engine](native.md); a token service is always `python`",
@@ -70,6 +71,7 @@ def families() -> list[Metric]:
     metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.uncountersigned = lambda: 0
     metrics.revocations = lambda: {"txn": 0}
+    metrics.deny_file = lambda: {"rows": 0, "sha256": "sha256", "error": None, "age_s": 0}
     metrics.revocation_book = lambda: 0.0
     metrics.revocation_ages = lambda: {"issuer": 0.0}
     metrics.bundle_updated("trust-domain")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from sidecar.errors import OF_HANDSHAKES, Reason
 from sidecar.observe.exposition import Metric
@@ -88,6 +88,7 @@ class Metrics:
         self.observe_until: Callable[[], Mapping[tuple[Direction, str], int]] = dict
         self.uncountersigned: Callable[[], int] | None = None  # records since the last checkpoint; None: never any
         self.revocations: Callable[[], Mapping[str, int]] = dict  # in force, by kind
+        self.deny_file: Callable[[], Mapping[str, Any] | None] = lambda: None  # None: the settings name no file
         self.revocation_book: Callable[[], float] | None = None  # used share of its room; None: there is no book
         self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink

@@ -34,6 +34,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "identity.lost": "the identity was withdrawn or has expired: nothing is served until there is another",
     "config.reloaded": "new settings are in force",
     "config.refused": "new settings could not be used: the old ones stay",
+    "deny.changed": "the list of `deny_file` is in force: `detail` has its rows, and the SHA-256 of the file",
+    "deny.refused": "the file of `deny_file` cannot be used: `detail` says why; the list in force stays",
     "not_ready": "a sidecar is no longer ready: `detail` says what is missing",
     "ready": "a sidecar is ready again, after `not_ready`; the first time it is `started` that says so",
     "started": "the process runs",

@@ -19,6 +19,8 @@ from sidecar.observe.exposition import (
 )
 from sidecar.observe.metrics import Metrics
 
+_SHA256: Final = 12  # characters that tell one list from another
+
 Series: TypeAlias = Iterable[tuple[tuple[str, ...], float]]  # the values of the labels, and the value
 F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
 
@@ -291,6 +293,7 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
         value=metrics.svid_expires_at,
     )
     yield _gauge("sidecar_revocations", "Revocations in force.", ("kind",), _single(metrics.revocations()))
+    yield from _deny_file(metrics)
     if metrics.revocation_book is not None:
         yield GaugeMetricFamily(
             "sidecar_revocation_book_ratio",
@@ -308,6 +311,24 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
         "When a route that only observes begins to enforce; no series for any other route.",
         ("direction", "route"),
         (((side, metrics.route_label(route)), until) for (side, route), until in metrics.observe_until().items()),
+    )
+
+
+def _deny_file(metrics: Metrics) -> Iterator[Metric]:
+    row = metrics.deny_file()
+    if row is None:
+        return
+    in_force = () if row["sha256"] is None else [((row["sha256"][:_SHA256],), row["rows"])]
+    yield _gauge("sidecar_deny_file_rows", "Rows of the list in force, by the file's SHA-256.", ("sha256",), in_force)
+    yield GaugeMetricFamily(
+        "sidecar_deny_file_refused",
+        "1 while the deny file that lies there cannot be used: an earlier list is in force, or no call is served.",
+        value=row["error"] is not None,
+    )
+    yield GaugeMetricFamily(
+        "sidecar_deny_file_age_seconds",
+        "Time since the deny file was last read, or found unchanged.",
+        value=row["age_s"],
     )
 
 

@@ -29,6 +29,7 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.agent_watch import AgentWatch
 from sidecar.proxy.bypass import BypassWatch
 from sidecar.proxy.caches import Caches
+from sidecar.proxy.deny_file import DenyFile
 from sidecar.proxy.handle_delivery import HandleDelivery
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.journey import Tasks
@@ -74,6 +75,7 @@ class Parts:
     agent: AgentWatch | None = None
     countersigning: Countersigning | None = None
     revocations: RevocationLists = field(default_factory=RevocationLists)
+    deny_file: DenyFile = field(default_factory=lambda: DenyFile(None))
     handle_delivery: HandleDelivery | None = None
     door: PublicCertificate | None = None
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
@@ -102,6 +104,8 @@ class Server:
         self.recent_refusals = RecentCounts(lambda: refused(parts.log.metrics), time.monotonic)
         parts.source.subscribe(self._on_identity)
         parts.revocations.after_change = self._on_revocations
+        parts.deny_file.after_change = self._on_deny
+        parts.deny_file.after_refusal = self._on_deny_refused
         self._show_metrics()
 
     @property
@@ -145,6 +149,7 @@ class Server:
         metrics.cache_lookups = parts.caches.lookups
         metrics.revocations = parts.revocations.count
         metrics.revocation_ages = parts.revocations.ages
+        metrics.deny_file = parts.deny_file.row
         metrics.memory_short = lambda: parts.memory is not None and parts.memory.short
 
     def missing(self) -> list[str]:
@@ -165,6 +170,7 @@ class Server:
         errors = setup.keys.last_errors()
         lacking += (_because(f"keys of {issuer}", errors.get(issuer)) for issuer in setup.without_keys())
         lacking += parts.revocations.missing()
+        lacking += parts.deny_file.missing()
         if parts.door is not None and parts.door.not_after is None:
             lacking.append(_because("entry.door: no certificate", parts.door.error))
         if not lacking and not self.ready.is_set():
@@ -196,6 +202,7 @@ class Server:
         self.key_updates = self.start_key_updates(parts.snapshots.setup)
         self.background.start("identity", parts.source.run())
         self.background.start("revocations", parts.revocations.run())
+        self.background.start("deny file", parts.deny_file.run())
         self.background.start("sweep", self._sweep())
         self.background.start("credentials", CredentialWatch(lambda: parts.snapshots.setup.exchanges).run())
         self.background.start("watch", parts.watch.run(self.metrics.in_flight))
@@ -341,6 +348,20 @@ class Server:
         parts.watch.notice()
         stale = "; ".join(parts.revocations.missing())
         parts.log.event("revocations.changed", revocation=parts.revocations.numbers(), detail=stale or None)
+
+    def _on_deny(self) -> None:
+        parts = self.parts
+        parts.snapshots.change()
+        parts.watch.notice()
+        parts.log.event("deny.changed", detail=self._denied())
+
+    def _on_deny_refused(self) -> None:
+        denied = self.parts.deny_file
+        self.parts.log.event("deny.refused", detail=f"{denied.error}; in force: {self._denied()}")
+
+    def _denied(self) -> str:
+        denied = self.parts.deny_file
+        return f"rows={denied.rows} sha256={denied.sha256 or 'none'}"
 
     def _count_bundles(self, trusted: frozenset[TrustDomain]) -> None:
         metrics = self.parts.log.metrics

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from sidecar.delegation.policy import Policy
+from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import NOTHING, InForce
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import VerifiedToken
@@ -136,6 +136,7 @@ class Snapshots:
     """Holds the current snapshot."""
 
     __slots__ = (
+        "_denied",
         "_number",
         "_revoked",
         "closed",
@@ -143,10 +144,19 @@ class Snapshots:
         "setup",
     )
 
-    def __init__(self, setup: Setup, revoked: Callable[[frozenset[str]], InForce] = lambda _own: NOTHING) -> None:
-        """``revoked`` returns the revocations in force, given the issuers whose token services are ours."""
+    def __init__(
+        self,
+        setup: Setup,
+        revoked: Callable[[frozenset[str]], InForce] = lambda _own: NOTHING,
+        denied: Callable[[], Deny | None] = lambda: None,
+    ) -> None:
+        """``revoked`` returns the revocations in force, given the issuers whose token services are ours.
+
+        ``denied`` returns the deny list of a file of its own, which counts beside that of the settings.
+        """
         self.setup = setup
         self._revoked = revoked
+        self._denied = denied
         self.current: Snapshot | None = None
         self.closed: str | None = None  # the reason to serve no call although everything is there
         self._number = 0
@@ -179,9 +189,9 @@ class Snapshots:
         elif self.current is None or self.current.policy.workload != workload:
             self._make(workload)
 
-    def change(self, setup: Setup) -> None:
-        """Put a reloaded ``setup`` in force: from now on requests are judged by it, whatever was cached before."""
-        self.setup = setup
+    def change(self, setup: Setup | None = None) -> None:
+        """Put a reloaded ``setup``, or another deny list, in force: requests are judged by it, whatever was cached."""
+        self.setup = setup or self.setup
         if self.current is not None:
             self._make(self.current.policy.workload)
 
@@ -201,6 +211,9 @@ class Snapshots:
         self._number += 1
         setup = self.setup
         policy = setup.make_policy(workload, self._number)
+        denied = self._denied()
+        if denied is not None:
+            policy = replace(policy, deny=policy.deny.joined(denied))
         revoked = self._revoked(policy.token_services)
         if revoked is not NOTHING:
             policy = replace(policy, deny=replace(policy.deny, revoked=revoked))

@@ -61,6 +61,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "identity": _identity(parts),
         "issuers": _issuers(parts),
         "revocations": parts.revocations.rows(),
+        "deny_file": parts.deny_file.row(),
         "settings": asdict(settings),
         "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
         "logins": _logins(parts),

@@ -42,6 +42,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "identity": _identity([row["identity"] for row in there]),
         "issuers": _issuers([row["issuers"] for row in there]),
         "revocations": _revocations([row["revocations"] for row in there]),
+        "deny_file": _deny_file([row.get("deny_file") for row in there]),
         "settings": min(
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
@@ -92,6 +93,7 @@ def _row(number: int, row: Json | None) -> Json:
             "ready": False,
             "being_served": None,
             "settings_loaded_at": None,
+            "deny_sha256": None,
         }
     return {
         "worker": number,
@@ -100,6 +102,7 @@ def _row(number: int, row: Json | None) -> Json:
         "ready": row["ready"],
         "being_served": row["requests"]["being_served"],
         "settings_loaded_at": row["settings"]["loaded_at"],
+        "deny_sha256": None if row.get("deny_file") is None else row["deny_file"]["sha256"],
     }
 
 
@@ -128,6 +131,15 @@ def _revocations(several: Sequence[Sequence[Json]]) -> list[Json]:
     for row in sorted((row for rows in several for row in rows), key=_list_badness):
         worst[row["issuer"]] = row
     return list(worst.values())
+
+
+def _deny_file(several: Sequence[Json | None]) -> Json | None:
+    """Take the worst row; while workers have different lists, that of the oldest, whose time nobody shares."""
+    return max(
+        (one for one in several if one is not None),
+        key=lambda one: (one["error"] is not None, -(one["in_force_at"] or 0), one["age_s"]),
+        default=None,
+    )
 
 
 def _list_badness(row: Json) -> tuple[bool, bool, int, int]:

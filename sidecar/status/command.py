@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from sidecar.status.troubles import Grade, Trouble, span, troubles
 
 Json = Mapping[str, Any]
 
+_ASK_S: Final = 0.1
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
 _UP: Final = {True: "listens", False: "gone", None: "not seen yet"}
@@ -27,8 +30,13 @@ _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and print. Exit codes: 0 ready, 1 not ready, 2 no answer, 3 ready, but new settings were refused."""
+    """Ask and print. Exit codes: 0 ready, 1 not ready, 2 no answer, 3 ready, but new settings were refused.
+
+    With ``--wait-deny``: 0 the file's list is in force in every process, 1 it is not, 2 no answer.
+    """
     try:
+        if arguments.wait_deny is not None:
+            return _wait_for(Path(arguments.wait_deny), Path(arguments.socket), arguments.wait)
         status = ask(Path(arguments.socket), "/status", member="settings")
         chains = ask(Path(arguments.socket), "/chains", member="being_served") if arguments.chains else None
     except NoAnswerError as error:
@@ -45,6 +53,33 @@ def run(arguments: argparse.Namespace) -> int:
     if not status["ready"]:
         return 1
     return 0 if status["settings"]["refused_at"] is None else 3
+
+
+def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
+    """Wait until the deny list that the file holds is in force."""
+    try:
+        wanted = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        return complain("status", f"{file} cannot be read: {error.strerror}")
+    deadline = time.monotonic() + patience_s
+    while True:
+        status = ask(socket, "/status", member="settings")
+        denied = status.get("deny_file")
+        if denied is None:
+            return complain("status", "its settings name no deny_file: set it, see docs/contain.md")
+        in_force = [one["deny_sha256"] for one in status.get("workers") or ()] or [denied["sha256"]]
+        if set(in_force) == {wanted}:
+            print_line(f"in force: {denied['rows']} rows, sha256 {wanted[:12]}")
+            return 0
+        if time.monotonic() >= deadline:
+            ours = sum(one == wanted for one in in_force)
+            here = denied["error"] or f"another list, of {denied['rows']} rows"
+            print_line(
+                f"NOT in force after {patience_s:g} s: sha256 {wanted[:12]}, in {ours} of {len(in_force)} processes"
+            )
+            print_line(f"  {denied['file']}: {here}")
+            return 1
+        time.sleep(_ASK_S)
 
 
 def _serve(socket: Path, status: dict[str, Any]) -> int:
@@ -114,6 +149,9 @@ def _rows(status: Json) -> Iterator[tuple[str, str]]:
     yield "inbound routes", ", ".join(settings["inbound_routes"]) or "none"
     yield "outbound routes", ", ".join(settings["outbound_routes"]) or "none"
     yield "deny rows", str(settings["deny_rows"])
+    if (denied := status.get("deny_file")) is not None and denied["sha256"] is not None:
+        since = span(status["now"] - denied["in_force_at"])
+        yield "deny file", f"{denied['rows']} rows in force for {since}, sha256 {denied['sha256'][:12]}"
     for one in status["listeners"]:
         kind = "door" if one.get("door") else one["direction"]
         yield f"{kind} listener", f"{one['address']}, {one['connections']} of {one['max_connections']}"

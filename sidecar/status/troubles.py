@@ -16,6 +16,7 @@ Json = Mapping[str, Any]
 _MIB: Final = 1024 * 1024
 _LEAST_FREE: Final = 0.1  # of the record file's disk: the alert SidecarRecordsSinkFills has the same
 _FULL_SOON_S: Final = 4 * 3600  # likewise
+_DENY_AGE_S: Final = 15  # it is read every second: its disk does not answer, or this process is starved
 _SOON_S: Final = 600  # warn this long before the end of an SVID that nobody renews
 
 _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
@@ -92,6 +93,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_bundles(status),
         *_issuers(status),
         *_revocations(status),
+        *_deny_file(status),
         *_records(status),
         *_settings(status),
         *_agent(status),
@@ -160,6 +162,19 @@ def _revocations(status: Json) -> Iterator[Trouble]:
             yield Trouble(Grade.WRONG, what, wrong, _LIST_CURE)
         elif error is not None:
             yield Trouble(Grade.NOTE, what, f"{error}; the list was confirmed {span(one['age_s'])} ago", _LIST_CURE)
+
+
+def _deny_file(status: Json) -> Iterator[Trouble]:
+    denied = status.get("deny_file")
+    if denied is None:
+        return
+    kept = "no call is served" if denied["sha256"] is None else f"the list of {denied['rows']} rows stays in force"
+    if denied["error"] is not None:
+        cure = f"fix {denied['file']}, as `sidecar check` says; it is read again within two seconds"
+        yield Trouble(_grade(wrong=denied["sha256"] is None), "deny file", f"{denied['error']}; {kept}", cure)
+    elif denied["age_s"] > _DENY_AGE_S:
+        wrong = f"it was last read {span(denied['age_s'])} ago, so a change of it does not count; {kept}"
+        yield Trouble(Grade.NOTE, "deny file", wrong, f"see that the disk of {denied['file']} answers")
 
 
 def _issuers(status: Json) -> Iterator[Trouble]:

@@ -41,6 +41,8 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
         (("issuers", [{"issuer": ISSUER, "needed": True, "key_age_s": 1, "last_error": "x"}]), f"keys of {ISSUER}"),
         (("revocations.0.stale", True), f"revocations of {ISSUER}"),
         (("revocations.0.last_error", "x"), f"revocations of {ISSUER}"),
+        (("deny_file.error", "x"), "deny file"),
+        (("deny_file.age_s", 60), "deny file"),
         (("records.trouble", "the record sink is blocked"), "records"),
         (("records.lost", 1), "records"),
         (("memory", {"used_bytes": 9, "limit_bytes": 10, "short": True}), "memory"),

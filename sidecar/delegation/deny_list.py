@@ -1,0 +1,77 @@
+"""The deny list as a document of its own, which a running sidecar reads in steps. Pure.
+
+``{"deny": [{"actor": "spiffe://…", "note": "INC-42"}, …]}``: the rows are those of ``deny`` in the settings. A document
+that is cut short anywhere is not JSON, so half of a list is never mistaken for a whole one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.delegation.claims import is_name
+from sidecar.delegation.json_steps import object_in_steps
+from sidecar.delegation.policy import Deny
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
+from sidecar.delegation.strict_json import StrictJsonError
+from sidecar.steps import Steps, drained
+
+MAX_DENY_BYTES: Final = 4 * 1024 * 1024
+MAX_DENY_ROWS: Final = 10_000
+
+_NAMED: Final = ("subject", "actor", "jti", "txn")
+_MEMBERS: Final = frozenset({*_NAMED, "issuer", "note"})
+
+
+class DenyListError(Exception):
+    """The document is no deny list. The text says where it is wrong and quotes nothing."""
+
+
+def parse_deny_list(document: bytes) -> Steps[Deny]:
+    """Read a whole list, in steps.
+
+    Raises:
+        DenyListError: it is too large, not strict JSON, or one of its rows is wrong.
+    """
+    try:
+        members = yield from object_in_steps(document, max_bytes=MAX_DENY_BYTES, max_depth=3)
+    except StrictJsonError as error:
+        raise DenyListError(str(error)) from None
+    rows = members.get("deny")
+    if members.keys() != {"deny"} or not isinstance(rows, list):
+        raise DenyListError('it is not {"deny": [rows]}')
+    if len(rows) > MAX_DENY_ROWS:
+        raise DenyListError(f"deny has {len(rows)} rows, and {MAX_DENY_ROWS} are the most")
+    found: dict[str, set[tuple[str | None, str]]] = {name: set() for name in _NAMED}
+    number = 0
+    for some in drained(rows):
+        for row in some:
+            name, pair = _read(row, f"deny[{number}]")
+            found[name].add(pair)
+            number += 1
+        yield
+    return Deny(
+        subjects=frozenset(found["subject"]),
+        actors=frozenset(value for _, value in found["actor"]),
+        jtis=frozenset(value for _, value in found["jti"]),
+        txns=frozenset(value for _, value in found["txn"]),
+    )
+
+
+def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
+    """Return the name of what a row denies, its issuer and its value."""
+    if not isinstance(row, dict) or not row.keys() <= _MEMBERS:
+        raise DenyListError(f"{where} is not an object of {', '.join((*_NAMED, 'issuer', 'note'))}")
+    named = [name for name in _NAMED if name in row]
+    if len(named) != 1:
+        raise DenyListError(f"{where} needs exactly one of {', '.join(_NAMED)}")
+    name = named[0]
+    if not all(map(is_name, row.values())):
+        raise DenyListError(f"{where} has a member that is not a name: 1 to 2048 printable characters")
+    if "issuer" in row and name != "subject":
+        raise DenyListError(f"{where}.issuer says nothing without a subject: remove it")
+    if name == "actor":
+        try:
+            SpiffeId(row[name])
+        except SpiffeIdError:
+            raise DenyListError(f"{where}.actor is not a SPIFFE ID: write spiffe://trust-domain/path") from None
+    return name, (row.get("issuer"), row[name])

@@ -1,0 +1,165 @@
+"""The deny list of ``deny_file``: read in this process whenever its file changes, and in force at once.
+
+No interpreter is started and nothing else waits for it, so the list is in force within seconds however busy the machine
+is. A file that cannot be used changes nothing: the list before it stays, for as long as it takes. A sidecar that has
+never read one serves no call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.delegation.deny_list import MAX_DENY_BYTES, DenyListError, parse_deny_list
+from sidecar.delegation.policy import Deny
+from sidecar.steps import in_steps
+
+POLL_S: Final = 1.0
+
+_LOG: Final = logging.getLogger("sidecar.deny")
+
+
+class DenyFile:
+    """Follows one file, or none. ``after_change`` puts a new list in force, ``after_refusal`` tells of a refused file.
+
+    ``deny`` is the list in force, None before the first. ``sha256`` is that of its file, so that ``sha256sum`` tells
+    an operator if the file at hand is in force. ``error`` says why the file that lies there now is not.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.deny: Deny | None = None
+        self.sha256 = ""
+        self.rows = 0
+        self.in_force_at: int | None = None
+        self.error: str | None = "not read yet"
+        self.after_change: Callable[[], None] = lambda: None
+        self.after_refusal: Callable[[], None] = lambda: None
+        self._wall = wall
+        self._monotonic = monotonic
+        self._looked_at = monotonic()
+        self._seen: object = None
+        self._settled = True
+        self._looking = asyncio.Lock()
+        # A disk that hangs may keep the threads of everybody else: not this one.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="deny")
+
+    def missing(self) -> list[str]:
+        """Return the reason why nothing may be served: there has been no list yet."""
+        return [f"deny_file: {self.error}"] if self.path is not None and self.deny is None else []
+
+    async def run(self) -> None:
+        """Follow the file until cancelled."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(POLL_S)
+        finally:
+            self._reader.shutdown(wait=False, cancel_futures=True)
+
+    async def follow(self, path: Path | None) -> None:
+        """Follow another file from now on, or none.
+
+        Raises:
+            DenyListError: it cannot be used; all stays as it was.
+        """
+        async with self._looking:
+            if path is None:
+                self.path, self.deny, self.sha256, self.rows, self.in_force_at = None, None, "", 0, None
+                self._seen = None
+                self.after_change()
+                return
+            seen, document = await self._read(path, None)
+            deny = await in_steps(parse_deny_list(document or b""))
+            self.path, self._seen, self._settled = path, seen, False
+            self._put_in_force(deny, document or b"")
+
+    async def look(self) -> None:
+        """Read the file if it has changed, and put it in force or refuse it."""
+        async with self._looking:
+            path = self.path
+            if path is None:
+                return
+            try:
+                seen, document = await self._read(path, self._seen if self._settled else None)
+                self._looked_at = self._monotonic()
+                if document is None:
+                    return
+                # Two writes within one tick of the file system's clock look alike, so it is read once more.
+                self._settled, self._seen = seen == self._seen, seen
+                if self.error is not None or hashlib.sha256(document).hexdigest() != self.sha256:
+                    self._put_in_force(await in_steps(parse_deny_list(document)), document)
+            except DenyListError as error:
+                self._looked_at = self._monotonic()
+                self._refuse(str(error))
+
+    async def _read(self, path: Path, known: object) -> tuple[object, bytes | None]:
+        """Read in our own thread, as ``_read`` below. Raises DenyListError."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, _read, path, known)
+        except (OSError, MemoryError, RuntimeError) as error:  # the last: no thread can be started
+            self._seen = None
+            why = (isinstance(error, OSError) and error.strerror) or str(error) or "no memory is left"
+            raise DenyListError(f"it cannot be read: {why}") from error
+
+    def _put_in_force(self, deny: Deny, document: bytes) -> None:
+        self.deny, self.sha256, self.error = deny, hashlib.sha256(document).hexdigest(), None
+        self.rows = sum(map(len, (deny.subjects, deny.actors, deny.jtis, deny.txns)))
+        self.in_force_at = int(self._wall())
+        _LOG.info("the deny list is in force", extra={"rows": self.rows, "sha256": self.sha256})
+        self.after_change()
+
+    def _refuse(self, error: str) -> None:
+        if error == self.error:
+            return
+        self.error = error
+        kept = "no call is served" if self.deny is None else f"the list of {self.rows} rows stays in force"
+        _LOG.error("the deny file is refused", extra={"file": str(self.path), "why": error, "effect": kept})
+        self.after_refusal()
+
+    def row(self) -> dict[str, Any] | None:
+        """Return its part of the status document; None if no file is followed."""
+        if self.path is None:
+            return None
+        return {
+            "file": str(self.path),
+            "rows": self.rows,
+            "sha256": self.sha256 or None,
+            "in_force_at": self.in_force_at,
+            "age_s": int(self._monotonic() - self._looked_at),
+            "error": self.error,
+        }
+
+
+def _read(path: Path, known: object) -> tuple[object, bytes | None]:
+    """Return what the file looks like, and its content unless it looks as ``known``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(0, "it is no regular file")
+        if (seen := look_of(found)) == known:
+            return seen, None
+        content = bytearray()
+        while len(content) <= MAX_DENY_BYTES and (piece := file.read(65_536)):
+            content += piece
+        return seen, bytes(content)
+
+
+def look_of(found: os.stat_result) -> object:
+    """Return a value that differs for files that differ, except for two writes within one tick of the clock."""
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
