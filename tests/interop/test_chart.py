@@ -20,9 +20,12 @@ import yaml
 from sidecar.config import load_sidecar, load_sts
 from sidecar.config.sts_model import KeysSection
 from sidecar.config.sts_settings import TokenServiceSettings
+from sidecar.delegation.deny_list import parse_deny_list
+from sidecar.delegation.policy import Deny
 from sidecar.injector.inject import inject
 from sidecar.injector.injection import parse_injection
 from sidecar.injector.sizes import ANNOTATIONS
+from sidecar.steps import at_once
 from sidecar.sts.schedule import KeyLags
 from tests.injector.pods import RENDERED, bare, patched
 from tests.interop.engine import require
@@ -349,6 +352,18 @@ def test_the_settings_that_the_chart_writes_have_no_problem(tmp_path: Path) -> N
     assert load_sidecar(crm, environ).probe.port == 7090
 
 
+def test_a_workload_with_deny_has_the_rows_of_all_and_its_own_in_a_file_that_its_settings_name() -> None:
+    workload = {"name": "w", "namespace": "a", "settings": {"issuers": []}}
+    rows = [{"actor": "spiffe://acme.example/agent/planner"}, {"jti": "own"}]
+    values = {"deny": rows[:1], "workloads": [{**workload, "deny": rows[1:]}, {**workload, "name": "without"}]}
+    made = {one["metadata"]["name"]: one["data"] for one in render(values).of("ConfigMap") if "data" in one}
+    settings, denied = yaml.safe_load(made["w"]["sidecar.yaml"]), made["w"]["deny.json"].encode()
+    assert settings == {"issuers": [], "deny_file": "/etc/sidecar/settings/deny.json"}
+    assert at_once(parse_deny_list(denied)) == Deny(actors=frozenset({rows[0]["actor"]}), jtis=frozenset({"own"}))
+    assert made["without"].keys() == {"sidecar.yaml"}
+    assert "deny_file" not in made["without"]["sidecar.yaml"]
+
+
 def _token_service(folder: Path, values: dict[str, Any]) -> TokenServiceSettings:
     """Load the rendered settings of the token service, its directory of keys replaced by ``folder``."""
     text = render(values).one("ConfigMap", "-sts")["data"]["sts.yaml"]
@@ -490,6 +505,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
         changed("workloads", [{"name": "mesh-injector", "namespace": "system", "settings": {"issuers": []}}]),
         "give each a name",
     ),
+    "two deny files": (
+        changed("workloads", [{"name": "w", "namespace": "a", "deny": [], "settings": {"deny_file": "/deny.json"}}]),
+        "the chart sets it for deny",
+    ),
     "agents beside the injector": (changed("networkPolicy.agentNamespaces", ["system"]), "give agents another"),
     "agents beside the cluster's resolver": (
         changed("networkPolicy.agentNamespaces", ["kube-system"]),
@@ -582,6 +601,8 @@ MISTYPED: dict[str, Any] = {
     "admissionPolicy.mode": "yes",
     "networkPolicy.agentNamespaces": ["UPPER"],
     "workloads": [{"name": "x"}],
+    "deny": [{"actor": "planner"}],
+    "deny ": [{"jti": "j", "txn": "t"}],
     "podMonitor.interval": "often",
     "spiffeIDs.agentTemplate": "https://x",
     "nameOverride": "1x",
