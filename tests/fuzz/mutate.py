@@ -6,12 +6,35 @@ well for line protocols.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Final
 
 _LINE: Final = b"\r\n"
 _ODD_BYTES: Final = b'\0\t\n\r "#%,./:;=?\\_{}\x7f\x80\xa0\xff'
+
+_NAMED: Final = 0.3  # the share of changed lines beside which a field gets the name that another's value holds
+_name: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,40}").fullmatch
+
+
+def names_in_values(lines: Iterable[bytes]) -> list[bytes]:
+    """Return the names of fields that the values of these lines could mean, each once: Connection lists such names."""
+    found: dict[bytes, None] = {}
+    for line in lines:
+        for part in re.split(rb"[,;= \t]+", line.partition(b":")[2].strip()):
+            if _name(part):
+                found[part] = None
+    return list(found)
+
+
+def with_named_field(data: bytes, random: Random) -> bytes:
+    """Insert a field into a message, by a name that the value of another field holds."""
+    lines = data.split(_LINE)
+    names = names_in_values(lines[1:])
+    if names:
+        lines.insert(random.randint(1, len(lines) - 1), random.choice(names) + b": 1")
+    return _LINE.join(lines)
 
 
 class Mutator:
@@ -65,7 +88,8 @@ class Mutator:
         place = random.randrange(len(lines))
         other = random.choice(random.choice(self._inputs).split(_LINE))
         lines[place : place + random.randint(0, 1)] = random.choice(([other], [lines[place], lines[place]], []))
-        return _LINE.join(lines)
+        data = _LINE.join(lines)
+        return with_named_field(data, random) if random.random() < _NAMED else data
 
     def _number(self, data: bytes, at: int) -> bytes:
         """Replace the next number."""

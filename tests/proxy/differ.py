@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from sidecar.engine import Engine, native_module
 from sidecar.observe.telemetry.entries import Traces
-from tests.fuzz.mutate import Mutator
+from tests.fuzz.mutate import Mutator, with_named_field
 from tests.proxy import (
     test_warm,
     test_warm_facts_out,
@@ -78,7 +78,9 @@ class Kind:
         answers = iter(Mutator([*self.answers, *test_warm.answers()], self.words, seed=random.getrandbits(64)))
         while True:
             warm, odd = random.choice(self.warm), random.random()
-            if odd < 0.5:
+            if odd < 0.05:
+                yield with_named_field(random.choice(self.warm), random), random.choice(self.answers), nothing
+            elif odd < 0.5:
                 yield next(requests), random.choice(self.answers), nothing
             elif odd < 0.7:
                 yield warm, next(answers), nothing
@@ -95,12 +97,14 @@ class Kind:
 def inbound() -> Kind:
     """Return what peers send."""
     warm = [test_warm.WARM, warm_request("GET", "/docs/a?b=c"), warm_request("GET", "/docs/a")]
-    return Kind(EngineWorld, warm, test_warm.messages(), test_warm.HARMLESS)
+    last = warm_request(fields="Connection: close\r\n")
+    return Kind(EngineWorld, [*warm, last], test_warm.messages(), test_warm.HARMLESS)
 
 
 def outbound() -> Kind:
     """Return what the agent sends."""
-    warm = [test_warm_outbound.CALL, test_warm_outbound.NAMED]
+    last = test_warm_outbound.CALL.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    warm = [test_warm_outbound.CALL, test_warm_outbound.NAMED, last]
     events: list[Any] = [*test_warm_outbound.HARMLESS, *test_warm_facts_out.HARMLESS]
     return Kind(OutboundWorld, warm, test_warm_outbound.calls(), events)
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
@@ -193,6 +194,8 @@ class EngineWorld:
             link=require_native().link if engine == "native" else None,
             **of_log,
         )
+        # Its thread measures by the machine's clock, which may be behind ours: a machine that has just started.
+        self.log._writer._stall_s = self.log._writer.reliable_until = inf
         self.went_on: list[bytes] = []  # the traceparent of each message that was sent
         source: Any = self.source
         self.watch = Watch(self.snapshots, source, wall=lambda: self.now, monotonic=self.clock)

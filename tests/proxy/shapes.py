@@ -16,9 +16,11 @@ from typing import Any, Final, TypeVar
 from sidecar.delegation.mcp_session import Holder, Session, SessionIds
 from tests.delegation.world import INBOUND_CLAIMS, PLANNER, STS, signed
 from tests.fuzz.inbound_world import token
+from tests.fuzz.mutate import names_in_values
 from tests.proxy.engines import HANDLE
 
 _T = TypeVar("_T")
+_NAMED: Final = 0.1  # the share of messages in which a field has the name that another's value holds
 
 _IDS: Final = SessionIds(bytes(32))
 _TASKS: Final = ("t1", "t2", "t3", "", "T1", "t" * 1025, 7, None)
@@ -120,6 +122,8 @@ class Shapes:
             fields.insert(random.randint(0, len(fields)), random.choice(_ODD_FIELDS))
         if self._odd():
             fields.append(random.choice(fields) if fields else "X: y")
+        if random.random() < _NAMED and (names := names_in_values(field.encode() for field in fields)):
+            fields.insert(random.randint(0, len(fields)), f"{random.choice(names).decode()}: 1")
         method = random.choice(("GET", "DELETE", "PUT", "HEAD", "PATCH")) if self._odd() else "POST"
         if kind == self._plain and self.inbound:
             method = self._usual("GET", "PUT", "POST")
@@ -155,6 +159,8 @@ class Shapes:
             body = self._spelled(body)
         fields = [f"Content-Type: {random.choice(_MEDIA) if self._odd() else 'application/json'}"]
         fields += random.sample(_ODD_ANSWER_FIELDS, random.choice((0, 0, 0, 1, 1, 2)))
+        if random.random() < _NAMED and (names := names_in_values(field.encode() for field in fields)):
+            fields.append(f"{random.choice(names).decode()}: 1")
         status = self._usual(*_STATUSES)
         if status.startswith("401") and not self.inbound:
             status = "403 Forbidden"  # a 401 drops the token, and nobody issues another here

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
+from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from sidecar.proxy import warm_inbound
+from tests.fuzz.mutate import names_in_values
 from tests.native import needs_native
 from tests.proxy import differ
 from tests.proxy.engines import EngineWorld, Outcome
@@ -36,6 +40,20 @@ async def test_one_byte_more_from_one_engine_is_a_difference(
     monkeypatch.setattr(EngineWorld, "exchange", more)
     with pytest.raises(AssertionError, match=r"HTTP/1\.1"):
         await differ.compare(KINDS[side](), 1, tmp_path)
+
+
+def test_names_of_fields_come_from_the_values_of_others() -> None:
+    assert names_in_values([b"Connection: close, X-Own", b"Cookie: a=b; c", b"X: a b", b"Odd", b"Empty: "]) == [
+        *(b"close", b"X-Own"),
+        *(b"a", b"b", b"c"),
+    ]
+
+
+@pytest.mark.parametrize("side", ["inbound", "outbound", "inbound_shapes", "outbound_shapes"])
+def test_fields_that_connection_lists_are_among_the_inputs(side: str) -> None:
+    steps = islice(KINDS[side]().steps(Random(1)), 30 * differ.ROUND)
+    requests = [b"".join(data) if isinstance(data, tuple) else data for data, _, _ in steps]
+    assert any(re.search(rb"(?i)\r\nconnection: close\r\n", one) and b"\r\nclose: 1\r\n" in one for one in requests)
 
 
 async def test_a_bug_that_the_native_engine_leaves_to_python_is_found(

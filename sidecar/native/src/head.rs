@@ -18,8 +18,19 @@ pub struct Field {
 pub struct Fields {
     pub all: Vec<Field>,
     pub length: Option<usize>,
-    pub closes: bool, // of a request: no other follows it
+    pub option: Option<Range<usize>>, // the one member of Connection
+    pub closes: bool,                 // of a request: no other follows it
     pub end: usize,
+}
+
+impl Fields {
+    /// Tell if a field has the name that Connection lists. It would end here (RFC 9110 section 7.6.1), and only the engine
+    /// in Python drops it. `Keep-Alive` needs no look: no rule passes it (`message.NOT_PASSED`).
+    fn lists_a_field(&self, data: &[u8]) -> bool {
+        let Some(option) = self.option.clone().map(|at| &data[at]) else { return false };
+        !option.eq_ignore_ascii_case(b"keep-alive")
+            && self.all.iter().any(|field| data[field.name.clone()].eq_ignore_ascii_case(option))
+    }
 }
 
 pub struct RequestHead {
@@ -144,13 +155,12 @@ pub fn answer(data: &[u8], limits: Limits) -> Option<AnswerHead> {
 
 fn fields(data: &[u8], mut at: usize, limits: Limits, is_request: bool) -> Option<Fields> {
     let mut found = Fields { all: Vec::with_capacity(12), ..Fields::default() };
-    let mut connection = false;
     let most = data.len().min(limits.head);
     loop {
         let line = data.get(at..most)?;
         if line.starts_with(b"\r\n") {
             found.end = at + 2;
-            return Some(found);
+            return (!found.lists_a_field(data)).then_some(found);
         }
         if found.all.len() == limits.fields.min(MOST_FIELDS) {
             return None;
@@ -177,10 +187,11 @@ fn fields(data: &[u8], mut at: usize, limits: Limits, is_request: bool) -> Optio
             10 if data[name.clone()].eq_ignore_ascii_case(b"connection") => {
                 let option = &data[value.clone()];
                 found.closes = is_request && option == b"close";
-                if connection || !(found.closes || option == b"keep-alive" || option == b"Keep-Alive") {
+                let known = found.closes || option == b"keep-alive" || option == b"Keep-Alive";
+                if found.option.is_some() || !known {
                     return None;
                 }
-                connection = true;
+                found.option = Some(value.clone());
             }
             17 if data[name.clone()].eq_ignore_ascii_case(b"transfer-encoding") => return None,
             6 | 7 if is_request && is_one_of(&data[name.clone()], &[b"expect", b"upgrade"]) => return None,
