@@ -23,7 +23,8 @@ class RecordError(ValueError):
 class Record:
     """The part of a record that audit reads; keys and their types are those of ``observe.record``, None if absent.
 
-    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated.
+    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated. ``permitted``: the
+    request was let through at first, by its ``decide_ms``.
     """
 
     event: str
@@ -67,6 +68,7 @@ class Record:
     verified: bool | None = None
     source: str | None = None
     detail: str | None = None
+    permitted: bool = False
 
     @property
     def name(self) -> str:
@@ -75,8 +77,8 @@ class Record:
 
     @property
     def allowed(self) -> bool:
-        """True where the request was let through."""
-        return self.decision == "allow"
+        """True where the request was let through, also if a later decision ended it."""
+        return self.decision == "allow" or (self.decision == "deny" and self.permitted)
 
 
 def is_login(direction: object, op: object, path: object) -> bool:
@@ -133,7 +135,16 @@ def record_of(members: Mapping[str, object]) -> Record:
         scope=None if scope is None else frozenset(scope),
         scope_cut=any(item.startswith(CUT) for item in scope or ()),
         scope_needed=None if needed is None else frozenset(needed),
+        permitted=is_short_number(members.get("decide_ms")),
     )
+
+
+def is_short_number(value: object) -> bool:
+    """Tell if a value of a record is a number as a writer writes it: not negative, without an exponent."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    text = json.dumps(value)
+    return text[0].isdigit() and len(text) <= 16 and "e" not in text
 
 
 def _text(members: Mapping[str, object], name: str) -> str | None:

@@ -51,7 +51,7 @@ def judge_door(record: Record, policy: Policy) -> Judgement:
     door = None if policy.entry is None else policy.entry.door
     if door is None:
         raise CannotJudgeError("it is a request at a door, and these settings have none")
-    recorded = OK if record.allowed else record.reason or ""
+    recorded = OK if record.decision == "allow" else record.reason or ""
     saw = {
         "request": f"{record.method} {record.path} from {record.source}",
         "page": "not in a record",

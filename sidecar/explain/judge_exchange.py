@@ -89,7 +89,7 @@ def judge_exchange(record: Record, policy: StsPolicy) -> tuple[Judgement, Grant 
     """
     if record.direction is not None:
         raise CannotJudgeError("the record is a sidecar's; judge the token service's own")
-    recorded = OK if record.allowed else record.reason or ""
+    recorded = OK if record.decision == "allow" else record.reason or ""
     saw = {"request": f"from {record.peer or 'nobody proven'} for {record.audience or 'no target'}"}
     if record.peer is None:
         return conclude(CHECKS, saw, recorded=recorded, judged=OK), None

@@ -94,7 +94,7 @@ def judge_inbound(record: Record, policy: Policy) -> Judgement:
     Raises:
         CannotJudgeError: the record lacks input for a judgement.
     """
-    recorded = OK if record.allowed else record.reason or ""
+    recorded = OK if record.decision == "allow" else record.reason or ""
     saw = {"request": f"{record.method} {record.path} from {record.peer}", "target": f"path {record.path}"}
     try:
         path = canonical_target((record.path or "").encode()).path

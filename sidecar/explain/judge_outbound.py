@@ -90,7 +90,7 @@ def judge_outbound(record: Record, policy: Policy) -> Judgement:
     """
     if record.method == "CONNECT":
         raise CannotJudgeError("it is a tunnel: there is no token to judge")
-    recorded = OK if record.allowed else record.reason or ""
+    recorded = OK if record.decision == "allow" else record.reason or ""
     saw = {"request": f"{record.method} {record.path} from the agent", "target": f"path {record.path}"}
     saw["route"] = f"route {record.route} among {names(route.name for route in policy.outbound.routes)}"
     try:

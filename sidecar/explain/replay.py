@@ -80,7 +80,7 @@ class Replay:
         self.judged += 1
         self.told += judgement.judged is None
         reason = judgement.recorded if judgement.judged is None else judgement.judged
-        old = _ALLOW if record.allowed else escape(f"{record.decision} {record.reason}")
+        old = _ALLOW if record.decision == _ALLOW else escape(f"{record.decision} {record.reason}")
         new = _ALLOW if reason == OK else escape(f"{self._refusal(judged, reason)} {reason}")
         if old != new and not (new == _ALLOW and judged is not record):
             self._note(record, old, new)

@@ -61,18 +61,23 @@ class EntryLog(Protocol):
 class Entry:
     """The one record of one request. Its attributes are the record's keys: ``record`` becomes its ``__dict__``.
 
-    ``decision`` becomes ``allow`` with a permit and stays so; ``reason`` then tells how the request ended: ``ok``, or
-    the later failure. With ``observed_deny`` both stay, and ``detail`` tells of a later failure. Times are milliseconds
-    with microsecond precision. ``ts`` and ``started_at`` (monotonic) are the time at which the request's head was
-    complete.
+    ``decision`` becomes ``allow`` with a permit; ``reason`` then tells how the request ended: ``ok``, or the later
+    failure. A later judgement that refuses the request makes it ``deny``. With ``observed_deny`` both stay, and
+    ``detail`` tells of a later failure. Times are milliseconds with microsecond precision. ``ts`` and
+    ``started_at`` (monotonic) are the time at which the request's head was complete.
     """
 
     # Every attribute of an entry except these is a key of its record.
-    __slots__ = ("__dict__", "_exchange_at", "_forwarded_at", "_log", "event_stream", "operation", "started_at", "warm")
+    __slots__ = (
+        *("__dict__", "_exchange_at", "_forwarded_at", "_log", "_withdrawn"),
+        *("event_stream", "operation", "started_at"),
+        "warm",
+    )
 
     # Unset in most requests: read by ``getattr``.
     operation: str  # the key of the operation that was judged, which may hold text of the caller's
     event_stream: bool  # the answer is a stream of events, which its caller may end at any time
+    _withdrawn: SidecarError  # by which the permit was withdrawn
 
     ts: str
     decision: Decision
@@ -167,8 +172,20 @@ class Entry:
         """Note the claims of a token that did not verify, for investigation; ``verified`` is false."""
         self.__dict__.update(claims_of(bearer))
 
+    def withdraw(self, error: SidecarError, *, begun: bool) -> None:
+        """Note that the request would be refused now: if ``error`` is what ends it, the decision is ``deny``.
+
+        Not ``begun``: nothing of it was forwarded, and ``decide_ms`` is null as of any refusal.
+        """
+        self._withdrawn = error
+        if not begun:
+            self.decide_ms = None
+
     def refuse(self, error: SidecarError) -> None:
-        """Note a failure. After a permit the decision stands, and only ``reason`` changes."""
+        """Note a failure. After a permit the decision stands, unless it was withdrawn, and only ``reason`` changes."""
+        withdrawn = getattr(self, "_withdrawn", None)
+        if withdrawn is not None and withdrawn in (error, error.__cause__) and self.decision == "allow":
+            self.decision = "deny"
         if getattr(self, "event_stream", False) and error.reason is Reason.PEER_GONE:
             self.detail = "its caller ended the stream"
         elif self.decision == "observed_deny":
@@ -236,15 +253,20 @@ class UnprovenEntry(Entry):
 
     def opened(self) -> None:
         """Write ``request.opened`` once the request is permitted: before, it would be a record without a rate."""
-        if self._proven or self.decision != "deny":
+        if self._proven or self._passed:
             super().opened()
+
+    @property
+    def _passed(self) -> bool:
+        """Tell if the request was permitted, whatever ended it."""
+        return self.decision != "deny" or self.decide_ms is not None
 
     def close(self, head: Head | None = None) -> None:
         """Write the record, or leave it out, and count the request, once; further calls do nothing."""
         if self._closed:
             return
         self._closed = True
-        if self._proven or (self.decision != "deny" and self.op not in _ANYBODYS):
+        if self._proven or (self._passed and self.op not in _ANYBODYS):
             super().close(head)
         elif self._unproven.take():
             self.suppressed = self._unproven.suppressed()

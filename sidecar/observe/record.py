@@ -88,8 +88,11 @@ class RecordFields(TypedDict, total=False):
     decision: Annotated[
         Decision | None,
         Key(
-            "`allow` or `deny`; `observed_deny`: the policy refuses the call, and it passed all the same, on a route"
-            " that only observes. It had no authority",
+            "the last decision: `allow` or `deny`; `observed_deny`: the policy refuses the call, and it passed all the"
+            " same, on a route that only observes. It had no authority. `deny` beside `decide_ms`: the request was"
+            " permitted and passed, and was ended because the policy, the deny list, the keys or the trust in force"
+            " would refuse it, or this workload lost its identity. An end by time, a drain or a"
+            " failure is no decision: it stays `allow`",
             (*_ASKED, "connection.refused", "identity.lost", *_PODS, "revocation.refused"),
         ),
     ]
@@ -248,7 +251,10 @@ class RecordFields(TypedDict, total=False):
     span_id: Annotated[str | None, Key("W3C span id", _REQUESTS)]
     bytes_in: Annotated[int | None, Key("bytes that came from the caller", _REQUESTS)]
     bytes_out: Annotated[int | None, Key("bytes that went back to the caller", _REQUESTS)]
-    decide_ms: Annotated[float | None, Key("time from the head's arrival to the permit", _REQUESTS)]
+    decide_ms: Annotated[
+        float | None,
+        Key("time from the head's arrival to the permit; null of a request that was never let through", _REQUESTS),
+    ]
     exchange_ms: Annotated[float | None, Key("time of the token exchange; null if the token was cached", _CALLS)]
     upstream_ms: Annotated[float | None, Key("time from forwarding to the head of the upstream's answer", _REQUESTS)]
     total_ms: Annotated[float | None, Key("time from beginning to end", _ASKED)]

@@ -108,7 +108,9 @@ def refuse(
     fields of the answer. ``hang_up`` ends the connection after the answer too, whatever the reason.
     """
     if entry.direction == "outbound" and error.reason in OF_HANDSHAKES:
-        error = TrustEnded(error.reason, error.detail)
+        ended = TrustEnded(error.reason, error.detail)
+        ended.__cause__ = error  # by which the record knows that its permit was withdrawn
+        error = ended
     entry.refuse(error)
     if entry.path is None and stream.head is not None:
         entry.path = refused_path(stream.head.target)

@@ -243,6 +243,10 @@ class Forwarding(Pump):
                 guard = guard_of(self._stream.transport)
                 judge_request(permit, guard, snapshot, method=method, path=path, operation=operation, now=now)
 
+    def withdraw(self, error: SidecarError, *, begun: bool) -> None:
+        """Note in its record that it would be refused now."""
+        self._entry.withdraw(error, begun=begun)
+
     def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
         watch = self._forwarder.watch
         under_way = self._connecting is not None or self.upstream is not None

@@ -146,6 +146,10 @@ class TunnelForwarding:
         """Return if the tunnel is permitted by the policy in force. Raises ``SidecarError``."""
         judge_outside(self._permit, self._served, self._forwarder.watch.snapshots.in_force(), now)
 
+    def withdraw(self, error: SidecarError, *, begun: bool) -> None:
+        """Note in its record that it would be refused now."""
+        self._entry.withdraw(error, begun=begun)
+
     def end(self, error: SidecarError) -> None:
         """Cut both ends."""
         self._tunnel.end(error)

@@ -47,6 +47,10 @@ class Watched(Timed, Protocol):
         """Return if it would be permitted by the current snapshot. Raises ``SidecarError``."""
         ...
 
+    def withdraw(self, error: SidecarError, *, begun: bool) -> None:
+        """Note that it would be refused now, for its record. ``begun``: its first byte has gone upstream."""
+        ...
+
     def end(self, error: SidecarError) -> None:
         """End it in a way that both peers understand; it then calls ``forget``, perhaps a moment later."""
         ...
@@ -107,8 +111,12 @@ class Watch:
         Raises:
             SidecarError: it would be refused now.
         """
-        self.snapshots.now()
-        one.judge(int(self.wall()))
+        try:
+            self.snapshots.now()
+            one.judge(int(self.wall()))
+        except SidecarError as error:
+            one.withdraw(error, begun=False)
+            raise
 
     def touch(self, one: Watched) -> None:
         """Place it again: its next deadline may have changed."""
@@ -225,15 +233,20 @@ class Watch:
             if self.monotonic() >= self._ends_without_identity_at:
                 withdrawn = self._source.state is State.DENIED
                 detail = "our own identity was withdrawn" if withdrawn else "our own identity has run out"
-                self._end(one, Unavailable(Reason.NOT_READY, detail))
+                self._withdraw(one, Unavailable(Reason.NOT_READY, detail))
             return
         try:
             one.judge(int(self.wall()))
         except SidecarError as error:
             if error.reason is not Reason.NOT_READY:  # reported in a moment, for all forwardings
-                self._end(one, error)
+                self._withdraw(one, error)
         except Exception:  # noqa: BLE001  what cannot be judged may not go on
             self._cut(one)
+
+    def _withdraw(self, one: Watched, error: SidecarError) -> None:
+        """End a forwarding that would be refused now. Ends by time or a drain are no decision on it."""
+        one.withdraw(error, begun=True)
+        self._end(one, error)
 
     def _end(self, one: Watched, error: SidecarError) -> None:
         try:

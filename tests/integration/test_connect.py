@@ -237,7 +237,8 @@ async def test_a_change_ends_the_tunnel_at_both_ends(
                 with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                     await end.read_exactly(1)
     (record,) = await hops.outbound_records(1)
-    assert (record["decision"], record["reason"], record["status"]) == ("allow", reason, 200)
+    assert (record["decision"], record["reason"], record["status"]) == ("deny", reason, 200)
+    assert record["decide_ms"] is not None
 
 
 async def test_a_stopping_sidecar_ends_the_tunnel_when_the_rest_has_ended(hops: Hops, far: Upstream) -> None:
@@ -249,7 +250,7 @@ async def test_a_stopping_sidecar_ends_the_tunnel_when_the_rest_has_ended(hops: 
         await client.read_exactly(1)
     assert await asyncio.wait_for(hops.writer.running, PATIENCE_S) is True
     (record,) = await hops.outbound_records(1)
-    assert record["reason"] == "draining"
+    assert (record["decision"], record["reason"]) == ("allow", "draining")
 
 
 async def test_without_a_handle_a_tunnel_opens_where_the_route_says_so_and_its_record_lists_candidates(

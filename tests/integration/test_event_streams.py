@@ -88,9 +88,9 @@ async def hear(answer: aiohttp.ClientResponse) -> bytes:
         return await answer.content.readany()
 
 
-async def reason(sidecar: Sidecar) -> str:
+async def reason(sidecar: Sidecar, decision: str = "allow") -> str:
     (record,) = await sidecar.wait_for_records(1)
-    assert (record["decision"], record["status"]) == ("allow", 200)
+    assert (record["decision"], record["status"]) == (decision, 200)
     text: str = record["reason"]
     return text
 
@@ -223,7 +223,7 @@ async def test_a_get_of_events_ends_when_it_would_no_longer_be_permitted(world: 
         assert await hear(answer) == b"data: 2\n\n"
         await reload(sidecar, lambda document: deny("alice", document))
         assert await hear(answer) == b""
-    assert await reason(sidecar) == "policy_denied"
+    assert await reason(sidecar, "deny") == "policy_denied"
 
 
 async def test_renewals_and_reloads_do_not_touch_it(world: World, feed: Feed) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.integration.test_grpc import SERVICE, World
 from tests.integration.test_grpc import world as world
+from tests.integration.test_websocket import deny, reload
 from tests.integration.world import PATIENCE_S, Sidecar, until
 
 
@@ -77,6 +78,22 @@ async def test_the_four_kinds_of_calls_outlive_rotations_and_drains_of_both_side
         records = await sidecar.wait_for_records(4)
         assert [(one["decision"], one["reason"], one["status"]) for one in records] == [("allow", "ok", 200)] * 4
         assert await sidecar.running  # it drained in time
+
+
+async def test_the_four_kinds_of_calls_end_with_a_deny_entry_which_their_records_tell(world: World) -> None:
+    calls = FourCalls(world, world.shown())
+    planner = world.mesh.sidecars["planner"]
+    try:
+        await world.run(calls.go_on)
+        await reload(planner, lambda document: deny("mallory", document))
+        await world.run(calls.go_on)
+        await reload(planner, lambda document: deny("alice", document))
+        records = await planner.wait_for_records(4)
+    finally:
+        calls.close()
+        world.server.released.set()
+    assert [(one["decision"], one["reason"]) for one in records] == [("deny", "policy_denied")] * 4
+    assert all(one["decide_ms"] is not None for one in records)
 
 
 async def test_a_call_that_begins_while_the_sidecar_drains_is_told_so(world: World) -> None:

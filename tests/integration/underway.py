@@ -182,7 +182,7 @@ class Underway:
         list(self.sidecar.server.parts.watch.steps(99))
 
     async def ended(self, direction: str, group: str, reason: str) -> None:
-        """Check that every one of them has ended, with the reason in its record."""
+        """Check that every one of them has ended, by a decision that its record tells beside the permit."""
         for one in self.forwarded[direction, group]:
             await one.ended()
         peer, subject, _, _ = GROUPS[group]
@@ -194,7 +194,8 @@ class Underway:
         wanted = len(self.forwarded[direction, group]) + (direction == "inbound" and group in self.held)
         await until(lambda: len(list(filter(of_group, self.sidecar.records()))) >= wanted)
         found = [record for record in self.sidecar.records() if of_group(record)]
-        assert [(record["decision"], record["reason"]) for record in found] == [("allow", reason)] * wanted
+        assert [(record["decision"], record["reason"]) for record in found] == [("deny", reason)] * wanted
+        assert all(record["decide_ms"] is not None for record in found)
 
 
 def published(key: int, kid: str) -> dict[str, object]:

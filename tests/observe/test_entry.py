@@ -137,6 +137,37 @@ def test_after_a_permit_the_decision_stands_and_the_reason_says_how_it_ended(
     assert (record["decision"], record["reason"], record["status"]) == ("allow", error.reason, status)
 
 
+@pytest.mark.parametrize(
+    ("withdrawn", "ends_by_it", "decision"),
+    [(False, True, "allow"), (True, True, "deny"), (True, False, "allow")],
+    ids=["its-time-was-over", "withdrawn", "its-peer-left-first"],
+)
+def test_the_decision_is_the_one_that_ended_the_request(
+    sink: FakeSink, log: AccessLog, withdrawn: bool, ends_by_it: bool, decision: str
+) -> None:
+    entry, error = log.reserve(), Denied(Reason.POLICY_DENIED)
+    entry.attribute(permit())
+    entry.opened()
+    if withdrawn:
+        entry.withdraw(error, begun=True)
+    ended = error if ends_by_it else Denied(Reason.PEER_GONE)
+    entry.refuse(ended)
+    entry.close()
+    opened, record = sink.wait_for_records(2)
+    assert (opened["decision"], opened["reason"]) == ("allow", "ok")
+    assert (record["decision"], record["reason"], record["decide_ms"] is None) == (decision, ended.reason, False)
+
+
+def test_a_permit_that_is_withdrawn_before_the_first_byte_is_none(sink: FakeSink, log: AccessLog) -> None:
+    entry, error = log.reserve(), Denied(Reason.POLICY_DENIED)
+    entry.attribute(permit())
+    entry.withdraw(error, begun=False)
+    entry.refuse(error)
+    entry.close()
+    (record,) = sink.wait_for_records(1)
+    assert (record["decision"], record["reason"], record["decide_ms"]) == ("deny", "policy_denied", None)
+
+
 def test_a_verified_token_alone_is_no_permit(sink: FakeSink, log: AccessLog) -> None:
     entry = log.reserve()
     entry.attribute_token(verified(INBOUND_CLAIMS))

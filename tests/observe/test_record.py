@@ -96,7 +96,7 @@ def test_records_of_older_releases_have_no_key_that_is_unknown() -> None:
 
 
 def test_audit_reads_keys_of_the_schema_and_what_it_derives() -> None:
-    assert {field.name for field in fields(Record)} - set(FIELDS) == {"digest", "scope_cut"}
+    assert {field.name for field in fields(Record)} - set(FIELDS) == {"digest", "permitted", "scope_cut"}
 
 
 def test_the_attributes_of_an_entry_have_the_types_of_their_keys() -> None:

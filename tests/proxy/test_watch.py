@@ -39,6 +39,7 @@ class Fake:
         self.cut_for: list[Reason] = []
         self.judged = 0
         self.reasons: list[Reason] = []
+        self.withdrawn: list[tuple[Reason, bool]] = []
         self._bench = bench
         bench.watch.young.add(self)
 
@@ -47,6 +48,9 @@ class Fake:
         self._bench.passed += self._bench.judging_takes_s
         if self.standing is not None:
             raise self.standing
+
+    def withdraw(self, error: SidecarError, *, begun: bool) -> None:
+        self.withdrawn.append((error.reason, begun))
 
     def cut_off(self, error: SidecarError) -> None:
         self.cut_for.append(error.reason)
@@ -112,6 +116,7 @@ def at(kind: str, *, wall: float, **times: Any) -> list[Reason]:
     bench.at(wall=wall)
     bench.look()
     assert (len(bench.watch) == 0) == bool(one.reasons)
+    assert one.withdrawn == []  # time is no decision
     return one.reasons
 
 
@@ -230,6 +235,7 @@ def test_what_would_be_refused_ends_after_any_change_and_nothing_else_does(kind:
     change(bench)
     bench.look()
     assert (one.reasons, other.reasons) == ([Reason.POLICY_DENIED], [])
+    assert (one.withdrawn, other.withdrawn) == ([(Reason.POLICY_DENIED, True)], [])
     assert bench.changes == changes + 1
 
 
@@ -244,6 +250,7 @@ def test_what_waited_before_it_began_is_judged_as_it_begins() -> None:
     bench.snapshots.follow(None)
     with pytest.raises(Unavailable):
         bench.watch.admit(one)
+    assert one.withdrawn == [(Reason.POLICY_DENIED, False), (Reason.NOT_READY, False)]
 
 
 # --- our own identity
@@ -266,6 +273,7 @@ def test_without_our_identity_everything_ends_after_a_grace(kind: str, state: St
     bench.at(wall=lost_at + grace_s + 0.001)
     bench.look()
     assert (one.reasons, one.judged) == ([Reason.NOT_READY], 0)
+    assert one.withdrawn == [(Reason.NOT_READY, True)]
 
 
 def test_a_withdrawal_reaches_everything_within_a_second() -> None:
@@ -399,6 +407,7 @@ def test_a_drain_ends_what_never_finishes_after_all_else_or_in_time(when: Any, r
     bench.passed = when["passed"]
     bench.look(when["in_flight"])
     assert [stream.reasons for stream in streams] == [reasons, reasons]
+    assert [stream.withdrawn for stream in streams] == [[], []]  # a drain is no decision
     assert ordinary.reasons == []
 
 

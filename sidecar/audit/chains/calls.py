@@ -65,7 +65,7 @@ CALLS: Final[tuple[str, ...]] = (
         r.workload AS c_workload, r.peer AS c_peer, r.subject_iss AS c_iss, r.jti_in AS c_jti_in,
         r.jti_out AS c_jti_out, r.method AS c_method, r.path AS c_path, r.call_in AS c_call_in,
         CASE WHEN r.verified THEN r.txn END AS c_txn, r.allowed AS c_allowed,
-        r.decision IN ('"deny"', '"observed_deny"') AS c_denied,
+        r.decision IN ('"deny"', '"observed_deny"') AND NOT r.allowed AS c_denied,
         r.upstream_status IS NOT NULL AND r.peer IS NOT NULL AS c_sent,
         r.allowed AND r.jti_out IS NULL AND r.call_out IS NULL AND r.peer IS NULL AS c_left, t.token AS c_token
     FROM requests AS r LEFT JOIN told AS t ON t.place = r.place LEFT JOIN second_ends AS s ON s.place = r.place
@@ -76,7 +76,7 @@ CALLS: Final[tuple[str, ...]] = (
     SELECT r.place AS e_place, CASE WHEN s.place IS NULL THEN r.call_in END AS e_key, r.call_in AS e_call, r.ts AS e_ts,
         r.workload AS e_workload, r.peer AS e_peer, r.subject_iss AS e_iss, r.jti_in AS e_jti_in,
         r.method AS e_method, r.path AS e_path, r.verified AS e_verified, CASE WHEN r.verified THEN r.txn END AS e_txn,
-        r.allowed AS e_allowed, r.decision IN ('"deny"', '"observed_deny"') AS e_denied,
+        r.allowed AS e_allowed, r.decision IN ('"deny"', '"observed_deny"') AND NOT r.allowed AS e_denied,
         r.allowed AND CASE WHEN r.chain IS NULL THEN r.subject ELSE r.actor END IS DISTINCT FROM r.peer AS other_actor,
         t.token AS e_token
     FROM requests AS r LEFT JOIN told AS t ON t.place = r.place LEFT JOIN second_ends AS s ON s.place = r.place
@@ -166,7 +166,8 @@ CALLS: Final[tuple[str, ...]] = (
     """
     CREATE TABLE seekers AS
     SELECT hop, coalesce(t_head, actor) AS actor, c_place IS NOT NULL AS known,
-        c_trace, e_trace, c_place IS NULL AND coalesce(e_decision IN ('"deny"', '"observed_deny"'), false) AS stranger,
+        c_trace, e_trace,
+        c_place IS NULL AND coalesce(e_decision IN ('"deny"', '"observed_deny"') AND NOT e_allowed, false) AS stranger,
         CASE WHEN c_place IS NOT NULL THEN c_jti_in WHEN issued IS NOT NULL OR exchanged IS NOT NULL THEN i_jti_in
             ELSE e_parent_jti END AS jti
     FROM doubts WHERE seeks

@@ -227,6 +227,7 @@ def _hop_document(hop: Hop, depth: int) -> dict[str, object]:
         "method": None if end is None else end.method,
         "path": None if end is None else end.path,
         "decision": None if end is None else end.decision,
+        "allowed": None if end is None else end.allowed,
         "reason": None if end is None else end.reason,
         "status": None if end is None else end.status,
         "witnesses": {

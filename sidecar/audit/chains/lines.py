@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
 
-from sidecar.audit.records import KEPT, MAX_LINE_BYTES, RecordError, record_of
+from sidecar.audit.records import KEPT, MAX_LINE_BYTES, RecordError, is_short_number, record_of
 from sidecar.delegation.strict_json import StrictJsonError, parse_object
 from sidecar.observe.record import EVENTS, FIELDS, KEYS, MAX_ITEMS
 
@@ -107,6 +107,11 @@ _NUMBERS: Final = frozenset({"seq", "chain_depth", "status", "upstream_status"})
 _LOGIN: Final = """
     coalesce(v.direction = '"outbound"' AND (v.op = '"login"' OR prefix(v.path, '"/.sidecar/')), false)
 """
+# Let through, also if a later decision ended it: `Record.allowed`.
+_ALLOWED: Final = """
+    (v.decision IS NOT DISTINCT FROM '"allow"' OR (v.decision IS NOT DISTINCT FROM '"deny"'
+        AND coalesce(v.decide_ms >= '0' AND v.decide_ms < ':' AND strlen(v.decide_ms) <= 16, false)))
+"""
 COLUMNS: Final = (
     ", ".join(
         "v.verified = 'true'"
@@ -117,10 +122,11 @@ COLUMNS: Final = (
         for name in READ
     )
     + f"""
-    , v.decision IS NOT DISTINCT FROM '"allow"', v.direction IS NOT DISTINCT FROM '"outbound"',
+    , {_ALLOWED}, v.direction IS NOT DISTINCT FROM '"outbound"',
     CASE WHEN v.verified = 'true' AND v.subject IS NOT NULL AND v.subject_iss IS NOT NULL
             AND v.event IN ('"request"', '"request.opened"', '"token.exchanged"') AND NOT {_LOGIN}
-        THEN CASE WHEN v.event = '"token.exchanged"' OR (v.direction = '"outbound"' AND v.decision = '"allow"')
+        THEN CASE WHEN v.event = '"token.exchanged"'
+                OR (v.direction = '"outbound"' AND {_ALLOWED})
             THEN v.jti_out ELSE v.jti_in END
     END,
     v.event IN ('"request"', '"request.opened"')
@@ -171,7 +177,8 @@ def _read_lines(lines: str) -> str:
     return f"""
         CREATE OR REPLACE TEMP TABLE block AS
         SELECT place, CASE WHEN NOT sure THEN given END AS line, sure,
-            {_DIGEST.format(extra="extra")} AS digest, {", ".join(f'v."{name}" AS {name}' for name in READ)}
+            {_DIGEST.format(extra="extra")} AS digest,
+            {", ".join(f'v."{name}" AS {name}' for name in (*READ, "decide_ms"))}
         FROM (SELECT place, given, extra, v, {_SURE} AS sure FROM ({_parsed(lines, one_by_one=True)}))
     """
 
@@ -209,7 +216,7 @@ def _plain(name: str, value: object) -> object:
         return value if is_list_of_texts(text) and re.fullmatch(_PLAIN_LIST, text) else None
     if isinstance(value, str | bool):
         return value
-    return value if text[:1].isdigit() and len(text) <= 16 and "e" not in text else None
+    return value if is_short_number(value) else None
 
 
 def is_list_of_texts(text: str) -> bool:

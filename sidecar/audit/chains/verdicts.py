@@ -139,7 +139,7 @@ VERDICTS: Final[tuple[str, ...]] = (
         coalesce(r.route, r.path, '"an unknown target"'), r.reason,
         r.place::VARCHAR
     FROM records AS r LEFT JOIN hops AS h ON h.hop = r.place
-    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"'
+    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"' AND NOT r.allowed
         AND (r.host IS NULL OR r.reason <> '"target_denied"')
         AND r.reason IN ('"call_not_allowed"', '"no_route"', '"target_denied"')
     """,
@@ -147,14 +147,14 @@ VERDICTS: Final[tuple[str, ...]] = (
     SELECT 'attempt_to_leave', CASE WHEN r.verified THEN 'tried_to_reach' ELSE 'tried_without_handle' END, h.chain,
         h.hop, r.workload, r.host, CASE WHEN r.verified THEN r.subject END, r.place::VARCHAR
     FROM records AS r LEFT JOIN hops AS h ON h.hop = r.place
-    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"'
+    WHERE r.event = '"request"' AND r.outbound AND r.decision = '"deny"' AND NOT r.allowed
         AND r.reason = '"target_denied"' AND r.host IS NOT NULL
     """,
     """
     SELECT 'impersonation', 'impersonation', h.chain, h.hop, r.peer, coalesce(r.actor, r.subject), r.workload,
         r.place::VARCHAR
     FROM records AS r LEFT JOIN hops AS h ON h.hop = r.place
-    WHERE r.event = '"request"' AND NOT r.outbound AND r.decision IN ('"deny"', '"observed_deny"')
+    WHERE r.event = '"request"' AND NOT r.outbound AND r.decision IN ('"deny"', '"observed_deny"') AND NOT r.allowed
         AND r.reason IN ('"actor_mismatch"', '"act_missing"')
     """,
     # --- witnesses

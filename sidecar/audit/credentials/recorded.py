@@ -66,7 +66,7 @@ def _note(seen: dict[tuple[str, str], _Seen], name: tuple[str, str], line: int, 
 def _static_keys(record: Record) -> list[str]:
     """Return the static keys that a call carried, each as ``WAY:KIND:FINGERPRINT``; a federated one is short-lived."""
     ways = _WAYS.get(record.event, ())
-    if not ways or record.credential is None or record.decision not in ("allow", "observed_deny"):
+    if not ways or record.credential is None or not (record.allowed or record.decision == "observed_deny"):
         return []
     way, _, shown = record.credential.partition(":")
     if way not in ways or shown in ("", "none"):

@@ -94,8 +94,9 @@ def _story(chain: Mapping[str, Any], problems: Sequence[Problem]) -> Story:
 
 
 def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...] | None) -> Step:
-    decision = hop["decision"]
+    decision, ended = hop["decision"], hop["decision"] == "deny" and hop.get("allowed") is True
     verb = {"allow": "allowed", "deny": "refused", "observed_deny": "passed without authority"}.get(decision)
+    verb = "allowed, then ended" if ended else verb
     said = [
         str(word)
         for word in (verb, hop["status"], hop["reason"] if hop["reason"] != "ok" else None)
@@ -110,9 +111,12 @@ def _step(hop: Mapping[str, Any], scope: tuple[str, ...], before: tuple[str, ...
         audience=hop["audience"],
         operation=" ".join(filter(None, (hop["method"], hop["path"]))) or None,
         outcome=outcome,
-        allowed={"allow": True, "deny": False, "observed_deny": False}.get(decision),
-        failed=decision == "allow"
-        and (hop["status"] is None or hop["status"] >= 400 or hop["reason"] == Reason.NEXT_HOP_REFUSED),
+        allowed=True if ended else {"allow": True, "deny": False, "observed_deny": False}.get(decision),
+        failed=ended
+        or (
+            decision == "allow"
+            and (hop["status"] is None or hop["status"] >= 400 or hop["reason"] == Reason.NEXT_HOP_REFUSED)
+        ),
         scope=scope,
         dropped=tuple(name for name in before or () if name not in scope),
         added=tuple(name for name in scope if before is not None and name not in before),

@@ -196,7 +196,7 @@ def _no_evidence(record: Record) -> str | None:
         return NOT_A_REQUEST
     if is_login(record.direction, record.op, record.path):
         return A_LOGIN
-    if record.decision not in {"allow", "observed_deny"}:
+    if not (record.allowed or record.decision == "observed_deny"):
         return REFUSED
     if record.allowed and (not record.chain or record.subject == record.actor or not record.peer):
         return NOT_DELEGATED

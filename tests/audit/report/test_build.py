@@ -28,6 +28,11 @@ def test_a_call_that_was_let_through_and_not_answered_with_success_is_not_told_a
 
 
 def test_a_call_that_the_next_hop_refused_under_a_status_of_success_is_not_told_as_done() -> None:
+    ended = hop(0, "front", "planner", decision="deny", allowed=True, reason="revoked")
+    ((story,), _) = stories_of(document(hops=[ended]))
+    assert [(step.outcome, step.allowed, step.failed) for step in story.steps] == [
+        ("allowed, then ended 200 revoked", True, True)
+    ]
     ((story,), _) = stories_of(document(hops=[hop(0, "front", "planner", reason="next_hop_refused")]))
     assert [step.outcome for step in story.failed] == ["allowed 200 next_hop_refused"]
     assert story.done == ()

@@ -40,7 +40,8 @@ def test_calls_are_counted_by_place_method_and_caller_with_their_days() -> None:
 
 
 def test_a_call_that_was_allowed_with_a_delegated_token_counts_too() -> None:
-    assert evidence_of(call(**DELEGATED), out(**DELEGATED)).calls == 2
+    ended = {"decision": "deny", "reason": "revoked", "permitted": True}  # by a later decision
+    assert evidence_of(call(**DELEGATED), out(**DELEGATED), call(**{**DELEGATED, **ended})).calls == 3
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ TOLD: list[Any] = [
     pytest.param("callee3", {"decision": "deny"}, "j3", id="inbound-refused"),
     pytest.param("caller3", {}, "j3", id="outbound-the-one-that-was-issued"),
     pytest.param("caller3", {"decision": "deny"}, "j2", id="outbound-refused-the-one-it-rests-on"),
+    pytest.param("caller3", {"decision": "deny", "decide_ms": 0.25}, "j3", id="outbound-ended-later"),
     pytest.param("issued3", {}, "j3", id="the-token-service-the-one-it-issued"),
     pytest.param("callee3", {"verified": False}, None, id="not-verified"),
     pytest.param("callee3", {"verified": None}, None, id="not-said-to-be-verified"),

@@ -196,6 +196,18 @@ CASES: list[Any] = [
         id="refused-by-the-callee",
     ),
     pytest.param(
+        set_to("caller3 callee3", decision="deny", reason="revoked", decide_ms=0.25), [], id="ended-by-both-later",
+    ),
+    pytest.param(
+        set_to("callee3", decision="deny", reason="actor_mismatch", decide_ms=0.25), [], id="ended-by-the-callee-alone"
+    ),
+    pytest.param(
+        set_to("caller3", decision="deny", reason="call_not_allowed", decide_ms=3), [], id="ended-by-the-caller-alone",
+    ),
+    pytest.param(
+        set_to("callee3", decision="deny", reason="revoked", decide_ms=None), ["refused_hop"], id="refused-at-once"
+    ),
+    pytest.param(
         set_to("callee3", decision="observed_deny", reason="insufficient_scope"),
         ["observed_hop"],
         id="observed-by-the-callee",
