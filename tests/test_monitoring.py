@@ -20,6 +20,7 @@ from sidecar.injector.metrics import InjectorMetrics
 from sidecar.observe.docs import LABELS, families, labels_of
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.agent_watch import LOOK_S
+from tests.interop.mesh_of_500 import FAILING, KEPT, ROWS, SIZE, foreign, target
 
 ROOT: Final = Path(__file__).parent.parent
 MONITORING: Final = ROOT / "monitoring"
@@ -34,7 +35,20 @@ NOT_OURS: Final = {
     "upstream_timeout",
     "upstream_unreachable",
 }
-FROM_PROMETHEUS: Final = {"job", "instance", "le"}
+TARGET: Final = {"job", "namespace", "workload", "pod", "instance"}  # labels that a scrape gives: docs/prometheus.md
+FROM_PROMETHEUS: Final = {*TARGET, "le"}
+# The rules that sum over pods or workloads, by the labels that they keep of the target. All others keep every label.
+BY_WORKLOAD: Final = {"job", "namespace", "workload"}
+BY_NAMESPACE: Final = {"job", "namespace"}
+SUMMED: Final = {
+    "SidecarAbsent": BY_NAMESPACE,  # nothing is left that could have a pod
+    "SidecarInjectorDown": BY_NAMESPACE,  # one replica is enough
+    "SidecarInjectorRefusesAll": BY_NAMESPACE,  # what one replica admits counts for the other
+    "SidecarMachinesOutnumberHumans": BY_NAMESPACE,  # of the process that sees most
+    "SidecarTokenServiceGone": BY_NAMESPACE,  # one replica is enough
+    "SidecarVersionsDiffer": BY_WORKLOAD,
+    "SidecarWorkloadUnnamed": BY_NAMESPACE,
+}
 
 
 @cache
@@ -107,12 +121,61 @@ def test_every_metric_that_is_asked_for_is_exported_or_recorded(expression: str)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_every_label_that_is_asked_for_exists(expression: str) -> None:
     known = {*LABELS, *FROM_PROMETHEUS}
-    grouped = re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", expression)
+    grouped = re.findall(r"\b(?:by|without|on|ignoring|group_left)\s*\(([^)]*)\)", expression)
     asked = {label.strip() for labels in grouped for label in labels.split(",") if label.strip()}
     matched = {
         name for inside in re.findall(r"\{([^}]*)\}", expression) for name in re.findall(r"(\w+)\s*[=!]", inside)
     }
     assert asked | matched <= known
+
+
+def aggregations(expression: str) -> list[tuple[str, set[str]]]:
+    """Return `by` or `without`, and the labels, of each aggregation. One without either keeps no label."""
+    found = re.findall(
+        r"\b(?:sum|min|max|avg|group|count|stddev|quantile|topk|bottomk)(?: (by|without) \(([^)]*)\)| *\()", expression
+    )
+    return [(word or "by", {label.strip() for label in labels.split(",") if label.strip()}) for word, labels in found]
+
+
+def kept_of(rule: dict[str, Any]) -> set[str]:
+    name = rule.get("alert") or rule["record"]
+    if name.startswith("workload"):
+        return BY_WORKLOAD
+    return SUMMED.get(name, TARGET)
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_no_rule_drops_a_label_of_the_target(rule: dict[str, Any]) -> None:
+    expression = rule["expr"].replace("unless on (version) topk(1, count by (version) (sidecar_build_info))", "")
+    for word, labels in aggregations(expression):
+        dropped = labels & TARGET if word == "without" else kept_of(rule) - labels
+        assert not dropped, f"{word} ({', '.join(labels)})"
+    assert not re.search(r"\bon \(", expression), "on () leaves labels of the target out; ignoring () keeps them"
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_a_rule_that_sums_does_so_by_the_labels_that_are_said(name: str) -> None:
+    assert any(labels & TARGET == SUMMED[name] for _, labels in aggregations(ALERTS[name]["expr"]))
+
+
+def test_each_alert_has_a_row_of_the_mesh_of_500_at_its_level() -> None:
+    assert set(ROWS) == set(ALERTS)
+    for name, row in ROWS.items():
+        asked = re.findall(r"\bworkload[a-z_]*:", ALERTS[name]["expr"])
+        kept = BY_WORKLOAD if asked else SUMMED.get(name, TARGET)
+        assert set(KEPT[row.level]) == kept, name
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_mesh_of_500_is_500_and_foreign_pods(name: str) -> None:
+    row = ROWS[name]
+    targets = [tuple(target(row, number).items()) for number in range(SIZE)]
+    assert len(set(targets)) == SIZE == 500
+    kept = KEPT[row.level]
+    failing = tuple(target(row, FAILING).get(label) for label in kept)
+    assert all(tuple(pod.get(label) for label in kept) != failing for pod in foreign(row))
+    assert {pod["job"] for pod in foreign(row)} == {row.job}
+    assert row.failing != row.working or row.unnamed
 
 
 def test_no_label_is_made_of_what_a_caller_sends() -> None:
@@ -158,8 +221,8 @@ def test_a_heading_of_the_runbook_says_where_to_look_the_cure_and_when_it_is_cur
 
 def test_the_error_ratios_count_every_reason_of_the_platform_and_no_other() -> None:
     ours = {str(reason) for reason, answer in ANSWERS.items() if answer.status and answer.status >= 500} - NOT_OURS
-    ratios = [rule["expr"] for rule in rules() if rule.get("record", "").startswith("job:sidecar_errors:")]
-    assert len(ratios) == 4
+    ratios = [rule["expr"] for rule in rules() if rule.get("record", "").startswith("instance:sidecar_errors:")]
+    assert len(ratios) == 6
     for expression in ratios:
         (pattern,) = re.findall(r'reason=~"([a-z_|]+)"', expression)
         assert set(pattern.split("|")) == ours
@@ -178,13 +241,36 @@ def test_every_reason_that_a_rule_names_is_a_reason() -> None:
             assert set(pattern.split("|")) <= known
 
 
+def test_what_inhibits_an_alert_and_what_is_inhibited_are_alerts() -> None:
+    rules = yaml.safe_load((MONITORING / "alertmanager.yaml").read_text())["inhibit_rules"]
+    for matcher in (one for rule in rules for side in ("source_matchers", "target_matchers") for one in rule[side]):
+        name, _, value = matcher.partition("=")
+        pattern = value.lstrip("~").strip('"')
+        assert name == "alertname"
+        assert [alert for alert in ALERTS if re.fullmatch(pattern, alert)]
+
+
 def test_the_dashboard_is_for_any_prometheus() -> None:
     found = dashboard()
     assert (found["uid"], found["title"]) == ("delegation-sidecar", "Delegation sidecar")
-    assert [one["name"] for one in found["templating"]["list"]] == ["datasource", "job", "instance"]
+    assert [one["name"] for one in found["templating"]["list"]] == [
+        "datasource",
+        "job",
+        "namespace",
+        "workload",
+        "pod",
+        "instance",
+    ]
     sources = re.findall(r'"uid": "([^"]+)"', json.dumps(found["panels"]))
     assert set(sources) == {"${datasource}"}
     assert len(json.dumps(found)) < 1_000_000
+
+
+@pytest.mark.parametrize("query", sorted(set(queries())))
+def test_a_panel_follows_each_variable(query: str) -> None:
+    for selector in re.findall(r"(?:sidecar_\w+|\bup)(?::\w+)?\{([^}]*)\}", query):
+        assert {f'{label}=~"${label}"' for label in TARGET} <= set(selector.split(", ")), selector
+    assert not re.search(r"\bsidecar_\w+(?![\w:{])", query), "a metric without the variables"
 
 
 def test_each_panel_has_a_place_a_title_and_a_number_of_its_own() -> None:

@@ -13,7 +13,7 @@ _COMPARISON: Final = re.compile(r" (<|>|==) (?=[\d\w(])")
 _SET_OPERATOR: Final = re.compile(r"\b(and|or|unless)\b")
 _MATCHER: Final = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
 _ALTERNATIVES: Final = re.compile(r"[\w.+]+(?:\|[\w.+]+)+")
-_GROUPING: Final = re.compile(r"\b(by|on)( ?)\(([^)]*)\)")
+_GROUPING: Final = re.compile(r"\b(by|on|without|ignoring)( ?)\(([^)]*)\)")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TURNED: Final = {"<": ">", ">": "<", "==": "!=", "and": "or", "or": "and", "unless": "and"}
 _FLIPPED: Final = {"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}
@@ -57,13 +57,13 @@ def _numbers(expression: str) -> Iterator[tuple[str, str]]:
 def _nudged(number: str, before: str) -> tuple[str, ...]:
     if number == "0":
         return ("5",) if before.endswith("> ") else ("1e5", "-1e5") if before.endswith("< ") else ("1",)
-    if before.startswith("count("):  # whole numbers
+    if before.startswith("count"):  # whole numbers
         return str(int(number) + 1), str(int(number) - 1)
     return (f"{float(number) * 1.25:g}", f"{float(number) * 0.8:g}")
 
 
 def _factors(expression: str) -> Iterator[tuple[str, str]]:
-    if "> on" in expression:  # two series are compared
+    if "> ignoring" in expression:  # two series are compared
         yield "a quarter more", f"1.25 * {expression}"
         yield "a fifth less", f"0.8 * {expression}"
 
@@ -97,6 +97,8 @@ def _groupings(expression: str) -> Iterator[tuple[str, str]]:
         for one in labels:
             rest = ", ".join(label for label in labels if label != one)
             yield f"{found[1]} without {one}", _put(expression, found, f"{found[1]}{found[2]}({rest})")
+        if found[1] == "without":
+            yield "instance is dropped", _put(expression, found, f"without ({', '.join([*labels, 'instance'])})")
 
 
 def _other_patience(text: str) -> tuple[int, ...]:

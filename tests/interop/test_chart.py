@@ -34,6 +34,7 @@ from tests.interop.helm import (
     LIBRARY,
     MATRIX,
     ROOT,
+    Rendered,
     helms,
     injection_of,
     missing,
@@ -461,6 +462,53 @@ def test_the_jobs_have_the_names_that_the_alerts_know() -> None:
     assert {one["metadata"]["name"] for one in render(FULL).of("PodMonitor")} == {"sidecar", "sts", "injector"}
 
 
+def pod_monitors(found: Rendered) -> dict[str, dict[str, Any]]:
+    return {one["metadata"]["name"]: one["spec"] for one in found.of("PodMonitor")}
+
+
+def test_sidecars_are_scraped_in_named_namespaces_alone() -> None:
+    values = yaml.safe_load(FULL.read_text())
+    assert pod_monitors(render(values))["sidecar"]["namespaceSelector"] == {"matchNames": ["agents"]}
+    named = changed("podMonitor.namespaces", ["team-a", "team-b"], values)
+    assert pod_monitors(render(named))["sidecar"]["namespaceSelector"] == {"matchNames": ["team-a", "team-b"]}
+    for name in ("sts", "injector"):
+        assert "namespaceSelector" not in pod_monitors(render(named))[name]  # the release's own
+    nowhere = render(changed("networkPolicy.agentNamespaces", [], values))
+    assert (nowhere.objects, "podMonitor.namespaces is empty" in nowhere.said) == ([], True)
+
+
+def test_a_scraped_pod_cannot_choose_its_namespace_pod_or_workload() -> None:
+    for spec in pod_monitors(render(FULL)).values():
+        (endpoint,) = spec["podMetricsEndpoints"]
+        assert endpoint["honorLabels"] is False  # a label `namespace` of its samples becomes `exported_namespace`
+        assert spec["sampleLimit"] == 20000
+
+
+# pod, kind and name of its controller → workload
+WORKLOADS: Final = {
+    ("planner-6c5f7d9b4-x2xvz", "ReplicaSet", "planner-6c5f7d9b4"): "planner",
+    ("model-server-abcde", "ReplicaSet", "model-server"): "model-server",
+    ("crm-0", "StatefulSet", "crm"): "crm",
+    ("agents-x2xvz", "DaemonSet", "agents"): "agents",
+    ("report-28473920-x2xvz", "Job", "report-28473920"): "report",
+    ("import-x2xvz", "Job", "import"): "import",
+    ("alone", "", ""): "alone",
+}
+
+
+@pytest.mark.parametrize("pod", WORKLOADS)
+def test_a_workload_is_the_pod_s_owner(pod: tuple[str, str, str]) -> None:
+    (endpoint,) = pod_monitors(render(FULL))["sidecar"]["podMetricsEndpoints"]
+    name, kind, controller = pod
+    prefix = "__meta_kubernetes_pod_"
+    labels = {f"{prefix}name": name, f"{prefix}controller_kind": kind, f"{prefix}controller_name": controller}
+    for step in endpoint["relabelings"]:
+        found = re.fullmatch(step.get("regex", "(.*)"), ";".join(labels.get(one, "") for one in step["sourceLabels"]))
+        if step["action"] == "replace" and found is not None:
+            labels[step["targetLabel"]] = found[1]
+    assert labels["workload"] == WORKLOADS[pod]
+
+
 # --- refused values
 
 
@@ -604,6 +652,8 @@ MISTYPED: dict[str, Any] = {
     "deny": [{"actor": "planner"}],
     "deny ": [{"jti": "j", "txn": "t"}],
     "podMonitor.interval": "often",
+    "podMonitor.namespaces": ["UPPER"],
+    "podMonitor.sampleLimit": 0,
     "spiffeIDs.agentTemplate": "https://x",
     "nameOverride": "1x",
     "sidecar.workers": 0,

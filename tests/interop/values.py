@@ -78,6 +78,7 @@ CHOICES: dict[str, list[Any]] = {
     ],
     "spiffeIDs.federatesWith": [[], ["partner.example"], ["a.example", "b.example"]],
     "podMonitor.enabled": [True, False],
+    "podMonitor.namespaces": [["agents"], ["a", "b"]],
     "prometheusRule.enabled": [True, False],
     "dashboards.enabled": [True, False],
     "dashboards.annotations": [{}, {"folder": "a: b # c"}],
