@@ -227,6 +227,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "SidecarRecordsSinkFills": Row({_FREE: "5x60", _ROOM: "100x60"}, {_FREE: "90x60", _ROOM: "100x60"}, "12m"),
     "SidecarRecordsSinkAlmostFull": Row({_FREE: "2x60", _ROOM: "100x60"}, {_FREE: "90x60", _ROOM: "100x60"}, "4m"),
     "SidecarSettingsRefused": gauge("sidecar_config_last_reload_successful", 0, 1, "8m"),
+    "SidecarDenyFileRefused": gauge("sidecar_deny_file_refused", 1, 0, "3m"),
     "SidecarMachinesOutnumberHumans": Row(
         {_SEEN % "machine": "500x90", _SEEN % "human": "1x90"},
         {_SEEN % "machine": "9x90", _SEEN % "human": "9x90"},
