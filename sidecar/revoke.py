@@ -3,6 +3,9 @@
 The order is signed with the key of the operator's own X.509-SVID and sent over mTLS to each address behind the names
 given. Each replica answers once the order is on its disk. The command names those it did not reach: their sidecars
 learn of the order when the replicas next exchange orders, so send it again or stop the replica.
+
+It is the emergency brake, so it imports only what sends an order: no settings, no room of a server
+(``tests/integration/test_modules.py``).
 """
 
 from __future__ import annotations
@@ -18,27 +21,24 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from sidecar.config.identity import identity_of
-from sidecar.config.sections import FilesSection, IdentitySection
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.strict_json import parse_object
-from sidecar.errors import ConfigError
 from sidecar.examples import add_examples
-from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError
+from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.source_factory import source_of
-from sidecar.sts.orders import MAX_BOOK_BYTES, sign_order
-from sidecar.sts.replicas import addresses_of
-from sidecar.sts.revocation_endpoint import ORDER
+from sidecar.identity.workload_settings import WorkloadApiSettings
+from sidecar.sts.orders import MAX_BOOK_BYTES, ORDER, sign_order
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 _WAIT_FOR_IDENTITY_S: Final = 10.0
 _CLOSING_S: Final = 0.05
 
@@ -107,8 +107,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         claims = None if arguments.list else claims_of(arguments, now=int(time.time()), name=secrets.token_hex(16))
         peer = SpiffeId(arguments.peer)
-        source = source_of(identity_of(_section(arguments), os.environ))
-    except (ValueError, ConfigError) as error:
+        source = _source(arguments, os.environ)
+    except ValueError as error:
         print(f"sidecar sts revoke: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
         return 2
     outcomes = asyncio.run(_send(claims, arguments.to, peer, source, arguments.timeout))
@@ -153,13 +153,30 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
     return claims
 
 
-def _section(arguments: argparse.Namespace) -> IdentitySection:
+def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> IdentitySource:
+    """Make the source of our SVID, and import that one alone.
+
+    Raises:
+        ValueError: the options contradict each other, or the variable is missing or no address.
+    """
     given = (arguments.svid, arguments.key, arguments.bundle)
-    if not any(given):
-        return IdentitySection()
-    if not all(given):
+    if all(given):
+        from sidecar.identity.files import FileSettings, FileSource
+
+        return FileSource(FileSettings(certificate=Path(given[0]), key=Path(given[1]), bundle=Path(given[2])))
+    if any(given):
         raise ValueError("--svid, --key and --bundle belong together")
-    return IdentitySection(files=FilesSection(certificate=given[0], key=given[1], bundle=given[2]))
+    address = environ.get(_SOCKET_VARIABLE)
+    if not address:
+        raise ValueError(
+            f"{_SOCKET_VARIABLE} is missing: write unix:///path/of/socket there, or name --svid, --key, --bundle"
+        )
+    from sidecar.identity.workload_api import WorkloadApiSource
+
+    try:
+        return WorkloadApiSource(WorkloadApiSettings(address=address))
+    except ValueError as error:
+        raise ValueError(f"{_SOCKET_VARIABLE}: {error}") from None
 
 
 async def _send(

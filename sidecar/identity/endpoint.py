@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import SplitResult, urlsplit
@@ -123,3 +126,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def addresses_of(urls: Sequence[str]) -> list[str]:
+    """Return the URLs of all addresses behind the hosts' names.
+
+    Raises:
+        OSError: a name cannot be resolved. ValueError: a URL is none.
+    """
+    loop = asyncio.get_running_loop()
+    found: dict[str, None] = {}
+    for url in urls:
+        parts = split_url(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        for family, _, _, _, address in await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
+            host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
+            found[f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"] = None
+    return list(found)

@@ -18,7 +18,9 @@ from typing import Final
 import orjson
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import get_default_algorithms
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.json_steps import object_in_steps
@@ -31,14 +33,15 @@ from sidecar.errors import Denied, Reason
 from sidecar.steps import Steps, drained, slices
 
 TYP: Final = "revocation-order+jwt"
+ORDER: Final = f"application/{TYP}"  # the media type of an order
 MAX_BOOK_BYTES: Final = 64 * 1024 * 1024
 MAX_ORDER_BYTES: Final = 32 * 1024  # half of what the reader in steps takes
 MAX_FOR_S: Final = 31 * 86_400
 MAX_AGE_S: Final = 300  # from an order's signature to its arrival
 
 _TOKEN: Final = re.compile(TOKEN_PATTERN)
-_LIBRARY: Final = get_default_algorithms()
 _BY_CURVE: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_HASHES: Final[Mapping[str, HashAlgorithm]] = {"ES256": SHA256(), "ES384": SHA384(), "ES512": SHA512()}
 
 
 class Action(StrEnum):
@@ -228,8 +231,22 @@ def sign_order(claims: Mapping[str, object], *, key: object, certificate: bytes)
     (algorithm,) = key_of(certificate).algorithms
     header = orjson.dumps({"alg": algorithm, "typ": TYP, "x5t#S256": _thumbprint(certificate)})
     signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
-    signature: bytes = _LIBRARY[algorithm].sign(signing_input, key)
-    return (signing_input + b"." + encode_part(signature)).decode("ascii")
+    return (signing_input + b"." + encode_part(_sign(key, algorithm, signing_input))).decode("ascii")
+
+
+def _sign(key: object, algorithm: str, data: bytes) -> bytes:
+    """Sign in the form of JWS (RFC 7518 section 3). PyJWT does the same, and brings an HTTP client into the command."""
+    match key:
+        case ec.EllipticCurvePrivateKey():
+            size = (key.key_size + 7) // 8
+            r, s = decode_dss_signature(key.sign(data, ec.ECDSA(_HASHES[algorithm])))
+            return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+        case ed25519.Ed25519PrivateKey():
+            return key.sign(data)
+        case rsa.RSAPrivateKey():
+            return key.sign(data, PKCS1v15(), SHA256())
+        case _:
+            raise ValueError("the SVID's key is neither EC, Ed25519 nor RSA")
 
 
 def key_of(certificate: bytes) -> VerificationKey:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from sidecar.errors import SidecarError
-from sidecar.identity.endpoint import Endpoint, EndpointError, split_url
+from sidecar.identity.endpoint import Endpoint, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import IdentitySource
 from sidecar.steps import in_steps
@@ -28,23 +26,6 @@ PATH: Final = "/revocations/orders"
 EVERY_S: Final = 5.0
 FIRST_S: Final = 0.2  # until the first answer
 TIMEOUT_S: Final = 5.0
-
-
-async def addresses_of(urls: Sequence[str]) -> list[str]:
-    """Return the URLs of all addresses behind the hosts' names.
-
-    Raises:
-        OSError: a name cannot be resolved. ValueError: a URL is none.
-    """
-    loop = asyncio.get_running_loop()
-    found: dict[str, None] = {}
-    for url in urls:
-        parts = split_url(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        for family, _, _, _, address in await loop.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM):
-            host = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
-            found[f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"] = None
-    return list(found)
 
 
 class Replicas:

@@ -19,13 +19,11 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.tracing import new_id
 from sidecar.steps import in_steps
 from sidecar.sts.endpoints import TokenEndpoint
-from sidecar.sts.orders import TYP as ORDER_TYP
-from sidecar.sts.orders import Order
+from sidecar.sts.orders import ORDER, Order
 from sidecar.sts.revocations import Register
 from sidecar.sts.service import TokenService
 
 _LIST: Final = "application/revocations+jwt"
-ORDER: Final = f"application/{ORDER_TYP}"
 
 
 class RevocationEndpoint:

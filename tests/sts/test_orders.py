@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import datetime
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
+import jwt
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from sidecar.delegation.revocation import NONE, Kind, Revocation
@@ -202,3 +208,35 @@ def test_what_is_no_book_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"order|seq"):
         at_once(parse_book(orjson.dumps(document)))
     assert at_once(parse_book(orjson.dumps({"seq": 1, "orders": [ROW]})))[0].orders
+
+
+def _certificate(key: Any) -> bytes:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ann")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(hours=1))
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    ("make", "algorithm"),
+    [
+        (lambda: ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (lambda: ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (lambda: ec.generate_private_key(ec.SECP521R1()), "ES512"),
+        (ed25519.Ed25519PrivateKey.generate, "EdDSA"),
+        (lambda: rsa.generate_private_key(65537, 2048), "RS256"),
+    ],
+)
+def test_an_order_of_every_kind_of_key_is_signed_as_another_library_verifies(
+    make: Callable[[], Any], algorithm: str
+) -> None:
+    key = make()
+    raw = sign_order(claims(), key=key, certificate=_certificate(key))
+    assert (
+        jwt.decode(raw, key.public_key(), [algorithm], audience=STS, options={"verify_iat": False})["value"] == "txn-1"
+    )
+    other = make()
+    with pytest.raises(jwt.InvalidSignatureError):
+        jwt.decode(raw, other.public_key(), [algorithm], audience=STS, options={"verify_iat": False})

@@ -9,9 +9,9 @@ import pytest
 
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.identity.endpoint import EndpointAnswer
+from sidecar.identity.endpoint import EndpointAnswer, addresses_of
 from sidecar.sts.orders import Action, Book, Order
-from sidecar.sts.replicas import Replicas, addresses_of
+from sidecar.sts.replicas import Replicas
 from sidecar.sts.revocations import Register, RevocationSettings
 from sidecar.sts.server import StsServer, StsSettings
 from sidecar_dev.pki import TrustDomainAuthority

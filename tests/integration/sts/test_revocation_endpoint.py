@@ -15,8 +15,7 @@ from sidecar.delegation.revocation_list import parse_list, verify_list
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.tls import client_context
 from sidecar.steps import at_once
-from sidecar.sts.orders import sign_order
-from sidecar.sts.revocation_endpoint import ORDER
+from sidecar.sts.orders import ORDER, sign_order
 from sidecar.sts.revocations import Register, RevocationSettings
 from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sts import LOGIN, Mesh
