@@ -24,8 +24,10 @@ from sidecar.injector.mounts import (
     HANDLE_ANNOTATION,
     KEYS_ANNOTATION,
     agent_patch,
+    debugger_readers,
     mount_refusals,
     mounts_of,
+    variables_patch,
 )
 from sidecar.injector.rules import (
     INJECT_LABEL,
@@ -33,6 +35,7 @@ from sidecar.injector.rules import (
     Container,
     Pod,
     Refusal,
+    debugger_refusals,
     opted_out,
     others,
     refusals,
@@ -87,6 +90,30 @@ def inject(pod: Pod, injection: Injection, namespace: str = "") -> Injected:
     except MalformedError as error:
         found = [Refusal("malformed", "pod", str(error), "send a pod")]
     raise RefusedError(found)
+
+
+def judge_change(pod: Pod, old: Pod, injection: Injection, namespace: str = "") -> None:
+    """Judge a running pod that is resized or given a debugger: its sidecar is not made anew, so only what changes is.
+
+    Raises:
+        RefusedError: a debugger reaches the sidecar, or the sidecar gets a size outside the bounds.
+    """
+    try:
+        spec, before = mapping(pod, "spec"), mapping(old, "spec")
+        found = [*debugger_refusals(spec, injection), *debugger_readers(pod, injection)]
+        for position in _positions(spec, injection):
+            own, wanted = mappings(spec, injection.goes_into)[position], injection.container_in(namespace)
+            was = [mappings(before, injection.goes_into)[at].get("resources") for at in _positions(before, injection)]
+            if any(_alike(own.get("resources"), one) for one in was):
+                continue
+            found += [
+                Refusal("size", f"container {injection.name}, {one.where}", one.wrong, one.cure)
+                for one in misfits_of(own, wanted, injection.bounds)
+            ]
+    except MalformedError as error:
+        found = [Refusal("malformed", "pod", str(error), "send a pod")]
+    if found:
+        raise RefusedError(found)
 
 
 def _refusals(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
@@ -192,15 +219,21 @@ def _tokens_of_kubernetes(spec: Pod) -> set[str]:
         name = text(volume, "name")
         if name.startswith(_TOKEN_VOLUME) and times[name] == 1:
             sources = mappings(mapping(volume, "projected"), "sources")
-            if sources and all(source.keys() <= _TOKEN_SOURCES for source in sources):
+            if sources and all(_is_source_of_kubernetes(source) for source in sources):
                 tokens.add(name)
     return tokens
+
+
+def _is_source_of_kubernetes(source: Mapping[str, object]) -> bool:
+    """Tell if the ServiceAccount admission may have written this: no Secret, and no token for somebody else."""
+    return source.keys() <= _TOKEN_SOURCES and not text(mapping(source, "serviceAccountToken"), "audience")
 
 
 def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
     spec = mapping(pod, "spec")
     asked = mounts_of(pod, injection)
-    patch: Patch = agent_patch(pod, injection, asked.agent) if asked.handle else []
+    patch: Patch = variables_patch(pod, injection)
+    patch += agent_patch(pod, injection, asked.agent) if asked.handle else []
     found = _positions(spec, injection)
     if not found:
         patch += _added(spec, injection.goes_into, [_wanted(pod, injection, namespace)], at="0")

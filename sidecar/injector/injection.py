@@ -18,7 +18,7 @@ KEYS_VOLUME: Final = "sidecar-keys"  # a Secret that differs, in pods that ask f
 HANDLE_VOLUME: Final = "sidecar-handle"  # in pods that ask for it
 DOOR_VOLUME: Final = "sidecar-door"  # the Secret of a door's certificate, in pods that ask for it
 MAX_BYTES: Final = 65_536
-_KEYS: Final = {"mode", "ports", "optOut", "container", "volumes", "bounds", "namespaces"}
+_KEYS: Final = {"mode", "ports", "optOut", "container", "volumes", "agentEnv", "bounds", "namespaces"}
 
 List = Literal["initContainers", "containers"]
 
@@ -27,14 +27,15 @@ List = Literal["initContainers", "containers"]
 class Injection:
     """One definition of the sidecar. It goes to the head of the list ``goes_into`` of a pod's spec.
 
-    ``ports`` are all that the sidecar listens on; ``opt_out`` allows pods without a sidecar; ``bounds`` limit what pods
-    choose by annotations, ``namespaces`` are sizes for all pods of one; ``digest`` names the definition, 64 bits of its
-    SHA-256 in hex.
+    ``agent_env`` are variables of every container beside it, such as the address for calls; ``ports`` are all that the
+    sidecar listens on; ``opt_out`` allows pods without a sidecar; ``bounds`` limit what pods choose by annotations,
+    ``namespaces`` are sizes for all pods of one; ``digest`` names the definition, 64 bits of its SHA-256 in hex.
     """
 
     goes_into: List
     container: Mapping[str, Any]
     volumes: Sequence[Mapping[str, Any]]
+    agent_env: Sequence[Mapping[str, str]]
     ports: frozenset[int]
     opt_out: bool
     bounds: Mapping[str, Bound]
@@ -126,6 +127,9 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
         raise MalformedError("ports is not a list of integers")
     if not text(container, "name") or number(mapping(container, "securityContext"), "runAsUser") is None:
         raise MalformedError("container.name or container.securityContext.runAsUser is missing")
+    variables = mappings(members, "agentEnv")
+    if any(one.keys() != {"name", "value"} or not text(one, "name") or not text(one, "value") for one in variables):
+        raise MalformedError("agentEnv is not a list of {name, value}")
     if number(mapping(mapping(container, "readinessProbe"), "httpGet"), "port") is None:
         raise MalformedError("container.readinessProbe.httpGet.port is missing")
     if not any(text(mapping(volume, "csi"), "driver") for volume in volumes):
@@ -145,6 +149,7 @@ def _injection(members: dict[str, object], digest: str) -> Injection:
         goes_into=goes_into,
         container=container,
         volumes=volumes,
+        agent_env=[{"name": text(one, "name"), "value": text(one, "value")} for one in variables],
         ports=frozenset(ports),
         opt_out=flag(members, "optOut"),
         bounds=bounds,

@@ -1,13 +1,14 @@
 """Mounts that differ between pods: the settings, Secrets of static keys and of a door, the workload handle's directory.
 
 A pod asks for each by an annotation, or has the volume already because its own chart includes the library. Secrets are
-for the sidecar alone. The handle is for the sidecar and one other container, which mounts it read-only.
+for the sidecar alone. The handle is for the sidecar and one other container, which mounts it read-only. Variables that
+every container beside the sidecar has are here, too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ KEYS_ANNOTATION: Final = "delegation-sidecar.io/keys"
 HANDLE_ANNOTATION: Final = "delegation-sidecar.io/workload-handle"
 DOOR_ANNOTATION: Final = "delegation-sidecar.io/door"
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
+_READER_CURE: Final = "leave it to the sidecar, or put it in another Secret"
 _HANDLE_CURE: Final = "leave the annotation out; the platform sets injector.allowWorkloadHandle"
 
 
@@ -100,6 +102,27 @@ def agent_patch(pod: Pod, injection: Injection, agent: str) -> list[dict[str, An
     return []
 
 
+def variables_patch(pod: Pod, injection: Injection) -> list[dict[str, Any]]:
+    """Return the patch that sets the platform's variables in every other container, as the pod is before any other.
+
+    They come first, so that variables of the container can refer to them. One that it sets itself stays.
+    """
+    spec = mapping(pod, "spec")
+    patch: list[dict[str, Any]] = []
+    for kind in ("initContainers", "containers"):
+        for at, container in enumerate(mappings(spec, kind)):
+            if kind == injection.goes_into and text(container, "name") == injection.name:
+                continue
+            names = {text(variable, "name") for variable in mappings(container, "env")}
+            lacking = [dict(one) for one in injection.agent_env if one["name"] not in names]
+            way = f"/spec/{kind}/{at}/env"
+            if lacking and container.get("env") is None:
+                patch.append({"op": "add", "path": way, "value": lacking})
+            else:
+                patch += [{"op": "add", "path": f"{way}/0", "value": one} for one in reversed(lacking)]
+    return patch
+
+
 def _annotation(pod: Pod, name: str) -> str:
     return text(mapping(mapping(pod, "metadata"), "annotations"), name)
 
@@ -150,8 +173,7 @@ def _secret_refusals(mount: SecretMount, pod: Pod, injection: Injection) -> Iter
 def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
     """Refuse every other way to the Secret: a container that reads it would have the sidecar's private keys."""
     spec = mapping(pod, "spec")
-    wrong = f"it reads the Secret of the sidecar's {mount.what}"
-    cure = "leave it to the sidecar, or put it in another Secret"
+    wrong, cure = f"it reads the Secret of the sidecar's {mount.what}", _READER_CURE
     ours = {one.volume for one in (KEYS, DOOR) if injection.has(one.volume)}
     for volume in mappings(spec, "volumes"):
         sources = mappings(mapping(volume, "projected"), "sources")
@@ -159,12 +181,25 @@ def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) ->
         names.append(text(mapping(volume, "secret"), "secretName"))
         if text(volume, "name") not in ours and secret in names:
             yield Refusal(mount.rule, f"volume {shown(text(volume, 'name'))}", wrong, cure)
-    for layer, container in others(spec, injection):
-        names = [text(mapping(source, "secretRef"), "name") for source in mappings(container, "envFrom")]
-        for variable in mappings(container, "env"):
-            names.append(text(mapping(mapping(variable, "valueFrom"), "secretKeyRef"), "name"))
-        if secret in names:
-            yield Refusal(mount.rule, layer, wrong, cure)
+    yield from _reading(mount, others(spec, injection), secret)
+
+
+def _reading(mount: SecretMount, containers: Iterable[tuple[str, Container]], secret: str) -> Iterator[Refusal]:
+    """Refuse variables of these containers that come from the ``secret``."""
+    for layer, container in containers:
+        sources = [mapping(source, "secretRef") for source in mappings(container, "envFrom")]
+        sources += [mapping(mapping(one, "valueFrom"), "secretKeyRef") for one in mappings(container, "env")]
+        if secret in {text(source, "name") for source in sources}:
+            yield Refusal(mount.rule, layer, f"it reads the Secret of the sidecar's {mount.what}", _READER_CURE)
+
+
+def debugger_readers(pod: Pod, injection: Injection) -> Iterator[Refusal]:
+    """Refuse debuggers of a running pod that read a Secret of its sidecar."""
+    spec = mapping(pod, "spec")
+    debuggers = [one for one in others(spec, injection) if one[0].startswith("ephemeral ")]
+    for mount in (KEYS, DOOR):
+        if secret := _named(mount, pod, injection):
+            yield from _reading(mount, debuggers, secret)
 
 
 def _handle_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:

@@ -19,6 +19,7 @@ _VERSION: Final = "admission.k8s.io/v1"
 _MAX_PARTS: Final = 65_536  # values of all objects and lists: many times those of a pod of many containers
 _MAX_MESSAGE: Final = 2048
 _POD: Final = {"group": "", "version": "v1", "kind": "Pod"}
+_QUESTIONS: Final = frozenset({("CREATE", ""), ("UPDATE", "resize"), ("UPDATE", "ephemeralcontainers")})
 _PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
 
 
@@ -32,18 +33,23 @@ class ReviewError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a generated name."""
+    """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a generated name.
+
+    With a ``subresource`` the pod exists: may it become this, where it was ``old``?
+    """
 
     uid: str
+    subresource: str
     namespace: str
     name: str
     user: str
     dry_run: bool
     pod: Mapping[str, object]
+    old: Mapping[str, object]
 
 
 def parse_review(body: bytes) -> Review:
-    """Parse a review of the creation of a pod.
+    """Parse a review of a pod that is made, resized or given a debugger.
 
     Raises:
         ReviewError: it is anything else, ambiguous, too large or too deep.
@@ -72,8 +78,9 @@ def _review(uid: str, request: Mapping[str, object]) -> Review:
     pod = mapping(request, "object")
     metadata = mapping(pod, "metadata")
     namespace = text(request, "namespace")
-    if text(request, "operation") != "CREATE" or text(request, "subResource"):
-        raise ReviewError("it is not about a creation", uid)
+    subresource = text(request, "subResource")
+    if (text(request, "operation"), subresource) not in _QUESTIONS:
+        raise ReviewError("it is about no creation, resize or debugger of a pod", uid)
     if mapping(request, "kind") != _POD or mapping(request, "resource") != _PODS:
         raise ReviewError("it is not about a pod of v1", uid)
     if (text(pod, "apiVersion"), text(pod, "kind")) != ("v1", "Pod"):
@@ -82,11 +89,13 @@ def _review(uid: str, request: Mapping[str, object]) -> Review:
         raise ReviewError("it names no namespace", uid)
     return Review(
         uid=uid,
+        subresource=subresource,
         namespace=namespace,
         name=text(request, "name") or text(metadata, "name") or text(metadata, "generateName"),
         user=text(mapping(request, "userInfo"), "username"),
         dry_run=flag(request, "dryRun"),
         pod=pod,
+        old=mapping(request, "oldObject"),
     )
 
 

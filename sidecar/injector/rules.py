@@ -80,6 +80,17 @@ def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
             yield from _of_neighbour(layer, container, injection, pod_context)
 
 
+def debugger_refusals(spec: Pod, injection: Injection) -> Iterator[Refusal]:
+    """Return what is forbidden in the ephemeral containers of a running pod; they may not have the handle either."""
+    pod_context = mapping(spec, "securityContext")
+    for kind, layer, container in _by_list(spec):
+        if kind == "ephemeralContainers":
+            yield from _of_any_container(layer, container, injection, pod_context)
+            yield from _of_neighbour(layer, container, injection, pod_context)
+            if HANDLE_VOLUME in {text(mount, "name") for mount in mappings(container, "volumeMounts")}:
+                yield Refusal("workload_handle", layer, f"it mounts {HANDLE_VOLUME}", "leave it to the agent")
+
+
 def others(spec: Pod, injection: Injection) -> Iterator[tuple[str, Container]]:
     """Yield every container but the sidecar, with its layer.
 
@@ -168,7 +179,11 @@ def _of_neighbour(layer: str, container: Container, injection: Injection, pod_co
     """Check rules for a container beside the sidecar."""
     own_user = number(mapping(container, "securityContext"), "runAsUser")
     pod_user = number(pod_context, "runAsUser")
-    if (pod_user if own_user is None else own_user) == injection.uid:
+    user = pod_user if own_user is None else own_user
+    if user is None:  # then the image's USER decides, and nobody here can read it
+        wrong = f"its image chooses the user, which may be {injection.uid}, the sidecar's"
+        yield Refusal("sidecar_uid", layer, wrong, "set runAsUser of the container or the pod")
+    elif user == injection.uid:
         yield Refusal("sidecar_uid", layer, f"user {injection.uid} is the sidecar's", "give it another runAsUser")
     if text(container, "targetContainerName") == injection.name:
         yield Refusal("shared_process_namespace", layer, "it joins the sidecar's processes", "target another container")

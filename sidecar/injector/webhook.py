@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from sidecar.injector.inject import RefusedError, inject
+from sidecar.injector.inject import Injected, RefusedError, inject, judge_change
 from sidecar.injector.injection import Injection
 from sidecar.injector.metrics import INJECTED, INTERNAL, NO_REVIEW, UNCHANGED, UNRECORDED, InjectorMetrics
 from sidecar.injector.review import MAX_BYTES, Review, ReviewError, allowed, parse_review, refused
@@ -69,7 +69,11 @@ class Webhook:
                 raise
             return refused(error.uid, f"sidecar injector: {error}; register the webhook as the chart does", code=400)
         try:
-            done = inject(review.pod, self.injection, review.namespace)
+            if review.subresource:
+                judge_change(review.pod, review.old, self.injection, review.namespace)
+                done = Injected([], [])
+            else:
+                done = inject(review.pod, self.injection, review.namespace)
         except RefusedError as error:
             return self._refuse(review, error)
         except Exception as error:  # noqa: BLE001 - a bug refuses this pod, and ends nothing

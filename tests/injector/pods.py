@@ -12,6 +12,7 @@ from sidecar.injector.injection import Injection, parse_injection
 
 # tests/chart compares it with Helm's rendering
 RENDERED: Final = (Path(__file__).parent / "injection.json").read_bytes()
+OUTBOUND: Final = {"name": "SIDECAR_OUTBOUND_URL", "value": "http://127.0.0.1:7080"}
 
 
 def injection(**changed: Any) -> Injection:
@@ -48,8 +49,11 @@ def acting(*, keys: bool = True, handle: bool = True, door: bool = False) -> Inj
 
 
 def bare(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, Any]:
-    """Return a lawful pod of one agent, as a ReplicaSet creates it; ``spec`` and ``metadata`` change members."""
-    agent = {"name": "agent", "image": "agent:1", "securityContext": {"runAsUser": 1000}}
+    """Return a lawful pod of one agent, as a ReplicaSet creates it; ``spec`` and ``metadata`` change members.
+
+    Containers in ``spec`` that name no user have the pod's. The agent has the platform's variable already.
+    """
+    agent = {"name": "agent", "image": "agent:1", "securityContext": {"runAsUser": 1000}, "env": [OUTBOUND]}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -58,7 +62,7 @@ def bare(spec: Mapping[str, Any] | None = None, **metadata: Any) -> dict[str, An
             "annotations": {"delegation-sidecar.io/settings": "planner"},
             **metadata,
         },
-        "spec": {"containers": [agent], **(spec or {})},
+        "spec": {"securityContext": {"runAsUser": 1000}, "containers": [agent], **(spec or {})},
     }
 
 

@@ -20,7 +20,7 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from tests.counting import growth
 from tests.fakes.sink import FakeSink
-from tests.injector.pods import bare, classic, injection, patched, review, statically
+from tests.injector.pods import OUTBOUND, bare, classic, injection, patched, review, statically
 
 # --- one fact of the sidecar changed
 
@@ -284,7 +284,9 @@ async def test_a_question_with_any_place_made_something_else_is_refused_or_gets_
 
 async def test_a_pod_of_thousands_of_wrongs_has_a_short_answer() -> None:
     asked = webhook(injection())
-    evil = [{"name": "sidecar", "securityContext": {"privileged": True}, "livenessProbe": {"grpc": {}}}] * 5000
+    evil = [
+        {"name": "sidecar", "securityContext": {"privileged": True}, "livenessProbe": {"grpc": {}}, "env": [OUTBOUND]}
+    ] * 5000
     for pod in (
         bare({"containers": evil}),
         bare({"containers": [{**one, "name": "a", "securityContext": None} for one in evil]}),

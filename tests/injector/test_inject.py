@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection
-from tests.injector.pods import bare, classic, injection, patched, statically
+from tests.injector.pods import OUTBOUND, bare, classic, injection, patched, statically
 
 BOTH = pytest.mark.parametrize("definition", [injection(), classic()], ids=["native", "classic"])
 
@@ -37,9 +37,29 @@ def test_a_pod_gets_the_chart_s_sidecar_first_and_its_volumes(spec: dict[str, An
     after = patched(before, inject(before, definition).patch)
     own = after["spec"][definition.goes_into]
     assert own[0] == definition.container
-    assert own[1:] == (before["spec"].get(definition.goes_into) or [])
+    env = [OUTBOUND]  # which the agent of `bare` has already
+    assert own[1:] == [{**one, "env": env} for one in before["spec"].get(definition.goes_into) or ()]
     kept = before["spec"].get("volumes") or []
     assert after["spec"]["volumes"] == kept + definition.volumes_for("planner")
+
+
+@BOTH
+def test_every_other_container_is_told_where_to_call_before_its_own_variables(definition: Injection) -> None:
+    own = [{"name": "CRM", "value": "$(SIDECAR_OUTBOUND_URL)/crm"}]
+    elsewhere = [{"name": "SIDECAR_OUTBOUND_URL", "value": "http://127.0.0.1:9"}]
+    agents = {"agent": own, "plain": None, "empty": [], "other": elsewhere}
+    containers = [{"name": name, "image": "agent:1", "env": env} for name, env in agents.items()]
+    pod = bare({"initContainers": [{"name": "migrate", "image": "agent:1"}], "containers": containers})
+    after = patched(pod, inject(pod, definition).patch)["spec"]
+    found = {one["name"]: one["env"] for one in (*after["initContainers"], *after["containers"])}
+    assert found.pop("sidecar") == definition.container["env"]
+    assert found == {
+        "migrate": [OUTBOUND],
+        "agent": [OUTBOUND, *own],
+        "plain": [OUTBOUND],
+        "empty": [OUTBOUND],
+        "other": elsewhere,
+    }
 
 
 @BOTH
@@ -118,8 +138,11 @@ def test_what_kubernetes_adds_between_the_two_times_is_no_change(definition: Inj
         own["volumeMounts"][-1] = {**token, **other}
         assert rules_of(once, definition) == ["foreign_sidecar"]
     own["volumeMounts"][-1] = token
-    sources.append({"secret": {"name": "x"}})
-    assert rules_of(once, definition) == ["foreign_sidecar"]
+    for source in ({"secret": {"name": "x"}}, {"serviceAccountToken": {"audience": "https://other.example"}}):
+        sources.append(source)
+        assert rules_of(once, definition) == ["foreign_sidecar"]
+        assert sources.pop() == source
+        assert inject(once, definition).patch == []
     once["spec"]["volumes"][-1] = {"name": "kube-api-access-x", "emptyDir": {}}
     assert rules_of(once, definition) == ["foreign_sidecar"]
 

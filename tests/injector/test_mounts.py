@@ -10,7 +10,7 @@ from sidecar.errors import ConfigError
 from sidecar.injector.inject import RefusedError, inject
 from sidecar.injector.injection import Injection, parse_injection
 from sidecar.injector.rules import Refusal
-from tests.injector.pods import RENDERED, acting, bare, classic, injection, patched
+from tests.injector.pods import OUTBOUND, RENDERED, acting, bare, classic, injection, patched
 
 SETTINGS: Final = "delegation-sidecar.io/settings"
 KEYS: Final = "delegation-sidecar.io/keys"
@@ -24,7 +24,7 @@ def asking(spec: dict[str, Any] | None = None, **annotations: str) -> dict[str, 
     """Return a pod whose volumes have a group, with these annotations; ``keys``, ``handle`` and ``door`` are ours."""
     names = {"keys": KEYS, "handle": HANDLE, "door": DOOR, "settings": SETTINGS}
     said = {names[name]: value for name, value in {"settings": "planner", **annotations}.items()}
-    return bare({"securityContext": {"fsGroup": 2747}, **(spec or {})}, annotations=said)
+    return bare({"securityContext": {"runAsUser": 1000, "fsGroup": 2747}, **(spec or {})}, annotations=said)
 
 
 def refusals_of(pod: dict[str, Any], definition: Injection | None = None) -> list[Refusal]:
@@ -212,10 +212,14 @@ def test_a_platform_without_a_port_for_doors_refuses_the_annotation_with_the_val
 
 
 def test_the_agent_s_container_gets_the_handle_s_directory_read_only_and_no_other_gets_it() -> None:
-    own = {"name": "agent", "image": "agent:1", "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}
+    cache = [{"name": "cache", "mountPath": "/cache"}]
+    own = {"name": "agent", "image": "agent:1", "env": [OUTBOUND], "volumeMounts": cache}
     pod = asking({"containers": [OTHER, own], "volumes": [{"name": "cache", "emptyDir": {}}]}, handle="agent")
     spec = done(pod)
-    assert spec["containers"] == [OTHER, {**own, "volumeMounts": [*own["volumeMounts"], AGENT_MOUNT]}]
+    assert spec["containers"] == [
+        {**OTHER, "env": [OUTBOUND]},
+        {**own, "volumeMounts": [*own["volumeMounts"], AGENT_MOUNT]},
+    ]
     (volume,) = [one for one in spec["volumes"] if one["name"] == "sidecar-handle"]
     assert volume["emptyDir"]["medium"] == "Memory"  # a handle is on no disk
     assert spec["initContainers"][0]["volumeMounts"][-1] == {
@@ -268,7 +272,7 @@ def test_a_mount_that_is_almost_the_agent_s_is_refused(changed: dict[str, Any]) 
 
 def test_a_pod_that_a_chart_rendered_with_the_library_needs_no_annotation() -> None:
     whole = acting()
-    agent = {"name": "agent", "image": "agent:1", "volumeMounts": [AGENT_MOUNT]}
+    agent = {"name": "agent", "image": "agent:1", "env": [OUTBOUND], "volumeMounts": [AGENT_MOUNT]}
     spec = {
         "initContainers": [dict(whole.container)],
         "containers": [agent],

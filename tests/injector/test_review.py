@@ -21,6 +21,14 @@ def test_a_question_is_read() -> None:
     assert found.pod == bare()
 
 
+@pytest.mark.parametrize("subresource", ["resize", "ephemeralcontainers"])
+def test_a_question_about_a_running_pod_has_what_it_was(subresource: str) -> None:
+    old = bare(name="planner")
+    found = parse_review(body(operation="UPDATE", subResource=subresource, oldObject=old))
+    assert (found.subresource, found.pod, found.old) == (subresource, bare(), old)
+    assert parse_review(body()).subresource == ""
+
+
 def deep(levels: int) -> dict[str, Any]:
     value: Any = {}
     for _ in range(levels):
@@ -60,6 +68,7 @@ HOSTILE: dict[str, bytes] = {
     "a deletion": body(operation="DELETE", object=None, oldObject=bare()),
     "a connection": body(operation="CONNECT", subResource="exec", object={"kind": "PodExecOptions"}),
     "a subresource": body(subResource="ephemeralcontainers"),
+    "another subresource": body(operation="UPDATE", subResource="status"),
 }
 
 

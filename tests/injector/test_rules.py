@@ -32,6 +32,21 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "sidecar_uid",
         "init container other",
     ),
+    "a user that its image chooses": ({**agent(), "securityContext": {}}, "sidecar_uid", "container agent"),
+    "a user that its image chooses, which is not root": (
+        {**agent(securityContext={"runAsNonRoot": True}), "securityContext": None},
+        "sidecar_uid",
+        "container agent",
+    ),
+    "a user that its image chooses, at first": (
+        {
+            "initContainers": [{"name": "other", "image": "agent:1"}],
+            **agent(securityContext={"runAsUser": 1000}),
+            "securityContext": {"fsGroup": 1000},
+        },
+        "sidecar_uid",
+        "init container other",
+    ),
     "privileged": (agent(securityContext={"privileged": True}), "privileged", "container agent"),
     "a capability": (agent(securityContext={"capabilities": {"add": ["NET_ADMIN"]}}), "privileged", "container agent"),
     "a capability, otherwise": (
@@ -57,7 +72,7 @@ FORBIDDEN: dict[str, tuple[dict[str, Any], str, str]] = {
         "container agent",
     ),
     "a pod of the node's processes": (
-        {**agent(), "securityContext": {"windowsOptions": {"hostProcess": True}}},
+        {**agent(), "securityContext": {"runAsUser": 1000, "windowsOptions": {"hostProcess": True}}},
         "privileged",
         "container agent",
     ),
@@ -110,6 +125,10 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "our user of the pod, and another of the container": {
         **agent(securityContext={"runAsUser": 1000}),
         "securityContext": {"runAsUser": 2747},
+    },
+    "a user of the container, and none of the pod": {
+        **agent(securityContext={"runAsUser": 1000}),
+        "securityContext": None,
     },
     "not privileged": agent(securityContext={"privileged": False, "capabilities": {"drop": ["ALL"]}}),
     "the capability of restricted": agent(securityContext={"capabilities": {"add": ["NET_BIND_SERVICE"]}}),

@@ -73,6 +73,18 @@ async def test_a_pod_that_breaks_a_rule_is_refused_recorded_and_counted(world: W
     assert world.counted("deny", "host_namespace")
 
 
+async def test_a_running_pod_s_debugger_is_judged_and_nothing_of_the_pod_is_changed(world: World) -> None:
+    debugged = bare({**bare()["spec"], "ephemeralContainers": [{"name": "debug", "targetContainerName": "agent"}]})
+    question = {"operation": "UPDATE", "subResource": "ephemeralcontainers", "oldObject": bare()}
+    response = world.ask(debugged, **question)
+    assert (response["allowed"], "patch" in response) == (True, False)  # it runs without a sidecar, since before
+    debugged["spec"]["ephemeralContainers"][0]["targetContainerName"] = "sidecar"
+    response = world.ask(debugged, **question)
+    assert "rule shared_process_namespace (layer ephemeral container debug)" in response["status"]["message"]
+    assert world.counted("allow", "unchanged")
+    assert world.counted("deny", "shared_process_namespace")
+
+
 async def test_a_dry_run_is_answered_alike_and_called_one(world: World) -> None:
     assert world.ask(bare(), dryRun=True)["patch"] == world.ask(bare())["patch"]
     dry, real = world.sink.wait_for_records(2)

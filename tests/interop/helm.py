@@ -135,6 +135,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: planner}
 spec:
+  securityContext: {runAsUser: 1000}
   initContainers:
     {{- include "sidecar-lib.native" .Values.sidecar | nindent 4 }}
   containers:
@@ -142,6 +143,8 @@ spec:
     - name: agent
       image: agent:1
       securityContext: {runAsUser: 1000}
+      env:
+        {{- include "sidecar-lib.agentEnv" .Values.sidecar | nindent 8 }}
       {{- with include "sidecar-lib.handleMount" .Values.sidecar }}
       volumeMounts:
         {{- . | nindent 8 }}

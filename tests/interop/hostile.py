@@ -59,10 +59,12 @@ HOSTILE: dict[str, tuple[Object, str]] = {
     "one process namespace": (pod({"shareProcessNamespace": True}), "shared_process_namespace"),
     "our user": (pod(agent=context(runAsUser=2747)), "sidecar_uid"),
     "our user, of the pod": (pod({"securityContext": {"runAsUser": 2747}}, _NO_USER), "sidecar_uid"),
+    "a user that its image chooses": (pod(agent=_NO_USER), "sidecar_uid"),
+    "a user that its image chooses, at first": (beside(**_NO_USER), "sidecar_uid"),
     "our user, at first": (beside(**context(runAsUser=2747)), "sidecar_uid"),
-    "privileged": (pod(agent={"securityContext": {"privileged": True}}), "privileged"),
-    "privileged, at first": (beside(securityContext={"privileged": True}), "privileged"),
-    "a capability": (pod(agent={"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}), "privileged"),
+    "privileged": (pod(agent={"securityContext": {"runAsUser": 1000, "privileged": True}}), "privileged"),
+    "privileged, at first": (beside(securityContext={"runAsUser": 1000, "privileged": True}), "privileged"),
+    "a capability": (pod(agent=context(capabilities={"add": ["NET_ADMIN"]})), "privileged"),
     "the Workload API": (
         with_volume({"name": "own", "csi": {"driver": "csi.spiffe.io", "readOnly": True}}, "own"),
         "sidecar_volume",
@@ -105,6 +107,7 @@ LAWFUL: dict[str, Object] = {
     "a short life": pod({"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 0, "restartPolicy": "Never"}),
     "our group": pod({"securityContext": {"fsGroup": 2747, "supplementalGroups": [2747]}}),
     "our user, of the pod alone": pod({"securityContext": {"runAsUser": 2747}}),
+    "a user of the pod alone": pod({"securityContext": {"runAsUser": 1000}}, _NO_USER),
     "a token of Kubernetes": with_volume({"name": "t", "projected": {"sources": [_TOKEN]}}, "t"),
     "a token in every container": pod({"automountServiceAccountToken": True}),
     "a user namespace": pod({"hostUsers": False}),
@@ -123,7 +126,7 @@ LAWFUL: dict[str, Object] = {
 # Volumes that some fakes mount
 FAKED_VOLUMES: Final[list[Object]] = [
     {"name": "own", "emptyDir": {}},
-    {"name": "kube-api-access-x", "projected": {"sources": [_TOKEN]}},
+    {"name": "kube-api-access-x", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
 ]
 
 
@@ -213,10 +216,36 @@ def fakes(own: Object) -> dict[str, Object]:
 
 
 def changed_volumes(volumes: list[Object]) -> dict[str, list[Object]]:
-    """Return the sidecar's volumes, each in turn replaced, or with additional driver attributes."""
-    said = [{**one, "csi": {**one["csi"], "volumeAttributes": {"x": "y"}}} if "csi" in one else one for one in volumes]
+    """Return the sidecar's volumes with one change each, all of which concern what the sidecar reads."""
+
+    def altered(volume: str, kind: str, **members: Any) -> list[Object]:
+        return [{**one, kind: {**one[kind], **members}} if one["name"] == volume else one for one in volumes]
+
+    part = {"items": [{"key": "other.yaml", "path": "sidecar.yaml"}]}
+    names = {one["name"] for one in volumes}
+    tokens: dict[str, Object] = {
+        "a Secret": {"secret": {"name": "x"}},
+        "a token for somebody else": {"serviceAccountToken": {"path": "token", "audience": "https://x.example"}},
+    }
     return {
-        "something said to the driver": said,
+        "something said to the driver": altered("sidecar-workload-api", "csi", volumeAttributes={"x": "y"}),
+        "a Secret for the driver": altered("sidecar-workload-api", "csi", nodePublishSecretRef={"name": "x"}),
+        "another key of the settings": altered("sidecar-settings", "configMap", **part),
+        "other settings than the annotation's": altered("sidecar-settings", "configMap", name="other"),
+        "settings that may be missing": altered("sidecar-settings", "configMap", optional=True),
+        "a socket on a disk": altered("sidecar-run", "emptyDir", medium=""),
+        **{
+            f"{name}, another file": altered(name, "secret", items=[{"key": "other", "path": "openai"}])
+            for name in ("sidecar-keys", "sidecar-door")
+            if name in names
+        },
+        **{
+            f"{what} in place of Kubernetes' token": [
+                *volumes,
+                {"name": "kube-api-access-x", "projected": {"sources": [source]}},
+            ]
+            for what, source in tokens.items()
+        },
         **{
             name: [{"name": name, "secret": {"secretName": "x"}} if one["name"] == name else one for one in volumes]
             for name in (volume["name"] for volume in volumes)

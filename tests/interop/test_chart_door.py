@@ -62,8 +62,9 @@ def test_an_injected_pod_is_the_pod_that_a_chart_includes_the_library_in(mode: s
     definition = injection_of(render(changed("sidecar.mode", mode, DOOR)))
     own = {"mode": mode, "platform": "ceiling", "settings": "planner", "door": "front-tls", "ports": {"door": 8443}}
     spec = render({"sidecar": own}, chart=static_chart(tmp_path / "team")).one("Pod")["spec"]
-    spec = {"securityContext": {"fsGroup": 2747}, **{key: value for key, value in spec.items() if value is not None}}
-    asked = bare({"securityContext": {"fsGroup": 2747}}, annotations=ANNOTATIONS)
+    spec = {key: value for key, value in spec.items() if value is not None}
+    spec["securityContext"]["fsGroup"] = 2747
+    asked = bare({"securityContext": {"runAsUser": 1000, "fsGroup": 2747}}, annotations=ANNOTATIONS)
     assert patched(asked, inject(asked, definition).patch)["spec"] == spec
     assert inject(bare(spec), definition).patch[0]["path"].startswith("/metadata/")  # recognised without annotations
     assert restricted_problems({**spec, "containers": [c for c in spec["containers"] if c["name"] == "sidecar"]}) == []

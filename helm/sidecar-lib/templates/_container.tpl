@@ -91,6 +91,11 @@ volumeMounts:
 {{- if .workloadHandle }}- {name: sidecar-handle, mountPath: /run/sidecar-handle, readOnly: true}{{ end -}}
 {{- end -}}
 
+{{- /* For `env` of every other container of the pod: where the agent makes its calls. */ -}}
+{{- define "sidecar-lib.agentEnv" -}}
+- {name: SIDECAR_OUTBOUND_URL, value: {{ printf "http://127.0.0.1:%d" (int .ports.outbound) | quote }}}
+{{- end -}}
+
 {{- /* Where it runs: told in the record that a run begins with. */ -}}
 {{- define "sidecar-lib.facts" -}}
 - {name: POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}

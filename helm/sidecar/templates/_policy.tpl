@@ -46,3 +46,16 @@ c.image.matches('^{{ regexQuoteMeta .image.repository | replace "\\" "\\\\" }}(:
 && c.securityContext.?seccompProfile.?type.orValue('') == 'RuntimeDefault' && c.securityContext.?procMount.orValue('Default') == 'Default'
 && !has(c.securityContext.appArmorProfile) && !has(c.securityContext.seLinuxOptions) && !has(c.securityContext.windowsOptions)
 {{- end -}}
+
+{{- /* The sidecar's share of cpu and memory within the bounds, in CEL. A missing request is the limit, as for the API server. */ -}}
+{{- define "sidecar.sizeFits" -}}
+{{- range $at, $name := list "cpuLimit" "memoryLimit" "cpuRequest" "memoryRequest" }}
+{{- $kind := ternary "limits" "requests" (hasSuffix "Limit" $name) }}
+{{- $of := ternary "cpu" "memory" (hasPrefix "cpu" $name) }}
+{{- $bound := get $.bounds $name }}
+{{- $due := hasKey (get $.resources $kind | default dict) $of }}
+{{- if $at }} && {{ end -}}
+[c.?resources.?{{ $kind }}[?'{{ $of }}']{{ if eq $kind "requests" }}.or(c.?resources.?limits[?'{{ $of }}']){{ end }}].all(q, q.hasValue()
+? (quantity(string(q.value())).compareTo(quantity('{{ $bound.min }}')) >= 0 && quantity(string(q.value())).compareTo(quantity('{{ $bound.max }}')) <= 0) : {{ not $due }})
+{{- end }}
+{{- end -}}
