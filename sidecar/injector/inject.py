@@ -93,7 +93,7 @@ def inject(pod: Pod, injection: Injection, namespace: str = "") -> Injected:
 
 
 def judge_change(pod: Pod, old: Pod, injection: Injection, namespace: str = "") -> None:
-    """Judge a running pod that is resized or given a debugger: its sidecar is not made anew, so only what changes is.
+    """Judge a running pod that is resized or given a debugger: only what changes, its sidecar being there already.
 
     Raises:
         RefusedError: a debugger reaches the sidecar, or the sidecar gets a size outside the bounds.

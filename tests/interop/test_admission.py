@@ -46,6 +46,7 @@ SIZED: Final = f"sidecar-test-sized-{_RUN}"  # the same, and the chart's values 
 RANGED: Final = f"sidecar-test-ranged-{_RUN}"  # the same, and a LimitRange with a default
 
 
+TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _DEFAULT: Final = "runtime/default"  # as in the annotation
 PEM: Final = "-----BEGIN CERTIFICATE-----"  # the start of a CA's PEM
 WITH_SECRET: Final = f"injector.tls.certManager.enabled=false,injector.tls.secretName=tls,injector.tls.caBundle={PEM}"
@@ -93,9 +94,10 @@ class Cluster:
     def with_webhook(self) -> None:
         apply(self.webhook)
 
-    def without_webhook(self) -> None:
+    def without_webhook(self, *, policy: bool = True) -> None:
         kubectl("delete", "mutatingwebhookconfiguration", self.webhook["metadata"]["name"], "--ignore-not-found")
-        wait_for(lambda: self.try_pod()[1], lambda said: "sidecar policy: " in said)
+        if policy:
+            wait_for(lambda: self.try_pod()[1], lambda said: "sidecar policy: " in said)
 
     def down(self) -> None:
         kubectl("delete", "mutatingwebhookconfiguration", self.webhook["metadata"]["name"], "--ignore-not-found")
@@ -131,7 +133,16 @@ def static(
     spec["volumes"] = [*(definition["volumes"] if volumes is None else volumes), *spec.get("volumes", ())]
     spec["volumes"] += [] if own is None else FAKED_VOLUMES
     made["metadata"]["annotations"]["delegation-sidecar.io/settings"] = "settings"
+    for name in [one["name"] for one in spec["volumes"] if one["name"].startswith("kube-api-access-")]:
+        if own is None:  # and the sidecar has it where Kubernetes mounts its own
+            head = spec[kind][0] = copy.deepcopy(spec[kind][0])
+            head["volumeMounts"].append({"name": name, "mountPath": TOKEN_MOUNT, "readOnly": True})
     return made
+
+
+def resizable() -> bool:
+    """Tell if this Kubernetes resizes init containers that stay, which it does from 1.35 on."""
+    return tuple(map(int, version().split(".")[:2])) >= (1, 35)
 
 
 def names_of(asked: Object) -> set[str]:
@@ -196,7 +207,10 @@ def test_a_sidecar_that_is_nearly_ours_is_refused_by_the_webhook(cluster: Cluste
     for name, volumes in changed_volumes(definition["volumes"]).items():
         made, said = cluster.try_pod(static(cluster, volumes=volumes))
         assert made is None, name
-        assert "rule sidecar_volume" in said or "rule no_settings" in said, (name, said)
+        assert any(f"rule {rule}" in said for rule in ("sidecar_volume", "no_settings", "foreign_sidecar")), (
+            name,
+            said,
+        )
     made, said = cluster.try_pod(static(cluster))
     assert made is not None, said
 
@@ -456,6 +470,106 @@ def test_a_second_release_is_refused_with_the_cure_until_the_first_is_gone(vacan
     assert made_by(first) | made_by(second) == set()
 
 
+OLD_IMAGE, NEW_IMAGE, AGENT_IMAGE = (
+    f"registry.example/{name}@sha256:{digit * 64}"
+    for name, digit in (("sidecar", "0"), ("sidecar", "1"), ("agent", "2"))
+)
+
+
+@pytest.fixture
+def serving(vacant: Cluster) -> Iterator[str]:
+    """Create a pod whose sidecar is ready, and the resource of its identity; return the pod's name."""
+    names = {"kind": "ClusterSPIFFEID", "plural": "clusterspiffeids", "singular": "clusterspiffeid"}
+    name = "clusterspiffeids.spire.spiffe.io"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    versions = [{"name": "v1alpha1", "served": True, "storage": True, "schema": schema}]
+    resource = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name},
+        "spec": {"group": "spire.spiffe.io", "names": names, "scope": "Cluster", "versions": versions},
+    }
+    there = kubectl("get", "crd", name).returncode == 0
+    if not there:
+        apply(resource)
+        kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    own = {**CONTAINER, "name": "sidecar", "image": OLD_IMAGE, "restartPolicy": "Always"}
+    made = pod({"initContainers": [own]}, {"image": AGENT_IMAGE})
+    made["metadata"]["name"] = "serving"
+    done = kubectl("create", "-n", LAX, "-f", "-", document=made)
+    assert done.returncode == 0, done.stderr
+    readiness("serving", ready=True)
+    yield "serving"
+    kubectl("delete", "pod", "serving", "-n", LAX, "--force", "--grace-period=0")
+    if not there:
+        kubectl("delete", "crd", name)
+
+
+def readiness(name: str, *, ready: bool) -> None:
+    own = {"name": "sidecar", "image": OLD_IMAGE, "imageID": OLD_IMAGE, "ready": ready, "restartCount": 0}
+    code, said = changed_pod(name, {"status": {"initContainerStatuses": [own]}}, "--subresource=status")
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("helm_n", range(2))
+def test_an_upgrade_that_would_take_the_identity_from_a_pod_that_serves_is_refused(serving: str, helm_n: int) -> None:
+    program, release = (helm.helms() * 2)[helm_n], f"try{secrets.token_hex(2)}"
+    home = f"sidecar-test-home-{release}"
+    apply(*namespace(home))
+    entry = {"namespace": LAX, "serviceAccount": "default", "images": [AGENT_IMAGE]}
+    other = {**entry, "images": [AGENT_IMAGE.replace("2" * 64, "3" * 64)]}
+
+    def run(command: str, image: str, images: list[str], **identities: Any) -> str:
+        """Return the error; empty if the command succeeded."""
+        repository, _, digest = image.partition("@")
+        chosen = {"enabled": True, "images": images, "workloads": [entry], **identities}
+        values = {
+            "injector": {"enabled": False},
+            "sidecar": {"image": {"repository": repository, "digest": digest}},
+            "spiffeIDs": chosen,
+        }
+        words = (command, release, str(helm.CHART), "--namespace", home, "--values", "-")
+        done = helm.run(program, *words, stdin=json.dumps(values))
+        return done.stderr if done.returncode else ""
+
+    def given() -> set[str]:
+        """Return the images that have identities."""
+        found = json.loads(kubectl("get", "clusterspiffeids", "-o", "json").stdout)["items"]
+        texts = {selector for one in found for selector in one["spec"]["workloadSelectorTemplates"]}
+        return {text.partition("image:")[2] for text in texts if text.startswith("k8s:container-image:")}
+
+    try:
+        assert run("install", OLD_IMAGE, [OLD_IMAGE]) == ""
+        refused = {
+            "a digest alone": (run("upgrade", NEW_IMAGE, [OLD_IMAGE]), "would have no identity; add it"),
+            "one image for another": (
+                run("upgrade", NEW_IMAGE, [NEW_IMAGE]),
+                f"the pod {LAX}/{serving} runs {OLD_IMAGE}",
+            ),
+            "another image of the agent": (
+                run("upgrade", OLD_IMAGE, [OLD_IMAGE], workloads=[other]),
+                "spiffeIDs.workloads",
+            ),
+            "no identities": (run("upgrade", OLD_IMAGE, [OLD_IMAGE], enabled=False), f"runs {OLD_IMAGE}"),
+        }
+        for name, (said, why) in refused.items():
+            assert why in said, (name, said)
+            assert given() == {OLD_IMAGE}, name
+        assert run("upgrade", NEW_IMAGE, [OLD_IMAGE, NEW_IMAGE], workloads=[entry, other]) == ""
+        assert given() == {OLD_IMAGE, NEW_IMAGE}
+        assert f"runs {OLD_IMAGE}" in run("upgrade", NEW_IMAGE, [NEW_IMAGE])
+        assert run("upgrade", NEW_IMAGE, [NEW_IMAGE], withdraw=[OLD_IMAGE]) == ""  # on purpose
+        assert given() == {NEW_IMAGE}
+        assert run("upgrade", NEW_IMAGE, [OLD_IMAGE, NEW_IMAGE]) == ""
+        assert run("upgrade", NEW_IMAGE, [NEW_IMAGE], workloads=[other], withdraw=[f"{LAX}/default"]) == ""
+        assert run("upgrade", NEW_IMAGE, [OLD_IMAGE, NEW_IMAGE]) == ""
+        readiness(serving, ready=False)  # as one that never had an identity
+        assert run("upgrade", NEW_IMAGE, [NEW_IMAGE]) == ""
+    finally:
+        helm.run(program, "uninstall", release, "--namespace", home)
+        kubectl("delete", "namespace", home, "--wait=false")
+
+
 # --- without the webhook: only the policy
 
 
@@ -651,7 +765,9 @@ def test_the_policy_holds_keys_and_door_to_the_sidecar_and_the_handle_to_one_age
         made, said = acting.try_pod(asked, LAX)
         assert (made, "rule workload_handle (" in said) == (None, True), (changed_mount, said)
     for name, volumes in changed_volumes(acted(acting)["spec"]["volumes"]).items():
-        if name not in ("sidecar-keys", "sidecar-door"):  # which are Secrets
+        if (
+            name not in ("sidecar-keys", "sidecar-door") and "token" not in name
+        ):  # Secrets; no container mounts the token
             made, said = acting.try_pod({**acted(acting), "spec": {**acted(acting)["spec"], "volumes": volumes}}, LAX)
             assert (made, "rule sidecar_volume (" in said) == (None, True), (name, said)
 
@@ -706,15 +822,26 @@ def test_the_policy_takes_the_annotation_that_kubernetes_makes_of_a_pod_s_profil
         assert (made, "rule foreign_sidecar" in said) == (None, True), (spec, said)
 
 
-@pytest.fixture
-def running(alone: Cluster) -> Iterator[str]:
+def created(cluster: Cluster, spec: Object) -> Iterator[str]:
     """Create a pod with the sidecar, in a namespace without Pod Security."""
-    made = static(alone)
+    made = static(cluster, base=pod(spec))
     made["metadata"]["name"] = "running"
     done = kubectl("create", "-n", LAX, "-f", "-", document=made)
     assert done.returncode == 0, done.stderr
     yield "running"
     kubectl("delete", "pod", "running", "-n", LAX, "--force", "--grace-period=0")
+
+
+@pytest.fixture
+def running(alone: Cluster) -> Iterator[str]:
+    """Create a pod whose containers name their users."""
+    yield from created(alone, {})
+
+
+@pytest.fixture
+def of_one_user(alone: Cluster) -> Iterator[str]:
+    """Create a pod that names a user for debuggers too: those of kubectl name none."""
+    yield from created(alone, {"securityContext": {"runAsUser": 1000}})
 
 
 def changed_pod(name: str, what: dict[str, Any], *words: str) -> tuple[int, str]:
@@ -730,9 +857,57 @@ def test_the_policy_holds_running_pods_to_their_image(running: str) -> None:
     assert code == 0, said
 
 
+SIZES: Final = {
+    "more, within the bounds": ({"memory": "512Mi"}, {"cpu": "100m", "memory": "128Mi"}, True),
+    "beyond the bounds": ({"memory": "5Gi"}, {"cpu": "100m"}, False),
+    "below the bounds": ({"memory": "64Mi"}, {"cpu": "100m", "memory": "32Mi"}, False),
+    "a request beyond the bounds": ({"memory": "512Mi"}, {"cpu": "5"}, False),
+    "no limit": ({}, {"cpu": "100m", "memory": "128Mi"}, False),
+}
+
+
+def test_the_policy_holds_a_sidecar_s_size_when_it_is_made(alone: Cluster) -> None:
+    own = json.loads(alone.injection)["container"]
+    for name, (limits, requests, lawful) in SIZES.items():
+        sized = {**own, "resources": {"limits": limits, "requests": requests}}
+        made, said = alone.try_pod(static(alone, sized), LAX)
+        assert (made is not None, "rule size (" in said) == (lawful, not lawful), (name, said)
+
+
+def resize(name: str, limits: Object, requests: Object) -> tuple[int, str]:
+    sized = {"name": "sidecar", "resources": {"limits": limits, "requests": requests}}
+    return changed_pod(name, {"spec": {"initContainers": [sized]}}, "--subresource=resize")
+
+
+def test_a_resize_of_the_sidecar_is_held_to_the_bounds_by_the_policy_and_by_the_webhook(
+    running: str, cluster: Cluster
+) -> None:
+    if not resizable():
+        pytest.skip("this Kubernetes resizes no sidecar")
+    beyond = {name: sizes[:2] for name, sizes in SIZES.items() if not sizes[2] and sizes[0]}
+    for name, sizes in beyond.items():
+        code, said = resize(running, *sizes)
+        assert (code, "sidecar policy: rule size (" in said) == (1, True), (name, said)
+    policy, binding = cluster.policy
+    kubectl("delete", binding["kind"], binding["metadata"]["name"])
+    try:
+        cluster.with_webhook()
+        wait_for(lambda: resize(running, {"memory": "5Gi"}, {"cpu": "50m"})[1], lambda said: "injector: " in said)
+        for name, sizes in beyond.items():
+            code, said = resize(running, *sizes)
+            assert (code, "sidecar injector: rule size (" in said) == (1, True), (name, said)
+    finally:
+        cluster.without_webhook(policy=False)
+        apply(policy, binding)
+        wait_for(lambda: cluster.try_pod()[1], lambda said: "sidecar policy: " in said)
+    code, said = resize(running, {"memory": "512Mi"}, {"cpu": "60m", "memory": "128Mi"})
+    assert code == 0, said
+
+
 def test_the_policy_holds_debuggers_out_of_the_sidecar(running: str) -> None:
     debugger: dict[str, Any] = {"name": "debug", "image": "x:1", "securityContext": RESTRICTED}
     holes: list[dict[str, Any]] = [
+        {"securityContext": {**RESTRICTED, "runAsUser": None}},
         {"targetContainerName": "sidecar"},
         {"securityContext": {**RESTRICTED, "runAsUser": 2747}},
         {"securityContext": {"privileged": True}},
@@ -759,7 +934,7 @@ KUBECTL_DEBUG: Final = {
 }
 
 
-def test_what_people_do_with_kubectl_debug_does_not_reach_the_sidecar_either(running: str) -> None:
+def test_what_people_do_with_kubectl_debug_does_not_reach_the_sidecar_either(of_one_user: str) -> None:
     for options, rule in KUBECTL_DEBUG.items():
-        done = kubectl("debug", running, "-n", LAX, "--image=x:1", *options.split())
+        done = kubectl("debug", of_one_user, "-n", LAX, "--image=x:1", *options.split())
         assert (done.returncode == 0, f"rule {rule} " in done.stderr) == (not rule, bool(rule)), (options, done.stderr)

@@ -394,6 +394,7 @@ def test_bound_targets_and_introspection_reach_the_token_service(tmp_path: Path)
 def test_the_settings_of_the_example_have_no_problem(tmp_path: Path) -> None:
     digest = f"sha256:{'0' * 64}"
     values = yaml.safe_load(example("values.yaml", f"registry.example/sidecar@{digest}"))
+    values = changed("spiffeIDs.images", [f"docker.io/library/sidecar@{digest}"], values)
     found = render({**values, "sidecar": {"image": {"digest": digest}}})
     environ = {"SPIFFE_ENDPOINT_SOCKET": "unix:///spiffe-workload-api/spire-agent.sock"}
     environ["SIDECAR__PROBE__LISTEN"] = "0.0.0.0:7090"
@@ -415,6 +416,35 @@ def test_the_agents_of_the_example_are_restricted_and_lawful() -> None:
             if one["metadata"]["namespace"] == "agents":
                 pod = bare(template["spec"], **template["metadata"])
                 assert inject(pod, definition).warnings == []
+
+
+def _dns(found: Rendered) -> list[list[dict[str, Any]]]:
+    """Return the egress rules that name a port of DNS, or no port or no peer at all, of each policy with egress."""
+    policies = [one["spec"] for one in found.of("NetworkPolicy") if one["spec"].get("egress")]
+    return [
+        [rule for rule in spec["egress"] if not rule.get("to") or {53, 5353} & {p["port"] for p in rule["ports"]}]
+        for spec in policies
+    ]
+
+
+def test_names_are_asked_of_the_cluster_s_dns_alone_or_of_those_that_a_value_names() -> None:
+    own = {"kubernetes.io/metadata.name": "kube-system"}
+    cluster = [{"namespaceSelector": {"matchLabels": own}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]
+    node = [*cluster, {"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    both = {"TCP", "UDP"}
+    for values, to, port in (({}, cluster, 53), ({"to": node, "port": 5353}, node, 5353)):
+        found = _dns(render(changed("networkPolicy.dns", values, FULL_VALUES)))
+        assert len(found) == 2  # of agents, and of the token service; the injector has no egress
+        for rules in found:
+            assert [rule["to"] for rule in rules] == [to]
+            assert {(one["port"], one["protocol"]) for one in rules[0]["ports"]} == {(port, name) for name in both}
+
+
+@pytest.mark.parametrize("to", [[], [{}], None])
+def test_dns_of_everywhere_is_refused(to: Any) -> None:
+    for helm in helms():
+        found = render(changed("networkPolicy.dns.to", to), helm=helm)
+        assert (found.objects, "dns" in found.said) == ([], True), found.said
 
 
 def test_a_change_of_settings_rolls_the_token_service_and_nothing_else_does() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,7 +64,7 @@ def pod(
 
 def ids(values: dict[str, Any], made: dict[str, Any], container: str = "sidecar", **labels: str) -> list[str]:
     """Return the SPIFFE IDs that a container gets, from the stand-in and by the entries of a SPIRE server alike."""
-    found = render({**IMAGE, **values})
+    found = render(with_images(values))
     assert found.objects, found.said
     named = {"kubernetes.io/metadata.name": made["metadata"]["namespace"]}
     worn, rules = {**LABELS, **named, **labels}, found.of("ClusterSPIFFEID")
@@ -71,6 +72,15 @@ def ids(values: dict[str, Any], made: dict[str, Any], container: str = "sidecar"
     given = [str(one.spiffe_id) for one in entries(workload, 2747, rules)]
     assert sorted(registered(rules, made, worn, workload.selectors)) == sorted(given)
     return given
+
+
+def with_images(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of an installation: the image that is set has an identity, unless they say which have."""
+    whole = {**IMAGE, **values}
+    image = whole["sidecar"]["image"]
+    node = {"sidecar": "docker.io/library/sidecar", "acme/sidecar": "docker.io/acme/sidecar"}
+    named = f"{node.get(image.get('repository', 'sidecar'), image.get('repository'))}@{image.get('digest', DIGEST)}"
+    return {**whole, "spiffeIDs": {"images": [named], **whole.get("spiffeIDs", {})}}
 
 
 def registered(
@@ -155,13 +165,37 @@ def test_without_a_list_every_pod_with_the_platform_s_sidecar_has_the_identity_o
 
 def test_while_an_upgrade_rolls_both_versions_have_their_identity_and_no_third() -> None:
     old, new, third = (f"registry.example/sidecar@sha256:{n * 64}" for n in "012")
-    values = changed("spiffeIDs.alsoImages", [new], bound())
+    values = changed("spiffeIDs.images", [old, new], bound())
     assert ids(values, pod(sidecar=old)) == ids(values, pod(sidecar=new)) == WRITERS
     assert ids(values, pod(sidecar=third)) == []
 
 
+def test_an_image_without_an_identity_is_refused_so_that_no_upgrade_withdraws_the_earlier_one_unsaid() -> None:
+    """Without a cluster, too: a rendering by GitOps knows no earlier values."""
+    old, new = (f"registry.example/sidecar@sha256:{n * 64}" for n in "01")
+    for helm in helms():
+        before = changed("spiffeIDs.images", [old], {**IMAGE, **bound()})
+        assert render(before, helm=helm).objects
+        after = changed("sidecar.image.digest", f"sha256:{'1' * 64}", before)  # and nothing else
+        found = render(after, helm=helm)
+        assert found.objects == []
+        assert f"--set 'spiffeIDs.images={{{old},{new}}}'" in found.said  # the fix keeps the earlier one
+        rolling = render(changed("spiffeIDs.images", [old, new], after), helm=helm).of("ClusterSPIFFEID")
+        named = {json.dumps(one["spec"]["workloadSelectorTemplates"]) for one in rolling}
+        assert [sum(f"k8s:container-image:{image}" in one for one in named) for image in (old, new)] == [1, 1]
+
+
+def test_an_image_is_not_both_kept_and_withdrawn() -> None:
+    values = changed("spiffeIDs.withdraw", [SIDECAR], with_images(bound()))
+    assert "take it out there, too" in render(values).said
+    for lawful in (["agents/writer"], [f"registry.example/sidecar@{OTHER}"]):
+        assert render(changed("spiffeIDs.withdraw", lawful, with_images(bound()))).objects
+    for wrong in (["writer"], ["registry.example/sidecar:1"]):
+        assert "withdraw" in render(changed("spiffeIDs.withdraw", wrong, with_images(bound()))).said
+
+
 def test_an_entry_is_bound_to_one_pod_with_all_selectors_and_its_federation() -> None:
-    found = render({**IMAGE, **changed("spiffeIDs.federatesWith", ["partner.example"], bound())})
+    found = render(with_images(changed("spiffeIDs.federatesWith", ["partner.example"], bound())))
     rules = found.of("ClusterSPIFFEID")
     other = pod()
     other["metadata"]["uid"] = "00000000-0000-0000-0000-000000000002"
@@ -179,7 +213,7 @@ def test_an_entry_is_bound_to_one_pod_with_all_selectors_and_its_federation() ->
 
 
 def test_an_object_that_says_more_than_is_read_is_refused() -> None:
-    (rule,) = render({**IMAGE, **bound()}).of("ClusterSPIFFEID")
+    (rule,) = render(with_images(bound())).of("ClusterSPIFFEID")
     rule["spec"]["dnsNameTemplates"] = ["writer"]
     with pytest.raises(AssertionError, match="dnsNameTemplates"):
         registrations([rule], [pod()], [], "spiffe://acme.example/node")
@@ -193,7 +227,7 @@ def test_a_name_without_a_registry_is_docker_hub_s_as_nodes_report_it() -> None:
 
 def test_the_token_service_is_bound_to_its_namespace_account_and_image() -> None:
     values = yaml.safe_load((ROOT / "helm" / "sidecar" / "ci" / "sts-values.yaml").read_text())
-    found = render({**values, **IMAGE, "spiffeIDs": {"enabled": True}})
+    found = render(with_images({**values, "spiffeIDs": {"enabled": True}}))
     (rule,) = [one for one in found.of("ClusterSPIFFEID") if one["spec"]["spiffeIDTemplate"].endswith("/sts")]
     made = pod("system", "mesh-sts", agents=(SIDECAR,))
     made["metadata"]["labels"] = rule["spec"]["podSelector"]["matchLabels"]
@@ -224,17 +258,17 @@ TEMPLATES: Final = {
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 def test_a_template_without_the_namespace_is_refused(template: str) -> None:
     for helm in helms():
-        said = render({**IMAGE, "spiffeIDs": {"enabled": True, "agentTemplate": template}}, helm=helm).said
+        said = render(with_images({"spiffeIDs": {"enabled": True, "agentTemplate": template}}), helm=helm).said
         assert "put /{{ .PodMeta.Namespace }}/ into the path" in said
     lawful = "spiffe://acme.example/agent/{{.PodMeta.Namespace}}/{{ .PodSpec.ServiceAccountName }}"
-    assert render({**IMAGE, "spiffeIDs": {"enabled": True, "agentTemplate": lawful}}).objects
+    assert render(with_images({"spiffeIDs": {"enabled": True, "agentTemplate": lawful}})).objects
 
 
 UNBOUND: dict[str, tuple[dict[str, Any], str]] = {
     "an image by its tag": ({**bound(), "sidecar": {"image": {"tag": "1"}}}, "set sidecar.image.digest"),
     "an agent by its tag": (bound(images=["registry.example/agent:1"]), "images"),
     "an agent without its registry": (bound(images=[f"agent@{DIGEST}"]), "images"),
-    "another version by its tag": (changed("spiffeIDs.alsoImages", ["registry.example/sidecar:2"]), "alsoImages"),
+    "another version by its tag": (changed("spiffeIDs.images", ["registry.example/sidecar:2"], bound()), "IDs/images"),
     "no images at all": (bound(images=[]), "images"),
     "init containers alone": (
         changed("spiffeIDs.workloads", [{"namespace": "a", "serviceAccount": "b", "initImages": [AGENT]}], bound()),
@@ -247,7 +281,7 @@ UNBOUND: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("values", "said"), UNBOUND.values(), ids=UNBOUND)
 def test_an_identity_that_nothing_is_bound_to_is_refused(values: dict[str, Any], said: str) -> None:
     for helm in helms():
-        found = render({**IMAGE, **values}, helm=helm)
+        found = render(with_images(values), helm=helm)
         assert (found.objects, said in found.said) == ([], True), found.said
 
 
@@ -272,7 +306,7 @@ def test_every_workload_of_the_example_is_bound_to_its_namespace_and_to_both_ima
 
 def test_the_example_needs_images_by_their_digest() -> None:
     values = yaml.safe_load((ROOT / "helm" / "example" / "values.yaml").read_text())
-    assert "spiffeIDs" in render({**values, **IMAGE}).said
+    assert "spiffeIDs" in render(with_images(values)).said
 
 
 def judged(folder: Path, values: dict[str, Any], helm: str | None = None, *, digest: str = DIGEST) -> Result:
@@ -286,13 +320,13 @@ def judged(folder: Path, values: dict[str, Any], helm: str | None = None, *, dig
 @pytest.mark.parametrize("helm", helms())
 def test_the_entries_that_the_chart_makes_are_strong(helm: str, tmp_path: Path) -> None:
     agents = {**yaml.safe_load(example("values.yaml", AGENT)), **IMAGE}
-    for values in (agents, FULL_VALUES, {**IMAGE, **bound()}):
+    for values in (with_images(agents), FULL_VALUES, with_images(bound())):
         result = judged(tmp_path, values, helm)
         assert result.weaknesses == []
         assert {grade.strength for grade in result.grades.values()} == {"strong"}
 
 
 def test_the_same_entries_without_digests_are_not(tmp_path: Path) -> None:
-    result = judged(tmp_path, {**IMAGE, **bound()}, digest="latest")
+    result = judged(tmp_path, with_images(bound()), digest="latest")
     assert [one.rule.id for one in result.weaknesses] == ["image-tag"]
     assert {grade.strength for grade in result.grades.values()} == {"medium"}

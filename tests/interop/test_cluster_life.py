@@ -128,10 +128,10 @@ def test_the_token_service_s_keys_are_rotated_as_the_page_says_and_no_call_is_lo
 def test_an_upgrade_of_everything_loses_no_call_and_neither_does_its_rollback(mesh: ClusterMesh) -> None:
     """Identities are bound to the image: both images have one before the first new pod is created."""
     coming = by_digest(NEXT)
-    mesh.upgrade("--set", f"'spiffeIDs.alsoImages={{{coming}}}'")
+    mesh.upgrade("--set", f"'spiffeIDs.images={{{mesh.image},{coming}}}'")
     before = [pod["metadata"]["name"] for name in PODS for pod in mesh.pods(name)]
     with mesh.load() as told:
-        image = f"{image_values(coming)},spiffeIDs.alsoImages={{{mesh.image}}}"
+        image = f"{image_values(coming)},spiffeIDs.images={{{mesh.image},{coming}}}"
         mesh.upgrade("--set", f"'{image},sidecar.resources.requests.memory=97Mi'")
         mesh.restart_agents()
     assert lost(told) == []

@@ -72,6 +72,8 @@ CHOICES: dict[str, list[Any]] = {
     "networkPolicy.enabled": [True, False],
     "networkPolicy.agentNamespaces": [[], ["agents"], ["a", "b", "system"]],
     "spiffeIDs.enabled": [True, False],
+    "spiffeIDs.images": [[], [f"docker.io/library/sidecar@sha256:{'0' * 64}"]],
+    "networkPolicy.dns": [{}, {"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}], "port": 5353}],
     "spiffeIDs.workloads": [
         [],
         [{"namespace": "agents", "serviceAccount": "writer", "images": [f"registry.example/agent@sha256:{'0' * 64}"]}],
