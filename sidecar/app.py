@@ -41,7 +41,10 @@ from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals
 
 if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
+    from collections.abc import Mapping
+
     from sidecar.config.sts_settings import TokenServiceSettings
+    from sidecar.sts.revocations import Register
     from sidecar.sts.service import Keys, TokenService
     from sidecar.sts_reload import StsReload
 
@@ -182,8 +185,11 @@ async def run_token_service(
         register.load()
         metrics.revocations = register.count
         metrics.revocation_book = register.used
+        metrics.revocation_ages = partial(_silence, register, policy.issuer)
+        replicas = Replicas(register, source, replica=server.revocations.replica)
+        metrics.replicas, metrics.replica_failures = register.peers.counts, lambda: replicas.failures
         background.start("revocations", register.run())
-        background.start("replicas", Replicas(register, source, replica=server.revocations.replica).run())
+        background.start("replicas", replicas.run())
     loop = asyncio.get_running_loop()
     if reload is not None:
         loop.add_signal_handler(signal.SIGHUP, watcher.wake)
@@ -225,6 +231,12 @@ def _issuing(
         ),
         register=None if settings.revocation is None else Register(settings.revocation, log),
     )
+
+
+def _silence(register: Register, issuer: str) -> Mapping[str, float]:
+    """Return the age of a token service's own list, by issuer; nothing before a majority of the replicas was heard."""
+    silence_s = register.peers.silence_s()
+    return {} if silence_s is None else {issuer: silence_s}
 
 
 def _name_in_records(source: IdentitySource, log: AccessLog) -> None:

@@ -35,7 +35,8 @@ Schema this page is written from. Each example below is a line of a file that a 
   (but it may be removed), `outbound.dns`, `workload_handle` (but not its `may_call`), `records`, `probe`, `admin`,
   `drain_s`, `protocols`, `engine`, `memory`, `max_memory_mib`, and the first `tasks: strict` of a route of A2A.
 - The token service follows its file too. These need a restart: `issuer`, `identity`, listeners and limits, `keys`,
-  `records`, `exchange_rate`, `revocation` (but not its `operators`), and another login issuer or foreign issuer.
+  `records`, `exchange_rate`, `revocation` (but not its `operators` and `replicas`), and another login issuer or
+  foreign issuer.
 - A key is retired in two steps: a minor release reads the old key and its successor, and the changelog names both; the
   next one refuses the old key and names the successor as the cure. `version` grows only when the same file would mean
   something else.

@@ -165,7 +165,8 @@ class RevocationSection(Section):
     )
     replicas: list[UrlText] = Field(
         default=[],
-        description="URLs of all replicas; a name stands for all its addresses (in Kubernetes a headless Service)",
+        description="URLs of all replicas; a name stands for all its addresses (in Kubernetes a headless Service)."
+        " A majority of them must hear each other; run three or more",
     )
     events: EventsSection | None = Field(default=None, description="the listener of login issuers' events")
 

@@ -18,8 +18,8 @@ from sidecar.sts.server import StsSettings
 
 
 def _kept(revocation: RevocationSettings | None) -> object:
-    """Return what of the revocations cannot change: all but the operators."""
-    return None if revocation is None else replace(revocation, operators={})
+    """Return what of the revocations cannot change: all but the operators and the replicas."""
+    return None if revocation is None else replace(revocation, operators={}, replicas=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

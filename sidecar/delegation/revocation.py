@@ -74,12 +74,34 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """Times of a replica: when it ``heard`` each of its peers (0: never), as of ``issued_at``, by its own clock."""
+
+    issued_at: int
+    heard: tuple[int, ...] = ()
+
+    @property
+    def complete_at(self) -> int:
+        """The time up to which it has every order that a majority of the replicas held: any two majorities share a
+        replica, so hearing one is enough.
+        """
+        times = sorted((self.issued_at, *self.heard), reverse=True)
+        return times[len(times) // 2]
+
+    @property
+    def lag_s(self) -> int:
+        """Seconds for which it has not heard a majority."""
+        return self.issued_at - self.complete_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
     """One list, as its issuer signed it."""
 
     seq: int
     issued_at: int
     ttl_s: int
+    heard: tuple[int, ...] = ()
     revoked: Mapping[str, Revocation]
     lifted: Mapping[str, int] = field(default_factory=dict)
 

@@ -1,12 +1,13 @@
 """The signed list of revocations, by which every sidecar learns what is stopped. Pure.
 
-A list is a JWS of its issuer: a sequence number that never falls, the revocations in force, and those lifted early. It
-may be 8 MiB long, so it is read in steps.
+A list is a JWS of its issuer: a sequence number that never falls, the revocations in force, those lifted early, and
+when its replica last heard each of the others. It may be 8 MiB long, so it is read in steps. A reader that has it
+already gets a confirmation instead: a short JWS that names the list by its entity tag and says what its replica knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -14,12 +15,13 @@ import orjson
 
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.json_steps import object_in_steps
-from sidecar.delegation.jws import CompactJws, decode_part, encode_part, parse_compact
+from sidecar.delegation.jws import CompactJws, decode_part, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.revocation import (
     MAX_LISTED,
     NAMED_BY_ISSUER,
     Kind,
+    Knowledge,
     Listed,
     Revocation,
     Revocations,
@@ -31,6 +33,9 @@ from sidecar.errors import Denied
 from sidecar.steps import Steps, drained, slices
 
 TYP: Final = "revocations+jwt"  # no verifier of access tokens accepts it
+UNCHANGED_TYP: Final = "revocations-unchanged+jwt"
+UNCHANGED_FIELD: Final = "Revocations-Unchanged"  # of an answer with status 304
+MAX_PEERS: Final = 256  # of a replica
 MAX_LIST_BYTES: Final = 8 * 1024 * 1024
 SKEW_S: Final = 60
 
@@ -62,22 +67,32 @@ def said_by(revocations: Revocations) -> Steps[Said]:
     return Said(b"[%b]" % b",".join(revoked), b"[%b]" % b",".join(lifted))
 
 
-def claims_of(revocations: Revocations, said: Said, *, issuer: str, issued_at: int) -> dict[str, object]:
-    """Return the claims of the list that is signed at this time."""
+def claims_of(
+    revocations: Revocations, said: Said, *, issuer: str, issued_at: int, heard: Sequence[int] = ()
+) -> dict[str, object]:
+    """Return the claims of the list that is signed at this time, by a replica that ``heard`` its peers then."""
     return {
         "iss": issuer,
         "iat": issued_at,
         "exp": issued_at + revocations.ttl_s,
         "ttl": revocations.ttl_s,
         "seq": revocations.seq,
+        "heard": heard,
         "revoked": orjson.Fragment(said.revoked),
         "lifted": orjson.Fragment(said.lifted),
     }
 
 
-def sign_list(claims: Mapping[str, object], *, alg: str, kid: str, sign: Callable[[bytes], bytes]) -> bytes:
+def unchanged_claims(*, issuer: str, tag: str, issued_at: int, heard: Sequence[int]) -> dict[str, object]:
+    """Return the claims of the confirmation that the list with this entity tag is the newest one."""
+    return {"iss": issuer, "iat": issued_at, "tag": tag, "heard": heard}
+
+
+def sign_list(
+    claims: Mapping[str, object], *, alg: str, kid: str, sign: Callable[[bytes], bytes], typ: str = TYP
+) -> bytes:
     """Return the list as a compact JWS. ``sign`` makes a signature in the form of JWS (RFC 7518 section 3)."""
-    header = orjson.dumps({"alg": alg, "kid": kid, "typ": TYP})
+    header = orjson.dumps({"alg": alg, "kid": kid, "typ": typ})
     signing_input = encode_part(header) + b"." + encode_part(orjson.dumps(claims))
     return signing_input + b"." + encode_part(sign(signing_input))
 
@@ -122,11 +137,51 @@ def verify_list(
         found = yield from _read(claims, issuer)
     except (Denied, StrictJsonError) as error:
         raise RevocationsError(str(error)) from error
-    if found.issued_at > now + SKEW_S:
-        raise RevocationsError("it is from the future")
+    _require_past(found.issued_at, now)
     if found.issued_at + found.ttl_s <= now - SKEW_S:
         raise RevocationsError("it has expired")
     return found
+
+
+def parse_unchanged(raw: str) -> CompactJws:
+    """Take a confirmation apart; nothing is verified yet.
+
+    Raises:
+        RevocationsError: with the fault.
+    """
+    try:
+        jws = parse_compact(raw)
+    except Denied as error:
+        raise RevocationsError(str(error)) from error
+    if jws.typ != UNCHANGED_TYP:
+        raise RevocationsError(f"the confirmation's typ is not {UNCHANGED_TYP}")
+    return jws
+
+
+def verify_unchanged(
+    jws: CompactJws, *, issuer: str, tag: str, key: VerificationKey, algorithms: Container[str], now: int
+) -> Knowledge:
+    """Verify that ``issuer`` confirms the list with this entity tag. Return what its replica knows.
+
+    Raises:
+        RevocationsError: with the fault.
+    """
+    try:
+        verify_signature(jws, key, algorithms)
+        claims = parse_json_part(jws.payload, max_depth=2)
+        issued_at = _number(claims, "iat")
+        heard = _heard(claims, issued_at)
+    except (Denied, StrictJsonError) as error:
+        raise RevocationsError(str(error)) from error
+    if claims.get("iss") != issuer or claims.get("tag") != tag:
+        raise RevocationsError("the confirmation is for another list")
+    _require_past(issued_at, now)
+    return Knowledge(issued_at=issued_at, heard=heard)
+
+
+def _require_past(issued_at: int, now: int) -> None:
+    if issued_at > now + SKEW_S:
+        raise RevocationsError("it is from the future")
 
 
 def _read(claims: Mapping[str, object], issuer: str) -> Steps[Listed]:
@@ -147,7 +202,18 @@ def _read(claims: Mapping[str, object], issuer: str) -> Steps[Listed]:
         yield
     if (len(found), len(ends)) != total:
         raise StrictJsonError("an id is listed twice")
-    return Listed(seq=_number(claims, "seq"), issued_at=issued_at, ttl_s=ttl_s, revoked=found, lifted=ends)
+    heard = _heard(claims, issued_at)
+    return Listed(seq=_number(claims, "seq"), issued_at=issued_at, ttl_s=ttl_s, heard=heard, revoked=found, lifted=ends)
+
+
+def _heard(claims: Mapping[str, object], issued_at: int) -> tuple[int, ...]:
+    """Return when the replica heard each of its peers. A list of an earlier version does not say it."""
+    times = claims.get("heard", [])
+    if not isinstance(times, list) or len(times) > MAX_PEERS:
+        raise StrictJsonError(f"heard is not a list of at most {MAX_PEERS}")
+    if not all(isinstance(time, int) and not isinstance(time, bool) and 0 <= time <= issued_at for time in times):
+        raise StrictJsonError("heard has another value than a time before iat")
+    return tuple(times)
 
 
 def _revocation(row: object) -> Revocation:

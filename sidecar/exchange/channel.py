@@ -129,6 +129,10 @@ class StsChannel:
         except SidecarError as error:
             raise failure_of(error) from error
 
+    def reconnect(self) -> None:
+        """Make the next call open a new connection: it may lead to another replica."""
+        self._pool.retire()
+
     async def close(self) -> None:
         """Cut every connection and end the calls in flight, for good."""
         self._origins.close()

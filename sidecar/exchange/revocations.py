@@ -1,7 +1,11 @@
 """The issuers' lists of revocations: polled every two seconds, verified, merged, and known to be fresh or not.
 
-A poll that is answered 200 or 304 confirms a list. One that was not confirmed for ``max_stale_s``, or for as long as
-its issuer lets readers rely on it (its ``ttl``, the life of a token), is stale: the core refuses what it would decide.
+Every answer says, signed, when its replica last heard each of the others. The age of a list is the time since it was
+known to be complete: since a majority was heard, not since somebody answered us. A 304 without a confirmation confirms
+nothing. A list older than ``max_stale_s``, or than its issuer lets readers rely on it (its ``ttl``, the life of a
+token), is stale: the core refuses what it would decide. While the replica that answers hears no majority, each poll
+opens a new connection, which may lead to another replica.
+
 A list is verified by its issuer's published keys, so a foreign issuer needs nothing but a URL. A long one is read in
 steps: what it stops counts when the last step is done.
 """
@@ -16,8 +20,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import NONE, InForce, Kind, Revocations, RevocationsError
-from sidecar.delegation.revocation_list import parse_list, verify_list
+from sidecar.delegation.revocation import NONE, InForce, Kind, Knowledge, Revocations, RevocationsError
+from sidecar.delegation.revocation_list import SKEW_S, parse_list, parse_unchanged, verify_list, verify_unchanged
 from sidecar.errors import SidecarError
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
 from sidecar.steps import in_steps
@@ -26,6 +30,8 @@ _log: Final = logging.getLogger("sidecar.revocations")
 
 FIRST_RETRY_S: Final = 0.05
 POLL_TIMEOUT_S: Final = 2.0  # a replica that does not answer costs one poll, not the bound of a revocation
+RECONNECT_LAG_S: Final = 15  # three rounds of the replicas: the one that answers no longer hears the others
+UNCONFIRMED_S: Final = 10  # then an issuer whose 304 confirms nothing, as before this version, is asked for the list
 LOOK_S: Final = 0.25  # between two looks at the clock: for lists that become stale, revocations that end
 
 
@@ -45,6 +51,9 @@ class Channel(Protocol):
 
     async def get(self, etag: str | None) -> EndpointAnswer:
         """Fetch it, unless it still has this entity tag. Raises SidecarError."""
+
+    def reconnect(self) -> None:
+        """Use a new connection from the next call on."""
 
     async def close(self) -> None:
         """Close it."""
@@ -83,12 +92,13 @@ class RevocationList:
         self._changing = asyncio.Lock()  # a list is merged, and what is over removed, one after the other
         self._etag: str | None = None
         self._judged_at = 0  # when the ends of revocations were last compared with the clock
-        self._confirmed_at: float | None = None
+        self._complete_at: float | None = None
+        self.lag_s = 0.0  # by which the newest answer was behind
 
     @property
     def age_s(self) -> float | None:
-        """Seconds since the list was confirmed; None if there is none yet."""
-        return None if self._confirmed_at is None else self._monotonic() - self._confirmed_at
+        """Seconds since the list was known to be complete; None if there is none yet."""
+        return None if self._complete_at is None else self._monotonic() - self._complete_at
 
     @property
     def stale(self) -> bool:
@@ -96,24 +106,35 @@ class RevocationList:
         age_s = self.age_s
         return age_s is None or age_s > min(self.settings.max_stale_s, self.revocations.ttl_s)
 
+    @property
+    def problem(self) -> str | None:
+        """The reason why the list gets older, for the operator; None if it does not."""
+        if self.last_error is None and self.lag_s > RECONNECT_LAG_S:
+            return f"the replica that answers has heard no majority of the replicas for {int(self.lag_s)} s"
+        return self.last_error
+
     async def poll(self) -> None:
         """Ask once. A list that is refused, or no answer, leaves all as it was but the age."""
         asked_at = self._monotonic()  # the answer says what was true after this
         self._now()
         etag = self._etag
+        knowledge: Knowledge | None
         try:
             answer = await self._channel.get(etag)
             if answer.status == 200:
-                await self._read(answer)
-            elif answer.status != 304 or etag is None:
+                knowledge = await self._read(answer)
+            elif answer.status == 304 and etag is not None:
+                knowledge = await self._unchanged(answer, etag)
+            else:
                 raise RevocationsError(f"status {answer.status}")  # noqa: TRY301
         except (SidecarError, RevocationsError) as error:
             if self.last_error != str(error):
                 _log.warning("no revocations", extra={"issuer": self.settings.issuer, "why": str(error)})
             self.last_error = str(error)
             return
-        self._confirmed_at = asked_at
         self.last_error = None
+        if knowledge is not None:
+            self._count(knowledge, asked_at)
         self.after_poll()  # at once: a sidecar that is ready must enforce it already
 
     async def expire(self) -> None:
@@ -128,22 +149,47 @@ class RevocationList:
             while True:
                 await self.poll()
                 failures = 0 if self.last_error is None else failures + 1
-                first = self._confirmed_at is None  # nothing is served before the first list
+                first = self._complete_at is None  # nothing is served before the first list
                 retry_s = FIRST_RETRY_S * 2.0 ** min(failures, 16)
                 await asyncio.sleep(min(retry_s, self.settings.every_s) if first else self.settings.every_s)
         finally:
             await self._channel.close()
 
-    async def _read(self, answer: EndpointAnswer) -> None:
+    def _count(self, knowledge: Knowledge, asked_at: float) -> None:
+        """Raise the time up to which the list is complete. It never falls: what was merged stays."""
+        replayed_s = self._wall() - knowledge.issued_at - SKEW_S  # above 0: older than clocks may differ
+        self.lag_s = knowledge.lag_s + max(0.0, replayed_s)
+        if self._complete_at is None or asked_at - self.lag_s > self._complete_at:
+            self._complete_at = asked_at - self.lag_s
+        if self.lag_s > RECONNECT_LAG_S:
+            self._channel.reconnect()
+
+    async def _unchanged(self, answer: EndpointAnswer, etag: str) -> Knowledge | None:
+        """Return what the replica knows that confirms our list; None if it does not say so."""
+        if answer.unchanged is None:
+            if (self.age_s or 0.0) > UNCONFIRMED_S:
+                self._etag = None
+            return None
+        jws = parse_unchanged(answer.unchanged)
+        key, algorithms = await self._key(jws.kid), self.settings.algorithms
+        wall = int(self._wall())
+        return verify_unchanged(jws, issuer=self.settings.issuer, tag=etag, key=key, algorithms=algorithms, now=wall)
+
+    async def _key(self, kid: str | None) -> VerificationKey:
         issuer, keys = self.settings.issuer, self._keys()
+        return keys.find(issuer, kid) or await keys.wait_for_key(issuer, kid)
+
+    async def _read(self, answer: EndpointAnswer) -> Knowledge:
+        issuer = self.settings.issuer
         jws = await in_steps(parse_list(answer.body))
-        key = keys.find(issuer, jws.kid) or await keys.wait_for_key(issuer, jws.kid)
+        key = await self._key(jws.kid)
         wall = int(self._wall())
         listed = verify_list(jws, issuer=issuer, key=key, algorithms=self.settings.algorithms, now=wall)
         fresh = await in_steps(listed)
         async with self._changing:
             self.revocations = await in_steps(self.revocations.merged(fresh, now=self._now()))
             self._etag = answer.etag
+        return Knowledge(issued_at=fresh.issued_at, heard=fresh.heard)
 
     def _now(self) -> int:
         """Return the time. After the clock fell the next poll asks for the whole list: an end that seemed to be over
@@ -176,11 +222,11 @@ class RevocationLists:
 
     def missing(self) -> list[str]:
         """Return a reason for each list that may not be relied on, for the operator."""
-        stale = [(issuer, one.last_error) for issuer, one in self._lists.items() if one.stale]
+        stale = [(issuer, one.problem) for issuer, one in self._lists.items() if one.stale]
         return [f"revocations of {issuer} ({error or 'too old'})" for issuer, error in stale]
 
     def ages(self) -> Mapping[str, float]:
-        """Return the seconds since each list was confirmed."""
+        """Return the seconds since each list was known to be complete."""
         return {issuer: one.age_s for issuer, one in self._lists.items() if one.age_s is not None}
 
     def count(self) -> Mapping[str, int]:
@@ -196,7 +242,7 @@ class RevocationLists:
                 "revoked": len(one.revocations.in_force),
                 "age_s": None if one.age_s is None else int(one.age_s),
                 "stale": one.stale,
-                "last_error": one.last_error,
+                "last_error": one.problem,
             }
             for issuer, one in self._lists.items()
         ]

@@ -103,9 +103,15 @@ class Call:
         """Complete the answer."""
         self._connection = None
         if self._head is not None and not self.answer.done():
-            media_type, cache_control = self._single(b"content-type"), self._single(b"cache-control")
             self.answer.set_result(
-                EndpointAnswer(self._head.status, media_type, cache_control, bytes(self._body), self._single(b"etag"))
+                EndpointAnswer(
+                    self._head.status,
+                    self._single(b"content-type"),
+                    self._single(b"cache-control"),
+                    bytes(self._body),
+                    self._single(b"etag"),
+                    self._single(b"revocations-unchanged"),
+                )
             )
 
     def on_response_error(self, error: SidecarError) -> None:

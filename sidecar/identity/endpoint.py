@@ -86,13 +86,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointAnswer:
-    """A complete answer of any status. A repeated single-valued header is None, like an absent one."""
+    """A complete answer of any status. A repeated single-valued header is None, like an absent one.
+
+    ``unchanged`` is the issuer's confirmation that comes with a 304 of a list of revocations.
+    """
 
     status: int
     content_type: str | None
     cache_control: str | None
     body: bytes
     etag: str | None = None
+    unchanged: str | None = None
 
 
 def address_of(url: str) -> tuple[str, str, int]:

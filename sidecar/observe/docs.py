@@ -36,6 +36,7 @@ LABELS: Final[Mapping[str, str]] = {
     " caller's exchange was awaited); of a reload `ok` or `refused`; of an introspection `active` or `inactive`;"
     " of an identity update `taken`, `discarded`, `broken_bundle` or `lost` (the source);"
     " of telemetry `sent`, `failed` or `dropped`",
+    "state": "of a replica of the token service `heard` or `silent`",
     "signal": "`spans` or `records`: [traces](tracing.md)",
     "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued`, `tasks`, `contexts` or `handles`:"
     " [sizes](sizing.md#memory)",
@@ -73,6 +74,7 @@ def families() -> list[Metric]:
     metrics.revocations = lambda: {"txn": 0}
     metrics.deny_file = lambda: {"rows": 0, "sha256": "sha256", "error": None, "age_s": 0}
     metrics.revocation_book = lambda: 0.0
+    metrics.replicas = lambda: {"heard": 0, "silent": 0}
     metrics.revocation_ages = lambda: {"issuer": 0.0}
     metrics.bundle_updated("trust-domain")
     metrics.jwks_updated("issuer")

@@ -91,6 +91,8 @@ class Metrics:
         self.deny_file: Callable[[], Mapping[str, Any] | None] = lambda: None  # None: the settings name no file
         self.revocation_book: Callable[[], float] | None = None  # used share of its room; None: there is no book
         self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
+        self.replicas: Callable[[], Mapping[str, int]] | None = None  # by state; None: there is no book
+        self.replica_failures: Callable[[], int] = lambda: 0
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink
         self.telemetry: Callable[[], Mapping[tuple[str, str], int]] = lambda: NOTHING_EXPORTED  # by signal and result
 

@@ -300,9 +300,21 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
             "Used share of the room for orders of revocations; at 1 events of logouts are refused.",
             value=metrics.revocation_book(),
         )
+    if metrics.replicas is not None:
+        yield _gauge(
+            "sidecar_replicas",
+            "Other replicas of this token service by state: heard in the last half minute, or silent.",
+            ("state",),
+            _single(metrics.replicas()),
+        )
+        yield CounterMetricFamily(
+            "sidecar_replica_failures",
+            "Rounds in which the orders of another replica could not be fetched, read or kept.",
+            value=metrics.replica_failures(),
+        )
     yield _gauge(
         "sidecar_revocations_age_seconds",
-        "Time since the issuer last confirmed its list of revocations.",
+        "Time since the issuer's list of revocations was known to be complete: a majority of replicas had been heard.",
         ("issuer",),
         (((metrics.issuer_label(issuer),), age_s) for issuer, age_s in metrics.revocation_ages().items()),
     )

@@ -22,7 +22,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 
 from sidecar.delegation.checkpoint import Checkpoint, Head, countersign
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation_list import sign_list
+from sidecar.delegation.revocation_list import UNCHANGED_TYP, sign_list
 from sidecar.errors import Reason, Unavailable
 
 TOKEN_TYP: Final = "at+jwt"  # noqa: S105 - the header value of RFC 9068 section 2.1
@@ -99,6 +99,11 @@ class SigningKey:
     def sign_revocations(self, claims: Mapping[str, object]) -> bytes:
         """Sign the claims of a list of revocations, as a compact JWS."""
         return sign_list(claims, alg=self.algorithm, kid=self.kid, sign=self._signature)
+
+    def sign_unchanged(self, claims: Mapping[str, object]) -> str:
+        """Sign the claims of a confirmation of a list, as a compact JWS."""
+        raw = sign_list(claims, alg=self.algorithm, kid=self.kid, sign=self._signature, typ=UNCHANGED_TYP)
+        return raw.decode("ascii")
 
     def _signature(self, data: bytes) -> bytes:
         signature: bytes = _ALGORITHMS[self.algorithm].sign(data, self.private_key)

@@ -1,6 +1,7 @@
 """HTTP endpoints of revocations: operators post orders, workloads get the signed list, replicas get all orders.
 
-``GET /revocations`` has an entity tag: a sidecar that polls every two seconds is mostly answered 304. An operator is
+``GET /revocations`` has an entity tag: a sidecar that polls every two seconds is mostly answered 304, with a signed
+confirmation that says when this replica last heard each of the others. An operator is
 told why an order was refused; nobody else is.
 """
 
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import hdrs, web
 
+from sidecar.delegation.revocation_list import UNCHANGED_FIELD
 from sidecar.delegation.rfc8693 import build_error
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -46,13 +48,14 @@ class RevocationEndpoint:
         """Return the signed list, to any workload of the mesh."""
         try:
             self._clients.client_of(request)
-            tag, signed = await self._register.signed_list(self._service.policy, self._service.current_ring())
+            etag = request.headers.get(hdrs.IF_NONE_MATCH)
+            answer = await self._register.signed_list(self._service.policy, self._service.current_ring(), etag)
         except SidecarError as error:
             return _refusal(error)
-        headers = {hdrs.ETAG: tag, hdrs.CACHE_CONTROL: "no-cache"}
-        if request.headers.get(hdrs.IF_NONE_MATCH) == tag:
-            return web.Response(status=304, headers=headers)
-        return web.Response(body=signed, content_type=_LIST, headers=headers)
+        headers = {hdrs.ETAG: answer.tag, hdrs.CACHE_CONTROL: "no-cache"}
+        if answer.unchanged is not None:
+            return web.Response(status=304, headers=headers | {UNCHANGED_FIELD: answer.unchanged})
+        return web.Response(body=answer.jws, content_type=_LIST, headers=headers)
 
     async def order(self, request: web.Request) -> web.Response:
         """Accept one order of an operator, on the disk of this replica before it answers."""

@@ -1,7 +1,8 @@
 """The revocations of one replica of the token service: its book of orders, kept in a file, and the list it signs.
 
-An order counts here once it is on the disk. A replica that could not read its file, or has peers and has heard of none
-since its start, is not ready and gives no list: a list that lacks an order would be worse than none.
+An order counts here once it is on the disk. A replica is not ready and gives no list if it could not read its file,
+cannot keep an order that others have, or has not heard a majority of the replicas for as long as readers may rely on a
+list: a list that lacks an order would be worse than none. Until then the list says how old its knowledge is.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from sidecar.delegation.claims import is_name
-from sidecar.delegation.revocation import NONE, InForce, Kind, Revocations, RevocationsError
-from sidecar.delegation.revocation_list import Said, claims_of, said_by
+from sidecar.delegation.revocation import NONE, InForce, Kind, Knowledge, Revocations, RevocationsError
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
@@ -35,11 +35,13 @@ from sidecar.sts.orders import (
     parse_book,
     verify_order,
 )
+from sidecar.sts.peers import Peers
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import EventLog
+from sidecar.sts.signed_list import SignedList
 
 _MOST_BYTES: Final = MAX_BOOK_BYTES - MAX_ORDER_BYTES  # of all orders: a document has a little more
-_SIGNED_FOR_S: Final = 30  # a list is signed again after this
+MAX_SILENCE_S: Final = 300  # the default of max_stale_s: this replica relies on its orders as sidecars on a list
 _LOOK_S: Final = 0.25  # between two looks at the clock, for revocations that end
 _LATE_S: Final = 2
 
@@ -57,16 +59,31 @@ class RevocationSettings:
     replicas: tuple[str, ...] = ()
 
 
+class ListAnswer(NamedTuple):
+    """The answer to a reader: the list as a JWS, or the confirmation of the one that it has."""
+
+    tag: str
+    jws: bytes = b""
+    unchanged: str | None = None
+
+
 class Register:
-    """The orders of one replica. ``heard`` is set once a peer has answered.
+    """The orders of one replica. ``peers`` says when the others were heard.
 
     What is in force is a ``_View`` of the book under one policy. Whatever changes the book makes the next view first,
     in steps, one change after the other; an exchange uses the view that is there.
     """
 
-    def __init__(self, settings: RevocationSettings, log: EventLog, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: RevocationSettings,
+        log: EventLog,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
-        self.heard = not settings.replicas
+        self.peers = Peers(alone=not settings.replicas, monotonic=monotonic)
         self.trouble: str | None = "the file of orders has not been read yet"
         self.changes = 0  # of the book since the start
         self.clock_falls = 0  # since the start; before each of them orders may have gone that had not ended
@@ -76,8 +93,7 @@ class Register:
         self._rows: Mapping[str, bytes] = {}  # the orders as JSON
         self._view: _View | None = None
         self._changing = asyncio.Lock()
-        self._signing = asyncio.Lock()
-        self._signed: _Signed | None = None
+        self._signed = SignedList()
         self._seen_at = 0
 
     @property
@@ -94,7 +110,14 @@ class Register:
 
     def lacking(self) -> str | None:
         """Return the reason why this replica cannot tell what is revoked; None if it can."""
-        return self.trouble or (None if self.heard else "no other replica has answered since the start")
+        unkept, silence_s = self.trouble or self.peers.unkept(), self.peers.silence_s()
+        if unkept is not None:
+            return unkept
+        if silence_s is None:
+            return "no majority of the replicas has answered since the start"
+        if silence_s > MAX_SILENCE_S:
+            return f"no majority of the replicas has answered for {int(silence_s)} s"
+        return None
 
     def load(self) -> None:
         """Read the file. Without one this replica begins with no orders; an unreadable one is ``trouble``."""
@@ -170,6 +193,14 @@ class Register:
 
         await self._change(merged)
 
+    async def keep_again(self) -> None:
+        """Write the file again, after one that failed. Raises as ``merge``."""
+
+        async def again() -> None:
+            await self._replace(self._book)
+
+        await self._change(again)
+
     def revocations(self, policy: StsPolicy) -> Revocations:
         """Return what is in force now.
 
@@ -205,23 +236,22 @@ class Register:
         if client in self.revocations(policy).names(Kind.ACTOR):
             raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.ACTOR}")
 
-    async def signed_list(self, policy: StsPolicy, ring: KeyRing) -> tuple[str, bytes]:
-        """Return an entity tag and the signed list. The tag changes only with what the list says.
+    async def signed_list(self, policy: StsPolicy, ring: KeyRing, etag: str | None = None) -> ListAnswer:
+        """Return the signed list, or for a reader that has it by this entity tag, the signed confirmation.
+
+        The tag changes only with what the list says.
 
         Raises:
             Unavailable: NOT_READY.
         """
-        async with self._signing:  # many ask at the same time, and one answer does for all
-            found, now, key = self.revocations(policy), self._now(), ring.active
-            signed = self._signed
-            if signed is None or signed.of is not found:
-                said = await in_steps(said_by(found))
-                signed = _Signed(of=found, said=said, tag=_tag(found, said))
-            if signed.kid != key.kid or not 0 <= now - signed.at < _SIGNED_FOR_S:  # negative: the clock fell
-                claims = claims_of(found, signed.said, issuer=policy.issuer, issued_at=now)
-                signed = signed._replace(kid=key.kid, at=now, jws=key.sign_revocations(claims))
-            self._signed = signed
-            return signed.tag, signed.jws
+        found, now, key = self.revocations(policy), self._now(), ring.active
+        knowledge = Knowledge(issued_at=now, heard=self.peers.heard_times(self._clock()))
+        tag = await self._signed.tag(found)
+        if etag == tag:
+            unchanged = self._signed.unchanged(tag, knowledge, issuer=policy.issuer, key=key)
+            return ListAnswer(tag, unchanged=unchanged)
+        tag, jws = await self._signed.signed(found, knowledge, issuer=policy.issuer, key=key)
+        return ListAnswer(tag, jws=jws)
 
     def count(self) -> Mapping[str, int]:
         """Count the revocations in force by kind, for the metric."""
@@ -297,24 +327,6 @@ class _View(NamedTuple):
     policy: StsPolicy
     revocations: Revocations
     at: int
-
-
-class _Signed(NamedTuple):
-    """A signed list: what it says, its entity tag, and its key's ID, time and JWS once it is signed."""
-
-    of: Revocations
-    said: Said
-    tag: str
-    kid: str = ""
-    at: int = 0
-    jws: bytes = b""
-
-
-def _tag(found: Revocations, said: Said) -> str:
-    digest = hashlib.sha256(b"%d %d" % (found.seq, found.ttl_s))
-    digest.update(said.revoked)
-    digest.update(said.lifted)
-    return f'"{digest.hexdigest()[:32]}"'
 
 
 def _view(book: Book, policy: StsPolicy, now: int) -> Steps[_View]:

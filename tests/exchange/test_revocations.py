@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -10,11 +10,12 @@ import pytest
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
 from sidecar.delegation.revocation import Kind, Revocation, Revocations
+from sidecar.delegation.revocation_list import claims_of, said_by, unchanged_claims
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.exchange.revocations import RevocationList, RevocationLists, RevocationListSettings
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer
+from sidecar.steps import at_once
 from sidecar.sts.keys import SigningKey
-from tests.fakes.revocation_list import claims
 from tests.fakes.tokens import ISSUER, NOW
 
 KEY: Final = SigningKey.generate()
@@ -28,12 +29,16 @@ class FakeChannel:
         self.asked: list[str | None] = []
         self.said: EndpointAnswer | SidecarError = Unavailable(Reason.STS_UNAVAILABLE)
         self.closed = False
+        self.reconnects = 0
 
     async def get(self, etag: str | None) -> EndpointAnswer:
         self.asked.append(etag)
         if isinstance(self.said, SidecarError):
             raise self.said
         return self.said
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
 
     async def close(self) -> None:
         self.closed = True
@@ -64,17 +69,34 @@ class Polled:
         self.list = RevocationList(settings, self.channel, FakeKeys, wall=lambda: self.now, monotonic=lambda: self.now)
 
     async def answer(
-        self, *values: str, seq: int = 1, ttl_s: int = 300, key: SigningKey = KEY, status: int = 200, for_s: int = 100
+        self,
+        *values: str,
+        seq: int = 1,
+        ttl_s: int = 300,
+        key: SigningKey = KEY,
+        status: int = 200,
+        for_s: int = 100,
+        heard: tuple[int, ...] = (),
+        signed_s: int = 0,
     ) -> None:
-        """Poll, answered with a list that stops these chains."""
+        """Poll, answered with a list that stops these chains, of a replica that heard its peers so long ago."""
         revocations = [Revocation(id=one, kind=Kind.TXN, value=one, expires_at=NOW + for_s) for one in values]
-        said = Revocations(seq=seq, issued_at=int(self.now), ttl_s=ttl_s, in_force={one.id: one for one in revocations})
-        raw = key.sign_revocations(claims(said, ISSUER))
+        said = Revocations(seq=seq, ttl_s=ttl_s, in_force={one.id: one for one in revocations})
+        at = int(self.now) - signed_s
+        times = [at - one for one in heard]
+        raw = key.sign_revocations(claims_of(said, at_once(said_by(said)), issuer=ISSUER, issued_at=at, heard=times))
         self.channel.said = EndpointAnswer(status, "application/revocations+jwt", None, raw, f'"{seq}"')
         await self.list.poll()
 
-    async def unchanged(self) -> None:
-        self.channel.said = EndpointAnswer(304, None, None, b"")
+    async def unchanged(self, *heard: int, key: SigningKey = KEY, signed_s: int = 0, **changes: object) -> None:
+        """Poll, answered that nothing has changed, by a replica that heard its peers so long ago."""
+        at = int(self.now) - signed_s
+        times = [at - one for one in heard]
+        said = unchanged_claims(issuer=ISSUER, tag='"1"', issued_at=at, heard=times)
+        await self.confirmed_by(key.sign_unchanged(said | changes))
+
+    async def confirmed_by(self, confirmation: str | None) -> None:
+        self.channel.said = EndpointAnswer(304, None, None, b"", None, confirmation)
         await self.list.poll()
 
     def error(self) -> str | None:
@@ -135,6 +157,100 @@ async def test_unchanged_before_any_list_is_no_list() -> None:
     polled = Polled()
     await polled.unchanged()
     assert polled.list.stale
+
+
+@pytest.mark.parametrize(
+    ("heard", "lag_s"),
+    [
+        pytest.param((), 0, id="the only replica"),
+        pytest.param((3,), 3, id="two, that hear each other"),
+        pytest.param((40,), 40, id="two, apart"),
+        pytest.param((3, 40), 3, id="three, one dead"),
+        pytest.param((40, 50), 40, id="three, cut off from both"),
+        pytest.param((3, 40, 50), 40, id="four, two and two"),
+        pytest.param((3, 3, 40, 50), 3, id="five, two dead"),
+    ],
+)
+@pytest.mark.parametrize("unchanged", [False, True])
+async def test_a_list_is_as_old_as_the_majority_that_its_replica_has_heard(
+    heard: tuple[int, ...], lag_s: int, unchanged: bool
+) -> None:
+    polled = Polled(max_stale_s=30)
+    if unchanged:
+        await polled.answer()
+        polled.now += 100
+        await polled.unchanged(*heard)
+    else:
+        await polled.answer(heard=heard)
+    assert polled.list.age_s == lag_s
+    assert polled.list.stale is (lag_s > 30)
+    assert polled.channel.reconnects == (lag_s > 15), "another connection may lead to another replica"
+    assert (polled.list.problem is not None) is (lag_s > 15)
+
+
+async def test_a_replica_that_is_cut_off_does_not_take_back_what_another_one_knew() -> None:
+    polled = Polled()
+    await polled.answer()
+    polled.now += 10
+    await polled.unchanged(200)
+    assert polled.list.age_s == 10
+    polled.now += 60
+    await polled.unchanged(260)
+    assert polled.list.stale
+    await polled.unchanged(2)
+    assert (polled.list.stale, polled.list.problem) == (False, None)
+
+
+@pytest.mark.parametrize(
+    "poll",
+    [
+        pytest.param(lambda polled: polled.confirmed_by(None), id="none at all"),
+        pytest.param(lambda polled: polled.confirmed_by("a.b.c"), id="no JWS"),
+        pytest.param(lambda polled: polled.unchanged(key=OTHER), id="of another key"),
+        pytest.param(lambda polled: polled.unchanged(tag='"2"'), id="of another list"),
+        pytest.param(lambda polled: polled.unchanged(iss="https://other.example"), id="of another issuer"),
+        pytest.param(lambda polled: polled.unchanged(heard=[NOW + 1000]), id="with a time after its own"),
+        pytest.param(lambda polled: polled.unchanged(heard="0"), id="without times"),
+        pytest.param(lambda polled: polled.unchanged(signed_s=-61), id="from the future"),
+        pytest.param(
+            lambda polled: polled.confirmed_by(
+                KEY.sign_revocations(
+                    unchanged_claims(issuer=ISSUER, tag='"1"', issued_at=int(polled.now), heard=())
+                ).decode()
+            ),
+            id="of another type",
+        ),
+    ],
+)
+async def test_unchanged_without_its_proof_confirms_nothing(poll: Callable[[Polled], Awaitable[None]]) -> None:
+    polled = Polled()
+    await polled.answer()
+    polled.now += 9
+    await poll(polled)
+    assert polled.list.age_s == 9
+    await polled.unchanged()
+    assert polled.list.age_s == 0
+
+
+@pytest.mark.parametrize("unchanged", [False, True])
+async def test_a_statement_older_than_clocks_may_differ_confirms_as_much_less(unchanged: bool) -> None:
+    polled = Polled()
+    await polled.answer()
+    polled.now += 100
+    for signed_s, age_s in ((90, 30), (60, 0)):
+        await (polled.unchanged(signed_s=signed_s) if unchanged else polled.answer(signed_s=signed_s))
+        assert polled.list.age_s == age_s
+
+
+async def test_an_issuer_of_before_whose_304_confirms_nothing_is_asked_for_the_whole_list() -> None:
+    polled = Polled()
+    await polled.answer()
+    for passed_s, asked in ((10, '"1"'), (1, '"1"'), (1, None)):
+        polled.now += passed_s
+        await polled.confirmed_by(None)
+        assert polled.channel.asked[-1] == asked
+    await polled.answer()
+    assert polled.list.age_s == 0
 
 
 @pytest.mark.parametrize(

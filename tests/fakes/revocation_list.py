@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.revocation import NAMED_BY_ISSUER, Kind, Revocation, Revocations
-from sidecar.delegation.revocation_list import claims_of, said_by, sign_list
+from sidecar.delegation.revocation_list import TYP, UNCHANGED_TYP, claims_of, said_by, sign_list, unchanged_claims
 from sidecar.steps import at_once
 from tests.fakes.tokens import private_key, sign
 
@@ -21,7 +21,8 @@ def claims(said: Revocations, issuer: str) -> dict[str, object]:
 class ListServer:
     """Serves the list of ``issuer``, signed by its key number ``key`` under ``kid``.
 
-    ``down``: connections end without an answer. ``raw`` is sent instead of the list.
+    ``down``: connections end without an answer. ``raw`` is sent instead of the list. ``heard_s``: the seconds since the
+    replica heard each of its peers.
     """
 
     issuer: str
@@ -30,6 +31,7 @@ class ListServer:
     ttl_s: int = 300
     down: bool = False
     raw: bytes | None = None
+    heard_s: tuple[int, ...] = ()
     statuses: list[int] = field(default_factory=list)
     said: Revocations = field(default_factory=lambda: Revocations(seq=1))
 
@@ -47,14 +49,19 @@ class ListServer:
         self.said = replace(self.said, seq=self.said.seq + 1, in_force={}, lifted=lifted)
 
     def signed(self) -> bytes:
-        said = replace(self.said, ttl_s=self.ttl_s)
+        now, said = int(time.time()), replace(self.said, ttl_s=self.ttl_s)
+        heard = [now - one for one in self.heard_s]
+        return self._signed(claims_of(said, at_once(said_by(said)), issuer=self.issuer, issued_at=now, heard=heard))
+
+    def unchanged(self, tag: bytes) -> bytes:
+        now = int(time.time())
+        heard = [now - one for one in self.heard_s]
+        said = unchanged_claims(issuer=self.issuer, tag=tag.decode(), issued_at=now, heard=heard)
+        return self._signed(said, UNCHANGED_TYP)
+
+    def _signed(self, said: dict[str, object], typ: str = TYP) -> bytes:
         private = private_key("ES256", self.key)
-        return sign_list(
-            claims(replace(said, issued_at=int(time.time())), self.issuer),
-            alg="ES256",
-            kid=self.kid,
-            sign=lambda data: sign("ES256", private, data),
-        )
+        return sign_list(said, alg="ES256", kid=self.kid, sign=lambda data: sign("ES256", private, data), typ=typ)
 
     def gone(self) -> bool:
         return self.down
@@ -68,7 +75,8 @@ class ListServer:
                 tag = b'"%d"' % self.said.seq
                 if b"if-none-match: " + tag in head.lower():
                     self.statuses.append(304)
-                    writer.write(b"HTTP/1.1 304 Not Modified\r\netag: %b\r\n\r\n" % tag)
+                    fields = b"etag: %b\r\nrevocations-unchanged: %b\r\n" % (tag, self.unchanged(tag))
+                    writer.write(b"HTTP/1.1 304 Not Modified\r\n%b\r\n" % fields)
                 else:
                     self.statuses.append(200)
                     body = self.signed() if self.raw is None else self.raw

@@ -210,7 +210,10 @@ def test_a_replica_with_peers_is_ready_only_once_one_has_answered() -> None:
     assert known.lacking()
     with pytest.raises(Unavailable):
         known.revocations(POLICY)
-    known.heard = True
+    known.peers.follow(["a"])
+    assert known.lacking()
+    known.peers.heard("a", 0.0)
+    known.peers.monotonic = lambda: 0.0
     assert known.lacking() is None
     assert known.revocations(POLICY).seq == 0
 
@@ -218,16 +221,16 @@ def test_a_replica_with_peers_is_ready_only_once_one_has_answered() -> None:
 async def test_the_tag_of_a_list_changes_with_what_it_says_and_with_nothing_else() -> None:
     mesh = Mesh()
     known = register(mesh)
-    tag, first = await known.signed_list(POLICY, mesh.ring)
-    assert await known.signed_list(POLICY, mesh.ring) == (tag, first)
+    tag, first, _ = await known.signed_list(POLICY, mesh.ring)
+    assert await known.signed_list(POLICY, mesh.ring) == (tag, first, None)
     mesh.now += 31
-    again, later = await known.signed_list(POLICY, mesh.ring)
+    again, later, _ = await known.signed_list(POLICY, mesh.ring)
     assert again == tag
     assert later != first, "signed again: a list must not look old"
     mesh.now -= 1
     assert (await known.signed_list(POLICY, mesh.ring))[1] not in (first, later), "nor be from the future"
     await known.add(order(Kind.TXN, "txn-1"))
-    other, raw = await known.signed_list(POLICY, mesh.ring)
+    other, raw, _ = await known.signed_list(POLICY, mesh.ring)
     assert other != tag
     key = parse_jwks(mesh.ring.jwks()).find(mesh.ring.active.kid)
     assert key is not None

@@ -122,10 +122,9 @@ async def test_orders_are_sent_again_only_once_they_have_changed(monkeypatch: py
         await one.peers.ask_all()
         assert merged == [1]
         await other.register.add(order("b"))
-        one.register.heard = False
         await one.peers.ask_all()
         await one.peers.ask_all()
-        assert (merged, one.register.heard) == ([1, 2], True)
+        assert (merged, one.register.lacking()) == ([1, 2], None)
 
 
 async def test_unchanged_is_no_answer_to_a_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +136,7 @@ async def test_unchanged_is_no_answer_to_a_first_question(monkeypatch: pytest.Mo
     async with replica(authority, "https://127.0.0.1:1") as one:
         monkeypatch.setattr("sidecar.sts.replicas.EndpointClient.get", unchanged)
         await one.peers.ask_all()
-        assert not one.register.heard
+        assert one.register.lacking()
 
 
 async def test_a_replica_that_is_the_only_one_is_ready() -> None:
@@ -156,7 +155,8 @@ async def test_orders_are_taken_from_our_own_spiffe_id_alone() -> None:
         host, port = forger.server.address
         one = await stack.enter_async_context(replica(authority, f"https://{host}:{port}"))
         await one.peers.ask_all()
-        assert (one.register.book.orders, one.register.heard) == ({}, False)
+        assert not one.register.book.orders
+        assert one.register.lacking()
 
 
 async def test_a_name_stands_for_all_its_addresses() -> None:

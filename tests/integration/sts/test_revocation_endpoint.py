@@ -68,6 +68,7 @@ async def test_an_operators_order_is_in_force_before_it_is_answered_and_in_the_l
         assert (before.status, bool((await said(sts, before)).revoked)) == (200, False)
         unchanged = await listed(sts, f"If-None-Match: {before.headers['etag']}")
         assert (unchanged.status, unchanged.body) == (304, b"")
+        assert unchanged.headers["revocations-unchanged"].count(".") == 2
         answer = await post(sts)
         assert (answer.status, answer.members["state"]) == (200, "revoke")
         refused = await sts.send(token_request(sts.mesh.exchange_form()))
@@ -125,12 +126,13 @@ async def test_all_orders_are_told_to_replicas_and_operators_only(by: SpiffeId, 
 async def test_a_replica_that_may_lack_orders_is_not_ready_and_gives_no_list() -> None:
     mesh = mesh_with_register()
     assert mesh.service.register is not None
+    peers = mesh.service.register.peers
     async with running_sts(mesh) as sts:
-        mesh.service.register.heard = False
+        peers.follow(["https://other"])
         assert (await listed(sts)).status == 503
         assert (await sts.probe("/readyz")).status == 503
         assert any("revocations" in reason for reason in sts.server.missing())
-        mesh.service.register.heard = True
+        peers.heard("https://other", peers.monotonic())
         assert (await listed(sts)).status == 200
         assert (await sts.probe("/readyz")).status == 200
 
