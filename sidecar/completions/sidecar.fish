@@ -270,7 +270,7 @@ complete -c sidecar -n '_shtab_sidecar_using audit selectors' -l ignore -x -d 'a
 complete -c sidecar -n '_shtab_sidecar_using audit selectors; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'output of `spire-server entry show -output json`, a registration file, manifests, a folder of them, or -'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a suggest -d 'Propose the routes that observed calls need.'
 complete -c sidecar -n '_shtab_sidecar_using audit suggest' -s h -l help -d 'show this help message and exit'
-complete -c sidecar -n '_shtab_sidecar_using audit suggest' -l workload -x -d 'only the routes of this workload; those of others tell its scopes'
+complete -c sidecar -n '_shtab_sidecar_using audit suggest' -l workload -x -d 'only the routes of this workload; those of others tell its scopes, and prove its callers'
 complete -c sidecar -n '_shtab_sidecar_using audit suggest' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using audit suggest; and test $_shtab_sidecar_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'records: a file, .gz and .zst too, a folder, a pattern, or -'
 complete -c sidecar -n '_shtab_sidecar_using audit; and test $_shtab_sidecar_npos -eq 0' -a replay -d 'Tell what other settings would have decided differently.'

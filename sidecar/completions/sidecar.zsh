@@ -220,7 +220,7 @@ _shtab_sidecar_audit_selectors_defaults_added=0
 
 _shtab_sidecar_audit_suggest_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--workload[only the routes of this workload\; those of others tell its scopes]:SPIFFE_ID:"
+  "--workload[only the routes of this workload\; those of others tell its scopes, and prove its callers]:SPIFFE_ID:"
   "--json[for machines]"
   "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
 )

@@ -5,26 +5,36 @@ from typing import Any
 import pytest
 
 from sidecar.cli import main
-from tests.audit.evidence import WRITER, record
+from tests.audit.evidence import CRM, WRITER, record
 from tests.audit.suggest.observed import MONDAY, TUESDAY, merged
 
 RECORDED = Path(__file__).parents[1] / "audit" / "recorded"
 RECORDS, SETTINGS = str(RECORDED / "writer.records"), str(RECORDED / "writer.yaml")
 OBSERVED: dict[str, Any] = {
     "event": "request", "run": "r", "seq": 1, "decision": "observed_deny", "reason": "no_token",
-    "direction": "inbound", "workload": "spiffe://acme.example/tool/crm", "peer": WRITER, "method": "GET",
+    "direction": "inbound", "workload": CRM, "peer": WRITER, "method": "GET",
     "path": "/customers", "route": "everything", "scope_needed": [],
 }  # fmt: skip
 
 
 def written(path: Path, *changes: dict[str, Any]) -> str:
-    """Write each call three times, on two days."""
+    """Write each call three times, on two days, each with an id of its own."""
     lines = (
-        json.dumps(record(ts=f"{day}T10:00:00.000000Z", **OBSERVED | one))
-        for one in changes
-        for day in (MONDAY, TUESDAY, TUESDAY)
+        json.dumps(record(ts=f"{day}T10:00:00.000000Z", call_in=f"{at}/{n}", **OBSERVED | one))
+        for at, one in enumerate(changes)
+        for n, day in enumerate((MONDAY, TUESDAY, TUESDAY))
     )
     path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def callers(path: Path, records: str) -> str:
+    """Write what the callers' own sidecars record of these calls."""
+    sides = []
+    for one in map(json.loads, Path(records).read_text().splitlines()):
+        ends = {"workload": one["peer"], "peer": one["workload"], "direction": "outbound", "route": "crm"}
+        sides.append(json.dumps({**one, **ends, "call_in": None, "call_out": one["call_in"]}))
+    path.write_text("\n".join(sides) + "\n")
     return str(path)
 
 
@@ -105,7 +115,10 @@ def test_suggested_settings_let_every_observed_call_pass_once_it_is_delegated(
         {"scope_needed": ["crm.admin"], "path": "/a"},
     ]
     records = written(tmp_path / "observed.jsonl", *lawful)
-    assert main(["audit", "suggest", records]) == 0
+    assert main(["audit", "suggest", records]) == 1  # no caller is proven by another side
+    suggest = ["audit", "suggest", records, callers(tmp_path / "callers.jsonl", records), "--workload", CRM]
+    capsys.readouterr()
+    assert main(suggest) == 0
     replay = ["--settings", str(merged(tmp_path, capsys.readouterr().out))]
     assert main(["audit", "replay", records, *replay, "--delegated"]) == 0
     assert main(["audit", "replay", records, *replay]) == 1  # without a token they will be refused

@@ -17,7 +17,7 @@ from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, visible
 from sidecar.audit.records import RecordError, parse_record
-from sidecar.audit.suggest.evidence import HARMLESS, Evidence
+from sidecar.audit.suggest.evidence import HARMLESS, Evidence, MadeCalls
 from sidecar.audit.suggest.proposal import Suggestion, suggestions
 from sidecar.audit.suggest.settings_text import settings_text
 from sidecar.examples import add_examples
@@ -32,13 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "sidecar audit suggest records/ >routes.yaml",
         "sidecar audit suggest 'logs/*.jsonl.zst' --workload spiffe://acme.example/tool/crm",
-        "kubectl logs -l app=crm -c sidecar | sidecar audit suggest - --json",
+        "kubectl logs -l 'app in (crm, writer)' -c sidecar --tail=-1 | sidecar audit suggest - --json",
     )
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="records: a file, .gz and .zst too, a folder, a pattern, or -"
     )
     parser.add_argument(
-        "--workload", metavar="SPIFFE_ID", help="only the routes of this workload; those of others tell its scopes"
+        "--workload",
+        metavar="SPIFFE_ID",
+        help="only the routes of this workload; those of others tell its scopes, and prove its callers",
     )
     parser.add_argument("--json", action="store_true", help="for machines")
 
@@ -49,7 +51,8 @@ def read_evidence(files: Sequence[str], *, workload: str | None = None) -> tuple
     Raises:
         OSError: a file cannot be read; the text names it.
     """
-    evidence, others = Evidence(), Evidence()
+    made = MadeCalls()
+    evidence, others = Evidence(made), Evidence(made)
     for line in read_lines(record_files(files)):
         try:
             record = parse_record(line.content or b"")
@@ -86,6 +89,7 @@ def _show(evidence: Evidence, proposed: Sequence[Suggestion]) -> None:
     lines = [
         f"# Proposed by {_COMMAND} from {counted(evidence.calls, 'call')}, {first} to {last}.",
         "# A call that was made is not yet a call that should be: read each route before you use it.",
+        "# A caller needs evidence besides the called side's record: a delegated token, or its own sidecar's record.",
         "# Only calls that passed count. Neither entry, self, inject nor passthrough is proposed.",
     ]
     lines += [f"# not counted: {counted(count, 'line')}: {why}" for why, count in sorted(evidence.others.items())]

@@ -1,17 +1,20 @@
 """Observed calls of each workload, counted by place, method and caller, in bounded memory.
 
 A forger writes records too: only what a settings file could hold counts (SPIFFE IDs, canonical paths, methods), and
-the rest is counted as unusable.
+the rest is counted as unusable. A route that observes lets every mesh peer pass, so an observed call shows that it was
+made, and not that it should be: it is accepted once the caller's own sidecar recorded it, on a route of its settings.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import blake2b
 from ipaddress import ip_address
+from secrets import token_bytes
 from typing import Final, NamedTuple
 
 from sidecar.audit.paths import first_id
@@ -24,6 +27,8 @@ from sidecar.observe.record_text import mask_tokens
 MAX_USES: Final = 20_000  # of all workloads: a caller's use of a method of a place
 MAX_PATHS: Final = 100  # of a place that are counted
 MAX_DAYS: Final = 31  # of a use that are counted
+MAX_NAMES: Final = 3  # of records that are named for a use
+MAX_CLAIMS: Final = 100_000  # calls of all workloads that wait for the caller's own record
 
 # Reasons of records that hold no observed call, so that nothing is missing without them.
 NOT_A_REQUEST: Final = "not a request"
@@ -40,20 +45,87 @@ _MAX_PATH: Final = 1024
 _MAX_SCOPES: Final = 1024
 _SAMPLES: Final = 8
 _MOST_SCOPES: Final = 64  # of an outbound route
+_CLAIMS: Final = 16  # of a use
+_CLAIMS_PER_DAY: Final = 4
+_LONGEST_RUN: Final = 64
+_FILTER_BYTES: Final = 1 << 24
+_PROBES: Final = 6
+
+
+class Call(NamedTuple):
+    """One call: its day as an ordinal, its path, the name of its record, and the scopes that the route needed."""
+
+    day: int
+    path: str
+    long_id: bool
+    name: str
+    scopes: ScopeSet
 
 
 @dataclass(slots=True)
 class Seen:
-    """Number of calls, and the days of them, as ordinals."""
+    """Calls, counted. ``names`` are those of the first records. ``scopes`` are None where records differ.
+
+    ``long_id``: one of the ids in the paths may be a secret.
+    """
 
     calls: int = 0
     days: set[int] = field(default_factory=set)
+    samples: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    scopes: ScopeSet | None = None
+    long_id: bool = False
+    _paths: set[int] = field(default_factory=set)
 
-    def add(self, day: int) -> None:
+    @property
+    def paths(self) -> int:
+        """Number of different paths, at most MAX_PATHS."""
+        return len(self._paths)
+
+    def has_path(self, path: str) -> bool:
+        """Tell if a call had this path. Beyond MAX_PATHS paths it may be missing."""
+        return hash(path) in self._paths
+
+    def add(self, call: Call) -> None:
         """Count one call."""
+        self.scopes = call.scopes if not self.calls or self.scopes == call.scopes else None
         self.calls += 1
+        self.long_id |= call.long_id
         if len(self.days) < MAX_DAYS:
-            self.days.add(day)
+            self.days.add(call.day)
+        if len(self.names) < MAX_NAMES:
+            self.names.append(call.name)
+        known = hash(call.path)
+        if known not in self._paths and len(self._paths) < MAX_PATHS:
+            self._paths.add(known)
+            if len(self.samples) < _SAMPLES:
+                self.samples.append(call.path)
+
+
+@dataclass(slots=True)
+class Use:
+    """Calls of one caller by one method to one place.
+
+    ``accepted`` are those with evidence besides the observing side's word: a verified token that names the caller, or
+    the record of the caller's own sidecar. ``claims`` wait for such a record, by the call's key.
+    """
+
+    seen: Seen = field(default_factory=Seen)
+    accepted: Seen = field(default_factory=Seen)
+    claims: dict[int, Call] = field(default_factory=dict)
+
+    def claim(self, key: int, call: Call) -> bool:
+        """Keep a call that its caller may have recorded, a few of each day. True if it is kept now."""
+        same_day = sum(one.day == call.day for one in self.claims.values())
+        if key in self.claims or same_day >= _CLAIMS_PER_DAY or len(self.claims) >= _CLAIMS:
+            return False
+        self.claims[key] = call
+        return True
+
+    def settle(self, made: MadeCalls) -> None:
+        """Accept the claims that the caller's own sidecar recorded."""
+        for key in [key for key in self.claims if key in made]:
+            self.accepted.add(self.claims.pop(key))
 
 
 class Spot(NamedTuple):
@@ -67,31 +139,11 @@ class Spot(NamedTuple):
 class Place:
     """Paths of one kind. ``uses`` by method and caller, who is "" where none was proven.
 
-    ``sources`` are addresses of callers that proved no name. ``needed`` are the scopes that the sidecar asked for, by
-    method; None where records differ. ``long_id``: one of the ids may be a secret.
+    ``sources`` are addresses of callers that proved no name.
     """
 
-    uses: dict[tuple[str, str], Seen] = field(default_factory=dict)
-    needed: dict[str, ScopeSet | None] = field(default_factory=dict)
-    samples: list[str] = field(default_factory=list)
+    uses: dict[tuple[str, str], Use] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
-    long_id: bool = False
-    _paths: set[int] = field(default_factory=set)
-
-    @property
-    def paths(self) -> int:
-        """Number of different paths, at most MAX_PATHS."""
-        return len(self._paths)
-
-    def add_path(self, path: str, *, long_id: bool) -> None:
-        """Note one path."""
-        self.long_id |= long_id
-        known = hash(path)
-        if known in self._paths or len(self._paths) >= MAX_PATHS:
-            return
-        self._paths.add(known)
-        if len(self.samples) < _SAMPLES:
-            self.samples.append(path)
 
     def add_source(self, address: str | None) -> None:
         """Note the address of a caller without a name."""
@@ -99,15 +151,10 @@ class Place:
             with suppress(ValueError):
                 self.sources.add(str(ip_address(address)))
 
-    def add_needed(self, method: str, scopes: ScopeSet) -> None:
-        """Note the scopes that a call would have needed."""
-        if self.needed.setdefault(method, scopes) != scopes:
-            self.needed[method] = None
-
 
 @dataclass(slots=True)
 class Calls:
-    """Calls of one outbound route to one next hop."""
+    """Calls of one outbound route to one next hop, by method."""
 
     uses: dict[str, Seen] = field(default_factory=dict)
     scopes: set[str] = field(default_factory=set)
@@ -121,15 +168,59 @@ class Witness:
     outbound: dict[tuple[str, str], Calls] = field(default_factory=dict)
 
 
-class Evidence:
-    """All observed calls, and the number of the others by the reason that they do not count."""
+class MadeCalls:
+    """The calls that callers' own sidecars recorded: a Bloom filter of 16 MiB with a secret key.
+
+    It holds each call that was added. Of others it holds one in a million after 2 million calls, which nobody can
+    choose without the key.
+    """
 
     def __init__(self) -> None:
-        self.witnesses: dict[str, Witness] = {}
+        self._key = token_bytes(16)
+        self._bits = bytearray(_FILTER_BYTES)
+
+    def key(self, caller: str, callee: str, method: str, path: str, call_id: str) -> int:
+        """Return the key of one call."""
+        text = "\0".join((caller, callee, method, path, call_id)).encode("utf-8", "surrogatepass")
+        return int.from_bytes(blake2b(text, key=self._key, digest_size=_PROBES * 4).digest())
+
+    def add(self, key: int) -> None:
+        """Note one call."""
+        for place in _places(key):
+            self._bits[place >> 3] |= 1 << (place & 7)
+
+    def __contains__(self, key: int) -> bool:
+        return all(self._bits[place >> 3] >> (place & 7) & 1 for place in _places(key))
+
+
+def _places(key: int) -> Iterator[int]:
+    for number in range(_PROBES):
+        yield (key >> (32 * number) & 0xFFFFFFFF) % (_FILTER_BYTES * 8)
+
+
+class Evidence:
+    """All observed calls, and the number of the others by the reason that they do not count.
+
+    ``made`` is shared by what is read of one mesh: the record of a caller supports that of the called side.
+    """
+
+    def __init__(self, made: MadeCalls | None = None) -> None:
+        self._witnesses: dict[str, Witness] = {}
         self.calls = 0
         self.others: Counter[str] = Counter()
         self.days: set[int] = set()
+        self._made = made or MadeCalls()
         self._uses = 0
+        self._claims = 0
+
+    @property
+    def witnesses(self) -> dict[str, Witness]:
+        """The witnesses by workload. Each call that its caller recorded, too, counts as accepted from here on."""
+        for witness in self._witnesses.values():
+            for place in witness.inbound.values():
+                for use in place.uses.values():
+                    use.settle(self._made)
+        return self._witnesses
 
     def add(self, record: Record) -> None:
         """Count one record."""
@@ -143,45 +234,60 @@ class Evidence:
             self.others[other] += 1
 
     def _add(self, record: Record) -> str | None:
-        workload = SpiffeId(record.workload or "")
+        workload = str(SpiffeId(record.workload or ""))
         day = date.fromisoformat(record.ts[:10]).toordinal()
         method, peer = record.method or "", str(SpiffeId(record.peer)) if record.peer else ""
         if record.direction == "outbound" and not peer:
             return OUTSIDE
         require_method(method)
+        path = record.path or ""
         if record.direction == "inbound":
-            _require_path(record.path or "")
+            _require_path(path)
+        else:
+            self._note_made(workload, peer, method, record)
         if self._uses >= MAX_USES and not self._is_known(workload, method, peer, record):
             return BEYOND
-        witness = self.witnesses.setdefault(str(workload), Witness())
+        witness = self._witnesses.setdefault(workload, Witness())
         if record.direction == "outbound":
             seen = self._outbound(witness, method, peer, record)
+            call = Call(day, "", long_id=False, name=_name(record), scopes=frozenset())
         else:
-            seen = self._inbound(witness, method, peer, record)
+            spot, long_id = _spot(path)
+            call = Call(day, path, long_id, _name(record), _scopes(record.scope_needed))
+            seen = self._inbound(witness.inbound.setdefault(spot, Place()), workload, call, record)
         self._uses += not seen.calls
-        seen.add(day)
+        seen.add(call)
         self.calls += 1
         if len(self.days) < MAX_USES:
             self.days.add(day)
         return None
 
     def _is_known(self, workload: str, method: str, peer: str, record: Record) -> bool:
-        witness = self.witnesses.get(workload, Witness())
+        witness = self._witnesses.get(workload, Witness())
         if record.direction == "outbound":
             calls = witness.outbound.get((record.route or "", peer))
             return calls is not None and method in calls.uses
         place = witness.inbound.get(_spot(record.path or "")[0])
         return place is not None and (method, peer) in place.uses
 
-    def _inbound(self, witness: Witness, method: str, peer: str, record: Record) -> Seen:
-        path = record.path or ""
-        spot, long_id = _spot(path)
-        place = witness.inbound.setdefault(spot, Place())
-        place.add_path(path, long_id=long_id)
+    def _inbound(self, place: Place, workload: str, call: Call, record: Record) -> Seen:
+        method, peer = record.method or "", str(SpiffeId(record.peer)) if record.peer else ""
+        use = place.uses.setdefault((method, peer), Use())
         if not peer:
             place.add_source(record.source)
-        place.add_needed(method, _scopes(record.scope_needed))
-        return place.uses.setdefault((method, peer), Seen())
+        elif record.allowed:  # a verified token names the caller as its actor
+            use.accepted.add(call)
+        elif record.call_in and self._claims < MAX_CLAIMS:
+            self._claims += use.claim(self._made.key(peer, workload, method, call.path, record.call_in), call)
+        return use.seen
+
+    def _note_made(self, workload: str, peer: str, method: str, record: Record) -> None:
+        """Note a call as its callee may see it: by the path that the agent used, or without its first segment."""
+        if record.call_out:
+            path = record.path or ""
+            below = path[1:].partition("/")
+            for one in {path, f"/{below[2]}"}:
+                self._made.add(self._made.key(workload, peer, method, one, record.call_out))
 
     def _outbound(self, witness: Witness, method: str, peer: str, record: Record) -> Seen:
         calls = witness.outbound.setdefault((record.route or "", peer), Calls())
@@ -212,6 +318,10 @@ def _require_path(path: str) -> None:
 def _spot(path: str) -> tuple[Spot, bool]:
     found = first_id(path)
     return (Spot(path, ids=False), False) if found is None else (Spot(found.before, ids=True), found.long)
+
+
+def _name(record: Record) -> str:
+    return f"{record.run[:_LONGEST_RUN]}/{record.seq}"
 
 
 def _scopes(names: Iterable[str] | None) -> ScopeSet:

@@ -1,7 +1,7 @@
-"""Routes under which each observed call passes once it carries a delegated token, and no others. Pure.
+"""Routes under which each accepted call passes once it carries a delegated token, and no others. Pure.
 
 One route holds the methods of a place that the same callers use with the same scopes, so that no caller gets a method
-that only another one used. A path is widened only where several ids were seen, or where its id may be a secret. What
+that only another one used. A caller's path is widened only where several ids were seen in its own accepted calls. What
 rests on too little evidence is held back: proposed as a comment.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeAlias
 
 from sidecar.audit.counts import counted
-from sidecar.audit.suggest.evidence import MAX_DAYS, Calls, Place, Seen, Spot, Witness
+from sidecar.audit.suggest.evidence import MAX_DAYS, MAX_NAMES, Calls, Place, Seen, Spot, Use, Witness
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.scope import ScopeSet
@@ -32,12 +32,17 @@ _Hop: TypeAlias = tuple[str, str]  # caller and callee
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One caller of a route. ``held_back``: the reason why its line is a comment."""
+    """One caller of a route. ``held_back``: the reason why its line is a comment. ``records`` names the first calls.
+
+    ``among``: the calls are those of its wider route, and this path is among them.
+    """
 
     spiffe_id: str
     calls: int
     days: int
+    records: tuple[str, ...]
     held_back: str | None
+    among: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,7 @@ class Outbound:
     scopes_held_back: tuple[str, ...]
     calls: int
     days: int
+    records: tuple[str, ...]
     held_back: str | None
 
 
@@ -128,74 +134,136 @@ def suggestions(witnesses: Mapping[str, Witness]) -> list[Suggestion]:
 
 def _inbound(workload: str, places: Mapping[Spot, Place]) -> tuple[Inbound, ...]:
     names, service = _Names(), _service(workload)
-    proposed = [
-        (route, places[spot].samples)
-        for spot in sorted(places)
-        for route in _routes(spot, places[spot], service=service, names=names)
-    ]
+    proposed = [made for spot in sorted(places) for made in _routes(spot, places[spot], service=service, names=names)]
     core = InboundRoutes([_core_route(route) for route, _ in proposed if route.held_back is None])
-    return tuple(_checked(route, samples, core) for route, samples in proposed)
+    return tuple(_checked(route, uses, core) for route, uses in proposed)
 
 
-def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterator[Inbound]:
-    """Yield the routes of one place: methods of the same callers and scopes together."""
-    prefix = spot.ids and (place.paths > 1 or place.long_id)
-    path = spot.path if prefix or not spot.ids else place.samples[0]
-    groups: dict[tuple[object, ...], list[str]] = {}
-    found: dict[str, tuple[Mapping[str, str | None], ScopeSet, bool]] = {}
-    for method in sorted({method for method, _ in place.uses}):
-        judged = _judged({peer: seen for (one, peer), seen in place.uses.items() if one == method})
-        seen_scopes = place.needed.get(method)
-        scopes = seen_scopes or frozenset({_scope_of(service, method)})
-        found[method] = (judged, scopes, bool(seen_scopes))
-        groups.setdefault((frozenset(judged.items()), scopes, bool(seen_scopes)), []).append(method)
-    for methods in groups.values():
-        judged, scopes, scopes_seen = found[methods[0]]
-        uses = {peer: [place.uses[one, peer] for one in methods if (one, peer) in place.uses] for peer in judged}
-        both = [seen for several in uses.values() for seen in several]
-        reads = _READING.issuperset(methods)
-        yield Inbound(
-            name=names.take(path, suffix="" if len(groups) == 1 else "-read" if reads else "-write"),
-            path=path,
-            prefix=prefix,
-            methods=tuple(methods),
-            scopes=tuple(sorted(scopes)),
-            scopes_seen=scopes_seen,
-            peers=tuple(
-                Peer(spiffe_id=peer, calls=_calls(uses[peer]), days=_days(uses[peer]), held_back=judged[peer])
-                for peer in sorted(judged)
-                if peer
-            ),
-            calls=_calls(both),
-            days=_days(both),
-            unnamed=_calls(uses.get("", ())),
-            sources=tuple(sorted(place.sources)) if "" in uses else (),
-            widened_from=place.paths if prefix else 0,
-            held_back=_held_back(path, judged, prefix=prefix),
-        )
+class _Form(NamedTuple):
+    """The match of a route: one path, or a prefix."""
+
+    path: str
+    prefix: bool
 
 
-def _judged(uses: Mapping[str, Seen]) -> Mapping[str, str | None]:
-    """Tell for each caller of one method of a place why it is held back, or None."""
-    days = set().union(*(seen.days for seen in uses.values()))
-    alone = sum(bool(peer) and seen.calls >= ENOUGH for peer, seen in uses.items()) == 1
-    judged: dict[str, str | None] = {}
-    for peer, seen in uses.items():
-        if not peer:
-            judged[peer] = "no proven caller"
-        elif seen.calls < ENOUGH:
-            judged[peer] = f"seen {counted(seen.calls, 'time')}"
-        elif len(seen.days) == 1 and alone:
-            judged[peer] = "seen from one caller on one day"
-        elif len(seen.days) == 1 and len(days) > 1:
-            judged[peer] = "seen on one day of several"
-        else:
-            judged[peer] = None
-    return judged
+class _Grant(NamedTuple):
+    """The use that a caller's line rests on, and the reason why the line is a comment. ``among`` as of ``Peer``."""
+
+    use: Use
+    held_back: str | None
+    among: bool = False
+
+    @property
+    def basis(self) -> Seen:
+        """The calls that count; without any, those that were only claimed, which give no right."""
+        return self.use.accepted if self.use.accepted.calls else self.use.seen
 
 
-def _held_back(path: str, judged: Mapping[str, str | None], *, prefix: bool) -> str | None:
-    if prefix and path == "/":
+_Methods: TypeAlias = dict[str, dict[str, _Grant]]  # by method and caller
+
+
+def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterator[tuple[Inbound, _Methods]]:
+    """Yield the routes of one place, with the grants of each: methods of the same callers and scopes together."""
+    for form, methods in sorted(_forms(spot, place).items()):
+        groups: dict[tuple[object, ...], list[str]] = {}
+        for method, grants in sorted(methods.items()):
+            judged = frozenset((peer, one.held_back, one.among) for peer, one in grants.items())
+            groups.setdefault((judged, *_needed(grants, service, method)), []).append(method)
+        for together in groups.values():
+            reads = _READING.issuperset(together)
+            name = names.take(form.path, suffix="" if len(groups) == 1 else "-read" if reads else "-write")
+            chosen = {method: methods[method] for method in together}
+            yield _route(form, chosen, place, name=name, service=service), chosen
+
+
+def _forms(spot: Spot, place: Place) -> Mapping[_Form, _Methods]:
+    """Return the matches that the callers of a place need: each its own, by its own calls alone."""
+    forms: dict[_Form, _Methods] = {}
+    for (method, peer), use in place.uses.items():
+        basis = _Grant(use, None).basis
+        prefix = spot.ids and (basis.paths > 1 or basis.long_id)
+        form = _Form(spot.path if prefix or not spot.ids else basis.samples[0], prefix)
+        grant = _Grant(use, _weakness(peer, use, prefix=prefix))
+        forms.setdefault(form, {}).setdefault(method, {})[peer] = grant
+    wide = forms.get(_Form(spot.path, prefix=True), {})
+    for form, methods in forms.items():
+        if not form.prefix and _is_open(methods):  # an exact path hides the wider route from its callers
+            for method, grants in wide.items():
+                for peer, one in grants.items():
+                    if one.held_back is None and one.use.accepted.has_path(form.path):
+                        methods.setdefault(method, {}).setdefault(peer, one._replace(among=True))
+    return forms
+
+
+def _is_open(methods: _Methods) -> bool:
+    return any(grant.held_back is None for grants in methods.values() for grant in grants.values())
+
+
+def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
+    """Return the reason why a use is held back, or None. Calls of other callers do not count."""
+    seen = use.accepted
+    if not peer:
+        return "no proven caller"
+    if not seen.calls:
+        return "no evidence but the called side's: neither a delegated token, nor a record of the caller's own sidecar"
+    if seen.calls < ENOUGH:
+        less = f", and {counted(use.seen.calls, 'call')} recorded" if use.seen.calls > seen.calls else ""
+        return f"seen {counted(seen.calls, 'time')}{less}"
+    if len(seen.days) == 1:
+        return "seen on one day"
+    if prefix and seen.paths == 1:
+        return "one path, with an id that may be a secret: it is not written, and a prefix would open more"
+    return None
+
+
+def _needed(grants: Mapping[str, _Grant], service: str, method: str) -> tuple[ScopeSet, bool]:
+    """Return the scopes of a method, and True if records name them, False if they are made up."""
+    counting = [one for one in grants.values() if one.held_back is None] or list(grants.values())
+    named = {one.basis.scopes for one in counting}
+    scopes = named.pop() if len(named) == 1 else None
+    return (scopes, True) if scopes else (frozenset({_scope_of(service, method)}), False)
+
+
+def _route(form: _Form, methods: _Methods, place: Place, *, name: str, service: str) -> Inbound:
+    """Return the route of methods that the same callers use with the same scopes."""
+    grants = [(peer, one) for grants in methods.values() for peer, one in grants.items()]
+    own = [one.basis for _, one in grants if not one.among]
+    unnamed = _calls(one.basis for peer, one in grants if not peer)
+    first = next(iter(methods))
+    scopes, scopes_seen = _needed(methods[first], service, first)
+    held_back = {peer: one.held_back for peer, one in grants}
+    return Inbound(
+        name=name,
+        path=form.path,
+        prefix=form.prefix,
+        methods=tuple(methods),
+        scopes=tuple(sorted(scopes)),
+        scopes_seen=scopes_seen,
+        peers=tuple(_peer(peer, [one for who, one in grants if who == peer]) for peer in sorted(held_back) if peer),
+        calls=_calls(own),
+        days=_days(own),
+        unnamed=unnamed,
+        sources=tuple(sorted(place.sources)) if unnamed else (),
+        widened_from=max(one.basis.paths for _, one in grants) if form.prefix else 0,
+        held_back=_held_back(form, held_back),
+    )
+
+
+def _peer(spiffe_id: str, grants: Sequence[_Grant]) -> Peer:
+    seen = [one.basis for one in grants]
+    records = tuple(name for one in seen for name in one.names)[:MAX_NAMES]
+    return Peer(
+        spiffe_id=spiffe_id,
+        calls=_calls(seen),
+        days=_days(seen),
+        records=records,
+        held_back=grants[0].held_back,
+        among=grants[0].among,
+    )
+
+
+def _held_back(form: _Form, judged: Mapping[str, str | None]) -> str | None:
+    if form.prefix and form.path == "/":
         return "an id comes first in the path, so this would open every path"
     if any(reason is None for reason in judged.values()):
         return None
@@ -203,21 +271,24 @@ def _held_back(path: str, judged: Mapping[str, str | None], *, prefix: bool) -> 
     return reasons.pop() if len(reasons) == 1 else "no caller was seen often enough"
 
 
-def _checked(route: Inbound, paths: Iterable[str], core: InboundRoutes) -> Inbound:
-    """Hold back a route that the core does not find for the paths that it was made from.
+def _checked(route: Inbound, granted: _Methods, core: InboundRoutes) -> Inbound:
+    """Hold back a route that does not let the paths through that it was made from, as the core finds them.
 
     Paths that differ only in case, or in a slash at the end, stand in each other's way.
     """
     if route.held_back is not None:
         return route
-    if all(_finds(core, method, path, route.name) for path in paths for method in route.methods):
-        return route
-    return replace(route, held_back="paths that differ only in case or a last slash")
+    for method, grants in granted.items():
+        for peer, one in grants.items():
+            paths = one.use.accepted.samples if route.prefix else [route.path]
+            if one.held_back is None and not all(_lets(core, peer, method, path) for path in paths):
+                return replace(route, held_back="paths that differ only in case or a last slash")
+    return route
 
 
-def _finds(core: InboundRoutes, method: str, path: str, name: str) -> bool:
+def _lets(core: InboundRoutes, peer: str, method: str, path: str) -> bool:
     try:
-        return core.find(method, path).name == name
+        return peer in core.find(method, path).peers
     except Denied:
         return False
 
@@ -260,6 +331,7 @@ def _outbound(
                 scopes_held_back=tuple(sorted({scope for one in held_back for scope in one.scopes} - scopes)),
                 calls=count,
                 days=days,
+                records=tuple(name for one in calls.uses.values() for name in one.names)[:MAX_NAMES],
                 held_back=weak,
             )
         )

@@ -1,12 +1,14 @@
 """Proposed routes as settings: one YAML document for each workload, with comments.
 
 Every string is a SPIFFE ID, a canonical path, a method, a scope or a name made here, in double quotes as JSON writes
-it; comments are made of counts and of these. So nothing that a record holds ends a string or a comment.
+it; comments are made of counts, names of records and of these. So nothing that a record holds ends a string or a
+comment.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -14,6 +16,7 @@ from sidecar.audit.counts import counted
 from sidecar.audit.suggest.evidence import MAX_DAYS, MAX_PATHS
 from sidecar.audit.suggest.proposal import Inbound, Outbound, Suggestion
 
+_PLAIN_RECORD: Final = re.compile(r"[A-Za-z0-9._-]+/[0-9]+")
 _WHERE: Final = "    "
 _NOWHERE: Final = "https://upstream.invalid:7443"  # RFC 2606: it never exists
 _MADE_UP: Final = "  # a proposal by method; use the names that your token service knows"
@@ -57,14 +60,16 @@ def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
         yield "  peers:"
     for peer in route.peers:
         off = "# " if peer.held_back is not None and route.held_back is None else ""
-        why = f"; held back: {peer.held_back}" if off else ""
-        yield f"    {off}- {_text(peer.spiffe_id)}  # {_seen(peer.calls, peer.days)}{why}"
+        why = f"; held back: {peer.held_back}" if off else "; this path among them" if peer.among else ""
+        seen = f"{_seen(peer.calls, peer.days)}, as {_records(peer.records, peer.calls)}"
+        yield f"    {off}- {_text(peer.spiffe_id)}  # {seen}{why}"
     if opened:
         yield f"  may_call: {_list(opened)}  # records do not tell which calls it causes; remove the others"
 
 
 def _outbound(route: Outbound) -> Iterator[str]:
-    yield f"# {_seen(route.calls, route.days)}, by {', '.join(route.methods)}"
+    records = _records(route.records, route.calls)
+    yield f"# {_seen(route.calls, route.days)}, by {', '.join(route.methods)}, as {records}"
     yield "# match and upstream are in no record; keep those of your route"
     if route.scopes_onward:
         yield f"# {_list(route.scopes_onward)} for the peer's own calls; records do not tell which of them it causes"
@@ -77,6 +82,12 @@ def _outbound(route: Outbound) -> Iterator[str]:
     yield f"  audience: {_text(route.peer)}"
     scopes = sorted({*route.scopes, *route.scopes_onward})
     yield f"  scopes: {_list(scopes)}{_BY_RECORDS if route.scopes_seen else _MADE_UP}"
+
+
+def _records(names: Sequence[str], calls: int) -> str:
+    """Name records of calls. A run is any text of a record: as JSON it stays within its comment."""
+    shown = (name if _PLAIN_RECORD.fullmatch(name) else _text(name) for name in names)
+    return ", ".join([*shown, *([f"{calls - len(names)} more"] if calls > len(names) else [])])
 
 
 def _seen(calls: int, days: int) -> str:

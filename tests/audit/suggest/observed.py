@@ -17,13 +17,29 @@ MONDAY, TUESDAY = "2026-11-23", "2026-11-24"
 
 
 def call(day: str = MONDAY, **changes: Any) -> Record:
-    """Return the record of an observed call without a token: the writer reads a customer."""
+    """Return the record of a call: the writer reads a customer, with a delegated token if its caller is proven."""
     members: dict[str, Any] = {
         "event": "request", "ts": f"{day}T10:00:00.000000Z", "run": "r", "seq": 1, "digest": "d",
         "decision": "observed_deny", "reason": "no_token", "direction": "inbound", "workload": CRM, "peer": WRITER,
         "route": "everything", "method": "GET", "path": "/customers", "scope_needed": frozenset(),
     }  # fmt: skip
-    return Record(**(members | changes))
+    made = members | changes
+    if made["direction"] == "inbound" and made["peer"] is not None and not {"decision", "reason"} & changes.keys():
+        made |= {"decision": "allow", "reason": "ok", "subject": "alice", "actor": made["peer"]}
+        made |= {"chain": (made["peer"],)}
+    return Record(**made)
+
+
+def claimed(day: str = MONDAY, **changes: Any) -> Record:
+    """Return what the called side alone says of a call without a token, which a route that observes let pass."""
+    return call(day, **({"decision": "observed_deny", "reason": "no_token"} | changes))
+
+
+def on_both_sides(day: str, call_id: str, *, prefix: str = "/crm", **changes: Any) -> list[Record]:
+    """Return what the caller's own sidecar records of such a call, and what the called one does."""
+    inward = claimed(day, call_in=call_id, **changes)
+    path = f"{prefix}{inward.path}"
+    return [inward, out(day, call_out=call_id, workload=inward.peer, method=inward.method, path=path)]
 
 
 def often(**changes: Any) -> list[Record]:

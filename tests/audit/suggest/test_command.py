@@ -42,16 +42,18 @@ def test_the_records_of_others_tell_the_scopes_of_a_workload_s_calls(
     def calls(day: str, name: str) -> str:
         hops = ((FRONT, PLANNER), (PLANNER, WRITER))
         sides: list[dict[str, Any]] = []
-        for caller, callee in hops:
+        for number, (caller, callee) in enumerate(hops * 2):
+            call_id = f"{day}/{number}"
             common: dict[str, Any] = {
                 "decision": "observed_deny",
                 "reason": "no_token",
                 "chain": None,
                 "scope_needed": [],
             }
-            sides.append({**common, "workload": callee, "peer": caller})
-            sides.append({**common, "workload": caller, "peer": callee, "direction": "outbound", "route": "next"})
-        return written(tmp_path / name, *sides, *sides, day=day)
+            sides.append({**common, "workload": callee, "peer": caller, "call_in": call_id})
+            outward = {"workload": caller, "peer": callee, "direction": "outbound", "route": "next"}
+            sides.append({**common, **outward, "path": "/next/customers", "call_out": call_id})
+        return written(tmp_path / name, *sides, day=day)
 
     files = [calls("2026-11-23", "a.jsonl"), calls("2026-11-24", "b.jsonl")]
     assert main(["audit", "suggest", *files, "--workload", FRONT]) == 0

@@ -2,11 +2,13 @@ from typing import Any
 
 import pytest
 
+from sidecar.audit.records import Record
 from sidecar.audit.suggest import evidence as module
 from sidecar.audit.suggest.evidence import (
     A_LOGIN,
     BEYOND,
     MAX_DAYS,
+    MAX_NAMES,
     MAX_PATHS,
     NOT_A_REQUEST,
     NOT_DELEGATED,
@@ -15,8 +17,9 @@ from sidecar.audit.suggest.evidence import (
     UNUSABLE,
     Spot,
 )
+from sidecar.delegation.scope import ScopeSet
 from tests.audit.evidence import CRM, PLANNER, WRITER
-from tests.audit.suggest.observed import TUESDAY, call, evidence_of, out
+from tests.audit.suggest.observed import TUESDAY, call, evidence_of, on_both_sides, out
 
 TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
 DELEGATED: dict[str, Any] = {
@@ -32,10 +35,10 @@ def test_calls_are_counted_by_place_method_and_caller_with_their_days() -> None:
     found = evidence_of(call(), call(TUESDAY), call(peer=PLANNER), call(method="POST"), call(path="/customers/1"))
     places = found.witnesses[CRM].inbound
     uses = places[Spot("/customers", ids=False)].uses
-    assert {use: (seen.calls, len(seen.days)) for use, seen in uses.items()} == {
+    assert {name: (use.seen.calls, len(use.seen.days)) for name, use in uses.items()} == {
         ("GET", WRITER): (2, 2), ("GET", PLANNER): (1, 1), ("POST", WRITER): (1, 1),
     }  # fmt: skip
-    assert places[Spot("/customers", ids=True)].samples == ["/customers/1"]
+    assert places[Spot("/customers", ids=True)].uses["GET", WRITER].seen.samples == ["/customers/1"]
     assert (found.calls, found.others) == (5, {})
 
 
@@ -77,13 +80,16 @@ def test_what_is_no_observed_call_is_counted_by_its_reason(changes: dict[str, An
 
 def test_the_scopes_that_records_agree_on_are_kept() -> None:
     where: dict[str, Any] = {"path": "/a", "scope_needed": frozenset({"crm.read"})}
-    agreed = evidence_of(call(**where), call(**where)).witnesses[CRM].inbound[Spot("/a", ids=False)]
-    assert agreed.needed == {"GET": frozenset({"crm.read"})}
-    differing = evidence_of(call(**where), call(path="/a")).witnesses[CRM].inbound[Spot("/a", ids=False)]
-    assert differing.needed == {"GET": None}
+    assert scopes_of(call(**where), call(**where)) == frozenset({"crm.read"})
+    assert scopes_of(call(**where), call(path="/a")) is None
+    assert scopes_of(call(path="/a"), call(**where), call(**where)) is None
     for scope in ('a"b', "a b", "x" * 2000, "…truncated:2 more", TOKEN):
-        unusable = evidence_of(call(path="/a", scope_needed=frozenset({scope})))
-        assert unusable.witnesses[CRM].inbound[Spot("/a", ids=False)].needed == {"GET": frozenset()}
+        assert scopes_of(call(path="/a", scope_needed=frozenset({scope}))) == frozenset()
+
+
+def scopes_of(*records: Record) -> ScopeSet | None:
+    place = evidence_of(*records).witnesses[CRM].inbound[Spot("/a", ids=False)]
+    return place.uses["GET", WRITER].accepted.scopes
 
 
 def test_memory_is_bounded_and_what_is_beyond_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +104,20 @@ def test_paths_and_days_of_one_use_are_counted_up_to_a_limit() -> None:
     found = evidence_of(
         *(call(f"2026-{1 + n // 28:02}-{1 + n % 28:02}", path=f"/c/{n}") for n in range(MAX_PATHS + 50))
     )
-    place = found.witnesses[CRM].inbound[Spot("/c", ids=True)]
-    assert (place.paths, len(place.samples)) == (MAX_PATHS, 8)
-    assert (place.uses["GET", WRITER].calls, len(place.uses["GET", WRITER].days)) == (MAX_PATHS + 50, MAX_DAYS)
+    seen = found.witnesses[CRM].inbound[Spot("/c", ids=True)].uses["GET", WRITER].seen
+    assert (seen.paths, len(seen.samples), seen.names) == (MAX_PATHS, 8, ["r/1"] * MAX_NAMES)
+    assert (seen.calls, len(seen.days)) == (MAX_PATHS + 50, MAX_DAYS)
+
+
+def test_calls_that_wait_for_their_caller_s_record_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [one for n in range(50) for one in on_both_sides(f"2026-11-{1 + n // 5:02}", f"c{n}")]
+    (use,) = evidence_of(*many).witnesses[CRM].inbound[Spot("/customers", ids=False)].uses.values()
+    assert (use.seen.calls, use.accepted.calls, len(use.accepted.days)) == (50, 16, 4)
+    monkeypatch.setattr(module, "MAX_CLAIMS", 2)
+    (use,) = evidence_of(*many).witnesses[CRM].inbound[Spot("/customers", ids=False)].uses.values()
+    assert (use.seen.calls, use.accepted.calls) == (50, 2)
+
+
+def test_a_run_of_any_length_takes_little_room() -> None:
+    (use,) = evidence_of(call(run="x" * 9999)).witnesses[CRM].inbound[Spot("/customers", ids=False)].uses.values()
+    assert use.seen.names == ["x" * 64 + "/1"]

@@ -1,11 +1,16 @@
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import pytest
 
 from sidecar.audit.records import Record
 from sidecar.audit.suggest.proposal import Inbound, Peer
 from tests.audit.evidence import CRM, FRONT, PLANNER, WRITER
-from tests.audit.suggest.observed import MONDAY, TUESDAY, call, often, out, suggested
+from tests.audit.suggest.observed import MONDAY, TUESDAY, call, claimed, often, on_both_sides, out, suggested
+
+CLAIMED_ALONE: Final = (
+    "no evidence but the called side's: neither a delegated token, nor a record of the caller's own sidecar"
+)
 
 
 def inbound(*records: Record) -> list[Inbound]:
@@ -17,7 +22,8 @@ def test_a_route_has_the_methods_and_the_callers_that_were_seen() -> None:
     assert inbound(*often(), *often(method="HEAD")) == [
         Inbound(
             name="customers", path="/customers", prefix=False, methods=("GET", "HEAD"), scopes=("crm.read",),
-            scopes_seen=False, peers=(Peer(spiffe_id=WRITER, calls=6, days=2, held_back=None),), calls=6, days=2,
+            scopes_seen=False, calls=6, days=2,
+            peers=(Peer(spiffe_id=WRITER, calls=6, days=2, records=("r/1",) * 3, held_back=None),),
             unnamed=0, sources=(), widened_from=0, held_back=None,
         )
     ]  # fmt: skip
@@ -40,7 +46,9 @@ def test_the_scopes_of_records_are_proposed_before_made_up_ones() -> None:
     ("records", "held_back"),
     [
         pytest.param([call(), call(TUESDAY)], "seen 2 times", id="twice"),
-        pytest.param([call()] * 9, "seen from one caller on one day", id="one-caller-on-one-day"),
+        pytest.param([call()] * 9, "seen on one day", id="one-day"),
+        pytest.param([*[call()] * 3, *[call(peer=PLANNER)] * 3], "seen on one day", id="two-callers-on-one-day"),
+        pytest.param([claimed(), *[claimed(TUESDAY)] * 5], CLAIMED_ALONE, id="only-the-called-side"),
         pytest.param([call(peer=None)] * 9, "no proven caller", id="nobody"),
         pytest.param(
             [call(), call(TUESDAY), call(peer=PLANNER)], "no caller was seen often enough", id="nobody-often-enough"
@@ -53,16 +61,11 @@ def test_what_rests_on_too_little_is_held_back(records: list[Record], held_back:
     assert [route.held_back for route in inbound(*often())] == [None]
 
 
-def test_two_callers_on_one_day_are_enough() -> None:
-    (route,) = inbound(*[call()] * 3, *[call(peer=PLANNER)] * 3)
-    assert (route.held_back, [peer.held_back for peer in route.peers]) == (None, [None, None])
-
-
 @pytest.mark.parametrize(
     ("stranger", "held_back"),
     [
         pytest.param([call(TUESDAY, peer=PLANNER)] * 2, "seen 2 times", id="twice"),
-        pytest.param([call(TUESDAY, peer=PLANNER)] * 9, "seen on one day of several", id="on-one-day"),
+        pytest.param([call(TUESDAY, peer=PLANNER)] * 9, "seen on one day", id="on-one-day"),
     ],
 )
 def test_a_caller_that_was_hardly_seen_is_held_back_on_the_route_of_another(
@@ -75,7 +78,7 @@ def test_a_caller_that_was_hardly_seen_is_held_back_on_the_route_of_another(
 
 def test_a_second_caller_that_was_hardly_seen_does_not_make_one_day_enough() -> None:
     (route,) = inbound(*[call()] * 3, call(peer=PLANNER))
-    held_back = {PLANNER: "seen 1 time", WRITER: "seen from one caller on one day"}
+    held_back = {PLANNER: "seen 1 time", WRITER: "seen on one day"}
     assert {peer.spiffe_id: peer.held_back for peer in route.peers} == held_back
     assert route.held_back == "no caller was seen often enough"
 
@@ -94,11 +97,84 @@ def test_a_path_is_widened_only_where_several_ids_were_seen() -> None:
     assert several.held_back is None
 
 
-def test_an_id_that_may_be_a_secret_is_never_written() -> None:
-    secret = "aB3xyzXYZ0123456789abcdef"
+def test_an_id_that_may_be_a_secret_is_never_written_and_opens_nothing_alone() -> None:
+    secret, other = "aB3xyzXYZ0123456789abcdef", "cD4xyzXYZ0123456789abcdef"
     (route,) = inbound(*often(path=f"/reset/{secret}"))
     assert (route.path, route.prefix, route.widened_from) == ("/reset", True, 1)
+    assert route.held_back is not None
+    assert route.held_back.startswith("one path, with an id that may be a secret")
     assert secret not in repr(route)
+    (route,) = inbound(*often(path=f"/reset/{secret}"), *often(path=f"/reset/{other}"))
+    assert (route.path, route.prefix, route.widened_from, route.held_back) == ("/reset", True, 2, None)
+
+
+REPORTS: Final = often(path="/reports/42")
+
+
+@pytest.mark.parametrize(
+    ("stranger", "opened"),
+    [
+        pytest.param([claimed(peer=PLANNER, path="/reports/43")], {}, id="claimed once"),
+        pytest.param([claimed(day, peer=PLANNER, path=f"/reports/{n}") for day in (MONDAY, TUESDAY) for n in range(9)],
+                     {}, id="claimed often"),
+        pytest.param([claimed(peer=None, path="/reports/43")] * 9, {}, id="no proven caller"),
+        pytest.param([call(peer=PLANNER, path="/reports/43")], {}, id="accepted once"),
+        pytest.param([claimed(path="/reports/43")] * 9, {}, id="claimed in the caller's own name"),
+        pytest.param(often(peer=PLANNER, path="/reports/43"), {("/reports/43", False): [PLANNER]}, id="accepted"),
+        pytest.param(
+            [*often(peer=PLANNER, path="/reports/43"), *often(peer=PLANNER, path="/reports/44")],
+            {("/reports", True): [PLANNER]}, id="accepted at two paths",
+        ),
+        pytest.param(
+            [*often(peer=PLANNER, path="/reports/43"), *often(peer=PLANNER, path="/reports/42")],
+            {("/reports", True): [PLANNER], ("/reports/42", False): [PLANNER, WRITER]}, id="accepted at this path too",
+        ),
+    ],
+)  # fmt: skip
+def test_the_calls_of_one_caller_widen_no_route_of_another(
+    stranger: list[Record], opened: dict[tuple[str, bool], list[str]]
+) -> None:
+    routes = [route for route in inbound(*REPORTS, *stranger) if route.held_back is None]
+    found = {(one.path, one.prefix): [who.spiffe_id for who in one.peers if who.held_back is None] for one in routes}
+    assert found == {("/reports/42", False): [WRITER]} | opened
+
+
+def test_a_call_that_its_caller_recorded_too_is_accepted() -> None:
+    both = [one for n, day in enumerate((MONDAY, TUESDAY, TUESDAY)) for one in on_both_sides(day, f"c{n}")]
+    for order in (both, both[::-1]):
+        (route,) = next(one for one in suggested(*order) if one.workload == CRM).inbound
+        assert (route.held_back, [peer.spiffe_id for peer in route.peers]) == (None, [WRITER])
+
+
+ADMIN: Final[dict[str, Any]] = {"peer": PLANNER, "method": "POST", "path": "/admin/export"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"call_out": "another"}, id="another call"),
+        pytest.param({"call_out": None}, id="no call id"),
+        pytest.param({"workload": FRONT}, id="another caller"),
+        pytest.param({"peer": WRITER}, id="another next hop"),
+        pytest.param({"method": "GET"}, id="another method"),
+        pytest.param({"path": "/crm/customers"}, id="another path"),
+        pytest.param({"path": "/a/crm/admin/export"}, id="more than a prefix before it"),
+        pytest.param({"decision": "deny"}, id="refused by the caller's sidecar"),
+    ],
+)
+def test_the_caller_s_record_counts_for_no_other_call(change: dict[str, Any]) -> None:
+    records = [one for n, day in enumerate((MONDAY, TUESDAY) * 3) for one in on_both_sides(day, f"c{n}", **ADMIN)]
+    opened = next(one for one in suggested(*records) if one.workload == CRM).inbound[0]
+    assert (opened.held_back, opened.path) == (None, "/admin/export")
+    changed = [replace(one, **change) if one.direction == "outbound" else one for one in records]
+    (route,) = next(one for one in suggested(*changed) if one.workload == CRM).inbound
+    assert (route.held_back, route.calls, route.peers[0].spiffe_id) == (CLAIMED_ALONE, 6, PLANNER)
+
+
+def test_one_call_id_counts_once() -> None:
+    once = on_both_sides(TUESDAY, "c1", **ADMIN)
+    (route,) = next(one for one in suggested(*once * 9) if one.workload == CRM).inbound
+    assert route.held_back == "seen 1 time, and 9 calls recorded"
 
 
 def test_a_path_that_begins_with_an_id_opens_nothing() -> None:
