@@ -23,7 +23,10 @@ NO_ACCESS_TOKEN: Final = "N_A"  # noqa: S105 - the token_type of a grant (RFC 86
 
 
 def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: str) -> Bearer:
-    """Parse a grant: one of these types, by ``issuer``, for ``audience`` alone.
+    """Parse a grant: one of these types, by ``issuer``, for ``audience`` alone, bound to no key.
+
+    A bound grant (``cnf``, RFC 7800) needs a proof of possession by the key that it names, and the second server must
+    refuse it without one (draft-ietf-oauth-identity-assertion-authz-grant-04). No adapter here has that key.
 
     Raises:
         Denied: STS_BAD_RESPONSE, STS_SIGNATURE (an algorithm that is not asymmetric), STS_TOKEN_TYPE, STS_ISSUER or
@@ -40,6 +43,12 @@ def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: 
         raise Denied(Reason.STS_ISSUER, "the grant names another issuer")
     if named != audience:
         raise Denied(Reason.STS_AUDIENCE_MISMATCH, "the grant is for another authorization server")
+    if "cnf" in grant.claims:
+        raise Denied(
+            Reason.STS_BAD_RESPONSE,
+            "the grant is bound to a key (cnf), and the sidecar has no proof of possession for it; have the first"
+            " server issue grants without cnf to this client",
+        )
     return grant
 
 

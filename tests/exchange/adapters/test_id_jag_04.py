@@ -104,6 +104,10 @@ OWN_LIES: Final[dict[str, tuple[First, Reason]]] = {
     "the user in another case": (granted({"sub": "USER-4711"}), Reason.STS_SUBJECT_MISMATCH),
     "another resource": (granted({"resource": "spiffe://acme.example/tool/mail"}), Reason.STS_AUDIENCE_MISMATCH),
     "two resources": (granted({"resource": [str(CRM), EVIL]}), Reason.STS_AUDIENCE_MISMATCH),
+    "bound to a key": (
+        granted({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}),
+        Reason.STS_BAD_RESPONSE,
+    ),
     "another token type": (
         granted(members={"issued_token_type": "urn:ietf:params:oauth:token-type:jwt"}),
         Reason.STS_TOKEN_TYPE,

@@ -37,6 +37,9 @@ def test_a_grant_for_one_server_is_presented_there_as_it_is(aud: object) -> None
         (grant({"typ": "at+jwt"}), Reason.STS_TOKEN_TYPE),
         (grant({"alg": "HS256"}), Reason.STS_SIGNATURE),
         (grant({"alg": "none"}).rpartition(".")[0] + ".", Reason.STS_SIGNATURE),
+        (grant(cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}), Reason.STS_BAD_RESPONSE),
+        (grant(cnf={}), Reason.STS_BAD_RESPONSE),
+        (grant(cnf=None), Reason.STS_BAD_RESPONSE),
         (grant({"jku": "https://evil.example"}), Reason.STS_BAD_RESPONSE),
         ("SlAV32hkKG", Reason.STS_BAD_RESPONSE),
     ],
@@ -45,6 +48,11 @@ def test_any_other_grant_goes_nowhere(raw: str, reason: Reason) -> None:
     with pytest.raises(Denied) as caught:
         parse_grant(raw, typ=TYP, issuer=HOME.issuer, audience=AUDIENCE)
     assert caught.value.reason is reason
+
+
+def test_a_bound_grant_is_refused_by_its_name_and_with_the_fix() -> None:
+    with pytest.raises(Denied, match=r"bound to a key \(cnf\).*issue grants without cnf to this client"):
+        parse_grant(grant(cnf={"jkt": "x"}), typ=TYP, issuer=HOME.issuer, audience=AUDIENCE)
 
 
 def test_a_grant_may_be_narrower_and_never_wider() -> None:
