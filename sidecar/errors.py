@@ -6,7 +6,7 @@ Three exceptions, many codes: no code catches "wrong audience", all code counts 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -364,6 +364,18 @@ class TrustEnded(Denied):
     def answer(self) -> Answer:
         """The answer to the agent."""
         return _forbidden(ANSWERS[self.reason].text)
+
+
+class ActorUnauthorized(Denied):
+    """An actor is refused whose issuer follows the actor profile (draft-mcguinness-oauth-actor-profile-01).
+
+    The draft gives the answer an error code; RFC 6750 has none for it.
+    """
+
+    @property
+    def answer(self) -> Answer:
+        """The reason's answer, with the error code of the profile."""
+        return replace(ANSWERS[self.reason], error="actor_unauthorized")
 
 
 class UpstreamCancelled(Denied):

@@ -18,6 +18,7 @@ from sidecar.config.sidecar_model import (
 from sidecar.config.validation import Findings, repetitions
 from sidecar.delegation.door import Door
 from sidecar.delegation.policy import DELEGATION_LIFE_S, Entry, LoginKind, UserIssuer
+from sidecar.delegation.profile import ACTOR_PROFILE
 from sidecar.errors import Problem
 
 
@@ -55,7 +56,7 @@ def _kept(file: SidecarFile, exchanges: set[str]) -> set[str | None]:
 def _own_login(file: SidecarFile, section: EntryIssuerSection, where: str) -> Iterator[Problem]:
     """Report an issuer that is both login and token service, where it cannot be or has two names for one user."""
     trusted = next((one for one in file.issuers if one.issuer == section.issuer), None)
-    if trusted is not None and preset_of(trusted.profile) == "sts":
+    if trusted is not None and preset_of(trusted.profile) in {"sts", ACTOR_PROFILE}:
         yield Problem(f"{where}.issuer", "is the token service itself", "name the issuer where users log in")
         return
     if section.subject_prefix:

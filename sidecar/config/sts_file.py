@@ -53,6 +53,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
         findings.extend(_ephemeral_keys, file)
         findings.extend(_listeners, file)
         findings.extend(_revocation, file)
+        findings.extend(_actor_profile, file)
         findings.extend(_records, file)
         return _settings(file, environ, findings)
 
@@ -111,6 +112,11 @@ def _revocation(file: StsFile) -> Iterator[Problem]:
     for number, url in enumerate(section.replicas):
         if not url.startswith("https://"):
             yield Problem(f"revocation.replicas[{number}]", "is not an https URL", "write https://NAME:PORT")
+
+
+def _actor_profile(file: StsFile) -> Iterator[Problem]:
+    if file.act_iss is not None and file.profile == "rfc8693":
+        yield Problem("act_iss", "has no effect without the actor profile", "write profile: actor-profile-01")
 
 
 def _records(file: StsFile) -> Iterator[Problem]:
@@ -248,6 +254,7 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
         foreign_issuers=foreign_issuers(file.foreign_issuers, findings),
         token_life_s=file.token_life_s,
         max_depth=file.max_depth,
+        act_iss=None if file.profile == "rfc8693" else file.act_iss or file.issuer,
     )
 
 

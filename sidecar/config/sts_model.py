@@ -199,6 +199,15 @@ class StsFile(Section):
     max_connections: int = Field(default=1024, ge=1, le=1_000_000, description="the most connections at once")
     token_life_s: int = Field(default=300, description="the longest lifetime of an issued token")
     max_depth: int = Field(default=8, description="the most actors in a chain")
+    profile: Literal["rfc8693", "actor-profile-01"] = Field(
+        default="rfc8693",
+        description="form of issued tokens, metadata and errors: RFC 8693 alone, or the "
+        "[actor profile](sts.md#the-actor-profile) too",
+    )
+    act_iss: Line | None = Field(
+        default=None,
+        description="`act.iss` of each actor by the actor profile: namespace of the names; if not set, the issuer",
+    )
     login_issuers: list[UserIssuerSection] = Field(
         default=[], description="issuers whose login tokens may start a chain"
     )

@@ -41,7 +41,7 @@ from sidecar.delegation.verify import (
     check_times,
     verify_token,
 )
-from sidecar.errors import Denied, Reason
+from sidecar.errors import ActorUnauthorized, Denied, Reason
 
 OWN_CALL_S: Final = 300  # the life of a permit without a token, whose life would bound it
 
@@ -118,7 +118,7 @@ def decide_verified(
     if not token.scope <= issuer.scopes:
         raise Denied(Reason.SCOPE_ABOVE_CEILING)
     if peer not in route.peers:
-        raise Denied(Reason.POLICY_DENIED, "the peer is not listed in the route's peers")
+        raise _refused_actor(issuer, Reason.POLICY_DENIED, "the peer is not listed in the route's peers")
     if route.subjects and token.subject not in route.subjects:
         raise Denied(Reason.POLICY_DENIED, "the subject is not listed for this operation")
     if not route.scopes <= token.scope:
@@ -407,7 +407,7 @@ def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute, issuer: 
     if token.actor_id is None:  # no mapping, perhaps because the issuer may not speak for such actors
         _require_domain(peer, issuer)
     if token.actor_id != peer:
-        raise Denied(Reason.ACTOR_MISMATCH)
+        raise _refused_actor(issuer, Reason.ACTOR_MISMATCH)
     if not _acts_for_itself(token, token.chain.current):
         return "delegated"
     if not route.allow_self:
@@ -417,7 +417,12 @@ def _mode_of(token: VerifiedToken, peer: SpiffeId, route: InboundRoute, issuer: 
 
 def _require_domain(peer: SpiffeId, issuer: TrustedIssuer) -> None:
     if peer.trust_domain not in issuer.actor_trust_domains:
-        raise Denied(Reason.POLICY_DENIED, "the issuer may not speak for actors of this trust domain")
+        raise _refused_actor(issuer, Reason.POLICY_DENIED, "the issuer may not speak for actors of this trust domain")
+
+
+def _refused_actor(issuer: TrustedIssuer, reason: Reason, detail: str = "") -> Denied:
+    """Make the refusal of an actor that may not act here, with the answer that the issuer's profile wants."""
+    return (ActorUnauthorized if issuer.profile.follows_actor_profile else Denied)(reason, detail)
 
 
 def _acts_for_itself(token: VerifiedToken, actor: Actor) -> bool:

@@ -18,6 +18,7 @@ from sidecar.delegation.scope import ScopeSet, ScopeShape
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError, TrustDomain
 
 MAX_LEEWAY_S: Final = 60
+ACTOR_PROFILE: Final = "actor-profile-01"
 
 # RFC 9068 section 2.1 requires RS256. ES384 costs ten times an ES256, but only keys on that curve can use it.
 DEFAULT_ALGORITHMS: Final = frozenset({"RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"})
@@ -67,6 +68,7 @@ class IssuerProfile:
     actor_table: Mapping[tuple[str | None, str], SpiffeId] = field(default_factory=dict)  # (act.iss, act.sub), or
     # (None, client); for the tables
     act_iss: str | None = None  # ISS_SUB: the one act.iss that counts; None: the issuer itself
+    follows_actor_profile: bool = False  # act.iss is required, and an unauthorized actor has an error code of its own
     max_act_depth: int = MAX_ACT_DEPTH
     leeway_s: int = 30
     max_lifetime_s: int | None = None
@@ -140,6 +142,8 @@ _STS = IssuerProfile(
     required_claims=frozenset({"iat", "jti", "client_id"}),  # RFC 9068 section 2.2
     max_lifetime_s=86400,
 )
+# draft-mcguinness-oauth-actor-profile-01: an actor is the pair (act.iss, act.sub), and both are required.
+_ACTOR_PROFILE = replace(_STS, name=ACTOR_PROFILE, actor=ActorForm.ISS_SUB, follows_actor_profile=True)
 # Keycloak 26.8: the header says JWT for every kind; the claim "typ" tells them apart. act.sub is the UUID of a service
 # account; act.client_id is the SPIFFE ID if the client has that name. It has no chaining.
 _KEYCLOAK = IssuerProfile(
@@ -230,6 +234,7 @@ PRESETS: Final[Mapping[str, IssuerProfile]] = MappingProxyType(
         preset.name: preset
         for preset in (
             _STS,
+            _ACTOR_PROFILE,
             _KEYCLOAK,
             _KEYCLOAK_26_7,
             _SPRING,

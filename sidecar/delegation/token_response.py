@@ -36,6 +36,26 @@ _ENDPOINT_ERRORS: Final = frozenset(
         "actor_unauthorized",
     }
 )
+# A token that is not trusted, or an actor that may not act (draft-mcguinness-oauth-actor-profile-01).
+_ACTOR_PROFILE_ERRORS: Final = {
+    **dict.fromkeys(
+        (
+            Reason.ACTOR_TOKEN_INVALID,
+            Reason.ACTOR_NOT_CLIENT,
+            Reason.NOT_YOUR_TOKEN,
+            Reason.WRONG_ISSUER,
+            Reason.UNKNOWN_KEY,
+            Reason.ALG_NOT_ALLOWED,
+            Reason.BAD_SIGNATURE,
+            Reason.TOKEN_TYPE,
+            Reason.TOKEN_EXPIRED,
+            Reason.TOKEN_NOT_YET_VALID,
+            Reason.REVOKED,
+        ),
+        "invalid_grant",
+    ),
+    **dict.fromkeys((Reason.DELEGATION_NOT_ALLOWED, Reason.MAY_ACT_REFUSED), "actor_unauthorized"),
+}
 # Codes that servers send besides, as they may: Keycloak to a client that is none of a token's audiences; Entra where a
 # user must log in again, and for a resource that the tenant does not know.
 _READ_ERRORS: Final = _ENDPOINT_ERRORS | {"access_denied", "interaction_required", "invalid_resource"}
@@ -170,13 +190,18 @@ def build_response(
     return response
 
 
-def build_error(error: SidecarError) -> tuple[int, dict[str, object]]:
-    """Build status and members of a refusal (RFC 8693 section 2.2.2). Any fault of a token is 400.
+def build_error(error: SidecarError, *, actor_profile: bool = False) -> tuple[int, dict[str, object]]:
+    """Build status and members of a refusal (RFC 8693 section 2.2.2). Any problem of a token is 400.
 
+    RFC 8693 has ``invalid_request`` for all of them. ``actor_profile`` tells them apart as
+    draft-mcguinness-oauth-actor-profile-01 does: ``invalid_grant`` for a token that is not trusted, and
+    ``actor_unauthorized`` for an actor that may not act for this subject.
     The description is the reason's fixed text: nothing of the request is reflected.
     """
     answer = error.answer
-    if answer.error in _ENDPOINT_ERRORS:
+    if actor_profile and error.reason in _ACTOR_PROFILE_ERRORS:
+        status, code = 400, _ACTOR_PROFILE_ERRORS[error.reason]
+    elif answer.error in _ENDPOINT_ERRORS:
         status, code = answer.status, answer.error
     elif error.reason is Reason.INSUFFICIENT_SCOPE:
         status, code = 400, "invalid_scope"

@@ -304,7 +304,10 @@ def _members(claims: Mapping[str, object], claim: str) -> list[object]:
 def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str | None) -> ActChain | None:
     """Return the actors: those of ``act``, or the one client where the issuer names the actor so."""
     if not issuer.profile.names_actor_by_client:
-        return parse_act(claims, max_depth=issuer.profile.max_act_depth)
+        chain = parse_act(claims, max_depth=issuer.profile.max_act_depth)
+        if issuer.profile.follows_actor_profile and chain is not None and chain.current.issuer is None:
+            raise Denied(Reason.ACT_MALFORMED, "act has no iss, which the issuer's profile requires")
+        return chain
     if "act" in claims:
         raise Denied(Reason.ACT_MALFORMED, "act beside an actor that the profile reads from the client")
     if client_id is None:

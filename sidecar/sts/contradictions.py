@@ -64,6 +64,10 @@ class Declared(Protocol):
     def max_depth(self) -> int:
         """The most actors of a token."""
 
+    @property
+    def act_iss(self) -> str | None:
+        """The ``iss`` of new actors."""
+
     def target_of(self, audience: str) -> Target | None:
         """Return the target that owns an audience."""
 
@@ -91,6 +95,8 @@ def _own_problems(policy: Declared) -> Iterator[Problem]:
         yield Problem("token_life_s", f"is outside 1 to {MAX_TOKEN_LIFE_S} seconds", "300 is a good value")
     if not 1 <= policy.max_depth <= MAX_ACT_DEPTH:
         yield Problem("max_depth", f"is outside 1 to {MAX_ACT_DEPTH} actors", "leave it at the default")
+    if policy.act_iss is not None and not is_name(policy.act_iss):
+        yield Problem("act_iss", "is empty or unprintable", "write the URI of the namespace, or remove it")
 
 
 def _target_problems(policy: Declared) -> Iterator[Problem]:

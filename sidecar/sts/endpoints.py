@@ -16,14 +16,20 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import HttpVersion11, hdrs, web
 
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES, build_error
+from sidecar.delegation.rfc8693 import (
+    CLIENT_CREDENTIALS,
+    GRANT_TYPE,
+    MAX_REQUEST_BYTES,
+    TOKEN_TYPE_JWT,
+    build_error,
+)
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.serving.connections import head_has_arrived
-from sidecar.sts.mint import ClientCertificate
+from sidecar.sts.mint import ACCESS_TOKEN_TYPES, TYPES_OF_LOGINS, ClientCertificate
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import ExchangeRecord
 from sidecar.sts.schedule import KEYS_MAX_AGE_S
@@ -33,6 +39,7 @@ _LOG: Final = logging.getLogger(__name__)
 NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", hdrs.PRAGMA: "no-cache"}
 _PUBLIC: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: f"max-age={KEYS_MAX_AGE_S}"}
 _JSON: Final = "application/json"
+ACTOR_PROFILE_URN: Final = "urn:ietf:params:oauth:grant-profile:actor-profile"
 _CONTINUE: Final = "100-continue"
 _UNSERVED: Final[Mapping[int, Reason]] = {
     404: Reason.NO_ROUTE,
@@ -133,13 +140,13 @@ class TokenEndpoint:
             self._require_room()
             return await answer(request, client, record)
         except SidecarError as error:
-            return _refusal(error, record)
+            return self._refusal(error, record)
         except asyncio.CancelledError:
             record.refuse(Unavailable(Reason.DRAINING, "the service stopped before the answer was ready"), 503)
             raise
         except Exception as error:  # noqa: BLE001 - the one driver: a bug ends this request, not the service
             _LOG.error("a request failed", extra={"bug": type(error).__name__, "request_id": record.request_id})
-            return _refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
+            return self._refusal(Denied(Reason.INTERNAL, type(error).__name__), record)
 
     async def _answer(self, request: web.Request, client: SpiffeId, record: ExchangeRecord) -> web.Response:
         body = await self.body_of(request)
@@ -167,7 +174,7 @@ class TokenEndpoint:
         with suppress(SidecarError):
             record.identify(self.client_of(request))
         reason = _UNSERVED.get(status, Reason.BAD_REQUEST if status < 500 else Reason.INTERNAL)
-        response = _refusal(Denied(reason), record)
+        response = self._refusal(Denied(reason), record)
         if allow is not None:
             response.headers[hdrs.ALLOW] = allow
         return response
@@ -181,6 +188,19 @@ class TokenEndpoint:
         """Return the server metadata (RFC 8414)."""
         document = server_metadata(self._service.policy, self._base_url, introspects=self._introspects)
         return web.Response(body=orjson.dumps(document), content_type=_JSON, headers=_PUBLIC)
+
+    def _refusal(self, error: SidecarError, record: ExchangeRecord) -> web.Response:
+        status, members = build_error(error, actor_profile=self._service.policy.act_iss is not None)
+        record.refuse(error, status)
+        headers: dict[str, str] = {**NO_STORE, "Delegation-Reason": str(error.reason)}
+        if error.reason is Reason.METHOD_REFUSED:
+            headers[hdrs.ALLOW] = hdrs.METH_POST
+        if error.answer.retry_after_s is not None:
+            headers[hdrs.RETRY_AFTER] = str(error.answer.retry_after_s)
+        response = web.Response(status=status, body=orjson.dumps(members), content_type=_JSON, headers=headers)
+        if error.answer.close or error.reason is Reason.CLIENT_NOT_AUTHENTICATED:
+            response.force_close()
+        return response
 
     def _record(self, request: web.BaseRequest) -> ExchangeRecord:
         service = self._service
@@ -236,22 +256,8 @@ async def go_on(request: web.Request) -> None:
         request.writer.output_size = 0
 
 
-def _refusal(error: SidecarError, record: ExchangeRecord) -> web.Response:
-    status, members = build_error(error)
-    record.refuse(error, status)
-    headers: dict[str, str] = {**NO_STORE, "Delegation-Reason": str(error.reason)}
-    if error.reason is Reason.METHOD_REFUSED:
-        headers[hdrs.ALLOW] = hdrs.METH_POST
-    if error.answer.retry_after_s is not None:
-        headers[hdrs.RETRY_AFTER] = str(error.answer.retry_after_s)
-    response = web.Response(status=status, body=orjson.dumps(members), content_type=_JSON, headers=headers)
-    if error.answer.close or error.reason is Reason.CLIENT_NOT_AUTHENTICATED:
-        response.force_close()
-    return response
-
-
 def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspects: bool = False) -> dict[str, object]:
-    """Build authorization server metadata (RFC 8414 section 2).
+    """Build authorization server metadata (RFC 8414 section 2), that of the actor profile too where tokens follow it.
 
     Clients authenticate by mTLS and their URI SAN (RFC 8705).
     """
@@ -267,6 +273,14 @@ def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspec
         "scopes_supported": sorted(frozenset().union(*(target.scopes for target in policy.targets))),
         "tls_client_certificate_bound_access_tokens": any(target.bound for target in policy.targets),
     }
+    if policy.act_iss is not None:
+        logins = {kind for login in policy.login_issuers.values() for kind in TYPES_OF_LOGINS[login.kind]}
+        document["authorization_grant_profiles_supported"] = [ACTOR_PROFILE_URN]
+        document["actor_profile_token_exchange"] = {
+            "subject_token_types_supported": sorted(ACCESS_TOKEN_TYPES | logins),
+            "actor_token_types_supported": [TOKEN_TYPE_JWT],
+            "requested_token_types_supported": sorted(ACCESS_TOKEN_TYPES),
+        }
     if introspects:
         document["introspection_endpoint"] = f"{base}/introspect"
         document["introspection_endpoint_auth_methods_supported"] = ["tls_client_auth"]

@@ -29,10 +29,10 @@ from sidecar.sts.authority import Authority, authority_of, sub_id_claim
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rules import LoginKind
 
-_ACCESS: Final = frozenset({TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT})
-_LOGIN: Final[Mapping[LoginKind, frozenset[str]]] = {
+ACCESS_TOKEN_TYPES: Final = frozenset({TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT})
+TYPES_OF_LOGINS: Final[Mapping[LoginKind, frozenset[str]]] = {
     LoginKind.ID_TOKEN: frozenset({TOKEN_TYPE_ID_TOKEN}),
-    LoginKind.ACCESS_TOKEN: _ACCESS,
+    LoginKind.ACCESS_TOKEN: ACCESS_TOKEN_TYPES,
 }
 
 
@@ -77,7 +77,7 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
         raise Denied(Reason.ACTOR_REQUIRED, "no actor token")
     if request.actor_token_type != TOKEN_TYPE_JWT:
         raise Denied(Reason.EXCHANGE_MALFORMED, "the actor token is a JWT-SVID, of type jwt")
-    if request.requested_token_type not in {None, *_ACCESS}:
+    if request.requested_token_type not in {None, *ACCESS_TOKEN_TYPES}:
         raise Denied(Reason.EXCHANGE_MALFORMED, "only access tokens are issued")
     if request.subject_token_type not in _types_of(subject_issuer, policy):
         raise Denied(Reason.EXCHANGE_MALFORMED, "the subject token's issuer gives another type of token")
@@ -86,11 +86,11 @@ def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: S
 
 def _types_of(issuer: str, policy: StsPolicy) -> frozenset[str]:
     if issuer == policy.issuer or issuer in policy.foreign_issuers:
-        return _ACCESS
+        return ACCESS_TOKEN_TYPES
     login = policy.login_issuers.get(issuer)
     if login is None:
         raise Denied(Reason.WRONG_ISSUER, "the subject token's issuer is not configured")
-    return _LOGIN[login.kind]
+    return TYPES_OF_LOGINS[login.kind]
 
 
 def authorize_exchange(
@@ -113,8 +113,9 @@ def authorize_exchange(
     """
     client = actor.spiffe_id
     authority = authority_of(subject, client=client, policy=policy, now=now)
-    _require_may_act(subject.claims, client)
-    act = _next_act(subject.chain, client, policy.max_depth)
+    actor_claims = _actor_claims(client, policy)
+    _require_may_act(subject.claims, actor_claims)
+    act = _next_act(subject.chain, actor_claims, policy.max_depth)
     audience = _audience_of(request)
     allowed = _allowed_scopes(client, authority, audience, policy)
     scope = _narrowed(request.scope, authority.scope, allowed)
@@ -178,25 +179,30 @@ def _bound(
     return {"cnf": {"x5t#S256": certificate.thumbprint}}, min(expires_at, certificate.not_after)
 
 
-def _require_may_act(claims: Mapping[str, object], client: SpiffeId) -> None:
+def _actor_claims(client: SpiffeId, policy: StsPolicy) -> dict[str, object]:
+    """Return the members that name the client as an actor: ``iss`` too where tokens follow the actor profile."""
+    return {"sub": str(client)} if policy.act_iss is None else {"iss": policy.act_iss, "sub": str(client)}
+
+
+def _require_may_act(claims: Mapping[str, object], named: Mapping[str, object]) -> None:
     """Check ``may_act`` (RFC 8693 section 4.4): if present, the actor matches every member of it."""
     if "may_act" not in claims:
         return
     may_act = claims["may_act"]
-    actor = {"sub": client, "client_id": client}  # every name of an actor here
+    actor = {**named, "client_id": named["sub"]}  # every name of an actor here
     if not isinstance(may_act, dict) or "sub" not in may_act or not may_act.items() <= actor.items():
         raise Denied(Reason.MAY_ACT_REFUSED, "may_act names another actor")
 
 
-def _next_act(chain: ActChain | None, client: SpiffeId, max_depth: int) -> dict[str, object]:
+def _next_act(chain: ActChain | None, actor: dict[str, object], max_depth: int) -> dict[str, object]:
     """Put the new actor over the old chain: nothing dropped, reordered, rewritten or truncated (section 4.1)."""
     if chain is None:
-        return {"sub": str(client)}
-    if chain.current.subject == client:
+        return actor
+    if chain.current.subject == actor["sub"]:
         raise Denied(Reason.SELF_DELEGATION, "the client is already the current actor")
     if chain.depth >= max_depth:
         raise Denied(Reason.ACT_TOO_DEEP, f"more than {max_depth} actors")
-    return {"sub": str(client), "act": chain.raw}
+    return {**actor, "act": chain.raw}
 
 
 def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:

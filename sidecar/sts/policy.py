@@ -39,6 +39,8 @@ class StsPolicy:
     foreign_issuers: Mapping[str, ForeignIssuer] = field(default_factory=dict)
     token_life_s: int = 300
     max_depth: int = MAX_ACT_DEPTH
+    act_iss: str | None = None
+    """``iss`` of each actor that is added to a chain, by the actor profile; None: RFC 8693 alone, without it."""
 
     own: TrustedIssuer = field(init=False, repr=False, compare=False)
     """Ourselves, as the issuer of tokens that come back as subject tokens."""

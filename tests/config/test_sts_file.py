@@ -18,6 +18,21 @@ def test_a_star_is_anyone_and_nothing_else_is_a_pattern(tmp_path: Path) -> None:
     assert settings.policy.rules[0].subjects == {SubjectMatch(LOGIN, "acme-*"), SubjectMatch(LOGIN, ANYONE)}
 
 
+@pytest.mark.parametrize(
+    ("changes", "act_iss"),
+    [
+        ([], None),
+        ([("profile", "rfc8693")], None),
+        ([("profile", "actor-profile-01")], STS["issuer"]),
+        ([("profile", "actor-profile-01"), ("act_iss", "spiffe://acme.example")], "spiffe://acme.example"),
+    ],
+)
+def test_tokens_follow_the_profile_that_the_settings_name(
+    changes: list[tuple[str, Any]], act_iss: str | None, tmp_path: Path
+) -> None:
+    assert load_sts(written(tmp_path, changed(STS, *changes)), {}).policy.act_iss == act_iss
+
+
 def test_the_kind_of_a_login_token_follows_from_its_profile() -> None:
     assert load_sts(EXAMPLES / "sts.yaml", {}).policy.login_issuers[LOGIN].kind is LoginKind.ACCESS_TOKEN
 
@@ -117,6 +132,10 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         ),
         pytest.param([("rules.0.scopes", ["x"])], "rules[0].scopes", "does not know", id="unknown-scope"),
         pytest.param([("issuer", "https://sts.example/?x")], "issuer", "not an https URL", id="issuer-with-query"),
+        pytest.param(
+            [("act_iss", "spiffe://acme.example")], "act_iss", "has no effect", id="namespace-without-profile"
+        ),
+        pytest.param([("profile", "actor-profile-00")], "profile", "", id="unknown-profile"),
         pytest.param([("token_life_s", 0)], "token_life_s", "outside", id="no-life"),
         pytest.param([("rules.0.subjects", "*")], "rules[0].subjects", "is not a list", id="star-for-a-list"),
         pytest.param([("keys", {})], "keys.directory", "is missing", id="no-directory"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,7 @@ from sidecar.delegation.plan import opened_routes
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import PRESETS
+from sidecar.delegation.verify import PRESETS, TrustedIssuer
 from sidecar.errors import Denied, Reason
 from tests.delegation.world import (
     CRM,
@@ -98,6 +99,12 @@ class Call:
         )
 
 
+def replaced(call: Call, issuers: dict[str, TrustedIssuer]) -> Call:
+    """Return the same call under these issuers."""
+    again = copy(call)
+    return again.under(issuers=issuers)
+
+
 def claims(**changes: Any) -> Claims:
     return INBOUND_CLAIMS | changes
 
@@ -122,6 +129,34 @@ def bound() -> Call:
 def test_a_lawful_call_is_permitted(call: Call, mode: str) -> None:
     permit = call.decide()
     assert (permit.token, permit.peer, permit.route, permit.mode) == (call.token, call.peer, call.route, mode)
+
+
+UNAUTHORIZED = {
+    "another peer's token": (Call().by(WRITER), Reason.ACTOR_MISMATCH),
+    "a peer that the route does not list": (Call().on(peers=frozenset({WRITER})), Reason.POLICY_DENIED),
+    "a trust domain of others": (
+        Call().trusting(actor_trust_domains=frozenset({PARTNER.trust_domain})),
+        Reason.POLICY_DENIED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("profile", "error"), [("sts", None), ("actor-profile-01", "actor_unauthorized")])
+@pytest.mark.parametrize(("call", "reason"), UNAUTHORIZED.values(), ids=UNAUTHORIZED.keys())
+def test_a_refused_actor_has_an_error_code_where_its_issuer_follows_the_actor_profile(
+    call: Call, reason: Reason, profile: str, error: str | None
+) -> None:
+    issuers = {name: replace(one, profile=PRESETS[profile]) for name, one in call.policy.issuers.items()}
+    with pytest.raises(Denied) as refused:
+        replaced(call, issuers).decide()
+    answer = refused.value.answer
+    assert (refused.value.reason, answer.status, answer.error) == (reason, 403, error)
+
+
+def test_a_refusal_of_anything_else_keeps_its_error_code_by_the_actor_profile() -> None:
+    with pytest.raises(Denied) as refused:
+        Call(claims(scope="")).trusting(profile=PRESETS["actor-profile-01"]).decide()
+    assert refused.value.answer.error == "insufficient_scope"
 
 
 CEILING = frozenset({"docs.read"})

@@ -103,8 +103,8 @@ def test_a_profile_that_is_just_safe_can_be_made() -> None:
 
 def test_the_presets_are_known_by_their_names() -> None:
     assert PRESETS.keys() == {
-        "sts", "keycloak", "keycloak-26.7", "spring", "zitadel", "entra", "obo-draft-02", "oidc-id-token",
-        "oidc-access-token",
+        "sts", "actor-profile-01", "keycloak", "keycloak-26.7", "spring", "zitadel", "entra", "obo-draft-02",
+        "oidc-id-token", "oidc-access-token",
     }  # fmt: skip
     assert all(name == preset.name for name, preset in PRESETS.items())
 

@@ -219,6 +219,34 @@ def test_a_refusal_of_the_sts_has_the_standards_code(reason: Reason, status: int
     )
 
 
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        (Reason.DELEGATION_NOT_ALLOWED, "actor_unauthorized"),
+        (Reason.MAY_ACT_REFUSED, "actor_unauthorized"),
+        (Reason.ACTOR_TOKEN_INVALID, "invalid_grant"),
+        (Reason.TOKEN_EXPIRED, "invalid_grant"),
+        (Reason.REVOKED, "invalid_grant"),
+        (Reason.ACT_MALFORMED, "invalid_request"),
+        (Reason.ACT_TOO_DEEP, "invalid_request"),
+        (Reason.SCOPE_REFUSED, "invalid_scope"),
+        (Reason.TARGET_UNKNOWN, "invalid_target"),
+    ],
+)
+def test_by_the_actor_profile_an_untrusted_token_and_an_unauthorized_actor_have_codes_of_their_own(
+    reason: Reason, code: str
+) -> None:
+    assert build_error(Denied(reason), actor_profile=True) == (
+        400,
+        {"error": code, "error_description": ANSWERS[reason].text},
+    )
+
+
+def test_an_unauthenticated_client_stays_one_by_the_actor_profile() -> None:
+    status, body = build_error(Denied(Reason.CLIENT_NOT_AUTHENTICATED), actor_profile=True)
+    assert (status, body["error"]) == (401, "invalid_client")
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_can_be_told_by_the_sts(reason: Reason) -> None:
     status, body = build_error(Denied(reason))

@@ -55,6 +55,29 @@ def verify(
     )
 
 
+@pytest.mark.parametrize(
+    ("act", "outcome"),
+    [
+        ({"iss": ISSUER, "sub": PLANNER}, "accepted"),
+        ({"iss": ISSUER, "sub": PLANNER, "act": {"sub": CRM}}, "accepted"),  # earlier actors are copied as they came
+        ({"sub": PLANNER}, "act_malformed"),
+        ({"sub": PLANNER, "act": {"iss": ISSUER, "sub": CRM}}, "act_malformed"),
+        ({"iss": "", "sub": PLANNER}, "act_malformed"),
+        ({"iss": None, "sub": PLANNER}, "act_malformed"),
+    ],
+)
+def test_the_actor_profile_requires_the_issuer_of_the_actor(act: dict[str, object], outcome: str) -> None:
+    raw = MINT.mint(MINT.claims(act=act))
+    assert refusal(raw, profile="actor-profile-01") == outcome
+
+
+def test_an_actor_of_another_namespace_is_nobody_by_the_actor_profile() -> None:
+    named = verify(MINT.mint(MINT.claims(act={"iss": ISSUER, "sub": PLANNER})), profile="actor-profile-01")
+    foreign = MINT.mint(MINT.claims(act={"iss": "https://other.example", "sub": PLANNER}))
+    other = verify(foreign, profile="actor-profile-01")
+    assert (named.actor_id, other.actor_id) == (PLANNER, None)
+
+
 def refusal(raw: str, **arguments: Any) -> str:
     try:
         verify(raw, **arguments)

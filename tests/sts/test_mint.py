@@ -85,6 +85,37 @@ def test_the_chain_that_came_in_stands_whole_behind_the_new_actor(act: dict[str,
     assert claims["act"] == {"sub": WRITER, "act": act}
 
 
+@given(act=acts)
+def test_by_the_actor_profile_the_new_actor_has_an_issuer_and_earlier_ones_stay_as_they_came(
+    act: dict[str, object],
+) -> None:
+    policy = small_policy(act_iss="spiffe://acme.example")
+    token = subject(act, scope=frozenset({"crm.read"}))
+    claims = authorize_exchange(REQUEST, actor=ACTOR, subject=token, policy=policy, now=NOW, fresh=FRESH).claims
+    assert claims["act"] == {"iss": "spiffe://acme.example", "sub": WRITER, "act": act}
+
+
+def asked_under_the_actor_profile(may_act: dict[str, str]) -> Grant:
+    policy = small_policy(act_iss="spiffe://acme.example")
+    token = subject({"sub": PLANNER}, scope=frozenset({"crm.read"}), claims={"may_act": may_act})
+    return authorize_exchange(REQUEST, actor=ACTOR, subject=token, policy=policy, now=NOW, fresh=FRESH)
+
+
+@pytest.mark.parametrize("may_act", [{"sub": WRITER}, {"iss": "spiffe://acme.example", "sub": WRITER}])
+def test_may_act_can_name_the_issuer_of_the_actor_by_the_actor_profile(may_act: dict[str, str]) -> None:
+    assert asked_under_the_actor_profile(may_act).claims["client_id"] == WRITER
+
+
+@pytest.mark.parametrize(
+    "may_act",
+    [{"iss": "https://sts.acme.example", "sub": WRITER}, {"iss": "spiffe://acme.example", "sub": PLANNER}],
+)
+def test_may_act_that_names_another_pair_is_refused_by_the_actor_profile(may_act: dict[str, str]) -> None:
+    with pytest.raises(Denied) as refused:
+        asked_under_the_actor_profile(may_act)
+    assert refused.value.reason is Reason.MAY_ACT_REFUSED
+
+
 @given(rest_s=st.integers(1, 100_000), life_s=st.integers(1, 3600))
 def test_a_token_never_outlives_its_subject_token_or_the_policy(rest_s: int, life_s: int) -> None:
     token = subject({"sub": PLANNER}, expires_at=NOW + rest_s, scope=frozenset({"crm.read"}))

@@ -5,17 +5,25 @@ import hashlib
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.delegation.checkpoint import Head, parse_checkpoint
 from sidecar.delegation.keyset import parse_jwks
-from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS, GRANT_TYPE, MAX_REQUEST_BYTES
+from sidecar.delegation.rfc8693 import (
+    CLIENT_CREDENTIALS,
+    GRANT_TYPE,
+    MAX_REQUEST_BYTES,
+    TOKEN_TYPE_ACCESS_TOKEN,
+    TOKEN_TYPE_ID_TOKEN,
+    TOKEN_TYPE_JWT,
+)
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import verify_signature
 from sidecar.identity.tls import client_context
-from sidecar.sts.endpoints import server_metadata
+from sidecar.sts.endpoints import ACTOR_PROFILE_URN, server_metadata
 from sidecar.sts.mint import FreshNames
 from sidecar.sts.rate import RateSettings
 from tests.fakes.own_identity import OwnIdentity
@@ -429,6 +437,31 @@ async def test_a_bound_token_holds_the_thumbprint_of_the_certificate_that_its_cl
             assert told.members["cnf"] == claims["cnf"]
         metadata = (await sts.get("/.well-known/oauth-authorization-server")).members
     assert metadata["tls_client_certificate_bound_access_tokens"] is True
+
+
+async def test_a_service_that_follows_the_actor_profile_says_so_mints_so_and_refuses_so() -> None:
+    mesh = Mesh(policy=small_policy(act_iss=ISSUER), start=int(time.time()))
+    async with running_sts(mesh) as sts:
+        metadata = (await sts.get("/.well-known/oauth-authorization-server")).members
+        assert metadata["authorization_grant_profiles_supported"] == [ACTOR_PROFILE_URN]
+        assert metadata["actor_profile_token_exchange"] == {
+            "subject_token_types_supported": sorted([TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_ID_TOKEN, TOKEN_TYPE_JWT]),
+            "actor_token_types_supported": [TOKEN_TYPE_JWT],
+            "requested_token_types_supported": sorted([TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT]),
+        }
+        form = mesh.exchange_form(subject_token=mesh.own(), actor_token=mesh.svid(WRITER))
+        issued = parse_bearer((await sts.send(token_request(form))).members["access_token"])
+        act = cast("dict[str, object]", issued.claims["act"])
+        assert (act["iss"], act["sub"]) == (ISSUER, WRITER)
+        stranger = mesh.exchange_form(subject_token=mesh.own(sub="bob"), actor_token=mesh.svid(WRITER))
+        refused = await sts.send(token_request(stranger))
+        assert (refused.status, refused.members["error"]) == (400, "actor_unauthorized")
+
+
+def test_without_the_actor_profile_its_metadata_is_absent() -> None:
+    assert not {"authorization_grant_profiles_supported", "actor_profile_token_exchange"} & set(
+        server_metadata(small_policy())
+    )
 
 
 def test_metadata_names_the_address_clients_reach_if_it_is_not_the_issuer() -> None:
