@@ -399,8 +399,12 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """Settings that cannot be used. Lists every problem, not only the first."""
+    """Settings that cannot be used. Lists every problem, not only the first.
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    ``transient``: the cause lies in the moment, such as a lack of memory; the same settings may be usable later.
+    """
+
+    def __init__(self, problems: Sequence[Problem], *, transient: bool = False) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
+        self.transient = transient

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sidecar.sts.records import EventLog
 
 POLL_S: Final = 2.0
+MAX_RETRY_S: Final = 60.0
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -34,10 +36,16 @@ class Watched:
     fingerprint: Callable[[], Hashable]
     last: Hashable
     reload: Callable[[], Awaitable[None]]
+    retry_s: float = 0.0  # the last pause before a retry
+    retry_at: float | None = None
 
 
 class FileWatcher:
-    """Reloads each watched thing when its files change, one after the other. Every reload is recorded and counted."""
+    """Reloads each watched thing when its files change, one after the other. Every reload is recorded and counted.
+
+    What changes, or is asked for, during a reload leads to one more, however often: the newest state is the last that
+    is loaded. A reload that failed for the moment only is tried again, after pauses that double.
+    """
 
     def __init__(self, watched: Sequence[Watched], log: EventLog, *, poll_s: float = POLL_S) -> None:
         self._watched = watched
@@ -57,7 +65,8 @@ class FileWatcher:
             self._woken.clear()
             for one in self._watched:
                 found = await asyncio.to_thread(fingerprint_or_errno, one.fingerprint)  # a disk may not answer
-                if found != one.last or everything:
+                due = one.retry_at is not None and time.monotonic() >= one.retry_at
+                if found != one.last or everything or due:
                     one.last = found  # a bad state is reported once, not at every poll
                     await self._reload(one)
 
@@ -74,9 +83,12 @@ class FileWatcher:
         except ConfigError as error:
             self._log.metrics.reloaded(ok=False)
             self._log.event("config.refused", detail=f"{one.what}: {error}")
+            one.retry_s = min(max(2 * one.retry_s, self._poll_s), MAX_RETRY_S) if error.transient else 0.0
+            one.retry_at = time.monotonic() + one.retry_s if error.transient else None
             for problem in error.problems:
                 _LOG.warning("reload refused; the settings in force stay", extra=_fields(one, problem))
         else:
+            one.retry_s, one.retry_at = 0.0, None
             self._log.metrics.reloaded(ok=True)
             self._log.event("config.reloaded", detail=one.what)
             _LOG.info("reloaded", extra={"what": one.what})

@@ -79,8 +79,8 @@ class Reload:
     async def _load(self) -> SidecarSettings:
         if not self._server.room_for(LOADING_BYTES):
             need = f"that takes {LOADING_BYTES // MIB} MiB, which the memory limit does not leave now"
-            cure = "raise the memory limit; or send SIGHUP when `sidecar status` shows less memory in use"
-            raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)])
+            cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
+            raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)], transient=True)
         fresh: SidecarSettings = (await self._load_again(self._files, self._environ)).settings
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
@@ -121,7 +121,7 @@ async def put_in_force(server: Server, setup: Setup) -> None:
             server.background.stop(key_updates)
             if new_exchanges:
                 await setup.exchanges.close()
-            raise ConfigError(setup.problems())
+            raise ConfigError(setup.problems(), transient=True)
         server.key_updates = key_updates
     parts.snapshots.change(setup)
     if not setup.plain_until:

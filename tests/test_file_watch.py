@@ -18,6 +18,7 @@ class Files:
     def __init__(self, version: int = 1) -> None:
         self.version: int | None = version
         self.problem: Problem | None = None
+        self.transient = False
         self.loaded: list[int | None] = []
         self.looks = 0
         self.threads: set[int] = set()
@@ -31,7 +32,7 @@ class Files:
 
     async def reload(self) -> None:
         if self.problem is not None:
-            raise ConfigError([self.problem])
+            raise ConfigError([self.problem], transient=self.transient)
         self.loaded.append(self.version)
 
     def watched(self, what: str = "policy") -> Watched:
@@ -148,3 +149,42 @@ def test_an_absent_file_has_a_fingerprint_too(tmp_path: Path) -> None:
     (tmp_path / "gone").touch()
     assert fingerprint(tmp_path / "gone") != gone
     assert fingerprint_or_errno((tmp_path / "never").stat) == errno.ENOENT
+
+
+async def test_what_failed_for_the_moment_is_tried_again_after_growing_pauses_until_it_is_in_force() -> None:
+    files = Files(version=2)
+    files.problem, files.transient = Problem("sidecar.yaml", "took too long to load", "try again"), True
+    watched = files.watched()
+    async with watching(watched) as (_, log):
+        await log.wait_for_events(3)
+        assert watched.retry_s > 0.001
+        files.problem = None
+        async with asyncio.timeout(5):
+            while not files.loaded:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+        await looked(files)
+    assert files.loaded == [2]
+    assert (watched.retry_s, watched.retry_at) == (0.0, None)
+
+
+async def test_a_storm_of_reloads_ends_in_the_newest_state_with_one_load_more() -> None:
+    files = Files()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    seen: list[int | None] = []
+
+    async def slow() -> None:
+        seen.append(files.version)
+        begun.set()
+        await go_on.wait()
+
+    watched = Watched(what="policy", fingerprint=files.fingerprint, last=1, reload=slow)
+    async with watching(watched) as (watcher, log):
+        watcher.wake()
+        await begun.wait()
+        for version in range(2, 102):
+            files.version = version
+            watcher.wake()
+        go_on.set()
+        await log.wait_for_events(2)
+        await looked(files)
+    assert seen == [1, 101]

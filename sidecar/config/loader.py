@@ -5,7 +5,7 @@ they never enter a serving process. At the start the child is a fork: there is n
 needs four times the CPU (1.4 s, not 0.33 s). In a running process it is a new interpreter, because a fork of a process
 with threads is unsafe: ``-m sidecar.config.loader KIND PATH [PLATFORM]``. It takes ``LOADING_BYTES`` for a second. When
 memory runs out, the kernel shall kill it and not the sidecar; of several workers that reload one file, one loads at a
-time.
+time. A child ends with its parent: it holds the end of a pipe whose other end closes then, and the kernel signals that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 TIMEOUT_S: Final = 60.0
 LOADING_BYTES: Final = 48 * 1024 * 1024  # 44 MiB measured, and 22 more of files that all processes share
 _POLL_S: Final = 0.05
-_LOCK_S: Final = 5.0  # a process that holds the lock for longer is not one of ours
+_LOCK_S: Final = 30.0  # on a starved machine another worker's load takes that long
 
 
 class SettingsFiles(NamedTuple):
@@ -92,14 +92,22 @@ async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeou
     before = files.fingerprint()
     arguments = [files.kind, str(files.path), *(() if files.platform is None else (str(files.platform),))]
     try:
+        end, held = os.pipe()
+    except OSError as error:
+        raise _failed(files.path, f"could not be loaded ({error.strerror})") from error
+    try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", __name__, *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=end,
             stdout=asyncio.subprocess.PIPE,
             env=dict(environ),
         )
+        end_with_pipe(end, process.pid)
     except OSError as error:  # out of descriptors, processes or memory: the sidecar must outlive that
+        os.close(held)
         raise _failed(files.path, f"could not be loaded ({error.strerror})") from error
+    finally:
+        os.close(end)
     try:
         async with asyncio.timeout(timeout_s):
             answer = await _read(process.stdout)
@@ -112,6 +120,7 @@ async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeou
         if process.returncode is None:
             process.kill()
             await process.wait()
+        os.close(held)
     if process.returncode != 0:
         raise _failed(files.path, "could not be loaded")
     try:
@@ -128,17 +137,24 @@ def load_in_fork(load: Callable[[], T], timeout_s: float = TIMEOUT_S) -> T:
         TimeoutError: it took longer than ``timeout_s``, and was killed.
         OSError: there is no descriptor, process or memory for it.
     """
-    reader, writer = os.pipe()
+    opened: list[int] = []
     try:
+        opened += os.pipe()
+        opened += os.pipe()
         child = os.fork()
     except OSError:
-        os.close(reader)
-        os.close(writer)
+        for one in opened:
+            os.close(one)
         raise
+    reader, writer, end, held = opened
     if child == 0:
         os.close(reader)
+        os.close(held)
+        end_with_pipe(end, os.getpid())
+        end_if_orphaned(end)
         _answer_and_exit(writer, load)
     os.close(writer)
+    os.close(end)
     status = 1
     try:
         answer = _read_until_end(reader, time.monotonic() + timeout_s)
@@ -146,6 +162,7 @@ def load_in_fork(load: Callable[[], T], timeout_s: float = TIMEOUT_S) -> T:
         child = 0
     finally:
         os.close(reader)
+        os.close(held)
         if child:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
@@ -184,7 +201,16 @@ def _add(answer: bytearray, piece: bytes) -> None:
 
 
 def _failed(path: Path, wrong: str) -> ConfigError:
-    return ConfigError([Problem(str(path), wrong, "see standard error, and try again")])
+    return ConfigError([Problem(str(path), wrong, "see standard error, and try again")], transient=True)
+
+
+def end_with_pipe(end: int, process: int) -> None:
+    """Have the kernel end a process (SIGIO) once the other end of this pipe is closed, as when its holder is killed.
+
+    A new interpreter may need seconds before it runs our first line, so the parent asks for it.
+    """
+    fcntl.fcntl(end, fcntl.F_SETOWN, process)
+    fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 # In the child
@@ -202,6 +228,14 @@ def _answer_and_exit(writer: int, load: Callable[[], object]) -> None:
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(status)
+
+
+def end_if_orphaned(end: int) -> None:
+    """End this process if the parent was gone before it could do that (``end_with_pipe``)."""
+    waiting = select.poll()
+    waiting.register(end, 0)  # POLLHUP is always told
+    if waiting.poll(0):
+        os._exit(1)
 
 
 def prefer_to_be_killed(adjustment: Path = Path("/proc/self/oom_score_adj")) -> None:
@@ -230,6 +264,7 @@ def lock_file(path: Path, *, patience_s: float = _LOCK_S) -> int | None:
 
 def _main(kind: Literal["sidecar", "sts"], path: str, platform: str | None = None) -> None:
     prefer_to_be_killed()
+    end_if_orphaned(sys.stdin.fileno())
     files = SettingsFiles(kind, Path(path), None if platform is None else Path(platform))
     lock = lock_file(files.path)  # until this process ends
     sys.stdout.buffer.write(encode(lambda: files.load(os.environ)))

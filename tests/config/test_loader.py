@@ -34,6 +34,7 @@ class Process:
         self.answer = answer
         self.status = status
         self.returncode: int | None = None
+        self.pid = 0  # nobody: the kernel signals no process
         self.killed = False
 
     @property

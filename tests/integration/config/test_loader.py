@@ -2,6 +2,7 @@ import asyncio
 import errno
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError
 from tests.config.documents import EXAMPLES, changed, example, written
+from tests.integration.world import PATIENCE_S
 
 pytestmark = pytest.mark.integration  # most start an interpreter
 
@@ -232,3 +234,38 @@ def test_a_platform_file_that_changes_is_a_change_too(tmp_path: Path) -> None:
     absent = files.fingerprint()
     (tmp_path / "platform.yaml").touch()
     assert files.fingerprint() != absent
+
+
+_PARENT = """
+import asyncio, os, sys
+from pathlib import Path
+from sidecar.config.loader import SettingsFiles, load_again, load_in_fork
+async def again():
+    loading = asyncio.ensure_future(load_again(SettingsFiles("sts", Path(sys.argv[2])), os.environ))
+    while not (children := Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    print(children[0], flush=True)
+    await loading
+def hold():
+    print(os.getpid(), flush=True)
+    while True:
+        os.sched_yield()
+asyncio.run(again()) if sys.argv[1] == "again" else load_in_fork(hold)
+"""
+
+
+@pytest.mark.parametrize("how", ["again", "fork"])
+def test_a_child_ends_with_its_parent_however_that_ends(how: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "sts.yaml"
+    os.mkfifo(pipe)  # nobody writes: the child would read for ever
+    words = [sys.executable, "-c", _PARENT, how, str(pipe)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        ended = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+    try:
+        readable, _, _ = select.select([ended], [], [], PATIENCE_S)
+        assert readable
+    finally:
+        os.close(ended)
