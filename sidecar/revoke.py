@@ -73,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--actor", metavar="SPIFFE_ID", help="a workload, as actor of any call")
     what.add_argument(
+        "--through",
+        metavar="SPIFFE_ID",
+        help="a workload, and every chain that it took part in, also as an earlier actor",
+    )
+    what.add_argument(
         "--txn", metavar="TXN", help="a chain: the txn of its records (--txn=TXN, if it begins with a hyphen)"
     )
     what.add_argument(

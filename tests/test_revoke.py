@@ -30,6 +30,7 @@ def claims(*words: str) -> dict[str, object]:
         (["--txn=-t", "--for", "8h"], {"kind": "txn", "value": "-t"}),  # of another token service
         (["--jti", "j", "--for", "30m"], {"kind": "jti", "value": "j", "until": NOW + 1800}),
         (["--actor", "spiffe://a/b", "--for", "7d"], {"kind": "actor", "value": "spiffe://a/b"}),
+        (["--through", "spiffe://a/b", "--for", "7d"], {"kind": "through", "value": "spiffe://a/b"}),
         (
             ["--subject", "https://i", " -s", "--for", "8h"],
             {"kind": "subject", "of_issuer": "https://i", "value": "-s"},

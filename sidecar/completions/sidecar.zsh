@@ -477,6 +477,7 @@ _shtab_sidecar_sts_revoke_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--subject[a whole user\; needs a second operator (before a hyphen at its beginning goes a space)]:('ISSUER', 'SUB'):"
   "--actor[a workload, as actor of any call]:SPIFFE_ID:"
+  "--through[a workload, and every chain that it took part in, also as an earlier actor]:SPIFFE_ID:"
   "--txn[a chain\: the txn of its records (--txn\=TXN, if it begins with a hyphen)]:TXN:"
   "--jti[one token, and those exchanged for it (--jti\=JTI, if it begins with a hyphen)]:JTI:"
   "--login[one login of a user (before a hyphen at its beginning goes a space)]:('ISSUER', 'SID'):"

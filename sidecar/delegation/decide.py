@@ -29,8 +29,9 @@ from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.observed import RELAXED, RELAXED_CALLS, WITHOUT_TOKEN
 from sidecar.delegation.outside import InjectedKey, OutsideRoute
 from sidecar.delegation.permit import _SEAL, IssuedPermit, Mode, ObservedPermit, OwnPermit, Permit, TunnelPermit
-from sidecar.delegation.plan import Delegation, Plan, opened_routes
+from sidecar.delegation.plan import Delegation, Plan, opened_routes, use_of
 from sidecar.delegation.policy import Entry, Policy, UserIssuer
+from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import (
@@ -111,7 +112,7 @@ def decide_verified(
     check_times(token, now)
     if token.audience not in policy.audiences:
         raise Denied(Reason.WRONG_AUDIENCE)
-    policy.deny.check(token, peer)
+    policy.deny.check(Use(token, peer, NO_NAMES))
     check_binding(token, peer_certificate_sha256)
     mode = _mode_of(token, peer, route, issuer)
     _require_domain(peer, issuer)
@@ -152,7 +153,7 @@ def decide_observed(
     if token is None:
         if denied.reason not in WITHOUT_TOKEN:
             raise denied
-        policy.deny.check_actor(peer)
+        policy.deny.check(policy.own_use(peer))
         return ObservedPermit(_SEAL, route, denied.reason, peer=peer, token=None, ends_at=route.observe_until)
     _check_unrelaxed(token, peer, route, policy, now=now, peer_certificate_sha256=peer_certificate_sha256)
     ends_at = min(route.observe_until, token.expires_at)
@@ -175,7 +176,7 @@ def decide_plain(
     if now >= ends_at:
         raise Denied(Reason.POLICY_DENIED, "a request without TLS is only served by a route that observes")
     if token is None:
-        policy.deny.check_actor(None)
+        policy.deny.check(policy.own_use(None))
     elif token.chain is not None:
         raise Denied(Reason.ACTOR_MISMATCH, "a delegated token without TLS")
     else:
@@ -198,7 +199,7 @@ def decide_observed_call(
     """
     if now >= route.observe_until or denied.reason not in RELAXED_CALLS or any(map(policy.knows_issuer, issuers)):
         raise denied
-    policy.deny.check_actor(policy.workload)
+    policy.deny.check(policy.own_use(policy.workload))
     return ObservedPermit(_SEAL, route, denied.reason, peer=None, token=None, ends_at=route.observe_until)
 
 
@@ -263,8 +264,7 @@ def decide_entry(
         raise Denied(Reason.WRONG_AUDIENCE, "the login token was issued to another client, or names several")
     if not at_door and entry.door is not None and entry.door.is_meant_by(audience_values(bearer.claims)):
         raise Denied(Reason.WRONG_AUDIENCE, "the login token is for the door, and opens nothing else")
-    policy.deny.check(token, policy.workload)
-    policy.check_login_subject(user, token.subject)
+    policy.deny.check(Use(token, policy.workload, policy.names_of_login(user, token.subject)))
     if token.chain is not None:
         raise Denied(Reason.TOKEN_TYPE, "a login token names no actor")
     scope = user.scope_from.worth(bearer.claims)
@@ -303,6 +303,7 @@ def accept_issued(
     except Denied as error:
         raise sts_error(error, issued.claims) from error
     prove_issued(token, plan, now=now)
+    policy.deny.check(Use(token, policy.workload, NO_NAMES))
     return IssuedPermit(_SEAL, token, plan)
 
 
@@ -329,9 +330,9 @@ def decide_own(
     if now >= expires_at:
         raise Denied(Reason.TOKEN_EXPIRED)
     if delegation is None:
-        policy.deny.check_workload(policy.workload)
+        policy.deny.check(policy.own_use(policy.workload))
     else:
-        policy.deny.check(delegation.token, policy.workload)
+        policy.deny.check(use_of(delegation, policy))
     return OwnPermit(_SEAL, delegation, route, method=method, path=path, ends_at=ends_at)
 
 
@@ -352,13 +353,13 @@ def decide_connect(
             raise Denied(Reason.CALL_NOT_ALLOWED)
         if not (own or route.without_handle):
             raise Denied(Reason.NO_REQUEST_CONTEXT, "no handle in Proxy-Authorization")
-        policy.deny.check_workload(policy.workload)
+        policy.deny.check(policy.own_use(policy.workload))
         return TunnelPermit(_SEAL, None, route, own=own)
     if route.name not in opened_routes(delegation, policy):
         raise Denied(Reason.CALL_NOT_ALLOWED)
     if now >= delegation.token.expires_at:
         raise Denied(Reason.TOKEN_EXPIRED)
-    policy.deny.check(delegation.token, policy.workload)
+    policy.deny.check(use_of(delegation, policy))
     return TunnelPermit(_SEAL, delegation, route)
 
 
@@ -374,8 +375,7 @@ def _check_unrelaxed(
     """Return if nothing is wrong with a token that no route relaxes. Raises Denied or Unavailable."""
     issuer = _issuer_of(token.issuer, route, policy)
     check_times(token, now)
-    policy.deny.check(token, peer)
-    policy.deny.check_actor(token.actor_id)
+    policy.deny.check(Use(token, peer, NO_NAMES))
     check_binding(token, peer_certificate_sha256)
     if not token.scope <= issuer.scopes:
         raise Denied(Reason.SCOPE_ABOVE_CEILING)

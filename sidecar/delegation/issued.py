@@ -13,7 +13,7 @@ from sidecar.delegation.act import ActChain
 from sidecar.delegation.claims import time_claim
 from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
+from sidecar.delegation.verify import ANCESTORS, VerifiedToken, ancestors_of
 from sidecar.errors import Denied, Reason
 
 _STS_REASONS: Final[Mapping[Reason, Reason]] = {
@@ -141,8 +141,8 @@ def _prove_history(chain: ActChain, delegation: Delegation) -> None:
 
 
 def _prove_links(issued: VerifiedToken, delegation: Delegation) -> None:
-    """Check the signed identifiers that join tokens: ``jti`` is new, ``txn`` and ``sid`` stay, ``parent_jti`` points
-    back.
+    """Check the signed identifiers that join tokens: ``jti`` is new, ``txn`` and ``sid`` stay, ``parent_jti`` and
+    ``ancestor_jtis`` point back.
 
     At an entry ``txn`` begins: the STS mints it, regardless of a login token's own. An STS may leave out the login's
     ``sid`` there, but never name another: a revocation of the login stops the chain by it.
@@ -156,6 +156,8 @@ def _prove_links(issued: VerifiedToken, delegation: Delegation) -> None:
         raise Denied(Reason.STS_CHAIN_BROKEN, "sid")
     if issued.parent_jti is not None and issued.parent_jti != subject.jti:
         raise Denied(Reason.STS_CHAIN_BROKEN, "parent_jti")
+    if issued.ancestors and issued.ancestors != ancestors_of(subject):
+        raise Denied(Reason.STS_CHAIN_BROKEN, ANCESTORS)
 
 
 def _prove_login(issued: VerifiedToken, delegation: Delegation) -> None:

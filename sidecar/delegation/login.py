@@ -15,6 +15,7 @@ from sidecar.delegation.issued import prove_grant, sts_error
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.plan import Delegation
 from sidecar.delegation.policy import Policy
+from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -62,7 +63,7 @@ def plan_login(name: str, *, policy: Policy) -> LoginPlan:
     route = next((one for one in policy.outbound.routes if one.name == name), None)
     if route is None or route.token != "login" or name not in entry.may_call:  # noqa: S105 - a kind
         raise Denied(Reason.CALL_NOT_ALLOWED, "no route of this name takes logins here")
-    policy.deny.check_actor(policy.workload)
+    policy.deny.check(policy.own_use(policy.workload))
     policy.sts(route.issuer)
     return LoginPlan(route=route, actor=policy.workload, life_s=entry.first_life_s(route))
 
@@ -86,7 +87,7 @@ def accept_login(issued: Bearer, *, plan: LoginPlan, key: VerificationKey, polic
     _prove_life(token, now=now, latest=now + issuer.profile.leeway_s + plan.life_s)
     if not token.scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "the user granted no scope")
-    policy.deny.check(token, policy.workload)
+    policy.deny.check(Use(token, policy.workload, NO_NAMES))
     return Delegation(token=token, may_call=frozenset({plan.route.name}), entry=False, granted=True, scope=token.scope)
 
 

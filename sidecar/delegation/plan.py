@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.crossing import Crossing
 from sidecar.delegation.policy import DELEGATION_LIFE_S, Policy
+from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
@@ -119,7 +120,7 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
         raise Denied(Reason.CALL_NOT_ALLOWED, "a login route is opened by its own logins, and they open nothing else")
     if now >= token.expires_at:  # no leeway: the issued token must not outlive this one, so it would be expired already
         raise Denied(Reason.TOKEN_EXPIRED)
-    policy.deny.check(token, policy.workload)
+    policy.deny.check(use_of(delegation, policy, route))
     sts = policy.sts(route.issuer)
     if delegation.granted:
         return _plan_granted(delegation, route, policy)
@@ -128,7 +129,6 @@ def plan_outbound(delegation: Delegation, route: OutboundRoute, *, policy: Polic
     scope = delegation.scope
     if crossing is not None:
         expected_subject, scope = crossing.subject(expected_subject), crossing.worth(scope)
-    policy.deny.check_subject(sts.issuer, expected_subject)
     scope &= route.scopes
     if not scope:
         raise Denied(Reason.INSUFFICIENT_SCOPE, "none of the inbound token's scopes may be used at this target")
@@ -158,7 +158,7 @@ def plan_own(route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
         raise Denied(Reason.OWN_AUTHORITY_REFUSED, "the workload handle opens no exchange route")
     if route.name not in policy.own_may_call:
         raise Denied(Reason.CALL_NOT_ALLOWED)
-    policy.deny.check_workload(policy.workload)
+    policy.deny.check(policy.own_use(policy.workload))
     sts = policy.sts(route.issuer)
     return Plan(
         route=route,
@@ -170,6 +170,18 @@ def plan_own(route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
         expected_subject=str(policy.workload),
         max_expires_at=now + sts.profile.leeway_s + DELEGATION_LIFE_S,
     )
+
+
+def use_of(delegation: Delegation, policy: Policy, route: OutboundRoute | None = None) -> Use:
+    """Return the use that a call makes of a delegation. On a ``route`` with an exchange the subject may be renamed."""
+    token, becomes = delegation.token, NO_NAMES
+    entry = policy.entry if delegation.entry else None
+    user = None if entry is None else entry.users(at_door=delegation.at_door).get(token.issuer)
+    if user is not None:
+        becomes = policy.names_of_login(user, token.subject)
+    elif route is not None and token.issuer in route.crossings:
+        becomes = frozenset(((route.issuer, route.crossings[token.issuer].subject(token.subject)),))
+    return Use(token, policy.workload, becomes)
 
 
 def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:

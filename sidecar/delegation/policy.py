@@ -4,7 +4,7 @@ edited.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -15,11 +15,11 @@ from sidecar.delegation.login_issuer import LoginKind as LoginKind
 from sidecar.delegation.login_issuer import ScopeFrom as ScopeFrom
 from sidecar.delegation.login_issuer import UserIssuer as UserIssuer
 from sidecar.delegation.outbound_routes import OutboundRoutes
-from sidecar.delegation.revocation import NOTHING, InForce
+from sidecar.delegation.revocation import NOTHING, InForce, Kind, Pair, Use
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import TrustedIssuer, VerifiedToken
+from sidecar.delegation.verify import TrustedIssuer
 from sidecar.errors import Denied, Reason, Unavailable
 
 FIRST_TOKEN_LIFE_S: Final = 300
@@ -34,7 +34,7 @@ class Deny:
     entry the pair that the STS makes of it.
     ``actors`` are SPIFFE IDs of the current actor, or of a workload that started the chain for itself: earlier actors
     are history and never decide (RFC 8693 section 4.1).
-    ``jtis`` also match tokens that were exchanged from such a token, by ``parent_jti``; ``txns`` match a whole chain.
+    ``jtis`` also match tokens that were exchanged from such a token, to any depth; ``txns`` match a whole chain.
     ``revoked`` are the revocations of the issuers' own lists.
     """
 
@@ -54,62 +54,33 @@ class Deny:
             txns=self.txns | other.txns,
         )
 
-    def check(self, token: VerifiedToken, actor: SpiffeId | None) -> None:
-        """Refuse a token, or the ``actor`` that uses it (None: it proved no name), if the list has it.
+    def check(self, use: Use) -> None:
+        """Refuse a use of authority, if the list has anyone it is for, or anything it rests on.
 
         Raises:
             Denied: POLICY_DENIED or REVOKED.
             Unavailable: REVOCATIONS_STALE.
         """
-        self.revoked.check(token, actor)
-        self._check_listed(actor)
-        if self.actors and token.subject in self.actors:
-            raise Denied(Reason.POLICY_DENIED, "the workload that started this chain is on the deny list")
-        if self.txns and token.txn in self.txns:
+        self.revoked.check(use)
+        if not (self.actors or self.txns or self.jtis or self.subjects):
+            return
+        names = use.names()
+        if not self.actors.isdisjoint(names[Kind.ACTOR]):
+            raise Denied(
+                Reason.POLICY_DENIED, "the actor, or the workload that started this chain, is on the deny list"
+            )
+        if not self.txns.isdisjoint(names[Kind.TXN]):
             raise Denied(Reason.POLICY_DENIED, "the transaction is on the deny list")
-        if self.jtis and (token.jti in self.jtis or token.parent_jti in self.jtis):
-            raise Denied(Reason.POLICY_DENIED, "the token is on the deny list")
-        if self.subjects:
-            self.check_subject(token.issuer, token.subject)
-            if token.sub_id is not None:
-                self.check_subject(*token.sub_id)
-
-    def check_actor(self, actor: SpiffeId | None) -> None:
-        """Refuse a workload that shows no token.
-
-        Raises:
-            Denied: POLICY_DENIED or REVOKED.
-            Unavailable: REVOCATIONS_STALE.
-        """
-        self.revoked.check_actor(actor)
-        self._check_listed(actor)
-
-    def check_workload(self, workload: SpiffeId) -> None:
-        """Refuse a call that a workload makes for itself, if the list has it as an actor or as a subject.
-
-        Raises:
-            Denied: POLICY_DENIED or REVOKED.
-            Unavailable: REVOCATIONS_STALE.
-        """
-        self.check_actor(workload)
-        for issuer in self.revoked.own:
-            self.revoked.check_subject(issuer, workload)
-        if any(subject == workload for _, subject in self.subjects):
-            raise Denied(Reason.POLICY_DENIED, "the workload is on the deny list")
-
-    def _check_listed(self, actor: SpiffeId | None) -> None:
-        if self.actors and actor in self.actors:
-            raise Denied(Reason.POLICY_DENIED, "the actor is on the deny list")
-
-    def check_subject(self, issuer: str | None, subject: str) -> None:
-        """Refuse a subject by one of its names; at an entry also by the name a login's subject gets in the mesh.
-
-        Raises:
-            Denied: POLICY_DENIED or REVOKED.
-        """
-        self.revoked.check_subject(issuer, subject)
-        if (issuer, subject) in self.subjects or (None, subject) in self.subjects:
+        if not self.jtis.isdisjoint(names[Kind.JTI]):
+            raise Denied(Reason.POLICY_DENIED, "the token, or one that it was exchanged from, is on the deny list")
+        if self.subjects and self._names_subject(use, names[Kind.SUBJECT]):
             raise Denied(Reason.POLICY_DENIED, "the subject is on the deny list")
+
+    def _names_subject(self, use: Use, pairs: Iterable[object]) -> bool:
+        if use.token is None:  # a workload for itself, by whichever issuer names it
+            return any(subject == use.presenter for _, subject in self.subjects)
+        named = {subject for issuer, subject in self.subjects if issuer is None}
+        return any(pair in self.subjects or (isinstance(pair, tuple) and pair[1] in named) for pair in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,11 +176,13 @@ class Policy:
             raise Unavailable(Reason.STS_UNAVAILABLE, "no token service of this issuer is configured")
         return self.issuers[issuer]
 
-    def check_login_subject(self, user: UserIssuer, subject: str) -> None:
-        """Refuse a login's subject by the name that it gets in the mesh, at any token service.
+    def names_of_login(self, user: UserIssuer, subject: str) -> frozenset[Pair]:
+        """Return the names that the subject of a login gets in the mesh, at each token service."""
+        return frozenset((issuer, user.mesh_subject(subject)) for issuer in self.token_services)
 
-        Raises:
-            Denied: POLICY_DENIED.
-        """
-        for issuer in self.token_services:
-            self.deny.check_subject(issuer, user.mesh_subject(subject))
+    def own_use(self, workload: SpiffeId | None) -> Use:
+        """Return what a workload does without a token, for itself; None: it proved no name."""
+        names = (
+            frozenset() if workload is None else frozenset((issuer, str(workload)) for issuer in self.token_services)
+        )
+        return Use(None, workload, names)

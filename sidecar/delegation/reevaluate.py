@@ -28,6 +28,7 @@ from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, TunnelPermit
 from sidecar.delegation.plan import Delegation, plan_outbound, plan_own
 from sidecar.delegation.policy import Policy
+from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import ANY_AUDIENCE, ANY_CERTIFICATE, VerifiedToken, check_times, verify_again
@@ -169,7 +170,7 @@ def outbound_again(permit: IssuedPermit, *, operation: str | None = None, keys: 
         if delegation.entry:
             delegation = _login_again(delegation, keys, policy, now)
         plan = plan_outbound(delegation, route, policy=policy, now=_within(delegation.token, now))
-    policy.deny.check(token, policy.workload)
+    policy.deny.check(Use(token, policy.workload, NO_NAMES))
     if not token.scope <= plan.scope:  # not the token service's fault: we asked for more before
         raise Denied(Reason.POLICY_DENIED, "the route now allows less than its token")
     at = _within(token, now)
@@ -250,8 +251,6 @@ def _login_again(before: Delegation, keys: Keys, policy: Policy, now: int) -> De
         fresh = decide_entry(parse_bearer(token.raw), key=key, policy=policy, now=at, at_door=before.at_door)
         return before.narrowed_to(fresh)
     check_times(token, at)
-    policy.deny.check(token, policy.workload)
-    policy.check_login_subject(user, token.subject)
     return before
 
 

@@ -1,5 +1,8 @@
 """Revocations: what operators have stopped, what that stops, and how a reader merges one list with the next. Pure.
 
+Every check gets a ``Use``: the token, the workload that presents it, and the names that its subject gets next. It has
+no defaults, so no caller can leave one out; everyone else that the token speaks for is read from the token.
+
 A revocation stays in force until it expires or is lifted, even if a replica that never heard of it answers next. A list
 with a lower number than one before it is refused: its replica has lost something.
 """
@@ -10,8 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from sidecar.delegation.act import ActChain
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import Steps, slices
 
@@ -26,16 +30,24 @@ class RevocationsError(ValueError):
 
 
 class Kind(StrEnum):
-    """Things that can be stopped: a user, a workload, a chain, one token, or one login of a user."""
+    """Things that can be stopped: a user, a workload, a chain, one token, or one login of a user.
+
+    A workload is stopped as the one that acts (``ACTOR``), or with every chain that it took part in (``THROUGH``).
+    """
 
     SUBJECT = "subject"
     ACTOR = "actor"
+    THROUGH = "through"
     TXN = "txn"
     JTI = "jti"
     LOGIN = "login"
 
 
 NAMED_BY_ISSUER: Final = frozenset({Kind.SUBJECT, Kind.LOGIN})
+OF_WORKLOADS: Final = frozenset({Kind.ACTOR, Kind.THROUGH})
+
+Pair = tuple[str, str]  # an issuer, and a name there
+NO_NAMES: Final[frozenset[Pair]] = frozenset()
 
 
 class Token(Protocol):
@@ -54,7 +66,60 @@ class Token(Protocol):
     @property
     def txn(self) -> str | None: ...  # noqa: D102
     @property
+    def ancestors(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
     def sid(self) -> str | None: ...  # noqa: D102
+    @property
+    def client_id(self) -> str | None: ...  # noqa: D102
+    @property
+    def chain(self) -> ActChain | None: ...  # noqa: D102
+    @property
+    def actor_id(self) -> str | None: ...  # noqa: D102
+    @property
+    def prior_ids(self) -> tuple[str, ...]: ...  # noqa: D102
+
+
+class Use(NamedTuple):
+    """One use of authority, with everyone it is for and everything it rests on.
+
+    ``token`` None: none is shown. ``presenter`` is the workload that shows it; None: the caller proved no name.
+    ``becomes`` are the names that the subject gets next (``NO_NAMES`` where it keeps its own): at the token service
+    that the token is for, or, without a token, those that the workload has as a subject.
+    """
+
+    token: Token | None
+    presenter: str | None
+    becomes: frozenset[Pair]
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer of the token."""
+        return None if self.token is None else self.token.issuer
+
+    def names(self) -> Mapping[Kind, frozenset[object]]:
+        """Return every name by which an order can stop this use, for every kind of order."""
+        token = self.token
+        actors: set[str | None] = {self.presenter}
+        earlier: set[str | None] = set()
+        ids: tuple[tuple[str | None, ...], ...] = ((), (), ())
+        subjects: set[object] = {*self.becomes}
+        if token is not None:
+            actors |= {token.subject, token.actor_id, token.client_id}  # a workload may have started it for itself
+            if token.chain is not None:
+                actors.add(token.chain.current.subject)
+                earlier = {*token.chain.subjects, *token.prior_ids}
+            subjects |= {(token.issuer, token.subject), token.sub_id}
+            issuers = {token.issuer} if token.sub_id is None else {token.issuer, token.sub_id[0]}
+            ids = (token.txn,), (token.jti, token.parent_jti, *token.ancestors), (token.sid,)
+        txns, jtis, sids = (frozenset(one for one in some if one is not None) for some in ids)
+        return {
+            Kind.SUBJECT: frozenset(subjects - {None}),
+            Kind.ACTOR: frozenset(actors - {None}),
+            Kind.THROUGH: frozenset((actors | earlier) - {None}),
+            Kind.TXN: txns,
+            Kind.JTI: jtis,
+            Kind.LOGIN: frozenset((issuer, sid) for sid in sids for issuer in issuers),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,25 +199,9 @@ class Revocations:
         """Return what of this kind is stopped: values, of a subject or login pairs (issuer, value)."""
         return self._named.get(kind, frozenset())
 
-    def kind_of(self, token: Token, actor: str | None) -> Kind | None:
-        """Return the kind of a revocation that stops this token, or the ``actor`` that uses it; None if none does."""
-        if not self._named:
-            return None
-        actors = self.names(Kind.ACTOR)
-        if (actor is not None and actor in actors) or token.subject in actors:  # also for a chain that it started
-            return Kind.ACTOR
-        if token.txn is not None and token.txn in self.names(Kind.TXN):
-            return Kind.TXN
-        if not self.names(Kind.JTI).isdisjoint((token.jti, token.parent_jti)):
-            return Kind.JTI
-        subjects = {(token.issuer, token.subject), token.sub_id}
-        if not self.names(Kind.SUBJECT).isdisjoint(subjects):
-            return Kind.SUBJECT
-        if token.sid is not None:
-            issuers = {token.issuer} if token.sub_id is None else {token.issuer, token.sub_id[0]}
-            if not self.names(Kind.LOGIN).isdisjoint((issuer, token.sid) for issuer in issuers):
-                return Kind.LOGIN
-        return None
+    def kind_of(self, names: Mapping[Kind, frozenset[object]]) -> Kind | None:
+        """Return the kind of a revocation of one of these names; None if there is none."""
+        return next((kind for kind in Kind if not self.names(kind).isdisjoint(names[kind])), None)
 
     def merged(self, newer: Listed, *, now: int) -> Steps[Revocations]:
         """Return both together, in steps, without what has expired by ``now`` or was lifted.
@@ -230,46 +279,28 @@ class InForce:
     own: frozenset[str] = frozenset()
     stale: frozenset[str] = frozenset()
 
-    def check(self, token: Token, actor: str | None) -> None:
-        """Refuse a token that is stopped, or the ``actor`` that uses it.
+    def check(self, use: Use) -> None:
+        """Refuse a use that is stopped.
 
         Raises:
             Denied: REVOKED.
             Unavailable: REVOCATIONS_STALE.
         """
-        if self.stale and (token.issuer in self.stale or not self.stale.isdisjoint(self.own)):
+        if self.stale and (use.issuer in self.stale or not self.stale.isdisjoint(self.own)):
             raise Unavailable(Reason.REVOCATIONS_STALE, "the list of revocations is too old")
-        kind = self.kind_of(token, actor)
+        kind = self.kind_of(use)
         if kind is not None:
             raise Denied(Reason.REVOKED, f"by a revocation of this {kind}")
 
-    def check_actor(self, actor: str | None) -> None:
-        """Refuse an ``actor`` that shows no token.
-
-        Raises:
-            Denied: REVOKED.
-            Unavailable: REVOCATIONS_STALE.
-        """
-        if not self.stale.isdisjoint(self.own):
-            raise Unavailable(Reason.REVOCATIONS_STALE, "the list of revocations is too old")
-        if any(actor in self.lists[name].names(Kind.ACTOR) for name in self.own & self.lists.keys()):
-            raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.ACTOR}")
-
-    def check_subject(self, issuer: str | None, subject: str) -> None:
-        """Refuse a subject by the name that its tokens will have. Raises Denied REVOKED."""
-        if self.lists and any(
-            (issuer, subject) in self.lists[name].names(Kind.SUBJECT) for name in self.own & self.lists.keys()
-        ):
-            raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.SUBJECT}")
-
-    def kind_of(self, token: Token, actor: str | None = None) -> Kind | None:
-        """Return the kind of a revocation that stops this token or actor; None if none does."""
-        for issuer, stopped in self.lists.items():
-            if issuer == token.issuer or issuer in self.own:
-                kind = stopped.kind_of(token, actor)
-                if kind is not None:
-                    return kind
-        return None
+    def kind_of(self, use: Use) -> Kind | None:
+        """Return the kind of a revocation that stops this use; None if none does."""
+        found = [
+            one for issuer, one in self.lists.items() if one.stopped and (issuer == use.issuer or issuer in self.own)
+        ]
+        if not found:
+            return None
+        names = use.names()
+        return next((kind for one in found if (kind := one.kind_of(names)) is not None), None)
 
     def only_names_tokens_since(self, before: InForce) -> bool:
         """Return True if since ``before`` no workload was stopped or let go, and no list came, went or became stale.
@@ -278,8 +309,12 @@ class InForce:
         """
         if (self.own, self.stale, self.lists.keys()) != (before.own, before.stale, before.lists.keys()):
             return False
-        actors = [(one.names(Kind.ACTOR), before.lists[name].names(Kind.ACTOR)) for name, one in self.lists.items()]
-        return all(one is other or one == other for one, other in actors)
+        workloads = [
+            (one.names(kind), before.lists[name].names(kind))
+            for name, one in self.lists.items()
+            for kind in OF_WORKLOADS
+        ]
+        return all(one is other or one == other for one, other in workloads)
 
 
 NOTHING: Final = InForce()

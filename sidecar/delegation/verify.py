@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.bounded import bytes_of
-from sidecar.delegation.act import ActChain, Actor, parse_act
+from sidecar.delegation.act import MAX_ACT_DEPTH, ActChain, Actor, parse_act
 from sidecar.delegation.bearer import Bearer, parse_bearer
 from sidecar.delegation.claims import audience_claim, audience_values, is_name, name_claim
 from sidecar.delegation.jwt_svid import JwtSvid, verify_jwt_svid
@@ -35,6 +35,7 @@ __all__ = [
     "JwtSvid",
     "TrustedIssuer",
     "VerifiedToken",
+    "ancestors_of",
     "check_binding",
     "check_header",
     "check_times",
@@ -47,6 +48,8 @@ __all__ = [
 
 # The claims that an issued token is later compared with, and those that tell how the user logged in.
 _READ_LATER: Final = ("exp", "sub_id", "auth_time", "acr")
+ANCESTORS: Final = "ancestor_jtis"  # ours: no registered claim names the tokens before the parent
+MAX_ANCESTORS: Final = 2 * MAX_ACT_DEPTH  # each exchange adds an actor, so no lawful chain has more
 _GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
 
 
@@ -103,11 +106,13 @@ class VerifiedToken:
     client_id: str | None = None
     txn: str | None = None
     parent_jti: str | None = None
+    ancestors: tuple[str, ...] = ()  # the jti of the tokens before its parent, the first token of the chain first
     sid: str | None = None  # the login at its issuer (OpenID Connect Back-Channel Logout section 2.1)
     sub_id: tuple[str, str] | None = field(default=None, repr=False)  # (iss, sub): iss_sub of RFC 9493 section 3.2.3
     certificate_thumbprint: str | None = None  # x5t#S256: good with this client certificate only (RFC 8705)
     chain: ActChain | None = field(default=None, repr=False)
     actor_id: SpiffeId | None = None  # the current actor as the issuer's profile maps it; None: cannot be mapped
+    prior_ids: tuple[SpiffeId, ...] = ()  # of earlier actors, where the profile maps their names to others
     claims: Mapping[str, object] = field(repr=False)
     grounds: Grounds | None = field(default=None, repr=False, compare=False)
     held_bytes: int = field(init=False, repr=False, compare=False, default=0)
@@ -172,11 +177,13 @@ def verify_token(
         client_id=client_id,
         txn=txn,
         parent_jti=parent_jti,
+        ancestors=_ancestors(claims),
         sid=sid,
         sub_id=sub_id,
         certificate_thumbprint=thumbprint,
         chain=chain,
         actor_id=None if chain is None else issuer.actor_id(chain.current),
+        prior_ids=() if chain is None else _prior_ids(chain, issuer),
         grounds=Grounds(trusted or issuer, key, bearer.kid),
         claims={claim: claims[claim] for claim in _READ_LATER if claim in claims} if slim else claims,
     )
@@ -236,6 +243,11 @@ def check_binding(token: VerifiedToken, peer_certificate_sha256: str | _AnyCerti
         Denied: CNF_MISMATCH.
     """
     _check_thumbprint(token.certificate_thumbprint, peer_certificate_sha256)
+
+
+def ancestors_of(token: VerifiedToken) -> tuple[str, ...]:
+    """Return the ``ancestors`` of a token that is exchanged for this one: every earlier token that it names."""
+    return token.ancestors if token.parent_jti is None else (*token.ancestors, token.parent_jti)
 
 
 def thumbprint_of(certificate_sha256: str) -> str:
@@ -313,6 +325,20 @@ def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str |
     if client_id is None:
         return None
     return ActChain((Actor(client_id),), {"sub": client_id})
+
+
+def _prior_ids(chain: ActChain, issuer: TrustedIssuer) -> tuple[SpiffeId, ...]:
+    mapped = ((actor, issuer.actor_id(actor)) for actor in chain.prior)
+    return tuple(found for actor, found in mapped if found is not None and found != actor.subject)
+
+
+def _ancestors(claims: Mapping[str, object]) -> tuple[str, ...]:
+    if ANCESTORS not in claims:
+        return ()
+    names = claims[ANCESTORS]
+    if not isinstance(names, list) or len(names) > MAX_ANCESTORS or not all(map(is_name, names)):
+        raise Denied(Reason.MALFORMED_TOKEN, f"{ANCESTORS} is not a list of at most {MAX_ANCESTORS} names")
+    return tuple(names)
 
 
 def _scope(claims: Mapping[str, object], profile: IssuerProfile) -> ScopeSet:

@@ -80,7 +80,7 @@ class AgentCards:
         routes = policy.inbound.cards[path]
         entry.route = routes[0].name
         _require_method(head)
-        policy.deny.check_actor(peer)
+        policy.deny.check(policy.own_use(peer))
         route = next((one for one in routes if peer in one.peers), None)
         if route is None:
             raise Denied(Reason.POLICY_DENIED, "no route of this card lists the peer")

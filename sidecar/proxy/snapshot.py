@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from sidecar.delegation.policy import Deny, Policy
-from sidecar.delegation.revocation import NOTHING, InForce
+from sidecar.delegation.revocation import NO_NAMES, NOTHING, InForce, Use
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Problem, Reason, Unavailable
@@ -205,7 +205,11 @@ class Snapshots:
         revoked = after.policy.deny.revoked
         if not revoked.only_names_tokens_since(before.policy.deny.revoked):
             return None
-        return Renewal(before.policy.number, after.policy.number, lambda token: revoked.kind_of(token) is not None)
+
+        def stops(token: VerifiedToken) -> bool:  # by whatever it names: no order for a workload came or went
+            return revoked.kind_of(Use(token, None, NO_NAMES)) is not None
+
+        return Renewal(before.policy.number, after.policy.number, stops)
 
     def _make(self, workload: SpiffeId) -> None:
         self._number += 1

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from sidecar.delegation.claims import audience_values
 from sidecar.delegation.login_issuer import spellings
 from sidecar.delegation.policy import DELEGATION_LIFE_S, LoginKind, UserIssuer
+from sidecar.delegation.revocation import Use
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import VerifiedToken
@@ -53,6 +54,15 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
     if token.issuer in policy.foreign_issuers:
         return _foreign(token, client=client, policy=policy, now=now)
     return _login(token, client=client, policy=policy, now=now)
+
+
+def use_of(token: VerifiedToken, client: SpiffeId, policy: StsPolicy) -> Use:
+    """Return the use that ``client`` makes of a token: its subject gets the name that we would issue it."""
+    login, foreign = policy.login_issuers.get(token.issuer), policy.foreign_issuers.get(token.issuer)
+    names = {login.subject_prefix + token.subject} if login is not None else set()
+    if foreign is not None:
+        names.add(foreign.crossing.subject(token.subject))
+    return Use(token, client, frozenset((policy.issuer, name) for name in names))
 
 
 def login_issuer_for(

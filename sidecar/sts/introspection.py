@@ -21,6 +21,7 @@ from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import ANY_CERTIFICATE, VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason
+from sidecar.sts.authority import use_of
 from sidecar.sts.endpoints import NO_STORE, TokenEndpoint, go_on
 from sidecar.sts.keys import KeyRing
 from sidecar.sts.policy import StsPolicy
@@ -59,7 +60,7 @@ class IntrospectionEndpoint:
         try:
             token = presented(raw, client=client, policy=policy, ring=service.current_ring(), now=int(service.clock()))
             if service.register is not None:
-                service.register.refuse(token, client, policy)
+                service.register.refuse(use_of(token, client, policy), policy)
         except Denied as error:
             record.introspected(error)
             answer = _INACTIVE

@@ -23,7 +23,7 @@ from sidecar.delegation.rfc8693 import (
 )
 from sidecar.delegation.scope import ScopeSet, format_scope
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import JwtSvid, VerifiedToken, thumbprint_of
+from sidecar.delegation.verify import ANCESTORS, MAX_ANCESTORS, JwtSvid, VerifiedToken, ancestors_of, thumbprint_of
 from sidecar.errors import Denied, Reason
 from sidecar.sts.authority import Authority, authority_of, sub_id_claim
 from sidecar.sts.policy import StsPolicy
@@ -132,6 +132,8 @@ def authorize_exchange(
     claims["txn"] = authority.txn or fresh.txn
     if subject.jti is not None:
         claims["parent_jti"] = subject.jti
+    if ancestors := _ancestors(subject):
+        claims[ANCESTORS] = ancestors
     if subject.sid is not None:
         claims["sid"] = subject.sid
     claims.update(_authentication_of(subject.claims))
@@ -203,6 +205,14 @@ def _next_act(chain: ActChain | None, actor: dict[str, object], max_depth: int) 
     if chain.depth >= max_depth:
         raise Denied(Reason.ACT_TOO_DEEP, f"more than {max_depth} actors")
     return {**actor, "act": chain.raw}
+
+
+def _ancestors(subject: VerifiedToken) -> list[str]:
+    """Return every token before the parent, so that the revocation of any of them stops this one. None is dropped."""
+    ancestors = ancestors_of(subject)
+    if len(ancestors) > MAX_ANCESTORS:
+        raise Denied(Reason.ACT_TOO_DEEP, f"more than {MAX_ANCESTORS} tokens before the parent")
+    return list(ancestors)
 
 
 def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:

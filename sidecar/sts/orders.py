@@ -26,7 +26,15 @@ from sidecar.delegation.claims import is_name
 from sidecar.delegation.json_steps import object_in_steps
 from sidecar.delegation.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import MAX_LISTED, MAX_REVOCATIONS, NAMED_BY_ISSUER, Kind, Listed, Revocation
+from sidecar.delegation.revocation import (
+    MAX_LISTED,
+    MAX_REVOCATIONS,
+    NAMED_BY_ISSUER,
+    OF_WORKLOADS,
+    Kind,
+    Listed,
+    Revocation,
+)
 from sidecar.delegation.signature import verify_signature
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.errors import Denied, Reason
@@ -322,11 +330,11 @@ def _revoking(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_a
     try:
         kind = Kind(str(claims.get("kind")))
     except ValueError as error:
-        raise Denied(Reason.ORDER_REFUSED, "kind is not subject, actor, txn, jti or login") from error
+        raise Denied(Reason.ORDER_REFUSED, f"kind is not one of {', '.join(Kind)}") from error
     value = _text(claims, "value")
     if _TOKEN.search(value):  # it would be on every sidecar's list
         raise Denied(Reason.ORDER_REFUSED, "value is a token: name its jti")
-    if kind is Kind.ACTOR:
+    if kind in OF_WORKLOADS:
         try:
             SpiffeId(value)
         except SpiffeIdError as error:

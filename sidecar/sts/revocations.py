@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from sidecar.delegation.claims import is_name
-from sidecar.delegation.revocation import NONE, InForce, Kind, Knowledge, Revocations, RevocationsError
+from sidecar.delegation.revocation import NONE, InForce, Kind, Knowledge, Revocations, RevocationsError, Use
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.record_text import masked
 from sidecar.steps import Steps, at_once, in_steps, slices
@@ -216,25 +215,14 @@ class Register:
             view = self._view = at_once(self._later(view, now))
         return view.revocations
 
-    def refuse(self, token: VerifiedToken, client: SpiffeId, policy: StsPolicy) -> None:
-        """Refuse the exchange of a token that is stopped, for a client that is stopped, or of a stopped subject.
+    def refuse(self, use: Use, policy: StsPolicy) -> None:
+        """Refuse a use of authority that is stopped.
 
         Raises:
             Denied: REVOKED.
             Unavailable: NOT_READY.
         """
-        stopped = InForce(lists={policy.issuer: self.revocations(policy)}, own=frozenset((policy.issuer,)))
-        stopped.check(token, client)
-        login, foreign = policy.login_issuers.get(token.issuer), policy.foreign_issuers.get(token.issuer)
-        if login is not None:
-            stopped.check_subject(policy.issuer, login.subject_prefix + token.subject)
-        if foreign is not None:
-            stopped.check_subject(policy.issuer, foreign.crossing.subject(token.subject))
-
-    def refuse_client(self, client: SpiffeId, policy: StsPolicy) -> None:
-        """Refuse a client that is stopped. Raises as ``refuse``."""
-        if client in self.revocations(policy).names(Kind.ACTOR):
-            raise Denied(Reason.REVOKED, f"by a revocation of this {Kind.ACTOR}")
+        InForce(lists={policy.issuer: self.revocations(policy)}, own=frozenset((policy.issuer,))).check(use)
 
     async def signed_list(self, policy: StsPolicy, ring: KeyRing, etag: str | None = None) -> ListAnswer:
         """Return the signed list, or for a reader that has it by this entity tag, the signed confirmation.

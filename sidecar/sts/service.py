@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from sidecar.delegation.bearer import MAX_TOKEN_BYTES, Bearer, parse_bearer
 from sidecar.delegation.checkpoint import Checkpoint, Head, parse_head
 from sidecar.delegation.keyset import KeySet, VerificationKey
+from sidecar.delegation.revocation import Use
 from sidecar.delegation.rfc8693 import (
     TOKEN_TYPE_ACCESS_TOKEN,
     ClientCredentialsRequest,
@@ -28,6 +29,7 @@ from sidecar.delegation.rfc8693 import (
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.sts.actors import ActorTokens
+from sidecar.sts.authority import use_of
 from sidecar.sts.keys import KeyRing
 from sidecar.sts.mint import (
     ClientCertificate,
@@ -137,7 +139,7 @@ class TokenService:
         if isinstance(request, ClientCredentialsRequest):
             self.rate.take(client)  # one counter for all targets, which the client could invent
             if self.register is not None:
-                self.register.refuse_client(client, policy)
+                self.register.refuse(Use(None, client, frozenset(((policy.issuer, str(client)),))), policy)
             grant = authorize_self(
                 request,
                 client=client,
@@ -204,7 +206,7 @@ class TokenService:
         record.attribute(subject, foreign=subject.issuer in policy.foreign_issuers)
         self.rate.take((subject.issuer, subject.jti or subject.fingerprint, client))
         if self.register is not None:
-            self.register.refuse(subject, client, policy)
+            self.register.refuse(use_of(subject, client, policy), policy)
         return authorize_exchange(
             request,
             actor=actor,

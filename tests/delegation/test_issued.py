@@ -85,6 +85,7 @@ PAIR = {"format": "iss_sub", "iss": PARTNERS, "sub": "alice"}
             plan(delegation(INBOUND_CLAIMS | {"exp": NOW + 290.5})), issued(exp=NOW + 290.5), id="to the same fraction"
         ),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "parent_jti"), id="no parent_jti"),
+        pytest.param(DELEGATED, issued(ancestor_jtis=["token-1"]), id="every token before its parent"),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "jti"), id="no jti, where the issuer's profile allows it"),
         pytest.param(DELEGATED, act(iss=STS, client_id="writer"), id="more about us in act"),
         pytest.param(AT_ENTRY, ENTRY_CLAIMS, id="at an entry"),
@@ -282,6 +283,15 @@ OTHER_ISS = INBOUND_CLAIMS["sub_id"] | {"iss": STS}
         pytest.param(DELEGATED, issued(txn="txn-2"), Reason.STS_CHAIN_BROKEN, id="another txn"),
         pytest.param(DELEGATED, without(ISSUED_CLAIMS, "txn"), Reason.STS_CHAIN_BROKEN, id="txn dropped"),
         pytest.param(DELEGATED, issued(parent_jti="token-1"), Reason.STS_CHAIN_BROKEN, id="the grandparent's jti"),
+        pytest.param(
+            DELEGATED, issued(ancestor_jtis=["x"]), Reason.STS_CHAIN_BROKEN, id="another token before its parent"
+        ),
+        pytest.param(
+            DELEGATED,
+            issued(ancestor_jtis=["token-0", "token-1"]),
+            Reason.STS_CHAIN_BROKEN,
+            id="one too many before it",
+        ),
         pytest.param(
             FIRST_HOP,
             without(ISSUED_CLAIMS, "sub_id") | {"act": {"sub": str(WRITER)}},

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.policy import Deny, Entry, ScopeFrom
+from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from tests.delegation.world import (
@@ -21,7 +22,7 @@ from tests.delegation.world import (
     verified,
 )
 
-TOKEN = verified(INBOUND_CLAIMS)
+TOKEN = verified(INBOUND_CLAIMS, ancestors=("token-0",))
 
 
 @pytest.mark.parametrize(
@@ -33,12 +34,13 @@ TOKEN = verified(INBOUND_CLAIMS)
         pytest.param(Deny(actors=frozenset({str(PLANNER)})), id="current actor"),
         pytest.param(Deny(jtis=frozenset({"token-2"})), id="token"),
         pytest.param(Deny(jtis=frozenset({"token-1"})), id="the token it was exchanged from"),
+        pytest.param(Deny(jtis=frozenset({"token-0"})), id="a token before that"),
         pytest.param(Deny(txns=frozenset({"txn-1"})), id="transaction"),
     ],
 )
 def test_what_the_deny_list_has_is_refused(deny: Deny) -> None:
     with pytest.raises(Denied) as refusal:
-        deny.check(TOKEN, PLANNER)
+        deny.check(Use(TOKEN, PLANNER, NO_NAMES))
     assert refusal.value.reason is Reason.POLICY_DENIED
 
 
@@ -54,22 +56,22 @@ def test_what_the_deny_list_has_is_refused(deny: Deny) -> None:
     ],
 )
 def test_what_the_deny_list_does_not_have_passes(deny: Deny) -> None:
-    assert reason_of(deny.check, TOKEN, PLANNER) is None
+    assert reason_of(deny.check, Use(TOKEN, PLANNER, NO_NAMES)) is None
 
 
 def test_a_denied_actor_stops_the_chains_that_it_started_for_itself() -> None:
     started = replace(TOKEN, subject="spiffe://acme.example/agent/front", sub_id=None)
     deny = Deny(actors=frozenset({started.subject}))
     with pytest.raises(Denied) as refusal:
-        deny.check(started, PLANNER)
+        deny.check(Use(started, PLANNER, NO_NAMES))
     assert refusal.value.reason is Reason.POLICY_DENIED
-    deny.check(TOKEN, PLANNER)
+    deny.check(Use(TOKEN, PLANNER, NO_NAMES))
 
 
 def test_a_token_without_ids_is_not_met_by_a_list_of_ids() -> None:
     deny = Deny(subjects=frozenset({(IDP, "alice")}), jtis=frozenset({"x"}), txns=frozenset({"x"}))
     token = replace(TOKEN, jti=None, parent_jti=None, txn=None, sub_id=None)
-    assert reason_of(deny.check, token, PLANNER) is None
+    assert reason_of(deny.check, Use(token, PLANNER, NO_NAMES)) is None
 
 
 MAP = {"sales": frozenset({"crm.read", "crm.write"}), "staff": frozenset({"docs.read"})}

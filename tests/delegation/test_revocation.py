@@ -5,22 +5,29 @@ from typing import Any, Final
 
 import pytest
 
+from sidecar.delegation.act import parse_act
 from sidecar.delegation.decide import decide_verified
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import (
+    NO_NAMES,
     InForce,
     Kind,
     Listed,
     Revocation,
     Revocations,
     RevocationsError,
+    Use,
 )
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import IN_A_STEP, at_once
-from tests.delegation.world import IDP, NOW, POLICY, SEARCH, STS, delegation, login, plan
+from tests.delegation.world import FRONT, IDP, NOW, POLICY, SEARCH, STS, delegation, login, plan
 
-TOKEN: Final = replace(delegation().token, sub_id=(IDP, "4711"), txn="txn-1", jti="j2", parent_jti="j1", sid="s1")
+TOKEN: Final = replace(
+    delegation().token, sub_id=(IDP, "4711"), txn="txn-1", jti="j2", parent_jti="j1", ancestors=("j0",), sid="s1"
+)
 PEER: Final = TOKEN.actor_id
+USE: Final = Use(TOKEN, PEER, NO_NAMES)
 OTHER: Final = "https://other.example"
 
 
@@ -44,6 +51,9 @@ def merged(known: Revocations, other: Revocations) -> Revocations:
 @pytest.mark.parametrize(
     ("kind", "value", "issuer", "stops"),
     [
+        pytest.param(Kind.ACTOR, FRONT, None, False, id="an earlier actor is history"),
+        pytest.param(Kind.THROUGH, FRONT, None, True, id="a chain through an earlier actor"),
+        pytest.param(Kind.JTI, "j0", None, True, id="a token before its parent"),
         pytest.param(Kind.SUBJECT, TOKEN.subject, STS, True, id="the subject, as tokens name it"),
         pytest.param(Kind.SUBJECT, "4711", IDP, True, id="the subject, as its login names it"),
         pytest.param(Kind.SUBJECT, "4711", STS, False, id="the same name at another issuer"),
@@ -89,7 +99,7 @@ def test_a_list_counts_for_its_issuers_tokens_or_for_all_if_it_is_ours(
 ) -> None:
     found = stopped(revocation(Kind.TXN, "txn-1"))
     revoked = InForce(lists=dict.fromkeys(lists, found), own=frozenset(own))
-    assert (revoked.kind_of(TOKEN) is Kind.TXN) is stops
+    assert (revoked.kind_of(USE) is Kind.TXN) is stops
 
 
 @pytest.mark.parametrize(
@@ -104,10 +114,53 @@ def test_a_list_that_is_too_old_refuses_what_it_would_decide(stale: str, own: tu
     revoked = InForce(own=frozenset(own), stale=frozenset((stale,)))
     if refused:
         with pytest.raises(Unavailable) as error:
-            revoked.check(TOKEN, PEER)
+            revoked.check(USE)
         assert error.value.reason is Reason.REVOCATIONS_STALE
     else:
-        revoked.check(TOKEN, PEER)
+        revoked.check(USE)
+
+
+BARE: Final = replace(
+    TOKEN, subject="x", client_id=None, chain=None, actor_id=None, sub_id=None, txn=None, jti=None, parent_jti=None,
+    ancestors=(), sid=None,
+)  # fmt: skip
+SOMEBODY: Final = SpiffeId("spiffe://acme.example/agent/somebody")
+
+
+@pytest.mark.parametrize(
+    ("use", "kinds"),
+    [
+        pytest.param(Use(BARE, None, NO_NAMES), set(), id="nobody"),
+        pytest.param(Use(BARE, SOMEBODY, NO_NAMES), {Kind.ACTOR, Kind.THROUGH}, id="the presenter"),
+        pytest.param(Use(None, SOMEBODY, NO_NAMES), {Kind.ACTOR, Kind.THROUGH}, id="a caller without a token"),
+        pytest.param(
+            Use(replace(BARE, subject=SOMEBODY), None, NO_NAMES), {Kind.ACTOR, Kind.THROUGH}, id="the one who began it"
+        ),
+        pytest.param(Use(replace(BARE, client_id=SOMEBODY), None, NO_NAMES), {Kind.ACTOR, Kind.THROUGH}, id="client"),
+        pytest.param(
+            Use(replace(BARE, actor_id=SOMEBODY), None, NO_NAMES), {Kind.ACTOR, Kind.THROUGH}, id="the mapped actor"
+        ),
+        pytest.param(
+            Use(replace(BARE, chain=parse_act({"act": {"sub": SOMEBODY}})), None, NO_NAMES),
+            {Kind.ACTOR, Kind.THROUGH},
+            id="the actor",
+        ),
+        pytest.param(
+            Use(replace(BARE, chain=parse_act({"act": {"sub": "y", "act": {"sub": SOMEBODY}}})), None, NO_NAMES),
+            {Kind.THROUGH},
+            id="an earlier actor",
+        ),
+        pytest.param(
+            Use(replace(BARE, prior_ids=(SOMEBODY,), chain=TOKEN.chain), None, NO_NAMES),
+            {Kind.THROUGH},
+            id="an earlier actor by its mapped name",
+        ),
+    ],
+)
+def test_everyone_a_token_speaks_for_is_named_and_nobody_twice(use: Use, kinds: set[Kind]) -> None:
+    names = use.names()
+    assert names.keys() == set(Kind)
+    assert {kind for kind, found in names.items() if SOMEBODY in found} == kinds
 
 
 def test_a_call_for_a_stopped_login_or_its_subject_is_not_planned() -> None:
@@ -141,6 +194,7 @@ def test_a_number_that_falls_is_refused() -> None:
         pytest.param({}, True, id="nothing"),
         pytest.param({"lists": {STS: stopped(revocation(Kind.SUBJECT, "bob", IDP))}}, True, id="another subject"),
         pytest.param({"lists": {STS: stopped(revocation(Kind.ACTOR, "a"))}}, False, id="a workload"),
+        pytest.param({"lists": {STS: stopped(revocation(Kind.THROUGH, "a"))}}, False, id="a workload with its chains"),
         pytest.param({"lists": {STS: stopped(), OTHER: stopped()}}, False, id="another list"),
         pytest.param({"stale": frozenset((STS,))}, False, id="a list that is too old"),
         pytest.param({"own": frozenset((STS,))}, False, id="a list that counts for all"),
@@ -150,13 +204,6 @@ def test_a_change_that_names_tokens_only_leaves_all_other_decisions(after: dict[
     before = InForce(lists={STS: stopped(revocation(Kind.TXN, "txn-1"))})
     assert replace(before, **after).only_names_tokens_since(before) is only
     assert before.only_names_tokens_since(replace(before, **after)) is only
-
-
-def test_a_stopped_workload_stops_the_chains_that_it_started_for_itself() -> None:
-    revoked = stopped(revocation(Kind.ACTOR, "spiffe://acme.example/agent/cron"))
-    started = replace(TOKEN, subject="spiffe://acme.example/agent/cron", sub_id=None)
-    assert revoked.kind_of(started, PEER) is Kind.ACTOR
-    assert revoked.kind_of(replace(started, subject="spiffe://acme.example/agent/other"), PEER) is None
 
 
 def test_what_a_reader_keeps_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

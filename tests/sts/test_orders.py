@@ -100,6 +100,7 @@ def test_an_order_is_what_its_operator_signed() -> None:
         pytest.param({"kind": "planet"}, id="another kind"),
         pytest.param({"value": ABSENT}, id="of nothing"),
         pytest.param({"kind": "actor", "value": "planner"}, id="an actor that is no SPIFFE ID"),
+        pytest.param({"kind": "through", "value": "planner"}, id="a chain through no SPIFFE ID"),
         pytest.param({"kind": "jti", "value": ORDER_OF_ANN}, id="a whole token for its name"),
         pytest.param({"kind": "login", "value": "sid"}, id="a login of no issuer"),
         pytest.param({"action": "lift", "of": "nothing"}, id="a lift of nothing"),

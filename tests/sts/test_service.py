@@ -405,6 +405,7 @@ async def test_the_issued_token_says_who_acts_for_whom_where_and_on_what_it_rest
         "exp": NOW + 290,
         "jti": "new-jti-1",
         "parent_jti": "jti-2",
+        "ancestor_jtis": ["jti-1"],
         "txn": "txn-1",
         "act": {"sub": WRITER, "act": {"sub": PLANNER, "act": {"sub": FRONT}}},
         "may_act": {"sub": CRM},
@@ -457,7 +458,24 @@ async def test_a_three_hop_chain_grows_by_one_actor_a_hop_under_one_transaction(
     third = await mesh.claims_for(mesh.exchange_form(subject_token=second["access_token"]))
     assert third["act"] == {"sub": WRITER, "act": {"sub": PLANNER, "act": {"sub": FRONT}}}
     assert (third["txn"], third["parent_jti"], third["jti"]) == ("new-txn-1", "new-jti-2", "new-jti-3")
+    assert third["ancestor_jtis"] == ["new-jti-1"]
     assert (third["sub"], third["scope"]) == ("alice", "crm.read")
+
+
+async def test_a_token_names_every_token_that_it_rests_on_or_is_not_issued() -> None:
+    mesh = Mesh()
+    most = [f"jti-{number}" for number in range(16)]
+    lawful = mesh.own(parent_jti="p", ancestor_jtis=most[1:])
+    assert (await mesh.claims_for(mesh.exchange_form(subject_token=lawful)))["ancestor_jtis"] == [*most[1:], "p"]
+    for ancestors, reason in (
+        (most, Reason.ACT_TOO_DEEP),
+        ([*most, "one more"], Reason.MALFORMED_TOKEN),
+        ("jti-1", Reason.MALFORMED_TOKEN),
+        (["a\nb"], Reason.MALFORMED_TOKEN),
+    ):
+        with pytest.raises(Denied) as refused:
+            await mesh.ask(mesh.exchange_form(subject_token=mesh.own(parent_jti="p", ancestor_jtis=ancestors)))
+        assert refused.value.reason is reason
 
 
 async def test_two_user_issuers_never_share_a_subject() -> None:
