@@ -23,8 +23,8 @@ class RecordError(ValueError):
 class Record:
     """The part of a record that audit reads; keys and their types are those of ``observe.record``, None if absent.
 
-    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated. ``permitted``: the
-    request was let through at first, by its ``decide_ms``.
+    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated. ``permitted``: its
+    times and status are those of a request that was let through, whatever ended it.
     """
 
     event: str
@@ -135,8 +135,17 @@ def record_of(members: Mapping[str, object]) -> Record:
         scope=None if scope is None else frozenset(scope),
         scope_cut=any(item.startswith(CUT) for item in scope or ()),
         scope_needed=None if needed is None else frozenset(needed),
-        permitted=is_short_number(members.get("decide_ms")),
+        permitted=_is_permitted(members),
     )
+
+
+def _is_permitted(members: Mapping[str, object]) -> bool:
+    """Tell by its times if a request was let through: one whose answer had begun has passed its status on."""
+    if not is_short_number(members.get("decide_ms")):
+        return False
+    if members.get("upstream_status") is None:
+        return members.get("upstream_ms") is None
+    return members["upstream_status"] == members.get("status")
 
 
 def is_short_number(value: object) -> bool:

@@ -108,9 +108,12 @@ _LOGIN: Final = """
     coalesce(v.direction = '"outbound"' AND (v.op = '"login"' OR prefix(v.path, '"/.sidecar/')), false)
 """
 # Let through, also if a later decision ended it: `Record.allowed`.
+_TIMES: Final = ("decide_ms", "upstream_ms")
 _ALLOWED: Final = """
     (v.decision IS NOT DISTINCT FROM '"allow"' OR (v.decision IS NOT DISTINCT FROM '"deny"'
-        AND coalesce(v.decide_ms >= '0' AND v.decide_ms < ':' AND strlen(v.decide_ms) <= 16, false)))
+        AND coalesce(v.decide_ms >= '0' AND v.decide_ms < ':' AND strlen(v.decide_ms) <= 16, false)
+        AND CASE WHEN v.upstream_status IS NULL THEN v.upstream_ms IS NULL
+            ELSE v.upstream_status IS NOT DISTINCT FROM v.status END))
 """
 COLUMNS: Final = (
     ", ".join(
@@ -178,7 +181,7 @@ def _read_lines(lines: str) -> str:
         CREATE OR REPLACE TEMP TABLE block AS
         SELECT place, CASE WHEN NOT sure THEN given END AS line, sure,
             {_DIGEST.format(extra="extra")} AS digest,
-            {", ".join(f'v."{name}" AS {name}' for name in (*READ, "decide_ms"))}
+            {", ".join(f'v."{name}" AS {name}' for name in (*READ, *_TIMES))}
         FROM (SELECT place, given, extra, v, {_SURE} AS sure FROM ({_parsed(lines, one_by_one=True)}))
     """
 

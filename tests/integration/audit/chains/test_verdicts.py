@@ -205,6 +205,14 @@ CASES: list[Any] = [
         set_to("caller3", decision="deny", reason="call_not_allowed", decide_ms=3), [], id="ended-by-the-caller-alone",
     ),
     pytest.param(
+        set_to("callee3", decision="deny", reason="revoked", decide_ms=1, status=403, upstream_status=None), [],
+        id="ended-before-its-answer",
+    ),
+    pytest.param(
+        set_to("callee3", decision="deny", reason="revoked", decide_ms=1, status=403), ["refused_hop"],
+        id="refused-whatever-its-times",
+    ),
+    pytest.param(
         set_to("callee3", decision="deny", reason="revoked", decide_ms=None), ["refused_hop"], id="refused-at-once"
     ),
     pytest.param(
