@@ -188,6 +188,7 @@ async def run_token_service(
         metrics.revocation_ages = partial(_silence, register, policy.issuer)
         replicas = Replicas(register, source, replica=server.revocations.replica)
         metrics.replicas, metrics.replica_failures = register.peers.counts, lambda: replicas.failures
+        metrics.unacknowledged = register.unacknowledged
         background.start("revocations", register.run())
         background.start("replicas", replicas.run())
     loop = asyncio.get_running_loop()

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -45,13 +46,17 @@ _CLOSING_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome at one replica: ``state`` is that of the order, None if the replica did not accept it."""
+    """The outcome at one replica: ``state`` is that of the order, None if the replica did not accept it.
+
+    ``missing`` are the replicas that this one does not know to hold the order.
+    """
 
     replica: str
     state: str | None
     detail: str = ""
     answered: bool = False
     orders: tuple[Mapping[str, Any], ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command. Exit codes: 0 every replica accepted, 1 some did not, 2 usage."""
+    """Run the command. Exit codes: 0 every replica has the order, 1 some may lack it, 2 usage."""
     try:
         claims = None if arguments.list else claims_of(arguments, now=int(time.time()), name=secrets.token_hex(16))
         peer = SpiffeId(arguments.peer)
@@ -121,7 +126,17 @@ def run(arguments: argparse.Namespace) -> int:
     missed = [one.replica for one in outcomes if one.state is None]
     if missed:
         print(f"not reached or refused: {', '.join(missed)}", file=sys.stderr)  # noqa: T201
-    return 1 if missed else 0
+    lacking = _lacking(outcomes)
+    if lacking:
+        told = f"{', '.join(lacking)} may lack it: the others give it again every five seconds"
+        print(f"{told}. Send the order there, or stop that replica", file=sys.stderr)  # noqa: T201
+    return 1 if missed or lacking else 0
+
+
+def _lacking(outcomes: list[Outcome]) -> list[str]:
+    """Return the replicas that another one does not know to hold the order, and that did not accept it themselves."""
+    accepted = {urlsplit(one.replica).netloc for one in outcomes if one.state is not None}
+    return sorted({name for one in outcomes for name in one.missing} - accepted)
 
 
 def _unspaced(value: str) -> str:
@@ -258,7 +273,9 @@ def _outcome(url: str, answer: EndpointAnswer) -> Outcome:
         waits = waiting if isinstance(waiting, list) else ()
         rows = [{**row, "waits": row.get("id") in waits, "lifted": row.get("id") in lifted} for row in orders]
         return Outcome(url, f"{len(orders)} orders", answered=True, orders=tuple(rows))
-    return Outcome(url, str(members.get("state")), answered=True)
+    missing = members.get("missing")
+    names = tuple(map(str, missing)) if isinstance(missing, list) else ()
+    return Outcome(url, str(members.get("state")), answered=True, missing=names)
 
 
 def _json(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
@@ -266,7 +283,8 @@ def _json(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
         {"replica": one.replica, "state": one.state, "detail": one.detail or None, "orders": list(one.orders)}
         for one in outcomes
     ]
-    return json.dumps({"id": None if claims is None else claims["jti"], "replicas": replicas}, indent=2)
+    told = {"id": None if claims is None else claims["jti"], "missing": _lacking(outcomes), "replicas": replicas}
+    return json.dumps(told, indent=2)
 
 
 def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:

@@ -93,6 +93,7 @@ class Metrics:
         self.revocation_ages: Callable[[], Mapping[str, float]] = dict  # by issuer
         self.replicas: Callable[[], Mapping[str, int]] | None = None  # by state; None: there is no book
         self.replica_failures: Callable[[], int] = lambda: 0
+        self.unacknowledged: Callable[[], int] = lambda: 0  # orders that another replica is not known to hold
         self.records: Callable[[], Iterable[Metric]] = tuple  # of the sink
         self.telemetry: Callable[[], Mapping[tuple[str, str], int]] = lambda: NOTHING_EXPORTED  # by signal and result
 

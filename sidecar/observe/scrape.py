@@ -309,8 +309,13 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
         )
         yield CounterMetricFamily(
             "sidecar_replica_failures",
-            "Rounds in which the orders of another replica could not be fetched, read or kept.",
+            "Exchanges of orders with another replica that failed: not fetched, read, kept or given.",
             value=metrics.replica_failures(),
+        )
+        yield GaugeMetricFamily(
+            "sidecar_revocations_unacknowledged",
+            "Orders of revocations that another replica of this token service is not known to hold.",
+            value=metrics.unacknowledged(),
         )
     yield _gauge(
         "sidecar_revocations_age_seconds",

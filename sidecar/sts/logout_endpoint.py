@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from sidecar.delegation.form import FormError, media_type, parse_form
 from sidecar.delegation.jws import MAX_TOKEN_BYTES
-from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.sts.logout_events import LogoutFeed, issuer_of, order_of
 from sidecar.sts.orders import Order
@@ -59,7 +59,7 @@ class LogoutEndpoint:
         return app
 
     async def logout(self, request: web.Request) -> web.Response:
-        """Take a logout token; 200 once its revocation is kept, 400 if it is refused."""
+        """Take a logout token; 200 once a majority of the replicas keeps its revocation, 400 if it is refused."""
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/x-www-form-urlencoded":
                 raise Denied(Reason.ORDER_REFUSED, "the body is not a form")
@@ -71,7 +71,10 @@ class LogoutEndpoint:
         return web.Response(headers=_NO_STORE)
 
     async def event(self, request: web.Request) -> web.Response:
-        """Take a security event token; 202 once its revocation is kept, 400 if it is refused (RFC 8935 section 2)."""
+        """Take a security event token (RFC 8935 section 2); 202 once a majority of the replicas has its revocation.
+
+        400 if it is refused.
+        """
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/secevent+jwt":
                 raise Denied(Reason.ORDER_REFUSED, "the content type is not application/secevent+jwt")
@@ -88,6 +91,9 @@ class LogoutEndpoint:
         key = keys.find(bearer.issuer, bearer.kid) or await keys.wait_for_key(bearer.issuer, bearer.kid)
         order = order_of(bearer, feed=feed, key=key, now=int(service.clock()))
         await self._register.add(order)
+        await self._register.acknowledge(order)
+        if not self._register.peers.majority_holds(order.id):
+            raise Unavailable(Reason.NOT_READY, "it is kept here, and not yet known to a majority of the replicas")
         return order
 
     def _feed_of(self, issuer: str) -> LogoutFeed:

@@ -1,14 +1,16 @@
-"""The other replicas of this token service: when each was last heard, and so what this one can know.
+"""The other replicas of this token service: when each was last heard, and which of our orders it may lack.
 
 A replica is heard when its orders, all that it has, are merged here and on the disk. An order that a majority of the
 replicas holds is known to whoever has heard a majority since: any two majorities share a replica. One dead replica of
 three therefore changes nothing, and a replica that is cut off from the others knows that its list gets old.
+
+An order of ours is known to another replica once that one has acknowledged it, or has it among its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,15 +24,16 @@ class _Peer:
     heard_at: float | None = None  # on the monotonic clock
     own: bool = False
     unkept: str | None = None  # the reason why its orders could not be merged here
+    lacks: set[str] | None = None  # our orders that it is not known to hold; None: nothing is known of it
 
 
 class Peers:
-    """The addresses that the settings' names lead to now. ``monotonic`` is the clock of ages, in seconds."""
+    """The addresses that the settings' ``names`` lead to now. ``monotonic`` is the clock of ages, in seconds."""
 
-    def __init__(self, *, alone: bool, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, names: Sequence[str], *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.monotonic = monotonic
-        self._members: dict[str, _Peer] = {}
-        self._looked_up = alone
+        self._members: dict[str, _Peer] = {name: _Peer() for name in names}
+        self._looked_up = not names
 
     def follow(self, addresses: Collection[str]) -> None:
         """Set the members. An address that is gone is forgotten, with all that was heard there."""
@@ -41,9 +44,58 @@ class Peers:
         """Note that this address is our own."""
         self._members[address] = _Peer(own=True)
 
-    def heard(self, address: str, at: float) -> None:
-        """Note that all orders of another replica, as of ``at``, are merged."""
-        self._members[address] = _Peer(heard_at=at)
+    def heard(self, address: str, at: float, lacks: Collection[str] | None = None) -> None:
+        """Note that all orders of another replica, as of ``at``, are merged. It ``lacks`` these of ours, or None: it
+        has the same as when it was last heard.
+        """
+        known = self._members.get(address)
+        if lacks is None:
+            lacks = known.lacks if known is not None and known.lacks is not None else ()
+        self._members[address] = _Peer(heard_at=at, lacks=set(lacks))
+
+    def gained(self, orders: Collection[str]) -> None:
+        """Note orders that are new here."""
+        for one in self._others():
+            if one.lacks is not None:
+                one.lacks.update(orders)
+
+    def acknowledged(self, address: str, orders: Collection[str]) -> None:
+        """Note that another replica holds these orders of ours."""
+        known = self._members.get(address)
+        if known is not None and known.lacks is not None:
+            known.lacks.difference_update(orders)
+
+    def lacked(self, address: str) -> frozenset[str]:
+        """Return our orders that one replica is not known to hold, as far as it was heard."""
+        known = self._members.get(address)
+        return frozenset() if known is None or known.lacks is None else frozenset(known.lacks)
+
+    def behind(self) -> list[str]:
+        """Return the replicas that were heard lately, and are not known to hold all our orders."""
+        now = self.monotonic()
+        return [
+            address
+            for address, one in self._members.items()
+            if one.lacks and one.heard_at is not None and now - one.heard_at <= SILENT_S
+        ]
+
+    def without(self, order: str) -> list[str]:
+        """Return the replicas that are not known to hold an order of ours."""
+        members = self._members.items()
+        return [address for address, one in members if not one.own and (one.lacks is None or order in one.lacks)]
+
+    def majority_holds(self, order: str) -> bool:
+        """Return True if an order of ours is known to be at a majority of the replicas, ourselves included."""
+        replicas = 1 + len(self._others())
+        return self._looked_up and 2 * (replicas - len(self.without(order))) > replicas
+
+    def unacknowledged(self, orders: Collection[str]) -> int:
+        """Count those of our ``orders`` that any other replica is not known to hold."""
+        sets = [one.lacks for one in self._others()]
+        if any(lacks is None for lacks in sets):
+            return len(orders)
+        lacked = set[str]().union(*(lacks for lacks in sets if lacks))
+        return sum(one in lacked for one in orders) if lacked else 0
 
     def not_kept(self, address: str, why: str) -> None:
         """Note that another replica has orders that this one could not keep: it may not say what is stopped."""
@@ -78,6 +130,8 @@ class Peers:
         heard = sum(age is not None and age <= SILENT_S for age in ages)
         return {"heard": heard, "silent": len(ages) - heard}
 
+    def _others(self) -> list[_Peer]:
+        return [one for one in self._members.values() if not one.own]
+
     def _ages(self, now: float) -> list[float | None]:
-        others = [one for one in self._members.values() if not one.own]
-        return [None if one.heard_at is None else max(0.0, now - one.heard_at) for one in others]
+        return [None if one.heard_at is None else max(0.0, now - one.heard_at) for one in self._others()]

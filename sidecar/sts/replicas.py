@@ -1,18 +1,24 @@
-"""Exchange of orders between replicas of the token service, so that one that missed an order learns of it.
+"""Exchange of orders between replicas of the token service, so that an order that one has reaches all.
 
 Every few seconds each replica asks all addresses behind the configured names for their orders, over mTLS pinned to its
 own SPIFFE ID, and merges them. ``Peers`` remembers when each answered. An address that the names no longer lead to is a
 replica that is gone; a name that cannot be looked up changes nothing but the ages.
+
+A new order is given to the others at once, and acknowledged when it is on their disk. In each round a replica is given
+again what it is not known to hold.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.delegation.rfc8693 import MAX_REQUEST_BYTES
 from sidecar.errors import SidecarError, Unavailable
 from sidecar.identity.endpoint import Endpoint, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient
@@ -27,7 +33,10 @@ PATH: Final = "/revocations/orders"
 EVERY_S: Final = 5.0
 FIRST_S: Final = 0.2  # until the first answer
 TIMEOUT_S: Final = 5.0
+GIVE_TIMEOUT_S: Final = 2.0
 _NAMES: Final = "names"
+_MOST_BYTES: Final = MAX_REQUEST_BYTES - 1024  # of orders that are given at once
+_JSON: Final = "application/json"
 
 
 class Replicas:
@@ -38,9 +47,11 @@ class Replicas:
         self._source = source
         self._replica = replica
         self.failures = 0  # to merge the orders of another replica, since the start
-        self._failing: dict[str, str] = {}
+        self._failing: dict[tuple[str, str], str] = {}  # by address, and what fails
+        self._giving: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tags: dict[str, str] = {}  # entity tags of the orders that are merged, by URL
         self._clock_falls = 0  # of the register, when they were merged
+        register.share = self.share
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -60,7 +71,7 @@ class Replicas:
             return
         self._report(_NAMES, None)
         peers.follow(urls)
-        for gone in self._failing.keys() - {_NAMES, *urls}:
+        for gone in [key for key in self._failing if key[0] not in {_NAMES, *urls}]:
             del self._failing[gone]
         if self._clock_falls != self._register.clock_falls:  # a peer may have what was forgotten too early
             self._clock_falls = self._register.clock_falls
@@ -70,6 +81,41 @@ class Replicas:
         tried = await asyncio.gather(*map(self._ask, ends, urls))
         if peers.unkept() is not None and not any(tried):
             await self._keep_again(urls)
+        await self.share()
+
+    async def share(self) -> None:
+        """Give the other replicas the orders that they are not known to hold. Those that are silent wait for a round.
+
+        Concurrent callers share the calls: one to each replica at a time, with all that it lacks.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_TIMEOUT_S):
+                await asyncio.gather(*map(self._give, self._register.peers.behind()))
+
+    async def _give(self, url: str) -> None:
+        peers = self._register.peers
+        async with self._giving[url]:
+            while rows := self._register.rows(peers.lacked(url), most_bytes=_MOST_BYTES):
+                why = await self._post(url, b'{"seq":0,"orders":[%b]}' % b",".join(rows.values()))
+                self._report(url, why, "given")
+                if why is not None:
+                    return
+                peers.acknowledged(url, rows)
+
+    async def _post(self, url: str, body: bytes) -> str | None:
+        """Give orders to one replica. Return the reason why it did not acknowledge them."""
+        identity = self._source.current
+        if identity is None:
+            return "there is no identity"
+        endpoint = Endpoint(url=url + PATH, peer=identity.spiffe_id)
+        client = EndpointClient(endpoint, self._source, timeout_s=GIVE_TIMEOUT_S, max_bytes=MAX_REQUEST_BYTES)
+        try:
+            answer = await client.post(body, _JSON)
+        except EndpointError as error:
+            return str(error)
+        finally:
+            await client.close()
+        return None if answer.status == 200 else f"it answered with status {answer.status}"
 
     async def _keep_again(self, urls: Sequence[str]) -> None:
         """Find out if the disk takes orders again, where the replica that had them is not there to give them."""
@@ -92,9 +138,11 @@ class Replicas:
                 raise ValueError(f"it answered with status {answer.status}")  # noqa: TRY301
             tag = known if answer.status == 304 else answer.etag
             own = tag is not None and tag.startswith(f'"{self._replica}-')
+            lacks: list[str] | None = None
             if answer.status == 200 and not own:
                 book, _ = await in_steps(parse_book(answer.body))
                 await self._register.merge(book)
+                lacks = self._register.lacked_by(book)
             if tag is not None:
                 self._tags[endpoint.url] = tag
         except SidecarError as error:
@@ -109,18 +157,19 @@ class Replicas:
         if own:
             peers.answered_ourselves(url)
         else:
-            peers.heard(url, asked_at)
+            peers.heard(url, asked_at, lacks)
         self._report(url, None)
         return False
 
-    def _report(self, which: str, why: str | None) -> None:
+    def _report(self, which: str, why: str | None, what: str = "merged") -> None:
         """Count a failure, and log each change: a failure, another one, and its end."""
         self.failures += why is not None
-        before = self._failing.pop(which, None)
+        before = self._failing.pop((which, what), None)
         if why is not None:
-            self._failing[which] = why
+            self._failing[which, what] = why
         extra = {"replica": urlsplit(which).netloc or which, "why": why}
+        orders = "orders of another replica" if what == "merged" else "orders for another replica"
         if why is not None and why != before:
-            _LOG.warning("orders of another replica are not merged", extra=extra)
+            _LOG.warning("%s are not %s", orders, what, extra=extra)
         elif why is None and before is not None:
-            _LOG.warning("orders of another replica are merged again", extra=extra | {"why": before})
+            _LOG.warning("%s are %s again", orders, what, extra=extra | {"why": before})

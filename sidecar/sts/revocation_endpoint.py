@@ -1,8 +1,8 @@
 """HTTP endpoints of revocations: operators post orders, workloads get the signed list, replicas get all orders.
 
 ``GET /revocations`` has an entity tag: a sidecar that polls every two seconds is mostly answered 304, with a signed
-confirmation that says when this replica last heard each of the others. An operator is
-told why an order was refused; nobody else is.
+confirmation that says when this replica last heard each of the others. An operator is told why an order was refused;
+nobody else is. Replicas fetch each other's orders, and give each other new ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sidecar.identity.tls import guard_of
 from sidecar.observe.tracing import new_id
 from sidecar.steps import in_steps
 from sidecar.sts.endpoints import TokenEndpoint
-from sidecar.sts.orders import ORDER, Order
+from sidecar.sts.orders import ORDER, Order, parse_book
 from sidecar.sts.revocations import Register
 from sidecar.sts.service import TokenService
 
@@ -43,6 +43,7 @@ class RevocationEndpoint:
         app.router.add_get(f"{prefix}/revocations", self.signed_list)
         app.router.add_post(f"{prefix}/revocations", self.order)
         app.router.add_get(f"{prefix}/revocations/orders", self.orders)
+        app.router.add_post(f"{prefix}/revocations/orders", self.take)
 
     async def signed_list(self, request: web.Request) -> web.Response:
         """Return the signed list, to any workload of the mesh."""
@@ -58,7 +59,10 @@ class RevocationEndpoint:
         return web.Response(body=answer.jws, content_type=_LIST, headers=headers)
 
     async def order(self, request: web.Request) -> web.Response:
-        """Accept one order of an operator, on the disk of this replica before it answers."""
+        """Accept one order of an operator, on the disk of this replica before it answers.
+
+        The answer names as ``missing`` the replicas that are not known to hold it yet.
+        """
         client: SpiffeId | None = None
         try:
             client = self._clients.client_of(request)
@@ -69,9 +73,12 @@ class RevocationEndpoint:
             order = await self._accept(request, client, body)
         except SidecarError as error:
             return self._refuse(error, client)
+        missing = await self._register.acknowledge(order)
         waiting = await in_steps(self._register.book.waiting(order.made_at))
         waits = any(one.id == order.id for one in waiting)
-        answer = {"id": order.of or order.id, "state": "waiting" if waits else str(order.action)}
+        answer: dict[str, object] = {"id": order.of or order.id, "state": "waiting" if waits else str(order.action)}
+        if missing:
+            answer["missing"] = [urlsplit(one).netloc for one in missing]
         return web.Response(body=orjson.dumps(answer), content_type="application/json")
 
     async def _accept(self, request: web.Request, client: SpiffeId, body: bytes) -> Order:
@@ -82,6 +89,28 @@ class RevocationEndpoint:
         return await self._register.accept(
             body.decode("ascii", "replace"), operator=client, certificate=certificate, audience=own
         )
+
+    async def take(self, request: web.Request) -> web.Response:
+        """Take orders that another replica gives, on the disk of this one before it answers."""
+        client: SpiffeId | None = None
+        try:
+            client = self._require_replica(request)
+            body = await self._clients.body_of(request)
+            self._require_replica(request)  # trust may have been withdrawn while the body arrived
+            try:
+                book, _ = await in_steps(parse_book(body))
+            except ValueError as error:
+                raise Denied(Reason.ORDER_REFUSED, str(error)) from error
+            await self._register.take(book.orders)
+        except SidecarError as error:
+            return self._refuse(error, client)
+        return web.Response(body=b"{}", content_type="application/json")
+
+    def _require_replica(self, request: web.Request) -> SpiffeId:
+        client = self._clients.client_of(request)
+        if client != self._service.log.workload:
+            raise Denied(Reason.ORDER_REFUSED, "the client is no replica")
+        return client
 
     async def orders(self, request: web.Request) -> web.StreamResponse:
         """Return all orders, to another replica or an operator. Their entity tag changes with every change of them."""

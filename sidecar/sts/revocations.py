@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,8 @@ class Register:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.peers = Peers(alone=not settings.replicas, monotonic=monotonic)
+        self.peers = Peers(settings.replicas, monotonic=monotonic)
+        self.share: Callable[[], Coroutine[None, None, None]] = _with_nobody  # gives the peers what they lack
         self.trouble: str | None = "the file of orders has not been read yet"
         self.changes = 0  # of the book since the start
         self.clock_falls = 0  # since the start; before each of them orders may have gone that had not ended
@@ -192,6 +193,35 @@ class Register:
 
         await self._change(merged)
 
+    async def take(self, orders: Mapping[str, Order]) -> None:
+        """Take orders that another replica gives. They are on the disk when this returns. Raises as ``merge``."""
+        await self.merge(Book(seq=self._book.seq, orders=orders))
+
+    async def acknowledge(self, order: Order) -> list[str]:
+        """Give an order to the other replicas. Return those that are not known to hold it: they are asked again."""
+        await self.share()
+        return self.peers.without(order.id)
+
+    def rows(self, names: Collection[str], *, most_bytes: int) -> Mapping[str, bytes]:
+        """Return orders as JSON, as many as have room and have not ended."""
+        now, found, size = self._now(), {}, 0
+        for name in names:
+            order = self._book.orders.get(name)
+            if order is not None and order.expires_at > now and size + len(self._rows[name]) <= most_bytes:
+                found[name] = self._rows[name]
+                size += len(found[name]) + 1
+        return found
+
+    def lacked_by(self, other: Book) -> list[str]:
+        """Return the orders here, of those that have not ended, that another replica's book lacks."""
+        now, ours = self._now(), self._book.orders
+        return [name for name in ours.keys() - other.orders.keys() if ours[name].expires_at > now]
+
+    def unacknowledged(self) -> int:
+        """Count the orders that any other replica is not known to hold, for the metric."""
+        now = self._now()
+        return self.peers.unacknowledged([name for name, one in self._book.orders.items() if one.expires_at > now])
+
     async def keep_again(self) -> None:
         """Write the file again, after one that failed. Raises as ``merge``."""
 
@@ -291,6 +321,7 @@ class Register:
                 await asyncio.to_thread(write_atomically, file, pieces_of({"seq": book.seq}, rows))
             except OSError as error:
                 raise Unavailable(Reason.NOT_READY, f"the orders cannot be kept: {error.strerror}") from error
+        self.peers.gained(book.orders.keys() - self._book.orders.keys())
         self._book, self._rows, self._view = book, rows, view
         self.changes += 1
 
@@ -307,6 +338,10 @@ class Register:
         self.clock_falls += now < self._seen_at
         self._seen_at = now
         return now
+
+
+async def _with_nobody() -> None:
+    """Share with nobody: there are no other replicas."""
 
 
 class _View(NamedTuple):

@@ -67,6 +67,22 @@ async def test_a_replica_that_is_not_reached_is_named_and_the_exit_code_is_1(
         assert len(sts.mesh.service.register.book.orders) == 1, "the others have it all the same"
 
 
+async def test_a_replica_that_may_lack_the_order_is_named_and_the_exit_code_is_1_unless_it_accepted_it_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        register = sts.mesh.service.register
+        assert register is not None
+        host, port = sts.server.address
+        register.peers.follow(["https://10.0.0.9:7444", f"https://{host}:{port}"])
+        assert await sent(sts, tmp_path, *REVOKE) == 1
+        assert capsys.readouterr().err.startswith("10.0.0.9:7444 may lack it")
+        assert await sent(sts, tmp_path, *REVOKE, "--json") == 1
+        assert json.loads(capsys.readouterr().out)["missing"] == ["10.0.0.9:7444"]
+        register.peers.follow([f"https://{host}:{port}"])
+        assert await sent(sts, tmp_path, *REVOKE) == 0
+
+
 async def test_a_refused_order_says_why_to_an_operator_and_exits_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

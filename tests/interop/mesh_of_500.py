@@ -191,6 +191,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "SidecarIssuerKeysOld": gauge("sidecar_jwks_age_seconds", 3000, 3, "8m", _ISSUER),
     "SidecarRevocationsOld": gauge("sidecar_revocations_age_seconds", 60, 1, "4m", _ISSUER),
     "SidecarReplicaSilent": gauge("sidecar_replicas", 1, 0, "4m", {"state": "silent"}, job="mesh/sts"),
+    "SidecarRevocationUnacknowledged": gauge("sidecar_revocations_unacknowledged", 1, 0, "4m", job="mesh/sts"),
     "SidecarRevocationBookFull": gauge("sidecar_revocation_book_ratio", 0.9, 0, "4m", job="mesh/sts"),
     "SidecarUserRevokedAlone": event("sidecar_revocations_alone_total", job="mesh/sts"),
     "SidecarActorMismatch": event("sidecar_actor_mismatch_total"),

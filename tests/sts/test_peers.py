@@ -16,7 +16,7 @@ class Clock:
 def peers(*ages: float | None, own: bool = False) -> Peers:
     """Return peers that were heard so long ago (None: never), by a clock that stands."""
     clock = Clock()
-    made = Peers(alone=False, monotonic=clock)
+    made = Peers(["names"], monotonic=clock)
     made.follow([str(number) for number in range(len(ages))] + ["own"] * own)
     for number, age in enumerate(ages):
         if age is not None:
@@ -47,8 +47,10 @@ def test_the_silence_is_that_of_the_majority_to_which_our_own_address_adds_nobod
 
 
 def test_before_the_names_are_looked_up_nothing_is_known_except_by_a_single_replica() -> None:
-    assert Peers(alone=False).silence_s() is None
-    assert Peers(alone=True).silence_s() == 0
+    assert Peers(["https://names"]).silence_s() is None
+    assert Peers([]).silence_s() == 0
+    assert Peers(["https://names"]).without("x") == ["https://names"]
+    assert Peers(["https://names"]).unacknowledged(["x"]) == 1
 
 
 def test_a_replica_that_left_the_names_counts_no_more_and_one_that_came_is_unheard() -> None:
@@ -94,3 +96,34 @@ def test_what_could_not_be_kept_is_told_until_it_is() -> None:
     known.not_kept("0", "the disk is full")
     known.follow(["1"])
     assert known.unkept() is None
+
+
+def test_an_order_is_acknowledged_once_every_other_replica_is_known_to_hold_it() -> None:
+    known = peers(7.0, 9.0, own=True)
+    known.gained(["x"])
+    assert (known.unacknowledged(["x", "y"]), known.majority_holds("x")) == (1, False)
+    assert (known.without("x"), known.without("y")) == (["0", "1"], [])
+    known.acknowledged("0", ["x"])
+    assert (known.unacknowledged(["x"]), known.majority_holds("x"), known.without("x")) == (1, True, ["1"])
+    known.heard("1", 1000.0)
+    assert known.unacknowledged(["x"]) == 1, "an answer that nothing changed there is no acknowledgement"
+    known.heard("1", 1000.0, [])
+    assert (known.unacknowledged(["x"]), known.without("x")) == (0, [])
+    known.heard("0", 1000.0, ["x"])
+    assert known.unacknowledged(["x"]) == 1, "it has lost it"
+
+
+def test_of_a_replica_that_was_never_heard_nothing_is_known() -> None:
+    known = peers(7.0, None)
+    known.acknowledged("1", ["x"])
+    assert (known.without("x"), known.unacknowledged(["x"]), known.behind()) == (["1"], 1, [])
+    assert known.majority_holds("x")
+    assert not Peers(["https://names"]).majority_holds("x"), "before the names are looked up"
+    assert Peers([]).majority_holds("x")
+
+
+def test_only_replicas_that_are_heard_are_given_orders() -> None:
+    known = peers(7.0, SILENT_S + 1)
+    assert known.behind() == []
+    known.gained(["x"])
+    assert known.behind() == ["0"]

@@ -70,6 +70,20 @@ async def test_a_logout_at_the_user_issuer_stops_the_login_and_a_replay_changes_
         assert (name, fields["peer"], fields["detail"]) == ("revocation.ordered", LOGIN, BACK_CHANNEL_LOGOUT)
 
 
+async def test_a_logout_that_no_majority_of_the_replicas_has_is_kept_and_the_issuer_sends_it_again() -> None:
+    async with listening() as (mesh, register, port):
+        register.peers.follow(["https://a", "https://b"])
+        answer = await post(port, "/backchannel-logout", FORM, logout_form(mesh))
+        assert (answer.status, answer.members) == (503, {"error": "temporarily_unavailable"})
+        assert len(register.book.orders) == register.unacknowledged() == 1
+        register.peers.heard("https://a", register.peers.monotonic(), register.book.orders.keys())
+        assert (await post(port, "/backchannel-logout", FORM, logout_form(mesh))).status == 503
+        register.peers.acknowledged("https://a", register.book.orders.keys())
+        assert (await post(port, "/backchannel-logout", FORM, logout_form(mesh))).status == 200
+        assert register.unacknowledged() == 1, "the third one is silent"
+        assert register.book.seq == 1
+
+
 async def test_a_caep_event_that_is_pushed_stops_the_login() -> None:
     async with listening() as (mesh, register, port):
         raw = event(mesh, "secevent+jwt", aud="https://sts.acme.example", events={SESSION_REVOKED: {}})

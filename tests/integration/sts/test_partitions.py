@@ -38,6 +38,7 @@ from tests.integration.sts.test_replicas import order
 pytestmark = pytest.mark.integration
 
 ROUND_S: Final = 5.0
+NOT_MERGED: Final = "orders of another replica are not merged"
 
 
 class Link:
@@ -46,6 +47,7 @@ class Link:
     def __init__(self) -> None:
         self.cut = False
         self.port = 0
+        self.taken = 0  # connections
         self.to: tuple[str, int] | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -62,6 +64,7 @@ class Link:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
+        self.taken += 1
         if self.cut or self.to is None:
             writer.close()
             return
@@ -265,8 +268,10 @@ async def test_a_replica_whose_disk_is_full_is_not_ready_until_a_write_succeeds(
             with caplog.at_level(logging.WARNING, "sidecar.sts"):
                 await made.rounds(2)
             told = [one.getMessage() for one in caplog.records]
-            assert told == ["orders of another replica are not merged"] * 2, "once for each replica that has them"
+            assert sorted(set(told)) == ["orders for another replica are not given", NOT_MERGED]
+            assert told.count(NOT_MERGED) == 2, "once for each replica that has them"
             assert full.replicas.failures == 3, "the third replica had it in the second round only"
+            assert giver.register.unacknowledged() == 1
             why = full.missing()
             assert why == "revocations (the orders cannot be kept: No space left on device)"
             with pytest.raises(Unavailable):
@@ -286,7 +291,9 @@ async def test_a_replica_whose_disk_is_full_is_not_ready_until_a_write_succeeds(
             await sidecar.poll()
             assert sidecar.revocations.names(Kind.TXN) == ({"a"} if giver_stays else set())
             if giver_stays:
-                assert caplog.records[-1].getMessage() == "orders of another replica are merged again"
+                assert "orders of another replica are merged again" in caplog.messages
+                await made.rounds()
+                assert giver.register.unacknowledged() == 0
             else:
                 assert sidecar.age_s == 15, "nothing is known of its silent peers: the age says so"
 
@@ -294,6 +301,76 @@ async def test_a_replica_whose_disk_is_full_is_not_ready_until_a_write_succeeds(
 def _free(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+async def test_an_order_that_one_replica_takes_is_at_all_before_it_is_answered() -> None:
+    async with fleet(3) as made:
+        await made.rounds()
+        taker = made.replicas[0].register
+        for value in ("a", "b"):
+            await taker.add(order(value))
+            assert taker.unacknowledged() == 1
+            assert await taker.acknowledge(order(value)) == []
+            assert taker.peers.majority_holds(value)
+            books = [one.register.book for one in made.replicas]
+            assert all(one == books[0] for one in books), "of one number, so that no reader sees it fall"
+        await made.rounds()
+        assert [one.register.book.seq for one in made.replicas] == [2, 2, 2]
+        assert [one.register.unacknowledged() for one in made.replicas] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("count", "majority"), [(2, False), (3, True)])
+async def test_an_order_that_a_replica_lacks_says_so_and_is_given_again_until_it_has_it(
+    count: int, majority: bool
+) -> None:
+    async with fleet(count) as made:
+        await made.rounds()
+        taker = made.replicas[0].register
+        made.cut_off(1)
+        await taker.add(order("a"))
+        missing = await taker.acknowledge(order("a"))
+        assert missing == [one for one in taker.settings.replicas if one.endswith(f":{made.replicas[0].links[0].port}")]
+        assert taker.peers.majority_holds("a") is majority
+        await made.rounds(7)
+        assert taker.unacknowledged() == 1
+        taken = made.replicas[0].links[0].taken
+        assert await taker.acknowledge(order("a")) == missing
+        assert made.replicas[0].links[0].taken == taken, "one that is silent costs no caller any time"
+        made.mend()
+        await made.rounds()
+        assert "a" in made.replicas[1].register.book.orders
+        assert (taker.unacknowledged(), taker.peers.majority_holds("a")) == (0, True)
+
+
+async def test_a_replica_that_restarts_gives_the_others_what_they_never_got(tmp_path: Path) -> None:
+    file = tmp_path / "orders.json"
+    async with fleet(2, file) as made:
+        await made.rounds()
+        made.cut_off(0)
+        await made.replicas[0].register.add(order("a"))
+    async with fleet(2, file) as made:
+        taker, other = (one.register for one in made.replicas)
+        assert taker.peers.without("a"), "nothing is known of a replica that was not heard since the start"
+        assert not taker.peers.majority_holds("a")
+        made.clock.passed_s += ROUND_S
+        await made.replicas[0].replicas.ask_all()
+        assert "a" in other.book.orders, "given, before it asked"
+        assert taker.peers.majority_holds("a")
+
+
+async def test_a_flood_of_orders_is_given_in_few_calls() -> None:
+    async with fleet(2) as made:
+        await made.rounds()
+        taker, link = made.replicas[0].register, made.replicas[0].links[0]
+        taken = link.taken
+
+        async def take(value: str) -> list[str]:
+            await taker.add(order(value))
+            return await taker.acknowledge(order(value))
+
+        assert await asyncio.gather(*(take(str(one)) for one in range(100))) == [[]] * 100
+        assert len(made.replicas[1].register.book.orders) == 100
+        assert link.taken - taken < 50
 
 
 async def test_a_name_that_fails_again_is_logged_again(caplog: pytest.LogCaptureFixture) -> None:

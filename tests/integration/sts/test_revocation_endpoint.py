@@ -21,6 +21,7 @@ from tests.fakes.own_identity import OwnIdentity
 from tests.fakes.sts import LOGIN, Mesh
 from tests.fakes.sts_server import STS, Answer, RunningSts, running_sts, token_request
 from tests.fakes.tokens import ISSUER, WRITER
+from tests.integration.sts.test_replicas import order
 
 pytestmark = pytest.mark.integration
 
@@ -121,6 +122,45 @@ async def test_all_orders_are_told_to_replicas_and_operators_only(by: SpiffeId, 
         answer = await sts.send(request, tls=client_context(OwnIdentity(sts.authority, by), expected=STS))
         assert answer.status == status
         assert (b"INC-42" in answer.body) is (status == 200)
+
+
+async def give(sts: RunningSts, by: SpiffeId, body: bytes) -> Answer:
+    tls = client_context(OwnIdentity(sts.authority, by), expected=STS)
+    return await sts.send(token_request(body, "Content-Type: application/json", target="/revocations/orders"), tls=tls)
+
+
+@pytest.mark.parametrize(
+    ("by", "changes", "status"),
+    [
+        pytest.param(STS, {}, 200, id="a replica"),
+        pytest.param(ANN, {}, 403, id="an operator, who would need no signature"),
+        pytest.param(WRITER, {}, 403, id="a workload"),
+        pytest.param(STS, {"kind": "user"}, 403, id="of an unknown kind"),
+        pytest.param(STS, {"more": 1}, 403, id="with another member"),
+    ],
+)
+async def test_orders_are_taken_as_they_are_from_replicas_alone(
+    by: SpiffeId, changes: dict[str, Any], status: int
+) -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        register = sts.mesh.service.register
+        assert register is not None
+        row = json.loads(order("txn-1").row()) | changes
+        answer = await give(sts, by, json.dumps({"seq": 2**53 - 1, "orders": [row]}).encode())
+        assert answer.status == status
+        assert (len(register.book.orders), register.book.seq) == ((1, 1) if status == 200 else (0, 0))
+        assert [name for name, _ in sts.mesh.log.events] == ([] if status == 200 else ["revocation.refused"])
+
+
+async def test_an_operator_is_told_which_replicas_may_lack_the_order() -> None:
+    mesh = mesh_with_register()
+    assert mesh.service.register is not None
+    async with running_sts(mesh) as sts:
+        mesh.service.register.peers.follow(["https://10.0.0.9:7444"])
+        answer = await post(sts, jti="order-1")
+        assert (answer.status, answer.members["missing"]) == (200, ["10.0.0.9:7444"])
+        mesh.service.register.peers.heard("https://10.0.0.9:7444", 0.0, [])
+        assert "missing" not in (await post(sts, jti="order-1")).members
 
 
 async def test_a_replica_that_may_lack_orders_is_not_ready_and_gives_no_list() -> None:
