@@ -312,7 +312,7 @@ $(SCHEMAS): $(STAMP) requirements/chart.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/chart.txt && touch $@
 
 chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
-	@$(SHARED) -p no:randomly tests/interop/test_chart.py tests/interop/test_chart_identities.py tests/interop/test_chart_revocations.py tests/interop/test_chart_plain.py tests/interop/test_chart_mounts.py tests/interop/test_chart_door.py
+	@$(SHARED) -p no:randomly tests/interop/test_chart.py tests/interop/test_chart_identities.py tests/interop/test_chart_revocations.py tests/interop/test_chart_plain.py tests/interop/test_chart_mounts.py tests/interop/test_chart_door.py tests/interop/test_chart_settings.py
 
 ADMISSION = $(PYTEST) -q -n 2 --dist loadfile -p no:randomly tests/interop/test_admission.py tests/interop/test_admission_chart.py $(ARGS)
 admission: setup ## Injector, policy, Pod Security, Helm in a real API server that shares our loopback, one of KUBECONFIG_OLDEST too (CHART_SEEDS=25)
@@ -350,6 +350,7 @@ docs: setup ## Write the pages of commands, records, reasons, settings and metri
 	@$(BIN)/python -m sidecar.observe.docs docs
 	@$(BIN)/python -m sidecar.audit.selectors.docs docs/selectors.md
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
+	@$(BIN)/python .ci/chart_schema.py helm/sidecar/values.schema.json
 	@$(BIN)/python .ci/cli_docs.py docs
 	@$(BIN)/python .ci/completions.py sidecar/completions
 

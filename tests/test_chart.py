@@ -18,6 +18,7 @@ CHARTS: Final = ("sidecar", "sidecar-lib")
 
 sys.path.insert(0, str(ROOT / ".ci"))
 from chart_docs import readme, undocumented  # type: ignore[import-not-found] # noqa: E402
+from chart_schema import written  # type: ignore[import-not-found] # noqa: E402
 
 
 def read(chart: str, name: str) -> str:
@@ -52,6 +53,17 @@ def test_no_section_of_the_values_takes_an_unknown_key(chart: str) -> None:
     for where, section in objects(schema):
         assert section["additionalProperties"] is False, where
     assert set(yaml.safe_load(read(chart, "values.yaml"))) <= set(schema["properties"])
+
+
+def test_the_schema_of_settings_in_the_values_is_written_from_the_settings() -> None:
+    text = read("sidecar", "values.schema.json")
+    assert written(text) == text
+    places = json.loads(text)
+    files = {name: places["definitions"][name] for name in ("SidecarFile", "StsFile", "PlatformFile")}
+    for name, section in files.items():
+        whole = json.loads((ROOT / "config" / f"{name.removesuffix('File').lower()}.schema.json").read_text())
+        assert section["properties"].keys() == whole["properties"].keys()
+    assert '"settings": {"type": "object"}' not in text  # every place has the schema
 
 
 def lacking(schema: dict[str, Any], values: dict[str, Any], whole: dict[str, Any], where: str = "") -> Iterator[str]:
@@ -103,11 +115,18 @@ def test_no_template_names_an_image() -> None:
 def test_what_is_not_generated_stays_the_same_at_each_rendering() -> None:
     """GitOps tools never settle on a chart whose rendering looks things up or makes certificates.
 
-    ``refuse.yaml`` renders nothing: its lookups can stop an installation, but change none.
+    ``refuse.yaml`` and what it includes render nothing: their lookups can stop an installation, but change none.
     """
     words = re.compile(r"\b(lookup|genCA|genSigned\w*|randAlpha\w*|now)\b")
     for file in HELM.rglob("templates/**/*"):
         if file.is_file():
             actions = " ".join(re.findall(r"{{.*?}}", re.sub(r"/\*.*?\*/", "", file.read_text(), flags=re.S)))
             found = set(words.findall(re.sub(r'"[^"]*"', "", actions)))
-            assert found <= ({"lookup"} if file.name == "refuse.yaml" else set()), file
+            assert found <= ({"lookup"} if file.name in ("refuse.yaml", "_withdrawal.tpl") else set()), file
+
+
+def test_the_lookups_beside_the_refusals_are_included_by_these_alone() -> None:
+    names = set(re.findall(r'define "([^"]+)"', read("sidecar", "templates/_withdrawal.tpl")))
+    for file in HELM.rglob("templates/**/*"):
+        if file.is_file() and file.name not in ("refuse.yaml", "_withdrawal.tpl"):
+            assert not names & set(re.findall(r'include "([^"]+)"', file.read_text())), file
