@@ -10,13 +10,15 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from sidecar.config import SidecarSettings, json_schema, load_sidecar, load_sts
+from sidecar.config import SidecarSettings, json_schema, kubernetes, load_sidecar, load_sts
+from sidecar.config.document import DocumentError, parse_document, read_text
 from sidecar.config.kinds import NAMES, Kind, kind_of
 from sidecar.config.sidecar_file import with_deny_file
 from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
@@ -25,18 +27,22 @@ from sidecar.engine import engine_of
 from sidecar.errors import ConfigError, Problem
 from sidecar.sts.schedule import KeyLags
 
+_VALUES: Final = "values of the chart"
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Check one file. Exit codes: 0 the settings can be used, 2 they cannot."""
     if arguments.schema:
-        kind = _told(arguments)
-        print(json.dumps(json_schema(sts=kind == "sts", platform=kind == "platform"), indent=2))  # noqa: T201
+        asked = _told(arguments)
+        print(json.dumps(json_schema(sts=asked == "sts", platform=asked == "platform"), indent=2))  # noqa: T201
         return 0
-    kind, (problems, notes) = _checked(arguments)
-    what = "" if kind is None else f" ({NAMES[kind]})"
+    found: tuple[Kind | Literal["values"] | None, Checked]
+    found = _checked_in_pods(arguments) if arguments.kubernetes else _checked(arguments)
+    kind, (problems, notes) = found
+    what = "" if kind is None else f" ({_VALUES if kind == 'values' else NAMES[kind]})"
     if arguments.json:
-        found = {"problems": [asdict(problem) for problem in problems], "notes": [asdict(note) for note in notes]}
-        print(json.dumps({"file": arguments.file, "kind": kind, **found}, indent=2))  # noqa: T201
+        told = {"problems": [asdict(problem) for problem in problems], "notes": [asdict(note) for note in notes]}
+        print(json.dumps({"file": arguments.file, "kind": kind, **told}, indent=2))  # noqa: T201
     elif problems:
         print(f"{arguments.file}: {_count(problems, 'problem')}{what}", file=sys.stderr)  # noqa: T201
         _list(problems)
@@ -66,6 +72,56 @@ def _checked(arguments: argparse.Namespace) -> tuple[Kind | None, Checked]:
     return kind, check(path, os.environ, sts=kind == "sts", platform=platform)
 
 
+def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["values"] | None, Checked]:
+    """Check a file as pods of the chart have it; of the chart's values, every settings file in them."""
+    path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
+    try:
+        values = kubernetes.values_in(path) if _told(arguments) is None else None
+        if values is not None and platform is not None:
+            wrong = "is in the values already: platforms, by sidecar.platform"
+            return "values", Checked([Problem("--platform", wrong, "leave it out")], [])
+        if values is not None:
+            each = [_check_in_pod(file) for file in kubernetes.pod_files(values)]
+            return "values", Checked([one for found in each for one in found.problems], _all_notes(each))
+        kind = _told(arguments) or kind_of(path, kubernetes.SIDECAR)
+        document = parse_document(read_text(path), name=str(path))
+    except DocumentError as error:
+        return None, Checked([error.problem], [])
+    except ConfigError as error:
+        return None, Checked(list(error.problems), [])
+    settings = document if isinstance(document, dict) else {}
+    environ = kubernetes.sts_variables(settings) if kind == "sts" else kubernetes.SIDECAR
+    if kind == "platform":
+        return kind, check_ceiling(path, platform)
+    found = check(path, environ, sts=kind == "sts", platform=platform, ports=kubernetes.PORTS)
+    return kind, Checked([*kubernetes.supplied_twice(kind, settings), *found.problems], found.notes)
+
+
+def _all_notes(each: Iterable[Checked]) -> list[Problem]:
+    return [one for found in each for one in found.notes]
+
+
+def _check_in_pod(file: kubernetes.PodFile) -> Checked:
+    """Check one file of the chart's values as its pods read it: written out by the chart, beside its ceiling."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, above = Path(folder, "settings.yaml"), Path(folder, "platform.yaml")
+        path.write_text(json.dumps(file.settings))
+        if file.platform is not None:
+            above.write_text(json.dumps(file.platform))
+        if file.kind == "platform":
+            found = check_ceiling(path)
+        else:
+            platform = None if file.platform is None else above
+            found = check(path, file.environ, sts=file.kind == "sts", platform=platform, ports=file.ports)
+    problems = [*kubernetes.supplied_twice(file.kind, file.settings), *found.problems]
+    return Checked([_within(file, one) for one in problems], [_within(file, one) for one in found.notes])
+
+
+def _within(file: kubernetes.PodFile, one: Problem) -> Problem:
+    """Return a problem with its place in the values."""
+    return replace(one, field=f"{file.where}.{one.field}")
+
+
 class Checked(NamedTuple):
     """Result of a check: ``problems`` make a file unusable, ``notes`` are for valid settings that may surprise."""
 
@@ -73,8 +129,18 @@ class Checked(NamedTuple):
     notes: list[Problem]
 
 
-def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform: Path | None = None) -> Checked:
-    """Find every problem of a settings file; it can be used if there is none. Notes need a usable file."""
+def check(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    sts: bool = False,
+    platform: Path | None = None,
+    ports: Mapping[str, int] | None = None,
+) -> Checked:
+    """Find every problem of a settings file; it can be used if there is none. Notes need a usable file.
+
+    ``ports`` are those of a pod, at which its listeners have to be.
+    """
     try:
         if sts and platform is not None:
             return Checked([Problem("--platform", "is not a ceiling of a token service", "leave it out, or --sts")], [])
@@ -85,7 +151,7 @@ def check(path: Path, environ: Mapping[str, str], *, sts: bool = False, platform
         loaded = load_sidecar(path, environ, platform)
         engine_of(loaded.engine)
         with_deny_file(loaded)
-        return Checked([], list(_notes(loaded)))
+        return Checked([] if ports is None else list(kubernetes.port_problems(loaded, ports)), list(_notes(loaded)))
     except ConfigError as error:
         return Checked(list(error.problems), [])
 

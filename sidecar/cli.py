@@ -120,6 +120,8 @@ def _sidecar(commands: _Commands) -> None:
         check,
         "sidecar check sidecar.yaml",
         "sidecar check sts.yaml --json",
+        "sidecar check --kubernetes planner.yaml",
+        "sidecar check --kubernetes values.yaml",
         "sidecar check --schema --kind platform >platform.schema.json",
     )
     check.add_argument("file", nargs="?", default=DEFAULT_CONFIG, help="the settings file (default %(default)s)")
@@ -127,6 +129,11 @@ def _sidecar(commands: _Commands) -> None:
     kinds = check.add_mutually_exclusive_group()
     kinds.add_argument("--kind", choices=("sidecar", "sts", "platform"), help="the kind of file (default: by its keys)")
     kinds.add_argument("--sts", action="store_true", help="the file is a token service's, as --kind sts")
+    check.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="check the file as pods of the chart have it, which supplies identity and probe, or values of the chart",
+    )
     check.add_argument("--schema", action="store_true", help="print the JSON Schema of settings files instead")
     check.add_argument("--json", action="store_true", help="for machines")
 

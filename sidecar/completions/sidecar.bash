@@ -12,7 +12,7 @@ _shtab_sidecar_dev_subparsers=(workload-api user-issuer svid run)
 _shtab_sidecar_subparsers=(run check status healthcheck sts injector explain audit demo dev completion)
 
 _shtab_sidecar_run_option_strings=(-h --help --config --platform --workers)
-_shtab_sidecar_check_option_strings=(-h --help --platform --kind --sts --schema --json)
+_shtab_sidecar_check_option_strings=(-h --help --platform --kind --sts --kubernetes --schema --json)
 _shtab_sidecar_status_option_strings=(-h --help --socket --web --chains --wait-deny --wait --json)
 _shtab_sidecar_healthcheck_option_strings=(-h --help --probe --config --live --wait --connect --restart-without-network)
 _shtab_sidecar_sts_keygen_option_strings=(-h --help --algorithm --lead --every --group-readable)
@@ -124,6 +124,7 @@ _shtab_sidecar_run___help_nargs=0
 _shtab_sidecar_check__h_nargs=0
 _shtab_sidecar_check___help_nargs=0
 _shtab_sidecar_check___sts_nargs=0
+_shtab_sidecar_check___kubernetes_nargs=0
 _shtab_sidecar_check___schema_nargs=0
 _shtab_sidecar_check___json_nargs=0
 _shtab_sidecar_status__h_nargs=0

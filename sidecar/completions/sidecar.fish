@@ -69,6 +69,7 @@ complete -c sidecar -n '_shtab_sidecar_using check' -s h -l help -d 'show this h
 complete -c sidecar -n '_shtab_sidecar_using check' -l platform -xka "(__fish_complete_path (commandline -ct))" -d 'a ceiling that the settings can only narrow'
 complete -c sidecar -n '_shtab_sidecar_using check' -l kind -xka "sidecar sts platform" -d 'the kind of file (default: by its keys)'
 complete -c sidecar -n '_shtab_sidecar_using check' -l sts -d 'the file is a token service'"'"'s, as --kind sts'
+complete -c sidecar -n '_shtab_sidecar_using check' -l kubernetes -d 'check the file as pods of the chart have it, which supplies identity and probe, or values of the chart'
 complete -c sidecar -n '_shtab_sidecar_using check' -l schema -d 'print the JSON Schema of settings files instead'
 complete -c sidecar -n '_shtab_sidecar_using check' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using check; and test $_shtab_sidecar_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the settings file (default /etc/sidecar/sidecar.yaml)'

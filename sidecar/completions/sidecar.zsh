@@ -245,6 +245,7 @@ _shtab_sidecar_check_options=(
   "--platform[a ceiling that the settings can only narrow]:FILE:_files"
   "--kind[the kind of file (default\: by its keys)]:kind:(sidecar sts platform)"
   "--sts[the file is a token service\'s, as --kind sts]"
+  "--kubernetes[check the file as pods of the chart have it, which supplies identity and probe, or values of the chart]"
   "--schema[print the JSON Schema of settings files instead]"
   "--json[for machines]"
   ":the settings file (default \/etc\/sidecar\/sidecar.yaml):_files"

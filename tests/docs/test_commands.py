@@ -37,6 +37,7 @@ RUN_BY: Final = {
     ("docs/kubernetes.md", "kubectl -n login port-forward"): _CLUSTER,
     ("docs/kubernetes.md", "kubectl -n agents exec"): _CLUSTER,
     ("docs/kubernetes.md", "kubectl -n agents run"): _CLUSTER,
+    ("docs/kubernetes.md", "sidecar check --kubernetes"): "tests/test_check_kubernetes.py",
     ("docs/kubernetes.md", "mkdir -m 700 rotated"): "tests/interop/test_cluster_life.py",
     ("docs/systemd.md", "python3 -m venv"): "tests/interop/test_systemd.py",
     **{
