@@ -386,6 +386,21 @@ class Unavailable(SidecarError):
     """Cannot be decided now: keys, identity, sink, STS or upstream are missing. The same call may succeed later."""
 
 
+class DeadlinePassed(Unavailable):
+    """A deadline that somebody set for the call has passed; ``whose`` names it, and its caller learns that.
+
+    Limits that nobody set for this call have the same reason, and are no deadline of gRPC.
+    """
+
+    def __init__(self, whose: str) -> None:
+        super().__init__(Reason.UPSTREAM_TIMEOUT, f"no answer within {whose}")
+
+    @property
+    def answer(self) -> Answer:
+        """The answer to the caller."""
+        return replace(ANSWERS[self.reason], text=self.detail)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault of the settings: the ``field`` (dotted path), what is wrong, and the ``cure``."""

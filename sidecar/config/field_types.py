@@ -167,6 +167,19 @@ TunnelText = Annotated[
     str, _checked(parse_tunnel), _schema(r"^([a-z0-9._-]+|\[[0-9a-f:.]+\]):[0-9]{1,5}$", "api.example:443")
 ]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+StreamField = Annotated[
+    bool,
+    Field(
+        description=(
+            "requests and answers are meant to stay open: no least rate ends them, only a silence in both directions "
+            "of `stream_idle_timeout_s`; calls of gRPC need no setting"
+        )
+    ),
+]
+DeadlineField = Annotated[
+    Seconds | None,
+    Field(description="the longest that a call may take, from its head to its end; a shorter `grpc-timeout` counts"),
+]
 
 Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept
 Protocol = Annotated[Literal["http", "mcp", "a2a", "grpc"], _later("a2a-", "jsonrpc")]

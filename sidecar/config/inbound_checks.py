@@ -151,6 +151,8 @@ def inbound_route(
         sessions=section.sessions or "per_subject",
         resource=resource_of(section, issuers),
         filter_lists=section.filter_lists,
+        stream=section.stream,
+        deadline_s=section.deadline_s,
         a2a=a2a_rules(section.a2a, grpc=grpc),
     )
     return inbound_operations(section, route, named)

@@ -9,6 +9,7 @@ from pydantic import Field
 from sidecar.config.field_types import (
     AddressText,
     Day,
+    DeadlineField,
     FileText,
     KeyField,
     KeyScheme,
@@ -22,6 +23,7 @@ from sidecar.config.field_types import (
     RouteName,
     ScopeText,
     SpiffeIdText,
+    StreamField,
     UrlText,
 )
 from sidecar.config.limits import ClientLimitsSection, ConnectionLimitsSection, ServerLimitsSection
@@ -128,6 +130,8 @@ class InboundRouteSection(Section):
         ),
     )
     human: HumanSection | None = Field(default=None, description="the login that the user must have; if not set, any")
+    stream: StreamField = False
+    deadline_s: DeadlineField = None
     # not available yet
     websocket: Reserved = None
     max_stream_s: Reserved = None

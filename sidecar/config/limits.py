@@ -81,7 +81,10 @@ else:
         max_connecting="the most connections per origin that are being opened at once",
         first_byte_timeout_s="timeout from the end of the request to the end of the response's head",
         idle_timeout_s="the longest silence inside a response",
-        stream_idle_timeout_s="the longest silence of an event stream or a WebSocket",
+        stream_idle_timeout_s=(
+            "the longest silence of an event stream, and of both directions of a call of gRPC, a WebSocket, a tunnel "
+            "or a route with `stream`"
+        ),
         max_head_bytes="the longest head",
         max_fields="the most header fields",
         max_interim="the most 1xx responses before the final one",

@@ -110,5 +110,7 @@ def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
         a2a=a2a_rules(section.a2a, grpc=http2 and section.http_version != "1.1"),
         http_version=section.http_version,
+        stream=section.stream,
+        deadline_s=section.deadline_s,
     )
     return outbound_operations(section, route, named)

@@ -10,6 +10,7 @@ from sidecar.config.federate_model import AnyFederateSection
 from sidecar.config.field_types import (
     AddressText,
     Day,
+    DeadlineField,
     FileText,
     KeyField,
     KeyScheme,
@@ -23,6 +24,7 @@ from sidecar.config.field_types import (
     RouteName,
     ScopeText,
     SpiffeIdText,
+    StreamField,
     TokenWay,
     TunnelText,
 )
@@ -101,6 +103,8 @@ class OutboundRouteSection(Section):
             "a next hop that does not speak it is called by HTTP/1.1"
         ),
     )
+    stream: StreamField = False
+    deadline_s: DeadlineField = None
     allow_self: bool = Field(
         default=False,
         description=(
@@ -130,6 +134,8 @@ class OutsideSection(Section):
     methods: list[MethodText] = Field(min_length=1, description="the methods, each by name")
     paths: list[PathText] = Field(default=[], description="whole paths at the host")
     path_prefixes: list[PrefixText] = Field(default=[], description="starts of paths, by whole segments")
+    stream: StreamField = False
+    deadline_s: DeadlineField = None
 
 
 class InjectSection(Section):

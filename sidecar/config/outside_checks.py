@@ -108,6 +108,8 @@ def outside_route(section: AnyOutsideSection) -> OutsideRoute:
         observe_until=start_of(section.observe_until)
         if isinstance(section, PassthroughRouteSection) and section.observe_until is not None
         else 0,
+        stream=section.stream,
+        deadline_s=section.deadline_s,
     )
 
 

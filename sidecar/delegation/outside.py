@@ -176,6 +176,8 @@ class OutsideRoute:
     ca_file: str | None = None
     key: InjectedKey | FederatedKey | None = None
     observe_until: int = 0
+    stream: bool = False
+    deadline_s: float | None = None
     _prefixes: Prefixes[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

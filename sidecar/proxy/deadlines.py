@@ -2,7 +2,9 @@
 
 A WebSocket, a tunnel, or a GET answered by an event stream never finishes by itself: it ends with its token, with its
 peer's certificates, or when its user's login is too old for its route; a tunnel also after ``max_life_s``. Expiry cuts
-nothing else: an upload may take ``max_upload_s``, an answer ``max_stream_s``, or either as long as its authority lasts.
+nothing else: an upload may take ``max_upload_s``, an answer ``max_stream_s``, or either as long as its authority lasts;
+of a stream that stays open also the wait for its answer is bounded. ``wire.lifetimes`` has the table by kind. A route's
+``deadline_s`` ends its requests whatever their kind.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from sidecar.errors import Reason
+from sidecar.errors import DeadlinePassed, Denied, Reason, SidecarError
 
 TICK_S: Final = 0.25  # the wheel's step
 _NEVER: Final = float("inf")
+_DEADLINE: Final = Reason.UPSTREAM_TIMEOUT
 
 T = TypeVar("T")
 
@@ -26,6 +29,10 @@ class End(NamedTuple):
     left_s: float
     reason: Reason
     detail: str
+
+    def error(self) -> SidecarError:
+        """Return the error for its record and its caller."""
+        return DeadlinePassed(self.detail) if self.reason is _DEADLINE else Denied(self.reason, self.detail)
 
 
 class Timed(Protocol):
@@ -54,11 +61,17 @@ class Timed(Protocol):
     def max_upload_s(self) -> float: ...  # noqa: D102
     @property
     def max_stream_s(self) -> float: ...  # noqa: D102
+    @property
+    def max_wait_s(self) -> float: ...  # noqa: D102
+    @property
+    def deadline_s(self) -> float: ...  # noqa: D102
 
 
 def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
     """Return a forwarding's next deadline at ``wall`` and monotonic ``passed`` seconds; None: other limits apply."""
     ends: list[End] = []
+    if one.deadline_s < _NEVER:
+        ends.append(End(one.began_at + one.deadline_s - passed, _DEADLINE, "the deadline_s of the route"))
     token_left, login_left = one.token_expires_at - wall, one.login_expires_at - wall
     authority_left = min(token_left, login_left)
     if one.endless:
@@ -75,6 +88,9 @@ def end_of(one: Timed, *, wall: float, passed: float) -> End | None:
         if one.answered_at is not None:
             left_s = max(authority_left, one.answered_at + one.max_stream_s - passed)
             ends.append(End(left_s, Reason.TIMEOUT, "the answer took longer than max_stream_s"))
+        elif one.max_wait_s < _NEVER and not one.uploading:
+            left_s = max(authority_left, one.began_at + one.max_wait_s - passed)
+            ends.append(End(left_s, Reason.TIMEOUT, "no answer within max_stream_s"))
     return min(ends, default=None)
 
 

@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
+from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
@@ -25,6 +26,7 @@ from sidecar.proxy.revalidation import (
 from sidecar.proxy.snapshot import Snapshot
 from sidecar.proxy.watch import Watch
 from sidecar.wire.dialer import Origin
+from sidecar.wire.lifetimes import RULES, Kind, kind_of_answer, kind_of_request
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Edits, Request, Response, is_event_stream
 from sidecar.wire.pool import UpstreamPool
@@ -34,6 +36,7 @@ from sidecar.wire.stream import Stream
 _PERMITS: Final = (Permit, IssuedPermit, OwnPermit, ObservedPermit)
 _WITH_AN_END: Final = (OwnPermit, ObservedPermit)
 
+_AnyRoute: TypeAlias = InboundRoute | OutboundRoute | OutsideRoute
 AnyPermit: TypeAlias = Permit | IssuedPermit | OwnPermit | ObservedPermit
 
 
@@ -154,6 +157,16 @@ class Forwarding(Pump):
 
     # --- for ``Watch``
 
+    def live(self) -> None:
+        """Use the limits of its kind, now that it has lasted for a tick, or its answer has begun."""
+        route, stream = self._route, self._stream
+        declared = route.stream
+        kind = kind_of_request(grpc=stream.grpc, to_http2=bool(self._origin.http2), declared=declared)
+        if self.response is not None:
+            kind = kind_of_answer(kind, self.response)
+        if kind is not stream.kind and stream.kind is not Kind.WEBSOCKET:
+            self.live_as(kind, unbounded=declared or route.protocol == "grpc")
+
     @property
     def direction(self) -> Direction:
         """The side it is on."""
@@ -168,9 +181,10 @@ class Forwarding(Pump):
         answer = self.response
         if answer is None or self.answered_at is None:
             return False
-        if answer.status == 101:
-            return True
-        return is_event_stream(answer) and (self._head.method == "GET" or self._plain_is_gone)
+        kind = kind_of_answer(self._stream.kind, answer)
+        if kind is not Kind.EVENTS:
+            return RULES[kind].ends_with_token
+        return self._head.method == "GET" or self._plain_is_gone
 
     @property
     def uploading(self) -> bool:
@@ -217,12 +231,30 @@ class Forwarding(Pump):
     @property
     def max_upload_s(self) -> float:
         """The longest that the request may come, if that is longer than its token lives."""
-        return self._forwarder.limits.max_upload_s
+        limits = self._forwarder.limits
+        upload = RULES[self._stream.kind].upload
+        return limits.max_upload_s if upload == "max_upload_s" else limits.max_stream_s
 
     @property
     def max_stream_s(self) -> float:
         """The longest that the answer may go on, if that is longer than its token lives."""
         return self._forwarder.limits.max_stream_s
+
+    @property
+    def max_wait_s(self) -> float:
+        """The longest wait for the answer of a stream, if that is longer than its token lives."""
+        return self._forwarder.limits.max_stream_s if RULES[self._stream.kind].stays_open else float("inf")
+
+    @property
+    def deadline_s(self) -> float:
+        """The longest that the whole of it may take, by its route."""
+        deadline_s = self._route.deadline_s
+        return float("inf") if deadline_s is None else deadline_s
+
+    @property
+    def _route(self) -> _AnyRoute:
+        permit = self._permit
+        return permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
 
     def judge(self, now: int) -> None:
         """Return if the request is permitted by the policy in force. Raises ``SidecarError``."""

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from sidecar.delegation.protobuf import length_field, number_field
-from sidecar.errors import Reason, SidecarError, UpstreamCancelled
+from sidecar.errors import DeadlinePassed, Reason, SidecarError, UpstreamCancelled
 from sidecar.proxy.a2a_errors import DOMAIN, ERROR_INFO, A2aError, a2a_error
 from sidecar.proxy.operations import Asked
 from sidecar.wire.grpc import is_grpc
@@ -27,19 +27,20 @@ _CODES: Final = {
     403: 7,  # PERMISSION_DENIED
     404: 12,  # UNIMPLEMENTED
     405: 12,
-    408: 4,  # DEADLINE_EXCEEDED
+    408: 14,
     413: 8,  # RESOURCE_EXHAUSTED
     414: 3,
     417: 3,
     431: 8,
     502: 14,  # UNAVAILABLE
     503: 14,
-    504: 4,
+    504: 14,  # a limit of ours is no deadline of the caller's
 }
 _is_plain: Final = re.compile(rb"application/grpc\+[a-z0-9]{1,32}").fullmatch
 _UNKNOWN: Final = 2
 _INTERNAL: Final = 13
 _CANCELLED: Final = 1
+_DEADLINE_EXCEEDED: Final = 4
 # Of A2A, where SDKs know an error by its code and its ErrorInfo together, as that of Go does.
 _OF_A2A: Final = {Reason.TASK_UNKNOWN: 5, Reason.CONTEXT_UNKNOWN: 3}  # NOT_FOUND, INVALID_ARGUMENT
 _PLAIN: Final = "".join(chr(code) for code in range(0x20, 0x7F) if code != 0x25)
@@ -97,6 +98,8 @@ def _details(code: int, text: str, known: A2aError, error: SidecarError, request
 
 
 def _code_of(error: SidecarError) -> int:
+    if isinstance(error, DeadlinePassed):
+        return _DEADLINE_EXCEEDED
     if error.reason is Reason.INTERNAL:
         return _INTERNAL
     if error.reason is Reason.PEER_GONE or isinstance(error, UpstreamCancelled):

@@ -90,6 +90,9 @@ class TunnelForwarding:
 
     # --- for ``Watch``
 
+    def live(self) -> None:
+        """Nothing changes: a tunnel is one from its grant on."""
+
     @property
     def direction(self) -> Direction:
         """The side it is on."""
@@ -140,6 +143,16 @@ class TunnelForwarding:
     @property
     def max_stream_s(self) -> float:
         """Not of a tunnel: see ``max_life_s``."""
+        return _NEVER
+
+    @property
+    def max_wait_s(self) -> float:
+        """Not of a tunnel: its answer is its grant."""
+        return _NEVER
+
+    @property
+    def deadline_s(self) -> float:
+        """Not of a tunnel."""
         return _NEVER
 
     def judge(self, now: int) -> None:

@@ -22,7 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.source import IdentitySource, State
 from sidecar.observe.record import Direction
 from sidecar.proxy.deadlines import TICK_S, Timed, Wheel, end_of
@@ -42,6 +42,10 @@ class Watched(Timed, Protocol):
 
     @property
     def direction(self) -> Direction: ...  # noqa: D102
+
+    def live(self) -> None:
+        """Use the limits of its kind, as far as that is known."""
+        ...
 
     def judge(self, now: int) -> None:
         """Return if it would be permitted by the current snapshot. Raises ``SidecarError``."""
@@ -191,6 +195,7 @@ class Watch:
         """Put it into the wheel at its next deadline, or end it."""
         passed = self.monotonic()
         try:
+            one.live()
             end = end_of(one, wall=self.wall(), passed=passed)
         except Exception:  # noqa: BLE001  what cannot be watched may not go on
             self._cut(one)
@@ -198,7 +203,7 @@ class Watch:
         if end is None or one in self.young:  # its answer has begun at this look: it is placed at the next tick
             return
         if end.left_s <= 0:
-            self._end(one, Denied(end.reason, end.detail))
+            self._end(one, end.error())
         elif end.left_s < _NEVER:
             self._wheel.put(one, passed + end.left_s)
 

@@ -235,7 +235,9 @@ _OUTAGE: Final = {
         "the token service took too long", _OPERATOR, do="check its load; the call may be retried"
     ),
     Reason.UPSTREAM_TIMEOUT: _either(
-        "agent or next hop took too long", _DEVELOPER, do="make it answer sooner, or raise the route's timeout"
+        "agent or next hop took too long: longer than a limit, the caller's grpc-timeout or the route's deadline_s",
+        _DEVELOPER,
+        do="make it answer sooner, raise the limit, or declare the route a stream",
     ),
     Reason.INTERNAL: _either(
         "a bug of the sidecar", _OPERATOR, do="report it, with the operations log of that time and the request id"

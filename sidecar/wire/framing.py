@@ -76,11 +76,11 @@ class ChunkedBody:
     Stricter than the RFC: no white space around sizes and extensions, no framing field among the trailers.
     """
 
-    __slots__ = ("_budget", "_decoded", "_extensions", "_held", "_next", "_remaining", "_trailers", "complete")
+    __slots__ = ("_decoded", "_extensions", "_held", "_next", "_remaining", "_trailers", "complete", "max_bytes")
 
     def __init__(self, *, max_bytes: int | None = None) -> None:
         self.complete = False
-        self._budget = max_bytes
+        self.max_bytes = max_bytes
         self._decoded = 0
         self._extensions = 0
         self._trailers = 0
@@ -142,7 +142,7 @@ class ChunkedBody:
             raise Denied(Reason.BAD_REQUEST, "too many chunk extensions")
         size = int(match[1], 16)
         self._decoded += size
-        if self._budget is not None and self._decoded > self._budget:
+        if self.max_bytes is not None and self._decoded > self.max_bytes:
             raise Denied(Reason.TOO_LARGE, "the chunked body is longer than allowed")
         self._remaining = size
         self._next = self._on_data_end if size else self._on_trailer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from sidecar.errors import Denied
-from sidecar.wire.framing import Body
+from sidecar.wire.framing import Body, ChunkedBody
 from sidecar.wire.stream import BodySink
 
 
@@ -37,6 +37,11 @@ class Intake:
     def wanted(self) -> bool:
         """Tell if a sink consumes it now."""
         return self.sink is not None and not self.paused
+
+    def unbind(self) -> None:
+        """Let a body without a stated length have any length."""
+        if isinstance(self._body, ChunkedBody):
+            self._body.max_bytes = None
 
     def take(self, stream: Receiver, data: bytes) -> bytes | None:
         """Feed received bytes to the sink and return the rest; None while all of it must wait.

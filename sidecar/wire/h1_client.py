@@ -18,8 +18,9 @@ from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_fields import encode_request
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.kernel import has_left, unread
+from sidecar.wire.lifetimes import Kind, Patience, patience_of, patience_with
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.message import Response, is_event_stream
+from sidecar.wire.message import Response
 from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
@@ -524,28 +525,31 @@ class ClientConnection(asyncio.Protocol):
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
         silent = now - self._moved_at
-        limits = self._limits
+        limits, sink, head = self._limits, self._sink, self._reader.head
         if self._state is _CLOSED:
             if silent > limits.idle_timeout_s:
                 self.transport.abort()
-        elif self._sink is None:
+        elif sink is None:
             if silent > limits.idle_keep_s or now > self._ages_at:
                 self.close()
-        elif self._writing_paused:
-            if silent > limits.idle_timeout_s:
+        elif silent > limits.least_s:
+            raw = self._raw_sink is not None
+            patience = patience_of(Kind.WEBSOCKET, limits) if raw else patience_with(sink, head, limits)
+            self._lose_patience(patience, silent, head)
+
+    def _lose_patience(self, patience: Patience, silent: float, head: Response | None) -> None:
+        """End a request whose upstream, or whose caller, was silent for too long."""
+        if self._writing_paused:
+            if silent > patience.taking_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream takes no more of the request"))
-        elif self._reader.head is None:
-            if self._state in _COMPLETE and silent > limits.first_byte_timeout_s:
+        elif head is None:
+            if (patience.while_sending or self._state in _COMPLETE) and silent > patience.head_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer from the upstream"))
-        elif not self._reading_paused and silent > self._allowed_silence(self._reader.head):
+        elif not self._reading_paused and silent > patience.answer_s:
             if self._raw_sink is not None:
                 self._raw_sink.on_silence()
             else:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream's answer stopped coming"))
-
-    def _allowed_silence(self, head: Response) -> float:
-        streams = self._raw_sink is not None or is_event_stream(head)
-        return self._limits.stream_idle_timeout_s if streams else self._limits.idle_timeout_s
 
 
 def _ended_in_order(transport: asyncio.Transport) -> bool:

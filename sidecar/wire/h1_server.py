@@ -23,6 +23,7 @@ from sidecar.wire.h1_body import Intake
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.kernel import has_left, unread
+from sidecar.wire.lifetimes import RULES
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RequestHandler
@@ -531,7 +532,7 @@ class ServerConnection(asyncio.Protocol):
         """Act on the deadlines that have passed."""
         teardown = self._teardown
         if teardown.phase is Phase.CLOSING or self.writing_paused:
-            if teardown.waited_enough(self.transport, now):
+            if teardown.waited_enough(self.transport, now, idle_s=self._idle_s(now)):
                 self._lose_peer(Denied(Reason.PEER_SLOW, "it took too little of its answer for too long"))
                 self._cut_off()
         elif teardown.linger is not None:
@@ -549,9 +550,19 @@ class ServerConnection(asyncio.Protocol):
         elif not self._early and self._idle_too_long(now) and not unread(self.transport):  # else the delay is ours
             self._close_idle()
 
+    def _idle_s(self, now: float) -> float | None:
+        """Return the longest time in which nothing of an answer is read, while the peer sends nothing either.
+
+        None: there is a least rate.
+        """
+        stream = self._stream
+        if stream is None or not RULES[stream.kind].stays_open:
+            return None
+        return stream.idle_s if now - self._read_at > stream.idle_s else float("inf")
+
     def _sweep_body(self, stream: H1Stream, now: float) -> None:
         limits, pace = self._limits, self._body_pace
-        if not stream.waits_for_body or self._rest:  # else the delay is ours
+        if RULES[stream.kind].stays_open or not stream.waits_for_body or self._rest:  # else the delay is ours
             pace.begin(now, stream.bytes_in)
         elif pace.lasts(now, stream.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
             stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))

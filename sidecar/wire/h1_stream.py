@@ -15,6 +15,7 @@ from sidecar.errors import SidecarError
 from sidecar.wire.framing import MessageWriter, UntilClose
 from sidecar.wire.h1_body import Intake
 from sidecar.wire.h1_fields import edited, encode_fields, encode_response
+from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn, WriteBatch
 from sidecar.wire.stream import BodySink, Owner, Sender, report_end
@@ -22,6 +23,7 @@ from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_MESSAGE: Final = Kind.MESSAGE  # on the warm path
 
 
 class Carrier(Protocol):
@@ -70,7 +72,8 @@ class Carrier(Protocol):
 class H1Stream:
     """One request and its answer: see ``Stream``. ``closes``: no other request follows it on its connection.
 
-    ``transport`` is the peer's, for facts about the peer. Not for writing.
+    ``transport`` is the peer's, for facts about the peer. Not for writing. ``idle_s`` is the longest silence of a kind
+    that stays open.
     """
 
     __slots__ = (
@@ -82,7 +85,9 @@ class H1Stream:
         "gone",
         "head",
         "held_body",
+        "idle_s",
         "intake",
+        "kind",
         "owner",
         "sender",
         "status",
@@ -91,6 +96,9 @@ class H1Stream:
     )
 
     http2: Final = False
+    idle_s: float
+    grpc: Final = False  # which HTTP/2 alone carries
+    has_deadline: Final = False
 
     def __init__(self, connection: Carrier, head: Request | None, bytes_in: int) -> None:
         self.head = head
@@ -103,9 +111,17 @@ class H1Stream:
         self.held_body: bytes | None = None
         self.owner: Owner | None = None
         self.sender: Sender | None = None
+        self.kind = _MESSAGE
         self._connection = connection
         self.transport = connection.transport
         self.closes = head is None or not head.keep_alive
+
+    def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
+        """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
+        self.kind = kind
+        self.idle_s = idle_s
+        if self.intake is not None and unbounded:
+            self.intake.unbind()
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:

@@ -44,7 +44,7 @@ class RequestBody:
         self.received = 0
         self._opener = opener
         self._stream_id = stream_id
-        self._max_bytes = max_bytes
+        self._max_bytes: int | None = max_bytes
         self._sink: BodySink | None = None
         self._arrived = bytearray()  # content that nobody has taken
         self._arrived_size = 0  # that, as windows count it: with padding
@@ -100,6 +100,11 @@ class RequestBody:
         self._paused = False
         self.give()
 
+    def unbind(self) -> None:
+        """Let a body without a Content-Length have any length."""
+        if self.expected is None:
+            self._max_bytes = None
+
     def drop(self) -> BodySink | None:
         """Read it no more, and open the windows by all that has come and will come. Return its sink."""
         self.dropped = True
@@ -121,7 +126,7 @@ class RequestBody:
             self._take()
         elif self.expected is not None and self.received > self.expected:
             raise Denied(Reason.AMBIGUOUS_FRAMING, "the body is longer than its Content-Length")
-        elif self.received > self._max_bytes:
+        elif self._max_bytes is not None and self.received > self._max_bytes:
             raise Denied(Reason.TOO_LARGE, "the body is larger than allowed")
         else:
             self._arrived += data

@@ -16,8 +16,9 @@ from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection, UnseenRequest
 from sidecar.wire.h2_answer import Answer
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
+from sidecar.wire.lifetimes import patience_with
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.message import Field, Response, is_event_stream
+from sidecar.wire.message import Field, Response
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.websocket import Handshake
@@ -420,18 +421,17 @@ class H2Exchange:
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
-        silent, limits = now - self._moved_at, self._limits
-        if self._sink is None:
+        silent, head, limits = now - self._moved_at, self._answer.head, self._limits
+        if self._sink is None or silent <= limits.least_s:
             return
+        patience = patience_with(self._sink, head, limits)
         if self.pending:
-            if silent > limits.idle_timeout_s:
+            if silent > patience.taking_s:
                 self._time_out("the upstream takes no more of the request")
-        elif self._answer.head is None:
-            if self._sent_all and silent > limits.first_byte_timeout_s:
+        elif head is None:
+            if (self._sent_all or patience.while_sending) and silent > patience.head_s:
                 self._time_out("no answer from the upstream")
-        elif not self._held_back and silent > (
-            limits.stream_idle_timeout_s if is_event_stream(self._answer.head) else limits.idle_timeout_s
-        ):
+        elif not self._held_back and silent > patience.answer_s:
             self._time_out("the upstream's answer stopped coming")
 
     def _time_out(self, detail: str) -> None:

@@ -138,7 +138,8 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         try:
             head = request_again(cast("Fields", event.headers), self._limits, ends=ends)
             stream.begin(head)
-            seconds = timeout_of(head) if is_grpc(head) else None
+            stream.grpc = head.method == "POST" and is_grpc(head)
+            seconds = timeout_of(head) if stream.grpc else None
         except Denied as error:
             stream.malformed = error.reason in _MALFORMED
             self.handler.on_refused(stream, error)
@@ -270,11 +271,17 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._end_unread(stream_id, Code.NO_ERROR)
 
     def _sweep_stream(self, stream: H2ServerStream, now: float) -> None:
-        limits = self._limits
+        limits, silence = self._limits, stream.silence
         if stream.pending:
-            enough = limits.min_rate * limits.write_timeout_s
-            if stream.pace.lasts(now, stream.bytes_sent, enough) > limits.write_timeout_s:
+            behind_s = stream.pace.lasts(now, stream.bytes_sent, limits.min_rate * limits.write_timeout_s)
+            allowed_s = limits.write_timeout_s
+            if silence is not None:  # it stays open: any byte counts, in either direction
+                behind_s, allowed_s = silence.lasts(now, stream.bytes_sent + stream.bytes_in, 1), stream.idle_s
+            if behind_s > allowed_s:
                 self._end_stuck(stream, Denied(Reason.PEER_SLOW, "it opens the window of its answer too little"))
+        elif silence is not None:  # its upstream judges the silence
+            silence.begin(now, stream.bytes_sent + stream.bytes_in)
+            stream.pace.begin(now, stream.bytes_in)
         elif stream.body.awaited:
             moved = stream.bytes_in + (self._reader.held if self._reader.content_of == stream.stream_id else 0)
             enough = limits.min_rate * limits.body_timeout_s

@@ -11,11 +11,12 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import DeadlinePassed, Denied, Reason, SidecarError
 from sidecar.wire.h1_fields import edited, encode_fields
 from sidecar.wire.h2_body import RequestBody
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
+from sidecar.wire.lifetimes import RULES, Kind
 from sidecar.wire.message import Edits, Field, Request, Response
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import BodySink, Owner, Sender, report_end
@@ -58,7 +59,8 @@ class H2ServerStream:
 
     ``malformed``: the request is, so its answer ends by a reset. ``refused``: it gets a reset alone, by which its peer
     knows that it may try again. ``pending`` is content of the answer that waits for windows, and ``trailers`` what
-    follows it. ``pace`` is that of the body, or of the answer while the peer's window holds it back.
+    follows it. ``pace`` is that of the body, or of the answer while the peer's window holds it back, and ``silence`` of
+    both together, for a kind that stays open: at most ``idle_s``.
     """
 
     __slots__ = (
@@ -73,19 +75,24 @@ class H2ServerStream:
         "ended",
         "ending",
         "gone",
+        "grpc",
         "head",
+        "idle_s",
+        "kind",
         "malformed",
         "owner",
         "pace",
         "pending",
         "refused",
         "sender",
+        "silence",
         "status",
         "stream_id",
         "trailers",
     )
 
     http2: Final = True
+    idle_s: float
 
     def __init__(self, connection: Carrier, stream_id: int, *, max_body_bytes: int) -> None:
         self.stream_id = stream_id
@@ -104,11 +111,31 @@ class H2ServerStream:
         self.trailers: list[Field] = []
         self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
         self.pace = Pace()
+        self.kind = Kind.MESSAGE
+        self.grpc = False
+        self.silence: Pace | None = None
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.body = RequestBody(connection, stream_id, max_bytes=max_body_bytes)
         self._connection = connection
         self._invited = False
         self._waits = False  # the source of the answer was paused by this stream
+
+    def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
+        """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
+        self.kind = kind
+        self.idle_s = idle_s
+        if not RULES[kind].stays_open:
+            self.silence = None
+        elif self.silence is None:
+            self.silence = Pace()
+            self.silence.begin(self._connection.now(), self.bytes_sent + self.bytes_in)
+        if unbounded:
+            self.body.unbind()
+
+    @property
+    def has_deadline(self) -> bool:
+        """Tell if the caller states the time in which it wants its answer: the ``grpc-timeout``."""
+        return self.deadline is not None
 
     # --- transport facts
 
@@ -322,7 +349,7 @@ class H2ServerStream:
 
     def _time_out(self) -> None:
         self.deadline = None
-        self.end_for(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer within the grpc-timeout of the caller"))
+        self.end_for(DeadlinePassed("the grpc-timeout of the caller"))
 
     def end_for(self, error: SidecarError) -> None:
         """End the request for ``error``; an answer that passes by its sender, which may still tell why."""

@@ -25,8 +25,9 @@ class ServerLimits:
     ``min_rate`` bytes a second on average: both silence and single bytes are too slow. An answer has progressed as far
     as the peer's kernel has acknowledged it, which may happen only in large steps. ``max_upload_s`` and
     ``max_stream_s`` are the longest times that a request may arrive, and an answer continue, after its token has
-    expired; event streams by GET and WebSockets end with the token. ``linger_*`` bound the input that is discarded
-    after an early answer; silence ends it only where the connection cannot be half-closed (TLS).
+    expired; event streams by GET and WebSockets end with the token. ``lifetimes`` has what of this counts for which
+    kind of body. ``linger_*`` bound the input that is discarded after an early answer; silence ends it only where the
+    connection cannot be half-closed (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -55,7 +56,8 @@ class ClientLimits:
 
     ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head. ``idle_timeout_s`` is the
     longest silence inside an answer, and the longest time in which the upstream reads nothing of a request;
-    ``stream_idle_timeout_s`` is the longest silence of an event stream, or of a WebSocket in both directions. At most
+    ``stream_idle_timeout_s`` is the longest silence of an event stream, or of both directions of a stream that stays
+    open (``lifetimes``): a call of gRPC, a declared stream, a WebSocket, a tunnel. At most
     ``max_connecting`` connections per origin are being opened at a time. At most ``max_idle`` are kept idle; one is
     closed after ``idle_keep_s`` without use, and at a random age of 80 to 100 % of ``max_age_s``, so that they do not
     all close at once; with mTLS no later than after half the life of our own SVID.
@@ -75,6 +77,11 @@ class ClientLimits:
 
     def __post_init__(self) -> None:
         _require_positive(self, [field.name for field in fields(self)])
+
+    @property
+    def least_s(self) -> float:
+        """The shortest silence that may end a request."""
+        return min(self.first_byte_timeout_s, self.idle_timeout_s, self.stream_idle_timeout_s)
 
 
 _LITTLE_SENT: Final = 16 * 1024

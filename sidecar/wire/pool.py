@@ -72,6 +72,11 @@ class UpstreamPool:
         self._pools: dict[Hashable, OriginPool] = {}
         self._all: set[OriginPool] = set()  # retired ones too, until their last connection is gone
 
+    @property
+    def stream_idle_s(self) -> float:
+        """The longest silence of a stream that stays open."""
+        return self._limits.stream_idle_timeout_s
+
     def take(self, origin: Origin) -> ClientConnection | None:
         """Return an idle connection that no call waits for, or None. Never waits."""
         pool = self._pools.get(origin.key)

@@ -22,6 +22,7 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.h1_client import ClientConnection, StaleConnection, UnseenRequest
 from sidecar.wire.h1_fields import edited
+from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response, is_event_stream
 from sidecar.wire.pool import Cancellable, UpstreamPool
 from sidecar.wire.stream import Stream
@@ -129,6 +130,20 @@ class Pump(ABC):
     def sent_on(self, upstream: ClientConnection) -> None:
         """Go on with a request that was sent by the native engine: only its answer is still to come."""
         self._upstream = upstream
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of its bodies."""
+        return self._stream.kind
+
+    @property
+    def has_deadline(self) -> bool:
+        """Tell if the caller states the time in which it wants its answer."""
+        return self._stream.has_deadline
+
+    def live_as(self, kind: Kind, *, unbounded: bool = False) -> None:
+        """Use the limits of ``kind`` for both ends from now on."""
+        self._stream.live_as(kind, self._pool.stream_idle_s, unbounded=unbounded)
 
     def _connect(self) -> None:
         self._connecting = self._pool.connect(self._origin, self._connected, self._finish, fresh=self.retried)
@@ -250,6 +265,7 @@ class Pump(ABC):
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             self._stream.switch_protocols(head, self.rewrite(head))
+            self.live_as(Kind.WEBSOCKET)
             tunnel = self._tunnel = Tunnel(self._stream, upstream, finished=self._finish)
             tunnel.open()
             if data:

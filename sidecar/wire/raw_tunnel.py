@@ -13,6 +13,7 @@ from typing import Final, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
+from sidecar.wire.lifetimes import Kind, patience_of
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.stream import Stream
 from sidecar.wire.teardown import end_writing
@@ -35,6 +36,7 @@ class RawEnd(asyncio.Protocol):
         self._moved_at = connections.clock()
         self._sent_end = False
         self._lost = False
+        self._held_back = False  # by the caller, who reads too slowly: its connection judges that
 
     def require(self) -> None:
         """Return if the connection stands.
@@ -44,6 +46,11 @@ class RawEnd(asyncio.Protocol):
         """
         if self._lost:
             raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the far end closed the connection at once")
+
+    @property
+    def idle_s(self) -> float:
+        """The longest silence of a tunnel."""
+        return patience_of(Kind.TUNNEL, self._limits).answer_s
 
     def join(self, tunnel: RawTunnel) -> None:
         """Give what has come, and all that comes, to ``tunnel``."""
@@ -97,11 +104,13 @@ class RawEnd(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Pause reading."""
+        self._held_back = True
         if not (self.ended or self._lost):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Resume reading."""
+        self._held_back = False
         if not (self.ended or self._lost):
             self._moved_at = self._connections.clock()
             self.transport.resume_reading()
@@ -161,9 +170,9 @@ class RawEnd(asyncio.Protocol):
             if silent > limits.idle_timeout_s:
                 self.transport.abort()
         elif self.writing_paused:
-            if silent > limits.idle_timeout_s:
+            if silent > patience_of(Kind.TUNNEL, limits).taking_s:
                 tunnel.end(Unavailable(Reason.UPSTREAM_TIMEOUT, "the far end of the tunnel takes nothing"))
-        elif silent > (limits.idle_timeout_s if tunnel.half_closed else limits.stream_idle_timeout_s):
+        elif not self._held_back and silent > (limits.idle_timeout_s if tunnel.half_closed else self.idle_s):
             tunnel.end(Denied(Reason.TIMEOUT, "nothing has passed in either direction for too long"))
 
 
@@ -188,6 +197,7 @@ class RawTunnel:
         stream = self._stream
         stream.sender = self
         stream.open_tunnel()
+        stream.live_as(Kind.TUNNEL, self._far.idle_s)
         self._far.join(self)
         if stream.writing_paused:
             self._far.pause_reading()

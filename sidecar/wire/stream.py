@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from sidecar.errors import SidecarError
+from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response
 
 
@@ -63,7 +64,7 @@ class Stream(Protocol):
     Its ``owner`` is notified that the answer must end, or that the peer vanished before it did; the latter goes to the
     ``sender`` while there is one, which is also notified when the peer reads no more data for now. ``status`` is 0
     until an answer begins. After the stream has ``ended``, or its peer is ``gone``, calls have no effect. ``bytes_in``
-    and ``bytes_out`` count bytes on the wire.
+    and ``bytes_out`` count bytes on the wire. ``kind`` is that of its bodies, by which ``lifetimes`` has its limits.
     """
 
     head: Request | None
@@ -74,6 +75,21 @@ class Stream(Protocol):
     bytes_out: int
     owner: Owner | None
     sender: Sender | None
+    kind: Kind
+
+    def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
+        """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence.
+
+        ``unbounded``: its request may have any number of bytes, unless its head states one.
+        """
+
+    @property
+    def grpc(self) -> bool:
+        """Tell if it came as a call of gRPC does, which anybody can imitate."""
+
+    @property
+    def has_deadline(self) -> bool:
+        """Tell if the caller states the time in which it wants its answer."""
 
     # --- transport facts
 

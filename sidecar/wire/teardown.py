@@ -99,16 +99,18 @@ class Outflow:
     ``begin`` when the peer falls behind, and after the last write; then ask at each sweep. Times are monotonic seconds.
     """
 
-    __slots__ = ("_empty_since", "_had_all", "_pace")
+    __slots__ = ("_empty_since", "_had_all", "_pace", "_silence")
 
     def __init__(self) -> None:
         self._pace = Pace()
+        self._silence = Pace()
         self._empty_since: float | None = None
         self._had_all: tuple[float, int] | None = None  # the time when the peer had everything, and the amount
 
     def begin(self, now: float) -> None:
         """Start to wait for the peer."""
         self._pace.begin(now, 0)
+        self._silence.begin(now, 0)
         self._empty_since = None
 
     def before_close_notify(self, transport: asyncio.Transport, now: float) -> None:
@@ -127,10 +129,11 @@ class Outflow:
 
     def behind_s(self, transport: asyncio.Transport, now: float, enough: float) -> float:
         """Seconds since ``enough`` bytes moved."""
-        moved = acknowledged(transport)
-        if moved is None:
-            moved = -transport.get_write_buffer_size()
-        return self._pace.lasts(now, moved, enough)
+        return self._pace.lasts(now, _moved(transport), enough)
+
+    def silent_s(self, transport: asyncio.Transport, now: float) -> float:
+        """Seconds since any byte moved."""
+        return self._silence.lasts(now, _moved(transport), 1)
 
     def empty_s(self, transport: asyncio.Transport, now: float) -> float:
         """Seconds in which, at every check, only ``close_notify`` was left to send; 0 if unknown.
@@ -150,6 +153,11 @@ class Outflow:
             return 0.0
         since, acked = self._had_all
         return now - since if acknowledged(transport) == acked else 0.0
+
+
+def _moved(transport: asyncio.Transport) -> int:
+    moved = acknowledged(transport)
+    return -transport.get_write_buffer_size() if moved is None else moved
 
 
 def _is_empty(transport: asyncio.Transport) -> bool:
@@ -238,11 +246,16 @@ class Teardown:
         """Start of the period in which the peer read next to nothing."""
         return self._outflow.behind_since
 
-    def waited_enough(self, transport: asyncio.Transport, now: float) -> bool:
-        """Tell if the peer reads nothing any more, or has everything and does not close."""
+    def waited_enough(self, transport: asyncio.Transport, now: float, *, idle_s: float | None = None) -> bool:
+        """Tell if the peer reads nothing any more, or has everything and does not close.
+
+        ``idle_s``: of a stream that stays open, where any byte counts.
+        """
         limits, outflow = self._limits, self._outflow
         behind_s = outflow.behind_s(transport, now, limits.min_rate * limits.write_timeout_s)
         all_given = self.phase is Phase.CLOSING and outflow.empty_s(transport, now) >= _FAREWELL_S
+        if idle_s is not None:
+            return all_given or outflow.silent_s(transport, now) > idle_s
         return all_given or behind_s > limits.write_timeout_s
 
 

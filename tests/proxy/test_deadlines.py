@@ -23,6 +23,8 @@ class Times:
     max_upload_s: float = 30.0
     max_stream_s: float = 50.0
     max_life_s: float = float("inf")
+    max_wait_s: float = float("inf")
+    deadline_s: float = float("inf")
 
 
 def end(*, wall: float = 10.0, passed: float = 10.0, **times: Any) -> tuple[float, Reason] | None:

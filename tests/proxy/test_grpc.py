@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from sidecar.delegation.protobuf import Field, Kind, Schema
-from sidecar.errors import ANSWERS, Denied, Reason
+from sidecar.errors import ANSWERS, DeadlinePassed, Denied, Reason
 from sidecar.proxy.grpc import grpc_refusal, grpc_trailers, refuses_by_grpc
 from sidecar.proxy.operations import Asked
 from tests.fakes.protobuf_schema import message_class
@@ -22,8 +22,9 @@ CODES = {
     Reason.NO_ROUTE: 12,
     Reason.METHOD_REFUSED: 12,
     Reason.OVERLOADED: 14,
-    Reason.UPSTREAM_TIMEOUT: 4,
-    Reason.TIMEOUT: 4,
+    Reason.UPSTREAM_TIMEOUT: 14,
+    Reason.STS_TIMEOUT: 14,
+    Reason.TIMEOUT: 14,
     Reason.TOO_LARGE: 8,
     Reason.HEADER_MALFORMED: 3,
     Reason.UPSTREAM_IDENTITY: 14,
@@ -36,6 +37,14 @@ CODES = {
 @pytest.mark.parametrize(("reason", "code"), CODES.items())
 def test_a_reason_has_the_code_that_fits_it(reason: Reason, code: int) -> None:
     assert dict(grpc_trailers(Denied(reason), "r"))[b"grpc-status"] == b"%d" % code
+
+
+def test_only_a_deadline_that_somebody_set_is_shown_as_one_and_named() -> None:
+    fields = dict(grpc_trailers(DeadlinePassed("the grpc-timeout of the caller"), "r"))
+    assert fields[b"grpc-status"] == b"4"
+    assert fields[b"grpc-message"] == b"no answer within the grpc-timeout of the caller (upstream_timeout)"
+    deadlines = [one for one in Reason if dict(grpc_trailers(Denied(one), "r"))[b"grpc-status"] == b"4"]
+    assert deadlines == []
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -33,7 +33,7 @@ class Fake:
         self.peer_expires_at = times.get("peer", 200.0)
         self.max_upload_s = 30.0
         self.max_stream_s = 40.0
-        self.max_life_s = float("inf")
+        self.max_life_s = self.max_wait_s = self.deadline_s = float("inf")
         self.standing: Exception | None = None
         self.bugs: set[str] = set()
         self.cut_for: list[Reason] = []
@@ -42,6 +42,9 @@ class Fake:
         self.withdrawn: list[tuple[Reason, bool]] = []
         self._bench = bench
         bench.watch.young.add(self)
+
+    def live(self) -> None:
+        pass
 
     def judge(self, now: int) -> None:
         self.judged += 1

@@ -397,7 +397,7 @@ async def test_a_tunnel_in_which_nobody_speaks_ends() -> None:
 
 
 async def test_a_caller_that_takes_nothing_is_cut() -> None:
-    async with joined(server=ServerLimits(write_timeout_s=0.2)) as both:
+    async with joined(client=ClientLimits(stream_idle_timeout_s=0.2)) as both:
         both.caller.writer.transport.pause_reading()  # type: ignore[attr-defined]
         (connection,) = both.proxy.connections
         async with asyncio.timeout(WAIT_S):

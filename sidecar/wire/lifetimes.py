@@ -1,0 +1,106 @@
+"""Lifetimes: limits that end a request in progress, by the kind of its body. Both sides of both versions use it.
+
+A *message* arrives and is answered: it must move by a number of bytes, and its answer must begin in time. A *stream* is
+meant to stay open: bytes do not count, a silence of both directions does. What does not depend on the kind ends every
+request: a deny, a change of policy or trust, a drain, the number of a peer's requests in progress.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal, NamedTuple
+
+from sidecar.wire.grpc import is_grpc
+from sidecar.wire.limits import ClientLimits
+from sidecar.wire.message import Response, is_event_stream
+
+
+class Kind(Enum):
+    """Kinds of bodies. A request is a MESSAGE until it is permitted, and its route or upstream is known."""
+
+    MESSAGE = "message"  # an ordinary upload or answer
+    EVENTS = "events"  # an ordinary request whose answer is an event stream
+    GRPC = "grpc"  # a call of gRPC, of any of its four kinds: they look alike until they end
+    STREAM = "stream"  # of a route with ``stream``
+    WEBSOCKET = "websocket"
+    TUNNEL = "tunnel"  # of a CONNECT
+
+
+class Rules(NamedTuple):
+    """Limits of one kind; ``stays_open``: of a stream.
+
+    A stream has no least number of bytes in a time, only ``stream_idle_timeout_s`` of silence in both directions, from
+    the head of its request on. A message must bring ``min_rate``, its answer must begin within
+    ``first_byte_timeout_s``, and ``silence`` is the longest one inside that answer. ``ends_with_token``: it never
+    finishes by itself, and clients connect again; else ``upload`` and ``max_stream_s`` are how long its request and its
+    answer may go on past the end of the token.
+    """
+
+    stays_open: bool
+    silence: Literal["idle_timeout_s", "stream_idle_timeout_s"]
+    ends_with_token: bool
+    upload: Literal["max_upload_s", "max_stream_s"]
+
+
+RULES: Final = {
+    Kind.MESSAGE: Rules(False, "idle_timeout_s", False, "max_upload_s"),  # noqa: FBT003 - a table
+    Kind.EVENTS: Rules(False, "stream_idle_timeout_s", True, "max_upload_s"),  # noqa: FBT003
+    Kind.GRPC: Rules(True, "stream_idle_timeout_s", False, "max_stream_s"),  # noqa: FBT003
+    Kind.STREAM: Rules(True, "stream_idle_timeout_s", False, "max_stream_s"),  # noqa: FBT003
+    Kind.WEBSOCKET: Rules(True, "stream_idle_timeout_s", True, "max_stream_s"),  # noqa: FBT003
+    Kind.TUNNEL: Rules(True, "stream_idle_timeout_s", True, "max_stream_s"),  # noqa: FBT003
+}
+
+
+def kind_of_request(*, grpc: bool, to_http2: bool, declared: bool) -> Kind:
+    """Return the kind of a permitted request.
+
+    ``grpc``: it looks like a call of gRPC, which anybody can write. That counts only if it goes ``to_http2``, as an
+    upstream without it serves no gRPC. ``declared``: its route has ``stream``.
+    """
+    if grpc and to_http2:
+        return Kind.GRPC
+    return Kind.STREAM if declared else Kind.MESSAGE
+
+
+def kind_of_answer(kind: Kind, head: Response) -> Kind:
+    """Return the kind of a request whose answer has begun: a call that is not answered by gRPC was none."""
+    if kind is Kind.GRPC and not is_grpc(head):
+        kind = Kind.MESSAGE
+    if kind is Kind.MESSAGE and is_event_stream(head):
+        return Kind.EVENTS
+    return kind
+
+
+class Patience(NamedTuple):
+    """Seconds of silence that an upstream connection allows.
+
+    ``head_s`` before the answer: from the end of the request, or with ``while_sending`` between any two pieces of it
+    too. ``answer_s`` inside the answer, ``taking_s`` while the upstream takes no more of the request.
+    """
+
+    head_s: float
+    while_sending: bool
+    answer_s: float
+    taking_s: float
+
+
+def patience_of(kind: Kind, limits: ClientLimits, *, deadline: bool = False) -> Patience:
+    """Return the patience with an upstream. ``deadline``: its caller's own bounds the wait for an answer."""
+    rules = RULES[kind]
+    silence_s: float = getattr(limits, rules.silence)
+    if rules.stays_open:
+        head_s = float("inf") if deadline else silence_s
+        return Patience(head_s, while_sending=True, answer_s=silence_s, taking_s=silence_s)
+    head_s, taking_s = limits.first_byte_timeout_s, limits.idle_timeout_s
+    return Patience(head_s, while_sending=False, answer_s=silence_s, taking_s=taking_s)
+
+
+def patience_with(sink: object, head: Response | None, limits: ClientLimits) -> Patience:
+    """Return the patience for the request of ``sink``, whose answer began with ``head``; None: it has not begun.
+
+    A sink that passes an answer on has the ``kind`` of its request; one without waits for a message.
+    """
+    kind = getattr(sink, "kind", Kind.MESSAGE)
+    deadline = getattr(sink, "has_deadline", False)
+    return patience_of(kind if head is None else kind_of_answer(kind, head), limits, deadline=deadline)
