@@ -258,16 +258,7 @@ class AgentMesh:
 
     def _print_settings(self) -> None:
         """Print the settings of the agent's sidecar and of its services' on stdout, which the program has left."""
-        configured = {
-            route
-            for name, service in self._plan.everything.items()
-            if service.operations
-            for route in (name, run_settings.operations_route(name, service))
-        }
-        texts = [
-            text_of(name, self._settings[name], seen_in(self._file(f"{name}.records")), configured=configured)
-            for name in self._services
-        ]
+        texts = [text_of(name, self._settings[name], seen_in(self._file(f"{name}.records"))) for name in self._services]
         sys.stdout.write("---\n".join(texts))
         sys.stdout.flush()
 

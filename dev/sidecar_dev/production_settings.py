@@ -3,84 +3,115 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import yaml
 
+from sidecar.config.operation_words import key_of
+from sidecar.delegation.operation import ANY_NAME, OTHER, RouteProtocol
+from sidecar.delegation.route import require_method, require_path
 from sidecar_dev.mesh_settings import Settings
 
 _STS: Final = "https://sts.acme.example"
 _SOCKET: Final = "unix:///spiffe-workload-api/spire-agent.sock"
 _MOST: Final = 20  # of one comment
-_GRPC_CALL: Final = re.compile(r"POST /([A-Za-z0-9_.]+/[A-Za-z0-9_]+)")
+_MOST_PATHS: Final = 200  # routes made of one
+_NAMED: Final = 3  # records of one kind of call
 _HEAD: Final = """\
 # Settings of the sidecar of {name}, made of a run of `sidecar dev run`. Before they go into production:
 # - replace acme.example by your trust domain, and the SPIFFE IDs by those of your workloads;
 # - issuers and exchange: the token service there, with this workload and these scopes among its rules;
 # - upstream: where the other sidecars listen; agent: where this one's program does;
+# - read each route: it allows the calls that its comment names, by route, number, caller and records of the run;
+#   `may_call` is of all calls of a route; a route of a protocol also has its lifecycle and an agent's card; an outbound
+#   route of plain HTTP leaves paths to its next hop's routes;
 # - then `sidecar check` this file.
 """
 
-Seen = Mapping[tuple[str, str, str], Counter[str]]
-"""By direction, route and decision: operations, or methods and paths, with their number."""
+
+class Call(NamedTuple):
+    """A call as a record names it. ``op`` is None without a protocol, ``peer`` where nobody was proven."""
+
+    op: str | None
+    method: str
+    path: str
+    peer: str | None
+
+    @property
+    def text(self) -> str:
+        """The operation, or method and path."""
+        return self.op or f"{self.method} {self.path}"
+
+
+@dataclass(slots=True)
+class Found:
+    """Calls of one kind: their number, the names of the first records, and the ids by which callee and caller join."""
+
+    count: int = 0
+    records: list[str] = field(default_factory=list)
+    call_ids: set[str] = field(default_factory=set)
+
+
+Calls = Mapping[Call, Found]
+Seen = Mapping[tuple[str, str, str], Calls]
+"""Calls by direction, route and decision."""
 
 
 def seen_in(records: Path) -> Seen:
     """Count what a sidecar recorded."""
-    found: dict[tuple[str, str, str], Counter[str]] = {}
+    found: dict[tuple[str, str, str], dict[Call, Found]] = {}
     for record in map(json.loads, records.read_text().splitlines() if records.exists() else ()):
         if record["event"] != "request" or record["route"] is None or record["decision"] is None:
             continue
-        asked = record["op"] or f"{record['method']} {record['path']}"
         key = (record["direction"], record["route"], record["decision"])
-        found.setdefault(key, Counter())[asked] += 1
+        call = Call(record["op"], record["method"], record["path"], record["peer"])
+        one = found.setdefault(key, {}).setdefault(call, Found())
+        one.count += 1
+        if len(one.records) < _NAMED:
+            one.records.append(f"{record['run']}/{record['seq']}")
+        if record["call_in"]:
+            one.call_ids.add(record["call_in"])
     return found
 
 
-def text_of(name: str, settings: Settings, seen: Seen, *, configured: Collection[str] = ()) -> str:
-    """Write the settings of one sidecar for production, each route under comments on what was seen on it.
+def text_of(name: str, settings: Settings, seen: Seen) -> str:
+    """Write the settings of one sidecar for production, each route under comments on the calls that it was made of.
 
-    A route allows what was allowed and asked for in the run, and is left out if that is nothing; on those that are
-    ``configured`` (their names) the developer's list of operations stays.
+    An inbound route allows the calls of proven callers that were allowed in the run, each by its own peers, and the
+    outbound routes that these calls used. An outbound route has the operations that were asked for. A route of which
+    nothing was allowed is left out.
     """
     made = _made(settings)
-    kept: dict[str, list[Settings]] = {}
     by_grpc = made.get("protocols", {}).get("agent") == "h2c"
-    for section in made.keys() & {"inbound", "outbound"}:
-        narrowed = (
-            _narrowed(
-                route,
-                seen.get((section, route["name"], "allow"), Counter()),
-                configured,
-                by_grpc=by_grpc and section == "inbound",
-            )
-            for route in made[section]["routes"]
-        )
-        kept[section] = [route for route in narrowed if route is not None]
-    callable_names = {route["name"] for route in kept.get("outbound", ())}
+    outbound = made.get("outbound", {}).get("routes", ())
+    used = {one["name"]: _ids(seen.get(("outbound", one["name"], "allow"), {})) for one in outbound}
     lines = [_HEAD.format(name=name).rstrip("\n")]
     for section, value in made.items():
         if section not in {"inbound", "outbound"}:
             lines.append(_yaml({section: value}))
             continue
         routes = value.pop("routes")
-        lines.append(_yaml({section: value}, flow=False))
-        lines.append("  routes:" if kept[section] else "  routes: []")
-        names = {route["name"] for route in kept[section]}
-        for left_out in (route["name"] for route in routes if route["name"] not in names):
-            lines += [
-                f"    # the route {left_out} is left out: nothing was allowed there in the run",
-                *_refused(section, left_out, seen),
-            ]
-        for route in kept[section]:
-            if "may_call" in route:
-                route["may_call"] = [one for one in route["may_call"] if one in callable_names]
-            lines += [*_allowed(section, route["name"], seen), *_refused(section, route["name"], seen)]
-            lines.append(_indented(_yaml([route])))
+        taken = {route["name"] for route in routes}
+        text: list[str] = []
+        opened = False
+        for route in routes:
+            allowed = seen.get((section, route["name"], "allow"), {})
+            if section == "inbound":
+                narrowed, left_out = inbound_routes(route, allowed, used, by_grpc=by_grpc, taken=taken)
+            else:
+                narrowed, left_out = _outbound_route(route, allowed)
+            if not narrowed:
+                text.append(f"# the route {route['name']} is left out: nothing was allowed there in the run")
+            for one, calls in narrowed:
+                opened = True
+                text += [*_comment("allowed", calls), _yaml([one])]
+            text += [*_comment("allowed, and not in these settings", left_out)]
+            text += _comment("refused", seen.get((section, route["name"], "deny"), {}))
+        lines += [_yaml({section: value}, flow=False), "  routes:" if opened else "  routes: []"]
+        lines += map(_indented, text)
     return "\n".join(lines) + "\n"
 
 
@@ -106,45 +137,123 @@ def _made(settings: Settings) -> Settings:
     return made
 
 
-def _narrowed(route: Settings, allowed: Counter[str], configured: Collection[str], *, by_grpc: bool) -> Settings | None:
-    """Return a route with what was seen alone; None, nothing was."""
-    if route.get("protocol", "http") != "http":
-        if route["name"] in configured:
-            return route
-        used = sorted(key for key in route["operations"][0]["allow"] if _was_seen(key, allowed))
-        return {**route, "operations": [{"allow": used}]} if used else None
-    if not allowed:
+Narrowed = tuple[list[tuple[Settings, Calls]], Calls]
+"""Routes, each with the calls that it was made of, and the calls that no setting can list one by one."""
+
+
+def inbound_routes(
+    route: Settings, allowed: Calls, used: Mapping[str, Collection[str]], *, by_grpc: bool, taken: set[str]
+) -> Narrowed:
+    """Return routes that allow these calls, each to its own callers, and no others.
+
+    ``used`` has the call ids of the requests that each outbound route was called in; names of new routes join
+    ``taken``.
+    """
+    proven = {call: found for call, found in allowed.items() if call.peer}
+    protocol: RouteProtocol = "grpc" if by_grpc else route.get("protocol", "http")
+    groups: dict[tuple[object, ...], dict[Call, Found]] = {}
+    if protocol != "http":
+        groups[()] = {call: found for call, found in proven.items() if _word(protocol, call) is not None}
+    else:
+        peers: dict[tuple[str, str], set[str | None]] = {}
+        for call in proven:
+            peers.setdefault((call.path, call.method), set()).add(call.peer)
+        for call, found in sorted(proven.items(), key=lambda item: item[0].path):
+            key = (call.path, frozenset(peers[call.path, call.method]))
+            if _can_list(call) and (key in groups or len(groups) < _MOST_PATHS):
+                groups.setdefault(key, {})[call] = found
+    narrowed: list[tuple[Settings, Calls]] = []
+    for calls in filter(None, groups.values()):
+        one = {**route, "name": _name(route["name"], taken) if narrowed else route["name"]}
+        one["peers"] = sorted({call.peer for call in calls if call.peer})
+        if "may_call" in one:
+            one["may_call"] = [name for name in one["may_call"] if _ids(calls) & set(used.get(name, ()))]
+        if protocol == "http":
+            one["match"] = {"path": next(iter(calls)).path, "methods": sorted({call.method for call in calls})}
+        else:
+            one |= {"protocol": protocol, "match": _match(route, calls), "operations": _operations(protocol, calls)}
+        narrowed.append((one, calls))
+    listed = {call for _, calls in narrowed for call in calls}
+    return narrowed, {call: found for call, found in allowed.items() if call not in listed}
+
+
+def _outbound_route(route: Settings, allowed: Calls) -> Narrowed:
+    """Return a route with the operations that were asked for. Paths of plain HTTP are its next hop's to judge."""
+    protocol = route.get("protocol", "http")
+    if protocol == "http":
+        return ([(route, allowed)] if allowed else []), {}
+    listed = {call: found for call, found in allowed.items() if _word(protocol, call) is not None}
+    words = sorted({word for call in listed if (word := _word(protocol, call))})
+    rest = {call: found for call, found in allowed.items() if call not in listed}
+    return ([({**route, "operations": [{"allow": words}]}, listed)] if words else []), rest
+
+
+def _word(protocol: RouteProtocol, call: Call) -> str | None:
+    """Return the word by which settings list the operation of a call; None if they cannot list it alone."""
+    path = call.path.removeprefix("/") if call.method == "POST" else ""
+    op = path if protocol == "grpc" else call.op or ""
+    if op == OTHER or op.endswith((f":{OTHER}", f":{ANY_NAME}", f"/{ANY_NAME}")):
+        return None  # the record does not hold its name, or the word would stand for all
+    try:
+        key_of(protocol, op)
+    except ValueError:  # of the lifecycle, or an agent's card: part of every route of the protocol; or none at all
         return None
-    if by_grpc:
-        called = sorted({found[1] for asked in allowed if (found := _GRPC_CALL.fullmatch(asked))})
-        operations = {"protocol": "grpc", "operations": [{"allow": called}]}
-        return {**route, "match": {"path_prefix": "/"}, **operations} if called else None
-    methods = route["match"].get("methods")
-    if methods is None:
-        return route
-    used = [one for one in methods if any(asked.startswith(f"{one} ") for asked in allowed)]
-    return {**route, "match": {**route["match"], "methods": used}}
+    return op
 
 
-def _was_seen(key: str, allowed: Counter[str]) -> bool:
-    method, colon, name = key.partition(":")
-    return key in allowed or (name == "*" and f"{method}{colon}other" in allowed)
+def _operations(protocol: RouteProtocol, calls: Calls) -> list[Settings]:
+    """Return the operations of a route, those of the same callers together."""
+    peers: dict[str, set[str]] = {}
+    for call in calls:
+        peers.setdefault(_word(protocol, call) or "", set()).add(call.peer or "")
+    words: dict[tuple[str, ...], list[str]] = {}
+    for word, callers in sorted(peers.items()):
+        words.setdefault(tuple(sorted(callers)), []).append(word)
+    if len(words) == 1:
+        return [{"allow": allow} for allow in words.values()]
+    return [{"allow": allow, "peers": list(callers)} for callers, allow in words.items()]
 
 
-def _allowed(section: str, route: str, seen: Seen) -> list[str]:
-    return _comment("allowed", seen.get((section, route, "allow")))
+def _match(route: Settings, calls: Calls) -> Settings:
+    match: Settings = route["match"]
+    prefix = match.get("path_prefix", "/")
+    exact = prefix != "/" and all(call.path == prefix for call in calls)
+    return {"path": prefix} if exact else {one: value for one, value in match.items() if one != "methods"}
 
 
-def _refused(section: str, route: str, seen: Seen) -> list[str]:
-    return _comment("refused", seen.get((section, route, "deny")))
+def _can_list(call: Call) -> bool:
+    """Tell if a settings file can hold the path: one that held a token, or was cut, has no canonical form."""
+    try:
+        require_path(call.path, prefix=False)
+        require_method(call.method)
+    except ValueError:
+        return False
+    return True
 
 
-def _comment(word: str, counted: Counter[str] | None) -> list[str]:
-    if counted is None:
-        return []
-    told = [f"{_plain(asked)} ({number})" for asked, number in sorted(counted.items())]
+def _name(name: str, taken: set[str]) -> str:
+    number = 2
+    while f"{name}-{number}" in taken:
+        number += 1
+    taken.add(f"{name}-{number}")
+    return f"{name}-{number}"
+
+
+def _ids(calls: Calls) -> set[str]:
+    return set().union(*(found.call_ids for found in calls.values()))
+
+
+def _comment(word: str, calls: Calls) -> list[str]:
+    told = [
+        f"{_plain(call.text)} ({found.count}{_by(call)}, as {_plain(', '.join(found.records))})"
+        for call, found in sorted(calls.items(), key=lambda item: (item[0].text, item[0].peer or ""))
+    ]
     more = [f"and {len(told) - _MOST} more"] if len(told) > _MOST else []
-    return [f"    # {word} in the run: {', '.join([*told[:_MOST], *more])}"]
+    return [f"# {word} in the run: {', '.join([*told[:_MOST], *more])}"] if told else []
+
+
+def _by(call: Call) -> str:
+    return f" by {_plain(call.peer.rpartition('/')[2])}" if call.peer else ""
 
 
 def _plain(text: str) -> str:

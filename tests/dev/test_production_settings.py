@@ -3,32 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sidecar.check import check
+from sidecar.config import load_sidecar
+from sidecar.delegation.act import ActChain, Actor
+from sidecar.delegation.decide import decide_verified
+from sidecar.delegation.grpc import key_of_path
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied
 from sidecar_dev import run_settings
-from sidecar_dev.production_settings import seen_in, text_of
+from sidecar_dev.mesh_settings import FRONT
+from sidecar_dev.production_settings import Call, Found, Seen, seen_in, text_of
+from sidecar_dev.run_plan import Service
+from sidecar_dev.run_settings import tool_id
+from tests.delegation.world import INBOUND_CLAIMS, NOW, verified
 from tests.dev.test_run_settings import AGENT, GRPC, SPEAKING, TOOLS, places
 
+
+def call(asked: str, peer: str | None = FRONT) -> Call:
+    """Return a call by its method and path, or by its operation."""
+    method, space, path = asked.partition(" ")
+    return Call(None, method, path, peer) if space else Call(asked, "POST", "/mcp", peer)
+
+
+def calls(caused: str, /, *asked: str, peer: str | None = FRONT) -> dict[Call, Found]:
+    return {call(one, peer): Found(n, [f"r/{n}"], {caused}) for n, one in enumerate(asked, 1)}
+
+
 SEEN = {
-    ("outbound", "crm", "allow"): Counter({"tools/call:search": 3}),
-    ("outbound", "docs", "allow"): Counter({"tools/call:other": 1, "tools/list": 1}),
-    ("outbound", "docs", "deny"): Counter({"tools/call:delete\n": 2}),
-    ("inbound", "agent", "allow"): Counter({"POST /ask": 1}),
-    ("inbound", "docs-mcp", "allow"): Counter({"tools/list": 1}),
+    ("outbound", "crm", "allow"): calls("c1", "tools/call:search", peer=tool_id("crm")),
+    ("outbound", "docs", "allow"): calls("c2", "tools/call:other", "tools/list", peer=tool_id("docs")),
+    ("outbound", "docs", "deny"): calls("c2", "tools/call:delete\n", peer=tool_id("docs")),
+    ("inbound", "agent", "allow"): calls("c1", "POST /ask"),
+    ("inbound", "docs-mcp", "allow"): calls("c3", "tools/list", peer=run_settings.AGENT),
 }
-CONFIGURED = {"crm", "crm-mcp", "post", "post-a2a"}
 
 
 @pytest.mark.parametrize("name", ["agent", "crm", "docs", "post"])
 def test_every_text_is_one_that_is_taken_and_names_nothing_of_the_run(tmp_path: Path, name: str) -> None:
     files = run_settings.files(places(tmp_path, SPEAKING), replace(AGENT, may_call=tuple(SPEAKING)), SPEAKING)
-    text = text_of(name, files[name], SEEN, configured=CONFIGURED)
+    text = text_of(name, files[name], SEEN)
     path = tmp_path / "settings.yaml"
     path.write_text(text)
     assert check(path, {}).problems == []
@@ -38,22 +62,21 @@ def test_every_text_is_one_that_is_taken_and_names_nothing_of_the_run(tmp_path: 
 
 def test_operations_are_those_seen_and_comments_say_what_was_refused(tmp_path: Path) -> None:
     files = run_settings.files(places(tmp_path, SPEAKING), replace(AGENT, may_call=tuple(SPEAKING)), SPEAKING)
-    text = text_of("agent", files["agent"], SEEN, configured=CONFIGURED)
+    text = text_of("agent", files["agent"], SEEN)
     made = yaml.safe_load(text)
-    assert made["inbound"]["routes"][0]["match"]["methods"] == ["POST"]
-    assert made["inbound"]["routes"][0]["may_call"] == ["crm", "docs", "post"]
+    (route,) = made["inbound"]["routes"]
+    assert (route["match"], route["peers"]) == ({"path": "/ask", "methods": ["POST"]}, [FRONT])
+    assert route["may_call"] == ["crm"]  # the call of docs was made in another request
     routes = {route["name"]: route for route in made["outbound"]["routes"]}
-    assert routes["crm"]["operations"] == [{"allow": ["tools/call:search", "tools/list"]}]
-    unasked = yaml.safe_load(text_of("agent", files["agent"], SEEN))["outbound"]["routes"][0]
-    assert (unasked["name"], unasked["operations"]) == ("crm", [{"allow": ["tools/call:search"]}])
-    assert routes["docs"]["operations"] == [{"allow": ["tools/call:*", "tools/list"]}]
-    assert routes["post"]["operations"] == [{"allow": ["message/send"]}]
-    assert "mail" not in routes
+    assert routes["crm"]["operations"] == [{"allow": ["tools/call:search"]}]
+    assert routes["docs"]["operations"] == [{"allow": ["tools/list"]}]
+    assert routes.keys() == {"crm", "docs"}
     for line in (
         "# the route mail is left out: nothing was allowed there in the run",
-        "# allowed in the run: POST /ask (1)",
-        "# allowed in the run: tools/call:search (3)",
-        "# refused in the run: tools/call:delete? (2)",
+        "# allowed in the run: POST /ask (1 by front, as r/1)",
+        "# allowed in the run: tools/call:search (1 by crm, as r/1)",
+        "# allowed, and not in these settings in the run: tools/call:other (1 by docs, as r/1)",
+        "# refused in the run: tools/call:delete? (1 by docs, as r/1)",
     ):
         assert line in text
 
@@ -61,7 +84,7 @@ def test_operations_are_those_seen_and_comments_say_what_was_refused(tmp_path: P
 def test_services_of_plain_http_are_printed_too(tmp_path: Path) -> None:
     files = run_settings.files(places(tmp_path, TOOLS), AGENT, TOOLS)
     path = tmp_path / "settings.yaml"
-    text = text_of("mail", files["mail"], {("inbound", "mail", "allow"): Counter({"GET /x": 1})})
+    text = text_of("mail", files["mail"], {("inbound", "mail", "allow"): calls("c", "GET /x")})
     assert "exchange" not in yaml.safe_load(text)  # it calls nobody
     path.write_text(text)
     assert check(path, {}).problems == []
@@ -74,27 +97,33 @@ def test_a_sidecar_that_nobody_asked_anything_allows_nothing(tmp_path: Path) -> 
 
 
 def test_what_was_seen_is_counted_by_route_and_decision(tmp_path: Path) -> None:
-    usual = {"event": "request", "direction": "inbound", "route": "a", "decision": "allow", "method": "GET"}
-    records = [
+    usual = {
+        "event": "request", "direction": "inbound", "route": "a", "decision": "allow", "method": "GET", "peer": FRONT,
+        "run": "r", "call_in": "c",
+    }  # fmt: skip
+    records: list[dict[str, Any]] = [
         {**usual, "op": None, "path": "/x"},
         {**usual, "op": "tools/list", "path": "/mcp"},
-        {**usual, "op": "tools/list", "path": "/mcp"},
+        {**usual, "op": "tools/list", "path": "/mcp", "call_in": None},
         {**usual, "op": "tools/call:other", "path": "/mcp", "decision": "deny"},
         {**usual, "op": None, "path": "/", "route": None},
         {**usual, "op": None, "path": "/", "event": "started"},
     ]
     file = tmp_path / "a.records"
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    file.write_text("".join(json.dumps({**record, "seq": seq}) + "\n" for seq, record in enumerate(records, 1)))
     assert seen_in(file) == {
-        ("inbound", "a", "allow"): Counter({"GET /x": 1, "tools/list": 2}),
-        ("inbound", "a", "deny"): Counter({"tools/call:other": 1}),
+        ("inbound", "a", "allow"): {
+            Call(None, "GET", "/x", FRONT): Found(1, ["r/1"], {"c"}),
+            Call("tools/list", "GET", "/mcp", FRONT): Found(2, ["r/2", "r/3"], {"c"}),
+        },
+        ("inbound", "a", "deny"): {Call("tools/call:other", "GET", "/mcp", FRONT): Found(1, ["r/4"], {"c"})},
     }
     assert seen_in(tmp_path / "none.records") == {}
 
 
 def test_methods_of_grpc_that_were_called_become_operations(tmp_path: Path) -> None:
     files = run_settings.files(places(tmp_path, GRPC), replace(AGENT, may_call=tuple(GRPC)), GRPC)
-    seen = Counter({"POST /shop.Mail/Send": 2, "POST /shop.Mail/List": 1, "GET /": 1, "POST /": 1})
+    seen = calls("c", "POST /shop.Mail/Send", "POST /shop.Mail/List", "GET /", "POST /")
     text = text_of("mail", files["mail"], {("inbound", "mail", "allow"): seen})
     (route,) = yaml.safe_load(text)["inbound"]["routes"]
     assert (route["match"], route["protocol"]) == ({"path_prefix": "/"}, "grpc")
@@ -102,5 +131,144 @@ def test_methods_of_grpc_that_were_called_become_operations(tmp_path: Path) -> N
     path = tmp_path / "settings.yaml"
     path.write_text(text)
     assert check(path, {}).problems == []
-    nothing = text_of("mail", files["mail"], {("inbound", "mail", "allow"): Counter({"GET /": 1})})
+    nothing = text_of("mail", files["mail"], {("inbound", "mail", "allow"): calls("c", "GET /")})
     assert yaml.safe_load(nothing)["inbound"]["routes"] == []
+
+
+PATHS: Final = (
+    "/",
+    "/ask",
+    "/Ask",
+    "/ask/",
+    "/ask/1",
+    "/ask/2",
+    "/mcp",
+    "/a2a",
+    "/a2a/x",
+    "/shop.Mail/Send",
+    "/shop.Mail/*",
+)
+METHODS: Final = ("GET", "POST")
+PEERS: Final = (FRONT, run_settings.AGENT, tool_id("crm"))
+OPERATIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "mcp": ("tools/list", "tools/call:search", "tools/call:delete", "tools/call:other", "initialize"),
+    "a2a": ("SendMessage", "GetTask", "CancelTask", "GetAgentCard"),
+}
+NEVER: Final = frozenset({"tools/call:other", "GetAgentCard"})  # no setting lists them
+MESH: Final = {**SPEAKING, "web": TOOLS["crm"], "rpc": replace(GRPC["mail"], origin="http://127.0.0.1:9009")}
+
+
+def asked_of(service: Service) -> list[Call]:
+    """Return all kinds of calls of a service that the property is tried with."""
+    words = OPERATIONS.get(service.protocol, ())
+    paths = [path for path in PATHS if not words or not f"{path}/".lower().startswith(f"{service.path}/".lower())]
+    plain = [Call(None, method, path, None) for method in METHODS for path in paths]
+    return [*plain, *(Call(op, "POST", service.path, None) for op in words)]
+
+
+def lets(policy: Policy, peer: str, asked: Call, protocol: str) -> bool:
+    """Judge a call that carries a delegated token by the core."""
+    token = replace(
+        verified(INBOUND_CLAIMS), audience=str(policy.workload), chain=ActChain((Actor(peer),), {"sub": peer}),
+        actor_id=SpiffeId(peer), scope=policy.registered_scopes,
+    )  # fmt: skip
+    try:
+        route = policy.inbound.find(asked.method, asked.path)
+        if route.protocol == "grpc":
+            route = route.for_operation(key_of_path(asked.path, b""))
+        elif route.protocol != "http":
+            route = route.for_operation(asked.op)
+        elif asked.op is not None:
+            return False
+        decide_verified(token, peer=SpiffeId(peer), route=route, policy=policy, now=NOW)
+    except Denied:
+        return False
+    return True
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("name", ["agent", *MESH])
+def test_printed_settings_allow_the_calls_seen_and_no_other(name: str, tmp_path: Path, data: st.DataObject) -> None:
+    """For every service of the mesh, with every caller and call of the table: allowed if and only if seen."""
+    http2 = name == "rpc"
+    services = {"rpc": MESH["rpc"]} if http2 else {one: it for one, it in MESH.items() if one != "rpc"}
+    agent = replace(AGENT, may_call=tuple(services))
+    service = services.get(name, agent)
+    made = run_settings.files(places(tmp_path, services), agent, services)[name]
+    made["inbound"]["routes"] = [{**route, "peers": list(PEERS)} for route in made["inbound"]["routes"]]
+    everything = [call._replace(peer=peer) for call in asked_of(service) for peer in PEERS]
+    operations = [one for one in everything if one.op or one.path.startswith("/shop.")]
+    drawn = (st.sets(st.sampled_from(kind), max_size=4) for kind in (everything, operations))
+    chosen = set().union(*map(data.draw, drawn))
+    unproven = {call._replace(peer=None): Found(9, ["r/1"]) for call in everything}
+    seen: Seen = {
+        ("inbound", name, "allow"): {call: Found(1, ["r/1"]) for call in chosen if call.op is None} | unproven,
+        ("inbound", f"{name}-{service.protocol}", "allow"): {
+            call: Found(1, ["r/1"]) for call in chosen if call.op is not None
+        } | unproven,
+        ("inbound", name, "deny"): {call: Found(9, ["r/1"]) for call in everything},
+    }  # fmt: skip
+    path = tmp_path / "settings.yaml"
+    path.write_text(text_of(name, made, seen))
+    policy = load_sidecar(path, {}).policy(SpiffeId(f"spiffe://acme.example/{name}"), 1)
+    for asked in everything:
+        if http2:
+            may = asked.method == "POST" and asked.path == "/shop.Mail/Send" and asked in chosen
+        elif asked.op == "initialize":  # belongs to the operations of its caller
+            may = any(call.op not in {None, "initialize", *NEVER} and call.peer == asked.peer for call in chosen)
+        else:
+            may = asked in chosen and asked.op not in NEVER
+        assert lets(policy, asked.peer or "", asked, service.protocol) == may, asked
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["/a\n  - name: x", "/a\u2028b", "/a\x85b", "/…token:0123", "/a//b", "/a/../b", "/" + "a" * 2048 + "…", "/é"],
+)
+def test_a_path_that_no_setting_can_hold_stays_in_its_comment(tmp_path: Path, hostile: str) -> None:
+    files = run_settings.files(places(tmp_path, TOOLS), AGENT, TOOLS)
+    odd = {Call(None, "GET", hostile, FRONT): Found(1, [f"x\n{hostile}/1"])}
+    seen: Seen = {("inbound", "mail", "allow"): odd, ("inbound", "mail", "deny"): odd}
+    text = text_of("mail", files["mail"], seen)
+    assert yaml.safe_load(text)["inbound"]["routes"] == []
+    assert [line for line in text.splitlines() if "name: x" in line and "#" not in line] == []
+    assert "not in these settings" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        pytest.param("mail", call("POST /shop.Mail/*"), id="grpc"),
+        pytest.param("crm", call("tools/call:*"), id="mcp"),
+        pytest.param("crm", call("other"), id="mcp-other"),
+    ],
+)
+def test_a_call_whose_name_is_a_wildcard_opens_nothing(tmp_path: Path, name: str, asked: Call) -> None:
+    tools = GRPC if name == "mail" else SPEAKING
+    files = run_settings.files(places(tmp_path, tools), replace(AGENT, may_call=tuple(tools)), tools)
+    route = files[name]["inbound"]["routes"][0]["name"]
+    text = text_of(name, files[name], {("inbound", route, "allow"): {asked: Found(1, ["r/1"])}})
+    assert yaml.safe_load(text)["inbound"]["routes"] == []
+    assert "not in these settings" in text
+
+
+def test_no_more_routes_are_printed_than_somebody_reads(tmp_path: Path) -> None:
+    files = run_settings.files(places(tmp_path, TOOLS), AGENT, TOOLS)
+    seen: Seen = {("inbound", "mail", "allow"): calls("c", *(f"GET /{n}" for n in range(250)))}
+    text = text_of("mail", files["mail"], seen)
+    assert len(yaml.safe_load(text)["inbound"]["routes"]) == 200
+    assert "and 30 more" in text
+
+
+def test_operations_of_different_callers_are_given_to_each_alone(tmp_path: Path) -> None:
+    files = run_settings.files(places(tmp_path, SPEAKING), replace(AGENT, may_call=tuple(SPEAKING)), SPEAKING)
+    both = calls("c", "tools/list") | calls("c", "tools/list", "tools/call:search", peer=run_settings.AGENT)
+    (route,) = yaml.safe_load(text_of("crm", files["crm"], {("inbound", "crm-mcp", "allow"): both}))["inbound"][
+        "routes"
+    ]
+    assert route["peers"] == sorted([FRONT, run_settings.AGENT])
+    assert route["operations"] == [
+        {"allow": ["tools/call:search"], "peers": [run_settings.AGENT]},
+        {"allow": ["tools/list"], "peers": sorted([FRONT, run_settings.AGENT])},
+    ]
