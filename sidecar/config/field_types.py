@@ -187,3 +187,4 @@ TokenWay = Literal["exchange", "self", "login"]
 
 KeyField = Literal["authorization", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token", "private-token"]
 KeyScheme = Literal["Bearer", "token"]
+RequestField = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]

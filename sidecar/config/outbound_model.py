@@ -20,6 +20,7 @@ from sidecar.config.field_types import (
     PathText,
     PrefixText,
     Protocol,
+    RequestField,
     Reserved,
     RouteName,
     ScopeText,
@@ -138,6 +139,18 @@ class OutsideSection(Section):
     deadline_s: DeadlineField = None
 
 
+class KeyedSection(OutsideSection):
+    """A host outside the mesh to which the sidecar's key goes, and of the agent's fields only those that are listed."""
+
+    fields: list[RequestField] = Field(
+        default=[],
+        description=(
+            "further request fields of the agent's that go beside the key, such as `anthropic-beta`; what they do with "
+            "the key, such as choosing who is billed, is then the agent's choice"
+        ),
+    )
+
+
 class InjectSection(Section):
     """A static key that the sidecar puts on calls; the agent never sees it."""
 
@@ -152,14 +165,14 @@ class InjectSection(Section):
     until: Day = Field(description="the day on which the route closes, at 00:00 UTC")
 
 
-class InjectRouteSection(OutsideSection):
+class InjectRouteSection(KeyedSection):
     """A call with a static key of the sidecar. The platform file must list its host."""
 
     token: Literal["inject"] = Field(description="`inject`")
     inject: InjectSection = Field(description="the key")
 
 
-class FederateRouteSection(OutsideSection):
+class FederateRouteSection(KeyedSection):
     """A call with a provider's short-lived token, for which it took our identity. The platform file lists its host."""
 
     token: Literal["federate"] = Field(description="`federate`")

@@ -13,6 +13,7 @@ from sidecar.config.outbound_model import (
     FederateRouteSection,
     InjectRouteSection,
     InjectSection,
+    KeyedSection,
     PassthroughRouteSection,
 )
 from sidecar.config.sidecar_model import SidecarFile, connect_routes, exchange_routes, outside_routes
@@ -22,10 +23,12 @@ from sidecar.delegation.outside import (
     FederatedKey,
     InjectedKey,
     OutsideRoute,
+    client_fields,
     credential_paths,
     makes_credentials,
 )
 from sidecar.errors import Problem
+from sidecar.proxy.headers import may_be_listed
 
 
 def outside_problems(file: SidecarFile) -> Iterator[Problem]:
@@ -38,6 +41,8 @@ def outside_problems(file: SidecarFile) -> Iterator[Problem]:
             yield Problem(f"{field}.upstream", "is a mesh target of another route", "call it by an exchange route only")
         if not route.paths and not route.path_prefixes:
             yield Problem(f"{field}.paths", "is missing, and so is path_prefixes", "list what may be called there")
+        if isinstance(route, KeyedSection):
+            yield from _fields(route, field)
         if isinstance(route, InjectRouteSection):
             yield from _inject(route, field)
 
@@ -79,6 +84,17 @@ def connect_route(section: ConnectRouteSection) -> ConnectRoute:
     return ConnectRoute(name=section.name, host=section.match.host, without_handle=section.without_handle)
 
 
+def _fields(route: KeyedSection, field: str) -> Iterator[Problem]:
+    for number, name in enumerate(route.fields):
+        if not may_be_listed(name.lower().encode("ascii")):
+            yield Problem(
+                f"{field}.fields[{number}]",
+                f"{name} never goes beside a key: it is a credential, the sidecar's own, or changes how the host reads"
+                " the call or spells its answer",
+                "remove it",
+            )
+
+
 def _inject(route: InjectRouteSection, field: str) -> Iterator[Problem]:
     section = route.inject
     if section.preset is None and section.field is None:
@@ -105,12 +121,20 @@ def outside_route(section: AnyOutsideSection) -> OutsideRoute:
         path_prefixes=frozenset(section.path_prefixes),
         ca_file=section.ca,
         key=_key_of(section),
+        fields=_fields_of(section),
         observe_until=start_of(section.observe_until)
         if isinstance(section, PassthroughRouteSection) and section.observe_until is not None
         else 0,
         stream=section.stream,
         deadline_s=section.deadline_s,
     )
+
+
+def _fields_of(section: AnyOutsideSection) -> frozenset[str]:
+    if not isinstance(section, KeyedSection):
+        return frozenset()
+    preset = section.inject.preset if isinstance(section, InjectRouteSection) else None
+    return client_fields(preset, upstream_of(section.upstream).host) | {name.lower() for name in section.fields}
 
 
 def _key_of(section: AnyOutsideSection) -> InjectedKey | FederatedKey | None:

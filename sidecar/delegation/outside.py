@@ -24,12 +24,14 @@ Provider = Literal["openai", "anthropic", "google", "azure", "aws"]
 class Preset:
     """A provider: the field that takes its key, the ``scheme`` before the key, and paths that give out credentials.
 
+    ``fields`` are request fields that its clients need, beside those that go to every host.
     In ``makes_credentials`` a ``*`` stands for one segment; everything below such a path counts too.
     """
 
     field: str
     scheme: str = ""
     makes_credentials: tuple[str, ...] = ()
+    fields: frozenset[str] = frozenset()
 
 
 def _below(roots: Sequence[str], *names: Sequence[str]) -> tuple[str, ...]:
@@ -49,10 +51,13 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
                 "/v1/chatkit/sessions",
             ),
         ),
-        "anthropic": Preset(field="x-api-key", makes_credentials=("/v1/organizations",)),
+        "anthropic": Preset(
+            field="x-api-key", makes_credentials=("/v1/organizations",), fields=frozenset({"anthropic-version"})
+        ),
         "github": Preset(
             field="authorization",
             scheme="Bearer ",
+            fields=frozenset({"x-github-api-version"}),
             makes_credentials=(
                 "/app/installations",
                 "/app-manifests",
@@ -100,9 +105,17 @@ def provider_at(host: str) -> Provider | None:
 
 def credential_paths(preset: str | None, host: str) -> tuple[str, ...]:
     """Return the paths that give out credentials: those of the preset, and of the provider at this host."""
+    return tuple(path for one in _presets(preset, host) for path in one.makes_credentials)
+
+
+def client_fields(preset: str | None, host: str) -> frozenset[str]:
+    """Return the request fields that clients of the preset, and of the provider at this host, need."""
+    return frozenset(name for one in _presets(preset, host) for name in one.fields)
+
+
+def _presets(preset: str | None, host: str) -> list[Preset]:
     at_host = "github" if host == "api.github.com" else provider_at(host) or ""
-    names = dict.fromkeys((preset or "", at_host))
-    return tuple(path for name in names if name in PRESETS for path in PRESETS[name].makes_credentials)
+    return [PRESETS[name] for name in dict.fromkeys((preset or "", at_host)) if name in PRESETS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +171,7 @@ class OutsideRoute:
 
     Its certificate must be for the host's name, by an authority of ``ca_file``; None: by a public one. ``paths`` are
     exact, ``path_prefixes`` by whole segments. ``key`` is what the sidecar puts on a call, None for ``passthrough``.
+    ``fields`` are the (lower-case) request fields that go beside it, besides the usual ones.
     Before ``observe_until`` (seconds since the epoch) a call without a handle goes out with the agent's own credential.
 
     Raises:
@@ -175,6 +189,7 @@ class OutsideRoute:
     path_prefixes: frozenset[str] = frozenset()
     ca_file: str | None = None
     key: InjectedKey | FederatedKey | None = None
+    fields: frozenset[str] = frozenset()
     observe_until: int = 0
     stream: bool = False
     deadline_s: float | None = None

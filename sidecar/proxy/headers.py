@@ -40,8 +40,17 @@ _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 _KEY_FIELDS: Final = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-auth-token", b"private-token", b"cookie"}
 )
-# Nor what makes the host answer in pieces or codes in which the key would not be found.
-_NOT_WITH_A_KEY: Final = _KEY_FIELDS | {b"accept-encoding", b"accept-charset", b"range", b"if-range"}
+# Nor what makes the host answer in pieces or codes in which the key would not be found. Accept goes by its value.
+_NOT_WITH_A_KEY: Final = _KEY_FIELDS | {
+    *(b"accept", b"accept-encoding", b"accept-charset", b"range", b"if-range", b"a-im", b"te"),
+}
+# The fields that say what is asked for and by which program, and nothing of who pays or of how the host works.
+BESIDE_A_KEY: Final = frozenset(
+    {b"content-type", b"content-encoding", b"content-language", b"user-agent", b"accept-language", b"idempotency-key"}
+)
+_media_range: Final = re.compile(
+    rb"[ \t]*(?:\*|[a-zA-Z0-9][\w.+-]*)/(?:\*|[a-zA-Z0-9][\w.+-]*)(?:[ \t]*;[ \t]*q=[01](?:\.[0-9]{0,3})?)?[ \t]*"
+).fullmatch
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
 IDENTITY: Final = (b"delegation-subject", b"delegation-subject-issuer", b"delegation-actor", b"delegation-scope")
@@ -193,13 +202,29 @@ def to_next_hop(
     return new_edits((passes, _FOR_NEXT_HOP, values))
 
 
-def to_outside(*, host: bytes, field: bytes, value: bytes, also: Iterable[tuple[bytes, bytes]] = ()) -> Edits:
-    """Edits to a call that carries a key of ours: every credential of the agent's is gone, ``field`` holds ours.
+def to_outside(
+    request: Message,
+    *,
+    host: bytes,
+    field: bytes,
+    value: bytes,
+    also: Iterable[tuple[bytes, bytes]] = (),
+    fields: frozenset[str] = frozenset(),
+) -> Edits:
+    """Edits to a call that carries a key of ours: only listed fields of the agent's go with it, ``field`` holds ours.
 
-    The trace goes no further than the mesh; the answer must not be encoded, since it is searched for the key.
+    ``fields`` are those that the route lists. The trace goes no further than the mesh; the answer must not be encoded,
+    since it is searched for the key.
     """
-    added = ((b"host", host), (b"accept-encoding", b"identity"), (field, value), *also)
-    return new_edits((passes_without_credentials, tuple(name for name, _ in added), tuple(one for _, one in added)))
+    added = ((b"host", host), (b"accept-encoding", b"identity"), *_accept(request), (field, value), *also)
+    return new_edits((beside_a_key(fields), tuple(name for name, _ in added), tuple(one for _, one in added)))
+
+
+def _accept(request: Message) -> list[Field]:
+    """Return the Accept fields that name media types alone: a parameter may choose a character set."""
+    found = request.all(b"accept")
+    whole = b", ".join(found)
+    return [(b"accept", whole)] if found and all(map(_media_range, whole.split(b","))) else []
 
 
 def to_outside_as_is(*, host: bytes) -> Edits:
@@ -248,8 +273,19 @@ def passes_outside(name: bytes) -> bool:
     return not (folded in _STAY_INSIDE or folded.startswith(_OUR_PREFIX))
 
 
-def passes_without_credentials(name: bytes) -> bool:
-    """Tell whether a field of this (lower-case) name may go beside a static key: nothing that is a credential."""
+@lru_cache(maxsize=64)  # by lists of routes; the wire remembers each rule's outcome
+def beside_a_key(listed: frozenset[str]) -> Passes:
+    """Return the rule by which the usual fields, and those that a route lists, go beside a static key."""
+    names = BESIDE_A_KEY | {name.encode("ascii") for name in listed}
+
+    def rule(name: bytes) -> bool:
+        return name in names and may_be_listed(name)
+
+    return rule
+
+
+def may_be_listed(name: bytes) -> bool:
+    """Tell whether a route may list a field of this (lower-case) name to go beside a static key: no credential."""
     folded = name.translate(_FOLDED)
     return folded not in _NOT_WITH_A_KEY and not is_trusted_name(name) and passes_outside(name)
 

@@ -95,10 +95,12 @@ class OutsideCalls:
         else:
             key = yield from self._key_of(route.key, entry)
             edits = to_outside(
+                head,
                 host=route.authority,
                 field=route.key.field.encode("ascii"),
                 value=route.key.scheme.encode("ascii") + key.value,
                 also=[(name.encode("ascii"), value.encode("ascii")) for name, value in route.key.also],
+                fields=route.fields,
             )
             entry.permitted(facts_of_own(permit, of_token, f"{route.key.kind}:{key.fingerprint}"))
             forwarding = KeyedForwarding(

@@ -34,6 +34,9 @@ def test_the_example_makes_routes_of_each_kind() -> None:
     )  # fmt: skip
     assert model.key.until == int(datetime(2027, 3, 31, tzinfo=UTC).timestamp())
     assert "/v1/organization" in model.key.makes_credentials
+    assert sorted(model.fields) == ["openai-beta"]
+    assert sorted(claude.fields) == ["anthropic-beta", "anthropic-version"]
+    assert chat.fields == frozenset()
     assert (chat.token, chat.key, chat.upstream.port) == ("passthrough", None, 443)
     assert settings.exchanges == ()
 
@@ -64,6 +67,20 @@ def test_the_example_makes_routes_of_each_kind() -> None:
             "gives out credentials",
             id="credentials-of-the-host-without-its-preset",
         ),
+        *(
+            pytest.param([(f"{MODEL}.fields", [name])], "fields[0]", "never goes beside a key", id=name)
+            for name in (
+                "X-Api-Key",
+                "Cookie",
+                "Accept",
+                "A-IM",
+                "Accept-Encoding",
+                "Range",
+                "Delegation-Handle",
+                "Host",
+            )
+        ),
+        pytest.param([(f"{MODEL}.fields", ["a b"])], "fields[0]", "cannot be used", id="no-field-name"),
         pytest.param([(f"{MODEL}.scopes", ["a"])], "scopes", "is not a setting", id="scopes-of-no-token"),
         pytest.param([(f"{MODEL}.upstream", "https://else.example")], "upstream", "platform's inject", id="unlisted"),
         pytest.param([(f"{MODEL}.match", {})], "match", "exactly one", id="no-match"),
@@ -76,6 +93,11 @@ def test_one_fact_changed_is_named_with_its_cure(
     problems = found(tmp_path, *changes)
     told = [problem for problem in problems if problem.field == f"outbound.routes[0].{field}"]
     assert any(words in problem.wrong and problem.cure for problem in told), problems
+
+
+def test_a_token_of_a_provider_s_goes_beside_no_credential_either(tmp_path: Path) -> None:
+    (problem,) = found(tmp_path, ("outbound.routes.3.fields", ["Anthropic-Beta", "X-Api-Key"]))
+    assert problem.field == "outbound.routes[3].fields[1]"
 
 
 def test_a_key_is_injected_only_where_a_platform_file_lists_the_host(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.observe.secret_names import secret_fingerprint
+from sidecar.proxy.headers import BESIDE_A_KEY
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN, SEARCH
 from tests.delegation.world import INBOUND_CLAIMS, POLICY, TO_CRM, delegation, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Answer, Fields, bearer
@@ -249,11 +250,61 @@ async def test_a_token_of_the_mesh_never_leaves_it(calls: AgentCalls, where: dic
 
 @pytest.mark.parametrize("name", ["x-http-method-override", "x-original-url", "range", "if-range", "accept-charset"])
 async def test_what_changes_the_judged_call_or_hides_the_key_stays_behind(calls: AgentCalls, name: str) -> None:
-    assert (
-        await calls.call([*bearer(handle(calls)), (name, "x"), ("x-stainless-lang", "py")], **TO_MODEL)
-    ).status == 200
+    assert (await calls.call([*bearer(handle(calls)), (name, "x"), ("idempotency-key", "x")], **TO_MODEL)).status == 200
     assert name.encode() not in calls.left.lower()
-    assert b"x-stainless-lang: py" in calls.left.lower()
+    assert b"idempotency-key: x" in calls.left.lower()
+
+
+# Fields that choose who pays, how the host works, or how it spells its answer: a route lists what its agent may choose.
+LEFT_BEHIND = (
+    "openai-organization", "openai-project", "openai-beta", "anthropic-beta", "x-goog-user-project", "x-github-otp",
+    "prefer", "a-im", "te", "x-stainless-lang", "x-anything", "forwarded", "via", "origin", "referer", "if-none-match",
+    "want-digest", "accept-charset", "accept-encoding", "x-http-method-override", "content_type", "user_agent",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+async def test_only_listed_fields_go_beside_the_key(calls: AgentCalls, name: str) -> None:
+    shown = [*bearer(handle(calls)), (name, "chosen-by-the-agent")]
+    assert (await calls.call(shown, **TO_MODEL)).status == 200
+    assert b"chosen-by-the-agent" not in calls.left
+
+
+@pytest.mark.parametrize("name", sorted(BESIDE_A_KEY))
+async def test_the_usual_fields_go_beside_the_key(calls: AgentCalls, name: bytes) -> None:
+    shown = [*bearer(handle(calls)), (name.decode(), "application/json")]
+    assert (await calls.call(shown, **TO_MODEL)).status == 200
+    assert b"%b: application/json\r\n" % name in calls.left.lower()
+
+
+@pytest.mark.parametrize(
+    ("listed", "passes"), [("openai-organization", True), ("anthropic-beta", False), ("a-im", False), ("cookie", False)]
+)
+async def test_a_route_lists_further_fields_but_no_credential_and_no_coding(
+    calls: AgentCalls, listed: str, passes: bool
+) -> None:
+    model, hook = calls.policy.outbound.outside
+    route = replace(model, fields=frozenset({listed.replace("anthropic-beta", "another")}))
+    calls.policy = replace(calls.policy, outbound=OutboundRoutes([TO_CRM, route, hook]))
+    assert (await calls.call([*bearer(handle(calls)), (listed, "chosen")], **TO_MODEL)).status == 200
+    assert (b"chosen" in calls.left) is passes
+
+
+@pytest.mark.parametrize(
+    ("accept", "passes"),
+    [
+        ("application/json", True),
+        ("text/event-stream, application/vnd.github+json;q=0.9, */*;q=0", True),
+        ("application/json;charset=utf-16", False),
+        ("application/json, text/html;level=1", False),
+        ('text/plain; q="1"', False),
+        ("json", False),
+    ],
+)
+async def test_accept_goes_if_it_names_media_types_alone(calls: AgentCalls, accept: str, passes: bool) -> None:
+    assert (await calls.call([*bearer(handle(calls)), ("accept", accept)], **TO_MODEL)).status == 200
+    assert (f"\r\naccept: {accept}\r\n".encode() in calls.left) is passes
+    assert calls.left.count(b"\r\naccept: ") == passes
 
 
 async def test_the_key_as_a_field_s_name_is_found_too(calls: AgentCalls) -> None:
