@@ -7,19 +7,36 @@ is refused, since a tunnel there would reach what only this machine may ask. Who
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from sidecar.delegation.route import require_name
 
 _HOST: Final = re.compile(r"(?:([a-z0-9_][a-z0-9._-]{0,254})|\[([0-9a-f:.]{2,45})\]):([1-9][0-9]{0,4})")
-# Metadata of clouds beyond the link-local range: Alibaba, Azure, Oracle, AWS, Google.
-_METADATA: Final = frozenset(
-    map(ip_address, ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"))
+# Addresses that a name may lead to, or may not: IANA's special-purpose registries (RFC 6890), multicast and metadata of
+# clouds beyond the link-local range (Alibaba, Azure, Oracle, AWS, Google). The most specific row decides; an address
+# of no row is an ordinary one. Networks of one's own pass: a tunnel often leads there.
+SPECIAL: Final[Mapping[str, bool]] = {
+    "0.0.0.0/8": False, "10.0.0.0/8": True, "100.64.0.0/10": True, "100.100.100.200/32": False, "127.0.0.0/8": False,
+    "168.63.129.16/32": False, "169.254.0.0/16": False, "172.16.0.0/12": True, "192.0.0.0/24": False,
+    "192.0.0.9/32": True, "192.0.0.10/32": True, "192.0.2.0/24": False, "192.31.196.0/24": True,
+    "192.52.193.0/24": True, "192.88.99.0/24": False, "192.168.0.0/16": True, "192.175.48.0/24": True,
+    "198.18.0.0/15": False, "198.51.100.0/24": False, "203.0.113.0/24": False, "224.0.0.0/4": False,
+    "240.0.0.0/4": False,
+    "::/96": False, "::ffff:0:0/96": True, "::ffff:0:0:0/96": False, "64:ff9b::/96": True, "64:ff9b:1::/48": False,
+    "100::/64": False, "100:0:0:1::/64": False, "2001::/23": False, "2001::/32": True, "2001:1::1/128": True,
+    "2001:1::2/128": True, "2001:1::3/128": True, "2001:3::/32": True, "2001:4:112::/48": True, "2001:20::/28": True,
+    "2001:30::/28": True, "2001:db8::/32": False, "2002::/16": True, "2620:4f:8000::/48": True, "3fff::/20": False,
+    "5f00::/16": False, "fc00::/7": True, "fd00:ec2::254/128": False, "fd20:ce::254/128": False, "fe80::/10": False,
+    "fec0::/10": False, "ff00::/8": False,
+}  # fmt: skip
+_SPECIAL: Final = sorted(
+    ((ip_network(text), may) for text, may in SPECIAL.items()), key=lambda row: row[0].prefixlen, reverse=True
 )
-_THIS_HOST: Final = IPv4Network("0.0.0.0/8")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+_ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214: the upper half of the interface identifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +87,20 @@ def reachable_by_name(address: str) -> bool:
     if found is None:
         return False
     if isinstance(found, IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if inner is None and found in _NAT64:
-            inner = IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner is not None and not reachable_by_name(str(inner)):
+        found = IPv6Address(int(found))  # without its zone
+        if not all(reachable_by_name(str(inner)) for inner in _embedded(found)):
             return False
-        if found.is_site_local:
-            return False
-    elif found in _THIS_HOST or found.is_reserved:
-        return False
-    return not (
-        found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast or found in _METADATA
-    )
+    return next((may for network, may in _SPECIAL if found in network), True)
+
+
+def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
+    """Yield the IPv4 addresses that a translator or the end of a tunnel may make of this one."""
+    last = IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.ipv4_mapped or address in _NAT64 or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+        yield last
+    if address.sixtofour:
+        yield address.sixtofour
+    yield from address.teredo or ()
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
-from sidecar.delegation.connect import ConnectRoute, reachable_by_name
+from sidecar.delegation.connect import SPECIAL, ConnectRoute, reachable_by_name
 from sidecar.delegation.decide import decide_connect
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import OutboundRoutes, outbound_overlaps
@@ -231,8 +235,80 @@ def test_a_name_may_lead_to_an_address_of_a_network(address: str) -> None:
         "127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.0.1", "224.0.0.1",
         "255.255.255.255", "100.100.100.200", "168.63.129.16", "192.0.0.192", "::1", "::", "fe80::1", "fe80::1%eth0",
         "ff02::1", "fec0::1", "fd00:ec2::254", "fd20:ce::254", "::ffff:127.0.0.1", "::ffff:169.254.169.254",
-        "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "nonsense",
+        "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "nonsense", "64:ff9b:1::a9fe:a9fe", "64:ff9b:1::",
+        "64:ff9b:1:ffff:ffff:ffff:808:808", "::a9fe:a9fe", "::7f00:1", "::808:808", "::ffff:0:808:808",
+        "2002:a9fe:a9fe::1", "2001:0:a9fe:a9fe::1", "2001:0:808:808:0:0:5601:5601", "2606:2800::5efe:a9fe:a9fe",
+        "fd00::200:5efe:7f00:1", "fd00:ec2::254%eth0", "::1%lo",
     ],
 )  # fmt: skip
 def test_a_name_leads_neither_to_this_machine_nor_to_its_link_nor_to_metadata(address: str) -> None:
     assert not reachable_by_name(address)
+
+
+# The rows of IANA's registries of special-purpose addresses, with their column "Globally Reachable". "own": not global,
+# but the network of an operator, where tunnels lead on purpose. "inner": the embedded address decides.
+REGISTRY: Final = {
+    "0.0.0.0/8": "no", "0.0.0.0/32": "no", "10.0.0.0/8": "own", "100.64.0.0/10": "own", "127.0.0.0/8": "no",
+    "169.254.0.0/16": "no", "172.16.0.0/12": "own", "192.0.0.0/24": "no", "192.0.0.0/29": "no", "192.0.0.8/32": "no",
+    "192.0.0.9/32": "global", "192.0.0.10/32": "global", "192.0.0.170/32": "no", "192.0.0.171/32": "no",
+    "192.0.2.0/24": "no", "192.31.196.0/24": "global", "192.52.193.0/24": "global", "192.88.99.0/24": "no",
+    "192.168.0.0/16": "own", "192.175.48.0/24": "global", "198.18.0.0/15": "no", "198.51.100.0/24": "no",
+    "203.0.113.0/24": "no", "240.0.0.0/4": "no", "255.255.255.255/32": "no",
+    "::1/128": "no", "::/128": "no", "::ffff:0:0/96": "inner", "64:ff9b::/96": "inner", "64:ff9b:1::/48": "no",
+    "100::/64": "no", "100:0:0:1::/64": "no", "2001::/23": "no", "2001::/32": "inner", "2001:1::1/128": "global",
+    "2001:1::2/128": "global", "2001:1::3/128": "global", "2001:2::/48": "no", "2001:3::/32": "global",
+    "2001:4:112::/48": "global", "2001:10::/28": "no", "2001:20::/28": "global", "2001:30::/28": "global",
+    "2001:db8::/32": "no", "2002::/16": "inner", "2620:4f:8000::/48": "global", "3fff::/20": "no", "5f00::/16": "no",
+    "fc00::/7": "own", "fe80::/10": "no",
+}  # fmt: skip
+FURTHER: Final = {  # multicast, deprecated forms, and metadata of clouds
+    "224.0.0.0/4", "ff00::/8", "fec0::/10", "::/96", "::ffff:0:0:0/96", "100.100.100.200/32", "168.63.129.16/32",
+    "fd00:ec2::254/128", "fd20:ce::254/128",
+}  # fmt: skip
+MORE_SPECIFIC: Final = {ip_network(one) for one in (*REGISTRY, *FURTHER)}
+
+
+@pytest.mark.parametrize(("row", "reach"), [*REGISTRY.items(), *((one, "no") for one in sorted(FURTHER))])
+def test_each_row_of_the_registries_is_judged(row: str, reach: str) -> None:
+    network = ip_network(row)
+    inside = {network[0], network[-1], network[network.num_addresses // 2]}
+    for other in MORE_SPECIFIC:
+        if other != network and other[0] in network and other.prefixlen > network.prefixlen:
+            inside = {one for one in inside if one not in other}
+    for address in inside:
+        if reach != "inner":
+            assert reachable_by_name(str(address)) == (reach != "no"), address
+    assert inside or row in {"0.0.0.0/8", "192.0.0.0/24"}
+
+
+EMBEDDINGS: Final[dict[str, Callable[[int], int]]] = {
+    "v4-mapped": lambda inner: 0xFFFF << 32 | inner,
+    "NAT64": lambda inner: 0x0064FF9B << 96 | inner,
+    "6to4": lambda inner: 0x2002 << 112 | inner << 80 | 1,
+    "Teredo client": lambda inner: 0x20010000 << 96 | 0x08080808 << 64 | inner ^ 0xFFFFFFFF,
+    "Teredo server": lambda inner: 0x20010000 << 96 | inner << 64 | 0x08080808 ^ 0xFFFFFFFF,
+    "ISATAP": lambda inner: 0x26062800 << 96 | 0x00005EFE << 32 | inner,
+    "ISATAP, universal": lambda inner: 0x26062800 << 96 | 0x02005EFE << 32 | inner,
+}
+
+
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+@pytest.mark.parametrize(
+    "inner", ["8.8.8.8", "10.0.0.7", "127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "100.100.100.200"]
+)
+def test_an_embedded_address_is_judged_as_by_itself(embedding: str, inner: str) -> None:
+    address = str(IPv6Address(EMBEDDINGS[embedding](int(IPv4Address(inner)))))
+    assert reachable_by_name(address) == reachable_by_name(inner), address
+
+
+def test_every_row_of_the_table_is_one_of_the_registries_or_named_here() -> None:
+    assert set(SPECIAL) <= REGISTRY.keys() | FURTHER
+
+
+def test_no_other_module_judges_addresses_by_ranges_of_its_own() -> None:
+    judging = re.compile(r"\b(is_global|is_private|is_link_local|is_reserved|is_site_local|sixtofour|teredo)\b|64:ff9b")
+    root = Path(__file__).parents[2]
+    sources = [*(root / "sidecar").rglob("*.py"), *(root / "dev").rglob("*.py"), *(root / "agent").rglob("*.py")]
+    found = {str(one.relative_to(root)) for one in sources if judging.search(one.read_text(encoding="utf-8"))}
+    # the health check asks its own machine, and tells which of its own addresses are the machine's and the link's
+    assert found == {"sidecar/delegation/connect.py", "sidecar/healthcheck.py"}
