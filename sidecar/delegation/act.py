@@ -12,17 +12,21 @@ from sidecar.errors import Denied, Reason
 
 MAX_ACT_DEPTH: Final = 8
 
-_OPTIONAL: Final = ("iss", "client_id")
+_OPTIONAL: Final = ("iss", "client_id", "sub_profile")
 _IDENTIFYING: Final = frozenset({"sub", *_OPTIONAL})
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One acting party as its token names it. The issuer's profile says which member identifies it."""
+    """One acting party as its token names it. The issuer's profile says which member identifies it.
+
+    ``sub_profile`` are the kinds of it, such as ``ai_agent``: they identify nobody, and may contradict the name.
+    """
 
     subject: str
     issuer: str | None = None
     client_id: str | None = None
+    sub_profile: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

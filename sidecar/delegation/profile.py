@@ -113,6 +113,27 @@ class TrustedIssuer:
         spiffe_id = self._mapped(actor)
         return spiffe_id if spiffe_id is not None and spiffe_id.trust_domain in self.actor_trust_domains else None
 
+    def contradiction(self, actor: Actor, *, prior: bool = False) -> str | None:
+        """Return the fact of an actor that contradicts the SPIFFE ID that it is named by, or None.
+
+        ``act.iss`` is the namespace of ``act.sub``: beside a SPIFFE ID that is the issuer, the trust domain or the
+        profile's ``act_iss``. A ``prior`` actor may have another: it was copied from an earlier
+        issuer's token, and decides nothing.
+        """
+        form = self.profile.actor
+        spiffe_id = _spiffe_id(actor.client_id if form is ActorForm.CLIENT_ID else actor.subject)
+        if spiffe_id is None:
+            return None
+        for other in (actor.subject, actor.client_id):
+            if other is not None and other.lower().startswith("spiffe:") and other != spiffe_id:
+                return "sub and client_id name two workloads"
+        if "user" in (actor.sub_profile or "").lower().split():
+            return "sub_profile calls a workload a user"
+        if prior or actor.issuer is None or form not in {ActorForm.SUB, ActorForm.CLIENT_ID}:
+            return None  # the others map by the pair
+        known = {self.issuer, f"spiffe://{spiffe_id.trust_domain}", self.profile.act_iss}
+        return None if actor.issuer in known else "iss is neither the issuer, its act_iss nor the SPIFFE ID's domain"
+
     def _mapped(self, actor: Actor) -> SpiffeId | None:
         match self.profile.actor:
             case ActorForm.SUB:

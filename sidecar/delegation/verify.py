@@ -319,6 +319,9 @@ def _chain(claims: Mapping[str, object], issuer: TrustedIssuer, client_id: str |
         chain = parse_act(claims, max_depth=issuer.profile.max_act_depth)
         if issuer.profile.follows_actor_profile and chain is not None and chain.current.issuer is None:
             raise Denied(Reason.ACT_MALFORMED, "act has no iss, which the issuer's profile requires")
+        for number, actor in enumerate(chain.actors if chain is not None else ()):
+            if problem := issuer.contradiction(actor, prior=number > 0):
+                raise Denied(Reason.ACT_MALFORMED, f"act contradicts itself: {problem}")
         return chain
     if "act" in claims:
         raise Denied(Reason.ACT_MALFORMED, "act beside an actor that the profile reads from the client")

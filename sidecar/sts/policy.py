@@ -7,7 +7,7 @@ an explicit value that cannot result from an omission.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.delegation.scope import ScopeSet
@@ -67,7 +67,7 @@ class StsPolicy:
         first = (entry.longest_first_life_s for entry in self.entries.values())
         own = TrustedIssuer(
             issuer=self.issuer,
-            profile=PRESETS["sts"],
+            profile=replace(PRESETS["sts"], act_iss=self.act_iss),
             scopes=frozenset().union(*(target.scopes for target in self.targets)),
             actor_trust_domains=frozenset(rule.actor.trust_domain for rule in self.rules)
             | frozenset(rule.actor.trust_domain for rule in self.self_delegations),

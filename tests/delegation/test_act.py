@@ -64,10 +64,11 @@ def test_the_outermost_actor_is_the_current_one() -> None:
 
 
 def test_an_actor_keeps_what_identifies_it() -> None:
-    chain = parse_act({"act": {"sub": "uuid", "iss": "https://idp.example", "client_id": "writer"}})
+    act = {"sub": "uuid", "iss": "https://idp.example", "client_id": "writer", "sub_profile": "ai_agent"}
+    chain = parse_act({"act": act})
 
     assert chain is not None
-    assert chain.current == Actor("uuid", "https://idp.example", "writer")
+    assert chain.current == Actor("uuid", "https://idp.example", "writer", "ai_agent")
 
 
 def test_the_chain_keeps_the_object_as_it_came() -> None:

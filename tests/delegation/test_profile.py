@@ -22,7 +22,6 @@ def trusted(actor: ActorForm, **changes: Any) -> TrustedIssuer:
 TABLE = {(ISSUER, "agent-writer"): WRITER, (None, "agent-planner"): PLANNER}
 MAPPED = {
     "sub": (trusted(ActorForm.SUB), Actor(WRITER)),
-    "sub, whatever iss says": (trusted(ActorForm.SUB), Actor(WRITER, "https://idp.example")),
     "iss and sub": (trusted(ActorForm.ISS_SUB), Actor(WRITER, ISSUER)),
     "configured iss and sub": (
         trusted(ActorForm.ISS_SUB, act_iss="spiffe://acme.example"),
@@ -60,6 +59,47 @@ def test_an_actor_is_mapped_as_its_issuer_names_it(issuer: TrustedIssuer, actor:
 @pytest.mark.parametrize(("issuer", "actor"), UNMAPPED.values(), ids=UNMAPPED.keys())
 def test_an_actor_named_in_another_way_is_nobody(issuer: TrustedIssuer, actor: Actor) -> None:
     assert issuer.actor_id(actor) is None
+
+
+DOMAIN = "spiffe://acme.example"
+AGREEING = {
+    "no iss": (trusted(ActorForm.SUB), Actor(WRITER)),
+    "the issuer": (trusted(ActorForm.SUB), Actor(WRITER, ISSUER)),
+    "the trust domain": (trusted(ActorForm.SUB), Actor(WRITER, DOMAIN)),
+    "the configured iss": (trusted(ActorForm.SUB, act_iss="https://idp.example"), Actor(WRITER, "https://idp.example")),
+    "the issuer beside a configured iss": (trusted(ActorForm.SUB, act_iss="https://x"), Actor(WRITER, ISSUER)),
+    "the same client_id": (trusted(ActorForm.SUB), Actor(WRITER, None, WRITER)),
+    "a client_id of another kind": (trusted(ActorForm.SUB), Actor(WRITER, None, "0b8f")),
+    "an agent": (trusted(ActorForm.SUB), Actor(WRITER, None, None, "ai_agent service")),
+    "sub of another kind": (trusted(ActorForm.CLIENT_ID), Actor("0b8f", ISSUER, WRITER)),
+    "a pair in a table": (trusted(ActorForm.TABLE), Actor(WRITER, "https://idp.example")),
+    "no SPIFFE ID decides": (trusted(ActorForm.SUB), Actor("writer", "https://idp.example", None, "user")),
+}
+CONTRADICTING = {
+    "another iss": (trusted(ActorForm.SUB), Actor(WRITER, "https://idp.example"), False),
+    "another iss, by a slash": (trusted(ActorForm.SUB), Actor(WRITER, f"{ISSUER}/"), False),
+    "another trust domain": (trusted(ActorForm.SUB), Actor(WRITER, "spiffe://partner.example"), False),
+    "neither these nor the configured one": (trusted(ActorForm.SUB, act_iss="https://x"), Actor(WRITER, "x"), False),
+    "another iss beside client_id": (trusted(ActorForm.CLIENT_ID), Actor("0b8f", "https://x", WRITER), False),
+    "another client_id": (trusted(ActorForm.SUB), Actor(WRITER, None, PLANNER), True),
+    "another client_id, in capitals": (trusted(ActorForm.SUB), Actor(WRITER, None, PLANNER.upper()), True),
+    "another sub": (trusted(ActorForm.CLIENT_ID), Actor(PLANNER, None, WRITER), True),
+    "another client_id, by iss and sub": (trusted(ActorForm.ISS_SUB), Actor(WRITER, ISSUER, PLANNER), True),
+    "a user": (trusted(ActorForm.SUB), Actor(WRITER, None, None, "user"), True),
+    "a user among others": (trusted(ActorForm.SUB), Actor(WRITER, None, None, "ai_agent User"), True),
+}
+
+
+@pytest.mark.parametrize(("issuer", "actor"), AGREEING.values(), ids=AGREEING.keys())
+def test_facts_that_agree_with_an_actor_s_name_pass(issuer: TrustedIssuer, actor: Actor) -> None:
+    assert issuer.contradiction(actor) is None
+
+
+@pytest.mark.parametrize(("issuer", "actor", "prior"), CONTRADICTING.values(), ids=CONTRADICTING.keys())
+def test_facts_that_contradict_an_actor_s_name_are_told(issuer: TrustedIssuer, actor: Actor, *, prior: bool) -> None:
+    """An earlier actor may have the namespace of another issuer, whose token it was copied from; nothing else."""
+    assert issuer.contradiction(actor) is not None
+    assert (issuer.contradiction(actor, prior=True) is not None) == prior
 
 
 def test_an_issuer_without_trust_domains_speaks_for_nobody() -> None:

@@ -78,6 +78,24 @@ def test_an_actor_of_another_namespace_is_nobody_by_the_actor_profile() -> None:
     assert (named.actor_id, other.actor_id) == (PLANNER, None)
 
 
+@pytest.mark.parametrize(
+    ("act", "outcome"),
+    [
+        ({"sub": PLANNER, "iss": ISSUER}, "accepted"),
+        ({"sub": PLANNER, "iss": "https://other.example"}, "act_malformed"),
+        ({"sub": PLANNER, "sub_profile": "ai_agent"}, "accepted"),
+        ({"sub": PLANNER, "sub_profile": "user"}, "act_malformed"),
+        ({"sub": PLANNER, "sub_profile": ["user"]}, "act_malformed"),
+        ({"sub": PLANNER, "client_id": WRITER}, "act_malformed"),
+        ({"sub": PLANNER, "act": {"sub": WRITER, "iss": "https://other.example"}}, "accepted"),
+        ({"sub": PLANNER, "act": {"sub": WRITER, "sub_profile": "user"}}, "act_malformed"),
+        ({"sub": PLANNER, "act": {"sub": WRITER, "client_id": PLANNER}}, "act_malformed"),
+    ],
+)
+def test_an_actor_whose_facts_contradict_its_name_is_refused(act: dict[str, object], outcome: str) -> None:
+    assert refusal(MINT.mint(MINT.claims(act=act))) == outcome
+
+
 def refusal(raw: str, **arguments: Any) -> str:
     try:
         verify(raw, **arguments)

@@ -415,9 +415,33 @@ async def test_the_issued_token_says_who_acts_for_whom_where_and_on_what_it_rest
     }
 
 
+@pytest.mark.parametrize(
+    ("act_iss", "named", "reason"),
+    [
+        (None, "https://ns.example", Reason.ACT_MALFORMED),
+        ("https://other.example", "https://ns.example", Reason.ACT_MALFORMED),
+        ("https://ns.example", "https://ns.example", None),
+        ("https://ns.example", ISSUER, None),
+        (None, ISSUER, None),
+    ],
+)
+async def test_an_actor_of_our_own_token_has_a_namespace_that_we_write(
+    act_iss: str | None, named: str, reason: Reason | None
+) -> None:
+    mesh = Mesh(policy=small_policy(act_iss=act_iss))
+    form = mesh.exchange_form(subject_token=mesh.own(act={"sub": PLANNER, "iss": named}))
+    if reason is None:
+        assert await mesh.ask(form)
+        return
+    with pytest.raises(SidecarError) as refused:
+        await mesh.ask(form)
+    assert refused.value.reason is reason
+
+
 async def test_prior_actors_are_kept_to_the_letter() -> None:
     mesh = Mesh()
-    act = {"sub": PLANNER, "iss": "https://old.example", "extra": [1, {"a": None}], "act": {"sub": "legacy", "exp": 1}}
+    legacy = {"sub": "legacy", "iss": "https://old.example", "exp": 1}
+    act = {"sub": PLANNER, "iss": ISSUER, "extra": [1, {"a": None}], "act": legacy}
     claims = await mesh.claims_for(mesh.exchange_form(subject_token=mesh.own(act=act)))
     assert claims["act"] == {"sub": WRITER, "act": act}
 
