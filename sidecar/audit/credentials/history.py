@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from sidecar.audit.credentials.detector import MISSING, DetectorError
 from sidecar.audit.credentials.forms import date_of
+from sidecar.audit.credentials.repositories import OUTSIDE, LeadsOutError, repositories_of, require_inside
 from sidecar.audit.credentials.walk import MAX_FILE_BYTES, decoded
 
 MAX_COMMITS: Final = 200_000
@@ -43,19 +44,26 @@ def versions(paths: Sequence[str], skipped: Counter[str]) -> Iterator[Version]:
         library: Any = importlib.import_module("kingfisher_sdk")
     except ImportError:
         raise DetectorError(MISSING) from None
-    for repository in _repositories(paths):
+    for repository in _repositories(paths, skipped):
         yield from _versions(library, repository, skipped)
 
 
-def _repositories(paths: Sequence[str]) -> list[Path]:
+def _repositories(paths: Sequence[str], skipped: Counter[str]) -> list[Path]:
     found: dict[Path, None] = {}
+    left_out: set[Path] = set()
     for path in paths:
         folder = Path(path)
         if path == "-" or not folder.exists():
             continue
-        around = [one for one in (folder, *folder.resolve().parents) if (one / ".git").exists()][:1]
-        below = [one.parent for one in folder.glob("*/.git")] + [one.parent for one in folder.glob("*/*/.git")]
-        found.update(dict.fromkeys([*around, *sorted(below)]))
+        for repository, root in repositories_of(folder):
+            try:
+                require_inside(repository, root)
+            except LeadsOutError:
+                left_out.add(repository)
+            else:
+                found[repository] = None
+    if left_out - found.keys():
+        skipped[OUTSIDE] += len(left_out - found.keys())
     if len(found) > MAX_REPOSITORIES:
         raise HistoryError(f"more than {MAX_REPOSITORIES} repositories; name the folders that matter")
     return list(found)

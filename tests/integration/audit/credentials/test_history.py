@@ -12,6 +12,7 @@ from sidecar.audit.credentials.detector import Kingfisher
 from sidecar.audit.credentials.examine import Result, examine
 from sidecar.audit.credentials.fields import Exposure
 from sidecar.audit.credentials.history import HistoryError, versions
+from sidecar.audit.credentials.repositories import OUTSIDE
 from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -93,3 +94,20 @@ def test_a_broken_repository_is_named_with_a_cure(repository: Path) -> None:
 
 def test_a_folder_outside_a_repository_has_no_history(tmp_path: Path) -> None:
     assert list(versions([str(tmp_path)], Counter())) == []
+
+
+def test_a_repository_that_leads_out_of_the_folder_is_not_read_and_counted(
+    repository: Path, kingfisher: Kingfisher
+) -> None:
+    audited = repository / "audited"
+    audited.mkdir()
+    (audited / ".git").write_text(f"gitdir: {repository / '.git'}\n")
+    result = run(audited, kingfisher)
+    assert (result.credentials, result.skipped[OUTSIDE], result.unread) == ((), 1, 1)
+    assert any(one.provider == "GitHub" for one in run(repository, kingfisher).credentials)
+
+
+def test_a_worktree_is_read_with_the_repository_that_it_belongs_to(repository: Path, kingfisher: Kingfisher) -> None:
+    git(repository, "worktree", "add", "-q", str(repository / "tree"))
+    assert not run(repository, kingfisher).skipped[OUTSIDE]
+    assert run(repository / "tree", kingfisher).skipped[OUTSIDE] == 1

@@ -1,0 +1,110 @@
+"""Git repositories of audited folders, each proven to lie in its folder as a whole.
+
+A repository chooses by its own files where its objects are read from: ``.git`` as a file or a link, ``commondir``,
+alternates, links among its files, and configuration that includes other files. One that leads out of the audited folder
+would show what was not given to be audited.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+MAX_ENTRIES: Final = 500_000  # of one repository
+OUTSIDE: Final = (
+    "histories of repositories that lead out of the audited folder; audit a folder that holds both, as the main"
+    " repository of a worktree or submodule"
+)
+_MAX_POINTER_BYTES: Final = 4096
+_MAX_ALTERNATES: Final = 16
+_INCLUDES: Final = re.compile(rb"^\s*\[\s*include(if)?\b", re.IGNORECASE | re.MULTILINE)
+
+
+class LeadsOutError(Exception):
+    """A repository leads out of the audited folder, or its files cannot be read to tell."""
+
+
+def repositories_of(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield the repositories around and below a folder, each with the folder that it must lie in."""
+    around = [one for one in (folder, *folder.resolve().parents) if os.path.lexists(one / ".git")][:1]
+    for one in around:
+        yield one, one
+    for pattern in ("*/.git", "*/*/.git"):
+        for one in sorted(folder.glob(pattern)):
+            yield one.parent, folder
+
+
+def require_inside(repository: Path, root: Path) -> None:
+    """Follow everything by which a repository names another place.
+
+    Raises:
+        LeadsOutError: one leads out of ``root``, or cannot be followed.
+    """
+    root = root.resolve()
+    try:
+        if not repository.resolve().is_relative_to(root):
+            raise LeadsOutError
+        _check(repository / ".git", root)
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a loop of links
+        raise LeadsOutError from None
+
+
+def _check(git: Path, root: Path) -> None:
+    if git.is_file():
+        git = _inside(git.parent, _pointer(git, b"gitdir:"), root)
+    places = [_inside(git.parent, git.name, root)]
+    common = git / "commondir"
+    if os.path.lexists(common):
+        places.append(_inside(git, _pointer(common, b""), root))
+    objects = [_inside(place, "objects", root) for place in places if os.path.lexists(place / "objects")]
+    for at, folder in enumerate(objects):
+        alternates = folder / "info" / "alternates"
+        if not os.path.lexists(alternates):
+            continue
+        _inside(folder, "info/alternates", root)
+        named = alternates.read_bytes()[: _MAX_POINTER_BYTES * _MAX_ALTERNATES].splitlines()
+        found = [_inside(folder, os.fsdecode(line), root) for line in named if line and not line.startswith(b"#")]
+        objects += [one for one in found if one not in objects]
+        if at > _MAX_ALTERNATES or len(objects) > _MAX_ALTERNATES:
+            raise LeadsOutError
+    for place in dict.fromkeys([*places, *objects]):
+        _check_tree(place, root)
+    for place in places:
+        for name in ("config", "config.worktree"):
+            if (place / name).exists() and _INCLUDES.search((place / name).read_bytes()):
+                raise LeadsOutError
+
+
+def _pointer(file: Path, word: bytes) -> str:
+    with file.open("rb") as stream:
+        text = stream.read(_MAX_POINTER_BYTES + 1)
+    if len(text) > _MAX_POINTER_BYTES or not text.startswith(word):
+        raise LeadsOutError
+    return os.fsdecode(text.removeprefix(word).strip())
+
+
+def _inside(folder: Path, name: str, root: Path) -> Path:
+    """Return the place that a name means in a folder, without links."""
+    place = (folder / name).resolve(strict=True)
+    if not place.is_relative_to(root):
+        raise LeadsOutError
+    return place
+
+
+def _check_tree(place: Path, root: Path) -> None:
+    """Refuse links that lead out, and more entries than a repository has."""
+    count = 0
+    for at, folders, files in os.walk(place, onerror=_failed):
+        count += len(folders) + len(files)
+        if count > MAX_ENTRIES:
+            raise LeadsOutError
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(at, name)):  # noqa: PTH114, PTH118 - one object for each file is slow
+                _inside(Path(at), name, root)
+
+
+def _failed(error: OSError) -> None:
+    raise error
