@@ -145,6 +145,7 @@ def inbound_route(
         delegate_self=section.delegate_self,
         linger_s=section.linger_s,
         max_calls=section.max_calls,
+        record_first=section.records == "before_answer",
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
         human=human_of(section.human),
         max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,

@@ -28,7 +28,7 @@ from sidecar.config.field_types import (
 )
 from sidecar.config.limits import ClientLimitsSection, ConnectionLimitsSection, ServerLimitsSection
 from sidecar.config.operation_model import HumanSection, InboundA2aSection, InboundOperations, MessageBytes
-from sidecar.config.sections import Section
+from sidecar.config.sections import RECORDS_WHEN, RecordsWhen, Section
 from sidecar.delegation.operation import SessionsOf
 
 
@@ -122,6 +122,7 @@ class InboundRouteSection(Section):
         description="how long the handle stays valid after the response, or the latest request of its chain",
     )
     max_calls: int = Field(default=64, ge=0, le=1_000_000, description="the most outbound calls of one request")
+    records: RecordsWhen = Field(default="after_answer", description=RECORDS_WHEN)
     observe_until: Day | None = Field(
         default=None,
         description=(

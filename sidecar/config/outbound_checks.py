@@ -112,5 +112,6 @@ def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str
         http_version=section.http_version,
         stream=section.stream,
         deadline_s=section.deadline_s,
+        record_first=section.records == "before_answer",
     )
     return outbound_operations(section, route, named)

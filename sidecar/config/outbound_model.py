@@ -31,7 +31,7 @@ from sidecar.config.field_types import (
 )
 from sidecar.config.limits import ClientLimitsSection, DnsSection, ServerLimitsSection
 from sidecar.config.operation_model import A2aSection, MessageBytes, OutboundOperations
-from sidecar.config.sections import CrossingSection, Section
+from sidecar.config.sections import RECORDS_WHEN, CrossingSection, RecordsWhen, Section
 
 
 class OutboundMatch(Section):
@@ -113,6 +113,7 @@ class OutboundRouteSection(Section):
             "say so"
         ),
     )
+    records: RecordsWhen = Field(default="after_answer", description=RECORDS_WHEN)
     observe_until: Day | None = Field(
         default=None,
         description=(
@@ -137,6 +138,7 @@ class OutsideSection(Section):
     path_prefixes: list[PrefixText] = Field(default=[], description="starts of paths, by whole segments")
     stream: StreamField = False
     deadline_s: DeadlineField = None
+    records: RecordsWhen = Field(default="after_answer", description=RECORDS_WHEN)
 
 
 class KeyedSection(OutsideSection):

@@ -122,6 +122,7 @@ def outside_route(section: AnyOutsideSection) -> OutsideRoute:
         ca_file=section.ca,
         key=_key_of(section),
         fields=_fields_of(section),
+        record_first=section.records == "before_answer",
         observe_until=start_of(section.observe_until)
         if isinstance(section, PassthroughRouteSection) and section.observe_until is not None
         else 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -30,6 +30,12 @@ PresetName = Annotated[str, *one_of(PRESETS)]
 ActorFormName = Annotated[str, *one_of(ActorForm)]
 AlgorithmName = Annotated[str, *one_of(sorted(ALGORITHMS))]
 LayoutName = Annotated[str, *one_of(LAYOUTS)]
+
+RecordsWhen: TypeAlias = Literal["after_answer", "before_answer"]
+RECORDS_WHEN: Final = (
+    "`before_answer`: a permitted call goes on only when the sink has its record `request.opened`, so that it leaves "
+    "one even if this process is killed ([cost](records.md#what-can-be-lost)); `after_answer`: within 50 ms of its end"
+)
 
 
 class Section(BaseModel):

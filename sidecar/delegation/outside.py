@@ -173,6 +173,7 @@ class OutsideRoute:
     exact, ``path_prefixes`` by whole segments. ``key`` is what the sidecar puts on a call, None for ``passthrough``.
     ``fields`` are the (lower-case) request fields that go beside it, besides the usual ones.
     Before ``observe_until`` (seconds since the epoch) a call without a handle goes out with the agent's own credential.
+    With ``record_first`` a call leaves when its first record is written.
 
     Raises:
         ValueError: no single match, plain http, no method or path, a key where none belongs, or one that observes.
@@ -193,6 +194,7 @@ class OutsideRoute:
     observe_until: int = 0
     stream: bool = False
     deadline_s: float | None = None
+    record_first: bool = False
     _prefixes: Prefixes[bool] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

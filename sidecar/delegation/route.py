@@ -46,7 +46,8 @@ class InboundRoute:
     a peer, or with ``sessions`` ``per_actor`` to a peer. ``resource`` is what clients are told of it (RFC 9728).
     With ``filter_lists`` an answer that lists tools, prompts or resources holds those that its reader may call.
     ``a2a`` is for routes of A2A. Requests and answers of a ``stream`` are meant to stay open: only their silence is
-    limited. A call ends ``deadline_s`` after it began (None: without that limit).
+    limited. A call ends ``deadline_s`` after it began (None: without that limit). With ``record_first`` a request goes
+    on when its first record is written.
 
     Raises:
         ValueError: the path is not canonical, a prefix ends in a slash, or a name, method or number is invalid;
@@ -80,6 +81,7 @@ class InboundRoute:
     a2a: A2aRules = PLAIN_RULES
     stream: bool = False
     deadline_s: float | None = None
+    record_first: bool = False
     key: str = field(init=False)
     forwards_as_is: bool = field(init=False)  # nothing lingers, and nothing of the answer is read
     mark: RouteMark = field(init=False, compare=False, repr=False)  # identifies the route after a reload
@@ -157,8 +159,8 @@ class OutboundRoute:
     ``crossings`` by issuer: whose tokens are exchanged here besides those of ``issuer``. ``txn_token``: the transaction
     token of a chain goes along. ``protocol``, ``operations``, ``operation``, ``max_message_bytes`` and ``a2a`` as of an
     inbound route. ``for_itself`` is the route of the same operation on the workload's own authority, where that is
-    allowed. ``http_version`` is that of the next hop: the agent's own, or one for all calls. ``stream`` and
-    ``deadline_s`` as of an inbound route.
+    allowed. ``http_version`` is that of the next hop: the agent's own, or one for all calls. ``stream``,
+    ``deadline_s`` and ``record_first`` as of an inbound route.
 
     Raises:
         ValueError: not exactly one of host and prefix, a prefix that is not canonical, no audience, or no issuer; it
@@ -187,6 +189,7 @@ class OutboundRoute:
     http_version: Literal["same", "1.1", "2"] = "same"
     stream: bool = False
     deadline_s: float | None = None
+    record_first: bool = False
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Final, Protocol, Unpack, get_args
@@ -35,6 +36,8 @@ MAX_BYTES: Final = 1024 * 1024
 EVENT_BYTES: Final = 8 * MAX_BYTES  # events are lost above: admitted requests keep room for their records
 TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
 LASTS_S: Final = 1.0  # a longer request writes request.opened
+FIRST_S: Final = 1.0  # for a record that a call waits for: twice what a blocked sink has
+MAX_REFUSALS: Final = 1024  # records of refusals while the sink takes none
 
 _SECOND: Final = 1_000_000  # microseconds
 
@@ -116,6 +119,7 @@ class AccessLog:
         self._second_at = -_SECOND  # in microseconds; the second of the cached text
         self._second_text = ""  # with a placeholder for the fraction
         self._closed = False
+        self._refused_after = self._refusals = 0  # since the last write of the sink
         metrics.in_flight = self._in_flight
         metrics.records = lambda: sink_metrics(self.waiting_bytes, self.filling)
 
@@ -169,8 +173,8 @@ class AccessLog:
         ``unproven`` is the rate of the listener's refusals, where callers prove no identity.
 
         Raises:
-            Unavailable: AUDIT_UNAVAILABLE if the sink failed, is blocked, or has too much waiting. That refusal leaves
-                no record, since there is no space for one; it is counted.
+            Unavailable: AUDIT_UNAVAILABLE if the sink failed, is blocked, or has too much waiting. ``refused`` records
+                that refusal.
         """
         now = self.monotonic()
         writer = self._writer
@@ -223,6 +227,54 @@ class AccessLog:
             del self._young[entry]
             self._lasting[entry] = None
             self._put_or_lose(record)
+
+    def open_first(self, entry: Entry, record: Record, told: Callable[[str | None], object]) -> None:
+        """Write ``request.opened`` of a request that waits for it.
+
+        ``told`` is called later: with None once the sink has it, or with the reason why it does not have it in time.
+
+        Raises:
+            Unavailable: AUDIT_UNAVAILABLE, there is no room for it.
+        """
+        if (trouble := self.trouble) is not None:
+            raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)
+        self.opened(entry, record)
+        loop = asyncio.get_running_loop()
+        waiting = [told]
+
+        def end(reason: str | None) -> None:
+            timer.cancel()
+            if waiting:
+                waiting.pop()(reason)
+
+        def expire() -> None:
+            end(self.trouble or f"the record sink took no record within {FIRST_S:g} s")
+
+        timer = loop.call_later(FIRST_S, expire)
+        self._writer.flush(partial(loop.call_soon_threadsafe, end, None))
+
+    def refused(self, direction: Direction, fields: RecordFields) -> str:
+        """Record a request that ``reserve`` refused, within a reserve of its own. Return its request id.
+
+        Past ``MAX_REFUSALS`` without a write, or without room, the record is lost, as an event is.
+        """
+        if self._writer.lines_out != self._refused_after:
+            self._refused_after, self._refusals = self._writer.lines_out, 0
+        self._refusals += 1
+        request_id = new_id()
+        if self._refusals > MAX_REFUSALS:
+            self._seq += 1
+            self.metrics.event_lost()
+            return request_id
+        refusal: Record = {
+            **self._blank_requests[direction],
+            "ts": self._timestamp(self.wall()),
+            "request_id": request_id,
+            "reason": Reason.AUDIT_UNAVAILABLE,
+            **fields,
+        }
+        self._put_or_lose(refusal)
+        return request_id
 
     def tell_lasting(self) -> None:
         """Write ``request.opened`` for every request that began long ago. Call this every ``TICK_S``.

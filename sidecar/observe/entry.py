@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.errors import Reason, SidecarError
@@ -50,6 +50,9 @@ class EntryLog(Protocol):
 
     def opened(self, entry: Entry, record: Record) -> None:
         """Write the record of a request that has been permitted and lasts."""
+
+    def open_first(self, entry: Entry, record: Record, told: Callable[[str | None], object]) -> None:
+        """Write the record of a request that waits until it is written."""
 
     def finish(self, entry: Entry, record: Record) -> None:
         """Write the closing record."""
@@ -220,6 +223,14 @@ class Entry:
         """
         undecided = {"decision": None, "reason": None} if self.decision == "deny" else {}
         self._log.opened(self, self.__dict__ | undecided | {"event": "request.opened"})
+
+    def open_first(self, told: Callable[[str | None], object]) -> None:
+        """Write ``request.opened`` of a permitted request, which goes on once ``told`` is called with None.
+
+        Raises:
+            Unavailable: AUDIT_UNAVAILABLE.
+        """
+        self._log.open_first(self, self.__dict__ | {"event": "request.opened"}, told)
 
     def close(self, head: Head | None = None) -> None:  # noqa: ARG002 - for entries whose traces are exported
         """Write the record and count the request, once; further calls do nothing. ``head`` is the request's."""

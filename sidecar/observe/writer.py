@@ -52,6 +52,7 @@ class Writer(Generic[T]):
         "_encoding",
         "_error",
         "_flush_s",
+        "_hurry",
         "_lines",
         "_lines_in",
         "_look_at",
@@ -62,6 +63,7 @@ class Writer(Generic[T]):
         "_stall_s",
         "_stop",
         "_thread",
+        "_waiting",
         "_wake",
         "bytes_in",
         "bytes_out",
@@ -89,6 +91,8 @@ class Writer(Generic[T]):
         self._lines: list[bytes] = []
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._hurry = threading.Event()  # somebody waits: the next batch is written at once
+        self._waiting: deque[tuple[int, Callable[[], object]]] = deque()  # by the number of lines to be written
         self._awake = False
         self._lines_in = self.lines_out = 0
         self.bytes_in = self.bytes_out = 0
@@ -122,6 +126,14 @@ class Writer(Generic[T]):
             self._awake = True
             self._wake.set()
 
+    def flush(self, written: Callable[[], object]) -> None:
+        """Write what was accepted so far at once, and then call ``written``, in this thread of ours."""
+        with self._encoding:  # or the other thread may count a record twice, while it encodes it
+            lines = self._lines_in + len(self._records)
+        self._waiting.append((lines, written))
+        self._hurry.set()
+        self._wake.set()
+
     def trouble(self, now: float) -> str | None:
         """Return the reason why the sink is unreliable at ``now`` (monotonic), or None."""
         if now <= self.reliable_until:
@@ -137,6 +149,7 @@ class Writer(Generic[T]):
         The first of them may be in the sink as well: nobody knows how much a blocked write has taken.
         """
         self._stop.set()
+        self._hurry.set()
         self._wake.set()
         self._thread.join(timeout_s)
         self._abandoned.set()
@@ -157,7 +170,8 @@ class Writer(Generic[T]):
 
     def _write_on(self) -> None:
         while not self._abandoned.is_set():
-            self._stop.wait(self._flush_s)
+            self._hurry.wait(self._flush_s)
+            self._hurry.clear()
             stopping = self._stop.is_set()  # before taking: records put before the stop are still written
             with self._encoding:
                 self._encode_waiting()
@@ -168,6 +182,7 @@ class Writer(Generic[T]):
                 self.lines_out = lines_in  # records that failed to encode are no longer pending
             else:
                 self._write(lines_in)
+            self._tell_written()
             if stopping or self._abandoned.is_set():
                 break
             self._look()
@@ -179,10 +194,18 @@ class Writer(Generic[T]):
         self._wake.clear()
         self._awake = False  # after clear(): a record put from here on sets the event again
         # No record arrived since the last check (arrived records may be encoded already), and no stop.
-        while not (self._records or self._lines or self._stop.is_set()):
+        while not (self._records or self._lines or self._waiting or self._stop.is_set()):
             if self._wake.wait(LOOK_S if self._error is None else _RETRY_S):
                 break
             self._look()
+
+    def _tell_written(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self.lines_out:
+            _, written = self._waiting.popleft()
+            try:
+                written()
+            except Exception:  # noqa: BLE001  as of a sink: the thread goes on
+                _log.exception("nobody can be told that a record was written")
 
     def _encode_waiting(self) -> None:
         """Encode the waiting records. The caller holds ``_encoding``."""

@@ -12,7 +12,7 @@ from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.errors import OF_HANDSHAKES, Reason, SidecarError, TrustEnded, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
-from sidecar.observe.record import Direction
+from sidecar.observe.record import Direction, RecordFields
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.record_text import refused_path
 from sidecar.proxy.grpc import grpc_refusal, refuses_by_grpc
@@ -42,7 +42,7 @@ def serve(
     try:
         entry = log.reserve(direction, unproven)
     except Unavailable as error:
-        stream.answer(*refusal(error, ""))
+        stream.answer(*refusal(error, _record_refusal(log, direction, stream, error, unproven)))
         return
     entry.method = head.method
     drive = stream.owner = Drive(journey(stream, head, entry))
@@ -67,7 +67,8 @@ def refuse_unread(
     try:
         entry = log.reserve(direction, unproven)
     except Unavailable as unavailable:
-        stream.answer(*refusal(unavailable, ""), close=hang_up)
+        told = _record_refusal(log, direction, stream, unavailable, unproven)
+        stream.answer(*refusal(unavailable, told), close=hang_up)
         return
     try:
         if (direction == "inbound" and stream.transport.get_extra_info("ssl_object") is None) or unproven is not None:
@@ -79,6 +80,20 @@ def refuse_unread(
         refuse(stream, error, entry, hang_up=hang_up)
     finally:
         close(stream, entry)
+
+
+def _record_refusal(
+    log: AccessLog, direction: Direction, stream: Stream, error: Unavailable, unproven: UnprovenRecords | None
+) -> str:
+    """Record a request that is refused for want of a record's room; return its request id, empty without a record."""
+    if unproven is not None and not unproven.take():
+        return ""
+    fields: RecordFields = {"status": error.answer.status, "detail": error.detail}
+    if stream.head is not None:
+        fields["method"], fields["path"] = stream.head.method, refused_path(stream.head.target)
+    if direction == "inbound" and unproven is None and stream.transport.get_extra_info("ssl_object") is not None:
+        fields["peer"] = guard_of(stream.transport).peer.spiffe_id
+    return log.refused(direction, fields)
 
 
 @cache  # a client of gRPC tries again for as long as it runs

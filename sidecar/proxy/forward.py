@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, TypeAlias
 
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
 from sidecar.delegation.route import InboundRoute, OutboundRoute
-from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
@@ -32,6 +33,8 @@ from sidecar.wire.message import Edits, Request, Response, is_event_stream
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.pump import Pump
 from sidecar.wire.stream import Stream
+
+_log: Final = logging.getLogger("sidecar.journey")
 
 _PERMITS: Final = (Permit, IssuedPermit, OwnPermit, ObservedPermit)
 _WITH_AN_END: Final = (OwnPermit, ObservedPermit)
@@ -95,10 +98,34 @@ class Forwarding(Pump):
     def begin(self, waiter: Waiter) -> None:
         """Send the request.
 
+        On a route with ``records: before_answer`` it goes once its first record is written.
+
         Raises:
-            SidecarError: the decision from before a wait would be a refusal now.
+            SidecarError: the decision from before a wait would be a refusal now, or there is no room for the record.
         """
         self._waiter = waiter
+        if _route_of(self._permit).record_first:
+            waiter.waited = True
+            self._entry.open_first(self._recorded)
+        else:
+            self._go(waiter)
+
+    def _recorded(self, trouble: str | None) -> None:
+        """Send the request, whose first record is written; or give it up with the ``trouble`` of the sink."""
+        waiter = self._waiter
+        if waiter is None or self._over:
+            return
+        try:
+            if trouble is not None:
+                raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)  # noqa: TRY301
+            self._go(waiter)
+        except SidecarError as error:
+            self._finish(error)
+        except Exception:  # noqa: BLE001  as of any wait: the request fails, the bug stays visible
+            _log.exception("a wait failed")
+            self._finish(Unavailable(Reason.INTERNAL, "a wait failed"))
+
+    def _go(self, waiter: Waiter) -> None:
         watch = self._forwarder.watch
         if waiter.waited:
             watch.admit(self)
@@ -323,6 +350,10 @@ class Forwarding(Pump):
         if upstream is None or _leads_outside(self._permit):
             return None
         return _guard_on(upstream.transport)
+
+
+def _route_of(permit: AnyPermit) -> InboundRoute | OutboundRoute | OutsideRoute:
+    return permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
 
 
 def _leads_outside(permit: AnyPermit) -> bool:

@@ -302,7 +302,7 @@ def _keys_of(keys: IssuerKeys) -> list[object]:
 
 def is_plain(route: InboundRoute) -> bool:
     """Tell if requests of a route need nothing but a permit, a handle and the fields that every agent gets."""
-    if route.linger_s or route.human:
+    if route.linger_s or route.human or route.record_first:
         return False
     if route.protocol == "http":
         return not (route.forwarded or route.pass_token)

@@ -281,5 +281,5 @@ def is_plain(route: CallRoute) -> bool:
         and route.token == "exchange"  # noqa: S105 - a kind, no secret
         and route.peer is not None
         and route.http_version != "2"
-        and not route.txn_token
+        and not (route.txn_token or route.record_first)
     )

@@ -127,6 +127,9 @@ class Records:
     def opened(self, entry: Entry, _record: Record) -> None:
         assert entry.request_id not in self.closed
 
+    def open_first(self, entry: Entry, record: Record, told: Any) -> None:
+        raise AssertionError("no route here asks for it")
+
 
 @lru_cache(maxsize=1)
 def _metrics() -> Metrics:

@@ -428,3 +428,46 @@ async def test_a_spill_folder_that_takes_nothing_is_told_at_the_start(
     await log.close()
     told = [one for one in caplog.messages if one.startswith("records.spill is not a folder")]
     assert len(told) == (kind != "a folder")
+
+
+async def test_a_request_that_waits_for_its_record_is_told_when_it_is_written(sink: FakeSink, log: AccessLog) -> None:
+    entry, told = log.reserve(), asyncio.get_running_loop().create_future()
+    entry.decision, entry.reason = "allow", "ok"
+    entry.open_first(told.set_result)
+    assert not told.done()
+    assert await told is None
+    (record,) = sink.wait_for_records(1)
+    assert (record["event"], record["decision"], record["status"]) == ("request.opened", "allow", None)
+    entry.close()
+    assert [one["event"] for one in sink.wait_for_records(2)] == ["request.opened", "request"]
+
+
+async def test_a_request_is_told_why_its_record_is_not_written_in_time(
+    sink: FakeSink, log: AccessLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.observe.access_log.FIRST_S", 0.01)
+    sink.block(blocked=True)
+    entry, told = log.reserve(), asyncio.get_running_loop().create_future()
+    entry.open_first(told.set_result)
+    assert "record sink" in await told
+    sink.block(blocked=False)
+    wait_until_settled(log)  # the record comes all the same, and tells nobody again
+
+
+async def test_refusals_without_a_sink_are_recorded_up_to_their_reserve_and_counted_above(
+    sink: FakeSink, log: AccessLog, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.observe.access_log.MAX_REFUSALS", 2)
+    log._max_records = 100
+    sink.block(blocked=True)
+    ids = [log.refused("inbound", {"path": "/draft", "status": 503}) for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert metrics.events_dropped == 1
+    sink.block(blocked=False)
+    wait_until_settled(log)
+    records = sink.wait_for_records(2)
+    assert [one["request_id"] for one in records] == ids[:2]
+    assert [violations(one, record_schema()) for one in records] == [[], []]
+    assert {(one["decision"], one["reason"], one["status"]) for one in records} == {("deny", "audit_unavailable", 503)}
+    log.refused("inbound", {})  # the sink has written since: the reserve is whole again
+    assert [one["seq"] for one in sink.wait_for_records(3)] == [1, 2, 4]

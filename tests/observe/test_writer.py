@@ -700,3 +700,35 @@ def test_the_room_of_a_files_disk_is_measured(small_disk: Path) -> None:
     assert writer.filling.room.size_bytes == 65536
     assert 0 < writer.filling.room.free_bytes < 65536
     assert writer.close(5) == b""
+
+
+def test_a_flush_is_told_once_all_before_it_is_written_and_not_earlier(sink: FakeSink) -> None:
+    writer = Writer(sink, JOIN, flush_s=3600)  # nobody but the flush hurries it
+    try:
+        told = threading.Event()
+        writer.flush(told.set)  # with nothing to write
+        assert told.wait(5)
+        sink.block(blocked=True)
+        told.clear()
+        for line in LINES:
+            writer.put(line)
+        writer.flush(told.set)
+        with sink.changed:
+            sink.changed.wait_for(lambda: sink.tries > 0, 5)
+        assert not told.is_set()
+        sink.block(blocked=False)
+        assert told.wait(5)
+        assert sink.data == b"".join(LINES)
+    finally:
+        sink.block(blocked=False)
+        writer.close(5)
+
+
+def test_nobody_to_be_told_does_not_end_the_thread(sink: FakeSink, writer: Writer[bytes]) -> None:
+    def gone() -> None:
+        raise RuntimeError("the loop is closed")
+
+    writer.put(LINES[0])
+    writer.flush(gone)
+    writer.put(LINES[1])
+    assert sink.wait_for_lines(2) == LINES[:2]
