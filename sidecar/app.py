@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -12,7 +13,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.assembly.server import assemble
 from sidecar.background import Parts
@@ -23,7 +24,8 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import Identity, IdentitySource
-from sidecar.identity.source_factory import source_of
+from sidecar.identity.source_factory import IdentitySettings, source_of
+from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.metrics import Metrics
@@ -33,6 +35,7 @@ from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.admin import AdminSocket, admin_pages
+from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import Reload
@@ -49,6 +52,10 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.sts_reload import StsReload
 
 
+_ADDRESSES: Final = 256 * MIB  # 225 to 330 measured at the start; with less it works at most for a while
+_GRPC_ADDRESSES: Final = 2048 * MIB  # its dozen threads: 700 measured, and starts failed below 800
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run ``sidecar run``: serve beside an agent until told to stop. SIGHUP reloads the settings."""
     files = SettingsFiles("sidecar", Path(arguments.config), arguments.platform and Path(arguments.platform))
@@ -56,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         loaded: Loaded[SidecarSettings] = load_at_start(files, os.environ)
         _require_one_process(loaded.settings, arguments.workers)
         engine_of(loaded.settings.engine)  # refuses one that is not installed
+        require_address_space(loaded.settings.identity)
     except ConfigError as error:
         return refuse_settings(arguments.config, error)
     if arguments.workers > 1:
@@ -63,6 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
 
         return run_until_signal(partial(run_workers, loaded, arguments.workers))
     return run_until_signal(partial(run_sidecar, loaded))
+
+
+def require_address_space(identity: IdentitySettings) -> None:
+    """Refuse a limit of address space (RLIMIT_AS) that is sure to end the process, in gRPC by an abort and no message.
+
+    Raises:
+        ConfigError: with the limit and the fix.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    by_grpc = isinstance(identity, WorkloadApiSettings) and identity.py_spiffe
+    needed = _GRPC_ADDRESSES if by_grpc else _ADDRESSES
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return
+    what = "gRPC, of identity.source: py-spiffe," if by_grpc else "a process of ours"
+    wrong = f"is {limit // MIB} MiB of addresses, and {what} needs {needed // MIB}, most of it never memory"
+    fix = "remove the limit (`ulimit -v unlimited`, LimitAS=infinity) and limit the memory of the cgroup"
+    raise ConfigError([Problem("RLIMIT_AS", wrong, f"{fix}; or remove identity.source" if by_grpc else fix)])
 
 
 def _require_one_process(settings: SidecarSettings, workers: int) -> None:
@@ -131,6 +156,7 @@ def run_sts(arguments: argparse.Namespace) -> int:
 
     try:
         loaded: Loaded[TokenServiceSettings] = load_at_start(SettingsFiles("sts", Path(arguments.config)), os.environ)
+        require_address_space(loaded.settings.identity)
         reload = StsReload(loaded, os.environ)
         keys = reload.own_keys(int(time.time()))
     except ConfigError as error:
