@@ -81,7 +81,7 @@ class FileWatcher:
         try:
             await one.reload()
         except ConfigError as error:
-            self._log.metrics.reloaded(ok=False)
+            self._log.metrics.reloaded(one.what, ok=False)
             self._log.event("config.refused", detail=f"{one.what}: {error}")
             one.retry_s = min(max(2 * one.retry_s, self._poll_s), MAX_RETRY_S) if error.transient else 0.0
             one.retry_at = time.monotonic() + one.retry_s if error.transient else None
@@ -89,7 +89,7 @@ class FileWatcher:
                 _LOG.warning("reload refused; the settings in force stay", extra=_fields(one, problem))
         else:
             one.retry_s, one.retry_at = 0.0, None
-            self._log.metrics.reloaded(ok=True)
+            self._log.metrics.reloaded(one.what, ok=True)
             self._log.event("config.reloaded", detail=one.what)
             _LOG.info("reloaded", extra={"what": one.what})
 

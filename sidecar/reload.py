@@ -124,6 +124,8 @@ async def put_in_force(server: Server, setup: Setup) -> None:
             raise ConfigError(setup.problems(), transient=True)
         server.key_updates = key_updates
     parts.snapshots.change(setup)
+    if new_keys:
+        parts.log.metrics.jwks_kept(setup.keys.ages())
     if not setup.plain_until:
         for listener in parts.listeners:
             listener.end()

@@ -11,13 +11,22 @@ import pytest
 from sidecar.errors import Reason
 from sidecar.identity.issuer import JwksSettings
 from sidecar.observe import probe
+from sidecar.observe.docs import families
 from sidecar.observe.writer import STALL_S
 from sidecar.proxy.watch import DENIED_S, IDENTITY_GRACE_S
 from sidecar.wire.resolver import ResolverSettings
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = (ROOT / "docs" / "outages.md").read_text()
-ROWS: Final = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ")][2:]
+DEPENDENCIES, SIGNS_PART = PAGE.split("## What may say that something is up to date")
+ROWS: Final = [line.strip("| ").split(" | ") for line in DEPENDENCIES.splitlines() if line.startswith("| ")][2:]
+SIGNS: Final = [line.strip("| ").split(" | ") for line in SIGNS_PART.splitlines() if line.startswith("| ")][2:]
+# Gauges that count or measure something of now, and say of nothing that it is good.
+MEASURES: Final = re.compile(r"sidecar_(process_|build|records_|wall_|bypass|cache_|identities|observe_until|workers)")
+COUNTS: Final = {"sidecar_revocations", "sidecar_deny_file_rows", "sidecar_revocation_book_ratio"} | {
+    "sidecar_requests_in_flight",
+    "sidecar_streams",
+}
 
 
 def row(start: str) -> str:
@@ -37,6 +46,19 @@ def test_each_alert_is_one_of_ours_with_a_heading_in_the_runbook(cells: list[str
     (alert,) = re.findall(r"\[(\w+)\]", cells[4])
     assert f"alert: {alert}\n" in (ROOT / "monitoring/rules/alerts.yaml").read_text()
     assert f"## {alert}\n" in (ROOT / "docs/runbook.md").read_text()
+
+
+@pytest.mark.parametrize("cells", SIGNS, ids=[cells[0] for cells in SIGNS])
+def test_each_sign_of_being_up_to_date_has_an_end_and_a_test(cells: list[str]) -> None:
+    assert len(cells) == 3
+    path, _, name = cells[2].strip("`").partition("::")
+    assert re.search(rf"def {name}\(", (ROOT / path).read_text()), cells[2]
+
+
+def test_each_gauge_of_a_state_is_among_the_signs() -> None:
+    gauges = {one.name for one in families() if one.type == "gauge"}
+    states = {name for name in gauges if not MEASURES.match(name)} - COUNTS
+    assert states == set(re.findall(r"`(sidecar_[a-z_]+)`", " ".join(cells[0] for cells in SIGNS)))
 
 
 def test_each_reason_is_a_code() -> None:

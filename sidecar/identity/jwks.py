@@ -102,9 +102,9 @@ class IssuerKeys:
         return 0 if state is None else state.generation
 
     def ready(self, issuer: str) -> bool:
-        """Return True if this issuer has ever had a key, and its set is not too old."""
+        """Return True if this issuer has a key, in a set that is not too old."""
         state = self._issuers.get(issuer)
-        return state is not None and state.ever_had_keys and state.keys is not None
+        return state is not None and bool(state.keys)
 
     def known(self, issuer: str) -> bool:
         """Return True if there is a current key set of this issuer, even an empty one."""

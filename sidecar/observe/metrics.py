@@ -46,6 +46,7 @@ class Metrics:
         self._issuers: dict[str, str] = {}
         self._bundles: dict[str, float] = {}  # times of arrival, on the monotonic clock
         self._jwks: dict[str, float] = {}
+        self._keyed: frozenset[str] | None = None  # issuers whose key sets are followed; None: all
         # counts
         self.finished = Tally(self._routes)
         self.exchange_seconds = request_seconds()
@@ -68,7 +69,7 @@ class Metrics:
         self.countersign_failures = 0
         self.revoked_alone = 0
         # states
-        self.last_reload_ok = True
+        self._refused: set[str] = set()  # files whose last reload was refused
         self.svid_expires_at = 0
         self.svid_lifetime_s = 0
         # functions of the parts that know, called at a scrape; the parts set them
@@ -151,10 +152,15 @@ class Metrics:
         self.svid_expires_at = not_after
         self.svid_lifetime_s = not_after - not_before
 
-    def reloaded(self, *, ok: bool) -> None:
-        """Count a reload of a file: accepted, or refused."""
+    @property
+    def last_reload_ok(self) -> bool:
+        """True if the last reload of each file was accepted."""
+        return not self._refused
+
+    def reloaded(self, what: str = "settings", *, ok: bool) -> None:
+        """Count a reload of one file: accepted, or refused. Another file's success says nothing of this one."""
         self.config_reloads["ok" if ok else "refused"] += 1
-        self.last_reload_ok = ok
+        (self._refused.discard if ok else self._refused.add)(what)
 
     def bundle_updated(self, trust_domain: str) -> None:
         """Note that a trust domain's bundle was received now."""
@@ -167,8 +173,13 @@ class Metrics:
 
     def jwks_updated(self, issuer: str) -> None:
         """Note that an issuer's key set was received now."""
-        if issuer in self._issuers:
+        if issuer in self._issuers and (self._keyed is None or issuer in self._keyed):
             self._jwks[issuer] = self._monotonic()
+
+    def jwks_kept(self, issuers: Iterable[str]) -> None:
+        """Follow the key sets of these issuers alone: the ages of others are no longer exported."""
+        self._keyed = frozenset(issuers)
+        self._jwks = {issuer: at for issuer, at in self._jwks.items() if issuer in self._keyed}
 
     def event_lost(self, count: int = 1) -> None:
         """Count dropped records; the gap in ``seq`` identifies them."""

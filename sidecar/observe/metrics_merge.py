@@ -88,6 +88,16 @@ def counts_only(families: Families) -> Families:
     return {name: family for name, family in families.items() if family.type in _COUNTS}
 
 
+def of_silent(families: Families) -> Families:
+    """Return the metrics of a process that no longer answers: its counts so far, and that it is not ready.
+
+    Its states are of the past: an age would stand still, and look young.
+    """
+    ready = families.get("sidecar_ready")
+    state = {} if ready is None else {"sidecar_ready": ready._replace(values=dict.fromkeys(ready.values, 0.0))}
+    return counts_only(families) | state
+
+
 def text_of(families: Families) -> bytes:
     """Return the text exposition."""
     return text_of_metrics(_metrics(families))

@@ -261,7 +261,7 @@ def _state(metrics: Metrics) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "sidecar_config_last_reload_successful",
-        "1 if the last settings file read while running is in force.",
+        "1 if the last version of each file that was read while running is in force.",
         value=metrics.last_reload_ok,
     )
     yield GaugeMetricFamily(

@@ -42,6 +42,7 @@ from sidecar.sts.signed_list import SignedList
 _MOST_BYTES: Final = MAX_BOOK_BYTES - MAX_ORDER_BYTES  # of all orders: a document has a little more
 MAX_SILENCE_S: Final = 300  # the default of max_stale_s: this replica relies on its orders as sidecars on a list
 _LOOK_S: Final = 0.25  # between two looks at the clock, for revocations that end
+_LOOKS_PER_LOAD: Final = 20
 _LATE_S: Final = 2
 
 T = TypeVar("T")
@@ -135,8 +136,11 @@ class Register:
     async def run(self) -> None:
         """Remove what has ended from what is in force, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_S)
-            await self.expire()
+            for _ in range(_LOOKS_PER_LOAD):
+                await asyncio.sleep(_LOOK_S)
+                await self.expire()
+            if self.trouble is not None:  # the file may have been restored
+                self.load()
 
     async def expire(self) -> None:
         """Remove what has ended from what is in force."""

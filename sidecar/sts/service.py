@@ -78,7 +78,7 @@ class LoginKeys(Protocol):
         ...
 
     def ready(self, issuer: str) -> bool:
-        """Tell if this issuer has had a key at least once, and its set is fresh enough to be used."""
+        """Tell if this issuer has a key, in a set that is fresh enough to be used."""
         ...
 
     def last_errors(self) -> Mapping[str, str | None]:

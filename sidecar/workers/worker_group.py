@@ -6,7 +6,7 @@ import time
 from typing import Any, Final, cast
 
 from sidecar.observe.exposition import process_metrics
-from sidecar.observe.metrics_merge import Families, families_of, merged, text_of
+from sidecar.observe.metrics_merge import Families, families_of, merged, of_silent, text_of
 from sidecar.observe.scrape import worker_restarts
 from sidecar.proxy.admin import UnansweredError
 from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
@@ -41,12 +41,12 @@ class WorkerGroup:
         return missing_of(cast("dict[int, list[str] | None]", answers))
 
     async def render(self) -> bytes:
-        """Render the metrics of all, added up; a silent worker counts with its last ones."""
+        """Render the metrics of all, added up; a silent worker has its last counts, and is not ready."""
         answers = await self._workers.ask("metrics", TIMEOUT_S)
         for number, answer in answers.items():
             worker = self._workers.living[number]
-            if answer is not None and worker is not None:
-                worker.families = cast("Families", answer)
+            if worker is not None:
+                worker.families = of_silent(worker.families) if answer is None else cast("Families", answer)
         told = [worker.families for worker in self._workers.living.values() if worker is not None]
         own = families_of([*process_metrics("sidecar_process"), worker_restarts(self._workers.restarts)])
         return text_of(merged([*told, self._workers.retired, own]))

@@ -109,6 +109,24 @@ async def test_an_issuer_is_ready_from_its_first_key_on() -> None:
         assert world.keys.known(THERE.issuer)  # the empty set is one
 
 
+async def test_an_issuer_that_publishes_no_key_any_more_is_ready_no_more() -> None:
+    world = World()
+    settings = JwksSettings(issuer=HERE.issuer, url="http://127.0.0.1/jwks", refresh_s=0.01)
+    publisher = world.publishers[HERE.issuer]
+    keys = IssuerKeys([settings], world.source, fetcher_for=lambda _: publisher, on_fetched=world.fetched.put_nowait)
+    task = asyncio.create_task(keys.run())
+    await asyncio.wait_for(world.fetched.get(), 5)
+    full, publisher.document = publisher.document, b'{"keys":[]}'
+    found = []
+    for document in (publisher.document, full):
+        publisher.document = document
+        for _ in range(2):  # a fetch may have been in flight
+            await asyncio.wait_for(world.fetched.get(), 5)
+        found.append(keys.ready(HERE.issuer))
+    assert found == [False, True]
+    task.cancel()
+
+
 async def test_an_issuer_whose_keys_are_too_old_is_ready_no_more() -> None:
     world, now = World(), [1000.0]
     settings = JwksSettings(issuer=HERE.issuer, url="http://127.0.0.1/jwks", max_age_s=60)

@@ -196,6 +196,27 @@ def test_a_refused_file_shows_until_the_next_good_one(metrics: Metrics) -> None:
     assert value(metrics, "sidecar_config_reloads_total", result="ok") == 1
 
 
+def test_a_refused_file_shows_also_after_another_file_was_good(metrics: Metrics) -> None:
+    metrics.reloaded("policy", ok=False)
+    metrics.reloaded("keys", ok=True)
+    assert value(metrics, "sidecar_config_last_reload_successful") == 0
+    metrics.reloaded("policy", ok=True)
+    assert value(metrics, "sidecar_config_last_reload_successful") == 1
+
+
+def test_the_age_of_keys_that_nobody_follows_any_more_is_gone_and_stays_so(metrics: Metrics) -> None:
+    issuer = "https://sts.acme.example"
+    metrics.declare_issuers([issuer, "https://gone.example"])
+    for one in (issuer, "https://gone.example"):
+        metrics.jwks_updated(one)
+    metrics.jwks_kept([issuer])
+    metrics.jwks_updated("https://gone.example")  # of a fetch that was in flight
+    assert metrics.ages()[1].keys() == {issuer}
+    metrics.jwks_kept([issuer, "https://gone.example"])
+    metrics.jwks_updated("https://gone.example")
+    assert metrics.ages()[1].keys() == {issuer, "https://gone.example"}
+
+
 def test_an_svid_tells_its_end_and_how_long_it_lives_in_all(metrics: Metrics) -> None:
     metrics.svid_changed((1_790_000_000, 1_790_003_600))
     assert value(metrics, "sidecar_svid_expiry_timestamp_seconds") == 1_790_003_600

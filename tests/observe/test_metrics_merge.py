@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sidecar import __version__
 from sidecar.errors import Reason
 from sidecar.observe.metrics import Metrics
-from sidecar.observe.metrics_merge import Families, counts_only, families_of, merged, text_of
+from sidecar.observe.metrics_merge import Families, counts_only, families_of, merged, of_silent, text_of
 from sidecar.observe.scrape import render, scrape
 
 
@@ -72,6 +72,18 @@ def test_one_that_is_gone_leaves_its_counts_and_nothing_else() -> None:
     assert found["sidecar_requests_in_flight"] == 0
     assert found["sidecar_svid_expiry_timestamp_seconds"] == 900
     assert found["sidecar_workers"] == 1
+
+
+def test_one_that_is_silent_leaves_its_counts_and_is_not_ready() -> None:
+    """Its ages would stand still: a young list, an agent that is up."""
+    ready, silent = Metrics(), told(requests=2, in_flight=3, expires_at=1, age=9)
+    ready.lacking = list
+    found = values(merged([families_of(scrape(ready)), of_silent(silent)]))
+    assert found["sidecar_ready"] == 0
+    assert found["sidecar_requests_total allow inbound ok draft"] == 2
+    assert found["sidecar_requests_in_flight"] == 0
+    assert [name for name in values(of_silent(silent)) if "_age_" in name or "_expiry_" in name] == []
+    assert of_silent({}) == {}
 
 
 def test_one_alone_reads_as_it_would_by_itself() -> None:

@@ -18,6 +18,7 @@ from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import IN_A_STEP, at_once, in_steps
 from sidecar.sts.orders import Action, Book, Order, parse_book
 from sidecar.sts.revocations import Register, RevocationSettings
+from tests.fakes import virtual_time
 from tests.fakes.sts import FRONT, LOGIN, Mesh, small_policy
 from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
 from tests.sts import test_orders as orders
@@ -189,6 +190,31 @@ async def test_a_file_that_cannot_be_read_stops_exchanges_and_lists(content: byt
     with pytest.raises(Unavailable):
         await known.add(order(Kind.TXN, "t"))
     assert file.read_bytes() == content
+
+
+def test_a_file_that_is_restored_is_read_without_a_restart(tmp_path: Path) -> None:
+    mesh = Mesh()
+    good, file = tmp_path / "good.json", tmp_path / "orders.json"
+    file.write_bytes(b"{}")
+    known = register(mesh, file)
+
+    async def restore() -> None:
+        await register(mesh, good).add(order(Kind.TXN, "txn-1"))
+
+    asyncio.run(restore())
+    found: list[bool] = []
+
+    async def run() -> None:
+        running = asyncio.create_task(known.run())
+        for _ in range(2):
+            await asyncio.sleep(6)
+            found.append(known.lacking() is None)
+            file.write_bytes(good.read_bytes())
+        running.cancel()
+
+    virtual_time.run(run())
+    assert found == [False, True]
+    assert known.revocations(POLICY).names(Kind.TXN) == {"txn-1"}
 
 
 async def test_an_order_that_cannot_be_kept_or_recorded_does_not_count(tmp_path: Path) -> None:
