@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sidecar.assembly.server import assemble
 from sidecar.background import Parts
 from sidecar.config import SidecarSettings
+from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, SettingsFiles, load_at_start
 from sidecar.engine import engine_of
 from sidecar.errors import ConfigError, Problem
@@ -179,6 +180,7 @@ async def run_token_service(
     from sidecar.sts.server import StsServer
 
     metrics = Metrics()
+    metrics.settings_used = shares_in_force(settings.used)
     policy = settings.policy
     metrics.declare_issuers({policy.issuer, *policy.login_issuers, *policy.foreign_issuers})
     log = AccessLog(

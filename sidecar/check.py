@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from sidecar.config import SidecarSettings, json_schema, kubernetes, load_sidecar, load_sts
+from sidecar.config.bounds import near_bounds
 from sidecar.config.document import DocumentError, parse_document, read_text
 from sidecar.config.kinds import NAMES, Kind, kind_of
 from sidecar.config.sidecar_file import with_deny_file
@@ -147,11 +148,12 @@ def check(
         if sts:
             settings = load_sts(path, environ)
             _check_keys(settings.key_directory, settings.key_lags)
-            return Checked([], [])
+            return Checked([], list(near_bounds(settings.used)))
         loaded = load_sidecar(path, environ, platform)
         engine_of(loaded.engine)
         with_deny_file(loaded)
-        return Checked([] if ports is None else list(kubernetes.port_problems(loaded, ports)), list(_notes(loaded)))
+        notes = [*near_bounds(loaded.used), *_notes(loaded)]
+        return Checked([] if ports is None else list(kubernetes.port_problems(loaded, ports)), notes)
     except ConfigError as error:
         return Checked(list(error.problems), [])
 

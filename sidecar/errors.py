@@ -5,10 +5,13 @@ Three exceptions, many codes: no code catches "wrong audience", all code counts 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Reason(StrEnum):
@@ -417,9 +420,17 @@ class ConfigError(Exception):
     """Settings that cannot be used. Lists every problem, not only the first.
 
     ``transient``: the cause lies in the moment, such as a lack of memory; the same settings may be usable later.
+    ``followed``: files that the settings include, each with its fingerprint; a change of one may make them usable.
     """
 
-    def __init__(self, problems: Sequence[Problem], *, transient: bool = False) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        transient: bool = False,
+        followed: Sequence[tuple[Path, Hashable]] = (),
+    ) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
         self.transient = transient
+        self.followed = tuple(followed)

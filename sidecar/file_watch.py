@@ -108,6 +108,17 @@ def fingerprint(path: Path) -> Hashable:
     return fingerprint_or_errno(take)
 
 
+def tree_fingerprint(path: Path) -> Hashable:
+    """Return the fingerprint of a file, or of the files directly in a folder by their names."""
+
+    def take() -> Hashable:
+        if not path.is_dir():
+            return fingerprint(path)
+        return tuple((one.name, fingerprint(one)) for one in sorted(path.iterdir()) if not one.name.startswith("."))
+
+    return fingerprint_or_errno(take)
+
+
 def fingerprint_or_errno(take: Callable[[], Hashable]) -> Hashable:
     """Return the fingerprint that ``take`` returns; the errno if it raises OSError."""
     try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
-from sidecar.config.loader import LOADING_BYTES, Loaded, SettingsFiles, load_again
+from sidecar.config.bounds import shares_in_force
+from sidecar.config.loader import Loaded, SettingsFiles, load_again
 from sidecar.delegation.deny_list import DenyListError
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.exchanges import Exchanges
@@ -40,11 +41,19 @@ class Reload:
         self._load_again = load
         self._environ = environ
         self._server = server
+        self._watched: Watched | None = None
         self.state = _state_of(self._settings, number=1)
 
     def watched(self) -> Watched:
         """Return the files to watch, and this reload."""
-        return Watched(what="settings", fingerprint=self._files.fingerprint, last=self._fingerprint, reload=self.reload)
+        watched = Watched(
+            what="settings",
+            fingerprint=self._look,
+            last=self._fingerprint,
+            reload=self.reload,
+        )
+        self._watched = watched
+        return watched
 
     def all_watched(self) -> list[Watched]:
         """Return everything to watch: the settings, and the certificate of a door."""
@@ -74,14 +83,28 @@ class Reload:
             self.state.refused_at, self.state.problems = int(time.time()), error.problems
             raise
         self._settings = fresh
+        self._server.metrics.settings_used = shares_in_force(fresh.used)
         self.state = _state_of(fresh, number=self.state.number + 1)
 
+    def _look(self) -> Hashable:
+        """Return the fingerprint of the files, which a reload may change."""
+        return self._files.fingerprint()
+
     async def _load(self) -> SidecarSettings:
-        if not self._server.room_for(LOADING_BYTES):
-            need = f"that takes {LOADING_BYTES // MIB} MiB, which the memory limit does not leave now"
+        need_bytes = self._files.need_bytes()
+        if not self._server.room_for(need_bytes):
+            need = f"that takes {need_bytes // MIB} MiB, which the memory limit does not leave now"
             cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
             raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)], transient=True)
-        fresh: SidecarSettings = (await self._load_again(self._files, self._environ)).settings
+        try:
+            loaded = await self._load_again(self._files, self._environ)
+        except ConfigError as error:
+            self._files = self._files.after(error)
+            raise
+        fresh: SidecarSettings = loaded.settings
+        self._files = loaded.files
+        if self._watched is not None:
+            self._watched.last = loaded.fingerprint
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         return fresh

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.errors import ConfigError, Problem, Unavailable
@@ -26,6 +27,7 @@ class StsReload:
     def __init__(self, loaded: Loaded[TokenServiceSettings], environ: Mapping[str, str]) -> None:
         self._settings, self._files, self._fingerprint = loaded
         self._environ = environ
+        self._policy: Watched | None = None
         self._keys_fingerprint: Hashable = None
 
     def own_keys(self, now: int) -> Keys:
@@ -43,9 +45,9 @@ class StsReload:
     def watched(self, service: TokenService) -> list[Watched]:
         """Return the files to watch while ``service`` runs, and their reloads."""
         directory = self._settings.key_directory
-        policy = Watched(
+        self._policy = policy = Watched(
             what="policy",
-            fingerprint=self._files.fingerprint,
+            fingerprint=self._look,
             last=self._fingerprint,
             reload=partial(self._reload_policy, service),
         )
@@ -60,7 +62,7 @@ class StsReload:
         return [policy, keys]
 
     async def _reload_policy(self, service: TokenService) -> None:
-        fresh: TokenServiceSettings = (await load_again(self._files, self._environ)).settings
+        fresh = await self._load()
         if problems := self._settings.needs_restart(fresh):
             raise ConfigError(problems)
         if service.register is not None:
@@ -72,6 +74,23 @@ class StsReload:
         service.policy = fresh.policy
         if service.register is not None and fresh.revocation is not None:
             service.register.settings = fresh.revocation  # operators may change
+        service.log.metrics.settings_used = shares_in_force(fresh.used)
+
+    def _look(self) -> Hashable:
+        """Return the fingerprint of the files, which a reload may change."""
+        return self._files.fingerprint()
+
+    async def _load(self) -> TokenServiceSettings:
+        """Load the settings, and follow the files that they include, also if they cannot be used."""
+        try:
+            loaded: Loaded[TokenServiceSettings] = await load_again(self._files, self._environ)
+        except ConfigError as error:
+            self._files = self._files.after(error)
+            raise
+        self._files = loaded.files
+        if self._policy is not None:
+            self._policy.last = loaded.fingerprint
+        return loaded.settings
 
     async def _reload_keys(self, directory: Path, service: TokenService) -> None:
         now = int(service.clock())

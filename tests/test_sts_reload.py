@@ -31,8 +31,8 @@ class Reloading:
         (self.policy,) = StsReload(Loaded(running, files, 1), {}).watched(self.mesh.service)
         monkeypatch.setattr("sidecar.sts_reload.load_again", self._load)
 
-    async def _load(self, _files: object, _environ: object) -> Any:
-        return SimpleNamespace(settings=SimpleNamespace(policy=self.fresh, revocation=self.operators))
+    async def _load(self, files: Any, _environ: object) -> Any:
+        return Loaded(SimpleNamespace(policy=self.fresh, revocation=self.operators, used={"rules": 1}), files, 1)
 
 
 def never(_steps: object) -> object:

@@ -12,6 +12,7 @@ from typing import Any
 from sidecar.assembly.setup import make_exchanges, make_keys, make_setup, resolver_of
 from sidecar.assembly.sides import Shared, Side, door_side, inbound_side, outbound_side, plain_side
 from sidecar.config import SidecarSettings
+from sidecar.config.bounds import shares_in_force
 from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
@@ -67,6 +68,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
     """Make one sidecar, not yet running. Needs a running event loop."""
     workers = 1 if place is None else len(place.inboxes)
     metrics = Metrics()
+    metrics.settings_used = shares_in_force(settings.used)
     engine = metrics.engine = engine_of(settings.engine)
     log = _access_log(settings, place, metrics, lambda route: _server_of(snapshots, route))
     source = source_of(settings.identity)

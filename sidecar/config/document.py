@@ -14,23 +14,26 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import yaml
 
+from sidecar.config.bounds import BOUNDS
 from sidecar.errors import ConfigError, Problem
 from sidecar.observe.record_text import escape
 
-MAX_BYTES: Final = 262_144
-TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", "split what does not belong into settings")
+MAX_BYTES: Final = BOUNDS["bytes"].most
+MAX_NODES: Final = BOUNDS["nodes"].most
+TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", BOUNDS["bytes"].cure)
 NO_UTF_8: Final = ("is not UTF-8 text", "save it as UTF-8")
-MAX_DEPTH: Final = 24
+MAX_DEPTH: Final = BOUNDS["depth"].most
 MAX_SHOWN: Final = 64  # characters of a key in a message
 PREFIX: Final = "SIDECAR__"
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}")
 _WORDS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+_IN_SECTION: Final = 2  # open collections around a row
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -40,6 +43,15 @@ class DocumentError(Exception):
     def __init__(self, field: str, wrong: str, cure: str) -> None:
         super().__init__(f"{field}: {wrong}; {cure}")
         self.problem = Problem(field, wrong, cure)
+
+
+class Parsed(NamedTuple):
+    """A document. ``lines`` has the line of each row of the lists, and of each key of the mappings, at its top."""
+
+    root: object
+    nodes: int
+    depth: int
+    lines: Mapping[str, list[int]]
 
 
 def read_text(path: Path) -> str:
@@ -61,6 +73,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_document(text: str, *, name: str) -> object:
+    """Return the root of ``parse``."""
+    return parse(text, name=name).root
+
+
+def parse(text: str, *, name: str) -> Parsed:
     """Read one YAML document into dicts, lists, strings, ints, floats, bools and None.
 
     Raises:
@@ -78,7 +95,7 @@ def parse_document(text: str, *, name: str) -> object:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f"{name} line {mark.line + 1}" if mark is not None else name
         raise DocumentError(where, "is not valid YAML", "check indentation, quotes and brackets") from None
-    return builder.root
+    return Parsed(builder.root, builder.nodes, builder.depth, builder.lines)
 
 
 class _Builder:
@@ -86,12 +103,17 @@ class _Builder:
 
     def __init__(self, name: str) -> None:
         self.root: object = None
+        self.nodes = 0
+        self.depth = 0
+        self.lines: dict[str, list[int]] = {}
         self._name = name
         self._documents = 0
         self._stack: list[list[object] | _OpenMapping] = []
 
     def take(self, event: yaml.events.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark is not None else 0
+        if isinstance(event, yaml.NodeEvent):
+            self._count(line)
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
@@ -104,11 +126,23 @@ class _Builder:
         elif isinstance(event, yaml.CollectionStartEvent):
             self._refuse_tag(event, line)
             if len(self._stack) >= MAX_DEPTH:
-                raise self._error(line, f"is nested deeper than {MAX_DEPTH} levels", "flatten it")
+                raise self._error(line, f"is nested deeper than {MAX_DEPTH} levels", BOUNDS["depth"].cure)
             self._stack.append(_OpenMapping() if isinstance(event, yaml.MappingStartEvent) else [])
+            self.depth = max(self.depth, len(self._stack))
         elif isinstance(event, yaml.CollectionEndEvent):
             closed = self._stack.pop()
             self._add(closed.items if isinstance(closed, _OpenMapping) else closed, line)
+
+    def _count(self, line: int) -> None:
+        """Count a node, and note the line of one that is a row or a key of a section at the top."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise self._error(line, f"has more than {MAX_NODES} keys and values", BOUNDS["nodes"].cure)
+        if len(self._stack) == _IN_SECTION:
+            root, section = self._stack
+            is_row = isinstance(section, list) or not section.has_key
+            if is_row and isinstance(root, _OpenMapping):
+                self.lines.setdefault(root.key, []).append(line)
 
     def _add(self, value: object, line: int) -> None:
         if not self._stack:

@@ -18,18 +18,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 from sidecar.config.handover import MAX_BYTES, HandoverError, decode, encode
 from sidecar.errors import ConfigError, Problem
-from sidecar.file_watch import fingerprint
+from sidecar.file_watch import fingerprint, tree_fingerprint
 
 T = TypeVar("T")
 
 TIMEOUT_S: Final = 60.0
+LOADING_FACTOR: Final = 16  # bytes for each byte of the files: 30 MiB for 10,000 rules in 2.4 MB
 LOADING_BYTES: Final = 48 * 1024 * 1024  # 44 MiB measured, and 22 more of files that all processes share
 _POLL_S: Final = 0.05
 _LOCK_S: Final = 30.0  # on a starved machine another worker's load takes that long
@@ -41,10 +42,25 @@ class SettingsFiles(NamedTuple):
     kind: Literal["sidecar", "sts"]
     path: Path
     platform: Path | None = None
+    included: tuple[Path, ...] = ()  # by the settings that were read last, or could not be used
 
-    def fingerprint(self) -> Hashable:
+    def fingerprint(self) -> tuple[Hashable, ...]:
         """Return a value that differs whenever one of the files does."""
-        return tuple(fingerprint(path) for path in (self.path, self.platform) if path is not None)
+        own = (fingerprint(path) for path in (self.path, self.platform) if path is not None)
+        return (*own, *map(tree_fingerprint, self.included))
+
+    def following(self, followed: Sequence[tuple[Path, Hashable]]) -> SettingsFiles:
+        """Return these files with others included."""
+        return self._replace(included=tuple(path for path, _ in followed))
+
+    def after(self, error: ConfigError) -> SettingsFiles:
+        """Return these files, with those included that the refused settings name."""
+        return self.following(error.followed) if error.followed else self
+
+    def need_bytes(self) -> int:
+        """Return the memory that loading takes: more for larger files."""
+        paths = (self.path, self.platform, *self.included)
+        return LOADING_BYTES + LOADING_FACTOR * sum(_size_of(path) for path in paths if path is not None)
 
     def load(self, environ: Mapping[str, str]) -> Any:
         """Load the settings in this process.
@@ -71,7 +87,7 @@ def load_at_start(files: SettingsFiles, environ: Mapping[str, str], *, timeout_s
     Raises:
         ConfigError: every problem; or the child could not be started, died or took longer than ``timeout_s``.
     """
-    before = files.fingerprint()
+    before = files.following(()).fingerprint()
     try:
         settings = load_in_fork(lambda: files.load(environ), timeout_s)
     except TimeoutError:
@@ -80,7 +96,7 @@ def load_at_start(files: SettingsFiles, environ: Mapping[str, str], *, timeout_s
         raise _failed(files.path, f"could not be loaded ({error.strerror})") from error
     except HandoverError:
         raise _failed(files.path, "could not be loaded") from None
-    return Loaded(settings, files, before)
+    return _loaded(settings, files, before)
 
 
 async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Loaded[Any]:
@@ -89,7 +105,7 @@ async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeou
     Raises:
         ConfigError: every problem; or the interpreter could not be started, died or took longer than ``timeout_s``.
     """
-    before = files.fingerprint()
+    before = files.following(()).fingerprint()
     arguments = [files.kind, str(files.path), *(() if files.platform is None else (str(files.platform),))]
     try:
         end, held = os.pipe()
@@ -124,9 +140,24 @@ async def load_again(files: SettingsFiles, environ: Mapping[str, str], *, timeou
     if process.returncode != 0:
         raise _failed(files.path, "could not be loaded")
     try:
-        return Loaded(decode(answer), files, before)
+        return _loaded(decode(answer), files, before)
     except HandoverError:
         raise _failed(files.path, "could not be loaded") from None
+
+
+def _loaded(settings: Any, files: SettingsFiles, before: tuple[Hashable, ...]) -> Loaded[Any]:
+    followed = getattr(settings, "included", ())
+    return Loaded(settings, files.following(followed), (*before, *(seen for _, seen in followed)))
+
+
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file, or of the files directly in a folder; 0 for one that cannot be read."""
+    try:
+        if path.is_dir():
+            return sum(_size_of(one) for one in path.iterdir() if not one.name.startswith("."))
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def load_in_fork(load: Callable[[], T], timeout_s: float = TIMEOUT_S) -> T:

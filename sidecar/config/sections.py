@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -42,6 +42,7 @@ class Section(BaseModel):
     """A mapping of settings: unknown keys are refused, no value is converted into another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=False)
+    includable: ClassVar[frozenset[str]] = frozenset()  # of a whole file: the sections that an included file may have
 
 
 class FilesSection(Section):

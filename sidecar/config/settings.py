@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -138,6 +138,8 @@ class SidecarSettings:
     door: DoorSettings | None = None
     txn_tokens: TxnTokenSettings | None = None
     tracing: TracingSettings | None = None
+    included: tuple[tuple[Path, Hashable], ...] = ()  # each path that is included, with its fingerprint
+    used: Mapping[str, int] = field(default_factory=dict)  # what has a bound
     max_memory_mib: int | None = None
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     admin_socket: Path | None = None

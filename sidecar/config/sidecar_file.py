@@ -159,6 +159,8 @@ def _settings(
         own_may_call=frozenset(file.workload_handle.may_call if file.workload_handle is not None else ()),
         admin_socket=None if file.admin.socket is None else Path(file.admin.socket),
         platform_issuers=frozenset() if platform is None else frozenset({*platform.issuers, *platform.logins}),
+        included=tuple(findings.included.followed),
+        used=findings.included.used,
         listener_rule=listener_rule_of(file, environ, refuse=platform is not None and platform.refuse_other_listeners),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -134,6 +134,8 @@ class ProtocolsSection(Section):
 class SidecarFile(Section):
     """Settings of one sidecar."""
 
+    includable: ClassVar[frozenset[str]] = frozenset({"deny"})
+
     version: Literal[1] = Field(default=1, description="version of the file format; an unknown number is refused")
     identity: IdentitySection = Field(
         default=IdentitySection(), description="source of our own SVID and of the trust bundles"
@@ -169,6 +171,13 @@ class SidecarFile(Section):
     deny: list[DenySection] = Field(
         default=[],
         description="subjects, workloads and tokens to refuse during an incident; takes effect at the reload",
+    )
+    include: list[Line] = Field(
+        default=[],
+        description=(
+            "files, or folders of `*.yaml` files, below the folder of this file, with more of `deny` "
+            "([page](sts.md#many-agents))"
+        ),
     )
     deny_file: FileText | None = Field(
         default=None,

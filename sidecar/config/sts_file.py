@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import combinations, product
 from pathlib import Path
+from typing import Final
 
 from sidecar.config.addresses import parse_address
 from sidecar.config.foreign_issuers import foreign_issuers, foreign_problems
+from sidecar.config.groups import actors_of, audiences_of, group_problems, missing_in_rules, pairs_of
 from sidecar.config.identity import identity_of, jwt_bundle_problems
 from sidecar.config.issuers import development_problems, is_production, key_settings, login_issuer, scope_from
 from sidecar.config.profiles import kind_of, kind_problems, with_usable_profile
@@ -18,7 +23,7 @@ from sidecar.config.sts_settings import TokenServiceSettings
 from sidecar.config.validation import Findings, load_validated, repetitions
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
-from sidecar.errors import Problem
+from sidecar.errors import ConfigError, Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.policy import StsPolicy
@@ -39,6 +44,8 @@ from sidecar.sts.rules import (
 from sidecar.sts.schedule import KeyLags
 from sidecar.sts.server import StsSettings
 
+_PAIR: Final = re.compile(r"^rules\[(\d+)\]")
+
 
 def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     """Load the settings of one token service from its file and the environment.
@@ -50,6 +57,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     def build(file: StsFile, findings: Findings) -> TokenServiceSettings | None:
         findings.extend(_issuers, file)
         findings.extend(_duplicates, file)
+        findings.extend(group_problems, file)
         findings.extend(_ephemeral_keys, file)
         findings.extend(_listeners, file)
         findings.extend(_revocation, file)
@@ -57,7 +65,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
         findings.extend(_records, file)
         return _settings(file, environ, findings)
 
-    return load_validated(path, environ, StsFile, build)
+    return load_validated(path, environ, StsFile, build, check_document=missing_in_rules)
 
 
 def _duplicates(file: StsFile) -> Iterator[Problem]:
@@ -146,6 +154,8 @@ def _settings(file: StsFile, environ: Mapping[str, str], findings: Findings) -> 
         introspection=_introspection(file),
         revocation=_revocation_settings(file.revocation),
         events=_event_settings(file.revocation),
+        included=tuple(findings.included.followed),
+        used={**findings.included.used, "rules": pairs_of(file)},
     )
 
 
@@ -208,13 +218,17 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
     """Make the policy.
 
     Raises:
-        ConfigError: every contradiction in it.
+        ConfigError: every contradiction in it; none if its groups have problems.
     """
+    if any(group_problems(file)):  # told by the caller; written out, rules could be too many
+        raise ConfigError([])
     logins = [
         with_usable_profile(section, f"login_issuers[{number}]", findings)
         for number, section in enumerate(file.login_issuers)
     ]
-    return StsPolicy(
+    written = [(rule, number) for number, section in enumerate(file.rules) for rule in _rules(file, section)]
+    make = partial(
+        StsPolicy,
         issuer=file.issuer,
         targets=tuple(
             Target(
@@ -225,7 +239,7 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
             )
             for section in file.targets
         ),
-        rules=tuple(map(_rule, file.rules)),
+        rules=tuple(rule for rule, _ in written),
         self_delegations=tuple(
             SelfDelegation(
                 workload=SpiffeId(section.workload),
@@ -256,15 +270,22 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
         max_depth=file.max_depth,
         act_iss=None if file.profile == "rfc8693" else file.act_iss or file.issuer,
     )
+    try:
+        return make()
+    except ConfigError as error:  # its rules are the pairs: name the rows that they come from
+        rows = dict.fromkeys(_of_row(problem, [number for _, number in written]) for problem in error.problems)
+        raise ConfigError(list(rows)) from None
 
 
-def _rule(section: RuleSection) -> Rule:
-    return Rule(
-        actor=SpiffeId(section.actor),
-        subjects=frozenset(SubjectMatch(_name(row.issuer), _name(row.subject)) for row in section.subjects),
-        audience=section.audience,
-        scopes=frozenset(section.scopes),
-    )
+def _of_row(problem: Problem, rows: Sequence[int]) -> Problem:
+    return replace(problem, field=_PAIR.sub(lambda found: f"rules[{rows[int(found[1])]}]", problem.field))
+
+
+def _rules(file: StsFile, section: RuleSection) -> Iterator[Rule]:
+    subjects = frozenset(SubjectMatch(_name(row.issuer), _name(row.subject)) for row in section.subjects)
+    scopes = frozenset(section.scopes)
+    for actor, audience in product(actors_of(file, section), audiences_of(file, section)):
+        yield Rule(actor=SpiffeId(actor), subjects=subjects, audience=audience, scopes=scopes)
 
 
 def _name(text: str) -> str | Anyone:

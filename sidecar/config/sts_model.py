@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
@@ -64,11 +64,16 @@ class SubjectSection(Section):
 
 
 class RuleSection(Section):
-    """``actor`` may act for ``subjects`` at ``audience`` with at most ``scopes``."""
+    """``actor`` may act for ``subjects`` at ``audience`` with at most ``scopes``.
 
-    actor: SpiffeIdText = Field(description="SPIFFE ID of the workload that asks")
+    With groups, each actor may at each audience.
+    """
+
+    actor: SpiffeIdText | None = Field(default=None, description="SPIFFE ID of the workload that asks")
+    actor_group: Line | None = Field(default=None, description="in place of `actor`: a group of workloads")
     subjects: list[SubjectSection] = Field(description="subjects that it may act for")
-    audience: Line = Field(description="audience of the token")
+    audience: Line | None = Field(default=None, description="audience of the token")
+    audience_group: Line | None = Field(default=None, description="in place of `audience`: a group of audiences")
     scopes: list[ScopeText] = Field(description="the most scopes")
 
 
@@ -174,7 +179,19 @@ class RevocationSection(Section):
 class StsFile(Section):
     """Settings of one token service."""
 
+    includable: ClassVar[frozenset[str]] = frozenset(
+        {"entries", "groups", "rules", "self_delegations", "self_rules", "targets"}
+    )
+
     version: Literal[1] = Field(default=1, description="version of the file format; an unknown number is refused")
+    include: list[Line] = Field(
+        default=[],
+        description=(
+            "files, or folders of `*.yaml` files, below the folder of this file, with more of `targets`, `groups`, "
+            "`rules`, `self_rules`, `self_delegations` and `entries` "
+            "([page](sts.md#many-agents))"
+        ),
+    )
     issuer: UrlText = Field(description="its own issuer name: `iss` of its tokens")
     base_url: UrlText | None = Field(default=None, description="its URL, if it is not `issuer`")
     identity: IdentitySection = Field(
@@ -215,6 +232,9 @@ class StsFile(Section):
         default=[], description="other token services whose delegated tokens are exchanged here"
     )
     targets: list[TargetSection] = Field(description="workloads that tokens can be issued for")
+    groups: dict[Line, list[Line]] = Field(
+        default={}, description="named lists of SPIFFE IDs or audiences, for `actor_group` and `audience_group`"
+    )
     rules: list[RuleSection] = Field(
         description="which actors may act for which subjects, at which audience, with which scopes"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class TokenServiceSettings:
     introspection: RateSettings | None = None
     revocation: RevocationSettings | None = None
     events: EventSettings | None = None
+    included: tuple[tuple[Path, Hashable], ...] = ()  # each path that is included, with its fingerprint
+    used: Mapping[str, int] = field(default_factory=dict)  # what has a bound
 
     def needs_restart(self, fresh: TokenServiceSettings) -> list[Problem]:
         """Return a problem for each change in ``fresh`` that needs a restart. The policy does not.

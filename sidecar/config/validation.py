@@ -18,7 +18,8 @@ from typing import Any, Final, TypeVar, cast
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from sidecar.config.document import DocumentError, override, parse_document, read_text, shown, variables
+from sidecar.config.document import DocumentError, override, parse, read_text, shown, variables
+from sidecar.config.include import Included, join_included
 from sidecar.config.sections import Section
 from sidecar.errors import ConfigError, Problem
 
@@ -53,6 +54,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self.included = Included()
 
     def add(self, field: str, wrong: str, cure: str) -> None:
         """Add one problem."""
@@ -102,15 +104,16 @@ def load_validated(
         ConfigError: every problem of the file and of the environment.
     """
     try:
-        document = parse_document(read_text(path), name=str(path))
+        parsed = parse(read_text(path), name=str(path))
     except DocumentError as error:
         raise ConfigError([error.problem]) from error
-    if document is None:
-        document = {}
+    document = {} if parsed.root is None else parsed.root
     if not isinstance(document, dict):
         raise ConfigError([Problem(str(path), "is not a mapping", "write sections and keys")])
     findings, sources = Findings(), variables(document, environ)
     findings.problems += override(document, environ)
+    findings.included, problems = join_included(path, parsed, document, model.includable)
+    findings.problems += problems
     findings.problems += check_document(document)
     try:
         file = model.model_validate(document)
@@ -119,7 +122,8 @@ def load_validated(
         file = _partial(document, error, model)
     made = build(file, findings)
     if findings.problems or made is None:
-        raise ConfigError([with_variables(problem, sources) for problem in findings.problems])
+        placed = map(findings.included.placed, findings.problems)
+        raise ConfigError([with_variables(problem, sources) for problem in placed], followed=findings.included.followed)
     return made
 
 

@@ -38,6 +38,8 @@ LABELS: Final[Mapping[str, str]] = {
     " of telemetry `sent`, `failed` or `dropped`",
     "state": "of a replica of the token service `heard` or `silent`",
     "signal": "`spans` or `records`: [traces](tracing.md)",
+    "bound": "of a settings document: `bytes`, `nodes`, `depth`, `files`, `targets`, `rules`, `self_rules`,"
+    " `self_delegations`, `entries`, `groups` or `deny` ([bounds](sts.md#many-agents))",
     "cache": "`verdicts`, `permits`, `logins` (at an entry), `issued`, `tasks`, `contexts` or `handles`:"
     " [sizes](sizing.md#memory)",
     "kind": "of a population `human` or `machine`; of a revocation `subject`, `actor`, `txn`, `jti` or `login`",
@@ -68,6 +70,7 @@ def families() -> list[Metric]:
     metrics.open_circuits = lambda: {("issuer", "1"): False}
     metrics.streams = lambda: {"inbound": 0}
     metrics.agent_up = lambda: True
+    metrics.settings_used = {"bytes": 0}
     metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
     metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.uncountersigned = lambda: 0

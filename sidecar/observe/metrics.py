@@ -70,6 +70,7 @@ class Metrics:
         self.revoked_alone = 0
         # states
         self._refused: set[str] = set()  # files whose last reload was refused
+        self.settings_used: Mapping[str, float] = {}  # used share of each bound of the settings in force
         self.svid_expires_at = 0
         self.svid_lifetime_s = 0
         # functions of the parts that know, called at a scrape; the parts set them

@@ -33,6 +33,7 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "sidecar_agent_up": min,
     "sidecar_wall_clock_seconds": max,
     "sidecar_config_last_reload_successful": min,
+    "sidecar_settings_bound_ratio": max,
     "sidecar_svid_lifetime_seconds": min,
     "sidecar_token_endpoint_open": max,
     "sidecar_memory_short": max,

@@ -264,6 +264,12 @@ def _state(metrics: Metrics) -> Iterator[Metric]:
         "1 if the last version of each file that was read while running is in force.",
         value=metrics.last_reload_ok,
     )
+    yield _gauge(
+        "sidecar_settings_bound_ratio",
+        "Used share of each bound of the settings in force; settings above 1 are refused.",
+        ("bound",),
+        _single(metrics.settings_used),
+    )
     yield GaugeMetricFamily(
         "sidecar_memory_short",
         "1 while memory is short and no more connections are accepted.",

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -228,6 +229,7 @@ def test_a_whole_file_can_be_given_by_the_variables_of_the_page(name: str, tmp_p
         f"SIDECAR__{'__'.join(path).upper()}": as_yaml(value) for path, value in leaves(parse_document(text, name=name))
     }
     assert len(variables) > 10
+    shutil.copytree(EXAMPLES / "reference" / "deny", tmp_path / "deny")  # included
     for variable in variables:
         assert f"| `{variable}` |" in PAGES["configuration.md"]
     assert problems(tmp_path, {}, sts=name == "sts", **variables) == []

@@ -25,6 +25,7 @@ def test_every_example_is_tested_here() -> None:
         "own-authority",
         "platform",
         "sts",
+        "sts-many",
         "tool",
     }
 
@@ -56,6 +57,19 @@ def test_the_token_services_example_loads() -> None:
     assert [keys.issuer for keys in settings.login_keys] == [
         "https://login.acme.example",
         "https://sts.partner.example",
+    ]
+
+
+def test_the_example_of_many_agents_joins_its_files_and_writes_out_its_groups() -> None:
+    policy = load_sts(EXAMPLES / "sts-many.yaml", {}).policy
+    pairs = {(str(rule.actor).rpartition("/")[2], rule.audience.rpartition("/")[2]) for rule in policy.rules}
+    assert pairs == {
+        *(("planner", "reader"), ("planner", "summary"), ("buyer", "reader"), ("buyer", "summary")),
+        *(("reader", "stock"), ("reader", "orders"), ("summary", "stock"), ("summary", "orders")),
+    }
+    assert [str(target.workload).rpartition("/")[2] for target in policy.targets] == [
+        *("reader", "summary", "stock"),
+        "orders",
     ]
 
 

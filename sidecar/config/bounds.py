@@ -1,0 +1,66 @@
+"""Bounds of a settings document with everything that it includes, and how much of each is used.
+
+They hold a token service of 500 agents with ten callers each, and a deny list of 10,000 rows: docs/sizing.md has the
+memory and the time that these take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from sidecar.errors import Problem
+
+_LOG: Final = logging.getLogger("sidecar.config")
+NEAR: Final = 0.8  # share of a bound from which it is reported
+
+
+class Bound(NamedTuple):
+    """The most of something. ``unit`` is what is counted, ``cure`` what to do about more."""
+
+    most: int
+    unit: str
+    cure: str
+
+
+_SPLIT: Final = "give a part of the workloads a token service of their own, or use groups"
+_FEWER: Final = "remove what is not needed, or use groups"
+
+BOUNDS: Final[Mapping[str, Bound]] = {
+    "bytes": Bound(4 * 1024 * 1024, "bytes in all files", "split what does not belong into settings, or use groups"),
+    "nodes": Bound(250_000, "keys and values in all files", _FEWER),
+    "depth": Bound(24, "levels", "flatten it"),
+    "files": Bound(256, "included files", "join some of them"),
+    "targets": Bound(5000, "rows", _SPLIT),
+    "rules": Bound(10_000, "pairs of actor and audience", _SPLIT),
+    "self_rules": Bound(10_000, "rows", _SPLIT),
+    "self_delegations": Bound(10_000, "rows", _SPLIT),
+    "entries": Bound(1000, "rows", _SPLIT),
+    "groups": Bound(1000, "groups", _FEWER),
+    "deny": Bound(10_000, "rows", "remove rows of tokens that have expired, or revoke at the token service"),
+}
+
+
+def exceeded(field: str, name: str, used: int) -> Iterator[Problem]:
+    """Yield a problem of ``field`` if there is more than the bound ``name`` allows."""
+    bound = BOUNDS[name]
+    if used > bound.most:
+        yield Problem(field, f"has {used} {bound.unit}, and {bound.most} are the most", bound.cure)
+
+
+def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
+    """Yield a note for each bound of which more than ``NEAR`` is used; settings above a bound are refused."""
+    for name, count in used.items():
+        bound = BOUNDS[name]
+        if count > NEAR * bound.most:
+            share = f"{100 * count // bound.most} % of its bound is used: {count} of {bound.most} {bound.unit}"
+            yield Problem(name, share, f"{bound.cure}; above the bound the settings are refused, also at a restart")
+
+
+def shares_in_force(used: Mapping[str, int]) -> Mapping[str, float]:
+    """Return the used share of each bound, of settings that were put in force; log each that is nearly used up."""
+    for note in near_bounds(used):
+        fields = {"field": note.field, "wrong": note.wrong, "cure": note.cure}
+        _LOG.warning("settings are near a bound", extra=fields)
+    return {name: count / BOUNDS[name].most for name, count in used.items()}

@@ -1,0 +1,72 @@
+"""Groups in a token service's settings: named lists that rules refer to, written out into pairs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from sidecar.config.bounds import exceeded
+from sidecar.config.document import shown
+from sidecar.config.sts_model import RuleSection, StsFile
+from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
+from sidecar.errors import Problem
+
+
+def actors_of(file: StsFile, rule: RuleSection) -> Sequence[str]:
+    """Return the SPIFFE IDs of the workloads that a rule is for."""
+    return [rule.actor] if rule.actor is not None else file.groups.get(rule.actor_group or "", [])
+
+
+def audiences_of(file: StsFile, rule: RuleSection) -> Sequence[str]:
+    """Return the audiences that a rule is for."""
+    return [rule.audience] if rule.audience is not None else file.groups.get(rule.audience_group or "", [])
+
+
+def pairs_of(file: StsFile) -> int:
+    """Count the pairs of actor and audience that all rules are written out to."""
+    return sum(len(actors_of(file, rule)) * len(audiences_of(file, rule)) for rule in file.rules)
+
+
+def missing_in_rules(document: Mapping[str, object]) -> Iterator[Problem]:
+    """Yield a problem for each rule of a document, valid or not, without an actor or an audience."""
+    rules = document.get("rules")
+    for number, rule in enumerate(rules if isinstance(rules, list) else ()):
+        for key in ("actor", "audience"):
+            if isinstance(rule, dict) and rule.get(key) is None and rule.get(f"{key}_group") is None:
+                yield Problem(f"rules[{number}].{key}", "is missing", f"add it, or {key}_group")
+
+
+def group_problems(file: StsFile) -> Iterator[Problem]:
+    """Check groups, what rules say of them, and to how many pairs they are written out."""
+    for name, members in file.groups.items():
+        where = f"groups.{shown(name)}"
+        if not members:
+            yield Problem(where, "is empty, so its rules would permit nobody", "list its members, or remove it")
+        if len(set(members)) < len(members):
+            yield Problem(where, "lists a member twice", "keep one of them")
+    for number, rule in enumerate(file.rules):
+        where = f"rules[{number}]"
+        yield from _one_of(file, where, "actor", rule.actor, rule.actor_group)
+        yield from _one_of(file, where, "audience", rule.audience, rule.audience_group)
+        if rule.actor_group is not None:
+            yield from _workloads(file, f"{where}.actor_group", rule.actor_group)
+    yield from exceeded("rules", "rules", pairs_of(file))
+
+
+def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str | None) -> Iterator[Problem]:
+    if value is not None and group is not None:
+        yield Problem(f"{where}.{key}_group", f"stands beside {key}", "keep one of them")
+    elif group is not None and group not in file.groups:
+        near = difflib.get_close_matches(group, file.groups, n=1)
+        cure = f"did you mean {shown(near[0])}?" if near else "add it to groups"
+        yield Problem(f"{where}.{key}_group", f"{shown(group)} is no group", cure)
+
+
+def _workloads(file: StsFile, where: str, group: str) -> Iterator[Problem]:
+    for number, member in enumerate(file.groups.get(group, [])):
+        try:
+            SpiffeId(member)
+        except SpiffeIdError:
+            wrong = f"groups.{shown(group)}[{number}] is not a SPIFFE ID, and actors are workloads"
+            yield Problem(where, wrong, "write spiffe://trust-domain/path")
+            return
