@@ -26,7 +26,7 @@ SHARED := $(PYTEST) -q -n 2 --timeout-method=thread
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration budgets test soak interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke demo picture docs lock clean
+.PHONY: help setup fmt check lint types imports unit unit-wire unit-core unit-audit unit-rest integration budgets test soak interop interop-readme interop-spire interop-spire-soak interop-engine interop-frameworks interop-sdk interop-agents interop-mcp interop-inspector interop-conformance interop-siem interop-otel interop-http interop-browser interop-clickhouse interop-contain interop-keycloak interop-sts interop-three-hops systemd dist interop-dist image image-distroless need-image mesh alerts monitoring chart admission cluster fuzz fuzz-native bench bench-smoke settings-size demo picture docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -334,6 +334,9 @@ $(PEERS): $(STAMP) requirements/bench.txt
 
 bench: setup $(PEERS) ## Beside HAProxy, nginx, Envoy and others, about an hour (ARGS="--peers sidecar --only inbound")
 	@$(BIN)/python -m benchmarks.run --out build/bench $(or $(ARGS),--all)
+
+settings-size: setup ## Bytes, seconds and MiB of settings at the advertised size: docs/sizing.md
+	@$(BIN)/python benchmarks/settings_size.py
 
 bench-smoke: setup ## Under two minutes, with wide limits: has something become several times slower?
 	@$(BIN)/python -m benchmarks.run --smoke --seconds 0.5 --rounds 2 --out build/bench-smoke $(ARGS)

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sidecar.config.loader import Loaded
+from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.delegation.revocation import Kind
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, Problem
 from sidecar.sts.revocations import Register, RevocationSettings
 from sidecar.sts_reload import StsReload
 from tests.fakes.sts import Mesh
@@ -18,7 +19,7 @@ from tests.sts.test_revocations import order
 class Reloading:
     """A token service with a register, and the reload of a policy whose tokens live a second less."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, files: Any = None) -> None:
         self.mesh = Mesh()
         self.register = Register(RevocationSettings(), self.mesh.log, clock=lambda: self.mesh.now)
         self.register.load()
@@ -27,7 +28,7 @@ class Reloading:
         self.fresh = replace(self.before, token_life_s=self.before.token_life_s - 1)
         self.operators = RevocationSettings(replicas=("https://sts.example",))
         running: Any = SimpleNamespace(key_directory=None, needs_restart=lambda _fresh: [])
-        files: Any = SimpleNamespace(fingerprint=lambda: 1)
+        files = files or SimpleNamespace(fingerprint=lambda: 1)
         (self.policy,) = StsReload(Loaded(running, files, 1), {}).watched(self.mesh.service)
         monkeypatch.setattr("sidecar.sts_reload.load_again", self._load)
 
@@ -59,3 +60,40 @@ async def test_a_policy_under_which_no_reader_would_take_the_list_is_refused(mon
         await reloading.policy.reload()
     assert reloading.mesh.service.policy is reloading.before
     assert reloading.register.settings is not reloading.operators
+
+
+async def test_a_reload_follows_the_files_that_its_settings_include_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reloading = Reloading(monkeypatch)
+    included = tmp_path / "rules.yaml"
+    included.write_text("rules: []")
+    files = SettingsFiles("sts", tmp_path / "sts.yaml", included=(included,))
+
+    async def load(_files: object, _environ: object) -> Any:
+        settings = SimpleNamespace(policy=reloading.fresh, revocation=reloading.operators, used={"rules": 9000})
+        return Loaded(settings, files, files.fingerprint())
+
+    monkeypatch.setattr("sidecar.sts_reload.load_again", load)
+    await reloading.policy.reload()
+    assert reloading.policy.last == reloading.policy.fingerprint()
+    assert reloading.mesh.service.log.metrics.settings_used == {"rules": 0.9}
+    included.write_text("rules: [] # changed")
+    assert reloading.policy.last != reloading.policy.fingerprint()
+
+
+async def test_a_refused_reload_follows_what_its_settings_include(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reloading = Reloading(monkeypatch, SettingsFiles("sts", tmp_path / "sts.yaml"))
+    included = tmp_path / "rules.yaml"
+
+    async def refuse(_files: object, _environ: object) -> Any:
+        raise ConfigError([Problem("rules", "is wrong", "mend it")], followed=[(included, 1)])
+
+    monkeypatch.setattr("sidecar.sts_reload.load_again", refuse)
+    with pytest.raises(ConfigError, match="is wrong"):
+        await reloading.policy.reload()
+    before = reloading.policy.fingerprint()
+    included.write_text("rules: []")
+    assert reloading.policy.fingerprint() != before

@@ -30,7 +30,7 @@ from sidecar.file_watch import fingerprint, tree_fingerprint
 T = TypeVar("T")
 
 TIMEOUT_S: Final = 60.0
-LOADING_FACTOR: Final = 16  # bytes for each byte of the files: 30 MiB for 10,000 rules in 2.4 MB
+LOADING_FACTOR: Final = 20  # bytes for each byte of the files: make settings-size
 LOADING_BYTES: Final = 48 * 1024 * 1024  # 44 MiB measured, and 22 more of files that all processes share
 _POLL_S: Final = 0.05
 _LOCK_S: Final = 30.0  # on a starved machine another worker's load takes that long

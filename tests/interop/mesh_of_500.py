@@ -228,6 +228,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "SidecarBypassed": gauge("sidecar_bypass_listeners", 1, 0, "3m"),
     "SidecarRecordsSinkFills": Row({_FREE: "5x60", _ROOM: "100x60"}, {_FREE: "90x60", _ROOM: "100x60"}, "12m"),
     "SidecarRecordsSinkAlmostFull": Row({_FREE: "2x60", _ROOM: "100x60"}, {_FREE: "90x60", _ROOM: "100x60"}, "4m"),
+    "SidecarSettingsNearBound": gauge("sidecar_settings_bound_ratio", 0.9, 0.1, "8m", {"bound": "rules"}),
     "SidecarSettingsRefused": gauge("sidecar_config_last_reload_successful", 0, 1, "8m"),
     "SidecarDenyFileRefused": gauge("sidecar_deny_file_refused", 1, 0, "3m"),
     "SidecarMachinesOutnumberHumans": Row(

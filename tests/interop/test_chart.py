@@ -492,6 +492,30 @@ def test_the_jobs_have_the_names_that_the_alerts_know() -> None:
     assert {one["metadata"]["name"] for one in render(FULL).of("PodMonitor")} == {"sidecar", "sts", "injector"}
 
 
+def test_included_lists_of_the_token_service_lie_below_its_settings() -> None:
+    values = yaml.safe_load(FULL.read_text())
+    (alone,) = [one for one in _sts_volumes(render(values)) if one["name"] == "settings"]
+    assert set(alone) == {"name", "configMap"}
+    more = changed("sts.include", [{"configMap": "team-a", "keys": ["rules.yaml", "targets.yaml"]}], values)
+    found = render(changed("sts.settings.include", ["own.yaml"], more))
+    (volume,) = [one for one in _sts_volumes(found) if one["name"] == "settings"]
+    own, team = volume["projected"]["sources"]
+    assert own == {"configMap": alone["configMap"]}
+    assert team["configMap"]["name"] == "team-a"
+    assert [one["path"] for one in team["configMap"]["items"]] == [
+        "include/team-a/rules.yaml",
+        "include/team-a/targets.yaml",
+    ]
+    (text,) = [one["data"]["sts.yaml"] for one in found.of("ConfigMap") if "sts.yaml" in one.get("data", {})]
+    assert yaml.safe_load(text)["include"] == ["own.yaml", "include/team-a"]
+    assert not render(changed("sts.include", [{"configMap": "team-a", "keys": ["rules.txt"]}], values)).objects
+
+
+def _sts_volumes(found: Rendered) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = found.one("Deployment", "-sts")["spec"]["template"]["spec"]["volumes"]
+    return volumes
+
+
 def pod_monitors(found: Rendered) -> dict[str, dict[str, Any]]:
     return {one["metadata"]["name"]: one["spec"] for one in found.of("PodMonitor")}
 

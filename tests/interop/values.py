@@ -66,6 +66,7 @@ CHOICES: dict[str, list[Any]] = {
     "sts.settings": [FULL_VALUES["sts"]["settings"]],
     "sts.keys.secretName": ["sts-keys"],
     "sts.replicas": [1, 2, 3],
+    "sts.include": [[], [{"configMap": "team-a", "keys": ["rules.yaml"]}]],
     "sts.autoscaling.enabled": [False, True],
     "workloads": [[], FULL_VALUES["workloads"]],
     "platforms": [[], FULL_VALUES["platforms"]],
