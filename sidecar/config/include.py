@@ -30,7 +30,7 @@ _NO_PART: Final = ("note",)  # of a row that is compared
 
 @dataclass(slots=True)
 class Included:
-    """What the includes of a settings file brought.
+    """Result of the includes of a settings file.
 
     ``places`` has, for each row of a list that was joined, the included file and its line; None for rows of the
     settings file itself. ``used`` counts what has a bound.
