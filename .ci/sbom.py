@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _GCC = "GPL-3.0-or-later WITH GCC-exception-3.1"
-_LIBRARIES = {"libgcc_s.so.1": _GCC, "libstdc++.so.6": _GCC}  # licences by name: a library does not tell its own
+# Licences by name: a library does not tell its own. The health check is ours, linked to musl.
+_LIBRARIES = {"libgcc_s.so.1": _GCC, "libstdc++.so.6": _GCC, "healthcheck": "Apache-2.0 AND MIT"}
 
 
 def document(folders: list[str]) -> dict[str, Any]:
@@ -39,15 +40,19 @@ def components(folders: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def libraries(folders: list[str]) -> Iterator[dict[str, Any]]:
-    """Each shared library that no package brought, with its hash."""
+    """Each shared library or program that no package brought, with its hash."""
     native = [Path(folder) for folder in folders if not any(Path(folder).glob("*.dist-info"))]
-    for file in sorted({file for folder in native for file in folder.glob("*.so*")}):
+    for file in sorted({file for folder in native for file in folder.glob("*") if _is_ours(file)}):
         yield {
             "type": "file",
             "name": file.name,
             "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(file.read_bytes()).hexdigest()}],
             "licenses": [{"license": {"name": _LIBRARIES.get(file.name, "unknown")}}],
         }
+
+
+def _is_ours(file: Path) -> bool:
+    return file.name in _LIBRARIES or ".so" in file.suffixes
 
 
 def licence_of(package: Distribution) -> str:

@@ -140,7 +140,7 @@ def test_only_what_is_named_reaches_a_build() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     assert lines[1] == "*"
     allowed = [line[1:] for line in lines if line.startswith("!")]
-    locks = [f"requirements/{name}.txt" for name in ("build", "run", "otel", "pretty", "audit")]
+    locks = [f"requirements/{name}.txt" for name in ("build", "health", "run", "otel", "pretty", "audit")]
     assert allowed == [
         "sidecar",
         "dev",

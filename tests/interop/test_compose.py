@@ -305,3 +305,30 @@ def test_a_sidecar_drained_under_load_loses_no_request(mesh: Mesh) -> None:
         if record["event"] == "request" and record["reason"] in ("draining", "aborted")
     ]
     assert cut == []
+
+
+# --- a slow machine
+
+
+SLOW: Final = "import os, time; time.sleep(20); os.execvp('python3', ['python3', '-m', 'sidecar.cli', 'run'])"
+
+
+def test_a_sidecar_that_starts_too_slowly_leaves_no_agent_unstarted(mesh: Mesh, tmp_path: Path) -> None:
+    """It is unhealthy before it serves, and `up` fails; nothing is left behind that only looks well afterwards."""
+    overlay = tmp_path / "slow.yaml"
+    impatient = {"start_period": "1s", "start_interval": "1s", "interval": "1s", "timeout": "1s", "retries": 1}
+    sidecar = {"entrypoint": ["python3", "-Ic", SLOW], "healthcheck": impatient}
+    overlay.write_text(yaml.safe_dump({"services": {"planner-sidecar": sidecar}}))
+    slow = Mesh(NAME, overlay)
+    slow.environ = mesh.environ
+    mesh.compose("rm", "--stop", "--force", "planner-sidecar", "planner-agent")
+    try:
+        slow.compose("up", "--detach", "--wait", check=False)
+        (agent,) = slow.inspect("planner-agent")
+        assert agent["State"]["Status"] == "running"
+        mesh.wait_for_the_chain()  # once the sidecar serves, with no further command
+        states = {one["Name"]: one["State"] for one in slow.inspect(*slow.services())}
+        assert {name for name, state in states.items() if state["Status"] != "running"} == {f"/{NAME}-keys-1"}
+    finally:
+        mesh.up()
+        mesh.wait_for_the_chain()

@@ -74,7 +74,7 @@ def test_it_says_how_it_is_to_be_run(image: str) -> None:
     assert config["Entrypoint"] == ["python3", "-m", "sidecar.cli"]
     assert config["Cmd"] == ["run"]
     assert config["StopSignal"] == "SIGTERM"
-    assert config["Healthcheck"]["Test"] == ["CMD", "python3", "-m", "sidecar.cli", "healthcheck"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "/opt/sidecar/native/healthcheck"]
     assert set(config["ExposedPorts"]) == {"7443/tcp", "7090/tcp"}
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
 
@@ -201,6 +201,19 @@ def health(container: str) -> dict[str, Any]:
         lambda found: bool(found["Log"]) and "identity" in found["Log"][-1]["Output"],
     )
     return found
+
+
+PROGRAM: Final = """
+import struct
+text = open('/opt/sidecar/native/healthcheck', 'rb').read()
+at, size, count = struct.unpack_from('<Q', text, 32)[0], *struct.unpack_from('<HH', text, 54)
+print({struct.unpack_from('<I', text, at + size * n)[0] for n in range(count)} & {2, 3})
+"""
+
+
+def test_its_health_check_needs_no_interpreter_and_no_library(image: str) -> None:
+    """An ELF without PT_INTERP and PT_DYNAMIC, so both bases run it."""
+    assert python(image, PROGRAM) == "set()\n"
 
 
 def test_its_health_check_is_red_while_it_is_not_ready_and_says_why(running: str) -> None:
