@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import yaml
 
 from sidecar.config.operation_words import key_of
+from sidecar.delegation.mcp import LIFECYCLE
 from sidecar.delegation.operation import ANY_NAME, OTHER, RouteProtocol
 from sidecar.delegation.route import require_method, require_path
 from sidecar_dev.mesh_settings import Settings
@@ -194,9 +195,11 @@ def _word(protocol: RouteProtocol, call: Call) -> str | None:
     op = path if protocol == "grpc" else call.op or ""
     if op == OTHER or op.endswith((f":{OTHER}", f":{ANY_NAME}", f"/{ANY_NAME}")):
         return None  # the record does not hold its name, or the word would stand for all
+    if op in LIFECYCLE:
+        return None  # part of every route
     try:
         key_of(protocol, op)
-    except ValueError:  # of the lifecycle, or an agent's card: part of every route of the protocol; or none at all
+    except ValueError:  # an agent's card, which is part of every route of the protocol; or none at all
         return None
     return op
 

@@ -35,10 +35,8 @@ def key_of(protocol: RouteProtocol, word: str) -> str:
             raise ValueError(f"{error}; {_likest(word, sorted(a2a.OPERATIONS), 'docs/a2a.md')}") from None
     method, colon, name = word.partition(":")
     if method not in mcp.METHODS:
-        meant = _likest(method, sorted(mcp.METHODS - mcp.LIFECYCLE), "docs/mcp.md", then=colon + name)
+        meant = _likest(method, sorted(mcp.METHODS), "docs/mcp.md", then=colon + name)
         raise ValueError(f"no operation of MCP; {meant}")
-    if method in mcp.LIFECYCLE:
-        raise ValueError("belongs to the lifecycle, which is always allowed; remove it")
     if method in mcp.NAMED and not name:
         raise ValueError(f"has no name; write {method}:NAME, or {method}:*")
     if method not in mcp.NAMED and colon:

@@ -31,6 +31,7 @@ _OF_CONFIGS: Final = frozenset(
 _ID_IS_TASK: Final = frozenset(f"tasks/pushNotificationConfig/{what}" for what in ("get", "list", "delete"))
 # In JSON of Protobuf each member may have either name; the official client of 0.3 uses the second in HTTP+JSON.
 _TASK_ID: Final = ("taskId", "task_id")
+_MAY_NAME_ONE: Final = frozenset({"id", "name", "taskid"})
 _CONTEXT_ID: Final = ("contextId", "context_id")
 _REFERENCES: Final = ("referenceTaskIds", "reference_task_ids")
 _MESSAGE: Final = ("message", "request")  # of 0.3's Protobuf
@@ -50,13 +51,15 @@ class Named(NamedTuple):
     """The tasks and contexts that a request names.
 
     ``about_one``: it asks for a task that exists, and does nothing without one. ``begins``: it is a message that
-    belongs to no task, so its answer may show a new one.
+    belongs to no task, so its answer may show a new one. ``beside``: texts in members where no version has a task's id,
+    and an agent may read one all the same.
     """
 
     tasks: tuple[str, ...] = ()
     about_one: bool = False
     contexts: tuple[str, ...] = ()
     begins: bool = False
+    beside: tuple[str, ...] = ()
 
 
 NOTHING_NAMED: Final = Named()
@@ -83,10 +86,19 @@ def tasks_named(
         also = _ids([_one(params, _TASK_ID), *nested], message_id)
         if any(one != in_path for one in also):
             raise MessageRefused("the body names another task than the path", message_id=message_id)
-        return Named((in_path,), about_one=True)
-    method = None if message is None else message.method
-    by_id = operation in _BY_ID or method in _ID_IS_TASK
-    return Named(_ids([params.get("id") if by_id else _one(params, _TASK_ID), *nested], message_id), about_one=True)
+        tasks: tuple[str, ...] = (in_path,)
+    else:
+        method = None if message is None else message.method
+        by_id = operation in _BY_ID or method in _ID_IS_TASK
+        tasks = _ids([params.get("id") if by_id else _one(params, _TASK_ID), *nested], message_id)
+    return Named(tasks, about_one=True, beside=_beside(tasks, (*params.items(), *query)))
+
+
+def _beside(tasks: tuple[str, ...], members: Iterable[tuple[str, object]]) -> tuple[str, ...]:
+    """Return other texts of the members that may hold a task's id, or the name of its resource (``tasks/ID/...``)."""
+    texts = [value for name, value in members if without_marks(name) in _MAY_NAME_ONE and isinstance(value, str)]
+    parts = [part for text in texts if len(text) <= 4 * MAX_ID for part in (text, *text.split("/"))]
+    return tuple(dict.fromkeys(part for part in parts if 0 < len(part) <= MAX_ID and part not in tasks))
 
 
 def _of_message(params: Mapping[str, object], message_id: str | int | None) -> Named:
@@ -103,7 +115,8 @@ def _of_message(params: Mapping[str, object], message_id: str | int | None) -> N
     own = _ids([_one(sent, _TASK_ID), _one(params, _TASK_ID)], message_id)
     tasks = _ids([*own, *others, *_nested(params.get("configuration"))], message_id)
     contexts = _ids([_one(sent, _CONTEXT_ID), _one(params, _CONTEXT_ID)], message_id)
-    return Named(tasks, contexts=contexts, begins=not own)
+    beside = _beside(tasks, (*params.items(), *sent.items()))
+    return Named(tasks, contexts=contexts, begins=not own, beside=beside)
 
 
 def _in_query(query: Iterable[tuple[str, str]], message_id: str | int | None) -> list[object]:

@@ -6,6 +6,8 @@ standard library takes them for the same), of several documents and of batches. 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -152,6 +154,32 @@ _SOUND: Final[set[tuple[tuple[str, ...], frozenset[str], Fold]]] = set()  # name
 _MOST_SOUND: Final = 512
 _LONGEST_SOUND: Final = 256  # characters of all names together
 _FOLDED: Final[dict[tuple[frozenset[str], Fold], frozenset[str]]] = {}  # one entry for each constant set of names
+
+
+ID_WITHIN: Final = 4096  # bytes at the beginning of a message that is too long, in which its id is looked for
+_lexeme: Final = re.compile(
+    r'[ \t\r\n]*("(?:[^"\\\x00-\x1f]|\\.)*"|-?[0-9]+(?![0-9.eE])|[\[\]{}:,]|[^\[\]{}:,"\s]+)', re.DOTALL
+).match
+
+
+def id_at_beginning(data: bytes) -> MessageId:
+    """Return the id of a message of which only the beginning was read; None if it is not there, or no id."""
+    text, at, depth, key = data[:ID_WITHIN].decode("utf-8", "ignore"), 0, 0, ""
+    before = ""
+    while (found := _lexeme(text, at)) is not None and found.end() < len(text):
+        at, one = found.end(), found[1]
+        if depth == 1 and before == ":" and key == '"id"':
+            return _id_of(one)
+        depth += (one in "{[") - (one in "}]")
+        key, before = before if one == ":" else key, one
+    return None
+
+
+def _id_of(value: str) -> MessageId:
+    try:
+        return _id({"id": json.loads(value)}, needed=True)
+    except (ValueError, MessageRefused):
+        return None
 
 
 def _id(message: Mapping[str, object], *, needed: bool) -> MessageId:

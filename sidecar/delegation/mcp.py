@@ -37,7 +37,6 @@ INITIALIZE: Final = "initialize"
 LIFECYCLE: Final = frozenset(
     {
         INITIALIZE,
-        "logging/setLevel",
         "notifications/cancelled",
         "notifications/initialized",
         "notifications/progress",
@@ -49,7 +48,7 @@ LIFECYCLE: Final = frozenset(
         STREAM,
     }
 )
-"""Operations that open, keep and end a session, and use nothing of the server's."""
+"""Operations that open, keep and end a session, and use nothing of the server's. A route that lists one narrows it."""
 
 _NAMED: Final = {
     "tools/call": "name",
@@ -62,6 +61,7 @@ _COMPLETE: Final = "completion/complete"
 _REFERENCES: Final = {"ref/prompt": "name", "ref/resource": "uri"}
 _PLAIN: Final = frozenset(
     {
+        "logging/setLevel",
         "prompts/list",
         "resources/list",
         "resources/templates/list",
@@ -81,7 +81,14 @@ OPEN_TO_OWN: Final = frozenset({"prompts/list", "resources/list", "resources/tem
 METHODS: Final = NAMED | _PLAIN | LIFECYCLE
 
 _OF_MESSAGES: Final = METHODS - {DELETE, RESPONSE, STREAM} - _NAMED.keys()
-_REMOVED: Final = frozenset({"resources/subscribe", "resources/unsubscribe"})  # STATELESS: subscriptions/listen does it
+# The messages of 2026-07-28, with the extension of tasks. It removed the others with the session that they were of.
+_OF_STATELESS: Final = frozenset(
+    {
+        *("completion/complete", "notifications/cancelled", "prompts/get", "prompts/list", "resources/list"),
+        *("resources/read", "resources/templates/list", "server/discover", LISTEN, "tasks/cancel", "tasks/get"),
+        *("tasks/update", "tools/call", "tools/list"),
+    }
+)
 
 _LONGEST_NAME: Final = 2048  # characters
 _PARAMS: Final = frozenset({"_meta", "name", "ref", "uri"})
@@ -104,9 +111,10 @@ def operation_of(message: RpcMessage, *, stateless: bool = False) -> str:
     one_spelling(params, _PARAMS, message_id=message.id)
     if method == _COMPLETE:
         return f"{method}:{_reference(message)}"
-    if method in _NAMED and not (stateless and method in _REMOVED):
+    known = not stateless or method in _OF_STATELESS
+    if method in _NAMED and known:
         return f"{method}:{_text(params, _NAMED[method], message)}"
-    if method not in _OF_MESSAGES:
+    if method not in _OF_MESSAGES or not known:
         reason = Reason.OPERATION_REFUSED
         raise MessageRefused("an unknown method", message_id=message.id, reason=reason, code=METHOD_NOT_FOUND)
     return method

@@ -2,9 +2,9 @@
 
 An agent names a session by an id that it alone understands. Its peers get that id behind a MAC over the route, the
 holder and the id, by a random key of the sidecar; ids of events, by which streams are resumed, are bound to their
-session in the same way. So nothing is stored, and an id of another holder, of another route,
-of another run of the sidecar, or as the agent gave it, is no session here. Whether a session lives is for the agent to
-say.
+session in the same way. So an id of another holder, of another route, of another run of the sidecar, or as the agent
+gave it, is no session here. Stored are the last ``MOST_ENDED`` sessions that their holders ended: some agents serve a
+session on after its end. Whether another session lives is for the agent to say.
 
 Where a session passes several sidecars, such as a door's and the tool server's, each puts its MAC in front. So an id
 may have some in front already, and what is behind them is as long as an id of a server's may be. Pure.
@@ -30,6 +30,7 @@ _MAC_CHARACTERS: Final = 32  # base64 of them
 MAX_ID: Final = 1024  # characters of a server's id of a session or an event; none of the SDKs' has 64
 BOUND_BEFORE: Final = r"(?:[A-Za-z0-9_-]{32}\.){0,8}"  # by as many other sidecars as a chain has actors
 _ID: Final = re.compile(BOUND_BEFORE + r"[\x21-\x7e]{1,1024}")  # MCP 2025-11-25, Session Management: visible ASCII
+MOST_ENDED: Final = 4096
 _NOT_FOR_OTHERS: Final = frozenset({mcp.STREAM, mcp.DELETE, mcp.RESPONSE})
 
 
@@ -75,12 +76,19 @@ def usable(permit: Permit | ObservedPermit, now: int) -> tuple[Holder, ...]:
 class SessionIds:
     """Makes ids of sessions and reads them. ``key`` is random, and of this run of the sidecar."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_ended", "_key")
 
     def __init__(self, key: bytes) -> None:
         if len(key) < KEY_BYTES:
             raise ValueError("the key of session ids is too short")
         self._key = key
+        self._ended: dict[str, None] = {}  # the MACs of sessions, the oldest first
+
+    def end(self, shown: str) -> None:
+        """Note that the holder of a session has ended it: from now on it is none here."""
+        self._ended[shown[:_MAC_CHARACTERS]] = None
+        if len(self._ended) > MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def give(self, route: str, session: Session) -> str:
         """Return the id by which the holder names a session of the agent's.
@@ -99,7 +107,7 @@ class SessionIds:
             Denied: SESSION_UNKNOWN, it belongs to none of them, or to nobody.
         """
         mac, dot, agents = shown[:_MAC_CHARACTERS], shown[_MAC_CHARACTERS:][:1], shown[_MAC_CHARACTERS + 1 :]
-        if dot == "." and mac.isascii() and _ID.fullmatch(agents) is not None:
+        if dot == "." and mac.isascii() and mac not in self._ended and _ID.fullmatch(agents) is not None:
             for holder in holders:
                 session = Session(holder, agents)
                 if hmac.compare_digest(mac, self._mac(route, session)):

@@ -138,6 +138,8 @@ def refuse(
         return
     if asked is not None and asked.protocol == "grpc":
         asked = None  # no call of gRPC, so its caller reads the status of HTTP
+    if asked is not None and asked.posts_alone:
+        allow = ("POST",)
     status, fields, body = refusal(
         error, entry.request_id, scope=scope, allow=allow, human=human, resource=resource, asked=asked
     )

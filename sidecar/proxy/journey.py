@@ -187,6 +187,8 @@ class Async:
 class BodyUpTo:
     """A wait for the whole body of a request, of at most ``limit`` bytes, for a journey that judges it.
 
+    Of a body that is too long ``look_at`` bytes stay at most of what arrives first: ``beginning``, for the answer.
+
     The wait ends with the body. The stream holds the same bytes, and gives them to whoever takes the body next: what
     was judged is what is forwarded.
 
@@ -194,11 +196,13 @@ class BodyUpTo:
         Denied: TOO_LARGE past the limit; TIMEOUT or BAD_REQUEST, the body is late or malformed.
     """
 
-    __slots__ = ("_body", "_stream", "_waiter", "limit")
+    __slots__ = ("_body", "_look_at", "_looks", "_stream", "_waiter", "limit")
 
-    def __init__(self, stream: Stream, limit: int) -> None:
+    def __init__(self, stream: Stream, limit: int, *, look_at: int = 0) -> None:
         self._stream = stream
         self.limit = limit
+        self._look_at = look_at
+        self._looks = False
         self._body = bytearray()
         self._waiter: Waiter | None = None
 
@@ -210,12 +214,16 @@ class BodyUpTo:
         """
         stream = self._stream
         if stream.head is not None and (stream.head.content_length or 0) > self.limit:
-            raise self._too_large()
+            if not self._look_at or stream.head.expect is not None:
+                raise self._too_large()
+            self._looks = True  # at what arrives first
         self._waiter = waiter
         body = stream.take_whole_body()
         if body is None and not stream.body_complete:
             waiter.waited = True
             stream.read_body(self)
+        elif self._looks:
+            self.on_body(body or b"")
         else:
             self._body += body or b""
             self.on_body_end()
@@ -228,8 +236,13 @@ class BodyUpTo:
         """Collect content, up to the limit."""
         if self._waiter is not None:
             self._body += data
-            if len(self._body) > self.limit:
+            if self._looks or len(self._body) > self.limit:
                 self._fail(self._too_large())
+
+    @property
+    def beginning(self) -> bytes:
+        """The beginning of a body that is too long."""
+        return bytes(self._body[: self._look_at])
 
     def on_body_end(self) -> None:
         """Go on with the whole body."""

@@ -17,10 +17,9 @@ from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.errors import Denied, Reason
 from sidecar.proxy.event_ids import EventIds
 from sidecar.proxy.headers import without
-from sidecar.proxy.operations import Asked
+from sidecar.proxy.operations import SESSION_FIELD, Asked
 from sidecar.wire.message import Edits, Field, Request, Response, new_edits
 
-SESSION_FIELD: Final = b"mcp-session-id"
 _RESUMED: Final = b"last-event-id"
 ENDS_HERE: Final = frozenset({SESSION_FIELD})
 REPLACED: Final = frozenset({SESSION_FIELD, _RESUMED})
@@ -33,7 +32,7 @@ class RequestSession:
     ``resumed`` is the agent's id of the event after which a stream goes on, if the request names one.
     """
 
-    __slots__ = ("_ids", "_opener", "_resumed", "_route", "_shown", "session")
+    __slots__ = ("_ends", "_ids", "_opener", "_resumed", "_route", "_shown", "session")
 
     def __init__(
         self,
@@ -43,7 +42,10 @@ class RequestSession:
         shown: bytes,
         by: Holder | None,
         resumed: bytes | None = None,
+        *,
+        ends: bool = False,
     ) -> None:
+        self._ends = ends
         self._resumed = resumed
         self._ids = ids
         self._route = route
@@ -89,6 +91,8 @@ class RequestSession:
         Raises:
             Denied: as ``from_agent``.
         """
+        if self._ends and 200 <= status < 300:
+            self._ids.end(self._shown.decode("latin-1"))
         if not named:
             return None
         if len(named) > 1:
@@ -132,4 +136,5 @@ def session_held_by(
         raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
     resumed = None if session is None or event is None else ids.find_event(route, session, event)
     opens = asked.key == mcp.INITIALIZE and not asked.stateless
-    return RequestSession(ids, route, session, shown or b"", holders[0] if opens else None, resumed)
+    ends = asked.key == mcp.DELETE
+    return RequestSession(ids, route, session, shown or b"", holders[0] if opens else None, resumed, ends=ends)

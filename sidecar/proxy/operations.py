@@ -19,7 +19,15 @@ from sidecar.delegation import a2a, a2a_grpc, mcp
 from sidecar.delegation.a2a_tasks import NOTHING_NAMED, Named, tasks_named
 from sidecar.delegation.grpc import key_of_path, label_of
 from sidecar.delegation.grpc_messages import HEAD
-from sidecar.delegation.json_rpc import MessageId, MessageRefused, RpcMessage, parse_plain_body, parse_rpc
+from sidecar.delegation.json_rpc import (
+    ID_WITHIN,
+    MessageId,
+    MessageRefused,
+    RpcMessage,
+    id_at_beginning,
+    parse_plain_body,
+    parse_rpc,
+)
 from sidecar.delegation.operation import OTHER, Operations, RouteProtocol
 from sidecar.delegation.push_urls import check_push_urls
 from sidecar.delegation.route import InboundRoute, OutboundRoute
@@ -32,6 +40,8 @@ from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
 _PARAM: Final = b"mcp-param-"
+SESSION_FIELD: Final = b"mcp-session-id"
+_OF_SESSIONS: Final = frozenset({SESSION_FIELD, b"last-event-id"})
 
 _Route = TypeVar("_Route", InboundRoute, OutboundRoute)
 
@@ -54,6 +64,7 @@ class Asked:
         "message",
         "message_id",
         "named",
+        "posts_alone",
         "protocol",
         "stateless",
         "task",
@@ -70,6 +81,7 @@ class Asked:
         self.key = OTHER
         self.task: str | None = None
         self.stateless = False  # MCP: of a revision without sessions
+        self.posts_alone = False  # MCP: POST is the only method for this caller
         self.named: Named = NOTHING_NAMED
         self.max_bytes = sys.maxsize
         self.code: int | None = None  # of a fault of the message itself, and what is told beside it
@@ -145,6 +157,10 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
         _refuse_body(head)
         mcp.check_version(version)
         asked.stateless = version in mcp.STATELESS
+        of_none = head.layout.places.keys().isdisjoint(_OF_SESSIONS)
+        if asked.stateless or (head.method == "GET" and of_none):
+            asked.posts_alone = True  # clients of every revision go on without a stream
+            raise Denied(Reason.METHOD_REFUSED, "only a session has a stream of its own, or an end")
         asked.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
         return
     message = yield from _message(asked, stream, head, route)
@@ -244,7 +260,18 @@ def _body(
     content_type = _text(head, b"content-type") or ""
     if content_type != "application/json" and (fault := _fault_of_media(content_type)) is not None:
         raise MessageRefused(fault)
-    body: bytes = yield BodyUpTo(stream, min(route.max_message_bytes, asked.max_bytes))
+    proven = asked.max_bytes >= route.max_message_bytes  # its token was valid, or it is the agent's
+    wait = BodyUpTo(
+        stream,
+        min(route.max_message_bytes, asked.max_bytes),
+        look_at=ID_WITHIN if asked.json_rpc and proven else 0,
+    )
+    try:
+        body: bytes = yield wait
+    except Denied as denied:
+        if denied.reason is Reason.TOO_LARGE:
+            asked.message_id = id_at_beginning(wait.beginning)
+        raise
     return body
 
 

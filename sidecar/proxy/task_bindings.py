@@ -166,6 +166,7 @@ class TaskBindings:
                 named where one is needed.
         """
         seen = self.tasks.are_of(named.tasks, principal, Reason.TASK_UNKNOWN)
+        self.tasks.are_of(named.beside, principal, Reason.TASK_UNKNOWN)  # one may be of a configuration, and unknown
         seen = seen and not (named.about_one and not named.tasks)
         seen_context = self.contexts.are_of(named.contexts, principal, Reason.CONTEXT_UNKNOWN)
         if strict and not seen:

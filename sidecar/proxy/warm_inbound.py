@@ -27,8 +27,8 @@ from sidecar.proxy.headers import IDENTITY, passes_to_mesh, source_of, to_agent,
 from sidecar.proxy.journey import Journey
 from sidecar.proxy.list_forwarding import is_cut
 from sidecar.proxy.mcp_forwarding import McpForwarding
-from sidecar.proxy.mcp_sessions import ENDS_HERE, REPLACED, SESSION_FIELD, session_of
-from sidecar.proxy.operations import Asked
+from sidecar.proxy.mcp_sessions import ENDS_HERE, REPLACED, session_of
+from sidecar.proxy.operations import SESSION_FIELD, Asked
 from sidecar.proxy.snapshot import Snapshots
 from sidecar.proxy.task_bindings import Making, TaskBindings
 from sidecar.proxy.verdicts import Given, Permits, Verdicts, new_call

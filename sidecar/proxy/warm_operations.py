@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sidecar.delegation.a2a_tasks import AnswerReader
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
-from sidecar.proxy.mcp_sessions import SESSION_FIELD, RequestSession
-from sidecar.proxy.operations import Asked, find_operation
+from sidecar.proxy.mcp_sessions import RequestSession
+from sidecar.proxy.operations import SESSION_FIELD, Asked, find_operation
 from sidecar.proxy.task_bindings import Making
 from sidecar.wire.h1_fields import request_layouts
 from sidecar.wire.message import Request

@@ -33,13 +33,13 @@ def rpc(method: str, **params: Any) -> RpcMessage:
             "GetTaskPushNotificationConfig",
             rpc("GetTaskPushNotificationConfig", taskId="7", id="c"),
             None,
-            Named(("7",), about_one=True),
+            Named(("7",), about_one=True, beside=("c",)),
         ),
         (
             "GetTaskPushNotificationConfig",
             rpc("tasks/pushNotificationConfig/get", taskId="mine", id="7"),
             None,
-            Named(("7",), about_one=True),
+            Named(("7",), about_one=True, beside=("mine",)),
         ),
         (
             "CreateTaskPushNotificationConfig",
@@ -49,6 +49,16 @@ def rpc(method: str, **params: Any) -> RpcMessage:
         ),
         ("CreateTaskPushNotificationConfig", RpcMessage(None, None, {"url": "x"}), "7", Named(("7",), about_one=True)),
         ("SendMessage", rpc("SendMessage", message={"taskId": "7"}), None, Named(("7",))),
+        ("SendMessage", rpc("SendMessage", id="8", message={"taskId": "7"}), None, Named(("7",), beside=("8",))),
+        ("GetTask", rpc("GetTask", id="7", taskId="8"), None, Named(("7",), about_one=True, beside=("8",))),
+        ("GetTask", rpc("GetTask", id="7", task_id="8"), None, Named(("7",), about_one=True, beside=("8",))),
+        (
+            "CancelTask",
+            rpc("CancelTask", id="7", name="tasks/8"),
+            None,
+            Named(("7",), about_one=True, beside=("tasks/8", "tasks", "8")),
+        ),
+        ("GetTask", rpc("GetTask", taskId="8"), None, Named((), about_one=True, beside=("8",))),
         (
             "SendMessage",
             rpc("message/send", message={"taskId": "7", "referenceTaskIds": ["8"]}),

@@ -8,8 +8,10 @@ from sidecar.delegation.json_rpc import (
     _LONGEST_SOUND,
     _MOST_SOUND,
     _SOUND,
+    ID_WITHIN,
     MessageRefused,
     RpcMessage,
+    id_at_beginning,
     one_spelling,
     parse_plain_body,
     parse_rpc,
@@ -120,3 +122,28 @@ def test_names_that_were_found_sound_are_kept_within_a_bound() -> None:
     before = len(_SOUND)
     one_spelling({"n" * (_LONGEST_SOUND + 1): 1}, frozenset())
     assert len(_SOUND) == before
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":"', 7),
+        (b'{"jsonrpc":"2.0", "id" : "a\\"b", "method":"x"', 'a"b'),
+        (b'{"params":{"id":8,"a":[{"id":9}]},"method":"id","id":7,', 7),
+        (b'{"params":{"id":8,"a":"', None),
+        (b'{"id":12', None),  # it may go on
+        (b'{"id":1.5,"a":1', None),
+        (b'{"id":1e3,"a":1', None),
+        (b'{"id":true,"a":1', None),
+        (b'{"id":{"id":1},"a":1', None),
+        (b'[{"id":7,"a":1}', None),
+        (b'{"x":"\\"id\\":7,","id":"8","a":1', "8"),
+        (b'{"id":99999999999999999999,"a":1', None),
+        (b'{"id":"' + b"x" * 300 + b'","a":1', None),
+        (b"", None),
+        (b"\xff\xfe{", None),
+        (b'{"a":"' + b"x" * ID_WITHIN + b'","id":7,"b":1', None),
+    ],
+)
+def test_the_id_of_a_message_is_found_at_its_beginning(data: bytes, found: object) -> None:
+    assert id_at_beginning(data) == found

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config.operation_words import key_of
 from sidecar.delegation import mcp
 from sidecar.delegation.json_rpc import MessageRefused, RpcMessage
-from sidecar.errors import Reason
+from sidecar.delegation.operation import Operations
+from sidecar.errors import Denied, Reason
 from tests.delegation.world import reason_of
 
 NOW = "2026-07-28"
@@ -171,6 +173,64 @@ def test_2026_07_28_has_no_subscriptions_to_one_resource(method: str) -> None:
     with pytest.raises(MessageRefused) as refused:
         mcp.operation_of(message, stateless=True)
     assert (refused.value.reason, refused.value.code) == (Reason.OPERATION_REFUSED, -32601)
+
+
+# What clients send to servers: the requests and notifications of each revision's schema, and of the extension of tasks.
+_ALWAYS = frozenset(
+    {
+        *("completion/complete", "notifications/cancelled", "prompts/get", "prompts/list", "resources/list"),
+        *("resources/read", "resources/templates/list", "tools/call", "tools/list"),
+    }
+)
+_OF_SESSIONS = _ALWAYS | {
+    *("initialize", "logging/setLevel", "notifications/initialized", "notifications/progress"),
+    *("notifications/roots/list_changed", "ping", "resources/subscribe", "resources/unsubscribe"),
+}
+_TASKS = frozenset({"tasks/cancel", "tasks/get"})
+OF_REVISIONS = {
+    "2024-11-05": _OF_SESSIONS,
+    "2025-03-26": _OF_SESSIONS,
+    "2025-06-18": _OF_SESSIONS,
+    "2025-11-25": _OF_SESSIONS | _TASKS | {"tasks/list", "tasks/result"},
+    "2026-07-28": _ALWAYS | _TASKS | {"server/discover", "subscriptions/listen", "tasks/update"},
+}
+EVERY_METHOD = sorted(frozenset().union(*OF_REVISIONS.values()))
+
+
+def test_the_table_has_every_known_revision_and_every_known_method() -> None:
+    assert OF_REVISIONS.keys() == mcp.VERSIONS
+    assert {*EVERY_METHOD, mcp.STREAM, mcp.DELETE, mcp.RESPONSE} == mcp.METHODS
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_every_method_of_every_revision_is_an_operation_that_can_be_listed_and_refused(method: str) -> None:
+    message = call(method, name="n", uri="file:///a", ref={"type": "ref/prompt", "name": "n"})
+    key = mcp.operation_of(message)
+    assert key.partition(":")[0] == method
+    assert key_of("mcp", key) == key
+    assert Operations({key: 1}).find(key) == 1
+    with pytest.raises(Denied) as refused:
+        Operations({"tools/call:another": 1}).find(key)
+    assert refused.value.reason is Reason.OPERATION_REFUSED
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_2026_07_28_has_its_own_methods_and_no_other(method: str) -> None:
+    message = call(method, name="n", uri="file:///a", ref={"type": "ref/prompt", "name": "n"})
+    if method in OF_REVISIONS["2026-07-28"]:
+        assert mcp.operation_of(message, stateless=True) == mcp.operation_of(message)
+        return
+    with pytest.raises(MessageRefused) as gone:
+        mcp.operation_of(message, stateless=True)
+    assert (gone.value.reason, gone.value.code, gone.value.id) == (Reason.OPERATION_REFUSED, -32601, 1)
+
+
+def test_only_what_opens_keeps_and_ends_a_session_is_allowed_without_a_list() -> None:
+    assert sorted(mcp.LIFECYCLE) == [
+        *("initialize", "notifications/cancelled", "notifications/initialized", "notifications/progress"),
+        *("notifications/roots/list_changed", "ping", "response", "server/discover", "session/delete"),
+        "session/stream",
+    ]
 
 
 @pytest.mark.parametrize(("version", "told"), [("v999.0.0", "v999.0.0"), ("2027 <b>", None), ("9" * 33, None)])

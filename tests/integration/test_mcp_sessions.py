@@ -95,10 +95,52 @@ async def test_the_client_shows_a_bound_id_and_the_agent_its_own(world: World) -
     answer = await caller.ask(session)
     assert (answer.status, answer.headers["mcp-session-id"]) == (200, session)
     assert agent.shown() == agent.opened[0]
+    assert (await caller.send(RESULT, JSON, (FIELD, session))).status == 200
     for method in ("GET", "DELETE"):
         assert (await caller.method(method, (FIELD, session))).status == 200
         assert agent.shown() == agent.opened[0]
-    assert (await caller.send(RESULT, JSON, (FIELD, session))).status == 200
+
+
+async def test_a_session_that_its_caller_has_ended_is_none_whatever_the_agent_does_with_it(world: World) -> None:
+    caller, agent = await caller_of(world)
+    ended, kept = await caller.open(), await caller.open()
+    assert (await caller.method("DELETE", (FIELD, ended))).status == 200
+    heard = len(world.agent.requests)
+    assert unknown(await caller.ask(ended))
+    assert unknown(await caller.send(RESULT, JSON, (FIELD, ended)))
+    for method in ("GET", "DELETE"):
+        assert unknown(await caller.method(method, (FIELD, ended)))
+    assert len(world.agent.requests) == heard
+    assert (await caller.ask(kept)).status == 200
+    assert agent.shown() == agent.opened[1]
+
+
+async def test_a_session_whose_end_the_agent_refused_goes_on(world: World) -> None:
+    caller, agent = await caller_of(world)
+    session = await caller.open()
+    script = agent.answer
+    world.agent.script = lambda _head, _body: b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n"
+    assert (await caller.method("DELETE", (FIELD, session))).status == 405
+    world.agent.script = script
+    assert (await caller.ask(session)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("GET", [("accept", "text/event-stream")]),
+        ("GET", [("mcp-protocol-version", "2025-11-25")]),
+        ("GET", [("mcp-protocol-version", "2026-07-28")]),
+        ("DELETE", [("mcp-protocol-version", "2026-07-28")]),
+    ],
+)
+async def test_without_a_session_there_is_no_stream_and_no_end(
+    world: World, method: str, fields: list[tuple[str, str]]
+) -> None:
+    caller, _ = await caller_of(world)
+    answer = await caller.method(method, *fields)
+    assert (answer.status, answer.reason, answer.headers["allow"]) == (405, "method_refused", "POST")
+    assert world.agent.requests == []
 
 
 @pytest.mark.parametrize("how", ["POST", "GET", "DELETE", "response", "resume"])
@@ -197,7 +239,7 @@ async def test_a_response_an_end_and_a_resumed_stream_need_a_session(world: Worl
     assert unknown(await caller.method("DELETE"))
     assert unknown(await caller.method("GET", ("Last-Event-ID", "7")))
     assert world.agent.requests == []
-    assert (await caller.method("GET")).status == 200  # the agent has no sessions, or refuses it
+    assert (await caller.method("GET")).status == 405
 
 
 async def test_a_session_of_another_route_is_no_session(world: World) -> None:
@@ -279,7 +321,7 @@ async def test_2026_07_28_has_no_sessions_in_either_direction(world: World) -> N
         assert "mcp-session-id" not in answer.headers
         assert agent.shown() is None
     gone = await caller.method("GET", (FIELD, session), fields[0], ("Last-Event-ID", "1"))
-    assert unknown(gone)
+    assert (gone.status, gone.headers["allow"]) == (405, "POST")
 
 
 async def test_an_answer_names_the_session_of_its_request_or_none(world: World) -> None:

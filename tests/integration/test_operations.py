@@ -152,14 +152,16 @@ NEW = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
         pytest.param(NEW, "2026-07-28", "tools/list", 400, -32020, id="another-method-in-its-field"),
         pytest.param({}, "2026-07-28", "no/method", 400, -32602, id="no-version-in-the-message"),
         pytest.param(NEW, "v9", "no/method", 400, -32022, id="unknown-version"),
-        pytest.param(NEW, "2026-07-28", "tasks/list", 403, -32050, id="not-listed"),
+        pytest.param(NEW, "2026-07-28", "tasks/get", 403, -32050, id="not-listed"),
+        pytest.param(NEW, "2026-07-28", "ping", 404, -32601, id="removed"),
+        pytest.param({}, "2025-11-25", "logging/setLevel", 403, -32050, id="the-level-of-logs-is-not-listed"),
     ],
 )
 async def test_a_refusal_has_the_code_and_the_status_of_its_revision(
     world: World, params: dict[str, Any], version: str, method: str, status: int, code: int
 ) -> None:
     peer = await peer_of(world, mcp_settings(world))
-    asked = "tasks/list" if method == "tasks/list" else "no/method"
+    asked = "no/method" if method == "tools/list" else method
     message = {"jsonrpc": "2.0", "id": 7, "method": asked, "params": params}
     answer = await peer.send(message, JSON, ("MCP-Protocol-Version", version), ("Mcp-Method", method))
     error = json.loads(answer.body)
@@ -215,6 +217,18 @@ async def test_an_operation_may_need_more_scopes_than_its_route(world: World) ->
     assert json.loads(answer.body)["error"]["data"]["reason"] == "insufficient_scope"
     assert (await peer.send(SEARCH, token=narrow)).status == 200
     assert (await peer.send(tool("drop"), token=narrow)).status == 403  # what was remembered is of another operation
+
+
+@pytest.mark.parametrize(("method", "by_default"), [("ping", 200), ("logging/setLevel", 403)])
+async def test_a_method_of_a_session_is_listed_to_allow_or_to_narrow_it(
+    world: World, method: str, by_default: int
+) -> None:
+    message = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {}}
+    listed = [None, {"allow": [method]}, {"allow": [method], "peers": []}]
+    for one, status in zip(listed, (by_default, 200, 403), strict=True):
+        operations = [{"allow": ["tools/call:search"]}, *([] if one is None else [one])]
+        peer = await peer_of(world, mcp_settings(world, *operations))
+        assert (await peer.send(message)).status == status
 
 
 @pytest.mark.parametrize("limit", [{"peers": [FRONT]}, {"subjects": ["bob"]}])
@@ -292,6 +306,7 @@ async def test_a_message_longer_than_the_limit_is_refused(world: World) -> None:
     long = {**SEARCH, "params": {"name": "search", "arguments": {"q": "x" * 2048}}}
     answer = await peer.send(long)
     assert (answer.status, answer.reason) == (413, "too_large")
+    assert json.loads(answer.body)["id"] == SEARCH["id"]
     assert (await peer.send(SEARCH)).status == 200
 
 

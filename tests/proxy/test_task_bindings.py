@@ -48,6 +48,19 @@ def test_a_task_is_for_whoever_it_was_made_for() -> None:
     assert bindings.check(named("7"), ALICE, strict=True) is None
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_known_task_of_another_refuses_wherever_it_is_named_and_an_unknown_text_does_not(strict: bool) -> None:
+    bindings = TaskBindings(Clock())
+    bindings.tasks.bind("7", ALICE)
+    bindings.tasks.bind("8", BOB)
+    for foreign in (("8",), ("c", "8"), ("tasks/8", "tasks", "8")):
+        with pytest.raises(Denied) as refused:
+            bindings.check(named("7")._replace(beside=foreign), ALICE, strict=strict)
+        assert refused.value.reason is Reason.TASK_UNKNOWN
+    for beside in ((), ("c",), ("7", "tasks")):
+        assert bindings.check(named("7")._replace(beside=beside), ALICE, strict=strict) is None
+
+
 def test_a_task_that_was_not_seen_passes_and_is_told_or_is_refused_where_the_route_is_strict() -> None:
     bindings = TaskBindings(Clock())
     bindings.tasks.bind("7", ALICE)
