@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, BinaryIO, Final, Protocol, cast
+from typing import Final, Protocol
 
-from sidecar.extras import needs
+from sidecar.audit.unpacking import ENDINGS, Unpacked
 
 MAX_LINE_BYTES: Final = 1 << 20
 _LONG_INPUT_BYTES: Final = 8 << 20  # below this a bar would only flicker
@@ -51,7 +49,8 @@ def read_lines(files: Sequence[str]) -> Iterator[Line]:
     Progress goes to standard error, only if that is a terminal and the input is long.
 
     Raises:
-        OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
+        OSError: a file cannot be read, or a compressed one is broken, ends early or unpacks to too much; the text names
+            it.
     """
     with shown_progress(files) as advance:
         for file in files:
@@ -92,35 +91,11 @@ def opened(file: str) -> Iterator[tuple[LogStream, Callable[[], int]]]:
     if Path(file).is_dir():
         raise OSError(f"{file}: a folder; name its files, as in {file.rstrip('/')}/*.jsonl")
     with Path(file).open("rb") as raw:
-        if not file.endswith((".gz", ".zst")):
+        if not file.endswith(ENDINGS):
             yield raw, raw.tell
             return
-        unpacked, broken = _unpacked(file, raw)
-        with unpacked:
-            try:
-                yield unpacked, raw.tell
-            except EOFError:
-                raise OSError(
-                    f"{file}: the compressed file ends early; copy it again, or unpack the intact part"
-                ) from None
-            except broken:
-                raise OSError(
-                    f"{file}: not a compressed file, or a broken one; rename it if it is plain text"
-                ) from None
-
-
-def _unpacked(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
-    """Return a stream of the unpacked bytes, and the errors that it raises for a broken file."""
-    if file.endswith(".gz"):
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (gzip.BadGzipFile, zlib.error)
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
-    except ImportError:
-        raise OSError(f"{file}: this {needs('audit')}") from None
-    return cast("IO[bytes]", zstd.ZstdFile(raw)), (zstd.ZstdError,)
+        with contextlib.closing(Unpacked(file, raw)) as unpacked:
+            yield unpacked, raw.tell
 
 
 def _size(file: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from sidecar.audit.chains.database import Block, Database
 from sidecar.audit.log_lines import MAX_LINE_BYTES, opened, shown_progress
+from sidecar.audit.unpacking import Meter
 
 BLOCK_BYTES: Final = 32 << 20
 GROUP_BYTES: Final = 1 << 30  # read at once: the database works on both cores, and copies nothing
@@ -116,14 +117,17 @@ def _whole_lines(stream: _Readable, size: int) -> Iterator[bytes]:
 
 
 class _Rows:
-    """The rows of a Parquet file as lines."""
+    """The rows of a Parquet file as lines, metered."""
 
-    def __init__(self, cursor: Any) -> None:
+    def __init__(self, cursor: Any, meter: Meter) -> None:
         self._cursor = cursor
+        self._meter = meter
 
     def read(self, _size: int, /) -> bytes:
         rows = self._cursor.fetchmany(_ROWS)
-        return "".join(f"{line}\n" for (line,) in rows).encode()
+        content = "".join(f"{line}\n" for (line,) in rows).encode()
+        self._meter.add(len(content))
+        return content
 
 
 @contextlib.contextmanager
@@ -145,6 +149,7 @@ def _rows(file: str) -> Iterator[tuple[_Rows, Callable[[], int]]]:
         connection.execute("SET lock_configuration = true")
         rows = "SELECT to_json(r)::VARCHAR FROM read_parquet($file) AS r"
         try:
-            yield _Rows(connection.execute(rows, {"file": path})), lambda: 0
+            size = Path(path).stat().st_size
+            yield _Rows(connection.execute(rows, {"file": path}), Meter(file, lambda: size)), lambda: 0
         except duckdb.Error:
             raise OSError(f"{file}: not a Parquet file, or a broken one") from None

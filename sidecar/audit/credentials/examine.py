@@ -26,6 +26,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.rules import Confidence, Place, Severity, Weakness
 
 MAX_NAME: Final = 200  # characters of a name from a file
+NOT_TO_ITS_END: Final = "streams of records that are broken, or unpack to too much"  # reason to skip
 UNJUDGED: Final = f"judged up to {MAX_FIELDS:,} values"  # reason to say that a file was not read to its end
 
 
@@ -170,7 +171,11 @@ class _Search:
     def file(self, file: TextFile, skipped: Counter[str]) -> None:
         self._files += 1
         if file.text is None:
-            read = Read(tuple(read_recorded(read_lines([file.name]))))
+            try:
+                read = Read(tuple(read_recorded(read_lines([file.name]))))
+            except OSError:  # as a packed one that unpacks to too much: the others are audited
+                skipped[NOT_TO_ITS_END] += 1
+                return
         else:
             read = read_file(file.name, file.text, today=self._today)
         self._take(file.name, read, skipped)

@@ -109,5 +109,5 @@ def test_a_repository_that_leads_out_of_the_folder_is_not_read_and_counted(
 
 def test_a_worktree_is_read_with_the_repository_that_it_belongs_to(repository: Path, kingfisher: Kingfisher) -> None:
     git(repository, "worktree", "add", "-q", str(repository / "tree"))
-    assert not run(repository, kingfisher).skipped[OUTSIDE]
+    assert OUTSIDE not in run(repository, kingfisher).skipped
     assert run(repository / "tree", kingfisher).skipped[OUTSIDE] == 1
