@@ -91,7 +91,8 @@ class Load(NamedTuple):
 
     ``held`` counts against ``limit``, which is lower than configured while memory is short. Up to ``overflow``
     connections above it are accepted to be told that there are too many. ``per_address`` limits the connections of one
-    source address. ``handshakes`` is the number of connections that may still end before a peer is proven;
+    source address; where callers prove a SPIFFE ID (``proving``), up to ``overflow`` above it are accepted to learn it.
+    ``handshakes`` is the number of connections that may still end before a peer is proven;
     ``handshakes_full``: there is no room for one more, and none may be evicted.
     """
 
@@ -102,6 +103,7 @@ class Load(NamedTuple):
     handshakes: int = 0
     handshakes_full: bool = False
     one_address: bool = False
+    proving: bool = False
 
 
 class Candidates(Protocol[T_co]):
@@ -137,7 +139,10 @@ def on_accept(load: Load, candidates: Candidates[T], *, host: str, from_address:
     if load.held >= load.limit + load.overflow:
         return FAR_OVERLOADED
     if from_address is not None and from_address >= load.per_address:
-        return at_limit(from_address, load.per_address, lambda: _first(candidates, host), ADDRESS_AT_LIMIT)
+        decision = at_limit(from_address, load.per_address, lambda: _first(candidates, host), ADDRESS_AT_LIMIT)
+        # One peer of an address may not lock out another one: who calls is known only after the handshake.
+        if decision != ADDRESS_AT_LIMIT or not load.proving or from_address >= load.per_address + load.overflow:
+            return decision
     return at_limit(load.held, load.limit, lambda: _first(candidates, None), OVERLOADED)
 
 
@@ -149,8 +154,16 @@ def on_hello(running: int, limit: int | None, oldest: Held[T] | None, now: float
     return Wait(left_s) if left_s > 0 else Evict(oldest.which)
 
 
-def on_peer(held: int, limit: int, first: Callable[[], T | None]) -> Admit | Evict[T] | Shed:
-    """Decide about a connection whose peer is proven and has ``held`` others. ``first`` finds one of these to evict."""
+def on_peer(
+    held: int, limit: int, first: Callable[[], T | None], *, address_full: bool = False, below_share: bool = True
+) -> Admit | Evict[T] | Shed:
+    """Decide about a connection whose peer is proven and has ``held`` others. ``first`` finds one of these to evict.
+
+    ``address_full``: its address has more than its limit. Then it stays if its peer has no other, or fewer than the
+    average one (``below_share``).
+    """
+    if address_full and held and not below_share:
+        return at_limit(held, 0, first, PEER_AT_LIMIT)
     return at_limit(held, limit, first, PEER_AT_LIMIT)
 
 

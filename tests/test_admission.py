@@ -204,3 +204,38 @@ def test_evictions_have_a_rate_and_nothing_is_saved_up() -> None:
             rate.spend(now)
             count += 1
         assert count == allowed, now
+
+
+FULL_ADDRESS: Final = BELOW._replace(held=9, limit=99, overflow=2, per_address=9)
+
+
+@pytest.mark.parametrize(
+    ("proving", "from_address", "decision"),
+    [
+        pytest.param(False, 9, ADDRESS_AT_LIMIT, id="without-a-name-to-come-the-address-decides"),
+        pytest.param(True, 9, ADMIT, id="a-peer-is-proven-first"),
+        pytest.param(True, 10, ADMIT, id="as-long-as-there-is-room-for-it"),
+        pytest.param(True, 11, ADDRESS_AT_LIMIT, id="and-no-longer"),
+    ],
+)
+def test_an_address_at_its_limit_with_nobody_to_evict(
+    proving: bool, from_address: int, decision: Decision[str]
+) -> None:
+    load = FULL_ADDRESS._replace(proving=proving)
+    assert on_accept(load, Candidates(), host=HOST, from_address=from_address) == decision
+
+
+@pytest.mark.parametrize(
+    ("held", "below_share", "address_full", "decision"),
+    [
+        pytest.param(3, False, False, ADMIT, id="below-its-own-limit"),
+        pytest.param(3, False, True, PEER_AT_LIMIT, id="not-beyond-its-address"),
+        pytest.param(3, True, True, ADMIT, id="unless-it-has-few"),
+        pytest.param(0, False, True, ADMIT, id="or-none"),
+    ],
+)
+def test_a_proven_peer_of_an_address_with_too_many(
+    held: int, below_share: bool, address_full: bool, decision: Decision[str]
+) -> None:
+    found: Decision[str] = on_peer(held, 9, lambda: None, address_full=address_full, below_share=below_share)
+    assert found == decision

@@ -48,6 +48,7 @@ class ConnectionTable(Connections[Any]):
         self._on_made = on_made
         self._idle_s = limits.idle_s
         self._per_peer = limits.per_peer
+        self._per_address = limits.per_address
         self._max_streams = limits.total
         self._streams: Counter[Hashable] = Counter()  # by group
         self._shed = shed
@@ -81,7 +82,13 @@ class ConnectionTable(Connections[Any]):
         for rotation in (self._all, _rotation_of(self._hosts, owner.host), own):
             rotation.add(connection)
         if owner.peer:
-            match on_peer(len(own) - 1, self._per_peer, lambda: self._first_of(own)):
+            match on_peer(
+                len(own) - 1,
+                self._per_peer,
+                lambda: self._first_of(own),
+                address_full=len(self._hosts[owner.host]) > self._per_address,
+                below_share=self._is_below_share(connection),
+            ):
                 case Evict(other):
                     self.evict(other)
                 case Shed():

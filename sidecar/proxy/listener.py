@@ -91,6 +91,7 @@ class Listener:
         self.direction: Direction = direction or ("outbound" if context is None else "inbound")
         self._closes_at = closes_at
         self.door = door
+        self._proving = context is not None and not door
         self._ended = False
         self._acceptor = Acceptor(
             settings.host,
@@ -228,6 +229,7 @@ class Listener:
             handshakes.pending,
             handshakes.full,
             self.connections.of_one_host,
+            self._proving,
         )
 
     def _before_accept(self) -> Admit | Wait:

@@ -381,7 +381,7 @@ async def test_one_peer_has_so_many_connections_and_is_told_above_that(
     assert (record["reason"], record["status"]) == ("overloaded", 503)
 
 
-async def test_one_address_has_so_many_connections_and_the_next_is_closed_before_its_handshake(
+async def test_one_address_has_so_many_connections_and_the_next_of_the_same_peer_is_told_so(
     sink: FakeSink, authority: TrustDomainAuthority
 ) -> None:
     server, caller = tls(authority)
@@ -389,16 +389,41 @@ async def test_one_address_has_so_many_connections_and_the_next_is_closed_before
         kept = [await connect(listener, caller) for _ in range(2)]
         for one in kept:
             assert (await one.ask()).startswith(b"HTTP/1.1 200 ")
-        third = await connect(listener)
+        third = await connect(listener, caller)
+        assert (await third.ask()).startswith(b"HTTP/1.1 503 ")
         assert await third.is_hung_up_on()
         kept[0].leave()
         async with asyncio.timeout(PATIENCE_S):
             while listener.connections.of("127.0.0.1") > 1:  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(0.005)
         assert (await (await connect(listener, caller)).ask()).startswith(b"HTTP/1.1 200 ")
-    (event,) = sink.wait_for_records(1)
-    assert (event["event"], event["reason"]) == ("connection.refused", "overloaded")
-    assert event["detail"] == "too many connections from this address"
+    (record,) = sink.wait_for_records(1)
+    assert (record["event"], record["reason"], record["status"]) == ("request", "overloaded", 503)
+
+
+async def test_a_flood_of_one_peer_does_not_lock_out_another_one_of_its_address(
+    sink: FakeSink, authority: TrustDomainAuthority
+) -> None:
+    server, flooding = tls(authority)
+    lawful = client_context(OwnIdentity(authority, SpiffeId("spiffe://acme.example/agent/other")), expected=WRITER)
+    handler = Held(at_once=False)
+    async with listening(handler, sink, context=server, max_per_address=3, idle_s=60) as listener:
+        flood = [await connect(listener, flooding) for _ in range(3)]
+        for one in flood:
+            one.writer.write(GET)  # each is served, so that none may be evicted
+        async with asyncio.timeout(PATIENCE_S):
+            while len(handler.exchanges) < len(flood):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(0)
+        handler.at_once = True
+        for _ in range(5):
+            assert (await (await connect(listener, flooding)).ask()).startswith(b"HTTP/1.1 503 ")
+            one = await connect(listener, lawful)
+            assert (await one.ask()).startswith(b"HTTP/1.1 200 ")
+            one.leave()
+        for exchange in handler.exchanges[: len(flood)]:
+            exchange.answer(200, [], b"ok")
+        for one in flood:
+            assert (await one.head()).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_at_its_limit_an_address_trades_its_own_slow_connection_for_the_new_one(
