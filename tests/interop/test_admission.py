@@ -496,7 +496,10 @@ def serving(vacant: Cluster) -> Iterator[str]:
     own = {**CONTAINER, "name": "sidecar", "image": OLD_IMAGE, "restartPolicy": "Always"}
     made = pod({"initContainers": [own]}, {"image": AGENT_IMAGE})
     made["metadata"]["name"] = "serving"
-    done = kubectl("create", "-n", LAX, "-f", "-", document=made)
+    done = wait_for(  # the API server forgets the policy a moment after it is deleted
+        lambda: kubectl("create", "-n", LAX, "-f", "-", document=made),
+        lambda done: "sidecar policy: " not in done.stderr,
+    )
     assert done.returncode == 0, done.stderr
     readiness("serving", ready=True)
     yield "serving"
