@@ -23,14 +23,16 @@ class ConnectionLimits:
     ``max_per_address`` and ``max_per_peer`` are three quarters of that. At a limit a new connection evicts one that
     has been idle for ``idle_s``, is slow with a head, or reads nothing of its answer for two seconds. Handshakes never
     take more than half of the connections, regardless of ``max_handshakes``. As many requests of HTTP/2 may be in
-    progress as connections, in all and of a peer: each may need a connection of its own upstream. Connections before
-    their handshake leave half of ``max_connections``, or 1024, to others; if the process has enough spare descriptors,
-    they do not count at all.
+    progress as connections, in all and of a peer: each may need a connection of its own upstream. At most
+    ``max_waiting_per_peer`` answers to a SPIFFE ID may wait for it, as each may hold a thread of the agent. Connections
+    before their handshake leave half of ``max_connections``, or 1024, to others; if the process has enough spare
+    descriptors, they do not count at all.
     """
 
     max_connections: int | None = None
     max_per_address: int | None = None
     max_per_peer: int | None = None
+    max_waiting_per_peer: int = 16
     max_handshakes: int = 1024
     handshake_timeout_s: float = 10.0
     idle_s: float = 1.0

@@ -7,7 +7,7 @@ examines a bounded sample in rotation: its cost does not depend on how many conn
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +18,7 @@ from sidecar.identity.tls import peer_of
 from sidecar.proxy.connection_limits import ConnectionLimits
 from sidecar.proxy.rotation import Rotation
 from sidecar.wire.caller_connection import CallerConnection
-from sidecar.wire.connections import Connections
+from sidecar.wire.connections import Answered, Connections
 from sidecar.wire.kernel import unread
 from sidecar.wire.limits import BufferLimits
 from sidecar.wire.stream import RequestHandler
@@ -32,6 +32,8 @@ _ANSWER_HELD: Final = 64 * 1024  # bytes of an answer before its source has to w
 _HEAD_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 _HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
 _STUCK_S: Final = 2.0  # without taking anything of an answer
+_SLOW_S: Final = 30.0  # after a peer's last unread answer of too many
+_PROVEN: Final = "spiffe://"
 _HOLD_S: Final = 3.0  # after the last was admitted: long enough to tell a stuck answer from a slow one
 
 
@@ -51,6 +53,9 @@ class ConnectionTable(Connections[Any]):
         self._per_address = limits.per_address
         self._max_streams = limits.total
         self._streams: Counter[Hashable] = Counter()  # by group
+        self._max_waiting = limits.max_waiting_per_peer
+        self._waiting: defaultdict[Hashable, set[Answered]] = defaultdict(set)  # by SPIFFE ID
+        self._slow_until: dict[Hashable, float] = {}  # of peers that had too many
         self._shed = shed
         self._owners: dict[CallerConnection, _Owner] = {}
         self._all: Rotation[CallerConnection] = Rotation()
@@ -84,7 +89,7 @@ class ConnectionTable(Connections[Any]):
         if owner.peer:
             match on_peer(
                 len(own) - 1,
-                self._per_peer,
+                self._max_waiting if self._is_slow(owner.peer) else self._per_peer,
                 lambda: self._first_of(own),
                 address_full=len(self._hosts[owner.host]) > self._per_address,
                 below_share=self._is_below_share(connection),
@@ -105,6 +110,8 @@ class ConnectionTable(Connections[Any]):
                 rotations[one].discard(connection)
                 if not rotations[one]:
                     del rotations[one]
+            if owner.group not in self._peers:
+                self._waiting.pop(owner.group, None)
         super().discard(connection)
 
     def group_of(self, connection: CallerConnection) -> Hashable:
@@ -114,7 +121,8 @@ class ConnectionTable(Connections[Any]):
 
     def begin_stream(self, group: Hashable) -> bool:
         """Count a request of HTTP/2. At most as many may be in progress as connections: each may need one upstream."""
-        if self._streams.total() >= self._max_streams or self._streams[group] >= self._per_peer:
+        per_peer = self._max_waiting if self._is_slow(group) else self._per_peer
+        if self._streams.total() >= self._max_streams or self._streams[group] >= per_peer:
             return False
         self._streams[group] += 1
         return True
@@ -124,6 +132,46 @@ class ConnectionTable(Connections[Any]):
         self._streams[group] -= 1
         if not self._streams[group]:
             del self._streams[group]
+
+    def begin_waiting(self, group: Hashable, answer: Answered) -> bool:
+        """Count an answer that a proven peer does not read. Those of others are bounded by their connections alone."""
+        waiting = self._waiting[group]
+        if answer in waiting or not str(group).startswith(_PROVEN):
+            return True
+        if len(waiting) >= self._max_waiting:
+            waiting -= {one for one in waiting if not one.behind}
+        if len(waiting) >= self._max_waiting:
+            self._slow_until[group] = self.clock() + _SLOW_S
+            return False
+        waiting.add(answer)
+        return True
+
+    def end_waiting(self, group: Hashable, answer: Answered) -> None:
+        """Count an answer no more: its peer reads it."""
+        self._waiting[group].discard(answer)
+
+    def note_unread(self, group: Hashable) -> None:
+        """Go on holding a peer to few requests that had too many unread answers, and still does not read."""
+        if self._is_slow(group):
+            self._slow_until[group] = self.clock() + _SLOW_S
+
+    def sheds(self, group: Hashable) -> bool:
+        """Tell if a peer that does not read has more requests in progress than may wait for it."""
+        if not self._is_slow(group):
+            return False
+        some = self._peers.get(str(group))
+        busy = () if some is None else [one for one in some.next(_LOOKED_AT) if one.waits_since is None]
+        return max(self._streams[group], len(busy)) > self._max_waiting
+
+    def _is_slow(self, group: Hashable) -> bool:
+        """Tell if a peer had too many unread answers lately: more requests would only wait in the agent."""
+        until = self._slow_until.get(group)
+        if until is None:
+            return False
+        if self.clock() < until:
+            return True
+        del self._slow_until[group]
+        return False
 
     def first_to_evict(self, host: str | None = None) -> CallerConnection | None:
         """Find the connection to evict for another one, of one source address or of all.

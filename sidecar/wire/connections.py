@@ -25,6 +25,14 @@ class Swept(Protocol):
         """Act on every deadline that has passed at ``now`` (monotonic seconds)."""
 
 
+class Answered(Protocol):
+    """A request whose answer its peer may be slow to read."""
+
+    @property
+    def behind(self) -> bool:
+        """Tell if some of the answer waits for its peer."""
+
+
 C = TypeVar("C", bound=Swept)
 
 
@@ -125,6 +133,20 @@ class Connections(Generic[C]):
 
     def end_stream(self, group: Hashable) -> None:
         """Count the end of such a request."""
+
+    def begin_waiting(self, _group: Hashable, _answer: Answered) -> bool:
+        """Count an answer that a peer of this group does not read. False: too many of its answers wait."""
+        return True
+
+    def end_waiting(self, group: Hashable, answer: Answered) -> None:
+        """Count an answer no more: its peer reads it."""
+
+    def note_unread(self, group: Hashable) -> None:
+        """Note that an answer was ended because a peer of this group did not read it."""
+
+    def sheds(self, _group: Hashable) -> bool:
+        """Tell if a request of this group that waits for its answer must end: its peer does not read, and has many."""
+        return False
 
     def sweep(self) -> None:
         """Sweep every connection now."""

@@ -16,18 +16,18 @@ from enum import Enum
 from functools import partial
 from typing import Any, Final, cast
 
-from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MessageWriter
 from sidecar.wire.h1_body import Intake
 from sidecar.wire.h1_reader import RequestReader
 from sidecar.wire.h1_stream import H1Stream
-from sidecar.wire.kernel import has_left, unread
+from sidecar.wire.kernel import has_left, queued, unread
 from sidecar.wire.lifetimes import RULES
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RequestHandler
-from sidecar.wire.teardown import Pace, Phase, Teardown
+from sidecar.wire.teardown import MANY_WAIT, WAITS_S, Pace, Phase, Teardown
 
 _MAY_WAIT: Final = 16 * 1024  # bytes buffered while a request is served: without reading, a peer's end goes unnoticed
 
@@ -532,8 +532,11 @@ class ServerConnection(asyncio.Protocol):
         """Act on the deadlines that have passed."""
         teardown = self._teardown
         if teardown.phase is Phase.CLOSING or self.writing_paused:
-            if teardown.waited_enough(self.transport, now, idle_s=self._idle_s(now)):
-                self._lose_peer(Denied(Reason.PEER_SLOW, "it took too little of its answer for too long"))
+            slow = self._why_slow(now)
+            if slow:
+                if self._stream is not None:
+                    self._connections.note_unread(self._connections.group_of(self))
+                self._lose_peer(Denied(Reason.PEER_SLOW, slow))
                 self._cut_off()
         elif teardown.linger is not None:
             if teardown.linger.over(now):
@@ -542,6 +545,8 @@ class ServerConnection(asyncio.Protocol):
             if self._has_left_unseen(self._stream):
                 self._lose_peer()
                 self._cut_off()
+            elif self._connections.sheds(self._connections.group_of(self)) and not self._stream.status:
+                self._stream.stop(Unavailable(Reason.OVERLOADED, MANY_WAIT))
             elif self._stream.intake is not None:
                 self._sweep_body(self._stream, now)
         elif self._reader.held:
@@ -549,6 +554,32 @@ class ServerConnection(asyncio.Protocol):
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
         elif not self._early and self._idle_too_long(now) and not unread(self.transport):  # else the delay is ours
             self._close_idle()
+
+    def _why_slow(self, now: float) -> str:
+        """Return why the peer is waited for no longer; empty if it is."""
+        teardown, stream = self._teardown, self._stream
+        if teardown.waited_enough(self.transport, now, idle_s=self._idle_s(now)):
+            return "it took too little of its answer for too long"
+        if stream is None or not self.writing_paused:
+            return ""
+        group, behind_s = self._connections.group_of(self), now - teardown.behind_since
+        if behind_s < WAITS_S:
+            self._connections.end_waiting(group, stream)
+        elif not self._connections.begin_waiting(group, stream):
+            return MANY_WAIT
+        silent_s = teardown.silent_s(self.transport, now)
+        unread = silent_s > self._limits.unread_timeout_s and self._has_read_little(stream)
+        return "it reads nothing of its answer" if unread else ""
+
+    def _has_read_little(self, stream: H1Stream) -> bool:
+        """Tell if the peer's kernel has taken less of the answer than must move in each ``write_timeout_s``.
+
+        Raw bytes are no answer: their silence is judged.
+        """
+        if stream.switched:
+            return False
+        waiting = self.transport.get_write_buffer_size() + (queued(self.transport) or 0)
+        return stream.bytes_out - waiting < self._limits.min_rate * self._limits.write_timeout_s
 
     def _idle_s(self, now: float) -> float | None:
         """Return the longest time in which nothing of an answer is read, while the peer sends nothing either.

@@ -145,6 +145,11 @@ class H1Stream:
         return self.intake is None
 
     @property
+    def behind(self) -> bool:
+        """Tell if some of the answer waits for its peer."""
+        return self._connection.writing_paused and not (self.ended or self.gone)
+
+    @property
     def writing_paused(self) -> bool:
         """Tell if the peer reads no more data for now."""
         return self._connection.writing_paused

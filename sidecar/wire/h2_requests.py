@@ -23,10 +23,11 @@ from sidecar.wire.h2_names import Fields
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
 from sidecar.wire.h2_unread import MAX_DISCARDED, UnreadBodies, UnreadBody
+from sidecar.wire.lifetimes import RULES
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Field
 from sidecar.wire.stream import RequestHandler
-from sidecar.wire.teardown import Phase, Teardown
+from sidecar.wire.teardown import MANY_WAIT, WAITS_S, Pace, Phase, Teardown
 
 _log: Final = logging.getLogger("sidecar.wire")
 
@@ -47,6 +48,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         self._unread = UnreadBodies(MAX_STREAMS)
         self._teardown = Teardown(limits, connections.clock)
         self._served = False  # a request, ever
+        self._shut = False  # streams have no window before the peer opens it
         self._block_bytes = 0  # on the wire, of the head that arrives
         self._idle_since = 0.0  # if no request is in progress; what else the peer sends is no use of its connection
 
@@ -112,6 +114,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             return True
         elif isinstance(event, _OPENS_WINDOWS):
             self._windows_opened = True
+            self._shut = self._session.remote_settings.initial_window_size <= 0
         elif isinstance(event, StreamReset):
             stream = self._forget(event.stream_id)
             self._unread.forget(event.stream_id)
@@ -128,7 +131,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         stream = H2ServerStream(self, stream_id, max_body_bytes=self._limits.max_body_bytes)
         stream.bytes_in, self._block_bytes = self._block_bytes, 0
         stream.body.ended = ends
-        refusal = self._why_refused()
+        refusal = self._why_refused(stream)
         stream.refused = refusal is not None
         self._streams[stream_id] = stream
         self._served = True
@@ -149,15 +152,21 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         stream.pace.begin(self._moved_at, stream.bytes_in)
         self.handler.on_request(stream)
 
-    def _why_refused(self) -> Unavailable | None:
-        """Return the reason why no other stream may begin. None: it may, and is counted."""
+    def _why_refused(self, stream: H2ServerStream) -> Unavailable | None:
+        """Return the reason why a stream may not begin. None: it may, and is counted."""
         if len(self._streams) >= MAX_STREAMS:
             return Unavailable(Reason.OVERLOADED, "more streams at a time than our settings say")
         if self._teardown.phase >= Phase.LAST:
             return Unavailable(Reason.DRAINING, "a stream that began after our GOAWAY")
+        if (self._shut or self._windows.waiting) and not self._may_be_answered(stream):
+            return Unavailable(Reason.OVERLOADED, MANY_WAIT)
         if not self._connections.begin_stream(self._group):
             return Unavailable(Reason.OVERLOADED, "too many requests of HTTP/2 are in progress")
         return None
+
+    def _may_be_answered(self, stream: H2ServerStream) -> bool:
+        """Count an answer that would wait from its first byte on. False: too many answers of its peer wait."""
+        return self.window_of(stream) > 0 or self._connections.begin_waiting(self._group, stream)
 
     def _forget(self, stream_id: int) -> H2ServerStream | None:
         """Forget a stream that is over."""
@@ -232,6 +241,10 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._session.send_content(stream.stream_id, b"", ends=True)
         self.answered(stream)
 
+    def window_of(self, stream: H2ServerStream) -> int:
+        """Return the number of bytes of content that the stream may send now."""
+        return self._session.window_of(stream.stream_id)
+
     def reset(self, stream: H2ServerStream, code: int) -> None:
         """End the stream at once."""
         if self._streams.get(stream.stream_id) is stream and self._alive:
@@ -264,6 +277,37 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         self._forget(stream.stream_id)
         stream.lose_peer(error)
 
+    def _end_slow(self, stream: H2ServerStream, why: str) -> None:
+        """End a stream whose peer does not read its answer."""
+        self._connections.note_unread(self._group)
+        self._end_stuck(stream, Denied(Reason.PEER_SLOW, why))
+
+    def _why_slow(self, stream: H2ServerStream, now: float) -> str:
+        """Return why an answer that waits for its window waits no longer; empty if it may."""
+        limits, silence = self._limits, _silence_of(stream)
+        behind_s = stream.pace.lasts(now, stream.bytes_sent, limits.min_rate * limits.write_timeout_s)
+        if not self._may_wait(stream, behind_s):
+            return MANY_WAIT
+        if not stream.read_some and behind_s > limits.unread_timeout_s:
+            return "it opens no window for its answer"
+        allowed_s = limits.write_timeout_s
+        if silence is not None:  # it stays open: any byte counts, in either direction
+            behind_s, allowed_s = silence.lasts(now, stream.bytes_sent + stream.bytes_in, 1), stream.idle_s
+        return "it opens the window of its answer too little" if behind_s > allowed_s else ""
+
+    def _may_wait(self, stream: H2ServerStream, behind_s: float) -> bool:
+        """Count an answer that has hardly moved for so long. False: too many answers of its peer wait."""
+        if behind_s < WAITS_S:
+            self._connections.end_waiting(self._group, stream)
+            return True
+        return self._connections.begin_waiting(self._group, stream)
+
+    def _sweep_waiting(self, behind_s: float) -> None:
+        """Count the answers of a connection that its peer does not read at all, and end those that are too many."""
+        for stream in tuple(self._streams.values()):
+            if stream.behind and not self._may_wait(stream, behind_s):
+                self._end_slow(stream, MANY_WAIT)
+
     def _sweep_streams(self, now: float) -> None:
         for stream in tuple(self._streams.values()):
             self._sweep_stream(stream, now)
@@ -271,14 +315,13 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._end_unread(stream_id, Code.NO_ERROR)
 
     def _sweep_stream(self, stream: H2ServerStream, now: float) -> None:
-        limits, silence = self._limits, stream.silence
-        if stream.pending:
-            behind_s = stream.pace.lasts(now, stream.bytes_sent, limits.min_rate * limits.write_timeout_s)
-            allowed_s = limits.write_timeout_s
-            if silence is not None:  # it stays open: any byte counts, in either direction
-                behind_s, allowed_s = silence.lasts(now, stream.bytes_sent + stream.bytes_in, 1), stream.idle_s
-            if behind_s > allowed_s:
-                self._end_stuck(stream, Denied(Reason.PEER_SLOW, "it opens the window of its answer too little"))
+        limits, silence = self._limits, _silence_of(stream)
+        if not stream.status and self._connections.sheds(self._group):
+            stream.end_for(Unavailable(Reason.OVERLOADED, MANY_WAIT))
+        elif stream.pending:
+            slow = self._why_slow(stream, now)
+            if slow:
+                self._end_slow(stream, slow)
         elif silence is not None:  # its upstream judges the silence
             silence.begin(now, stream.bytes_sent + stream.bytes_in)
             stream.pace.begin(now, stream.bytes_in)
@@ -289,3 +332,8 @@ class RequestConnection(FrameConnection[H2ServerStream]):
                 stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
         else:
             stream.pace.begin(now, stream.bytes_in)
+
+
+def _silence_of(stream: H2ServerStream) -> Pace | None:
+    """Return the pace of both directions of a stream that stays open; None: each has a least rate."""
+    return stream.silence if RULES[stream.kind].stays_open else None

@@ -216,6 +216,8 @@ class H2ServerConnection(RequestConnection):
                 self._lose_all(Denied(Reason.PEER_SLOW, "it took too little of its answers for too long"))
                 self.cut_off()
                 self._connections.discard(self)
+            elif self.writing_paused:
+                self._sweep_waiting(now - teardown.behind_since)
         elif teardown.linger is not None:
             if teardown.linger.over(now):
                 teardown.close(self.transport)

@@ -35,6 +35,9 @@ class Carrier(Protocol):
     def send_head(self, stream: H2ServerStream, fields: Sequence[Field], *, ends: bool) -> None:
         """Write a head, or the trailers."""
 
+    def window_of(self, stream: H2ServerStream) -> int:
+        """Return the number of bytes of content that the stream may send now."""
+
     def send_content(self, stream: H2ServerStream) -> None:
         """Write what the windows admit of the stream's content, and its end."""
 
@@ -83,6 +86,7 @@ class H2ServerStream:
         "owner",
         "pace",
         "pending",
+        "read_some",
         "refused",
         "sender",
         "silence",
@@ -92,7 +96,9 @@ class H2ServerStream:
     )
 
     http2: Final = True
-    idle_s: float
+    idle_s: float  # this and the next from ``live_as`` on, where it stays open
+    silence: Pace
+    grpc: bool  # from when it is handed over
 
     def __init__(self, connection: Carrier, stream_id: int, *, max_body_bytes: int) -> None:
         self.stream_id = stream_id
@@ -112,8 +118,7 @@ class H2ServerStream:
         self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
         self.pace = Pace()
         self.kind = Kind.MESSAGE
-        self.grpc = False
-        self.silence: Pace | None = None
+        self.read_some = False  # content of the answer has left
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.body = RequestBody(connection, stream_id, max_bytes=max_body_bytes)
         self._connection = connection
@@ -122,13 +127,11 @@ class H2ServerStream:
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
         """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
-        self.kind = kind
-        self.idle_s = idle_s
-        if not RULES[kind].stays_open:
-            self.silence = None
-        elif self.silence is None:
+        if RULES[kind].stays_open and not RULES[self.kind].stays_open:
             self.silence = Pace()
             self.silence.begin(self._connection.now(), self.bytes_sent + self.bytes_in)
+        self.kind = kind
+        self.idle_s = idle_s
         if unbounded:
             self.body.unbind()
 
@@ -176,6 +179,14 @@ class H2ServerStream:
     def _resets(self) -> bool:
         """Tell if the answer does not end the stream: a reset does."""
         return self.malformed or self.refused
+
+    @property
+    def behind(self) -> bool:
+        """Tell if some of the answer waits for its peer, for a window or the whole connection, or will wait."""
+        if self.gone or (self.ended and not self.pending):
+            return False
+        paused = self._connection.writing_paused and self.status != 0
+        return bool(self.pending) or paused or self._connection.window_of(self) <= 0
 
     @property
     def bytes_sent(self) -> int:
@@ -395,7 +406,8 @@ class H2ServerStream:
         return self.ending and not (self.trailers or self._resets)
 
     def moved(self) -> None:
-        """Without effect: ``pace`` counts what has left."""
+        """Note that content of the answer has left. ``pace`` counts it."""
+        self.read_some = True
 
     def hold_back(self) -> None:
         """Pause the source of the answer: a window is full."""

@@ -26,8 +26,9 @@ class ServerLimits:
     as the peer's kernel has acknowledged it, which may happen only in large steps. ``max_upload_s`` and
     ``max_stream_s`` are the longest times that a request may arrive, and an answer continue, after its token has
     expired; event streams by GET and WebSockets end with the token. ``lifetimes`` has what of this counts for which
-    kind of body. ``linger_*`` bound the input that is discarded after an early answer; silence ends it only where the
-    connection cannot be half-closed (TLS).
+    kind of body. An answer of which its peer has read next to nothing waits for ``unread_timeout_s``. ``linger_*``
+    bound the input that is discarded after an early answer; silence ends it only where the connection cannot be
+    half-closed (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -38,6 +39,7 @@ class ServerLimits:
     body_timeout_s: float = 30.0
     keep_alive_timeout_s: float = 75.0
     write_timeout_s: float = 30.0
+    unread_timeout_s: float = 5.0
     min_rate: int = 256
     max_upload_s: float = 300.0
     max_stream_s: float = 900.0

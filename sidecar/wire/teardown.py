@@ -42,6 +42,9 @@ from typing import Final
 from sidecar.wire.kernel import acknowledged, queued
 from sidecar.wire.limits import ServerLimits
 
+WAITS_S: Final = 2.0  # without reading on, before an answer counts as one that waits for its peer
+MANY_WAIT: Final = "too many answers of this peer wait for it: connections.max_waiting_per_peer"
+
 
 class Pace:
     """Progress of bytes: ``enough`` of them must move within each period, so that single bytes keep no connection open.
@@ -245,6 +248,10 @@ class Teardown:
     def behind_since(self) -> float:
         """Start of the period in which the peer read next to nothing."""
         return self._outflow.behind_since
+
+    def silent_s(self, transport: asyncio.Transport, now: float) -> float:
+        """Return the seconds in which the peer read nothing; ask at each sweep."""
+        return self._outflow.silent_s(transport, now)
 
     def waited_enough(self, transport: asyncio.Transport, now: float, *, idle_s: float | None = None) -> bool:
         """Tell if the peer reads nothing any more, or has everything and does not close.

@@ -542,3 +542,57 @@ async def test_while_memory_is_short_answers_that_are_not_taken_go_and_no_other_
     await served.exchange()
     assert [served.peer.answer(one).reset for one in ids] == [ErrorCodes.CANCEL, ErrorCodes.CANCEL, None]
     assert (other.gone, served.transport.aborted, served.connection.waits_since) == (False, False, None)
+
+
+# --- answers that wait for their peer
+
+
+class Unread:
+    """An answer that its peer does not read, until it does."""
+
+    behind = True
+
+
+async def test_a_peer_has_so_many_unread_answers_and_others_have_their_own() -> None:
+    door = Door(max_waiting_per_peer=2)
+    waiting = [Unread(), Unread()]
+    assert all(door.table.begin_waiting("spiffe://a/one", one) for one in [*waiting, *waiting])
+    assert not door.table.begin_waiting("spiffe://a/one", Unread())
+    assert door.table.begin_waiting("spiffe://a/two", Unread())
+    assert all(door.table.begin_waiting("192.0.2.1", Unread()) for _ in range(9))  # bounded by its connections
+    waiting[0].behind = False
+    assert door.table.begin_waiting("spiffe://a/one", Unread())
+    door.table.end_waiting("spiffe://a/one", waiting[1])
+    assert door.table.begin_waiting("spiffe://a/one", Unread())
+
+
+async def test_who_had_too_many_unread_answers_has_few_requests_until_it_reads() -> None:
+    door = Door(max_waiting_per_peer=2)
+    one = "spiffe://a/one"
+    assert all(door.table.begin_stream(one) for _ in range(5))
+    for _ in range(3):
+        door.table.begin_waiting(one, Unread())
+    assert not door.table.begin_stream(one)
+    assert door.table.begin_stream("spiffe://a/two")
+    for _ in range(4):
+        door.table.end_stream(one)
+    assert [door.table.begin_stream(one) for _ in range(2)] == [True, False]
+    door.clock.now += 29
+    door.table.note_unread(one)
+    door.clock.now += 29
+    assert not door.table.begin_stream(one)
+    door.clock.now += 2
+    door.table.note_unread(one)
+    assert door.table.begin_stream(one)
+
+
+async def test_the_connections_of_such_a_peer_are_held_to_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers, door = peers_of(monkeypatch), Door(max_waiting_per_peer=2)
+    peers.current = "spiffe://a/one"
+    made = [door.connect()[0] for _ in range(4)]
+    assert all(one.handler is door.handler for one in made)
+    for _ in range(3):
+        door.table.begin_waiting(peers.current, Unread())
+    assert door.connect()[0].handler is door.shed
+    peers.current = "spiffe://a/two"
+    assert door.connect()[0].handler is door.handler

@@ -281,7 +281,7 @@ async def test_a_reader_of_http1_too(tmp_path: Path, port: Any, kind: Kind) -> N
     call = Lasting(tmp_path, LOOKS.get(kind, kind.value), port, "1.1")
     await call.begin(ends=True)
     await call.answer()
-    await call.tell()
+    await call.tell(bytes(200_000))
     call.transport.unsent = 100_000
     call.connection.pause_writing()
     for _ in range(4 * 60 // 20):

@@ -704,8 +704,8 @@ async def test_a_body_that_is_not_wanted_now_has_no_deadline() -> None:
 
 
 @pytest.mark.parametrize("told", ["sender", "owner"])
-async def test_a_peer_that_takes_nothing_of_an_answer_is_cut_for_being_slow(told: str) -> None:
-    served = Served(write_timeout_s=30)
+async def test_a_peer_that_takes_too_little_of_an_answer_is_cut_for_being_slow(told: str) -> None:
+    served = Served(write_timeout_s=30, unread_timeout_s=100)
     served.receive(GET)
     heard: list[str] = []
     served.only.sender, served.only.owner = (Told(heard) if kind == told else None for kind in ("sender", "owner"))
@@ -722,6 +722,25 @@ async def test_a_peer_that_takes_nothing_of_an_answer_is_cut_for_being_slow(told
     assert served.transport.aborted
     served.lose()  # as the loop tells afterwards
     assert [one for one in heard if one != "pause"] == [Reason.PEER_SLOW]
+
+
+@pytest.mark.parametrize(("read", "waits_s"), [(0, 5), (7_679, 5), (7_680, 30)])
+async def test_an_answer_of_which_nothing_was_read_waits_for_less_time(read: int, waits_s: int) -> None:
+    """Twin: who has read a little before has ``write_timeout_s``, as before."""
+    served = Served()
+    served.receive(GET)
+    served.only.owner = Told([])
+    served.only.send_head(*passed(200, 1_000_000))
+    served.only.send_data(b"x" * 500_000)
+    served.only.flush()
+    served.connections.writes.write_all()
+    served.transport.unsent = served.only.bytes_out - read
+    served.connection.pause_writing()
+    served.after(0.25)
+    served.after(waits_s - 0.25)
+    assert not served.transport.aborted
+    served.after(0.5)
+    assert served.transport.aborted
 
 
 async def test_who_waits_gives_way_at_once_and_a_head_that_has_begun_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 
 from sidecar.errors import Reason
 from sidecar.wire.h2_session import STREAM_WINDOW
@@ -495,3 +496,24 @@ async def test_a_bug_in_serving_a_request_ends_no_other_of_its_connection(where:
         stream.answer(200, [], b"")
     await served.exchange()
     assert [served.peer.answer(one).status for one in ids] == [200, 0, 200]
+
+
+@pytest.mark.parametrize(("read", "waits_s"), [(0, 5), (1, 30)])
+async def test_an_answer_of_which_nothing_was_read_waits_for_less_time(read: int, waits_s: int) -> None:
+    """Twin: one whose window has opened once has ``write_timeout_s``."""
+    served = H2Served(opens=False)
+    served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: read})
+    stream_id = served.begin(ASKS, ends=True)
+    await served.exchange()
+    (stream,) = served.handler.requests
+    source = stream.sender = Source()
+    stream.send_head(head_of(), ALL)
+    stream.send_data(b"x" * 100)
+    stream.flush()
+    await served.exchange()
+    served.after(waits_s)
+    assert source.events == ["pause"]
+    served.after(0.5)
+    await served.exchange()
+    assert source.events == ["pause", f"gone {Reason.PEER_SLOW}"]
+    assert served.peer.answer(stream_id).reset == ErrorCodes.CANCEL
