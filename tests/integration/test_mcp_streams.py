@@ -13,10 +13,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from sidecar.delegation.mcp_session import Holder, Session, SessionIds
 from tests.integration.hops import Hops, open_hops
 from tests.integration.test_event_streams import Feed, hear
 from tests.integration.test_operations import SEARCH, Peer, mcp_settings, peer_of
-from tests.integration.world import CRM, PATIENCE_S, WRITER, World, bearer, mint
+from tests.integration.world import CRM, ISSUER, PATIENCE_S, PLANNER, WRITER, World, bearer, mint
 
 pytestmark = pytest.mark.integration
 
@@ -24,8 +25,16 @@ PROGRESS = b'data: {"jsonrpc":"2.0","method":"notifications/progress","params":{
 RESULT = b'data: {"jsonrpc":"2.0","id":"s-1","result":{"content":[]}}\n\n'
 
 
+IDS = SessionIds(bytes(32))
+# A GET needs one, of its caller.
+SESSION, OF_WRITER = (
+    IDS.give("tools", Session(Holder("subject", peer, ISSUER, "alice"), "s1")) for peer in (PLANNER, WRITER)
+)
+
+
 @pytest.fixture
-async def feed() -> AsyncIterator[Feed]:
+async def feed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
+    monkeypatch.setattr("sidecar.assembly.server.SessionIds", lambda _key: IDS)
     made = Feed()
     app = web.Application()
     app.router.add_route("*", "/mcp", made.answer)
@@ -51,6 +60,8 @@ async def streaming(
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     """Ask for a stream as the planner; it is ended by its client when the block ends."""
     headers = {**dict(bearer(token or mint())), "accept": "application/json, text/event-stream"}
+    if method == "GET":
+        headers["mcp-session-id"] = SESSION
     body: dict[str, Any] = {"json": message} if method == "POST" else {}
     async with (
         asyncio.timeout(PATIENCE_S),
@@ -167,6 +178,7 @@ async def stream_by(hops: Hops, port: int, feed: Feed, method: str) -> None:
     hops.writer = await hops.world.sidecar(WRITER, settings)
     async with hops.serving() as held, asyncio.timeout(PATIENCE_S), aiohttp.ClientSession() as client:
         headers = {**dict(held.shown), "content-type": "application/json"} if method == "POST" else dict(held.shown)
+        headers |= {"mcp-session-id": OF_WRITER} if method == "GET" else {}
         url = f"http://127.0.0.1:{hops.writer.outbound}/tools/mcp"
         body = json.dumps(SEARCH).encode() if method == "POST" else None
         async with client.request(method, url, headers=headers, data=body) as answer:
