@@ -13,6 +13,7 @@ import yaml
 
 from sidecar.cli import main
 from sidecar.config.document import parse_document
+from sidecar.config.kinds import kind_of
 from sidecar.injector.inject import inject
 from tests.injector.pods import bare
 from tests.interop.engine import ROOT, require
@@ -34,7 +35,7 @@ def _helm() -> None:
 
 
 def _kind(path: Path) -> str:
-    return path.stem if path.stem in ("sts", "platform") else "sidecar"
+    return kind_of(path, {})
 
 
 def _values(kind: str, settings: Object) -> Object:
@@ -94,7 +95,7 @@ TYPED: Final[dict[str, list[tuple[str, Any]]]] = {
 
 @pytest.mark.parametrize("name", ["agent", "sts", "platform"])
 def test_a_misspelt_key_at_any_place_and_a_value_of_another_type_are_refused_with_their_place(name: str) -> None:
-    settings, kind = _settings(ROOT / "config" / f"{name}.yaml"), _kind(Path(name))
+    settings, kind = _settings(ROOT / "config" / f"{name}.yaml"), _kind(ROOT / "config" / f"{name}.yaml")
     prefix = {"sidecar": "/workloads/0/settings", "sts": "/sts/settings", "platform": "/platforms/0/settings"}[kind]
     values = _values(kind, settings)
     own = values["sts"]["settings"] if kind == "sts" else settings
