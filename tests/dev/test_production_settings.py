@@ -149,6 +149,7 @@ PATHS: Final = (
     "/shop.Mail/*",
 )
 METHODS: Final = ("GET", "POST")
+METHOD_PATHS: Final = frozenset({"/shop.Mail/Send", "/a2a/x"})  # those of the table that can be a call of gRPC
 PEERS: Final = (FRONT, run_settings.AGENT, tool_id("crm"))
 OPERATIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "mcp": ("tools/list", "tools/call:search", "tools/call:delete", "tools/call:other", "initialize"),
@@ -214,7 +215,7 @@ def test_printed_settings_allow_the_calls_seen_and_no_other(name: str, tmp_path:
     policy = load_sidecar(path, {}).policy(SpiffeId(f"spiffe://acme.example/{name}"), 1)
     for asked in everything:
         if http2:
-            may = asked.method == "POST" and asked.path == "/shop.Mail/Send" and asked in chosen
+            may = asked.method == "POST" and asked.path in METHOD_PATHS and asked in chosen
         elif asked.op == "initialize":  # belongs to the operations of its caller
             may = any(call.op not in {None, "initialize", *NEVER} and call.peer == asked.peer for call in chosen)
         else:
