@@ -18,6 +18,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 ENTRY_BYTES: Final = 512  # the slots of dict and heap, and the tuples in them
 SWEPT_AT_ONCE: Final = 1024  # entries: about a millisecond of the event loop
+_EMPTY: Final[tuple[()]] = ()  # one object for all
 _ONE_IN: Final = 8  # entries replaces others while none of those is found
 _STALE_ENDS: Final = 64  # in the heap, beside as many as there are entries, before it is rebuilt
 
@@ -227,7 +228,7 @@ def bytes_of(value: object) -> int:
     total = 0
     while todo:
         one = todo.pop()
-        if id(one) in seen or one is None:
+        if id(one) in seen or one is None or one is _EMPTY:
             continue
         seen.add(id(one))
         total += sys.getsizeof(one)

@@ -57,6 +57,7 @@ class Outcome:
     answered: bool = False
     orders: tuple[Mapping[str, Any], ...] = ()
     missing: tuple[str, ...] = ()
+    order_id: str | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +98,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--confirm", metavar="ID", help="confirm the revocation of a user by another operator")
     what.add_argument("--lift", metavar="ID", help="lift a revocation before its end")
     what.add_argument("--list", action="store_true", help="print the orders of each replica")
+    parser.add_argument(
+        "--unknown",
+        action="store_true",
+        help="the issuer or trust domain is one that sidecars trust and the token service does not know",
+    )
     parser.add_argument("--alone", action="store_true", help="--subject without a second operator; raises an alert")
     parser.add_argument("--reason", metavar="TEXT", help="for records, never shown to callers")
     parser.add_argument("--for", dest="duration", metavar="TIME", help="until it ends: 30m, 8h, 7d; 31d at most")
@@ -157,13 +163,17 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
     if arguments.alone and arguments.subject is None:
         raise ValueError("--alone is for --subject")
     if of is not None:
+        if arguments.unknown:
+            raise ValueError("--unknown is for a new revocation")
         if arguments.duration is not None:
             raise ValueError("--for is for a new revocation: this one keeps its end")
         return claims | {"action": "confirm" if arguments.confirm else "lift", "of": of}
     match = _DURATION.fullmatch(arguments.duration or "")
     if match is None:
         raise ValueError("--for is missing, or not a time such as 30m, 8h or 7d")
-    claims |= {"action": "revoke", "until": now + int(match[1]) * _UNITS[match[2]], "alone": arguments.alone}
+    if arguments.unknown:
+        claims["unknown"] = True
+    claims |= {"action": "revoke", "until": _minute(now + int(match[1]) * _UNITS[match[2]]), "alone": arguments.alone}
     for kind in Kind:
         given = getattr(arguments, kind)
         if isinstance(given, list):
@@ -171,6 +181,11 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
         elif given is not None:
             claims |= {"kind": kind, "value": given}
     return claims
+
+
+def _minute(seconds: int) -> int:
+    """Return the end of a minute, so that the same order, sent again soon, is the same."""
+    return -(-seconds // 60) * 60
 
 
 def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> IdentitySource:
@@ -275,12 +290,36 @@ def _outcome(url: str, answer: EndpointAnswer) -> Outcome:
         return Outcome(url, f"{len(orders)} orders", answered=True, orders=tuple(rows))
     missing = members.get("missing")
     names = tuple(map(str, missing)) if isinstance(missing, list) else ()
-    return Outcome(url, str(members.get("state")), answered=True, missing=names)
+    state, order_id = str(members.get("state")), str(members.get("id"))
+    return Outcome(url, state, _seen(members), answered=True, missing=names, order_id=order_id)
+
+
+def _seen(members: Mapping[str, Any]) -> str:
+    """Return when a replica last saw the name of a revocation; an empty text if it does not say."""
+    since = members.get("seen_since")
+    if since is None:
+        return ""
+    ends = f"until {_time(members['until'])}; "
+    if members.get("seen_at") is not None:
+        return f"{ends}this name was last seen here at {_time(members['seen_at'])}"
+    alike = members.get("alike")
+    hint = "" if alike is None else f"; seen was {alike!a}"
+    return f"{ends}this name was NOT SEEN here since {_time(since)}{hint}"
+
+
+def _time(seconds: object) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(str(seconds))))
 
 
 def _json(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
     replicas = [
-        {"replica": one.replica, "state": one.state, "detail": one.detail or None, "orders": list(one.orders)}
+        {
+            "replica": one.replica,
+            "state": one.state,
+            "id": one.order_id,
+            "detail": one.detail or None,
+            "orders": list(one.orders),
+        }
         for one in outcomes
     ]
     told = {"id": None if claims is None else claims["jti"], "missing": _lacking(outcomes), "replicas": replicas}
@@ -293,6 +332,8 @@ def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
     for one in outcomes:
         state = one.state or ("REFUSED" if one.answered else "NOT REACHED")
         lines.append(f"{one.replica:{width}}  {state}  {one.detail}".rstrip())
+        if claims is not None and claims["action"] == "revoke" and one.order_id not in (None, claims["jti"]):
+            lines.append(f"  stopped already by your order {one.order_id}, which ends no sooner: lift that one")
         lines += [f"  {_line(order)}" for order in one.orders]
     if any(one.state == "waiting" for one in outcomes):
         lines.append("It counts once another operator confirms it: sidecar sts revoke --confirm ID")
@@ -301,6 +342,6 @@ def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
 
 def _line(order: Mapping[str, Any]) -> str:
     named = " ".join(str(order[name]) for name in ("kind", "issuer", "value") if order.get(name))
-    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(order["expires_at"])))
+    ends = _time(order["expires_at"])
     state = "  LIFTED" if order.get("lifted") else "  waits for a second operator" if order.get("waits") else ""
     return f"{order['id']}  {order['action']} {named}  until {ends}  by {order['operator']}: {order['reason']}{state}"

@@ -26,9 +26,9 @@ def claims(*words: str) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--txn", "t", "--for", "8h"], {"action": "revoke", "kind": "txn", "value": "t", "until": NOW + 28_800}),
+        (["--txn", "t", "--for", "8h"], {"action": "revoke", "kind": "txn", "value": "t", "until": NOW + 28_840}),
         (["--txn=-t", "--for", "8h"], {"kind": "txn", "value": "-t"}),  # of another token service
-        (["--jti", "j", "--for", "30m"], {"kind": "jti", "value": "j", "until": NOW + 1800}),
+        (["--jti", "j", "--for", "30m"], {"kind": "jti", "value": "j", "until": NOW + 1840}),
         (["--actor", "spiffe://a/b", "--for", "7d"], {"kind": "actor", "value": "spiffe://a/b"}),
         (["--through", "spiffe://a/b", "--for", "7d"], {"kind": "through", "value": "spiffe://a/b"}),
         (

@@ -110,6 +110,7 @@ complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l login -x -d 'one log
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l confirm -x -d 'confirm the revocation of a user by another operator'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l lift -x -d 'lift a revocation before its end'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l list -d 'print the orders of each replica'
+complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l unknown -d 'the issuer or trust domain is one that sidecars trust and the token service does not know'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l alone -d '--subject without a second operator; raises an alert'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l reason -x -d 'for records, never shown to callers'
 complete -c sidecar -n '_shtab_sidecar_using sts revoke' -l for -x -d 'until it ends: 30m, 8h, 7d; 31d at most'

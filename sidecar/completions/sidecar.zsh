@@ -485,6 +485,7 @@ _shtab_sidecar_sts_revoke_options=(
   "--confirm[confirm the revocation of a user by another operator]:ID:"
   "--lift[lift a revocation before its end]:ID:"
   "--list[print the orders of each replica]"
+  "--unknown[the issuer or trust domain is one that sidecars trust and the token service does not know]"
   "--alone[--subject without a second operator\; raises an alert]"
   "--reason[for records, never shown to callers]:TEXT:"
   "--for[until it ends\: 30m, 8h, 7d\; 31d at most]:TIME:"

@@ -21,6 +21,8 @@ from sidecar.steps import Steps, slices
 
 MAX_REVOCATIONS: Final = 10_000
 MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader keeps: replicas that were apart merge what each has kept
+MAX_SEQ: Final = 2**53 - 1  # of a list, for writers and readers
+MAX_JUMP: Final = 2**32  # from one number to the next: more than any token service has orders
 
 _NEVER: Final = 2**53
 
@@ -207,10 +209,12 @@ class Revocations:
         """Return both together, in steps, without what has expired by ``now`` or was lifted.
 
         Raises:
-            RevocationsError: the number of ``newer`` is lower, or both together are too many.
+            RevocationsError: the number of ``newer`` is lower, or far higher, or both together are too many.
         """
         if newer.seq < self.seq:
             raise RevocationsError(f"its number fell from {self.seq} to {newer.seq}")
+        if newer.seq - self.seq > MAX_JUMP:
+            raise RevocationsError(f"its number jumps from {self.seq} to {newer.seq}")
         numbers = Revocations(
             seq=newer.seq,
             issued_at=max(self.issued_at, newer.issued_at),

@@ -19,6 +19,7 @@ from sidecar.delegation.jws import CompactJws, decode_part, encode_part, parse_c
 from sidecar.delegation.keyset import VerificationKey
 from sidecar.delegation.revocation import (
     MAX_LISTED,
+    MAX_SEQ,
     NAMED_BY_ISSUER,
     Kind,
     Knowledge,
@@ -39,7 +40,6 @@ MAX_PEERS: Final = 256  # of a replica
 MAX_LIST_BYTES: Final = 8 * 1024 * 1024
 SKEW_S: Final = 60
 
-_MAX_NUMBER: Final = 2**53 - 1
 _DECODED_AT_ONCE: Final = 65_536  # characters; a multiple of four is decoded like the whole
 _KINDS: Final = {str(kind): kind for kind in Kind}
 _MEMBERS: Final = frozenset({"id", "kind", "value", "exp"})
@@ -261,6 +261,6 @@ def _name(row: Mapping[str, object], member: str) -> str:
 
 def _number(row: Mapping[str, object], member: str) -> int:
     value = row.get(member)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_NUMBER:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SEQ:
         raise StrictJsonError(f"{member} is not a number")
     return value

@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from sidecar.steps import Steps, slices
-from sidecar.sts.orders import Book
+from sidecar.sts.book import Book
 
 _IN_A_PIECE: Final = 64  # orders
 

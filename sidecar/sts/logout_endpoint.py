@@ -90,7 +90,7 @@ class LogoutEndpoint:
         keys = service.login_keys
         key = keys.find(bearer.issuer, bearer.kid) or await keys.wait_for_key(bearer.issuer, bearer.kid)
         order = order_of(bearer, feed=feed, key=key, now=int(service.clock()))
-        await self._register.add(order)
+        order = await self._register.add(order, sources=len(service.policy.login_issuers))
         await self._register.acknowledge(order)
         if not self._register.peers.majority_holds(order.id):
             raise Unavailable(Reason.NOT_READY, "it is kept here, and not yet known to a majority of the replicas")

@@ -26,6 +26,7 @@ BACK_CHANNEL_LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout
 SESSION_REVOKED: Final = "https://schemas.openid.net/secevent/caep/event-type/session-revoked"
 MAX_AGE_S: Final = 300  # from the event's signature to its arrival
 
+_LEAST_STEP_S: Final = 60
 _TYPES: Final = {
     BACK_CHANNEL_LOGOUT: frozenset({"logout+jwt", "jwt", None}),
     SESSION_REVOKED: frozenset({"secevent+jwt"}),
@@ -90,13 +91,19 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
         action=Action.REVOKE,
         operator=feed.trusted.issuer,
         made_at=made_at,
-        expires_at=now + for_s,
+        expires_at=_rounded(now + for_s, for_s),
         reason=event,
         kind=kind,
         value=value,
         issuer=feed.trusted.issuer,
         alone=True,
     )
+
+
+def _rounded(ends_at: int, for_s: int) -> int:
+    """Return an end up to a sixteenth later, so that one name has few ends, however many events name it."""
+    step = max(_LEAST_STEP_S, for_s // 16)
+    return -(-ends_at // step) * step
 
 
 def _event(claims: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:

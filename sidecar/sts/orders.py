@@ -1,8 +1,7 @@
-"""Orders of operators: revoke, confirm, lift. Pure: parsed, verified, and kept in a book that replicas merge.
+"""Orders of operators: revoke, confirm, lift. Pure: parsed, signed and verified.
 
 An order is a JWS, signed with the key of the operator's X.509-SVID, so that every replica and every auditor can verify
-who gave it. A book is a set of orders: merging two loses nothing, and what is in force follows from the set and the
-time. Its sequence number grows with every order, and a merge takes the larger one.
+who gave it. ``book.py`` keeps them.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -23,22 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
 from sidecar.delegation.claims import is_name
-from sidecar.delegation.json_steps import object_in_steps
 from sidecar.delegation.jws import TOKEN_PATTERN, encode_part, parse_compact, parse_json_part
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.revocation import (
-    MAX_LISTED,
-    MAX_REVOCATIONS,
-    NAMED_BY_ISSUER,
-    OF_WORKLOADS,
-    Kind,
-    Listed,
-    Revocation,
-)
+from sidecar.delegation.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind, Revocation
 from sidecar.delegation.signature import verify_signature
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.errors import Denied, Reason
-from sidecar.steps import Steps, drained, slices
 
 TYP: Final = "revocation-order+jwt"
 ORDER: Final = f"application/{TYP}"  # the media type of an order
@@ -47,6 +36,7 @@ MAX_ORDER_BYTES: Final = 32 * 1024  # half of what the reader in steps takes
 MAX_FOR_S: Final = 31 * 86_400
 MAX_AGE_S: Final = 300  # from an order's signature to its arrival
 
+_EMPTY_BYTES: Final = 256  # of an order, beside its texts
 _TOKEN: Final = re.compile(TOKEN_PATTERN)
 _BY_CURVE: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _HASHES: Final[Mapping[str, HashAlgorithm]] = {"ES256": SHA256(), "ES384": SHA384(), "ES512": SHA512()}
@@ -95,6 +85,22 @@ class Order:
         alone = " alone" if self.alone else ""
         return f"id={self.id} kind={self.kind}{named} value={self.value} until={self.expires_at}{of}{alone}"
 
+    @property
+    def name(self) -> tuple[object, ...]:
+        """Name of a revocation: two of one operator and one name are one."""
+        return self.operator, self.kind, self.issuer, self.value, self.alone
+
+    @property
+    def size(self) -> int:
+        """About the bytes of the order as JSON."""
+        texts = (self.id, self.operator, self.reason, self.value, self.issuer, self.of, self.signed, self.certificate)
+        return _EMPTY_BYTES + sum(len(text) for text in texts if text is not None)
+
+    @property
+    def listed_size(self) -> int:
+        """About the bytes that the order and its lift take in the signed list, beside what each row has."""
+        return 2 * len(self.id) + len(self.value) + len(self.issuer or "")
+
     def row(self) -> bytes:
         """Return the order as JSON, for a file or for another replica."""
         values = ((name, getattr(self, name)) for name in _MEMBERS)
@@ -105,119 +111,14 @@ class Order:
         return Revocation(id=self.id, kind=self.kind, value=self.value, issuer=self.issuer, expires_at=self.expires_at)
 
 
-_FOR_OPERATORS: Final = 2_000  # orders for which events of logouts leave room
-ROOM_FOR_EVENTS: Final = MAX_REVOCATIONS - _FOR_OPERATORS
 _MEMBERS: Final = tuple(Order.__dataclass_fields__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Book:
-    """All orders that have not expired, by ID, and a number that grows with each."""
-
-    seq: int = 0
-    orders: Mapping[str, Order] = field(default_factory=dict)
-
-    def with_order(self, order: Order, *, now: int) -> Book:
-        """Add one order; one that is there already changes nothing.
-
-        Raises:
-            Denied: ORDER_REFUSED, it would be one too many.
-        """
-        if order.id in self.orders:
-            return self
-        kept = _unexpired(self.orders, now)
-        room = MAX_REVOCATIONS if order.signed is not None else ROOM_FOR_EVENTS
-        if len(kept) >= room:
-            raise Denied(Reason.ORDER_REFUSED, f"{room} orders are kept already: wait until some expire")
-        return Book(seq=self.seq + 1, orders={**kept, order.id: order})
-
-    def merged(self, other: Book, *, now: int) -> Book:
-        """Return all orders of both. The number never falls, and grows if this book learns of an order.
-
-        Raises:
-            ValueError: together they are more than any reader takes.
-        """
-        new = {name: one for name, one in other.orders.items() if name not in self.orders and one.expires_at > now}
-        seq = max(self.seq, other.seq)
-        if not new:
-            return self if seq == self.seq else replace(self, seq=seq)
-        kept = _unexpired(self.orders, now)
-        if len(kept) + len(new) > MAX_LISTED:
-            raise ValueError(f"with its orders there would be more than {MAX_LISTED}")
-        if other.seq == self.seq or not kept.keys() <= other.orders.keys():  # a set that no replica had so far
-            seq += 1
-        return Book(seq=max(seq, self.seq + 1), orders={**kept, **new})
-
-    def find(self, of: str | None, *, now: int) -> Order:
-        """Return the revocation that another order names.
-
-        Raises:
-            Denied: ORDER_REFUSED, there is none, or it is over.
-        """
-        order = self.orders.get(of or "")
-        if order is None or order.action is not Action.REVOKE or order.expires_at <= now:
-            raise Denied(Reason.ORDER_REFUSED, "no revocation has this id, or it has expired")
-        return order
-
-    def waiting(self, now: int) -> Steps[list[Order]]:
-        """Return, in steps, the revocations that need a second operator."""
-        confirmed = yield from self._confirmed()
-        found: list[Order] = []
-        for some in slices(self.orders.values()):
-            yield
-            found += (one for one in some if one.expires_at > now and one.needs_second and one.id not in confirmed)
-        return found
-
-    def listed(self, now: int, *, ttl_s: int) -> Steps[Listed]:
-        """Return, in steps, what is in force and what was lifted, as of ``now``, for readers that may rely on it for
-        ``ttl_s``.
-        """
-        confirmed = yield from self._confirmed()
-        lifted: dict[str, int] = {}
-        revoked: dict[str, Revocation] = {}
-        for some in slices(self.orders.values()):
-            yield
-            for one in some:
-                if one.action is Action.LIFT and one.of:
-                    lifted[one.of] = one.expires_at
-                elif one.action is Action.REVOKE and (not one.needs_second or one.id in confirmed):
-                    revoked[one.id] = one.revocation()
-        return Listed(seq=self.seq, issued_at=now, ttl_s=ttl_s, revoked=revoked, lifted=lifted)
-
-    def _confirmed(self) -> Steps[set[str]]:
-        """Return the IDs of revocations that an operator confirmed who did not order them."""
-        found: set[str] = set()
-        for some in slices(self.orders.values()):
-            yield
-            for one in some:
-                of = self.orders.get(one.of or "") if one.action is Action.CONFIRM else None
-                if of is not None and of.operator != one.operator:
-                    found.add(of.id)
-        return found
+Admit = Callable[[Order], Order]
 
 
-def _unexpired(orders: Mapping[str, Order], now: int) -> dict[str, Order]:
-    return {name: one for name, one in orders.items() if one.expires_at > now}
-
-
-def parse_book(document: bytes) -> Steps[tuple[Book, Mapping[str, object]]]:
-    """Read a book that a replica wrote, in steps. Return it, and the other members of the document.
-
-    Raises:
-        ValueError: it is no book. Nothing of it is quoted.
-    """
-    members = yield from object_in_steps(document, max_bytes=MAX_BOOK_BYTES)
-    seq, rows = members.get("seq"), members.pop("orders", None)
-    if not isinstance(seq, int) or seq < 0 or not isinstance(rows, list):
-        raise ValueError("it has no seq or no orders")
-    orders: dict[str, Order] = {}
-    for some in drained(rows):
-        orders.update((one.id, one) for one in map(_order, some))
-        yield
-    return Book(seq=seq, orders=orders), members
-
-
-def _order(row: object) -> Order:
+def order_of_row(row: object) -> Order:
+    """Return the order that a replica wrote as JSON. Raises ValueError: it is none. Nothing of it is quoted."""
     if not isinstance(row, dict) or not row.keys() <= set(_MEMBERS):
         raise ValueError("an order has other members")
     try:
@@ -228,6 +129,18 @@ def _order(row: object) -> Order:
     if not all(map(is_name, texts)) or not all(isinstance(time, int) for time in (made.made_at, made.expires_at)):
         raise ValueError("a member of an order has another type")
     return made
+
+
+def find_revocation(orders: Mapping[str, Order], of: str | None, *, now: int) -> Order:
+    """Return the revocation that another order names.
+
+    Raises:
+        Denied: ORDER_REFUSED, there is none, or it is over.
+    """
+    order = orders.get(of or "")
+    if order is None or order.action is not Action.REVOKE or order.expires_at <= now:
+        raise Denied(Reason.ORDER_REFUSED, "no revocation has this id, or it has expired")
+    return order
 
 
 def sign_order(claims: Mapping[str, object], *, key: object, certificate: bytes) -> str:
@@ -274,8 +187,20 @@ def key_of(certificate: bytes) -> VerificationKey:
             raise ValueError("the SVID's key is neither EC, Ed25519 nor RSA")
 
 
-def verify_order(raw: str, *, operator: SpiffeId, certificate: bytes, audience: str, book: Book, now: int) -> Order:
+def verify_order(
+    raw: str,
+    *,
+    operator: SpiffeId,
+    certificate: bytes,
+    audience: str,
+    orders: Mapping[str, Order],
+    now: int,
+    admit: Admit = lambda order: order,
+) -> Order:
     """Verify an order by the SVID of the operator who brings it. ``audience`` is our own SPIFFE ID.
+
+    ``orders`` are those that are kept. ``admit`` gets a new revocation, unless it says that it names something
+    ``unknown`` here; it returns the order, perhaps with an earlier end, or raises.
 
     Raises:
         Denied: ORDER_REFUSED; the detail says why.
@@ -294,8 +219,8 @@ def verify_order(raw: str, *, operator: SpiffeId, certificate: bytes, audience: 
     made_at = _whole(claims, "iat")
     if abs(now - made_at) > MAX_AGE_S:
         raise Denied(Reason.ORDER_REFUSED, "it was signed too long ago, or the clocks differ")
-    order = _read(claims, operator, raw, made_at, book, now)
-    known = book.orders.get(order.id)
+    order = _read(claims, operator, raw, made_at, orders, now, admit)
+    known = orders.get(order.id)
     if known is not None and not _say_the_same(known, order):  # it would look accepted, and change nothing
         raise Denied(Reason.ORDER_REFUSED, "another order has this jti: choose a fresh one")
     return replace(order, certificate=b64encode(certificate).decode("ascii"))
@@ -307,14 +232,22 @@ def _say_the_same(one: Order, other: Order) -> bool:
     return unsigned[0] == unsigned[1]
 
 
-def _read(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_at: int, book: Book, now: int) -> Order:
+def _read(
+    claims: Mapping[str, object],
+    operator: SpiffeId,
+    raw: str,
+    made_at: int,
+    orders: Mapping[str, Order],
+    now: int,
+    admit: Admit,
+) -> Order:
     try:
         action = Action(str(claims.get("action")))
     except ValueError as error:
         raise Denied(Reason.ORDER_REFUSED, "action is not revoke, confirm or lift") from error
     if action is not Action.REVOKE:
         name, reason = _text(claims, "jti"), _text(claims, "reason")
-        of = book.find(_text(claims, "of"), now=now)
+        of = find_revocation(orders, _text(claims, "of"), now=now)
         if action is Action.CONFIRM and (not of.needs_second or of.operator == operator):
             raise Denied(Reason.ORDER_REFUSED, "only another operator confirms, and only what waits for it")
         return replace(
@@ -323,7 +256,7 @@ def _read(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_at: i
     order = _revoking(claims, operator, raw, made_at)
     if not now < order.expires_at <= now + MAX_FOR_S:
         raise Denied(Reason.ORDER_REFUSED, "its end is past, or more than 31 days ahead")
-    return order
+    return order if claims.get("unknown") is True else admit(order)
 
 
 def _revoking(claims: Mapping[str, object], operator: SpiffeId, raw: str, made_at: int) -> Order:

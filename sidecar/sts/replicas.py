@@ -24,7 +24,8 @@ from sidecar.identity.endpoint import Endpoint, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient
 from sidecar.identity.source import IdentitySource
 from sidecar.steps import in_steps
-from sidecar.sts.orders import MAX_BOOK_BYTES, parse_book
+from sidecar.sts.book import parse_book
+from sidecar.sts.orders import MAX_BOOK_BYTES
 from sidecar.sts.revocations import Register
 
 _LOG: Final = logging.getLogger("sidecar.sts")

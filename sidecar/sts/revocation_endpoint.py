@@ -20,8 +20,10 @@ from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.tls import guard_of
 from sidecar.observe.tracing import new_id
 from sidecar.steps import in_steps
+from sidecar.sts.book import parse_book
 from sidecar.sts.endpoints import TokenEndpoint
-from sidecar.sts.orders import ORDER, Order, parse_book
+from sidecar.sts.known_names import known_names
+from sidecar.sts.orders import ORDER, Action, Order
 from sidecar.sts.revocations import Register
 from sidecar.sts.service import TokenService
 
@@ -77,6 +79,8 @@ class RevocationEndpoint:
         waiting = await in_steps(self._register.book.waiting(order.made_at))
         waits = any(one.id == order.id for one in waiting)
         answer: dict[str, object] = {"id": order.of or order.id, "state": "waiting" if waits else str(order.action)}
+        if order.action is Action.REVOKE:
+            answer |= {"until": order.expires_at, **self._register.seen.of(order)}
         if missing:
             answer["missing"] = [urlsplit(one).netloc for one in missing]
         return web.Response(body=orjson.dumps(answer), content_type="application/json")
@@ -87,7 +91,11 @@ class RevocationEndpoint:
             raise Unavailable(Reason.NOT_READY, "there is no identity")
         certificate = guard_of(request.transport).chain[0]
         return await self._register.accept(
-            body.decode("ascii", "replace"), operator=client, certificate=certificate, audience=own
+            body.decode("ascii", "replace"),
+            operator=client,
+            certificate=certificate,
+            audience=own,
+            known=known_names(self._service.policy, self._service.bundles.jwt_bundles),
         )
 
     async def take(self, request: web.Request) -> web.Response:

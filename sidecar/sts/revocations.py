@@ -22,18 +22,11 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.observe.record_text import masked
 from sidecar.steps import Steps, at_once, in_steps, slices
+from sidecar.sts.book import ROOM_FOR_EVENTS, ROOM_FOR_OPERATORS, Book, SeqError, parse_book
 from sidecar.sts.book_file import pieces_of, rows_of, write_atomically
 from sidecar.sts.keys import KeyRing
-from sidecar.sts.orders import (
-    MAX_BOOK_BYTES,
-    MAX_ORDER_BYTES,
-    ROOM_FOR_EVENTS,
-    Action,
-    Book,
-    Order,
-    parse_book,
-    verify_order,
-)
+from sidecar.sts.known_names import KnownNames, SeenNames
+from sidecar.sts.orders import MAX_BOOK_BYTES, MAX_ORDER_BYTES, Action, Order, verify_order
 from sidecar.sts.peers import Peers
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.records import EventLog
@@ -95,6 +88,7 @@ class Register:
         self._view: _View | None = None
         self._changing = asyncio.Lock()
         self._signed = SignedList()
+        self.seen = SeenNames(clock)
         self._seen_at = 0
 
     @property
@@ -157,8 +151,11 @@ class Register:
         async with self._changing:
             self._view = await in_steps(_view(self._book, policy, self._now()))
 
-    async def accept(self, raw: str, *, operator: SpiffeId, certificate: bytes, audience: str) -> Order:
-        """Take an order of a listed operator, who proved ``certificate`` on this connection.
+    async def accept(
+        self, raw: str, *, operator: SpiffeId, certificate: bytes, audience: str, known: KnownNames
+    ) -> Order:
+        """Take an order of a listed operator, who proved ``certificate`` on this connection. ``known`` are the names
+        that it may name. Return it, or the earlier one that makes it unnecessary.
 
         Raises:
             Denied: ORDER_REFUSED.
@@ -168,28 +165,44 @@ class Register:
             raise Denied(Reason.ORDER_REFUSED, "the client is not a listed operator")
 
         async def verified() -> Order:
+            orders, now = self._book.orders, self._now()
             order = verify_order(
-                raw, operator=operator, certificate=certificate, audience=audience, book=self._book, now=self._now()
+                raw,
+                operator=operator,
+                certificate=certificate,
+                audience=audience,
+                orders=orders,
+                now=now,
+                admit=known.admit,
             )
             if order.kind not in self.settings.operators.get(operator, ()):
                 raise Denied(Reason.ORDER_REFUSED, f"this operator may not revoke this kind: {order.kind}")
-            await self._add(order)
-            return order
+            return await self._add(order)
 
         return await self._change(verified)
 
-    async def add(self, order: Order) -> None:
-        """Keep an order and record it. Raises as ``accept``."""
-        await self._change(partial(self._add, order))
+    async def add(self, order: Order, *, sources: int = 1) -> Order:
+        """Keep an order and record it; return it, or the earlier one that makes it unnecessary. Raises as ``accept``.
+
+        ``sources`` is the number of user issuers, which share the room for events.
+        """
+        return await self._change(partial(self._add, order, sources))
 
     async def merge(self, other: Book) -> None:
-        """Take the orders of another replica. Raises Unavailable NOT_READY, they could not be kept."""
+        """Take the orders of another replica.
+
+        Raises:
+            SeqError: their number is none that an honest replica has.
+            Unavailable: NOT_READY, they could not be kept.
+        """
 
         async def merged() -> None:
             if self.trouble is not None:  # the file may hold more than a peer knows
                 raise Unavailable(Reason.NOT_READY, self.trouble)
             try:
                 book = self._book.merged(other, now=self._now())
+            except SeqError:
+                raise
             except ValueError as error:
                 raise Unavailable(Reason.NOT_READY, str(error)) from error
             if book is not self._book:
@@ -281,10 +294,16 @@ class Register:
         return {kind: 0 if view is None else len(view.revocations.names(kind)) for kind in Kind}
 
     def used(self) -> float:
-        """Return the used share of the room that events of logouts have, in orders or bytes, for the metric."""
+        """Return the used share of the fullest room: that of logouts, of operators, or of all in bytes."""
         now = self._now()
-        kept = [name for name, one in self._book.orders.items() if one.expires_at > now]
-        return max(len(kept) / ROOM_FOR_EVENTS, sum(len(self._rows[name]) for name in kept) / _MOST_BYTES)
+        kept = [one for one in self._book.orders.values() if one.expires_at > now]
+        revoking = [one for one in kept if one.action is Action.REVOKE]
+        events = sum(one.signed is None for one in revoking)
+        return max(
+            events / ROOM_FOR_EVENTS,
+            (len(revoking) - events) / ROOM_FOR_OPERATORS,
+            sum(len(self._rows[one.id]) for one in kept) / _MOST_BYTES,
+        )
 
     async def _change(self, change: Callable[[], Coroutine[None, None, T]]) -> T:
         """Make one change after the other, each to its end, even if its caller is gone: a thread writes the file."""
@@ -295,22 +314,26 @@ class Register:
 
         return await asyncio.shield(asyncio.create_task(alone()))
 
-    async def _add(self, order: Order) -> None:
+    async def _add(self, order: Order, sources: int = 1) -> Order:
         if not self._log.healthy:
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the order could not be recorded")
         if self.trouble is not None:
             raise Unavailable(Reason.NOT_READY, self.trouble)
+        now = self._now()
         if order.id in self._book.orders:
-            return
+            return order
+        if (covering := self._book.covering(order, now=now)) is not None:
+            return covering
         if len(order.row()) > MAX_ORDER_BYTES:
             raise Denied(Reason.ORDER_REFUSED, f"it is longer than {MAX_ORDER_BYTES} bytes with its certificate")
-        await self._replace(self._book.with_order(order, now=self._now()))
+        await self._replace(self._book.with_order(order, now=now, sources=sources))
         self._log.event(
             "revocation.ordered",
             **masked({"op": order.action, "peer": order.operator, "revocation": order.text(), "detail": order.reason}),
         )
         if order.action is Action.REVOKE and order.kind is Kind.SUBJECT and order.alone:
             self._log.metrics.revoked_alone += 1
+        return order
 
     async def _replace(self, book: Book) -> None:
         file, view = self.settings.file, self._view

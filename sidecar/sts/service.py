@@ -139,7 +139,9 @@ class TokenService:
         if isinstance(request, ClientCredentialsRequest):
             self.rate.take(client)  # one counter for all targets, which the client could invent
             if self.register is not None:
-                self.register.refuse(Use(None, client, frozenset(((policy.issuer, str(client)),))), policy)
+                use = Use(None, client, frozenset(((policy.issuer, str(client)),)))
+                self.register.seen.note(use)
+                self.register.refuse(use, policy)
             grant = authorize_self(
                 request,
                 client=client,
@@ -206,7 +208,9 @@ class TokenService:
         record.attribute(subject, foreign=subject.issuer in policy.foreign_issuers)
         self.rate.take((subject.issuer, subject.jti or subject.fingerprint, client))
         if self.register is not None:
-            self.register.refuse(use_of(subject, client, policy), policy)
+            use = use_of(subject, client, policy)
+            self.register.seen.note(use)
+            self.register.refuse(use, policy)
         return authorize_exchange(
             request,
             actor=actor,
@@ -235,6 +239,8 @@ class TokenService:
         if len(token) > MAX_TOKEN_BYTES:
             raise Denied(Reason.TOKEN_TOO_LARGE, "the issued token would be too large for every consumer")
         record.grant(grant, token)
+        if self.register is not None:
+            self.register.seen.note_issued(grant.claims)
         return build_response(
             access_token=token, expires_in=grant.expires_in, scope=grant.scope, issued_token_type=issued_token_type
         )

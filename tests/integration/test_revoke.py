@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.cli import main
 from sidecar.delegation.revocation import Kind
-from tests.fakes.sts_server import STS, RunningSts, running_sts
+from tests.fakes.sts_server import STS, RunningSts, running_sts, token_request
 from tests.integration.sts.test_revocation_endpoint import ANN, BOB, EVE, mesh_with_register
 
 pytestmark = pytest.mark.integration
@@ -53,6 +53,21 @@ async def test_an_order_reaches_every_replica_and_the_command_says_so(
         assert f"{name}  revoke txn txn-1" in capsys.readouterr().out
         assert await sent(sts, tmp_path, "--lift", name, "--reason", "over", by=BOB) == 0
         assert not register.revocations(sts.mesh.policy).in_force
+
+
+async def test_the_command_says_if_a_name_was_seen_and_refuses_an_unknown_issuer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running_sts(mesh_with_register()) as sts:
+        assert await sent(sts, tmp_path, *REVOKE) == 0
+        assert re.search("until 20.*; this name was NOT SEEN here since 20", capsys.readouterr().out)
+        assert (await sts.send(token_request(sts.mesh.exchange_form()))).status == 400
+        assert await sent(sts, tmp_path, "--jti", "jti-2", *REVOKE[2:]) == 0
+        assert re.search("this name was last seen here at 20", capsys.readouterr().out)
+        user = ("alice", "--alone", *REVOKE[2:])
+        assert await sent(sts, tmp_path, "--subject", "https://login.acme.example/", *user) == 1
+        assert "did you mean https://login.acme.example?" in capsys.readouterr().out
+        assert await sent(sts, tmp_path, "--subject", "https://else.example", *user, "--unknown") == 0
 
 
 async def test_a_replica_that_is_not_reached_is_named_and_the_exit_code_is_1(

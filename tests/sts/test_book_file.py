@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.steps import at_once
+from sidecar.sts.book import parse_book
 from sidecar.sts.book_file import pieces_of, rows_of, write_atomically
-from sidecar.sts.orders import parse_book
 from tests.sts.test_revocations import book
 
 

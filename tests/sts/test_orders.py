@@ -17,8 +17,9 @@ from sidecar.delegation.revocation import NONE, Kind, Revocation
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Denied, Reason
 from sidecar.steps import at_once
+from sidecar.sts.book import Book, parse_book
 from sidecar.sts.book_file import pieces_of
-from sidecar.sts.orders import Action, Book, Order, parse_book, sign_order, verify_order
+from sidecar.sts.orders import Action, Order, sign_order, verify_order
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.sts import LOGIN
 from tests.fakes.tokens import NOW
@@ -51,9 +52,11 @@ def order(signer: SpiffeId = ANN, **changes: object) -> str:
     return sign_order(claims(iss=signer, **changes), key=key, certificate=svid.chain_der[0])
 
 
-def verified(raw: str, *, by: SpiffeId = ANN, book: Book | None = None, now: int = NOW) -> Order:
+def verified(raw: str, *, by: SpiffeId = ANN, book: Book | None = None, now: int = NOW, **more: Any) -> Order:
     certificate = SVIDS[by].chain_der[0]
-    return verify_order(raw, operator=by, certificate=certificate, audience=STS, book=book or Book(), now=now)
+    return verify_order(
+        raw, operator=by, certificate=certificate, audience=STS, **{"orders": (book or Book()).orders, **more}, now=now
+    )
 
 
 def in_force(book: Book, now: int = NOW) -> list[Revocation]:

@@ -16,7 +16,9 @@ from sidecar.delegation.revocation_list import parse_list, verify_list
 from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.steps import IN_A_STEP, at_once, in_steps
-from sidecar.sts.orders import Action, Book, Order, parse_book
+from sidecar.sts.book import Book, parse_book
+from sidecar.sts.known_names import known_names
+from sidecar.sts.orders import Action, Order
 from sidecar.sts.revocations import Register, RevocationSettings
 from tests.fakes import virtual_time
 from tests.fakes.sts import FRONT, LOGIN, Mesh, small_policy
@@ -24,6 +26,7 @@ from tests.fakes.tokens import CRM, ISSUER, NOW, PLANNER, WRITER
 from tests.sts import test_orders as orders
 
 POLICY: Final = small_policy()
+ANY: Final = known_names(POLICY, {"acme.example"})
 
 
 def order(kind: Kind, value: str, issuer: str | None = None, *, until: int = NOW + 3600) -> Order:
@@ -285,8 +288,7 @@ async def test_an_order_is_recorded_and_one_operators_alone_is_counted() -> None
 
 
 def test_events_of_logouts_leave_room_for_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidecar.sts.orders.MAX_REVOCATIONS", 5)
-    monkeypatch.setattr("sidecar.sts.orders.ROOM_FOR_EVENTS", 3)
+    monkeypatch.setattr("sidecar.sts.book.ROOM_FOR_EVENTS", 3)
     book = Book()
     for number in range(3):
         book = book.with_order(order(Kind.LOGIN, f"s{number}", "https://login.example"), now=NOW)
@@ -347,7 +349,7 @@ async def test_of_two_orders_under_one_id_at_the_same_time_one_is_refused() -> N
 
     async def give(raw: str) -> Order:
         certificate = orders.SVIDS[orders.ANN].chain_der[0]
-        return await known.accept(raw, operator=orders.ANN, certificate=certificate, audience=orders.STS)
+        return await known.accept(raw, operator=orders.ANN, certificate=certificate, audience=orders.STS, known=ANY)
 
     both = await asyncio.gather(*(give(orders.order(value=value)) for value in ("a", "b")), return_exceptions=True)
     assert [one.value for one in both if isinstance(one, Order)] == ["a"]
@@ -364,7 +366,7 @@ async def test_a_book_that_no_replica_could_read_is_not_kept(monkeypatch: pytest
     await known.add(order(Kind.TXN, "t"))
     with pytest.raises(Unavailable):
         await known.merge(book(10))
-    monkeypatch.setattr("sidecar.sts.orders.MAX_LISTED", 10)
+    monkeypatch.setattr("sidecar.sts.book.MAX_LISTED", 10)
     with pytest.raises(Unavailable, match="more than 10"):
         await known.merge(book(10))
     assert len(known.book.orders) == 1

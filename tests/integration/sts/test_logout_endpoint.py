@@ -70,6 +70,14 @@ async def test_a_logout_at_the_user_issuer_stops_the_login_and_a_replay_changes_
         assert (name, fields["peer"], fields["detail"]) == ("revocation.ordered", LOGIN, BACK_CHANNEL_LOGOUT)
 
 
+async def test_another_logout_of_the_same_session_is_accepted_and_is_the_same_order() -> None:
+    async with listening() as (mesh, register, port):
+        for number in range(3):
+            form = logout_form(mesh, jti=f"event-{number}")
+            assert (await post(port, "/backchannel-logout", FORM, form)).status == 200
+        assert len(register.book.orders) <= 2  # an end may come between
+
+
 async def test_a_logout_that_no_majority_of_the_replicas_has_is_kept_and_the_issuer_sends_it_again() -> None:
     async with listening() as (mesh, register, port):
         register.peers.follow(["https://a", "https://b"])

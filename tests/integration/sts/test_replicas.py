@@ -10,7 +10,8 @@ import pytest
 from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.endpoint import EndpointAnswer, addresses_of
-from sidecar.sts.orders import Action, Book, Order
+from sidecar.sts.book import Book
+from sidecar.sts.orders import Action, Order
 from sidecar.sts.replicas import Replicas
 from sidecar.sts.revocations import Register, RevocationSettings
 from sidecar.sts.server import StsServer, StsSettings
@@ -157,6 +158,23 @@ async def test_orders_are_taken_from_our_own_spiffe_id_alone() -> None:
         await one.peers.ask_all()
         assert not one.register.book.orders
         assert one.register.lacking()
+
+
+async def test_a_replica_whose_number_jumps_is_refused_and_reported_and_stops_nobody() -> None:
+    authority = TrustDomainAuthority(TRUST_DOMAIN)
+    async with AsyncExitStack() as stack:
+        liar = await stack.enter_async_context(replica(authority))
+        host, port = liar.server.address
+        one = await stack.enter_async_context(replica(authority, f"https://{host}:{port}"))
+        await one.peers.ask_all()
+        assert (one.register.lacking(), one.peers.failures) == (None, 0)
+        liar.register._book = Book(seq=2**53 - 1, orders=liar.register.book.orders)
+        liar.register.changes += 1
+        await one.peers.ask_all()
+        assert (one.peers.failures, one.register.book.seq) == (1, 0)
+        assert one.register.lacking() is None
+        await one.register.add(order("t1"))
+        assert one.register.book.seq == 1
 
 
 async def test_a_name_stands_for_all_its_addresses() -> None:
