@@ -178,6 +178,10 @@ H2SPEC_FOUND = $(or $(H2SPEC),$(shell command -v h2spec))
 interop-http: setup $(GO_GRPC_BUILT) $(if $(H2SPEC_FOUND),,$(H2SPEC_BUILT)) ## h2spec, nghttp2's clients and Go's gRPC on running sidecars (go; H2SPEC, or on PATH, else built; nghttp and h2load on PATH)
 	@H2SPEC="$(or $(H2SPEC_FOUND),$(CURDIR)/$(H2SPEC_BUILT))" GO_GRPC="$(CURDIR)/$(GO_GRPC_BUILT)" $(PYTEST) -q -p no:randomly tests/interop/test_http2.py tests/interop/test_grpc_go.py
 
+.PHONY: interop-streams
+interop-streams: setup $(GO_GRPC_BUILT) ## Calls of gRPC that stay open for ten minutes with little traffic, by clients in Python and Go through two sidecars (go); SECONDS=60 for fewer
+	@GO_GRPC="$(CURDIR)/$(GO_GRPC_BUILT)" $(PYTEST) -q -p no:randomly -s tests/interop/test_long_streams.py
+
 GO_A2A_BUILT := build/go_a2a/go_a2a
 $(GO_A2A_BUILT): tests/interop/go_a2a/go.mod tests/interop/go_a2a/go.sum tests/interop/go_a2a/main.go
 	@command -v go >/dev/null || { echo "interop-agents-grpc: install Go"; exit 1; }

@@ -2,6 +2,7 @@
 //
 //	go_grpc server              prints its port, and serves demo.Echo until its input ends
 //	go_grpc client ADDRESS TOKEN  makes the four kinds of calls, and prints one line of each
+//	go_grpc last ADDRESS TOKEN SECONDS  keeps the four kinds of calls open so long, with little traffic
 //	go_grpc reflect ADDRESS TOKEN  asks for services and their methods by reflection, and for the server's health
 package main
 
@@ -229,6 +230,75 @@ func call(address, token string) error {
 	return nil
 }
 
+// last keeps one call of each kind open, and prints how each ended.
+func last(address, token string, seconds int) error {
+	connection, err := connect(address, grpc.CallContentSubtype("raw"))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	whole := time.Duration(seconds) * time.Second
+	shown := metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+token)
+	limited, cancel := context.WithTimeout(shown, 2*whole)
+	defer cancel()
+	text := []byte(strconv.Itoa(seconds))
+	open := func(name string) grpc.ClientStream {
+		found, _ := connection.NewStream(shown, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/demo.Echo/"+name)
+		return found
+	}
+	calls := map[string]func() string{
+		"hold": func() string {
+			answer := []byte{}
+			err := connection.Invoke(limited, "/demo.Echo/Hold", &text, &answer)
+			return fmt.Sprintf("%s %v", answer, status.Code(err))
+		},
+		"drip": func() string {
+			found, got, answer := open("Drip"), 0, []byte{}
+			_ = found.SendMsg(&text)
+			_ = found.CloseSend()
+			for {
+				if err := found.RecvMsg(&answer); err != nil {
+					return fmt.Sprintf("%d %v", got, err)
+				}
+				got++
+			}
+		},
+		"sum": func() string {
+			found, answer := open("Sum"), []byte{}
+			for range 5 {
+				one := []byte("1")
+				_ = found.SendMsg(&one)
+				time.Sleep(whole / 5)
+			}
+			_ = found.CloseSend()
+			err := found.RecvMsg(&answer)
+			return fmt.Sprintf("%s %v", answer, err)
+		},
+		"talk": func() string {
+			found, got, answer := open("Talk"), 0, []byte{}
+			for range 5 {
+				one := []byte("1")
+				_ = found.SendMsg(&one)
+				if err := found.RecvMsg(&answer); err != nil {
+					return fmt.Sprintf("%d %v", got, err)
+				}
+				got++
+				time.Sleep(whole / 5)
+			}
+			_ = found.CloseSend()
+			return fmt.Sprintf("%d %v", got, found.RecvMsg(&answer))
+		},
+	}
+	ended := make(chan string)
+	for name, one := range calls {
+		go func() { ended <- name + " " + one() }()
+	}
+	for range calls {
+		fmt.Println(<-ended)
+	}
+	return nil
+}
+
 func main() {
 	encoding.RegisterCodec(raw{})
 	var err error
@@ -237,6 +307,9 @@ func main() {
 		err = serve()
 	case "reflect":
 		err = reflect(os.Args[2], os.Args[3])
+	case "last":
+		seconds, _ := strconv.Atoi(os.Args[4])
+		err = last(os.Args[2], os.Args[3], seconds)
 	default:
 		err = call(os.Args[2], os.Args[3])
 	}
