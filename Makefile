@@ -85,9 +85,9 @@ unit: setup
 check: setup ## Lint, types, import contracts, unit tests
 	@$(BESIDE) $(UNIT) types lint imports
 
-# Half of their time is waiting: three processes fill two cores. The order is that of tests/integration/conftest.py.
+# Half of their time is waiting: three processes fill two cores. A busy machine takes several times as long. The order is that of tests/integration/conftest.py.
 integration: setup ## Real sockets, real TLS, the embedded parts
-	@$(PYTEST) -q -n 3 --timeout-method=thread --dist loadfile --no-loadscope-reorder tests/integration
+	@$(PYTEST) -q -n 3 --timeout=180 --timeout-method=thread --dist loadfile --no-loadscope-reorder tests/integration
 
 BUDGETS = $(shell grep -rl "mark\.budget" --include="test_*.py" --exclude-dir=interop tests)
 budgets: setup ## Costs that other work on the machine can change (bytecodes, futures, memory, time): one process, alone

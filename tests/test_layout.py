@@ -11,6 +11,7 @@ MARK: Final = "pytest.mark.integration"
 # Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
     "proxy/a2a_errors.py": "proxy/test_refusal.py",
+    "wire/lifetimes.py": "proxy/test_lifetimes.py",
     "wire/caller_connection.py": "proxy/test_connection_table.py",
     "wire/h1_body.py": "wire/test_h1_stream.py",
     "wire/h2_exchange.py": "wire/test_h2_client.py",

@@ -75,7 +75,7 @@ async def test_a_call_leaves_with_the_provider_s_token_and_its_record_names_the_
     left = calls.left.lower()
     assert left.count(b"authorization:") == 1
     assert b"authorization: bearer token-number-1\r\n" in left
-    assert b"anthropic-beta: tools\r\n" in left
+    assert b"anthropic-beta: tools\r\n" not in left  # the route lists no fields: the agent chooses no features
     assert b"anthropic-beta: oauth\r\n" in left
     for name in (b"x-api-key", b"cookie", b"delegation-", b"traceparent", live.lower().encode()):
         assert name not in left
