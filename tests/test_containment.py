@@ -92,6 +92,7 @@ Names = Mapping[Kind, tuple[Name, ...] | str]  # or the reason why no order of t
 
 CLAIMS: Final[Claims] = {**INBOUND_CLAIMS, "sid": "session-1", ANCESTORS: ["token-0"]}
 ISSUED: Final[Claims] = {**ISSUED_CLAIMS, "sid": "session-1", ANCESTORS: ["token-0", "token-1"]}
+UNLINKED: Final[Claims] = {name: value for name, value in ISSUED.items() if name not in ("parent_jti", ANCESTORS)}
 LOGGED_IN: Final[Claims] = {**LOGIN_CLAIMS, "sid": "session-1"}
 SHOWN: Final = signed(CLAIMS)
 KEY: Final = verification_key()
@@ -157,6 +158,7 @@ class Place(StrEnum):
     ISSUED = "an issued token arrives"
     ISSUED_IN_FLIGHT = "a call with an issued token is in flight"
     ISSUED_IN_CACHE = "an issued token is cached"
+    ISSUED_ELSEWHERE_IN_CACHE = "a token of a token service that names no earlier ones is cached"
     VERDICT_IN_CACHE = "a verified token and its permit are cached"
     OWN = "the agent calls for itself"
     OUTSIDE = "the agent calls a host outside the mesh"
@@ -224,9 +226,9 @@ WATCHED: Final = replace(TO_CRM, observe_until=NOW + 1000)
 REFUSED: Final = Denied(Reason.POLICY_DENIED)
 
 
-def issued_permit(policy: Policy = POLICY) -> IssuedPermit:
+def issued_permit(policy: Policy = POLICY, claims: Claims = ISSUED) -> IssuedPermit:
     plan = plan_outbound(delegation_of(), TO_CRM, policy=POLICY, now=NOW)
-    return accept_issued(signed(ISSUED), plan=plan, key=KEY, policy=policy, now=NOW)
+    return accept_issued(signed(claims), plan=plan, key=KEY, policy=policy, now=NOW)
 
 
 def login_of(policy: Policy = POLICY) -> Delegation:
@@ -402,6 +404,12 @@ class Engaged(OutboundWorld):
     authority = staticmethod(cache(lambda: (delegation_of(), [issued_permit()])))
 
 
+class EngagedElsewhere(OutboundWorld):
+    """The same at a token service that does not name the tokens which its own rests on."""
+
+    authority = staticmethod(cache(lambda: (delegation_of(), [issued_permit(claims=UNLINKED)])))
+
+
 class Stopping:
     """Puts revocations in force in a world as ``Server._on_revocations`` does."""
 
@@ -556,6 +564,7 @@ TABLE: Final[Mapping[Place, Row]] = {
         OF_ISSUED, lambda policy: judge(outbound_again, issued_permit(), keys=KEYS, policy=policy, now=NOW)
     ),
     Place.ISSUED_IN_CACHE: Row(OF_ISSUED, partial(cached, Engaged), emptied=True),
+    Place.ISSUED_ELSEWHERE_IN_CACHE: Row(OF_ISSUED, partial(cached, EngagedElsewhere), emptied=True),
     Place.VERDICT_IN_CACHE: Row(OF_TOKEN, partial(cached, EngineWorld), emptied=True),
     Place.OWN: core(
         OF_US,
