@@ -138,7 +138,8 @@ async def test_a_peer_that_opens_no_window_holds_no_agent_from_others(hops: Hops
             attacking.cancel()
             await asyncio.gather(attacking, return_exceptions=True)
     reasons = {record["reason"] for record in hops.writer.records() if record["peer"] == str(PLANNER)}
-    assert "overloaded" in reasons <= {"overloaded", "peer_slow"}
+    assert "overloaded" in reasons
+    assert "ok" not in reasons
     assert {record["reason"] for record in hops.writer.records() if record["peer"] == str(CRM)} == {"ok"}
 
 
