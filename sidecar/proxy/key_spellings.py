@@ -24,13 +24,15 @@ _KEYS: Final = 32  # whose forms are kept: those of more keys are made again for
 _ROUNDS: Final = 3  # escapes of escapes
 _LEAST: Final = 6  # characters of base64 that are followed over a line break: fewer are ordinary ends of lines
 _TAIL: Final = 64  # bytes in which an escape has its end
+_MOST: Final = 64  # bytes of content for one of a form; more of them hold nothing that a server writes
+_APART: Final = bytes(4)  # more zero bytes than UTF-32 has between two characters
 _ENTITIES: Final = {name.rstrip(";").encode(): value.encode() for name, value in html5.items() if value.isascii()}
 _OF_BACKSLASH: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 _TO_STANDARD: Final = bytes.maketrans(b"-_", b"+/")  # the alphabets of base64
 
 _HEX: Final = rb"[0-9a-fA-F]"
 _escapes: Final = re.compile(
-    rb"%%(?:25)*(%b{2})|\\+(?:u\{0*(%b{1,2})\}|u00(%b{2})|U0{6}(%b{2})|x(%b{2})|([^0-9a-zA-Z\\]|[nrtbf]))"
+    rb"%%(?:25)*(%b{2})|(?<!\\)\\++(?:u\{0*(%b{1,2})\}|u00(%b{2})|U0{6}(%b{2})|x(%b{2})|([^0-9a-zA-Z\\]|[nrtbf]))"
     rb"|&(?:amp;)*(?:#0*([0-9]{2,3})|#[xX]0*(%b{2})|([a-zA-Z]{2,24}));?" % ((_HEX,) * 6)
 )
 _partial_escape: Final = re.compile(
@@ -89,17 +91,22 @@ class KeySpellings:
         coded = list(dict.fromkeys(_in_base64(key)))
         # Also without their beginning, for a line that ends within it and has passed already.
         self._coded = [*coded, *(form[_LEAST:] for form in coded if len(form) >= 3 * _LEAST)]
+        self._most_held = _MOST * max(map(len, (*self._plain, *coded)))
 
     def find(self, data: bytes, *, final: bool = False) -> int | None:
         """Return the number of bytes before the first form that may go on behind the data; None: one is complete.
 
-        ``final``: nothing follows the data, so all of them count.
+        Also None if what may go on is longer than any form in any spelling: it would be held, and searched again, for
+        as long as it comes. ``final``: nothing follows the data, so all of them count.
         """
         if b"\0" not in data:
-            return self._find(data, final=final)
-        text = data.replace(b"\0", b"")
-        safe = self._find(text, final=final)
-        return None if safe is None else _before_last(data, len(text) - safe)
+            safe = self._find(data, final=final)
+        else:
+            text = data.replace(b"\0", b"")
+            safe = self._find(text, final=final)
+            if safe is not None:
+                safe = max(_before_last(data, len(text) - safe), data.rfind(_APART) + 1)
+        return None if safe is None or len(data) - safe > self._most_held else safe
 
     def _find(self, data: bytes, *, final: bool) -> int | None:
         places: list[Callable[[int], int]] = []
@@ -192,9 +199,9 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
     *digits, of_backslash, decimal, in_html, name = found.groups()
     code = next((one for one in (*digits, in_html) if one is not None), None)
     if code is not None:
-        return bytes([int(code, 16)])
+        return bytes([int(code, 16)]).strip(b"\0")  # as zero bytes that are not escaped
     if decimal is not None:
-        return bytes([int(decimal)]) if int(decimal) < 256 else found[0]
+        return bytes([int(decimal)]).strip(b"\0") if int(decimal) < 256 else found[0]
     if name is not None:
         return _ENTITIES.get(name, found[0])
     return _OF_BACKSLASH.get(of_backslash, of_backslash)

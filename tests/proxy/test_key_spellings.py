@@ -98,6 +98,10 @@ SPELLINGS: dict[str, Callable[[str], bytes]] = {
     "UTF-32, big end first": lambda key: key.encode("utf-32-be"),
     "JSON in UTF-16": lambda key: json.dumps("".join(f"\\u{ord(one):04x}" for one in key)).encode("utf-16-le"),
     "percent in UTF-16": lambda key: percent(key).encode("utf-16-be"),
+    "UTF-16 in JSON": lambda key: json.dumps(key.encode("utf-16-le").decode("latin-1")).encode(),
+    "UTF-16 as a language shows bytes": lambda key: repr(key.encode("utf-16-be"))[2:-1].encode(),
+    "UTF-16 in percent": lambda key: quote(key.encode("utf-16-le"), safe="").encode(),
+    "UTF-32 in JSON": lambda key: json.dumps(key.encode("utf-32-be").decode("latin-1")).encode(),
     "UTF-8 with a mark": lambda key: b"\xef\xbb\xbf" + key.encode(),
 }
 IN_FIELDS = {name: spell for name, spell in SPELLINGS.items() if not {*b"\0\n"} & {*spell(SECRET)}}
@@ -127,6 +131,45 @@ def test_each_spelling_is_found_wherever_the_answer_is_cut(spell: Callable[[str]
             assert screen.rest() is None, cut
             second = b""
         assert len(first or b"") <= 7 + len(spelled) // 4, (cut, first)
+
+
+RUNS = {
+    "backslashes": (b"", b"\\"),
+    "percent signs": (b"", b"%"),
+    "percent, escaped again and again": (b"%", b"25"),
+    "ampersands": (b"", b"&"),
+    "ampersands, escaped": (b"", b"&amp;"),
+    "an ampersand, escaped again and again": (b"&", b"amp;"),
+    "beginnings of numbers": (b"", b"&#0"),
+    "zeros of a number": (b"&#", b"0"),
+    "beginnings of braces": (b"", b"\\u{0"),
+    "zero bytes": (b"s", b"\0"),
+    "line breaks": (coded(SECRET.encode(), 0)[:9], b"\n"),
+    "soft line breaks": (b"s", b"=\r\n"),
+    "beginnings": (b"", b"sk-s"),
+}
+
+
+@pytest.mark.parametrize(("begins", "run"), RUNS.values(), ids=RUNS)
+def test_long_runs_cost_no_more_than_their_length_and_are_not_held(begins: bytes, run: bytes) -> None:
+    """A look whose cost grows with the square of a run would hardly end at these lengths."""
+    screen, content = AnswerScreen(SECRET.encode()), begins + run * (524_288 // len(run))
+    came = passed = 0
+    for at in range(0, len(content), 65_536):
+        piece = content[at : at + 65_536]
+        came += len(piece)
+        part = screen.passed(piece)
+        if part is None:  # cut: it is no spelling of anything
+            return
+        passed += len(part)
+        assert came - passed <= 64 * 4 * len(SECRET)
+
+
+def test_zero_bytes_of_a_file_pass_behind_what_may_begin_a_key() -> None:
+    image = b"s" + bytes(100_000) + b"sk" + bytes(5) + b"end"
+    screen = AnswerScreen(SECRET.encode())
+    parts = [screen.passed(image[at : at + 1000]) for at in range(0, len(image), 1000)]
+    assert b"".join(part or b"" for part in parts) + (screen.rest() or b"") == image
 
 
 @each_spelling
