@@ -143,6 +143,7 @@ def on_accept(load: Load, candidates: Candidates[T], *, host: str, from_address:
         # One peer of an address may not lock out another one: who calls is known only after the handshake.
         if decision != ADDRESS_AT_LIMIT or not load.proving or from_address >= load.per_address + load.overflow:
             return decision
+        return ADMIT if load.held < load.limit else OVERLOADED  # it evicts no other's
     return at_limit(load.held, load.limit, lambda: _first(candidates, None), OVERLOADED)
 
 

@@ -225,6 +225,13 @@ def test_an_address_at_its_limit_with_nobody_to_evict(
     assert on_accept(load, Candidates(), host=HOST, from_address=from_address) == decision
 
 
+def test_an_address_above_its_limit_evicts_nobody_of_another_one() -> None:
+    load, others = FULL_ADDRESS._replace(proving=True, limit=9), Candidates(handshake="other's", connection="other's")
+    assert on_accept(load, others, host=HOST, from_address=9) == OVERLOADED
+    assert on_accept(load, others, host=HOST, from_address=8) == Evict("other's")
+    assert on_accept(load._replace(held=8), others, host=HOST, from_address=9) == ADMIT
+
+
 @pytest.mark.parametrize(
     ("held", "below_share", "address_full", "decision"),
     [
