@@ -288,7 +288,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         behind_s = stream.pace.lasts(now, stream.bytes_sent, limits.min_rate * limits.write_timeout_s)
         if not self._may_wait(stream, behind_s):
             return MANY_WAIT
-        if not stream.read_some and behind_s > limits.unread_timeout_s:
+        if not getattr(stream, "read_some", False) and behind_s > limits.unread_timeout_s:
             return "it opens no window for its answer"
         allowed_s = limits.write_timeout_s
         if silence is not None:  # it stays open: any byte counts, in either direction

@@ -99,6 +99,7 @@ class H2ServerStream:
     idle_s: float  # this and the next from ``live_as`` on, where it stays open
     silence: Pace
     grpc: bool  # from when it is handed over
+    read_some: bool  # from when content of the answer has left
 
     def __init__(self, connection: Carrier, stream_id: int, *, max_body_bytes: int) -> None:
         self.stream_id = stream_id
@@ -118,7 +119,6 @@ class H2ServerStream:
         self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
         self.pace = Pace()
         self.kind = Kind.MESSAGE
-        self.read_some = False  # content of the answer has left
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.body = RequestBody(connection, stream_id, max_bytes=max_body_bytes)
         self._connection = connection
