@@ -34,15 +34,18 @@ class ActChain:
     """A chain of at least one actor. Only ``current`` may be part of a decision; the rest is history for the record.
 
     ``raw`` is the ``act`` object as received, for exact comparison with a later token, which must keep it whole.
-    ``subjects`` are the actors' ``sub``, current actor first.
+    ``subjects`` are the actors' ``sub``, current actor first; ``client_ids`` are those that any of them has.
     """
 
     actors: tuple[Actor, ...]
     raw: Mapping[str, object]
     subjects: tuple[str, ...] = field(init=False, compare=False)
+    client_ids: tuple[str, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "subjects", tuple(actor.subject for actor in self.actors))
+        client_ids = tuple(actor.client_id for actor in self.actors if actor.client_id is not None)
+        object.__setattr__(self, "client_ids", client_ids)
 
     @property
     def current(self) -> Actor:

@@ -108,8 +108,9 @@ class Use(NamedTuple):
         if token is not None:
             actors |= {token.subject, token.actor_id, token.client_id}  # a workload may have started it for itself
             if token.chain is not None:
-                actors.add(token.chain.current.subject)
-                earlier = {*token.chain.subjects, *token.prior_ids}
+                # An actor keeps the members of the issuer that named it first, whose profile may read client_id.
+                actors |= {token.chain.current.subject, token.chain.current.client_id}
+                earlier = {*token.chain.subjects, *token.chain.client_ids, *token.prior_ids}
             subjects |= {(token.issuer, token.subject), token.sub_id}
             issuers = {token.issuer} if token.sub_id is None else {token.issuer, token.sub_id[0]}
             ids = (token.txn,), (token.jti, token.parent_jti, *token.ancestors), (token.sid,)

@@ -151,6 +151,20 @@ SOMEBODY: Final = SpiffeId("spiffe://acme.example/agent/somebody")
             id="an earlier actor",
         ),
         pytest.param(
+            Use(replace(BARE, chain=parse_act({"act": {"sub": "y", "client_id": SOMEBODY}})), None, NO_NAMES),
+            {Kind.ACTOR, Kind.THROUGH},
+            id="the actor, as an issuer names it that reads client_id",
+        ),
+        pytest.param(
+            Use(
+                replace(BARE, chain=parse_act({"act": {"sub": "y", "act": {"sub": "c1", "client_id": str(SOMEBODY)}}})),
+                None,
+                NO_NAMES,
+            ),
+            {Kind.THROUGH},
+            id="an earlier actor, as the issuer that it crossed from names it",
+        ),
+        pytest.param(
             Use(replace(BARE, prior_ids=(SOMEBODY,), chain=TOKEN.chain), None, NO_NAMES),
             {Kind.THROUGH},
             id="an earlier actor by its mapped name",
