@@ -22,7 +22,7 @@ from sidecar.steps import Steps, slices
 MAX_REVOCATIONS: Final = 10_000
 MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader keeps: replicas that were apart merge what each has kept
 MAX_SEQ: Final = 2**53 - 1  # of a list, for writers and readers
-MAX_JUMP: Final = 2**32  # from one number to the next: more than any token service has orders
+MAX_AHEAD: Final = 2**48  # of a reader's number, which begins at 0: replicas keep far below it
 
 _NEVER: Final = 2**53
 
@@ -214,7 +214,7 @@ class Revocations:
         """
         if newer.seq < self.seq:
             raise RevocationsError(f"its number fell from {self.seq} to {newer.seq}")
-        if newer.seq - self.seq > MAX_JUMP:
+        if newer.seq - self.seq > MAX_AHEAD:
             raise RevocationsError(f"its number jumps from {self.seq} to {newer.seq}")
         numbers = Revocations(
             seq=newer.seq,

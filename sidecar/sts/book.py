@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.delegation.json_steps import object_in_steps
-from sidecar.delegation.revocation import MAX_JUMP, MAX_LISTED, MAX_REVOCATIONS, MAX_SEQ, Listed, Revocation
+from sidecar.delegation.revocation import MAX_LISTED, MAX_REVOCATIONS, MAX_SEQ, Listed, Revocation
 from sidecar.errors import Denied, Reason
 from sidecar.steps import Steps, drained, slices
 from sidecar.sts.orders import MAX_BOOK_BYTES, Action, Order, order_of_row
@@ -22,6 +22,8 @@ ROOM_FOR_EVENTS: Final = MAX_REVOCATIONS - ROOM_FOR_OPERATORS
 ROOM_OF_ONE: Final = 1_000  # of one operator
 RESERVE: Final = 500  # of the operators' room, for those who have few
 RESERVED_EACH: Final = 25
+MAX_JUMP: Final = 2**32  # from one number to another replica's: more than any token service has orders
+MAX_STEP: Final = 2**20  # beyond that number, so that no replica that lies leads the others to where readers refuse
 _LISTED_EACH: Final = 400  # bytes on average, so that 10,000 with their lifts fit into the 8 MiB of a list
 _BYTES_EACH: Final = MAX_BOOK_BYTES // (2 * MAX_REVOCATIONS)  # on average; the other half is for lifts
 
@@ -76,7 +78,7 @@ class Book:
             SeqError: the other number is too far from ours: a replica that lies could end all lists with it.
             ValueError: together they are more than any reader takes.
         """
-        if other.seq - self.seq > MAX_JUMP:
+        if other.seq - self.seq > (MAX_JUMP if self.seq < MAX_JUMP else MAX_STEP):
             raise SeqError(f"its number jumps from {self.seq} to {other.seq}")
         new = {name: one for name, one in other.orders.items() if name not in self.orders and one.expires_at > now}
         seq = max(self.seq, other.seq)

@@ -8,11 +8,13 @@ from typing import Final
 import orjson
 import pytest
 
-from sidecar.delegation.revocation import MAX_JUMP, MAX_REVOCATIONS, MAX_SEQ, NONE, Kind, Listed, RevocationsError
+from sidecar.delegation.revocation import MAX_AHEAD, MAX_REVOCATIONS, MAX_SEQ, NONE, Kind, Listed, RevocationsError
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES, said_by
 from sidecar.errors import Denied
 from sidecar.steps import at_once
 from sidecar.sts.book import (
+    MAX_JUMP,
+    MAX_STEP,
     RESERVED_EACH,
     ROOM_FOR_EVENTS,
     ROOM_FOR_OPERATORS,
@@ -23,6 +25,7 @@ from sidecar.sts.book import (
 )
 from sidecar.sts.logout_events import _rounded
 from sidecar.sts.orders import MAX_ORDER_BYTES, Action, Order
+from sidecar.sts.replicas import EVERY_S
 from sidecar.sts.revocations import Register
 from tests.fakes.sts import LOGIN, OTHER_LOGIN, Mesh
 from tests.fakes.tokens import NOW
@@ -188,6 +191,25 @@ def test_a_jump_of_the_number_is_refused_by_replicas_and_readers() -> None:
     with pytest.raises(RevocationsError, match="jumps"):
         at_once(NONE.merged(listed, now=NOW))
     assert at_once(NONE.merged(replace(listed, seq=MAX_JUMP), now=NOW)).seq == MAX_JUMP
+
+
+async def test_a_replica_that_lies_in_steps_does_not_lead_ours_beyond_what_a_new_reader_takes() -> None:
+    mesh = Mesh()
+    known: Register = register(mesh)
+    assert known.revocations(mesh.policy).seq == 0
+    for step in (MAX_JUMP - 1, MAX_JUMP, MAX_STEP, MAX_STEP):
+        await known.merge(Book(seq=known.book.seq + step))
+    ours = known.book.seq
+    assert ours < 2 * MAX_JUMP + 2 * MAX_STEP
+    with pytest.raises(SeqError):
+        await known.merge(Book(seq=ours + MAX_STEP + 1))
+    await known.add(revoking(1))
+    found = at_once(NONE.merged(at_once(known.book.listed(NOW, ttl_s=9)), now=NOW))
+    assert (found.seq, len(found.in_force)) == (ours + 1, 1)
+    assert known.revocations(mesh.policy).seq == ours + 1
+    assert known.lacking() is None
+    years = (MAX_AHEAD - 2 * MAX_JUMP) / MAX_STEP * EVERY_S / (365 * 86_400)
+    assert years > 40
 
 
 async def test_a_replica_whose_number_jumps_neither_stops_ours_nor_raises_it() -> None:
