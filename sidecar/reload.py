@@ -74,11 +74,9 @@ class Reload:
         """
         try:
             fresh = await self._load()
-            if fresh.deny_file is not None:
-                await self._follow_deny_file(fresh.deny_file)
+            follow = await self._read_deny_file(fresh.deny_file)
             await put_in_force(self._server, self._changed(fresh))
-            if fresh.deny_file is None:  # last: settings that are refused take no row away
-                await self._follow_deny_file(None)
+            follow()  # at once, and last: settings that are refused take no row away
         except ConfigError as error:
             self.state.refused_at, self.state.problems = int(time.time()), error.problems
             raise
@@ -109,14 +107,12 @@ class Reload:
             raise ConfigError(problems)
         return fresh
 
-    async def _follow_deny_file(self, path: Path | None) -> None:
-        """Follow the deny file that fresh settings name, if it is another one."""
-        followed = self._server.parts.deny_file
-        if path != followed.path:
-            try:
-                await followed.follow(path)
-            except DenyListError as error:
-                raise ConfigError([Problem("deny_file", f"{path}: {error}", "put a list there first")]) from error
+    async def _read_deny_file(self, path: Path | None) -> Callable[[], None]:
+        """Read the deny file that fresh settings name, if it is another one. Return the function that follows it."""
+        try:
+            return await self._server.parts.deny_file.read(path)
+        except DenyListError as error:
+            raise ConfigError([Problem("deny_file", f"{path}: {error}", "put a list there first")]) from error
 
     def _changed(self, fresh: SidecarSettings) -> Setup:
         """Make the setup of fresh settings. Keys and exchanges stay if their settings do: they are caches."""

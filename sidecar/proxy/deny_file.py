@@ -71,22 +71,31 @@ class DenyFile:
         finally:
             self._reader.shutdown(wait=False, cancel_futures=True)
 
-    async def follow(self, path: Path | None) -> None:
-        """Follow another file from now on, or none.
+    async def read(self, path: Path | None) -> Callable[[], None]:
+        """Read another file, or none. Return the function that follows it from then on, with its list in force.
+
+        Until that is called the list in force stays, and so does its file.
 
         Raises:
-            DenyListError: it cannot be used; all stays as it was.
+            DenyListError: it cannot be used.
         """
-        async with self._looking:
-            if path is None:
-                self.path, self.deny, self.sha256, self.rows, self.in_force_at = None, None, "", 0, None
-                self._seen = None
-                self.after_change()
-                return
-            seen, document = await self._read(path, None)
-            deny = await in_steps(parse_deny_list(document or b""))
+        if path == self.path:
+            return lambda: None
+        if path is None:
+            return self._follow_none
+        seen, document = await self._read(path, None)
+        deny = await in_steps(parse_deny_list(document or b""))
+
+        def follow() -> None:
             self.path, self._seen, self._settled = path, seen, False
             self._put_in_force(deny, document or b"")
+
+        return follow
+
+    def _follow_none(self) -> None:
+        self.path, self.deny, self.sha256, self.rows, self.in_force_at = None, None, "", 0, None
+        self._seen = None
+        self.after_change()
 
     async def look(self) -> None:
         """Read the file if it has changed, and put it in force or refuse it."""
@@ -94,30 +103,40 @@ class DenyFile:
             path = self.path
             if path is None:
                 return
+            deny: Deny | None = None
+            error: str | None = None
+            document: bytes | None = None
+            seen: object = None
             try:
                 seen, document = await self._read(path, self._seen if self._settled else None)
-                self._looked_at = self._monotonic()
-                if document is None:
-                    return
-                # Two writes within one tick of the file system's clock look alike, so it is read once more.
+                if document is not None and (self.error is not None or _sha256_of(document) != self.sha256):
+                    deny = await in_steps(parse_deny_list(document))
+            except DenyListError as found:
+                error = str(found)
+            if path != self.path:  # another file is followed since
+                return
+            self._looked_at = self._monotonic()
+            if document is None and error is not None:
+                self._seen = None
+            elif (
+                document is not None
+            ):  # two writes within one tick of the file system's clock look alike, so it is read once more
                 self._settled, self._seen = seen == self._seen, seen
-                if self.error is not None or hashlib.sha256(document).hexdigest() != self.sha256:
-                    self._put_in_force(await in_steps(parse_deny_list(document)), document)
-            except DenyListError as error:
-                self._looked_at = self._monotonic()
-                self._refuse(str(error))
+            if error is not None:
+                self._refuse(error)
+            elif deny is not None and document is not None:
+                self._put_in_force(deny, document)
 
     async def _read(self, path: Path, known: object) -> tuple[object, bytes | None]:
         """Read in our own thread, as ``_read`` below. Raises DenyListError."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._reader, _read, path, known)
         except (OSError, MemoryError, RuntimeError) as error:  # the last: no thread can be started
-            self._seen = None
             why = (isinstance(error, OSError) and error.strerror) or str(error) or "no memory is left"
             raise DenyListError(f"it cannot be read: {why}") from error
 
     def _put_in_force(self, deny: Deny, document: bytes) -> None:
-        self.deny, self.sha256, self.error = deny, hashlib.sha256(document).hexdigest(), None
+        self.deny, self.sha256, self.error = deny, _sha256_of(document), None
         self.rows = sum(map(len, (deny.subjects, deny.actors, deny.jtis, deny.txns)))
         self.in_force_at = int(self._wall())
         _LOG.info("the deny list is in force", extra={"rows": self.rows, "sha256": self.sha256})
@@ -143,6 +162,10 @@ class DenyFile:
             "age_s": int(self._monotonic() - self._looked_at),
             "error": self.error,
         }
+
+
+def _sha256_of(document: bytes) -> str:
+    return hashlib.sha256(document).hexdigest()
 
 
 def _read(path: Path, known: object) -> tuple[object, bytes | None]:

@@ -209,6 +209,41 @@ async def test_a_reload_may_name_another_file_which_is_in_force_first_or_refuses
         assert await answered("good") is None
 
 
+@pytest.mark.parametrize("named", ["another", None])
+async def test_settings_that_are_refused_take_no_row_away(
+    world: World, deny: DenyList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    monkeypatch.setattr("sidecar.reload._NEW_KEYS_S", 0.1)
+    deny.write({"jti": "bad"})
+    settings = world.settings()
+    deny.apply(settings)
+    sidecar = await world.sidecar(WRITER, settings)
+    planner = calling(await world.source(PLANNER), WRITER)
+    before = loaded_from(sidecar.settings_path)
+    document = yaml.safe_load(sidecar.settings_path.read_text())
+    (other := tmp_path / "another.json").write_text('{"deny": []}')
+    changed = {**document, "deny_file": str(other)} if named else {**document}
+    if not named:
+        del changed["deny_file"]
+
+    async def here(files: SettingsFiles, _environ: Mapping[str, str]) -> Any:
+        return loaded_from(files.path)
+
+    async def answered() -> str | None:
+        return (await world.call(sidecar.inbound, planner, headers=bearer(mint({"jti": "bad"})))).reason
+
+    reload = Reload(before, {}, sidecar.server, here)
+    (issuer,) = changed["issuers"]
+    gone = {**changed, "issuers": [{**issuer, "jwks": "http://127.0.0.1:9/jwks"}]}
+    for wanted, refused, expected in ((gone, True, "policy_denied"), (changed, False, None)):
+        sidecar.settings_path.write_text(yaml.safe_dump(wanted))
+        with pytest.raises(ConfigError, match="keys of") if refused else contextlib.nullcontext():
+            await reload.reload()
+        assert (refused, await answered()) == (refused, expected)
+        followed = sidecar.server.parts.deny_file.path
+        assert followed == (deny.path if refused else (other if named else None))
+
+
 async def test_every_worker_follows_it_and_the_command_waits_for_all(
     hops: Hops, deny: DenyList, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -188,17 +189,36 @@ async def test_another_file_is_followed_only_if_it_can_be_used(path: Path, tmp_p
     write(path, "a")
     await followed.file.look()
     with pytest.raises(DenyListError, match="No such file"):
-        await followed.file.follow(other)
+        await followed.file.read(other)
     assert (followed.file.path, followed.denied) == (path, {"a"})
     write(other, "b")
-    await followed.file.follow(other)
+    follow = await followed.file.read(other)
+    assert (followed.file.path, followed.denied) == (path, {"a"})
+    follow()
     assert (followed.file.path, followed.denied) == (other, {"b"})
     write(other, "c", "d")
     await followed.file.look()
     assert followed.denied == {"c", "d"}
-    await followed.file.follow(None)
+    (await followed.file.read(None))()
     await followed.file.look()
     assert followed.file.row() is None
     assert followed.file.deny is None
     assert followed.file.missing() == []
     assert followed.told == ["changed"] * 4
+
+
+async def test_a_look_that_began_at_the_file_before_changes_nothing_of_the_one_that_is_followed_since(
+    path: Path, tmp_path: Path
+) -> None:
+    for spoil in (lambda path: write(path, "late"), write_nothing, remove):
+        followed, other = Followed(path), tmp_path / "other.json"
+        write(path, "a")
+        await followed.file.look()
+        write(other, "b")
+        follow = await followed.file.read(other)
+        spoil(path)
+        looking = asyncio.ensure_future(followed.file.look())
+        await asyncio.sleep(0)  # it reads in its thread now
+        follow()
+        await looking
+        assert (followed.file.path, followed.denied, followed.file.error) == (other, {"b"}, None)
