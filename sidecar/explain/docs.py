@@ -32,7 +32,7 @@ _LOSSES: Final = (
     "| the sink takes nothing (full disk, reader gone) | calls are refused with `audit_unavailable` within "
     "0.5 s; those let in before finish, and their records wait in memory | as before, and a call whose "
     "record is not taken within a second is refused: it never reaches the agent or the next hop |",
-    "| refusals while the sink takes nothing | up to 1,024 records wait in memory for it, then they are "
+    "| refusals while the sink takes nothing | up to 1,024 records and 1 MiB wait in memory for it, then they are "
     "counted (`sidecar_audit_events_dropped_total`) and leave a gap in `seq` | the same |",
     "| the process ends in order before the sink is back | records go to `records.spill`, or are named in "
     "the operations log | the same |",

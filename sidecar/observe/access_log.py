@@ -119,7 +119,7 @@ class AccessLog:
         self._second_at = -_SECOND  # in microseconds; the second of the cached text
         self._second_text = ""  # with a placeholder for the fraction
         self._closed = False
-        self._refused_after = self._refusals = 0  # since the last write of the sink
+        self._refused_after = self._refusals = 0  # since the sink wrote and half of the log was free
         metrics.in_flight = self._in_flight
         metrics.records = lambda: sink_metrics(self.waiting_bytes, self.filling)
 
@@ -256,13 +256,14 @@ class AccessLog:
     def refused(self, direction: Direction, fields: RecordFields) -> str:
         """Record a request that ``reserve`` refused, within a reserve of its own. Return its request id.
 
-        Past ``MAX_REFUSALS`` without a write, or without room, the record is lost, as an event is.
+        Past ``MAX_REFUSALS``, or twice the bytes at which requests are refused, the record is lost, as an event is.
+        The reserve is whole again once half of the log is written: refusals beyond a slow sink's rate must leave it
+        time for requests.
         """
-        if self._writer.lines_out != self._refused_after:
-            self._refused_after, self._refusals = self._writer.lines_out, 0
+        self._refill_reserve()
         self._refusals += 1
         request_id = new_id()
-        if self._refusals > MAX_REFUSALS:
+        if self._refusals > MAX_REFUSALS or self.waiting_bytes >= 2 * self._max_bytes:
             self._seq += 1
             self.metrics.event_lost()
             return request_id
@@ -282,6 +283,7 @@ class AccessLog:
         Checks only the oldest requests instead of one timer each. A request that would be too old at the next tick is
         written now, so that none longer than ``LASTS_S`` ends without its event.
         """
+        self._refill_reserve()
         began_before = self.monotonic() - (LASTS_S - TICK_S)
         for entry in list(takewhile(lambda entry: entry.started_at <= began_before, self._young)):
             entry.opened()
@@ -319,6 +321,12 @@ class AccessLog:
 
     def _has_room(self, most_bytes: int) -> bool:
         return self._promised - self._writer.lines_out < self._max_records and self.waiting_bytes < most_bytes
+
+    def _refill_reserve(self) -> None:
+        written = self._writer.lines_out
+        half_free = self._promised - written <= self._max_records // 2 and self.waiting_bytes <= self._max_bytes // 2
+        if half_free and written != self._refused_after:
+            self._refused_after, self._refusals = written, 0
 
     def _put_or_lose(self, record: Record) -> None:
         if not self._has_room(EVENT_BYTES):

@@ -471,3 +471,38 @@ async def test_refusals_without_a_sink_are_recorded_up_to_their_reserve_and_coun
     assert {(one["decision"], one["reason"], one["status"]) for one in records} == {("deny", "audit_unavailable", 503)}
     log.refused("inbound", {})  # the sink has written since: the reserve is whole again
     assert [one["seq"] for one in sink.wait_for_records(3)] == [1, 2, 4]
+
+
+async def test_refusals_of_a_slow_sink_leave_it_time_for_requests(
+    sink: FakeSink, log: AccessLog, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that asks faster than the sink writes may not have all others refused for as long as it likes."""
+    monkeypatch.setattr("sidecar.observe.access_log.MAX_REFUSALS", 2)
+    log._max_records = 8
+    sink.block(blocked=True)
+    entries = [log.reserve() for _ in range(8)]
+    for entry in entries[:3]:
+        entry.close()
+        sink.block(blocked=False)
+        wait_until_settled(log)  # the sink writes, and the log is still more than half full
+        sink.block(blocked=True)
+        log.tell_lasting()
+        log.refused("inbound", {})
+    assert metrics.events_dropped == 1
+    for entry in entries[3:]:
+        entry.close()
+    sink.block(blocked=False)
+    wait_until_settled(log)
+    log.refused("inbound", {})
+    assert metrics.events_dropped == 1
+
+
+async def test_refusals_with_long_paths_take_as_many_bytes_as_requests_may(
+    sink: FakeSink, log: AccessLog, metrics: Metrics
+) -> None:
+    sink.block(blocked=True)
+    for _ in range(100):
+        log.refused("inbound", {"path": "/" + 40_000 * "a"})
+        log._writer._encode_waiting()
+    assert log.waiting_bytes < 2 * MAX_BYTES + 50_000
+    assert metrics.events_dropped > 40
