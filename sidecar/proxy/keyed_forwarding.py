@@ -32,13 +32,17 @@ _archive: Final = re.compile(
     rb"|brotli|rar-compressed|java-archive|vnd\.rar|vnd\.openxmlformats[^;,]*)|[^;,]*\+(?:gzip|zip|zstd))[ \t]*"
     rb"(?:[;,]|\Z)"
 ).match
-_ARCHIVES: Final = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")
+_ARCHIVES: Final = (
+    *(b"\x1f\x8b", b"\x1f\x9d", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!"),
+    *(b"x\x01", b"x\x9c", b"x\xda", b"\x04\x22\x4d\x18"),
+)
+_MARK: Final = max(map(len, _ARCHIVES))
 
 
 class KeyedForwarding(Forwarding):
     """A call that carries a ``key``. An answer that contains it is refused, and so is one that hides it."""
 
-    __slots__ = ("_content_begun", "_screen")
+    __slots__ = ("_begins", "_screen")
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class KeyedForwarding(Forwarding):
     ) -> None:
         super().__init__(forwarder, permit, stream, head, entry, origin, target, edits, served)
         self._screen = AnswerScreen(key)
-        self._content_begun = False
+        self._begins = b""
 
     def on_whole_response(self, head: Response, data: bytes) -> None:
         """Give the answer, unless it contains the key."""
@@ -78,7 +82,7 @@ class KeyedForwarding(Forwarding):
 
     def on_response_data(self, data: bytes) -> None:
         """Pass content back; cut the answer before the key."""
-        if not self._content_begun and (fault := self._fault_of_content(data)) is not None:
+        if len(self._begins) < _MARK and (fault := self._fault_of_content(data)) is not None:
             self._finish(fault)
             return
         passed = self._screen.passed(data)
@@ -124,8 +128,8 @@ class KeyedForwarding(Forwarding):
 
     def _fault_of_content(self, data: bytes) -> Denied | None:
         """Look at the beginning of the content: an archive has its mark there, whatever type it is said to have."""
-        self._content_begun = self._content_begun or data != b""
-        return _unsearchable("an archive") if data.startswith(_ARCHIVES) else None
+        self._begins += data[: _MARK - len(self._begins)]
+        return _unsearchable("an archive") if self._begins.startswith(_ARCHIVES) else None
 
 
 def _texts(fields: Sequence[Field]) -> list[bytes]:

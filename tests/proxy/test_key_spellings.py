@@ -330,6 +330,8 @@ UNSEARCHED = {
     "a document that is one": ("200 OK", "application/vnd.openxmlformats-officedocument.wordprocessingml", b"x"),
     "gzip by its type": ("200 OK", "application/vnd.a+gzip; x=y", b"x"),
     "gzip by its mark": ("200 OK", "application/octet-stream", b"\x1f\x8bx"),
+    "zlib by its mark": ("200 OK", "application/octet-stream", b"x\x9cx"),
+    "lz4 by its mark": ("200 OK", "application/octet-stream", b"\x04\x22\x4d\x18x"),
     "zip by its mark": ("200 OK", "application/json", b"PK\x03\x04x"),
     "a range": ("206 Partial Content", "text/plain", b"x"),
     "a change": ("226 IM Used", "text/plain", b"x"),
@@ -352,13 +354,16 @@ async def test_an_answer_in_which_the_key_could_hide_is_refused(
     assert (told.status, told.reason) == (502, "upstream_bad_response")
 
 
-async def test_an_archive_whose_mark_comes_behind_its_head_is_cut(calls: AgentCalls) -> None:
+@pytest.mark.parametrize("pieces", [(b"\x1f\x8bx",), (b"\x1f", b"\x8bx"), (b"P", b"K\x03", b"\x04")])
+async def test_an_archive_whose_mark_comes_behind_its_head_is_cut(calls: AgentCalls, pieces: tuple[bytes, ...]) -> None:
     calls.answer_of_next_hop = EVENTS
     told = await calls.call(bearer(calls.handle(may_call=OPEN)), **TO_MODEL)
     assert told.status == 200
-    calls.pool.agent.data_received(chunk(b"\x1f\x8bx"))
+    for piece in pieces:
+        assert not calls.cut
+        calls.pool.agent.data_received(chunk(piece))
     assert calls.cut
-    assert b"\x1f\x8b" not in calls.arrived
+    assert pieces[-1] not in calls.arrived
 
 
 @pytest.mark.parametrize("kind", SEARCHED)
