@@ -23,7 +23,12 @@ ROWS: Final = [line.strip("| ").split(" | ") for line in DEPENDENCIES.splitlines
 SIGNS: Final = [line.strip("| ").split(" | ") for line in SIGNS_PART.splitlines() if line.startswith("| ")][2:]
 # Gauges that count or measure something of now, and say of nothing that it is good.
 MEASURES: Final = re.compile(r"sidecar_(process_|build|records_|wall_|bypass|cache_|identities|observe_until|workers)")
-COUNTS: Final = {"sidecar_revocations", "sidecar_deny_file_rows", "sidecar_revocation_book_ratio"} | {
+COUNTS: Final = {
+    "sidecar_revocations",
+    "sidecar_deny_file_rows",
+    "sidecar_revocation_book_ratio",
+    "sidecar_settings_bound_ratio",
+} | {
     "sidecar_requests_in_flight",
     "sidecar_streams",
 }

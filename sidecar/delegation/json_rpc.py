@@ -158,7 +158,7 @@ _FOLDED: Final[dict[tuple[frozenset[str], Fold], frozenset[str]]] = {}  # one en
 
 ID_WITHIN: Final = 4096  # bytes at the beginning of a message that is too long, in which its id is looked for
 _lexeme: Final = re.compile(
-    r'[ \t\r\n]*("(?:[^"\\\x00-\x1f]|\\.)*"|-?[0-9]+(?![0-9.eE])|[\[\]{}:,]|[^\[\]{}:,"\s]+)', re.DOTALL
+    r'[ \t\r\n]*+("(?:[^"\\\x00-\x1f]|\\.)*+"|-?[0-9]++(?![.eE])|[\[\]{}:,]|[^\[\]{}:,"\s]++)', re.DOTALL
 ).match
 
 

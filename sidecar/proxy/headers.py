@@ -49,7 +49,8 @@ BESIDE_A_KEY: Final = frozenset(
     {b"content-type", b"content-encoding", b"content-language", b"user-agent", b"accept-language", b"idempotency-key"}
 )
 _media_range: Final = re.compile(
-    rb"[ \t]*(?:\*|[a-zA-Z0-9][\w.+-]*)/(?:\*|[a-zA-Z0-9][\w.+-]*)(?:[ \t]*;[ \t]*q=[01](?:\.[0-9]{0,3})?)?[ \t]*"
+    rb"[ \t]*+(?:\*|[a-zA-Z0-9][\w.+-]*+)/(?:\*|[a-zA-Z0-9][\w.+-]*+)"
+    rb"(?:[ \t]*+;[ \t]*+q=[01](?:\.[0-9]{0,3}+)?)?[ \t]*+"
 ).fullmatch
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})

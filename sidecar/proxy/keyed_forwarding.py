@@ -28,9 +28,9 @@ _searched: Final = re.compile(
     rb"(?i)(?:utf-?8|(?:us-)?ascii|iso-?8859-[0-9]{1,2}|latin-?1|windows-125[0-9]|utf-?(?:16|32)(?:le|be)?)"
 ).fullmatch
 _archive: Final = re.compile(
-    rb"(?i)[ \t]*(?:application/(?:x-)?(?:gzip|zip|zip-compressed|zstd|bzip2?|xz|lzma|lzip|compress|7z-compressed"
-    rb"|brotli|rar-compressed|java-archive|vnd\.rar|vnd\.openxmlformats[^;,]*)|[^;,]*\+(?:gzip|zip|zstd))[ \t]*"
-    rb"(?:[;,]|\Z)"
+    rb"(?i)[ \t]*+(?:application/(?:x-)?(?:gzip|zip|zip-compressed|zstd|bzip2?|xz|lzma|lzip|compress|7z-compressed"
+    rb"|brotli|rar-compressed|java-archive|vnd\.rar|vnd\.openxmlformats[^;,]*+)|(?:[^;,+]*+\+)++(?:gzip|zip|zstd))"
+    rb"[ \t]*+(?:[;,]|\Z)"
 ).match
 _ARCHIVES: Final = (
     *(b"\x1f\x8b", b"\x1f\x9d", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!"),

@@ -22,7 +22,7 @@ HARNESS = HARNESSES["http2_beside_library"]
 
 
 def breaks() -> bool:
-    for data in [*known_inputs(HARNESS.name), *islice(mutator_of(HARNESS, seed=1), 300)]:
+    for data in [*known_inputs(HARNESS.name), *islice(mutator_of(HARNESS, seed=1), 1500)]:
         try:
             HARNESS.check(data)
         except (AssertionError, ProtocolError, HPACKError):

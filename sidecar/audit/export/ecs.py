@@ -27,6 +27,8 @@ _TYPES: Final[Mapping[str, tuple[list[str], list[str]]]] = {  # event.category a
     "identity.lost": (["configuration"], ["change"]),
     "config.reloaded": (["configuration"], ["change"]),
     "config.refused": (["configuration"], ["info"]),
+    "deny.changed": (["configuration"], ["change"]),
+    "deny.refused": (["configuration"], ["info"]),
     "started": (["process"], ["start"]),
     "stopped": (["process"], ["end"]),
     "not_ready": (["process"], ["info"]),
