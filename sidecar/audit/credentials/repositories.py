@@ -20,7 +20,7 @@ OUTSIDE: Final = (
 )
 _MAX_POINTER_BYTES: Final = 4096
 _MAX_ALTERNATES: Final = 16
-_INCLUDES: Final = re.compile(rb"^\s*\[\s*include(if)?\b", re.IGNORECASE | re.MULTILINE)
+_INCLUDES: Final = re.compile(rb"\[\s*include(if)?\b", re.IGNORECASE)  # anywhere: a header may follow another
 
 
 class LeadsOutError(Exception):
@@ -65,8 +65,7 @@ def _check(git: Path, root: Path) -> None:
         if not os.path.lexists(alternates):
             continue
         _inside(folder, "info/alternates", root)
-        named = alternates.read_bytes()[: _MAX_POINTER_BYTES * _MAX_ALTERNATES].splitlines()
-        found = [_inside(folder, os.fsdecode(line), root) for line in named if line and not line.startswith(b"#")]
+        found = [_inside(folder, name, root) for name in _alternates(alternates)]
         objects += [one for one in found if one not in objects]
         if at > _MAX_ALTERNATES or len(objects) > _MAX_ALTERNATES:
             raise LeadsOutError
@@ -84,6 +83,16 @@ def _pointer(file: Path, word: bytes) -> str:
     if len(text) > _MAX_POINTER_BYTES or not text.startswith(word):
         raise LeadsOutError
     return os.fsdecode(text.removeprefix(word).strip())
+
+
+def _alternates(file: Path) -> list[str]:
+    with file.open("rb") as stream:
+        text = stream.read(_MAX_POINTER_BYTES * _MAX_ALTERNATES + 1)
+    named = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
+    # Git reads a quoted name with escapes, and would read what is beyond the bound.
+    if len(text) > _MAX_POINTER_BYTES * _MAX_ALTERNATES or any(line.startswith(b'"') for line in named):
+        raise LeadsOutError
+    return [os.fsdecode(line) for line in named]
 
 
 def _inside(folder: Path, name: str, root: Path) -> Path:

@@ -55,6 +55,18 @@ def by_alternates_of_alternates(root: Path, other: Path) -> None:
     bare(root / "repo" / ".git").joinpath("objects/info/alternates").write_text(f"{first / 'objects'}\n")
 
 
+def by_alternates_behind_many_comments(root: Path, other: Path) -> None:
+    content = "#\n" * 50_000 + f"{other / 'objects'}\n"
+    bare(root / "repo" / ".git").joinpath("objects/info/alternates").write_text(content)
+
+
+def by_quoted_alternates(root: Path, other: Path) -> None:
+    """Git reads escapes within quotes; a folder of just that name lies inside."""
+    objects, name = bare(root / "repo" / ".git") / "objects", f'"{other}/objects"'.replace("/", "\\057")
+    (objects / name).mkdir()
+    (objects / "info/alternates").write_text(f"{name}\n")
+
+
 def by_a_linked_objects_folder(root: Path, other: Path) -> None:
     git = bare(root / "repo" / ".git")
     (git / "objects" / "aa").symlink_to(other / "objects")
@@ -86,14 +98,18 @@ def test_a_repository_must_lie_in_the_audited_folder(way: Way, tmp_path: Path) -
     require_inside(root / "repo", tmp_path)  # a folder that holds both is audited as a whole
 
 
-@pytest.mark.parametrize("config", ["[include]\n\tpath = /etc/x\n", '[includeIf "gitdir:/"]\npath=x\n', " [ INCLUDE ]"])
+@pytest.mark.parametrize(
+    "config",
+    ["[include]\n\tpath = /etc/x\n", '[includeIf "gitdir:/"]\npath=x\n', " [ INCLUDE ]", "[a][include]\npath=x\n"],
+)
 @pytest.mark.parametrize("name", ["config", "config.worktree"])
 def test_configuration_that_includes_files_is_not_followed(config: str, name: str, tmp_path: Path) -> None:
     git = bare(tmp_path / ".git")
     require_inside(tmp_path, tmp_path)
-    (git / name).write_text(f"[core]\n\tbare = false\n{config}")
-    with pytest.raises(LeadsOutError):
-        require_inside(tmp_path, tmp_path)
+    for before in ("[core]\n\tbare = false\n", "\ufeff"):
+        (git / name).write_text(f"{before}{config}")
+        with pytest.raises(LeadsOutError):
+            require_inside(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +119,28 @@ def test_a_pointer_that_cannot_be_followed_is_refused(content: bytes, tmp_path: 
     (tmp_path / ".git").write_bytes(content)
     with pytest.raises(LeadsOutError):
         require_inside(tmp_path, tmp_path)
+
+
+def test_alternates_that_may_be_read_in_two_ways_are_refused(tmp_path: Path) -> None:
+    other = bare(tmp_path / "elsewhere")
+    (root := tmp_path / "audited").mkdir()
+    by_quoted_alternates(root, other)
+    with pytest.raises(LeadsOutError):
+        require_inside(root / "repo", root)
+    alternates = root / "repo/.git/objects/info/alternates"
+    alternates.write_text(alternates.read_text().strip('"\n'))
+    with pytest.raises(LeadsOutError):
+        require_inside(root / "repo", root)
+    (root / "repo/.git/objects/plain").mkdir()
+    alternates.write_text("plain\n")
+    require_inside(root / "repo", root)
+
+
+def test_alternates_that_are_too_long_are_refused_as_a_whole(tmp_path: Path) -> None:
+    other = bare(tmp_path / "elsewhere")
+    by_alternates_behind_many_comments(tmp_path, other)
+    with pytest.raises(LeadsOutError):
+        require_inside(tmp_path / "repo", tmp_path)
 
 
 def test_loops_end(tmp_path: Path) -> None:
