@@ -204,14 +204,15 @@ class Forwarding(Pump):
         """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
 
         Any event stream counts once the port of its caller is gone: a POST must not keep what the settings took away.
+        A route with ``stream`` changes nothing of that: it is about bytes and silences.
         """
         answer = self.response
         if answer is None or self.answered_at is None:
             return False
         kind = kind_of_answer(self._stream.kind, answer)
-        if kind is not Kind.EVENTS:
-            return RULES[kind].ends_with_token
-        return self._head.method == "GET" or self._plain_is_gone
+        if is_event_stream(answer) and kind in (Kind.EVENTS, Kind.STREAM):
+            return self._head.method == "GET" or self._plain_is_gone
+        return RULES[kind].ends_with_token
 
     @property
     def uploading(self) -> bool:

@@ -122,7 +122,7 @@ class H2Agent:
 
 
 class Lasting:
-    """One call. ``kind`` is how it looks: message, events, grpc, declared, websocket, tunnel."""
+    """One call. ``kind`` is how it looks: message, events, grpc, declared, declared events, websocket, tunnel."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class Lasting:
             FileSink(folder / "records"), run="run", metrics=Metrics(), wall=self.wall, monotonic=self.clock
         )
         origin = Origin("127.0.0.1", 8080, ("agent", by_http2), http2="prior" if by_http2 else "")
-        route: dict[str, Any] = {"stream": kind == "declared", "deadline_s": deadline_s}
+        route: dict[str, Any] = {"stream": kind.startswith("declared"), "deadline_s": deadline_s}
         inbound = replace(SEARCH, name="live", path="/", prefix=True, methods=_METHODS, **route)
         policy = replace(
             POLICY,
@@ -226,7 +226,7 @@ class Lasting:
 
     async def begin(self, *, ends: bool = False) -> None:
         """Send the head of the request; ``ends``: and no body."""
-        method = "GET" if self.kind in ("websocket", "events") else "POST"
+        method = "GET" if self.kind in ("websocket", "events", "declared events") else "POST"
         host = "crm.mesh" if self.port == "outbound" else "writer"
         fields = [("authorization", f"Bearer {self._bearer}")]
         if self.kind == "grpc":
@@ -268,7 +268,7 @@ class Lasting:
     async def answer(self) -> None:
         """Let the upstream begin its answer, which goes on."""
         kinds = {"events": b"text/event-stream", "grpc": b"application/grpc"}
-        kind = kinds.get(self.kind, b"text/plain")
+        kind = kinds.get(self.kind.removeprefix("declared "), b"text/plain")
         if self.kind == "tunnel":
             return
         if self.agent is not None:

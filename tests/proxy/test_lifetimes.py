@@ -129,6 +129,21 @@ async def test_a_call_lasts_as_long_as_its_kind_says(
     assert (await call.record())[0] == end[1]
 
 
+@pytest.mark.parametrize(("port", "version"), WAYS[Kind.EVENTS])
+async def test_an_event_stream_by_get_ends_with_its_token_also_where_its_route_has_streams(
+    tmp_path: Path, port: Any, version: str
+) -> None:
+    call = Lasting(tmp_path, "declared events", port, version, life_s=120)
+    await call.begin(ends=True)
+    await call.answer()
+    await call.tell()
+    await play(call, "an answer past its token", 118)
+    assert call.lives()
+    await play(call, "an answer past its token", 123, began_s=118)
+    assert not call.lives()
+    assert (await call.record())[0] == Reason.TOKEN_EXPIRED
+
+
 async def play(call: Lasting, rule: str, until_s: int, *, began_s: int = 0) -> None:
     """Let time pass under a rule; a call that is not silent moves a byte each 20 seconds, or often enough."""
     silent = "silent" in rule or rule == "no answer begins"
