@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 import time
 from typing import IO, Any, Final
 
@@ -26,6 +27,10 @@ INSTEAD: Final = "[secret]"
 # uvloop raises it where TLS writes to a TCP transport whose earlier write failed: the peer reset the connection, and
 # uvloop tells its protocol only in the next iteration. The request's record says ``peer_gone``; nothing else is lost.
 _WRITE_AFTER_RESET: Final = "the handler is closed"
+# uvloop's ``create_connection`` waits for TCP, then for TLS. If it is cancelled between the two, as when the time for a
+# connection is over on a starved machine, nobody reads how TLS ended. The call has its own record.
+_NOBODY_WAITS: Final = "Future exception was never retrieved"
+_ENDS_A_CONNECTION: Final = "Fatal error"  # of uvloop and asyncio, where a callback of a transport raises
 
 _log: Final = logging.getLogger("sidecar.loop")
 
@@ -61,13 +66,17 @@ def log_operations(stream: IO[str]) -> None:
 def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what the event loop could raise to nobody (``asyncio.loop.set_exception_handler``).
 
-    A write after the peer's reset is one line without a traceback. All else is a bug and keeps its traceback.
+    What a peer or a shortage causes is one line without a traceback. All else is a bug and keeps its traceback.
     """
-    error = context.get("exception")
+    error, where = context.get("exception"), str(context.get("message"))
     if isinstance(error, RuntimeError) and _WRITE_AFTER_RESET in str(error):
         _log.info("a peer reset its connection during a write")
-        return
-    _log.error("unexpected error in the event loop", exc_info=error, extra={"where": context.get("message")})
+    elif isinstance(error, ConnectionError | ssl.SSLError) and where == _NOBODY_WAITS:
+        _log.info("a handshake failed that was no longer awaited", extra={"error": type(error).__name__})
+    elif isinstance(error, MemoryError) and where.startswith(_ENDS_A_CONNECTION):
+        _log.warning("no memory for a connection, which ends")
+    else:
+        _log.error("unexpected error in the event loop", exc_info=error, extra={"where": context.get("message")})
 
 
 def _shown(value: object) -> str:

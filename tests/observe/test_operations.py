@@ -2,6 +2,7 @@ import asyncio
 import io
 import logging
 import secrets
+import ssl
 
 import pytest
 
@@ -11,6 +12,9 @@ from tests.fakes.tokens import TokenMint
 HANDLE = secrets.token_urlsafe(32)
 TOKEN = TokenMint().mint()
 KEY = f"-----BEGIN PRIVATE KEY-----\n{'MIGHAgEA' * 8}\n-----END PRIVATE KEY-----"
+
+NOBODY_WAITS = "Future exception was never retrieved"
+EXPECTED = {(MemoryError, "Fatal error on SSL protocol"): "WARNING", (ssl.SSLError, NOBODY_WAITS): "INFO"}
 
 
 def logged(message: str, *arguments: object, **fields: object) -> str:
@@ -61,11 +65,13 @@ def test_names_stay_as_they_are(text: str) -> None:
     assert INSTEAD not in logged("x", name_=text)
 
 
-async def reported(error: Exception, caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+async def reported(
+    error: Exception, caplog: pytest.LogCaptureFixture, where: str = "Fatal error on SSL protocol"
+) -> logging.LogRecord:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report_loop_error)
     with caplog.at_level(logging.INFO):
-        loop.call_exception_handler({"message": "Fatal error on SSL protocol", "exception": error})
+        loop.call_exception_handler({"message": where, "exception": error})
     (record,) = caplog.records
     return record
 
@@ -76,11 +82,19 @@ async def test_a_write_after_the_peers_reset_is_one_line_without_a_traceback(cap
     assert (record.levelname, record.exc_info) == ("INFO", None)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), ValueError("the handler is closed")], ids=str)
+@pytest.mark.parametrize("where", ["Fatal error on SSL protocol", NOBODY_WAITS, "Task exception was never retrieved"])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("a bug"), ValueError("the handler is closed"), MemoryError(), FileNotFoundError(), ssl.SSLError()],
+    ids=repr,
+)
 async def test_any_other_error_of_the_loop_keeps_its_traceback(
-    error: Exception, caplog: pytest.LogCaptureFixture
+    error: Exception, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record = await reported(error, caplog)
+    record = await reported(error, caplog, where)
+    if (type(error), where) in EXPECTED:
+        assert (record.levelname, record.exc_info) == (EXPECTED[type(error), where], None)
+        return
     assert record.levelname == "ERROR"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
