@@ -298,7 +298,7 @@ def accept_issued(
             audiences=frozenset({plan.audience}),
             now=now,
             peer_certificate_sha256=own_certificate_sha256,
-            slim=True,
+            slim=plan.delegation is not None,  # claims that a token of the workload's own must not have are looked for
         )
     except Denied as error:
         raise sts_error(error, issued.claims) from error

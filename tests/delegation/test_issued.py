@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.crossing import Crossing
+from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.issued import prove_issued, sts_error
 from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Plan, plan_outbound, plan_own
 from sidecar.errors import Denied, Reason
 from tests.delegation.world import (
@@ -32,6 +34,8 @@ from tests.delegation.world import (
     login,
     plan,
     reason_of,
+    signed,
+    verification_key,
     verified,
     without,
 )
@@ -400,7 +404,12 @@ OWN = replace(POLICY, outbound=OutboundRoutes([TO_SELF]), own_may_call=frozenset
 FOR_ITSELF = plan_own(TO_SELF, policy=OWN, now=NOW)
 
 
+def accept_own(changes: Claims) -> IssuedPermit:
+    return accept_issued(signed(OWN_CLAIMS | changes), plan=FOR_ITSELF, key=verification_key(), policy=OWN, now=NOW)
+
+
 def test_a_token_of_the_workload_s_own_is_proven() -> None:
+    assert accept_own({}).token.subject == OWN_CLAIMS["sub"]
     assert reason_of(prove_issued, verified(OWN_CLAIMS), FOR_ITSELF, now=NOW) is None
     assert reason_of(prove_issued, verified(OWN_CLAIMS | {"exp": NOW + 3600}), FOR_ITSELF, now=NOW) is None
 
@@ -429,6 +438,8 @@ def test_a_token_of_the_workload_s_own_with_one_fact_changed_is_refused(claims: 
     with pytest.raises(Denied) as refusal:
         prove_issued(verified(OWN_CLAIMS | claims), FOR_ITSELF, now=NOW)
     assert refusal.value.reason is reason
+    with pytest.raises(Denied):  # nor with its signature, where a cached token keeps few of its claims
+        accept_own(claims)
     with pytest.raises(Denied):  # nor does one pass for the other
         prove_issued(verified(OWN_CLAIMS), DELEGATED, now=NOW)
 
