@@ -178,9 +178,22 @@ H2SPEC_FOUND = $(or $(H2SPEC),$(shell command -v h2spec))
 interop-http: setup $(GO_GRPC_BUILT) $(if $(H2SPEC_FOUND),,$(H2SPEC_BUILT)) ## h2spec, nghttp2's clients and Go's gRPC on running sidecars (go; H2SPEC, or on PATH, else built; nghttp and h2load on PATH)
 	@H2SPEC="$(or $(H2SPEC_FOUND),$(CURDIR)/$(H2SPEC_BUILT))" GO_GRPC="$(CURDIR)/$(GO_GRPC_BUILT)" $(PYTEST) -q -p no:randomly tests/interop/test_http2.py tests/interop/test_grpc_go.py
 
+RUST_GRPC_BUILT := build/rust_grpc/debug/rust_grpc
+$(RUST_GRPC_BUILT): tests/interop/rust_grpc/Cargo.toml tests/interop/rust_grpc/Cargo.lock tests/interop/rust_grpc/main.rs
+	@cd tests/interop/rust_grpc && PATH="$(dir $(CARGO)):$$PATH" CARGO_TARGET_DIR=$(CURDIR)/build/rust_grpc $(CURDIR)/.ci/retry cargo build -q --locked
+
+JAVA_GRPC_BUILT := build/java_grpc/Client.class
+$(JAVA_GRPC_BUILT): tests/interop/java_grpc/pom.xml tests/interop/java_grpc/Client.java
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@.ci/retry mvn -q -B -f tests/interop/java_grpc/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D)
+	@javac -Xlint:all -Werror -proc:none -cp '$(@D)/*' -d $(@D) tests/interop/java_grpc/Client.java
+
+STREAMS_GO = $(if $(shell command -v go),$(GO_GRPC_BUILT))
+STREAMS_RUST = $(if $(CARGO),$(RUST_GRPC_BUILT))
+STREAMS_JAVA = $(if $(shell command -v mvn && command -v javac),$(JAVA_GRPC_BUILT))
 .PHONY: interop-streams
-interop-streams: setup $(GO_GRPC_BUILT) ## Calls of gRPC that stay open for ten minutes with little traffic, by clients in Python and Go through two sidecars (go); SECONDS=60 for fewer
-	@GO_GRPC="$(CURDIR)/$(GO_GRPC_BUILT)" $(PYTEST) -q -p no:randomly -s tests/interop/test_long_streams.py
+interop-streams: setup $(STREAMS_GO) $(STREAMS_RUST) $(STREAMS_JAVA) ## Calls of gRPC that stay open for ten minutes with little traffic, by clients in Python, Go, Rust and Java through two sidecars (go; cargo; java, mvn); SECONDS=60 for fewer
+	@GO_GRPC="$(abspath $(STREAMS_GO))" RUST_GRPC="$(abspath $(STREAMS_RUST))" JAVA_GRPC="$(abspath $(patsubst %/,%,$(dir $(STREAMS_JAVA))))" $(PYTEST) -q -p no:randomly -s tests/interop/test_long_streams.py
 
 GO_A2A_BUILT := build/go_a2a/go_a2a
 $(GO_A2A_BUILT): tests/interop/go_a2a/go.mod tests/interop/go_a2a/go.sum tests/interop/go_a2a/main.go

@@ -16,11 +16,14 @@ import pytest
 
 from tests.integration.mesh import Mesh
 from tests.integration.test_grpc import SERVICE
-from tests.interop.test_grpc_go import At, mesh_before, program
+from tests.interop.engine import require
+from tests.interop.test_grpc_go import At, mesh_before
 
 SECONDS = int(os.environ.get("SECONDS", "600"))
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(SECONDS + 120)]
 EXPECTED = {"hold": f"{SECONDS}", "drip": "3", "sum": "5", "talk": "5"}
+BUILT = {"go": "GO_GRPC", "rust": "RUST_GRPC", "java": "JAVA_GRPC"}
+"""Variable that says where the Makefile built each client; it is empty where the toolchain is missing."""
 
 
 def _hold(request: bytes, _context: object) -> bytes:
@@ -43,7 +46,7 @@ def _talk(requests: Iterator[bytes], _context: object) -> Iterator[bytes]:
 
 
 def server() -> tuple[grpc.Server, At]:
-    made = grpc.server(ThreadPoolExecutor(16))
+    made = grpc.server(ThreadPoolExecutor(len(EXPECTED) * (1 + len(BUILT))))
     handlers = {
         "Hold": grpc.unary_unary_rpc_method_handler(_hold),
         "Drip": grpc.unary_stream_rpc_method_handler(_drip),
@@ -77,26 +80,48 @@ async def of_python(address: str, token: str) -> dict[str, str]:
     return {name: answer.decode() for name, answer in zip(calls, found, strict=True)}
 
 
-async def of_go(address: str, token: str) -> dict[str, str]:
+def command(client: str) -> list[str]:
+    """Return the command line of a client, or nothing if it was not built."""
+    built = os.environ.get(BUILT[client])
+    if not built:
+        return []
+    if client == "java":
+        return ["java", "-Xmx96m", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", f"{built}:{built}/*", "Client"]
+    return [built]
+
+
+async def of_program(client: str, address: str, token: str) -> dict[str, str]:
     ran = await asyncio.create_subprocess_exec(
-        program(), "last", address, token, str(SECONDS), stdout=asyncio.subprocess.PIPE
+        *command(client), "last", address, token, str(SECONDS), stdout=asyncio.subprocess.PIPE
     )
     printed, _ = await ran.communicate()
     lines = [line.split() for line in printed.decode().splitlines()]
-    assert {line[-1] for line in lines} <= {"EOF", "<nil>", "OK"}, lines
+    assert {line[-1] for line in lines} <= {"EOF", "<nil>", "OK"}, (client, lines)
     return {line[0]: line[1] for line in lines}
+
+
+@pytest.mark.parametrize("client", BUILT)
+def test_the_client_is_built(client: str) -> None:
+    missing = f"the client in {client} is not built, {BUILT[client]} is empty: install its toolchain"
+    require(None if command(client) else missing)
 
 
 async def test_calls_of_every_client_stay_open() -> None:
     """All at once, through the same two sidecars: unary, and streams of either end and of both."""
     made, at = server()
+    programs = [client for client in BUILT if command(client)]
     try:
         async with mesh_before(at) as mesh:
-            found = await asyncio.gather(*(one(*_place(mesh)) for one in (of_python, of_go)))
-            records = [one for name in ("front", "planner") for one in await mesh.sidecars[name].wait_for_records(8)]
+            calls = [of_python(*_place(mesh)), *(of_program(client, *_place(mesh)) for client in programs)]
+            answers = await asyncio.gather(*calls)
+            count = len(EXPECTED) * len(calls)
+            records = [
+                one for name in ("front", "planner") for one in await mesh.sidecars[name].wait_for_records(count)
+            ]
     finally:
         await asyncio.to_thread(made.stop(0).wait, 5)
-    assert found == [EXPECTED] * 2
+    found = dict(zip(["python", *programs], answers, strict=True))
+    assert found == dict.fromkeys(found, EXPECTED)
     assert {one["reason"] for one in records} == {"ok"}
 
 
