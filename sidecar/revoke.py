@@ -192,13 +192,18 @@ def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Identi
     """Make the source of our SVID, and import that one alone.
 
     Raises:
-        ValueError: the options contradict each other, or the variable is missing or no address.
+        ValueError: the options contradict each other, a file cannot be read, or the variable is missing or no address.
     """
     given = (arguments.svid, arguments.key, arguments.bundle)
     if all(given):
+        from sidecar.identity.file_reader import Present, look_at_all
         from sidecar.identity.files import FileSettings, FileSource
 
-        return FileSource(FileSettings(certificate=Path(given[0]), key=Path(given[1]), bundle=Path(given[2])))
+        settings = FileSettings(certificate=Path(given[0]), key=Path(given[1]), bundle=Path(given[2]))
+        seen = look_at_all(settings.watched, {}).values()
+        if unusable := [one.why for one in seen if not isinstance(one, Present)]:
+            raise ValueError(f"{'; '.join(unusable)}: name our SVID with --svid, --key, --bundle")
+        return FileSource(settings)
     if any(given):
         raise ValueError("--svid, --key and --bundle belong together")
     address = environ.get(_SOCKET_VARIABLE)

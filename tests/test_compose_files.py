@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -92,3 +93,18 @@ def test_every_agent_is_told_where_its_sidecar_takes_calls() -> None:
 def test_the_pages_for_agents_of_one_s_own_name_the_variable() -> None:
     for page in ("compose.md", "systemd.md", "kubernetes.md", "your-agent.md"):
         assert "SIDECAR_OUTBOUND_URL" in (ROOT / "docs" / page).read_text(), page
+
+
+@pytest.mark.parametrize("name", ["front", "planner", "writer", "crm"])
+def test_each_sidecar_reads_a_deny_file_that_is_there(name: str) -> None:
+    sidecar = services("compose.yaml")[f"{name}-sidecar"]
+    (mount,) = [one for one in sidecar["volumes"] if one.startswith("./compose/deny:")]
+    folder, inside, mode = mount.split(":")
+    path = Path(sidecar["environment"]["SIDECAR__DENY_FILE"])
+    assert (str(path.parent), mode) == (inside, "ro")
+    assert json.loads((ROOT / folder / path.name).read_text()) == {"deny": []}
+
+
+def test_so_does_every_service_that_is_a_sidecar() -> None:
+    named = {name for name in services("compose.yaml") if name.endswith("-sidecar")}
+    assert named == {f"{name}-sidecar" for name in ("front", "planner", "writer", "crm")}

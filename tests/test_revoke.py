@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,7 +95,10 @@ from sidecar.cli import build_parser
 words = ["sts", "revoke", "--list", "--to", "https://127.0.0.1:1", "--peer", "spiffe://a/b", *sys.argv[1:]]
 arguments = build_parser(words).parse_args(words)
 from sidecar import revoke
-revoke._source(arguments, {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
+try:
+    revoke._source(arguments, {"SPIFFE_ENDPOINT_SOCKET": "unix:///run/api.sock"})
+except ValueError as error:
+    assert "/a is missing" in str(error), error
 print(*sys.modules)
 """
 
@@ -127,3 +131,19 @@ def test_without_a_source_of_its_svid_the_command_says_where_to_name_one(
         monkeypatch.setenv(name, value)
     assert run(parsed("--txn", "t", "--reason", "r", "--for", "8h")) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("lacking", ["svid", "key", "bundle"])
+def test_a_file_that_cannot_be_read_is_named_before_anything_is_sent(
+    lacking: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The brake says at once what is wrong, and does not wait for an identity that cannot come."""
+    words: list[str] = []
+    for name in ("svid", "key", "bundle"):
+        path = tmp_path / name
+        if name != lacking:
+            path.write_text("PEM")
+            path.chmod(0o600)
+        words += [f"--{name}", str(path)]
+    assert run(parsed("--txn", "t", "--reason", "r", "--for", "8h", *words)) == 2
+    assert f"{tmp_path / lacking} is missing" in capsys.readouterr().err
