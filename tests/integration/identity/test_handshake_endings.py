@@ -150,7 +150,9 @@ def test_no_ending_by_a_peer_is_left_out() -> None:
 
 @pytest.mark.usefixtures("logged")
 @pytest.mark.parametrize(
-    ("stage", "end", "reason"), [(*cell, reason) for cell, reason in BY_THE_PEER.items()], ids=lambda one: str(one)[:30]
+    ("stage", "end", "reason"),
+    [(*cell, reason) for cell, reason in BY_THE_PEER.items()],
+    ids=lambda one: getattr(one, "__name__", str(one)),
 )
 async def test_a_peer_ends_its_handshake(stage: str, end: End, reason: Reason | None) -> None:
     for iterations in ITERATIONS:
