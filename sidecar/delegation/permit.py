@@ -87,15 +87,17 @@ _set_mode, _set_peer, _set_route, _set_token = (vars(Permit)[name].__set__ for n
 
 @final
 class IssuedPermit(_Sealed):
-    """The planned call may be made with ``token``, which the STS issued for it."""
+    """The planned call may be made with ``token``, which the STS issued for it. ``route`` is that of its ``plan``."""
 
-    __slots__ = ("plan", "token")
+    __slots__ = ("plan", "route", "token")
 
     token: VerifiedToken
     plan: Plan
+    route: OutboundRoute
 
     def __init__(self, seal: object, token: VerifiedToken, plan: Plan) -> None:
         _fill(self, seal, token=token, plan=plan)
+        _fill(self, seal, route=plan.route)  # only now: without the seal nothing is read
 
 
 @final

@@ -8,7 +8,6 @@ from typing import Final, TypeAlias
 
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
-from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
@@ -39,7 +38,6 @@ _log: Final = logging.getLogger("sidecar.journey")
 _PERMITS: Final = (Permit, IssuedPermit, OwnPermit, ObservedPermit)
 _WITH_AN_END: Final = (OwnPermit, ObservedPermit)
 
-_AnyRoute: TypeAlias = InboundRoute | OutboundRoute | OutsideRoute
 AnyPermit: TypeAlias = Permit | IssuedPermit | OwnPermit | ObservedPermit
 
 
@@ -70,9 +68,10 @@ class Forwarding(Pump):
             ``stream.status`` is set by then, an answer had begun and was cut, else the caller must answer.
     """
 
-    __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "answered_at", "warm")
+    __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "_written", "answered_at", "warm")
 
     _waiter: Waiter | None  # from when it begins
+    _written: bool  # the first record of a request that waits for it; unset in others
 
     def __init__(
         self,
@@ -104,11 +103,19 @@ class Forwarding(Pump):
             SidecarError: the decision from before a wait would be a refusal now, or there is no room for the record.
         """
         self._waiter = waiter
-        if _route_of(self._permit).record_first:
+        if self._permit.route.record_first and not getattr(self, "_written", False):
             waiter.waited = True
             self._entry.open_first(self._recorded)
-        else:
-            self._go(waiter)
+            return
+        if waiter.waited:
+            self._forwarder.watch.admit(self)
+        self._entry.forwarded()
+        self._forwarder.watch.young.add(self)
+        try:
+            self.start()
+        except BaseException:
+            self._forwarder.watch.forget(self)
+            raise
 
     def _recorded(self, trouble: str | None) -> None:
         """Send the request, whose first record is written; or give it up with the ``trouble`` of the sink."""
@@ -118,24 +125,13 @@ class Forwarding(Pump):
         try:
             if trouble is not None:
                 raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)  # noqa: TRY301
-            self._go(waiter)
+            self._written = True
+            Forwarding.begin(self, waiter)  # not that of its kind, which has begun
         except SidecarError as error:
             self._finish(error)
         except Exception:  # noqa: BLE001  as of any wait: the request fails, the bug stays visible
             _log.exception("a wait failed")
             self._finish(Unavailable(Reason.INTERNAL, "a wait failed"))
-
-    def _go(self, waiter: Waiter) -> None:
-        watch = self._forwarder.watch
-        if waiter.waited:
-            watch.admit(self)
-        self._entry.forwarded()
-        watch.young.add(self)
-        try:
-            self.start()
-        except BaseException:
-            watch.forget(self)
-            raise
 
     def resumed_by(self, waiter: Waiter) -> None:
         """Go on with a request that the native engine has sent and watches: ``waiter`` is told of its end."""
@@ -186,7 +182,7 @@ class Forwarding(Pump):
 
     def live(self) -> None:
         """Use the limits of its kind, now that it has lasted for a tick, or its answer has begun."""
-        route, stream = self._route, self._stream
+        route, stream = self._permit.route, self._stream
         declared = route.stream
         kind = kind_of_request(grpc=stream.grpc, to_http2=bool(self._origin.http2), declared=declared)
         if self.response is not None:
@@ -276,13 +272,8 @@ class Forwarding(Pump):
     @property
     def deadline_s(self) -> float:
         """The longest that the whole of it may take, by its route."""
-        deadline_s = self._route.deadline_s
+        deadline_s = self._permit.route.deadline_s
         return float("inf") if deadline_s is None else deadline_s
-
-    @property
-    def _route(self) -> _AnyRoute:
-        permit = self._permit
-        return permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
 
     def judge(self, now: int) -> None:
         """Return if the request is permitted by the policy in force. Raises ``SidecarError``."""
@@ -351,10 +342,6 @@ class Forwarding(Pump):
         if upstream is None or _leads_outside(self._permit):
             return None
         return _guard_on(upstream.transport)
-
-
-def _route_of(permit: AnyPermit) -> InboundRoute | OutboundRoute | OutsideRoute:
-    return permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
 
 
 def _leads_outside(permit: AnyPermit) -> bool:

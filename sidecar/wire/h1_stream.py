@@ -23,7 +23,6 @@ from sidecar.wire.teardown import end_writing
 from sidecar.wire.websocket import SWITCH_LINES
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_MESSAGE: Final = Kind.MESSAGE  # on the warm path
 
 
 class Carrier(Protocol):
@@ -78,6 +77,7 @@ class H1Stream:
 
     __slots__ = (
         "_connection",
+        "_kind",
         "bytes_in",
         "bytes_out",
         "closes",
@@ -87,7 +87,6 @@ class H1Stream:
         "held_body",
         "idle_s",
         "intake",
-        "kind",
         "owner",
         "sender",
         "status",
@@ -96,6 +95,7 @@ class H1Stream:
     )
 
     http2: Final = False
+    _kind: Kind  # this from ``live_as`` on
     idle_s: float
     grpc: Final = False  # which HTTP/2 alone carries
     has_deadline: Final = False
@@ -111,14 +111,18 @@ class H1Stream:
         self.held_body: bytes | None = None
         self.owner: Owner | None = None
         self.sender: Sender | None = None
-        self.kind = _MESSAGE
         self._connection = connection
         self.transport = connection.transport
         self.closes = head is None or not head.keep_alive
 
+    @property
+    def kind(self) -> Kind:
+        """That of its bodies: a message until ``live_as`` says otherwise, which few requests last long enough for."""
+        return getattr(self, "_kind", Kind.MESSAGE)
+
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
         """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
-        self.kind = kind
+        self._kind = kind
         self.idle_s = idle_s
         if self.intake is not None and unbounded:
             self.intake.unbind()

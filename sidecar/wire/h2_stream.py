@@ -69,6 +69,7 @@ class H2ServerStream:
     __slots__ = (
         "_connection",
         "_invited",
+        "_kind",
         "_waits",
         "answer_left",
         "body",
@@ -81,7 +82,6 @@ class H2ServerStream:
         "grpc",
         "head",
         "idle_s",
-        "kind",
         "malformed",
         "owner",
         "pace",
@@ -96,6 +96,7 @@ class H2ServerStream:
     )
 
     http2: Final = True
+    _kind: Kind  # this from ``live_as`` on
     idle_s: float  # this and the next from ``live_as`` on, where it stays open
     silence: Pace
     grpc: bool  # from when it is handed over
@@ -118,19 +119,23 @@ class H2ServerStream:
         self.trailers: list[Field] = []
         self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
         self.pace = Pace()
-        self.kind = Kind.MESSAGE
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.body = RequestBody(connection, stream_id, max_bytes=max_body_bytes)
         self._connection = connection
         self._invited = False
         self._waits = False  # the source of the answer was paused by this stream
 
+    @property
+    def kind(self) -> Kind:
+        """That of its bodies: a message until ``live_as`` says otherwise, which few requests last long enough for."""
+        return getattr(self, "_kind", Kind.MESSAGE)
+
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
         """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
         if RULES[kind].stays_open and not RULES[self.kind].stays_open:
             self.silence = Pace()
             self.silence.begin(self._connection.now(), self.bytes_sent + self.bytes_in)
-        self.kind = kind
+        self._kind = kind
         self.idle_s = idle_s
         if unbounded:
             self.body.unbind()

@@ -64,7 +64,7 @@ class Stream(Protocol):
     Its ``owner`` is notified that the answer must end, or that the peer vanished before it did; the latter goes to the
     ``sender`` while there is one, which is also notified when the peer reads no more data for now. ``status`` is 0
     until an answer begins. After the stream has ``ended``, or its peer is ``gone``, calls have no effect. ``bytes_in``
-    and ``bytes_out`` count bytes on the wire. ``kind`` is that of its bodies, by which ``lifetimes`` has its limits.
+    and ``bytes_out`` count bytes on the wire.
     """
 
     head: Request | None
@@ -75,7 +75,10 @@ class Stream(Protocol):
     bytes_out: int
     owner: Owner | None
     sender: Sender | None
-    kind: Kind
+
+    @property
+    def kind(self) -> Kind:
+        """That of its bodies, by which ``lifetimes`` has its limits."""
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
         """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence.
