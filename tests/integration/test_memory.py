@@ -49,6 +49,7 @@ async def test_memory_is_shed_before_it_is_out_and_when_the_crowd_leaves_the_nex
     assert source.current is not None
     pem = written(source.current, world.folder / "crowd.pem")
     settings = world.settings(**({"max_memory_mib": LIMIT_MIB} if limited else {}))
+    settings["inbound"]["connections"] = {"max_waiting_per_peer": 2 * CROWD}  # memory alone is to end their answers
     async with command(world, settings, descriptors=4096) as (process, ports, records):
         port, most_mib = ports["in"], 0.0
 
