@@ -78,7 +78,7 @@ async def test_without_its_own_identity_a_sidecar_serves_nobody_and_comes_back_b
         assert (await hops.call(held.shown)).status == 200
     refusals = [r for r in hops.writer.records() if r["reason"] == "not_ready"]
     assert sorted((r["direction"], r["decision"]) for r in refusals) == [
-        ("inbound", "allow"),
+        ("inbound", "deny"),
         ("inbound", "deny"),
         ("outbound", "deny"),
         ("outbound", "deny"),
