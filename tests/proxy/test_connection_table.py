@@ -596,3 +596,20 @@ async def test_the_connections_of_such_a_peer_are_held_to_as_few(monkeypatch: py
     assert door.connect()[0].handler is door.shed
     peers.current = "spiffe://a/two"
     assert door.connect()[0].handler is door.handler
+
+
+async def test_requests_of_a_peer_without_any_window_are_refused_above_what_may_wait_before_any_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would hold a thread of the agent until the table saw its answer wait."""
+    peers_of(monkeypatch).current = "spiffe://a/one"
+    for window, began in ((0, 2), (1, 4)):
+        door = Door(max_waiting_per_peer=2)
+        served = H2Served(opens=False, connections=door.table, extra={"peername": ("192.0.2.1", 1234)})
+        served.peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
+        for _ in range(4):
+            served.begin(ASKS, ends=True)
+        await served.exchange()
+        assert len(served.handler.requests) == began
+        assert len(served.handler.refused) == 4 - began
+        door.table.discard(served.connection)

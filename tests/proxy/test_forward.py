@@ -9,6 +9,7 @@ import pytest
 
 from sidecar.delegation.decide import accept_issued, decide_verified, delegate
 from sidecar.delegation.human import Human
+from sidecar.errors import Denied, Reason
 from sidecar.proxy.forward import Forwarder, Forwarding
 from sidecar.proxy.headers import FROM_AGENT
 from sidecar.proxy.snapshot import Snapshots
@@ -76,3 +77,31 @@ def test_it_ends_at_the_latest_when_the_users_login_is_too_old(permit: Any, serv
     request: Any = None if served is None else SimpleNamespace(delegation=served)
     made = Forwarding(forwarder, permit, nothing, nothing, nothing, origin, b"/", FROM_AGENT, request)
     assert made.login_expires_at == ends_at
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["permitted-still", "refused-meanwhile"])
+def test_a_request_that_waited_for_its_record_is_judged_again_before_it_goes(
+    refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def admit(_one: object) -> None:
+        if refused:
+            raise Denied(Reason.POLICY_DENIED)
+
+    written: list[Any] = []
+    ends: list[Any] = []
+    went: list[Any] = []
+    monkeypatch.setattr(Forwarding, "start", lambda one: went.append(one))
+    monkeypatch.setattr(Forwarding, "_finish", lambda _one, error: ends.append(error.reason))
+    watch: Any = SimpleNamespace(admit=admit, young=set())
+    entry: Any = SimpleNamespace(open_first=written.append, forwarded=lambda: None)
+    forwarder = Forwarder(UpstreamPool(ClientLimits()), FROM_AGENT, watch, ServerLimits())
+    permit: Any = decide_verified(
+        verified(INBOUND_CLAIMS), peer=PLANNER, route=replace(SEARCH, record_first=True), policy=POLICY, now=NOW
+    )
+    nothing: Any = None
+    made = Forwarding(forwarder, permit, nothing, nothing, entry, Origin("127.0.0.1", 1, "key"), b"/", FROM_AGENT)
+    waiter: Any = SimpleNamespace(waited=False)
+    made.begin(waiter)
+    assert (went, ends) == ([], [])
+    written[0](None)
+    assert (went, ends) == (([], [Reason.POLICY_DENIED]) if refused else ([made], []))
