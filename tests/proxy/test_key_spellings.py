@@ -302,6 +302,17 @@ async def test_each_spelling_is_found_in_each_place(
     assert record["reason"] == "credential_exposed"
 
 
+async def test_a_key_that_is_complete_only_by_the_end_of_the_answer_is_found_and_recorded(calls: AgentCalls) -> None:
+    without_ends = "".join(f"&#{ord(one)}" for one in SECRET).encode()
+    calls.answer_of_next_hop = EVENTS + chunk(without_ends)
+    await calls.call(bearer(calls.handle(may_call=OPEN)), **TO_MODEL)
+    assert not calls.cut
+    calls.pool.agent.data_received(b"0\r\n\r\n")
+    assert calls.cut
+    *_, record = await calls.records()
+    assert record["reason"] == "credential_exposed"
+
+
 @each_in_fields
 async def test_each_spelling_is_found_in_a_field(calls: AgentCalls, spell: Callable[[str], bytes]) -> None:
     answer = b"HTTP/1.1 200 OK\r\nX-Echo: a %b b\r\nContent-Length: 0\r\n\r\n"
