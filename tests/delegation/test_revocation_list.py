@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Final
 
 import pytest
 
 from sidecar.delegation.profile import DEFAULT_ALGORITHMS
 from sidecar.delegation.revocation import Kind, Listed, Revocations, RevocationsError
-from sidecar.delegation.revocation_list import parse_list, verify_list
+from sidecar.delegation.revocation_list import (
+    MAX_PEERS,
+    parse_list,
+    parse_unchanged,
+    unchanged_claims,
+    verify_list,
+    verify_unchanged,
+)
 from sidecar.steps import at_once
 from sidecar.sts.keys import SigningKey
 from tests.delegation.test_revocation import OTHER, revocation, stopped
@@ -61,12 +69,36 @@ ROW: Final = {"id": "a", "kind": "txn", "value": "t", "exp": NOW + 9}
         pytest.param(rewritten(revoked=[ROW | {"kind": "subject"}]), id="a subject of no issuer"),
         pytest.param(rewritten(revoked=[ROW | {"value": ""}]), id="no value"),
         pytest.param(rewritten(lifted=[{"id": "a", "exp": -1}]), id="a lift with another end"),
+        pytest.param(rewritten(heard="x"), id="times of peers that are no list"),
+        pytest.param(rewritten(heard=[NOW + 1]), id="a peer that was heard after the list was issued"),
+        pytest.param(rewritten(heard=[-1]), id="a peer that was heard before time began"),
+        pytest.param(rewritten(heard=[True]), id="a time that is true"),
+        pytest.param(rewritten(heard=[NOW] * (MAX_PEERS + 1)), id="more peers than a replica has"),
     ],
 )
 def test_a_list_with_any_fault_is_refused_whole(raw: bytes) -> None:
     with pytest.raises(RevocationsError):
         read(raw)
     assert read(rewritten(revoked=[ROW])).revoked["a"].value == "t"
+    assert read(rewritten(heard=[0, NOW])).heard == (0, NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        pytest.param({}, False, id="lawful"),
+        pytest.param({"heard": [NOW + 1]}, True, id="a peer that was heard after it was issued"),
+        pytest.param({"tag": '"b"'}, True, id="another list"),
+        pytest.param({"iss": OTHER}, True, id="another issuer"),
+        pytest.param({"iat": NOW + 61}, True, id="from the future"),
+    ],
+)
+def test_a_confirmation_with_one_fact_changed_is_refused(changes: dict[str, object], refused: bool) -> None:
+    said = unchanged_claims(issuer=STS, tag='"a"', issued_at=NOW, heard=[NOW - 5]) | changes
+    jws, key = parse_unchanged(KEY.sign_unchanged(said)), KEY.verification_key
+    with pytest.raises(RevocationsError) if refused else nullcontext():
+        known = verify_unchanged(jws, issuer=STS, tag='"a"', key=key, algorithms=DEFAULT_ALGORITHMS, now=NOW)
+        assert (known.issued_at, known.lag_s) == (NOW, 5)
 
 
 def test_a_list_of_any_length_is_read_in_steps() -> None:
