@@ -193,8 +193,12 @@ CEILINGS: Final[dict[str, dict[str, object]]] = {
 }
 
 
+# Token services, with the number of their rules that are about workloads of this trust domain alone.
+SERVICES: Final = {"sts": 2, "sts-many": None}
+
+
 def test_every_example_is_run_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SIDECARS, *CEILINGS, "platform", "sts"}
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == {*SIDECARS, *CEILINGS, *SERVICES, "platform"}
 
 
 @pytest.mark.parametrize("name", SIDECARS)
@@ -204,7 +208,10 @@ async def test_an_example_runs_until_it_is_ready(world: World, name: str) -> Non
         await sidecar.wait_until_it_says("ready")
 
 
-async def test_the_token_services_example_runs_until_only_its_login_issuers_keys_are_missing(world: World) -> None:
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_token_services_example_runs_until_only_its_login_issuers_keys_are_missing(
+    world: World, name: str
+) -> None:
     keys = world.folder / "keys"
     command = [sys.executable, "-m", "sidecar.cli", "sts", "keygen", str(keys)]
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
@@ -212,12 +219,12 @@ async def test_the_token_services_example_runs_until_only_its_login_issuers_keys
         listen=f"127.0.0.1:{free_port()}",
         keys__directory=str(keys),
         identity__workload_api=(await world.api(STS)).address,
-        login_issuers=elsewhere(example("sts")["login_issuers"], {}),
+        login_issuers=elsewhere(example(name)["login_issuers"], {}),
         foreign_issuers=[],
-        rules=example("sts")["rules"][:2],
+        rules=example(name)["rules"][: SERVICES[name]],
         revocation={"file": str(world.folder / "orders")},
     )
-    async with running(world, "sts", EXAMPLES / "sts.yaml", environ) as service:
+    async with running(world, "sts", EXAMPLES / f"{name}.yaml", environ) as service:
         await service.wait_until_it_says("keys of https://login.acme.example")
 
 

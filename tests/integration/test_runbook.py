@@ -304,6 +304,23 @@ async def settings_refused(hops: Hops) -> AsyncIterator[Fault]:
 
 
 @asynccontextmanager
+async def deny_file_refused(hops: Hops) -> AsyncIterator[Fault]:
+    deny = hops.world.folder / "deny.json"
+    good = json.dumps({"deny": [{"actor": str(CRM)}]})
+    deny.write_text(good)
+    writer = await hops.start(deny_file=str(deny))
+    deny.write_text(good[:-1])
+    await until(lambda: bool(printed(writer)))
+
+    async def cure() -> None:
+        fresh = deny.with_suffix(".new")
+        fresh.write_text(good)
+        fresh.rename(deny)
+
+    yield Fault(writer, cure)
+
+
+@asynccontextmanager
 async def actor_mismatch(hops: Hops) -> AsyncIterator[Fault]:
     writer = await hops.start()
     stolen = mint({"act": {"sub": str(FRONT)}})
@@ -404,6 +421,7 @@ FAULTS: Final[list[tuple[str, Provoke, str]]] = [
     ("SidecarAgentDown", agent_dead, "agent"),
     ("SidecarOverloaded", overloaded, "overloaded"),
     ("SidecarSettingsRefused", settings_refused, "drian_s"),
+    ("SidecarDenyFileRefused", deny_file_refused, "stays in force"),
     ("SidecarActorMismatch", actor_mismatch, "actor_mismatch"),
     ("SidecarNamesNotFound", name_not_found, "the name"),
     ("SidecarClockWrong", clock_slow, "clock"),
