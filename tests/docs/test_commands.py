@@ -28,6 +28,7 @@ RUN_BY: Final = {
     ("README.md", "make image && docker compose up"): "tests/interop/test_compose.py",
     **{("docs/three-agents.md", start): _THREE_AGENTS for start in ("SIDECAR_OUTBOUND_URL=", "sidecar dev run")},
     ("docs/compose.md", "make image"): "tests/interop/test_compose.py",
+    ("docs/compose.md", "docker compose exec writer-sidecar"): "tests/interop/test_compose.py",
     (
         "docs/compose.md",
         "docker compose -f compose.yaml -f compose/acting.yaml",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,13 +13,15 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from tests.docs.blocks import blocks
 from tests.interop.chains import Hops, whole_chains
-from tests.interop.engine import IMAGE, Answer, Mesh, docker, missing, require, wait_for
+from tests.interop.engine import IMAGE, ROOT, Answer, Mesh, docker, missing, require, wait_for
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 NAME: Final = "sidecar-test-mesh"
 PODS: Final = ("front", "planner", "writer", "crm")
+DENY_FILE: Final = ROOT / "compose" / "deny" / "deny.json"
 WITNESSES: Final = ("front-sidecar", "planner-sidecar", "writer-sidecar", "crm-sidecar", "sts")
 
 
@@ -112,6 +115,34 @@ def test_only_the_front_door_leads_out(mesh: Mesh) -> None:
     assert {name for name, network in config["networks"].items() if not network.get("internal")} == {"door"}
     assert [name for name, service in plain.items() if "door" in (service.get("networks") or ())] == ["front"]
     assert plain["identity"]["network_mode"] == plain["keys"]["network_mode"] == "none"
+
+
+# --- the deny file
+
+
+def test_a_row_of_the_deny_file_stops_a_user_at_every_sidecar_and_goes_again(mesh: Mesh) -> None:
+    mesh.wait_for_the_chain()
+    before = DENY_FILE.read_text()
+    try:
+        deny(mesh, json.dumps({"deny": [{"subject": "alice", "issuer": "https://sts:7444"}]}))
+        assert mesh.ask().status != 200
+        assert mesh.ask("bob").status == 200
+        refused = [one for one in mesh.records("front-sidecar") if one.get("reason") == "policy_denied"]
+        assert {one["subject"] for one in refused} == {"alice"}
+    finally:
+        deny(mesh, before)
+    mesh.wait_for_the_chain()
+
+
+def deny(mesh: Mesh, text: str) -> None:
+    """Replace the file, and wait for each sidecar by the page's command."""
+    fresh = DENY_FILE.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.rename(DENY_FILE)
+    command = next(one for one in blocks("docs/compose.md") if "--wait-deny" in one.text).text
+    for pod in PODS:
+        words = command.replace("writer-sidecar", f"{pod}-sidecar").split()
+        mesh.compose(*words[2:])
 
 
 # --- attacks

@@ -28,6 +28,15 @@ def test_workers_that_are_well_are_one_sidecar_that_is_well() -> None:
     ]
     assert [(row["worker"], row["run"], row["being_served"]) for row in found["workers"]] == [(0, "r", 0), (1, "s", 3)]
     assert found["restarts"] == 2
+
+
+def test_each_worker_tells_the_deny_file_that_it_has_in_force() -> None:
+    found = together(status(("deny_file.sha256", "a" * 64)), status(("deny_file", None)), None)
+    assert [row["deny_sha256"] for row in found["workers"]] == ["a" * 64, None, None]
+
+
+def test_workers_that_are_well_have_every_key_of_a_single_one() -> None:
+    found = together(status(), status(("run", "s")))
     assert found.keys() - {"workers", "restarts"} == status().keys() - {"pid"}
 
 

@@ -51,6 +51,16 @@ def test_before_the_names_are_looked_up_nothing_is_known_except_by_a_single_repl
     assert Peers([]).silence_s() == 0
     assert Peers(["https://names"]).without("x") == ["https://names"]
     assert Peers(["https://names"]).unacknowledged(["x"]) == 1
+    assert Peers([]).majority_holds("x")
+
+
+def test_no_majority_holds_an_order_before_the_names_are_looked_up() -> None:
+    known = Peers(["https://names"])
+    known.acknowledged("https://names", ["x"])
+    known.heard("https://names", 1000.0, lacks=())
+    assert not known.majority_holds("x")
+    known.follow(["https://names"])
+    assert known.majority_holds("x")
 
 
 def test_a_replica_that_left_the_names_counts_no_more_and_one_that_came_is_unheard() -> None:
