@@ -306,9 +306,9 @@ async def test_a_key_that_is_complete_only_by_the_end_of_the_answer_is_found_and
     without_ends = "".join(f"&#{ord(one)}" for one in SECRET).encode()
     calls.answer_of_next_hop = EVENTS + chunk(without_ends)
     await calls.call(bearer(calls.handle(may_call=OPEN)), **TO_MODEL)
-    assert not calls.cut
+    before = calls.cut
     calls.pool.agent.data_received(b"0\r\n\r\n")
-    assert calls.cut
+    assert (before, calls.cut) == (False, True)
     *_, record = await calls.records()
     assert record["reason"] == "credential_exposed"
 
