@@ -411,3 +411,34 @@ async def test_a_session_is_one_at_every_worker(world: World) -> None:
             assert agent.shown() == agent.opened[0]
             assert unknown(await send(SEARCH, (FIELD, session), token=mint({"sub": "bob"})))
         await until(lambda: len({one["run"] for one in sidecar.records() if one["event"] == "request"}) > 1)
+
+
+@pytest.mark.timeout(120)
+async def test_an_ended_session_is_the_servers_to_refuse_at_workers_that_did_not_see_its_end(world: World) -> None:
+    planner, agent = calling(await world.source(PLANNER), WRITER), Sessions(world)
+    async with process(world, mcp_settings(world), starts=3, workers=3) as sidecar:
+
+        async def send(message: object, *fields: tuple[str, str], method: str = "POST") -> Answer:
+            body = b"" if method == "DELETE" else json.dumps(message).encode()
+            headers = [*bearer(mint()), *([JSON] if body else []), *fields]
+            return await world.call(sidecar.port, planner, "/mcp", method=method, headers=headers, body=body)
+
+        ended, kept = [(await send(HELLO)).headers["mcp-session-id"] for _ in range(2)]
+        assert (await send(None, (FIELD, ended), method="DELETE")).status == 200
+        script = agent.answer
+
+        def without_the_ended(head: bytes, body: bytes) -> bytes:
+            if agent.shown() == agent.opened[0]:
+                return b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+            return script(head, body)
+
+        world.agent.script = without_the_ended
+        by: set[str | None] = set()
+        for _ in range(64):
+            answer = await send(SEARCH, (FIELD, ended))
+            assert answer.status == 404
+            by.add(answer.reason)
+            assert (await send(SEARCH, (FIELD, kept))).status == 200
+            if len(by) > 1:
+                break
+        assert by == {None, "session_unknown"}  # the server's answer, and that of the worker that saw the end
