@@ -15,6 +15,7 @@ from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 MAX_ID: Final = 1024  # characters, of a task or a context
 MAX_READ_BYTES: Final = 1024 * 1024  # of an answer, or of one event
 MAX_EVENTS_READ: Final = 1024  # of an answer: its task is in one of the first
+MAX_BESIDE: Final = 1024  # texts of a request that may name a task where no version has one
 
 LISTS: Final = "ListTasks"
 SENDS: Final = frozenset({"SendMessage", "SendStreamingMessage"})
@@ -31,7 +32,10 @@ _OF_CONFIGS: Final = frozenset(
 _ID_IS_TASK: Final = frozenset(f"tasks/pushNotificationConfig/{what}" for what in ("get", "list", "delete"))
 # In JSON of Protobuf each member may have either name; the official client of 0.3 uses the second in HTTP+JSON.
 _TASK_ID: Final = ("taskId", "task_id")
-_MAY_NAME_ONE: Final = frozenset({"id", "name", "taskid"})
+_MAY_NAME_ONE: Final = frozenset({"id", "name", "parent", "referencetaskids", "taskid"})
+_RESOURCES: Final = frozenset({"name", "parent"})  # of 0.3's Protobuf, where a task is ``tasks/ID``
+_CONTENT: Final = frozenset({"content", "parts"})  # what users write to agents: no id of the protocol is there
+_in_resource: Final = re.compile(r"(?:^|/)tasks/([^/]+)").findall
 _CONTEXT_ID: Final = ("contextId", "context_id")
 _REFERENCES: Final = ("referenceTaskIds", "reference_task_ids")
 _MESSAGE: Final = ("message", "request")  # of 0.3's Protobuf
@@ -52,7 +56,7 @@ class Named(NamedTuple):
 
     ``about_one``: it asks for a task that exists, and does nothing without one. ``begins``: it is a message that
     belongs to no task, so its answer may show a new one. ``beside``: texts in members where no version has a task's id,
-    and an agent may read one all the same.
+    and an agent may read one all the same. ``differs``: two places name its one task, and disagree.
     """
 
     tasks: tuple[str, ...] = ()
@@ -60,6 +64,7 @@ class Named(NamedTuple):
     contexts: tuple[str, ...] = ()
     begins: bool = False
     beside: tuple[str, ...] = ()
+    differs: bool = False
 
 
 NOTHING_NAMED: Final = Named()
@@ -75,33 +80,75 @@ def tasks_named(
     """
     params: Mapping[str, object] = {} if message is None else message.params
     message_id = None if message is None else message.id
+    query = [*query]
     if operation in SENDS:
-        return _of_message(params, message_id)
-    if operation == LISTS:
-        return Named(contexts=_ids([_one(params, _CONTEXT_ID), *_in_query(query, message_id)], message_id))
+        return _of_message(params, query, message_id)
     if operation not in _BY_ID | _OF_CONFIGS:
-        return NOTHING_NAMED
+        contexts = [_one(params, _CONTEXT_ID), *_in_query(query, message_id)] if operation == LISTS else []
+        return Named(contexts=_ids(contexts, message_id), beside=_beside((), params, query, message_id))
     nested = [*_nested(params)] if operation == "CreateTaskPushNotificationConfig" else []
+    by_id = operation in _BY_ID
     if in_path is not None:
         also = _ids([_one(params, _TASK_ID), *nested], message_id)
         if any(one != in_path for one in also):
             raise MessageRefused("the body names another task than the path", message_id=message_id)
         tasks: tuple[str, ...] = (in_path,)
     else:
-        method = None if message is None else message.method
-        by_id = operation in _BY_ID or method in _ID_IS_TASK
+        by_id = by_id or (message is not None and message.method in _ID_IS_TASK)
         tasks = _ids([params.get("id") if by_id else _one(params, _TASK_ID), *nested], message_id)
-    return Named(tasks, about_one=True, beside=_beside(tasks, (*params.items(), *query)))
+    beside = _beside(tasks, params, query, message_id)
+    differs = len(tasks) > 1 or _differs(tasks, (*params.items(), *query), id_is_task=by_id)
+    return Named(tasks, about_one=True, beside=beside, differs=differs)
 
 
-def _beside(tasks: tuple[str, ...], members: Iterable[tuple[str, object]]) -> tuple[str, ...]:
-    """Return other texts of the members that may hold a task's id, or the name of its resource (``tasks/ID/...``)."""
-    texts = [value for name, value in members if without_marks(name) in _MAY_NAME_ONE and isinstance(value, str)]
-    parts = [part for text in texts if len(text) <= 4 * MAX_ID for part in (text, *text.split("/"))]
-    return tuple(dict.fromkeys(part for part in parts if 0 < len(part) <= MAX_ID and part not in tasks))
+def _beside(
+    tasks: tuple[str, ...],
+    params: Mapping[str, object],
+    query: Iterable[tuple[str, str]],
+    message_id: str | int | None,
+) -> tuple[str, ...]:
+    """Return other texts that may be a task's id, or the name of its resource (``tasks/ID/...``), with its segments.
+
+    Raises:
+        MessageRefused: OPERATION_MALFORMED, they are too many, or one is too long.
+    """
+    found: dict[str, None] = {}
+    for text in (*_texts(params), *(value for name, value in query if without_marks(name) in _MAY_NAME_ONE)):
+        if len(text) > 4 * MAX_ID:
+            raise MessageRefused("a member that may name a task is too long", message_id=message_id)
+        found.update((part, None) for part in (text, *text.split("/")) if 0 < len(part) <= MAX_ID)
+        if len(found) > MAX_BESIDE + len(tasks):
+            raise MessageRefused("too many members that may name a task", message_id=message_id)
+    return tuple(one for one in found if one not in tasks)
 
 
-def _of_message(params: Mapping[str, object], message_id: str | int | None) -> Named:
+def _texts(value: object, *, may_name: bool = False) -> Iterator[str]:
+    """Yield the texts of all members that may name a task, at any depth but in what users write."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            folded = without_marks(name)
+            if folded not in _CONTENT:
+                yield from _texts(member, may_name=folded in _MAY_NAME_ONE)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, may_name=may_name)
+    elif may_name and isinstance(value, str | int):  # to JavaScript 7 and "7" are one key
+        yield str(value)
+
+
+def _differs(tasks: tuple[str, ...], members: Iterable[tuple[str, object]], *, id_is_task: bool) -> bool:
+    """Tell if a member that can only mean the task of a request names another one."""
+    for name, value in members if tasks else ():
+        folded = without_marks(name)
+        if folded == "taskid" or (folded == "id" and id_is_task):
+            if value is not None and value != "" and value not in tasks:
+                return True
+        elif folded in _RESOURCES and isinstance(value, str) and not {*_in_resource(value)} <= {*tasks}:
+            return True
+    return False
+
+
+def _of_message(params: Mapping[str, object], query: list[tuple[str, str]], message_id: str | int | None) -> Named:
     if params.keys() >= set(_MESSAGE):
         raise MessageRefused("two messages", message_id=message_id)
     sent = _one(params, _MESSAGE)
@@ -113,10 +160,13 @@ def _of_message(params: Mapping[str, object], message_id: str | int | None) -> N
         raise MessageRefused("referenceTaskIds are not an array", message_id=message_id)
     # Beside the message no version has ids but in its configuration; an agent may read them all the same.
     own = _ids([_one(sent, _TASK_ID), _one(params, _TASK_ID)], message_id)
-    tasks = _ids([*own, *others, *_nested(params.get("configuration"))], message_id)
+    configured = _ids(_nested(params.get("configuration")), message_id)
+    tasks = _ids([*own, *others, *configured], message_id)
     contexts = _ids([_one(sent, _CONTEXT_ID), _one(params, _CONTEXT_ID)], message_id)
-    beside = _beside(tasks, (*params.items(), *sent.items()))
-    return Named(tasks, contexts=contexts, begins=not own, beside=beside)
+    beside = _beside(tasks, params, query, message_id)
+    places = (*params.items(), *sent.items(), *query, *(("taskId", one) for one in configured))
+    differs = len(own) > 1 or _differs(own, places, id_is_task=False)
+    return Named(tasks, contexts=contexts, begins=not own, beside=beside, differs=differs)
 
 
 def _in_query(query: Iterable[tuple[str, str]], message_id: str | int | None) -> list[object]:

@@ -195,7 +195,7 @@ def _a2a(
         message = yield from _message(asked, stream, head, route)
         a2a.check_version(fields, query)  # once the answer can have the message's id
         asked.key = a2a.operation_of(message)
-        asked.named = tasks_named(asked.key, message, None)
+        asked.named = tasks_named(asked.key, message, None, parameters)
         asked.first_page = a2a.is_first_page(message.params.items())
         return
     a2a.check_version(fields, query)

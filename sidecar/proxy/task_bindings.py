@@ -163,10 +163,12 @@ class TaskBindings:
 
         Raises:
             Denied: TASK_UNKNOWN or CONTEXT_UNKNOWN, one is another's, or, if ``strict``, not known; or no task is
-                named where one is needed.
+                named where one is needed. OPERATION_MALFORMED, two places name its task, and disagree.
         """
         seen = self.tasks.are_of(named.tasks, principal, Reason.TASK_UNKNOWN)
         self.tasks.are_of(named.beside, principal, Reason.TASK_UNKNOWN)  # one may be of a configuration, and unknown
+        if named.differs:
+            raise Denied(Reason.OPERATION_MALFORMED, "two members name the task of this request, and disagree")
         seen = seen and not (named.about_one and not named.tasks)
         seen_context = self.contexts.are_of(named.contexts, principal, Reason.CONTEXT_UNKNOWN)
         if strict and not seen:

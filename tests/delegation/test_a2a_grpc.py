@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from sidecar.delegation.a2a import OPERATIONS, is_first_page
@@ -20,6 +22,7 @@ from sidecar.delegation.a2a_grpc import (
 from sidecar.delegation.a2a_tasks import MAX_EVENTS_READ, MAX_READ_BYTES, NOTHING_SHOWN, Named, Shown, tasks_named
 from sidecar.delegation.grpc_messages import written
 from sidecar.delegation.json_rpc import MessageRefused
+from sidecar.delegation.protobuf import Schema
 from sidecar.delegation.protobuf import length_field as field
 from sidecar.delegation.protobuf import number_field as number
 from sidecar.delegation.push_urls import check_push_urls, parse_push_url
@@ -37,6 +40,27 @@ def params_of(path: str, message: bytes) -> tuple[str, dict[str, object]]:
 def named_in(path: str, message: bytes) -> Named:
     call = call_of_path(path, b"")
     return tasks_named(call.method.operation, message_of(written(message), call.method), None)
+
+
+def places_of_tasks(schema: Schema, wrap: Callable[[bytes], bytes] = bytes) -> Iterator[bytes]:
+    """Yield a message for each field of a schema that holds a task's id: the field alone, with the task ``t``."""
+    for at, one in schema.items():
+        if one.schema is not None:
+            yield from places_of_tasks(one.schema, lambda inner, at=at: wrap(field(at, inner)))  # type: ignore[misc]
+        elif one.name in {"id", "taskId", "referenceTaskIds"}:
+            yield wrap(field(at, "tasks/t" if one.convert else "t"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"/{service}/{method}" for (service, _), methods in METHODS.items() for method in methods],
+)
+def test_a_task_is_found_in_each_field_that_holds_one(path: str) -> None:
+    method = call_of_path(path, b"").method
+    messages = [*places_of_tasks(method.request)]
+    assert bool(messages) is (method.operation not in {"ListTasks", "GetExtendedAgentCard"})
+    for message in messages:
+        assert named_in(path, message).tasks == ("t",)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +186,7 @@ def test_a_message_to_the_agent_names_its_context_its_task_and_those_it_refers_t
     sent = field(1, "m") + field(2, "c") + field(3, "7") + number(4, 1) + field(5, b"\x0a\1x") * 2
     config = field(1, "text") + field(2, field(3, "9") + field(4, "https://x"))
     v1 = field(2, sent + field(8, "5") + field(8, "6")) + field(3, config)
-    assert named_in(f"{V1}SendMessage", v1) == Named(("7", "5", "6", "9"), contexts=("c",))
+    assert named_in(f"{V1}SendMessage", v1) == Named(("7", "5", "6", "9"), contexts=("c",), differs=True)
     assert named_in(f"{V1}SendStreamingMessage", field(2, field(2, "c"))) == Named(contexts=("c",), begins=True)
     assert named_in(f"{V03}SendMessage", field(1, sent)) == Named(("7",), contexts=("c",))
     assert named_in(f"{V03}SendStreamingMessage", b"") == Named(begins=True)

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from sidecar.delegation import a2a
 from sidecar.delegation.a2a_tasks import (
+    MAX_BESIDE,
     MAX_EVENTS_READ,
     MAX_READ_BYTES,
     NOTHING_SHOWN,
@@ -39,7 +41,7 @@ def rpc(method: str, **params: Any) -> RpcMessage:
             "GetTaskPushNotificationConfig",
             rpc("tasks/pushNotificationConfig/get", taskId="mine", id="7"),
             None,
-            Named(("7",), about_one=True, beside=("mine",)),
+            Named(("7",), about_one=True, beside=("mine",), differs=True),
         ),
         (
             "CreateTaskPushNotificationConfig",
@@ -50,13 +52,52 @@ def rpc(method: str, **params: Any) -> RpcMessage:
         ("CreateTaskPushNotificationConfig", RpcMessage(None, None, {"url": "x"}), "7", Named(("7",), about_one=True)),
         ("SendMessage", rpc("SendMessage", message={"taskId": "7"}), None, Named(("7",))),
         ("SendMessage", rpc("SendMessage", id="8", message={"taskId": "7"}), None, Named(("7",), beside=("8",))),
-        ("GetTask", rpc("GetTask", id="7", taskId="8"), None, Named(("7",), about_one=True, beside=("8",))),
-        ("GetTask", rpc("GetTask", id="7", task_id="8"), None, Named(("7",), about_one=True, beside=("8",))),
+        ("GetTask", rpc("GetTask", id="7", taskId="8"), None, Named(("7",), True, beside=("8",), differs=True)),
+        ("GetTask", rpc("GetTask", id="7", task_id="8"), None, Named(("7",), True, beside=("8",), differs=True)),
+        ("GetTask", rpc("GetTask", id="7", taskId="7"), None, Named(("7",), about_one=True)),
         (
             "CancelTask",
             rpc("CancelTask", id="7", name="tasks/8"),
             None,
-            Named(("7",), about_one=True, beside=("tasks/8", "tasks", "8")),
+            Named(("7",), about_one=True, beside=("tasks/8", "tasks", "8"), differs=True),
+        ),
+        (
+            "CancelTask",
+            rpc("CancelTask", id="7", parent="tasks/7"),
+            None,
+            Named(("7",), about_one=True, beside=("tasks/7", "tasks")),
+        ),
+        ("CancelTask", RpcMessage(None, None, {"id": "8"}), "7", Named(("7",), True, beside=("8",), differs=True)),
+        (
+            "CancelTask",
+            rpc("CancelTask", id="7", metadata={"x": [{"task_id": ["8", 9]}]}),
+            None,
+            Named(("7",), about_one=True, beside=("8", "9")),
+        ),
+        (
+            "SendMessage",
+            rpc("SendMessage", message={"taskId": "7", "parts": [{"data": {"taskId": "8"}}]}),
+            None,
+            Named(("7",)),
+        ),
+        ("SendMessage", rpc("SendMessage", taskId="8", message={"taskId": "7"}), None, Named(("7", "8"), differs=True)),
+        (
+            "SendMessage",
+            rpc("SendMessage", name="tasks/8", message={"taskId": "7"}),
+            None,
+            Named(("7",), beside=("tasks/8", "tasks", "8"), differs=True),
+        ),
+        (
+            "SendMessage",
+            rpc("SendMessage", message={"taskId": "7"}, configuration={"x": {"taskId": "8"}}),
+            None,
+            Named(("7", "8"), differs=True),
+        ),
+        (
+            "SendMessage",
+            rpc("SendMessage", referenceTaskIds=["8"], message={"taskId": "7"}),
+            None,
+            Named(("7",), beside=("8",)),
         ),
         ("GetTask", rpc("GetTask", taskId="8"), None, Named((), about_one=True, beside=("8",))),
         (
@@ -109,9 +150,10 @@ def rpc(method: str, **params: Any) -> RpcMessage:
             "CreateTaskPushNotificationConfig",
             rpc("tasks/pushNotificationConfig/set", taskId="7", pushNotificationConfig={"Task_ID": "9"}),
             None,
-            Named(("7", "9"), about_one=True),
+            Named(("7", "9"), about_one=True, differs=True),
         ),
-        ("ListTasks", rpc("ListTasks", id="7"), None, Named()),
+        ("ListTasks", rpc("ListTasks", id="7"), None, Named(beside=("7",))),
+        ("GetExtendedAgentCard", rpc("GetExtendedAgentCard", taskId="7"), None, Named(beside=("7",))),
         ("ListTasks", rpc("tasks/list", contextId="c"), None, Named(contexts=("c",))),
     ],
 )
@@ -139,6 +181,8 @@ def test_the_tasks_that_a_request_names(
         ("SendMessage", {"message": {"ContextId": "c"}}, None),
         ("SendMessage", {"message": {}, "configuration": {"x": [{"taskId": 7}]}}, None),
         ("ListTasks", {"contextId": ["c"]}, None),
+        ("GetTask", {"id": "7", "name": "tasks/8/" + "x" * 4096}, None),
+        ("SendMessage", {"metadata": [{"id": str(one)} for one in range(MAX_BESIDE + 1)]}, None),
     ],
 )
 def test_a_task_that_could_be_read_in_two_ways_is_refused(
@@ -146,6 +190,14 @@ def test_a_task_that_could_be_read_in_two_ways_is_refused(
 ) -> None:
     with pytest.raises(MessageRefused):
         tasks_named(operation, RpcMessage(None, operation, params), path)
+
+
+@pytest.mark.parametrize("name", ["id", "taskId", "task_id", "name", "parent"])
+@pytest.mark.parametrize("operation", sorted(a2a.OPERATIONS))
+def test_a_query_names_tasks_beside_as_a_body_does(operation: str, name: str) -> None:
+    for path in ("7", None):
+        assert "8" in tasks_named(operation, RpcMessage(1, operation, {}), path, [(name, "tasks/8")]).beside
+        assert tasks_named(operation, RpcMessage(1, operation, {}), path, [("pageSize", "8")]).beside == ()
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,19 @@ def test_a_known_task_of_another_refuses_wherever_it_is_named_and_an_unknown_tex
         assert bindings.check(named("7")._replace(beside=beside), ALICE, strict=strict) is None
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_two_places_that_disagree_refuse_and_a_known_task_of_another_is_told_first(strict: bool) -> None:
+    bindings = TaskBindings(Clock())
+    bindings.tasks.bind("7", ALICE)
+    bindings.tasks.bind("8", BOB)
+    for beside, reason in (("9", Reason.OPERATION_MALFORMED), ("8", Reason.TASK_UNKNOWN)):
+        asked = named("7")._replace(beside=(beside,))
+        with pytest.raises(Denied) as refused:
+            bindings.check(asked._replace(differs=True), ALICE, strict=strict)
+        assert refused.value.reason is reason
+    assert bindings.check(named("7")._replace(beside=("9",)), ALICE, strict=strict) is None
+
+
 def test_a_task_that_was_not_seen_passes_and_is_told_or_is_refused_where_the_route_is_strict() -> None:
     bindings = TaskBindings(Clock())
     bindings.tasks.bind("7", ALICE)

@@ -179,10 +179,16 @@ async def test_a_configuration_for_the_task_of_somebody_else_is_refused_wherever
     await ask(peer, sent())
     config = {"taskPushNotificationConfig": {"taskId": "7", "url": f"{HOOK}/x"}}
     message = rpc("SendMessage", message={"messageId": "m"}, configuration=config)
-    own = {"task_id": "8", "config": {"TaskId": "7", "url": f"{HOOK}/x"}}
-    for one in (message, rpc("CreateTaskPushNotificationConfig", **own)):
+
+    def create(task: str) -> dict[str, Any]:
+        own = {"task_id": task, "config": {"TaskId": "7", "url": f"{HOOK}/x"}}
+        return rpc("CreateTaskPushNotificationConfig", **own)
+
+    for one in (message, create("7")):
         assert (await ask(peer, one)).reason is None
         assert (await ask(peer, one, token=mint(BOB))).reason == "task_unknown"
+    for token, reason in ((None, "operation_malformed"), (mint(BOB), "task_unknown")):
+        assert (await ask(peer, create("8"), token=token)).reason == reason
 
 
 async def test_a_strict_route_refuses_a_context_that_was_not_seen(world: World) -> None:
