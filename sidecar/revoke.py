@@ -4,8 +4,8 @@ The order is signed with the key of the operator's own X.509-SVID and sent over 
 given. Each replica answers once the order is on its disk. The command names those it did not reach: their sidecars
 learn of the order when the replicas next exchange orders, so send it again or stop the replica.
 
-It is the emergency brake, so it imports only what sends an order: no settings, no room of a server
-(``tests/integration/test_modules.py``).
+In an emergency it has to start fast, so it imports only what sends an order: no settings, nothing of a server
+(``tests/test_revoke.py``).
 """
 
 from __future__ import annotations
