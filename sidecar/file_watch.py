@@ -12,16 +12,34 @@ import time
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from sidecar.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from sidecar.sts.records import EventLog
 
 POLL_S: Final = 2.0
 MAX_RETRY_S: Final = 60.0
 _LOG: Final = logging.getLogger(__name__)
+
+
+class ReloadCounts(Protocol):
+    """The metrics of reloads."""
+
+    def reloaded(self, what: str, *, ok: bool) -> None:
+        """Count one."""
+        ...
+
+
+class ReloadLog(Protocol):
+    """The records and metrics of reloads."""
+
+    @property
+    def metrics(self) -> ReloadCounts:
+        """Return the counters."""
+        ...
+
+    def event(self, event: str, *, detail: str) -> None:
+        """Write one record."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,7 +65,7 @@ class FileWatcher:
     is loaded. A reload that failed for the moment only is tried again, after pauses that double.
     """
 
-    def __init__(self, watched: Sequence[Watched], log: EventLog, *, poll_s: float = POLL_S) -> None:
+    def __init__(self, watched: Sequence[Watched], log: ReloadLog, *, poll_s: float = POLL_S) -> None:
         self._watched = watched
         self._log = log
         self._poll_s = poll_s

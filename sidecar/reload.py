@@ -1,17 +1,19 @@
 """Reload of a running sidecar's settings, on a change of its files or SIGHUP: as a whole, or not at all.
 
-The steps, in ``Reload.reload``: require memory for the loader, load in a child process, refuse what needs a restart,
-make a new setup that keeps what did not change, and put it in force. A ``Setup`` is what requests are served with;
-``put_in_force`` swaps it between two requests and ends what the old one leaves behind.
+The steps of a reload: require memory for the loader, load in a child process, refuse what needs a restart
+(``SettingsWatch``); make a new setup that keeps what did not change, wait for what it needs, and put it in force
+(``AppliedSettings``). With several workers the parent has the first half, once, and each worker the second
+(``workers/shared_settings.py``). A ``Setup`` is what requests are served with; putting it in force swaps it between two
+requests and ends what the old one leaves behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
 from sidecar.config import SidecarSettings
@@ -31,81 +33,120 @@ Load = Callable[[SettingsFiles, Mapping[str, str]], Awaitable[Loaded[Any]]]
 _NEW_KEYS_S: Final = 10.0
 
 
-class Reload:
-    """Reloads the settings of one server. ``state`` is the outcome, for ``sidecar status``."""
+class SettingsWatch:
+    """The files of settings, and the loading of what they hold now. ``in_force`` is what was loaded and accepted last.
+
+    ``has_room`` tells if the loader may take so many bytes now.
+    """
 
     def __init__(
-        self, loaded: Loaded[SidecarSettings], environ: Mapping[str, str], server: Server, load: Load = load_again
+        self,
+        loaded: Loaded[SidecarSettings],
+        environ: Mapping[str, str],
+        has_room: Callable[[int], Awaitable[bool]],
+        load: Load = load_again,
     ) -> None:
-        self._settings, self._files, self._fingerprint = loaded
-        self._load_again = load
+        self.in_force = loaded
+        self._files = loaded.files
         self._environ = environ
-        self._server = server
+        self._has_room = has_room
+        self._load_again = load
         self._watched: Watched | None = None
-        self.state = _state_of(self._settings, number=1)
 
-    def watched(self) -> Watched:
-        """Return the files to watch, and this reload."""
-        watched = Watched(
-            what="settings",
-            fingerprint=self._look,
-            last=self._fingerprint,
-            reload=self.reload,
-        )
-        self._watched = watched
-        return watched
+    def watched(self, reload: Callable[[], Awaitable[None]]) -> Watched:
+        """Return the files to watch, which ``reload`` loads again."""
+        last = self.in_force.fingerprint
+        self._watched = Watched(what="settings", fingerprint=self.fingerprint, last=last, reload=reload)
+        return self._watched
 
-    def all_watched(self) -> list[Watched]:
-        """Return everything to watch: the settings, and the certificate of a door."""
-        door = self._server.parts.door
-        if door is None:
-            return [self.watched()]
-        last = door.fingerprint() if door.not_after is not None else None
-        certificate = Watched(
-            what="the door's certificate", fingerprint=door.fingerprint, last=last, reload=door.reload
-        )
-        return [self.watched(), certificate]
-
-    async def reload(self) -> None:
-        """Load the settings again and put them in force.
-
-        Raises:
-            ConfigError: they cannot be used, or not now, or need a restart; the settings in force stay.
-        """
-        try:
-            fresh = await self._load()
-            follow = await self._read_deny_file(fresh.deny_file)
-            await put_in_force(self._server, self._changed(fresh))
-            follow()  # at once, and last: settings that are refused take no row away
-        except ConfigError as error:
-            self.state.refused_at, self.state.problems = int(time.time()), error.problems
-            raise
-        self._settings = fresh
-        self._server.metrics.settings_used = shares_in_force(fresh.used)
-        self.state = _state_of(fresh, number=self.state.number + 1)
-
-    def _look(self) -> Hashable:
+    def fingerprint(self) -> Hashable:
         """Return the fingerprint of the files, which a reload may change."""
         return self._files.fingerprint()
 
-    async def _load(self) -> SidecarSettings:
+    async def load(self) -> Loaded[SidecarSettings]:
+        """Load the settings as their files are now.
+
+        Raises:
+            ConfigError: they cannot be used, or not now, or need a restart.
+        """
+        loaded = await self._fresh()
+        self._files = loaded.files
+        if self._watched is not None:
+            self._watched.last = loaded.fingerprint
+        self._require_no_restart(loaded)
+        return loaded
+
+    async def require_usable(self) -> None:
+        """Load the settings as their files are now, for nothing but their problems.
+
+        Raises:
+            ConfigError: as of ``load``.
+        """
+        self._require_no_restart(await self._fresh())
+
+    async def _fresh(self) -> Loaded[SidecarSettings]:
         need_bytes = self._files.need_bytes()
-        if not self._server.room_for(need_bytes):
+        if not await self._has_room(need_bytes):
             need = f"that takes {need_bytes // MIB} MiB, which the memory limit does not leave now"
             cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
             raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)], transient=True)
         try:
-            loaded = await self._load_again(self._files, self._environ)
+            loaded: Loaded[SidecarSettings] = await self._load_again(self._files, self._environ)
         except ConfigError as error:
             self._files = self._files.after(error)
             raise
-        fresh: SidecarSettings = loaded.settings
-        self._files = loaded.files
-        if self._watched is not None:
-            self._watched.last = loaded.fingerprint
-        if problems := self._settings.needs_restart(fresh):
+        return loaded
+
+    def _require_no_restart(self, loaded: Loaded[SidecarSettings]) -> None:
+        if problems := self.in_force.settings.needs_restart(loaded.settings):
             raise ConfigError(problems)
-        return fresh
+
+
+class AppliedSettings:
+    """The settings that one server serves with. ``state`` is the outcome of reloads, for ``sidecar status``.
+
+    Fresh settings are prepared, which may fail and changes nothing, and then committed, which cannot fail, or refused.
+    """
+
+    def __init__(self, settings: SidecarSettings, server: Server) -> None:
+        self._settings = settings
+        self._server = server
+        self._wanted: SidecarSettings | None = None
+        self._prepared: tuple[PreparedSetup, Callable[[], None]] | None = None
+        self.state = _state_of(settings, number=1)
+
+    async def prepare(self, fresh: SidecarSettings) -> None:
+        """Make everything that fresh settings need; those in force stay.
+
+        Raises:
+            ConfigError: they cannot be used, or not now.
+        """
+        self._wanted = fresh
+        follow = await self._read_deny_file(fresh.deny_file)
+        prepared = await prepare(self._server, self._changed(fresh))
+        if self._wanted is not fresh:
+            await prepared.abandon()
+            raise ConfigError([Problem("settings", "were refused meanwhile", "see the problem named before")])
+        self._prepared = prepared, follow
+
+    def commit(self) -> None:
+        """Put in force what was prepared."""
+        assert self._prepared is not None  # noqa: S101 - our parent's error: this worker ends, and a new one is right
+        assert self._wanted is not None  # noqa: S101 - as above
+        fresh, (prepared, follow) = self._wanted, self._prepared
+        self._wanted = self._prepared = None
+        prepared.commit()
+        follow()  # at once, and last: settings that are refused take no row away
+        self._settings = fresh
+        self._server.metrics.settings_used = shares_in_force(fresh.used)
+        self.state = _state_of(fresh, number=self.state.number + 1)
+
+    def refuse(self, problems: Sequence[Problem]) -> None:
+        """Give up what was prepared, or is being prepared; the settings in force stay."""
+        if self._prepared is not None:
+            self._server.parts.tasks.start(self._prepared[0].abandon())
+        self._wanted = self._prepared = None
+        self.state.refused_at, self.state.problems = int(time.time()), tuple(problems)
 
     async def _read_deny_file(self, path: Path | None) -> Callable[[], None]:
         """Read the deny file that fresh settings name, if it is another one. Return the function that follows it."""
@@ -125,31 +166,107 @@ class Reload:
         return make_setup(fresh, keys, exchanges, parts.log.metrics)
 
 
-async def put_in_force(server: Server, setup: Setup) -> None:
-    """Serve with ``setup`` from now on. Requests under way that it would refuse end within a second.
+class Reload:
+    """Reloads the settings of one server in one process. ``state`` is the outcome, for ``sidecar status``."""
+
+    def __init__(
+        self, loaded: Loaded[SidecarSettings], environ: Mapping[str, str], server: Server, load: Load = load_again
+    ) -> None:
+        async def has_room(size: int) -> bool:
+            return server.room_for(size)
+
+        self._server = server
+        self._files = SettingsWatch(loaded, environ, has_room, load)
+        self._applied = AppliedSettings(loaded.settings, server)
+
+    @property
+    def state(self) -> SettingsState:
+        """The outcome of the last reload."""
+        return self._applied.state
+
+    def all_watched(self) -> list[Watched]:
+        """Return everything to watch: the settings, and the certificate of a door."""
+        return [self._files.watched(self.reload), *watched_door(self._server)]
+
+    async def reload(self) -> None:
+        """Load the settings again and put them in force.
+
+        Raises:
+            ConfigError: they cannot be used, or not now, or need a restart; the settings in force stay.
+        """
+        try:
+            loaded = await self._files.load()
+            await self._applied.prepare(loaded.settings)
+        except ConfigError as error:
+            self._applied.refuse(error.problems)
+            raise
+        self._applied.commit()
+        self._files.in_force = loaded
+
+
+def watched_door(server: Server) -> list[Watched]:
+    """Return the certificate of a door to watch, if there is one."""
+    door = server.parts.door
+    if door is None:
+        return []
+    last = door.fingerprint() if door.not_after is not None else None
+    return [Watched(what="the door's certificate", fingerprint=door.fingerprint, last=last, reload=door.reload)]
+
+
+class PreparedSetup(NamedTuple):
+    """A setup whose keys are there, with the part that updates them if they are new. Not in force yet."""
+
+    server: Server
+    setup: Setup
+    key_updates: asyncio.Future[None] | None
+
+    def commit(self) -> None:
+        """Serve with it from now on. Requests under way that it would refuse end within a second."""
+        server, setup, parts = self.server, self.setup, self.server.parts
+        before, keys_before = parts.snapshots.setup, server.key_updates
+        new_exchanges = setup.exchanges is not before.exchanges
+        if self.key_updates is not None:
+            server.key_updates = self.key_updates
+        parts.snapshots.change(setup)
+        if self.key_updates is not None:
+            parts.log.metrics.jwks_kept(setup.keys.ages())
+        if not setup.plain_until:
+            for listener in parts.listeners:
+                listener.end()
+        parts.watch.notice()
+        old_keys = None if self.key_updates is None else keys_before
+        parts.tasks.start(_retire(server, old_keys, before.exchanges if new_exchanges else None))
+
+    async def abandon(self) -> None:
+        """End what was made for it; the setup in force stays."""
+        if self.key_updates is not None:
+            self.server.background.stop(self.key_updates)
+        if self.setup.exchanges is not self.server.parts.snapshots.setup.exchanges:
+            await self.setup.exchanges.close()
+
+
+async def prepare(server: Server, setup: Setup) -> PreparedSetup:
+    """Get the keys that a new setup needs.
 
     Raises:
-        ConfigError: an issuer that the new setup needs gave no keys in time; the old setup stays in force.
+        ConfigError: an issuer gave none in time; the setup in force stays.
     """
-    parts = server.parts
-    before, keys_before = parts.snapshots.setup, server.key_updates
-    new_keys, new_exchanges = setup.keys is not before.keys, setup.exchanges is not before.exchanges
-    if new_keys:
-        key_updates = server.start_key_updates(setup)
-        if not await setup.wait_for_keys(_NEW_KEYS_S):
-            server.background.stop(key_updates)
-            if new_exchanges:
-                await setup.exchanges.close()
-            raise ConfigError(setup.problems(), transient=True)
-        server.key_updates = key_updates
-    parts.snapshots.change(setup)
-    if new_keys:
-        parts.log.metrics.jwks_kept(setup.keys.ages())
-    if not setup.plain_until:
-        for listener in parts.listeners:
-            listener.end()
-    parts.watch.notice()
-    parts.tasks.start(_retire(server, keys_before if new_keys else None, before.exchanges if new_exchanges else None))
+    if setup.keys is server.parts.snapshots.setup.keys:
+        return PreparedSetup(server, setup, None)
+    prepared = PreparedSetup(server, setup, server.start_key_updates(setup))
+    if not await setup.wait_for_keys(_NEW_KEYS_S):
+        await prepared.abandon()
+        raise ConfigError(setup.problems(), transient=True)
+    return prepared
+
+
+async def put_in_force(server: Server, setup: Setup) -> None:
+    """Prepare a setup and serve with it from now on.
+
+    Raises:
+        ConfigError: an issuer that it needs gave no keys in time; the old setup stays in force.
+    """
+    (await prepare(server, setup)).commit()
 
 
 async def _retire(server: Server, keys: asyncio.Future[None] | None, exchanges: Exchanges | None) -> None:

@@ -4,8 +4,8 @@ The validation library and the models take about 12 MiB, a fifth of an idle side
 they never enter a serving process. At the start the child is a fork: there is no thread yet, and a new interpreter
 needs four times the CPU (1.4 s, not 0.33 s). In a running process it is a new interpreter, because a fork of a process
 with threads is unsafe: ``-m sidecar.config.loader KIND PATH [PLATFORM]``. It takes ``LOADING_BYTES`` for a second. When
-memory runs out, the kernel shall kill it and not the sidecar; of several workers that reload one file, one loads at a
-time. A child ends with its parent: it holds the end of a pipe whose other end closes then, and the kernel signals that.
+memory runs out, the kernel shall kill it and not the sidecar; the parent of several workers loads for all of them. A
+child ends with its parent: it holds the end of a pipe whose other end closes then, and the kernel signals that.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ T = TypeVar("T")
 TIMEOUT_S: Final = 60.0
 LOADING_FACTOR: Final = 20  # bytes for each byte of the files: make settings-size
 LOADING_BYTES: Final = 48 * 1024 * 1024  # 44 MiB measured, and 22 more of files that all processes share
-_POLL_S: Final = 0.05
-_LOCK_S: Final = 30.0  # on a starved machine another worker's load takes that long
 
 
 class SettingsFiles(NamedTuple):
@@ -275,31 +273,11 @@ def prefer_to_be_killed(adjustment: Path = Path("/proc/self/oom_score_adj")) -> 
         adjustment.write_text("1000")
 
 
-def lock_file(path: Path, *, patience_s: float = _LOCK_S) -> int | None:
-    """Wait until no other process loads the same file, for a limited time. Closing the descriptor ends the lock."""
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:  # reading the file reports it
-        return None
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() >= deadline:
-                return file
-            time.sleep(_POLL_S)
-        else:
-            return file
-
-
 def _main(kind: Literal["sidecar", "sts"], path: str, platform: str | None = None) -> None:
     prefer_to_be_killed()
     end_if_orphaned(sys.stdin.fileno())
     files = SettingsFiles(kind, Path(path), None if platform is None else Path(platform))
-    lock = lock_file(files.path)  # until this process ends
     sys.stdout.buffer.write(encode(lambda: files.load(os.environ)))
-    del lock
 
 
 if __name__ == "__main__":

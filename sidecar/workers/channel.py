@@ -11,7 +11,7 @@ import itertools
 import pickle
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
 from sidecar.config import SidecarSettings
@@ -71,21 +71,27 @@ class ToWorker:
         for asked in self._asked.values():
             asked.cancel()
 
-    def tell(self, message: object) -> None:
-        """Send an order, or the start."""
-        if not self._writer.is_closing():
-            self._writer.write(_packed((_EVENT, message)))
+    def start(self, start: Start) -> None:
+        """Send the first message."""
+        self._writer.write(_packed((_EVENT, start)))
 
-    async def ask(self, name: str, timeout_s: float) -> Any:
+    def tell(self, order: str, *arguments: object) -> None:
+        """Send an order."""
+        if not self._writer.is_closing():
+            self._writer.write(_packed((_EVENT, (order, *arguments))))
+
+    async def ask(self, name: str, timeout_s: float, *arguments: object) -> Any:
         """Ask the worker and return its answer.
 
         Raises:
             SilentError: there is no answer in time.
         """
+        if self._writer.is_closing():
+            raise SilentError
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(_packed((number, name)))
+            self._writer.write(_packed((number, (name, *arguments))))
             await asyncio.wait([answer], timeout=timeout_s)
             if not answer.done() or answer.cancelled():
                 raise SilentError
@@ -119,22 +125,48 @@ class ToParent:
             self._writer.write(_packed((_EVENT, event)))
 
     async def serve(
-        self, answers: Mapping[str, Callable[[], object]], orders: Mapping[str, Callable[[], None]]
+        self, answers: Mapping[str, Callable[..., object]], orders: Mapping[str, Callable[..., None]]
     ) -> None:
-        """Answer questions and obey orders until the parent is gone."""
+        """Answer questions and obey orders until the parent is gone. A question that takes long delays no other one."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
         self.say(UP)
         try:
-            while True:
-                number, name = await _receive(reader)
-                if number == _EVENT:
-                    orders[name]()
-                else:
-                    self._writer.write(_packed((number, answers[name]())))
-        except (asyncio.IncompleteReadError, OSError):
-            return
+            async with asyncio.TaskGroup() as answering:
+                await self._serve(reader, answers, orders, answering)
         finally:
             self._writer.close()
+
+    async def _serve(
+        self,
+        reader: asyncio.StreamReader,
+        answers: Mapping[str, Callable[..., object]],
+        orders: Mapping[str, Callable[..., None]],
+        answering: asyncio.TaskGroup,
+    ) -> None:
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                number, (name, *arguments) = await _receive(reader)
+                if number == _EVENT:
+                    orders[name](*arguments)
+                    continue
+                found = answers[name](*arguments)
+                if isinstance(found, Coroutine):
+                    tasks.add(task := answering.create_task(self._answer_later(number, found)))
+                    task.add_done_callback(tasks.discard)
+                else:
+                    self._answer(number, found)
+        except (asyncio.IncompleteReadError, OSError):
+            for task in tasks:
+                task.cancel()
+
+    async def _answer_later(self, number: int, work: Coroutine[Any, Any, object]) -> None:
+        self._answer(number, await work)
+
+    def _answer(self, number: int, answer: object) -> None:
+        assert self._writer is not None  # noqa: S101 - for the type only: we are serving
+        if not self._writer.is_closing():
+            self._writer.write(_packed((number, answer)))
 
 
 async def _receive(reader: asyncio.StreamReader) -> tuple[int, Any]:

@@ -3,9 +3,10 @@
 The parent serves no request and holds no key, token or identity. It owns whatever exists only once: the probe listener,
 the admin socket, the signals. It creates the resources that the workers share before it starts them.
 
-A worker that dies unexpectedly is replaced, with the settings as their files are by then: the requests it served are
-lost, the others go on. If that happens too often, if a worker dies before it was ever ready, or if the settings can no
-longer be used, the others drain and the exit code is 1, so that a supervisor starts the sidecar again.
+A worker that dies unexpectedly is replaced, with the settings that the others serve with: the requests it served are
+lost, the others go on. If that happens too often, if a worker dies before it was ever ready, or if the files by then
+hold settings that cannot be used, the others drain and the exit code is 1, so that a supervisor starts the sidecar
+again.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ import time
 from collections import deque
 from typing import Final
 
-from sidecar.background import Parts
+from sidecar.background import Parts, until_stopped
 from sidecar.config import SidecarSettings
-from sidecar.config.loader import Loaded, load_again
+from sidecar.config.loader import Loaded
 from sidecar.delegation.mcp_session import KEY_BYTES
 from sidecar.errors import ConfigError
+from sidecar.file_watch import FileWatcher
 from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.metrics_merge import Families, counts_only, merged
 from sidecar.observe.shared_sink import new_lock
 from sidecar.proxy.remote_handles import Inbox, new_inbox
 from sidecar.proxy.workload_handle import SECRET_BYTES
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
+from sidecar.workers.shared_settings import Outcomes, SharedSettings
 
 _log: Final = logging.getLogger("sidecar")
 
@@ -65,7 +68,8 @@ class Workers:
     """Runs ``count`` workers, at most as many as there are marks of handles."""
 
     def __init__(self, loaded: Loaded[SidecarSettings], count: int) -> None:
-        self._loaded = loaded
+        self._settings = SharedSettings(loaded, os.environ, self._lines)
+        self._watcher = FileWatcher([self._settings.watched()], Outcomes(self._lines))
         self._inboxes: list[Inbox] = [new_inbox() for _ in range(count)]
         self._lock = new_lock()
         self._own_secret = secrets.token_bytes(SECRET_BYTES)
@@ -86,6 +90,7 @@ class Workers:
         """
         await self._require_addresses()
         one_is_gone = asyncio.Event()
+        watching = self._background.start("settings", until_stopped(self._watcher.run(), stop))
         keeping = [asyncio.ensure_future(self._keep(number)) for number in self.living]
         for keeper in keeping:
             keeper.add_done_callback(lambda _: one_is_gone.set())
@@ -93,11 +98,12 @@ class Workers:
             await self._background.run_until(stop, one_is_gone)
         finally:
             self.stopping = True
+            self._background.stop(watching)  # a worker that is to start does not wait for a reload
             _log.info("stopping the workers")
             for worker in self.living.values():
                 if worker is not None:
                     worker.line.tell("stop")
-            await asyncio.wait(keeping, timeout=self._loaded.settings.drain_s + END_S)
+            await asyncio.wait(keeping, timeout=self._settings.settings.drain_s + END_S)
             for worker in self.living.values():
                 if worker is not None:
                     _log.error("a worker does not end and is killed", extra={"worker": worker.number})
@@ -106,7 +112,8 @@ class Workers:
         return all(await asyncio.gather(*keeping)) and self._background.error is None
 
     def reload(self) -> None:
-        """Let each worker read its settings again."""
+        """Load the settings again, and let each worker reload the rest that it watches."""
+        self._watcher.wake()
         self._tell("reload")
 
     def leave(self) -> None:
@@ -114,9 +121,12 @@ class Workers:
         self._tell("leave")
 
     def _tell(self, order: str) -> None:
-        for worker in self.living.values():
-            if worker is not None and not self.stopping:
-                worker.line.tell(order)
+        for line in self._lines():
+            if not self.stopping:
+                line.tell(order)
+
+    def _lines(self) -> list[ToWorker]:
+        return [worker.line for worker in self.living.values() if worker is not None]
 
     async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
         """Ask all workers at once. Return each one's answer by its number; None if there is none in time."""
@@ -134,7 +144,7 @@ class Workers:
 
     async def _require_addresses(self) -> None:
         """Check that all addresses are free: workers share them, so no worker would notice a foreign listener there."""
-        settings = self._loaded.settings
+        settings = self._settings.settings
         deadline = time.monotonic() + _ADDRESS_S
         for side in (settings.inbound, settings.outbound):
             if side is None:
@@ -155,9 +165,14 @@ class Workers:
 
     async def _keep(self, number: int) -> bool:
         """Keep one worker running until the end. Return True if it ended well."""
-        loaded: Loaded[SidecarSettings] | None = self._loaded
-        while loaded is not None:
-            worker = await self._start(number, loaded)
+        successor = False
+        while True:
+            try:
+                async with self._settings.steady(successor=successor) as loaded:
+                    worker = await self._start(number, loaded)
+            except ConfigError as error:
+                _log.error("no worker is started in its place", extra={"why": f"settings: {error}"})
+                return False
             code = await worker.process.wait()
             self.living[number] = None
             self._background.stop(worker.listening)
@@ -165,34 +180,20 @@ class Workers:
             if self.stopping:
                 return code == 0
             _log.error("a worker has died", extra={"worker": number, "code": code})
-            loaded = await self._again(worker)
-        return False
+            if not self._may_restart(worker):
+                return False
+            successor = True
 
-    async def _again(self, worker: Worker) -> Loaded[SidecarSettings] | None:
-        """Return the settings for the successor of a worker that died; None: start none."""
+    def _may_restart(self, worker: Worker) -> bool:
+        """Return True, and count, if a worker that died may have a successor."""
         now = time.monotonic()
         too_often = len(self._restarted) == MAX_RESTARTS and now - self._restarted[0] < RESTARTS_WITHIN_S
         if too_often or not worker.was_ready:
             _log.error("no worker is started in its place", extra={"why": "too often" if too_often else "never ready"})
-            return None
+            return False
         self._restarted.append(now)
         self.restarts += 1
-        try:
-            return await self._load_again()
-        except ConfigError as error:
-            _log.error("no worker is started in its place", extra={"why": f"settings: {error}"})
-            return None
-
-    async def _load_again(self) -> Loaded[SidecarSettings]:
-        """Load the settings as their files are now.
-
-        Raises:
-            ConfigError: they cannot be used, or not beside workers that have others.
-        """
-        fresh: Loaded[SidecarSettings] = await load_again(self._loaded.files, os.environ)
-        if problems := self._loaded.settings.needs_restart(fresh.settings):
-            raise ConfigError(problems)
-        return fresh
+        return True
 
     async def _start(self, number: int, loaded: Loaded[SidecarSettings]) -> Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -207,7 +208,7 @@ class Workers:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         line = ToWorker(writer)
         worker = self.living[number] = Worker(number, process, line)
-        line.tell(Start(number, loaded, inboxes, self._lock, self._own_secret, self._session_key))
+        line.start(Start(number, loaded, inboxes, self._lock, self._own_secret, self._session_key))
         if self.stopping:
             line.tell("stop")
         worker.listening = self._background.start(f"line to worker {number}", line.listen(reader))

@@ -23,9 +23,10 @@ from sidecar.observe.scrape import scrape
 from sidecar.process import run_server, run_until_signal
 from sidecar.proxy.remote_handles import Inbox
 from sidecar.proxy.status import chains_of, status_of
-from sidecar.reload import Reload
+from sidecar.reload import AppliedSettings, watched_door
 from sidecar.signals import hold_signals, release_signals
 from sidecar.workers.channel import READY, Start, ToParent
+from sidecar.workers.shared_settings import COMMIT, COUNT, EVENT, PREPARE, REFUSE, ROOM, prepared
 
 
 def main(control: int) -> int:
@@ -54,8 +55,8 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
         ),
     )
     server.parts.log.placement = placement(os.environ)
-    reload = Reload(start.loaded, os.environ, server)
-    watcher = FileWatcher(reload.all_watched(), server.parts.log)
+    applied, log = AppliedSettings(start.loaded.settings, server), server.parts.log
+    watcher = FileWatcher(watched_door(server), log)
     since = int(time.time())
 
     async def obey() -> None:
@@ -64,10 +65,20 @@ async def run_worker(start: Start, parent: ToParent, stop: asyncio.Event) -> boo
                 "turns": lambda: True,
                 "missing": server.missing,
                 "metrics": lambda: families_of(scrape(server.metrics)),
-                "status": lambda: status_of(server, reload.state, since=since, now=int(time.time())),
+                "status": lambda: status_of(server, applied.state, since=since, now=int(time.time())),
                 "chains": lambda: chains_of(server),
+                ROOM: server.room_for,
+                PREPARE: partial(prepared, applied),
             },
-            {"stop": stop.set, "reload": watcher.wake, "leave": server.leave},
+            {
+                "stop": stop.set,
+                "reload": watcher.wake,
+                "leave": server.leave,
+                COMMIT: applied.commit,
+                REFUSE: applied.refuse,
+                EVENT: lambda event, detail: log.event(event, detail=detail),
+                COUNT: lambda what, ok: log.metrics.reloaded(what, ok=ok),
+            },
         )
         await server.cut()
         stop.set()

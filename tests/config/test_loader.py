@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 
 from sidecar.config import loader
-from sidecar.config.loader import SettingsFiles, load_again, lock_file
+from sidecar.config.loader import SettingsFiles, load_again
 from sidecar.delegation.profile import PRESETS
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.adapters import BUILT_IN
@@ -139,20 +137,3 @@ def test_a_change_of_either_file_changes_the_fingerprint(tmp_path: Path) -> None
     before = one.fingerprint(), both.fingerprint()
     platform.write_text("22")
     assert (one.fingerprint() == before[0], both.fingerprint() == before[1]) == (True, False)
-
-
-def test_a_file_is_loaded_by_one_at_a_time_and_a_missing_one_by_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert lock_file(tmp_path / "absent") is None
-    monkeypatch.setattr(loader, "_POLL_S", 0)
-    (tmp_path / "a").write_text("")
-    first = lock_file(tmp_path / "a")
-    second = lock_file(tmp_path / "a", patience_s=0)  # gives up, and reads nevertheless
-    assert first is not None
-    assert second is not None
-    with pytest.raises(BlockingIOError):
-        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(first)
-    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    os.close(second)

@@ -10,10 +10,12 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
 from sidecar.cli import main
 from tests.integration.hops import Held, Hops
@@ -221,6 +223,69 @@ async def test_settings_that_change_change_at_every_worker(world: World) -> None
         answers = [await world.call(sidecar.port, planner, headers=bearer(mint())) for _ in range(12)]
         assert {answer.status for answer in answers} == {403}
         await until_true(lambda: len(runs(sidecar, event="request")) > 1)
+
+
+async def call_until_all(world: World, sidecar: Running, count: int, subject: str, status: int) -> list[int]:
+    """Call on new connections until each of ``count`` workers has answered with this status. Return all statuses."""
+    planner, statuses = calling(await world.source(PLANNER), WRITER), []
+    decision = "allow" if status == 200 else "deny"
+    async with asyncio.timeout(START_S):
+        while len(runs(sidecar, event="request", subject=subject, decision=decision)) < count:
+            answer = await world.call(sidecar.port, planner, headers=bearer(mint({"sub": subject})))
+            statuses.append(answer.status)
+    return statuses
+
+
+async def test_a_storm_of_reloads_is_loaded_once_for_all_and_ends_in_the_newest_state_everywhere(
+    world: World, tmp_path: Path
+) -> None:
+    world.agent.script = lambda _head, _body: ok(b"done")
+    operations = tmp_path / "operations"
+    with operations.open("wb") as stderr:
+        async with process(world, starts=4, workers=4, stderr=stderr.fileno()) as sidecar:
+            settings = sidecar.path.read_text()
+            for version in range(1, 21):
+                beside = sidecar.path.with_suffix(".new")
+                beside.write_text(f"{settings}deny: [{{subject: user-{version}}}]\n")
+                beside.rename(sidecar.path)
+                sidecar.process.send_signal(signal.SIGHUP)
+            await call_until_all(world, sidecar, 4, "user-20", 403)
+            assert set(await call_until_all(world, sidecar, 4, "user-19", 200)) == {200}
+            assert await sidecar.end(signal.SIGTERM) == 0
+    loads = [line for line in operations.read_text().splitlines() if " reloaded what=settings" in line]
+    assert 1 <= len(loads) <= 20
+    assert not [line for line in loads if "worker=" in line]  # their parent alone loads
+    outcomes = [one for one in sidecar.records() if one["event"].startswith("config.")]
+    assert len(outcomes) == 4 * len(loads)
+
+
+async def test_settings_that_one_worker_cannot_use_are_served_by_none_until_it_can(world: World) -> None:
+    world.agent.script = lambda _head, _body: ok(b"done")
+    served = 0
+    lame = True
+
+    async def serve_keys(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve keys to all workers but the last one that asks."""
+        nonlocal served
+        served += 1
+        if lame and served >= WORKERS:
+            writer.close()
+            return
+        await world.serve_keys(reader, writer)
+
+    port = await world.listen(serve_keys)
+    async with workers(world) as sidecar:
+        document = yaml.safe_load(sidecar.path.read_text())
+        document["issuers"][0]["jwks"] = f"http://127.0.0.1:{port}/jwks"
+        document["deny"] = [{"subject": "mallory"}]
+        sidecar.path.write_text(yaml.safe_dump(document))
+        await sidecar.wait_for("config.refused", WORKERS)
+        refusals = [one["detail"] for one in sidecar.records() if one["event"] == "config.refused"]
+        assert all("cannot be fetched" in detail for detail in refusals)
+        assert set(await call_until_all(world, sidecar, WORKERS, "mallory", 200)) == {200}
+        lame = False
+        await sidecar.wait_for("config.reloaded", WORKERS)
+        await call_until_all(world, sidecar, WORKERS, "mallory", 403)
 
 
 async def test_calls_of_one_request_end_at_every_worker_with_the_trust_in_its_peer(hops: Hops) -> None:

@@ -20,7 +20,6 @@ from sidecar.config.loader import (
     load_again,
     load_at_start,
     load_in_fork,
-    lock_file,
     prefer_to_be_killed,
 )
 from sidecar.config.settings import SidecarSettings
@@ -107,43 +106,6 @@ def test_the_interpreter_asks_the_kernel_to_end_it_before_us(tmp_path: Path) -> 
     prefer_to_be_killed(tmp_path / "adjustment")
     assert (tmp_path / "adjustment").read_text() == "1000"
     prefer_to_be_killed(tmp_path / "nowhere" / "adjustment")
-
-
-def test_of_several_that_load_one_file_one_does_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "sidecar.yaml"
-    assert lock_file(path) is None
-    path.touch()
-    first = lock_file(path)
-    assert first is not None
-    waiting = subprocess.Popen([sys.executable, "-c", _WAITING, str(path)], stdout=subprocess.PIPE, text=True)
-    assert waiting.stdout is not None
-    assert waiting.stdout.readline() == "waits\n"
-    os.close(first)
-    assert waiting.communicate()[0] == "its turn\n"
-
-
-_WAITING = """
-import fcntl, sys
-from pathlib import Path
-from sidecar.config.loader import lock_file
-try:
-    fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    print("waits", flush=True)
-lock_file(Path(sys.argv[1]), patience_s=60)
-print("its turn")
-"""
-
-
-def test_whoever_holds_the_file_for_ever_keeps_nobody_from_loading(tmp_path: Path) -> None:
-    path = tmp_path / "sidecar.yaml"
-    path.touch()
-    held = lock_file(path)
-    late = lock_file(path, patience_s=0.0)
-    assert held is not None
-    assert late is not None
-    os.close(held)
-    os.close(late)
 
 
 _MEASURING = """
