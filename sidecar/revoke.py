@@ -31,9 +31,10 @@ from sidecar.delegation.revocation import Kind
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.strict_json import parse_object
 from sidecar.examples import add_examples
+from sidecar.identity.base_source import BaseSource
 from sidecar.identity.endpoint import Endpoint, EndpointAnswer, EndpointError, addresses_of
 from sidecar.identity.endpoint_client import EndpointClient
-from sidecar.identity.source import Identity, IdentitySource
+from sidecar.identity.source import Identity
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.sts.orders import MAX_BOOK_BYTES, ORDER, sign_order
 
@@ -41,6 +42,7 @@ _DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SOCKET_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"
 _WAIT_FOR_IDENTITY_S: Final = 10.0
+_POLL_S: Final = 0.02
 _CLOSING_S: Final = 0.05
 
 
@@ -188,7 +190,7 @@ def _minute(seconds: int) -> int:
     return -(-seconds // 60) * 60
 
 
-def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> IdentitySource:
+def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> BaseSource:
     """Make the source of our SVID, and import that one alone.
 
     Raises:
@@ -220,7 +222,7 @@ def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Identi
 
 
 async def _send(
-    claims: dict[str, object] | None, names: list[str], peer: SpiffeId, source: IdentitySource, timeout_s: float
+    claims: dict[str, object] | None, names: list[str], peer: SpiffeId, source: BaseSource, timeout_s: float
 ) -> list[Outcome]:
     running = asyncio.ensure_future(source.run())
     try:
@@ -244,18 +246,11 @@ async def _send(
         await asyncio.sleep(_CLOSING_S)  # aborted TLS transports close in the loop's next iterations
 
 
-async def _identity(source: IdentitySource) -> Identity | None:
-    came = asyncio.Event()
-
-    def notice(identity: Identity | None) -> None:
-        if identity is not None:
-            came.set()
-
-    source.subscribe(notice)
-    notice(source.current)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_WAIT_FOR_IDENTITY_S):
-            await came.wait()
+async def _identity(source: BaseSource) -> Identity | None:
+    """Wait for our identity: files that are whole but wrong are refused at once, half-written ones are waited for."""
+    deadline = time.monotonic() + _WAIT_FOR_IDENTITY_S
+    while source.current is None and source.unusable is None and time.monotonic() < deadline:  # noqa: ASYNC110 - no event
+        await asyncio.sleep(_POLL_S)
     return source.current
 
 
@@ -266,7 +261,7 @@ def _signed(claims: dict[str, object], identity: Identity, peer: SpiffeId) -> by
     return order.encode("ascii")
 
 
-async def _ask(url: str, order: bytes | None, peer: SpiffeId, source: IdentitySource, timeout_s: float) -> Outcome:
+async def _ask(url: str, order: bytes | None, peer: SpiffeId, source: BaseSource, timeout_s: float) -> Outcome:
     path = "/revocations/orders" if order is None else "/revocations"
     try:
         endpoint = Endpoint(url=f"{url}{path}", peer=peer)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.revoke import add_arguments, claims_of, run
+from sidecar.identity.files import FileSettings, FileSource
+from sidecar.revoke import _identity, add_arguments, claims_of, run
+from tests.identity.pem_cells import CELLS, OURS
+from tests.identity.shapes import NOW as SHAPES_NOW
+from tests.identity.test_files import ROOT_A, contents, own, restore, spoil
 
 NOW = 1_790_000_000
 TO = ["--to", "https://127.0.0.1:1", "--peer", "spiffe://acme.example/sts"]
@@ -147,3 +152,44 @@ def test_a_file_that_cannot_be_read_is_named_before_anything_is_sent(
         words += [f"--{name}", str(path)]
     assert run(parsed("--txn", "t", "--reason", "r", "--for", "8h", *words)) == 2
     assert f"{tmp_path / lacking} is missing" in capsys.readouterr().err
+
+
+def settings_in(folder: Path) -> FileSettings:
+    paths = {which: folder / which for which in OURS}
+    certificate, key, bundle = paths.values()
+    settings = FileSettings(certificate=certificate, key=key, bundle=bundle, look_every_s=0.02, settle_s=0.01)
+    for which, content in contents(own(1), ROOT_A).items():
+        paths[which].touch(mode=0o600)
+        paths[which].write_bytes(content)
+    return settings
+
+
+@pytest.mark.parametrize("which", OURS)
+@pytest.mark.parametrize("case", [case for case, cell in CELLS.items() if not cell.waited_for])
+def test_files_that_are_whole_but_wrong_are_refused_without_waiting(
+    which: str, case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.revoke._WAIT_FOR_IDENTITY_S", 3600.0)  # longer than any test may take
+    settings = settings_in(tmp_path)
+    spoil(settings, which, case)
+    words = [f"--{option}={tmp_path / name}" for option, name in (("svid", "certificate"), ("key", "key"))]
+    assert run(parsed("--txn", "t", "--reason", "r", "--for", "8h", *words, f"--bundle={tmp_path / 'bundle'}")) == 1
+    assert "we have no identity: our own SVID" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", OURS)
+@pytest.mark.parametrize("case", [case for case, cell in CELLS.items() if cell.waited_for])
+async def test_files_that_may_be_half_written_are_waited_for(which: str, case: str, tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    spoil(settings, which, case)
+    source = FileSource(settings, clock=lambda: float(SHAPES_NOW))
+    running, waiting = asyncio.ensure_future(source.run()), asyncio.ensure_future(_identity(source))
+    async with asyncio.timeout(5):
+        while source.last_error is None:  # noqa: ASYNC110 - the source tells nobody
+            await asyncio.sleep(0)
+    assert not waiting.done()
+    restore(settings, 1)
+    identity = await asyncio.wait_for(waiting, 5)
+    assert identity is not None
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -52,6 +52,7 @@ class BaseSource(ABC):
         self._withdrawals = 0
         self._connected = False
         self._last_error: str | None = None
+        self.unusable: str | None = None  # why there is no use in waiting for the identity that is there
         self._jwt_bundles: Mapping[TrustDomain, KeySet] = MappingProxyType({})
         self._jwt_svids = JwtSvids(fetch_jwt_svid, clock)
         self._subscribers: list[Subscriber] = []

@@ -29,6 +29,7 @@ from sidecar.identity.bundle import X509Bundle
 from sidecar.identity.file_reader import Absent, Present, Seen, Unreadable, Watched, look_at, look_at_all
 from sidecar.identity.file_update import read_file_update, read_jwt_bundle_file
 from sidecar.identity.handshake import Clock
+from sidecar.identity.pem import may_be_unfinished
 from sidecar.identity.update import UpdateError, X509Update
 
 # Names that the usual writers give to certificate, key and bundle.
@@ -111,6 +112,7 @@ class FileSource(BaseSource):
         self._judged = seen
         if again and self._connected:
             return
+        self.unusable = None
         trouble = [one for one in seen.values() if isinstance(one, Absent | Unreadable)]
         lasting = [seen[path] for path in self._settings.ours if isinstance(seen[path], Unreadable)]
         if lasting or (trouble and not again):
@@ -126,9 +128,16 @@ class FileSource(BaseSource):
         if gone:
             self._withdraw("; ".join(gone))
         else:
-            await self._take(lambda held: self._read(seen, {} if held is None else held.bundles))
+            taken = await self._take(lambda held: self._read(seen, {} if held is None else held.bundles))
+            if not taken and not self._may_become_usable(seen):
+                self.unusable = self._last_error
         if self._settings.jwt_bundles is not None:
             self._take_jwt_bundles(_content(seen[self._settings.jwt_bundles]))
+
+    def _may_become_usable(self, seen: Mapping[Path, Seen]) -> bool:
+        """Return True if a file may be half-written, or the SVID is not valid yet."""
+        early = self._waiting is not None and self._waiting.svid.not_before > self._clock()
+        return early or any(may_be_unfinished(_content(seen[path]) or b"") for path in self._settings.ours)
 
     def _read(self, seen: Mapping[Path, Seen], known: Mapping[TrustDomain, X509Bundle]) -> X509Update:
         certificate, key, bundle = (_content(seen[path]) or b"" for path in self._settings.ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from cryptography import x509
@@ -11,10 +12,20 @@ from cryptography.hazmat.primitives import serialization
 from sidecar.identity.bundle import CERTIFICATE_ERRORS
 
 _BEGIN: Final = b"-----BEGIN "
+_BLOCK: Final = re.compile(rb"-----BEGIN [^\n-]*-----(?:(?!-----BEGIN ).)*?-----END [^\n-]*-----", re.DOTALL)
 
 
 class PemError(ValueError):
     """The text is malformed. The message never quotes it."""
+
+
+def may_be_unfinished(text: bytes) -> bool:
+    """Return True if a writer may still be at this text: it is empty, or ends within a block or a block's boundary.
+
+    A text that was cut between two blocks cannot be told from a whole one.
+    """
+    rest = _BLOCK.sub(b"", text).rstrip()
+    return not text.strip() or b"-----" in rest or rest.endswith(b"-")
 
 
 def certificates_of(text: bytes) -> tuple[bytes, ...]:

@@ -15,6 +15,7 @@ from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.errors import Unavailable
 from sidecar.identity.files import LAYOUTS, FileSettings, FileSource
 from sidecar.identity.source import State
+from tests.identity.pem_cells import CELLS, OURS
 from tests.identity.shapes import HOUR, NOW, Issued, authority, leaf
 from tests.identity.supplies import AUDIENCE, pem_key_of, pem_of
 
@@ -123,6 +124,68 @@ async def test_a_pair_that_stays_half_written_is_counted_once_and_the_last_good_
         await looks.look(2)
         assert looks.number() == 2
         assert looks.source.last_error is None
+
+
+def contents(issued: Issued, root: Issued) -> dict[str, bytes]:
+    return {"certificate": pem_of(issued), "key": pem_key_of(issued), "bundle": pem_of(root)}
+
+
+def spoil(settings: FileSettings, which: str, case: str) -> None:
+    """Make one file what the cell says."""
+    other = contents(leaf(ROOT_B, "spiffe://b.test/other", kind="rsa"), ROOT_B)[which]
+    path: Path = getattr(settings, which)
+    content = CELLS[case].of(path.read_bytes(), other)
+    path.unlink() if content is None else path.write_bytes(content)
+
+
+def mended(source: FileSource) -> bool:
+    return source.unusable is None and source.last_error is None
+
+
+def restore(settings: FileSettings, number: int) -> None:
+    write(settings, own(number))
+
+
+@pytest.mark.parametrize("which", OURS)
+@pytest.mark.parametrize("case", CELLS)
+async def test_at_the_start_each_cell_leaves_us_without_identity_until_it_is_mended(
+    settings: FileSettings, which: str, case: str
+) -> None:
+    spoil(settings, which, case)
+    async with looking(settings) as looks:
+        assert looks.source.unusable is None
+        await looks.look()
+        assert (looks.number(), looks.state()) == (0, State.STARTING)
+        assert (looks.source.unusable is None) == CELLS[case].waited_for
+        assert looks.source.unusable in (None, looks.source.last_error)
+        restore(settings, 1)
+        await looks.look(2)
+        assert (looks.number(), mended(looks.source)) == (1, True)
+
+
+@pytest.mark.parametrize("which", OURS)
+@pytest.mark.parametrize("case", CELLS)
+async def test_in_a_rotation_each_cell_leaves_the_identity_in_use(
+    settings: FileSettings, which: str, case: str
+) -> None:
+    async with looking(settings) as looks:
+        await looks.look()
+        spoil(settings, which, case)
+        await looks.look(2)
+        assert looks.number() == 1
+        assert looks.source.last_error
+        assert (looks.source.unusable is None) == CELLS[case].waited_for
+        restore(settings, 2)
+        await looks.look(2)
+        assert (looks.number(), mended(looks.source)) == (2, True)
+
+
+async def test_an_svid_that_is_not_valid_yet_is_waited_for_and_an_expired_one_is_not(settings: FileSettings) -> None:
+    for not_before, not_after, waited_for in ((NOW + 5, NOW + HOUR, True), (NOW - HOUR, NOW - 5, False)):
+        write(settings, leaf(ROOT_A, SELF, not_before=not_before, not_after=not_after))
+        async with looking(settings) as looks:
+            await looks.look()
+            assert (looks.number(), looks.source.unusable is None) == (0, waited_for)
 
 
 @pytest.mark.parametrize("which", range(3), ids=["certificate", "key", "bundle"])

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.identity.pem import PemError, certificates_of, private_key_of
+from sidecar.identity.pem import PemError, certificates_of, may_be_unfinished, private_key_of
 from tests.identity.shapes import authority, leaf
 from tests.identity.supplies import pem_key_of, pem_of
 
@@ -82,3 +82,16 @@ def test_a_text_of_anything_but_one_plain_private_key_is_refused(case: str) -> N
     with pytest.raises(PemError) as refused:
         private_key_of(NO_KEYS[case])
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("text", [PEM, KEY], ids=["certificates", "key"])
+def test_a_text_may_be_unfinished_wherever_it_is_cut_but_between_blocks(text: bytes) -> None:
+    whole = text.rstrip()
+    ends = [len(pem_of(OWN).rstrip()), len(pem_of(OWN)), len(whole)] if text is PEM else [len(whole)]
+    for length in range(len(whole) + 1):
+        assert (length, may_be_unfinished(whole[:length])) == (length, length not in ends)
+
+
+def test_what_is_no_pem_or_wrong_within_whole_blocks_is_finished() -> None:
+    for text in (b"words", PEM + b"words", KEY.replace(b"PRIVATE KEY", b"NOTHING"), PEM[:60] + b"!" + PEM[61:]):
+        assert not may_be_unfinished(text)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +14,19 @@ import yaml
 
 from sidecar.assembly.server import assemble
 from sidecar.config.loader import Loaded, SettingsFiles, load_again
+from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError
+from sidecar.identity.files import FileSettings
 from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Server
-from sidecar.reload import Load, Reload
+from sidecar.reload import AppliedSettings, Load, Reload
+from tests.identity.pem_cells import CELLS, OURS
 from tests.integration.hops import Hops
-from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, loaded_from, mint
+from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, loaded_from, mint, until
 
 pytestmark = pytest.mark.integration
+
+HELPER = SpiffeId("spiffe://partner.example/agent/helper")
 
 
 async def load_here(files: SettingsFiles, environ: Mapping[str, str]) -> Loaded[Any]:
@@ -160,3 +167,69 @@ async def test_an_unchanged_issuer_keeps_its_keys_so_that_a_reload_works_while_i
     await running.reload(deny=[{"subject": "mallory"}])
     assert running.sidecar.server.parts.snapshots.now().keys is before
     assert (await world.call(running.sidecar.inbound, planner, headers=bearer(mint()))).status == 200
+
+
+@pytest.mark.parametrize("which", OURS)
+@pytest.mark.parametrize("case", CELLS)
+async def test_a_reload_waits_for_no_identity_file_that_cannot_be_used(
+    world: World, tmp_path: Path, which: str, case: str
+) -> None:
+    own, other = world.acme.issue_x509(WRITER), world.partner.issue_x509(HELPER)
+    given = {"certificate": own.chain_pem, "key": own.key_pem, "bundle": world.acme.bundle_pem()}
+    others = {"certificate": other.chain_pem, "key": other.key_pem, "bundle": world.partner.bundle_pem()}
+    for name, content in given.items():
+        (tmp_path / name).touch(mode=0o600)
+        (tmp_path / name).write_bytes(content)
+    certificate, key, bundle = (tmp_path / name for name in OURS)
+    files = FileSettings(certificate=certificate, key=key, bundle=bundle, look_every_s=0.04, settle_s=0.02)
+    sidecar = await world.sidecar(
+        WRITER, world.settings(), assembled_by=lambda settings: assemble(replace(settings, identity=files))
+    )
+    planner, source = calling(await world.source(PLANNER), WRITER), sidecar.server.parts.source
+    spoiled = CELLS[case].of(given[which], others[which])
+    path = tmp_path / which
+    path.unlink() if spoiled is None else path.write_bytes(spoiled)
+    await until(lambda: source.last_error is not None)
+
+    before = loaded_from(sidecar.settings_path)
+    sidecar.settings_path.write_text(sidecar.settings_path.read_text() + "deny: [{subject: mallory}]\n")
+    reload = Reload(before, dict(os.environ), sidecar.server, load_here)
+    await reload.reload()
+    assert (reload.state.number, reload.state.deny_rows) == (2, 1)
+    path.write_bytes(given[which])
+    path.chmod(0o600)
+    await until(lambda: source.last_error is None)
+    for subject, reason in (("mallory", "policy_denied"), ("alice", None)):
+        answer = await world.call(sidecar.inbound, planner, headers=bearer(mint({"sub": subject})))
+        assert (subject, answer.reason) == (subject, reason)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_settings_that_are_refused_while_they_are_prepared_can_not_come_into_force(
+    world: World, *, refused: bool
+) -> None:
+    """Another worker may refuse while this one still waits for a new issuer's keys."""
+    sidecar = await world.sidecar(WRITER, world.settings())
+    running = Reloadable(world, sidecar, {})
+    old = loaded_from(sidecar.settings_path).settings
+    applied, before = AppliedSettings(old, sidecar.server), sidecar.server.parts.snapshots.now()
+    issuers = running.document["issuers"]
+    issuers[0]["jwks"] = issuers[0]["jwks"] + "?fresh"
+    world.keys_wait, world.keys_asked = asyncio.Event(), asyncio.Event()
+    sidecar.settings_path.write_text(yaml.safe_dump(running.document | {"issuers": issuers}))
+    preparing = asyncio.ensure_future(applied.prepare(loaded_from(sidecar.settings_path).settings))
+    await world.keys_asked.wait()
+    if refused:
+        applied.refuse(())
+    world.keys_wait.set()
+    if refused:
+        with pytest.raises(ConfigError, match="were refused meanwhile"):
+            await preparing
+        with pytest.raises(AssertionError):
+            applied.commit()
+    else:
+        await preparing
+        assert sidecar.server.parts.snapshots.now() is before
+        applied.commit()
+    assert (sidecar.server.parts.snapshots.now() is before) == refused
+    assert applied.state.number == (1 if refused else 2)
