@@ -331,7 +331,7 @@ $(SCHEMAS): $(STAMP) requirements/chart.txt
 chart: setup $(SCHEMAS) ## Render the Helm charts over their matrix and random values, with every Helm on PATH (CHART_SEEDS=25)
 	@$(SHARED) -p no:randomly tests/interop/test_chart.py tests/interop/test_chart_identities.py tests/interop/test_chart_revocations.py tests/interop/test_chart_plain.py tests/interop/test_chart_mounts.py tests/interop/test_chart_door.py tests/interop/test_chart_settings.py
 
-ADMISSION = $(PYTEST) -q -n 2 --dist loadfile -p no:randomly tests/interop/test_admission.py tests/interop/test_admission_chart.py $(ARGS)
+ADMISSION = $(PYTEST) -q -n 2 --dist loadfile -p no:randomly tests/interop/test_admission.py tests/interop/test_admission_chart.py tests/interop/test_admission_fields.py $(ARGS)
 admission: setup ## Injector, policy, Pod Security, Helm in a real API server that shares our loopback, one of KUBECONFIG_OLDEST too (CHART_SEEDS=25)
 	@$(ADMISSION)
 	@[ -z "$$KUBECONFIG_OLDEST" ] || KUBECONFIG=$$KUBECONFIG_OLDEST $(ADMISSION)

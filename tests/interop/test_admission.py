@@ -46,6 +46,8 @@ SIZED: Final = f"sidecar-test-sized-{_RUN}"  # the same, and the chart's values 
 RANGED: Final = f"sidecar-test-ranged-{_RUN}"  # the same, and a LimitRange with a default
 
 
+# Where a cluster has nodes, a kubelet would write the pod's status, and admission would hold sizes to the node's
+UNSCHEDULED: Final = {"schedulerName": "none"}
 TOKEN_MOUNT: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 _DEFAULT: Final = "runtime/default"  # as in the annotation
 PEM: Final = "-----BEGIN CERTIFICATE-----"  # the start of a CA's PEM
@@ -494,7 +496,7 @@ def serving(vacant: Cluster) -> Iterator[str]:
         apply(resource)
         kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
     own = {**CONTAINER, "name": "sidecar", "image": OLD_IMAGE, "restartPolicy": "Always"}
-    made = pod({"initContainers": [own]}, {"image": AGENT_IMAGE})
+    made = pod({"initContainers": [own], **UNSCHEDULED}, {"image": AGENT_IMAGE})
     made["metadata"]["name"] = "serving"
     done = wait_for(  # the API server forgets the policy a moment after it is deleted
         lambda: kubectl("create", "-n", LAX, "-f", "-", document=made),
@@ -827,7 +829,7 @@ def test_the_policy_takes_the_annotation_that_kubernetes_makes_of_a_pod_s_profil
 
 def created(cluster: Cluster, spec: Object) -> Iterator[str]:
     """Create a pod with the sidecar, in a namespace without Pod Security."""
-    made = static(cluster, base=pod(spec))
+    made = static(cluster, base=pod({**spec, **UNSCHEDULED}))
     made["metadata"]["name"] = "running"
     done = kubectl("create", "-n", LAX, "-f", "-", document=made)
     assert done.returncode == 0, done.stderr
