@@ -132,7 +132,7 @@ def _sidecar(commands: _Commands) -> None:
     check.add_argument(
         "--kubernetes",
         action="store_true",
-        help="check the file as pods of the chart have it, which supplies identity and probe, or values of the chart",
+        help="check a settings file as it is in a pod of the chart, or every settings file in values of the chart",
     )
     check.add_argument("--schema", action="store_true", help="print the JSON Schema of settings files instead")
     check.add_argument("--json", action="store_true", help="for machines")

@@ -220,7 +220,7 @@ _shtab_sidecar_audit_selectors_defaults_added=0
 
 _shtab_sidecar_audit_suggest_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--workload[only the routes of this workload\; those of others tell its scopes, and prove its callers]:SPIFFE_ID:"
+  "--workload[print only the routes of this workload\; records of others are read for its scopes and callers]:SPIFFE_ID:"
   "--json[for machines]"
   "(*):records\: a file, .gz and .zst too, a folder, a pattern, or -:_files"
 )
@@ -245,7 +245,7 @@ _shtab_sidecar_check_options=(
   "--platform[a ceiling that the settings can only narrow]:FILE:_files"
   "--kind[the kind of file (default\: by its keys)]:kind:(sidecar sts platform)"
   "--sts[the file is a token service\'s, as --kind sts]"
-  "--kubernetes[check the file as pods of the chart have it, which supplies identity and probe, or values of the chart]"
+  "--kubernetes[check a settings file as it is in a pod of the chart, or every settings file in values of the chart]"
   "--schema[print the JSON Schema of settings files instead]"
   "--json[for machines]"
   ":the settings file (default \/etc\/sidecar\/sidecar.yaml):_files"

@@ -46,8 +46,8 @@ else:
         max_per_address="the most connections of one source address; if not set, three quarters",
         max_per_peer="the most connections of one SPIFFE ID, known after the handshake; if not set, three quarters",
         max_waiting_per_peer=(
-            "the most responses that wait for one SPIFFE ID, which has read next to nothing for two seconds; others "
-            "are cut, and for half a minute it may have no more requests in progress than these"
+            "the most responses that may wait for one SPIFFE ID which has read next to nothing for two seconds; others "
+            "are cut, and for half a minute it may have no more requests in progress than this"
         ),
         max_handshakes=(
             "the most concurrent TLS handshakes; others wait with their ClientHello, or the oldest is evicted"
@@ -70,7 +70,7 @@ else:
         write_timeout_s=(
             "in each such interval the other end must accept `min_rate` bytes a second on average, or everything"
         ),
-        unread_timeout_s="how long a response waits of which the other end has read nothing, or next to nothing",
+        unread_timeout_s="how long a response waits if the other end has read nothing of it, or next to nothing",
         min_rate="the least bytes per second of an incoming body and of a pending response",
         max_upload_s="the longest time a request body may go on after its token has expired",
         max_stream_s="the longest time a response may go on after its token has expired",

@@ -142,13 +142,13 @@ class OutsideSection(Section):
 
 
 class KeyedSection(OutsideSection):
-    """A host outside the mesh to which the sidecar's key goes, and of the agent's fields only those that are listed."""
+    """A host outside the mesh that is called with the sidecar's key, and with listed request fields of the agent."""
 
     fields: list[RequestField] = Field(
         default=[],
         description=(
-            "further request fields of the agent's that go beside the key, such as `anthropic-beta`; what they do with "
-            "the key, such as choosing who is billed, is then the agent's choice"
+            "further request fields of the agent that are sent with the key, such as `anthropic-beta`; the agent then "
+            "controls what they do, such as choosing who is billed"
         ),
     )
 

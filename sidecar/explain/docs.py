@@ -18,19 +18,19 @@ _WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/{source} instead. -
 _LOSSES: Final = (
     "## What can be lost",
     "",
-    "A record is written by a thread, to a file or a pipe: nothing is synced to the disk, so what the "
-    "sidecar wrote outlives the process, and not a crash of the machine.",
+    "A thread writes each record to a file or a pipe, and does not sync it to the disk. So written records survive the "
+    "end of the process, but not a crash of the machine.",
     "",
     "| what happens | route with `records: after_answer` (the default) | route with `records: before_answer` |",
     "| --- | --- | --- |",
     "| SIGKILL, or no memory left | the `request` of calls that ended within the last 50 ms, and of those in "
     "progress for less than a second: such a call may have been answered, or have had its effect at the "
-    "agent, and left no record here. Of a longer one `request.opened` is there | `request.opened` is in the "
+    "agent, and left no record here. A longer one has left `request.opened` | `request.opened` is in the "
     "sink before the call goes on, so every permitted call has a record here: peer, subject, chain, token, "
     "route, path and decision. Its end (`request`: status, bytes, reason) may be missing |",
     "| a refusal, then SIGKILL within 50 ms | its record | its record |",
     "| the sink takes nothing (full disk, reader gone) | calls are refused with `audit_unavailable` within "
-    "0.5 s; those let in before finish, and their records wait in memory | as before, and a call whose "
+    "0.5 s; calls in progress finish, and their records wait in memory | the same, and a call whose "
     "record is not taken within a second is refused: it never reaches the agent or the next hop |",
     "| refusals while the sink takes nothing | up to 1,024 records and 1 MiB wait in memory for it, then they are "
     "counted (`sidecar_audit_events_dropped_total`) and leave a gap in `seq` | the same |",
@@ -40,13 +40,13 @@ _LOSSES: Final = (
     "`records: before_answer` is a key of inbound and outbound routes, except tunnels (`token: connect`). "
     "What the sidecar answers itself (agent cards, metadata, logins) is recorded after the answer. Such "
     "routes are served by the engine in Python, and each call waits for one more write: about twice the time "
-    "of a call on a kept connection and twice the CPU (1.7 to 2.6 times, on a busy machine), by `python -m "
-    "tests.integration.records_cost`, which compares with and without in one process. So use it where a call "
-    "has an effect that must not be without evidence, not for reads.",
+    "and CPU of a call on a kept connection (1.7 to 2.6 times, on a busy machine), as measured by `python -m "
+    "tests.integration.records_cost`. So use it for calls with an effect that must not be without evidence, not for "
+    "reads.",
     "",
     "**A call that only others recorded**: `sidecar audit chains` reports it as `missing_witness`, with the "
-    "witness that is missing (caller, token service or callee), and a call that was opened and never closed "
-    "as `unfinished`. So keep the records of all three.",
+    "witness that is missing (caller, token service or callee). It reports a call without a closing record as "
+    "`unfinished`. So keep the records of all three.",
     "",
 )
 

@@ -88,11 +88,10 @@ class RecordFields(TypedDict, total=False):
     decision: Annotated[
         Decision | None,
         Key(
-            "the last decision: `allow` or `deny`; `observed_deny`: the policy refuses the call, and it passed all the"
-            " same, on a route that only observes. It had no authority. `deny` beside `decide_ms`: the request was"
-            " permitted and passed, and was ended because the policy, the deny list, the keys or the trust in force"
-            " would refuse it, or this workload lost its identity. An end by time, a drain or a"
-            " failure is no decision: it stays `allow`",
+            "the last decision: `allow` or `deny`; `observed_deny`: the policy refuses the call, but it passed, without"
+            " authority, on a route that only observes. `deny` with a `decide_ms`: the request was permitted and later"
+            " ended, because the policy, the deny list, the keys or the trust in force would refuse it, or this"
+            " workload lost its identity. A request that ends by time, a drain or a failure stays `allow`",
             (*_ASKED, "connection.refused", "identity.lost", *_PODS, "revocation.refused"),
         ),
     ]
@@ -253,7 +252,7 @@ class RecordFields(TypedDict, total=False):
     bytes_out: Annotated[int | None, Key("bytes that went back to the caller", _REQUESTS)]
     decide_ms: Annotated[
         float | None,
-        Key("time from the head's arrival to the permit; null of a request that was never let through", _REQUESTS),
+        Key("time from the head's arrival to the permit; null of a request that was never permitted", _REQUESTS),
     ]
     exchange_ms: Annotated[float | None, Key("time of the token exchange; null if the token was cached", _CALLS)]
     upstream_ms: Annotated[float | None, Key("time from forwarding to the head of the upstream's answer", _REQUESTS)]

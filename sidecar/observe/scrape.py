@@ -345,7 +345,7 @@ def _deny_file(metrics: Metrics) -> Iterator[Metric]:
     yield _gauge("sidecar_deny_file_rows", "Rows of the list in force, by the file's SHA-256.", ("sha256",), in_force)
     yield GaugeMetricFamily(
         "sidecar_deny_file_refused",
-        "1 while the deny file that lies there cannot be used: an earlier list is in force, or no call is served.",
+        "1 while the deny file cannot be used: an earlier list is in force, or no call is served.",
         value=row["error"] is not None,
     )
     yield GaugeMetricFamily(

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload",
         metavar="SPIFFE_ID",
-        help="only the routes of this workload; those of others tell its scopes, and prove its callers",
+        help="print only the routes of this workload; records of others are read for its scopes and callers",
     )
     parser.add_argument("--json", action="store_true", help="for machines")
 
