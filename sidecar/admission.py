@@ -140,10 +140,10 @@ def on_accept(load: Load, candidates: Candidates[T], *, host: str, from_address:
         return FAR_OVERLOADED
     if from_address is not None and from_address >= load.per_address:
         decision = at_limit(from_address, load.per_address, lambda: _first(candidates, host), ADDRESS_AT_LIMIT)
-        # One peer of an address may not lock out another one: who calls is known only after the handshake.
+        # Or one peer of the address could lock out another: only the handshake proves which peer this is.
         if decision != ADDRESS_AT_LIMIT or not load.proving or from_address >= load.per_address + load.overflow:
             return decision
-        return ADMIT if load.held < load.limit else OVERLOADED  # it evicts no other's
+        return ADMIT if load.held < load.limit else OVERLOADED  # it evicts no connection of another address
     return at_limit(load.held, load.limit, lambda: _first(candidates, None), OVERLOADED)
 
 
@@ -160,8 +160,8 @@ def on_peer(
 ) -> Admit | Evict[T] | Shed:
     """Decide about a connection whose peer is proven and has ``held`` others. ``first`` finds one of these to evict.
 
-    ``address_full``: its address has more than its limit. Then it stays if its peer has no other, or fewer than the
-    average one (``below_share``).
+    ``address_full``: its address has more connections than its limit. Then the connection stays only if its peer has no
+    other, or fewer than the average peer (``below_share``).
     """
     if address_full and held and not below_share:
         return at_limit(held, 0, first, PEER_AT_LIMIT)
@@ -169,7 +169,7 @@ def on_peer(
 
 
 def _first(candidates: Candidates[T], host: str | None) -> T | None:
-    """Those that proved nothing go before those that did."""
+    """Return the first to evict: connections in a handshake before those of proven peers."""
     which = candidates.handshake(host)
     return candidates.connection(host) if which is None else which
 
@@ -215,7 +215,7 @@ def tenure_of(activity: Activity, *, idle_s: float, stuck_s: float | None) -> tu
 
 
 class EvictionRate:
-    """At most ``per_s`` evictions a second, ``at_once`` of them together: one that reconnects costs a handshake."""
+    """Token bucket: at most ``per_s`` evictions a second, ``at_once`` together. Each may cost a new handshake."""
 
     __slots__ = ("_at_once", "_free_at", "_per_s")
 

@@ -53,8 +53,8 @@ if TYPE_CHECKING:  # a sidecar need not hold the token service's rooms in memory
     from sidecar.sts_reload import StsReload
 
 
-_ADDRESSES: Final = 256 * MIB  # 225 to 330 measured at the start; with less it works at most for a while
-_GRPC_ADDRESSES: Final = 2048 * MIB  # its dozen threads: 700 measured, and starts failed below 800
+_ADDRESSES: Final = 256 * MIB  # 225 to 330 MiB measured at the start; with less a process soon fails
+_GRPC_ADDRESSES: Final = 2048 * MIB  # its dozen threads took 700 MiB, and starts failed below 800
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def require_address_space(identity: IdentitySettings) -> None:
-    """Refuse a limit of address space (RLIMIT_AS) that is sure to end the process, in gRPC by an abort and no message.
+    """Refuse a limit of address space (RLIMIT_AS) that would end the process; gRPC aborts without a message.
 
     Raises:
         ConfigError: with the limit and the fix.
@@ -85,8 +85,8 @@ def require_address_space(identity: IdentitySettings) -> None:
     needed = _GRPC_ADDRESSES if by_grpc else _ADDRESSES
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return
-    what = "gRPC, of identity.source: py-spiffe," if by_grpc else "a process of ours"
-    wrong = f"is {limit // MIB} MiB of addresses, and {what} needs {needed // MIB}, most of it never memory"
+    what = "gRPC, of identity.source: py-spiffe," if by_grpc else "this process"
+    wrong = f"is {limit // MIB} MiB of addresses, and {what} needs {needed // MIB} (most of them never become memory)"
     fix = "remove the limit (`ulimit -v unlimited`, LimitAS=infinity) and limit the memory of the cgroup"
     raise ConfigError([Problem("RLIMIT_AS", wrong, f"{fix}; or remove identity.source" if by_grpc else fix)])
 

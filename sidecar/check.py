@@ -74,7 +74,7 @@ def _checked(arguments: argparse.Namespace) -> tuple[Kind | None, Checked]:
 
 
 def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["values"] | None, Checked]:
-    """Check a file as pods of the chart have it; of the chart's values, every settings file in them."""
+    """Check a settings file as it is in a pod of the chart, or every settings file in the chart's values."""
     path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
     try:
         values = kubernetes.values_in(path) if _told(arguments) is None else None
@@ -83,7 +83,9 @@ def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["val
             return "values", Checked([Problem("--platform", wrong, "leave it out")], [])
         if values is not None:
             each = [_check_in_pod(file) for file in kubernetes.pod_files(values)]
-            return "values", Checked([one for found in each for one in found.problems], _all_notes(each))
+            return "values", Checked(
+                [one for found in each for one in found.problems], [one for found in each for one in found.notes]
+            )
         kind = _told(arguments) or kind_of(path, kubernetes.SIDECAR)
         document = parse_document(read_text(path), name=str(path))
     except DocumentError as error:
@@ -98,12 +100,8 @@ def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["val
     return kind, Checked([*kubernetes.supplied_twice(kind, settings), *found.problems], found.notes)
 
 
-def _all_notes(each: Iterable[Checked]) -> list[Problem]:
-    return [one for found in each for one in found.notes]
-
-
 def _check_in_pod(file: kubernetes.PodFile) -> Checked:
-    """Check one file of the chart's values as its pods read it: written out by the chart, beside its ceiling."""
+    """Check one settings file of the chart's values as a pod reads it: a file, beside that of its platform."""
     with tempfile.TemporaryDirectory() as folder:
         path, above = Path(folder, "settings.yaml"), Path(folder, "platform.yaml")
         path.write_text(json.dumps(file.settings))
@@ -138,9 +136,9 @@ def check(
     platform: Path | None = None,
     ports: Mapping[str, int] | None = None,
 ) -> Checked:
-    """Find every problem of a settings file; it can be used if there is none. Notes need a usable file.
+    """Find every problem of a settings file, which is usable if there is none. Only a usable file has notes.
 
-    ``ports`` are those of a pod, at which its listeners have to be.
+    ``ports`` are those of a pod; its listeners must use them.
     """
     try:
         if sts and platform is not None:

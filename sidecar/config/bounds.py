@@ -1,7 +1,7 @@
 """Bounds of a settings document with everything that it includes, and how much of each is used.
 
-They hold a token service of 500 agents with ten callers each, and a deny list of 10,000 rows: docs/sizing.md has the
-memory and the time that these take.
+They allow a token service of 500 agents with ten callers each, and a deny list of 10,000 rows. docs/sizing.md has the
+memory and time that these take.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NEAR: Final = 0.8  # share of a bound from which it is reported
 
 
 class Bound(NamedTuple):
-    """The most of something. ``unit`` is what is counted, ``cure`` what to do about more."""
+    """Upper bound of a count of ``unit``; ``cure`` is the fix for more."""
 
     most: int
     unit: str
@@ -28,7 +28,7 @@ _SPLIT: Final = "give a part of the workloads a token service of their own, or u
 _FEWER: Final = "remove what is not needed, or use groups"
 
 BOUNDS: Final[Mapping[str, Bound]] = {
-    "bytes": Bound(4 * 1024 * 1024, "bytes in all files", "split what does not belong into settings, or use groups"),
+    "bytes": Bound(4 * 1024 * 1024, "bytes in all files", "use groups, or remove what is not needed"),
     "nodes": Bound(250_000, "keys and values in all files", _FEWER),
     "depth": Bound(24, "levels", "flatten it"),
     "files": Bound(256, "included files", "join some of them"),
@@ -43,10 +43,10 @@ BOUNDS: Final[Mapping[str, Bound]] = {
 
 
 def exceeded(field: str, name: str, used: int) -> Iterator[Problem]:
-    """Yield a problem of ``field`` if there is more than the bound ``name`` allows."""
+    """Yield a problem of ``field`` if ``used`` exceeds the bound ``name``."""
     bound = BOUNDS[name]
     if used > bound.most:
-        yield Problem(field, f"has {used} {bound.unit}, and {bound.most} are the most", bound.cure)
+        yield Problem(field, f"has {used} {bound.unit}; at most {bound.most} are allowed", bound.cure)
 
 
 def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
@@ -59,7 +59,7 @@ def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
 
 
 def shares_in_force(used: Mapping[str, int]) -> Mapping[str, float]:
-    """Return the used share of each bound, of settings that were put in force; log each that is nearly used up."""
+    """Return the used share of each bound, for settings that were put in force. Log each above ``NEAR``."""
     for note in near_bounds(used):
         fields = {"field": note.field, "wrong": note.wrong, "cure": note.cure}
         _LOG.warning("settings are near a bound", extra=fields)

@@ -46,7 +46,7 @@ class DocumentError(Exception):
 
 
 class Parsed(NamedTuple):
-    """A document. ``lines`` has the line of each row of the lists, and of each key of the mappings, at its top."""
+    """A document. ``lines`` has, for each section at its top, the lines of its rows or keys."""
 
     root: object
     nodes: int
@@ -134,7 +134,7 @@ class _Builder:
             self._add(closed.items if isinstance(closed, _OpenMapping) else closed, line)
 
     def _count(self, line: int) -> None:
-        """Count a node, and note the line of one that is a row or a key of a section at the top."""
+        """Count a node. Note its line if it is a row or a key of a section at the top."""
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise self._error(line, f"has more than {MAX_NODES} keys and values", BOUNDS["nodes"].cure)

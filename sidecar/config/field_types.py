@@ -171,14 +171,14 @@ StreamField = Annotated[
     bool,
     Field(
         description=(
-            "requests and answers may stay open: they need no minimum rate, and end after `stream_idle_timeout_s` of silence "
-            "in both directions; calls of gRPC need no setting"
+            "requests and answers may stay open: they need no minimum rate, and end after `stream_idle_timeout_s` of "
+            "silence in both directions; calls of gRPC need no setting"
         )
     ),
 ]
 DeadlineField = Annotated[
     Seconds | None,
-    Field(description="the longest time that a call may take, from its head to its end; a shorter `grpc-timeout` ends it sooner"),
+    Field(description="the longest time for a call, from its head to its end; a shorter `grpc-timeout` ends it sooner"),
 ]
 
 Reserved = Annotated[SkipJsonSchema[None], BeforeValidator(_refuse)]  # a key that a later release will accept

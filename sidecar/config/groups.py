@@ -1,4 +1,4 @@
-"""Groups in a token service's settings: named lists that rules refer to, written out into pairs."""
+"""Groups in a token service's settings: named lists that rules refer to, expanded into pairs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def audiences_of(file: StsFile, rule: RuleSection) -> Sequence[str]:
 
 
 def pairs_of(file: StsFile) -> int:
-    """Count the pairs of actor and audience that all rules are written out to."""
+    """Count the pairs of actor and audience that all rules expand to."""
     return sum(len(actors_of(file, rule)) * len(audiences_of(file, rule)) for rule in file.rules)
 
 
@@ -37,11 +37,11 @@ def missing_in_rules(document: Mapping[str, object]) -> Iterator[Problem]:
 
 
 def group_problems(file: StsFile) -> Iterator[Problem]:
-    """Check groups, what rules say of them, and to how many pairs they are written out."""
+    """Check groups, the references of rules to them, and the number of pairs that rules expand to."""
     for name, members in file.groups.items():
         where = f"groups.{shown(name)}"
         if not members:
-            yield Problem(where, "is empty, so its rules would permit nobody", "list its members, or remove it")
+            yield Problem(where, "is empty, so its rules would permit nothing", "list its members, or remove it")
         if len(set(members)) < len(members):
             yield Problem(where, "lists a member twice", "keep one of them")
     for number, rule in enumerate(file.rules):
@@ -59,7 +59,7 @@ def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str |
     elif group is not None and group not in file.groups:
         near = difflib.get_close_matches(group, file.groups, n=1)
         cure = f"did you mean {shown(near[0])}?" if near else "add it to groups"
-        yield Problem(f"{where}.{key}_group", f"{shown(group)} is no group", cure)
+        yield Problem(f"{where}.{key}_group", f"{shown(group)} is not a group", cure)
 
 
 def _workloads(file: StsFile, where: str, group: str) -> Iterator[Problem]:

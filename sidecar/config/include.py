@@ -1,12 +1,12 @@
-"""Files that a settings file includes: lists that grow, in files of their own, below the folder of the settings.
+"""Files that a settings file includes: long lists, in files of their own, below the folder of the settings.
 
 ``include: [rules, targets.yaml]`` names files, or folders of ``*.yaml`` files, relative to the settings file; those of
-a folder come in the order of their names. An included file has whole lists (and groups) of the settings, and includes
-nothing. Rows are joined in the order of the files. Ambiguity is an error: a path that leads out of the folder, a file
-of another name in an included folder, and a row that two files have.
+a folder come in the order of their names. An included file has only lists, or groups, of the settings, and
+includes no other file. Rows are joined in the order of the files. Ambiguity is an error: a path that leads out of the
+folder, a file of another name in an included folder, and a row that two files have.
 
 Kubernetes mounts a ConfigMap as links into a folder ``..data``, which is itself a link: links are followed as long as
-they stay below the folder of the settings, and names that begin with a dot are never read as a folder's files.
+they stay below the folder of the settings, and names that begin with a dot are skipped in a folder.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from sidecar.errors import Problem
 from sidecar.file_watch import tree_fingerprint
 
 SUFFIX: Final = ".yaml"
-_NAMED: Final = {"targets": "workload", "entries": "workload"}  # the key that names a row; others are compared whole
-_NO_PART: Final = ("note",)  # of a row that is compared
+_NAMED: Final = {
+    "targets": "workload",
+    "entries": "workload",
+}  # the key that names a row; other rows are compared whole
+_NOT_COMPARED: Final = ("note",)  # keys of a row
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Included:
     used: dict[str, int] = field(default_factory=dict)
 
     def placed(self, problem: Problem) -> Problem:
-        """Name the file and the line of a problem in a row that was included."""
+        """Add the file and the line to a problem of an included row."""
         section, bracket, rest = problem.field.partition("[")
         number = rest.partition("]")[0]
         rows = self.places.get(section, [])
@@ -77,7 +80,7 @@ class _Joining:
         self.problems: list[Problem] = []
         self._included, self._document, self._sections = included, document, sections
         self._main_lines = main.lines
-        self._read: dict[Path, str] = {}  # the include of each file, by its real path
+        self._read: dict[Path, str] = {}  # the entry of ``include`` that read each file, by real path
         self._seen: dict[str, dict[Hashable, str]] = {}  # the place of each row, by section
 
     def include(self, base: Path, text: str, where: str) -> None:
@@ -106,7 +109,7 @@ class _Joining:
                 yield one
             else:
                 cure = f"keep only {SUFFIX} files in an included folder, and name folders one by one"
-                self._wrong(where, f"{shown(f'{text}/{one.name}')} is no {SUFFIX} file", cure)
+                self._wrong(where, f"{shown(f'{text}/{one.name}')} is not a {SUFFIX} file", cure)
 
     def _file(self, base: Path, path: Path, name: str, where: str) -> None:
         real = path.resolve(strict=True)
@@ -205,10 +208,10 @@ class _Joining:
 
 
 def _name_of(section: str, row: object) -> Hashable:
-    """Return what two rows of one section may not share."""
+    """Return the identity of a row: two rows of one section may not share it."""
     if isinstance(row, dict):
         name = row.get(_NAMED[section]) if section in _NAMED else None
         if isinstance(name, str):
             return name
-        row = {key: value for key, value in row.items() if key not in _NO_PART}
+        row = {key: value for key, value in row.items() if key not in _NOT_COMPARED}
     return json.dumps(row, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Settings as pods of the chart have them: what ``helm/sidecar`` supplies by variables, and the files in its values."""
+"""Settings in pods of the chart: the variables that ``helm/sidecar`` supplies, and the settings files in its values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _OF_CHART: Final = (
 
 
 class PodFile(NamedTuple):
-    """One settings file of a pod: its place in the values (empty: a file of its own), and what the chart adds."""
+    """One settings file of a pod: its place in the values, and the variables, ports and platform from the chart."""
 
     where: str
     kind: Kind
@@ -56,7 +56,7 @@ class PodFile(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Helm reads it: a day is text."""
+    """Reader of YAML as Helm reads it: a date is text."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -66,7 +66,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def values_in(path: Path) -> Document | None:
-    """Return the values of the chart that a file holds; None if it holds anything else.
+    """Return a file's values of the chart; None if it is not such a file.
 
     Raises:
         ConfigError: it cannot be read.
@@ -74,7 +74,7 @@ def values_in(path: Path) -> Document | None:
     try:
         document = yaml.load(read_text(path), _Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError):
-        return None  # and the reader of settings says what is wrong
+        return None  # the reader of settings reports the error
     return document if isinstance(document, dict) and document.keys() & VALUES else None
 
 
@@ -82,7 +82,7 @@ def pod_files(values: Document) -> Iterator[PodFile]:
     """Yield every settings file in the chart's values.
 
     Raises:
-        ConfigError: a part has not the shape of such values.
+        ConfigError: a part does not have the form of the chart's values.
     """
     sidecar, sts = _mapping(values, "sidecar"), _mapping(values, "sts")
     ports = {**PORTS, **{name: port for name, port in _mapping(sidecar, "ports").items() if isinstance(port, int)}}
@@ -105,7 +105,7 @@ def pod_files(values: Document) -> Iterator[PodFile]:
 
 
 def sts_variables(settings: Document) -> Mapping[str, str]:
-    """Return what the chart writes into the settings of its token service, as variables."""
+    """Return the settings that the chart writes for its token service, as variables."""
     revocation = settings.get("revocation")
     kept = _REVOCATION if isinstance(revocation, dict) else {}
     return {**_STS, **kept, **(_EVENTS if kept and isinstance(revocation, dict) and revocation.get("events") else {})}
@@ -122,7 +122,7 @@ def supplied_twice(kind: Kind, settings: Document) -> Iterator[Problem]:
 
 
 def port_problems(settings: SidecarSettings, ports: Mapping[str, int]) -> Iterator[Problem]:
-    """Yield a problem for each listener at another port than the pod's, where nobody calls it."""
+    """Yield a problem for each listener whose port differs from the pod's: nobody would reach it."""
     sides = {
         "inbound": settings.inbound,
         "outbound": settings.outbound,

@@ -40,7 +40,7 @@ class SettingsFiles(NamedTuple):
     kind: Literal["sidecar", "sts"]
     path: Path
     platform: Path | None = None
-    included: tuple[Path, ...] = ()  # by the settings that were read last, or could not be used
+    included: tuple[Path, ...] = ()  # by the settings that were read last, even if refused
 
     def fingerprint(self) -> tuple[Hashable, ...]:
         """Return a value that differs whenever one of the files does."""
@@ -48,15 +48,15 @@ class SettingsFiles(NamedTuple):
         return (*own, *map(tree_fingerprint, self.included))
 
     def following(self, followed: Sequence[tuple[Path, Hashable]]) -> SettingsFiles:
-        """Return these files with others included."""
+        """Return these files, with ``followed`` as those included."""
         return self._replace(included=tuple(path for path, _ in followed))
 
     def after(self, error: ConfigError) -> SettingsFiles:
-        """Return these files, with those included that the refused settings name."""
+        """Return these files, with those that the refused settings include."""
         return self.following(error.followed) if error.followed else self
 
     def need_bytes(self) -> int:
-        """Return the memory that loading takes: more for larger files."""
+        """Return the memory that loading takes, which grows with the files."""
         paths = (self.path, self.platform, *self.included)
         return LOADING_BYTES + LOADING_FACTOR * sum(_size_of(path) for path in paths if path is not None)
 
@@ -234,9 +234,9 @@ def _failed(path: Path, wrong: str) -> ConfigError:
 
 
 def end_with_pipe(end: int, process: int) -> None:
-    """Have the kernel end a process (SIGIO) once the other end of this pipe is closed, as when its holder is killed.
+    """Have the kernel end a process (SIGIO) when the other end of this pipe closes, as when its holder is killed.
 
-    A new interpreter may need seconds before it runs our first line, so the parent asks for it.
+    The parent calls this, because a new interpreter may need seconds before it runs its first line.
     """
     fcntl.fcntl(end, fcntl.F_SETOWN, process)
     fcntl.fcntl(end, fcntl.F_SETFL, fcntl.fcntl(end, fcntl.F_GETFL) | os.O_ASYNC)
@@ -260,9 +260,9 @@ def _answer_and_exit(writer: int, load: Callable[[], object]) -> None:
 
 
 def end_if_orphaned(end: int) -> None:
-    """End this process if the parent was gone before it could do that (``end_with_pipe``)."""
+    """End this process if its parent ended before it could call ``end_with_pipe``."""
     waiting = select.poll()
-    waiting.register(end, 0)  # POLLHUP is always told
+    waiting.register(end, 0)  # POLLHUP is always reported
     if waiting.poll(0):
         os._exit(1)
 

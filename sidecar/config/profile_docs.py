@@ -26,7 +26,7 @@ an actor.
 _ABOUT: Final[Mapping[str, str]] = {
     "sts": "Our own token service, and others whose tokens follow RFC 9068 and name the actor in `act.sub`.",
     "actor-profile-01": "Token services that follow draft-mcguinness-oauth-actor-profile-01, as ours does with that"
-    " `profile`: an actor is the pair of `act.iss` and `act.sub`, and a refused actor gets the error `actor_unauthorized`.",
+    " `profile`. An actor is the pair of `act.iss` and `act.sub`, and a refused actor gets `actor_unauthorized`.",
     "keycloak": "Keycloak with delegation (26.8): `act` names a client, which has our SPIFFE ID as its name.",
     "keycloak-26.7": "Keycloak up to 26.7: no `act`; `azp` is the agent if `jti` tells of an exchange for a user.",
     "spring": "Spring Authorization Server 7: `act` is always `iss` and `sub`, scopes are a list, tokens have no type.",

@@ -34,8 +34,8 @@ LayoutName = Annotated[str, *one_of(LAYOUTS)]
 RecordsWhen: TypeAlias = Literal["after_answer", "before_answer"]
 RECORDS_WHEN: Final = (
     "`before_answer`: a permitted call goes on only when the sink has its record `request.opened`, so that it has one "
-    "even if this process is killed ([cost](records.md#what-can-be-lost)); `after_answer`: its record is written within "
-    "50 ms of its end"
+    "even if this process is killed ([cost](records.md#what-can-be-lost)); `after_answer`: its record is written "
+    "within 50 ms of its end"
 )
 
 

@@ -193,7 +193,7 @@ def records(section: RecordsSection) -> RecordSettings:
 
 
 def with_deny_file(settings: SidecarSettings) -> SidecarSettings:
-    """Return the settings with the rows of their deny file, if it is on this machine, for commands that judge by them.
+    """Return the settings with the rows of their deny file, if it exists here. For commands that decide offline.
 
     Raises:
         ConfigError: it cannot be used.

@@ -218,9 +218,9 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
     """Make the policy.
 
     Raises:
-        ConfigError: every contradiction in it; none if its groups have problems.
+        ConfigError: every contradiction in it. Empty if groups have problems, which the caller reports.
     """
-    if any(group_problems(file)):  # told by the caller; written out, rules could be too many
+    if any(group_problems(file)):  # expanded, rules could exceed their bound
         raise ConfigError([])
     logins = [
         with_usable_profile(section, f"login_issuers[{number}]", findings)
@@ -272,7 +272,7 @@ def _policy(file: StsFile, findings: Findings) -> StsPolicy:
     )
     try:
         return make()
-    except ConfigError as error:  # its rules are the pairs: name the rows that they come from
+    except ConfigError as error:  # its rules are pairs: name their rows instead
         rows = dict.fromkeys(_of_row(problem, [number for _, number in written]) for problem in error.problems)
         raise ConfigError(list(rows)) from None
 

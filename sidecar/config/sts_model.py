@@ -223,7 +223,7 @@ class StsFile(Section):
     )
     act_iss: Line | None = Field(
         default=None,
-        description="`act.iss` of each new actor, by the actor profile: the namespace of its name; if not set, the issuer",
+        description="`act.iss` of each new actor, by the actor profile: namespace of its name (default: the issuer)",
     )
     login_issuers: list[UserIssuerSection] = Field(
         default=[], description="issuers whose login tokens may start a chain"

@@ -1,7 +1,7 @@
 """The deny list as a document of its own, which a running sidecar reads in steps. Pure.
 
-``{"deny": [{"actor": "spiffe://…", "note": "INC-42"}, …]}``: the rows are those of ``deny`` in the settings. A document
-that is cut short anywhere is not JSON, so half of a list is never mistaken for a whole one.
+``{"deny": [{"actor": "spiffe://…", "note": "INC-42"}, …]}``: the rows are those of ``deny`` in the settings. A
+truncated document is not JSON, so a part of a list never counts as the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MEMBERS: Final = frozenset({*_NAMED, "issuer", "note"})
 
 
 class DenyListError(Exception):
-    """The document is no deny list. The text says where it is wrong and quotes nothing."""
+    """A document that is no deny list. The text says where it is wrong and quotes nothing."""
 
 
 def parse_deny_list(document: bytes) -> Steps[Deny]:
@@ -40,7 +40,7 @@ def parse_deny_list(document: bytes) -> Steps[Deny]:
     if members.keys() != {"deny"} or not isinstance(rows, list):
         raise DenyListError('it is not {"deny": [rows]}')
     if len(rows) > MAX_DENY_ROWS:
-        raise DenyListError(f"deny has {len(rows)} rows, and {MAX_DENY_ROWS} are the most")
+        raise DenyListError(f"deny has {len(rows)} rows; at most {MAX_DENY_ROWS} are allowed")
     found: dict[str, set[tuple[str | None, str]]] = {name: set() for name in _NAMED}
     number = 0
     for some in drained(rows):
@@ -58,7 +58,7 @@ def parse_deny_list(document: bytes) -> Steps[Deny]:
 
 
 def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
-    """Return the name of what a row denies, its issuer and its value."""
+    """Return the kind of name that a row denies, its issuer and its value."""
     if not isinstance(row, dict) or not row.keys() <= _MEMBERS:
         raise DenyListError(f"{where} is not an object of {', '.join((*_NAMED, 'issuer', 'note'))}")
     named = [name for name in _NAMED if name in row]
@@ -68,7 +68,7 @@ def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
     if not all(map(is_name, row.values())):
         raise DenyListError(f"{where} has a member that is not a name: 1 to 2048 printable characters")
     if "issuer" in row and name != "subject":
-        raise DenyListError(f"{where}.issuer says nothing without a subject: remove it")
+        raise DenyListError(f"{where}.issuer has no effect without a subject: remove it")
     if name == "actor":
         try:
             SpiffeId(row[name])

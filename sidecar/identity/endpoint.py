@@ -29,7 +29,7 @@ class Trouble(StrEnum):
 
 
 class EndpointError(Exception):
-    """There is no answer. The text is ours, with ``detail`` for the record: nothing that an answer says is quoted.
+    """A call without a usable answer. Neither the text nor ``detail``, for the record, quotes anything of an answer.
 
     ``may_retry``: the connection failed before one byte of an answer came.
     """

@@ -24,7 +24,7 @@ _PODS: Final = {"group": "", "version": "v1", "resource": "pods"}
 
 
 class ReviewError(ValueError):
-    """It is not a review that we answer. The message quotes nothing of it. ``uid`` is empty if it is unknown."""
+    """A request that is no review for this webhook. The message quotes nothing of it. ``uid`` is empty if unknown."""
 
     def __init__(self, message: str, uid: str = "") -> None:
         super().__init__(message)
@@ -80,7 +80,7 @@ def _review(uid: str, request: Mapping[str, object]) -> Review:
     namespace = text(request, "namespace")
     subresource = text(request, "subResource")
     if (text(request, "operation"), subresource) not in _QUESTIONS:
-        raise ReviewError("it is about no creation, resize or debugger of a pod", uid)
+        raise ReviewError("it is not about the creation, a resize or a debugger of a pod", uid)
     if mapping(request, "kind") != _POD or mapping(request, "resource") != _PODS:
         raise ReviewError("it is not about a pod of v1", uid)
     if (text(pod, "apiVersion"), text(pod, "kind")) != ("v1", "Pod"):

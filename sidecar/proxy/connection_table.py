@@ -32,7 +32,7 @@ _ANSWER_HELD: Final = 64 * 1024  # bytes of an answer before its source has to w
 _HEAD_S: Final = 0.1  # for a head to arrive whole, while others wait at the door
 _HANDSHAKES_FOR_A_HEAD: Final = 4  # or so many times as long as the handshake took: the peer, or the machine, is slow
 _STUCK_S: Final = 2.0  # without taking anything of an answer
-_SLOW_S: Final = 30.0  # after a peer's last unread answer of too many
+_SLOW_S: Final = 30.0  # after the last answer that a peer with too many left unread
 _PROVEN: Final = "spiffe://"
 _HOLD_S: Final = 3.0  # after the last was admitted: long enough to tell a stuck answer from a slow one
 
@@ -134,7 +134,7 @@ class ConnectionTable(Connections[Any]):
             del self._streams[group]
 
     def begin_waiting(self, group: Hashable, answer: Answered) -> bool:
-        """Count an answer that a proven peer does not read. Those of others are bounded by their connections alone."""
+        """Count an answer that a proven peer does not read; only connections limit those of other peers."""
         waiting = self._waiting[group]
         if answer in waiting or not str(group).startswith(_PROVEN):
             return True
@@ -147,16 +147,16 @@ class ConnectionTable(Connections[Any]):
         return True
 
     def end_waiting(self, group: Hashable, answer: Answered) -> None:
-        """Count an answer no more: its peer reads it."""
+        """Stop counting an answer: its peer reads it."""
         self._waiting[group].discard(answer)
 
     def note_unread(self, group: Hashable) -> None:
-        """Go on holding a peer to few requests that had too many unread answers, and still does not read."""
+        """Limit a slow peer for another ``_SLOW_S``: it has left one more answer unread."""
         if self._is_slow(group):
             self._slow_until[group] = self.clock() + _SLOW_S
 
     def sheds(self, group: Hashable) -> bool:
-        """Tell if a peer that does not read has more requests in progress than may wait for it."""
+        """Tell if a slow peer has more requests in progress than answers may wait for it."""
         if not self._is_slow(group):
             return False
         some = self._peers.get(str(group))
@@ -164,7 +164,7 @@ class ConnectionTable(Connections[Any]):
         return max(self._streams[group], len(busy)) > self._max_waiting
 
     def _is_slow(self, group: Hashable) -> bool:
-        """Tell if a peer had too many unread answers lately: more requests would only wait in the agent."""
+        """Tell if a peer had too many unread answers lately."""
         until = self._slow_until.get(group)
         if until is None:
             return False

@@ -97,10 +97,10 @@ class Forwarding(Pump):
     def begin(self, waiter: Waiter) -> None:
         """Send the request.
 
-        On a route with ``records: before_answer`` it goes once its first record is written.
+        On a route with ``records: before_answer`` it is sent once its first record is written.
 
         Raises:
-            SidecarError: the decision from before a wait would be a refusal now, or there is no room for the record.
+            SidecarError: after a wait the request would be refused, or there is no room for the record.
         """
         self._waiter = waiter
         if self._permit.route.record_first and not getattr(self, "_written", False):
@@ -118,7 +118,7 @@ class Forwarding(Pump):
             raise
 
     def _recorded(self, trouble: str | None) -> None:
-        """Send the request, whose first record is written; or give it up with the ``trouble`` of the sink."""
+        """Send the request: its first record is written. Or end it with the ``trouble`` of the sink."""
         waiter = self._waiter
         if waiter is None or self._over:
             return
@@ -181,7 +181,7 @@ class Forwarding(Pump):
     # --- for ``Watch``
 
     def live(self) -> None:
-        """Use the limits of its kind, now that it has lasted for a tick, or its answer has begun."""
+        """Apply the limits of its kind: it has lasted for a tick, or its answer has begun."""
         route, stream = self._permit.route, self._stream
         declared = route.stream
         kind = kind_of_request(grpc=stream.grpc, to_http2=bool(self._origin.http2), declared=declared)
@@ -200,7 +200,7 @@ class Forwarding(Pump):
         """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
 
         Any event stream counts once the port of its caller is gone: a POST must not keep what the settings took away.
-        A route with ``stream`` changes nothing of that: it is about bytes and silences.
+        ``stream`` of its route changes only rates and silences, not this.
         """
         answer = self.response
         if answer is None or self.answered_at is None:
@@ -266,12 +266,12 @@ class Forwarding(Pump):
 
     @property
     def max_wait_s(self) -> float:
-        """The longest wait for the answer of a stream, if that is longer than its token lives."""
+        """The longest wait for the answer of a stream, unless its token lives longer."""
         return self._forwarder.limits.max_stream_s if RULES[self._stream.kind].stays_open else float("inf")
 
     @property
     def deadline_s(self) -> float:
-        """The longest that the whole of it may take, by its route."""
+        """The longest time for the whole request, by its route."""
         deadline_s = self._permit.route.deadline_s
         return float("inf") if deadline_s is None else deadline_s
 
@@ -295,7 +295,7 @@ class Forwarding(Pump):
                 judge_request(permit, guard, snapshot, method=method, path=path, operation=operation, now=now)
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note in its record that it would be refused now."""
+        """Note in its record that the request would be refused now."""
         self._entry.withdraw(error, begun=begun)
 
     def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:

@@ -40,11 +40,11 @@ _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 _KEY_FIELDS: Final = frozenset(
     {b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-auth-token", b"private-token", b"cookie"}
 )
-# Nor what makes the host answer in pieces or codes in which the key would not be found. Accept goes by its value.
+# Nor fields that make the host answer in parts or encodings that cannot be searched. Accept goes by its value.
 _NOT_WITH_A_KEY: Final = _KEY_FIELDS | {
     *(b"accept", b"accept-encoding", b"accept-charset", b"range", b"if-range", b"a-im", b"te"),
 }
-# The fields that say what is asked for and by which program, and nothing of who pays or of how the host works.
+# Fields that describe the content and the client, and never choose who is billed or how the host works.
 BESIDE_A_KEY: Final = frozenset(
     {b"content-type", b"content-encoding", b"content-language", b"user-agent", b"accept-language", b"idempotency-key"}
 )
@@ -212,7 +212,7 @@ def to_outside(
     also: Iterable[tuple[bytes, bytes]] = (),
     fields: frozenset[str] = frozenset(),
 ) -> Edits:
-    """Edits to a call that carries a key of ours: only listed fields of the agent's go with it, ``field`` holds ours.
+    """Edits to a call with a key of ours in ``field``: only listed fields of the agent go with it.
 
     ``fields`` are those that the route lists. The trace goes no further than the mesh; the answer must not be encoded,
     since it is searched for the key.
@@ -222,7 +222,7 @@ def to_outside(
 
 
 def _accept(request: Message) -> list[Field]:
-    """Return the Accept fields that name media types alone: a parameter may choose a character set."""
+    """Return the Accept field if it has only media types and ``q``: another parameter may choose a character set."""
     found = request.all(b"accept")
     whole = b", ".join(found)
     return [(b"accept", whole)] if found and all(map(_media_range, whole.split(b","))) else []
@@ -276,7 +276,7 @@ def passes_outside(name: bytes) -> bool:
 
 @lru_cache(maxsize=64)  # by lists of routes; the wire remembers each rule's outcome
 def beside_a_key(listed: frozenset[str]) -> Passes:
-    """Return the rule by which the usual fields, and those that a route lists, go beside a static key."""
+    """Return the rule for fields beside a static key: the usual ones, and those that a route lists."""
     names = BESIDE_A_KEY | {name.encode("ascii") for name in listed}
 
     def rule(name: bytes) -> bool:

@@ -187,7 +187,7 @@ class Async:
 class BodyUpTo:
     """A wait for the whole body of a request, of at most ``limit`` bytes, for a journey that judges it.
 
-    Of a body that is too long ``look_at`` bytes stay at most of what arrives first: ``beginning``, for the answer.
+    Of a body that is too long, the first ``look_at`` bytes are kept as ``beginning``, for the answer.
 
     The wait ends with the body. The stream holds the same bytes, and gives them to whoever takes the body next: what
     was judged is what is forwarded.
@@ -257,7 +257,7 @@ class BodyUpTo:
         self._fail(error)
 
     def on_body_flush(self) -> None:
-        """Nothing is passed on before the end."""
+        """Do nothing: content is passed on at the end."""
 
     def _fail(self, error: SidecarError) -> None:
         waiter, self._waiter = self._waiter, None

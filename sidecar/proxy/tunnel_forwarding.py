@@ -91,7 +91,7 @@ class TunnelForwarding:
     # --- for ``Watch``
 
     def live(self) -> None:
-        """Nothing changes: a tunnel is one from its grant on."""
+        """Change nothing: the limits of a tunnel apply from its grant on."""
 
     @property
     def direction(self) -> Direction:
@@ -137,22 +137,22 @@ class TunnelForwarding:
 
     @property
     def max_upload_s(self) -> float:
-        """Not of a tunnel."""
+        """No limit: see ``max_life_s``."""
         return _NEVER
 
     @property
     def max_stream_s(self) -> float:
-        """Not of a tunnel: see ``max_life_s``."""
+        """No limit: see ``max_life_s``."""
         return _NEVER
 
     @property
     def max_wait_s(self) -> float:
-        """Not of a tunnel: its answer is its grant."""
+        """No limit: the answer of a tunnel is its grant."""
         return _NEVER
 
     @property
     def deadline_s(self) -> float:
-        """Not of a tunnel."""
+        """No limit: the route of a tunnel has no deadline."""
         return _NEVER
 
     def judge(self, now: int) -> None:
@@ -160,7 +160,7 @@ class TunnelForwarding:
         judge_outside(self._permit, self._served, self._forwarder.watch.snapshots.in_force(), now)
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note in its record that it would be refused now."""
+        """Note in its record that the tunnel would be refused now."""
         self._entry.withdraw(error, begun=begun)
 
     def end(self, error: SidecarError) -> None:

@@ -44,7 +44,7 @@ class Watched(Timed, Protocol):
     def direction(self) -> Direction: ...  # noqa: D102
 
     def live(self) -> None:
-        """Use the limits of its kind, as far as that is known."""
+        """Apply the limits of its kind, as far as that is known."""
         ...
 
     def judge(self, now: int) -> None:
@@ -52,7 +52,7 @@ class Watched(Timed, Protocol):
         ...
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note that it would be refused now, for its record. ``begun``: its first byte has gone upstream."""
+        """Note for its record that it would be refused now. ``begun``: its first byte has gone upstream."""
         ...
 
     def end(self, error: SidecarError) -> None:
@@ -249,7 +249,7 @@ class Watch:
             self._cut(one)
 
     def _withdraw(self, one: Watched, error: SidecarError) -> None:
-        """End a forwarding that would be refused now. Ends by time or a drain are no decision on it."""
+        """End a forwarding that would be refused now, and note that for its record."""
         one.withdraw(error, begun=True)
         self._end(one, error)
 

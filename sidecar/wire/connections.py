@@ -30,7 +30,7 @@ class Answered(Protocol):
 
     @property
     def behind(self) -> bool:
-        """Tell if some of the answer waits for its peer."""
+        """Tell if a part of the answer waits for its peer."""
 
 
 C = TypeVar("C", bound=Swept)
@@ -135,17 +135,17 @@ class Connections(Generic[C]):
         """Count the end of such a request."""
 
     def begin_waiting(self, _group: Hashable, _answer: Answered) -> bool:
-        """Count an answer that a peer of this group does not read. False: too many of its answers wait."""
+        """Count an answer that a peer of this group does not read. False: too many answers wait for it."""
         return True
 
     def end_waiting(self, group: Hashable, answer: Answered) -> None:
-        """Count an answer no more: its peer reads it."""
+        """Stop counting an answer: its peer reads it."""
 
     def note_unread(self, group: Hashable) -> None:
         """Note that an answer was ended because a peer of this group did not read it."""
 
     def sheds(self, _group: Hashable) -> bool:
-        """Tell if a request of this group that waits for its answer must end: its peer does not read, and has many."""
+        """Tell if a request of this group that awaits its answer must end: too many answers wait for its peer."""
         return False
 
     def sweep(self) -> None:

@@ -556,7 +556,7 @@ class ServerConnection(asyncio.Protocol):
             self._close_idle()
 
     def _why_slow(self, now: float) -> str:
-        """Return why the peer is waited for no longer; empty if it is."""
+        """Return the reason to give the peer up; empty to wait on."""
         teardown, stream = self._teardown, self._stream
         if teardown.waited_enough(self.transport, now, idle_s=self._idle_s(now)):
             return "it took too little of its answer for too long"
@@ -572,9 +572,9 @@ class ServerConnection(asyncio.Protocol):
         return "it reads nothing of its answer" if unread else ""
 
     def _has_read_little(self, stream: H1Stream) -> bool:
-        """Tell if the peer's kernel has taken less of the answer than must move in each ``write_timeout_s``.
+        """Tell if the peer's kernel has acknowledged less of the answer than ``min_rate`` asks in ``write_timeout_s``.
 
-        Raw bytes are no answer: their silence is judged.
+        Never for raw bytes, which end by their silence.
         """
         if stream.switched:
             return False
@@ -582,9 +582,9 @@ class ServerConnection(asyncio.Protocol):
         return stream.bytes_out - waiting < self._limits.min_rate * self._limits.write_timeout_s
 
     def _idle_s(self, now: float) -> float | None:
-        """Return the longest time in which nothing of an answer is read, while the peer sends nothing either.
+        """Return the longest time in which the peer may neither read its answer nor send.
 
-        None: there is a least rate.
+        None: a minimum rate applies instead.
         """
         stream = self._stream
         if stream is None or not RULES[stream.kind].stays_open:

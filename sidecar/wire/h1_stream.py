@@ -117,7 +117,7 @@ class H1Stream:
 
     @property
     def kind(self) -> Kind:
-        """That of its bodies: a message until ``live_as`` says otherwise, which few requests last long enough for."""
+        """Kind of its bodies: a message until ``live_as`` sets another one, which short requests never get."""
         return getattr(self, "_kind", Kind.MESSAGE)
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:

@@ -127,7 +127,7 @@ class H2ServerStream:
 
     @property
     def kind(self) -> Kind:
-        """That of its bodies: a message until ``live_as`` says otherwise, which few requests last long enough for."""
+        """Kind of its bodies: a message until ``live_as`` sets another one, which short requests never get."""
         return getattr(self, "_kind", Kind.MESSAGE)
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:

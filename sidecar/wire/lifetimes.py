@@ -1,8 +1,8 @@
-"""Lifetimes: limits that end a request in progress, by the kind of its body. Both sides of both versions use it.
+"""Lifetimes: limits that end a request in progress, by the kind of its body, for both sides and both versions of HTTP.
 
-A *message* arrives and is answered: it must move by a number of bytes, and its answer must begin in time. A *stream* is
-meant to stay open: bytes do not count, a silence of both directions does. What does not depend on the kind ends every
-request: a deny, a change of policy or trust, a drain, the number of a peer's requests in progress.
+A *message* needs a minimum rate, and its answer must begin in time. A *stream* is meant to stay open: it has no minimum
+rate, and ends by a silence in both directions. Other ends do not depend on the kind: a deny, a change of policy or
+trust, a drain, the number of a peer's requests in progress.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ class Kind(Enum):
 
 
 class Rules(NamedTuple):
-    """Limits of one kind; ``stays_open``: of a stream.
+    """Limits of one kind; ``stays_open``: it is a stream.
 
-    A stream has no least number of bytes in a time, only ``stream_idle_timeout_s`` of silence in both directions, from
-    the head of its request on. A message must bring ``min_rate``, its answer must begin within
-    ``first_byte_timeout_s``, and ``silence`` is the longest one inside that answer. ``ends_with_token``: it never
-    finishes by itself, and clients connect again; else ``upload`` and ``max_stream_s`` are how long its request and its
-    answer may go on past the end of the token.
+    A stream has no minimum rate, only ``stream_idle_timeout_s`` of silence in both directions, from the head of its
+    request on. A message must keep ``min_rate``, its answer must begin within ``first_byte_timeout_s``, and ``silence``
+    is the longest one inside that answer. ``ends_with_token``: it never finishes by itself, and clients reconnect.
+    Otherwise ``upload`` and ``max_stream_s`` limit its request and its answer after the token has expired.
     """
 
     stays_open: bool
@@ -55,8 +54,8 @@ RULES: Final = {
 def kind_of_request(*, grpc: bool, to_http2: bool, declared: bool) -> Kind:
     """Return the kind of a permitted request.
 
-    ``grpc``: it looks like a call of gRPC, which anybody can write. That counts only if it goes ``to_http2``, as an
-    upstream without it serves no gRPC. ``declared``: its route has ``stream``.
+    ``grpc``: it has the form of a call of gRPC, which any caller can imitate. That counts only if it goes ``to_http2``:
+    servers of gRPC need it. ``declared``: its route has ``stream``.
     """
     if grpc and to_http2:
         return Kind.GRPC
@@ -64,7 +63,7 @@ def kind_of_request(*, grpc: bool, to_http2: bool, declared: bool) -> Kind:
 
 
 def kind_of_answer(kind: Kind, head: Response) -> Kind:
-    """Return the kind of a request whose answer has begun: a call that is not answered by gRPC was none."""
+    """Return the kind of a request whose answer has begun: without an answer by gRPC it is no call of gRPC."""
     if kind is Kind.GRPC and not is_grpc(head):
         kind = Kind.MESSAGE
     if kind is Kind.MESSAGE and is_event_stream(head):
@@ -86,7 +85,7 @@ class Patience(NamedTuple):
 
 
 def patience_of(kind: Kind, limits: ClientLimits, *, deadline: bool = False) -> Patience:
-    """Return the patience with an upstream. ``deadline``: its caller's own bounds the wait for an answer."""
+    """Return the patience with an upstream. ``deadline``: one of the caller limits the wait for an answer."""
     rules = RULES[kind]
     silence_s: float = getattr(limits, rules.silence)
     if rules.stays_open:
@@ -99,7 +98,7 @@ def patience_of(kind: Kind, limits: ClientLimits, *, deadline: bool = False) -> 
 def patience_with(sink: object, head: Response | None, limits: ClientLimits) -> Patience:
     """Return the patience for the request of ``sink``, whose answer began with ``head``; None: it has not begun.
 
-    A sink that passes an answer on has the ``kind`` of its request; one without waits for a message.
+    A sink that forwards an answer has the ``kind`` of its request; any other one waits for a message.
     """
     kind = getattr(sink, "kind", Kind.MESSAGE)
     deadline = getattr(sink, "has_deadline", False)

@@ -78,7 +78,7 @@ class Stream(Protocol):
 
     @property
     def kind(self) -> Kind:
-        """That of its bodies, by which ``lifetimes`` has its limits."""
+        """Kind of its bodies; ``lifetimes`` has the limits of each."""
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
         """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence.
@@ -88,7 +88,7 @@ class Stream(Protocol):
 
     @property
     def grpc(self) -> bool:
-        """Tell if it came as a call of gRPC does, which anybody can imitate."""
+        """Tell if it has the form of a call of gRPC, which any caller can imitate."""
 
     @property
     def has_deadline(self) -> bool:
@@ -236,7 +236,7 @@ class ResponseSink(Protocol):
         """The answer is complete; the connection is already back in its pool, or closed. The last event."""
 
     def on_response_error(self, error: SidecarError) -> None:
-        """There will be no (more of an) answer. The last event."""
+        """Ends the events: no answer, or no more of it, will come."""
 
     def on_response_flush(self) -> None:
         """No more events for now."""

@@ -42,8 +42,8 @@ from typing import Final
 from sidecar.wire.kernel import acknowledged, queued
 from sidecar.wire.limits import ServerLimits
 
-WAITS_S: Final = 2.0  # without reading on, before an answer counts as one that waits for its peer
-MANY_WAIT: Final = "too many answers of this peer wait for it: connections.max_waiting_per_peer"
+WAITS_S: Final = 2.0  # without a byte read, before an answer counts as waiting for its peer
+MANY_WAIT: Final = "too many answers wait for this peer: connections.max_waiting_per_peer"
 
 
 class Pace:
@@ -250,13 +250,13 @@ class Teardown:
         return self._outflow.behind_since
 
     def silent_s(self, transport: asyncio.Transport, now: float) -> float:
-        """Return the seconds in which the peer read nothing; ask at each sweep."""
+        """Return the seconds since the peer read a byte. Call it at each sweep."""
         return self._outflow.silent_s(transport, now)
 
     def waited_enough(self, transport: asyncio.Transport, now: float, *, idle_s: float | None = None) -> bool:
-        """Tell if the peer reads nothing any more, or has everything and does not close.
+        """Tell if the peer has stopped reading, or has everything and does not close.
 
-        ``idle_s``: of a stream that stays open, where any byte counts.
+        ``idle_s`` is the longest silence of a stream that stays open, where any byte counts.
         """
         limits, outflow = self._limits, self._outflow
         behind_s = outflow.behind_s(transport, now, limits.min_rate * limits.write_timeout_s)

@@ -163,7 +163,7 @@ def test_rules_beyond_the_bound_are_never_written_out(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_sts(path, {})
     (problem,) = refused.value.problems
-    assert str(problem).startswith("rules: has 4000000 pairs of actor and audience, and 10000 are the most;")
+    assert str(problem).startswith("rules: has 4000000 pairs of actor and audience; at most 10000 are allowed;")
 
 
 @pytest.mark.parametrize("name", BOUNDS)
