@@ -370,9 +370,9 @@ class TrustEnded(Denied):
 
 
 class ActorUnauthorized(Denied):
-    """An actor is refused whose issuer follows the actor profile (draft-mcguinness-oauth-actor-profile-01).
+    """Refusal of an actor whose issuer follows the actor profile (draft-mcguinness-oauth-actor-profile-01).
 
-    The draft gives the answer an error code; RFC 6750 has none for it.
+    The draft defines an error code for it; RFC 6750 does not.
     """
 
     @property
@@ -390,9 +390,9 @@ class Unavailable(SidecarError):
 
 
 class DeadlinePassed(Unavailable):
-    """A deadline that somebody set for the call has passed; ``whose`` names it, and its caller learns that.
+    """A deadline of the call has passed: that of its caller or of its route. ``whose`` names it, for the caller.
 
-    Limits that nobody set for this call have the same reason, and are no deadline of gRPC.
+    General limits have the same reason, and are no deadline of gRPC.
     """
 
     def __init__(self, whose: str) -> None:
@@ -419,8 +419,8 @@ class Problem:
 class ConfigError(Exception):
     """Settings that cannot be used. Lists every problem, not only the first.
 
-    ``transient``: the cause lies in the moment, such as a lack of memory; the same settings may be usable later.
-    ``followed``: files that the settings include, each with its fingerprint; a change of one may make them usable.
+    ``transient``: the cause is temporary, such as a lack of memory; the same settings may be usable later.
+    ``followed``: files that the settings include, each with its fingerprint; a change of one may fix them.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ _IDENTIFYING: Final = frozenset({"sub", *_OPTIONAL})
 class Actor:
     """One acting party as its token names it. The issuer's profile says which member identifies it.
 
-    ``sub_profile`` are the kinds of it, such as ``ai_agent``: they identify nobody, and may contradict the name.
+    ``sub_profile`` lists its kinds, such as ``ai_agent``. It identifies nobody, but may contradict the name.
     """
 
     subject: str

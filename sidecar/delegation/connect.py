@@ -15,9 +15,9 @@ from typing import Final
 from sidecar.delegation.route import require_name
 
 _HOST: Final = re.compile(r"(?:([a-z0-9_][a-z0-9._-]{0,254})|\[([0-9a-f:.]{2,45})\]):([1-9][0-9]{0,4})")
-# Addresses that a name may lead to, or may not: IANA's special-purpose registries (RFC 6890), multicast and metadata of
-# clouds beyond the link-local range (Alibaba, Azure, Oracle, AWS, Google). The most specific row decides; an address
-# of no row is an ordinary one. Networks of one's own pass: a tunnel often leads there.
+# True: a name may resolve to these addresses. From IANA's special-purpose registries (RFC 6890), multicast, and metadata
+# of clouds beyond the link-local range (Alibaba, Azure, Oracle, AWS, Google). The most specific row decides; an address
+# in no row is allowed. So are private networks: tunnels often lead there.
 SPECIAL: Final[Mapping[str, bool]] = {
     "0.0.0.0/8": False, "10.0.0.0/8": True, "100.64.0.0/10": True, "100.100.100.200/32": False, "127.0.0.0/8": False,
     "168.63.129.16/32": False, "169.254.0.0/16": False, "172.16.0.0/12": True, "192.0.0.0/24": False,
@@ -94,7 +94,7 @@ def reachable_by_name(address: str) -> bool:
 
 
 def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
-    """Yield the IPv4 addresses that a translator or the end of a tunnel may make of this one."""
+    """Yield the IPv4 addresses that a translator or a tunnel endpoint may extract from this one."""
     last = IPv4Address(int(address) & 0xFFFFFFFF)
     if address.ipv4_mapped or address in _NAT64 or int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
         yield last

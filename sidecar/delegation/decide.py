@@ -421,7 +421,7 @@ def _require_domain(peer: SpiffeId, issuer: TrustedIssuer) -> None:
 
 
 def _refused_actor(issuer: TrustedIssuer, reason: Reason, detail: str = "") -> Denied:
-    """Make the refusal of an actor that may not act here, with the answer that the issuer's profile wants."""
+    """Return the refusal of an actor that may not act here, with the error code of the issuer's profile."""
     return (ActorUnauthorized if issuer.profile.follows_actor_profile else Denied)(reason, detail)
 
 

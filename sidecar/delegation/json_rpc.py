@@ -163,7 +163,7 @@ _lexeme: Final = re.compile(
 
 
 def id_at_beginning(data: bytes) -> MessageId:
-    """Return the id of a message of which only the beginning was read; None if it is not there, or no id."""
+    """Return the id of a message by its beginning; None if there is no valid one."""
     text, at, depth, key = data[:ID_WITHIN].decode("utf-8", "ignore"), 0, 0, ""
     before = ""
     while (found := _lexeme(text, at)) is not None and found.end() < len(text):

@@ -48,7 +48,7 @@ LIFECYCLE: Final = frozenset(
         STREAM,
     }
 )
-"""Operations that open, keep and end a session, and use nothing of the server's. A route that lists one narrows it."""
+"""Operations that open, keep and end a session. Peers of a route may use them unless it lists them."""
 
 _NAMED: Final = {
     "tools/call": "name",
@@ -81,7 +81,7 @@ OPEN_TO_OWN: Final = frozenset({"prompts/list", "resources/list", "resources/tem
 METHODS: Final = NAMED | _PLAIN | LIFECYCLE
 
 _OF_MESSAGES: Final = METHODS - {DELETE, RESPONSE, STREAM} - _NAMED.keys()
-# The messages of 2026-07-28, with the extension of tasks. It removed the others with the session that they were of.
+# Messages of revision 2026-07-28, with the extension of tasks. It removed sessions, and the other messages with them.
 _OF_STATELESS: Final = frozenset(
     {
         *("completion/complete", "notifications/cancelled", "prompts/get", "prompts/list", "resources/list"),

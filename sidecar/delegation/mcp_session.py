@@ -2,9 +2,9 @@
 
 An agent names a session by an id that it alone understands. Its peers get that id behind a MAC over the route, the
 holder and the id, by a random key of the sidecar; ids of events, by which streams are resumed, are bound to their
-session in the same way. So an id of another holder, of another route, of another run of the sidecar, or as the agent
-gave it, is no session here. Stored are the last ``MOST_ENDED`` sessions that their holders ended: some agents serve a
-session on after its end. Whether another session lives is for the agent to say.
+session in the same way. So an id of another holder, route or run of the sidecar, or one without the prefix, is not
+accepted. The last ``MOST_ENDED`` sessions that their holders ended are stored, because some agents go on serving an
+ended session. For other sessions the agent knows if they live.
 
 Where a session passes several sidecars, such as a door's and the tool server's, each puts its MAC in front. So an id
 may have some in front already, and what is behind them is as long as an id of a server's may be. Pure.
@@ -82,10 +82,10 @@ class SessionIds:
         if len(key) < KEY_BYTES:
             raise ValueError("the key of session ids is too short")
         self._key = key
-        self._ended: dict[str, None] = {}  # the MACs of sessions, the oldest first
+        self._ended: dict[str, None] = {}  # MACs of ended sessions, the oldest first
 
     def end(self, shown: str) -> None:
-        """Note that the holder of a session has ended it: from now on it is none here."""
+        """Note that the holder of a session has ended it: its id is no longer accepted."""
         self._ended[shown[:_MAC_CHARACTERS]] = None
         if len(self._ended) > MOST_ENDED:
             del self._ended[next(iter(self._ended))]

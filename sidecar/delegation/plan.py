@@ -173,7 +173,7 @@ def plan_own(route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
 
 
 def use_of(delegation: Delegation, policy: Policy, route: OutboundRoute | None = None) -> Use:
-    """Return the use that a call makes of a delegation. On a ``route`` with an exchange the subject may be renamed."""
+    """Return the use of a delegation by a call. An exchange for ``route`` may rename the subject."""
     token, becomes = delegation.token, NO_NAMES
     entry = policy.entry if delegation.entry else None
     user = None if entry is None else entry.users(at_door=delegation.at_door).get(token.issuer)

@@ -45,7 +45,7 @@ class Deny:
     revoked: InForce = NOTHING
 
     def joined(self, other: Deny) -> Deny:
-        """Return the list that refuses what either refuses by name; ``revoked`` stays ours."""
+        """Return the union of both lists, with ``revoked`` of this one."""
         return replace(
             self,
             subjects=self.subjects | other.subjects,
@@ -55,7 +55,7 @@ class Deny:
         )
 
     def check(self, use: Use) -> None:
-        """Refuse a use of authority, if the list has anyone it is for, or anything it rests on.
+        """Refuse a use of authority if one of its names is on the list, or revoked.
 
         Raises:
             Denied: POLICY_DENIED or REVOKED.
@@ -181,7 +181,7 @@ class Policy:
         return frozenset((issuer, user.mesh_subject(subject)) for issuer in self.token_services)
 
     def own_use(self, workload: SpiffeId | None) -> Use:
-        """Return what a workload does without a token, for itself; None: it proved no name."""
+        """Return the use of a call without a token, by a workload for itself; None: it proved no name."""
         names = (
             frozenset() if workload is None else frozenset((issuer, str(workload)) for issuer in self.token_services)
         )

@@ -114,11 +114,10 @@ class TrustedIssuer:
         return spiffe_id if spiffe_id is not None and spiffe_id.trust_domain in self.actor_trust_domains else None
 
     def contradiction(self, actor: Actor, *, prior: bool = False) -> str | None:
-        """Return the fact of an actor that contradicts the SPIFFE ID that it is named by, or None.
+        """Return the contradiction between an actor's SPIFFE ID and its other members, or None.
 
-        ``act.iss`` is the namespace of ``act.sub``: beside a SPIFFE ID that is the issuer, the trust domain or the
-        profile's ``act_iss``. A ``prior`` actor may have another: it was copied from an earlier
-        issuer's token, and decides nothing.
+        ``act.iss`` must be the issuer, the SPIFFE ID's trust domain or the profile's ``act_iss``. That of a ``prior``
+        actor may be another: it was copied from an earlier issuer's token, and decides nothing.
         """
         form = self.profile.actor
         spiffe_id = _spiffe_id(actor.client_id if form is ActorForm.CLIENT_ID else actor.subject)

@@ -1,7 +1,7 @@
 """Revocations: what operators have stopped, what that stops, and how a reader merges one list with the next. Pure.
 
 Every check gets a ``Use``: the token, the workload that presents it, and the names that its subject gets next. It has
-no defaults, so no caller can leave one out; everyone else that the token speaks for is read from the token.
+no defaults, so a caller cannot omit a member. All other names are read from the token.
 
 A revocation stays in force until it expires or is lifted, even if a replica that never heard of it answers next. A list
 with a lower number than one before it is refused: its replica has lost something.
@@ -22,7 +22,9 @@ from sidecar.steps import Steps, slices
 MAX_REVOCATIONS: Final = 10_000
 MAX_LISTED: Final = 8 * MAX_REVOCATIONS  # that a reader keeps: replicas that were apart merge what each has kept
 MAX_SEQ: Final = 2**53 - 1  # of a list, for writers and readers
-MAX_AHEAD: Final = 2**48  # of a reader's number, which begins at 0: replicas keep far below it
+MAX_AHEAD: Final = (
+    2**48
+)  # of a list's number beyond the reader's, which begins at 0; numbers of replicas stay far below
 
 _NEVER: Final = 2**53
 
@@ -32,9 +34,9 @@ class RevocationsError(ValueError):
 
 
 class Kind(StrEnum):
-    """Things that can be stopped: a user, a workload, a chain, one token, or one login of a user.
+    """Kinds of what can be stopped: a user, a workload, a chain, one token, or one login of a user.
 
-    A workload is stopped as the one that acts (``ACTOR``), or with every chain that it took part in (``THROUGH``).
+    ``ACTOR`` stops a workload as the current actor, ``THROUGH`` also every chain that it took part in.
     """
 
     SUBJECT = "subject"
@@ -82,11 +84,11 @@ class Token(Protocol):
 
 
 class Use(NamedTuple):
-    """One use of authority, with everyone it is for and everything it rests on.
+    """One use of authority, with every name by which an order can stop it.
 
-    ``token`` None: none is shown. ``presenter`` is the workload that shows it; None: the caller proved no name.
-    ``becomes`` are the names that the subject gets next (``NO_NAMES`` where it keeps its own): at the token service
-    that the token is for, or, without a token, those that the workload has as a subject.
+    ``token`` is None for a call without one. ``presenter`` is the workload that presents it; None: the caller proved no
+    name. ``becomes`` are the names that the subject gets at the token service that the token is sent to (``NO_NAMES``
+    if it keeps its own); without a token, the names that the workload has as a subject.
     """
 
     token: Token | None
@@ -106,9 +108,9 @@ class Use(NamedTuple):
         ids: tuple[tuple[str | None, ...], ...] = ((), (), ())
         subjects: set[object] = {*self.becomes}
         if token is not None:
-            actors |= {token.subject, token.actor_id, token.client_id}  # a workload may have started it for itself
+            actors |= {token.subject, token.actor_id, token.client_id}  # a workload may be the subject of its own chain
             if token.chain is not None:
-                # An actor keeps the members of the issuer that named it first, whose profile may read client_id.
+                # An actor keeps the members that its first issuer wrote, whose profile may name actors by client_id.
                 actors |= {token.chain.current.subject, token.chain.current.client_id}
                 earlier = {*token.chain.subjects, *token.chain.client_ids, *token.prior_ids}
             subjects |= {(token.issuer, token.subject), token.sub_id}
@@ -143,22 +145,23 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
-    """Times of a replica: when it ``heard`` each of its peers (0: never), as of ``issued_at``, by its own clock."""
+    """Times when a replica ``heard`` each of its peers (0: never), as of ``issued_at``, by its own clock."""
 
     issued_at: int
     heard: tuple[int, ...] = ()
 
     @property
     def complete_at(self) -> int:
-        """The time up to which it has every order that a majority of the replicas held: any two majorities share a
-        replica, so hearing one is enough.
+        """Time up to which it has every order that a majority of the replicas held.
+
+        It is when a majority was heard: any two majorities share a replica.
         """
         times = sorted((self.issued_at, *self.heard), reverse=True)
         return times[len(times) // 2]
 
     @property
     def lag_s(self) -> int:
-        """Seconds for which it has not heard a majority."""
+        """Seconds since it heard a majority."""
         return self.issued_at - self.complete_at
 
 

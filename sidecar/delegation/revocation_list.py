@@ -1,8 +1,8 @@
 """The signed list of revocations, by which every sidecar learns what is stopped. Pure.
 
 A list is a JWS of its issuer: a sequence number that never falls, the revocations in force, those lifted early, and
-when its replica last heard each of the others. It may be 8 MiB long, so it is read in steps. A reader that has it
-already gets a confirmation instead: a short JWS that names the list by its entity tag and says what its replica knows.
+when its replica last heard each of the others. It may be 8 MiB long, so it is read in steps. A reader that
+has it already gets a confirmation instead: a short JWS with the list's entity tag and the same times of its replica.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def verify_list(
 
 
 def parse_unchanged(raw: str) -> CompactJws:
-    """Take a confirmation apart; nothing is verified yet.
+    """Parse a confirmation, without verifying it.
 
     Raises:
         RevocationsError: with the fault.
@@ -161,7 +161,7 @@ def parse_unchanged(raw: str) -> CompactJws:
 def verify_unchanged(
     jws: CompactJws, *, issuer: str, tag: str, key: VerificationKey, algorithms: Container[str], now: int
 ) -> Knowledge:
-    """Verify that ``issuer`` confirms the list with this entity tag. Return what its replica knows.
+    """Verify that ``issuer`` confirms the list with this entity tag. Return its replica's knowledge.
 
     Raises:
         RevocationsError: with the fault.
@@ -207,12 +207,12 @@ def _read(claims: Mapping[str, object], issuer: str) -> Steps[Listed]:
 
 
 def _heard(claims: Mapping[str, object], issued_at: int) -> tuple[int, ...]:
-    """Return when the replica heard each of its peers. A list of an earlier version does not say it."""
+    """Return the times when the replica heard each of its peers; none in a list of an earlier version."""
     times = claims.get("heard", [])
     if not isinstance(times, list) or len(times) > MAX_PEERS:
         raise StrictJsonError(f"heard is not a list of at most {MAX_PEERS}")
     if not all(isinstance(time, int) and not isinstance(time, bool) and 0 <= time <= issued_at for time in times):
-        raise StrictJsonError("heard has another value than a time before iat")
+        raise StrictJsonError("a value of heard is not a time up to iat")
     return tuple(times)
 
 

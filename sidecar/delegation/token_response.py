@@ -193,8 +193,8 @@ def build_response(
 def build_error(error: SidecarError, *, actor_profile: bool = False) -> tuple[int, dict[str, object]]:
     """Build status and members of a refusal (RFC 8693 section 2.2.2). Any problem of a token is 400.
 
-    RFC 8693 has ``invalid_request`` for all of them. ``actor_profile`` tells them apart as
-    draft-mcguinness-oauth-actor-profile-01 does: ``invalid_grant`` for a token that is not trusted, and
+    RFC 8693 has ``invalid_request`` for all of them. ``actor_profile`` uses the codes of
+    draft-mcguinness-oauth-actor-profile-01: ``invalid_grant`` for a token that is not trusted, and
     ``actor_unauthorized`` for an actor that may not act for this subject.
     The description is the reason's fixed text: nothing of the request is reflected.
     """

@@ -48,7 +48,7 @@ __all__ = [
 
 # The claims that an issued token is later compared with, and those that tell how the user logged in.
 _READ_LATER: Final = ("exp", "sub_id", "auth_time", "acr")
-ANCESTORS: Final = "ancestor_jtis"  # ours: no registered claim names the tokens before the parent
+ANCESTORS: Final = "ancestor_jtis"  # not registered: no standard claim names the tokens before the parent
 MAX_ANCESTORS: Final = 2 * MAX_ACT_DEPTH  # each exchange adds an actor, so no lawful chain has more
 _GROUNDS_BYTES: Final = 256  # with the key ID; settings and key are shared
 
@@ -246,7 +246,7 @@ def check_binding(token: VerifiedToken, peer_certificate_sha256: str | _AnyCerti
 
 
 def ancestors_of(token: VerifiedToken) -> tuple[str, ...]:
-    """Return the ``ancestors`` of a token that is exchanged for this one: every earlier token that it names."""
+    """Return the ``ancestors`` of a token that is issued in exchange for this one."""
     return token.ancestors if token.parent_jti is None else (*token.ancestors, token.parent_jti)
 
 

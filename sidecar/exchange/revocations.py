@@ -1,9 +1,9 @@
 """The issuers' lists of revocations: polled every two seconds, verified, merged, and known to be fresh or not.
 
-Every answer says, signed, when its replica last heard each of the others. The age of a list is the time since it was
-known to be complete: since a majority was heard, not since somebody answered us. A 304 without a confirmation confirms
-nothing. A list older than ``max_stale_s``, or than its issuer lets readers rely on it (its ``ttl``, the life of a
-token), is stale: the core refuses what it would decide. While the replica that answers hears no majority, each poll
+Every answer carries, signed, when its replica last heard each of the others. The age of a list is the time since a
+majority of the replicas was heard, not since the last answer. A 304 without a confirmation does not count. A list is
+stale if it is older than ``max_stale_s``, or than the ``ttl`` that its issuer allows (the life of a token); then the
+core refuses calls that depend on it. While the replica that answers hears no majority, each poll
 opens a new connection, which may lead to another replica.
 
 A list is verified by its issuer's published keys, so a foreign issuer needs nothing but a URL. A long one is read in
@@ -30,8 +30,8 @@ _log: Final = logging.getLogger("sidecar.revocations")
 
 FIRST_RETRY_S: Final = 0.05
 POLL_TIMEOUT_S: Final = 2.0  # a replica that does not answer costs one poll, not the bound of a revocation
-RECONNECT_LAG_S: Final = 15  # three rounds of the replicas: the one that answers no longer hears the others
-UNCONFIRMED_S: Final = 10  # then an issuer whose 304 confirms nothing, as before this version, is asked for the list
+RECONNECT_LAG_S: Final = 15  # three rounds of the replicas: the one that answers is cut off
+UNCONFIRMED_S: Final = 10  # then an issuer whose 304 has no confirmation, as of earlier versions, is asked for the list
 LOOK_S: Final = 0.25  # between two looks at the clock: for lists that become stale, revocations that end
 
 
@@ -108,7 +108,7 @@ class RevocationList:
 
     @property
     def problem(self) -> str | None:
-        """The reason why the list gets older, for the operator; None if it does not."""
+        """The reason why the list gets older, for the operator; None if it stays fresh."""
         if self.last_error is None and self.lag_s > RECONNECT_LAG_S:
             return f"the replica that answers has heard no majority of the replicas for {int(self.lag_s)} s"
         return self.last_error
@@ -156,7 +156,7 @@ class RevocationList:
             await self._channel.close()
 
     def _count(self, knowledge: Knowledge, asked_at: float) -> None:
-        """Raise the time up to which the list is complete. It never falls: what was merged stays."""
+        """Raise the time up to which the list is complete. It never falls, because merged orders stay."""
         replayed_s = self._wall() - knowledge.issued_at - SKEW_S  # above 0: older than clocks may differ
         self.lag_s = knowledge.lag_s + max(0.0, replayed_s)
         if self._complete_at is None or asked_at - self.lag_s > self._complete_at:
@@ -165,7 +165,7 @@ class RevocationList:
             self._channel.reconnect()
 
     async def _unchanged(self, answer: EndpointAnswer, etag: str) -> Knowledge | None:
-        """Return what the replica knows that confirms our list; None if it does not say so."""
+        """Return the replica's knowledge from its confirmation of our list; None without one."""
         if answer.unchanged is None:
             if (self.age_s or 0.0) > UNCONFIRMED_S:
                 self._etag = None

@@ -25,8 +25,8 @@ NO_ACCESS_TOKEN: Final = "N_A"  # noqa: S105 - the token_type of a grant (RFC 86
 def parse_grant(raw: str, *, typ: frozenset[str | None], issuer: str, audience: str) -> Bearer:
     """Parse a grant: one of these types, by ``issuer``, for ``audience`` alone, bound to no key.
 
-    A bound grant (``cnf``, RFC 7800) needs a proof of possession by the key that it names, and the second server must
-    refuse it without one (draft-ietf-oauth-identity-assertion-authz-grant-04). No adapter here has that key.
+    A bound grant (``cnf``, RFC 7800) needs a proof of possession of its key; without one the second server must refuse
+    it (draft-ietf-oauth-identity-assertion-authz-grant-04). No adapter here has that key.
 
     Raises:
         Denied: STS_BAD_RESPONSE, STS_SIGNATURE (an algorithm that is not asymmetric), STS_TOKEN_TYPE, STS_ISSUER or
