@@ -18,7 +18,7 @@ from sidecar.wire.resolver import ResolverSettings
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = (ROOT / "docs" / "outages.md").read_text()
-DEPENDENCIES, SIGNS_PART = PAGE.split("## What may say that something is up to date")
+DEPENDENCIES, SIGNS_PART = PAGE.split("## Signs of being up to date")
 ROWS: Final = [line.strip("| ").split(" | ") for line in DEPENDENCIES.splitlines() if line.startswith("| ")][2:]
 SIGNS: Final = [line.strip("| ").split(" | ") for line in SIGNS_PART.splitlines() if line.startswith("| ")][2:]
 # Gauges that count or measure something of now, and say of nothing that it is good.

@@ -15,7 +15,7 @@ from typing import Final
 from sidecar.delegation.route import require_name
 
 _HOST: Final = re.compile(r"(?:([a-z0-9_][a-z0-9._-]{0,254})|\[([0-9a-f:.]{2,45})\]):([1-9][0-9]{0,4})")
-# True: a name may resolve to these addresses. From IANA's special-purpose registries (RFC 6890), multicast, and metadata
+# True: a name may resolve to these addresses. From IANA's special-purpose registries (RFC 6890), multicast and metadata
 # of clouds beyond the link-local range (Alibaba, Azure, Oracle, AWS, Google). The most specific row decides; an address
 # in no row is allowed. So are private networks: tunnels often lead there.
 SPECIAL: Final[Mapping[str, bool]] = {

@@ -36,7 +36,7 @@ MAX_BYTES: Final = 1024 * 1024
 EVENT_BYTES: Final = 8 * MAX_BYTES  # events are lost above: admitted requests keep room for their records
 TICK_S: Final = 0.25  # between two calls of ``tell_lasting``
 LASTS_S: Final = 1.0  # a longer request writes request.opened
-FIRST_S: Final = 1.0  # for a record that a call waits for: twice what a blocked sink has
+FIRST_S: Final = 1.0  # for a record that a call waits for: twice the time after which a sink counts as blocked
 MAX_REFUSALS: Final = 1024  # records of refusals while the sink takes none
 
 _SECOND: Final = 1_000_000  # microseconds
@@ -228,19 +228,19 @@ class AccessLog:
             self._lasting[entry] = None
             self._put_or_lose(record)
 
-    def open_first(self, entry: Entry, record: Record, told: Callable[[str | None], object]) -> None:
+    def open_first(self, entry: Entry, record: Record, done: Callable[[str | None], object]) -> None:
         """Write ``request.opened`` of a request that waits for it.
 
-        ``told`` is called later: with None once the sink has it, or with the reason why it does not have it in time.
+        ``done`` is called later: with None once the sink has the record, or with the reason of a failure.
 
         Raises:
-            Unavailable: AUDIT_UNAVAILABLE, there is no room for it.
+            Unavailable: AUDIT_UNAVAILABLE, no record can be written now.
         """
         if (trouble := self.trouble) is not None:
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)
         self.opened(entry, record)
         loop = asyncio.get_running_loop()
-        waiting = [told]
+        waiting = [done]
 
         def end(reason: str | None) -> None:
             timer.cancel()
@@ -256,9 +256,8 @@ class AccessLog:
     def refused(self, direction: Direction, fields: RecordFields) -> str:
         """Record a request that ``reserve`` refused, within a reserve of its own. Return its request id.
 
-        Past ``MAX_REFUSALS``, or twice the bytes at which requests are refused, the record is lost, as an event is.
-        The reserve is whole again once half of the log is written: refusals beyond a slow sink's rate must leave it
-        time for requests.
+        Beyond ``MAX_REFUSALS``, or twice the bytes at which requests are refused, the record is lost and counted. The
+        reserve is refilled once half of the log is written, so that many refusals leave a slow sink time for requests.
         """
         self._refill_reserve()
         self._refusals += 1

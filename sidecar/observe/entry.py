@@ -51,8 +51,8 @@ class EntryLog(Protocol):
     def opened(self, entry: Entry, record: Record) -> None:
         """Write the record of a request that has been permitted and lasts."""
 
-    def open_first(self, entry: Entry, record: Record, told: Callable[[str | None], object]) -> None:
-        """Write the record of a request that waits until it is written."""
+    def open_first(self, entry: Entry, record: Record, done: Callable[[str | None], object]) -> None:
+        """Write the first record of a request, and call ``done`` as ``AccessLog.open_first`` does."""
 
     def finish(self, entry: Entry, record: Record) -> None:
         """Write the closing record."""
@@ -80,7 +80,7 @@ class Entry:
     # Unset in most requests: read by ``getattr``.
     operation: str  # the key of the operation that was judged, which may hold text of the caller's
     event_stream: bool  # the answer is a stream of events, which its caller may end at any time
-    _withdrawn: SidecarError  # by which the permit was withdrawn
+    _withdrawn: SidecarError  # the error that withdrew the permit
 
     ts: str
     decision: Decision
@@ -178,7 +178,7 @@ class Entry:
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
         """Note that the request would be refused now: if ``error`` is what ends it, the decision is ``deny``.
 
-        Not ``begun``: nothing of it was forwarded, and ``decide_ms`` is null as of any refusal.
+        Not ``begun``: nothing was forwarded, so ``decide_ms`` becomes null, as for any refusal.
         """
         self._withdrawn = error
         if not begun:
@@ -224,13 +224,13 @@ class Entry:
         undecided = {"decision": None, "reason": None} if self.decision == "deny" else {}
         self._log.opened(self, self.__dict__ | undecided | {"event": "request.opened"})
 
-    def open_first(self, told: Callable[[str | None], object]) -> None:
-        """Write ``request.opened`` of a permitted request, which goes on once ``told`` is called with None.
+    def open_first(self, done: Callable[[str | None], object]) -> None:
+        """Write ``request.opened`` of a permitted request, which goes on once ``done`` is called with None.
 
         Raises:
             Unavailable: AUDIT_UNAVAILABLE.
         """
-        self._log.open_first(self, self.__dict__ | {"event": "request.opened"}, told)
+        self._log.open_first(self, self.__dict__ | {"event": "request.opened"}, done)
 
     def close(self, head: Head | None = None) -> None:  # noqa: ARG002 - for entries whose traces are exported
         """Write the record and count the request, once; further calls do nothing. ``head`` is the request's."""

@@ -159,7 +159,7 @@ class Metrics:
         return not self._refused
 
     def reloaded(self, what: str = "settings", *, ok: bool) -> None:
-        """Count a reload of one file: accepted, or refused. Another file's success says nothing of this one."""
+        """Count a reload of one file: accepted, or refused until the same file is accepted."""
         self.config_reloads["ok" if ok else "refused"] += 1
         (self._refused.discard if ok else self._refused.add)(what)
 

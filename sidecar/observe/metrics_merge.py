@@ -90,9 +90,9 @@ def counts_only(families: Families) -> Families:
 
 
 def of_silent(families: Families) -> Families:
-    """Return the metrics of a process that no longer answers: its counts so far, and that it is not ready.
+    """Return the metrics of a process that no longer answers: its last counts, and ``sidecar_ready`` 0.
 
-    Its states are of the past: an age would stand still, and look young.
+    Other gauges are outdated: an age would stop growing, and look fresh.
     """
     ready = families.get("sidecar_ready")
     state = {} if ready is None else {"sidecar_ready": ready._replace(values=dict.fromkeys(ready.values, 0.0))}

@@ -27,8 +27,8 @@ INSTEAD: Final = "[secret]"
 # uvloop raises it where TLS writes to a TCP transport whose earlier write failed: the peer reset the connection, and
 # uvloop tells its protocol only in the next iteration. The request's record says ``peer_gone``; nothing else is lost.
 _WRITE_AFTER_RESET: Final = "the handler is closed"
-# uvloop's ``create_connection`` waits for TCP, then for TLS. If it is cancelled between the two, as when the time for a
-# connection is over on a starved machine, nobody reads how TLS ended. The call has its own record.
+# uvloop's ``create_connection`` waits for TCP, then for TLS. If it is cancelled between the two, as by the
+# timeout of a connection on a starved machine, the result of TLS is never read. The call has its own record.
 _NOBODY_WAITS: Final = "Future exception was never retrieved"
 _ENDS_A_CONNECTION: Final = "Fatal error"  # of uvloop and asyncio, where a callback of a transport raises
 
@@ -66,7 +66,7 @@ def log_operations(stream: IO[str]) -> None:
 def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what the event loop could raise to nobody (``asyncio.loop.set_exception_handler``).
 
-    What a peer or a shortage causes is one line without a traceback. All else is a bug and keeps its traceback.
+    Errors that a peer or a lack of memory causes are one line. All others are bugs, and keep their traceback.
     """
     error, where = context.get("exception"), str(context.get("message"))
     if isinstance(error, RuntimeError) and _WRITE_AFTER_RESET in str(error):

@@ -91,8 +91,10 @@ class Writer(Generic[T]):
         self._lines: list[bytes] = []
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._hurry = threading.Event()  # somebody waits: the next batch is written at once
-        self._waiting: deque[tuple[int, Callable[[], object]]] = deque()  # by the number of lines to be written
+        self._hurry = threading.Event()  # write the next batch at once
+        self._waiting: deque[tuple[int, Callable[[], object]]] = (
+            deque()
+        )  # by the number of lines that must be written before
         self._awake = False
         self._lines_in = self.lines_out = 0
         self.bytes_in = self.bytes_out = 0
@@ -127,8 +129,8 @@ class Writer(Generic[T]):
             self._wake.set()
 
     def flush(self, written: Callable[[], object]) -> None:
-        """Write what was accepted so far at once, and then call ``written``, in this thread of ours."""
-        with self._encoding:  # or the other thread may count a record twice, while it encodes it
+        """Write all accepted records at once, then call ``written`` in the writer's thread."""
+        with self._encoding:  # else a record that the other thread is encoding may count twice
             lines = self._lines_in + len(self._records)
         self._waiting.append((lines, written))
         self._hurry.set()
@@ -205,7 +207,7 @@ class Writer(Generic[T]):
             try:
                 written()
             except Exception:  # noqa: BLE001  as of a sink: the thread goes on
-                _log.exception("nobody can be told that a record was written")
+                _log.exception("a callback for a written record failed")
 
     def _encode_waiting(self) -> None:
         """Encode the waiting records. The caller holds ``_encoding``."""

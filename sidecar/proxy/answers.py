@@ -85,7 +85,7 @@ def refuse_unread(
 def _record_refusal(
     log: AccessLog, direction: Direction, stream: Stream, error: Unavailable, unproven: UnprovenRecords | None
 ) -> str:
-    """Record a request that is refused for want of a record's room; return its request id, empty without a record."""
+    """Record a request that is refused because no record has room. Return its request id; empty if unrecorded."""
     if unproven is not None and not unproven.take():
         return ""
     fields: RecordFields = {"status": error.answer.status, "detail": error.detail}
@@ -124,7 +124,7 @@ def refuse(
     """
     if entry.direction == "outbound" and error.reason in OF_HANDSHAKES:
         ended = TrustEnded(error.reason, error.detail)
-        ended.__cause__ = error  # by which the record knows that its permit was withdrawn
+        ended.__cause__ = error  # so that the record finds the error that withdrew its permit
         error = ended
     entry.refuse(error)
     if entry.path is None and stream.head is not None:

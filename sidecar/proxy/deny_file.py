@@ -1,8 +1,8 @@
-"""The deny list of ``deny_file``: read in this process whenever its file changes, and in force at once.
+"""The deny list of ``deny_file``: read in this process when its file changes, and in force at once.
 
-No interpreter is started and nothing else waits for it, so the list is in force within seconds however busy the machine
-is. A file that cannot be used changes nothing: the list before it stays, for as long as it takes. A sidecar that has
-never read one serves no call.
+No interpreter is started, and no other reload comes first, so the list is in force within seconds even on a busy
+machine. A file that cannot be used changes nothing: the earlier list stays in force until it is fixed. A sidecar that
+has not read a list yet serves no call.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LOG: Final = logging.getLogger("sidecar.deny")
 
 
 class DenyFile:
-    """Follows one file, or none. ``after_change`` puts a new list in force, ``after_refusal`` tells of a refused file.
+    """Follows one file, or none. ``after_change`` is called for a new list, ``after_refusal`` for a refused file.
 
-    ``deny`` is the list in force, None before the first. ``sha256`` is that of its file, so that ``sha256sum`` tells
-    an operator if the file at hand is in force. ``error`` says why the file that lies there now is not.
+    ``deny`` is the list in force, None before the first. ``sha256`` is that of its file, for comparison with
+    ``sha256sum``. ``error`` is the reason why the current file is not in force.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class DenyFile:
         self._seen: object = None
         self._settled = True
         self._looking = asyncio.Lock()
-        # A disk that hangs may keep the threads of everybody else: not this one.
+        # A thread of its own: a hanging disk can block all threads of a shared pool.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="deny")
 
     def missing(self) -> list[str]:
-        """Return the reason why nothing may be served: there has been no list yet."""
+        """Return the reason why no call may be served yet; empty once there is a list."""
         return [f"deny_file: {self.error}"] if self.path is not None and self.deny is None else []
 
     async def run(self) -> None:
@@ -72,9 +72,9 @@ class DenyFile:
             self._reader.shutdown(wait=False, cancel_futures=True)
 
     async def read(self, path: Path | None) -> Callable[[], None]:
-        """Read another file, or none. Return the function that follows it from then on, with its list in force.
+        """Read another file, or none. Return a function that puts its list in force and follows it.
 
-        Until that is called the list in force stays, and so does its file.
+        Until that is called, nothing changes.
 
         Raises:
             DenyListError: it cannot be used.
@@ -113,14 +113,13 @@ class DenyFile:
                     deny = await in_steps(parse_deny_list(document))
             except DenyListError as found:
                 error = str(found)
-            if path != self.path:  # another file is followed since
+            if path != self.path:  # a reload named another file meanwhile
                 return
             self._looked_at = self._monotonic()
             if document is None and error is not None:
                 self._seen = None
-            elif (
-                document is not None
-            ):  # two writes within one tick of the file system's clock look alike, so it is read once more
+            elif document is not None:
+                # Two writes within one tick of the file system's clock have one fingerprint: read once more.
                 self._settled, self._seen = seen == self._seen, seen
             if error is not None:
                 self._refuse(error)
@@ -128,9 +127,9 @@ class DenyFile:
                 self._put_in_force(deny, document)
 
     async def _read(self, path: Path, known: object) -> tuple[object, bytes | None]:
-        """Read in our own thread, as ``_read`` below. Raises DenyListError."""
+        """Call ``_content_of`` in the thread for it. Raises DenyListError."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, _read, path, known)
+            return await asyncio.get_running_loop().run_in_executor(self._reader, _content_of, path, known)
         except (OSError, MemoryError, RuntimeError) as error:  # the last: no thread can be started
             why = (isinstance(error, OSError) and error.strerror) or str(error) or "no memory is left"
             raise DenyListError(f"it cannot be read: {why}") from error
@@ -151,7 +150,7 @@ class DenyFile:
         self.after_refusal()
 
     def row(self) -> dict[str, Any] | None:
-        """Return its part of the status document; None if no file is followed."""
+        """Return the list's part of the status document; None if no file is followed."""
         if self.path is None:
             return None
         return {
@@ -168,14 +167,14 @@ def _sha256_of(document: bytes) -> str:
     return hashlib.sha256(document).hexdigest()
 
 
-def _read(path: Path, known: object) -> tuple[object, bytes | None]:
-    """Return what the file looks like, and its content unless it looks as ``known``."""
+def _content_of(path: Path, known: object) -> tuple[object, bytes | None]:
+    """Return the fingerprint of a file, and its content unless the fingerprint is ``known``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(0, "it is no regular file")
-        if (seen := look_of(found)) == known:
+            raise OSError(0, "it is not a regular file")
+        if (seen := fingerprint_of(found)) == known:
             return seen, None
         content = bytearray()
         while len(content) <= MAX_DENY_BYTES and (piece := file.read(65_536)):
@@ -183,6 +182,6 @@ def _read(path: Path, known: object) -> tuple[object, bytes | None]:
         return seen, bytes(content)
 
 
-def look_of(found: os.stat_result) -> object:
-    """Return a value that differs for files that differ, except for two writes within one tick of the clock."""
+def fingerprint_of(found: os.stat_result) -> object:
+    """Return a value that changes with the file, except for two writes within one tick of the clock."""
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

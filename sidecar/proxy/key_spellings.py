@@ -1,13 +1,13 @@
 """Finds a key in the content of an answer, however a server spells it, and however the content is cut.
 
-Spellings: as it is and in other case; with characters as escapes of URLs (percent), of JSON and programming languages
-(backslash), of HTML (numbers and names), also several times over, or of quoted-printable; in hex; in base64 of both
-alphabets, at each of the three places in which the key can begin, with line breaks; all of it in UTF-16 and UTF-32 too.
+Spellings: as it is and in other case; with characters escaped as in URLs (percent), JSON and programming languages
+(backslash), HTML (numbers and names), also several times over, or quoted-printable; in hex; in base64 of both
+alphabets, at each of the three offsets of the key, with line breaks; all of these in UTF-16 and UTF-32 too.
 
-Theory of operation. The content is looked at in some *views*: without zero bytes, unescaped, without line breaks. In
-each view the *forms* of the key are searched: the key, its hex digits, and what its base64 has in common wherever it
-begins. A view knows the place in the content of each of its bytes. A form that goes on at the end of what has arrived
-may be complete with the next piece, so it is held back from its beginning on; so is an escape that is there in part.
+Theory of operation. The content is searched in several *views*: without zero bytes, unescaped, without line breaks. In
+each view the *forms* of the key are searched: the key, its hex digits, and the part of its base64 that is the same at
+any offset of 3 bytes. A view maps each of its bytes to its place in the content. A form that begins at the end of the
+data may be completed by the next piece, so the data is held back from there on; so is an incomplete escape.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from functools import lru_cache
 from html.entities import html5
 from typing import Final
 
-_KEYS: Final = 32  # whose forms are kept: those of more keys are made again for each call
+_KEYS: Final = 32  # whose forms are cached
 _ROUNDS: Final = 3  # escapes of escapes
-_LEAST: Final = 6  # characters of base64 that are followed over a line break: fewer are ordinary ends of lines
-_TAIL: Final = 64  # bytes in which an escape has its end
-_MOST: Final = 64  # bytes of content for one of a form; more of them hold nothing that a server writes
+_LEAST: Final = 6  # characters of base64 before a line break that may begin a key: fewer are common in text
+_TAIL: Final = 64  # bytes in which an escape ends
+_MOST: Final = 64  # bytes of content for one of a form: more than any real encoding needs
 _APART: Final = bytes(4)  # more zero bytes than UTF-32 has between two characters
 _ENTITIES: Final = {name.rstrip(";").encode(): value.encode() for name, value in html5.items() if value.isascii()}
 _OF_BACKSLASH: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
@@ -45,7 +45,7 @@ _partial_break: Final = re.compile(rb"\r\Z")
 
 
 class _View:
-    """Content in which each match of ``tokens`` is replaced. ``held``: the place in ``of`` of a token there in part."""
+    """Content in which each match of ``tokens`` is replaced. ``held``: the place in ``of`` of an incomplete token."""
 
     def __init__(
         self,
@@ -89,15 +89,15 @@ class KeySpellings:
                 self._plain.append(unescaped.lower())
         self._plain = list(dict.fromkeys(self._plain))
         coded = list(dict.fromkeys(_in_base64(key)))
-        # Also without their beginning, for a line that ends within it and has passed already.
+        # Also without their beginning, which may have been passed on before a line break.
         self._coded = [*coded, *(form[_LEAST:] for form in coded if len(form) >= 3 * _LEAST)]
         self._most_held = _MOST * max(map(len, (*self._plain, *coded)))
 
     def find(self, data: bytes, *, final: bool = False) -> int | None:
-        """Return the number of bytes before the first form that may go on behind the data; None: one is complete.
+        """Return the number of bytes that are free of the key and may be passed on; None: the key is in the data.
 
-        Also None if what may go on is longer than any form in any spelling: it would be held, and searched again, for
-        as long as it comes. ``final``: nothing follows the data, so all of them count.
+        The rest may begin a form, which more data could complete. None too if that rest is longer than any spelling:
+        it would be held, and searched again, without end. ``final``: no data follows.
         """
         if b"\0" not in data:
             safe = self._find(data, final=final)
@@ -133,7 +133,7 @@ class KeySpellings:
         return safe
 
     def _in_lines(self, data: bytes, safe: int, in_content: Callable[[int], int], *, final: bool) -> int | None:
-        """Look at content without line breaks, and without quoted-printable."""
+        """Search content without line breaks, and content decoded from quoted-printable."""
         unbroken = _View(data, _breaks, _partial_break, _nothing, final=final)
         coded = unbroken.data.translate(_TO_STANDARD)
         if any(form in coded for form in self._coded):
@@ -177,7 +177,7 @@ def _in_base64(key: bytes) -> Iterator[bytes]:
 
 
 def _part_at_end(data: bytes, form: bytes) -> int:
-    """Return how many of the last bytes are the first ones of the form."""
+    """Return the length of the longest end of the data that begins the form."""
     at = data.find(form[:1], max(0, len(data) - len(form) + 1))
     while at >= 0:
         if form.startswith(data[at:]):

@@ -1,8 +1,8 @@
 """Streams a call that carries a key of the sidecar's, and looks for that key in the answer: the agent must not see it.
 
-The sidecar asks for an answer without content coding, because it looks for the key in the bytes. An answer in which the
-key could not be found is refused: one with a coding, of a character set that is no superset of ASCII nor UTF-16 or
-UTF-32, of an archive's type, or one that is only a part.
+The sidecar asks for an answer without content coding, because it looks for the key in the bytes. An answer that
+cannot be searched is refused: one with a content coding, with a character set that is neither a superset of ASCII nor
+UTF-16 or UTF-32, an archive, or partial content.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class KeyedForwarding(Forwarding):
         if head.status in _REDIRECTS:
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "a redirect, which is not followed with a static key")
         if head.status in _PARTS:
-            return _unsearchable("a part of the content")
+            return _unsearchable("partial content")
         if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the content is encoded, though identity was asked for")
         types = head.all(b"content-type")
@@ -127,7 +127,7 @@ class KeyedForwarding(Forwarding):
         return _unsearchable("an archive") if any(map(_archive, types)) else self._fault_of_content(data)
 
     def _fault_of_content(self, data: bytes) -> Denied | None:
-        """Look at the beginning of the content: an archive has its mark there, whatever type it is said to have."""
+        """Refuse an archive by its first bytes, whatever its declared type."""
         self._begins += data[: _MARK - len(self._begins)]
         return _unsearchable("an archive") if self._begins.startswith(_ARCHIVES) else None
 
@@ -158,12 +158,12 @@ class AnswerScreen:
         return data[:safe]
 
     def rest(self) -> bytes | None:
-        """Return the bytes held back, at the end of the answer; None: the key is in them."""
+        """Return the bytes held back until the end of the answer; None: the key is in them."""
         held, self._held = self._held, b""
         return held if self.lets(held) else None
 
     def lets(self, whole: bytes) -> bool:
-        """Tell if the key is not in a whole text."""
+        """Return True if a complete text is free of the key."""
         return self._spellings.find(whole, final=True) is not None
 
 
@@ -172,4 +172,4 @@ def _exposed() -> Denied:
 
 
 def _unsearchable(detail: str) -> Denied:
-    return Denied(Reason.UPSTREAM_BAD_RESPONSE, f"{detail}, in which the key could not be found")
+    return Denied(Reason.UPSTREAM_BAD_RESPONSE, f"{detail}, which cannot be searched for the key")

@@ -81,7 +81,7 @@ class Asked:
         self.key = OTHER
         self.task: str | None = None
         self.stateless = False  # MCP: of a revision without sessions
-        self.posts_alone = False  # MCP: POST is the only method for this caller
+        self.posts_alone = False  # MCP: the answer is 405 with Allow: POST
         self.named: Named = NOTHING_NAMED
         self.max_bytes = sys.maxsize
         self.code: int | None = None  # of a fault of the message itself, and what is told beside it
@@ -159,7 +159,7 @@ def _mcp(asked: Asked, stream: Stream, head: Request, route: InboundRoute | Outb
         asked.stateless = version in mcp.STATELESS
         of_none = head.layout.places.keys().isdisjoint(_OF_SESSIONS)
         if asked.stateless or (head.method == "GET" and of_none):
-            asked.posts_alone = True  # clients of every revision go on without a stream
+            asked.posts_alone = True  # clients of every revision work without a stream
             raise Denied(Reason.METHOD_REFUSED, "only a session has a stream of its own, or an end")
         asked.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
         return

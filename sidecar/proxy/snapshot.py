@@ -152,7 +152,7 @@ class Snapshots:
     ) -> None:
         """``revoked`` returns the revocations in force, given the issuers whose token services are ours.
 
-        ``denied`` returns the deny list of a file of its own, which counts beside that of the settings.
+        ``denied`` returns the list of ``deny_file``, which is in force beside that of the settings.
         """
         self.setup = setup
         self._revoked = revoked
@@ -190,7 +190,7 @@ class Snapshots:
             self._make(workload)
 
     def change(self, setup: Setup | None = None) -> None:
-        """Put a reloaded ``setup``, or another deny list, in force: requests are judged by it, whatever was cached."""
+        """Put a reloaded ``setup``, or another deny list, in force. Cached decisions end."""
         self.setup = setup or self.setup
         if self.current is not None:
             self._make(self.current.policy.workload)
@@ -206,7 +206,7 @@ class Snapshots:
         if not revoked.only_names_tokens_since(before.policy.deny.revoked):
             return None
 
-        def stops(token: VerifiedToken) -> bool:  # by whatever it names: no order for a workload came or went
+        def stops(token: VerifiedToken) -> bool:  # by its own names: orders for workloads are unchanged
             return revoked.kind_of(Use(token, None, NO_NAMES)) is not None
 
         return Renewal(before.policy.number, after.policy.number, stops)

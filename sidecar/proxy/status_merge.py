@@ -134,7 +134,7 @@ def _revocations(several: Sequence[Sequence[Json]]) -> list[Json]:
 
 
 def _deny_file(several: Sequence[Json | None]) -> Json | None:
-    """Take the worst row; while workers have different lists, that of the oldest, whose time nobody shares."""
+    """Return the worst row; while workers have different lists, that of the oldest list."""
     return max(
         (one for one in several if one is not None),
         key=lambda one: (one["error"] is not None, -(one["in_force_at"] or 0), one["age_s"]),

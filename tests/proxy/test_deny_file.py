@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.deny_list import MAX_DENY_BYTES, DenyListError
-from sidecar.proxy.deny_file import DenyFile, look_of
+from sidecar.proxy.deny_file import DenyFile, fingerprint_of
 
 
 def write(path: Path, *jtis: str) -> None:
@@ -39,7 +39,7 @@ def sha256_of(path: Path) -> str:
 
 
 def look(path: Path) -> object:
-    return look_of(path.stat())
+    return fingerprint_of(path.stat())
 
 
 class Followed:
@@ -127,13 +127,13 @@ def make_pipe(path: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (remove, "No such file"),
     "a folder": (make_folder, "regular file|Is a directory"),
-    "a pipe that nobody writes": (make_pipe, "no regular file"),
+    "a pipe that nobody writes": (make_pipe, "not a regular file"),
     "empty": (lambda path: path.write_text(""), "not an object"),
     "half written": (lambda path: path.write_text('{"deny": [{"jti": "a"}'), "not JSON"),
     "YAML": (lambda path: path.write_text("deny:\n- jti: a\n"), "not an object"),
     "a row too many names": (lambda path: path.write_text('{"deny": [{"jti": "a", "txn": "b"}]}'), "exactly one"),
     "too large": (lambda path: path.write_text(" " * (MAX_DENY_BYTES + 1)), "too large"),
-    "endless": (make_endless, "no regular file"),
+    "endless": (make_endless, "not a regular file"),
 }
 
 

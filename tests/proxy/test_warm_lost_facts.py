@@ -128,7 +128,7 @@ FACTS: Final[Mapping[str, Fact]] = {
             "content-type: text/plain\r\nContent-Type: text/event-stream",
         ),
     ),
-    "other fields of one connection": Fact(
+    "other hop-by-hop fields": Fact(
         (),
         fields=(
             *(f"{name.decode().title()}: 1" for name in sorted(NOT_PASSED)),
@@ -160,7 +160,7 @@ def test_each_fact_that_the_engine_holds_has_a_row() -> None:
 
 
 def test_the_page_has_the_same_rows() -> None:
-    page = (ROOT / "docs" / "native.md").read_text().partition("## What it does not keep as it came")[2]
+    page = (ROOT / "docs" / "native.md").read_text().partition("## Rewritten parts of a message")[2]
     rows = re.findall(r"^\| (.*?) \| ", page.partition("\n## ")[0], re.MULTILINE)
     assert rows[2:] == list(FACTS)
 
