@@ -72,7 +72,8 @@ class Attackers:
 
     def leave(self) -> None:
         """Delete them, except the objects that go with their namespace."""
-        run(f"kubectl -n {AGENTS} delete deployment {' '.join(_IDLE)} --wait=false")
+        # with their pods: an upgrade that takes the identity from one that still serves is refused
+        run(f"kubectl -n {AGENTS} delete deployment {' '.join(_IDLE)} --cascade=foreground --timeout=90s")
         run(f"kubectl -n {USERS} delete pod careless-sts --wait=false")
 
 
