@@ -48,9 +48,9 @@ _CLOSING_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome at one replica: ``state`` is that of the order, None if the replica did not accept it.
+    """Outcome at one replica: ``state`` of the order, None if the replica did not accept it.
 
-    ``missing`` are the replicas that this one does not know to hold the order.
+    ``missing`` are the replicas that, as far as this one knows, may lack the order.
     """
 
     replica: str
@@ -136,13 +136,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not reached or refused: {', '.join(missed)}", file=sys.stderr)  # noqa: T201
     lacking = _lacking(outcomes)
     if lacking:
-        told = f"{', '.join(lacking)} may lack it: the others give it again every five seconds"
-        print(f"{told}. Send the order there, or stop that replica", file=sys.stderr)  # noqa: T201
+        wrong = f"{', '.join(lacking)} may lack the order: the others send it again every five seconds"
+        print(f"{wrong}. Send it there, or stop that replica", file=sys.stderr)  # noqa: T201
     return 1 if missed or lacking else 0
 
 
 def _lacking(outcomes: list[Outcome]) -> list[str]:
-    """Return the replicas that another one does not know to hold the order, and that did not accept it themselves."""
+    """Return the replicas that may lack the order: some other one names them, and they did not accept it."""
     accepted = {urlsplit(one.replica).netloc for one in outcomes if one.state is not None}
     return sorted({name for one in outcomes for name in one.missing} - accepted)
 
@@ -186,12 +186,12 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
 
 
 def _minute(seconds: int) -> int:
-    """Return the end of a minute, so that the same order, sent again soon, is the same."""
+    """Round up to a full minute, so that an order that is soon sent again has the same end."""
     return -(-seconds // 60) * 60
 
 
 def _source(arguments: argparse.Namespace, environ: Mapping[str, str]) -> BaseSource:
-    """Make the source of our SVID, and import that one alone.
+    """Make the source of our SVID. Only its module is imported.
 
     Raises:
         ValueError: the options contradict each other, a file cannot be read, or the variable is missing or no address.
@@ -295,7 +295,7 @@ def _outcome(url: str, answer: EndpointAnswer) -> Outcome:
 
 
 def _seen(members: Mapping[str, Any]) -> str:
-    """Return when a replica last saw the name of a revocation; an empty text if it does not say."""
+    """Describe when a replica last saw the name of a revocation; empty if the answer does not say."""
     since = members.get("seen_since")
     if since is None:
         return ""
@@ -333,7 +333,9 @@ def _table(claims: Mapping[str, object] | None, outcomes: list[Outcome]) -> str:
         state = one.state or ("REFUSED" if one.answered else "NOT REACHED")
         lines.append(f"{one.replica:{width}}  {state}  {one.detail}".rstrip())
         if claims is not None and claims["action"] == "revoke" and one.order_id not in (None, claims["jti"]):
-            lines.append(f"  stopped already by your order {one.order_id}, which ends no sooner: lift that one")
+            lines.append(
+                f"  your order {one.order_id} stops this name already and ends no sooner; to lift, lift that one"
+            )
         lines += [f"  {_line(order)}" for order in one.orders]
     if any(one.state == "waiting" for one in outcomes):
         lines.append("It counts once another operator confirms it: sidecar sts revoke --confirm ID")

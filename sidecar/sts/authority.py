@@ -57,7 +57,7 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
 
 
 def use_of(token: VerifiedToken, client: SpiffeId, policy: StsPolicy) -> Use:
-    """Return the use that ``client`` makes of a token: its subject gets the name that we would issue it."""
+    """Return the use of a token by ``client``. Its subject gets the name that a token issued here would have."""
     login, foreign = policy.login_issuers.get(token.issuer), policy.foreign_issuers.get(token.issuer)
     names = {login.subject_prefix + token.subject} if login is not None else set()
     if foreign is not None:

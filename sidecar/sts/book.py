@@ -1,8 +1,8 @@
 """The book of orders: a set that replicas merge. Pure.
 
-Merging two books loses nothing, and what is in force follows from the set and the time. The number of a book grows with
-every order, and a merge takes the larger one. Each operator and each user issuer has a share of the room, so that
-nobody's orders keep out those of others. A lift or a confirmation needs no room: there is one for each revocation.
+A merge of two books loses no order, and the set and the time determine what is in force. The number of a book grows
+with every order, and a merge takes the larger one. Each operator and each user issuer has a share of the room, so that
+its orders cannot keep out those of others. A lift or a confirmation needs no room: there is one for each revocation.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ROOM_FOR_EVENTS: Final = MAX_REVOCATIONS - ROOM_FOR_OPERATORS
 ROOM_OF_ONE: Final = 1_000  # of one operator
 RESERVE: Final = 500  # of the operators' room, for those who have few
 RESERVED_EACH: Final = 25
-MAX_JUMP: Final = 2**32  # from one number to another replica's: more than any token service has orders
-MAX_STEP: Final = 2**20  # beyond that number, so that no replica that lies leads the others to where readers refuse
+MAX_JUMP: Final = 2**32  # of another replica's number: more orders than any token service has
+MAX_STEP: Final = 2**20  # above MAX_JUMP, so that a malicious replica cannot raise the numbers until readers refuse
 _LISTED_EACH: Final = 400  # bytes on average, so that 10,000 with their lifts fit into the 8 MiB of a list
 _BYTES_EACH: Final = MAX_BOOK_BYTES // (2 * MAX_REVOCATIONS)  # on average; the other half is for lifts
 
 
 class SeqError(ValueError):
-    """A number of a list that no honest replica has."""
+    """A number of a list that is too far ahead for an honest replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Book:
     orders: Mapping[str, Order] = field(default_factory=dict)
 
     def with_order(self, order: Order, *, now: int, sources: int = 1) -> Book:
-        """Add one order; one that is there already, or is covered, changes nothing.
+        """Return a book with one more order; the same book if it has the order, or one that covers it.
 
         ``sources`` is the number of user issuers, which share the room for events.
 
@@ -75,8 +75,8 @@ class Book:
         """Return all orders of both. The number never falls, and grows if this book learns of an order.
 
         Raises:
-            SeqError: the other number is too far from ours: a replica that lies could end all lists with it.
-            ValueError: together they are more than any reader takes.
+            SeqError: the other number is too far ahead: a malicious replica could make all lists unusable.
+            ValueError: together they have more orders than a reader accepts.
         """
         if other.seq - self.seq > (MAX_JUMP if self.seq < MAX_JUMP else MAX_STEP):
             raise SeqError(f"its number jumps from {self.seq} to {other.seq}")
@@ -101,9 +101,7 @@ class Book:
         return found
 
     def listed(self, now: int, *, ttl_s: int) -> Steps[Listed]:
-        """Return, in steps, what is in force and what was lifted, as of ``now``, for readers that may rely on it for
-        ``ttl_s``.
-        """
+        """Return, in steps, the revocations in force and those lifted. Readers may rely on them for ``ttl_s``."""
         confirmed = yield from self._confirmed()
         lifted: dict[str, int] = {}
         revoked: dict[str, Revocation] = {}
@@ -117,7 +115,7 @@ class Book:
         return Listed(seq=self.seq, issued_at=now, ttl_s=ttl_s, revoked=revoked, lifted=lifted)
 
     def _confirmed(self) -> Steps[set[str]]:
-        """Return the IDs of revocations that an operator confirmed who did not order them."""
+        """Return the IDs of revocations that a second operator confirmed."""
         found: set[str] = set()
         for some in slices(self.orders.values()):
             yield
@@ -129,7 +127,7 @@ class Book:
 
 
 def _require_room(order: Order, kept: Iterable[Order], sources: int) -> None:
-    """Return if a new revocation fits into the share of its operator or user issuer, and of all of its kind.
+    """Require room for a new revocation, in the share of its operator or user issuer and in that of all.
 
     Raises:
         Denied: ORDER_REFUSED.
@@ -149,9 +147,7 @@ def _require_room(order: Order, kept: Iterable[Order], sources: int) -> None:
             or sum(one.listed_size for one in revoking) + order.listed_size > room * _LISTED_EACH
         )
         if len(revoking) >= room or long:
-            raise Denied(
-                Reason.ORDER_REFUSED, f"the share {whose} is used up ({room} orders): lift some, or wait for their end"
-            )
+            raise Denied(Reason.ORDER_REFUSED, f"the share {whose} is used up ({room} orders): wait until some end")
 
 
 def _unexpired(orders: Mapping[str, Order], now: int) -> dict[str, Order]:
@@ -162,7 +158,7 @@ def parse_book(document: bytes) -> Steps[tuple[Book, Mapping[str, object]]]:
     """Read a book that a replica wrote, in steps. Return it, and the other members of the document.
 
     Raises:
-        ValueError: it is no book. Nothing of it is quoted.
+        ValueError: it is not a book. The text quotes nothing of it.
     """
     members = yield from object_in_steps(document, max_bytes=MAX_BOOK_BYTES)
     seq, rows = members.get("seq"), members.pop("orders", None)

@@ -1,8 +1,7 @@
-"""Names that an order may name: issuers and trust domains that are configured here, and names that were seen here.
+"""Names that an order may use: configured issuers and trust domains, and names that were seen here.
 
-An order that matches nothing looks like one that works. So an issuer or trust domain that this token service does not
-know is an error with the nearest known one, and each answer says when the name was last seen, as far as a bounded
-memory can tell.
+An order with a misspelled name would stop nothing, and look as if it worked. So an unknown issuer or trust domain is
+refused, with the nearest known one, and each answer says when the name was last seen, within a bounded memory.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from sidecar.sts.policy import StsPolicy
 from sidecar.sts.schedule import GRACE_S
 
 MAX_SEEN: Final = 5_000  # names of each kind
-LEAST_S: Final = 86_400  # no order is cut shorter: sidecars may trust issuers that this token service does not know
-_MAX_NAME: Final = 256  # characters; of a longer name the digest is kept
+LEAST_S: Final = 86_400  # shortest end: sidecars may trust issuers that are unknown here
+_MAX_NAME: Final = 256  # characters; a longer name is kept as its digest
 
 
 @dataclass(frozen=True, slots=True)
 class KnownNames:
-    """The issuers and trust domains that are configured, and how long anything that a kind names may live."""
+    """Configured issuers and trust domains. ``longest_s``: the longest life of what an order of a kind can stop."""
 
     issuers: frozenset[str]
     domains: frozenset[str]
     longest_s: Mapping[Kind, int]
 
     def admit(self, order: Order) -> Order:
-        """Return a new revocation; it ends once whatever it names has expired.
+        """Return a new revocation, shortened to the longest life of what it names.
 
         Raises:
             Denied: ORDER_REFUSED, its issuer or trust domain is not known here.
@@ -61,10 +60,10 @@ def known_names(policy: StsPolicy, domains: Iterable[object]) -> KnownNames:
 
 
 def _longest_s(policy: StsPolicy) -> Mapping[Kind, int]:
-    """Return how long what a ``txn`` or ``jti`` names may live, where that has a limit.
+    """Return the longest life of tokens that a ``txn`` or a ``jti`` names, where it is known.
 
-    A chain of ours ends with its first token, and what is exchanged for a login begins while that lives. What a foreign
-    token service issues under one ``txn``, or for one token, has no limit here.
+    Chains of ours end with their first token, and one for a login begins while the login lives. Tokens of foreign token
+    services with the same ``txn``, or exchanged from one token, have no limit that is known here.
     """
     if policy.foreign_issuers:
         return {}
@@ -83,17 +82,18 @@ def _unknown(what: str, named: str, known: Iterable[str]) -> Denied:
     nearest = (alike or get_close_matches(named, there, n=1, cutoff=0.5))[:1]
     hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(there)}"
     return Denied(
-        Reason.ORDER_REFUSED, f"the {what} is unknown here, so the order would match nothing: {hint} Else say --unknown"
+        Reason.ORDER_REFUSED,
+        f"the {what} is unknown here, so the order would match nothing: {hint} To send it anyway, add --unknown",
     )
 
 
 def _plain(name: str) -> str:
-    """Return a name as a person reads it, whatever its percent-encoding, Unicode form, case and last slash."""
+    """Return a name without differences of percent-encoding, Unicode form, case and last slash."""
     return unicodedata.normalize("NFKC", unquote(name)).casefold().rstrip("/")
 
 
 class SeenNames:
-    """The names of what was exchanged here since the start, and when each was last seen: ``MAX_SEEN`` of a kind.
+    """Names in exchanges since the start, with the time when each was last seen: ``MAX_SEEN`` of a kind.
 
     ``clock`` is wall time.
     """
@@ -109,7 +109,7 @@ class SeenNames:
             self._note(kind, names)
 
     def note_issued(self, claims: Mapping[str, object]) -> None:
-        """Remember the names that a token brings which is issued here."""
+        """Remember the names of a token that is issued here."""
         self._note(Kind.TXN, (claims["txn"],))
         self._note(Kind.JTI, (claims["jti"],))
 
@@ -123,9 +123,9 @@ class SeenNames:
             self._since[kind] = max(self._since[kind], at)
 
     def of(self, order: Order) -> dict[str, object]:
-        """Return when the name of a revocation was last seen, since when that is known, and one seen that reads alike.
+        """Return when the name of a revocation was last seen, the start of this memory, and a name that reads alike.
 
-        Times are in seconds since the epoch.
+        Times are in seconds since 1970.
         """
         seen, name = self._seen[order.kind], order.revocation().name
         at = seen.get(_key(name))

@@ -93,7 +93,9 @@ class LogoutEndpoint:
         order = await self._register.add(order, sources=len(service.policy.login_issuers))
         await self._register.acknowledge(order)
         if not self._register.peers.majority_holds(order.id):
-            raise Unavailable(Reason.NOT_READY, "it is kept here, and not yet known to a majority of the replicas")
+            raise Unavailable(
+                Reason.NOT_READY, "the order is kept here, but a majority of the replicas is not known to hold it"
+            )
         return order
 
     def _feed_of(self, issuer: str) -> LogoutFeed:

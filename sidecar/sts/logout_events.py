@@ -101,7 +101,7 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
 
 
 def _rounded(ends_at: int, for_s: int) -> int:
-    """Return an end up to a sixteenth later, so that one name has few ends, however many events name it."""
+    """Round an end up, by at most a sixteenth of ``for_s``, so that many events for one name have few ends."""
     step = max(_LEAST_STEP_S, for_s // 16)
     return -(-ends_at // step) * step
 

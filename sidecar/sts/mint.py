@@ -208,7 +208,7 @@ def _next_act(chain: ActChain | None, actor: dict[str, object], max_depth: int) 
 
 
 def _ancestors(subject: VerifiedToken) -> list[str]:
-    """Return every token before the parent, so that the revocation of any of them stops this one. None is dropped."""
+    """Return the ``jti`` of every token before the parent, so that an order for any of them stops the new token."""
     ancestors = ancestors_of(subject)
     if len(ancestors) > MAX_ANCESTORS:
         raise Denied(Reason.ACT_TOO_DEEP, f"more than {MAX_ANCESTORS} tokens before the parent")

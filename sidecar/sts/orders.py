@@ -87,18 +87,18 @@ class Order:
 
     @property
     def name(self) -> tuple[object, ...]:
-        """Name of a revocation: two of one operator and one name are one."""
+        """Identity of a revocation: the book keeps one of equal ones."""
         return self.operator, self.kind, self.issuer, self.value, self.alone
 
     @property
     def size(self) -> int:
-        """About the bytes of the order as JSON."""
+        """Approximate bytes of the order as JSON."""
         texts = (self.id, self.operator, self.reason, self.value, self.issuer, self.of, self.signed, self.certificate)
         return _EMPTY_BYTES + sum(len(text) for text in texts if text is not None)
 
     @property
     def listed_size(self) -> int:
-        """About the bytes that the order and its lift take in the signed list, beside what each row has."""
+        """Approximate bytes of the order and its lift in the signed list, without the constant part of a row."""
         return 2 * len(self.id) + len(self.value) + len(self.issuer or "")
 
     def row(self) -> bytes:
@@ -118,7 +118,7 @@ Admit = Callable[[Order], Order]
 
 
 def order_of_row(row: object) -> Order:
-    """Return the order that a replica wrote as JSON. Raises ValueError: it is none. Nothing of it is quoted."""
+    """Return the order that a replica wrote as JSON. Raises ValueError, which quotes nothing, if it is not one."""
     if not isinstance(row, dict) or not row.keys() <= set(_MEMBERS):
         raise ValueError("an order has other members")
     try:
@@ -135,7 +135,7 @@ def find_revocation(orders: Mapping[str, Order], of: str | None, *, now: int) ->
     """Return the revocation that another order names.
 
     Raises:
-        Denied: ORDER_REFUSED, there is none, or it is over.
+        Denied: ORDER_REFUSED, there is none, or it has expired.
     """
     order = orders.get(of or "")
     if order is None or order.action is not Action.REVOKE or order.expires_at <= now:
@@ -156,7 +156,7 @@ def sign_order(claims: Mapping[str, object], *, key: object, certificate: bytes)
 
 
 def _sign(key: object, algorithm: str, data: bytes) -> bytes:
-    """Sign in the form of JWS (RFC 7518 section 3). PyJWT does the same, and brings an HTTP client into the command."""
+    """Sign in the form of JWS (RFC 7518 section 3). PyJWT would import an HTTP client into the command."""
     match key:
         case ec.EllipticCurvePrivateKey():
             size = (key.key_size + 7) // 8
@@ -199,8 +199,8 @@ def verify_order(
 ) -> Order:
     """Verify an order by the SVID of the operator who brings it. ``audience`` is our own SPIFFE ID.
 
-    ``orders`` are those that are kept. ``admit`` gets a new revocation, unless it says that it names something
-    ``unknown`` here; it returns the order, perhaps with an earlier end, or raises.
+    ``orders`` are those of the book. ``admit`` is called for a new revocation without the mark ``unknown``. It returns
+    the order, perhaps with an earlier end, or raises.
 
     Raises:
         Denied: ORDER_REFUSED; the detail says why.

@@ -1,8 +1,8 @@
 """The other replicas of this token service: when each was last heard, and which of our orders it may lack.
 
-A replica is heard when its orders, all that it has, are merged here and on the disk. An order that a majority of the
-replicas holds is known to whoever has heard a majority since: any two majorities share a replica. One dead replica of
-three therefore changes nothing, and a replica that is cut off from the others knows that its list gets old.
+A replica is heard when all of its orders are merged here and on the disk. A replica that has since heard a majority
+knows every order that a majority holds: any two majorities share a replica. So one dead replica of three changes
+nothing, and a replica that is cut off from the others knows that its list gets old.
 
 An order of ours is known to another replica once that one has acknowledged it, or has it among its own.
 """
@@ -19,12 +19,12 @@ SILENT_S: Final = 30.0  # six rounds without an answer
 
 @dataclass(slots=True)
 class _Peer:
-    """One address of the names. ``own``: we ourselves answered there."""
+    """One address of the names. ``own``: it is that of this replica."""
 
     heard_at: float | None = None  # on the monotonic clock
     own: bool = False
     unkept: str | None = None  # the reason why its orders could not be merged here
-    lacks: set[str] | None = None  # our orders that it is not known to hold; None: nothing is known of it
+    lacks: set[str] | None = None  # our orders that it is not known to hold; None: it was never heard
 
 
 class Peers:
@@ -36,7 +36,7 @@ class Peers:
         self._looked_up = not names
 
     def follow(self, addresses: Collection[str]) -> None:
-        """Set the members. An address that is gone is forgotten, with all that was heard there."""
+        """Set the members, and forget all others."""
         self._members = {one: self._members.get(one) or _Peer() for one in addresses}
         self._looked_up = True
 
@@ -45,8 +45,9 @@ class Peers:
         self._members[address] = _Peer(own=True)
 
     def heard(self, address: str, at: float, lacks: Collection[str] | None = None) -> None:
-        """Note that all orders of another replica, as of ``at``, are merged. It ``lacks`` these of ours, or None: it
-        has the same as when it was last heard.
+        """Note that all orders of another replica, as of ``at``, are merged.
+
+        It ``lacks`` these of ours; None: unchanged since it was last heard.
         """
         known = self._members.get(address)
         if lacks is None:
@@ -98,16 +99,16 @@ class Peers:
         return sum(one in lacked for one in orders) if lacked else 0
 
     def not_kept(self, address: str, why: str) -> None:
-        """Note that another replica has orders that this one could not keep: it may not say what is stopped."""
+        """Note that this replica could not write orders of another one, so its list is incomplete."""
         self._members[address].unkept = why
 
     def kept_again(self, addresses: Collection[str]) -> None:
-        """Note that a write succeeded; of these replicas no more is known than before."""
+        """Note that a write succeeded, after orders of these replicas could not be written."""
         for address in addresses:
             self._members[address].unkept = None
 
     def unkept(self) -> str | None:
-        """Return the reason why orders of another replica could not be kept; None if all were."""
+        """Return the reason why orders of another replica could not be written; None if all were."""
         return next((one.unkept for one in self._members.values() if one.unkept is not None), None)
 
     def silence_s(self) -> float | None:

@@ -40,7 +40,7 @@ class StsPolicy:
     token_life_s: int = 300
     max_depth: int = MAX_ACT_DEPTH
     act_iss: str | None = None
-    """``iss`` of each actor that is added to a chain, by the actor profile; None: RFC 8693 alone, without it."""
+    """``iss`` of each new actor, by the actor profile; None: tokens follow RFC 8693 alone."""
 
     own: TrustedIssuer = field(init=False, repr=False, compare=False)
     """Ourselves, as the issuer of tokens that come back as subject tokens."""

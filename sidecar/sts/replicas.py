@@ -1,11 +1,11 @@
 """Exchange of orders between replicas of the token service, so that an order that one has reaches all.
 
 Every few seconds each replica asks all addresses behind the configured names for their orders, over mTLS pinned to its
-own SPIFFE ID, and merges them. ``Peers`` remembers when each answered. An address that the names no longer lead to is a
-replica that is gone; a name that cannot be looked up changes nothing but the ages.
+own SPIFFE ID, and merges them. ``Peers`` remembers when each answered. An address that the names no longer have is
+forgotten; while a name cannot be resolved, only the ages change.
 
-A new order is given to the others at once, and acknowledged when it is on their disk. In each round a replica is given
-again what it is not known to hold.
+A new order is sent to the others at once, and acknowledged when it is on their disk. In each round a replica is sent
+the orders that it is not known to hold.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class Replicas:
         await self.share()
 
     async def share(self) -> None:
-        """Give the other replicas the orders that they are not known to hold. Those that are silent wait for a round.
+        """Send the other replicas the orders that they are not known to hold; silent ones get them in the next round.
 
-        Concurrent callers share the calls: one to each replica at a time, with all that it lacks.
+        Concurrent callers share the calls: one at a time to each replica, with all that it lacks.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GIVE_TIMEOUT_S):
@@ -104,7 +104,7 @@ class Replicas:
                 peers.acknowledged(url, rows)
 
     async def _post(self, url: str, body: bytes) -> str | None:
-        """Give orders to one replica. Return the reason why it did not acknowledge them."""
+        """Send orders to one replica. Return the reason why it did not acknowledge them; None if it did."""
         identity = self._source.current
         if identity is None:
             return "there is no identity"
@@ -119,7 +119,7 @@ class Replicas:
         return None if answer.status == 200 else f"it answered with status {answer.status}"
 
     async def _keep_again(self, urls: Sequence[str]) -> None:
-        """Find out if the disk takes orders again, where the replica that had them is not there to give them."""
+        """Try to write to the disk again, while no replica with the missing orders answers."""
         try:
             await self._register.keep_again()
         except Unavailable as error:
@@ -128,9 +128,9 @@ class Replicas:
             self._register.peers.kept_again(urls)
 
     async def _ask(self, endpoint: Endpoint, url: str) -> bool:
-        """Ask one replica. Return True if it has orders that could not be kept here."""
+        """Ask one replica. Return True if it has orders that could not be written here."""
         peers = self._register.peers
-        asked_at = peers.monotonic()  # what it says was true after this
+        asked_at = peers.monotonic()  # its answer is at least as new as this
         client = EndpointClient(endpoint, self._source, timeout_s=TIMEOUT_S, max_bytes=MAX_BOOK_BYTES)
         try:
             known = self._tags.get(endpoint.url)
@@ -163,7 +163,7 @@ class Replicas:
         return False
 
     def _report(self, which: str, why: str | None, what: str = "merged") -> None:
-        """Count a failure, and log each change: a failure, another one, and its end."""
+        """Count a failure (``why``), and log each change: a failure, a different one, and the end of it."""
         self.failures += why is not None
         before = self._failing.pop((which, what), None)
         if why is not None:

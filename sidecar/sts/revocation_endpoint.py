@@ -1,8 +1,8 @@
 """HTTP endpoints of revocations: operators post orders, workloads get the signed list, replicas get all orders.
 
 ``GET /revocations`` has an entity tag: a sidecar that polls every two seconds is mostly answered 304, with a signed
-confirmation that says when this replica last heard each of the others. An operator is told why an order was refused;
-nobody else is. Replicas fetch each other's orders, and give each other new ones.
+confirmation that says when this replica last heard each of the others. Only an operator learns why an order was
+refused. Replicas fetch each other's orders, and send each other new ones.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RevocationEndpoint:
         return web.Response(body=answer.jws, content_type=_LIST, headers=headers)
 
     async def order(self, request: web.Request) -> web.Response:
-        """Accept one order of an operator, on the disk of this replica before it answers.
+        """Accept one order of an operator; it is on the disk of this replica before the answer.
 
         The answer names as ``missing`` the replicas that are not known to hold it yet.
         """
@@ -99,7 +99,7 @@ class RevocationEndpoint:
         )
 
     async def take(self, request: web.Request) -> web.Response:
-        """Take orders that another replica gives, on the disk of this one before it answers."""
+        """Accept orders that another replica sends; they are on the disk before the answer."""
         client: SpiffeId | None = None
         try:
             client = self._require_replica(request)

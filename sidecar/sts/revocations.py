@@ -1,8 +1,8 @@
 """The revocations of one replica of the token service: its book of orders, kept in a file, and the list it signs.
 
-An order counts here once it is on the disk. A replica is not ready and gives no list if it could not read its file,
-cannot keep an order that others have, or has not heard a majority of the replicas for as long as readers may rely on a
-list: a list that lacks an order would be worse than none. Until then the list says how old its knowledge is.
+An order counts here once it is on the disk. A replica is not ready, and serves no list, if it could not read its file,
+cannot write an order of another replica, or has not heard a majority of the replicas for ``MAX_SILENCE_S``: a list that
+lacks an order is worse than none. Before that, the list says how old its knowledge is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sidecar.sts.records import EventLog
 from sidecar.sts.signed_list import SignedList
 
 _MOST_BYTES: Final = MAX_BOOK_BYTES - MAX_ORDER_BYTES  # of all orders: a document has a little more
-MAX_SILENCE_S: Final = 300  # the default of max_stale_s: this replica relies on its orders as sidecars on a list
+MAX_SILENCE_S: Final = 300  # as the default of max_stale_s at sidecars
 _LOOK_S: Final = 0.25  # between two looks at the clock, for revocations that end
 _LOOKS_PER_LOAD: Final = 20
 _LATE_S: Final = 2
@@ -53,7 +53,7 @@ class RevocationSettings:
 
 
 class ListAnswer(NamedTuple):
-    """The answer to a reader: the list as a JWS, or the confirmation of the one that it has."""
+    """Answer to a reader: the list as a JWS, or the confirmation of the list that it has."""
 
     tag: str
     jws: bytes = b""
@@ -154,8 +154,9 @@ class Register:
     async def accept(
         self, raw: str, *, operator: SpiffeId, certificate: bytes, audience: str, known: KnownNames
     ) -> Order:
-        """Take an order of a listed operator, who proved ``certificate`` on this connection. ``known`` are the names
-        that it may name. Return it, or the earlier one that makes it unnecessary.
+        """Accept an order of a listed operator, who proved ``certificate`` on this connection.
+
+        ``known`` are the names that it may use. Return it, or the earlier order that makes it unnecessary.
 
         Raises:
             Denied: ORDER_REFUSED.
@@ -192,7 +193,7 @@ class Register:
         """Take the orders of another replica.
 
         Raises:
-            SeqError: their number is none that an honest replica has.
+            SeqError: their number is too far ahead.
             Unavailable: NOT_READY, they could not be kept.
         """
 
@@ -215,12 +216,12 @@ class Register:
         await self.merge(Book(seq=self._book.seq, orders=orders))
 
     async def acknowledge(self, order: Order) -> list[str]:
-        """Give an order to the other replicas. Return those that are not known to hold it: they are asked again."""
+        """Send an order to the other replicas. Return those that are not known to hold it; they get it again later."""
         await self.share()
         return self.peers.without(order.id)
 
     def rows(self, names: Collection[str], *, most_bytes: int) -> Mapping[str, bytes]:
-        """Return orders as JSON, as many as have room and have not ended."""
+        """Return orders that have not ended, as JSON, up to ``most_bytes`` in all."""
         now, found, size = self._now(), {}, 0
         for name in names:
             order = self._book.orders.get(name)
@@ -230,7 +231,7 @@ class Register:
         return found
 
     def lacked_by(self, other: Book) -> list[str]:
-        """Return the orders here, of those that have not ended, that another replica's book lacks."""
+        """Return the names of unexpired orders here that another replica's book lacks."""
         now, ours = self._now(), self._book.orders
         return [name for name in ours.keys() - other.orders.keys() if ours[name].expires_at > now]
 
@@ -368,7 +369,7 @@ class Register:
 
 
 async def _with_nobody() -> None:
-    """Share with nobody: there are no other replicas."""
+    """Do nothing: there are no other replicas."""
 
 
 class _View(NamedTuple):

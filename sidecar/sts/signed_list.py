@@ -1,6 +1,6 @@
-"""The signed list of one replica: signed when a reader needs it, at most once a second for all readers together.
+"""The signed list of one replica, signed on demand and at most once a second for all readers.
 
-A reader that has the list gets a confirmation instead, which costs one small signature a second.
+A reader that has the list gets a confirmation instead, also signed at most once a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sidecar.delegation.revocation_list import Said, claims_of, said_by, unchang
 from sidecar.steps import in_steps
 from sidecar.sts.keys import SigningKey
 
-_SIGNED_FOR_S: Final = 1  # readers trust what a signature says of its time
+_SIGNED_FOR_S: Final = 1  # readers use the times in it
 
 
 class _Signature(NamedTuple):
@@ -24,7 +24,7 @@ class _Signature(NamedTuple):
     jws: bytes
 
     def serves(self, key: SigningKey, tag: str, now: Knowledge) -> bool:
-        """Return True while it says what one of now would say. A clock that fell makes it one from the future."""
+        """Return True while a new signature would say the same. One from the future does not count."""
         young = 0 <= now.issued_at - self.knowledge.issued_at <= _SIGNED_FOR_S
         return young and (self.kid, self.tag, self.knowledge.heard) == (key.kid, tag, now.heard)
 
@@ -61,7 +61,7 @@ class SignedList:
         return self._unchanged.jws.decode("ascii")
 
     async def _write(self, of: Revocations) -> tuple[Said, str]:
-        async with self._writing:  # many ask at the same time, and one answer does for all
+        async with self._writing:  # concurrent readers share one result
             if self._said is None or self._of is not of:
                 said = await in_steps(said_by(of))
                 self._of, self._said = of, (said, _tag(of, said))

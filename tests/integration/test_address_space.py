@@ -27,7 +27,7 @@ sys.exit(main())
     ("source", "mib", "why"),
     [
         ("py-spiffe", 400, "RLIMIT_AS: is 400 MiB of addresses, and gRPC, of identity.source: py-spiffe, needs 2048"),
-        (None, 200, "RLIMIT_AS: is 200 MiB of addresses, and a process of ours needs 256"),
+        (None, 200, "RLIMIT_AS: is 200 MiB of addresses, and this process needs 256"),
     ],
 )
 async def test_a_limit_that_is_too_low_is_named_with_its_fix(

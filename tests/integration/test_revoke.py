@@ -91,7 +91,7 @@ async def test_a_replica_that_may_lack_the_order_is_named_and_the_exit_code_is_1
         host, port = sts.server.address
         register.peers.follow(["https://10.0.0.9:7444", f"https://{host}:{port}"])
         assert await sent(sts, tmp_path, *REVOKE) == 1
-        assert capsys.readouterr().err.startswith("10.0.0.9:7444 may lack it")
+        assert capsys.readouterr().err.startswith("10.0.0.9:7444 may lack the order")
         assert await sent(sts, tmp_path, *REVOKE, "--json") == 1
         assert json.loads(capsys.readouterr().out)["missing"] == ["10.0.0.9:7444"]
         register.peers.follow([f"https://{host}:{port}"])
