@@ -158,6 +158,11 @@ def _sidecar(commands: _Commands) -> None:
     )
     status.add_argument("--json", action="store_true", help="for machines")
 
+    _healthcheck(commands)
+
+
+def _healthcheck(commands: _Commands) -> None:
+    """Add the command that containers run as their health check."""
     health = _command(commands, "healthcheck", "sidecar.healthcheck:run", "exit with 0 if the sidecar is ready")
     add_examples(
         health,

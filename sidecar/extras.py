@@ -1,6 +1,6 @@
-"""Names the commands that install an optional extra: from files that the reader has, never from an index by name.
+"""Commands that install an optional extra: from files that the reader has, never by name from an index.
 
-A name on an index belongs to its first registrant, so a message that printed one could install a stranger's code.
+A name on an index belongs to whoever registers it first, so a command with a name could install a stranger's code.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-/* A container's health check, in the image as /opt/sidecar/native/healthcheck: what `sidecar healthcheck` asks, without an
- * interpreter, whose start takes seconds on a starved machine.
+/* A container's health check, in the image as /opt/sidecar/native/healthcheck. It makes the checks of `sidecar healthcheck`
+ * without an interpreter, whose start takes seconds on a starved machine.
  *
  *   healthcheck [--config FILE] [--probe HOST:PORT] [--live]      the probe listener says "ready" (or "alive")
  *   healthcheck --connect HOST:PORT|/SOCKET                       it accepts connections
@@ -29,7 +29,7 @@ static int fail(const char *address, const char *what) {
 static int has_network(void) {
   struct ifaddrs *all, *one;
   int found = 0;
-  if (getifaddrs(&all)) return 1; /* not known: nothing is restarted */
+  if (getifaddrs(&all)) return 1; /* unknown: do not restart */
   for (one = all; one && !found; one = one->ifa_next) {
     if (!one->ifa_addr) continue;
     if (one->ifa_addr->sa_family == AF_INET) {
@@ -49,13 +49,13 @@ static int connected(int family, const struct sockaddr *to, socklen_t size) {
   int to_it = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (to_it < 0) return -1;
   setsockopt(to_it, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  setsockopt(to_it, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* connect() keeps it, too */
+  setsockopt(to_it, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* it also limits connect() */
   if (!connect(to_it, to, size)) return to_it;
   close(to_it);
   return -1;
 }
 
-/* Connects to HOST:PORT, [IPV6]:PORT or the path of a socket; -1 if nobody listens, or not in time. */
+/* Connects to HOST:PORT, [IPV6]:PORT or the path of a socket; -1 if that fails or takes too long. */
 static int dial(const char *address) {
   char host[MAX_ADDRESS];
   struct sockaddr_un path = {.sun_family = AF_UNIX};
@@ -110,7 +110,7 @@ static const char *value_of(const char *from, const char *end, const char *key, 
   return 0;
 }
 
-/* Copies `probe.listen` of a settings file; leaves the text as it is where there is none. */
+/* Copies `probe.listen` of a settings file into `address`, which stays unchanged if there is none. */
 static void listen_of(const char *file, char *address) {
   static char text[MAX_FILE + 1];
   const char *probe, *end, *listen;
@@ -132,13 +132,12 @@ static void listen_of(const char *file, char *address) {
   if (!listen) return;
   listen += strspn(listen, " \t\"'");
   at = strcspn(listen, flow ? " \t\r\n,}\"'" : " \t\r\n\"'");
-  if (at >= MAX_ADDRESS) return;
-  if (!at) return;
+  if (!at || at >= MAX_ADDRESS) return;
   memcpy(address, listen, at);
   address[at] = 0;
 }
 
-/* The probe listener as a client on this machine calls it: of the option, the variable, the settings, or the default. */
+/* Finds the probe listener's address, for a client on this machine: in the variable, the settings, or the default. */
 static void probe_of(const char *file, char *address) {
   const char *said = getenv("SIDECAR__PROBE__LISTEN");
   strcpy(address, "127.0.0.1:7090");
@@ -179,7 +178,7 @@ int main(int count, char **words) {
     else return fail(words[at], "is no option of this check: --config FILE, --probe ADDRESS, --live, --connect ADDRESS, --network, --restart-without-network");
   }
   signal(SIGPIPE, SIG_IGN);
-  alarm(WHOLE_S); /* names that nobody resolves, an answer that trickles */
+  alarm(WHOLE_S); /* for a name that does not resolve, or an answer that trickles */
   if (restart && !has_network()) {
     fputs("the network has only loopback left: ending this container's first process\n", stderr);
     kill(1, SIGTERM);

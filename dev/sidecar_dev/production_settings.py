@@ -49,7 +49,7 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """Calls of one kind: their number, the names of the first records, and the ids by which callee and caller join."""
+    """Calls of one kind: their number, names of the first records, and the call ids that callee and caller share."""
 
     count: int = 0
     records: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ def seen_in(records: Path) -> Seen:
 
 
 def text_of(name: str, settings: Settings, seen: Seen) -> str:
-    """Write the settings of one sidecar for production, each route under comments on the calls that it was made of.
+    """Return the settings of one sidecar for production, each route below comments with the calls behind it.
 
     An inbound route allows the calls of proven callers that were allowed in the run, each by its own peers, and the
     outbound routes that these calls used. An outbound route has the operations that were asked for. A route of which
@@ -139,13 +139,13 @@ def _made(settings: Settings) -> Settings:
 
 
 Narrowed = tuple[list[tuple[Settings, Calls]], Calls]
-"""Routes, each with the calls that it was made of, and the calls that no setting can list one by one."""
+"""Routes, each with the calls behind it, and the calls that settings cannot list one by one."""
 
 
 def inbound_routes(
     route: Settings, allowed: Calls, used: Mapping[str, Collection[str]], *, by_grpc: bool, taken: set[str]
 ) -> Narrowed:
-    """Return routes that allow these calls, each to its own callers, and no others.
+    """Return routes that allow exactly these calls, each to its own callers.
 
     ``used`` has the call ids of the requests that each outbound route was called in; names of new routes join
     ``taken``.
@@ -179,7 +179,7 @@ def inbound_routes(
 
 
 def _outbound_route(route: Settings, allowed: Calls) -> Narrowed:
-    """Return a route with the operations that were asked for. Paths of plain HTTP are its next hop's to judge."""
+    """Return a route with the operations that were used. Paths of plain HTTP are left to the next hop."""
     protocol = route.get("protocol", "http")
     if protocol == "http":
         return ([(route, allowed)] if allowed else []), {}
@@ -190,11 +190,11 @@ def _outbound_route(route: Settings, allowed: Calls) -> Narrowed:
 
 
 def _word(protocol: RouteProtocol, call: Call) -> str | None:
-    """Return the word by which settings list the operation of a call; None if they cannot list it alone."""
+    """Return the word for the operation of a call in settings; None if they cannot list it alone."""
     path = call.path.removeprefix("/") if call.method == "POST" else ""
     op = path if protocol == "grpc" else call.op or ""
     if op == OTHER or op.endswith((f":{OTHER}", f":{ANY_NAME}", f"/{ANY_NAME}")):
-        return None  # the record does not hold its name, or the word would stand for all
+        return None  # the record lacks its name, or the word would allow all
     if op in LIFECYCLE:
         return None  # part of every route
     try:
@@ -225,7 +225,7 @@ def _match(route: Settings, calls: Calls) -> Settings:
 
 
 def _can_list(call: Call) -> bool:
-    """Tell if a settings file can hold the path: one that held a token, or was cut, has no canonical form."""
+    """Tell if a settings file can have the path. One with a removed token, or a truncated one, is not canonical."""
     try:
         require_path(call.path, prefix=False)
         require_method(call.method)

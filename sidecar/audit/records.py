@@ -23,8 +23,8 @@ class RecordError(ValueError):
 class Record:
     """The part of a record that audit reads; keys and their types are those of ``observe.record``, None if absent.
 
-    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated. ``permitted``: its
-    times and status are those of a request that was let through, whatever ended it.
+    ``digest`` covers the whole record; ``scope_cut`` says that the list of scopes was truncated. ``permitted``: by
+    its times and status, the request was permitted, whatever ended it.
     """
 
     event: str
@@ -77,7 +77,7 @@ class Record:
 
     @property
     def allowed(self) -> bool:
-        """True where the request was let through, also if a later decision ended it."""
+        """True if the request was permitted, also if a later decision ended it."""
         return self.decision == "allow" or (self.decision == "deny" and self.permitted)
 
 
@@ -140,7 +140,7 @@ def record_of(members: Mapping[str, object]) -> Record:
 
 
 def _is_permitted(members: Mapping[str, object]) -> bool:
-    """Tell by its times if a request was let through: one whose answer had begun has passed its status on."""
+    """Tell by its times if a request was permitted. If its answer had begun, its status is that of the upstream."""
     if not is_short_number(members.get("decide_ms")):
         return False
     if members.get("upstream_status") is None:
@@ -149,7 +149,7 @@ def _is_permitted(members: Mapping[str, object]) -> bool:
 
 
 def is_short_number(value: object) -> bool:
-    """Tell if a value of a record is a number as a writer writes it: not negative, without an exponent."""
+    """Tell if a value of a record is a number in the form of our writer: not negative, without an exponent."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     text = json.dumps(value)

@@ -1,7 +1,8 @@
-"""Streams of compressed files, the only ones of the audit: bounded in ratio, bytes and time.
+"""Streams of compressed files, for all commands of the audit: bounded in ratio, bytes and time.
 
-A few kilobytes may unpack to terabytes. Logs and records shrink to a tenth or a fiftieth; what shrinks more is read to
-``FREE_BYTES`` only. Time is that of this process, so that a starved machine or a reader that pauses ends nothing.
+A few kilobytes may unpack to terabytes. Logs and records compress to between a tenth and a fiftieth; a file above
+``MAX_RATIO`` is read to ``FREE_BYTES`` only. Time is CPU time of this process, so that a starved machine or a slow
+reader does not end the work.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _STEP_READS: Final = 256
 
 
 class Meter:
-    """Counts what a compressed file unpacks to. ``consumed`` is the number of its own bytes that were read."""
+    """Counter of the unpacked bytes of a compressed file. ``consumed`` returns the bytes read of the file itself."""
 
     def __init__(self, file: str, consumed: Callable[[], int]) -> None:
         self._file = file
@@ -49,19 +50,17 @@ class Meter:
         if self._made > min(MAX_BYTES, max(FREE_BYTES, consumed * MAX_RATIO)):
             raise self._error(f"unpacks to more than {MAX_RATIO} times its size")
         if time.process_time() - self._began > FREE_SECONDS + consumed / BYTES_PER_SECOND:
-            raise self._error("takes longer than a file of its size should")
+            raise self._error("takes too long for a file of its size")
 
     def _error(self, problem: str) -> OSError:
-        return OSError(
-            f"{self._file}: {problem}; the rest was not read. Look at it, and if it is yours give it unpacked"
-        )
+        return OSError(f"{self._file}: {problem}; the rest was not read. If you trust the file, unpack it yourself")
 
 
 class Unpacked:
     """The unpacked bytes of a file, metered.
 
     Raises:
-        OSError: on reading, as of ``Meter``; or the file is broken or ends early; the text names it.
+        OSError: on reading, as ``Meter`` does, or because the file is broken or ends early; the text names it.
     """
 
     def __init__(self, file: str, raw: BinaryIO) -> None:
@@ -78,7 +77,7 @@ class Unpacked:
         return self._metered(self._stream.readline, size)
 
     def close(self) -> None:
-        """Release what unpacking needs; the file itself stays open."""
+        """Release the decompressor; the file itself stays open."""
         self._stream.close()
 
     def _metered(self, read: Callable[[int], bytes], size: int) -> bytes:

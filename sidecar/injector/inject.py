@@ -93,7 +93,7 @@ def inject(pod: Pod, injection: Injection, namespace: str = "") -> Injected:
 
 
 def judge_change(pod: Pod, old: Pod, injection: Injection, namespace: str = "") -> None:
-    """Judge a running pod that is resized or given a debugger: only what changes, its sidecar being there already.
+    """Check a resize or a new debugger of a running pod, and only what changes.
 
     Raises:
         RefusedError: a debugger reaches the sidecar, or the sidecar gets a size outside the bounds.
@@ -225,7 +225,7 @@ def _tokens_of_kubernetes(spec: Pod) -> set[str]:
 
 
 def _is_source_of_kubernetes(source: Mapping[str, object]) -> bool:
-    """Tell if the ServiceAccount admission may have written this: no Secret, and no token for somebody else."""
+    """Tell if the ServiceAccount admission may have written this: no Secret, and no token for another audience."""
     return source.keys() <= _TOKEN_SOURCES and not text(mapping(source, "serviceAccountToken"), "audience")
 
 

@@ -103,9 +103,9 @@ def agent_patch(pod: Pod, injection: Injection, agent: str) -> list[dict[str, An
 
 
 def variables_patch(pod: Pod, injection: Injection) -> list[dict[str, Any]]:
-    """Return the patch that sets the platform's variables in every other container, as the pod is before any other.
+    """Return the patch that sets the platform's variables in every other container. Apply it before other patches.
 
-    They come first, so that variables of the container can refer to them. One that it sets itself stays.
+    They come first, so that variables of the container can refer to them. A variable that the container has stays.
     """
     spec = mapping(pod, "spec")
     patch: list[dict[str, Any]] = []

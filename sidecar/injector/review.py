@@ -35,7 +35,7 @@ class ReviewError(ValueError):
 class Review:
     """One question: may this ``pod`` be made in ``namespace``? ``name`` may end in a dash, for a generated name.
 
-    With a ``subresource`` the pod exists: may it become this, where it was ``old``?
+    With a ``subresource`` the pod exists: may it change from ``old`` to ``pod``?
     """
 
     uid: str

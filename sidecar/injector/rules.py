@@ -81,7 +81,7 @@ def refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
 
 
 def debugger_refusals(spec: Pod, injection: Injection) -> Iterator[Refusal]:
-    """Return what is forbidden in the ephemeral containers of a running pod; they may not have the handle either."""
+    """Return the refusals of a running pod's ephemeral containers, which may not have the handle either."""
     pod_context = mapping(spec, "securityContext")
     for kind, layer, container in _by_list(spec):
         if kind == "ephemeralContainers":
@@ -180,7 +180,7 @@ def _of_neighbour(layer: str, container: Container, injection: Injection, pod_co
     own_user = number(mapping(container, "securityContext"), "runAsUser")
     pod_user = number(pod_context, "runAsUser")
     user = pod_user if own_user is None else own_user
-    if user is None:  # then the image's USER decides, and nobody here can read it
+    if user is None:  # then the image's USER decides, which is unknown here
         wrong = f"its image chooses the user, which may be {injection.uid}, the sidecar's"
         yield Refusal("sidecar_uid", layer, wrong, "set runAsUser of the container or the pod")
     elif user == injection.uid:

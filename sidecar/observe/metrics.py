@@ -24,7 +24,6 @@ MAX_DECLARED: Final = 1024  # series of one kind, regardless of the settings
 RefreshResult = Literal["ok", "failed", "dropped", "no_longer"]
 PoolEvent = Literal["opened", "failed", "retried"]  # as the wire names them
 LookupResult = Literal["ok", "failed", "timeout", "stale"]
-CacheResult = Literal["hit", "miss", "joined"]
 
 _HANDSHAKE_REASONS: Final = (*OF_HANDSHAKES, Reason.NOT_READY, Reason.TIMEOUT, Reason.OVERLOADED)
 

@@ -66,7 +66,7 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
         status = ask(socket, "/status", member="settings")
         denied = status.get("deny_file")
         if denied is None:
-            return complain("status", "its settings name no deny_file: set it, see docs/contain.md")
+            return complain("status", "the settings have no deny_file; set it as in docs/contain.md")
         in_force = [one["deny_sha256"] for one in status.get("workers") or ()] or [denied["sha256"]]
         if set(in_force) == {wanted}:
             print_line(f"in force: {denied['rows']} rows, sha256 {wanted[:12]}")

@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 _MIB: Final = 1024 * 1024
 _LEAST_FREE: Final = 0.1  # of the record file's disk: the alert SidecarRecordsSinkFills has the same
 _FULL_SOON_S: Final = 4 * 3600  # likewise
-_DENY_AGE_S: Final = 15  # it is read every second: its disk does not answer, or this process is starved
+_DENY_AGE_S: Final = 15  # read every second: the disk does not answer, or the process is starved
 _SOON_S: Final = 600  # warn this long before the end of an SVID that nobody renews
 
 _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
@@ -173,8 +173,8 @@ def _deny_file(status: Json) -> Iterator[Trouble]:
         cure = f"fix {denied['file']}, as `sidecar check` says; it is read again within two seconds"
         yield Trouble(_grade(wrong=denied["sha256"] is None), "deny file", f"{denied['error']}; {kept}", cure)
     elif denied["age_s"] > _DENY_AGE_S:
-        wrong = f"it was last read {span(denied['age_s'])} ago, so a change of it does not count; {kept}"
-        yield Trouble(Grade.NOTE, "deny file", wrong, f"see that the disk of {denied['file']} answers")
+        wrong = f"it was last read {span(denied['age_s'])} ago, so later changes are not in force; {kept}"
+        yield Trouble(Grade.NOTE, "deny file", wrong, f"check the disk of {denied['file']}")
 
 
 def _issuers(status: Json) -> Iterator[Trouble]:

@@ -14,7 +14,6 @@ CREATE TABLE findings (
 )
 """
 
-_INTO: Final = "INSERT INTO findings "
 _HOP: Final = """concat_ws(',', c_place, issued, exchanged, e_place)"""
 
 VERDICTS: Final[tuple[str, ...]] = (

@@ -1,8 +1,8 @@
-"""Git repositories of audited folders, each proven to lie in its folder as a whole.
+"""Git repositories of audited folders, each proven to be wholly inside its folder.
 
-A repository chooses by its own files where its objects are read from: ``.git`` as a file or a link, ``commondir``,
-alternates, links among its files, and configuration that includes other files. One that leads out of the audited folder
-would show what was not given to be audited.
+Files of a repository decide where its objects are read from: ``.git`` as a file or a link, ``commondir``, alternates,
+links among its files, and configuration that includes other files. A repository that leads out of the audited folder
+would reveal files that were not given for the audit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INCLUDES: Final = re.compile(rb"\[\s*include(if)?\b", re.IGNORECASE)  # anywher
 
 
 class LeadsOutError(Exception):
-    """A repository leads out of the audited folder, or its files cannot be read to tell."""
+    """A repository leads out of the audited folder, or its files cannot be read to exclude that."""
 
 
 def repositories_of(folder: Path) -> Iterator[tuple[Path, Path]]:
@@ -38,7 +38,7 @@ def repositories_of(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def require_inside(repository: Path, root: Path) -> None:
-    """Follow everything by which a repository names another place.
+    """Follow every reference of a repository to another place.
 
     Raises:
         LeadsOutError: one leads out of ``root``, or cannot be followed.
@@ -89,14 +89,18 @@ def _alternates(file: Path) -> list[str]:
     with file.open("rb") as stream:
         text = stream.read(_MAX_POINTER_BYTES * _MAX_ALTERNATES + 1)
     named = [line for line in text.split(b"\n") if line and not line.startswith(b"#")]
-    # Git reads a quoted name with escapes, and would read what is beyond the bound.
+    # Git unescapes a quoted name, and reads beyond our bound.
     if len(text) > _MAX_POINTER_BYTES * _MAX_ALTERNATES or any(line.startswith(b'"') for line in named):
         raise LeadsOutError
     return [os.fsdecode(line) for line in named]
 
 
 def _inside(folder: Path, name: str, root: Path) -> Path:
-    """Return the place that a name means in a folder, without links."""
+    """Return the real path of a name in a folder.
+
+    Raises:
+        LeadsOutError: it is outside of ``root``.
+    """
     place = (folder / name).resolve(strict=True)
     if not place.is_relative_to(root):
         raise LeadsOutError

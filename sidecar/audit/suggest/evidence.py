@@ -1,8 +1,8 @@
 """Observed calls of each workload, counted by place, method and caller, in bounded memory.
 
 A forger writes records too: only what a settings file could hold counts (SPIFFE IDs, canonical paths, methods), and
-the rest is counted as unusable. A route that observes lets every mesh peer pass, so an observed call shows that it was
-made, and not that it should be: it is accepted once the caller's own sidecar recorded it, on a route of its settings.
+the rest is counted as unusable. A route that observes lets every mesh peer pass, so an observed call proves only that
+it was made. It is accepted if the caller's own sidecar recorded it too, on a route of its settings.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Seen:
-    """Calls, counted. ``names`` are those of the first records. ``scopes`` are None where records differ.
+    """Count of calls. ``names`` are those of the first records. ``scopes`` is None if records differ.
 
     ``long_id``: one of the ids in the paths may be a secret.
     """
@@ -106,8 +106,8 @@ class Seen:
 class Use:
     """Calls of one caller by one method to one place.
 
-    ``accepted`` are those with evidence besides the observing side's word: a verified token that names the caller, or
-    the record of the caller's own sidecar. ``claims`` wait for such a record, by the call's key.
+    ``accepted`` are those with evidence besides the record of the called side: a verified token that names the caller,
+    or the record of the caller's own sidecar. ``claims`` wait for such a record, by the call's key.
     """
 
     seen: Seen = field(default_factory=Seen)
@@ -115,7 +115,7 @@ class Use:
     claims: dict[int, Call] = field(default_factory=dict)
 
     def claim(self, key: int, call: Call) -> bool:
-        """Keep a call that its caller may have recorded, a few of each day. True if it is kept now."""
+        """Keep a call that its caller may have recorded, a few for each day. Return True if it was added."""
         same_day = sum(one.day == call.day for one in self.claims.values())
         if key in self.claims or same_day >= _CLAIMS_PER_DAY or len(self.claims) >= _CLAIMS:
             return False
@@ -171,8 +171,8 @@ class Witness:
 class MadeCalls:
     """The calls that callers' own sidecars recorded: a Bloom filter of 16 MiB with a secret key.
 
-    It holds each call that was added. Of others it holds one in a million after 2 million calls, which nobody can
-    choose without the key.
+    It contains each call that was added. After 2 million calls it also contains one in a million others; without the
+    key nobody can choose these.
     """
 
     def __init__(self) -> None:
@@ -199,9 +199,9 @@ def _places(key: int) -> Iterator[int]:
 
 
 class Evidence:
-    """All observed calls, and the number of the others by the reason that they do not count.
+    """All observed calls, and the number of records that do not count, by reason.
 
-    ``made`` is shared by what is read of one mesh: the record of a caller supports that of the called side.
+    ``made`` is shared by all evidence of one mesh: a caller's record supports that of the called side.
     """
 
     def __init__(self, made: MadeCalls | None = None) -> None:
@@ -215,7 +215,7 @@ class Evidence:
 
     @property
     def witnesses(self) -> dict[str, Witness]:
-        """The witnesses by workload. Each call that its caller recorded, too, counts as accepted from here on."""
+        """Witnesses by workload. Calls that their caller recorded too are accepted from here on."""
         for witness in self._witnesses.values():
             for place in witness.inbound.values():
                 for use in place.uses.values():
@@ -282,7 +282,7 @@ class Evidence:
         return use.seen
 
     def _note_made(self, workload: str, peer: str, method: str, record: Record) -> None:
-        """Note a call as its callee may see it: by the path that the agent used, or without its first segment."""
+        """Note an outbound call by the paths that its callee may see: as it is, and without its first segment."""
         if record.call_out:
             path = record.path or ""
             below = path[1:].partition("/")

@@ -32,9 +32,9 @@ _Hop: TypeAlias = tuple[str, str]  # caller and callee
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One caller of a route. ``held_back``: the reason why its line is a comment. ``records`` names the first calls.
+    """One caller of a route. ``held_back``: the reason why its line is a comment. ``records`` names its first records.
 
-    ``among``: the calls are those of its wider route, and this path is among them.
+    ``among``: the calls are those of its wider route, which includes this path.
     """
 
     spiffe_id: str
@@ -147,7 +147,7 @@ class _Form(NamedTuple):
 
 
 class _Grant(NamedTuple):
-    """The use that a caller's line rests on, and the reason why the line is a comment. ``among`` as of ``Peer``."""
+    """Use behind a caller's line, with the reason why the line is a comment. ``among`` as of ``Peer``."""
 
     use: Use
     held_back: str | None
@@ -155,7 +155,7 @@ class _Grant(NamedTuple):
 
     @property
     def basis(self) -> Seen:
-        """The calls that count; without any, those that were only claimed, which give no right."""
+        """Accepted calls; without any, all calls, which give no right."""
         return self.use.accepted if self.use.accepted.calls else self.use.seen
 
 
@@ -177,7 +177,7 @@ def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterato
 
 
 def _forms(spot: Spot, place: Place) -> Mapping[_Form, _Methods]:
-    """Return the matches that the callers of a place need: each its own, by its own calls alone."""
+    """Return the matches for the callers of a place, each by that caller's own calls."""
     forms: dict[_Form, _Methods] = {}
     for (method, peer), use in place.uses.items():
         basis = _Grant(use, None).basis
@@ -187,7 +187,7 @@ def _forms(spot: Spot, place: Place) -> Mapping[_Form, _Methods]:
         forms.setdefault(form, {}).setdefault(method, {})[peer] = grant
     wide = forms.get(_Form(spot.path, prefix=True), {})
     for form, methods in forms.items():
-        if not form.prefix and _is_open(methods):  # an exact path hides the wider route from its callers
+        if not form.prefix and _is_open(methods):  # an exact path would hide the wider route from callers of that one
             for method, grants in wide.items():
                 for peer, one in grants.items():
                     if one.held_back is None and one.use.accepted.has_path(form.path):
@@ -200,7 +200,7 @@ def _is_open(methods: _Methods) -> bool:
 
 
 def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
-    """Return the reason why a use is held back, or None. Calls of other callers do not count."""
+    """Return the reason to hold back a use, by its own calls; None to grant it."""
     seen = use.accepted
     if not peer:
         return "no proven caller"
@@ -217,7 +217,7 @@ def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
 
 
 def _needed(grants: Mapping[str, _Grant], service: str, method: str) -> tuple[ScopeSet, bool]:
-    """Return the scopes of a method, and True if records name them, False if they are made up."""
+    """Return the scopes of a method, and True if they come from records, False if they are made up."""
     counting = [one for one in grants.values() if one.held_back is None] or list(grants.values())
     named = {one.basis.scopes for one in counting}
     scopes = named.pop() if len(named) == 1 else None

@@ -85,7 +85,7 @@ def _outbound(route: Outbound) -> Iterator[str]:
 
 
 def _records(names: Sequence[str], calls: int) -> str:
-    """Name records of calls. A run is any text of a record: as JSON it stays within its comment."""
+    """Return names of records for a comment. A run may be any text; as JSON it cannot end the comment."""
     shown = (name if _PLAIN_RECORD.fullmatch(name) else _text(name) for name in names)
     return ", ".join([*shown, *([f"{calls - len(names)} more"] if calls > len(names) else [])])
 
