@@ -34,7 +34,7 @@ _REVOCATION: Final[Mapping[str, str]] = {
 }
 _EVENTS: Final[Mapping[str, str]] = {"SIDECAR__REVOCATION__EVENTS__LISTEN": "0.0.0.0:7446"}
 PORTS: Final[Mapping[str, int]] = {"inbound": 7443, "outbound": 7080, "probe": 7090, "plain": 0, "door": 0}
-VALUES: Final = frozenset({  # at the top
+VALUES: Final = frozenset({  # top-level keys of the chart that no settings file has
     "sidecar", "sts", "workloads", "platforms", "injector", "admissionPolicy", "networkPolicy", "spiffeIDs",
     "podMonitor", "prometheusRule", "dashboards", "nameOverride", "imagePullSecrets", "global",
 })  # fmt: skip
