@@ -23,12 +23,12 @@ class ServerLimits:
     ``head_timeout_s`` runs from a head's first byte to its last, and from the connection to the first byte. Within each
     ``body_timeout_s`` an awaited body, and within each ``write_timeout_s`` a pending answer, must progress by
     ``min_rate`` bytes a second on average: both silence and single bytes are too slow. An answer has progressed as far
-    as the peer's kernel has acknowledged it, which may happen only in large steps. ``max_upload_s`` and
-    ``max_stream_s`` are the longest times that a request may arrive, and an answer continue, after its token has
-    expired; event streams by GET and WebSockets end with the token. ``lifetimes`` has what of this counts for which
-    kind of body. An answer of which its peer has read next to nothing waits for ``unread_timeout_s``. ``linger_*``
-    bound the input that is discarded after an early answer; silence ends it only where the connection cannot be
-    half-closed (TLS).
+    as the peer's kernel has acknowledged it, which may happen only in large steps. Once the token
+    has expired, a request ends ``max_upload_s`` after it began and an answer ``max_stream_s`` after its head;
+    event streams by GET and WebSockets end with the token. The page on HTTP/2 has a table of the limits by kind of
+    request ("Streams that stay open"), for HTTP/1.1 too. An answer of which its peer has read next to nothing waits for
+    ``unread_timeout_s``. ``linger_*`` bound the input that is discarded after an early answer; silence
+    ends it only where the connection cannot be half-closed (TLS).
     """
 
     max_head_bytes: int = 32768
@@ -59,7 +59,7 @@ class ClientLimits:
     ``first_byte_timeout_s`` runs from the end of the request to the end of the answer's head. ``idle_timeout_s`` is the
     longest silence inside an answer, and the longest time in which the upstream reads nothing of a request;
     ``stream_idle_timeout_s`` is the longest silence of an event stream, or of both directions of a stream that stays
-    open (``lifetimes``): a call of gRPC, a declared stream, a WebSocket, a tunnel. At most
+    open: a call of gRPC, a declared stream, a WebSocket, a tunnel. At most
     ``max_connecting`` connections per origin are being opened at a time. At most ``max_idle`` are kept idle; one is
     closed after ``idle_keep_s`` without use, and at a random age of 80 to 100 % of ``max_age_s``, so that they do not
     all close at once; with mTLS no later than after half the life of our own SVID.
