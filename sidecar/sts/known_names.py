@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Final
-from urllib.parse import unquote
 
+from sidecar.delegation.near_names import nearest_name, reads_like
 from sidecar.delegation.revocation import NAMED_BY_ISSUER, OF_WORKLOADS, Kind, Use
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
@@ -78,18 +76,12 @@ def _longest_s(policy: StsPolicy) -> Mapping[Kind, int]:
 
 def _unknown(what: str, named: str, known: Iterable[str]) -> Denied:
     there = sorted(known)
-    alike = [one for one in there if _plain(one) == _plain(named)]
-    nearest = (alike or get_close_matches(named, there, n=1, cutoff=0.5))[:1]
-    hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(there)}"
+    nearest = nearest_name(named, there)
+    hint = f"known are {', '.join(there)}" if nearest is None else f"did you mean {nearest}?"
     return Denied(
         Reason.ORDER_REFUSED,
         f"the {what} is unknown here, so the order would match nothing: {hint} To send it anyway, add --unknown",
     )
-
-
-def _plain(name: str) -> str:
-    """Return a name without differences of percent-encoding, Unicode form, case and last slash."""
-    return unicodedata.normalize("NFKC", unquote(name)).casefold().rstrip("/")
 
 
 class SeenNames:
@@ -131,8 +123,8 @@ class SeenNames:
         at = seen.get(_key(name))
         found: dict[str, object] = {"seen_at": at, "seen_since": self._since[order.kind]}
         if at is None:
-            plain = _plain(order.value)
-            found["alike"] = next((one for one in map(_text, seen) if one is not None and _plain(one) == plain), None)
+            texts = (one for one in map(_text, seen) if one is not None)
+            found["alike"] = next((one for one in texts if reads_like(one, order.value)), None)
         return found
 
 

@@ -88,8 +88,10 @@ def test_a_name_is_seen_or_not_since_a_time_and_what_reads_alike_is_told() -> No
     seen.note(Use(verified(INBOUND_CLAIMS), WRITER, NO_NAMES))
     now += 5
     assert seen.of(alice) == {"seen_at": NOW + 5, "seen_since": NOW}
-    for spelling in ("%61lice", "Alice", "\uff41lice", "alice/"):
+    for spelling in ("%61lice", "Alice", "\uff41lice", "alice/", "ailce"):
         assert seen.of(replace(alice, value=spelling)) == {"seen_at": None, "seen_since": NOW, "alike": "alice"}
+    for another in ("alices", "alicia", "laiec", "bob"):
+        assert seen.of(replace(alice, value=another))["alike"] is None
     assert seen.of(order(Kind.THROUGH, str(FRONT)))["seen_at"] == NOW + 5
     assert seen.of(order(Kind.ACTOR, str(FRONT)))["seen_at"] is None
     assert seen.of(order(Kind.JTI, "token-1"))["seen_at"] == NOW + 5
