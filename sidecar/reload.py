@@ -85,17 +85,27 @@ class SettingsWatch:
         self._require_no_restart(await self._fresh())
 
     async def _fresh(self) -> Loaded[SidecarSettings]:
-        need_bytes = self._files.need_bytes()
-        if not await self._has_room(need_bytes):
-            need = f"that takes {need_bytes // MIB} MiB, which the memory limit does not leave now"
-            cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
-            raise ConfigError([Problem(str(self._files.path), f"was not loaded: {need}", cure)], transient=True)
+        await self._require_room(self._files.need_bytes(), "was not loaded")
         try:
             loaded: Loaded[SidecarSettings] = await self._load_again(self._files, self._environ)
         except ConfigError as error:
             self._files = self._files.after(error)
             raise
         return loaded
+
+    async def require_room_in(self, workers: int) -> None:
+        """Require memory for all workers to hold what was loaded beside the settings in force.
+
+        Raises:
+            ConfigError: there is too little now.
+        """
+        await self._require_room(workers * self._files.settings_bytes(), "is in force in no worker")
+
+    async def _require_room(self, need_bytes: int, outcome: str) -> None:
+        if not await self._has_room(need_bytes):
+            need = f"that takes {need_bytes // MIB} MiB, which the memory limit does not leave now"
+            cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
+            raise ConfigError([Problem(str(self._files.path), f"{outcome}: {need}", cure)], transient=True)
 
     def _require_no_restart(self, loaded: Loaded[SidecarSettings]) -> None:
         if problems := self.in_force.settings.needs_restart(loaded.settings):

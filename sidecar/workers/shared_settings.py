@@ -69,6 +69,7 @@ class SharedSettings:
             self._refused = True
             try:
                 loaded = await self._files.load()
+                await self._files.require_room_in(len(lines))
                 await _prepare(lines, loaded.settings)
             except ConfigError as error:
                 for line in lines:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sidecar.config.loader import Loaded, SettingsFiles
+from sidecar.config.loader import LOADING_BYTES, LOADING_FACTOR, Loaded, SettingsFiles
 from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import FileWatcher
 from sidecar.workers.channel import UP, ToParent, ToWorker
@@ -42,7 +42,7 @@ class Crew:
         self.outcomes: list[list[tuple[Any, ...]]] = []
         self.refusing: dict[int, bool] = {}  # the worker's number: True if it may pass
         self.silent: asyncio.Event | None = None
-        self.room = True
+        self.room_bytes = 1 << 40
         self.version = Version(1)
         self.loads: list[int] = []
         self.problem: ConfigError | None = None
@@ -91,7 +91,7 @@ class Crew:
             self.outcomes[number].append(problems)
 
         worker = ToParent(theirs).serve(
-            {PREPARE: prepare, ROOM: lambda _size: self.room},
+            {PREPARE: prepare, ROOM: lambda size: size <= self.room_bytes},
             {
                 COMMIT: commit,
                 REFUSE: refuse,
@@ -184,13 +184,28 @@ async def test_a_worker_that_dies_while_it_prepares_keeps_all_from_serving_and_t
 @pytest.mark.parametrize("cause", ["no room", "a problem", "a restart"])
 async def test_settings_that_cannot_be_loaded_reach_no_worker_and_each_says_why(cause: str) -> None:
     async with crew() as made:
-        made.room = cause != "no room"
+        made.room_bytes = 0 if cause == "no room" else made.room_bytes
         made.problem = ConfigError([WRONG]) if cause == "a problem" else None
         with pytest.raises(ConfigError) as refused:
             await reload_to(made, -2 if cause == "a restart" else 2)
         await made.told(refused.value.problems)
         assert (made.serving, made.prepared) == ([1] * 4, [None] * 4)
         assert len(made.loads) == (cause != "no room")
+
+
+@pytest.mark.parametrize("short", [1, 0])
+async def test_room_is_required_for_the_loader_and_then_for_a_second_version_in_each_worker(
+    short: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_bytes(b"#" * (LOADING_BYTES // LOADING_FACTOR))  # four of these take more than one and the loader
+    monkeypatch.setattr("tests.integration.workers.test_shared_settings.FILES", SettingsFiles("sidecar", path))
+    async with crew() as made:
+        made.room_bytes = 4 * LOADING_FACTOR * path.stat().st_size - short
+        with pytest.raises(ConfigError, match="is in force in no worker") if short else nullcontext():
+            await reload_to(made, 2)
+        assert made.loads == [2]
+        await until(lambda: made.serving == [1 if short else 2] * 4)
 
 
 async def test_a_worker_that_starts_during_a_reload_begins_with_its_outcome() -> None:
