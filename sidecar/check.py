@@ -22,13 +22,16 @@ from sidecar.config.bounds import near_bounds
 from sidecar.config.document import DocumentError, parse_document, read_text
 from sidecar.config.kinds import NAMES, Kind, kind_of
 from sidecar.config.sidecar_file import with_deny_file
+from sidecar.delegation.deny_list import DenyListError, parse_deny_list
+from sidecar.delegation.deny_names import domains_of, unmatched
 from sidecar.delegation.outside import InjectedKey, OutsideRoute, provider_at
 from sidecar.delegation.route import OutboundRoute
 from sidecar.engine import engine_of
 from sidecar.errors import ConfigError, Problem
+from sidecar.steps import at_once
 from sidecar.sts.schedule import KeyLags
 
-_VALUES: Final = "values of the chart"
+_OTHERS: Final = {"values": "values of the chart", "deny": "deny file"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,10 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
         asked = _told(arguments)
         print(json.dumps(json_schema(sts=asked == "sts", platform=asked == "platform"), indent=2))  # noqa: T201
         return 0
-    found: tuple[Kind | Literal["values"] | None, Checked]
+    found: tuple[Kind | Literal["values", "deny"] | None, Checked]
     found = _checked_in_pods(arguments) if arguments.kubernetes else _checked(arguments)
     kind, (problems, notes) = found
-    what = "" if kind is None else f" ({_VALUES if kind == 'values' else NAMES[kind]})"
+    what = "" if kind is None else f" ({(NAMES | _OTHERS)[kind]})"
     if arguments.json:
         told = {"problems": [asdict(problem) for problem in problems], "notes": [asdict(note) for note in notes]}
         print(json.dumps({"file": arguments.file, "kind": kind, **told}, indent=2))  # noqa: T201
@@ -61,9 +64,11 @@ def _told(arguments: argparse.Namespace) -> Kind | None:
     return kind
 
 
-def _checked(arguments: argparse.Namespace) -> tuple[Kind | None, Checked]:
+def _checked(arguments: argparse.Namespace) -> tuple[Kind | Literal["deny"] | None, Checked]:
     """Check the file as the kind that the options name, or that its keys tell; only a sidecar's has a ceiling."""
     path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
+    if _told(arguments) is None and _is_deny_file(path):
+        return "deny", _check_deny_file(path)
     try:
         kind = _told(arguments) or kind_of(path, os.environ)
     except ConfigError as error:
@@ -71,6 +76,24 @@ def _checked(arguments: argparse.Namespace) -> tuple[Kind | None, Checked]:
     if kind == "platform":
         return kind, check_ceiling(path, platform)
     return kind, check(path, os.environ, sts=kind == "sts", platform=platform)
+
+
+def _is_deny_file(path: Path) -> bool:
+    try:
+        document = parse_document(read_text(path), name=str(path))
+    except (DocumentError, ConfigError):
+        return False
+    return isinstance(document, dict) and document.keys() == {"deny"}
+
+
+def _check_deny_file(path: Path) -> Checked:
+    """Check a deny file by itself. Names that match nothing are found with the settings that name the file."""
+    try:
+        at_once(parse_deny_list(path.read_bytes()))
+    except (DenyListError, OSError) as error:
+        cure = 'write {"deny": [rows]} as JSON, with rows as those of deny in the settings'
+        return Checked([Problem(str(path), f"cannot be used: {error}", cure)], [])
+    return Checked([], [])
 
 
 def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["values"] | None, Checked]:
@@ -201,9 +224,18 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
                 f"route {target.name} lists no scopes: it refuses every call with a handle, also while it observes",
                 "list the scopes that the next hop needs before chains start",
             )
+    yield from _unmatched(settings)
     now = int(time.time())
     yield from _retirable_keys(settings, now)
     yield from _days_over(settings, now)
+
+
+def _unmatched(settings: SidecarSettings) -> Iterator[Problem]:
+    """Yield a note for each row of the deny list, and of the deny file if it is here, that can match nothing."""
+    issuers = {*settings.issuers, *settings.platform_issuers, *(settings.entry.issuers if settings.entry else ())}
+    domains = domains_of(settings.issuers.values(), settings.inbound_routes, settings.outbound_routes)
+    for one in unmatched(with_deny_file(settings).deny, domains=domains, issuers=issuers):
+        yield Problem(f"deny: {one.row}", one.wrong, one.fix)
 
 
 def _days_over(settings: SidecarSettings, now: int) -> Iterator[Problem]:

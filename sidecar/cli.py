@@ -151,7 +151,7 @@ def _sidecar(commands: _Commands) -> None:
     status.add_argument(
         "--wait-deny",
         metavar="FILE",
-        help="wait until the deny list in this file is in force, in every process",
+        help="wait until the deny list in this file is in force in every process; exit code 3 if rows match nothing",
     )
     status.add_argument(
         "--wait", type=float, default=10.0, metavar="S", help="how long to wait for it (default %(default)g)"

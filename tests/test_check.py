@@ -58,3 +58,28 @@ def test_a_route_that_needs_no_scope_is_noted_and_the_file_is_fine(
     assert "inbound.routes[0].scopes: is empty" in told.err
     assert main(["check", "--json", str(path)]) == 0
     assert [note["field"] for note in json.loads(capsys.readouterr().out)["notes"]] == ["inbound.routes[0].scopes"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        pytest.param('[{"actor": "spiffe://acme.example/agent/planner"}]', None, id="a list"),
+        pytest.param("[]", None, id="nobody"),
+        pytest.param('[{"acter": "spiffe://acme.example/x"}]', "did you mean actor?", id="an unknown member"),
+        pytest.param('[{"actor": "spiffe://ACME.example/x"}]', "is 1 to 255 characters of a-z", id="another case"),
+        pytest.param(
+            '[{"actor": "spiffe://acme.example/x/"}]', "a path segment is one or more", id="a slash at its end"
+        ),
+        pytest.param('[{"jti": "a"}, {"jti": ""}]', "deny[1] has a member that is not a name", id="the second row"),
+    ],
+)
+def test_a_deny_file_is_checked_as_one(
+    rows: str, told: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := tmp_path / "deny.json").write_text(f'{{"deny": {rows}}}')
+    assert main(["check", str(path)]) == (2 if told else 0)
+    printed = capsys.readouterr()
+    if told is None:
+        assert printed.out == f"{path}: fine (deny file)\n"
+    else:
+        assert told in printed.err

@@ -6,6 +6,7 @@ truncated document is not JSON, so a part of a list never counts as the whole.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Final
 
 from sidecar.delegation.claims import is_name
@@ -60,7 +61,7 @@ def parse_deny_list(document: bytes) -> Steps[Deny]:
 def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
     """Return the kind of name that a row denies, its issuer and its value."""
     if not isinstance(row, dict) or not row.keys() <= _MEMBERS:
-        raise DenyListError(f"{where} is not an object of {', '.join((*_NAMED, 'issuer', 'note'))}")
+        raise DenyListError(f"{where} is not an object of {', '.join((*_NAMED, 'issuer', 'note'))}{_meant(row)}")
     named = [name for name in _NAMED if name in row]
     if len(named) != 1:
         raise DenyListError(f"{where} needs exactly one of {', '.join(_NAMED)}")
@@ -72,6 +73,15 @@ def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
     if name == "actor":
         try:
             SpiffeId(row[name])
-        except SpiffeIdError:
-            raise DenyListError(f"{where}.actor is not a SPIFFE ID: write spiffe://trust-domain/path") from None
+        except SpiffeIdError as error:
+            raise DenyListError(
+                f"{where}.actor is not a SPIFFE ID (write spiffe://trust-domain/path): {error}"
+            ) from None
     return name, (row.get("issuer"), row[name])
+
+
+def _meant(row: object) -> str:
+    """Name the known members that unknown ones resemble."""
+    unknown = sorted(row.keys() - _MEMBERS) if isinstance(row, dict) else []
+    meant = [near for one in unknown for near in get_close_matches(one, _MEMBERS, n=1)]
+    return f"; did you mean {' and '.join(meant)}?" if meant else ""

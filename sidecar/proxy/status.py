@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from sidecar import __version__
+from sidecar.delegation.deny_names import domains_of, unmatched
 from sidecar.errors import Problem
 from sidecar.observe.placement import network_namespace
 from sidecar.observe.record_text import escape
@@ -22,6 +23,7 @@ from sidecar.proxy.recent_counts import refused
 from sidecar.proxy.server import Parts, Server
 
 MAX_CHAINS: Final = 1000
+MAX_UNMATCHED: Final = 20
 
 Json = dict[str, Any]
 
@@ -62,6 +64,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "issuers": _issuers(parts),
         "revocations": parts.revocations.rows(),
         "deny_file": parts.deny_file.row(),
+        "deny_unmatched": _deny_unmatched(parts),
         "settings": asdict(settings),
         "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
         "logins": _logins(parts),
@@ -114,6 +117,19 @@ def chains_of(server: Server) -> Json:
     ]
     visible: Json = _visible({"being_served": len(entries), "chains": rows})
     return visible
+
+
+def _deny_unmatched(parts: Parts) -> list[Json]:
+    """Return rows of the deny list in force that can match nothing, at most ``MAX_UNMATCHED``."""
+    snapshot = parts.snapshots.current
+    if snapshot is None:
+        return []
+    policy, identity = snapshot.policy, parts.source.current
+    domains = domains_of(policy.issuers.values(), policy.inbound, policy.outbound)
+    domains |= {str(policy.workload.trust_domain), *(map(str, identity.bundles) if identity is not None else ())}
+    issuers = {*policy.issuers, *policy.platform_issuers, *(policy.entry.issuers if policy.entry is not None else ())}
+    found = islice(unmatched(policy.deny, domains=domains, issuers=issuers), MAX_UNMATCHED)
+    return [one._asdict() for one in found]
 
 
 def _identity(parts: Parts) -> Json:

@@ -43,6 +43,7 @@ def merge_status(rows: Mapping[int, Json | None], *, since: int, now: int, resta
         "issuers": _issuers([row["issuers"] for row in there]),
         "revocations": _revocations([row["revocations"] for row in there]),
         "deny_file": _deny_file([row.get("deny_file") for row in there]),
+        "deny_unmatched": _deny_unmatched([row.get("deny_unmatched", ()) for row in there]),
         "settings": min(
             (row["settings"] for row in there), key=lambda one: (one["refused_at"] is None, one["loaded_at"])
         ),
@@ -140,6 +141,10 @@ def _deny_file(several: Sequence[Json | None]) -> Json | None:
         key=lambda one: (one["error"] is not None, -(one["in_force_at"] or 0), one["age_s"]),
         default=None,
     )
+
+
+def _deny_unmatched(several: Sequence[Sequence[Json]]) -> list[Json]:
+    return list({one["row"]: one for rows in several for one in rows}.values())
 
 
 def _list_badness(row: Json) -> tuple[bool, bool, int, int]:

@@ -32,7 +32,8 @@ _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print. Exit codes: 0 ready, 1 not ready, 2 no answer, 3 ready, but new settings were refused.
 
-    With ``--wait-deny``: 0 the file's list is in force in every process, 1 it is not, 2 no answer.
+    With ``--wait-deny``: 0 the file's list is in force in every process, 1 it is not, 2 no answer, 3 it is, but rows of
+    the list can match nothing.
     """
     try:
         if arguments.wait_deny is not None:
@@ -70,7 +71,10 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
         in_force = [one["deny_sha256"] for one in status.get("workers") or ()] or [denied["sha256"]]
         if set(in_force) == {wanted}:
             print_line(f"in force: {denied['rows']} rows, sha256 {wanted[:12]}")
-            return 0
+            unmatched = status.get("deny_unmatched", ())
+            for one in unmatched:
+                print_line(f"  {one['row']}: {one['wrong']}: {one['fix']}")
+            return 3 if unmatched else 0
         if time.monotonic() >= deadline:
             ours = sum(one == wanted for one in in_force)
             here = denied["error"] or f"another list, of {denied['rows']} rows"

@@ -94,6 +94,7 @@ def troubles(status: Json) -> list[Trouble]:
         *_issuers(status),
         *_revocations(status),
         *_deny_file(status),
+        *_deny_unmatched(status),
         *_records(status),
         *_settings(status),
         *_agent(status),
@@ -175,6 +176,11 @@ def _deny_file(status: Json) -> Iterator[Trouble]:
     elif denied["age_s"] > _DENY_AGE_S:
         wrong = f"it was last read {span(denied['age_s'])} ago, so later changes are not in force; {kept}"
         yield Trouble(Grade.NOTE, "deny file", wrong, f"check the disk of {denied['file']}")
+
+
+def _deny_unmatched(status: Json) -> Iterator[Trouble]:
+    for one in status.get("deny_unmatched", ()):
+        yield Trouble(Grade.NOTE, f"deny list, {one['row']}", one["wrong"], one["fix"])
 
 
 def _issuers(status: Json) -> Iterator[Trouble]:

@@ -18,6 +18,7 @@ from sidecar.cli import main
 from sidecar.config.loader import SettingsFiles
 from sidecar.errors import ConfigError
 from sidecar.file_watch import FileWatcher
+from sidecar.proxy.status import SettingsState, status_of
 from sidecar.reload import Reload
 from tests.integration.hops import Hops
 from tests.integration.test_authority import begin, both_go_on
@@ -146,6 +147,22 @@ async def test_nothing_is_served_before_the_first_list(world: World, deny: DenyL
     for jti, expected in (("bad", "policy_denied"), ("other", None)):
         answer = await world.call(sidecar.inbound, planner, headers=bearer(mint({"jti": jti})))
         assert answer.reason == expected
+
+
+async def test_the_status_names_rows_that_can_match_nothing_while_the_others_are_in_force(
+    world: World, deny: DenyList
+) -> None:
+    settings = world.settings()
+    deny.apply(settings)
+    deny.write({"jti": "bad"}, {"actor": "spiffe://acme.exmaple/agent/planner"}, {"actor": str(PLANNER)[:-1]})
+    sidecar = await world.sidecar(WRITER, settings)
+    document = status_of(sidecar.server, SettingsState(loaded_at=0), since=0, now=0)
+    assert [(one["row"], one["fix"]) for one in document["deny_unmatched"]] == [
+        ("actor spiffe://acme.exmaple/agent/planner", "did you mean acme.example?")
+    ]
+    planner = calling(await world.source(PLANNER), WRITER)
+    answer = await world.call(sidecar.inbound, planner, headers=bearer(mint({"jti": "bad"})))
+    assert answer.reason == "policy_denied"
 
 
 async def test_it_does_not_wait_for_a_reload_that_takes_forever_and_outlives_one(world: World, deny: DenyList) -> None:

@@ -52,6 +52,7 @@ def test_workers_that_are_well_have_every_key_of_a_single_one() -> None:
         (("revocations.0.last_error", "x"), f"revocations of {ISSUER}"),
         (("deny_file.error", "x"), "deny file"),
         (("deny_file.age_s", 60), "deny file"),
+        (("deny_unmatched", [{"row": "actor x", "wrong": "w", "fix": "f"}]), "deny list, actor x"),
         (("records.trouble", "the record sink is blocked"), "records"),
         (("records.lost", 1), "records"),
         (("memory", {"used_bytes": 9, "limit_bytes": 10, "short": True}), "memory"),

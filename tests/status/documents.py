@@ -39,6 +39,7 @@ WELL: Final[dict[str, Any]] = {
     "issuers": [{"issuer": ISSUER, "needed": True, "key_age_s": 60, "last_error": None}],
     "revocations": [{"issuer": ISSUER, "seq": 7, "revoked": 2, "age_s": 1, "stale": False, "last_error": None}],
     "deny_file": {"file": "/d", "rows": 2, "sha256": "a" * 64, "in_force_at": NOW - 9, "age_s": 0, "error": None},
+    "deny_unmatched": [],
     "settings": {
         "number": 1,
         "loaded_at": NOW - 60,

@@ -1,0 +1,64 @@
+"""Rows of a deny list that can match nothing are found, and rows that may match are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.delegation.deny_names import Unmatched, domains_of, unmatched
+from sidecar.delegation.inbound_routes import InboundRoutes
+from sidecar.delegation.outbound_routes import OutboundRoutes
+from sidecar.delegation.policy import Deny
+from tests.delegation.world import IDP, SEARCH, STS, STS_TRUST, TO_CRM
+
+
+def found(*, actor: str | None = None, issuer: str | None = None, subject: str = "alice") -> list[Unmatched]:
+    """Return what is found of a list with one row."""
+    rows = Deny(
+        subjects=frozenset() if actor is not None else frozenset({(issuer, subject)}),
+        actors=frozenset() if actor is None else frozenset({actor}),
+        jtis=frozenset({"jti"}),
+        txns=frozenset({"txn"}),
+    )
+    return list(unmatched(rows, domains={"acme.example", "partner.example"}, issuers={STS, IDP}))
+
+
+@pytest.mark.parametrize(
+    ("actor", "fix"),
+    [
+        ("spiffe://acme.example/agent/writer", None),
+        ("spiffe://partner.example/agent/other", None),
+        ("spiffe://acme.exmaple/agent/writer", "did you mean acme.example?"),
+        ("spiffe://acme.exampl/agent/writer", "did you mean acme.example?"),
+        ("spiffe://elsewhere.test/agent/writer", "correct it, or remove the row"),
+    ],
+)
+def test_a_workload_of_an_unknown_trust_domain_is_found(actor: str, fix: str | None) -> None:
+    told = found(actor=actor)
+    assert [one.fix for one in told] == ([fix] if fix else [])
+    assert [one.row for one in told] == ([f"actor {actor}"] if fix else [])
+
+
+@pytest.mark.parametrize(
+    ("issuer", "fix"),
+    [
+        pytest.param(None, None, id="of any issuer"),
+        pytest.param(IDP, None, id="as the settings write it"),
+        pytest.param("https://of-the-token-service.test", None, id="that only the token service may know"),
+        pytest.param(f"{IDP}/", f"write {IDP}", id="a slash at its end"),
+        pytest.param(IDP.upper(), f"write {IDP}", id="another case"),
+        pytest.param(IDP.replace("login", "l%6Fgin"), f"write {IDP}", id="percent-encoding"),
+        pytest.param(IDP.replace("l", "\uff4c"), f"write {IDP}", id="another Unicode form"),
+    ],
+)
+def test_another_spelling_of_a_known_issuer_is_found(issuer: str | None, fix: str | None) -> None:
+    assert [one.fix for one in found(issuer=issuer)] == ([fix] if fix else [])
+
+
+def test_known_trust_domains_are_those_of_issuers_and_of_the_peers_of_routes() -> None:
+    inbound, outbound = InboundRoutes([SEARCH]), OutboundRoutes([TO_CRM])
+    assert domains_of([STS_TRUST], InboundRoutes([]), OutboundRoutes([])) == set(
+        map(str, STS_TRUST.actor_trust_domains)
+    )
+    assert domains_of([], inbound, OutboundRoutes([])) == {"acme.example"}
+    assert domains_of([], InboundRoutes([]), outbound) == {"acme.example"}
+    assert domains_of([], InboundRoutes([]), OutboundRoutes([])) == set()
