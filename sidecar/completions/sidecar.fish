@@ -78,7 +78,7 @@ complete -c sidecar -n '_shtab_sidecar_using status' -s h -l help -d 'show this 
 complete -c sidecar -n '_shtab_sidecar_using status' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'its admin.socket (default /run/sidecar/admin.sock)'
 complete -c sidecar -n '_shtab_sidecar_using status' -l web -d 'serve the state as a live page while the command runs'
 complete -c sidecar -n '_shtab_sidecar_using status' -l chains -d 'also print the requests in flight'
-complete -c sidecar -n '_shtab_sidecar_using status' -l wait-deny -xka "(__fish_complete_path (commandline -ct))" -d 'wait until the deny list in this file is in force, in every process'
+complete -c sidecar -n '_shtab_sidecar_using status' -l wait-deny -xka "(__fish_complete_path (commandline -ct))" -d 'wait until the deny list in this file is in force in every process; exit code 3 if rows match nothing'
 complete -c sidecar -n '_shtab_sidecar_using status' -l wait -x -d 'how long to wait for it (default 10)'
 complete -c sidecar -n '_shtab_sidecar_using status' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a healthcheck -d 'Exit with 0 if the sidecar is ready.'

@@ -391,7 +391,7 @@ _shtab_sidecar_status_options=(
   "--socket[its admin.socket (default \/run\/sidecar\/admin.sock)]:PATH:_files"
   "--web[serve the state as a live page while the command runs]"
   "--chains[also print the requests in flight]"
-  "--wait-deny[wait until the deny list in this file is in force, in every process]:FILE:_files"
+  "--wait-deny[wait until the deny list in this file is in force in every process\; exit code 3 if rows match nothing]:FILE:_files"
   "--wait[how long to wait for it (default 10)]:S:"
   "--json[for machines]"
 )

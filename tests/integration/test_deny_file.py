@@ -220,8 +220,10 @@ async def test_a_reload_may_name_another_file_which_is_in_force_first_or_refuses
     ):
         changed = document if path is None else {**document, "deny_file": str(path)}
         sidecar.settings_path.write_text(yaml.safe_dump(changed))
-        with pytest.raises(ConfigError, match="deny_file") if refused else contextlib.nullcontext():
+        with pytest.raises(ConfigError, match="deny_file") if refused else contextlib.nullcontext() as error:
             await reload.reload()
+        if error is not None:
+            assert error.value.transient, "nothing tries the settings again once the list is there"
         assert (path, await answered("bad")) == (path, expected)
         assert await answered("good") is None
 
