@@ -65,7 +65,7 @@ def test_a_route_that_needs_no_scope_is_noted_and_the_file_is_fine(
     [
         pytest.param('[{"actor": "spiffe://acme.example/agent/planner"}]', None, id="a list"),
         pytest.param("[]", None, id="nobody"),
-        pytest.param('[{"acter": "spiffe://acme.example/x"}]', "did you mean actor?", id="an unknown member"),
+        pytest.param('[{"actr": "spiffe://acme.example/x"}]', "did you mean actor?", id="an unknown member"),
         pytest.param('[{"actor": "spiffe://ACME.example/x"}]', "is 1 to 255 characters of a-z", id="another case"),
         pytest.param(
             '[{"actor": "spiffe://acme.example/x/"}]', "a path segment is one or more", id="a slash at its end"

@@ -53,11 +53,11 @@ def test_empty_lists_of_routes_that_observe_are_noted_with_what_comes_later(tmp_
 
 def test_a_row_of_the_deny_list_that_can_match_nothing_is_noted_in_the_settings_and_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "deny.json"
-    file.write_text('{"deny": [{"actor": "spiffe://acme.exmaple/agent/planner"}]}')
+    file.write_text('{"deny": [{"actor": "spiffe://acme.exampl/agent/planner"}]}')
     lawful = changed(AGENT, ("deny", [{"actor": "spiffe://acme.example/agent/planner"}]))
     assert check(written(tmp_path, lawful), {}).notes == []
     (note,) = check(written(tmp_path, changed(lawful, ("deny_file", str(file)))), {}).notes
-    assert (note.field, note.cure) == ("deny: actor spiffe://acme.exmaple/agent/planner", "did you mean acme.example?")
+    assert (note.field, note.cure) == ("deny: actor spiffe://acme.exampl/agent/planner", "did you mean acme.example?")
     misspelled = changed(AGENT, ("deny", [{"subject": "alice", "issuer": "https://sts.acme.example/"}]))
     (note,) = check(written(tmp_path, misspelled), {}).notes
     assert (note.field, note.cure) == ("deny: subject alice", "write https://sts.acme.example")

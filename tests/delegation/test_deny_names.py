@@ -27,8 +27,8 @@ def found(*, actor: str | None = None, issuer: str | None = None, subject: str =
     [
         ("spiffe://acme.example/agent/writer", None),
         ("spiffe://partner.example/agent/other", None),
-        ("spiffe://acme.exmaple/agent/writer", "did you mean acme.example?"),
         ("spiffe://acme.exampl/agent/writer", "did you mean acme.example?"),
+        ("spiffe://acme-example/agent/writer", "did you mean acme.example?"),
         ("spiffe://elsewhere.test/agent/writer", "correct it, or remove the row"),
     ],
 )

@@ -154,11 +154,11 @@ async def test_the_status_names_rows_that_can_match_nothing_while_the_others_are
 ) -> None:
     settings = world.settings()
     deny.apply(settings)
-    deny.write({"jti": "bad"}, {"actor": "spiffe://acme.exmaple/agent/planner"}, {"actor": str(PLANNER)[:-1]})
+    deny.write({"jti": "bad"}, {"actor": "spiffe://acme.exampl/agent/planner"}, {"actor": str(PLANNER)[:-1]})
     sidecar = await world.sidecar(WRITER, settings)
     document = status_of(sidecar.server, SettingsState(loaded_at=0), since=0, now=0)
     assert [(one["row"], one["fix"]) for one in document["deny_unmatched"]] == [
-        ("actor spiffe://acme.exmaple/agent/planner", "did you mean acme.example?")
+        ("actor spiffe://acme.exampl/agent/planner", "did you mean acme.example?")
     ]
     planner = calling(await world.source(PLANNER), WRITER)
     answer = await world.call(sidecar.inbound, planner, headers=bearer(mint({"jti": "bad"})))

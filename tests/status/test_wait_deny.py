@@ -54,8 +54,8 @@ def test_rows_that_match_nothing_are_named_and_are_no_success(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file := tmp_path / "deny.json").write_bytes(LIST)
-    rows = [{"row": "actor spiffe://a.exmaple/x", "wrong": "no issuer", "fix": "did you mean a.example?"}]
+    rows = [{"row": "actor spiffe://a.exampl/x", "wrong": "no issuer", "fix": "did you mean a.example?"}]
     words = ["status", "--socket", str(tmp_path / "admin.sock"), "--wait-deny", str(file), "--wait", "0"]
     with serving(tmp_path / "admin.sock", status(("deny_file", row(OURS))) | {"deny_unmatched": rows}):
         assert main(words) == 3
-    assert "  actor spiffe://a.exmaple/x: no issuer: did you mean a.example?" in capsys.readouterr().out
+    assert "  actor spiffe://a.exampl/x: no issuer: did you mean a.example?" in capsys.readouterr().out
