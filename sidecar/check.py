@@ -31,7 +31,7 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.steps import at_once
 from sidecar.sts.schedule import KeyLags
 
-_OTHERS: Final = {"values": "values of the chart", "deny": "deny file"}
+_WORDS: Final[Mapping[str, str]] = dict(NAMES.items()) | {"values": "values of the chart", "deny": "deny file"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     found: tuple[Kind | Literal["values", "deny"] | None, Checked]
     found = _checked_in_pods(arguments) if arguments.kubernetes else _checked(arguments)
     kind, (problems, notes) = found
-    what = "" if kind is None else f" ({(NAMES | _OTHERS)[kind]})"
+    what = "" if kind is None else f" ({_WORDS[kind]})"
     if arguments.json:
         told = {"problems": [asdict(problem) for problem in problems], "notes": [asdict(note) for note in notes]}
         print(json.dumps({"file": arguments.file, "kind": kind, **told}, indent=2))  # noqa: T201
