@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from sidecar_dev.files import write_whole
 from sidecar_dev.mcp_tools import calls, list_tools
 from sidecar_dev.mesh_settings import CLIENT_ID, LOGIN_SCOPE, TRUST_DOMAIN, Places, Settings, write
 from sidecar_dev.processes import Processes, answers, free_ports, listens
-from sidecar_dev.production_settings import seen_in, text_of
+from sidecar_dev.production_settings import refusals_in, seen_in, text_of
 from sidecar_dev.run_plan import Plan, Service
 from sidecar_dev.tail import Tail
 
@@ -134,7 +135,8 @@ class AgentMesh:
             "SIDECAR_AGENT_URL": self._url,
         }
         try:
-            self._processes.start(_COMMAND, self._command, surroundings, logged=False)
+            stdout = sys.stderr if self._prints else None  # stdout is for the settings alone
+            self._processes.start(_COMMAND, self._command, surroundings, logged=False, stdout=stdout)
         except OSError as error:
             wrong = f"cannot be started: {error.strerror}"
             raise ConfigError([Problem(self._command[0], wrong, "write the program after --")]) from error
@@ -249,18 +251,43 @@ class AgentMesh:
         processes.stop(_COMMAND, number=self._told_to_stop or signal.SIGTERM)
         processes.stop()
         self._say_records()
-        if self._plan.print_settings:
-            self._print_settings()
+        self._leave_files()
         code = processes.exit_code(_COMMAND) if self._started else -(self._told_to_stop or signal.SIGTERM)
         if code is None:  # cannot happen: a process that does not end is killed
             code = -signal.SIGKILL
         return code if code >= 0 else 128 - code
 
-    def _print_settings(self) -> None:
-        """Print the settings of the agent's sidecar and of its services' on stdout, which the program has left."""
-        texts = [text_of(name, self._settings[name], seen_in(self._file(f"{name}.records"))) for name in self._services]
-        sys.stdout.write("---\n".join(texts))
-        sys.stdout.flush()
+    @property
+    def _prints(self) -> bool:
+        """True if settings go to stdout."""
+        return self._plan.print_settings and self._plan.keep is None
+
+    def _leave_files(self) -> None:
+        """Leave the records and the settings in the folder that is asked for; without one, print the settings."""
+        texts = self._texts() if self._plan.print_settings else {}
+        if self._prints:
+            if len(texts) > 1:
+                say(f"{len(texts)} documents follow, one for each sidecar; --keep DIR writes a file for each")
+            sys.stdout.write("---\n".join(texts.values()))
+            sys.stdout.flush()
+        folder = self._plan.keep
+        if folder is None:
+            return
+        folder.mkdir(mode=0o700, parents=True)
+        for name in (*self._sidecars, "sts"):
+            if self._file(f"{name}.records").exists():
+                shutil.copyfile(self._file(f"{name}.records"), folder / f"{name}.records")
+        for name, text in texts.items():
+            file = folder / f"{name}.yaml"
+            file.write_text(text)
+            say(f"the settings of {name} are in {file}: read them, then sidecar check {file}")
+        say(f"the records of the run are in {folder}: sidecar audit chains {folder}")
+
+    def _texts(self) -> dict[str, str]:
+        """Return settings for production, of the agent's sidecar and of its services', by name."""
+        files = {name: self._file(f"{name}.records") for name in self._services}
+        refused = refusals_in(files.values())
+        return {name: text_of(name, self._settings[name], seen_in(file, refused)) for name, file in files.items()}
 
     def _file(self, name: str) -> Path:
         return self._places.directory / name

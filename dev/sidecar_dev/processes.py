@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 _PATIENCE_S: Final = 60.0
 STOP_S: Final = 5.0
@@ -39,9 +39,15 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, *, logged: bool = True
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        logged: bool = True,
+        stdout: IO[str] | None = None,
     ) -> int:
-        """Start a program; returns its pid. Without ``logged`` it has our own input and outputs.
+        """Start a program; returns its pid. Without ``logged`` it has our own input and outputs, or ``stdout``.
 
         Each runs in a session of its own: only we receive Ctrl-C, and stop all in order.
 
@@ -50,7 +56,9 @@ class Processes:
         """
         surroundings = {**os.environ, **(environment or {})}
         if not logged:
-            process = subprocess.Popen(command, env=surroundings, start_new_session=True)  # noqa: S603 - the user's own
+            process = subprocess.Popen(  # noqa: S603 - the user's own
+                command, stdout=stdout, env=surroundings, start_new_session=True
+            )
         else:
             with self._log(name).open("wb") as log:
                 process = subprocess.Popen(  # noqa: S603 - our own programs

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -14,6 +15,7 @@ from sidecar.config.operation_words import key_of
 from sidecar.delegation.mcp import LIFECYCLE
 from sidecar.delegation.operation import ANY_NAME, OTHER, RouteProtocol
 from sidecar.delegation.route import require_method, require_path
+from sidecar.errors import Reason
 from sidecar_dev.mesh_settings import Settings
 
 _STS: Final = "https://sts.acme.example"
@@ -21,20 +23,25 @@ _SOCKET: Final = "unix:///spiffe-workload-api/spire-agent.sock"
 _MOST: Final = 20  # of one comment
 _MOST_PATHS: Final = 200  # routes made of one
 _NAMED: Final = 3  # records of one kind of call
+BY_CALLEE: Final = "refused by the callee"
 _HEAD: Final = """\
 # Settings of the sidecar of {name}, made of a run of `sidecar dev run`. Before they go into production:
 # - replace acme.example by your trust domain, and the SPIFFE IDs by those of your workloads;
 # - issuers and exchange: the token service there, with this workload and these scopes among its rules;
 # - upstream: where the other sidecars listen; agent: where this one's program does;
-# - read each route: it allows the calls that its comment names, by route, number, caller and records of the run;
+# - read each route: it allows the calls that its comment names, by number, caller (from) or callee (to), the status
+#   that was answered, and records of the run; a call that the callee's sidecar refused is not among those allowed;
 #   `may_call` is of all calls of a route; a route of a protocol also has its lifecycle and an agent's card; an outbound
 #   route of plain HTTP leaves paths to its next hop's routes;
-# - then `sidecar check` this file.
+# - then `sidecar check` this document, in a file of its own.
 """
 
 
 class Call(NamedTuple):
-    """A call as a record names it. ``op`` is None without a protocol, ``peer`` where nobody was proven."""
+    """A call as a record names it. ``op`` is None without a protocol.
+
+    ``peer`` is the other side, the caller of an inbound call and the callee of an outbound one; None: unproven.
+    """
 
     op: str | None
     method: str
@@ -49,33 +56,59 @@ class Call(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """Calls of one kind: their number, names of the first records, and the call ids that callee and caller share."""
+    """Calls of one kind: their number, names of the first records, and the call ids that callee and caller share.
+
+    ``outcomes`` counts them by the status that was answered, with the reason where there is one.
+    """
 
     count: int = 0
     records: list[str] = field(default_factory=list)
     call_ids: set[str] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
 
 
 Calls = Mapping[Call, Found]
 Seen = Mapping[tuple[str, str, str], Calls]
-"""Calls by direction, route and decision."""
+"""Calls by direction, route and decision: of the sidecar that recorded them, or ``BY_CALLEE``."""
 
 
-def seen_in(records: Path) -> Seen:
-    """Count what a sidecar recorded."""
+def refusals_in(files: Iterable[Path]) -> dict[str, str]:
+    """Return the reasons of calls that callees' sidecars refused, by call id."""
+    last = {
+        record["call_in"]: record
+        for file in files
+        for record in _requests(file)
+        if record["direction"] == "inbound" and record["call_in"]
+    }
+    return {call: str(record["reason"]) for call, record in last.items() if record["decision"] == "deny"}
+
+
+def seen_in(records: Path, refused: Mapping[str, str]) -> Seen:
+    """Count what a sidecar recorded. ``refused`` has the reasons of calls that their callees refused, by call id."""
     found: dict[tuple[str, str, str], dict[Call, Found]] = {}
-    for record in map(json.loads, records.read_text().splitlines() if records.exists() else ()):
-        if record["event"] != "request" or record["route"] is None or record["decision"] is None:
+    for record in _requests(records):
+        if record["route"] is None or record["decision"] is None:
             continue
-        key = (record["direction"], record["route"], record["decision"])
+        decision, reason = record["decision"], record["reason"]
+        if record["direction"] == "outbound" and decision == "allow":
+            by_callee = refused.get(record["call_out"] or "")
+            if by_callee is not None or reason == Reason.NEXT_HOP_REFUSED:
+                decision, reason = BY_CALLEE, by_callee or reason
         call = Call(record["op"], record["method"], record["path"], record["peer"])
-        one = found.setdefault(key, {}).setdefault(call, Found())
+        one = found.setdefault((record["direction"], record["route"], decision), {}).setdefault(call, Found())
         one.count += 1
+        one.outcomes[" ".join(str(part) for part in (record["status"] or "no answer", reason) if part)] += 1
         if len(one.records) < _NAMED:
             one.records.append(f"{record['run']}/{record['seq']}")
         if record["call_in"]:
             one.call_ids.add(record["call_in"])
     return found
+
+
+def _requests(file: Path) -> Iterator[dict[str, Any]]:
+    for record in map(json.loads, file.read_text().splitlines() if file.exists() else ()):
+        if record["event"] == "request":
+            yield record
 
 
 def text_of(name: str, settings: Settings, seen: Seen) -> str:
@@ -108,9 +141,10 @@ def text_of(name: str, settings: Settings, seen: Seen) -> str:
                 text.append(f"# the route {route['name']} is left out: nothing was allowed there in the run")
             for one, calls in narrowed:
                 opened = True
-                text += [*_comment("allowed", calls), _yaml([one])]
-            text += [*_comment("allowed, and not in these settings", left_out)]
-            text += _comment("refused", seen.get((section, route["name"], "deny"), {}))
+                text += [*_comment("allowed", section, calls), _yaml([one])]
+            text += _comment("allowed, and not in these settings", section, left_out)
+            for word, decision in (("refused by the callee's sidecar", BY_CALLEE), ("refused by this sidecar", "deny")):
+                text += _comment(word, section, seen.get((section, route["name"], decision), {}))
         lines += [_yaml({section: value}, flow=False), "  routes:" if opened else "  routes: []"]
         lines += map(_indented, text)
     return "\n".join(lines) + "\n"
@@ -246,17 +280,24 @@ def _ids(calls: Calls) -> set[str]:
     return set().union(*(found.call_ids for found in calls.values()))
 
 
-def _comment(word: str, calls: Calls) -> list[str]:
+def _comment(word: str, section: str, calls: Calls) -> list[str]:
     told = [
-        f"{_plain(call.text)} ({found.count}{_by(call)}, as {_plain(', '.join(found.records))})"
+        f"{_plain(call.text)} ({found.count}{_other_side(section, call)}{_outcomes(found)},"
+        f" as {_plain(', '.join(found.records))})"
         for call, found in sorted(calls.items(), key=lambda item: (item[0].text, item[0].peer or ""))
     ]
     more = [f"and {len(told) - _MOST} more"] if len(told) > _MOST else []
     return [f"# {word} in the run: {', '.join([*told[:_MOST], *more])}"] if told else []
 
 
-def _by(call: Call) -> str:
-    return f" by {_plain(call.peer.rpartition('/')[2])}" if call.peer else ""
+def _other_side(section: str, call: Call) -> str:
+    side = "from" if section == "inbound" else "to"
+    return f" {side} {_plain(call.peer.rpartition('/')[2])}" if call.peer else ""
+
+
+def _outcomes(found: Found) -> str:
+    counted = [f"{number} x {_plain(outcome)}" for outcome, number in sorted(found.outcomes.items())]
+    return f": {', '.join(counted)}" if counted else ""
 
 
 def _plain(text: str) -> str:

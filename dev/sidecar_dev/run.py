@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--outbound-port writer=7081 -- python planner.py",
         "sidecar dev run --port 9001 --a2a agent --may-call crm=http://127.0.0.1:9000 --mcp crm -- python agent.py",
         "sidecar dev run --grpc agent --may-call crm=http://127.0.0.1:9000 --grpc crm -- python agent.py",
+        "sidecar dev run --print-settings --keep run1 -- python agent.py  # then: sidecar check run1/agent.yaml",
     )
     parser.add_argument(
         "--agent-port", type=int, default=8080, metavar="PORT", help="where the agent listens (default %(default)s)"
@@ -58,7 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--print-settings",
         action="store_true",
-        help="at the end print settings for production, with the operations seen",
+        help="at the end print settings for production, with the operations seen, on stdout; the agent's output then "
+        "goes to stderr",
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="a new folder for the records of the run, and with --print-settings for a file of settings of each "
+        "sidecar, in place of stdout",
     )
     parser.add_argument(
         "words",

@@ -8,6 +8,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Literal
 
 from sidecar.errors import ConfigError, Problem
@@ -52,6 +53,8 @@ class Plan:
     port: int | None = None
     outbound_ports: Mapping[str, int] = field(default_factory=dict)
     print_settings: bool = False
+    keep: Path | None = None
+    """A new folder for the records, and for printed settings."""
 
     @property
     def everything(self) -> dict[str, Service]:
@@ -90,6 +93,8 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         if services[name].protocol == "http":
             problems.append(Problem("--allow", f"{name} has no protocol", f"add --mcp, --a2a or --grpc {name}"))
         services[name] = replace(services[name], operations=(*services[name].operations, operation))
+    if arguments.keep is not None and arguments.keep.exists():
+        problems.append(Problem("--keep", f"{arguments.keep} is there already", "name a new folder"))
     if problems:
         raise ConfigError(problems)
     agent = services.pop("agent")
@@ -102,6 +107,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         port=arguments.port,
         outbound_ports=outbound_ports,
         print_settings=arguments.print_settings,
+        keep=arguments.keep,
     )
 
 

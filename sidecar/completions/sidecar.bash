@@ -39,7 +39,7 @@ _shtab_sidecar_demo_option_strings=(-h --help --keep --verbose --json)
 _shtab_sidecar_dev_workload_api_option_strings=(-h --help --socket --entries --trust-domain --key-type --socket-mode --authorities --bundles)
 _shtab_sidecar_dev_user_issuer_option_strings=(-h --help --listen --workload-api --issuer --user --client --life)
 _shtab_sidecar_dev_svid_option_strings=(-h --help --socket --out --audience --timeout)
-_shtab_sidecar_dev_run_option_strings=(-h --help --agent-port --port --outbound-port --user --may-call --host --mcp --a2a --grpc --allow --print-settings)
+_shtab_sidecar_dev_run_option_strings=(-h --help --agent-port --port --outbound-port --user --may-call --host --mcp --a2a --grpc --allow --print-settings --keep)
 _shtab_sidecar_dev_option_strings=(-h --help)
 _shtab_sidecar_completion_option_strings=(-h --help)
 _shtab_sidecar_option_strings=(-h --help --version)
@@ -108,6 +108,7 @@ _shtab_sidecar_dev_svid___socket_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_svid___out_COMPGEN=_shtab_compgen_dirs
 _shtab_sidecar_dev_run___mcp_COMPGEN=_shtab_compgen_files
 _shtab_sidecar_dev_run___a2a_COMPGEN=_shtab_compgen_files
+_shtab_sidecar_dev_run___keep_COMPGEN=_shtab_compgen_dirs
 
 _shtab_sidecar_check___kind_choices=(sidecar sts platform)
 _shtab_sidecar_sts_keygen___algorithm_choices=(ES256 EdDSA RS256)

@@ -291,7 +291,8 @@ _shtab_sidecar_dev_run_options=(
   "*--a2a[that service, or agent, speaks A2A at this path (default \/)]:NAME[=PATH]:_files"
   "*--grpc[that service, or agent, speaks gRPC without TLS\; callers use NAME as the authority]:NAME:"
   "*--allow[an operation that may be asked for there\; if none is given, all]:NAME=OPERATION:"
-  "--print-settings[at the end print settings for production, with the operations seen]"
+  "--print-settings[at the end print settings for production, with the operations seen, on stdout\; the agent\'s output then goes to stderr]"
+  "--keep[a new folder for the records of the run, and with --print-settings for a file of settings of each sidecar, in place of stdout]:DIR:_files -/"
   "(*):the agent program, after --\; it is told PORT, SIDECAR_OUTBOUND_URL and SIDECAR_AGENT_URL:"
 )
 

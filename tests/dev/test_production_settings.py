@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied
 from sidecar_dev import run_settings
 from sidecar_dev.mesh_settings import FRONT
-from sidecar_dev.production_settings import Call, Found, Seen, seen_in, text_of
+from sidecar_dev.production_settings import Call, Found, Seen, refusals_in, seen_in, text_of
 from sidecar_dev.run_plan import Service
 from sidecar_dev.run_settings import tool_id
 from tests.delegation.world import INBOUND_CLAIMS, NOW, verified
@@ -73,10 +74,10 @@ def test_operations_are_those_seen_and_comments_say_what_was_refused(tmp_path: P
     assert routes.keys() == {"crm", "docs"}
     for line in (
         "# the route mail is left out: nothing was allowed there in the run",
-        "# allowed in the run: POST /ask (1 by front, as r/1)",
-        "# allowed in the run: tools/call:search (1 by crm, as r/1)",
-        "# allowed, and not in these settings in the run: tools/call:other (1 by docs, as r/1)",
-        "# refused in the run: tools/call:delete? (1 by docs, as r/1)",
+        "# allowed in the run: POST /ask (1 from front, as r/1)",
+        "# allowed in the run: tools/call:search (1 to crm, as r/1)",
+        "# allowed, and not in these settings in the run: tools/call:other (1 to docs, as r/1)",
+        "# refused by this sidecar in the run: tools/call:delete? (1 to docs, as r/1)",
     ):
         assert line in text
 
@@ -99,26 +100,61 @@ def test_a_sidecar_that_nobody_asked_anything_allows_nothing(tmp_path: Path) -> 
 def test_what_was_seen_is_counted_by_route_and_decision(tmp_path: Path) -> None:
     usual = {
         "event": "request", "direction": "inbound", "route": "a", "decision": "allow", "method": "GET", "peer": FRONT,
-        "run": "r", "call_in": "c",
+        "run": "r", "call_in": "c", "call_out": None, "status": 200, "reason": None,
     }  # fmt: skip
     records: list[dict[str, Any]] = [
         {**usual, "op": None, "path": "/x"},
         {**usual, "op": "tools/list", "path": "/mcp"},
         {**usual, "op": "tools/list", "path": "/mcp", "call_in": None},
-        {**usual, "op": "tools/call:other", "path": "/mcp", "decision": "deny"},
+        {**usual, "op": "tools/call:other", "path": "/mcp", "decision": "deny", "status": 403, "reason": "x"},
         {**usual, "op": None, "path": "/", "route": None},
         {**usual, "op": None, "path": "/", "event": "started"},
     ]
     file = tmp_path / "a.records"
     file.write_text("".join(json.dumps({**record, "seq": seq}) + "\n" for seq, record in enumerate(records, 1)))
-    assert seen_in(file) == {
+    assert seen_in(file, {}) == {
         ("inbound", "a", "allow"): {
-            Call(None, "GET", "/x", FRONT): Found(1, ["r/1"], {"c"}),
-            Call("tools/list", "GET", "/mcp", FRONT): Found(2, ["r/2", "r/3"], {"c"}),
+            Call(None, "GET", "/x", FRONT): Found(1, ["r/1"], {"c"}, Counter({"200": 1})),
+            Call("tools/list", "GET", "/mcp", FRONT): Found(2, ["r/2", "r/3"], {"c"}, Counter({"200": 2})),
         },
-        ("inbound", "a", "deny"): {Call("tools/call:other", "GET", "/mcp", FRONT): Found(1, ["r/4"], {"c"})},
+        ("inbound", "a", "deny"): {
+            Call("tools/call:other", "GET", "/mcp", FRONT): Found(1, ["r/4"], {"c"}, Counter({"403 x": 1}))
+        },
     }
-    assert seen_in(tmp_path / "none.records") == {}
+    assert seen_in(tmp_path / "none.records", {}) == {}
+
+
+def test_comments_name_the_callee_the_statuses_and_refusals_by_either_side(tmp_path: Path) -> None:
+    """Seven calls of one sidecar to another: one answered, one with 404, one refused here, four refused there."""
+    usual = {
+        "event": "request", "route": "crm", "op": None, "method": "GET", "run": "r", "call_in": "in",
+        "peer": tool_id("crm"), "direction": "outbound", "decision": "allow", "reason": None,
+    }  # fmt: skip
+    refusal = {**usual, "decision": "deny", "status": 403, "reason": "policy_denied", "path": "/no", "call_out": None}
+    made = [
+        {**usual, "path": "/notes", "status": 200, "call_out": "a"},
+        {**usual, "path": "/notes", "status": 404, "call_out": "b"},
+        refusal,
+        {**usual, "path": "/notes", "status": 200, "call_out": None, "reason": "next_hop_refused"},
+        *({**usual, "path": "/export", "status": 403, "call_out": f"c{number}"} for number in range(3)),
+    ]
+    there = {**usual, "direction": "inbound", "peer": run_settings.AGENT, "call_out": None, "path": "/export"}
+    taken = [
+        *({**there, "status": 200, "call_in": call} for call in "ab"),
+        *({**there, "decision": "deny", "status": 403, "reason": "no_route", "call_in": f"c{n}"} for n in range(3)),
+    ]
+    for name, records in (("agent", made), ("crm", taken)):
+        lines = [json.dumps({**record, "seq": seq}) + "\n" for seq, record in enumerate(records, 1)]
+        (tmp_path / f"{name}.records").write_text("".join(lines))
+    seen = seen_in(tmp_path / "agent.records", refusals_in([tmp_path / "agent.records", tmp_path / "crm.records"]))
+    files = run_settings.files(places(tmp_path, TOOLS), replace(AGENT, may_call=("crm",)), TOOLS)
+    comments = [line.strip() for line in text_of("agent", files["agent"], seen).splitlines() if "in the run:" in line]
+    assert comments == [
+        "# allowed in the run: GET /notes (2 to crm: 1 x 200, 1 x 404, as r/1, r/2)",
+        "# refused by the callee's sidecar in the run: GET /export (3 to crm: 3 x 403 no_route, as r/5, r/6, r/7),"
+        " GET /notes (1 to crm: 1 x 200 next_hop_refused, as r/4)",
+        "# refused by this sidecar in the run: GET /no (1 to crm: 1 x 403 policy_denied, as r/3)",
+    ]
 
 
 def test_methods_of_grpc_that_were_called_become_operations(tmp_path: Path) -> None:

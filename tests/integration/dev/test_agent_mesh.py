@@ -247,6 +247,44 @@ async def test_operations_are_shown_and_become_settings_for_production(tmp_path:
     }
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_kept_settings_are_files_that_can_be_checked_and_name_records_beside_them(
+    agent: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    async with running(agent, "--print-settings", "--keep", str(folder), stdout=PIPE) as session:
+        line = (await session.hears(r"^sidecar:   (curl .*)$"))[1]
+        asking = await asyncio.create_subprocess_exec(*shlex.split(line), stdout=DEVNULL, stderr=DEVNULL)
+        await session.hears(r"agent +inbound GET / 200  for alice by front")
+        await asking.wait()
+        session.process.send_signal(signal.SIGINT)
+        printed = await session.printed()
+    assert "inbound:" not in printed
+    assert check(folder / "agent.yaml", {}).problems == []
+    named = re.findall(r"as ([0-9a-f]+)/(\d+)", (folder / "agent.yaml").read_text())
+    records = [json.loads(one) for one in (folder / "agent.records").read_text().splitlines()]
+    assert named
+    assert {(run, int(seq)) for run, seq in named} <= {(one["run"], one["seq"]) for one in records}
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+async def test_printed_settings_hold_nothing_that_the_agent_prints(agent: list[str], tmp_path: Path) -> None:
+    loud = [sys.executable, "-c", f"import os; print('{{not yaml', flush=True); os.execv({agent[0]!r}, {agent!r})"]
+    async with running(loud, "--print-settings", stdout=PIPE) as session:
+        await session.hears(r"^sidecar:   (curl .*)$")
+        session.process.send_signal(signal.SIGINT)
+        (path := tmp_path / "agent.yaml").write_text(await session.printed())
+    assert check(path, {}).problems == []
+    assert "{not yaml\n" in session.said
+
+
+async def test_a_folder_that_is_there_is_not_written_into(tmp_path: Path) -> None:
+    async with running([sys.executable, "-c", ""], "--keep", str(tmp_path)) as session:
+        code, said = await session.ends()
+    assert code == 2, said
+    assert f"{tmp_path} is there already" in said
+
+
 @pytest.mark.parametrize(("code", "exit_code"), [(0, 0), (7, 7)])
 async def test_it_ends_as_the_command_ends(code: int, exit_code: int) -> None:
     async with running([sys.executable, "-c", f"raise SystemExit({code})"]) as session:
