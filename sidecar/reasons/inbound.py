@@ -189,9 +189,9 @@ _REQUEST: Final = {
         "the request expects something other than 100-continue", _CALLER, do="leave the Expect field out"
     ),
     Reason.TIMEOUT: _either(
-        "the request did not arrive in time; where it was allowed, its body took longer than max_upload_s or its "
-        "answer longer than max_stream_s, past the end of its token, or its WebSocket or tunnel was silent for "
-        "longer than stream_idle_timeout_s",
+        "the request did not arrive in time; where it was allowed, its token has expired and its body took longer than "
+        "max_upload_s, or its answer longer than max_stream_s after its head, or its WebSocket or tunnel was silent "
+        "for longer than stream_idle_timeout_s",
         _CALLER,
         do="look for a slow or stalled sender between client and sidecar",
     ),
