@@ -199,13 +199,19 @@ def with_deny_file(settings: SidecarSettings) -> SidecarSettings:
         ConfigError: it cannot be used.
     """
     path = settings.deny_file
-    if path is None or not path.exists():
+    if path is None or missing_deny_file(settings) is not None:
         return settings
     try:
         return replace(settings, deny=settings.deny.joined(at_once(parse_deny_list(path.read_bytes()))))
     except (DenyListError, OSError) as error:
         wrong, cure = f"{path} cannot be used: {error}", 'write {"deny": [rows]}, with rows as those of deny'
         raise ConfigError([Problem("deny_file", wrong, cure)]) from None
+
+
+def missing_deny_file(settings: SidecarSettings) -> Path | None:
+    """Return the deny file that the settings name, if it does not exist here."""
+    path = settings.deny_file
+    return None if path is None or path.exists() else path
 
 
 def _deny(rows: list[DenySection]) -> Deny:

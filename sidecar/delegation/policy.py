@@ -23,6 +23,7 @@ from sidecar.delegation.verify import TrustedIssuer
 from sidecar.errors import Denied, Reason, Unavailable
 
 FIRST_TOKEN_LIFE_S: Final = 300
+ON_DENY_LIST: Final = "on the deny list"  # in the detail of each refusal by the deny list, so in records
 DELEGATION_LIFE_S: Final = 3600  # and never beyond the login, unless an entry's delegation_life_s says so
 
 
@@ -66,15 +67,13 @@ class Deny:
             return
         names = use.names()
         if not self.actors.isdisjoint(names[Kind.ACTOR]):
-            raise Denied(
-                Reason.POLICY_DENIED, "the actor, or the workload that started this chain, is on the deny list"
-            )
+            raise Denied(Reason.POLICY_DENIED, f"the actor, or the workload that started this chain, is {ON_DENY_LIST}")
         if not self.txns.isdisjoint(names[Kind.TXN]):
-            raise Denied(Reason.POLICY_DENIED, "the transaction is on the deny list")
+            raise Denied(Reason.POLICY_DENIED, f"the transaction is {ON_DENY_LIST}")
         if not self.jtis.isdisjoint(names[Kind.JTI]):
-            raise Denied(Reason.POLICY_DENIED, "the token, or one that it was exchanged from, is on the deny list")
+            raise Denied(Reason.POLICY_DENIED, f"the token, or one that it was exchanged from, is {ON_DENY_LIST}")
         if self.subjects and self._names_subject(use, names[Kind.SUBJECT]):
-            raise Denied(Reason.POLICY_DENIED, "the subject is on the deny list")
+            raise Denied(Reason.POLICY_DENIED, f"the subject is {ON_DENY_LIST}")
 
     def _names_subject(self, use: Use, pairs: Iterable[object]) -> bool:
         if use.token is None:  # a workload for itself, by whichever issuer names it

@@ -17,7 +17,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, print_json, print_line, print_table
 from sidecar.audit.records import Record, RecordError, parse_record
 from sidecar.config import load_sidecar
-from sidecar.config.sidecar_file import with_deny_file
+from sidecar.config.sidecar_file import missing_deny_file, with_deny_file
 from sidecar.delegation.policy import Policy
 from sidecar.errors import ConfigError
 from sidecar.explain.explanation import Explanation, explain
@@ -46,12 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
                 (print_requests if arguments.json else show_requests)(requests)
             listed = arguments.request is None and requests.first()
             return 0 if listed else complain(_COMMAND, str(error))
-        policy = _policy(arguments.config, arguments.default_config, record)
+        policy, missing = _policy(arguments.config, arguments.default_config, record)
     except (OSError, RecordError) as error:
         return complain(_COMMAND, str(error))
     except ConfigError as error:
         return complain(_COMMAND, f"the settings cannot be used; run sidecar check: {error.problems[0]}")
-    explanation = explain(record, policy)
+    explanation = explain(record, policy, missing_deny_file=missing)
     if arguments.json:
         print_json(explanation.document())
     else:
@@ -103,18 +103,20 @@ def _supersedes(record: Record, other: Record) -> bool:
     return opened and record.request_id == other.request_id
 
 
-def _policy(config: str | None, default: str, record: Record) -> Policy | None:
-    """Return the policy for the workload that wrote the record; None without settings or without that workload.
+def _policy(config: str | None, default: str, record: Record) -> tuple[Policy | None, Path | None]:
+    """Return the policy for the workload that wrote the record, and the deny file if it is missing here.
+
+    The policy is None without settings or without that workload.
 
     Settings that were asked for must exist, the default ones need not.
     """
     if config is None and not Path(default).exists():
-        return None
+        return None, None
     settings = with_deny_file(load_sidecar(Path(config or default), os.environ))
     try:
-        return settings.policy(spiffe_id(record.workload, "workload"), 0)
+        return settings.policy(spiffe_id(record.workload, "workload"), 0), missing_deny_file(settings)
     except CannotJudgeError:
-        return None
+        return None, None
 
 
 def show(explanation: Explanation) -> None:

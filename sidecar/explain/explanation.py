@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from sidecar.audit.records import Record, is_card, is_login
-from sidecar.delegation.policy import Policy
+from sidecar.delegation.policy import ON_DENY_LIST, Policy
 from sidecar.delegation.scope import format_scope
 from sidecar.errors import ANSWERS, Reason
 from sidecar.explain.judge_door import ANSWERED_BY_ITSELF, is_at_door, judge_door
@@ -14,7 +15,7 @@ from sidecar.explain.judge_exchange import UNPROVABLE as EXCHANGES_UNPROVABLE
 from sidecar.explain.judge_exchange import judge_exchange
 from sidecar.explain.judge_inbound import judge_inbound
 from sidecar.explain.judge_outbound import judge_outbound
-from sidecar.explain.judgement import OK, Judgement
+from sidecar.explain.judgement import DENY_LIST, OK, Judgement, Outcome
 from sidecar.explain.recorded_token import UNPROVABLE, CannotJudgeError
 from sidecar.reasons.advice import GUIDANCE, Guidance, seen
 from sidecar.sts.mint import Grant
@@ -25,6 +26,32 @@ _REASONS: Final = frozenset(Reason)
 _NO_SETTINGS: Final = "there are no settings to judge by; --config names those of the workload that wrote the record"
 _DIFFERS: Final = "The settings have changed since, or are not this workload's, or the record is false"
 _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
+
+_ASK_STS: Final = "ask the token service: `sidecar sts revoke --list --to URL --peer SPIFFE-ID`"
+_DENY_FILE: Final = "is the deny file of these settings, and is not here; copy it from the sidecar, as of that time"
+_LOGIN: Final = "the login's own state is in no settings"
+_UPSTREAM: Final = "the upstream's answer is in no settings; look at its own log of that time"
+REVOCATIONS: Final = {
+    Reason.REVOKED: f"the order is in no settings (reason revoked); {_ASK_STS}",
+    Reason.REVOCATIONS_STALE: "the age of a list of revocations is in no settings (reason revocations_stale); look for"
+    " `revocations.changed` in this sidecar's records of that time",
+}  # checked just before the deny list
+NOT_IN_SETTINGS: Final = {
+    **REVOCATIONS,
+    **dict.fromkeys((reason for reason in Reason if reason.startswith("login_")), _LOGIN),
+    Reason.ORDER_REFUSED: f"the token service's orders are in no settings; {_ASK_STS}",
+    Reason.TLS_VERSION: "the peer's version of TLS is in no settings",
+    Reason.CREDENTIAL_UNAVAILABLE: "the credential's file is not part of the settings; see the record's detail",
+    Reason.AUDIT_UNAVAILABLE: "the state of the sink of records is in no settings",
+    Reason.NEXT_HOP_REFUSED: "the next hop's decision is in its own record",
+    Reason.UPSTREAM_ABORTED: _UPSTREAM,
+    Reason.UPSTREAM_BAD_RESPONSE: _UPSTREAM,
+    Reason.UPSTREAM_IDENTITY: _UPSTREAM,
+    Reason.UPSTREAM_TIMEOUT: _UPSTREAM,
+    Reason.UPSTREAM_UNREACHABLE: _UPSTREAM,
+    Reason.LIST_UNREADABLE: _UPSTREAM,
+    Reason.CREDENTIAL_EXPOSED: _UPSTREAM,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +124,11 @@ class Explanation:
         }
 
 
-def explain(record: Record, policy: Policy | None) -> Explanation:
-    """Judge a record again by ``policy``; without one, explain only its reason."""
+def explain(record: Record, policy: Policy | None, *, missing_deny_file: Path | None = None) -> Explanation:
+    """Judge a record again by ``policy``; without one, explain only its reason.
+
+    ``missing_deny_file`` is the deny file that the settings name, if it is not on this machine.
+    """
     judgement, not_judged = None, None
     if record.event not in {"request", "request.opened"}:
         not_judged = f"{record.event} is not a request of an agent; its decision depends on facts that no record holds"
@@ -120,7 +150,26 @@ def explain(record: Record, policy: Policy | None) -> Explanation:
             judgement = judge(record, policy)
         except CannotJudgeError as error:
             not_judged = str(error)
+        else:
+            not_judged = _fact_outside(record, judgement, missing_deny_file)
+            judgement = judgement if not_judged is None else None
     return Explanation(record=record, reason=reason_of(record), judgement=judgement, not_judged=not_judged)
+
+
+def _fact_outside(record: Record, judgement: Judgement, missing_deny_file: Path | None) -> str | None:
+    """Name the fact that refused the request and that no settings hold. None: the judgement stands.
+
+    It stands too where an earlier check, or the deny list of the settings, refuses the request now.
+    """
+    reason = reason_of(record)
+    if record.decision != "deny" or reason is None:
+        return None
+    passes_deny_list = any(step.check == DENY_LIST and step.outcome is Outcome.HELD for step in judgement.steps)
+    if reason in REVOCATIONS:
+        return REVOCATIONS[reason] if passes_deny_list else None
+    if reason is Reason.POLICY_DENIED and ON_DENY_LIST in (record.detail or "") and missing_deny_file is not None:
+        return f"{missing_deny_file} {_DENY_FILE}" if passes_deny_list else None
+    return NOT_IN_SETTINGS.get(reason) if judgement.judged == OK else None
 
 
 def explain_exchange(record: Record, policy: StsPolicy | None) -> Explanation:

@@ -13,11 +13,11 @@ from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason
-from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
+from sidecar.explain.judgement import DENY_LIST, OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
 
-_DENY_LIST, _DOMAIN, _PEERS = "deny list", "issuer's trust domains", "route's peers"
+_DOMAIN, _PEERS = "issuer's trust domains", "route's peers"
 
 CHECKS: Final = (
     Check(
@@ -63,7 +63,7 @@ CHECKS: Final = (
     Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
     Check("operation", frozenset({Reason.OPERATION_REFUSED})),
     Check("push URL", frozenset({Reason.PUSH_URL_REFUSED}), provable=False),
-    Check(_DENY_LIST, frozenset({Reason.POLICY_DENIED})),
+    Check(DENY_LIST, frozenset({Reason.POLICY_DENIED})),
     Check("key binding", frozenset({Reason.CNF_MISMATCH}), provable=False),
     Check("delegation", frozenset({Reason.ACT_MISSING})),
     Check("actor is the peer", frozenset({Reason.ACTOR_MISMATCH})),
@@ -146,7 +146,7 @@ def _decide(token: VerifiedToken, record: Record, route: InboundRoute, policy: P
 def _which(token: VerifiedToken, record: Record, route: InboundRoute, policy: Policy, *, first: tuple[str, str]) -> str:
     """Tell apart three checks with one reason, by running the core again without each of them."""
     if _decide(token, record, route, replace(policy, deny=Deny())) != first:
-        return _DENY_LIST
+        return DENY_LIST
     open_route = replace(route, peers=route.peers | {spiffe_id(record.peer, "peer")})
     return _PEERS if _decide(token, record, open_route, policy) != first else _DOMAIN
 
@@ -160,7 +160,7 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
         "signature and times": f"token {record.jti_in or record.fp}: not in a record, {_verified(record)}",
         "audience": f"{record.audience}; ours are {names(policy.audiences)}{claimed}",
         "form of act": f"the token names {chain}",
-        _DENY_LIST: f"subject {token.subject}, actor {record.peer}, jti {token.jti}, txn {token.txn}",
+        DENY_LIST: f"subject {token.subject}, actor {record.peer}, jti {token.jti}, txn {token.txn}",
         "key binding": "not in a record",
         "delegation": f"the token names {chain} as acting for {token.subject}",
         "actor is the peer": f"actor {record.actor}, peer {record.peer}",

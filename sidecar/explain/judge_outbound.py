@@ -21,7 +21,7 @@ from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judge_inbound import OF_HTTP
-from sidecar.explain.judgement import OK, Check, Judgement, conclude, names
+from sidecar.explain.judgement import DENY_LIST, OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 
@@ -60,7 +60,7 @@ AFTER_LOGIN: Final = (
     Check("may_call", frozenset({Reason.CALL_NOT_ALLOWED}), provable=False),
     Check("own authority", frozenset({Reason.OWN_AUTHORITY_REFUSED})),
     Check("time left", frozenset({Reason.TOKEN_EXPIRED}), provable=False),
-    Check("deny list", frozenset({Reason.POLICY_DENIED})),
+    Check(DENY_LIST, frozenset({Reason.POLICY_DENIED})),
     Check("subject's issuer", frozenset({Reason.ISSUER_NOT_FOR_ROUTE, Reason.NOT_AN_ENTRY, Reason.STS_UNAVAILABLE})),
     Check("scope to ask for", frozenset({Reason.INSUFFICIENT_SCOPE})),
     Check("calls left", frozenset({Reason.CALLS_EXHAUSTED}), provable=False),
@@ -217,7 +217,7 @@ def saw_of(record: Record, route: OutboundRoute, delegation: Delegation, policy:
         else f"inbound routes that open {route.name}: {opened_by}; the inbound record names the one in use",
         "own authority": f"a route of kind {route.token}",
         "time left": "not in a record",
-        "deny list": f"subject {record.subject}, actor {policy.workload}, jti {record.jti_in}, txn {record.txn}",
+        DENY_LIST: f"subject {record.subject}, actor {policy.workload}, jti {record.jti_in}, txn {record.txn}",
         "subject's issuer": f"{delegation.token.issuer}; the route's tokens are of {route.issuer}",
         "scope to ask for": f"{names(planned)}: the inbound scopes within the route's {names(route.scopes)}",
         "calls left": "not in a record",

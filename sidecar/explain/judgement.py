@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from sidecar.errors import Reason
 
 OK = "ok"
+DENY_LIST: Final = "deny list"  # name of a check of each judge of requests
 
 
 class Outcome(StrEnum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from sidecar.audit.paths import without_ids
@@ -54,12 +55,13 @@ class Replay:
     that differ and fit into no change, because there are too many.
     """
 
-    def __init__(self, policy: Policy, *, delegated: bool = False) -> None:
+    def __init__(self, policy: Policy, *, delegated: bool = False, missing_deny_file: Path | None = None) -> None:
         self.changes: dict[Change, Occurrences] = {}
         self.judged = self.told = self.beyond = 0
         self.not_judged: Counter[str] = Counter()
         self._policy = policy
         self._delegated = delegated
+        self._missing_deny_file = missing_deny_file
 
     @property
     def different(self) -> int:
@@ -72,7 +74,7 @@ class Replay:
         judged, why = record, None
         if self._delegated and observed:
             judged, why = _as_delegated(record, self._policy)
-        explanation = explain(judged, self._policy)
+        explanation = explain(judged, self._policy, missing_deny_file=self._missing_deny_file)
         judgement = explanation.judgement
         if judgement is None or why is not None:
             self.not_judged[why or explanation.not_judged or ""] += 1

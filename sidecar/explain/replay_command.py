@@ -16,7 +16,7 @@ from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import RecordError, parse_record
 from sidecar.config import SidecarSettings, load_sidecar
-from sidecar.config.sidecar_file import with_deny_file
+from sidecar.config.sidecar_file import missing_deny_file, with_deny_file
 from sidecar.errors import ConfigError
 from sidecar.examples import add_examples
 from sidecar.explain.recorded_token import NOT_RECORDED, CannotJudgeError, spiffe_id
@@ -98,7 +98,8 @@ def _replayed(arguments: argparse.Namespace, settings: SidecarSettings) -> tuple
                 policy = settings.policy(spiffe_id(workload, "workload"), 0)
             except CannotJudgeError as error:
                 raise ValueError(f"{line.place}: {error}") from None
-            replay = Replay(policy, delegated=arguments.delegated)
+            missing = missing_deny_file(settings)
+            replay = Replay(policy, delegated=arguments.delegated, missing_deny_file=missing)
         elif record.workload != workload:
             raise ValueError(f"{line.place}: a record of another workload; say by --workload whose settings these are")
         replay.add(record)

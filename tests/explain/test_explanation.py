@@ -1,13 +1,94 @@
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sidecar.audit.records import record_of
-from sidecar.errors import Reason
-from sidecar.explain.explanation import explain
+from sidecar.audit.records import Record, record_of
+from sidecar.delegation.policy import Deny
+from sidecar.delegation.revocation import NO_NAMES, Use
+from sidecar.errors import Denied, Reason
+from sidecar.explain import judge_door, judge_exchange, judge_inbound, judge_outbound
+from sidecar.explain.explanation import NOT_IN_SETTINGS, explain
+from sidecar.explain.judgement import Check
+from sidecar.explain.recorded_token import token_of
 from tests.audit.evidence import record
-from tests.delegation.world import CRM, POLICY
+from tests.delegation.world import CRM, PLANNER, POLICY
 from tests.explain.judged import inbound, refused_outbound
+
+DENY_FILE = Path("/etc/sidecar/deny.json")
+DENIES = {
+    "actor": Deny(actors=frozenset({str(PLANNER)})),
+    "txn": Deny(txns=frozenset({"txn-1"})),
+    "jti": Deny(jtis=frozenset({"token-1"})),
+    "subject": Deny(subjects=frozenset({(None, "alice")})),
+}
+
+
+def reasons(checks: tuple[Check, ...]) -> frozenset[Reason]:
+    return frozenset().union(*(check.reasons for check in checks))
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_each_reason_is_judged_by_settings_or_said_to_be_in_none(reason: Reason) -> None:
+    of_requests = reasons((*judge_inbound.CHECKS, *judge_outbound.CHECKS, *judge_door.CHECKS))
+    of_exchanges = reasons((*judge_exchange.CHECKS, *judge_exchange.OWN_CHECKS))
+    assert of_exchanges & NOT_IN_SETTINGS.keys() == {Reason.REVOKED, Reason.AUDIT_UNAVAILABLE}
+    lists = (of_requests, of_exchanges - of_requests - NOT_IN_SETTINGS.keys(), NOT_IN_SETTINGS.keys())
+    assert [reason in one for one in lists].count(True) == 1
+
+
+@pytest.mark.parametrize("reason", sorted(NOT_IN_SETTINGS))
+@pytest.mark.parametrize("side", ["inbound", "outbound"])
+def test_a_fact_that_settings_do_not_hold_is_not_judged(reason: Reason, side: str) -> None:
+    one = inbound(decision="deny", reason=reason) if side == "inbound" else refused_outbound(reason)
+    explanation = explain(one, POLICY)
+    assert explanation.verdict() == f"recorded: deny {reason}; not judged again: {NOT_IN_SETTINGS[reason]}"
+    assert explanation.agrees
+    earlier = explain(replace(one, path="/%2e%2e/x"), POLICY)  # no order was ever asked for
+    assert earlier.verdict().startswith(f"recorded: deny {reason}; judged again: deny path_refused")
+    assert not earlier.agrees
+
+
+def test_a_revoked_request_is_a_question_to_the_token_service() -> None:
+    told = explain(inbound(decision="deny", reason="revoked"), POLICY).verdict()
+    assert "the order is in no settings (reason revoked); ask the token service: `sidecar sts revoke --list " in told
+
+
+@pytest.mark.parametrize("reason", ["revoked", "revocations_stale"])
+def test_a_revoked_request_stays_unjudged_if_only_a_later_check_refuses_it_now(reason: str) -> None:
+    scopeless = inbound(decision="deny", reason=reason, scope=[])
+    assert explain(scopeless, POLICY).judgement is None
+    assert explain(scopeless, replace(POLICY, deny=DENIES["txn"])).judgement is not None  # it is in these settings
+
+
+def denied_by(deny: Deny) -> Record:
+    """Return the record of a request that this deny list refused, with the detail of the product's own refusal."""
+    with pytest.raises(Denied) as error:
+        deny.check(Use(token_of(inbound()), PLANNER, NO_NAMES))
+    return inbound(decision="deny", reason="policy_denied", detail=error.value.detail)
+
+
+@pytest.mark.parametrize("kind", DENIES)
+def test_a_denial_by_a_deny_file_that_is_not_here_is_not_judged(kind: str) -> None:
+    denied = denied_by(DENIES[kind])
+    explanation = explain(denied, POLICY, missing_deny_file=DENY_FILE)
+    assert "not judged again: /etc/sidecar/deny.json is the deny file of these settings" in explanation.verdict()
+    assert explanation.agrees
+    assert not explain(denied, POLICY).agrees  # every row that counts is here
+    other = replace(denied, detail="the peer is not listed in the route's peers")
+    assert not explain(other, POLICY, missing_deny_file=DENY_FILE).agrees
+    in_settings = explain(denied, replace(POLICY, deny=DENIES[kind]), missing_deny_file=DENY_FILE)
+    assert "judged again: the same, decided by: deny list" in in_settings.verdict()
+    earlier = explain(replace(denied, path="/none"), POLICY, missing_deny_file=DENY_FILE)
+    assert "judged again: deny no_route" in earlier.verdict()
+
+
+@pytest.mark.parametrize("changes", [{"reason": "revoked"}, {"reason": "policy_denied", "detail": "on the deny list"}])
+def test_a_permit_is_judged_whatever_it_claims(changes: dict[str, Any]) -> None:
+    forged = inbound(decision="allow", peer=str(CRM), **changes)
+    assert not explain(forged, POLICY, missing_deny_file=DENY_FILE).agrees
 
 
 def test_a_refusal_is_explained_with_who_must_act() -> None:

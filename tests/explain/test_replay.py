@@ -155,6 +155,14 @@ def test_what_cannot_be_judged_is_counted_by_its_cause_and_what_is_told_too() ->
     assert (replay.judged, replay.told, replay.different) == (1, 1, 0)
 
 
+def test_a_call_refused_by_an_order_that_no_settings_hold_is_counted_apart() -> None:
+    revoked = inbound(decision="deny", reason="revoked")
+    replay = replayed(revoked, revoked, inbound())
+    assert (replay.judged, replay.different, list(replay.not_judged.values())) == (1, 0, [2])
+    replay = replayed(revoked, policy=with_route(path="/other"))  # an earlier check refuses it now
+    assert (replay.judged, replay.different, list(replay.not_judged)) == (1, 1, [])
+
+
 def test_no_text_of_a_record_reaches_the_result_as_it_is() -> None:
     token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
     record = inbound(path=f"/{token}", route="a\x1b[2J", method="x" * 9000)

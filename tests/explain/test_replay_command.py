@@ -104,6 +104,30 @@ def test_if_nothing_can_be_judged_there_is_no_answer(tmp_path: Path, capsys: pyt
     assert "no record could be judged: there was no decision yet" in capsys.readouterr().err
 
 
+def test_a_denial_by_a_deny_file_that_is_not_here_is_counted_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.loads(line) for line in Path(RECORDS).read_text().splitlines()]
+    lawful = next(one for one in lines if one["decision"] == "allow" and one.get("direction") == "inbound")
+    denied = {**lawful, "decision": "deny", "reason": "policy_denied", "detail": "the subject is on the deny list"}
+    records, settings, rows = tmp_path / "r.jsonl", tmp_path / "new.yaml", tmp_path / "deny.json"
+    records.write_text(f"{json.dumps(lawful)}\n{json.dumps({**denied, 'request_id': 'denied'})}\n")
+    settings.write_text(f"{Path(SETTINGS).read_text()}\ndeny_file: {rows}\n")
+    replay = ["audit", "replay", str(records), "--settings", str(settings)]
+    explain = ["explain", str(records), "--config", str(settings), "--request", "denied"]
+    assert main(replay) == 0
+    out = capsys.readouterr().out
+    assert f"not judged: 1: {rows} is the deny file of these settings, and is not here" in out
+    assert "decided differently: 0" in out
+    assert main(explain) == 0
+    assert "not judged again: " in capsys.readouterr().out
+    rows.write_text('{"deny": []}')
+    assert (main(replay), main(explain)) == (1, 1)
+    rows.write_text(json.dumps({"deny": [{"subject": lawful["subject"]}]}))
+    assert main(explain) == 0
+    assert "judged again: the same, decided by: deny list" in capsys.readouterr().out
+
+
 def test_suggested_settings_let_every_observed_call_pass_once_it_is_delegated(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
