@@ -233,7 +233,7 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
 def _unmatched(settings: SidecarSettings) -> Iterator[Problem]:
     """Yield a note for each row of the deny list, and of the deny file if it is here, that can match nothing."""
     issuers = {*settings.issuers, *settings.platform_issuers, *(settings.entry.issuers if settings.entry else ())}
-    domains = domains_of(settings.issuers.values(), settings.inbound_routes, settings.outbound_routes)
+    domains = domains_of(settings.issuers.values(), settings.peer_trust_domains)
     for one in unmatched(with_deny_file(settings).deny, domains=domains, issuers=issuers):
         yield Problem(f"deny: {one.row}", one.wrong, one.fix)
 

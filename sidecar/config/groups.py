@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
 
 from sidecar.config.bounds import exceeded
 from sidecar.config.document import shown
 from sidecar.config.sts_model import RuleSection, StsFile
+from sidecar.delegation.near_names import meant, nearest_name
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.errors import Problem
+
+_MOST: Final = 20  # members that are reported at once: a search for the nearest name takes time
 
 
 def actors_of(file: StsFile, rule: RuleSection) -> Sequence[str]:
@@ -42,23 +46,39 @@ def group_problems(file: StsFile) -> Iterator[Problem]:
         where = f"groups.{shown(name)}"
         if not members:
             yield Problem(where, "is empty, so its rules would permit nothing", "list its members, or remove it")
-        if len(set(members)) < len(members):
-            yield Problem(where, "lists a member twice", "keep one of them")
+        seen = set[str]()
+        for number, member in enumerate(members):
+            if member in seen:
+                yield Problem(f"{where}[{number}]", f"{shown(member)} is listed twice", "keep one of them")
+            seen.add(member)
     for number, rule in enumerate(file.rules):
         where = f"rules[{number}]"
         yield from _one_of(file, where, "actor", rule.actor, rule.actor_group)
         yield from _one_of(file, where, "audience", rule.audience, rule.audience_group)
         if rule.actor_group is not None:
             yield from _workloads(file, f"{where}.actor_group", rule.actor_group)
-    yield from exceeded("rules", "rules", pairs_of(file))
+    too_many = list(exceeded("rules", "rules", pairs_of(file)))
+    yield from too_many or islice(_not_targets(file), _MOST)
+
+
+def _not_targets(file: StsFile) -> Iterator[Problem]:
+    """Report each member of a group of audiences that is no target, once for all rules that name the group."""
+    known = {name for target in file.targets for name in (target.workload, *target.audiences)}
+    used = {rule.audience_group: f"rules[{number}]" for number, rule in reversed(list(enumerate(file.rules)))}
+    for name, where in used.items():
+        for number, member in enumerate(file.groups.get(name or "", [])):
+            if member not in known:
+                wrong = f"{shown(member)} is not a target, and {where} has the group for audiences"
+                fix = meant(member, known, "list it under targets")
+                yield Problem(f"groups.{shown(name or '')}[{number}]", wrong, fix)
 
 
 def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str | None) -> Iterator[Problem]:
     if value is not None and group is not None:
         yield Problem(f"{where}.{key}_group", f"stands beside {key}", "keep one of them")
     elif group is not None and group not in file.groups:
-        near = difflib.get_close_matches(group, file.groups, n=1)
-        cure = f"did you mean {shown(near[0])}?" if near else "add it to groups"
+        near = nearest_name(group, file.groups, cutoff=0.6)
+        cure = f"did you mean {shown(near)}?" if near else "add it to groups"
         yield Problem(f"{where}.{key}_group", f"{shown(group)} is not a group", cure)
 
 

@@ -36,17 +36,21 @@ class Included:
     """Result of the includes of a settings file.
 
     ``places`` has, for each row of a list that was joined, the included file and its line; None for rows of the
-    settings file itself. ``used`` counts what has a bound.
+    settings file itself. ``groups`` has those of included groups by name. ``used`` counts what has a bound.
     """
 
     followed: list[tuple[Path, Hashable]] = field(default_factory=list)
     places: dict[str, list[str | None]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
 
     def placed(self, problem: Problem) -> Problem:
         """Add the file and the line to a problem of an included row."""
         section, bracket, rest = problem.field.partition("[")
         number = rest.partition("]")[0]
+        if bracket and section.startswith("groups."):
+            group = self.groups.get(section.removeprefix("groups."))
+            return problem if group is None else replace(problem, field=f"{problem.field} ({group})")
         rows = self.places.get(section, [])
         place = rows[int(number)] if bracket and number.isdecimal() and int(number) < len(rows) else None
         return problem if place is None else replace(problem, field=f"{problem.field} ({place})")
@@ -200,7 +204,7 @@ class _Joining:
             if name in seen:
                 self._wrong(f"groups.{shown(name)}", f"is in {seen[name]} and in {place}", "keep one of them")
             else:
-                seen[name] = place
+                seen[name] = self._included.groups[shown(name)] = place
                 into[name] = members
 
     def _wrong(self, where: str, wrong: str, cure: str) -> None:

@@ -6,14 +6,14 @@ They stay in force like all others: a list is never refused because of a name th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.near_names import nearest_name, reads_like
-from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.profile import TrustedIssuer
-from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
+from sidecar.delegation.spiffe_id import TrustDomain
+
+_SPIFFE: Final = "spiffe://"
 
 
 class Unmatched(NamedTuple):
@@ -29,35 +29,31 @@ def unmatched(deny: Deny, *, domains: Collection[str], issuers: Collection[str])
 
     An issuer of no likeness may be one that only the token service knows, so it is not reported.
     """
-    for actor in sorted(deny.actors):
-        domain = _domain(actor)
-        if domain is not None and domain not in domains:
-            near = nearest_name(domain, domains)
-            yield Unmatched(
-                f"actor {actor}",
-                f"no issuer and no route of the settings has the trust domain {domain}, so the row stops nobody",
-                f"did you mean {near}?" if near else "correct it, or remove the row",
-            )
-    for issuer, subject in sorted((issuer, subject) for issuer, subject in deny.subjects if issuer is not None):
-        near = None if issuer in issuers else next((one for one in issuers if reads_like(one, issuer)), None)
-        if near is not None:
-            yield Unmatched(
-                f"subject {subject}",
-                f"the settings write the issuer {issuer} as {near}, so the row stops nobody",
-                f"write {near}",
-            )
+    workloads = [("actor", actor) for actor in deny.actors]
+    workloads += [("subject", subject) for _, subject in deny.subjects if subject.startswith(_SPIFFE)]
+    unknown = [(kind, name) for kind, name in workloads if _domain(name) not in domains]
+    for kind, name in sorted(unknown):
+        near = nearest_name(_domain(name), domains)
+        yield Unmatched(
+            f"{kind} {name}",
+            f"no issuer and no route of the settings has the trust domain {_domain(name)}",
+            f"did you mean {near}?" if near else "correct it, or remove the row",
+        )
+    meant = {issuer: _other_spelling(issuer, issuers) for issuer, _ in deny.subjects if issuer is not None}
+    for issuer, subject in sorted((issuer, subject) for issuer, subject in deny.subjects if issuer and meant[issuer]):
+        yield Unmatched(
+            f"subject {subject}", f"the settings write the issuer {issuer} as {meant[issuer]}", f"write {meant[issuer]}"
+        )
 
 
-def domains_of(issuers: Iterable[TrustedIssuer], inbound: InboundRoutes, outbound: OutboundRoutes) -> set[str]:
-    """Return the trust domains of all workloads that tokens or routes can name."""
-    peers = {peer for route in inbound.routes for peer in route.peers}
-    peers |= {route.peer for route in outbound.routes if route.peer is not None}
-    domains = {domain for issuer in issuers for domain in issuer.actor_trust_domains}
-    return set(map(str, domains | {peer.trust_domain for peer in peers}))
+def domains_of(issuers: Iterable[TrustedIssuer], peers: Iterable[TrustDomain]) -> set[str]:
+    """Return the trust domains of the actors of ``issuers``, and those of ``peers``."""
+    return set(map(str, {*peers, *(domain for issuer in issuers for domain in issuer.actor_trust_domains)}))
 
 
-def _domain(actor: str) -> str | None:
-    try:
-        return str(SpiffeId(actor).trust_domain)
-    except SpiffeIdError:
-        return None
+def _domain(workload: str) -> str:
+    return workload.removeprefix(_SPIFFE).partition("/")[0]
+
+
+def _other_spelling(issuer: str, known: Collection[str]) -> str | None:
+    return None if issuer in known else next((one for one in known if reads_like(one, issuer)), None)

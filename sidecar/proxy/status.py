@@ -125,7 +125,7 @@ def _deny_unmatched(parts: Parts) -> list[Json]:
     if snapshot is None:
         return []
     policy, identity = snapshot.policy, parts.source.current
-    domains = domains_of(policy.issuers.values(), policy.inbound, policy.outbound)
+    domains = domains_of(policy.issuers.values(), parts.snapshots.setup.peer_trust_domains)
     domains |= {str(policy.workload.trust_domain), *(map(str, identity.bundles) if identity is not None else ())}
     issuers = {*policy.issuers, *policy.platform_issuers, *(policy.entry.issuers if policy.entry is not None else ())}
     found = islice(unmatched(policy.deny, domains=domains, issuers=issuers), MAX_UNMATCHED)

@@ -66,8 +66,10 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
     while True:
         status = ask(socket, "/status", member="settings")
         denied = status.get("deny_file")
-        if denied is None:
+        if denied is None and (refused := _refused_deny_file(status)) is None:
             return complain("status", "the settings have no deny_file; set it as in docs/contain.md")
+        if denied is None:
+            denied = {"sha256": None, "rows": 0, "file": "deny_file", "error": refused}
         in_force = [one["deny_sha256"] for one in status.get("workers") or ()] or [denied["sha256"]]
         if set(in_force) == {wanted}:
             print_line(f"in force: {denied['rows']} rows, sha256 {wanted[:12]}")
@@ -84,6 +86,12 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
             print_line(f"  {denied['file']}: {here}")
             return 1
         time.sleep(_ASK_S)
+
+
+def _refused_deny_file(status: Json) -> str | None:
+    """Return why settings that name a deny file are refused; None if they are not."""
+    problems = status["settings"]["problems"]
+    return next((one["wrong"] for one in problems if one["field"] == "deny_file"), None)
 
 
 def _serve(socket: Path, status: dict[str, Any]) -> int:

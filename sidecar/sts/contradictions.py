@@ -12,6 +12,7 @@ from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.crossing import collide
 from sidecar.delegation.door import is_resource
+from sidecar.delegation.near_names import meant
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
@@ -119,23 +120,24 @@ def _rule_problems(policy: Declared) -> Iterator[Problem]:
     listed_self = [(f"self_rules[{number}]", rule) for number, rule in enumerate(policy.self_rules)]
     onwards = [(f"self_delegations[{number}]", rule) for number, rule in enumerate(policy.self_delegations)]
     both: list[tuple[str, Rule | SelfRule | SelfDelegation]] = [*listed, *listed_self, *onwards]
+    audiences = [name for target in policy.targets for name in target.names]
     for where, rule in both:
         target = policy.target_of(rule.audience)
         if target is None:
-            yield Problem(f"{where}.audience", f"{rule.audience} is not a target", "list it under targets")
+            fix = meant(rule.audience, audiences, "list it under targets")
+            yield Problem(f"{where}.audience", f"{rule.audience} is not a target", fix)
         elif not rule.scopes <= target.scopes:
-            yield Problem(
-                f"{where}.scopes", "names scopes its target does not know", "add them to the target, or remove"
-            )
+            wrong = f"{rule.audience} does not know {', '.join(sorted(rule.scopes - target.scopes))}"
+            yield Problem(f"{where}.scopes", wrong, "add it to the target's scopes, or remove it")
+    known = policy.login_issuers.keys() | policy.foreign_issuers.keys()
     for where, onward in onwards:
         if onward.actor == onward.workload:
             yield Problem(f"{where}.actor", "is the workload itself, for which self_rules speak", "name another actor")
     for where, spoken in listed:
         issuers = {match.issuer for match in spoken.subjects if isinstance(match.issuer, str)}
-        if not issuers <= policy.login_issuers.keys() | policy.foreign_issuers.keys():
-            yield Problem(
-                f"{where}.subjects", "names an unknown user issuer", "list it under login_issuers or foreign_issuers"
-            )
+        for issuer in sorted(issuers - known):
+            fix = meant(issuer, known, "list it under login_issuers or foreign_issuers")
+            yield Problem(f"{where}.subjects", f"{issuer} is an unknown user issuer", fix)
 
 
 def _entry_problems(policy: Declared) -> Iterator[Problem]:
@@ -156,10 +158,9 @@ def _entry_problems(policy: Declared) -> Iterator[Problem]:
             yield Problem(f"entries.{workload}.door", "is an OAuth client ID too", "give the door a URL of its own")
         if workload != entry.workload:
             yield Problem(f"entries.{workload}", "is listed under another name than its own", "use its SPIFFE ID")
-        if not entry.client_ids.keys() <= policy.login_issuers.keys():
-            yield Problem(
-                f"entries.{workload}.client_ids", "names an unknown user issuer", "list it under login_issuers"
-            )
+        for issuer_name in sorted(entry.client_ids.keys() - policy.login_issuers.keys()):
+            fix = meant(issuer_name, policy.login_issuers, "list it under login_issuers")
+            yield Problem(f"entries.{workload}.client_ids", f"{issuer_name} is an unknown user issuer", fix)
         if "" in entry.client_ids.values():
             yield Problem(f"entries.{workload}.client_ids", "holds an empty client id", "write the registered one")
         if entry.delegation_life_s is not None and not 1 <= entry.delegation_life_s <= MAX_DELEGATION_LIFE_S:

@@ -35,7 +35,15 @@ GROUP_PROBLEMS: dict[str, tuple[dict[str, Any], str]] = {
         "rules[0].actor_group: groups.x[0] is not a SPIFFE ID, and actors are workloads; write",
     ),
     "empty": ({"groups": {**GROUPS, "x": []}}, "groups.x: is empty, so its rules would permit nothing; list"),
-    "a member twice": ({"groups": {**GROUPS, "x": [CRM, CRM]}}, "groups.x: lists a member twice; keep one of them"),
+    "a member twice": (
+        {"groups": {**GROUPS, "x": [CRM, CRM]}},
+        f"groups.x[1]: {CRM} is listed twice; keep one of them",
+    ),
+    "no target": (
+        {"groups": {**GROUPS, "tools": [CRM, a("tool/stok")]}},
+        f"groups.tools[1]: {a('tool/stok')} is not a target, and rules[0] has the group for audiences; did you mean "
+        f"{a('tool/stock')}? If not, list it under targets",
+    ),
 }
 
 

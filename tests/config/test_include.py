@@ -218,6 +218,14 @@ def test_a_variable_may_name_what_is_included_and_replaces_rows_of_the_settings_
     assert found == ["variable", "included"]
 
 
+def test_a_wrong_member_of_an_included_group_is_one_problem_at_the_groups_place(tmp_path: Path) -> None:
+    put(tmp_path, "a.yaml", {"groups": {"tools": [CRM, "https://nowhere.example"]}})
+    each = [{**rule(actor), "audience": None, "audience_group": "tools"} for actor in (a("a"), a("b"), a("c"))]
+    put(tmp_path, "b.yaml", {"rules": each})
+    (problem,) = told(settings(tmp_path, "a.yaml", "b.yaml"))
+    assert problem.startswith("groups.tools[1] (a.yaml line 1): https://nowhere.example is not a target, and rules[0]")
+
+
 def test_a_problem_of_the_policy_names_the_file_of_its_row(tmp_path: Path) -> None:
     nowhere = rule(a("a"), "https://nowhere.example")
     put(

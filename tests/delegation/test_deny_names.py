@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sidecar.delegation.deny_names import Unmatched, domains_of, unmatched
-from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny
-from tests.delegation.world import IDP, SEARCH, STS, STS_TRUST, TO_CRM
+from sidecar.delegation.spiffe_id import TrustDomain
+from tests.delegation.world import IDP, STS, STS_TRUST
 
 
 def found(*, actor: str | None = None, issuer: str | None = None, subject: str = "alice") -> list[Unmatched]:
@@ -54,11 +53,12 @@ def test_another_spelling_of_a_known_issuer_is_found(issuer: str | None, fix: st
     assert [one.fix for one in found(issuer=issuer)] == ([fix] if fix else [])
 
 
-def test_known_trust_domains_are_those_of_issuers_and_of_the_peers_of_routes() -> None:
-    inbound, outbound = InboundRoutes([SEARCH]), OutboundRoutes([TO_CRM])
-    assert domains_of([STS_TRUST], InboundRoutes([]), OutboundRoutes([])) == set(
-        map(str, STS_TRUST.actor_trust_domains)
-    )
-    assert domains_of([], inbound, OutboundRoutes([])) == {"acme.example"}
-    assert domains_of([], InboundRoutes([]), outbound) == {"acme.example"}
-    assert domains_of([], InboundRoutes([]), OutboundRoutes([])) == set()
+def test_a_workload_that_is_a_subject_is_found_like_an_actor() -> None:
+    assert found(subject="spiffe://acme.example/agent/writer") == []
+    (one,) = found(subject="spiffe://acme.exampl/agent/writer")
+    assert (one.row, one.fix) == ("subject spiffe://acme.exampl/agent/writer", "did you mean acme.example?")
+
+
+def test_known_trust_domains_are_those_of_issuers_and_of_peers() -> None:
+    assert domains_of([STS_TRUST], []) == set(map(str, STS_TRUST.actor_trust_domains)) != set()
+    assert domains_of([], [TrustDomain("peer.example")]) == {"peer.example"}

@@ -32,6 +32,12 @@ def test_names_read_alike_or_not(other: str, *, alike: bool) -> None:
     assert reads_like(other, NAME) is alike
 
 
+def test_swapped_digits_make_another_name() -> None:
+    assert not reads_like("worker-12", "worker-21")
+    assert not reads_like("worker-a1", "worker-1a")
+    assert reads_like("worker-ab", "worker-ba")
+
+
 def test_the_nearest_name_reads_alike_or_is_close() -> None:
     known = {"acme.example", "partner.example", "amce.example"}
     assert nearest_name("acme.example", known) == "acme.example", "the first by name, of two that read alike"

@@ -59,3 +59,14 @@ def test_rows_that_match_nothing_are_named_and_are_no_success(
     with serving(tmp_path / "admin.sock", status(("deny_file", row(OURS))) | {"deny_unmatched": rows}):
         assert main(words) == 3
     assert "  actor spiffe://a.exampl/x: no issuer: did you mean a.example?" in capsys.readouterr().out
+
+
+def test_settings_that_are_refused_for_their_deny_file_are_waited_for_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (file := tmp_path / "deny.json").write_bytes(LIST)
+    problem = {"field": "deny_file", "wrong": "/d: it cannot be read", "cure": "c"}
+    words = ["status", "--socket", str(tmp_path / "admin.sock"), "--wait-deny", str(file), "--wait", "0"]
+    with serving(tmp_path / "admin.sock", status(("deny_file", None), ("settings.problems", [problem]))):
+        assert main(words) == 1
+    assert "/d: it cannot be read" in capsys.readouterr().out
