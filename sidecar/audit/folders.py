@@ -23,6 +23,7 @@ SKIPPED_FOLDERS: Final = frozenset(
 LEFT_OUT: Final = "folders of tools, or too deep"
 SPECIAL: Final = "no regular files"
 UNREADABLE: Final = "unreadable"
+ARCHIVES: Final = "archives: unpack them"
 
 LINES: Final = (".records", ".jsonl", ".ndjson", ".json", ".log")  # records, also with .gz or .zst
 RECORDS: Final = (*LINES, ".parquet")

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Protocol
 
-from sidecar.audit.unpacking import ENDINGS, Unpacked
+from sidecar.audit.unpacking import ENDINGS, Stream, Unpacked, require_no_archive
 
 MAX_LINE_BYTES: Final = 1 << 20
 _LONG_INPUT_BYTES: Final = 8 << 20  # below this a bar would only flicker
@@ -35,14 +35,6 @@ class _Stream(Protocol):
     def readline(self, size: int, /) -> bytes: ...
 
 
-class LogStream(_Stream, Protocol):
-    """An open log, unpacked."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none at the end."""
-        ...
-
-
 def read_lines(files: Sequence[str]) -> Iterator[Line]:
     """Yield all lines of all files that are not blank. ``-`` is standard input, ``.gz`` and ``.zst`` are unpacked.
 
@@ -51,6 +43,7 @@ def read_lines(files: Sequence[str]) -> Iterator[Line]:
     Raises:
         OSError: a file cannot be read, or a compressed one is broken, ends early or unpacks to too much; the text names
             it.
+        ArchiveError: a file is an archive.
     """
     with shown_progress(files) as advance:
         for file in files:
@@ -79,23 +72,26 @@ def _bounded(stream: _Stream) -> Iterator[bytes | None]:
 
 
 @contextlib.contextmanager
-def opened(file: str) -> Iterator[tuple[LogStream, Callable[[], int]]]:
+def opened(file: str) -> Iterator[tuple[Stream, Callable[[], int]]]:
     """Open a file; return its stream, and a function for the number of bytes read. ``.gz`` and ``.zst`` are unpacked.
 
     Raises:
-        OSError: see ``read_lines``.
+        OSError, ArchiveError: see ``read_lines``.
     """
     if file == "-":
-        yield sys.stdin.buffer, lambda: 0
+        yield require_no_archive(file, sys.stdin.buffer), lambda: 0
         return
     if Path(file).is_dir():
         raise OSError(f"{file}: a folder; name its files, as in {file.rstrip('/')}/*.jsonl")
     with Path(file).open("rb") as raw:
         if not file.endswith(ENDINGS):
-            yield raw, raw.tell
+            rewound = require_no_archive(file, raw)
+            if raw.seekable():
+                raw.seek(0)
+            yield (raw if raw.seekable() else rewound), raw.tell
             return
         with contextlib.closing(Unpacked(file, raw)) as unpacked:
-            yield unpacked, raw.tell
+            yield require_no_archive(file, unpacked), raw.tell
 
 
 def _size(file: str) -> int:

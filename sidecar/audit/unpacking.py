@@ -1,4 +1,4 @@
-"""Streams of compressed files, for all commands of the audit: bounded in ratio, bytes and time.
+"""Streams of compressed files, for all commands of the audit: bounded in ratio, bytes and time. Archives are refused.
 
 A few kilobytes may unpack to terabytes. Logs and records compress to between a tenth and a fiftieth; a file above
 ``MAX_RATIO`` is read to ``FREE_BYTES`` only. Time is CPU time of this process, so that a starved machine or a slow
@@ -12,11 +12,15 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from typing import IO, BinaryIO, Final, cast
+from typing import IO, BinaryIO, Final, Protocol, cast
 
 from sidecar.extras import needs
 
-ENDINGS: Final = (".gz", ".zst")
+_GZIP: Final = (".gz", ".tgz")
+ENDINGS: Final = (*_GZIP, ".zst", ".tzst")
+BLOCK_BYTES: Final = 512  # of a tar; the first one begins with its first header
+_TAR: Final = (b"ustar\0", b"ustar  \0")  # POSIX, GNU. JSON text holds no NUL, so a caller's words are no tar
+_TAR_AT: Final = 257
 FREE_BYTES: Final = 16 << 20  # unpacked, whatever the ratio
 MAX_RATIO: Final = 200
 MAX_BYTES: Final = 1 << 38  # 256 GiB
@@ -24,6 +28,62 @@ FREE_SECONDS: Final = 10.0
 BYTES_PER_SECOND: Final = 64 << 10  # compressed: a further second for each
 _STEP_BYTES: Final = 1 << 16
 _STEP_READS: Final = 256
+
+
+class Stream(Protocol):
+    """An open file, unpacked."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+        ...
+
+    def readline(self, size: int, /) -> bytes:
+        """Return a line, or the first ``size`` bytes of it."""
+        ...
+
+
+class ArchiveError(OSError):
+    """A file is an archive: headers between its members would be read as lines. The text names the file and the fix."""
+
+
+class Rewound:
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, stream: Stream) -> None:
+        self._head = head
+        self._stream = stream
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most ``size`` bytes, none at the end."""
+        if not self._head:
+            return self._stream.read(size)
+        piece, self._head = self._head[:size], self._head[size:]
+        return piece
+
+    def readline(self, size: int, /) -> bytes:
+        """Return a line, or the first ``size`` bytes of it."""
+        if not self._head:
+            return self._stream.readline(size)
+        end = self._head.find(b"\n", 0, size) + 1
+        line = self.read(end or size)
+        return line if end or len(line) == size else line + self._stream.readline(size - len(line))
+
+
+def is_tar(head: bytes) -> bool:
+    """Tell by its first block if content is a tar."""
+    return head.startswith(_TAR, _TAR_AT)
+
+
+def require_no_archive(file: str, stream: Stream) -> Rewound:
+    """Return the stream from its beginning.
+
+    Raises:
+        ArchiveError: it is a tar.
+    """
+    head = stream.read(BLOCK_BYTES)
+    if is_tar(head):
+        raise ArchiveError(f"{file}: an archive: unpack it, and name the folder")
+    return Rewound(head, stream)
 
 
 class Meter:
@@ -97,7 +157,7 @@ class Unpacked:
 
 def _opened(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
     """Return a stream of the unpacked bytes, and the errors that it raises for a broken file."""
-    if file.endswith(".gz"):
+    if file.endswith(_GZIP):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (gzip.BadGzipFile, zlib.error)
     try:
         if sys.version_info >= (3, 14):

@@ -23,7 +23,7 @@ from sidecar.audit.credentials.examine import Credential
 from sidecar.audit.credentials.examine import Result as Credentials
 from sidecar.audit.credentials.examine import examine as examine_credentials
 from sidecar.audit.credentials.kinds import KINDS
-from sidecar.audit.folders import UNREADABLE
+from sidecar.audit.folders import ARCHIVES, UNREADABLE
 from sidecar.audit.ratio.command import Result as Ratio
 from sidecar.audit.ratio.command import examine as examine_ratio
 from sidecar.audit.ratio.sources import keys_of
@@ -51,6 +51,8 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
     part = _Parts(progress)
     if found.skipped[UNREADABLE]:
         part.troubles.append(f"not readable, and not looked at: {found.skipped[UNREADABLE]} of the files and folders")
+    if found.skipped[ARCHIVES]:
+        part.troubles.append(f"not looked at: {found.skipped[ARCHIVES]} {ARCHIVES}")
     credentials = part.run("credentials", lambda: examine_credentials(paths))
     if credentials is not None and credentials.unread:
         unread = counted(credentials.unread, "file")

@@ -18,10 +18,11 @@ from sidecar.audit.attribution.elements import read_elements
 from sidecar.audit.attribution.readings import Fields, Reader
 from sidecar.audit.attribution.recognition import Recogniser
 from sidecar.audit.counts import counted
-from sidecar.audit.folders import find_files
+from sidecar.audit.folders import ARCHIVES, find_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.ratio.sources import SourceError, people_in
 from sidecar.audit.records import RecordError, parse_record
+from sidecar.audit.unpacking import ArchiveError
 from sidecar.delegation.keyset import MAX_JWKS_BYTES, KeySetError, parse_jwks
 
 _SNIFFED: Final = 20  # lines
@@ -71,7 +72,13 @@ def find(paths: Sequence[str]) -> Found:
         name = Path(file).name.lower()
         if name in _AGENTS:
             found.agents = file
-        elif _holds_records(file):
+            continue
+        try:
+            holds_records = _holds_records(file)
+        except ArchiveError:
+            found.skipped[ARCHIVES] += 1
+            continue
+        if holds_records:
             found.records.append(file)
         elif name.endswith((".json", ".csv")) and any(word in name for word in _PEOPLE) and _holds_people(file):
             found.directories.append(file)
@@ -83,8 +90,11 @@ def find(paths: Sequence[str]) -> Found:
 
 
 def _holds_records(file: str) -> bool:
+    """Tell by the first lines. Raises ArchiveError."""
     try:
         lines = list(islice(read_lines([file]), _SNIFFED))
+    except ArchiveError:
+        raise
     except OSError:
         return False
     records = 0

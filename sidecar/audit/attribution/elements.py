@@ -7,16 +7,18 @@ whose first line is no whole object is read as such a document; every other file
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from sidecar.audit.attribution.splitting import DECODER, Ambiguous, SplitError
 from sidecar.audit.folders import find_files
 from sidecar.audit.log_lines import MAX_LINE_BYTES, lines_of, opened, shown_progress
+from sidecar.audit.unpacking import ArchiveError, Rewound, Stream
 
 _HEAD_BYTES: Final = 1 << 16
 _SNIFFED_BYTES: Final = 1024
@@ -45,44 +47,25 @@ class Element:
         return f"{self.file}:{self.line}" + ("" if self.item is None else f", item {self.item}")
 
 
-class _Stream(Protocol):
-    def readline(self, size: int, /) -> bytes: ...
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _Rewound:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, stream: _Stream) -> None:
-        self._head = head
-        self._stream = stream
-
-    def read(self, size: int, /) -> bytes:
-        if not self._head:
-            return self._stream.read(size)
-        piece, self._head = self._head[:size], self._head[size:]
-        return piece
-
-    def readline(self, size: int, /) -> bytes:
-        if not self._head:
-            return self._stream.readline(size)
-        end = self._head.find(b"\n", 0, size) + 1
-        line = self.read(end or size)
-        return line if end or len(line) == size else line + self._stream.readline(size - len(line))
-
-
 def read_elements(paths: Sequence[str]) -> Iterator[Element]:
     """Yield the entries of all files, and of those in folders that are neither hidden nor binary.
 
     Raises:
         OSError: a file cannot be read, or a compressed one is broken or ends early; the text names it.
+        ArchiveError: a path is an archive.
     """
     found = find_files(paths)
     files = list(dict.fromkeys(path for path, named in found if named or not Path(path).name.startswith(".")))
     given = frozenset(paths)
     with shown_progress(files) as advance:
         for file in files:
-            with opened(file) as (stream, position):
+            with contextlib.ExitStack() as stack:
+                try:
+                    stream, position = stack.enter_context(opened(file))
+                except ArchiveError:
+                    if file in given:
+                        raise
+                    continue  # a binary in a folder
                 head = stream.read(_HEAD_BYTES)
                 if b"\0" in head[:_SNIFFED_BYTES] and file not in given:
                     continue
@@ -92,13 +75,13 @@ def read_elements(paths: Sequence[str]) -> Iterator[Element]:
                         advance(file, position())
 
 
-def entries_of(file: str, head: bytes, stream: _Stream) -> Iterator[Element]:
+def entries_of(file: str, head: bytes, stream: Stream) -> Iterator[Element]:
     """Yield the entries of a stream whose first bytes are ``head``."""
-    rewound = _Rewound(head, stream)
+    rewound = Rewound(head, stream)
     return Document(file, rewound).entries() if _is_document(head) else _lines(file, rewound)
 
 
-def _lines(file: str, stream: _Stream) -> Iterator[Element]:
+def _lines(file: str, stream: Stream) -> Iterator[Element]:
     for line in lines_of(file, stream):
         yield Element(file, line.number, None, line.content)
 
@@ -115,7 +98,7 @@ def _is_document(head: bytes) -> bool:
 class Document:
     """The objects of a JSON document, or of several one after the other."""
 
-    def __init__(self, file: str, stream: _Stream) -> None:
+    def __init__(self, file: str, stream: Stream) -> None:
         self._file = file
         self._stream = stream
         self._decode = codecs.getincrementaldecoder("utf-8-sig")("replace")

@@ -13,7 +13,8 @@ from typing import Any, Final, Protocol
 
 from sidecar.audit.chains.database import Block, Database
 from sidecar.audit.log_lines import MAX_LINE_BYTES, opened, shown_progress
-from sidecar.audit.unpacking import Meter
+from sidecar.audit.unpacking import BLOCK_BYTES as TAR_BLOCK_BYTES
+from sidecar.audit.unpacking import ENDINGS, Meter, is_tar
 
 BLOCK_BYTES: Final = 32 << 20
 GROUP_BYTES: Final = 1 << 30  # read at once: the database works on both cores, and copies nothing
@@ -36,13 +37,22 @@ def place_of(place: int, files: Sequence[str]) -> str:
 
 
 def plain_files(files: Sequence[str]) -> list[str]:
-    """Return the paths of files that the database may read by itself: large ones that hold lines, and no pattern."""
+    """Return the paths of files that the database may read by itself: large ones that hold lines, and no pattern.
+
+    An archive is not among them, so that it is opened as a stream, which refuses it.
+    """
     return [
         str(Path(file).resolve())
         for file in files
-        if not (file == "-" or file.endswith((".gz", ".zst", ".parquet")) or set(str(Path(file).resolve())) & _PATTERN)
+        if not (file == "-" or file.endswith((*ENDINGS, ".parquet")) or set(str(Path(file).resolve())) & _PATTERN)
         and Path(file).stat().st_size >= _LARGE_BYTES
+        and not _is_tar(file)
     ]
+
+
+def _is_tar(file: str) -> bool:
+    with Path(file).open("rb") as stream:
+        return is_tar(stream.read(TAR_BLOCK_BYTES))
 
 
 def read_into(database: Database, files: Sequence[str], *, group: int = GROUP_BYTES) -> None:
@@ -85,7 +95,7 @@ def read_blocks(files: Sequence[str], *, size: int = BLOCK_BYTES) -> Iterator[Bl
     """Yield the files' lines in blocks of about this size.
 
     Raises:
-        OSError: a file cannot be read, or a packed one is broken or ends early; the text names it.
+        OSError: a file cannot be read, is an archive, or a packed one is broken or ends early; the text names it.
     """
     for number, file in enumerate(files):
         yield from _blocks_of(number, file, size, lambda _file, _position: None)
