@@ -55,18 +55,20 @@ class Rewound:
 
     def read(self, size: int, /) -> bytes:
         """Return at most ``size`` bytes, none at the end."""
-        if not self._head:
-            return self._stream.read(size)
-        piece, self._head = self._head[:size], self._head[size:]
-        return piece
+        piece = self._take(size)
+        return piece + self._stream.read(size - len(piece)) if len(piece) < size else piece
 
     def readline(self, size: int, /) -> bytes:
         """Return a line, or the first ``size`` bytes of it."""
         if not self._head:
             return self._stream.readline(size)
         end = self._head.find(b"\n", 0, size) + 1
-        line = self.read(end or size)
+        line = self._take(end or size)
         return line if end or len(line) == size else line + self._stream.readline(size - len(line))
+
+    def _take(self, size: int) -> bytes:
+        piece, self._head = self._head[:size], self._head[size:]
+        return piece
 
 
 def is_tar(head: bytes) -> bool:

@@ -19,7 +19,7 @@ from sidecar.audit.attribution.elements import read_elements
 from sidecar.audit.chains.inputs import plain_files
 from sidecar.audit.folders import ARCHIVES
 from sidecar.audit.log_lines import read_lines
-from sidecar.audit.unpacking import ArchiveError, is_tar
+from sidecar.audit.unpacking import ArchiveError, Rewound, is_tar
 from sidecar.cli import main
 
 if sys.version_info >= (3, 14):
@@ -93,6 +93,18 @@ def test_the_words_of_a_caller_make_no_archive() -> None:
     assert not any(is_tar(b"{" + b"x" * shift + b"ustar  \\u0000" * 99) for shift in range(11))
     assert not is_tar(tar_of()[:260])
     assert is_tar(tar_of()[:512])
+
+
+@pytest.mark.parametrize("head", [0, 1, 4, 5, 11])
+@pytest.mark.parametrize("size", [1, 4, 5, 11, 99])
+def test_a_stream_whose_beginning_was_read_is_as_it_was_before(head: int, size: int) -> None:
+    content = b"line\nother"
+    whole, stream = io.BytesIO(content), io.BytesIO(content)
+    rewound = Rewound(stream.read(head), stream)
+    assert list(iter(lambda: rewound.read(size), b"")) == list(iter(lambda: whole.read(size), b""))
+    whole, stream = io.BytesIO(content), io.BytesIO(content)
+    lines = Rewound(stream.read(head), stream)
+    assert list(iter(lambda: lines.readline(size), b"")) == list(iter(lambda: whole.readline(size), b""))
 
 
 def test_a_tar_in_a_folder_is_left_out_of_logs_and_counted_by_the_audit_of_all(
