@@ -42,6 +42,7 @@ class Place:
     line: int | None = None
     column: int | None = None
     object: str | None = None  # "Deployment shop/web, container web, env API_KEY"; "entry 6a1f spiffe://…"
+    commit: str | None = None  # of a former version; a short name
 
     def __str__(self) -> str:
         numbers = "".join(f":{number}" for number in (self.line, self.column) if number is not None)

@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ import pytest
 from sidecar.audit.all.find import find
 from sidecar.audit.attribution.elements import read_elements
 from sidecar.audit.chains.inputs import plain_files
+from sidecar.audit.credentials import command
 from sidecar.audit.folders import ARCHIVES
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.unpacking import ArchiveError, Rewound, is_tar
 from sidecar.cli import main
+from tests.fakes.detector import FakeDetector
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -69,16 +72,51 @@ def test_each_command_that_reads_records_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("reader", COMMANDS)
 def test_a_tar_is_refused_with_the_fix(
-    command: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reader: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / name
     file.write_bytes(FORMS[name](tar_of()))
     words = {"FILE": str(file), "PAGE": str(tmp_path / "page.html"), "ENTRIES": SETTINGS, "STS": "config/sts.yaml"}
-    assert main([words.get(word, word) for word in COMMANDS[command]]) == 2
+    assert main([words.get(word, word) for word in COMMANDS[reader]]) == 2
     assert f"{file}: an archive: unpack it, and name the folder" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
+
+
+def zip_of() -> bytes:
+    """Return a zip of one text file."""
+    with io.BytesIO() as content:
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("app.env", "GREETING=hello\n")
+        return content.getvalue()
+
+
+ARCHIVED: Final[dict[str, bytes]] = {
+    **{name: pack(tar_of()) for name, pack in FORMS.items()},
+    "config.zip": zip_of(),
+    "zip-by-content.dat": zip_of(),
+    "wheel.whl": zip_of(),
+    "old.tar.xz": b"\xfd7zXZ\x00",
+    "UPPER.ZIP": zip_of(),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVED)
+def test_an_archive_is_not_read_by_the_audit_of_credentials_which_says_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "Kingfisher", FakeDetector)
+    file = tmp_path / name
+    file.write_bytes(ARCHIVED[name])
+    assert main(["audit", "credentials", str(file)]) == 2
+    assert "no text file is there, but 1 archive: unpack it, and name the folder" in capsys.readouterr().err
+    (tmp_path / "app.env").write_text("GREETING=hello\n")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\0")
+    (tmp_path / "data").write_bytes(b"\0\1")
+    (tmp_path / "dump.sql.gz").write_bytes(gzip.compress(b"text"))
+    assert main(["audit", "credentials", str(tmp_path)]) == 0
+    assert "Not read: 1 archives: unpack them; 3 binary" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -17,7 +17,7 @@ from sidecar.audit.credentials.history import HistoryError
 from sidecar.audit.credentials.kinds import KINDS, RULES
 from sidecar.audit.credentials.retire import settings_for
 from sidecar.audit.credentials.secrecy import Fingerprints, KeyFileError, read_key
-from sidecar.audit.folders import TooLargeError
+from sidecar.audit.folders import ARCHIVES, TooLargeError
 from sidecar.audit.output import add_formats, complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.rules import Place, unknown_rules
 from sidecar.audit.sarif import sarif
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         return complain(COMMAND, f"{error.filename}: cannot be read ({error.strerror}); name a readable file or folder")
     if not result.files:
-        return complain(COMMAND, "no text file is there; name a file, or a folder with some")
+        return complain(COMMAND, _no_text(result.skipped.get(ARCHIVES, 0)))
     try:
         if arguments.sarif:
             print_json(sarif(COMMAND, RULES, result.weaknesses()))
@@ -85,6 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{counted(result.unread, 'file was', 'files were')} not read to the end; --json counts the reasons",
         )
     return 1 if result.credentials else 0
+
+
+def _no_text(archives: int) -> str:
+    if not archives:
+        return "no text file is there; name a file, or a folder with some"
+    these = "it" if archives == 1 else "them"
+    return f"no text file is there, but {counted(archives, 'archive')}: unpack {these}, and name the folder"
 
 
 def document(result: Result) -> dict[str, object]:
@@ -169,8 +176,9 @@ def _owners(one: Credential) -> str | None:
 
 
 def _places(one: Credential) -> str:
-    more = len(one.places) - 1
-    return f"{one.places[0]}" + (f" and {more} more" if more else "")
+    first, more = one.places[0], len(one.places) - 1
+    commit = "" if first.commit is None else f" in commit {first.commit}"
+    return f"{first}{commit}" + (f" and {more} more" if more else "")
 
 
 def _age(one: Credential) -> str | None:

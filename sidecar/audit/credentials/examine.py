@@ -213,12 +213,17 @@ class _Search:
 
     def _sighting(self, name: str, one: Judged, masker: Masker, version: Version | None) -> Sighting:
         parts = one.field.identity or (one.secret,)
-        commit = None if version is None else f"commit {version.commit[:12]}"
-        shown = ", ".join(filter(None, (one.field.object, commit)))
+        commit = None if version is None else version.commit[:12]
+        shown = ", ".join(filter(None, (one.field.object, commit and f"commit {commit}")))
         return Sighting(
             kind=one.kind,
             fingerprint=self._fingerprints.of(*parts),
-            place=Place(file=name, line=one.field.line + one.offset, object=_short(masker.text(shown)) or None),
+            place=Place(
+                file=name,
+                line=one.field.line + one.offset,
+                object=_short(masker.text(shown)) or None,
+                commit=commit,
+            ),
             exposure=one.field.exposure if version is None else Exposure.HISTORY,
             confidence=one.confidence,
             owner=None if one.field.owner is None else _short(masker.text(one.field.owner)),

@@ -11,21 +11,27 @@ from typing import Final, NamedTuple
 
 from sidecar.audit.credentials.decoys import words
 from sidecar.audit.credentials.recorded import is_records
-from sidecar.audit.folders import LEFT_OUT, SPECIAL, UNREADABLE, TooLargeError, find_files
+from sidecar.audit.folders import ARCHIVES, LEFT_OUT, SPECIAL, UNREADABLE, TooLargeError, find_files
 from sidecar.audit.log_lines import MAX_LINE_BYTES, opened
+from sidecar.audit.unpacking import ENDINGS, ArchiveError, is_tar
 
 MAX_FILE_BYTES: Final = 8 << 20
 MAX_STDIN_BYTES: Final = 32 << 20
 
 _SNIFFED: Final = 8192
-_STREAMS: Final = frozenset((".jsonl", ".ndjson", ".log", ".json", ".gz"))
+_STREAMS: Final = frozenset((".jsonl", ".ndjson", ".log", ".json", *ENDINGS))
+_ARCHIVES: Final = (
+    ".zip", ".jar", ".whl", ".7z", ".rar", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz",
+    ".tar.bz2", ".tbz2",
+)  # fmt: skip
+_ZIP: Final = b"PK\x03\x04"
 _BINARY: Final = words(
-    ".png .jpg .jpeg .gif .ico .webp .pdf .zip .gz .zst .xz .bz2 .tar .whl .jar .so .dll .exe .pyc .woff .woff2 .ttf"
+    ".png .jpg .jpeg .gif .ico .webp .pdf .gz .zst .xz .bz2 .so .dll .exe .pyc .woff .woff2 .ttf"
     " .mp3 .mp4 .parquet .onnx .bin .class .o .a"
 )
 
 
-BENIGN: Final = frozenset(("binary", LEFT_OUT, SPECIAL))  # reasons to skip
+BENIGN: Final = frozenset(("binary", ARCHIVES, LEFT_OUT, SPECIAL))  # reasons to skip
 
 
 class TextFile(NamedTuple):
@@ -48,7 +54,12 @@ def text_files(paths: Sequence[str], skipped: Counter[str]) -> Iterator[TextFile
         if path == "-":
             yield TextFile("-", _standard_input())
         elif _is_new(file, seen, skipped, given=given):
-            if file.suffix in _STREAMS and _begins_with_record(file):
+            try:
+                is_stream = file.suffix in _STREAMS and _begins_with_record(file)
+            except ArchiveError:
+                skipped[ARCHIVES] += 1
+                continue
+            if is_stream:
                 yield TextFile(path, None)
                 continue
             text = _text(file, skipped, given=given)
@@ -80,9 +91,12 @@ def _is_new(file: Path, seen: set[tuple[int, int]], skipped: Counter[str], *, gi
 
 
 def _begins_with_record(file: Path) -> bool:
+    """Tell by the first line. Raises ArchiveError."""
     try:
         with opened(str(file)) as (stream, _):  # no further: a small file may unpack to a line without end
             beginning = stream.read(MAX_LINE_BYTES)
+    except ArchiveError:
+        raise
     except OSError:
         return False
     return is_records(beginning.lstrip().partition(b"\n")[0])
@@ -90,6 +104,9 @@ def _begins_with_record(file: Path) -> bool:
 
 def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
     """Return the text of a file, or None if it is counted as skipped."""
+    if file.name.lower().endswith(_ARCHIVES):
+        skipped[ARCHIVES] += 1
+        return None
     if file.suffix.lower() in _BINARY:
         skipped["binary"] += 1
         return None
@@ -102,8 +119,7 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
         skipped[UNREADABLE] += 1
         return None
     if len(raw) > MAX_FILE_BYTES and b"\0" in raw[:_SNIFFED]:
-        skipped["binary"] += 1
-        return None
+        return decoded(raw, skipped)
     if len(raw) > MAX_FILE_BYTES and given:
         raise TooLargeError(f"{file}: larger than {MAX_FILE_BYTES >> 20} MiB; split it")
     if len(raw) > MAX_FILE_BYTES:
@@ -113,10 +129,10 @@ def _text(file: Path, skipped: Counter[str], *, given: bool) -> str | None:
 
 
 def decoded(raw: bytes, skipped: Counter[str]) -> str | None:
-    """Return the text of bytes, UTF-16 with a mark too; binary content is counted and is None."""
+    """Return the text of bytes, UTF-16 with a mark too; an archive and other binary content are counted and None."""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return raw.decode("utf-16", "replace")
     if b"\0" in raw[:_SNIFFED]:
-        skipped["binary"] += 1
+        skipped[ARCHIVES if is_tar(raw) or raw.startswith(_ZIP) else "binary"] += 1
         return None
     return raw.decode("utf-8", "replace").removeprefix("\ufeff")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +16,11 @@ from sidecar.audit.credentials import walk
 from sidecar.audit.credentials.walk import MAX_FILE_BYTES, text_files
 from sidecar.audit.folders import TooLargeError
 from tests.audit.credentials.test_recorded import RECORD
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 def read(*paths: Path) -> tuple[dict[str, str | None], Counter[str]]:
@@ -93,6 +99,14 @@ def test_a_stream_of_records_has_no_text_and_no_limit(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text(json.dumps(RECORD) + "\n" + " " * MAX_FILE_BYTES)
     (tmp_path / "other.jsonl").write_text("{}\n")
     assert read(tmp_path)[0] == {str(tmp_path / "records.jsonl"): None, str(tmp_path / "other.jsonl"): "{}\n"}
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+def test_a_compressed_stream_of_records_is_read_as_one(ending: str, tmp_path: Path) -> None:
+    pack = gzip.compress if ending == ".gz" else zstd.compress
+    (tmp_path / f"records.jsonl{ending}").write_bytes(pack(json.dumps(RECORD).encode() + b"\n"))
+    (tmp_path / f"text{ending}").write_bytes(pack(b"text\n"))
+    assert read(tmp_path) == ({str(tmp_path / f"records.jsonl{ending}"): None}, {"binary": 1})
 
 
 def test_a_given_file_above_the_limit_is_refused(tmp_path: Path) -> None:

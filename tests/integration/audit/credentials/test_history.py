@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,7 @@ from sidecar.audit.credentials.examine import Result, examine
 from sidecar.audit.credentials.fields import Exposure
 from sidecar.audit.credentials.history import HistoryError, versions
 from sidecar.audit.credentials.repositories import OUTSIDE
+from sidecar.cli import main
 from tests.audit.credentials.drawn import GITHUB, HUGGING_FACE
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -50,6 +52,16 @@ def test_a_removed_secret_is_still_found_with_its_commit_and_age(repository: Pat
     assert removed.created == "2025-01-02"
     assert place.object is not None
     assert "commit " in place.object
+
+
+def test_the_table_names_the_commit_of_a_removed_secret_and_none_of_a_present_one(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", "credentials", "--history", str(repository)]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"a\.env:1 in commit [0-9a-f]{12}", out)
+    assert "b.env:2" in out
+    assert "b.env:2 in commit" not in out
 
 
 def test_a_secret_that_is_there_is_dated_by_its_first_commit(repository: Path, kingfisher: Kingfisher) -> None:
