@@ -392,11 +392,12 @@ class Unavailable(SidecarError):
 class DeadlinePassed(Unavailable):
     """A deadline of the call has passed: that of its caller or of its route. ``whose`` names it, for the caller.
 
-    General limits have the same reason, and are no deadline of gRPC.
+    ``begun``: the answer had begun, and was ended. General limits have the same reason, and are no deadline of gRPC.
     """
 
-    def __init__(self, whose: str) -> None:
-        super().__init__(Reason.UPSTREAM_TIMEOUT, f"no answer within {whose}")
+    def __init__(self, whose: str, *, begun: bool) -> None:
+        detail = "the answer was ended by" if begun else "no answer within"
+        super().__init__(Reason.UPSTREAM_TIMEOUT, f"{detail} {whose}")
 
     @property
     def answer(self) -> Answer:

@@ -30,9 +30,11 @@ class End(NamedTuple):
     reason: Reason
     detail: str
 
-    def error(self) -> SidecarError:
-        """Return the error for its record and its caller."""
-        return DeadlinePassed(self.detail) if self.reason is _DEADLINE else Denied(self.reason, self.detail)
+    def error(self, *, begun: bool) -> SidecarError:
+        """Return the error for its record and its caller. ``begun``: the answer has begun."""
+        if self.reason is _DEADLINE:
+            return DeadlinePassed(self.detail, begun=begun)
+        return Denied(self.reason, self.detail)
 
 
 class Timed(Protocol):

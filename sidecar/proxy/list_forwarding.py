@@ -173,6 +173,7 @@ class ListForwarding(McpForwarding):
         """End a stream that has begun by an event that says why, where its reader waits for one."""
         if self._asked.message_id is not None:
             self._stream.send_data(rpc_error_event(error, self._entry.request_id, self._asked))
+            self._stream.send_end()
         self.cut(error)
 
 

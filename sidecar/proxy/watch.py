@@ -203,7 +203,7 @@ class Watch:
         if end is None or one in self.young:  # its answer has begun at this look: it is placed at the next tick
             return
         if end.left_s <= 0:
-            self._end(one, end.error())
+            self._end(one, end.error(begun=one.answered_at is not None))
         elif end.left_s < _NEVER:
             self._wheel.put(one, passed + end.left_s)
 

@@ -365,7 +365,7 @@ class H2ServerStream:
 
     def _time_out(self) -> None:
         self.deadline = None
-        self.end_for(DeadlinePassed("the grpc-timeout of the caller"))
+        self.end_for(DeadlinePassed("the grpc-timeout of the caller", begun=self.status != 0))
 
     def end_for(self, error: SidecarError) -> None:
         """End the request for ``error``; an answer that passes by its sender, which may still tell why."""

@@ -103,10 +103,11 @@ class Pump(ABC):
     def cut(self, error: SidecarError) -> None:
         """End the transfer now, for a reason from outside.
 
-        A stream of events ends between two of them or in one that is then ignored (WHATWG HTML section 9.2.6), and so
-        may end like a complete one. Any other answer must look truncated.
+        The reader of a stream of events by GET ignores a partial event and reconnects (WHATWG HTML section 9.2.6), so
+        the stream may end like a complete one. Any other answer must look truncated, also a stream of events by POST:
+        nobody reconnects, and its reader would take a part for the whole.
         """
-        if self.response is not None and is_event_stream(self.response):
+        if self.response is not None and self._head.method == "GET" and is_event_stream(self.response):
             self._stream.send_end()
         self._finish(error)
 

@@ -149,7 +149,8 @@ async def test_a_stream_of_subscriptions_ends_with_its_token(world: World, feed:
             feed.posted.put_nowait(RESULT)
             assert await hear(answer) == RESULT
         else:
-            assert await hear(answer) == b""
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await hear(answer)
     assert (await peer.last(1))["reason"] == ("ok" if method == "tools/call" else "token_expired")
 
 

@@ -77,15 +77,17 @@ class Forwarded:
             await self.caller.reader.readuntil(word)
 
     async def ended(self) -> bytes:
-        """Wait for the end at both ends; return the caller's last bytes. A stream of events ends well-formed."""
+        """Wait for the end at both ends; return the caller's last bytes. Only events by GET end well-formed."""
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(PATIENCE_S):
                 while await self.heard.read(65536):
                     pass
-        if self.kind in ("events", "post answered by events"):
+        if self.kind == "events":
             async with asyncio.timeout(PATIENCE_S):
                 return await self.caller.reader.readuntil(b"0\r\n\r\n")
-        return await self.caller.wait_for_end()
+        last = await self.caller.wait_for_end()
+        assert self.kind != "post answered by events" or not last.endswith(b"0\r\n\r\n")
+        return last
 
 
 @dataclass

@@ -23,6 +23,7 @@ from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Deny, Policy
+from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
@@ -41,11 +42,13 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.h2_client import H2ClientConnection
+from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.raw_tunnel import RawEnd
 from tests.delegation.world import (
+    IDP,
     INBOUND_CLAIMS,
     ISSUED_CLAIMS,
     NOW,
@@ -122,7 +125,10 @@ class H2Agent:
 
 
 class Lasting:
-    """One call. ``kind`` is how it looks: message, events, grpc, declared, declared events, websocket, tunnel."""
+    """One call.
+
+    ``kind`` is how it looks: message, events, grpc, declared, declared events, posted events, websocket, tunnel.
+    """
 
     def __init__(
         self,
@@ -268,7 +274,7 @@ class Lasting:
     async def answer(self) -> None:
         """Let the upstream begin its answer, which goes on."""
         kinds = {"events": b"text/event-stream", "grpc": b"application/grpc"}
-        kind = kinds.get(self.kind.removeprefix("declared "), b"text/plain")
+        kind = kinds.get(self.kind.removeprefix("declared ").removeprefix("posted "), b"text/plain")
         if self.kind == "tunnel":
             return
         if self.agent is not None:
@@ -290,6 +296,22 @@ class Lasting:
             self.pool.end.data_received(b"%x\r\n%b\r\n" % (len(data), data))
         await self.settle()
 
+    async def finish(self) -> None:
+        """Let the upstream end its answer."""
+        if self.agent is not None:
+            self.agent.h2.end_stream(self.agent.stream_id)
+        else:
+            self.pool.end.data_received(b"0\r\n\r\n")
+        await self.settle()
+
+    async def break_off(self) -> None:
+        """Let the upstream cut its answer, as a sidecar does."""
+        if self.agent is not None:
+            self.agent.h2.reset_stream(self.agent.stream_id, Code.INTERNAL_ERROR)
+        else:
+            self.pool.end.connection_lost(None)
+        await self.settle()
+
     # --- time, and what ends a call
 
     async def after(self, seconds: float, *, step_s: float = 1.0) -> None:
@@ -307,6 +329,14 @@ class Lasting:
     async def refuse_subject(self) -> None:
         """Put the call's user on the deny list."""
         self.deny = Deny(subjects=frozenset({(None, "alice")}))
+        self._current = self._snapshots.current = self._snapshot()
+        await self.after(1)
+
+    async def revoke_subject(self) -> None:
+        """Revoke the tokens of the call's user by an order."""
+        order = Revocation(id="r1", kind=Kind.SUBJECT, value="alice", issuer=IDP, expires_at=NOW + 24 * HOUR)
+        revoked = InForce(lists={STS: Revocations(in_force={"r1": order})}, own=frozenset({STS}))
+        self.deny = Deny(revoked=revoked)
         self._current = self._snapshots.current = self._snapshot()
         await self.after(1)
 
@@ -333,6 +363,15 @@ class Lasting:
     def lives(self) -> bool:
         """Tell if the call is still in progress."""
         return len(self.watch) > 0
+
+    def ending(self) -> str:
+        """Return how the caller sees the end of its answer: whole, cut, or open."""
+        if self.http2:
+            answer = self.peer.answer(self.stream_id)
+            return "cut" if answer.reset == Code.INTERNAL_ERROR else "whole" if answer.ended else "open"
+        if self.transport.written.endswith(b"\r\n0\r\n\r\n"):
+            return "whole"
+        return "cut" if self.transport.ended or self.transport.is_closing() else "open"
 
     @property
     def trailers(self) -> dict[bytes, bytes]:

@@ -40,7 +40,7 @@ def test_a_reason_has_the_code_that_fits_it(reason: Reason, code: int) -> None:
 
 
 def test_only_a_deadline_that_somebody_set_is_shown_as_one_and_named() -> None:
-    fields = dict(grpc_trailers(DeadlinePassed("the grpc-timeout of the caller"), "r"))
+    fields = dict(grpc_trailers(DeadlinePassed("the grpc-timeout of the caller", begun=False), "r"))
     assert fields[b"grpc-status"] == b"4"
     assert fields[b"grpc-message"] == b"no answer within the grpc-timeout of the caller (upstream_timeout)"
     deadlines = [one for one in Reason if dict(grpc_trailers(Denied(one), "r"))[b"grpc-status"] == b"4"]

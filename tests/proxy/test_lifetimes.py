@@ -144,6 +144,83 @@ async def test_an_event_stream_by_get_ends_with_its_token_also_where_its_route_h
     assert (await call.record())[0] == Reason.TOKEN_EXPIRED
 
 
+# --- how the caller sees the end of an answer that has begun: by GET an event stream may look complete
+
+# By ending, then method: the second in which a stream of events ends, the reason, and the detail of its record.
+ENDINGS: Final[dict[str, dict[str, tuple[int, Reason, str]]]] = {
+    "a deny": dict.fromkeys(("GET", "POST"), (MIDDLE + 1, Reason.POLICY_DENIED, "")),
+    "a revocation": dict.fromkeys(("GET", "POST"), (MIDDLE + 1, Reason.REVOKED, "")),
+    "an answer past its token": {
+        "GET": (120, Reason.TOKEN_EXPIRED, "a stream ends with its token"),
+        "POST": (900, Reason.TIMEOUT, "the answer took longer than max_stream_s"),
+    },
+    "the deadline of its route": dict.fromkeys(
+        ("GET", "POST"), (200, Reason.UPSTREAM_TIMEOUT, "the answer was ended by the deadline_s of the route")
+    ),
+    "a drain": {"GET": (MIDDLE + 1, Reason.DRAINING, "")},  # by POST it may finish until the drain's end
+    "the end of a drain": dict.fromkeys(("GET", "POST"), (MIDDLE, Reason.DRAINING, "")),
+}
+
+
+def test_each_ending_has_a_cell_for_each_method() -> None:
+    silences = {"an upload of single bytes", "an answer of single bytes", "no answer begins", "a silent answer"}
+    uploads = {"a silent upload", "an upload past its token"}
+    assert set(ENDINGS) == set(TABLE) - silences - uploads | {"a revocation"}
+    missing = {(ending, method) for ending in ENDINGS for method in ("GET", "POST") if method not in ENDINGS[ending]}
+    assert missing == {("a drain", "POST")}
+
+
+@pytest.mark.parametrize(("port", "version"), WAYS[Kind.EVENTS])
+@pytest.mark.parametrize(("ending", "method"), [(ending, method) for ending, by in ENDINGS.items() for method in by])
+async def test_a_stream_of_events_that_we_end_looks_complete_by_get_alone(
+    tmp_path: Path, ending: str, method: str, port: Any, version: str
+) -> None:
+    end_s, reason, detail = ENDINGS[ending][method]
+    life_s = 120 if ending.endswith("past its token") else HOUR
+    deadline_s = 200.0 if ending.startswith("the deadline") else None
+    kind = "events" if method == "GET" else "posted events"
+    call = Lasting(tmp_path, kind, port, version, life_s=life_s, deadline_s=deadline_s)
+    await call.begin(ends=True)
+    await call.answer()
+    await call.tell()
+    await play(call, ending, end_s - 2)
+    assert call.ending() == "open"
+    await play(call, ending, end_s + 3, began_s=end_s - 2)
+    assert not call.lives()
+    reset = version == "2" and ending == "the end of a drain"  # also by GET; most GETs have ended before
+    assert call.ending() == ("whole" if method == "GET" and not reset else "cut")
+    found = await call.record()
+    assert found[0] == reason
+    assert not detail or found[1] == detail
+
+
+@pytest.mark.parametrize(("port", "version"), WAYS[Kind.EVENTS])
+async def test_a_stream_of_events_that_its_server_ends_looks_complete_by_post_too(
+    tmp_path: Path, port: Any, version: str
+) -> None:
+    call = Lasting(tmp_path, "posted events", port, version)
+    await call.begin(ends=True)
+    await call.answer()
+    await call.tell()
+    await call.finish()
+    assert call.ending() == "whole"
+    assert (await call.record())[0] == "ok"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(("port", "version"), WAYS[Kind.EVENTS])
+async def test_a_stream_of_events_that_the_next_sidecar_cuts_is_recorded_as_cut(
+    tmp_path: Path, method: str, port: Any, version: str
+) -> None:
+    call = Lasting(tmp_path, "events" if method == "GET" else "posted events", port, version)
+    await call.begin(ends=True)
+    await call.answer()
+    await call.tell()
+    await call.break_off()
+    assert call.ending() == "cut"
+    assert (await call.record())[0] == Reason.UPSTREAM_ABORTED
+
+
 async def play(call: Lasting, rule: str, until_s: int, *, began_s: int = 0) -> None:
     """Let time pass under a rule; a call that is not silent moves a byte each 20 seconds, or often enough."""
     silent = "silent" in rule or rule == "no answer begins"
@@ -154,6 +231,8 @@ async def play(call: Lasting, rule: str, until_s: int, *, began_s: int = 0) -> N
             call.watch.drain(20.0)
         elif rule == "a deny" and second == MIDDLE:
             await call.refuse_subject()
+        elif rule == "a revocation" and second == MIDDLE:
+            await call.revoke_subject()
         elif rule == "the end of a drain" and second == MIDDLE:
             call.connection.stop(Unavailable(Reason.DRAINING, "the time to drain is over"))
         if not silent and second % 20 == 0 and call.lives():
@@ -183,7 +262,9 @@ async def test_a_unary_call_waits_for_its_answer_as_long_as_its_caller(
     await call.after(3)
     assert not call.lives()
     assert call.trailers[b"grpc-status"] == b"4"
-    assert call.trailers[b"grpc-message"] == b"no answer within the grpc-timeout of the caller (upstream_timeout)"
+    assert (
+        call.trailers[b"grpc-message"] == b"the answer was ended by the grpc-timeout of the caller (upstream_timeout)"
+    )
 
 
 @BOTH

@@ -697,18 +697,24 @@ async def test_tiny_frames_pass_both_ways_unchanged() -> None:
 # --- event streams
 
 
+POST = b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 0\r\n\r\n"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata: \r\n"
 
 
 @pytest.mark.parametrize("by", [Pump.end, Pump.cut])
 @pytest.mark.parametrize(
-    ("answer", "whole"), [(EVENTS, True), (EVENTS.replace(b"text/event-stream", b"text/plain"), False)]
+    ("request_bytes", "answer", "whole"),
+    [
+        (GET, EVENTS, True),
+        (POST, EVENTS, False),
+        (GET, EVENTS.replace(b"text/event-stream", b"text/plain"), False),
+    ],
 )
-async def test_an_event_stream_ends_well_formed_and_any_other_answer_truncated(
-    answer: bytes, whole: bool, by: Callable[[Pump, SidecarError], None]
+async def test_an_event_stream_by_get_ends_well_formed_and_any_other_answer_truncated(
+    request_bytes: bytes, answer: bytes, whole: bool, by: Callable[[Pump, SidecarError], None]
 ) -> None:
     async with proxied() as (proxy, upstream, caller):
-        await caller.send(GET)
+        await caller.send(request_bytes)
         server = await upstream.accept()
         await server.read_until(b"\r\n\r\n")
         await server.send(answer)
