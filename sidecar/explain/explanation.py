@@ -29,8 +29,6 @@ _JUDGES: Final = {"inbound": judge_inbound, "outbound": judge_outbound}
 
 _ASK_STS: Final = "ask the token service: `sidecar sts revoke --list --to URL --peer SPIFFE-ID`"
 _DENY_FILE: Final = "is the deny file of these settings, and is not here; copy it from the sidecar, as of that time"
-_LOGIN: Final = "the login's own state is in no settings"
-_UPSTREAM: Final = "the upstream's answer is in no settings; look at its own log of that time"
 REVOCATIONS: Final = {
     Reason.REVOKED: f"the order is in no settings (reason revoked); {_ASK_STS}",
     Reason.REVOCATIONS_STALE: "the age of a list of revocations is in no settings (reason revocations_stale); look for"
@@ -38,20 +36,9 @@ REVOCATIONS: Final = {
 }  # checked just before the deny list
 NOT_IN_SETTINGS: Final = {
     **REVOCATIONS,
-    **dict.fromkeys((reason for reason in Reason if reason.startswith("login_")), _LOGIN),
-    Reason.ORDER_REFUSED: f"the token service's orders are in no settings; {_ASK_STS}",
-    Reason.TLS_VERSION: "the peer's version of TLS is in no settings",
     Reason.CREDENTIAL_UNAVAILABLE: "the credential's file is not part of the settings; see the record's detail",
-    Reason.AUDIT_UNAVAILABLE: "the state of the sink of records is in no settings",
-    Reason.NEXT_HOP_REFUSED: "the next hop's decision is in its own record",
-    Reason.UPSTREAM_ABORTED: _UPSTREAM,
-    Reason.UPSTREAM_BAD_RESPONSE: _UPSTREAM,
-    Reason.UPSTREAM_IDENTITY: _UPSTREAM,
-    Reason.UPSTREAM_TIMEOUT: _UPSTREAM,
-    Reason.UPSTREAM_UNREACHABLE: _UPSTREAM,
-    Reason.LIST_UNREADABLE: _UPSTREAM,
-    Reason.CREDENTIAL_EXPOSED: _UPSTREAM,
-}
+    Reason.AUDIT_UNAVAILABLE: "the state of the sink of records is in no settings; see the record's detail",
+}  # reasons of refusals alone: of what goes wrong after a permit, the record's decision is allow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

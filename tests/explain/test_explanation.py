@@ -18,6 +18,13 @@ from tests.delegation.world import CRM, PLANNER, POLICY
 from tests.explain.judged import inbound, refused_outbound
 
 DENY_FILE = Path("/etc/sidecar/deny.json")
+NO_REFUSAL = {
+    # after the permit: the decision stays allow
+    Reason.NEXT_HOP_REFUSED, Reason.UPSTREAM_ABORTED, Reason.UPSTREAM_BAD_RESPONSE, Reason.UPSTREAM_IDENTITY,
+    Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_UNREACHABLE, Reason.LIST_UNREADABLE, Reason.CREDENTIAL_EXPOSED,
+    # of other events, or of logins, which are not judged
+    Reason.TLS_VERSION, Reason.ORDER_REFUSED, *(reason for reason in Reason if reason.startswith("login_")),
+}  # fmt: skip
 DENIES = {
     "actor": Deny(actors=frozenset({str(PLANNER)})),
     "txn": Deny(txns=frozenset({"txn-1"})),
@@ -31,11 +38,11 @@ def reasons(checks: tuple[Check, ...]) -> frozenset[Reason]:
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_each_reason_is_judged_by_settings_or_said_to_be_in_none(reason: Reason) -> None:
+def test_each_reason_is_judged_by_settings_or_in_none_or_refuses_nothing(reason: Reason) -> None:
     of_requests = reasons((*judge_inbound.CHECKS, *judge_outbound.CHECKS, *judge_door.CHECKS))
     of_exchanges = reasons((*judge_exchange.CHECKS, *judge_exchange.OWN_CHECKS))
     assert of_exchanges & NOT_IN_SETTINGS.keys() == {Reason.REVOKED, Reason.AUDIT_UNAVAILABLE}
-    lists = (of_requests, of_exchanges - of_requests - NOT_IN_SETTINGS.keys(), NOT_IN_SETTINGS.keys())
+    lists = (of_requests, of_exchanges - of_requests - NOT_IN_SETTINGS.keys(), NOT_IN_SETTINGS.keys(), NO_REFUSAL)
     assert [reason in one for one in lists].count(True) == 1
 
 
@@ -49,6 +56,12 @@ def test_a_fact_that_settings_do_not_hold_is_not_judged(reason: Reason, side: st
     earlier = explain(replace(one, path="/%2e%2e/x"), POLICY)  # no order was ever asked for
     assert earlier.verdict().startswith(f"recorded: deny {reason}; judged again: deny path_refused")
     assert not earlier.agrees
+
+
+@pytest.mark.parametrize("reason", sorted(NO_REFUSAL))
+def test_a_refusal_for_what_happens_only_after_a_permit_is_judged_and_contradicted(reason: Reason) -> None:
+    assert not explain(inbound(decision="deny", reason=reason), POLICY).agrees
+    assert explain(inbound(reason=reason), POLICY).agrees
 
 
 def test_a_revoked_request_is_a_question_to_the_token_service() -> None:
