@@ -152,7 +152,8 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
             certificate = x509.load_der_x509_certificate(piece)
             outline = outline_of(piece)
             if outline is not None and _may_sign(certificate):
-                certificate.public_key()  # a point that is not on its curve fails only here
+                # A point that is not on its curve, and a name of an unknown type, fail only when they are read.
+                certificate.public_key(), certificate.subject
                 authorities.append(certificate)
                 policy = _policy_of(trust_domain, certificate)
                 anchors[outline.subject].append(_Anchor(piece, outline.key_id, policy))
