@@ -170,9 +170,8 @@ def check(
             settings = load_sts(path, environ)
             _check_keys(settings.key_directory, settings.key_lags)
             return Checked([], list(near_bounds(settings.used)))
-        loaded = load_sidecar(path, environ, platform)
+        loaded = with_deny_file(load_sidecar(path, environ, platform))
         engine_of(loaded.engine)
-        with_deny_file(loaded)
         notes = [*near_bounds(loaded.used), *_notes(loaded)]
         return Checked([] if ports is None else list(kubernetes.port_problems(loaded, ports)), notes)
     except ConfigError as error:
@@ -231,10 +230,10 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
 
 
 def _unmatched(settings: SidecarSettings) -> Iterator[Problem]:
-    """Yield a note for each row of the deny list, and of the deny file if it is here, that can match nothing."""
+    """Yield a note for each row of the deny list that can match nothing."""
     issuers = {*settings.issuers, *settings.platform_issuers, *(settings.entry.issuers if settings.entry else ())}
     domains = domains_of(settings.issuers.values(), settings.peer_trust_domains)
-    for one in unmatched(with_deny_file(settings).deny, domains=domains, issuers=issuers):
+    for one in unmatched(settings.deny, domains=domains, issuers=issuers):
         yield Problem(f"deny: {one.row}", one.wrong, one.fix)
 
 

@@ -271,15 +271,6 @@ async def prepare(server: Server, setup: Setup) -> PreparedSetup:
     return prepared
 
 
-async def put_in_force(server: Server, setup: Setup) -> None:
-    """Prepare a setup and serve with it from now on.
-
-    Raises:
-        ConfigError: an issuer that it needs gave no keys in time; the old setup stays in force.
-    """
-    (await prepare(server, setup)).commit()
-
-
 async def _retire(server: Server, keys: asyncio.Future[None] | None, exchanges: Exchanges | None) -> None:
     """End what a reload replaced, once no request can wait for it any more."""
     try:

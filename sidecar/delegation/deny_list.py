@@ -20,6 +20,8 @@ MAX_DENY_BYTES: Final = 4 * 1024 * 1024
 MAX_DENY_ROWS: Final = 10_000
 
 _NAMED: Final = ("subject", "actor", "jti", "txn")
+_MOST_HINTS: Final = 3
+_LONGEST: Final = 16  # characters of a member that may be a misspelled one
 _MEMBERS: Final = frozenset({*_NAMED, "issuer", "note"})
 
 
@@ -81,7 +83,8 @@ def _read(row: object, where: str) -> tuple[str, tuple[str | None, str]]:
 
 
 def _meant(row: object) -> str:
-    """Name the known members that unknown ones resemble."""
-    unknown = sorted(row.keys() - _MEMBERS) if isinstance(row, dict) else []
-    meant = [near for one in unknown for near in get_close_matches(one, _MEMBERS, n=1)]
+    """Name the known members that unknown ones resemble, of a few: a row may have any number, of any length."""
+    unknown = [one for one in row if one not in _MEMBERS and len(one) <= _LONGEST] if isinstance(row, dict) else []
+    near = (get_close_matches(one, _MEMBERS, n=1) for one in unknown[:_MOST_HINTS])
+    meant = dict.fromkeys(name for found in near for name in found)
     return f"; did you mean {' and '.join(meant)}?" if meant else ""

@@ -6,6 +6,7 @@ They stay in force like all others: a list is never refused because of a name th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from sidecar.delegation.near_names import nearest_name, reads_like
@@ -13,6 +14,7 @@ from sidecar.delegation.policy import Deny
 from sidecar.delegation.profile import TrustedIssuer
 from sidecar.delegation.spiffe_id import TrustDomain
 
+MAX_UNMATCHED: Final = 20
 _SPIFFE: Final = "spiffe://"
 
 
@@ -25,10 +27,16 @@ class Unmatched(NamedTuple):
 
 
 def unmatched(deny: Deny, *, domains: Collection[str], issuers: Collection[str]) -> Iterator[Unmatched]:
-    """Yield each row for a workload of an unknown trust domain, or with another spelling of a known issuer.
+    """Return rows for workloads of unknown trust domains, or with another spelling of a known issuer.
 
-    An issuer of no likeness may be one that only the token service knows, so it is not reported.
+    At most ``MAX_UNMATCHED``: each costs a search. An issuer of no likeness may be one that only the token service
+    knows, so it is not reported.
     """
+    found = chain(_strangers(deny, domains), _other_spellings(deny, issuers))
+    return islice(found, MAX_UNMATCHED)
+
+
+def _strangers(deny: Deny, domains: Collection[str]) -> Iterator[Unmatched]:
     workloads = [("actor", actor) for actor in deny.actors]
     workloads += [("subject", subject) for _, subject in deny.subjects if subject.startswith(_SPIFFE)]
     unknown = [(kind, name) for kind, name in workloads if _domain(name) not in domains]
@@ -39,6 +47,9 @@ def unmatched(deny: Deny, *, domains: Collection[str], issuers: Collection[str])
             f"no issuer and no route of the settings has the trust domain {_domain(name)}",
             f"did you mean {near}?" if near else "correct it, or remove the row",
         )
+
+
+def _other_spellings(deny: Deny, issuers: Collection[str]) -> Iterator[Unmatched]:
     meant = {issuer: _other_spelling(issuer, issuers) for issuer, _ in deny.subjects if issuer is not None}
     for issuer, subject in sorted((issuer, subject) for issuer, subject in deny.subjects if issuer and meant[issuer]):
         yield Unmatched(

@@ -23,7 +23,6 @@ from sidecar.proxy.recent_counts import refused
 from sidecar.proxy.server import Parts, Server
 
 MAX_CHAINS: Final = 1000
-MAX_UNMATCHED: Final = 20
 
 Json = dict[str, Any]
 
@@ -120,7 +119,7 @@ def chains_of(server: Server) -> Json:
 
 
 def _deny_unmatched(parts: Parts) -> list[Json]:
-    """Return rows of the deny list in force that can match nothing, at most ``MAX_UNMATCHED``."""
+    """Return rows of the deny list in force that can match nothing."""
     snapshot = parts.snapshots.current
     if snapshot is None:
         return []
@@ -128,8 +127,7 @@ def _deny_unmatched(parts: Parts) -> list[Json]:
     domains = domains_of(policy.issuers.values(), parts.snapshots.setup.peer_trust_domains)
     domains |= {str(policy.workload.trust_domain), *(map(str, identity.bundles) if identity is not None else ())}
     issuers = {*policy.issuers, *policy.platform_issuers, *(policy.entry.issuers if policy.entry is not None else ())}
-    found = islice(unmatched(policy.deny, domains=domains, issuers=issuers), MAX_UNMATCHED)
-    return [one._asdict() for one in found]
+    return [one._asdict() for one in unmatched(policy.deny, domains=domains, issuers=issuers)]
 
 
 def _identity(parts: Parts) -> Json:

@@ -73,6 +73,9 @@ class Declared(Protocol):
         """Return the target that owns an audience."""
 
 
+_MOST_SEARCHED: Final = 20  # names: a search among thousands of targets takes tens of milliseconds
+
+
 def contradictions(policy: Declared) -> Iterator[Problem]:
     """Return every contradiction in the policy; ``field`` is relative to it, such as ``rules[2].scopes``."""
     return chain(
@@ -121,10 +124,12 @@ def _rule_problems(policy: Declared) -> Iterator[Problem]:
     onwards = [(f"self_delegations[{number}]", rule) for number, rule in enumerate(policy.self_delegations)]
     both: list[tuple[str, Rule | SelfRule | SelfDelegation]] = [*listed, *listed_self, *onwards]
     audiences = [name for target in policy.targets for name in target.names]
+    unknown = sorted({rule.audience for _, rule in both} - set(audiences))
+    fixes = {name: meant(name, audiences, "list it under targets") for name in unknown[:_MOST_SEARCHED]}
     for where, rule in both:
         target = policy.target_of(rule.audience)
         if target is None:
-            fix = meant(rule.audience, audiences, "list it under targets")
+            fix = fixes.get(rule.audience, "list it under targets")
             yield Problem(f"{where}.audience", f"{rule.audience} is not a target", fix)
         elif not rule.scopes <= target.scopes:
             wrong = f"{rule.audience} does not know {', '.join(sorted(rule.scopes - target.scopes))}"

@@ -134,3 +134,10 @@ def test_two_lists_together_refuse_what_either_does() -> None:
     assert one is not None
     assert other is not None
     assert one.joined(other) == of_file([{"actor": ACTOR}, {"subject": "alice"}, {"jti": "j"}, {"txn": "t"}])
+
+
+def test_hints_are_searched_for_a_few_short_members_only() -> None:
+    row = {"actor" * 1000: "a", "actr": "a", "subjct": "a", "actorr": "a", "isuer": "a"}
+    with pytest.raises(DenyListError) as refused:
+        at_once(parse_deny_list(json.dumps({"deny": [row]}).encode()))
+    assert str(refused.value).endswith("did you mean actor and subject?")

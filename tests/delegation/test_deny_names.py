@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.delegation.deny_names import Unmatched, domains_of, unmatched
+from sidecar.delegation.deny_names import MAX_UNMATCHED, Unmatched, domains_of, unmatched
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.spiffe_id import TrustDomain
 from tests.delegation.world import IDP, STS, STS_TRUST
@@ -62,3 +62,9 @@ def test_a_workload_that_is_a_subject_is_found_like_an_actor() -> None:
 def test_known_trust_domains_are_those_of_issuers_and_of_peers() -> None:
     assert domains_of([STS_TRUST], []) == set(map(str, STS_TRUST.actor_trust_domains)) != set()
     assert domains_of([], [TrustDomain("peer.example")]) == {"peer.example"}
+
+
+def test_a_few_rows_are_enough_to_notice() -> None:
+    rows = frozenset(f"spiffe://acme.exampl/agent/{number}" for number in range(MAX_UNMATCHED + 1))
+    many = Deny(subjects=frozenset(), actors=rows, jtis=frozenset(), txns=frozenset())
+    assert len([*unmatched(many, domains={"acme.example"}, issuers=set())]) == MAX_UNMATCHED

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from sidecar.assembly.setup import make_setup
 from sidecar.config import load_sidecar
 from sidecar.observe.secret_names import secret_fingerprint
-from sidecar.reload import put_in_force
+from sidecar.reload import prepare
 from tests.config.documents import written
 from tests.integration.hops import Headers, Hops
 from tests.integration.world import PATIENCE_S, WRITER, Agent, Answer
@@ -217,6 +217,6 @@ async def test_a_call_in_flight_ends_when_its_route_is_closed(hops: Hops, provid
         document["inbound"]["routes"][0]["may_call"].remove("model")
         fresh = load_sidecar(written(hops.world.folder / "platform", document), {})
         metrics = hops.writer.server.parts.log.metrics
-        await put_in_force(hops.writer.server, make_setup(fresh, setup.keys, setup.exchanges, metrics))
+        (await prepare(hops.writer.server, make_setup(fresh, setup.keys, setup.exchanges, metrics))).commit()
         answer = await asyncio.wait_for(call, PATIENCE_S)
     assert (answer.status, answer.reason) == (403, "target_denied")

@@ -289,7 +289,7 @@ async def test_it_ends_with_its_peers_certificate(world: World, echo: EchoServer
 async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None], *, platform: Path | None = None) -> None:
     from sidecar.assembly.setup import make_setup
     from sidecar.config import load_sidecar
-    from sidecar.reload import put_in_force
+    from sidecar.reload import prepare
 
     document = yaml.safe_load(sidecar.settings_path.read_text())
     change(document)
@@ -297,7 +297,7 @@ async def reload(sidecar: Sidecar, change: Callable[[dict[str, Any]], None], *, 
     fresh = load_sidecar(sidecar.settings_path, {}, platform)
     parts = sidecar.server.parts
     before = parts.snapshots.setup
-    await put_in_force(sidecar.server, make_setup(fresh, before.keys, before.exchanges, parts.log.metrics))
+    (await prepare(sidecar.server, make_setup(fresh, before.keys, before.exchanges, parts.log.metrics))).commit()
 
 
 def deny(subject: str, document: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Parts, Server
 from sidecar.proxy.snapshot import Setup, Snapshots
 from sidecar.proxy.watch import Watch
-from sidecar.reload import put_in_force
+from sidecar.reload import prepare
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import Stream
@@ -415,7 +415,7 @@ async def test_keys_that_are_followed_no_more_end_the_sidecar(bench: Bench) -> N
         await bench.wait_until_ready()
         settings = [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")]
         keys = Broken(settings, bench.source, fetcher_for=lambda _: bench.jwks)
-        await put_in_force(bench.server, changed(bench, keys=keys, needed_issuers=frozenset()))
+        (await prepare(bench.server, changed(bench, keys=keys, needed_issuers=frozenset()))).commit()
         with pytest.raises(PartEndedError) as ended:
             await asyncio.wait_for(running, PATIENCE_S)
         assert isinstance(ended.value.__cause__, ZeroDivisionError)
@@ -427,7 +427,7 @@ async def test_keys_that_are_too_old_make_it_unready_until_new_ones_come(bench: 
         await bench.wait_until_ready()
         settings = [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks", max_age_s=3600, refresh_s=0.01)]
         keys = IssuerKeys(settings, bench.source, clock=lambda: now[0], fetcher_for=lambda _: bench.jwks)
-        await put_in_force(bench.server, changed(bench, keys=keys, needed_issuers=frozenset({ISSUER})))
+        (await prepare(bench.server, changed(bench, keys=keys, needed_issuers=frozenset({ISSUER})))).commit()
         bench.jwks.error = EndpointError(Trouble.UNREACHABLE)
         await bench.jwks.wait_for_fetches(bench.jwks.fetches + 2)
         now[0] += 3599
@@ -452,7 +452,7 @@ async def test_a_new_setup_is_in_force_at_once_and_the_old_one_ends_later(bench:
         fresh = IssuerKeys(
             [JwksSettings(issuer=ISSUER, url="http://127.0.0.1/jwks")], bench.source, fetcher_for=lambda _: bench.jwks
         )
-        await put_in_force(bench.server, changed(bench, keys=fresh))
+        (await prepare(bench.server, changed(bench, keys=fresh))).commit()
         now = bench.parts.snapshots.now()
         assert now.keys is fresh
         assert now.policy.number == before.policy.number + 1
@@ -473,7 +473,7 @@ async def test_a_setup_whose_issuer_gives_no_keys_changes_nothing(
             fetcher_for=lambda _: JwksPublisher(b'{"keys":[]}'),
         )
         with pytest.raises(ConfigError) as refused:
-            await put_in_force(bench.server, changed(bench, keys=silent))
+            (await prepare(bench.server, changed(bench, keys=silent))).commit()
         assert refused.value.problems[0].field == f"keys of {ISSUER}"
         assert bench.parts.snapshots.now() is before
         assert bench.server.missing() == []
@@ -500,10 +500,10 @@ async def test_many_reloads_leave_nobody_behind_who_follows_our_identity(bench: 
     bench.server.parts = bench.parts = replace(bench.parts, drain_s=0.0)
     async with bench.running():
         await bench.wait_until_ready()
-        await put_in_force(bench.server, with_all_new(bench, bench.jwks))
+        (await prepare(bench.server, with_all_new(bench, bench.jwks))).commit()
         await wait_for_subscribers(bench, 4)  # server, keys, exchange, and its connections
         for _ in range(50):
-            await put_in_force(bench.server, with_all_new(bench, bench.jwks))
+            (await prepare(bench.server, with_all_new(bench, bench.jwks))).commit()
         await wait_for_subscribers(bench, 4)
     await wait_for_subscribers(bench, 1)
 
@@ -517,7 +517,7 @@ async def test_a_refused_reload_leaves_nobody_behind_who_follows_our_identity(
         before = bench.source.subscribers
         for _ in range(3):
             with pytest.raises(ConfigError):
-                await put_in_force(bench.server, with_all_new(bench, JwksPublisher(b'{"keys":[]}')))
+                (await prepare(bench.server, with_all_new(bench, JwksPublisher(b'{"keys":[]}')))).commit()
         await wait_for_subscribers(bench, before)
 
 
