@@ -372,6 +372,7 @@ docs: setup ## Write the pages of commands, records, reasons, settings and metri
 	@$(BIN)/python .ci/chart_docs.py helm/sidecar helm/sidecar-lib
 	@$(BIN)/python .ci/chart_schema.py helm/sidecar/values.schema.json
 	@$(BIN)/python .ci/cli_docs.py docs
+	@$(BIN)/python -m tests.walls ARCHITECTURE.md
 	@$(BIN)/python .ci/completions.py sidecar/completions
 
 $(SITE): requirements/site.txt

@@ -17,10 +17,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from sidecar.config import SidecarSettings, json_schema, kubernetes, load_sidecar, load_sts
+from sidecar.config import json_schema, kubernetes, load_sidecar, load_sts
 from sidecar.config.bounds import near_bounds
 from sidecar.config.document import DocumentError, parse_document, read_text
 from sidecar.config.kinds import NAMES, Kind, kind_of
+from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import with_deny_file
 from sidecar.delegation.deny_list import DenyListError, parse_deny_list
 from sidecar.delegation.deny_names import domains_of, unmatched

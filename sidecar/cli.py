@@ -29,7 +29,7 @@ DEFAULT_STS_CONFIG: Final = "/etc/sidecar/sts.yaml"
 MAX_WORKERS: Final = 64  # the marks available to handles
 
 # Commands that end in order on a signal, from the first moment on.
-_LASTING: Final = ("sidecar.app:run", "sidecar.app:run_sts", "sidecar.injector.command:run")
+_LASTING: Final = ("sidecar.app:run", "sidecar.sts_app:run", "sidecar.injector.command:run")
 # The rooms of the audit: each module has `run` and `add_arguments`.
 _AUDITS: Final = {
     "all": ("sidecar.audit.all.command", "run every audit over a folder, and print one page"),
@@ -192,7 +192,7 @@ def _healthcheck(commands: _Commands) -> None:
 
 def _other_services(commands: _Commands, words: Sequence[str] | None) -> None:
     """Add the services beside sidecars, once or for each cluster. Modules are imported only where needed."""
-    sts = _command(commands, "sts", "sidecar.app:run_sts", "run the token service")
+    sts = _command(commands, "sts", "sidecar.sts_app:run", "run the token service")
     _config(sts, DEFAULT_STS_CONFIG)
     add_examples(sts, "sidecar sts --config sts.yaml", "sidecar sts keygen /var/lib/sidecar/keys")
     sts_commands = sts.add_subparsers(metavar="COMMAND", required=False)

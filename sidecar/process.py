@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import resource
 import signal
@@ -12,11 +11,9 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from sidecar.background import PartEndedError, until_stopped
-from sidecar.file_watch import FileWatcher
+from sidecar.background import PartEndedError
+from sidecar.libc_memory import forget_unused_code, give_back, keep_buffers_apart
 from sidecar.observe.operations import log_operations, report_loop_error
-from sidecar.proxy.server import Server
-from sidecar.proxy.system_memory import forget_unused_code, give_back, keep_buffers_apart
 from sidecar.signals import hold_signals, release_signals
 
 _log: Final = logging.getLogger("sidecar")
@@ -70,18 +67,6 @@ def _settle() -> None:
     """Give back what only the start needed."""
     give_back()
     forget_unused_code()
-
-
-async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) -> bool:
-    """Run a sidecar and watch its settings until ``stop``. Return True if every request ended within the drain time.
-
-    Raises:
-        PartEndedError: a part of it has ended by itself.
-    """
-    server.background.start("settings", until_stopped(watcher.run(), stop))  # no reload during a drain
-    gc.collect()
-    gc.freeze()  # objects of the start live on: full collections need not scan them
-    return await server.run(stop)
 
 
 def _run(main: Coroutine[Any, Any, bool]) -> bool:

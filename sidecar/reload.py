@@ -1,7 +1,7 @@
 """Reload of a running sidecar's settings, on a change of its files or SIGHUP: as a whole, or not at all.
 
 The steps of a reload: require memory for the loader, load in a child process, refuse what needs a restart
-(``SettingsWatch``); make a new setup that keeps what did not change, wait for what it needs, and put it in force
+(``settings_watch.py``); make a new setup that keeps what did not change, wait for what it needs, and put it in force
 (``AppliedSettings``). With several workers the parent has the first half, once, and each worker the second
 (``workers/shared_settings.py``). A ``Setup`` is what requests are served with; putting it in force swaps it between two
 requests and ends what the old one leaves behind.
@@ -11,105 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
-from sidecar.config import SidecarSettings
 from sidecar.config.bounds import shares_in_force
-from sidecar.config.loader import Loaded, SettingsFiles, load_again
+from sidecar.config.loader import Loaded, load_again
+from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.deny_list import DenyListError
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.file_watch import Watched
-from sidecar.proxy.memory_pressure import MIB
 from sidecar.proxy.server import Server
 from sidecar.proxy.snapshot import Setup
 from sidecar.proxy.status import SettingsState
-
-Load = Callable[[SettingsFiles, Mapping[str, str]], Awaitable[Loaded[Any]]]
+from sidecar.settings_watch import Load, SettingsWatch
 
 _NEW_KEYS_S: Final = 10.0
-
-
-class SettingsWatch:
-    """The files of settings, and the loading of what they hold now. ``in_force`` is what was loaded and accepted last.
-
-    ``has_room`` tells if the loader may take so many bytes now.
-    """
-
-    def __init__(
-        self,
-        loaded: Loaded[SidecarSettings],
-        environ: Mapping[str, str],
-        has_room: Callable[[int], Awaitable[bool]],
-        load: Load = load_again,
-    ) -> None:
-        self.in_force = loaded
-        self._files = loaded.files
-        self._environ = environ
-        self._has_room = has_room
-        self._load_again = load
-        self._watched: Watched | None = None
-
-    def watched(self, reload: Callable[[], Awaitable[None]]) -> Watched:
-        """Return the files to watch, which ``reload`` loads again."""
-        last = self.in_force.fingerprint
-        self._watched = Watched(what="settings", fingerprint=self.fingerprint, last=last, reload=reload)
-        return self._watched
-
-    def fingerprint(self) -> Hashable:
-        """Return the fingerprint of the files, which a reload may change."""
-        return self._files.fingerprint()
-
-    async def load(self) -> Loaded[SidecarSettings]:
-        """Load the settings as their files are now.
-
-        Raises:
-            ConfigError: they cannot be used, or not now, or need a restart.
-        """
-        loaded = await self._fresh()
-        self._files = loaded.files
-        if self._watched is not None:
-            self._watched.last = loaded.fingerprint
-        self._require_no_restart(loaded)
-        return loaded
-
-    async def require_usable(self) -> None:
-        """Load the settings as their files are now, for nothing but their problems.
-
-        Raises:
-            ConfigError: as of ``load``.
-        """
-        self._require_no_restart(await self._fresh())
-
-    async def _fresh(self) -> Loaded[SidecarSettings]:
-        await self._require_room(self._files.need_bytes(), "was not loaded")
-        try:
-            loaded: Loaded[SidecarSettings] = await self._load_again(self._files, self._environ)
-        except ConfigError as error:
-            self._files = self._files.after(error)
-            raise
-        return loaded
-
-    async def require_room_in(self, workers: int) -> None:
-        """Require memory for all workers to hold what was loaded beside the settings in force.
-
-        Raises:
-            ConfigError: there is too little now.
-        """
-        await self._require_room(workers * self._files.settings_bytes(), "is in force in no worker")
-
-    async def _require_room(self, need_bytes: int, outcome: str) -> None:
-        if not await self._has_room(need_bytes):
-            need = f"that takes {need_bytes // MIB} MiB, which the memory limit does not leave now"
-            cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
-            raise ConfigError([Problem(str(self._files.path), f"{outcome}: {need}", cure)], transient=True)
-
-    def _require_no_restart(self, loaded: Loaded[SidecarSettings]) -> None:
-        if problems := self.in_force.settings.needs_restart(loaded.settings):
-            raise ConfigError(problems)
 
 
 class AppliedSettings:

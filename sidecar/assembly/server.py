@@ -11,8 +11,8 @@ from typing import Any
 
 from sidecar.assembly.setup import make_exchanges, make_keys, make_setup, resolver_of
 from sidecar.assembly.sides import Shared, Side, door_side, inbound_side, outbound_side, plain_side
-from sidecar.config import SidecarSettings
 from sidecar.config.bounds import shares_in_force
+from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES

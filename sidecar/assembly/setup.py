@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sidecar.config import SidecarSettings
+from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.route import Upstream
 from sidecar.engine import PREPARED_CALL_BYTES, engine_of
 from sidecar.exchange.client import TokenExchange

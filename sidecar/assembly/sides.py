@@ -10,9 +10,8 @@ from math import inf
 from typing import Any, Final, NamedTuple
 
 from sidecar.bounded import Bounded
-from sidecar.config import InboundSettings, OutboundSettings, PlainSettings
 from sidecar.config.addresses import Address
-from sidecar.config.settings import DoorSettings
+from sidecar.config.settings import DoorSettings, InboundSettings, OutboundSettings, PlainSettings
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.txn_token import TxnSource
 from sidecar.engine import Engine, native_writes

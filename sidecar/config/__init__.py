@@ -11,7 +11,7 @@ The path of a file, in order:
 - checks: ``sidecar_checks`` between sections; ``inbound_checks``, ``outbound_checks`` and the like hold the checks of
   one section and its builders; ``platform_checks`` against the platform's ceiling
 - builders: ``sidecar_file``, with ``issuers``, ``profiles``, ``endpoints``, ``identity``, ``addresses``
-- result: ``settings``, ``sts_settings``
+- result: ``settings``, ``sts_settings``, with ``record_settings`` that they share
 
 ``docs`` writes the page of settings from the schema. Functions import the validation library and the models when they
 are called, so that a serving process never holds them.
@@ -23,21 +23,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.config.settings import InboundSettings, OutboundSettings, PlainSettings, RecordSettings, SidecarSettings
-
 if TYPE_CHECKING:
+    from sidecar.config.settings import SidecarSettings
     from sidecar.config.sts_settings import TokenServiceSettings
 
-__all__ = [
-    "InboundSettings",
-    "OutboundSettings",
-    "PlainSettings",
-    "RecordSettings",
-    "SidecarSettings",
-    "json_schema",
-    "load_sidecar",
-    "load_sts",
-]
+__all__ = ["json_schema", "load_sidecar", "load_sts"]
 
 
 def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None = None) -> SidecarSettings:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sidecar.config.addresses import Address
+from sidecar.config.record_settings import RecordSettings
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.outbound_routes import CallRoute, OutboundRoutes
 from sidecar.delegation.policy import Deny, Entry, Policy
@@ -16,7 +17,6 @@ from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId, TrustDomain
 from sidecar.engine import EngineChoice
 from sidecar.errors import Problem
-from sidecar.exchange.countersigner import CountersignSettings
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
@@ -25,8 +25,6 @@ from sidecar.identity.public_tls import PublicTlsSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.record import Direction
-from sidecar.observe.record_rate import RecordRate
-from sidecar.observe.sink import FileSink, Sink, StdoutSink
 from sidecar.observe.telemetry.settings import TracingSettings
 from sidecar.proxy.agent_key import AgentKeySettings
 from sidecar.proxy.bypass import ListenerRule
@@ -37,23 +35,6 @@ from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 
 _ANY_AGENT: Final = Upstream(scheme="http", host="", port=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordSettings:
-    """Destination of records: ``file``, or standard output. ``unproven`` limits those of unauthenticated callers.
-
-    ``spill`` is the directory for records that the sink did not accept before the process ended.
-    """
-
-    file: Path | None = None
-    spill: Path | None = None
-    unproven: RecordRate = field(default_factory=RecordRate)
-    countersign: CountersignSettings | None = None
-
-    def open_sink(self) -> Sink:
-        """Make the sink. Its writer opens the file, so that a failure means "not ready" and not a crash."""
-        return StdoutSink() if self.file is None else FileSink(self.file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,9 @@ from sidecar.config.platform_checks import (
     plain_problems,
 )
 from sidecar.config.platform_file import Platform, load_platform
+from sidecar.config.record_settings import RecordSettings
 from sidecar.config.sections import RecordsSection
-from sidecar.config.settings import ProtocolSettings, RecordSettings, SidecarSettings
+from sidecar.config.settings import ProtocolSettings, SidecarSettings
 from sidecar.config.sidecar_checks import CHECKS
 from sidecar.config.sidecar_model import DenySection, SidecarFile, exchange_sections
 from sidecar.config.tracing_checks import tracing_of, tracing_problems

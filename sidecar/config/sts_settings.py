@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sidecar.config.settings import RecordSettings
+from sidecar.config.record_settings import RecordSettings
 from sidecar.errors import Problem
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.source_factory import IdentitySettings
-from sidecar.sts.logout_endpoint import EventSettings
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import RateSettings
-from sidecar.sts.revocations import RevocationSettings
 from sidecar.sts.schedule import KeyLags
 from sidecar.sts.server import StsSettings
+
+if TYPE_CHECKING:  # of features: sidecar/sts/features.py
+    from sidecar.sts.logout_endpoint import EventSettings
+    from sidecar.sts.revocations import RevocationSettings
 
 
 def _kept(revocation: RevocationSettings | None) -> object:

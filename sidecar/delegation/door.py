@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from sidecar.delegation.door_url import without_default_port
 from sidecar.delegation.login_issuer import SCOPE_CLAIMS, LoginKind, UserIssuer, spellings
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.resource_metadata import WELL_KNOWN, ProtectedResource
 from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.scope import ScopeSet
-from sidecar.delegation.target import OWN_PATHS, CanonicalTarget, canonical_target
+from sidecar.delegation.target import OWN_PATHS, CanonicalTarget
 from sidecar.errors import Denied, Reason
 
 METHODS: Final = ("DELETE", "GET", "POST")  # those of MCP
 METADATA_METHODS: Final = ("GET",)
-_DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +50,11 @@ class Door:
     @property
     def authority(self) -> str:
         """The host, and the port if it is not the scheme's own."""
-        return _authority(urlsplit(self.resource.url).netloc, "https")
+        return without_default_port(urlsplit(self.resource.url).netloc, "https")
 
     def is_named_by(self, authority: str) -> bool:
         """Tell if the Host of a request (lower case) is the door's."""
-        return _authority(authority, "https") == self.authority
+        return without_default_port(authority, "https") == self.authority
 
     def is_meant_by(self, audiences: Iterable[str]) -> bool:
         """Tell if the door is among the audiences of a token."""
@@ -109,30 +109,3 @@ class Door:
         if len(shown) > 1 or shown[0] not in self.origins:
             raise Denied(Reason.ORIGIN_REFUSED)
         return shown[0]
-
-
-def is_resource(url: str) -> bool:
-    """Tell if a URL can be that of a door: https, in its one spelling, and none of the sidecar's own paths."""
-    try:
-        parts = urlsplit(url)
-        canonical = parts.path == "" or canonical_target(parts.path.encode("ascii")).path == parts.path
-    except (ValueError, Denied):
-        return False
-    own = f"{parts.path}/".startswith(("/.sidecar/", "/.well-known/"))
-    host = parts.netloc == _authority(parts.netloc, "https") == parts.netloc.lower()
-    slash = parts.path.endswith("/") and parts.path != "/"  # without a path it changes nothing
-    return parts.scheme == "https" and host and canonical and not own and not slash and "@" not in parts.netloc
-
-
-def is_origin(text: str) -> bool:
-    """Tell if a text is the origin of pages, as a browser sends it (RFC 6454 section 6.2)."""
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    plain = parts.scheme in _DEFAULT_PORTS and parts.netloc == _authority(parts.netloc, parts.scheme).lower()
-    return plain and bool(parts.netloc) and text == f"{parts.scheme}://{parts.netloc}" and "@" not in text
-
-
-def _authority(netloc: str, scheme: str) -> str:
-    return netloc.removesuffix(_DEFAULT_PORTS[scheme])

@@ -12,7 +12,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 from sidecar.delegation.crossing import Crossing
-from sidecar.delegation.policy import DELEGATION_LIFE_S, Policy
+from sidecar.delegation.login_issuer import DELEGATION_LIFE_S
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.revocation import NO_NAMES, Use
 from sidecar.delegation.route import OutboundRoute, RouteMark
 from sidecar.delegation.scope import ScopeSet

@@ -11,6 +11,7 @@ from typing import Final
 from sidecar.delegation.crossing import collide
 from sidecar.delegation.door import Door
 from sidecar.delegation.inbound_routes import InboundRoutes
+from sidecar.delegation.login_issuer import DELEGATION_LIFE_S, FIRST_TOKEN_LIFE_S
 from sidecar.delegation.login_issuer import LoginKind as LoginKind
 from sidecar.delegation.login_issuer import ScopeFrom as ScopeFrom
 from sidecar.delegation.login_issuer import UserIssuer as UserIssuer
@@ -22,9 +23,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.delegation.verify import TrustedIssuer
 from sidecar.errors import Denied, Reason, Unavailable
 
-FIRST_TOKEN_LIFE_S: Final = 300
 ON_DENY_LIST: Final = "on the deny list"  # in the detail of each refusal by the deny list, so in records
-DELEGATION_LIFE_S: Final = 3600  # and never beyond the login, unless an entry's delegation_life_s says so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,8 @@ from sidecar.audit.folders import record_files
 from sidecar.audit.log_lines import read_lines
 from sidecar.audit.output import complain, hang_up, print_json, print_line, print_table
 from sidecar.audit.records import RecordError, parse_record
-from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.config import load_sidecar
+from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import missing_deny_file, with_deny_file
 from sidecar.errors import ConfigError
 from sidecar.examples import add_examples

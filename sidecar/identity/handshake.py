@@ -12,13 +12,13 @@ import _ssl
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, cast
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.bundle import X509Bundle
+from sidecar.identity.peer_address import peer_address
 from sidecar.identity.proofs import Proofs
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.ssl_object import HandshakeRefused as HandshakeRefused
@@ -28,8 +28,6 @@ from sidecar.identity.svid import VerifiedPeer, parse_leaf
 Clock = Callable[[], float]
 OnRefused = Callable[[Reason, str, str | None], None]  # reason, detail for the record, the peer's address
 
-# An SSL object knows no address. The acceptor of a connection puts it here before the handshake starts.
-peer_address: ContextVar[str | None] = ContextVar("peer_address", default=None)
 
 # OpenSSL's reasons that are not about trust in a chain. Any other means that the peer does not speak our TLS.
 _REASONS: Final = {

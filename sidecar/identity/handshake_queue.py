@@ -22,7 +22,7 @@ from typing import Final
 from sidecar.admission import ADMIT, WAIT, Evict, Held, Wait, at_limit, on_hello
 from sidecar.errors import Reason
 from sidecar.identity.first_bytes import ENDED, First, Look, Watch, first_of_tls, silent_s
-from sidecar.identity.handshake import peer_address
+from sidecar.identity.peer_address import peer_address
 from sidecar.identity.stages import Arrival, Stage, first_to_evict
 
 SILENT_PATIENCE_S: Final = 0.25  # for a silent peer, while others wait; an honest one takes milliseconds

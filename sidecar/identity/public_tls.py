@@ -18,8 +18,9 @@ from cryptography import x509
 from sidecar.errors import ConfigError, Problem, Reason, SidecarError
 from sidecar.identity.file_reader import Present, Watched, facts_of, look_at
 from sidecar.identity.generation import ALPN
-from sidecar.identity.handshake import NOT_OVER, PEER_LEFT, OnRefused, peer_address, reason_of, refused_us
+from sidecar.identity.handshake import NOT_OVER, PEER_LEFT, OnRefused, reason_of, refused_us
 from sidecar.identity.memory_file import new_memory_file, path_of
+from sidecar.identity.peer_address import peer_address
 from sidecar.identity.ssl_object import HandshakeRefused, ScreenedContext, ScreenedSSLObject
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good

@@ -76,7 +76,7 @@ def server_context(
 ) -> ssl.SSLContext:
     """Make a context for listeners: every client proves its SPIFFE ID inside the handshake.
 
-    ``on_refused`` is called once for each refused handshake; the address comes from ``handshake.peer_address``.
+    ``on_refused`` is called once for each refused handshake; the address comes from ``peer_address``.
     """
     return _delegating(ssl.PROTOCOL_TLS_SERVER, Binding(source, None, on_refused, clock), alpn)
 

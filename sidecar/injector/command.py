@@ -24,7 +24,6 @@ from sidecar.file_watch import FileWatcher, Watched, fingerprint
 from sidecar.injector.certificates import CERTIFICATE, KEY, ServingCertificate, files_in
 from sidecar.injector.injection import Injection, parse_injection
 from sidecar.injector.metrics import InjectorMetrics
-from sidecar.injector.trial import tried
 from sidecar.injector.webhook import Webhook
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
@@ -100,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     try:
         if arguments.trial is not None:
+            from sidecar.injector.trial import tried  # a command, which no injector in a cluster runs
+
             injection = read_injection(arguments.injection)
             return tried(arguments.trial, injection, as_json=arguments.json, namespace=arguments.namespace)
         injector = Injector(arguments.injection, _given(arguments.tls))

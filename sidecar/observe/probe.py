@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.exposition import CONTENT_TYPE
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.pages import Page, Pages
 from sidecar.observe.scrape import render
+
+if TYPE_CHECKING:
+    from sidecar.observe.agent_probes import AgentProbes
 
 
 class Probed(Protocol):

@@ -18,11 +18,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from sidecar.libc_memory import give_back, keep_large_ones_apart
 from sidecar.observe.access_log import TICK_S
 from sidecar.proxy.caches import Caches
 from sidecar.proxy.listener import Listener
 from sidecar.proxy.memory_pressure import Memory
-from sidecar.proxy.system_memory import give_back, keep_large_ones_apart
 from sidecar.wire.pool import UpstreamPool
 
 _log: Final = logging.getLogger("sidecar")

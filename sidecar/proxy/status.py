@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 from sidecar import __version__
 from sidecar.delegation.deny_names import domains_of, unmatched
@@ -21,8 +21,7 @@ from sidecar.observe.placement import network_namespace
 from sidecar.observe.record_text import escape
 from sidecar.proxy.recent_counts import refused
 from sidecar.proxy.server import Parts, Server
-
-MAX_CHAINS: Final = 1000
+from sidecar.proxy.status_merge import MAX_CHAINS
 
 Json = dict[str, Any]
 

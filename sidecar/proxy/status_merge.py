@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.proxy.status import MAX_CHAINS
+MAX_CHAINS: Final = 1000  # of one document, from one process or of all workers
+
 
 Json = dict[str, Any]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from sidecar.libc_memory import allocated_bytes, forget_unused_code, give_back
 from sidecar.proxy.memory_pressure import MIB
-from sidecar.proxy.system_memory import allocated_bytes, file_bytes, forget_unused_code, give_back
+from sidecar.proxy.system_memory import file_bytes
 
 AFTER_BYTES: Final = 8 * MIB
 AT_REST_AFTER_BYTES: Final = MIB

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.delegation.claims import audience_values
-from sidecar.delegation.login_issuer import spellings
-from sidecar.delegation.policy import DELEGATION_LIFE_S, LoginKind, UserIssuer
+from sidecar.delegation.login_issuer import DELEGATION_LIFE_S, LoginKind, UserIssuer, spellings
 from sidecar.delegation.revocation import Use
 from sidecar.delegation.scope import ScopeSet
 from sidecar.delegation.spiffe_id import SpiffeId

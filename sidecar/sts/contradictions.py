@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sidecar.delegation.act import MAX_ACT_DEPTH
 from sidecar.delegation.claims import is_name
 from sidecar.delegation.crossing import collide
-from sidecar.delegation.door import is_resource
+from sidecar.delegation.door_url import is_resource
 from sidecar.delegation.near_names import meant
 from sidecar.delegation.scope import ScopeError, parse_scope
 from sidecar.delegation.spiffe_id import SpiffeId

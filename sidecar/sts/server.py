@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
@@ -21,14 +21,15 @@ from sidecar.serving.connections import HEAD_TIMEOUT_S, Connections, Crowd
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.serving.site import HANDSHAKE_TIMEOUT_S, TlsSite
+from sidecar.sts import features
 from sidecar.sts.endpoints import TokenEndpoint
-from sidecar.sts.introspection import IntrospectionEndpoint
 from sidecar.sts.keys import NO_SIGNER
-from sidecar.sts.logout_endpoint import EventSettings, LogoutEndpoint
-from sidecar.sts.rate import ExchangeRate, RateSettings
-from sidecar.sts.revocation_endpoint import RevocationEndpoint
 from sidecar.sts.schedule import KEYS_MAX_AGE_S
 from sidecar.sts.service import TokenService
+
+if TYPE_CHECKING:
+    from sidecar.sts.logout_endpoint import EventSettings
+    from sidecar.sts.rate import RateSettings
 
 _GRACE_S: Final = 1.0  # for requests that were sent before their client could know that we stop
 _CUT_OFF_S: Final = 0.1  # for requests still in progress after the drain
@@ -124,18 +125,12 @@ class StsServer:
             body_timeout_s=settings.body_timeout_s,
             unproven=self._turned_away.unproven,
         )
-        self._introspection: IntrospectionEndpoint | None = None
-        if introspection is not None:
-            too_many = "too many introspections by one client"
-            rate = ExchangeRate(introspection, monotonic=service.log.monotonic, too_many=too_many)
-            self._introspection = IntrospectionEndpoint(service, self._endpoint, rate)
-        register = service.register
-        self.revocations = None if register is None else RevocationEndpoint(service, register, self._endpoint)
+        self._introspection = features.introspection_of(introspection, service, self._endpoint)
+        self.revocations = features.revocations_of(service, self._endpoint)
         self._events: Probe | None = None
-        if register is not None and events is not None:
-            unproven = self._turned_away.unproven
-            endpoint = LogoutEndpoint(service, register, events, unproven=unproven)
-            self._events = Probe(AppSite(endpoint.app()), events.host, events.port)
+        logouts = features.logouts_of(events, service, self._turned_away.unproven)
+        if events is not None and logouts is not None:
+            self._events = Probe(AppSite(logouts.app()), events.host, events.port)
         self._draining = False
         self._runner: web.AppRunner | None = None
         self._site: TlsSite | None = None

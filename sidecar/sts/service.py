@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.delegation.bearer import MAX_TOKEN_BYTES, Bearer, parse_bearer
 from sidecar.delegation.checkpoint import Checkpoint, Head, parse_head
@@ -42,9 +42,11 @@ from sidecar.sts.mint import (
 from sidecar.sts.policy import StsPolicy
 from sidecar.sts.rate import ExchangeRate
 from sidecar.sts.records import EventLog, ExchangeRecord
-from sidecar.sts.revocations import Register
 from sidecar.sts.schedule import GRACE_S
 from sidecar.sts.tokens import check_subject, verify_subject
+
+if TYPE_CHECKING:
+    from sidecar.sts.revocations import Register
 
 _NAME_BYTES: Final = 16  # 128 bits
 

@@ -18,11 +18,11 @@ from sidecar.wire.dialer import Dialer, Origin
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import BufferLimits, ClientLimits
 from sidecar.wire.origin_pool import OnError, OnReady, OriginPool, PoolEvent
-from sidecar.wire.raw_tunnel import RawEnd
 from sidecar.wire.resolver import Resolver
 
 if TYPE_CHECKING:
     from sidecar.wire.h2_negotiation import UpstreamVersion
+    from sidecar.wire.raw_tunnel import RawEnd
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
 

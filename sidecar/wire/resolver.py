@@ -21,12 +21,12 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from sidecar.errors import Reason, Unavailable
+from sidecar.libc_memory import LOOKUP_THREAD
 
 LookupResult = Literal["ok", "failed", "timeout", "stale"]
 Lookup = Callable[[str], Sequence[str]]
 
 MAX_ADDRESSES: Final = 64  # addresses kept for one name; an answer may hold thousands
-THREAD_NAME: Final = "resolver"
 _GIVEN_UP_S: Final = 30.0  # a thread that has hung for so long is abandoned, and another looks the name up
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
 
@@ -144,7 +144,7 @@ class Resolver:
             loop = asyncio.get_running_loop()
             work = (loop, host, name, name.landing)
             try:
-                threading.Thread(target=self._work, args=work, daemon=True, name=THREAD_NAME).start()
+                threading.Thread(target=self._work, args=work, daemon=True, name=LOOKUP_THREAD).start()
             except RuntimeError:  # the system has no more threads
                 loop.call_soon(self._landed, name, name.landing, OSError("no thread"))
 

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple
 
-from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded
+from sidecar.config.settings import SidecarSettings
 
 _LENGTH: Final = struct.Struct("!I")
 _EVENT: Final = 0  # the number of a message that answers no question

@@ -22,8 +22,8 @@ from collections import deque
 from typing import Final
 
 from sidecar.background import Parts, until_stopped
-from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded
+from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.mcp_session import KEY_BYTES
 from sidecar.errors import ConfigError
 from sidecar.file_watch import FileWatcher

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded
+from sidecar.config.settings import SidecarSettings
 from sidecar.observe.probe import probe_pages
 from sidecar.proxy.admin import AdminSocket, admin_pages
 from sidecar.serving.page_site import PageSite

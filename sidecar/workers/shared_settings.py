@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sidecar.config import SidecarSettings
 from sidecar.config.loader import Loaded, load_again
+from sidecar.config.settings import SidecarSettings
 from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import Watched
-from sidecar.reload import AppliedSettings, Load, SettingsWatch
+from sidecar.settings_watch import Load, SettingsWatch
 from sidecar.workers.channel import SilentError, ToWorker
+
+if TYPE_CHECKING:  # of a worker
+    from sidecar.reload import AppliedSettings
 
 ROOM: Final = "room"
 PREPARE: Final = "prepare"

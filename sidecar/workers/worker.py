@@ -15,12 +15,13 @@ import sys
 import time
 from functools import partial
 
+from sidecar.assembly.run import run_server
 from sidecar.assembly.server import Place, assemble
 from sidecar.file_watch import FileWatcher
 from sidecar.observe.metrics_merge import families_of
 from sidecar.observe.placement import placement
 from sidecar.observe.scrape import scrape
-from sidecar.process import run_server, run_until_signal
+from sidecar.process import run_until_signal
 from sidecar.proxy.remote_handles import Inbox
 from sidecar.proxy.status import chains_of, status_of
 from sidecar.reload import AppliedSettings, watched_door

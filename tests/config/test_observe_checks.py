@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.config import SidecarSettings
 from sidecar.config.document import parse_document
 from sidecar.config.field_types import start_of
+from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError, Denied, Problem, Reason

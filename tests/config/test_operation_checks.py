@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.check import check
-from sidecar.config import SidecarSettings
+from sidecar.config.settings import SidecarSettings
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import ConfigError, Denied

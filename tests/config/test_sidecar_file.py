@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from sidecar.check import check
-from sidecar.config import SidecarSettings, load_sidecar
+from sidecar.config import load_sidecar
+from sidecar.config.settings import SidecarSettings
 from sidecar.delegation.human import Human
 from sidecar.delegation.profile import PRESETS, ActorForm
 from sidecar.delegation.route import Upstream

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sidecar.config import load_sts
-from sidecar.config.settings import RecordSettings
+from sidecar.config.record_settings import RecordSettings
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.sts.rate import RateSettings
 from sidecar.sts.schedule import KeyLags

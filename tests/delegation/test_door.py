@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.delegation.bearer import Bearer
 from sidecar.delegation.decide import decide_entry
-from sidecar.delegation.door import Door, is_origin, is_resource
+from sidecar.delegation.door import Door
+from sidecar.delegation.door_url import is_origin, is_resource
 from sidecar.delegation.plan import plan_outbound
 from sidecar.delegation.policy import Entry, LoginKind, Policy
 from sidecar.delegation.profile import PRESETS

@@ -16,7 +16,8 @@ from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity import handshake, tls
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import _file_in_memory, bare_context, with_bundles
-from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject, peer_address
+from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject
+from sidecar.identity.peer_address import peer_address
 from sidecar.identity.svid import verify_chain
 from tests.identity.fixed_source import FixedSource, identity_of
 from tests.identity.shapes import HOUR, NOW, Issued, authority, der_of, leaf, new_key

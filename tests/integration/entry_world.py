@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import yaml
 
-from sidecar.app import run_token_service
 from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.sts.keygen import add_key
+from sidecar.sts_app import run_token_service
 from sidecar.sts_reload import StsReload
 from tests.fakes.tokens import TokenMint
 from tests.integration.world import (

@@ -19,10 +19,10 @@ from urllib.parse import urlencode
 
 import yaml
 
-from sidecar.app import run_token_service
 from sidecar.config.loader import Loaded, SettingsFiles
 from sidecar.reload import Reload
 from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar.sts_app import run_token_service
 from sidecar.sts_reload import StsReload
 from sidecar_dev.login import LoginSettings, UserIssuer
 from sidecar_dev.user_issuer import loopback_listener, serving

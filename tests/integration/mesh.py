@@ -13,9 +13,9 @@ from urllib.parse import urlencode
 
 import yaml
 
-from sidecar.app import run_token_service
 from sidecar.config import load_sts
 from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar.sts_app import run_token_service
 from sidecar_dev.login import LoginSettings, UserIssuer
 from sidecar_dev.user_issuer import loopback_listener, serving
 from tests.integration import mesh_files

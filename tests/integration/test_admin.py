@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sidecar.app import run_sidecar
 from sidecar.errors import ConfigError
+from sidecar.one_process import run_sidecar
 from sidecar.proxy.status import SettingsState, chains_of, status_of
 from sidecar.reload import Reload
 from sidecar.status.client import ask

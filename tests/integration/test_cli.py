@@ -25,7 +25,7 @@ def test_parsing_imports_no_room_and_no_library() -> None:
 def test_a_sidecar_that_reads_pem_files_holds_no_library_that_it_does_not_use() -> None:
     unused = {"grpclib", "google", "h2", "xml", "pydantic", "yaml", "rich", "duckdb"}
     script = (
-        "import sys, sidecar.app; from pathlib import Path; from sidecar.identity.files import FileSettings\n"
+        "import sys, sidecar.one_process; from pathlib import Path; from sidecar.identity.files import FileSettings\n"
         "from sidecar.identity.source_factory import source_of; from sidecar.identity.workload_settings import *\n"
         "names = lambda: {name.split('.')[0] for name in sys.modules}\n"
         "source_of(FileSettings(certificate=Path('c'), key=Path('k'), bundle=Path('b')))\n"

@@ -17,10 +17,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from sidecar.app import run_token_service
 from sidecar.config import load_sts
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar.sts_app import run_token_service
 from tests.config.documents import EXAMPLES, example
 from tests.identity import supplies
 from tests.integration.world import FRONT, PATIENCE_S, START_S, STS, WRITER, World, free_port, until

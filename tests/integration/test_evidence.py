@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from sidecar.assembly.server import assemble
-from sidecar.config import SidecarSettings
+from sidecar.config.settings import SidecarSettings
 from sidecar.errors import Reason
 from sidecar.proxy.handles import Handles
 from sidecar.proxy.inbound import Inbound

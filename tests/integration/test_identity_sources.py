@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from sidecar.assembly.server import assemble
-from sidecar.config import SidecarSettings
+from sidecar.config.settings import SidecarSettings
 from sidecar.identity.files import FileSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_settings import WorkloadApiSettings

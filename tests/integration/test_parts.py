@@ -14,13 +14,13 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from sidecar.app import run_token_service
 from sidecar.background import PartEndedError, Parts
 from sidecar.config import load_sts
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.injector.command import Injector
 from sidecar.sts.keys import KeyRing, SigningKey
+from sidecar.sts_app import run_token_service
 from sidecar.workers.parent import Workers
 from sidecar_dev.login_tls import certified
 from tests.injector.pods import RENDERED

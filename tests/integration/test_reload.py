@@ -19,7 +19,8 @@ from sidecar.errors import ConfigError
 from sidecar.identity.files import FileSettings
 from sidecar.proxy.memory_pressure import Memory
 from sidecar.proxy.server import Server
-from sidecar.reload import AppliedSettings, Load, Reload
+from sidecar.reload import AppliedSettings, Reload
+from sidecar.settings_watch import Load
 from tests.identity.pem_cells import CELLS, OURS
 from tests.integration.hops import Hops
 from tests.integration.world import PLANNER, WRITER, Sidecar, World, bearer, calling, loaded_from, mint, until

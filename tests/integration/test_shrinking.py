@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from sidecar.identity.handshake import VerifyingSSLObject
-from sidecar.proxy.system_memory import allocated_bytes, give_back
+from sidecar.libc_memory import allocated_bytes, give_back
 from sidecar.wire.connections import SWEPT_AT_ONCE
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_reader import RequestReader

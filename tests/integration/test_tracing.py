@@ -307,7 +307,7 @@ async def test_every_worker_sends_its_spans(world: World, collector: Collector, 
 
 def test_a_sidecar_without_tracing_imports_nothing_of_it() -> None:
     code = (
-        "import sys, sidecar.cli, sidecar.app, sidecar.workers.run, sidecar.workers.worker, sidecar.config\n"
+        "import sys, sidecar.cli, sidecar.one_process, sidecar.workers.run, sidecar.workers.worker, sidecar.config\n"
         "foreign = {'opentelemetry', 'requests', 'urllib3', 'certifi'}\n"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in foreign))"
     )

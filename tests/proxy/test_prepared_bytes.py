@@ -10,11 +10,11 @@ from typing import Final
 import pytest
 
 from sidecar.engine import PREPARED_BYTES
+from sidecar.libc_memory import allocated_bytes
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import Record
 from sidecar.observe.record_text import MAX_TEXT
 from sidecar.proxy.headers import IDENTITY
-from sidecar.proxy.system_memory import allocated_bytes
 from sidecar.proxy.warm import VARYING, _pieces_of, prepare
 from sidecar.wire.message import Field
 from tests.native import module, needs_native

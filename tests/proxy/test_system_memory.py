@@ -11,15 +11,12 @@ from typing import Final
 
 import pytest
 
-from sidecar.proxy import system_memory
+from sidecar import libc_memory
+from sidecar.libc_memory import allocated_bytes, clean_files, forget_unused_code, give_back
 from sidecar.proxy.system_memory import (
     Cgroup,
-    allocated_bytes,
-    clean_files,
     file_bytes,
     find_cgroup,
-    forget_unused_code,
-    give_back,
     memory_of,
     own_bytes,
 )
@@ -159,7 +156,8 @@ def test_what_was_freed_is_given_back() -> None:
 def test_large_pieces_can_be_kept_apart_so_that_they_go_back_whole() -> None:
     """In its own process: it changes the C library permanently."""
     code = """
-from sidecar.proxy.system_memory import keep_large_ones_apart, own_bytes
+from sidecar.libc_memory import keep_large_ones_apart
+from sidecar.proxy.system_memory import own_bytes
 bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
 keep_large_ones_apart()
 before = own_bytes()
@@ -235,7 +233,7 @@ def test_unused_code_is_unmapped_and_runs_again_when_it_is_used() -> None:
     code = """
 import ssl, sqlite3, decimal
 from pathlib import Path
-from sidecar.proxy.system_memory import forget_unused_code
+from sidecar.libc_memory import forget_unused_code
 def file_kib():
     return int(Path("/proc/self/status").read_text().partition("RssFile:")[2].split()[0])
 before = file_kib()
@@ -258,7 +256,7 @@ def test_nothing_is_unmapped_while_a_lookup_may_load_a_library(
     smaps = tmp_path / "smaps"
     smaps.write_text(_MAPPINGS)
     advised: list[tuple[object, ...]] = []
-    monkeypatch.setattr(system_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
+    monkeypatch.setattr(libc_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
     done = threading.Event()
     resolver = Resolver(lookup=lambda _host: [str(done.wait(10))])
 
@@ -281,7 +279,7 @@ def test_where_the_kernel_tells_no_mappings_nothing_is_unmapped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     advised: list[tuple[object, ...]] = []
-    monkeypatch.setattr(system_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
+    monkeypatch.setattr(libc_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
     forget_unused_code(tmp_path / "none")
     assert advised == []
 
@@ -290,7 +288,8 @@ def test_a_buffer_of_tls_goes_back_with_its_connection_whatever_lies_between() -
     """In its own process: it changes the C library permanently."""
     code = """
 import ctypes
-from sidecar.proxy.system_memory import keep_buffers_apart, own_bytes
+from sidecar.libc_memory import keep_buffers_apart
+from sidecar.proxy.system_memory import own_bytes
 bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
 keep_buffers_apart()
 libc = ctypes.CDLL(None)

@@ -17,7 +17,8 @@ from aiohttp import web
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason
 from sidecar.identity.generation import bare_context, present
-from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject, peer_address
+from sidecar.identity.handshake import HandshakeRefused, VerifyingSSLObject
+from sidecar.identity.peer_address import peer_address
 from sidecar.identity.tls import client_context, guard_of, peer_of, server_context
 from tests.identity.fixed_source import FixedSource, identity_of
 from tests.identity.shapes import authority, leaf

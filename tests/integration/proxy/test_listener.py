@@ -20,7 +20,7 @@ import pytest
 
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, SidecarError
-from sidecar.identity.handshake import peer_address
+from sidecar.identity.peer_address import peer_address
 from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics

@@ -1,0 +1,22 @@
+"""Runs an assembled sidecar, alone or as one worker of several."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+from sidecar.background import until_stopped
+from sidecar.file_watch import FileWatcher
+from sidecar.proxy.server import Server
+
+
+async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) -> bool:
+    """Run a sidecar and watch its settings until ``stop``. Return True if every request ended within the drain time.
+
+    Raises:
+        PartEndedError: a part of it has ended by itself.
+    """
+    server.background.start("settings", until_stopped(watcher.run(), stop))  # no reload during a drain
+    gc.collect()
+    gc.freeze()  # objects of the start live on: full collections need not scan them
+    return await server.run(stop)

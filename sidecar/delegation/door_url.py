@@ -1,0 +1,39 @@
+"""Spelling of URLs of doors, and of origins of pages that may call them."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from sidecar.delegation.target import canonical_target
+from sidecar.errors import Denied
+
+_DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
+
+
+def is_resource(url: str) -> bool:
+    """Tell if a URL can be that of a door: https, in its one spelling, and none of the sidecar's own paths."""
+    try:
+        parts = urlsplit(url)
+        canonical = parts.path == "" or canonical_target(parts.path.encode("ascii")).path == parts.path
+    except (ValueError, Denied):
+        return False
+    own = f"{parts.path}/".startswith(("/.sidecar/", "/.well-known/"))
+    host = parts.netloc == without_default_port(parts.netloc, "https") == parts.netloc.lower()
+    slash = parts.path.endswith("/") and parts.path != "/"  # without a path it changes nothing
+    return parts.scheme == "https" and host and canonical and not own and not slash and "@" not in parts.netloc
+
+
+def is_origin(text: str) -> bool:
+    """Tell if a text is the origin of pages, as a browser sends it (RFC 6454 section 6.2)."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    plain = parts.scheme in _DEFAULT_PORTS and parts.netloc == without_default_port(parts.netloc, parts.scheme).lower()
+    return plain and bool(parts.netloc) and text == f"{parts.scheme}://{parts.netloc}" and "@" not in text
+
+
+def without_default_port(netloc: str, scheme: str) -> str:
+    """Return the authority of a URL without the port that its scheme implies."""
+    return netloc.removesuffix(_DEFAULT_PORTS[scheme])
