@@ -4,7 +4,7 @@
 
 const lessFor = [
   [/^docs\/adr\//, 12], // why it was built so
-  [/^docs\/benchmark\//, 12],
+  [/^docs\/benchmark$/, 12],
   [/^(CHANGELOG|ARCHITECTURE|CONTRIBUTING)$/, 8],
   [/^(tests|benchmarks|helm)\//, 8],
   [/^docs\/(adapters|idp)\//, 2], // for one product each

@@ -41,3 +41,10 @@ def test_each_page_is_in_the_map_once() -> None:
 def test_no_two_entries_have_one_title() -> None:
     titles = [title for title, _ in entries()]
     assert sorted(set(titles)) == sorted(titles)
+
+
+def test_a_file_that_is_no_page_is_a_picture_that_a_page_shows() -> None:
+    """Check that data, such as a run of the benchmark, is not kept beside the pages."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*DOCS.rglob("*.md"), ROOT / "README.md"])
+    other = [path.name for path in DOCS.rglob("*") if path.is_file() and path.suffix != ".md"]
+    assert [name for name in other if f"/{name})" not in text and f"({name})" not in text] == []

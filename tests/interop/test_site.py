@@ -68,7 +68,7 @@ async def test_a_search_for_what_is_nowhere_finds_nothing(browser: Browser) -> N
         assert await results(one.page) == []
 
 
-@pytest.mark.parametrize("page", ["docs/README", "README", "docs/concepts", "docs/benchmark/report"])
+@pytest.mark.parametrize("page", ["docs/README", "README", "docs/concepts", "docs/benchmark"])
 async def test_a_page_loads_its_own_files_alone_and_all_of_them(browser: Browser, page: str) -> None:
     async with visit(browser, address(page), offline=True) as one:
         await one.page.wait_for_load_state("networkidle")
