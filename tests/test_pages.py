@@ -23,6 +23,8 @@ PAGES = sorted(
 )
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 INDEX = ROOT / "docs" / "adr" / "README.md"
+# Numbers of decisions that were folded into others, and the links to those.
+GONE = dict(re.findall(r"^\| (\d{4}) \| .* \| (.*) \|$", INDEX.read_text(), re.MULTILINE))
 
 
 def anchors(page: Path) -> set[str]:
@@ -52,15 +54,30 @@ def test_a_decision_states_its_status_in_its_first_line(page: Path) -> None:
     number = page.name[:4]
     assert re.fullmatch(rf"# {number}: [A-Z`a-z].*[^.]", title)
     assert empty == ""
-    assert re.match(r"Status: (Accepted\.|Deferred\. |Superseded by \[\d{4}\]\()", status)
-    for by in re.findall(r"[Ss]uperseded (?:in part )?by \[(\d{4})\]", status):
+    assert re.match(r"Status: (Accepted\.|Deferred\. )", status), "fold a superseded decision into its successor"
+    for by in re.findall(r"[Ss]uperseded in part by \[(\d{4})\]", status):
         assert by in {other.name[:4] for other in DECISIONS} - {number}
     assert f"| [{number}]({page.name}) | {title.partition(': ')[2]} | " in INDEX.read_text()
 
 
 def test_the_index_lists_every_decision_once() -> None:
-    listed = re.findall(r"\| \[\d{4}\]\((0[^)]*)\)", INDEX.read_text())
+    listed = re.findall(r"^\| \[\d{4}\]\((0[^)]*)\)", INDEX.read_text(), re.MULTILINE)
     assert listed == [page.name for page in DECISIONS]
+
+
+def test_a_number_that_is_gone_is_never_used_again_and_its_successor_tells_its_history() -> None:
+    there = [page.name[:4] for page in DECISIONS]
+    assert sorted([*there, *GONE]) == [f"{number:04}" for number in range(1, int(max(there)) + 1)]
+    for number, places in GONE.items():
+        for successor in re.findall(r"\]\(([^)]*)\)", places):
+            assert re.search(rf"\b{number}\b", (INDEX.parent / successor).read_text()), (number, successor)
+
+
+def test_no_file_names_a_decision_that_is_gone_except_its_successor() -> None:
+    named = re.compile(rf"(?:ADR|[Dd]ecision|adr/) ?(?:{'|'.join(GONE)})\b")
+    for path in [*ROOT.glob("*/**/*.py"), *ROOT.glob("*/**/*.rs"), *(set(PAGES) - set(DECISIONS))]:
+        if not {".venv", "build", "target"} & set(path.relative_to(ROOT).parts):
+            assert not named.search(path.read_text(encoding="utf-8")), path.relative_to(ROOT)
 
 
 def test_the_changelog_begins_with_the_first_release_and_what_it_does() -> None:
@@ -120,14 +137,14 @@ def test_every_make_target_of_a_page_is_one(page: Path) -> None:
 
 
 def test_pages_name_no_module_that_is_gone() -> None:
-    """Check that Python files in backquotes of pages exist, except in superseded decisions."""
+    """Check that Python files in backquotes of pages exist."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     if not tracked:
         pytest.skip("no git checkout")
     known = set(tracked)
     ends = {"/".join(path.split("/")[at:]) for path in known for at in range(len(path.split("/")))}
     for page in PAGES:
-        if page.name == "CHANGELOG.md" or "\nStatus: Superseded" in page.read_text():
+        if page.name == "CHANGELOG.md":
             continue
         for name in re.findall(r"`([\w./-]+/[\w-]+\.py)`", page.read_text()):
             assert name in ends, f"{page.relative_to(ROOT)} names {name}"

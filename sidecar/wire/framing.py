@@ -13,7 +13,7 @@ from sidecar.errors import Denied, Reason
 MAX_CHUNK_LINE: Final = 512
 MAX_CHUNK_EXTENSIONS: Final = 16384
 MAX_TRAILERS: Final = 8192
-MAX_LINES: Final = 512  # of a chunked body at a time: one read holds up to 43,690 chunks of a byte (ADR 0019)
+MAX_LINES: Final = 512  # of a chunked body at a time: one read holds up to 43,690 chunks of a byte (ADR 0033)
 
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"

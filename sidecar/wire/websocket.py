@@ -92,7 +92,7 @@ def _names_websocket(head: Message) -> bool:
 
 GOING_AWAY: Final = 1001  # RFC 6455 section 7.4.1
 
-MAX_STEPS: Final = 512  # over heads and contents per iteration: one read holds up to 131,072 empty frames (ADR 0019)
+MAX_STEPS: Final = 512  # over heads and contents per iteration: one read holds up to 131,072 empty frames (ADR 0033)
 
 _CLOSE: Final = 0x8
 _MAX_CONTROL: Final = 125
