@@ -111,6 +111,8 @@ class UpstreamPool:
         Raises:
             SidecarError: as ``Dialer.dial``.
         """
+        from sidecar.wire.raw_tunnel import RawEnd  # only sidecars that serve a tunnel load it
+
         if self._closed:
             raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed")
         try:
