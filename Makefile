@@ -60,7 +60,7 @@ imports: setup
 # Side by side, two at a time, as many as a small machine has cores. The unit tests are in parts, each a process: with
 # xdist every worker would collect all of them, and a third process would read 30,000 reports.
 BESIDE := $(MAKE) --no-print-directory --keep-going -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
-UNIT_WIRE := tests/wire tests/proxy tests/fuzz
+UNIT_WIRE := tests/wire tests/proxy tests/features tests/fuzz
 UNIT_CORE := tests/delegation tests/identity tests/exchange tests/sts
 UNIT_AUDIT := tests/audit tests/explain tests/config tests/injector
 UNIT := unit-wire unit-core unit-audit unit-rest

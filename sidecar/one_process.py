@@ -15,9 +15,9 @@ from sidecar.config.settings import SidecarSettings
 from sidecar.file_watch import FileWatcher
 from sidecar.observe.placement import placement
 from sidecar.observe.probe import OneProcess, probe_pages
-from sidecar.proxy.admin import AdminSocket, admin_pages
-from sidecar.proxy.server import Server
-from sidecar.proxy.status import chains_of, status_of
+from sidecar.proxy.listening.admin import AdminSocket, admin_pages
+from sidecar.proxy.listening.server import Server
+from sidecar.proxy.listening.status import chains_of, status_of
 from sidecar.reload import Reload
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe

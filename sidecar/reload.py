@@ -23,9 +23,9 @@ from sidecar.delegation.deny_list import DenyListError
 from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.file_watch import Watched
-from sidecar.proxy.server import Server
-from sidecar.proxy.snapshot import Setup
-from sidecar.proxy.status import SettingsState
+from sidecar.proxy.journeys.snapshot import Setup
+from sidecar.proxy.listening.server import Server
+from sidecar.proxy.listening.status import SettingsState
 from sidecar.settings_watch import Load, SettingsWatch
 
 _NEW_KEYS_S: Final = 10.0

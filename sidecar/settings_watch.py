@@ -9,7 +9,7 @@ from sidecar.config.loader import Loaded, SettingsFiles, load_again
 from sidecar.config.settings import SidecarSettings
 from sidecar.errors import ConfigError, Problem
 from sidecar.file_watch import Watched
-from sidecar.proxy.memory_pressure import MIB
+from sidecar.proxy.listening.memory_pressure import MIB
 
 Load = Callable[[SettingsFiles, Mapping[str, str]], Awaitable[Loaded[Any]]]
 

@@ -49,10 +49,10 @@ from sidecar.delegation.rfc8693 import CLIENT_CREDENTIALS
 from sidecar.delegation.verify import ANCESTORS, ANY_AUDIENCE, VerifiedToken, verify_token
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.client import key_of
-from sidecar.proxy.agent_cards import AgentCards
-from sidecar.proxy.caches import Caches
-from sidecar.proxy.snapshot import Setup, Snapshots
-from sidecar.proxy.verdicts import Call
+from sidecar.features.a2a.agent_cards import AgentCards
+from sidecar.proxy.journeys.caches import Caches
+from sidecar.proxy.journeys.snapshot import Setup, Snapshots
+from sidecar.proxy.journeys.verdicts import Call
 from sidecar.steps import at_once
 from sidecar.sts.introspection import IntrospectionEndpoint
 from sidecar.sts.rate import ExchangeRate, RateSettings

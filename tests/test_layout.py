@@ -10,7 +10,7 @@ MARK: Final = "pytest.mark.integration"
 
 # Modules whose behaviour shows only together with others, and their tests.
 ELSEWHERE: Final = {
-    "proxy/a2a_errors.py": "proxy/test_refusal.py",
+    "features/a2a/errors.py": "proxy/test_refusal.py",
     "wire/lifetimes.py": "proxy/test_lifetimes.py",
     "wire/caller_connection.py": "proxy/test_connection_table.py",
     "wire/h1_body.py": "wire/test_h1_stream.py",
@@ -76,11 +76,11 @@ ELSEWHERE: Final = {
     "config/operation_words.py": "config/test_operation_checks.py",
     "config/operation_model.py": "config/test_operation_checks.py",
     "delegation/callable.py": "integration/test_filtered_lists.py",
-    "proxy/list_forwarding.py": "integration/test_filtered_lists.py",
-    "proxy/mcp_forwarding.py": "integration/test_mcp_sessions.py",
-    "proxy/mcp_sessions.py": "integration/test_mcp_sessions.py",
-    "proxy/resource_metadata.py": "integration/test_resource_metadata.py",
-    "proxy/operations.py": "integration/test_operations.py",
+    "features/operations/list_forwarding.py": "integration/test_filtered_lists.py",
+    "features/mcp/forwarding.py": "integration/test_mcp_sessions.py",
+    "features/mcp/sessions.py": "integration/test_mcp_sessions.py",
+    "features/door/resource_metadata.py": "integration/test_resource_metadata.py",
+    "features/operations/operations.py": "integration/test_operations.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/endpoints.py": "config/test_issuers.py",
     "config/entry_checks.py": "config/test_sidecar_checks.py",
@@ -123,22 +123,22 @@ ELSEWHERE: Final = {
     "observe/sink.py": "observe/test_writer.py",
     "process.py": "integration/test_process.py",
     "signals.py": "integration/test_cli.py",
-    "proxy/call_authority.py": "proxy/test_outbound.py",
-    "proxy/door.py": "integration/test_door.py",
-    "proxy/door_forwarding.py": "integration/test_door.py",
+    "proxy/journeys/call_authority.py": "proxy/test_outbound.py",
+    "features/door/door.py": "integration/test_door.py",
+    "features/door/forwarding.py": "integration/test_door.py",
     "config/doc_examples.py": "config/test_docs.py",
     "config/doc_places.py": "config/test_docs.py",
     "dev/story.py": "integration/test_demo.py",
     "explain/recorded_requests.py": "explain/test_command.py",
     "audit/chains/chain_list.py": "integration/audit/chains/test_command.py",
-    "proxy/a2a_forwarding.py": "integration/proxy/test_task_lists.py",
-    "proxy/held_forwarding.py": "integration/proxy/test_a2a_answers.py",
+    "features/a2a/forwarding.py": "integration/proxy/test_task_lists.py",
+    "features/operations/held_forwarding.py": "integration/features/a2a/test_answers.py",
     "config/door_model.py": "config/test_door_checks.py",
     "delegation/login_issuer.py": "delegation/test_door.py",
     "reload.py": "integration/test_reload.py",
     "sts/rules.py": "sts/test_policy.py",
-    "proxy/ghosts.py": "proxy/test_warm.py",
-    "proxy/warm_inbound.py": "proxy/test_warm.py",
+    "proxy/native/ghosts.py": "proxy/test_warm.py",
+    "proxy/native/warm_inbound.py": "proxy/test_warm.py",
     "wire/kernel.py": "wire/test_teardown.py",
     "wire/origin_pool.py": "wire/test_pool.py",
     "wire/stream.py": "wire/test_h1_stream.py",
@@ -160,6 +160,12 @@ def modules() -> list[str]:
     return sorted(str(path) for path in found if path.name != "__init__.py")
 
 
+def mirror_of(module: Path) -> Path:
+    """Return the test that has a module's name. Those of the packages of ``proxy/`` are in one folder."""
+    folder = Path("proxy") if module.parts[0] == "proxy" else module.parent
+    return folder / f"test_{module.name}"
+
+
 def exists(test: Path) -> bool:
     """Tell if there is a test file in its room's folder, or in that room's folder below ``integration``."""
     integration = ROOT / "tests" / "integration" / test
@@ -168,16 +174,14 @@ def exists(test: Path) -> bool:
 
 def test_every_module_has_its_test() -> None:
     for module in modules():
-        path = Path(module)
-        mirrored = path.parent / f"test_{path.name}"
+        mirrored = mirror_of(Path(module))
         assert any(map(exists, (mirrored, Path(ELSEWHERE.get(module, "nowhere"))))), f"where is {module} tested?"
 
 
 def test_the_table_names_no_module_that_is_gone_or_has_a_test_of_its_own() -> None:
     for module in ELSEWHERE:
-        path = Path(module)
         assert module in modules()
-        assert not exists(path.parent / f"test_{path.name}"), module
+        assert not exists(mirror_of(Path(module))), module
 
 
 def test_only_the_folder_of_integration_has_tests_that_need_more_than_memory() -> None:

@@ -19,7 +19,7 @@ from sidecar.errors import ANSWERS
 from sidecar.injector.metrics import InjectorMetrics
 from sidecar.observe.docs import LABELS, families, labels_of
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.agent_watch import LOOK_S
+from sidecar.proxy.listening.agent_watch import LOOK_S
 from tests.interop.mesh_of_500 import FAILING, KEPT, ROWS, SIZE, foreign, target
 
 ROOT: Final = Path(__file__).parent.parent

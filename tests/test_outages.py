@@ -13,7 +13,7 @@ from sidecar.identity.issuer import JwksSettings
 from sidecar.observe import probe
 from sidecar.observe.docs import families
 from sidecar.observe.writer import STALL_S
-from sidecar.proxy.watch import DENIED_S, IDENTITY_GRACE_S
+from sidecar.proxy.journeys.watch import DENIED_S, IDENTITY_GRACE_S
 from sidecar.wire.resolver import ResolverSettings
 
 ROOT: Final = Path(__file__).parents[1]

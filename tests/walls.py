@@ -70,10 +70,10 @@ _SERVING: Final = (
 )
 _SETTINGS: Final = "bounded config start steps "
 _STS: Final = _SERVING + _SETTINGS + "sts sts_app sts_reload"
-_SIDECAR: Final = _SERVING + _SETTINGS + "app engine exchange proxy settings_watch "
+_SIDECAR: Final = _SERVING + _SETTINGS + "app engine exchange features proxy settings_watch "
 _JUDGING: Final = (  # settings of sidecars and token services are loaded in the process itself
     _COMMAND + "admission bounded config delegation engine exchange extras file_watch identity libc_memory observe "
-    "proxy steps sts wire "
+    "features proxy steps sts wire "
 )
 
 WALLS: Final[Mapping[str, Wall]] = {

@@ -7,7 +7,7 @@ import gc
 
 from sidecar.background import until_stopped
 from sidecar.file_watch import FileWatcher
-from sidecar.proxy.server import Server
+from sidecar.proxy.listening.server import Server
 
 
 async def run_server(server: Server, watcher: FileWatcher, stop: asyncio.Event) -> bool:

@@ -20,6 +20,8 @@ from sidecar.engine import engine_of, require_native
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
 from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
+from sidecar.features.a2a.task_bindings import TaskBindings
+from sidecar.features.logins.pending_logins import PendingLogins
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -30,24 +32,22 @@ from sidecar.observe.countersigning import TIMEOUT_S, Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.shared_sink import SharedSink
 from sidecar.observe.telemetry.settings import TracingSettings
-from sidecar.proxy.agent_watch import AgentWatch
-from sidecar.proxy.caches import HANDLES, Caches
-from sidecar.proxy.deny_file import DenyFile
-from sidecar.proxy.handle_delivery import HandleDelivery
-from sidecar.proxy.handles import MARKS, Handles
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.memory_pressure import MIB
-from sidecar.proxy.one_subject import OneSubject
-from sidecar.proxy.pending_logins import PendingLogins
-from sidecar.proxy.remote_handles import Inbox, RemoteHandles
-from sidecar.proxy.revalidation import judge_served
-from sidecar.proxy.server import Parts, Server
-from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.system_memory import memory_of
-from sidecar.proxy.task_bindings import TaskBindings
-from sidecar.proxy.trim import Trim
-from sidecar.proxy.watch import Watch
-from sidecar.proxy.workload_handle import SECRET_BYTES, WorkloadHandle
+from sidecar.proxy.journeys.caches import HANDLES, Caches
+from sidecar.proxy.journeys.handle_delivery import HandleDelivery
+from sidecar.proxy.journeys.handles import MARKS, Handles
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.one_subject import OneSubject
+from sidecar.proxy.journeys.remote_handles import Inbox, RemoteHandles
+from sidecar.proxy.journeys.revalidation import judge_served
+from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.proxy.journeys.watch import Watch
+from sidecar.proxy.journeys.workload_handle import SECRET_BYTES, WorkloadHandle
+from sidecar.proxy.listening.agent_watch import AgentWatch
+from sidecar.proxy.listening.deny_file import DenyFile
+from sidecar.proxy.listening.memory_pressure import MIB
+from sidecar.proxy.listening.server import Parts, Server
+from sidecar.proxy.listening.system_memory import memory_of
+from sidecar.proxy.listening.trim import Trim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.source import IdentitySource
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.memory_pressure import MIB
-from sidecar.proxy.snapshot import Setup
+from sidecar.proxy.journeys.snapshot import Setup
+from sidecar.proxy.listening.memory_pressure import MIB
 from sidecar.wire.dialer import Origin
 from sidecar.wire.resolver import Resolver
 

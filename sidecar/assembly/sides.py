@@ -16,6 +16,14 @@ from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.txn_token import TxnSource
 from sidecar.engine import Engine, native_writes
 from sidecar.exchange.federation.tokens import FederatedTokens
+from sidecar.features.a2a.task_bindings import TaskBindings
+from sidecar.features.door.door import DoorCalls
+from sidecar.features.door.forwarding import passes_from_door
+from sidecar.features.logins.pending_logins import PendingLogins
+from sidecar.features.observing.observing import Observing
+from sidecar.features.observing.plain import PlainInbound
+from sidecar.features.outside.agent_key import AgentKey
+from sidecar.features.transaction_tokens.txn_tokens import InboundTxnTokens, OutboundTxnTokens
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
 from sidecar.identity.public_tls import PublicCertificate
 from sidecar.identity.source import IdentitySource
@@ -24,26 +32,18 @@ from sidecar.observe.access_log import AccessLog
 from sidecar.observe.record import Direction
 from sidecar.observe.record_rate import RecordRate, UnprovenRecords
 from sidecar.observe.refused_connections import RefusedConnections
-from sidecar.proxy.agent_key import AgentKey
-from sidecar.proxy.door import DoorCalls
-from sidecar.proxy.door_forwarding import passes_from_door
-from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP, to_agent, to_next_hop
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
-from sidecar.proxy.memory_pressure import MemoryLimits
-from sidecar.proxy.observing import Observing
-from sidecar.proxy.origins import Origins
-from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.pending_logins import PendingLogins
-from sidecar.proxy.plain import PlainInbound
-from sidecar.proxy.remote_handles import RemoteHandles
-from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.task_bindings import TaskBindings
-from sidecar.proxy.txn_tokens import InboundTxnTokens, OutboundTxnTokens
-from sidecar.proxy.watch import Watch
+from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.headers import FROM_AGENT, FROM_NEXT_HOP, to_agent, to_next_hop
+from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.origins import Origins
+from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.journeys.remote_handles import RemoteHandles
+from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.proxy.journeys.watch import Watch
+from sidecar.proxy.listening.listener import Listener, ListenerSettings, ShedHandler
+from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.message import Edits
 from sidecar.wire.pool import UpstreamPool
@@ -118,7 +118,7 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
 
 def _warm_inbound(journeys: Inbound, forwarder: Forwarder, settings: InboundSettings, shared: Shared) -> Warm:
     """Make the native engine's part of the side."""
-    from sidecar.proxy.warm_inbound import WarmInbound  # needs no memory where it is not used
+    from sidecar.proxy.native.warm_inbound import WarmInbound  # needs no memory where it is not used
 
     return WarmInbound(
         journeys.permits,
@@ -209,7 +209,7 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
 
 
 def _warm_outbound(journeys: Outbound, parts: dict[str, Any], settings: OutboundSettings, shared: Shared) -> Warm:
-    from sidecar.proxy.warm_outbound import WarmOutbound  # as above
+    from sidecar.proxy.native.warm_outbound import WarmOutbound  # as above
 
     return WarmOutbound(
         journeys.plans,

@@ -20,7 +20,7 @@ from sidecar.delegation.policy import LoginKind, UserIssuer
 from sidecar.delegation.resource_metadata import ProtectedResource, is_plain_url
 from sidecar.errors import Problem
 from sidecar.identity.public_tls import PublicTlsSettings
-from sidecar.proxy.connection_limits import ConnectionLimits
+from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ServerLimits
 
 _FIELD: Final = "entry.door"

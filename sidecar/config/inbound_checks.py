@@ -17,9 +17,9 @@ from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_iss
 from sidecar.delegation.route import MAX_MESSAGE_BYTES, InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
-from sidecar.proxy.agent_key import AgentKeySettings
-from sidecar.proxy.bypass import ListenerRule
-from sidecar.proxy.connection_limits import ConnectionLimits
+from sidecar.features.outside.agent_key import AgentKeySettings
+from sidecar.proxy.journeys.bypass import ListenerRule
+from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 
 

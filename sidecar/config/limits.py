@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 from pydantic import Field, create_model
 
 from sidecar.config.sections import Section
-from sidecar.proxy.connection_limits import ConnectionLimits
-from sidecar.proxy.memory_pressure import MemoryLimits
+from sidecar.proxy.listening.connection_limits import ConnectionLimits
+from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 

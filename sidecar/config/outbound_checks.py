@@ -17,7 +17,7 @@ from sidecar.delegation.route import MAX_MESSAGE_BYTES, OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.identity.endpoint import is_loopback
-from sidecar.proxy.connection_limits import ConnectionLimits
+from sidecar.proxy.listening.connection_limits import ConnectionLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 

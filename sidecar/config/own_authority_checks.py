@@ -9,7 +9,7 @@ from typing import Final
 from sidecar.config.outbound_model import OutboundRouteSection
 from sidecar.config.sidecar_model import SidecarFile, WorkloadHandleSection, exchange_routes
 from sidecar.errors import Problem
-from sidecar.proxy.handle_delivery import WorkloadHandleSettings
+from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
 
 _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 

@@ -20,17 +20,17 @@ from sidecar.errors import Problem
 from sidecar.exchange.revocations import RevocationListSettings
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
+from sidecar.features.outside.agent_key import AgentKeySettings
 from sidecar.identity.issuer import JwksSettings
 from sidecar.identity.public_tls import PublicTlsSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.observe.agent_probes import AgentProbes
 from sidecar.observe.record import Direction
 from sidecar.observe.telemetry.settings import TracingSettings
-from sidecar.proxy.agent_key import AgentKeySettings
-from sidecar.proxy.bypass import ListenerRule
-from sidecar.proxy.connection_limits import ConnectionLimits
-from sidecar.proxy.handle_delivery import WorkloadHandleSettings
-from sidecar.proxy.memory_pressure import MemoryLimits
+from sidecar.proxy.journeys.bypass import ListenerRule
+from sidecar.proxy.journeys.handle_delivery import WorkloadHandleSettings
+from sidecar.proxy.listening.connection_limits import ConnectionLimits
+from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.resolver import ResolverSettings
 

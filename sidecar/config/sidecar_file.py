@@ -57,7 +57,7 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.exchange.txn_service import TxnTokenSettings
 from sidecar.observe.record_rate import RecordRate
-from sidecar.proxy.memory_pressure import MemoryLimits
+from sidecar.proxy.listening.memory_pressure import MemoryLimits
 from sidecar.steps import at_once
 
 

@@ -1,8 +1,8 @@
 """Judges a recorded request at an entry's door again, with the sidecar's own core and order of checks. Pure.
 
-The door asks more than the agent's listener does before it reads a message, and in another order (``proxy/door.py``).
-From the operation on, a request is a call of the entry's for a login (``judge_outbound.py``). The Host, the Origin and
-the token are in no record.
+The door asks more than the agent's listener does before it reads a message, and in another order
+(``features/door/door.py``). From the operation on, a request is a call of the entry's for a login
+(``judge_outbound.py``). The Host, the Origin and the token are in no record.
 """
 
 from __future__ import annotations

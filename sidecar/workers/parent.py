@@ -30,8 +30,8 @@ from sidecar.file_watch import FileWatcher
 from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.metrics_merge import Families, counts_only, merged
 from sidecar.observe.shared_sink import new_lock
-from sidecar.proxy.remote_handles import Inbox, new_inbox
-from sidecar.proxy.workload_handle import SECRET_BYTES
+from sidecar.proxy.journeys.remote_handles import Inbox, new_inbox
+from sidecar.proxy.journeys.workload_handle import SECRET_BYTES
 from sidecar.workers.channel import READY, UP, SilentError, Start, ToWorker
 from sidecar.workers.shared_settings import Outcomes, SharedSettings
 

@@ -8,7 +8,7 @@ import signal
 from sidecar.config.loader import Loaded
 from sidecar.config.settings import SidecarSettings
 from sidecar.observe.probe import probe_pages
-from sidecar.proxy.admin import AdminSocket, admin_pages
+from sidecar.proxy.listening.admin import AdminSocket, admin_pages
 from sidecar.serving.page_site import PageSite
 from sidecar.serving.probe import Probe
 from sidecar.signals import release_signals

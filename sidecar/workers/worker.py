@@ -22,8 +22,8 @@ from sidecar.observe.metrics_merge import families_of
 from sidecar.observe.placement import placement
 from sidecar.observe.scrape import scrape
 from sidecar.process import run_until_signal
-from sidecar.proxy.remote_handles import Inbox
-from sidecar.proxy.status import chains_of, status_of
+from sidecar.proxy.journeys.remote_handles import Inbox
+from sidecar.proxy.listening.status import chains_of, status_of
 from sidecar.reload import AppliedSettings, watched_door
 from sidecar.signals import hold_signals, release_signals
 from sidecar.workers.channel import READY, Start, ToParent

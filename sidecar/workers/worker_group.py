@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 from sidecar.observe.exposition import process_metrics
 from sidecar.observe.metrics_merge import Families, families_of, merged, of_silent, text_of
 from sidecar.observe.scrape import worker_restarts
-from sidecar.proxy.admin import UnansweredError
-from sidecar.proxy.status_merge import merge_chains, merge_status, missing_of
+from sidecar.proxy.listening.admin import UnansweredError
+from sidecar.proxy.listening.status_merge import merge_chains, merge_status, missing_of
 from sidecar.workers.parent import Workers
 
 # Less than the second after which a kubelet gives up, so that the answer names the silent worker.

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.audit.records import MAX_LINE_BYTES, RecordError, is_login, parse_record
+from sidecar.features.logins.logins import SUBJECT_PATH
 from sidecar.observe.entry import LOGIN
 from sidecar.observe.record import EVENTS, MAX_ITEMS
 from sidecar.observe.record_text import CUT, encode
-from sidecar.proxy.logins import SUBJECT_PATH
 from tests.audit.evidence import record
 
 LEAST = record(event="request", ts="2026-11-24T21:04:05.000000Z", run="r", seq=1)

@@ -14,11 +14,11 @@ from sidecar.delegation.route import Upstream
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError
 from sidecar.exchange.countersigner import CountersignSettings
+from sidecar.features.outside.agent_key import AgentKeySettings
 from sidecar.identity.endpoint import Endpoint
 from sidecar.identity.workload_settings import WorkloadApiSettings
 from sidecar.observe.sink import FileSink, StdoutSink
-from sidecar.proxy.agent_key import AgentKeySettings
-from sidecar.proxy.bypass import ListenerRule, ListeningSocket
+from sidecar.proxy.journeys.bypass import ListenerRule, ListeningSocket
 from sidecar.wire.resolver import ResolverSettings
 from tests.config.documents import ABSENT, EXAMPLES, changed, example, problems, written
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from sidecar.delegation.target import CanonicalTarget, read_target
 from sidecar.errors import Denied, Reason
 from sidecar.observe.tracing import next_traceparent
-from sidecar.proxy.headers import MAX_VALUE_BYTES, call_id, encode_value, passes_outside, passes_to_mesh
+from sidecar.proxy.journeys.headers import MAX_VALUE_BYTES, call_id, encode_value, passes_outside, passes_to_mesh
 from sidecar.wire.h1_fields import (
     Layouts,
     answer_layouts,

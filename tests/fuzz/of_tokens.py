@@ -19,7 +19,7 @@ from sidecar.delegation.scope import ScopeError, format_scope, parse_scope, pars
 from sidecar.delegation.spiffe_id import SpiffeId, SpiffeIdError
 from sidecar.delegation.strict_json import MAX_DEPTH, StrictJsonError, nesting_of, parse_object
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.credentials import credential_of
+from sidecar.proxy.journeys.credentials import credential_of
 from tests.fuzz.properties import quiet
 from tests.wire.written import request_with
 

@@ -15,7 +15,7 @@ import yaml
 
 from sidecar.errors import ConfigError
 from sidecar.one_process import run_sidecar
-from sidecar.proxy.status import SettingsState, chains_of, status_of
+from sidecar.proxy.listening.status import SettingsState, chains_of, status_of
 from sidecar.reload import Reload
 from sidecar.status.client import ask
 from tests.fakes.lying_sts import Reply, honest

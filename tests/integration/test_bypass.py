@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from sidecar.observe.scrape import render
-from sidecar.proxy.status import SettingsState, status_of
+from sidecar.proxy.listening.status import SettingsState, status_of
 from tests.integration.world import PLANNER, WRITER, World, bearer, calling, free_port, mint, until
 
 pytestmark = [pytest.mark.integration]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.status import SettingsState, status_of
+from sidecar.proxy.listening.status import SettingsState, status_of
 from tests.integration.hops import Hops
 from tests.integration.test_outside import authority, server_context
 from tests.integration.test_websocket import deny, reload

@@ -18,7 +18,7 @@ from sidecar.cli import main
 from sidecar.config.loader import SettingsFiles
 from sidecar.errors import ConfigError
 from sidecar.file_watch import FileWatcher
-from sidecar.proxy.status import SettingsState, status_of
+from sidecar.proxy.listening.status import SettingsState, status_of
 from sidecar.reload import Reload
 from tests.integration.hops import Hops
 from tests.integration.test_authority import begin, both_go_on

@@ -56,7 +56,7 @@ def metadata(built: zipfile.ZipFile, name: str) -> str:
 def test_the_product_s_wheel_has_no_tool_for_development(sources: Path, tmp_path: Path) -> None:
     with wheel(sources, tmp_path) as built:
         names = built.namelist()
-        assert "sidecar/proxy/inbound.py" in names
+        assert "sidecar/proxy/journeys/inbound.py" in names
         assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"sidecar"}
         assert [name for name in names if TOOLS.search(name)] == []
         needed = Parser().parsestr(metadata(built, "METADATA")).get_all("Requires-Dist") or []

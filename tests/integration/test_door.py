@@ -22,7 +22,7 @@ import pytest
 
 from sidecar.delegation.bearer import parse_bearer
 from sidecar.file_watch import FileWatcher
-from sidecar.proxy.status import SettingsState, status_of
+from sidecar.proxy.listening.status import SettingsState, status_of
 from sidecar.reload import Reload
 from sidecar.status.command import _rows
 from sidecar.status.troubles import Grade, troubles

@@ -200,7 +200,7 @@ async def test_a_bug_in_judging_a_stream_cuts_that_stream_and_the_sidecar_serves
         await hear(answer)
         assert sidecar.server.parts.watch.count() == {"inbound": 1, "outbound": 0}
         assert b'sidecar_streams{direction="inbound"} 1.0' in render(sidecar.server.metrics)
-        monkeypatch.setattr("sidecar.proxy.forward.judge_request", broken)
+        monkeypatch.setattr("sidecar.proxy.journeys.forward.judge_request", broken)
         await reload(sidecar, lambda document: deny("mallory", document))
         with contextlib.suppress(aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
             assert await hear(answer) == b""

@@ -12,10 +12,10 @@ import pytest
 from sidecar.assembly.server import assemble
 from sidecar.config.settings import SidecarSettings
 from sidecar.errors import Reason
-from sidecar.proxy.handles import Handles
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.server import Server
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.listening.server import Server
 from sidecar.wire.pool import UpstreamPool
 from tests.fakes.lies import CONTENT_LIES
 from tests.fakes.lying_sts import honest

@@ -15,7 +15,7 @@ from h2.errors import ErrorCodes
 
 from sidecar.identity.tls import client_context
 from sidecar.observe.scrape import render
-from sidecar.proxy.answers import _warn_of_http2
+from sidecar.proxy.journeys.answers import _warn_of_http2
 from tests.integration.h2_caller import asks, speaking_http2
 from tests.integration.hops import Hops
 from tests.integration.test_garbage import no_circles

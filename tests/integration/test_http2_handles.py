@@ -11,7 +11,7 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from sidecar.identity.tls import client_context
-from sidecar.proxy.handles import Handles
+from sidecar.proxy.journeys.handles import Handles
 from sidecar.wire.h2_requests import MAX_STREAMS
 from tests.integration.h2_caller import H2Caller, asks, speaking_http2
 from tests.integration.hops import Hops

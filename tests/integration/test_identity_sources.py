@@ -14,7 +14,7 @@ from sidecar.config.settings import SidecarSettings
 from sidecar.identity.files import FileSettings
 from sidecar.identity.source_factory import IdentitySettings
 from sidecar.identity.workload_settings import WorkloadApiSettings
-from sidecar.proxy.server import Server
+from sidecar.proxy.listening.server import Server
 from tests.identity import supplies
 from tests.integration.world import PARTNER, PLANNER, WRITER, Sidecar, World, bearer, calling, mint, until
 

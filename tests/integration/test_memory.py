@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from sidecar.proxy.system_memory import own_bytes
+from sidecar.proxy.listening.system_memory import own_bytes
 from tests.integration.crowd import Kind, crowd_at, written
 from tests.integration.test_descriptors import call, command
 from tests.integration.world import PATIENCE_S, PLANNER, WRITER, World, bearer, calling, mint, ok, until, whole_lines

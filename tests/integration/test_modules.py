@@ -62,7 +62,7 @@ async def test_a_sidecar_that_has_served_and_reloaded_holds_only_modules_that_it
         assert not [name for name in MAPPED if name in _maps(running.process.pid)]
         assert await running.end(signal.SIGTERM) == 0
     modules = told.read_text().split()
-    assert "sidecar.proxy.inbound" in modules
+    assert "sidecar.proxy.journeys.inbound" in modules
     assert "sidecar.config.sidecar_model" not in modules
     assert {name: ABSENT[name] for name in ABSENT if name in modules} == {}
 

@@ -151,7 +151,7 @@ async def test_a_call_leaves_with_the_key_and_its_record_names_the_user(hops: Ho
 async def test_the_key_is_followed_as_its_file_changes(
     hops: Hops, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.proxy.static_keys.LOOK_S", 0.01)
+    monkeypatch.setattr("sidecar.features.outside.static_keys.LOOK_S", 0.01)
     await start(hops, provider)
     async with hops.serving() as held:
         await ask(hops, held.shown)

@@ -17,8 +17,8 @@ from sidecar.config.loader import Loaded, SettingsFiles, load_again
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import ConfigError
 from sidecar.identity.files import FileSettings
-from sidecar.proxy.memory_pressure import Memory
-from sidecar.proxy.server import Server
+from sidecar.proxy.listening.memory_pressure import Memory
+from sidecar.proxy.listening.server import Server
 from sidecar.reload import AppliedSettings, Reload
 from sidecar.settings_watch import Load
 from tests.identity.pem_cells import CELLS, OURS

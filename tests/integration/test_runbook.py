@@ -26,8 +26,8 @@ from sidecar.errors import ConfigError
 from sidecar.exchange.circuit import FIRST_PAUSE_S
 from sidecar.identity.tls import server_context
 from sidecar.observe.scrape import render
-from sidecar.proxy import agent_watch
-from sidecar.proxy.status import SettingsState, status_of
+from sidecar.proxy.listening import agent_watch
+from sidecar.proxy.listening.status import SettingsState, status_of
 from sidecar.reload import Reload
 from sidecar.status.client import ask
 from sidecar.status.troubles import troubles

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from sidecar.cli import main
 from sidecar.delegation.bearer import parse_bearer
-from sidecar.proxy.status import SettingsState, status_of
+from sidecar.proxy.listening.status import SettingsState, status_of
 from tests.config.documents import written
 from tests.config.test_login_checks import LOGINS
 from tests.fakes.tokens import TokenMint

@@ -254,8 +254,10 @@ def test_the_audit_loads_no_part_of_the_data_plane(held: Mapping[str, Held], nam
 
 
 def test_the_chain_of_importers_is_named() -> None:
-    held = Held({"sidecar.cli": "__main__", "sidecar.app": "sidecar.cli", "sidecar.proxy.door": "sidecar.app"})
-    assert held.chain("sidecar.proxy.door") == "__main__ → sidecar.cli → sidecar.app → sidecar.proxy.door"
+    held = Held({"sidecar.cli": "__main__", "sidecar.app": "sidecar.cli", "sidecar.features.door.door": "sidecar.app"})
+    assert (
+        held.chain("sidecar.features.door.door") == "__main__ → sidecar.cli → sidecar.app → sidecar.features.door.door"
+    )
 
 
 def test_the_page_of_the_architecture_is_that_of_the_walls() -> None:

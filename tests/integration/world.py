@@ -28,7 +28,7 @@ from sidecar.identity.source import Identity
 from sidecar.identity.tls import client_context
 from sidecar.identity.workload_api import WorkloadApiSource
 from sidecar.identity.workload_settings import WorkloadApiSettings
-from sidecar.proxy.server import Server
+from sidecar.proxy.listening.server import Server
 from sidecar_dev.entries import Entry, Selectors
 from sidecar_dev.pki import TrustDomainAuthority
 from sidecar_dev.registry import Registry

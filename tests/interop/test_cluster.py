@@ -167,7 +167,7 @@ print(json.dumps([said["expires_in"] > 0, call(**shown), call(), os.path.exists(
 KEY_OF_SIDECAR: Final = """
 import time
 from sidecar.errors import Unavailable
-from sidecar.proxy.static_keys import StaticKeys
+from sidecar.features.outside.static_keys import StaticKeys
 keys = StaticKeys()
 for _ in range(100):  # a thread reads the file
     try:

@@ -30,23 +30,23 @@ from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.features.a2a.task_bindings import TaskBindings
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.source import State as IdentityState
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.task_bindings import TaskBindings
-from sidecar.proxy.warm_inbound import WarmInbound
-from sidecar.proxy.warm_operations import HandedOver
-from sidecar.proxy.warm_outbound import WarmOutbound
-from sidecar.proxy.watch import Watch
+from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.headers import FROM_AGENT, FROM_NEXT_HOP
+from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.journeys.watch import Watch
+from sidecar.proxy.native.warm_inbound import WarmInbound
+from sidecar.proxy.native.warm_operations import HandedOver
+from sidecar.proxy.native.warm_outbound import WarmOutbound
 from sidecar.wire.connections import Connections
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection

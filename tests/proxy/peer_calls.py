@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.policy import Policy
-from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.journeys.snapshot import Snapshot
 from tests.delegation.world import NOW, POLICY, SEARCH
 from tests.proxy.warm import ANSWER, Warm
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.answers import close
+from sidecar.proxy.journeys.answers import close
 from tests.proxy.agent_calls import AgentCalls, bearer
 
 

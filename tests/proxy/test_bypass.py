@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy import bypass
-from sidecar.proxy.bypass import (
+from sidecar.proxy.journeys import bypass
+from sidecar.proxy.journeys.bypass import (
     MAX_LISTENERS,
     MAX_TOLD,
     BypassWatch,

@@ -25,14 +25,14 @@ from sidecar.exchange.cache import Epoch, Issued, IssuedTokens
 from sidecar.exchange.client import key_of
 from sidecar.observe.attribution import facts_of_token
 from sidecar.observe.entry import request_record
-from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
-from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import IDENTITY
-from sidecar.proxy.plans import Plans
-from sidecar.proxy.snapshot import Renewal
-from sidecar.proxy.trim import AFTER_BYTES, Trim
-from sidecar.proxy.verdicts import Call, Permits, Verdicts
-from sidecar.proxy.warm import prepare
+from sidecar.proxy.journeys.caches import HANDLES, LEFT_PART, Caches
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.headers import IDENTITY
+from sidecar.proxy.journeys.plans import Plans
+from sidecar.proxy.journeys.snapshot import Renewal
+from sidecar.proxy.journeys.verdicts import Call, Permits, Verdicts
+from sidecar.proxy.listening.trim import AFTER_BYTES, Trim
+from sidecar.proxy.native.warm import prepare
 from sidecar.wire.dialer import Origin
 from tests.delegation.world import (
     INBOUND_CLAIMS,

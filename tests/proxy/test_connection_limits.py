@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from sidecar.proxy.connection_limits import MAX_CONNECTIONS, ConnectionLimits
+from sidecar.proxy.listening.connection_limits import MAX_CONNECTIONS, ConnectionLimits
 
 
 def test_one_peer_has_three_quarters_unless_told_and_never_more_than_there_are() -> None:

@@ -11,9 +11,9 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from sidecar.errors import Reason, SidecarError, Unavailable
-from sidecar.proxy import connection_table
-from sidecar.proxy.connection_limits import ConnectionLimits
-from sidecar.proxy.connection_table import ConnectionTable
+from sidecar.proxy.listening import connection_table
+from sidecar.proxy.listening.connection_limits import ConnectionLimits
+from sidecar.proxy.listening.connection_table import ConnectionTable
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import Stream

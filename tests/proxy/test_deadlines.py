@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Reason
-from sidecar.proxy.deadlines import Wheel, end_of
+from sidecar.proxy.journeys.deadlines import Wheel, end_of
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.delegation.deny_list import MAX_DENY_BYTES, DenyListError
-from sidecar.proxy.deny_file import DenyFile, fingerprint_of
+from sidecar.proxy.listening.deny_file import DenyFile, fingerprint_of
 
 
 def write(path: Path, *jtis: str) -> None:

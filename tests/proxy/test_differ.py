@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy import warm_inbound
+from sidecar.proxy.native import warm_inbound
 from tests.fuzz.mutate import names_in_values
 from tests.native import needs_native
 from tests.proxy import differ

@@ -16,7 +16,7 @@ from sidecar.delegation.spiffe_id import TrustDomain
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.federation.trade import Ask
 from sidecar.identity.endpoint import EndpointAnswer
-from sidecar.proxy.workload_handle import WorkloadHandle
+from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.test_outside import MODEL, OPEN
 from tests.delegation.world import POLICY, TO_CRM, delegation

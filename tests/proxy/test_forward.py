@@ -10,10 +10,10 @@ import pytest
 from sidecar.delegation.decide import accept_issued, decide_verified, delegate
 from sidecar.delegation.human import Human
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.forward import Forwarder, Forwarding
-from sidecar.proxy.headers import FROM_AGENT
-from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.watch import Watch
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.headers import FROM_AGENT
+from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool

@@ -9,7 +9,7 @@ import pytest
 from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.handles import HELD_BYTES, OPEN_BYTES, Handles, ServedRequest
+from sidecar.proxy.journeys.handles import HELD_BYTES, OPEN_BYTES, Handles, ServedRequest
 from tests.delegation.world import LOGIN_CLAIMS, NOW, PLANNER, WRITER, login
 from tests.fakes.guard import FakeGuard
 

@@ -16,7 +16,7 @@ from sidecar.delegation.route import Upstream
 from sidecar.errors import Denied, Reason
 from sidecar.exchange.cache import Issued
 from sidecar.observe.tracing import TraceContext
-from sidecar.proxy.headers import (
+from sidecar.proxy.journeys.headers import (
     FROM_AGENT,
     FROM_NEXT_HOP,
     MAX_VALUE_BYTES,

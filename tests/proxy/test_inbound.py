@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.errors import Denied
-from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.journeys.snapshot import Snapshot
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, verified
 from tests.proxy.warm import ANSWER, Warm
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from sidecar.bounded import ENTRY_BYTES
-from sidecar.proxy.linger_cache import _MAX_GUARDS, LingerCache
+from sidecar.proxy.journeys.linger_cache import _MAX_GUARDS, LingerCache
 from tests.fakes.guard import FakeGuard
 
 ROOM = 1000 + ENTRY_BYTES

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from tests.delegation.world import FRONT, INBOUND_CLAIMS, NOW, SEARCH, delegation
 from tests.fakes.guard import FakeGuard
 

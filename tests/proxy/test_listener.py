@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy.listener import ShedHandler
+from sidecar.proxy.listening.listener import ShedHandler
 from tests.proxy.agent_calls import AgentCalls, Fields, bearer
 
 

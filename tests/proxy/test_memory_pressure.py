@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.proxy.memory_pressure import CALM_LOOKS, Memory
+from sidecar.proxy.listening.memory_pressure import CALM_LOOKS, Memory
 
 
 class Used:

@@ -11,8 +11,8 @@ import pytest
 from sidecar.observe.entry import request_record
 from sidecar.observe.operations import OneLine
 from sidecar.observe.record import Record
-from sidecar.proxy import warm_inbound, warm_outbound
-from sidecar.proxy.warm import Parts, prepare
+from sidecar.proxy.native import warm_inbound, warm_outbound
+from sidecar.proxy.native.warm import Parts, prepare
 from tests.native import module, needs_native
 from tests.proxy.engines import EngineWorld, OutboundWorld
 from tests.proxy.test_warm import WARM

@@ -14,7 +14,7 @@ from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.observe.secret_names import secret_fingerprint
-from sidecar.proxy.workload_handle import WorkloadHandle
+from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 from tests.delegation.test_outside import HOOK, KEY, MODEL
 from tests.delegation.world import (
     CRM,

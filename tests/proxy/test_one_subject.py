@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.proxy.handles import ServedRequest
-from sidecar.proxy.one_subject import OneSubject
+from sidecar.proxy.journeys.handles import ServedRequest
+from sidecar.proxy.journeys.one_subject import OneSubject
 from tests.delegation.world import INBOUND_CLAIMS, NOW, delegation
 
 

@@ -13,7 +13,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.proofs import Proofs
-from sidecar.proxy.origins import Origins
+from sidecar.proxy.journeys.origins import Origins
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.delegation.world import TO_CRM, WRITER
 from tests.fakes.own_identity import OwnIdentity

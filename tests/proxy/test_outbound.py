@@ -13,7 +13,7 @@ import pytest
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.proxy.remote_handles import RemoteRequest
+from sidecar.proxy.journeys.remote_handles import RemoteRequest
 from tests.delegation.world import INBOUND_CLAIMS, LOGIN_CLAIMS, POLICY, delegation, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, Fields, bearer
 

@@ -12,7 +12,7 @@ from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.policy import Deny
 from sidecar.errors import Denied, Reason
 from sidecar.observe.secret_names import secret_fingerprint
-from sidecar.proxy.workload_handle import OVERLAP_S, WorkloadHandle
+from sidecar.proxy.journeys.workload_handle import OVERLAP_S, WorkloadHandle
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN
 from tests.delegation.world import POLICY, TO_CRM, WRITER
 from tests.proxy.agent_calls import OWN, AgentCalls, Fields, bearer

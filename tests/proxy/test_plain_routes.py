@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy import warm_inbound, warm_outbound
+from sidecar.proxy.native import warm_inbound, warm_outbound
 from tests.delegation.world import SEARCH, TO_CRM
 
 

@@ -8,7 +8,7 @@ from sidecar.delegation.plan import Delegation, Plan
 from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import OutboundRoute
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.plans import MAX_OF_SECOND, Plans
+from sidecar.proxy.journeys.plans import MAX_OF_SECOND, Plans
 from tests.delegation.world import NOW, POLICY, TO_CRM, delegation, login
 
 MIB = 1024 * 1024

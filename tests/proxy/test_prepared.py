@@ -9,7 +9,7 @@ import pytest
 
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import Record
-from sidecar.proxy.warm import VARYING, prepare
+from sidecar.proxy.native.warm import VARYING, prepare
 
 NATIVE: Any = SimpleNamespace(Prepared=lambda **parts: parts)
 

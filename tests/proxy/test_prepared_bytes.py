@@ -14,8 +14,8 @@ from sidecar.libc_memory import allocated_bytes
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import Record
 from sidecar.observe.record_text import MAX_TEXT
-from sidecar.proxy.headers import IDENTITY
-from sidecar.proxy.warm import VARYING, _pieces_of, prepare
+from sidecar.proxy.journeys.headers import IDENTITY
+from sidecar.proxy.native.warm import VARYING, _pieces_of, prepare
 from sidecar.wire.message import Field
 from tests.native import module, needs_native
 

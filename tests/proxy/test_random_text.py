@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.proxy.random_text import base64url, random_128, random_258, texts
+from sidecar.proxy.journeys.random_text import base64url, random_128, random_258, texts
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from sidecar.errors import Reason
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.recent_counts import SAMPLE_S, WINDOW_S, RecentCounts, refused
+from sidecar.proxy.listening.recent_counts import SAMPLE_S, WINDOW_S, RecentCounts, refused
 
 
 class Clock:

@@ -7,8 +7,8 @@ import pytest
 
 from sidecar.delegation.human import Human
 from sidecar.errors import ANSWERS, Denied, Reason, SidecarError, Unavailable
-from sidecar.proxy.operations import Asked
-from sidecar.proxy.refusal import refusal
+from sidecar.features.operations.operations import Asked
+from sidecar.proxy.journeys.refusal import refusal
 
 SECRET = "eyJ-secret"
 ANSWERABLE = [reason for reason, answer in ANSWERS.items() if answer.status]

@@ -12,8 +12,8 @@ from sidecar.delegation.policy import Deny, Policy
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.svid import VerifiedPeer
-from sidecar.proxy.revalidation import Guard, judge_call, judge_peer, judge_request, judge_served
-from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.journeys.revalidation import Guard, judge_call, judge_peer, judge_request, judge_served
+from sidecar.proxy.journeys.snapshot import Snapshot
 from tests.delegation.test_reevaluate import KEY, Keys, with_inbound
 from tests.delegation.world import (
     FRONT,

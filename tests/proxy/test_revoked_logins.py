@@ -11,8 +11,8 @@ import pytest
 
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
-from sidecar.proxy.caches import Caches
-from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.proxy.journeys.caches import Caches
+from sidecar.proxy.journeys.snapshot import Setup, Snapshots
 from tests.delegation.test_outside import HOOK, KEY, MODEL, OPEN
 from tests.delegation.world import ENTRY, IDP, LOGIN_CLAIMS, NOW, POLICY, STS, TO_CRM, signed
 from tests.proxy.agent_calls import OWN, AgentCalls, bearer

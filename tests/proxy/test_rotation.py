@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sidecar.proxy.rotation import Rotation
+from sidecar.proxy.listening.rotation import Rotation
 
 
 def test_each_member_has_its_turn_and_a_new_one_comes_last() -> None:

@@ -22,14 +22,14 @@ from sidecar.identity.jwks import IssuerKeys, JwksSettings
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.scrape import scrape
-from sidecar.proxy import watch as watch_module
-from sidecar.proxy.handles import Handles
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.listener import Listener, ListenerSettings
-from sidecar.proxy.memory_pressure import Memory
-from sidecar.proxy.server import Parts, Server
-from sidecar.proxy.snapshot import Setup, Snapshots
-from sidecar.proxy.watch import Watch
+from sidecar.proxy.journeys import watch as watch_module
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.snapshot import Setup, Snapshots
+from sidecar.proxy.journeys.watch import Watch
+from sidecar.proxy.listening.listener import Listener, ListenerSettings
+from sidecar.proxy.listening.memory_pressure import Memory
+from sidecar.proxy.listening.server import Parts, Server
 from sidecar.reload import prepare
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
@@ -536,7 +536,7 @@ async def test_identity_is_followed_in_policy_records_and_metrics(bench: Bench) 
 async def test_what_becomes_missing_is_told_once_on_the_operations_log_and_so_is_its_return(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sidecar.proxy.server.TICK_S", 0.01)
+    monkeypatch.setattr("sidecar.proxy.listening.server.TICK_S", 0.01)
     caplog.set_level("INFO", "sidecar")
     looks = asyncio.Semaphore(0)
     monkeypatch.setattr(bench.parts.caches, "sweep", looks.release)  # called at each measurement
@@ -609,7 +609,7 @@ async def test_requests_that_last_are_told_at_each_tick_and_the_rest_at_each_fou
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = Looks(bench, monkeypatch)
-    monkeypatch.setattr("sidecar.proxy.server.TICK_S", 0.0)
+    monkeypatch.setattr("sidecar.proxy.listening.server.TICK_S", 0.0)
 
     async def slowly() -> None:
         looks.seen.append("slowly")

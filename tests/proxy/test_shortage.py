@@ -5,10 +5,10 @@ import logging
 
 import pytest
 
-from sidecar.proxy.caches import HANDLES, LEFT_PART, Caches
-from sidecar.proxy.listener import Listener
-from sidecar.proxy.memory_pressure import Memory
-from sidecar.proxy.shortage import Shortage
+from sidecar.proxy.journeys.caches import HANDLES, LEFT_PART, Caches
+from sidecar.proxy.listening.listener import Listener
+from sidecar.proxy.listening.memory_pressure import Memory
+from sidecar.proxy.listening.shortage import Shortage
 from sidecar.wire.pool import UpstreamPool
 
 MIB = 1024 * 1024

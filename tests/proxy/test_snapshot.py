@@ -9,7 +9,7 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Reason, Unavailable
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.identity.jwks import IssuerKeys
-from sidecar.proxy.snapshot import Setup, Snapshots
+from sidecar.proxy.journeys.snapshot import Setup, Snapshots
 from sidecar.wire.dialer import Origin
 from tests.delegation.world import POLICY, WRITER
 from tests.identity.fixed_source import FixedSource

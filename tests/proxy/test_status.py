@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.status import SettingsState, chains_of, status_of
-from sidecar.proxy.status_merge import MAX_CHAINS
+from sidecar.proxy.listening.status import SettingsState, chains_of, status_of
+from sidecar.proxy.listening.status_merge import MAX_CHAINS
 from sidecar_dev.pki import TrustDomainAuthority
 from tests.fakes.tokens import TRUST_DOMAIN, TokenMint
 from tests.proxy.test_server import Bench

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.proxy.status_merge import MAX_CHAINS, merge_chains, merge_status, missing_of
+from sidecar.proxy.listening.status_merge import MAX_CHAINS, merge_chains, merge_status, missing_of
 from sidecar.status.troubles import troubles
 from tests.status.documents import FAILS, ISSUER, NOW, WORKS, status
 

@@ -13,7 +13,7 @@ import pytest
 
 from sidecar import libc_memory
 from sidecar.libc_memory import allocated_bytes, clean_files, forget_unused_code, give_back
-from sidecar.proxy.system_memory import (
+from sidecar.proxy.listening.system_memory import (
     Cgroup,
     file_bytes,
     find_cgroup,
@@ -157,7 +157,7 @@ def test_large_pieces_can_be_kept_apart_so_that_they_go_back_whole() -> None:
     """In its own process: it changes the C library permanently."""
     code = """
 from sidecar.libc_memory import keep_large_ones_apart
-from sidecar.proxy.system_memory import own_bytes
+from sidecar.proxy.listening.system_memory import own_bytes
 bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
 keep_large_ones_apart()
 before = own_bytes()
@@ -289,7 +289,7 @@ def test_a_buffer_of_tls_goes_back_with_its_connection_whatever_lies_between() -
     code = """
 import ctypes
 from sidecar.libc_memory import keep_buffers_apart
-from sidecar.proxy.system_memory import own_bytes
+from sidecar.proxy.listening.system_memory import own_bytes
 bytes(30_000_000)  # from now on glibc takes pieces of this size from its heap
 keep_buffers_apart()
 libc = ctypes.CDLL(None)

@@ -4,7 +4,7 @@ from itertools import accumulate
 
 import pytest
 
-from sidecar.proxy.trim import AFTER_BYTES, IDLE_FILE_BYTES, IDLE_LOOKS, Trim
+from sidecar.proxy.listening.trim import AFTER_BYTES, IDLE_FILE_BYTES, IDLE_LOOKS, Trim
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.identity.handshake import VerifyingSSLObject
-from sidecar.proxy.trust import TrustWatch
+from sidecar.proxy.journeys.trust import TrustWatch
 from tests.delegation.world import NOW
 from tests.fakes.guard import FakeGuard
 from tests.wire.bench import RecordingTransport

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sidecar.proxy.trusted_names import is_trusted_name
+from sidecar.proxy.journeys.trusted_names import is_trusted_name
 
 # Parser -> names from which it takes a path, method, scheme, host, client, user or certificate. One row each.
 TRUSTED = {

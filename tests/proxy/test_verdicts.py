@@ -9,7 +9,7 @@ from sidecar.bounded import ENTRY_BYTES
 from sidecar.delegation.decide import decide_verified, delegate
 from sidecar.delegation.permit import Permit
 from sidecar.observe.attribution import facts_of
-from sidecar.proxy.verdicts import Call, Epoch, Permits, Verdicts
+from sidecar.proxy.journeys.verdicts import Call, Epoch, Permits, Verdicts
 from tests.delegation.world import INBOUND_CLAIMS, NOW, PLANNER, POLICY, SEARCH, WRITER, verified
 
 TOKEN = verified(INBOUND_CLAIMS)

@@ -16,10 +16,10 @@ import pytest
 from sidecar.delegation.policy import Deny
 from sidecar.engine import Engine
 from sidecar.errors import Denied, Reason, Unavailable
-from sidecar.proxy import watch
-from sidecar.proxy.ghosts import GhostEntry, GhostForwarding, GhostRequest, GhostStream
-from sidecar.proxy.listener import ShedHandler
-from sidecar.proxy.snapshot import Snapshot
+from sidecar.proxy.journeys import watch
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.listening.listener import ShedHandler
+from sidecar.proxy.native.ghosts import GhostEntry, GhostForwarding, GhostRequest, GhostStream
 from sidecar.wire.h1_head import RequestGrammar, ResponseGrammar
 from sidecar.wire.origin_pool import Waiter
 from tests.corpus import Words, cases

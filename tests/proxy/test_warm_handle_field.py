@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from tests.delegation.world import NOW, delegation
 from tests.native import needs_native
 from tests.proxy.engines import HANDLE, EngineWorld, OutboundWorld

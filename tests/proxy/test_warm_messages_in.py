@@ -13,8 +13,8 @@ import pytest
 
 from sidecar.delegation.mcp_session import Holder, Session, SessionIds
 from sidecar.engine import Engine
-from sidecar.proxy.ghosts import GhostForwarding, GhostMcpForwarding, GhostTaskForwarding
-from sidecar.proxy.task_bindings import Principal
+from sidecar.features.a2a.task_bindings import Principal
+from sidecar.proxy.native.ghosts import GhostForwarding, GhostMcpForwarding, GhostTaskForwarding
 from tests.delegation.world import PLANNER, STS
 from tests.fuzz.inbound_world import token
 from tests.fuzz.mutate import Mutator

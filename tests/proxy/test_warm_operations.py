@@ -8,9 +8,16 @@ import pytest
 
 from sidecar.delegation.a2a_tasks import Named
 from sidecar.errors import Denied
-from sidecar.proxy.operations import Asked
-from sidecar.proxy.task_bindings import Making, Principal, TaskBindings
-from sidecar.proxy.warm_operations import MAX_READ, PYTHONS, HandedOver, OperationRead, WarmMessage, read_operation
+from sidecar.features.a2a.task_bindings import Making, Principal, TaskBindings
+from sidecar.features.operations.operations import Asked
+from sidecar.proxy.native.warm_operations import (
+    MAX_READ,
+    PYTHONS,
+    HandedOver,
+    OperationRead,
+    WarmMessage,
+    read_operation,
+)
 from sidecar.wire.h1_head import RequestGrammar
 from tests.delegation.world import NOW, PLANNER, STS
 from tests.proxy.engines import POLICY

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from sidecar.proxy.forward import Forwarding
-from sidecar.proxy.ghosts import GhostStream
+from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.native.ghosts import GhostStream
 from sidecar.wire import h1_client
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from sidecar.errors import Reason, Unavailable
-from sidecar.proxy.listener import ShedHandler
+from sidecar.proxy.listening.listener import ShedHandler
 from sidecar.wire import h1_server
 from tests.fuzz.mutate import Mutator
 from tests.native import needs_native

@@ -10,9 +10,9 @@ from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.identity.source import State
 from sidecar.observe.record import Direction
-from sidecar.proxy.deadlines import TICK_S
-from sidecar.proxy.snapshot import Snapshots
-from sidecar.proxy.watch import DENIED_S, IDENTITY_GRACE_S, TURN_S, Watch
+from sidecar.proxy.journeys.deadlines import TICK_S
+from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.proxy.journeys.watch import DENIED_S, IDENTITY_GRACE_S, TURN_S, Watch
 from tests.delegation.world import WRITER
 from tests.proxy.test_snapshot import setup
 
@@ -352,7 +352,7 @@ class Turns:
             await sleep(0)
             self.began = bench.passed
 
-        monkeypatch.setattr("sidecar.proxy.watch.asyncio.sleep", turn)
+        monkeypatch.setattr("sidecar.proxy.journeys.watch.asyncio.sleep", turn)
 
 
 async def test_8192_forwardings_are_judged_in_slices_of_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:

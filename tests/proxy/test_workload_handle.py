@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sidecar.proxy.workload_handle import OVERLAP_S, WorkloadHandle
+from sidecar.proxy.journeys.workload_handle import OVERLAP_S, WorkloadHandle
 
 SECRET = bytes(32)
 OTHER = bytes(31) + b"\1"

@@ -18,14 +18,14 @@ from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.sts import ExchangeSettings
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles, ServedRequest
-from sidecar.proxy.headers import FROM_AGENT, FROM_NEXT_HOP
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.outbound import Outbound
-from sidecar.proxy.snapshot import Snapshot
-from sidecar.proxy.watch import Watch
+from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.headers import FROM_AGENT, FROM_NEXT_HOP
+from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.connections import Connections
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection

@@ -17,12 +17,12 @@ from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 from sidecar.delegation.mcp_session import SessionIds
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.handles import Handles
-from sidecar.proxy.headers import FROM_AGENT
-from sidecar.proxy.inbound import Inbound
-from sidecar.proxy.journey import Tasks
-from sidecar.proxy.watch import Watch
+from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.headers import FROM_AGENT
+from sidecar.proxy.journeys.inbound import Inbound
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.connections import Connections
 from sidecar.wire.dialer import Origin
 from sidecar.wire.h1_client import ClientConnection

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sidecar.proxy.admin import AdminSocket, admin_pages
+from sidecar.proxy.listening.admin import AdminSocket, admin_pages
 
 
 @contextmanager

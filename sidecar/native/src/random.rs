@@ -1,4 +1,4 @@
-//! Unguessable text, as `proxy/random_text.py` makes it: of the system's random octets, each used once.
+//! Unguessable text, as `proxy/journeys/random_text.py` makes it: of the system's random octets, each used once.
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

@@ -10,7 +10,7 @@ import pytest
 from sidecar.delegation.a2a_tasks import MAX_READ_BYTES
 from sidecar.delegation.protobuf import length_field as field
 from sidecar.delegation.protobuf import number_field as number
-from sidecar.proxy.a2a_answers import not_encoded
+from sidecar.features.a2a.answers import not_encoded
 from sidecar.wire.message import Edits
 from tests.integration.a2a_grpc_world import V03, V1, World, named, opened, sent
 

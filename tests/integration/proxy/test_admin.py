@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sidecar.proxy.admin import AdminSocket, admin_pages
+from sidecar.proxy.listening.admin import AdminSocket, admin_pages
 
 pytestmark = pytest.mark.integration
 

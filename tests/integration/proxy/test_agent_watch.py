@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.proxy.agent_watch import AgentWatch
+from sidecar.proxy.listening.agent_watch import AgentWatch
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.proxy.test_a2a_answers import BOB, V03, V1, answer_with, ask, rpc, sent
-from tests.integration.proxy.test_agent_cards import a2a_settings
+from tests.integration.features.a2a.test_agent_cards import a2a_settings
+from tests.integration.features.a2a.test_answers import BOB, V03, V1, answer_with, ask, rpc, sent
 from tests.integration.test_operations import Peer
 from tests.integration.world import FRONT, PLANNER, WRITER, Answer, World, calling, mint, ok, until
 

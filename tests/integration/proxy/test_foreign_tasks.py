@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 
 from sidecar.delegation.a2a import OPERATIONS, named
-from tests.integration.proxy.test_a2a_answers import BOB, V03, V1, answer_with, ask, rpc, sent
-from tests.integration.proxy.test_agent_cards import a2a_settings
+from tests.integration.features.a2a.test_agent_cards import a2a_settings
+from tests.integration.features.a2a.test_answers import BOB, V03, V1, answer_with, ask, rpc, sent
 from tests.integration.test_operations import Peer
 from tests.integration.world import PLANNER, WRITER, World, calling, mint
 

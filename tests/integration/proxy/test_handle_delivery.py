@@ -18,8 +18,8 @@ import pytest
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.record_rate import RecordRate
-from sidecar.proxy.handle_delivery import HandleDelivery, WorkloadHandleSettings
-from sidecar.proxy.workload_handle import WorkloadHandle
+from sidecar.proxy.journeys.handle_delivery import HandleDelivery, WorkloadHandleSettings
+from sidecar.proxy.journeys.workload_handle import WorkloadHandle
 from tests.integration.world import until
 
 pytestmark = pytest.mark.integration

@@ -25,7 +25,7 @@ from sidecar.identity.tls import client_context, server_context
 from sidecar.observe.access_log import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.refused_connections import RefusedConnections
-from sidecar.proxy.listener import Listener, ListenerSettings, ShedHandler
+from sidecar.proxy.listening.listener import Listener, ListenerSettings, ShedHandler
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import RequestHandler, Stream
 from sidecar_dev.pki import TrustDomainAuthority

@@ -14,7 +14,7 @@ from sidecar.errors import Reason, SidecarError
 from sidecar.identity.bundle import parse_bundle
 from sidecar.identity.generation import new_identity
 from sidecar.identity.tls import client_context, server_context
-from sidecar.proxy.trust import TrustWatch
+from sidecar.proxy.journeys.trust import TrustWatch
 from sidecar.wire.connections import Connections
 from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ServerLimits

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.proxy import unix_socket
+from sidecar.proxy.listening import unix_socket
 
 pytestmark = pytest.mark.integration
 

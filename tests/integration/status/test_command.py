@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.cli import main
-from sidecar.proxy.status_merge import merge_status
+from sidecar.proxy.listening.status_merge import merge_status
 from tests.status.documents import NOW, status
 from tests.status.socket import serving
 

@@ -1,0 +1,227 @@
+"""Answers of A2A that are read on their way: extended cards, lists of tasks, and tasks that begin.
+
+All else of an answer passes as it comes. Of these operations an answer without content coding is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import orjson
+
+from sidecar.delegation.a2a_grpc import GrpcAnswerReader
+from sidecar.delegation.a2a_tasks import AnswerReader, Shown
+from sidecar.delegation.agent_card import MAX_CARD_BYTES, AgentCard, card_of
+from sidecar.delegation.agent_card_grpc import Rewrite
+from sidecar.delegation.agent_card_grpc import rewritten as rewritten_by_grpc
+from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.features.a2a.agent_cards import note_signature
+from sidecar.features.a2a.task_bindings import Making
+from sidecar.features.operations.held_forwarding import GRPC_CODING, HeldForwarding
+from sidecar.features.operations.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
+from sidecar.features.operations.operations import Asked
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.headers import without
+from sidecar.proxy.journeys.journey import Waiter
+from sidecar.wire.grpc import is_grpc
+from sidecar.wire.message import Edits, Field, Response, is_event_stream, new_edits
+
+EXTENDED_CARD: Final = "GetExtendedAgentCard"
+_JSON: Final = frozenset({b"application/json", b"application/a2a+json"})
+NOT_ASKED_FOR: Final = ASKED_FOR | {b"grpc-accept-encoding"}
+_ROOM: Final = 4096  # around a card, in an answer of JSON-RPC
+
+_CODES: Final = frozenset(map(str, Reason))
+
+
+def is_identity(head: Response) -> bool:
+    """Tell if an answer has no content coding."""
+    return all(value.strip().lower() == b"identity" for value in head.all(b"content-encoding"))
+
+
+def not_encoded(edits: Edits) -> Edits:
+    """Return the edits of a request whose answer is read: it must not be encoded."""
+    return edits._replace(passes=without(edits.passes, NOT_ASKED_FOR))
+
+
+def note_refusal(answer: Response | None, entry: Entry) -> None:
+    """Note that the next hop's sidecar refused a call, where the status of its answer does not say so.
+
+    The record takes a known code into its detail, and nothing else that another workload says of itself.
+    """
+    if answer is None or answer.status >= 300 or not (stated := answer.all(b"delegation-reason")):
+        return
+    code = stated[0].decode("latin-1")
+    entry.reason = Reason.NEXT_HOP_REFUSED
+    entry.detail = f"it says {code}" if len(stated) == 1 and code in _CODES else "it says no reason that is known here"
+
+
+class CardForwarding(HeldForwarding):
+    """A request for an extended card. The card is held whole, and goes on as ``rewrite`` makes it.
+
+    An answer that is an error passes as it is. One that cannot be read is refused: CARD_REFUSED.
+    """
+
+    __slots__ = ("_asked", "_rewrite")
+
+    def __init__(self, *forwarded: Any, asked: Asked, rewrite: Rewrite) -> None:
+        super().__init__(*forwarded, max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED, grpc=asked.grpc)
+        self._asked = asked
+        self._rewrite = rewrite
+
+    def holds(self, head: Response) -> bool:
+        """Hold what may be a card."""
+        if head.status >= 300:
+            return False
+        if not is_identity(head):
+            raise Denied(Reason.CARD_REFUSED, "the card is encoded, though identity was asked for")
+        return not self._grpc or _holds_messages(head, self._refused)
+
+    def made_again(self, document: bytes) -> bytes:
+        """Write the card again."""
+        if self._grpc:
+            return rewritten_by_grpc(document, self._made, first_version=self._asked.first_version)
+        try:
+            answer = parse_message_object(document, max_bytes=self._max_bytes)
+        except StrictJsonError as error:
+            raise Denied(Reason.CARD_REFUSED, str(error)) from None
+        if not self._asked.json_rpc:
+            return orjson.dumps(self._card(answer))
+        shown = answer.get("result")
+        if "error" in answer and shown is None:
+            return document
+        if not isinstance(shown, dict):
+            raise Denied(Reason.CARD_REFUSED, "the result is no card")
+        return orjson.dumps({"jsonrpc": "2.0", "id": answer.get("id"), "result": self._card(shown)})
+
+    def _card(self, members: dict[str, Any]) -> dict[str, Any]:
+        return self._made(card_of(members))
+
+    def _made(self, card: AgentCard) -> dict[str, Any]:
+        made = self._rewrite(card)
+        note_signature(card, self._entry)
+        return made
+
+
+def _holds_messages(head: Response, refused: Reason) -> bool:
+    """Tell if an answer to a call of gRPC has messages. Raises Denied: it succeeds, and is not one of gRPC."""
+    if not is_grpc(head) and head.status < 300:
+        raise Denied(refused, "the answer is not one of gRPC")
+    return is_grpc(head)
+
+
+def _has_failed(fields: Iterable[Field]) -> bool:
+    """Tell if these fields say that a call of gRPC has failed."""
+    return any(name == b"grpc-status" and value != b"0" for name, value in fields)
+
+
+class TaskListForwarding(HeldForwarding):
+    """A request for a list of tasks, which goes on without those that its reader may not see, as ``cut`` makes it.
+
+    What cannot be read is refused, since it could list anything: LIST_UNREADABLE.
+    """
+
+    __slots__ = ("_cut",)
+
+    def __init__(self, *forwarded: Any, max_bytes: int, cut: Callable[[bytes], bytes], grpc: bool = False) -> None:
+        super().__init__(*forwarded, max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE, grpc=grpc)
+        self._cut = cut
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
+        passes, names, values = super().rewrite(head)
+        return new_edits((without(passes, OF_OTHER_CONTENT), names, values))
+
+    def holds(self, head: Response) -> bool:
+        """Hold what may be a list."""
+        if not is_identity(head):
+            raise Denied(Reason.LIST_UNREADABLE, "the list is encoded, though identity was asked for")
+        if self._grpc:
+            return _holds_messages(head, self._refused)
+        kinds = {value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")}
+        if kinds and kinds <= _JSON:
+            return True
+        if head.status < 300 or not kinds.isdisjoint(_JSON):
+            raise Denied(Reason.LIST_UNREADABLE, "the list is not said to be JSON")
+        return False
+
+    def made_again(self, document: bytes) -> bytes:
+        """Return the list that the reader may see."""
+        return self._cut(document)
+
+
+class TaskForwarding(Forwarding):
+    """A message to the agent. The answer passes as it comes, and ``making`` is told what it shows."""
+
+    __slots__ = ("_grpc", "_making", "_reader")
+
+    def __init__(self, *forwarded: Any, making: Making, grpc: bool = False) -> None:
+        super().__init__(*forwarded)
+        self._making = making
+        self._grpc = grpc
+        self._reader: AnswerReader | GrpcAnswerReader | None = None
+
+    def begin(self, waiter: Waiter) -> None:
+        """Send the message."""
+        self._making.begin()
+        try:
+            super().begin(waiter)
+        except BaseException:
+            self._making.fail()
+            raise
+
+    def done(self, error: SidecarError | None) -> None:
+        """The journey goes on."""
+        if error is not None:
+            self._making.fail()  # what was shown before stays
+        super().done(error)
+
+    def on_whole_response(self, head: Response, data: bytes) -> None:
+        """Give the answer, and read it."""
+        self._begin(head)
+        self._read(data)
+        self._read_end()
+        super().on_whole_response(head, data)
+
+    def on_response(self, head: Response, data: bytes) -> None:
+        """Begin the answer, and to read it."""
+        self._begin(head)
+        self._read(data)
+        super().on_response(head, data)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Pass content back, and read it."""
+        self._read(data)
+        super().on_response_data(data)
+
+    def on_response_end(self) -> None:
+        """End the answer."""
+        self._read_end()
+        if self._grpc and _has_failed(getattr(self._upstream, "trailers", ())):
+            self._making.fail()
+        super().on_response_end()
+
+    def _begin(self, head: Response) -> None:
+        if self._grpc:
+            self._reader = GrpcAnswerReader(head.all(GRPC_CODING))
+            if head.status >= 300 or _has_failed(head.fields):
+                self._making.fail()
+        elif 200 <= head.status < 300:
+            self._reader = AnswerReader(events=is_event_stream(head))
+        elif head.status >= 300:
+            self._making.fail()
+
+    def _read(self, data: bytes) -> None:
+        if self._reader is not None:
+            self._show(self._reader.feed(data))
+
+    def _read_end(self) -> None:
+        if self._reader is not None:
+            self._show(self._reader.end())
+
+    def _show(self, found: Iterable[Shown]) -> None:
+        for shown in found:
+            self._making.show(shown)

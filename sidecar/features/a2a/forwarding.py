@@ -1,0 +1,94 @@
+"""The way of a request of A2A to the agent and back: what it names is checked, and some answers are read."""
+
+from __future__ import annotations
+
+from sidecar.delegation.a2a_grpc_lists import cut_tasks as cut_tasks_by_grpc
+from sidecar.delegation.a2a_lists import cut_tasks
+from sidecar.delegation.a2a_tasks import LISTS
+from sidecar.delegation.permit import ObservedPermit, Permit
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.errors import Denied
+from sidecar.features.a2a.agent_cards import rewritten_for_peer
+from sidecar.features.a2a.answers import (
+    EXTENDED_CARD,
+    CardForwarding,
+    TaskForwarding,
+    TaskListForwarding,
+    not_encoded,
+)
+from sidecar.features.a2a.task_bindings import UNSEEN, Making, Principal, TaskBindings
+from sidecar.features.operations.operations import Asked
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Request
+from sidecar.wire.stream import Stream
+
+
+def forwarding_of(
+    forwarder: Forwarder,
+    permit: Permit | ObservedPermit,
+    stream: Stream,
+    head: Request,
+    entry: Entry,
+    origin: Origin,
+    target: bytes,
+    edits: Edits,
+    *,
+    asked: Asked,
+    route: InboundRoute,
+    bindings: TaskBindings,
+    policy: Policy,
+) -> Forwarding:
+    """Return the forwarding of a request of A2A.
+
+    An observed request is nobody's: it makes no task its own, and sees none that is somebody's.
+
+    Raises:
+        Denied: TASK_UNKNOWN, CONTEXT_UNKNOWN; the request is refused then, although its token permits it.
+    """
+    principal = principal_of(permit)
+    proven = isinstance(permit, Permit)
+    strict = proven and route.a2a.strict_tasks
+    try:
+        noted = bindings.check(asked.named, principal, strict=strict)
+    except Denied:
+        entry.decision = "deny"
+        raise
+    if proven:
+        entry.detail = noted
+    of_agent = forwarder, permit, stream, head, entry, origin, target
+    if asked.key == EXTENDED_CARD and principal.peer:  # without TLS no address of the card leads anywhere
+        return CardForwarding(
+            *of_agent, not_encoded(edits), asked=asked,
+            rewrite=lambda card: rewritten_for_peer(card, route, policy, head),
+        )  # fmt: skip
+    if asked.key == LISTS:
+
+        def may_see(task: str, context: str | None) -> bool:
+            seen = bindings.may_see(task, context, principal, strict=strict)
+            if seen and proven and bindings.tasks.owner(task) is None:
+                entry.detail = UNSEEN
+            return seen
+
+        def cut(document: bytes) -> bytes:
+            if asked.grpc:
+                return cut_tasks_by_grpc(document, may_see, first_page=asked.first_page)
+            return cut_tasks(
+                document, may_see, json_rpc=asked.json_rpc, first_page=asked.first_page, max_bytes=max_bytes
+            )
+
+        max_bytes = route.max_message_bytes
+        return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut, grpc=asked.grpc)
+    if proven and asked.named.begins:
+        making = Making(bindings, asked.named, principal)
+        return TaskForwarding(*of_agent, not_encoded(edits), making=making, grpc=asked.grpc)
+    return Forwarding(*of_agent, edits)
+
+
+def principal_of(permit: Permit | ObservedPermit) -> Principal:
+    """Return for whom a request makes tasks, and whose tasks it may name."""
+    if isinstance(permit, Permit):
+        return Principal(permit.token.issuer, permit.token.subject, permit.peer)
+    return Principal("", "", permit.peer or "")

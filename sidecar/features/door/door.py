@@ -1,0 +1,226 @@
+"""The door of an entry: people's own clients call tool servers of the mesh, each with a login token for the door.
+
+Theory of operation. Nobody proves an identity here, so a request is refused as early as it can be: Host and Origin,
+then the path, then the method, then the token, and only then is a message read. From there it is a call of the front
+app's with a login token (``outbound.py``): policy, exchange and record are the same, and the target's own sidecar
+decides again. The sidecar itself answers a browser's preflight and tells who issues tokens for the door (RFC 9728).
+
+A session of MCP is bound to its user here already: the target sees this workload as the peer of all users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any, Final
+
+from sidecar.delegation.bearer import bearer_of
+from sidecar.delegation.door import METADATA_METHODS, METHODS, Door
+from sidecar.delegation.mcp_session import Holder, SessionIds
+from sidecar.delegation.operation import OTHER
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.features.door.forwarding import DoorForwarding, cors
+from sidecar.features.logins.logins import Logins
+from sidecar.features.mcp.sessions import session_held_by
+from sidecar.features.operations.operations import Asked
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.entry import UnprovenEntry
+from sidecar.observe.record_rate import UnprovenRecords
+from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
+from sidecar.proxy.journeys.call_authority import Authority, CallAuthority
+from sidecar.proxy.journeys.headers import source_of
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.outbound import Outbound
+from sidecar.proxy.journeys.refusal import JSON
+from sidecar.proxy.journeys.revalidation import Served
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Field, Request
+from sidecar.wire.stream import Stream
+
+_METADATA_S: Final = 300  # that clients may keep it
+_PREFLIGHT: Final[tuple[Field, ...]] = (
+    (b"access-control-allow-methods", ", ".join(METHODS).encode()),
+    (b"access-control-allow-headers", b"*, Authorization"),  # no credentials mode: * is a wildcard, but not for this
+    (b"access-control-max-age", b"600"),
+)
+
+
+class DoorCalls(Outbound):
+    """Serves the door's requests. ``outbound`` are the calls of the agent, whose caches of logins and plans it shares.
+
+    ``unproven`` limits the records of refused strangers.
+    """
+
+    def __init__(
+        self, outbound: Outbound, *, unproven: UnprovenRecords, session_ids: SessionIds, log: AccessLog, **parts: Any
+    ) -> None:
+        super().__init__(log=log, **parts)
+        self.logins, self.plans = outbound.logins, outbound.plans
+        self._log = log
+        self._unproven = unproven
+        self._session_ids = session_ids
+        self._authority = _DoorAuthority(self.logins)
+        self._own_authorities = _Checked()
+
+    def on_request(self, stream: Stream) -> None:
+        """Serve one request: make its record, then its journey."""
+        serve(self._log, "outbound", stream, self.journey, self._unproven)
+
+    def on_refused(self, stream: Stream, error: SidecarError) -> None:
+        """Answer input that was not a request, and write its record."""
+        refuse_unread(self._log, "outbound", stream, error, unproven=self._unproven)
+
+    def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
+        """One request to a tool server of the mesh and back."""
+        if (yield from self._is_call(stream, head, entry)):
+            yield from super().journey(stream, head, entry)
+
+    def _is_call(self, stream: Stream, head: Request, entry: Entry) -> Journey[bool]:
+        """Return True for a call that may be read: a listed route, and a user who is known. Else it is answered."""
+        goes_on = False
+        try:
+            entry.source = source_of(stream.remote_address)
+            snapshot = self._snapshots.now()
+            door = _door_of(snapshot)
+            origin = door.check_origin(head.all(b"origin"))
+            if not door.is_named_by(head.authority):
+                raise Denied(Reason.TARGET_DENIED, "the Host is not the door's")
+            target = canonical_target(head.target)
+            entry.path = target.path
+            if head.method == "OPTIONS" and origin is not None and head.all(b"access-control-request-method"):
+                entry.answer_preflight()
+                stream.answer(204, [*_PREFLIGHT, *cors(door, origin)], b"")
+                return False
+            if door.tells_metadata_at(target.path):
+                self._tell_metadata(stream, head, door, origin, snapshot, entry)
+                return False
+            entry.route = door.route_of(target, snapshot.policy.outbound).name
+            if head.method not in METHODS:
+                raise Denied(Reason.METHOD_REFUSED, "MCP has no such method")
+            if head.all(b"delegation-handle"):
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "expected a login token, got a handle")
+            yield from self.logins.at_door(bearer_of(head.all(b"authorization")), snapshot, entry)
+            if isinstance(entry, UnprovenEntry):
+                entry.prove()
+            goes_on = True
+        except SidecarError as error:
+            self._refuse(stream, error, entry, None)
+        finally:
+            if not goes_on:
+                close(stream, entry)
+        return goes_on
+
+    def _tell_metadata(
+        self, stream: Stream, head: Request, door: Door, origin: str | None, snapshot: Snapshot, entry: Entry
+    ) -> None:
+        if head.method not in METADATA_METHODS:
+            raise Denied(Reason.METHOD_REFUSED)
+        scopes = (route.scopes for route in snapshot.policy.outbound.routes if route.name in door.routes)
+        entry.tell_metadata()
+        fields = [JSON, (b"cache-control", b"max-age=%d" % _METADATA_S), *cors(door, origin)]
+        stream.answer(200, fields, door.resource.document(door.words_for(frozenset().union(*scopes))))
+
+    def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Asked | None) -> None:
+        """Refuse a request by a challenge that a client can act on, readable by the pages that may call."""
+        current, head = self._snapshots.current, stream.head
+        door = None if current is None or current.policy.entry is None else current.policy.entry.door
+        if current is None or door is None or head is None:
+            refuse(stream, error, entry, asked=asked)
+            return
+        routes = [_for_asked(route, asked) for route in current.policy.outbound.routes if route.name == entry.route]
+        told = door.tells_metadata_at(entry.path or "")
+        refuse(
+            stream,
+            error,
+            entry,
+            scope=door.words_for(frozenset().union(*(route.scopes for route in routes))),
+            allow=METADATA_METHODS if told else METHODS,
+            resource=door.resource,
+            asked=asked,
+            also=[] if error.reason is Reason.ORIGIN_REFUSED else cors(door, _listed(door, head)),
+        )
+
+    def _forwarding(
+        self,
+        asked: Asked,
+        permit: IssuedPermit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        origin: Origin,
+        target: CanonicalTarget,
+        edits: Edits,
+        _served: Served | None,
+    ) -> DoorForwarding:
+        """Make the way to the tool server and back, in the session that the request names.
+
+        Raises:
+            Denied: as ``session_held_by``.
+        """
+        door, delegation = _door_of(self._snapshots.in_force()), permit.plan.delegation
+        assert delegation is not None  # noqa: S101 - for the type only: the door has no other authority
+        holder = Holder("subject", None, delegation.token.issuer, delegation.token.subject)
+        session = session_held_by(
+            self._session_ids, asked, head, route=f"door/{permit.plan.route.name}", holders=(holder,)
+        )
+        return DoorForwarding(
+            self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, session, door,
+            _listed(door, head),
+        )  # fmt: skip
+
+
+class _Checked(Container[str]):
+    """Names of the door: the Host of each request was compared with that of the settings in force before."""
+
+    def __contains__(self, _authority: object) -> bool:
+        return True
+
+
+class _DoorAuthority(CallAuthority):
+    """Finds the authority of a request at the door: its login token, and nothing else."""
+
+    def __init__(self, logins: Logins) -> None:
+        self._logins = logins
+
+    def of_call(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
+        """Return the authority of the login token, which was verified before the message was read."""
+        raw = bearer_of(head.all(b"authorization"))
+        delegation: Delegation = yield from self._logins.at_door(raw, snapshot, entry)
+        return None, delegation
+
+    def note_attempt(self, _head: Request, _entry: Entry) -> Journey[None]:
+        """Note nothing: no agent calls here that could try to leave the mesh."""
+        yield from ()
+
+    def note_request(self, _head: Request, _entry: Entry) -> Journey[bool]:
+        """Note nothing: the user of a message that is refused is known already."""
+        yield from ()
+        return True
+
+
+def _door_of(snapshot: Snapshot) -> Door:
+    entry = snapshot.policy.entry
+    if entry is None or entry.door is None:
+        raise Unavailable(Reason.NOT_READY, "the settings have no door any more")
+    return entry.door
+
+
+def _for_asked(route: OutboundRoute, asked: Asked | None) -> OutboundRoute:
+    """Return the route of the operation that was asked for, as far as that is known and allowed."""
+    if asked is None or asked.key == OTHER:
+        return route
+    try:
+        return route.for_operation(asked.key)
+    except Denied:
+        return route
+
+
+def _listed(door: Door, head: Request) -> str | None:
+    try:
+        return door.check_origin(head.all(b"origin"))
+    except Denied:
+        return None

@@ -1,0 +1,149 @@
+"""Users' logins at an entry: verified for one call, or traded once for a handle that the front app uses from then on.
+
+``POST /.sidecar/subject`` on the outbound port, with the login token as bearer, gives ``{"handle", "expires_in"}``. The
+handle opens what ``entry.may_call`` says and lives until the login token expires, so that the app need not keep the
+token itself. It has the authority of the token: after a change of keys or policy the token is verified again. Paths
+below ``/.sidecar/`` are ours: no route can match them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+
+from sidecar.bounded import BoundedCache
+from sidecar.delegation.bearer import bearer_of, parse_bearer
+from sidecar.delegation.decide import decide_entry, user_issuer
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.delegation.validity import check_times
+from sidecar.errors import Denied, Reason
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.wire.message import Field, Request
+from sidecar.wire.stream import Stream
+
+SUBJECT_PATH: Final = "/.sidecar/subject"
+SUBJECT_METHODS: Final = ("POST",)
+_AT_DOOR: Final = "door:"  # no token has a colon
+_JUDGED_BYTES: Final = 1024  # beside its token: a delegation
+_ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+
+
+class Logins:
+    """Verifies login tokens. ``clock`` is wall time in seconds.
+
+    ``judged`` caches, in ``max_bytes``, the authority of logins under the current keys and policy.
+    """
+
+    def __init__(self, *, handles: Handles, tasks: Tasks, clock: Callable[[], float], max_bytes: int) -> None:
+        self._handles = handles
+        self._tasks = tasks
+        self._clock = clock
+        self.judged: BoundedCache[str, Delegation] = BoundedCache(max_bytes)  # by token
+
+    def verify(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
+        """Verify a login token and return its authority here. Waits for its issuer's key if it is not known yet.
+
+        Raises:
+            Denied: as ``decide_entry`` says.
+        """
+        return (yield from self._judge(raw, snapshot, entry, at_door=False))
+
+    def at_door(self, raw: str, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
+        """Return the authority of a login token that is shown at the entry's door, with every request.
+
+        Raises:
+            Denied: as ``decide_entry`` says.
+        """
+        known = self.judged.find(_AT_DOOR + raw, (snapshot.keys.generation, snapshot.policy.number))
+        if known is None:
+            return (yield from self._judge(raw, snapshot, entry, at_door=True))
+        check_times(known.token, int(self._clock()))
+        entry.attribute_token(known.token)
+        return known
+
+    def _judge(self, raw: str, snapshot: Snapshot, entry: Entry, *, at_door: bool) -> Journey[Delegation]:
+        policy, keys = snapshot.policy, snapshot.keys
+        epoch = keys.generation, policy.number
+        if self.judged.epoch != epoch:
+            self.judged.turn_to(epoch)
+        bearer = parse_bearer(raw)
+        entry.claim_unverified(bearer)
+        user = user_issuer(bearer, policy=policy, at_door=at_door)
+        key = keys.find(user.trusted.issuer, bearer.kid)
+        if key is None:
+            key = yield Async(self._tasks, lambda: keys.wait_for_key(user.trusted.issuer, bearer.kid))
+        delegation = decide_entry(bearer, key=key, policy=policy, now=int(self._clock()), at_door=at_door)
+        entry.attribute_token(delegation.token)
+        token = delegation.token
+        cost, until = token.held_bytes + _JUDGED_BYTES, token.expires_at + token.leeway_s
+        name = _AT_DOOR + raw if at_door else raw
+        self.judged.keep(name, delegation, cost=cost, expires_at=until, epoch=epoch)
+        return delegation
+
+    def holds(self, delegation: Delegation, snapshot: Snapshot) -> bool:
+        """Tell if a login behind a handle was judged by the keys and policy of now, and has just this authority.
+
+        Where it does not, ``again`` finds out what it has. This counts no look-up: the caller does, if it goes on.
+        """
+        judged = self.judged
+        if judged.epoch != (snapshot.keys.generation, snapshot.policy.number):
+            return False
+        return judged.get(delegation.token.raw) is delegation
+
+    def again(self, delegation: Delegation, snapshot: Snapshot, entry: Entry) -> Journey[Delegation]:
+        """Return the authority that a login behind a handle has now, never more than it had then.
+
+        The handle may live for hours: after a change of keys or policy the login is verified again.
+
+        Raises:
+            Denied: as ``decide_entry`` says.
+        """
+        fresh = self.judged.find(delegation.token.raw, (snapshot.keys.generation, snapshot.policy.number))
+        if fresh is None:
+            fresh = yield from self.verify(delegation.token.raw, snapshot, entry)
+        if fresh is delegation:
+            return delegation
+        return delegation.narrowed_to(fresh)
+
+    def hand_over(
+        self, stream: Stream, head: Request, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
+    ) -> Journey[None]:
+        """Serve a request to one of our own paths: the user's token in, a handle out.
+
+        Raises:
+            Denied: NO_ROUTE (another path of ours), NOT_AN_ENTRY, METHOD_REFUSED, PATH_REFUSED (a query),
+                NO_REQUEST_CONTEXT (a handle is shown), TOKEN_EXPIRED, INSUFFICIENT_SCOPE (the login is worth nothing
+                here), or why there is no good token.
+            Unavailable: OVERLOADED, too many logins have handles.
+        """
+        _require_form(head, target, snapshot.policy)
+        delegation = yield from self.verify(bearer_of(head.all(b"authorization")), snapshot, entry)
+        now = int(self._clock())
+        expires_in = delegation.token.expires_at - now
+        if expires_in <= 0:  # verified within the leeway; a handle would be useless
+            raise Denied(Reason.TOKEN_EXPIRED)
+        if not delegation.scope:
+            raise Denied(Reason.INSUFFICIENT_SCOPE, "scope_from gives this login no scope")
+        handle = self._handles.keep(ServedRequest(delegation, max_calls=None, linger_s=0.0, call_in=None))
+        entry.attribute_login(delegation.token)
+        stream.answer(200, _ANSWER_FIELDS, orjson.dumps({"handle": handle, "expires_in": expires_in}))
+
+
+def _require_form(head: Request, target: CanonicalTarget, policy: Policy) -> None:
+    if target.path != SUBJECT_PATH:
+        raise Denied(Reason.NO_ROUTE)
+    if policy.entry is None:
+        raise Denied(Reason.NOT_AN_ENTRY)
+    if head.method not in SUBJECT_METHODS:
+        raise Denied(Reason.METHOD_REFUSED)
+    if target.query:  # tokens do not belong into URLs
+        raise Denied(Reason.PATH_REFUSED, "no query is allowed here")
+    if head.all(b"delegation-handle"):
+        raise Denied(Reason.NO_REQUEST_CONTEXT, "expected a login token, got a handle")

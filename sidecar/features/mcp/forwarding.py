@@ -1,0 +1,106 @@
+"""Streams a request of MCP to the agent and its answer back, in the session that both ends call by another id."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sidecar.delegation import mcp
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, Permit
+from sidecar.delegation.route import InboundRoute
+from sidecar.errors import Denied
+from sidecar.features.mcp.event_ids import EventIds
+from sidecar.features.mcp.sessions import RequestSession
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Request, Response, is_event_stream
+from sidecar.wire.stream import Stream
+
+
+class McpForwarding(Forwarding):
+    """A request in a ``session``. An answer whose session is unusable is refused.
+
+    Ids of events are bound to the session, so that a stream is resumed in it alone.
+    """
+
+    __slots__ = ("_answer_edits", "_event_ids", "_listens", "_session")
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        permit: Permit | ObservedPermit | IssuedPermit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        origin: Origin,
+        target: bytes,
+        edits: Edits,
+        session: RequestSession,
+    ) -> None:
+        super().__init__(forwarder, permit, stream, head, entry, origin, target, session.to_agent(edits))
+        self._session = session
+        route = permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
+        self._listens = isinstance(route, InboundRoute) and route.operation == mcp.LISTEN
+        self._answer_edits = forwarder.answer_edits
+        self._event_ids: EventIds | None = None
+
+    @property
+    def endless(self) -> bool:
+        """Tell if it does not finish by itself: a stream by GET, or one of subscriptions (MCP 2026-07-28)."""
+        return super().endless or (self._listens and self.response is not None and is_event_stream(self.response))
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
+        super().rewrite(head)
+        return self._answer_edits
+
+    def on_whole_response(self, head: Response, data: bytes) -> None:
+        """Give the answer."""
+        self._upstream = None  # it may serve another request already
+        if not self._is_usable(head):
+            return
+        event_ids = self._session.event_ids() if is_event_stream(head) else None
+        if event_ids is not None and data:
+            try:
+                data = event_ids.passed(data)
+            except Denied as error:
+                self._refuse_answer(head, error)
+                return
+            head = replace(head, content_length=len(data), chunked=False)
+        super().on_whole_response(head, data)
+
+    def on_response(self, head: Response, data: bytes) -> None:
+        """Begin the answer."""
+        if not self._is_usable(head):
+            return
+        event_ids = self._session.event_ids() if is_event_stream(head) else None
+        if event_ids is None:
+            super().on_response(head, data)
+            return
+        super().on_response(replace(head, content_length=None), b"")
+        self._event_ids = event_ids
+        if data:
+            self.on_response_data(data)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Pass content back, with ids of events as the peer knows them."""
+        if self._event_ids is not None:
+            try:
+                data = self._event_ids.passed(data)
+            except Denied as error:
+                self.cut(error)
+                return
+        if data:
+            super().on_response_data(data)
+
+    def _refuse_answer(self, head: Response, error: Denied) -> None:
+        self._entry.responded(head.status)
+        self._finish(error)
+
+    def _is_usable(self, head: Response) -> bool:
+        try:
+            self._answer_edits = self._session.from_agent(head, self._forwarder.answer_edits)
+        except Denied as error:
+            self._refuse_answer(head, error)
+            return False
+        return True

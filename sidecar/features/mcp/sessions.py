@@ -1,0 +1,140 @@
+"""Sessions of MCP between a peer and the agent: the peer shows and gets bound ids, the agent its own.
+
+Only the answer to ``initialize`` opens a session. Any other answer may name that of its request alone: an agent that
+names another one by mistake hands nobody's session to somebody else. MCP 2026-07-28 has no sessions, so the field ends
+here in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from sidecar.delegation import mcp
+from sidecar.delegation.mcp_session import Holder, Session, SessionIds, usable
+from sidecar.delegation.permit import ObservedPermit, Permit
+from sidecar.errors import Denied, Reason
+from sidecar.features.mcp.event_ids import EventIds
+from sidecar.features.operations.operations import SESSION_FIELD, Asked
+from sidecar.proxy.journeys.headers import without
+from sidecar.wire.message import Edits, Field, Request, Response, new_edits
+
+_RESUMED: Final = b"last-event-id"
+ENDS_HERE: Final = frozenset({SESSION_FIELD})
+REPLACED: Final = frozenset({SESSION_FIELD, _RESUMED})
+_NEEDS_ONE: Final = frozenset({mcp.DELETE, mcp.RESPONSE})
+
+
+class RequestSession:
+    """The session of one request, if it names one, and the holder of one that it opens.
+
+    ``resumed`` is the agent's id of the event after which a stream goes on, if the request names one.
+    """
+
+    __slots__ = ("_ends", "_ids", "_opener", "_resumed", "_route", "_shown", "session")
+
+    def __init__(
+        self,
+        ids: SessionIds,
+        route: str,
+        session: Session | None,
+        shown: bytes,
+        by: Holder | None,
+        resumed: bytes | None = None,
+        *,
+        ends: bool = False,
+    ) -> None:
+        self._ends = ends
+        self._resumed = resumed
+        self._ids = ids
+        self._route = route
+        self._shown = shown
+        self._opener = by
+        self.session = session
+
+    def to_agent(self, edits: Edits) -> Edits:
+        """Return the edits with the agent's own id of the session, in place of what the peer shows."""
+        passes, names, values = edits
+        for name, value in self.shown_to_agent():
+            names, values = (*names, name), (*values, value)
+        return new_edits((without(passes, REPLACED), names, values))
+
+    def shown_to_agent(self) -> list[Field]:
+        """Return the fields by which the agent knows the session, and the event after which a stream goes on."""
+        shown = [] if self.session is None else [(SESSION_FIELD, self.session.id.encode("ascii"))]
+        return shown if self._resumed is None else [*shown, (_RESUMED, self._resumed)]
+
+    def event_ids(self) -> EventIds | None:
+        """Return what binds the ids of events in an answer to the session; None: there is no session.
+
+        A session that the answer itself opens counts, once ``from_agent`` has read that.
+        """
+        session = self.session
+        return None if session is None else EventIds(partial(self._ids.give_event, self._route, session))
+
+    def from_agent(self, answer: Response, edits: Edits) -> Edits:
+        """Return the edits with the id by which the peer names the session of an answer.
+
+        Raises:
+            Denied: UPSTREAM_BAD_RESPONSE, the agent names two, or one that cannot be.
+        """
+        passes, names, values = edits
+        given = self.shown_to_peer(answer.all(SESSION_FIELD), answer.status)
+        if given is not None:
+            names, values = (*names, SESSION_FIELD), (*values, given)
+        return new_edits((without(passes, ENDS_HERE), names, values))
+
+    def shown_to_peer(self, named: Sequence[bytes], status: int) -> bytes | None:
+        """Return the id by which the peer knows the session of an answer, in which the agent has ``named`` it.
+
+        Raises:
+            Denied: as ``from_agent``.
+        """
+        if self._ends and 200 <= status < 300:
+            self._ids.end(self._shown.decode("latin-1"))
+        if not named:
+            return None
+        if len(named) > 1:
+            raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "two Mcp-Session-Id fields")
+        agents = named[0].decode("latin-1")
+        if self.session is not None and agents == self.session.id:
+            return self._shown
+        if self._opener is None or not 200 <= status < 300:
+            return None
+        session = Session(self._opener, agents)
+        shown = self._ids.give(self._route, session).encode("ascii")
+        self.session = session  # last: an answer that the native engine leaves to Python is asked about again
+        return shown
+
+
+def session_of(
+    ids: SessionIds, asked: Asked, head: Request, permit: Permit | ObservedPermit, now: int
+) -> RequestSession:
+    """Find the session of a permitted request of a peer.
+
+    Raises:
+        Denied: as ``session_held_by``.
+    """
+    return session_held_by(ids, asked, head, route=permit.route.name, holders=usable(permit, now))
+
+
+def session_held_by(
+    ids: SessionIds, asked: Asked, head: Request, *, route: str, holders: tuple[Holder, ...]
+) -> RequestSession:
+    """Find the session that a request names. It is one of ``holders``, of whom the first is that of one it opens.
+
+    Raises:
+        Denied: SESSION_UNKNOWN, it names one that its caller does not have, or none where it needs one: to end it, to
+            answer the agent, or to resume a stream; or it resumes a stream of another session. HEADER_MALFORMED, it
+            names two, or two events.
+    """
+    shown = None if asked.stateless else head.one(SESSION_FIELD)
+    event = head.one(_RESUMED)
+    session = None if shown is None else ids.find(route, holders, shown.decode("latin-1"))
+    if session is None and (event is not None or asked.key in _NEEDS_ONE):
+        raise Denied(Reason.SESSION_UNKNOWN, "a session is needed for this")
+    resumed = None if session is None or event is None else ids.find_event(route, session, event)
+    opens = asked.key == mcp.INITIALIZE and not asked.stateless
+    ends = asked.key == mcp.DELETE
+    return RequestSession(ids, route, session, shown or b"", holders[0] if opens else None, resumed, ends=ends)

@@ -1,0 +1,142 @@
+"""Lets calls pass that the policy refuses, on routes that only observe. Nothing of this runs for a permitted call.
+
+The decision is the core's (``decide_observed``, ``decide_observed_call``). Here is what it needs: the JWT that a
+request shows is verified for any audience, the issuers of all tokens in an agent's call are found, and a live handle
+refuses either: whoever got it would act for the request behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sidecar.delegation.bearer import Bearer, bearer_of
+from sidecar.delegation.decide import decide_observed, decide_observed_call, decide_plain, trusted_issuer
+from sidecar.delegation.observed import is_jwt, jwt_of, observed_bearer
+from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.permit import ObservedPermit
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.verify import ANY_AUDIENCE, VerifiedToken, verify_token
+from sidecar.errors import Denied, Reason
+from sidecar.features.observing.shown_credentials import ShownCredentials
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.observe.access_log import Entry
+from sidecar.observe.attribution import facts_of_observed
+from sidecar.proxy.journeys.credentials import issuers_shown, stray_handles
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.remote_handles import RemoteHandles, any_alive
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.wire.message import Request
+
+
+class Observing:
+    """Judges refused calls once more. ``clock`` is wall time in seconds."""
+
+    def __init__(
+        self,
+        *,
+        handles: Handles,
+        remote_handles: RemoteHandles | None,
+        tasks: Tasks,
+        clock: Callable[[], float],
+    ) -> None:
+        self._handles = handles
+        self._remote_handles = remote_handles
+        self._tasks = tasks
+        self._clock = clock
+        self.credentials = ShownCredentials(tasks)
+
+    def request(
+        self,
+        denied: Denied,
+        head: Request,
+        peer: VerifiedPeer,
+        route: InboundRoute,
+        snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[ObservedPermit]:
+        """Judge a request to the agent that ``denied`` refuses, and note it as observed.
+
+        Raises:
+            SidecarError: ``denied``, or another reason that no route relaxes.
+        """
+        bearer = observed_bearer(denied, head.all(b"authorization"))
+        token = yield from self._verified(bearer, peer, route, snapshot)
+        permit = decide_observed(
+            denied,
+            token=token,
+            peer=peer.spiffe_id,
+            route=route,
+            policy=snapshot.policy,
+            now=int(self._clock()),
+            peer_certificate_sha256=peer.fingerprint,
+        )
+        yield from self._refuse_handles(denied, head)
+        return (yield from self._noted(permit, head, route, entry))
+
+    def plain(
+        self, head: Request, route: InboundRoute, until: int, snapshot: Snapshot, entry: Entry
+    ) -> Journey[ObservedPermit]:
+        """Judge a request without TLS, served before ``until``, and note it as observed.
+
+        Raises:
+            SidecarError: as ``decide_plain``, or a JWT that does not verify.
+        """
+        token = yield from self._verified(jwt_of(head.all(b"authorization")), None, route, snapshot)
+        permit = decide_plain(token, route=route, policy=snapshot.policy, now=int(self._clock()), until=until)
+        yield from self._refuse_handles(Denied(Reason.POLICY_DENIED), head)
+        return (yield from self._noted(permit, head, route, entry))
+
+    def _noted(
+        self, permit: ObservedPermit, head: Request, route: InboundRoute, entry: Entry
+    ) -> Journey[ObservedPermit]:
+        credential = (yield from self.credentials.of(head)) if permit.token is None else None
+        entry.permitted(facts_of_observed(permit, credential, peer=permit.peer, scopes=route.scopes))
+        return permit
+
+    def call(
+        self, denied: Denied, head: Request, route: OutboundRoute | OutsideRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[ObservedPermit]:
+        """Judge a call of the agent that ``denied`` refuses, and note it as observed.
+
+        A handle in its own field says that the call belongs to a request, so nothing is relaxed then.
+
+        Raises:
+            SidecarError: ``denied``, or another reason that no route relaxes.
+        """
+        shown = bearer_of(head.all(b"authorization")) if denied.reason is Reason.MALFORMED_TOKEN else ""
+        if head.all(b"delegation-handle") or is_jwt(shown):
+            raise denied
+        permit = decide_observed_call(
+            denied, issuers=issuers_shown(head), route=route, policy=snapshot.policy, now=int(self._clock())
+        )
+        yield from self._refuse_handles(denied, head)
+        peer = route.peer if isinstance(route, OutboundRoute) else None
+        credential = yield from self.credentials.of(head)
+        entry.permitted(facts_of_observed(permit, credential or "none", peer=peer))
+        return permit
+
+    def _refuse_handles(self, denied: Denied, head: Request) -> Journey[None]:
+        strays = stray_handles(head, in_authorization=False)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(denied.reason, "a live handle of this sidecar, which is nobody's own credential")
+
+    def _verified(
+        self, bearer: Bearer | None, peer: VerifiedPeer | None, route: InboundRoute, snapshot: Snapshot
+    ) -> Journey[VerifiedToken | None]:
+        """Verify the JWT that a request shows, for any audience; None: it shows none."""
+        if bearer is None:
+            return None
+        issuer = trusted_issuer(bearer, route=route, policy=snapshot.policy)
+        key = snapshot.keys.find(bearer.issuer, bearer.kid)
+        if key is None:
+            key = yield Async(self._tasks, lambda: snapshot.keys.wait_for_key(bearer.issuer, bearer.kid))
+        return verify_token(
+            bearer,
+            issuer=issuer,
+            key=key,
+            audiences=ANY_AUDIENCE,
+            now=int(self._clock()),
+            peer_certificate_sha256=None if peer is None else peer.fingerprint,
+            slim=True,
+        )

@@ -1,0 +1,71 @@
+"""Names in records of the credentials that an agent, or an observed peer, shows of its own.
+
+A fingerprint takes a thread some hundredths of a second, and only the first call with a credential waits for it. New
+ones are limited, or a peer that shows another one in each call would keep a core busy: beyond the limit a credential
+is recorded by its kind alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from math import inf
+from typing import Final
+
+from sidecar.bounded import BoundedCache
+from sidecar.observe.secret_names import MIN_BYTES, secret_fingerprint
+from sidecar.proxy.journeys.credentials import own_credentials
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.wire.message import Message
+
+MAX_BYTES: Final = 512 * 1024  # about a thousand
+AT_ONCE: Final = 8.0  # new ones
+PER_S: Final = 0.5
+
+
+class ShownCredentials:
+    """The fingerprints of credentials seen before, by their SHA-256: no secret is kept. ``monotonic`` is in seconds."""
+
+    def __init__(self, tasks: Tasks, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._tasks = tasks
+        self._monotonic = monotonic
+        self._known: BoundedCache[bytes, str] = BoundedCache(MAX_BYTES)
+        self._left, self._counted_at = AT_ONCE, monotonic()
+
+    def of(self, request: Message) -> Journey[str | None]:
+        """Return kind and fingerprint of each credential in a call, with commas between; None if it shows none.
+
+        Raises:
+            Denied: HEADER_MALFORMED, as ``own_credentials``.
+        """
+        names = []
+        for kind, secret in own_credentials(request):
+            fingerprint = None
+            if secret is not None and len(secret) >= MIN_BYTES:
+                digest = sha256(secret).digest()
+                fingerprint = self._known.find(digest)
+                if fingerprint is None and self._may_learn():
+                    fingerprint = yield Async(self._tasks, partial(self._learn, secret, digest))
+            names.append(kind if fingerprint is None else f"{kind}:{fingerprint}")
+        return ",".join(names) or None
+
+    async def _learn(self, secret: bytes, digest: bytes) -> str | None:
+        try:
+            fingerprint = await asyncio.to_thread(secret_fingerprint, secret)
+        except RuntimeError:  # no thread can be started
+            return None
+        if fingerprint is not None:
+            self._known.keep(digest, fingerprint, cost=len(digest) + len(fingerprint), expires_at=inf)
+        return fingerprint
+
+    def _may_learn(self) -> bool:
+        now = self._monotonic()
+        self._left = min(AT_ONCE, self._left + (now - self._counted_at) * PER_S)
+        self._counted_at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,122 @@
+"""Streams a request whose answer is held whole, and goes on as a subclass makes it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any, Final
+
+from sidecar.delegation.grpc_messages import GrpcMessageError, one_plain_message
+from sidecar.errors import Denied, Reason
+from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.headers import without
+from sidecar.wire.message import Edits, Response, new_edits
+
+GRPC_CODING: Final = b"grpc-encoding"
+_OF_CODING: Final = frozenset({GRPC_CODING})
+
+
+class HeldForwarding(Forwarding):
+    """A request whose answer is collected, up to ``max_bytes``, before any of it goes on.
+
+    An answer that cannot be made again is refused for the reason ``refused``. Answers that the subclass does not hold
+    pass as they come. ``grpc``: an answer may be one of gRPC, whose status follows it. One without content has no
+    message to make again. A compressed message is decompressed, up to ``max_bytes`` too.
+    """
+
+    __slots__ = ("_grpc", "_held", "_held_head", "_max_bytes", "_refused")
+
+    def __init__(self, *forwarded: Any, max_bytes: int, refused: Reason, grpc: bool = False) -> None:
+        super().__init__(*forwarded)
+        self._grpc = grpc
+        self._max_bytes = max_bytes
+        self._refused = refused
+        self._held = bytearray()
+        self._held_head: Response | None = None  # of an answer that is held
+
+    @abstractmethod
+    def holds(self, head: Response) -> bool:
+        """Tell if an answer is held. Raises Denied, it cannot be made again."""
+
+    @abstractmethod
+    def made_again(self, document: bytes) -> bytes:
+        """Return what goes on in place of the content of an answer. Raises Denied, it cannot be read."""
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields. What is made again is not compressed."""
+        edits = super().rewrite(head)
+        if self._held_head is None or not self._grpc:
+            return edits
+        passes, names, values = edits
+        return new_edits((without(passes, _OF_CODING), names, values))
+
+    def on_whole_response(self, head: Response, data: bytes) -> None:
+        """Give the answer as it is made again."""
+        if self._begins(head):
+            self._held += data
+            self.on_response_end()
+        elif not self._over:
+            super().on_whole_response(head, data)
+
+    def on_response(self, head: Response, data: bytes) -> None:
+        """Hold the answer."""
+        if self._begins(head):
+            self.unfinished(head)
+            self.on_response_data(data)
+        elif not self._over:
+            super().on_response(head, data)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Hold more of it, up to the limit."""
+        if self._over:
+            return
+        if self._held_head is None:
+            super().on_response_data(data)
+            return
+        self._held += data
+        if len(self._held) > self._max_bytes:
+            self._refuse(self._held_head, "the answer is too long")
+
+    def on_response_end(self) -> None:
+        """Give the answer as it is made again."""
+        if self._over:
+            return
+        head = self._held_head
+        if head is None:
+            super().on_response_end()
+            return
+        upstream, self._upstream = self._upstream, None  # it may serve another request already
+        trailers = getattr(upstream, "trailers", ())
+        try:
+            body = b"" if self._grpc and not self._held else self.made_again(self._plain(head))
+        except Denied as error:
+            self._refuse(head, error.detail)
+            return
+        if trailers:
+            self._begin_answer(replace(head, content_length=None), body)
+            self.end_answer(trailers)
+            return
+        super().on_whole_response(replace(head, content_length=len(body), chunked=False), body)
+
+    def _plain(self, head: Response) -> bytes:
+        content = bytes(self._held)
+        if not self._grpc:
+            return content
+        try:
+            return one_plain_message(content, head.all(GRPC_CODING), max_bytes=self._max_bytes)
+        except GrpcMessageError as error:
+            raise Denied(self._refused, str(error)) from None
+
+    def _begins(self, head: Response) -> bool:
+        try:
+            if head.status < 200 or not self.holds(head):
+                return False
+        except Denied as error:
+            self._refuse(head, error.detail)
+            return False
+        self._held_head = self.response = head
+        return True
+
+    def _refuse(self, head: Response, detail: str) -> None:
+        self._entry.responded(head.status)
+        self._finish(Denied(self._refused, detail))

@@ -1,0 +1,195 @@
+"""Streams a request for a list of MCP, whose answer holds only what its reader may call.
+
+An answer in JSON is collected, up to a limit; of a stream one event is. What cannot be read is refused, since it could
+list anything. The agent is asked for an answer without content coding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from sidecar.delegation import mcp
+from sidecar.delegation.callable import may_call
+from sidecar.delegation.mcp_lists import FILTERED, cut_lists
+from sidecar.delegation.permit import ObservedPermit, Permit
+from sidecar.delegation.route import InboundRoute
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.features.mcp.forwarding import McpForwarding
+from sidecar.features.mcp.sessions import RequestSession
+from sidecar.features.operations.event_messages import EventMessages
+from sidecar.features.operations.operations import Asked
+from sidecar.identity.tls import guard_of
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.headers import without
+from sidecar.proxy.journeys.refusal import rpc_error_event
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Request, Response, is_event_stream, new_edits
+from sidecar.wire.stream import Stream
+
+_LISTING: Final = FILTERED | {mcp.STREAM}  # a stream that is resumed repeats answers
+ASKED_FOR: Final = frozenset({b"accept-encoding", b"range", b"if-range", b"if-match", b"if-none-match"})
+OF_OTHER_CONTENT: Final = frozenset(
+    {b"accept-ranges", b"content-digest", b"content-md5", b"digest", b"etag", b"repr-digest"}
+)
+
+
+def forwarding_of(
+    forwarder: Forwarder,
+    permit: Permit | ObservedPermit,
+    stream: Stream,
+    head: Request,
+    entry: Entry,
+    origin: Origin,
+    target: bytes,
+    edits: Edits,
+    session: RequestSession,
+    *,
+    asked: Asked | None,
+) -> McpForwarding:
+    """Return the forwarding of a request of MCP: one that cuts lists, where its route says so."""
+    route, of_mcp = permit.route, (forwarder, permit, stream, head, entry, origin, target, edits, session)
+    if asked is not None and isinstance(route, InboundRoute) and is_cut(route, asked):
+        return ListForwarding(*of_mcp, reader=permit, asked=asked, max_bytes=route.max_message_bytes)
+    return McpForwarding(*of_mcp)
+
+
+def is_cut(route: InboundRoute, asked: Asked) -> bool:
+    """Tell if the answer to a message holds only what its reader may call."""
+    return route.filter_lists and asked.key in _LISTING
+
+
+class ListForwarding(McpForwarding):
+    """A request for a list, or for a stream in which one may be repeated. ``max_bytes`` are held of its answer."""
+
+    __slots__ = ("_asked", "_collected", "_events", "_max_bytes", "_reader")
+
+    def __init__(self, *arguments: Any, reader: Permit | ObservedPermit, asked: Asked, max_bytes: int) -> None:
+        super().__init__(*arguments)
+        passes, names, values = self._edits
+        self._edits = new_edits((without(passes, ASKED_FOR), (*names, b"accept-encoding"), (*values, b"identity")))
+        self._reader = reader
+        self._asked = asked
+        self._max_bytes = max_bytes
+        self._collected: bytearray | None = None
+        self._events: EventMessages | None = None
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
+        passes, names, values = super().rewrite(head)
+        return new_edits((without(passes, OF_OTHER_CONTENT), names, values))
+
+    def on_whole_response(self, head: Response, data: bytes) -> None:
+        """Give what the reader may call."""
+        self._upstream = None  # it may serve another request already
+        try:
+            if data and _is_readable(head):
+                data = self._events_of(data) if is_event_stream(head) else self._cut(data)
+        except SidecarError as error:
+            self._refuse(head, error)
+            return
+        if data:
+            head = replace(head, content_length=len(data), chunked=False)
+        super().on_whole_response(head, data)
+
+    def on_response(self, head: Response, data: bytes) -> None:
+        """Begin: a stream at once, JSON when it is complete."""
+        try:
+            readable = _is_readable(head)
+        except SidecarError as error:
+            self._refuse(head, error)
+            return
+        if not readable:
+            super().on_response(head, data)
+        elif is_event_stream(head):
+            self._events = EventMessages(self._cut, max_bytes=self._max_bytes)
+            super().on_response(replace(head, content_length=None), b"")
+            self.on_response_data(data)
+        else:
+            self.response = head
+            self._collected = bytearray()
+            self.unfinished(head)
+            self.on_response_data(data)
+
+    def on_response_data(self, data: bytes) -> None:
+        """Pass complete events on, or collect."""
+        if self._over:
+            return
+        if self._collected is not None:
+            self._collected += data
+            if len(self._collected) > self._max_bytes:
+                self._finish(Denied(Reason.LIST_UNREADABLE, "the list is too long"))
+        elif self._events is None:
+            super().on_response_data(data)
+        elif data:
+            try:
+                passed = self._events.passed(data)
+            except SidecarError as error:
+                self._end_events(error)
+                return
+            if passed:
+                super().on_response_data(passed)
+
+    def on_response_end(self) -> None:
+        """Give what was collected, or end the stream."""
+        self._upstream = None
+        if self._collected is not None and self.response is not None:
+            self.on_whole_response(self.response, bytes(self._collected))
+            return
+        try:
+            rest = b"" if self._events is None else self._events.rest()
+        except SidecarError as error:
+            self._end_events(error)
+            return
+        if rest:
+            super().on_response_data(rest)
+        super().on_response_end()
+
+    def _cut(self, document: bytes) -> bytes:
+        return cut_lists(document, self._may_call, max_bytes=self._max_bytes)
+
+    def _events_of(self, data: bytes) -> bytes:
+        events = EventMessages(self._cut, max_bytes=self._max_bytes)
+        return events.passed(data) + events.rest()
+
+    def _may_call(self, operation: str) -> bool:
+        watch, entry, stream = self._forwarder.watch, self._entry, self._stream
+        policy = watch.snapshots.in_force().policy
+        return may_call(
+            self._reader,
+            policy.inbound.find(entry.method or "", entry.path or ""),
+            operation,
+            policy=policy,
+            now=int(watch.wall()),
+            peer_certificate_sha256=None if stream.ssl_object is None else guard_of(stream.transport).peer.fingerprint,
+        )
+
+    def _refuse(self, head: Response, error: SidecarError) -> None:
+        self._entry.responded(head.status)
+        self._finish(error)
+
+    def _end_events(self, error: SidecarError) -> None:
+        """End a stream that has begun by an event that says why, where its reader waits for one."""
+        if self._asked.message_id is not None:
+            self._stream.send_data(rpc_error_event(error, self._entry.request_id, self._asked))
+            self._stream.send_end()
+        self.cut(error)
+
+
+def _is_readable(head: Response) -> bool:
+    """Tell if an answer may hold a list, in a form that can be cut.
+
+    Raises:
+        Denied: LIST_UNREADABLE, it may hold one in another form.
+    """
+    if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
+        raise Denied(Reason.LIST_UNREADABLE, "the answer is encoded, though identity was asked for")
+    if is_event_stream(head):
+        return True
+    kinds = [value.partition(b";")[0].strip().lower() for value in head.all(b"content-type")]
+    if kinds == [b"application/json"]:
+        return True
+    if 200 <= head.status < 300 or b"application/json" in kinds:
+        raise Denied(Reason.LIST_UNREADABLE, "the answer is not said to be JSON, or a stream of events")
+    return False

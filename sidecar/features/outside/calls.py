@@ -1,0 +1,164 @@
+"""Calls to hosts outside the mesh, with a key of the sidecar's or the agent's own, and tunnels.
+
+No token of a user leaves.
+``OutsideCalls.call`` and ``tunnel`` are the rest of the outbound journey for such routes: read each top to bottom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from sidecar.delegation.decide import decide_connect, decide_own
+from sidecar.delegation.outside import FederatedKey, InjectedKey, OutsideRoute
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.errors import Denied, Reason
+from sidecar.exchange.federation.tokens import FederatedToken, FederatedTokens
+from sidecar.features.observing.observing import Observing
+from sidecar.features.outside.keyed_forwarding import KeyedForwarding
+from sidecar.features.outside.static_keys import StaticKey, StaticKeys
+from sidecar.features.outside.tunnel_forwarding import TunnelForwarding
+from sidecar.observe.access_log import Entry
+from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.journeys.call_authority import CallAuthority
+from sidecar.proxy.journeys.credentials import issuers_shown
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.headers import to_outside, to_outside_as_is
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.origins import Origins
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
+
+
+class OutsideCalls:
+    """Serves calls that leave the mesh. ``clock`` is wall time in seconds."""
+
+    def __init__(
+        self,
+        *,
+        authority: CallAuthority,
+        observing: Observing,
+        forwarder: Forwarder,
+        tasks: Tasks,
+        origins: Origins,
+        federated: FederatedTokens,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._authority = authority
+        self._observing = observing
+        self._forwarder = forwarder
+        self._tasks = tasks
+        self._origins = origins
+        self._federated = federated
+        self._static_keys = StaticKeys()
+        self._metrics = metrics
+        self._clock = clock
+
+    def call(
+        self,
+        stream: Stream,
+        head: Request,
+        route: OutsideRoute,
+        target: CanonicalTarget,
+        snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[None]:
+        """A call to a host outside the mesh: with a key of the sidecar's, or with the agent's own."""
+        try:
+            served, delegation = yield from self._authority.of_outside_call(head, route, snapshot, entry)
+        except Denied as denied:
+            if self._clock() >= route.observe_until:
+                raise
+            yield from self._observed(denied, stream, head, route, target, snapshot, entry)
+            return
+        if any(map(snapshot.policy.knows_issuer, issuers_shown(head))):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a token of the mesh, or of a login, never leaves it")
+        now = int(self._clock())
+        permit = decide_own(delegation, route, method=head.method, path=target.path, policy=snapshot.policy, now=now)
+        if head.upgrade is not None:
+            raise Denied(Reason.UPGRADE_REFUSED, "an upgrade cannot be searched for the key")
+        if served is not None and (counting := served.count_call()) is not None:
+            yield Async(self._tasks, counting)
+        of_token = None if served is None else served.facts
+        origin = self._origins.outside(route)
+        if route.key is None:
+            credential = yield from self._observing.credentials.of(head)
+            edits = to_outside_as_is(host=route.authority)
+            entry.permitted(facts_of_own(permit, of_token, f"passthrough:{credential or 'none'}"))
+            key = None
+            forwarding = Forwarding(
+                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served
+            )
+        else:
+            key = yield from self._key_of(route.key, entry)
+            edits = to_outside(
+                head,
+                host=route.authority,
+                field=route.key.field.encode("ascii"),
+                value=route.key.scheme.encode("ascii") + key.value,
+                also=[(name.encode("ascii"), value.encode("ascii")) for name, value in route.key.also],
+                fields=route.fields,
+            )
+            entry.permitted(facts_of_own(permit, of_token, f"{route.key.kind}:{key.fingerprint}"))
+            forwarding = KeyedForwarding(
+                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served, key=key.value
+            )
+        if served is None:
+            self._metrics.own_calls += 1
+        status = yield forwarding
+        if status == 401 and isinstance(key, FederatedToken):
+            self._federated.reject(key)  # the provider does not believe it: trade again for the next call
+
+    def tunnel(self, stream: Stream, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[None]:
+        """A CONNECT: an opaque tunnel to a listed host and port, for the request whose handle it shows."""
+        policy = snapshot.policy
+        try:
+            route = policy.outbound.find_tunnel(head.authority)
+        except Denied:
+            yield from self._authority.note_attempt(head, entry)
+            raise
+        entry.route = route.name
+        (served, delegation), own = yield from self._authority.of_tunnel(head, snapshot, entry)
+        permit = decide_connect(delegation, route, own=own, policy=policy, now=int(self._clock()))
+        if served is not None and (counting := served.count_call()) is not None:
+            yield Async(self._tasks, counting)
+        entry.permitted(facts_of_tunnel(permit, None if served is None else served.facts))
+        self._metrics.own_calls += own
+        far = yield Async(self._tasks, partial(self._forwarder.pool.dial_raw, self._origins.tunnel(route)))
+        yield TunnelForwarding(self._forwarder, permit, stream, entry, far, served)
+
+    def _key_of(self, key: InjectedKey | FederatedKey, entry: Entry) -> Journey[StaticKey | FederatedToken]:
+        """The key that goes on a call: from its file, or by a trade with the provider."""
+        if isinstance(key, InjectedKey):
+            if not self._static_keys.has_looked(key.file):
+                yield Async(self._tasks, partial(self._static_keys.first_look, key.file))
+            return self._static_keys.of(key.file)
+        token = self._federated.cached(key)
+        if token is None:
+            entry.exchanging()
+            try:
+                token = yield Async(self._tasks, partial(self._federated.of, key))
+            finally:
+                entry.exchanged()
+        return token
+
+    def _observed(
+        self,
+        denied: Denied,
+        stream: Stream,
+        head: Request,
+        route: OutsideRoute,
+        target: CanonicalTarget,
+        snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[None]:
+        """A call that belongs to no request and only passes because its route observes, with its own credential."""
+        route.check(head.method, target.path)
+        if head.upgrade is not None:
+            raise Denied(Reason.UPGRADE_REFUSED, "a host outside the mesh gets no upgrade")
+        permit = yield from self._observing.call(denied, head, route, snapshot, entry)
+        origin, edits = self._origins.outside(route), to_outside_as_is(host=route.authority)
+        yield Forwarding(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits)

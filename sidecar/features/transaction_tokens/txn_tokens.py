@@ -1,0 +1,156 @@
+"""Transaction tokens on their way through: verified from peers, kept with the request, and sent on with its calls.
+
+Only a sidecar whose settings say so runs any of this: both sides take these functions in the place of ``to_agent`` and
+``to_next_hop``. Elsewhere, and from agents everywhere, the field is removed (``headers.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from sidecar.bounded import BoundedCache
+from sidecar.delegation.bearer import parse_txn_token
+from sidecar.delegation.permit import Permit
+from sidecar.delegation.plan import Plan
+from sidecar.delegation.txn_token import TxnSource, TxnToken, verify_txn_token
+from sidecar.delegation.validity import check_times
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.exchange.cache import Issued
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.headers import TXN_TOKEN, to_next_hop
+from sidecar.proxy.journeys.journey import Tasks
+from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.wire.message import Edits, Request, new_edits
+
+MAX_BYTES: Final = 4 * 1024 * 1024  # of verified tokens, so that a token that comes again costs no signature check
+
+
+class InboundTxnTokens:
+    """Verifies the transaction tokens of peers. ``edits`` makes a permitted request the agent's, as ``to_agent``.
+
+    ``clock`` is wall time in seconds.
+    """
+
+    def __init__(
+        self,
+        source: TxnSource,
+        *,
+        snapshots: Snapshots,
+        handles: Handles,
+        tasks: Tasks,
+        clock: Callable[[], float],
+        edits: Callable[..., Edits],
+    ) -> None:
+        self._source = source
+        self._snapshots = snapshots
+        self._handles = handles
+        self._tasks = tasks
+        self._clock = clock
+        self._edits = edits
+        self._fetch: asyncio.Task[None] | None = None
+        self.verified: BoundedCache[str, TxnToken] = BoundedCache(MAX_BYTES)
+
+    def edits(
+        self, request: Request, permit: Permit, identity: tuple[bytes, ...], *, entry: Entry, handle: str, **told: Any
+    ) -> Edits:
+        """Return the edits to a permitted request, whose calls carry its transaction token from here on.
+
+        The agent sees the token where the route says ``pass_token``.
+
+        Raises:
+            Denied: TXN_TOKEN_REFUSED, HEADER_MALFORMED (there are two), or as ``edits``.
+            Unavailable: KEYS_UNAVAILABLE, its key is not known yet; or as ``edits``.
+        """
+        made = self._edits(request, permit, identity, entry=entry, handle=handle, **told)
+        try:
+            shown = request.one(TXN_TOKEN)
+            if shown is None:
+                return made
+            token = self._verify(shown.decode("latin-1"))
+            token.check_beside(permit.token)
+        except SidecarError:
+            entry.decision = "deny"  # the access token permitted it, and it goes no further
+            raise
+        self._handles.carry(handle, token)
+        if entry.txn is None:
+            entry.txn = token.txn
+        return _with(made, token) if permit.route.pass_token else made
+
+    def _verify(self, raw: str) -> TxnToken:
+        keys, now = self._snapshots.now().keys, int(self._clock())
+        try:
+            token = self.verified.find(raw, keys.generation)
+            if token is not None:
+                check_times(token, now)
+                return token
+            bearer = parse_txn_token(raw)
+            key = keys.find(self._source.issuer, bearer.kid)
+            if key is None:
+                self._fetch_key(keys, bearer.kid)
+                raise Unavailable(Reason.KEYS_UNAVAILABLE, "the key of the transaction token is not known yet")
+            token = verify_txn_token(bearer, source=self._source, key=key, now=now)
+        except Denied as error:
+            raise Denied(Reason.TXN_TOKEN_REFUSED, str(error)) from error
+        until = token.expires_at + token.leeway_s
+        self.verified.keep(raw, token, cost=token.held_bytes, expires_at=until, epoch=keys.generation)
+        return token
+
+    def _fetch_key(self, keys: IssuerKeys, kid: str | None) -> None:
+        """Have a key fetched for later requests, by one task at a time: a fetch brings every key there is."""
+        if self._fetch is None or self._fetch.done():
+            self._fetch = self._tasks.start(_fetch(keys, self._source.issuer, kid))
+
+
+class OutboundTxnTokens:
+    """Adds transaction tokens to calls. ``clock`` is wall time in seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+
+    def edits(self, issued: Issued, plan: Plan, entry: Entry, **told: Any) -> Edits:
+        """Return the edits of ``to_next_hop``, on a route that carries them with the transaction token of the chain.
+
+        It is the one issued where the chain begins, later the one that came in with the request; else there is none.
+
+        Raises:
+            Denied: TXN_TOKEN_REFUSED, it has expired, or is of another subject or transaction than the issued token.
+        """
+        made = to_next_hop(issued, plan, entry, **told)
+        if not plan.route.txn_token:
+            return made
+        delegation = plan.delegation
+        token = issued.txn_token if delegation is None or delegation.entry else delegation.txn_token
+        if token is None:
+            return made
+        try:
+            _check_life(token, self._clock())
+            token.check_beside(issued.permit.token)
+        except Denied:
+            entry.decision = "deny"
+            raise
+        if entry.txn is None:
+            entry.txn = token.txn
+        return _with(made, token)
+
+
+def _check_life(token: TxnToken, now: float) -> None:
+    """Return if the token lives on, without leeway: the next hop need not have any."""
+    if now >= token.expires_at:
+        raise Denied(Reason.TXN_TOKEN_REFUSED, "the transaction token of the request has expired")
+
+
+def _with(edits: Edits, token: TxnToken) -> Edits:
+    passes, names, values = edits
+    return new_edits((passes, (*names, TXN_TOKEN), (*values, token.raw.encode("ascii"))))
+
+
+async def _fetch(keys: IssuerKeys, issuer: str, kid: str | None) -> None:
+    """Fetch a key; nobody waits for it."""
+    try:
+        await keys.wait_for_key(issuer, kid)
+    except SidecarError:
+        return

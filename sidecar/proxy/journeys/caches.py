@@ -1,0 +1,107 @@
+"""All token caches of one sidecar: swept, shed and measured together.
+
+Expired entries are freed about once a second, without a lookup. While memory is short, each cache keeps 1 /
+``LEFT_PART`` of the limit, so that the tokens in use need no further signature check or exchange. Lingering handles
+are shed last, because a call may still need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Final
+
+from sidecar.bounded import Bounded, BoundedCache
+from sidecar.delegation.verify import VerifiedToken
+from sidecar.exchange.exchanges import Exchanges
+from sidecar.proxy.journeys.snapshot import Renewal
+from sidecar.proxy.listening.trim import Trim
+
+LEFT_PART: Final = 64  # of the limit each cache keeps this part while memory is short: 2 MiB of 128
+HANDLES: Final = "handles"
+
+
+# Of these a revocation stops what ``InForce.kind_of`` names of the token. Logins and plans are judged by further names
+# as well, those that a user has in the mesh or beyond a crossing, so they begin again.
+_TOKENS_OF: Final[Mapping[str, Callable[[Any], VerifiedToken]]] = {
+    "verdicts": lambda token: token,
+    "permits": lambda given: given.permit.token,
+}
+
+
+class Caches:
+    """Token caches by name: functions that return the current one (a reload may replace it) or None.
+
+    ``clock`` is wall time.
+    """
+
+    def __init__(
+        self,
+        named: Mapping[str, Callable[[], Bounded | None]],
+        *,
+        clock: Callable[[], float],
+        trim: Trim | None = None,
+    ) -> None:
+        self._named = named
+        self._clock = clock
+        self._trim = trim or Trim()
+
+    def sweep(self) -> None:
+        """Free expired entries. After a burst (also of connections) give free memory back to the system."""
+        now = self._clock()
+        for cache in self._found().values():
+            cache.sweep(now)
+        self._trim.look()
+
+    def carry(self, renewal: Renewal) -> None:
+        """Keep what a change of revocations leaves valid. A decision in flight by the policy before is not kept."""
+        for name, token_of in _TOKENS_OF.items():
+            cache = self._named.get(name, lambda: None)()
+            if isinstance(cache, BoundedCache):
+                _carry(cache, renewal, token_of)
+        issued = self._named.get("issued", lambda: None)()
+        if isinstance(issued, Exchanges):
+            issued.carry(renewal.before, renewal.after, renewal.stops)
+
+    def shed(self, limit_bytes: int, *, handles: bool) -> bool:
+        """Evict all but a small part of the caches, or of the lingering ``handles``. True: something was freed."""
+        before = self.total
+        for name, cache in self._found().items():
+            if (name == HANDLES) == handles:
+                cache.shed(limit_bytes // LEFT_PART)
+        return self.total < before
+
+    @property
+    def total(self) -> int:
+        """The accounted bytes of all."""
+        return sum(cache.bytes for cache in self._found().values())
+
+    def bytes(self) -> Mapping[str, int]:
+        """The accounted bytes of each."""
+        return {name: cache.bytes for name, cache in self._found().items()}
+
+    def evicted(self) -> Mapping[str, int]:
+        """The number of entries that each has evicted."""
+        return {name: cache.evicted for name, cache in self._found().items()}
+
+    def lookups(self) -> Mapping[tuple[str, str], int]:
+        """The number of lookups in each, by result. Handles are not cache."""
+        found = [(name, cache) for name, cache in self._found().items() if name != HANDLES]
+        return {
+            (name, result): count
+            for name, cache in found
+            for result, count in (("hit", cache.hits), ("miss", cache.misses))
+        }
+
+    def _found(self) -> dict[str, Bounded]:
+        found = {name: find() for name, find in self._named.items()}
+        return {name: cache for name, cache in found.items() if cache is not None}
+
+
+def _carry(cache: BoundedCache[Any, Any], renewal: Renewal, token_of: Callable[[Any], VerifiedToken]) -> None:
+    """Carry one cache. Its epoch is the policy's number, or (generation of the keys, number)."""
+    epochs: dict[Hashable, Hashable] = {renewal.before: renewal.after}
+    if isinstance(cache.epoch, tuple):
+        keys, _ = cache.epoch
+        epochs = {(keys, renewal.before): (keys, renewal.after)}
+    if cache.epoch in epochs:
+        cache.carry(epochs[cache.epoch], drop=lambda value: renewal.stops(token_of(value)))

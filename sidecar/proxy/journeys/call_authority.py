@@ -1,0 +1,174 @@
+"""The authority of a call: the request that its handle stands for, a user's login, or the workload's own.
+
+A handle that stands for a request is perhaps another worker's. An attempt to leave the mesh is noted here too: it names
+the request behind its handle, or those being served.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TypeAlias
+
+from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.features.logins.logins import Logins
+from sidecar.observe.access_log import Entry
+from sidecar.observe.entry import OWN
+from sidecar.observe.metrics import Metrics
+from sidecar.observe.record import MAX_ITEMS
+from sidecar.proxy.journeys.credentials import (
+    credential_of,
+    handle_for_outside,
+    handle_for_tunnel,
+    handles_of,
+    stray_handles,
+    stray_handles_of_tunnel,
+)
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.remote_handles import RemoteHandles, RemoteRequest, any_alive
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.wire.message import Request
+
+Authority: TypeAlias = tuple[ServedRequest | RemoteRequest | None, Delegation | None]
+"""The request being served and its delegation. (None, a delegation): of a login; (None, None): the workload's own."""
+
+
+class CallAuthority:
+    """Finds the authority of calls. ``own_authorities`` are our listener's names.
+
+    ``remote_handles`` asks the other workers for their handles; None: there are none.
+    """
+
+    def __init__(
+        self,
+        *,
+        handles: Handles,
+        logins: Logins,
+        remote_handles: RemoteHandles | None,
+        tasks: Tasks,
+        metrics: Metrics,
+        own_authorities: frozenset[str],
+    ) -> None:
+        self._handles = handles
+        self._logins = logins
+        self._remote_handles = remote_handles
+        self._tasks = tasks
+        self._metrics = metrics
+        self._own_authorities = own_authorities
+
+    def of_call(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
+        """Find the authority of a call to the next hop: a request, a user's login at an entry, or the workload itself.
+
+        Raises:
+            Denied: NO_REQUEST_CONTEXT, or as ``Handles.resolve``, ``Logins.again`` and ``Logins.verify`` say.
+        """
+        credential = credential_of(head)
+        if credential.handle is not None:
+            if credential.token is not None and snapshot.policy.entry is not None:
+                raise Denied(Reason.NO_REQUEST_CONTEXT, "a handle and a login token: two authorities for one call")
+            try:
+                served: ServedRequest | RemoteRequest
+                if self._remote_handles is None:
+                    served = self._handles.resolve(credential.handle)
+                else:
+                    served = yield from self._resolve(credential.handle)
+            except Denied:
+                if not self._handles.is_own(credential.handle):
+                    raise
+                _note_own(entry, snapshot.policy.workload)
+                yield from self._refuse_strays(head, in_authorization=True)
+                return None, None
+            _note_served(served, entry)
+            if served.delegation.entry:
+                return served, (yield from self._logins.again(served.delegation, snapshot, entry))
+            return served, served.delegation
+        return None, (yield from self._logins.verify(credential.token or "", snapshot, entry))
+
+    def of_outside_call(
+        self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[Authority]:
+        """Find the authority of a call to a host outside the mesh: a request, or the workload itself."""
+        in_authorization = route.key is not None
+        yield from self._refuse_strays(head, in_authorization=in_authorization)
+        handle = handle_for_outside(head, in_authorization=in_authorization)
+        if self._handles.is_own(handle):
+            entry.op = OWN
+            return None, None
+        return (yield from self._of_request(handle, snapshot, entry))
+
+    def of_tunnel(self, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[tuple[Authority, bool]]:
+        """Find the authority of a CONNECT, which may have none, and tell if it is the workload's own."""
+        strays = stray_handles_of_tunnel(head)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in another field than Proxy-Authorization")
+        handle = handle_for_tunnel(head)
+        if handle is None:
+            entry.candidates = self._handles.call_ids(MAX_ITEMS)
+            return (None, None), False
+        if self._handles.is_own(handle):
+            entry.op = OWN
+            return (None, None), True
+        return (yield from self._of_request(handle, snapshot, entry)), False
+
+    def note_attempt(self, head: Request, entry: Entry) -> Journey[None]:
+        """Note an attempt to leave: it is evidence. Name the host, and whose request it was or may have been."""
+        if head.authority in self._own_authorities:
+            return
+        entry.host = head.authority
+        self._metrics.attempts_to_leave += 1
+        if not (yield from self.note_request(head, entry)) and any(map(self._handles.is_own, handles_of(head))):
+            entry.op = OWN
+
+    def note_request(self, head: Request, entry: Entry) -> Journey[bool]:
+        """Note whose request a call belongs to, or may belong to, that is refused before its authority is asked for."""
+        for handle in handles_of(head):
+            if self._handles.is_own(handle):
+                continue
+            try:
+                served = yield from self._resolve(handle)
+            except SidecarError:
+                continue
+            _note_served(served, entry)
+            return True
+        # With the workload handle too: it says nothing of the request that the agent was serving.
+        entry.candidates = self._handles.call_ids(MAX_ITEMS)
+        return False
+
+    def _of_request(self, handle: str, snapshot: Snapshot, entry: Entry) -> Journey[Authority]:
+        served = yield from self._resolve(handle)
+        _note_served(served, entry)
+        if served.delegation.entry:
+            return served, (yield from self._logins.again(served.delegation, snapshot, entry))
+        return served, served.delegation
+
+    def _refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:
+        """Refuse a call with a live handle where none belongs: it would leave, or be a second authority."""
+        strays = stray_handles(head, in_authorization=in_authorization)
+        if (yield from any_alive(strays, self._handles, self._remote_handles, self._tasks)):
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "a live handle in a field where none belongs")
+
+    def _resolve(self, handle: str) -> Journey[ServedRequest | RemoteRequest]:
+        """The request that a handle stands for, perhaps at another worker."""
+        remote_handles = self._remote_handles
+        if remote_handles is None or (owner := remote_handles.owner_of(handle)) is None:
+            return self._handles.resolve(handle)
+        served: RemoteRequest = yield Async(self._tasks, partial(remote_handles.resolve, owner, handle))
+        return served
+
+
+def _note_own(entry: Entry, workload: SpiffeId) -> None:
+    """Note that the agent calls for itself. Where the record names an operation, its subject tells that."""
+    if entry.op is None:
+        entry.op = OWN
+    else:
+        entry.subject = str(workload)
+
+
+def _note_served(served: ServedRequest | RemoteRequest, entry: Entry) -> None:
+    """Note in the record whose request a call belongs to."""
+    entry.call_in = served.call_in
+    entry.after_request = served.ended_at is not None
+    entry.attribute_served(served.facts)

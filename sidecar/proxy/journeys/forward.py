@@ -1,0 +1,359 @@
+"""Streams an authorised request to its upstream and the answer back. Takes a permit: no permit, no bytes upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final, TypeAlias
+
+from sidecar.delegation.outside import OutsideRoute
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
+from sidecar.features.grpc.status import grpc_trailers, refuses_by_grpc
+from sidecar.identity.handshake import PeerGuard
+from sidecar.identity.tls import guard_of
+from sidecar.observe.access_log import Entry
+from sidecar.observe.record import Direction
+from sidecar.proxy.journeys.journey import Waiter
+from sidecar.proxy.journeys.revalidation import (
+    Served,
+    judge_call,
+    judge_observed,
+    judge_observed_call,
+    judge_outside,
+    judge_request,
+)
+from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.journeys.watch import Watch
+from sidecar.wire.dialer import Origin
+from sidecar.wire.lifetimes import RULES, Kind, kind_of_answer, kind_of_request
+from sidecar.wire.limits import ServerLimits
+from sidecar.wire.message import Edits, Request, Response, is_event_stream
+from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.pump import Pump
+from sidecar.wire.stream import Stream
+
+_log: Final = logging.getLogger("sidecar.journey")
+
+_PERMITS: Final = (Permit, IssuedPermit, OwnPermit, ObservedPermit)
+_WITH_AN_END: Final = (OwnPermit, ObservedPermit)
+
+AnyPermit: TypeAlias = Permit | IssuedPermit | OwnPermit | ObservedPermit
+
+
+class Forwarder:
+    """Everything that requests of one side are forwarded with.
+
+    ``answer_edits`` are the edits to the fields of every answer. Of ``limits``, ``max_upload_s`` and
+    ``max_stream_s`` count: the longest that a request may come, and its answer go on, past the end of its token.
+    """
+
+    __slots__ = ("answer_edits", "limits", "pool", "watch")
+
+    def __init__(self, pool: UpstreamPool, answer_edits: Edits, watch: Watch, limits: ServerLimits) -> None:
+        self.pool = pool
+        self.answer_edits = answer_edits
+        self.watch = watch
+        self.limits = limits
+
+
+class Forwarding(Pump):
+    """The wait for one whole answer: it ends with the upstream's status once that has passed.
+
+    ``target`` and ``edits`` make of the request what goes upstream.
+    ``served`` is the request that a call of the agent's belongs to.
+
+    The wait raises:
+        SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
+            ``stream.status`` is set by then, an answer had begun and was cut, else the caller must answer.
+    """
+
+    __slots__ = ("_entry", "_forwarder", "_permit", "_served", "_waiter", "_written", "answered_at", "warm")
+
+    _waiter: Waiter | None  # from when it begins
+    _written: bool  # the first record of a request that waits for it; unset in others
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        permit: AnyPermit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        origin: Origin,
+        target: bytes,
+        edits: Edits,
+        served: Served | None = None,
+    ) -> None:
+        if not isinstance(permit, _PERMITS):
+            raise TypeError("nothing is forwarded without a permit")
+        Pump.__init__(self, stream, head, forwarder.pool, origin, target, edits)
+        self._forwarder = forwarder
+        self._permit = permit
+        self._entry = entry
+        self._served = served
+        self.answered_at: float | None = None
+
+    def begin(self, waiter: Waiter) -> None:
+        """Send the request.
+
+        On a route with ``records: before_answer`` it is sent once its first record is written.
+
+        Raises:
+            SidecarError: after a wait the request would be refused, or there is no room for the record.
+        """
+        self._waiter = waiter
+        if self._permit.route.record_first and not getattr(self, "_written", False):
+            waiter.waited = True
+            self._entry.open_first(self._recorded)
+            return
+        if waiter.waited:
+            self._forwarder.watch.admit(self)
+        self._entry.forwarded()
+        self._forwarder.watch.young.add(self)
+        try:
+            self.start()
+        except BaseException:
+            self._forwarder.watch.forget(self)
+            raise
+
+    def _recorded(self, trouble: str | None) -> None:
+        """Send the request: its first record is written. Or end it with the ``trouble`` of the sink."""
+        waiter = self._waiter
+        if waiter is None or self._over:
+            return
+        try:
+            if trouble is not None:
+                raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)  # noqa: TRY301
+            self._written = True
+            Forwarding.begin(self, waiter)  # not that of its kind, which has begun
+        except SidecarError as error:
+            self._finish(error)
+        except Exception:  # noqa: BLE001  as of any wait: the request fails, the bug stays visible
+            _log.exception("a wait failed")
+            self._finish(Unavailable(Reason.INTERNAL, "a wait failed"))
+
+    def resumed_by(self, waiter: Waiter) -> None:
+        """Go on with a request that the native engine has sent and watches: ``waiter`` is told of its end."""
+        self._waiter = waiter
+
+    def cancel(self) -> None:
+        """Give it up."""
+        self._waiter = None
+        self.cut(Denied(Reason.PEER_GONE))
+
+    def rewrite(self, head: Response) -> Edits:
+        """Edits to the answer's fields."""
+        self._entry.responded(head.status)
+        return self._forwarder.answer_edits
+
+    def unfinished(self, head: Response) -> None:
+        """The answer lasts."""
+        if _streams(head):
+            self._entry.opened()
+            self._entry.event_stream = is_event_stream(head)
+        watch = self._forwarder.watch
+        self.answered_at = watch.monotonic()
+        watch.touch(self)
+
+    def cut_answer(self, error: SidecarError) -> None:
+        """End an answer that has begun; one of gRPC can still tell why."""
+        if refuses_by_grpc(self._stream) and error.reason is not Reason.PEER_GONE:
+            self._stream.send_end(grpc_trailers(error, self._entry.request_id))
+        else:
+            self._stream.abort()
+
+    def done(self, error: SidecarError | None) -> None:
+        """The journey goes on."""
+        watch = self._forwarder.watch
+        try:
+            watch.young.remove(self)
+        except KeyError:  # it has lasted for longer than a tick
+            watch.forget(self)
+        waiter = self._waiter
+        if waiter is None:
+            return
+        if error is not None:
+            waiter.fail(error)
+        else:
+            waiter.resume(self._stream.status)
+
+    # --- for ``Watch``
+
+    def live(self) -> None:
+        """Apply the limits of its kind: it has lasted for a tick, or its answer has begun."""
+        route, stream = self._permit.route, self._stream
+        declared = route.stream
+        kind = kind_of_request(grpc=stream.grpc, to_http2=bool(self._origin.http2), declared=declared)
+        if self.response is not None:
+            kind = kind_of_answer(kind, self.response)
+        if kind is not stream.kind and stream.kind is not Kind.WEBSOCKET:
+            self.live_as(kind, unbounded=declared or route.protocol == "grpc")
+
+    @property
+    def direction(self) -> Direction:
+        """The side it is on."""
+        return self._entry.direction
+
+    @property
+    def endless(self) -> bool:
+        """Tell if it does not finish by itself: a WebSocket, or a GET answered by an event stream.
+
+        Any event stream counts once the port of its caller is gone: a POST must not keep what the settings took away.
+        ``stream`` of its route changes only rates and silences, not this.
+        """
+        answer = self.response
+        if answer is None or self.answered_at is None:
+            return False
+        kind = kind_of_answer(self._stream.kind, answer)
+        if is_event_stream(answer) and kind in (Kind.EVENTS, Kind.STREAM):
+            return self._head.method == "GET" or self._plain_is_gone
+        return RULES[kind].ends_with_token
+
+    @property
+    def uploading(self) -> bool:
+        """Tell if more of the request is to come."""
+        return not self._stream.body_complete
+
+    @property
+    def began_at(self) -> float:
+        """Arrival of the request's head, in monotonic seconds."""
+        return self._entry.started_at
+
+    @property
+    def token_expires_at(self) -> float:
+        """In wall seconds; of a call with a static key also the end of its route; of an observed one the last day.
+
+        Past, once the port of its caller is gone: what is under way finishes within the same limits as on that day.
+        """
+        permit = self._permit
+        if self._plain_is_gone:
+            return 0.0
+        return float(permit.ends_at if isinstance(permit, _WITH_AN_END) else permit.token.expires_at)
+
+    @property
+    def login_expires_at(self) -> float:
+        """The time at which the user's login is too old for the route of the request; in wall seconds."""
+        permit, served = self._permit, self._served
+        if isinstance(permit, Permit):
+            fresh_until = permit.fresh_until
+        else:
+            fresh_until = None if served is None else served.delegation.fresh_until
+        return float("inf") if fresh_until is None else float(fresh_until)
+
+    @property
+    def peer_expires_at(self) -> float:
+        """The first end of a certificate on the path of the peer, in front or behind; in wall seconds."""
+        guard = self._in_front() if self._entry.direction == "inbound" else self._next_hop()
+        return float("inf") if guard is None else float(guard.until)
+
+    @property
+    def max_life_s(self) -> float:
+        """Not bounded but by its token."""
+        return float("inf")
+
+    @property
+    def max_upload_s(self) -> float:
+        """The longest that the request may come, if that is longer than its token lives."""
+        limits = self._forwarder.limits
+        upload = RULES[self._stream.kind].upload
+        return limits.max_upload_s if upload == "max_upload_s" else limits.max_stream_s
+
+    @property
+    def max_stream_s(self) -> float:
+        """The longest that the answer may go on, if that is longer than its token lives."""
+        return self._forwarder.limits.max_stream_s
+
+    @property
+    def max_wait_s(self) -> float:
+        """The longest wait for the answer of a stream, unless its token lives longer."""
+        return self._forwarder.limits.max_stream_s if RULES[self._stream.kind].stays_open else float("inf")
+
+    @property
+    def deadline_s(self) -> float:
+        """The longest time for the whole request, by its route."""
+        deadline_s = self._permit.route.deadline_s
+        return float("inf") if deadline_s is None else deadline_s
+
+    def judge(self, now: int) -> None:
+        """Return if the request is permitted by the policy in force. Raises ``SidecarError``."""
+        snapshot, permit = self._forwarder.watch.snapshots.in_force(), self._permit
+        operation = getattr(self._entry, "operation", None)
+        if isinstance(permit, IssuedPermit):
+            judge_call(permit, self._served, self._next_hop(), snapshot, now, operation=operation)
+        elif isinstance(permit, OwnPermit):
+            judge_outside(permit, self._served, snapshot, now)
+        elif isinstance(permit, ObservedPermit) and self._entry.direction == "outbound":
+            judge_observed_call(permit, self._next_hop(), snapshot, now)
+        else:
+            entry = self._entry
+            method, path = entry.method or "", entry.path or ""
+            if isinstance(permit, ObservedPermit):
+                self._judge_observed(permit, snapshot, method, path, now)
+            else:
+                guard = guard_of(self._stream.transport)
+                judge_request(permit, guard, snapshot, method=method, path=path, operation=operation, now=now)
+
+    def withdraw(self, error: SidecarError, *, begun: bool) -> None:
+        """Note in its record that the request would be refused now."""
+        self._entry.withdraw(error, begun=begun)
+
+    def _judge_observed(self, permit: ObservedPermit, snapshot: Snapshot, method: str, path: str, now: int) -> None:
+        watch = self._forwarder.watch
+        under_way = self._connecting is not None or self.upstream is not None
+        finishes = under_way and not self.endless
+        plain_until = permit.ends_at if finishes else watch.snapshots.setup.plain_until
+        guard = self._in_front()
+        judge_observed(
+            permit,
+            guard,
+            snapshot,
+            method=method,
+            path=path,
+            operation=getattr(self._entry, "operation", None),
+            now=now,
+            plain_until=plain_until,
+        )
+        if self._plain_is_gone:
+            watch.touch(self)  # its deadline has moved
+
+    @property
+    def _plain_is_gone(self) -> bool:
+        """Tell if the caller has no TLS, and the settings no port any more for such callers."""
+        permit = self._permit
+        if not isinstance(permit, ObservedPermit) or permit.reason is not Reason.NO_CLIENT_CERT:
+            return False
+        return self._forwarder.watch.snapshots.setup.plain_until < permit.ends_at
+
+    def cut_off(self, error: SidecarError) -> None:
+        """End it with the caller's connection, whatever else fails."""
+        try:
+            self._stream.stop(error)
+        finally:
+            self._stream.cut_off()
+
+    def _in_front(self) -> PeerGuard | None:
+        """The proof of who calls; None: a caller without TLS."""
+        return _guard_on(self._stream.transport)
+
+    def _next_hop(self) -> PeerGuard | None:
+        """The proof of who is behind; None without a connection, or to a host that proves no SPIFFE ID."""
+        upstream = self.upstream
+        if upstream is None or _leads_outside(self._permit):
+            return None
+        return _guard_on(upstream.transport)
+
+
+def _leads_outside(permit: AnyPermit) -> bool:
+    return isinstance(permit, OwnPermit) or (
+        isinstance(permit, ObservedPermit) and isinstance(permit.route, OutsideRoute)
+    )
+
+
+def _guard_on(transport: asyncio.BaseTransport) -> PeerGuard | None:
+    return None if transport.get_extra_info("ssl_object") is None else guard_of(transport)
+
+
+def _streams(head: Response) -> bool:
+    """Tell if the answer's end is unknown when it begins."""
+    return head.content_length is None or is_event_stream(head)

@@ -1,0 +1,373 @@
+"""Per-request handles, which an agent holds instead of tokens.
+
+A handle is 258 random bits that stand for one request in progress. It works only at the sidecar that made it, opens
+only the outbound routes that this request may call, at most ``max_calls`` times, and ends with the request (or
+``linger_s`` after it, or after the latest request of its chain that came in the meantime; never past its token's
+expiry). It ends earlier with the authority of the request: after a change of policy, keys or trust, the next call
+judges it again. A handle for a user's login, at an entry, belongs to no request: it lives until the login token
+expires. A handle stolen from a log is worthless.
+
+Memory: the handle of a request in progress is never evicted; it adds ``OPEN_BYTES`` to its request, which holds the
+token anyway. A lingering handle holds its token itself, and so does a login's. Both together stay within ``max_bytes``:
+lingering handles of the peer with most of them are evicted first, the longest ended before the others. A login's handle
+is never evicted: one too many is refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Final, NamedTuple
+from weakref import WeakValueDictionary
+
+from sidecar.bounded import ENTRY_BYTES, BoundedCache
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.txn_token import TxnToken
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.observe.attribution import facts_of_token
+from sidecar.observe.record import RecordFields
+from sidecar.proxy.journeys.linger_cache import Chain, LingerCache, Renewal, chain_of
+from sidecar.proxy.journeys.random_text import random_258
+from sidecar.proxy.journeys.revalidation import Guard
+from sidecar.proxy.journeys.workload_handle import WorkloadHandle
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_PER_SUBJECT: Final = 64  # logins
+OPEN_BYTES: Final = 384  # the handle, its place, its ServedRequest
+HELD_BYTES: Final = 3072  # the same, and the delegation with its facts and its chain, beside the token
+_LOGINS_PART: Final = 2  # handles of logins take at most half, and leave the rest to lingering ones
+
+# Where there are several workers, a handle begins with the mark of the one that made it.
+MARKS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+HANDLE_CHARS: Final = 43
+MARKED_CHARS: Final = 44  # of several workers: the first says of which
+
+_REFUSED: Final = -1  # no epoch of ``Handles``
+
+Counting = Callable[[], Coroutine[Any, Any, object]]
+
+
+class ServedRequest:
+    """One request in progress: the authority behind its handle, and the number of calls left (None: no limit).
+
+    The handle outlives the request by ``linger_s``; the request came with the call id ``call_in``. ``guard`` proved its
+    peer (None: a user's login). ``facts`` name the claims of its token in records (not to be changed). ``epoch`` is the
+    one of ``Handles`` in which it was judged last. ``renewal`` is that of its chain, from ``ended_at`` on.
+    """
+
+    __slots__ = (
+        "call_in",
+        "calls_left",
+        "delegation",
+        "ended_at",
+        "epoch",
+        "facts",
+        "guard",
+        "linger_s",
+        "renewal",
+        "warm",
+    )
+
+    epoch: int
+    renewal: Renewal
+
+    def __init__(
+        self,
+        delegation: Delegation,
+        max_calls: int | None,
+        linger_s: float,
+        call_in: str | None,
+        guard: Guard | None = None,
+        facts: RecordFields | None = None,
+    ) -> None:
+        self.delegation = delegation
+        self.facts = facts or facts_of_token(delegation.token)
+        self.guard = guard
+        self.call_in = call_in
+        self.calls_left = max_calls
+        self.linger_s = linger_s
+        self.ended_at: float | None = None
+
+    def count_call(self) -> Counting | None:
+        """Take one call from the budget. None: done. Otherwise another worker counts: await the result.
+
+        Raises:
+            Denied: CALLS_EXHAUSTED, the request has made all its calls.
+        """
+        if self.calls_left is not None:
+            if self.calls_left <= 0:
+                raise Denied(Reason.CALLS_EXHAUSTED)
+            self.calls_left -= 1
+        return None
+
+
+class _Login(NamedTuple):
+    """The handle of a login, and its subject."""
+
+    handle: str
+    subject: tuple[str, str]
+
+
+class Handles:
+    """All handles alive at this sidecar. ``clock`` is wall time in seconds, ``monotonic`` measures the linger.
+
+    ``judge`` raises ``SidecarError`` if a request would be refused now; it is called once in each ``epoch``.
+    ``max_bytes`` limits handles that outlive their request, ``max_per_subject`` the handles of one subject's logins.
+    ``own`` is the handle by which the agent acts for itself; None: it never does.
+    """
+
+    __slots__ = (
+        "_alive",
+        "_clock",
+        "_judge",
+        "_lingering",
+        "_logins",
+        "_logins_of",
+        "_mark",
+        "_max_bytes",
+        "_max_per_subject",
+        "_monotonic",
+        "chains",
+        "epoch",
+        "on_request_of",
+        "own",
+    )
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        max_bytes: int = MAX_BYTES,
+        max_per_subject: int = MAX_PER_SUBJECT,
+        mark: str = "",
+        own: WorkloadHandle | None = None,
+        judge: Callable[[ServedRequest], None] = lambda _served: None,
+    ) -> None:
+        self.epoch = 0
+        self.own = own
+        self._judge = judge
+        self._clock = clock
+        self._monotonic = monotonic
+        self._max_bytes = max_bytes
+        self._max_per_subject = max_per_subject
+        self._mark = mark
+        self._alive: dict[str, ServedRequest] = {}
+        self._lingering = LingerCache(max_bytes)
+        self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # whose handles linger, if it has any
+        self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
+        self._logins: BoundedCache[str, _Login] = BoundedCache(max_bytes // _LOGINS_PART)  # by token
+        self._logins_of: Counter[tuple[str, str]] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._alive)
+
+    @property
+    def bytes(self) -> int:
+        """The accounted bytes: of requests in progress without their tokens, of all other handles with them."""
+        opened = len(self._alive) - len(self._logins) - len(self._lingering)
+        return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
+
+    hits = misses = 0  # not a cache: an unknown handle is refused
+
+    @property
+    def evicted(self) -> int:
+        """The lingering handles that were evicted for others."""
+        return self._lingering.evicted
+
+    def open(self, served: ServedRequest) -> str:
+        """Make the handle of a request that starts now."""
+        handle = self._mark + random_258()
+        served.epoch = self.epoch
+        self._alive[handle] = served
+        return handle
+
+    def let_in(self, served: ServedRequest, linger_s: float) -> None:
+        """Let the handle of a request that nothing refuses any more outlive it, and renew those of its chain."""
+        served.linger_s = linger_s
+        chain = chain_of(served.delegation)
+        if chain is not None:
+            self.renew(chain)
+            self.on_request_of(chain)
+
+    def carry(self, handle: str, txn_token: TxnToken) -> None:
+        """Let the calls of a request that starts now carry this transaction token."""
+        served = self._alive[handle]
+        served.delegation = replace(served.delegation, txn_token=txn_token)
+        if served.facts.get("txn") is None:
+            served.facts = {**served.facts, "txn": txn_token.txn}
+
+    def is_own(self, handle: str) -> bool:
+        """Tell if a handle is the workload's: it stands for no request, and ``resolve`` does not know it."""
+        return self.own is not None and self.own.accepts(handle)
+
+    def call_ids(self, most: int) -> list[str]:
+        """Return the call ids of requests in progress or lingering, the newest first, at most so many."""
+        found = (served.call_in for served in reversed(self._alive.values()))
+        return list(islice((call for call in found if call is not None), most))
+
+    def suspect(self) -> None:
+        """Judge each handle again at its next use: policy, keys, trust or our identity have changed."""
+        self.epoch += 1
+
+    def keep(self, served: ServedRequest) -> str:
+        """Make the handle of a login, or find it; it lives until the token expires.
+
+        Raises:
+            Unavailable: OVERLOADED, this subject, or all together, have too many already.
+        """
+        self._sweep_logins()
+        token = served.delegation.token
+        known = self._logins.get(token.raw)
+        if known is not None:
+            return known.handle
+        subject = token.issuer, token.subject
+        if self._logins_of[subject] >= self._max_per_subject:
+            raise Unavailable(Reason.OVERLOADED, "too many logins of this subject have handles")
+        cost = token.held_bytes + HELD_BYTES
+        if not self._logins.fits(cost):
+            raise Unavailable(Reason.OVERLOADED, "handles of logins use all the memory allowed for them")
+        self._make_room(cost)
+        handle = self.open(served)
+        self._logins.keep(token.raw, _Login(handle, subject), cost=cost, expires_at=token.expires_at)
+        self._logins_of[subject] += 1
+        return handle
+
+    def resolve(self, handle: str) -> ServedRequest:
+        """Find the request that a handle stands for and may still act for.
+
+        Raises:
+            Denied: NO_REQUEST_CONTEXT, as ``find``, or its peer is no longer trusted, or it was refused before. As the
+                inbound journey, if the request would be refused now.
+            Unavailable: likewise.
+        """
+        served = self._alive.get(handle)
+        if served is None or self._is_over(served):
+            served = self.find(handle)  # which tells why not
+        if served.epoch != self.epoch:
+            self._judge_again(served)
+        return served
+
+    def find(self, handle: str) -> ServedRequest:
+        """Find the request that a handle stands for, also where it may do nothing more.
+
+        Raises:
+            Denied: NO_REQUEST_CONTEXT, the handle is unknown here, its request has ended, or its token has expired.
+        """
+        served = self._alive.get(handle)
+        if served is None:
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "unknown handle")
+        if self._is_over(served):
+            self._forget(handle, served)
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
+        return served
+
+    def within(self, text: str) -> bool:
+        """Tell if a handle of this worker, or the workload's own, is anywhere within a text."""
+        if self.own is not None and any(one in text for one in self.own.in_force()):
+            return True
+        chars = HANDLE_CHARS + len(self._mark)
+        found = (self._alive.get(text[start : start + chars]) for start in range(len(text) - chars + 1))
+        return any(served is not None and not self._is_over(served) for served in found)
+
+    def _judge_again(self, served: ServedRequest) -> None:
+        """Judge the request. Once refused, its handle opens nothing more.
+
+        It is not forgotten: a handle that nobody knows could pass for a credential of the agent's own.
+        """
+        if served.epoch == _REFUSED:
+            raise Denied(Reason.NO_REQUEST_CONTEXT, "the authority of the handle's request was withdrawn")
+        try:
+            self._judge(served)
+        except Denied as error:
+            served.epoch = _REFUSED
+            if error.answer.status:
+                raise
+            raise Denied(Reason.NO_REQUEST_CONTEXT, f"the handle's peer is not trusted any more: {error}") from error
+        served.epoch = self.epoch
+
+    def end(self, handle: str) -> None:
+        """End the handle with its request. Calls in flight finish; new ones need ``linger_s``."""
+        served = self._alive.pop(handle, None)
+        if served is None or served.linger_s <= 0:
+            return
+        chain = chain_of(served.delegation)
+        renewal = Renewal() if chain is None else self.chains.setdefault(chain, Renewal())
+        self._linger(handle, served, self._monotonic(), renewal)
+
+    def _linger(self, handle: str, served: ServedRequest, ended_at: float, renewal: Renewal) -> None:
+        """Keep a handle that is none of a request in progress, if there is room for it."""
+        peer = _peer_of(served)
+        cost = served.delegation.held_bytes + HELD_BYTES + self._lingering.cost_of(peer, served.guard)
+        self._make_room(cost)
+        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:  # requests in progress and logins leave no room
+            self._lingering.evicted += 1
+            return
+        served.ended_at, served.renewal = ended_at, renewal
+        ends_at = min(_lingers_until(served), self._monotonic() + served.delegation.ends_at - self._clock())
+        served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
+        self._alive[handle] = served
+
+    def renew(self, chain: Chain) -> None:
+        """Let the handles of a chain's ended requests linger as if these had ended now: it has a new request."""
+        renewal = self.chains.get(chain)
+        if renewal is not None:
+            while self._sweep_lingering():  # what has ended already stays so
+                pass
+            renewal.at = self._monotonic()
+
+    def sweep(self, now: float = 0.0) -> None:  # noqa: ARG002 - it has clocks of its own
+        """Free expired handles. Runs about once a second; ``resolve`` is exact without it."""
+        self._sweep_logins()
+        self._sweep_lingering()
+
+    def _sweep_lingering(self) -> bool:
+        """Free handles that have lingered long enough. Return False if there was none to look at."""
+        found = self._lingering.sweep(self._monotonic())
+        for handle in found:
+            served = self._alive.pop(handle)
+            if served.ended_at is not None and not self._is_over(served):
+                self._linger(handle, served, served.ended_at, served.renewal)
+        return bool(found)
+
+    def shed(self, to_bytes: int) -> None:
+        """Evict lingering handles until no more than ``to_bytes`` of all handles are left, or none lingers."""
+        self._kill(self._lingering.shed(to_bytes - self.bytes + self._lingering.bytes))
+
+    def _make_room(self, cost: int) -> None:
+        if self.bytes + cost + ENTRY_BYTES > self._max_bytes:
+            self.shed(self._max_bytes - cost - ENTRY_BYTES)
+
+    def _sweep_logins(self) -> None:
+        for _, (handle, subject) in self._logins.sweep(self._clock()):
+            self._alive.pop(handle, None)
+            self._logins_of[subject] -= 1
+            if not self._logins_of[subject]:
+                del self._logins_of[subject]
+
+    def _forget(self, handle: str, served: ServedRequest) -> None:
+        del self._alive[handle]
+        if served.ended_at is not None:
+            self._lingering.drop(handle, _peer_of(served))
+
+    def _kill(self, handles: Iterable[str]) -> None:
+        for handle in handles:
+            del self._alive[handle]
+
+    def _is_over(self, served: ServedRequest) -> bool:
+        if self._clock() >= served.delegation.ends_at:
+            return True
+        return served.ended_at is not None and self._monotonic() >= _lingers_until(served)
+
+
+def _lingers_until(served: ServedRequest) -> float:
+    """Return the end of a linger on the monotonic clock; the token may end it before."""
+    return max(served.ended_at or 0.0, served.renewal.at) + served.linger_s
+
+
+def _peer_of(served: ServedRequest) -> str:
+    """Return the peer of a request: the actor that its token names, or the workload that acts for itself."""
+    token = served.delegation.token
+    return token.actor_id or token.subject

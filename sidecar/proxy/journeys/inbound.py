@@ -1,0 +1,382 @@
+"""The inbound journey: an mTLS peer calls the agent.
+
+Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
+changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> on a route of MCP
+or A2A the operation that its message asks for (``operations.py``) -> decision of the core (or the one it made on the
+same call before, after a look at the clock) -> identity headers rewritten, token swapped for a handle -> the agent. A
+route that only observes lets a refused request pass with its own credential, and without a handle (``observing.py``).
+Everything that decides is one snapshot, taken at the start: a reload never splits a decision. On the warm path nothing
+here waits except for the agent.
+
+Read ``Inbound.journey`` top to bottom: it is the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from sidecar.delegation.bearer import bearer_of, parse_bearer
+from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
+from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.permit import ObservedPermit, Permit
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.delegation.verify import VerifiedToken, verify_token
+from sidecar.errors import Denied, SidecarError, Unavailable
+from sidecar.features.a2a.agent_cards import AgentCards
+from sidecar.features.a2a.forwarding import forwarding_of as a2a_forwarding_of
+from sidecar.features.a2a.task_bindings import TaskBindings
+from sidecar.features.door.resource_metadata import tell_metadata
+from sidecar.features.mcp.sessions import RequestSession, session_of
+from sidecar.features.observing.observing import Observing
+from sidecar.features.operations.list_forwarding import forwarding_of
+from sidecar.features.operations.operations import Asked, find_operation
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.identity.tls import guard_of
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
+from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.remote_handles import RemoteHandles
+from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
+from sidecar.proxy.journeys.verdicts import Given, Permits, Verdicts, new_call
+from sidecar.proxy.listening.memory_pressure import MIB, MemoryLimits
+from sidecar.wire.dialer import Origin
+from sidecar.wire.message import Edits, Request
+from sidecar.wire.stream import Stream
+
+_UNPROVEN_BYTES: Final = 16 * 1024  # of a message whose token does not verify
+
+
+class Inbound:
+    """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``.
+
+    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects. ``session_ids``
+    are those of MCP.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshots: Snapshots,
+        log: AccessLog,
+        handles: Handles,
+        forwarder: Forwarder,
+        tasks: Tasks,
+        clock: Callable[[], float],
+        session_ids: SessionIds,
+        bindings: TaskBindings | None = None,
+        memory: MemoryLimits | None = None,
+        remote_handles: RemoteHandles | None = None,
+        edits: Callable[..., Edits] = to_agent,
+    ) -> None:
+        self._edits = edits
+        self._session_ids = session_ids
+        memory = memory or MemoryLimits()
+        self._snapshots = snapshots
+        self._log = log
+        self._handles = handles
+        self._forwarder = forwarder
+        self._tasks = tasks
+        self._clock = clock
+        self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
+        self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
+        self.permits = Permits(memory.max_permits_mib * MIB, self.verdicts)
+        self.bindings = bindings or TaskBindings(clock)
+        self._cards = AgentCards(forwarder.pool, tasks)
+        log.metrics.verdict_cache = self._look_ups
+
+    def on_request(self, stream: Stream) -> None:
+        """Serve one request: make its record, then its journey."""
+        serve(self._log, "inbound", stream, self.journey)
+
+    def on_refused(self, stream: Stream, error: SidecarError) -> None:
+        """Answer input that was not a request, and write its record."""
+        refuse_unread(self._log, "inbound", stream, error)
+
+    def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
+        """One request from a peer to the agent and back."""
+        policy: Policy | None = None
+        route: InboundRoute | None = None
+        asked: Asked | None = None
+        session: RequestSession | None = None  # of MCP
+        handle = ""
+        try:
+            now = int(self._clock())
+            guard = guard_of(stream.transport)
+            entry.peer = guard.peer.spiffe_id
+            snapshot = self._snapshots.now()
+            policy, keys, agent = snapshot.policy, snapshot.keys, snapshot.agent or snapshot.require_agent()
+            peer = guard.check(now)
+            if CALL_ID in head.layout.places:
+                entry.call_in = call_id(head)
+
+            target = canonical_target(head.target)
+            entry.path = target.path
+            route = policy.inbound.find(head.method, target.path)
+            entry.route = route.name
+            if route.protocol != "http":
+                if route.protocol == "metadata":
+                    tell_metadata(route, stream, head, entry)
+                    return
+                if target.path in policy.inbound.cards:
+                    yield from self._cards.serve_peer(stream, head, target.path, peer.spiffe_id, policy, agent, entry)
+                    return
+                asked = Asked(route.protocol)
+                found = yield from self._operation(asked, stream, head, target, peer, route, snapshot, entry, now)
+                route, unproven = found
+                if unproven is not None:
+                    raise unproven  # after the operation is known: the answer names its scopes
+                if asked.grpc:
+                    agent = snapshot.require_grpc_agent()
+                now = int(self._clock())  # the body may have taken longer than the token had left
+
+            epoch = keys.generation, policy.number
+            call = new_call((head.one(b"authorization"), peer.fingerprint, route.key))
+            given = self.permits.find(call, epoch)
+            if given is not None:
+                self._check_again(given, entry, now)
+            else:
+                try:
+                    permit = yield from self._decide(head, peer, route, snapshot, entry, now)
+                except Denied as denied:
+                    if now >= route.observe_until:
+                        raise
+                    observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
+                    if route.protocol == "mcp" and asked is not None:
+                        session = session_of(self._session_ids, asked, head, observed, now)
+                    yield self._observed(observed, route, stream, head, agent, target, entry, asked, session, policy)
+                    return
+                given = self.permits.give(call, permit, (keys.generation, policy.number))
+            permit, delegation, facts, of_token, identity, _ = given
+            if asked is not None and asked.protocol == "mcp":
+                session = self._session(asked, head, permit, entry, now)
+            served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, of_token)
+            try:
+                handle = self._handles.open(served)
+            except Unavailable:
+                entry.attribute_token(permit.token)
+                raise
+            entry.permitted(facts, of_token)
+            trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+            _, entry.trace_id, entry.span_id, _ = trace
+            edits = self._edits(
+                head,
+                permit,
+                identity,
+                entry=entry,
+                handle=handle,
+                trace=trace,
+                host=agent.authority,
+                source=source_of(stream.remote_address) if route.forwarded else None,
+            )
+            if not route.forwards_as_is:
+                forwarding = self._forwarding(asked, session, permit, stream, head, entry, agent, target, edits, policy)
+                if route.linger_s:
+                    self._handles.let_in(served, route.linger_s)
+                yield forwarding
+                return
+            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+        except SidecarError as error:
+            refuse(
+                stream,
+                error,
+                entry,
+                scope=route.scopes_of_any if route else (),
+                allow=policy.inbound.allowed_methods(entry.path or "") if policy else (),
+                human=route.human if route else None,
+                resource=route.resource if route else None,
+                asked=asked,
+            )
+        finally:
+            self._handles.end(handle)
+            close(stream, entry)
+
+    def _forwarding(
+        self,
+        asked: Asked | None,
+        session: RequestSession | None,
+        permit: Permit,
+        stream: Stream,
+        head: Request,
+        entry: Entry,
+        agent: Origin,
+        target: CanonicalTarget,
+        edits: Edits,
+        policy: Policy,
+    ) -> Forwarding:
+        """Make the way to the agent and back. Raises Denied, as that of its protocol."""
+        if session is not None:
+            of_mcp = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits, session
+            return forwarding_of(*of_mcp, asked=asked)
+        of_agent = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits
+        if asked is None or asked.protocol != "a2a":
+            return Forwarding(*of_agent)
+        return a2a_forwarding_of(*of_agent, asked=asked, route=permit.route, bindings=self.bindings, policy=policy)
+
+    def _decide(
+        self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int
+    ) -> Journey[Permit]:
+        """Judge a request that was not permitted before."""
+        policy = snapshot.policy
+        raw = bearer_of(head.all(b"authorization"))
+        token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, policy.number)) or (
+            yield from self._verify(raw, peer, route, snapshot, entry)
+        )
+        try:
+            return decide_verified(
+                token,
+                peer=peer.spiffe_id,
+                route=route,
+                policy=policy,
+                now=now,
+                peer_certificate_sha256=peer.fingerprint,
+            )
+        except Exception:
+            entry.attribute_token(token)
+            raise
+
+    def _session(self, asked: Asked, head: Request, permit: Permit, entry: Entry, now: int) -> RequestSession:
+        """Find the session of a request of MCP."""
+        try:
+            return session_of(self._session_ids, asked, head, permit, now)
+        except Denied:
+            entry.attribute_token(permit.token)
+            raise
+
+    def _operation(
+        self,
+        asked: Asked,
+        stream: Stream,
+        head: Request,
+        target: CanonicalTarget,
+        peer: VerifiedPeer,
+        route: InboundRoute,
+        snapshot: Snapshot,
+        entry: Entry,
+        now: int,
+    ) -> Journey[tuple[InboundRoute, Denied | None]]:
+        """Verify the token, then read what a message asks for. Return the route of that operation.
+
+        With it comes the reason of a 401 or 403, if the token does not verify.
+        """
+        unproven: Denied | None = None
+        if now >= route.observe_until:
+            unproven = yield from self._prove(head, peer, route, snapshot, entry)
+        if unproven is not None:
+            asked.max_bytes = _UNPROVEN_BYTES
+        below = route.below(target.path)
+        try:
+            found = yield from find_operation(asked, stream, head, target, route, entry, below=below)
+            if asked.grpc:
+                snapshot.require_grpc_agent()
+        except Denied as denied:
+            self._note_bearer(head, peer, snapshot, entry)
+            raise unproven or denied from None
+        return found, unproven
+
+    def _prove(
+        self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[Denied | None]:
+        """Verify the token of a request before its body is read. Return the reason of a refusal, if it does not verify.
+
+        Such a request is only read so far that its answer can be a JSON-RPC error, with the scopes of its operation.
+        """
+        try:
+            raw = bearer_of(head.all(b"authorization"))
+            if self.verdicts.get((raw, peer.spiffe_id)) is None:
+                yield from self._verify(raw, peer, route, snapshot, entry)
+        except Denied as denied:
+            if denied.answer.status not in {401, 403}:
+                raise
+            return denied
+        return None
+
+    def _note_bearer(self, head: Request, peer: VerifiedPeer, snapshot: Snapshot, entry: Entry) -> None:
+        """Note the token of a request that is refused before it is judged: it tells for whom the peer tried."""
+        try:
+            raw = bearer_of(head.all(b"authorization"))
+            token = self.verdicts.find((raw, peer.spiffe_id), (snapshot.keys.generation, snapshot.policy.number))
+            if token is None:
+                entry.claim_unverified(parse_bearer(raw))
+            else:
+                entry.attribute_token(token)
+        except Denied:
+            return
+
+    def _observed(
+        self,
+        permit: ObservedPermit,
+        route: InboundRoute,
+        stream: Stream,
+        head: Request,
+        agent: Origin,
+        target: CanonicalTarget,
+        entry: Entry,
+        asked: Asked | None,
+        session: RequestSession | None,
+        policy: Policy,
+    ) -> Forwarding:
+        """Forward a request that only passes because its route observes."""
+        trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
+        _, entry.trace_id, entry.span_id, _ = trace
+        edits = to_observed_agent(
+            head,
+            request_id=entry.request_id,
+            trace=trace,
+            host=agent.authority,
+            forwarded=(b"https", source_of(stream.remote_address)) if route.forwarded else None,
+        )
+        path = target.encode()
+        if session is not None:
+            of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
+            return forwarding_of(*of_mcp, asked=asked)
+        of_agent = self._forwarder, permit, stream, head, entry, agent, path, edits
+        if asked is None or asked.protocol == "grpc":
+            return Forwarding(*of_agent)
+        return a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self.bindings, policy=policy)
+
+    def _check_again(self, given: Given, entry: Entry, now: int) -> None:
+        permit = given[0]
+        try:
+            check_again(permit, now)
+        except SidecarError:
+            entry.attribute_token(permit.token)
+            raise
+
+    def _look_ups(self) -> Mapping[str, int]:
+        """Tokens found verified, by permit or by verdict, and those that were not."""
+        return {"hit": self.permits.hits + self.verdicts.hits, "miss": self.verdicts.misses}
+
+    def _verify(
+        self, raw: str, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[VerifiedToken]:
+        """Verify a token not seen before; waits for its issuer's key where that is not known yet."""
+        policy, keys = snapshot.policy, snapshot.keys
+        bearer = parse_bearer(raw)
+        try:
+            issuer = trusted_issuer(bearer, route=route, policy=policy)
+            key = keys.find(bearer.issuer, bearer.kid)
+            if key is None:
+                entry.claim_unverified(bearer)  # who waits may be seen waiting
+                key = yield Async(self._tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
+            token = verify_token(
+                bearer,
+                issuer=issuer,
+                key=key,
+                audiences=policy.audiences,
+                now=int(self._clock()),
+                peer_certificate_sha256=peer.fingerprint,
+                slim=True,
+            )
+        except Exception:
+            entry.claim_unverified(bearer)
+            raise
+        self.verdicts.add(token, peer.spiffe_id, (keys.generation, policy.number))
+        actors = () if token.chain is None else token.chain.subjects
+        self._log.metrics.population.saw(token.issuer, token.subject, actors)
+        return token

@@ -1,0 +1,189 @@
+"""Re-evaluates requests and calls in flight against the current snapshot: token, policy, keys, and trust in the peer.
+
+Expiry alone is not a withdrawal: see ``sidecar.delegation.reevaluate``. The same holds for certificates: a peer whose
+SVID has expired is judged at its last second.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sidecar.delegation.decide import delegate
+from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit, TunnelPermit
+from sidecar.delegation.plan import Delegation
+from sidecar.delegation.reevaluate import (
+    inbound_again,
+    observed_again,
+    observed_call_again,
+    outbound_again,
+    own_again,
+    tunnel_again,
+)
+from sidecar.errors import Denied
+from sidecar.identity.svid import VerifiedPeer
+from sidecar.proxy.journeys.snapshot import Snapshot
+
+
+class Guard(Protocol):
+    """The proof of a peer (``PeerGuard``). ``until`` is the earliest expiry of a certificate on its path."""
+
+    @property
+    def peer(self) -> VerifiedPeer: ...  # noqa: D102
+    @property
+    def chain(self) -> tuple[bytes, ...]: ...  # noqa: D102
+    @property
+    def until(self) -> int: ...  # noqa: D102
+    def check(self, now: int) -> VerifiedPeer: ...  # noqa: D102
+
+
+class Served(Protocol):
+    """The request that outbound calls belong to. ``guard`` None: a user's login, with no peer behind it."""
+
+    @property
+    def delegation(self) -> Delegation: ...  # noqa: D102
+    @property
+    def guard(self) -> Guard | None: ...  # noqa: D102
+
+
+def judge_request(
+    permit: Permit, guard: Guard, snapshot: Snapshot, *, method: str, path: str, operation: str | None, now: int
+) -> None:
+    """Re-evaluate a peer's request: return if it would be permitted now as well. ``operation`` is its key, if any.
+
+    Raises:
+        SidecarError: as the inbound journey's.
+    """
+    judge_peer(guard, now)
+    policy = snapshot.policy
+    inbound_again(
+        permit.token,
+        peer=permit.peer,
+        route=policy.inbound.find(method, path).for_operation(operation),
+        keys=snapshot.keys,
+        policy=policy,
+        now=now,
+        peer_certificate_sha256=guard.peer.fingerprint,
+        ends_at=delegate(permit).ends_at,
+    )
+
+
+def judge_observed(
+    permit: ObservedPermit,
+    guard: Guard | None,
+    snapshot: Snapshot,
+    *,
+    method: str,
+    path: str,
+    operation: str | None,
+    now: int,
+    plain_until: int,
+) -> None:
+    """Re-evaluate a request that only passes because its route observes: return if it would pass now as well.
+
+    One without TLS passes before ``plain_until``.
+
+    Raises:
+        SidecarError: as the inbound journey's.
+    """
+    if guard is not None:
+        judge_peer(guard, now)
+    policy = snapshot.policy
+    observed_again(
+        permit,
+        route=policy.inbound.find(method, path).for_operation(operation),
+        keys=snapshot.keys,
+        policy=policy,
+        now=now,
+        peer_certificate_sha256=None if guard is None else guard.peer.fingerprint,
+        plain_until=plain_until,
+    )
+
+
+def judge_observed_call(permit: ObservedPermit, next_hop: Guard | None, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate a call of the agent that only passes because its route observes. ``next_hop`` as of ``judge_call``.
+
+    Raises:
+        SidecarError: as the outbound journey's.
+    """
+    if next_hop is not None:
+        judge_peer(next_hop, now)
+    observed_call_again(permit, policy=snapshot.policy, now=now)
+
+
+def judge_served(served: Served, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate the request behind a handle, trust in its peer included: return if it would be permitted now as well.
+
+    A removed route, and a user's login, are left to the judgement of the call itself.
+
+    Raises:
+        SidecarError: as the inbound journey's.
+    """
+    guard, delegation = served.guard, served.delegation
+    if guard is None or delegation.came_by is None:
+        return
+    judge_peer(guard, now)
+    route = snapshot.policy.inbound.same(delegation.came_by)
+    if route is not None:
+        inbound_again(
+            delegation.token,
+            peer=guard.peer.spiffe_id,
+            route=route,
+            keys=snapshot.keys,
+            policy=snapshot.policy,
+            now=now,
+            peer_certificate_sha256=guard.peer.fingerprint,
+            ends_at=delegation.ends_at,
+        )
+
+
+def judge_call(
+    permit: IssuedPermit,
+    served: Served | None,
+    next_hop: Guard | None,
+    snapshot: Snapshot,
+    now: int,
+    *,
+    operation: str | None = None,
+) -> None:
+    """Re-evaluate a call to a next hop: return if it would be permitted now as well. ``operation`` is its key, if any.
+
+    ``next_hop`` None: not connected, or without TLS.
+
+    Raises:
+        SidecarError: as the outbound journey's, or as ``judge_served``.
+    """
+    if next_hop is not None:
+        judge_peer(next_hop, now)
+    if served is not None:
+        judge_served(served, snapshot, now)
+    outbound_again(permit, operation=operation, keys=snapshot.keys, policy=snapshot.policy, now=now)
+
+
+def judge_outside(permit: OwnPermit | TunnelPermit, served: Served | None, snapshot: Snapshot, now: int) -> None:
+    """Re-evaluate a call or a tunnel to a host outside the mesh: return if it would be permitted now as well.
+
+    Raises:
+        SidecarError: as the outbound journey's, or as ``judge_served``.
+    """
+    if served is not None:
+        judge_served(served, snapshot, now)
+    if isinstance(permit, TunnelPermit):
+        tunnel_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
+    else:
+        own_again(permit, keys=snapshot.keys, policy=snapshot.policy, now=now)
+
+
+def judge_peer(guard: Guard, now: int) -> None:
+    """Return if trust in a peer was not withdrawn. Expiry of its certificate, or of an authority, does not count.
+
+    Raises:
+        Denied: as ``PeerGuard.check``.
+        Unavailable: NOT_READY, our own identity is gone.
+    """
+    until = guard.until
+    try:
+        guard.check(now)
+    except Denied:
+        if now < until:
+            raise
+        guard.check(until - 1)

@@ -1,0 +1,114 @@
+"""Memory in use and its limit: of this process from ``/proc``, of its cgroup from the kernel's own count.
+
+Memory that the kernel can reclaim without ending us does not count: pages of files are read again when needed. A
+cgroup's count includes socket buffers and all processes in it, as the kernel counts before it ends one; so every worker
+reads the whole of it.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from sidecar.proxy.listening.memory_pressure import Memory
+
+_STATM: Final = Path("/proc/self/statm")
+_MEMBERSHIP: Final = Path("/proc/self/cgroup")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_ABSURD: Final = 1 << 50  # version 1 writes no limit as a number near 2**63
+_MIB: Final = 1024 * 1024
+
+
+def memory_of(max_mib: int | None, *, processes: int) -> Memory | None:
+    """Return the memory of one of so many ``processes`` of a sidecar; None if nothing limits it.
+
+    ``max_mib`` limits all of them together, each has its share; None: the limit of their cgroup.
+    """
+    if max_mib is not None:
+        return Memory(max_mib * _MIB // processes, own_bytes)
+    cgroup = find_cgroup()
+    return None if cgroup is None else Memory(cgroup.limit_bytes, cgroup.used_bytes, enforced=True)
+
+
+def own_bytes(statm: Path = _STATM) -> int | None:
+    """Return the resident bytes of this process that no file backs; None if they cannot be read."""
+    try:
+        _, resident, shared, *_ = statm.read_text().split()
+        return (int(resident) - int(shared)) * resource.getpagesize()
+    except (OSError, ValueError):  # out of descriptors, or no such system
+        return None
+
+
+def file_bytes(statm: Path = _STATM) -> int | None:
+    """Return the resident bytes of files that this process has mapped; None if they cannot be read."""
+    try:
+        return int(statm.read_text().split()[2]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cgroup:
+    """The cgroup in ``folder``, of version 1 or 2, and its limit."""
+
+    folder: Path
+    version: int
+    limit_bytes: int
+
+    def used_bytes(self) -> int | None:
+        """Return the bytes in use that the kernel cannot reclaim; None if they cannot be read."""
+        try:
+            current = int((self.folder / _CURRENT[self.version]).read_text())
+            lines = (line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+            stat = {name: int(value) for name, value in lines}
+        except (OSError, ValueError):
+            return None
+        if self.version == 1:
+            reclaimable = stat.get("total_cache", 0) - stat.get("total_shmem", 0)
+        else:
+            reclaimable = stat.get("file", 0) - stat.get("shmem", 0) + stat.get("slab_reclaimable", 0)
+        return max(0, current - max(0, reclaimable))
+
+
+_CURRENT: Final = {1: "memory.usage_in_bytes", 2: "memory.current"}
+_LIMITS: Final = {
+    1: ("memory.limit_in_bytes",),
+    2: ("memory.max", "memory.high"),
+}  # above "high" the kernel throttles it
+
+
+def find_cgroup(membership: Path = _MEMBERSHIP, cgroups: Path = _CGROUPS) -> Cgroup | None:
+    """Find the cgroup with the lowest limit: ours or one around it. None if none has a limit, or cannot be read.
+
+    In a container the path is often that of the host, and our own cgroup is mounted as the root of the tree.
+    """
+    try:
+        rows = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        return None
+    controlled = {controllers: path for _, controllers, path in (row for row in rows if len(row) == 3)}
+    first = next((path for names, path in controlled.items() if "memory" in names.split(",")), None)
+    if first is not None:
+        found = _limited(cgroups / "memory", first, version=1)
+    else:
+        found = _limited(cgroups, controlled.get("", "/"), version=2)
+    return min(found, key=lambda one: one.limit_bytes, default=None)
+
+
+def _limited(root: Path, path: str, *, version: int) -> Iterator[Cgroup]:
+    """Yield the cgroups with a limit, from the root to ``path``."""
+    parts = [part for part in PurePosixPath(path).parts if part != "/"]
+    if ".." in parts:  # of a namespace outside ours
+        parts = []
+    for depth in range(len(parts) + 1):
+        folder = root.joinpath(*parts[:depth])
+        for name in _LIMITS[version]:
+            try:
+                limit = int((folder / name).read_text())
+            except (OSError, ValueError):  # "max": none
+                continue
+            if 0 < limit < _ABSURD:
+                yield Cgroup(folder=folder, version=version, limit_bytes=limit)

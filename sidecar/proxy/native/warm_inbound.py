@@ -1,0 +1,316 @@
+"""Warm requests of peers: what the native engine remembers of a permit, and such a request made real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sidecar.delegation.a2a_tasks import LISTS
+from sidecar.delegation.bearer import bearer_of
+from sidecar.delegation.mcp_session import SessionIds
+from sidecar.delegation.permit import Permit
+from sidecar.delegation.route import InboundRoute
+from sidecar.engine import PREPARED_BYTES, require_native
+from sidecar.errors import SidecarError
+from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding, not_encoded
+from sidecar.features.a2a.forwarding import principal_of
+from sidecar.features.a2a.task_bindings import Making, TaskBindings
+from sidecar.features.mcp.forwarding import McpForwarding
+from sidecar.features.mcp.sessions import ENDS_HERE, REPLACED, session_of
+from sidecar.features.operations.list_forwarding import is_cut
+from sidecar.features.operations.operations import SESSION_FIELD, Asked
+from sidecar.identity.jwks import IssuerKeys
+from sidecar.identity.tls import guard_of
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.entry import request_record
+from sidecar.proxy.journeys.answers import close, refuse
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, to_agent, told_by_route, without
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.snapshot import Snapshots
+from sidecar.proxy.journeys.verdicts import Given, Permits, Verdicts, new_call
+from sidecar.proxy.native.ghosts import new_forwarding, new_mcp_forwarding, new_request, new_task_forwarding
+from sidecar.proxy.native.warm import (
+    Parts,
+    begin_record,
+    begin_stream,
+    prepare,
+    read_again,
+    trace_of,
+    wait_for_answer,
+)
+from sidecar.proxy.native.warm_operations import (
+    HandedOver,
+    OperationRead,
+    WarmMessage,
+    WholeMessage,
+    head_of,
+    read_operation,
+)
+from sidecar.wire.dialer import Origin
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_head import RequestGrammar
+from sidecar.wire.h1_server import ServerConnection, Warm
+from sidecar.wire.h1_stream import H1Stream
+from sidecar.wire.limits import ClientLimits, ServerLimits
+from sidecar.wire.message import Field, Request
+
+
+class WarmInbound:
+    """The warm requests of the inbound side. ``begin`` is called with a waiting connection and what arrived there.
+
+    ``permits``, ``verdicts``, ``session_ids`` and ``bindings`` are those of ``Inbound``, whose agents get the fields of
+    ``to_agent``.
+
+    Raises:
+        LookupError: the native engine is not installed.
+    """
+
+    def __init__(
+        self,
+        permits: Permits,
+        *,
+        verdicts: Verdicts,
+        session_ids: SessionIds,
+        bindings: TaskBindings,
+        snapshots: Snapshots,
+        log: AccessLog,
+        handles: Handles,
+        forwarder: Forwarder,
+        wall: Callable[[], float],
+        limits: ServerLimits,
+        upstream_limits: ClientLimits,
+    ) -> None:
+        self._native = require_native()
+        self._log = log
+        self._handles = handles
+        self._permits = permits
+        self._verdicts = verdicts
+        self._session_ids = session_ids
+        self._bindings = bindings
+        self._snapshots = snapshots
+        self._forwarder = forwarder
+        self._grammar = RequestGrammar(
+            max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=False
+        )
+        self._handed_over = HandedOver()
+        passes = forwarder.answer_edits.passes
+        self._of_mcp = self._native.Kind(
+            passes=without(passes_to_mesh, REPLACED),
+            answer_passes=without(passes, ENDS_HERE),
+            new_forwarding=new_mcp_forwarding,
+            told=SESSION_FIELD,
+            reads_answers=False,
+        )
+        self._of_a2a = self._native.Kind(
+            passes=None, answer_passes=None, new_forwarding=new_forwarding, told=b"", reads_answers=False
+        )
+        self._of_tasks = self._native.Kind(
+            passes=without(passes_to_mesh, NOT_ASKED_FOR),
+            answer_passes=None,
+            new_forwarding=new_task_forwarding,
+            told=b"",
+            reads_answers=True,
+        )
+        permits.warm_bytes = PREPARED_BYTES
+        parts = Parts(
+            self._native,
+            "inbound",
+            snapshots=snapshots,
+            log=log,
+            forwarder=forwarder,
+            wall=wall,
+            limits=limits,
+            upstream_limits=upstream_limits,
+            inflate=self._inflate,
+            passes=passes_to_mesh,
+            permits=permits,
+            given=permits._entries,
+            handles=handles,
+            alive=handles._alive,
+            mark=handles._mark,
+            new_served=new_request,
+            guard_of=guard_of,
+            prepare=self._prepare,
+            keys_of=_keys_of,
+            is_plain=is_plain,
+            read=self._read,
+        )
+        self.begin: Warm = self._native.InboundGate(parts)
+
+    def _read(
+        self,
+        connection: ServerConnection,
+        message: WholeMessage,
+        route: InboundRoute,
+        path: str,
+        certificate: str,
+        now: int,
+    ) -> tuple[Given, str, bytes, object, WarmMessage] | bool:
+        """Read the operation of a request: see ``warm_operations.py``."""
+        if path in self._snapshots.in_force().policy.inbound.cards or self._handed_over.takes(route.name):
+            return False
+        head = head_of(message)
+        peer = guard_of(connection.transport).peer.spiffe_id
+        if self._verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
+            return False  # a message is read only once its token was verified
+        found = read_operation(head, message[-1], route, path, below=route.below(path))
+        if isinstance(found, bool):
+            return found
+        given = self._permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
+        if given is None:
+            return False
+        warm = self._of_mcp_message if route.protocol == "mcp" else self._of_a2a_message
+        ways = warm(found, head, given.permit, now)
+        if ways is None:
+            return False
+        fields, kind, state = ways
+        told = told_by_route(given.permit, head, _source(given.permit, connection))
+        return given, found.op, b"".join([b"%b: %b\r\n" % field for field in (*told, *fields)]), kind, state
+
+    def _noted(self, permit: Permit) -> Callable[[], None]:
+        return partial(self._handed_over.note, permit.route.name)
+
+    def _of_mcp_message(
+        self, found: OperationRead, head: Request, permit: Permit, now: int
+    ) -> tuple[list[Field], object, WarmMessage] | None:
+        """Return fields to add, the kind and the state of a message of MCP; None: its answer is written again.
+
+        Raises:
+            Denied: as ``session_of``.
+        """
+        if is_cut(permit.route, found.asked):
+            return None
+        session = session_of(self._session_ids, found.asked, head, permit, now)
+        return session.shown_to_agent(), self._of_mcp, WarmMessage(found.asked, self._noted(permit), session=session)
+
+    def _of_a2a_message(
+        self, found: OperationRead, _head: Request, permit: Permit, _now: int
+    ) -> tuple[list[Field], object, WarmMessage] | None:
+        """Return fields to add, the kind and the state of a message of A2A.
+
+        None: its answer is written again, or it names a task or context not seen here, which its record tells.
+
+        Raises:
+            Denied: as ``TaskBindings.check``.
+        """
+        asked, principal = found.asked, principal_of(permit)
+        if asked.key in {EXTENDED_CARD, LISTS}:
+            return None
+        if self._bindings.check(asked.named, principal, strict=permit.route.a2a.strict_tasks) is not None:
+            return None
+        if not asked.named.begins:
+            return [], self._of_a2a, WarmMessage(asked, self._noted(permit))
+        # ``Making.begin`` would bind nothing: every context that is named is known.
+        making = Making(self._bindings, asked.named, principal)
+        return [], self._of_tasks, WarmMessage(asked, self._noted(permit), making=making)
+
+    def _prepare(self, given: Given) -> object | None:
+        """Make what is the same for every request of a permit; None: the engine in Python serves them all."""
+        permit = given.permit
+        token, route = permit.token, permit.route
+        if not is_plain(route):
+            return None
+        record = (
+            request_record("inbound", self._log.run) | given.of_token | given.facts | {"workload": self._log.workload}
+        )
+        fields = [*zip(IDENTITY, given.identity, strict=True)]
+        leeway_s = token.leeway_s
+        return prepare(
+            self._native, record, fields, begins=token.not_before - leeway_s, ends=token.expires_at + leeway_s
+        )
+
+    def _inflate(
+        self,
+        *,
+        connection: ServerConnection,
+        upstream: ClientConnection,
+        stream: Any,
+        entry: Any,
+        forwarding: Any,
+        data: bytes,
+        given: Given,
+        origin: Origin,
+        handle: str,
+        started_at: float,
+        forwarded_at: float,
+        traceparent: str,
+        bytes_in: int,
+        known: dict[str, Any],
+        asked: WarmMessage | None,
+    ) -> None:
+        """Make the ghosts of a request real: it was sent, and is not answered yet."""
+        head, permit, trace = read_again(self._grammar, data), given.permit, trace_of(traceparent, known["span_id"])
+        upstream.take_back(head.method)
+        record = request_record("inbound", self._log.run) | given.of_token | given.facts | known
+        begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
+        begin_stream(stream, connection, head, bytes_in)
+        edits = to_agent(
+            head,
+            permit,
+            given.identity,
+            entry=entry,
+            handle=handle,
+            trace=trace,
+            host=origin.authority,
+            source=_source(permit, connection),
+        )
+        kind: type[Forwarding] = Forwarding
+        more: dict[str, Any] = {}
+        if asked is not None:
+            entry.operation = asked.message.key
+            if asked.session is not None:
+                kind, more = McpForwarding, {"session": asked.session}
+            elif asked.making is not None:
+                kind, more, edits = TaskForwarding, {"making": asked.making}, not_encoded(edits)
+        rest = self._rest(stream, entry, forwarding, permit, handle, None if asked is None else asked.message)
+        forwarded = self._forwarder, permit, stream, head, entry, origin, head.target, edits
+        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded, kind=kind, **more)
+
+    def _rest(
+        self,
+        stream: H1Stream,
+        entry: Entry,
+        forwarding: Forwarding,
+        permit: Permit,
+        handle: str,
+        asked: Asked | None,
+    ) -> Journey[None]:
+        """Serve the rest of ``Inbound.journey``, from the wait for the agent on."""
+        route = permit.route
+        try:
+            yield forwarding
+        except SidecarError as error:
+            refuse(
+                stream,
+                error,
+                entry,
+                scope=route.scopes_of_any,
+                human=route.human,
+                resource=route.resource,
+                asked=asked,
+            )
+        finally:
+            self._handles.end(handle)
+            close(stream, entry)
+
+
+def _source(permit: Permit, connection: ServerConnection) -> str | None:
+    """The peer's address, where the route says that the agent is told it."""
+    return source_of(connection.transport.get_extra_info("peername")) if permit.route.forwarded else None
+
+
+def _keys_of(keys: IssuerKeys) -> list[object]:
+    """Return the parts of all issuers' keys whose generations add up to that of ``keys``."""
+    return list(keys.by_issuer)
+
+
+def is_plain(route: InboundRoute) -> bool:
+    """Tell if requests of a route need nothing but a permit, a handle and the fields that every agent gets."""
+    if route.linger_s or route.human or route.record_first:
+        return False
+    if route.protocol == "http":
+        return not (route.forwarded or route.pass_token)
+    return route.protocol in {"mcp", "a2a"}  # whose reader adds fields

@@ -1,0 +1,285 @@
+"""Warm calls of the agent: what the native engine remembers of an issued token, and such a call made real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Hashable
+from functools import partial
+from typing import Any
+
+from sidecar.bounded import BoundedCache
+from sidecar.delegation.outbound_routes import CallRoute
+from sidecar.delegation.permit import IssuedPermit
+from sidecar.delegation.plan import Delegation, Plan
+from sidecar.delegation.policy import Policy
+from sidecar.delegation.route import OutboundRoute
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.engine import PLANNED_BYTES, require_native
+from sidecar.errors import SidecarError
+from sidecar.exchange.cache import Issued
+from sidecar.exchange.client import TokenExchange, key_of
+from sidecar.features.a2a.agent_cards import is_card_of_next_hop
+from sidecar.features.a2a.answers import EXTENDED_CARD, note_refusal
+from sidecar.features.logins.logins import SUBJECT_METHODS, Logins
+from sidecar.features.operations.operations import Asked
+from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.entry import request_record
+from sidecar.observe.record import RecordFields
+from sidecar.proxy.journeys.answers import close, refuse
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.handles import Handles, ServedRequest
+from sidecar.proxy.journeys.headers import passes_to_mesh, to_next_hop
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.origins import Origins
+from sidecar.proxy.journeys.plans import Plans
+from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
+from sidecar.proxy.native.ghosts import new_forwarding
+from sidecar.proxy.native.warm import Parts, begin_record, begin_stream, prepare, read_again, trace_of, wait_for_answer
+from sidecar.proxy.native.warm_operations import HandedOver, WarmMessage, WholeMessage, head_of, read_operation
+from sidecar.wire.dialer import Origin
+from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_head import RequestGrammar
+from sidecar.wire.h1_server import ServerConnection, Warm
+from sidecar.wire.h1_stream import H1Stream
+from sidecar.wire.limits import ClientLimits, ServerLimits
+
+
+class WarmOutbound:
+    """The warm calls of the outbound side. ``begin`` is called with a waiting connection and what arrived there.
+
+    ``plans`` and ``logins`` are those of ``Outbound``, whose next hops get the fields of ``to_next_hop``.
+
+    Raises:
+        LookupError: the native engine is not installed.
+    """
+
+    def __init__(
+        self,
+        plans: Plans,
+        logins: Logins,
+        *,
+        snapshots: Snapshots,
+        log: AccessLog,
+        handles: Handles,
+        forwarder: Forwarder,
+        origins: Origins,
+        own_authorities: Container[str],
+        wall: Callable[[], float],
+        limits: ServerLimits,
+        upstream_limits: ClientLimits,
+    ) -> None:
+        self._native = require_native()
+        self._log = log
+        self._plans = plans
+        plans.warm_bytes = PLANNED_BYTES
+        self._origins = origins
+        # What the counters of look-ups were before the last one.
+        self._of_plans: tuple[tuple[str, str], int, int] = ("", ""), 0, 0
+        self._of_tokens: tuple[BoundedCache[Hashable, Issued], int, int, int, int] | None = None
+        self._forwarder = forwarder
+        self._grammar = RequestGrammar(
+            max_target_bytes=limits.max_target_bytes, max_fields=limits.max_fields, proxy_form=True
+        )
+        self._handed_over = HandedOver()
+        self._kinds = {
+            "mcp": self._kind(told=b""),
+            "a2a": self._kind(told=b"delegation-reason"),  # of a refusal, which the record names
+        }
+        parts = Parts(
+            self._native,
+            "outbound",
+            snapshots=snapshots,
+            log=log,
+            forwarder=forwarder,
+            wall=wall,
+            limits=limits,
+            upstream_limits=upstream_limits,
+            inflate=self._inflate,
+            passes=passes_to_mesh,
+            handles=handles,
+            alive=handles._alive,
+            find=partial(_find, own_authorities),
+            login_holds=logins.holds,
+            plans=plans,
+            planned=plans._entries,
+            counts=log.metrics.token_cache,
+            judged=logins.judged,
+            of_second=plans._of_second,
+            look_up=self._look_up,
+            uncount=self._uncount,
+            prepare=self._prepare,
+            is_plain=is_plain,
+            read=self._read,
+        )
+        self.begin: Warm = self._native.OutboundGate(parts)
+
+    def _kind(self, *, told: bytes) -> object:
+        kind: object = self._native.Kind(
+            passes=None, answer_passes=None, new_forwarding=new_forwarding, told=told, reads_answers=False
+        )
+        return kind
+
+    def _read(
+        self, message: WholeMessage, route: OutboundRoute, path: str
+    ) -> tuple[OutboundRoute, str, bytes, object, object] | bool:
+        """Read the operation of a call: see ``warm_operations.py``."""
+        if route.protocol == "a2a" and is_card_of_next_hop(CanonicalTarget(path, b"")):
+            return False
+        if self._handed_over.takes(route.name):
+            return False
+        found = read_operation(head_of(message), message[-1], route, path, below=None)
+        if isinstance(found, bool):
+            return found
+        if found.asked.key == EXTENDED_CARD or not is_plain(found.route):
+            return False
+        return (
+            found.route,
+            found.op,
+            b"",
+            self._kinds[route.protocol],
+            WarmMessage(found.asked, partial(self._handed_over.note, route.name)),
+        )
+
+    def _look_up(
+        self, snapshot: Snapshot, delegation: Delegation, route: OutboundRoute, now: int
+    ) -> tuple[TokenExchange, Issued, Origin] | None:
+        """Return the client of the token service, the token that it keeps for a call, and where the call goes.
+
+        None: no token is kept. What the next call of the same request and route looks at instead stays at its plan.
+        """
+        plans, policy, counts = self._plans, snapshot.policy, self._log.metrics.token_cache
+        self._of_plans = (delegation.token.raw, route.key), plans.hits, plans.misses
+        self._of_tokens = None
+        plan = plans.plan(delegation, route, policy=policy, now=now)
+        tokens = snapshot.exchange(plan.sts_issuer)
+        kept = tokens.tokens._kept
+        there = kept.get(key_of(plan))
+        if there is not None and (now >= there.usable_until or not tokens.usable(there)):
+            return None  # nothing is dropped here: Python finds it, and counts that
+        self._of_tokens = kept, kept.hits, kept.misses, counts["hit"], counts["miss"]
+        issued = tokens.cached(plan, policy=policy, now=now)
+        if issued is None:
+            return None
+        origin = self._origins.of(route, policy.workload, issued.bound_to)
+        plan.warm[:] = self._planned(plan, delegation, policy, tokens, issued, origin, now)
+        return tokens, issued, origin
+
+    def _planned(
+        self,
+        plan: Plan,
+        delegation: Delegation,
+        policy: Policy,
+        tokens: TokenExchange,
+        issued: Issued,
+        origin: Origin,
+        now: int,
+    ) -> list[object]:
+        """Make what is kept beside a plan: where its token lies, and all that both hold by."""
+        plans, kept, facts = self._plans, tokens.tokens._kept, tokens.holds_by()
+        if facts is None:
+            return []
+        if delegation.entry:  # planned again in each second
+            facts.append((plans, "_as_of", plans._as_of))
+            begins, ends = now, now + 1
+        else:
+            facts.append((plans, "epoch", plans.epoch))
+            begins, ends = 0, delegation.token.expires_at
+        key = next(reversed(kept._entries))  # of the token that was found: it costs less to find the very same key
+        return [
+            self._native.PlannedCall(plan, policy.number, begins, ends, facts, tokens, key, issued.bound_to, origin)
+        ]
+
+    def _uncount(self) -> None:
+        """Take back what the last look-up has counted: the engine in Python looks again, and counts it."""
+        plans, (key, hits, misses) = self._plans, self._of_plans
+        if plans.misses > misses:
+            plans.drop(key)  # which is found again otherwise
+        plans.hits, plans.misses = hits, misses
+        if self._of_tokens is not None:
+            kept, counts = self._of_tokens[0], self._log.metrics.token_cache
+            _, kept.hits, kept.misses, counts["hit"], counts["miss"] = self._of_tokens
+
+    def _prepare(self, issued: Issued, of_request: RecordFields) -> object | None:
+        """Make what is the same for every call by an issued token; None: the engine in Python serves them all."""
+        record = request_record("outbound", self._log.run) | of_request | issued.facts
+        record["workload"] = self._log.workload
+        bearer = b"Bearer " + issued.permit.token.raw.encode("ascii")
+        ends = min(issued.usable_until, issued.refresh_at)  # from then on Python looks it up, and refreshes it
+        return prepare(self._native, record, [(b"authorization", bearer)], begins=0, ends=ends)
+
+    def _inflate(
+        self,
+        *,
+        connection: ServerConnection,
+        upstream: ClientConnection,
+        stream: Any,
+        entry: Any,
+        forwarding: Any,
+        data: bytes,
+        given: tuple[Issued, ServedRequest, TokenExchange],
+        origin: Origin,
+        handle: None,  # noqa: ARG002 - of requests of peers
+        target: bytes,
+        started_at: float,
+        forwarded_at: float,
+        traceparent: str,
+        bytes_in: int,
+        known: dict[str, Any],
+        asked: WarmMessage | None,
+    ) -> None:
+        """Make the ghosts of a call real: it was sent, and is not answered yet."""
+        issued, served, tokens = given
+        head, permit, trace = read_again(self._grammar, data), issued.permit, trace_of(traceparent, known["span_id"])
+        upstream.take_back(head.method)
+        record = request_record("outbound", self._log.run) | served.facts | issued.facts | known
+        begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
+        begin_stream(stream, connection, head, bytes_in)
+        edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
+        forwarded = self._forwarder, permit, stream, head, entry, origin, target, edits, served
+        message = None if asked is None else asked.message
+        if message is not None:
+            entry.operation = message.key
+        rest = _rest(stream, entry, forwarding, permit, tokens, message)
+        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded)
+
+
+def _rest(
+    stream: H1Stream,
+    entry: Entry,
+    forwarding: Forwarding,
+    permit: IssuedPermit,
+    tokens: TokenExchange,
+    asked: Asked | None,
+) -> Journey[None]:
+    """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
+    try:
+        status = yield forwarding
+        if asked is not None and asked.protocol == "a2a":
+            note_refusal(forwarding.response, entry)
+        if status == 401:
+            tokens.reject(permit)
+    except SidecarError as error:
+        refuse(stream, error, entry, allow=SUBJECT_METHODS, asked=asked)
+    finally:
+        close(stream, entry)
+
+
+def _find(own_authorities: Container[str], policy: Policy, host: str, path: str) -> tuple[CallRoute, int, bool]:
+    """Return the route of a call, how much of its path stays here, and if the path has a part in that.
+
+    Errors as ``OutboundRoutes.find``.
+    """
+    route, target = policy.outbound.find(host, CanonicalTarget(path, b""), own_authorities=own_authorities)
+    stays = len(path) - len(target.path) if path.endswith(target.path) else len(path)
+    return route, stays, host.lower() in own_authorities
+
+
+def is_plain(route: CallRoute) -> bool:
+    """Tell if calls of a route need nothing but an issued token, and the fields that every next hop gets."""
+    return (
+        isinstance(route, OutboundRoute)
+        and route.protocol in {"http", "mcp", "a2a"}
+        and route.token == "exchange"  # noqa: S105 - a kind, no secret
+        and route.peer is not None
+        and route.http_version != "2"
+        and not (route.txn_token or route.record_first)
+    )
