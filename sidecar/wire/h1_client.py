@@ -84,34 +84,38 @@ class WarmCall(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One upstream connection. ``ask`` it; or ``start``, ``send_body`` and ``end_body``, ``flush`` after each batch."""
+    """One upstream connection. ``ask`` it; or ``start``, ``send_body`` and ``end_body``, ``flush`` after each batch.
+
+    The public attributes are those that the native engine reads and writes (``proxy/warm.py``). ``writing_paused``: the
+    upstream accepts no more for now.
+    """
 
     __slots__ = (
         "__weakref__",
-        "_ages_at",
         "_clock",
         "_connections",
         "_early",
         "_held_back",
         "_limits",
         "_max_age_s",
-        "_moved_at",
         "_on_closed",
         "_on_idle",
         "_opened_at",
         "_out",
         "_quiet_at",
         "_raw_sink",
-        "_reader",
-        "_reading_paused",
-        "_sink",
-        "_state",
         "_waits_for_turn",
-        "_warm",
-        "_writes",
-        "_writing_paused",
+        "ages_at",
         "kept",
+        "moved_at",
+        "reader",
+        "reading_paused",
+        "sink",
+        "state",
         "transport",
+        "warm",
+        "writes",
+        "writing_paused",
     )
 
     def __init__(
@@ -127,40 +131,35 @@ class ClientConnection(asyncio.Protocol):
         self.kept = False  # it was idle in the pool: the upstream may close it at any time, unseen by the next request
         self._limits = limits
         self._connections = connections
-        self._writes = connections.writes
+        self.writes = connections.writes
         self._clock = connections.clock
         self._on_idle = on_idle
         self._on_closed = on_closed
         self._max_age_s = max_age_s
-        self._reader = AnswerReader(limits)
-        self._sink: ResponseSink | None = None
+        self.reader = AnswerReader(limits)
+        self.sink: ResponseSink | None = None
         self._raw_sink: RawSink | None = None
-        self._warm: WarmCall | None = None  # takes the answer, where it can
+        self.warm: WarmCall | None = None  # takes the answer, where it can
         self._early = b""  # the first part of an answer that it will take
         self._out = MessageWriter()
-        self._state = State.IDLE
-        self._writing_paused = False
-        self._reading_paused = False
+        self.state = State.IDLE
+        self.writing_paused = False
+        self.reading_paused = False
         self._held_back = False  # by the sink of the answer
         self._waits_for_turn = False
         self._opened_at = 0.0
-        self._ages_at = 0.0  # after this time it accepts no other request
+        self.ages_at = 0.0  # after this time it accepts no other request
         self._quiet_at = 0.0  # in QUIET: it takes none before, and none at all if a byte comes until then
-        self._moved_at = 0.0
+        self.moved_at = 0.0
 
     @property
     def usable(self) -> bool:
         """Tell if another request may be sent now."""
-        return self._state is _IDLE and not self.transport.is_closing()
-
-    @property
-    def writing_paused(self) -> bool:
-        """Tell if the upstream accepts no more for now."""
-        return self._writing_paused
+        return self.state is _IDLE and not self.transport.is_closing()
 
     def live_at_most(self, seconds: float) -> None:
         """Bound the age at which another request may begin."""
-        self._ages_at = min(self._ages_at, self._opened_at + seconds)
+        self.ages_at = min(self.ages_at, self._opened_at + seconds)
 
     # --- the request
 
@@ -186,8 +185,8 @@ class ClientConnection(asyncio.Protocol):
             lines += SWITCH_LINES
         head = encode_request(method, target, lines)
         self._begin(method, sink, handshake)
-        self._state = _ASKED
-        self._writes.defer(self.transport, head + body)
+        self.state = _ASKED
+        self.writes.defer(self.transport, head + body)
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
         """Begin a request with a body of ``length`` bytes, None: chunked. ``lines`` as for ``ask``."""
@@ -197,25 +196,25 @@ class ClientConnection(asyncio.Protocol):
             lines += b"content-length: %d\r\n" % length
         head = encode_request(method, target, lines)
         self._begin(method, sink, None)
-        self._state = State.ASKING
+        self.state = State.ASKING
         self._out.begin(head, length=length, chunked=length is None)
 
     def _begin(self, method: str, sink: ResponseSink, handshake: Handshake | None) -> None:
-        if self._state is not _IDLE:
+        if self.state is not _IDLE:
             raise RuntimeError("the connection is in use or closed")
-        self._reader.expect(method, handshake)
-        self._sink = sink
-        self._moved_at = self._clock()
+        self.reader.expect(method, handshake)
+        self.sink = sink
+        self.moved_at = self._clock()
 
     def take_back(self, method: str) -> None:
         """Read the answer to a request that the native engine has sent."""
-        self._warm = None
-        self._reader.expect(method)
+        self.warm = None
+        self.reader.expect(method)
 
     def _leave_early(self) -> None:
         """Wait no longer for the rest of an answer."""
-        if self._early and self._warm is not None:
-            self._warm.inflate()
+        if self._early and self.warm is not None:
+            self.warm.inflate()
 
     def read_early(self) -> None:
         """Read the part of the answer that the native engine has left, now that there is a sink for it."""
@@ -225,21 +224,21 @@ class ClientConnection(asyncio.Protocol):
 
     def send_body(self, data: bytes) -> None:
         """Add content to the request."""
-        if self._sink is not None:
+        if self.sink is not None:
             self._out.add(data)
 
     def end_body(self) -> None:
         """End the request. RuntimeError if it is shorter than its head says."""
-        if self._sink is None or self._state not in (State.ASKING, State.SENDING):
+        if self.sink is None or self.state not in (State.ASKING, State.SENDING):
             return
         if not self._out.end():
             raise RuntimeError("the request is shorter than its head says")
-        self._state = State.ASKED if self._state is State.ASKING else State.ENDING
+        self.state = State.ASKED if self.state is State.ASKING else State.ENDING
 
     def switch_protocols(self, sink: RawSink) -> None:
         """Carry raw bytes both ways after a 101, until the connection ends or ``leave``."""
-        self._sink = self._raw_sink = sink
-        self._state = State.RAW
+        self.sink = self._raw_sink = sink
+        self.state = State.RAW
         self._out.begin_raw()
 
     def send_no_more(self) -> bool:
@@ -248,8 +247,8 @@ class ClientConnection(asyncio.Protocol):
         Returns True if it has ended: then no event loop accepts another write.
         """
         self.flush()
-        self._writes.write_all()
-        if self._state is _CLOSED or not self.transport.can_write_eof():
+        self.writes.write_all()
+        if self.state is _CLOSED or not self.transport.can_write_eof():
             return False
         end_writing(self.transport)
         return True
@@ -257,14 +256,14 @@ class ClientConnection(asyncio.Protocol):
     def leave(self) -> None:
         """Write what was collected and close. No further event is reported; further input is discarded."""
         self._raw_sink = None  # a reference cycle would keep both until the garbage collector runs
-        if self._state is _CLOSED:
+        if self.state is _CLOSED:
             return
         self.flush()
-        self._writes.write_all()
+        self.writes.write_all()
         self.resume_reading()
-        self._sink = None
-        self._state = _CLOSED
-        self._moved_at = self._clock()
+        self.sink = None
+        self.state = _CLOSED
+        self.moved_at = self._clock()
         if self.transport.can_write_eof():
             end_writing(self.transport)  # not close: later bytes would be answered with a reset
         else:
@@ -272,29 +271,29 @@ class ClientConnection(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write the collected bytes: one write."""
-        if not self._out.pieces or self._state is _CLOSED:
+        if not self._out.pieces or self.state is _CLOSED:
             return
-        self._moved_at = self._clock()
+        self.moved_at = self._clock()
         data = self._out.take()
-        if self._state in _PARTLY_WRITTEN and has_left(self.transport):
+        if self.state in _PARTLY_WRITTEN and has_left(self.transport):
             self._hear_out()
             return
-        self._writes.defer(self.transport, data)
-        if self._state is State.ASKING:
-            self._state = State.SENDING
-        elif self._state is State.ENDING:
-            self._state = State.ASKED
+        self.writes.defer(self.transport, data)
+        if self.state is State.ASKING:
+            self.state = State.SENDING
+        elif self.state is State.ENDING:
+            self.state = State.ASKED
 
     def _hear_out(self) -> None:
         """Stop writing: the upstream takes no more. It may have answered, and a write could lose that answer."""
-        self._ages_at = self._opened_at  # no other request is sent here
-        if self._sink is not None:
-            self._sink.on_upstream_pause()
+        self.ages_at = self._opened_at  # no other request is sent here
+        if self.sink is not None:
+            self.sink.on_upstream_pause()
 
     def abort(self) -> None:
         """Give up the request; no further event is reported. The upstream sees a cut connection."""
-        self._sink = None
-        self._state = _CLOSED
+        self.sink = None
+        self.state = _CLOSED
         self._out.clear()
         self.transport.abort()
 
@@ -307,12 +306,12 @@ class ClientConnection(asyncio.Protocol):
         if self.usable:
             self.cut_off()
         else:
-            self._ages_at = self._opened_at
+            self.ages_at = self._opened_at
 
     def close(self) -> None:
         """Close an idle connection. Without effect on a closed one: asyncio's TLS breaks when it is closed again."""
-        if self._state is not _CLOSED:
-            self._state = _CLOSED
+        if self.state is not _CLOSED:
+            self.state = _CLOSED
             self.transport.close()
 
     def pause_reading(self) -> None:
@@ -323,7 +322,7 @@ class ClientConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         """Resume reading the answer."""
         self._held_back = False
-        if self._reader.rest and self._sink is not None:
+        if self.reader.rest and self.sink is not None:
             self._wait_for_turn()
         self._regulate()
 
@@ -336,29 +335,29 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)
-        self._opened_at = self._moved_at = self._clock()
-        self._ages_at = self._opened_at + self._max_age_s
+        self._opened_at = self.moved_at = self._clock()
+        self.ages_at = self._opened_at + self._max_age_s
 
     def data_received(self, data: bytes) -> None:
         """Read more of the answer."""
-        warm = self._warm
+        warm = self.warm
         if warm is not None:
-            self._warm = None
+            self.warm = None
             early, self._early = self._early, b""
             data = early + data
             taken = warm(self, data)
             if taken is None:
-                self._warm, self._early, self._moved_at = warm, data, self._clock()
+                self.warm, self._early, self.moved_at = warm, data, self._clock()
                 if not early:
                     asyncio.get_running_loop().call_later(REST_S, warm.inflate)
             if taken is not False:
                 return
-        sink = self._sink
+        sink = self.sink
         if sink is None:
-            if self._state is not _CLOSED:  # no request: this could be taken for the answer to the next one
+            if self.state is not _CLOSED:  # no request: this could be taken for the answer to the next one
                 self.abort()
             return
-        reader = self._reader
+        reader = self.reader
         try:
             head, content = reader.feed(data)
         except Denied as error:
@@ -370,7 +369,7 @@ class ClientConnection(asyncio.Protocol):
             if reader.rest:
                 self._wait_for_turn()
             return
-        self._moved_at = self._clock()
+        self.moved_at = self._clock()
         if reader.complete:
             self._answered(reader, head)
             sink.on_whole_response(head, content)
@@ -384,65 +383,65 @@ class ClientConnection(asyncio.Protocol):
         """Take the upstream's FIN. The transport closes."""
         self._leave_early()
         if self._raw_sink is not None:
-            self._writes.write_all()  # it may still read; an unanswered request may be retried elsewhere
-        sink = self._sink
-        if sink is not None and self._reader.ends_with_connection and _ended_in_order(self.transport):
-            self._sink = None
-            self._state = _CLOSED
+            self.writes.write_all()  # it may still read; an unanswered request may be retried elsewhere
+        sink = self.sink
+        if sink is not None and self.reader.ends_with_connection and _ended_in_order(self.transport):
+            self.sink = None
+            self.state = _CLOSED
             sink.on_response_end()
         else:
             self._end_of_input()
-        self._state = _CLOSED
+        self.state = _CLOSED
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Handle the end of the connection."""
         self._leave_early()
         self._connections.discard(self)
-        self._state = _CLOSED
+        self.state = _CLOSED
         self._end_of_input()
         self._on_closed(self)
 
     def pause_writing(self) -> None:
         """Pause the source of the request: the upstream is behind."""
-        self._writing_paused = True
-        self._moved_at = self._clock()
-        if self._sink is not None:
-            self._sink.on_upstream_pause()
+        self.writing_paused = True
+        self.moved_at = self._clock()
+        if self.sink is not None:
+            self.sink.on_upstream_pause()
 
     def resume_writing(self) -> None:
         """Resume the source of the request."""
-        self._writing_paused = False
-        self._moved_at = self._clock()
-        if self._sink is not None:
-            self._sink.on_upstream_resume()
+        self.writing_paused = False
+        self.moved_at = self._clock()
+        if self.sink is not None:
+            self.sink.on_upstream_resume()
 
     # --- the answer
 
     def _go_on(self, sink: ResponseSink, content: bytes) -> None:
         """Take more of an answer whose head has come, if it has."""
-        reader = self._reader
+        reader = self.reader
         head = reader.head
         if head is None:
             return
-        self._moved_at = self._clock()
+        self.moved_at = self._clock()
         if content:
             sink.on_response_data(content)
-        if reader.complete and self._sink is sink:  # otherwise it has enough
+        if reader.complete and self.sink is sink:  # otherwise it has enough
             self._answered(reader, head)
             sink.on_response_end()
 
     def _answered(self, reader: AnswerReader, head: Response) -> None:
         """Reuse or end the connection after a whole answer."""
-        self._sink = None
-        if self._reading_paused:
+        self.sink = None
+        if self.reading_paused:
             self.resume_reading()
-        young = self._moved_at < self._ages_at
-        if not (head.keep_alive and young and self._state in _COMPLETE) or reader.surplus:
+        young = self.moved_at < self.ages_at
+        if not (head.keep_alive and young and self.state in _COMPLETE) or reader.surplus:
             self.abort()
         elif reader.bodyless:
             self._distrust(reader, head)
         else:
-            self._state = _IDLE
+            self.state = _IDLE
             self.kept = True
             self._on_idle(self)
 
@@ -456,27 +455,27 @@ class ClientConnection(asyncio.Protocol):
         if reader.answers_head or head.status != 204 or head.chunked or head.content_length:
             self.close()
         else:
-            self._state = State.QUIET
-            self._quiet_at = self._moved_at + _QUIET_S
+            self.state = State.QUIET
+            self._quiet_at = self.moved_at + _QUIET_S
             asyncio.get_running_loop().call_later(_QUIET_S, self._look_for_silence)
 
     def _look_for_silence(self) -> None:
         """Return the connection to the pool if nothing came; unread bytes in the socket will end it."""
-        if self._state is not State.QUIET:
+        if self.state is not State.QUIET:
             return
         left = self._quiet_at - self._clock()
         if left > 0 or unread(self.transport):
             asyncio.get_running_loop().call_later(max(left, _QUIET_S / 10), self._look_for_silence)
         else:
-            self._state = State.IDLE
+            self.state = State.IDLE
             self.kept = True
             self._on_idle(self)
 
     def _end_of_input(self) -> None:
         """Fail the answer as cut short, unless the rest of it is buffered."""
-        if self._sink is None:
+        if self.sink is None:
             return
-        if self._reader.rest:
+        if self.reader.rest:
             self._hear_out()
         else:
             self._fail(self._cut_short())
@@ -490,47 +489,47 @@ class ClientConnection(asyncio.Protocol):
 
     def _take_turn(self) -> None:
         self._waits_for_turn = False
-        if self._reader.rest and self._sink is not None and not self._held_back:
+        if self.reader.rest and self.sink is not None and not self._held_back:
             self.data_received(b"")
-            if self._state is _CLOSED and not self._reader.rest:
+            if self.state is _CLOSED and not self.reader.rest:
                 self._end_of_input()
         self._regulate()
 
     def _regulate(self) -> None:
         """Pause or resume reading."""
         pause = self._held_back or self._waits_for_turn
-        if pause != self._reading_paused and self._state is not _CLOSED:
-            self._reading_paused = pause
+        if pause != self.reading_paused and self.state is not _CLOSED:
+            self.reading_paused = pause
             if pause:
                 self.transport.pause_reading()
             else:
-                self._moved_at = self._clock()
+                self.moved_at = self._clock()
                 self.transport.resume_reading()
 
     def _cut_short(self) -> SidecarError:
-        if self._reader.head is not None:
+        if self.reader.head is not None:
             return Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length")
-        if self._reader.began:
+        if self.reader.began:
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer ends inside its head")
         if self.kept:
             return StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
         return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
 
     def _fail(self, error: SidecarError) -> None:
-        sink = self._sink
+        sink = self.sink
         self.abort()
         if sink is not None:
             sink.on_response_error(error)
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
-        silent = now - self._moved_at
-        limits, sink, head = self._limits, self._sink, self._reader.head
-        if self._state is _CLOSED:
+        silent = now - self.moved_at
+        limits, sink, head = self._limits, self.sink, self.reader.head
+        if self.state is _CLOSED:
             if silent > limits.idle_timeout_s:
                 self.transport.abort()
         elif sink is None:
-            if silent > limits.idle_keep_s or now > self._ages_at:
+            if silent > limits.idle_keep_s or now > self.ages_at:
                 self.close()
         elif silent > limits.least_s:
             raw = self._raw_sink is not None
@@ -539,13 +538,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _lose_patience(self, patience: Patience, silent: float, head: Response | None) -> None:
         """End a request whose upstream, or whose caller, was silent for too long."""
-        if self._writing_paused:
+        if self.writing_paused:
             if silent > patience.taking_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream takes no more of the request"))
         elif head is None:
-            if (patience.while_sending or self._state in _COMPLETE) and silent > patience.head_s:
+            if (patience.while_sending or self.state in _COMPLETE) and silent > patience.head_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer from the upstream"))
-        elif not self._reading_paused and silent > patience.answer_s:
+        elif not self.reading_paused and silent > patience.answer_s:
             if self._raw_sink is not None:
                 self._raw_sink.on_silence()
             else:

@@ -52,32 +52,36 @@ the rest of its body has come."""
 
 
 class ServerConnection(asyncio.Protocol):
-    """One accepted connection; plain or TLS, on any event loop."""
+    """One accepted connection; plain or TLS, on any event loop.
+
+    The public attributes are those that the stream and the native engine use (``proxy/warm.py``). ``stream`` is the
+    request in progress, ``rest`` the buffered input.
+    """
 
     __slots__ = (
         "__weakref__",
         "_advancing",
-        "_ages_at",
         "_body_pace",
         "_clock",
-        "_connections",
         "_early",
         "_early_at",
         "_half_closes",
         "_head_began_at",
         "_limits",
-        "_moved_at",
         "_opened_at",
         "_read_at",
         "_reader",
-        "_reading_paused",
-        "_rest",
-        "_share",
-        "_stream",
-        "_teardown",
         "_warm",
+        "ages_at",
+        "connections",
         "handler",
+        "moved_at",
         "out",
+        "reading_paused",
+        "rest",
+        "share",
+        "stream",
+        "teardown",
         "transport",
         "warm_peer",
         "writes",
@@ -101,29 +105,24 @@ class ServerConnection(asyncio.Protocol):
         self.warm_peer: object = None  # kept here by the native engine
         self._warm = warm
         self._limits = limits
-        self._connections = connections
+        self.connections = connections
         self._clock = connections.clock
         self._reader = RequestReader(limits, proxy_form=proxy_form)
-        self._rest = b""
+        self.rest = b""
         self._early = b""  # of a request that the native engine takes when its rest has come
         self._early_at = 0.0
-        self._stream: H1Stream | None = None
+        self.stream: H1Stream | None = None
         self._advancing = False  # input is being used: a call from inside that does nothing
-        self._share = Share.SPENT
-        self._reading_paused = False
+        self.share = Share.SPENT
+        self.reading_paused = False
         self._half_closes = False  # a fact of the transport: it is not TLS
         self._opened_at = 0.0
-        self._ages_at = 0.0
-        self._moved_at = 0.0
+        self.ages_at = 0.0
+        self.moved_at = 0.0
         self._read_at = 0.0
         self._head_began_at = 0.0
         self._body_pace = Pace()
-        self._teardown = Teardown(limits, connections.clock)
-
-    @property
-    def stream(self) -> H1Stream | None:
-        """The request in progress, if any."""
-        return self._stream
+        self.teardown = Teardown(limits, connections.clock)
 
     @property
     def receiving(self) -> bool:
@@ -139,8 +138,8 @@ class ServerConnection(asyncio.Protocol):
     def stop(self, error: SidecarError) -> None:
         """End the request in progress, or refuse the one whose head is arriving, for ``error``; then close."""
         self._read_early()
-        if self._stream is not None:
-            self._stream.stop(error)
+        if self.stream is not None:
+            self.stream.stop(error)
         elif self._reader.first_line_read:
             self._refuse(error)
         self.finish()
@@ -151,21 +150,21 @@ class ServerConnection(asyncio.Protocol):
 
         None if one is in progress, or the connection is closed.
         """
-        if self._stream is not None or self._teardown.phase is Phase.CLOSING:
+        if self.stream is not None or self.teardown.phase is Phase.CLOSING:
             return None
-        if self._teardown.linger is not None:
-            return self._teardown.linger.began_at
-        return self._head_began_at if self._reader.held else self._moved_at
+        if self.teardown.linger is not None:
+            return self.teardown.linger.began_at
+        return self._head_began_at if self._reader.held else self.moved_at
 
     @property
     def behind_since(self) -> float | None:
         """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind."""
-        return self._teardown.behind_since if self.writing_paused or self._teardown.phase is Phase.CLOSING else None
+        return self.teardown.behind_since if self.writing_paused or self.teardown.phase is Phase.CLOSING else None
 
     @property
     def kept(self) -> bool:
         """Tell if it is idle, waiting for the first byte of another request."""
-        return not self.receiving and self._teardown.linger is None and self._moved_at != self._opened_at
+        return not self.receiving and self.teardown.linger is None and self.moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
         """End at once, as evicted: a begun head is refused, and a request in progress is stopped."""
@@ -178,24 +177,22 @@ class ServerConnection(asyncio.Protocol):
     def give_up(self) -> None:
         """Cut it off if only its peer keeps it open: it asks for nothing, or does not take the end of an answer."""
         self._read_early()
-        asks = (self._reader.held or self._rest) and not (
-            self._teardown.phase >= Phase.LINGERING or self.writing_paused
-        )
-        if self._stream is None and not asks:
+        asks = (self._reader.held or self.rest) and not (self.teardown.phase >= Phase.LINGERING or self.writing_paused)
+        if self.stream is None and not asks:
             self._cut_off()
 
     def finish(self) -> None:
         """Close the connection after the request in progress; at once if there is none and none was just refused."""
         self._read_early()
-        self._teardown.enter(Phase.LAST)
-        lingers = self._teardown.phase >= Phase.LINGERING
-        if self._stream is None and not (self._reader.held or self._rest or lingers):
+        self.teardown.enter(Phase.LAST)
+        lingers = self.teardown.phase >= Phase.LINGERING
+        if self.stream is None and not (self._reader.held or self.rest or lingers):
             self._close_idle()
 
     def end_unused(self) -> None:
         """End now if no request is in progress, else after it."""
         self._read_early()
-        if self._stream is None:
+        if self.stream is None:
             self.cut_off()
         else:
             self.finish()
@@ -206,15 +203,15 @@ class ServerConnection(asyncio.Protocol):
         """Begin."""
         self.transport = cast("asyncio.Transport", transport)
         self._half_closes = transport.get_extra_info("ssl_object") is None
-        self._opened_at = self._moved_at = self._clock()
-        self._ages_at = self._opened_at + self._limits.max_age_s
-        self._connections.add(self)
+        self._opened_at = self.moved_at = self._clock()
+        self.ages_at = self._opened_at + self._limits.max_age_s
+        self.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Serve the input, and write once."""
-        self._moved_at = self._read_at = self._clock()
-        rest = self._rest
-        if rest or self._stream is not None or self._teardown.phase >= _LINGERING:
+        self.moved_at = self._read_at = self._clock()
+        rest = self.rest
+        if rest or self.stream is not None or self.teardown.phase >= _LINGERING:
             self._receive_more(data)
             return
         warm = self._warm
@@ -224,7 +221,7 @@ class ServerConnection(asyncio.Protocol):
                 return
         self._advancing = True
         try:
-            if self._read_head(data) and self._rest:
+            if self._read_head(data) and self.rest:
                 self._use_rest()
         finally:
             self._advancing = False
@@ -237,9 +234,9 @@ class ServerConnection(asyncio.Protocol):
             data = early + data
         taken = warm(self, data)
         if early and taken is False:  # it is read as what came first
-            self._moved_at = self._read_at = self._early_at
+            self.moved_at = self._read_at = self._early_at
         if taken is None:
-            self._early, self._early_at = data, self._early_at if early else self._moved_at
+            self._early, self._early_at = data, self._early_at if early else self.moved_at
             if not early:
                 asyncio.get_running_loop().call_later(REST_S, self._read_early)
         return data if taken is False else b""
@@ -261,57 +258,57 @@ class ServerConnection(asyncio.Protocol):
         """
         self._read_early()
         self.writes.write_all()
-        stream = self._stream
+        stream = self.stream
         if stream is not None:
             if self._half_closes and stream.switched and stream.end_of_input():
                 return True
             self._lose_peer()
-        elif self._reader.held and self._teardown.linger is None:
+        elif self._reader.held and self.teardown.linger is None:
             self._refuse(Denied(Reason.BAD_REQUEST, "the request ends inside its head"))
-        self._teardown.stop()
+        self.teardown.stop()
         return False
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """Handle the end of the connection."""
         self._read_early()
-        self._connections.discard(self)
-        self._teardown.enter(Phase.CLOSING)
-        if self._stream is not None:
+        self.connections.discard(self)
+        self.teardown.enter(Phase.CLOSING)
+        if self.stream is not None:
             self._lose_peer()
         elif self._reader.first_line_read:
             stream = H1Stream(self, None, self._reader.held)
             stream.gone = True
             self.handler.on_refused(stream, Denied(Reason.PEER_GONE, "the peer vanished inside a head"))
         self._reader.clear()
-        self._rest = b""
+        self.rest = b""
 
     def pause_writing(self) -> None:
         """Pause the source of the answer: the peer is behind."""
         self.writing_paused = True
-        self._teardown.wait_for_peer()
-        if self._stream is not None and self._stream.sender is not None:
-            self._stream.sender.on_caller_pause()
+        self.teardown.wait_for_peer()
+        if self.stream is not None and self.stream.sender is not None:
+            self.stream.sender.on_caller_pause()
 
     def resume_writing(self) -> None:
         """Resume the source of the answer."""
         self.writing_paused = False
-        if self._stream is not None and self._stream.sender is not None:
-            self._stream.sender.on_caller_resume()
-        if self._share is Share.QUEUED and self._stream is None:
+        if self.stream is not None and self.stream.sender is not None:
+            self.stream.sender.on_caller_resume()
+        if self.share is Share.QUEUED and self.stream is None:
             self._wait_for_turn()
 
     # --- reading
 
     def _receive_more(self, data: bytes) -> None:
         """Handle input during a request, while one waits, or after the last one."""
-        teardown = self._teardown
+        teardown = self.teardown
         if teardown.phase < Phase.LINGERING:
-            self._rest = self._rest + data if self._rest else data
-            if self._share is _SPENT:
-                self._share = Share.GRANTED
+            self.rest = self.rest + data if self.rest else data
+            if self.share is _SPENT:
+                self.share = Share.GRANTED
             self.advance()
         elif teardown.linger is not None:
-            teardown.received(self.transport, self._moved_at, len(data))
+            teardown.received(self.transport, self.moved_at, len(data))
 
     def advance(self) -> None:
         """Use the buffered input as far as possible. A nested call does nothing."""
@@ -325,39 +322,39 @@ class ServerConnection(asyncio.Protocol):
         self._settle()
 
     def _use_rest(self) -> None:
-        while self._rest and self._teardown.phase < _LINGERING and self._step():
+        while self.rest and self.teardown.phase < _LINGERING and self._step():
             pass
 
     def _step(self) -> bool:
-        if self._stream is not None:
-            return self._take_body(self._stream)
-        if self._share is Share.GRANTED:
-            data, self._rest = self._rest, b""
+        if self.stream is not None:
+            return self._take_body(self.stream)
+        if self.share is Share.GRANTED:
+            data, self.rest = self.rest, b""
             return self._read_head(data)
         self._wait_for_turn()
         return False
 
     def _settle(self) -> None:
         """Write the output of the processed input, then pause or resume reading."""
-        stream = self._stream
+        stream = self.stream
         if stream is not None and (stream.intake is not None or self.out.pieces):
             stream.batch_end()
             self._regulate()
-        elif self._rest or self._reading_paused:
+        elif self.rest or self.reading_paused:
             self._regulate()
 
     def _take_body(self, stream: H1Stream) -> bool:
         intake = stream.intake
-        if intake is None or self._share is Share.QUEUED:  # another request waits until this one is answered
+        if intake is None or self.share is Share.QUEUED:  # another request waits until this one is answered
             return False
-        data, self._rest = self._rest, b""
+        data, self.rest = self.rest, b""
         rest = intake.take(stream, data)
         if rest is None:
-            self._rest = data
+            self.rest = data
             return False
-        if self._teardown.phase >= Phase.LINGERING:  # by its sink
+        if self.teardown.phase >= Phase.LINGERING:  # by its sink
             return False
-        self._rest = rest
+        self.rest = rest
         if rest and stream.intake is intake:  # more of the body than one iteration's share
             self._wait_for_turn()
             return False
@@ -368,29 +365,29 @@ class ServerConnection(asyncio.Protocol):
 
         A peer that takes no answer gets no turn for further requests.
         """
-        self._share = Share.QUEUED
-        if self._stream is not None or not self.writing_paused:
-            self._connections.turns.wait(self._connections.group_of(self), self._take_turn)
+        self.share = Share.QUEUED
+        if self.stream is not None or not self.writing_paused:
+            self.connections.turns.wait(self.connections.group_of(self), self._take_turn)
 
     def _take_turn(self) -> None:
-        stream = self._stream
-        if self._share is Share.QUEUED and (stream is not None or not self.writing_paused):
-            self._share = Share.GRANTED if stream is None else Share.SPENT
+        stream = self.stream
+        if self.share is Share.QUEUED and (stream is not None or not self.writing_paused):
+            self.share = Share.GRANTED if stream is None else Share.SPENT
             self.advance()
 
     def _regulate(self) -> None:
         """Pause or resume reading, so that little more than one read is ever buffered."""
-        stream = self._stream
-        if stream is None or self._share is Share.QUEUED:
-            pause = bool(self._rest)
+        stream = self.stream
+        if stream is None or self.share is Share.QUEUED:
+            pause = bool(self.rest)
         else:
-            pause = stream.body_paused or len(self._rest) > _MAY_WAIT
-        if pause != self._reading_paused and self._teardown.phase is not Phase.CLOSING:
-            self._reading_paused = pause
+            pause = stream.body_paused or len(self.rest) > _MAY_WAIT
+        if pause != self.reading_paused and self.teardown.phase is not Phase.CLOSING:
+            self.reading_paused = pause
             if pause:
                 self.transport.pause_reading()
             else:
-                self._moved_at = self._clock()
+                self.moved_at = self._clock()
                 self.transport.resume_reading()
 
     def _read_head(self, data: bytes) -> bool:
@@ -403,14 +400,14 @@ class ServerConnection(asyncio.Protocol):
             return False
         if found is None:
             if not held:
-                self._head_began_at = self._moved_at
+                self._head_began_at = self.moved_at
             return False
-        head, size, self._rest = found
-        self._share = _SPENT  # the next request in the same bytes waits
-        stream = self._stream = H1Stream(self, head, size)
+        head, size, self.rest = found
+        self.share = _SPENT  # the next request in the same bytes waits
+        stream = self.stream = H1Stream(self, head, size)
         if head.has_body:
             stream.intake = Intake(reader.body_of(head))
-            self._body_pace.begin(self._moved_at, size)
+            self._body_pace.begin(self.moved_at, size)
         self.handler.on_request(stream)
         return True
 
@@ -420,14 +417,14 @@ class ServerConnection(asyncio.Protocol):
         stream = H1Stream(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
         stream.closes = True
         reader.clear()
-        self._teardown.enter(Phase.REFUSED)
-        self._stream = stream
+        self.teardown.enter(Phase.REFUSED)
+        self.stream = stream
         self.handler.on_refused(stream, error)
 
     def cut_off(self) -> None:
         """End the connection at once. What the kernel has of the written data still leaves."""
         self.writes.write_all()
-        self._teardown.cut_off(self.transport)
+        self.teardown.cut_off(self.transport)
 
     # --- for the stream
 
@@ -437,118 +434,119 @@ class ServerConnection(asyncio.Protocol):
 
     def may_keep(self) -> bool:
         """Tell if another request may follow the one in progress."""
-        if self._moved_at >= self._ages_at or self._teardown.phase is not _OPEN:
+        if self.moved_at >= self.ages_at or self.teardown.phase is not _OPEN:
             return False
-        if not self._connections.draining:
+        if not self.connections.draining:
             return True
-        return b"\r\n\r\n" in self._rest and self._connections.may_stay(waiting_since=self._read_at)
+        return b"\r\n\r\n" in self.rest and self.connections.may_stay(waiting_since=self._read_at)
 
     @property
     def has_rest(self) -> bool:
         """Tell if received bytes are waiting to be used."""
-        return bool(self._rest)
+        return bool(self.rest)
 
     def take_rest(self) -> bytes:
         """Take all buffered input: none of it waits for a turn any more."""
-        if self._share is Share.QUEUED:
-            self._share = _SPENT
-        data, self._rest = self._rest, b""
+        if self.share is Share.QUEUED:
+            self.share = _SPENT
+        data, self.rest = self.rest, b""
         return data
 
     def take_all(self, length: int | None) -> bytes | None:
         """Take all buffered input if it has this length; else None. Reading resumes."""
-        data = self._rest
-        if len(data) != length or self._share is Share.QUEUED:
+        data = self.rest
+        if len(data) != length or self.share is Share.QUEUED:
             return None
-        self._rest = b""
-        if self._reading_paused:
+        self.rest = b""
+        if self.reading_paused:
             self._regulate()
         return data
 
     def let_others_first(self, take: Turn) -> None:
         """Continue with ``take`` in a turn of this peer's, for the sink of raw bytes."""
-        self._share = Share.LENT
-        self._connections.turns.wait(self._connections.group_of(self), partial(self._go_on, take))
+        self.share = Share.LENT
+        self.connections.turns.wait(self.connections.group_of(self), partial(self._go_on, take))
 
     def _go_on(self, take: Turn) -> None:
-        if self._share is Share.LENT:
-            self._share = _SPENT
+        if self.share is Share.LENT:
+            self.share = _SPENT
         take()
 
     def put_back(self, rest: bytes) -> None:
         """Put back input that follows the body."""
-        self._rest = rest
+        self.rest = rest
 
     def answered(self, stream: H1Stream) -> None:
         """Go on after the answer of the current stream: next request, linger, or close."""
-        self._stream = None
-        self._moved_at = self._clock()
+        self.stream = None
+        self.moved_at = self._clock()
         if stream.intake is not None:
             stream.intake.sink = None
             self._begin_lingering()
-        elif stream.closes or self._teardown.phase is not _OPEN:
-            if self._teardown.phase is Phase.REFUSED or self._rest:
+        elif stream.closes or self.teardown.phase is not _OPEN:
+            if self.teardown.phase is Phase.REFUSED or self.rest:
                 self._begin_lingering()
             else:
-                self._close()
-        elif self._rest or self._reading_paused:
+                self.close()
+        elif self.rest or self.reading_paused:
             self.advance()
 
     def cut(self, *, reset: bool) -> None:
         """Close so that an answer shows as incomplete; ``reset`` where only a reset can show it (no stated length)."""
-        self._stream = None
+        self.stream = None
         if reset:
             self.writes.write_all()
-            self._teardown.reset(self.transport)
+            self.teardown.reset(self.transport)
         else:
-            self._close()
+            self.close()
 
     # --- the end
 
     def _begin_lingering(self) -> None:
         """Linger: the last answer is written, but the peer may still be sending."""
         self.writes.write_all()
-        self._rest = b""
-        if self._reading_paused:
-            self._reading_paused = False
+        self.rest = b""
+        if self.reading_paused:
+            self.reading_paused = False
             self.transport.resume_reading()
-        self._teardown.begin_lingering(self.transport, half_closes=self._half_closes)
+        self.teardown.begin_lingering(self.transport, half_closes=self._half_closes)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close once what was written has left."""
         self.writes.write_all()
-        self._teardown.close(self.transport)
+        self.teardown.close(self.transport)
 
     def _close_idle(self) -> None:
         self.writes.write_all()
-        self._teardown.close(self.transport, idle_s=self._clock() - self._moved_at)
+        self.teardown.close(self.transport, idle_s=self._clock() - self.moved_at)
 
     def _lose_peer(self, error: SidecarError | None = None) -> None:
-        stream, self._stream = self._stream, None
-        self._teardown.stop()
+        stream, self.stream = self.stream, None
+        self.teardown.stop()
         if stream is not None:
             stream.lose_peer(error)
 
     def sweep(self, now: float) -> None:
         """Act on the deadlines that have passed."""
-        teardown = self._teardown
+        teardown = self.teardown
         if teardown.phase is Phase.CLOSING or self.writing_paused:
             slow = self._why_slow(now)
             if slow:
-                if self._stream is not None:
-                    self._connections.note_unread(self._connections.group_of(self))
+                if self.stream is not None:
+                    self.connections.note_unread(self.connections.group_of(self))
                 self._lose_peer(Denied(Reason.PEER_SLOW, slow))
                 self._cut_off()
         elif teardown.linger is not None:
             if teardown.linger.over(now):
-                self._close()
-        elif self._stream is not None:
-            if self._has_left_unseen(self._stream):
+                self.close()
+        elif self.stream is not None:
+            if self._has_left_unseen(self.stream):
                 self._lose_peer()
                 self._cut_off()
-            elif self._connections.sheds(self._connections.group_of(self)) and not self._stream.status:
-                self._stream.stop(Unavailable(Reason.OVERLOADED, MANY_WAIT))
-            elif self._stream.intake is not None:
-                self._sweep_body(self._stream, now)
+            elif self.connections.sheds(self.connections.group_of(self)) and not self.stream.status:
+                self.stream.stop(Unavailable(Reason.OVERLOADED, MANY_WAIT))
+            elif self.stream.intake is not None:
+                self._sweep_body(self.stream, now)
         elif self._reader.held:
             if now - self._head_began_at > self._limits.head_timeout_s:
                 self._refuse(Denied(Reason.TIMEOUT, "the head did not arrive in time"))
@@ -557,15 +555,15 @@ class ServerConnection(asyncio.Protocol):
 
     def _why_slow(self, now: float) -> str:
         """Return the reason to give the peer up; empty to wait on."""
-        teardown, stream = self._teardown, self._stream
+        teardown, stream = self.teardown, self.stream
         if teardown.waited_enough(self.transport, now, idle_s=self._idle_s(now)):
             return "it took too little of its answer for too long"
         if stream is None or not self.writing_paused:
             return ""
-        group, behind_s = self._connections.group_of(self), now - teardown.behind_since
+        group, behind_s = self.connections.group_of(self), now - teardown.behind_since
         if behind_s < WAITS_S:
-            self._connections.end_waiting(group, stream)
-        elif not self._connections.begin_waiting(group, stream):
+            self.connections.end_waiting(group, stream)
+        elif not self.connections.begin_waiting(group, stream):
             return MANY_WAIT
         silent_s = teardown.silent_s(self.transport, now)
         unread = silent_s > self._limits.unread_timeout_s and self._has_read_little(stream)
@@ -586,30 +584,30 @@ class ServerConnection(asyncio.Protocol):
 
         None: a minimum rate applies instead.
         """
-        stream = self._stream
+        stream = self.stream
         if stream is None or not RULES[stream.kind].stays_open:
             return None
         return stream.idle_s if now - self._read_at > stream.idle_s else float("inf")
 
     def _sweep_body(self, stream: H1Stream, now: float) -> None:
         limits, pace = self._limits, self._body_pace
-        if RULES[stream.kind].stays_open or not stream.waits_for_body or self._rest:  # else the delay is ours
+        if RULES[stream.kind].stays_open or not stream.waits_for_body or self.rest:  # else the delay is ours
             pace.begin(now, stream.bytes_in)
         elif pace.lasts(now, stream.bytes_in, limits.min_rate * limits.body_timeout_s) > limits.body_timeout_s:
             stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
 
     def _has_left_unseen(self, stream: H1Stream) -> bool:
         """Tell if the peer has left while reading is paused, when no transport tells. If reading resumes, it will."""
-        waits = self._reading_paused and self._share is not Share.LENT
+        waits = self.reading_paused and self.share is not Share.LENT
         return waits and not (self._half_closes and stream.switched) and has_left(self.transport)
 
     def _cut_off(self) -> None:
         self.cut_off()
-        self._connections.discard(self)  # uvloop may have closed it without notice
+        self.connections.discard(self)  # uvloop may have closed it without notice
 
     def _idle_too_long(self, now: float) -> bool:
-        fresh = self._moved_at == self._opened_at
+        fresh = self.moved_at == self._opened_at
         allowed = self._limits.head_timeout_s if fresh else self._limits.keep_alive_timeout_s
-        aged = now > self._ages_at
-        unwanted = self._connections.no_longer_wanted(now, self._moved_at)
-        return aged or unwanted or now - self._moved_at > allowed
+        aged = now > self.ages_at
+        unwanted = self.connections.no_longer_wanted(now, self.moved_at)
+        return aged or unwanted or now - self.moved_at > allowed

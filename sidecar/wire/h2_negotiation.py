@@ -63,7 +63,7 @@ class VersionChoice(ServerConnection):
         if len(begun) < _ENOUGH:
             self._begun = begun
             return
-        self._connections.discard(self)
+        self.connections.discard(self)
         self._speak_http2(self.transport).data_received(begun)
 
     def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
@@ -77,7 +77,7 @@ class VersionChoice(ServerConnection):
         self._begin_lingering()
 
     def _speak_http2(self, transport: asyncio.Transport) -> H2ServerConnection:
-        connection = H2ServerConnection(self.handler, self._limits, self._connections)
+        connection = H2ServerConnection(self.handler, self._limits, self.connections)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         return connection

@@ -194,6 +194,6 @@ class _Life:
         assert len(world.handles) == len(world.watch) == 0, "something outlives its request"
         assert len(world.connections.turns) == len(world.agents.connections.turns) == 0, "somebody still waits"
         for one in self._upstreams():
-            assert one.usable or one.transport.is_closing() or one._state is State.CLOSED, (
+            assert one.usable or one.transport.is_closing() or one.state is State.CLOSED, (
                 "an upstream connection is still in use"
             )

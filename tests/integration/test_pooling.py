@@ -213,7 +213,7 @@ async def test_a_connection_lives_for_half_of_our_svids_life_at_most(hops: Hops)
     async with hops.serving() as held, callers(hops, 1) as calling:
         await all_call(calling, held)
         (connection,) = hops.writer.server.parts.pools[-1].connections
-        assert 0.75 * half < connection._ages_at - connection._opened_at <= half
+        assert 0.75 * half < connection.ages_at - connection._opened_at <= half
 
 
 async def test_fifty_calls_to_a_next_hop_that_drops_kept_connections_are_all_served_and_the_retries_counted(

@@ -319,7 +319,7 @@ class EngineWorld:
             self.agent.data_received(answer)
         self.agent._leave_early()  # nobody waits longer for the rest of an answer
         answered = b"".join(self.transport.writes[told:])
-        ended = self.transport.is_closing() or self.server._teardown.phase is not Phase.OPEN
+        ended = self.transport.is_closing() or self.server.teardown.phase is not Phase.OPEN
         if ended or self.server.stream is not None or self.server.receiving or self.server.has_rest:
             self.server.connection_lost(None)  # nothing of one exchange is left for the next
             self.transport.aborted = True

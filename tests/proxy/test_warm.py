@@ -346,7 +346,7 @@ async def test_a_connection_to_the_agent_that_has_aged_while_it_was_asked_is_not
     agent, transport = world.agent, world.agent_transport
 
     def age(world: EngineWorld) -> None:
-        world.clock.now = agent._ages_at
+        world.clock.now = agent.ages_at
 
     assert world.exchange(WARM, between=age).answered.startswith(b"HTTP/1.1 200 OK\r\n")
     assert (agent.usable, transport.is_closing(), world.origin_pool.idle) == (False, True, [])

@@ -156,7 +156,7 @@ async def test_a_connection_that_is_too_old_is_not_closed_while_a_body_is_awaite
         world = kind(engine, tmp_path)
         world.exchange(data)
         answered = len(world.transport.writes)
-        world.clock.now = world.server._ages_at + 1
+        world.clock.now = world.server.ages_at + 1
         world.agent_connects()
         world.server.data_received(data[:-3])
         world.server.sweep(world.clock.now)

@@ -22,7 +22,7 @@ pytestmark = needs_native
 
 def ghosts_of(world: EngineWorld) -> list[Any]:
     """Return what stands for the request in flight, without a look at an attribute of it."""
-    found: list[Any] = [world.server._stream, *world.log._young, *world.watch.young, *world.handles._alive.values()]
+    found: list[Any] = [world.server.stream, *world.log._young, *world.watch.young, *world.handles._alive.values()]
     return found
 
 

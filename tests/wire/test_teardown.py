@@ -175,7 +175,7 @@ def is_cut_off(served: Served) -> None:
 async def test_each_cause_leads_to_its_phase(ends: Callable[[Served], None], phase: Phase) -> None:
     served = Served(answer_ok)
     ends(served)
-    assert served.connection._teardown.phase is phase
+    assert served.connection.teardown.phase is phase
 
 
 @pytest.mark.parametrize("later", Phase)

@@ -4,12 +4,13 @@
 //! record, a sink at the upstream connection. These are ghosts: objects of its classes without attributes. Whoever
 //! reads one attribute gets the real thing (`inflate`), and the engine in Python serves the request to its end.
 
+use crate::ghosts::Ghosts;
 use crate::guarded::guarded;
 use crate::head;
 use crate::operation::Asked;
 use crate::peer::Peer;
 use crate::prepared::{Pieces, Prepared};
-use crate::side::{Ghosts, Side};
+use crate::side::Side;
 use crate::text::{milliseconds, put_float, put_number, put_time};
 use pyo3::exceptions::PyKeyError;
 use pyo3::intern;
@@ -130,11 +131,6 @@ impl Call {
         *self.live.lock().unwrap_or_else(PoisonError::into_inner) = Some(live);
     }
 
-    /// Tell if the ghost behind its handle has become real.
-    pub fn is_served(&self) -> bool {
-        self.served.get().is_some()
-    }
-
     fn take(&self) -> Option<Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -179,16 +175,16 @@ impl Call {
         let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
         let now = |of: &Bound<'_, PyAny>, name| of.getattr(name)?.extract::<f64>();
         let answered_at = side.now(py)?; // an upstream that has aged since it was asked is not kept
-        let keeps = upstream.getattr(intern!(py, "_state"))?.is(&side.asked)
-            && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
-            && answered_at < now(upstream, intern!(py, "_ages_at"))?
-            && connection.getattr(intern!(py, "_stream"))?.is(&live.ghosts.stream)
-            && !connection.getattr(intern!(py, "_rest"))?.is_truthy()?
-            && !connection.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
+        let keeps = upstream.getattr(intern!(py, "state"))?.is(&side.asked)
+            && !upstream.getattr(intern!(py, "reading_paused"))?.is_truthy()?
+            && answered_at < now(upstream, intern!(py, "ages_at"))?
+            && connection.getattr(intern!(py, "stream"))?.is(&live.ghosts.stream)
+            && !connection.getattr(intern!(py, "rest"))?.is_truthy()?
+            && !connection.getattr(intern!(py, "reading_paused"))?.is_truthy()?
             && !connection.getattr(intern!(py, "writing_paused"))?.is_truthy()?
-            && now(connection, intern!(py, "_moved_at"))? < now(connection, intern!(py, "_ages_at"))?
-            && connection.getattr(intern!(py, "_teardown"))?.getattr(intern!(py, "phase"))?.is(&side.open)
-            && !connection.getattr(intern!(py, "_connections"))?.getattr(intern!(py, "draining"))?.is_truthy()?;
+            && now(connection, intern!(py, "moved_at"))? < now(connection, intern!(py, "ages_at"))?
+            && connection.getattr(intern!(py, "teardown"))?.getattr(intern!(py, "phase"))?.is(&side.open)
+            && !connection.getattr(intern!(py, "connections"))?.getattr(intern!(py, "draining"))?.is_truthy()?;
         if !keeps {
             return Ok(None);
         }
@@ -226,17 +222,17 @@ impl Call {
         let heard_at = *this.heard_at.get_or_init(|| now);
         let moved = PyFloat::new(py, now);
         let (upstream, connection) = (live.upstream.bind(py), live.connection.bind(py));
-        upstream.setattr(intern!(py, "_sink"), py.None())?;
-        upstream.setattr(intern!(py, "_moved_at"), &moved)?;
-        upstream.setattr(intern!(py, "_state"), &side.idle)?;
+        upstream.setattr(intern!(py, "sink"), py.None())?;
+        upstream.setattr(intern!(py, "moved_at"), &moved)?;
+        upstream.setattr(intern!(py, "state"), &side.idle)?;
         upstream.setattr(intern!(py, "kept"), true)?;
         side.keep(live.pool.bind(py), upstream)?;
-        connection.setattr(intern!(py, "_stream"), py.None())?;
-        connection.setattr(intern!(py, "_moved_at"), &moved)?;
+        connection.setattr(intern!(py, "stream"), py.None())?;
+        connection.setattr(intern!(py, "moved_at"), &moved)?;
         let transport = connection.getattr(intern!(py, "transport"))?;
         Side::defer(connection, intern!(py, "writes"), transport, message)?;
         if this.closes {
-            connection.call_method0(intern!(py, "_close"))?;
+            connection.call_method0(intern!(py, "close"))?;
         }
         side.young.bind(py).discard(&live.ghosts.forwarding)?;
         if let Some(opened) = &this.opened {
@@ -251,9 +247,11 @@ impl Call {
         let seq = Side::count(log, intern!(py, "_seq"))?;
         let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
-        side.keep_ghosts(py, this, live.ghosts)?;
-        let total_ms = milliseconds(now - this.started_at);
-        if side.finished.get().add(this, py, total_ms, this.decide_ms()) >= side.count_at {
+        if this.asked.is_none() && this.served.get().is_none() {
+            side.ghosts.keep(py, live.ghosts)?;
+        }
+        let (op, total_ms) = (this.asked.as_ref().map(|asked| &*asked.op), milliseconds(now - this.started_at));
+        if side.finished.get().add(py, this.prepared.get(), op, total_ms, this.decide_ms()) >= side.count_at {
             side.tally.bind(py).call_method0(intern!(py, "counted"))?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Requests that have ended and are not counted yet, for `observe/tally.py`.
 
-use crate::call::Call;
+use crate::prepared::Prepared;
 use pyo3::prelude::*;
 use std::sync::{Mutex, PoisonError};
 
@@ -37,8 +37,7 @@ impl Finished {
 
 impl Finished {
     /// Add a request, and return how many are uncounted now.
-    pub fn add(&self, call: &Call, py: Python<'_>, total_ms: f64, decide_ms: f64) -> usize {
-        let (prepared, op) = (call.prepared.get(), call.asked.as_ref().map(|asked| &*asked.op));
+    pub fn add(&self, py: Python<'_>, prepared: &Prepared, op: Option<&str>, total_ms: f64, decide_ms: f64) -> usize {
         let mut uncounted = self.uncounted.lock().unwrap_or_else(PoisonError::into_inner);
         let (route, depth) = (&prepared.route_name, &prepared.depth);
         match uncounted.kinds.iter_mut().find(|kind| kind.0.is(route) && kind.1.is(depth) && kind.2.as_deref() == op) {

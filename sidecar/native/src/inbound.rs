@@ -7,7 +7,8 @@ use crate::operation::{self, Read};
 use crate::peer::Peer;
 use crate::prepared::Prepared;
 use crate::random;
-use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
+use crate::ready::Ready;
+use crate::side::{MOST_RECORD, MOST_ROUTES, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
@@ -151,7 +152,7 @@ impl InboundGate {
         if now >= ready.ends || now < ready.begins || ready.size() + path.len() + op + VARYING_BYTES > MOST_RECORD {
             return Ok(None);
         }
-        let started_at: f64 = connection.getattr(intern!(py, "_moved_at"))?.extract()?;
+        let started_at: f64 = connection.getattr(intern!(py, "moved_at"))?.extract()?;
         if !side.has_room(py, started_at)? {
             return Ok(None);
         }
@@ -332,7 +333,7 @@ impl InboundGate {
         data: &Bound<'_, PyBytes>,
         ready: Ready<'_>,
     ) -> PyResult<()> {
-        self.side.start(connection, data, ready)?;
+        ready.start(&self.side, connection, data)?;
         Side::count(self.permits.bind(py), intern!(py, "hits"))?;
         Ok(())
     }

@@ -8,7 +8,8 @@ use crate::operation::{self, Read};
 use crate::planned::PlannedCall;
 use crate::prepared::Prepared;
 use crate::random;
-use crate::side::{MOST_RECORD, MOST_ROUTES, Ready, Side, Whole};
+use crate::ready::Ready;
+use crate::side::{MOST_RECORD, MOST_ROUTES, Side, Whole};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -107,9 +108,9 @@ impl OutboundGate {
                 if let Some(served) = budget {
                     served.call_method0(intern!(py, "count_call"))?;
                 }
-                self.side.start(connection, data, ready)
+                ready.start(&self.side, connection, data)
             })
-            .map(|_| Some(true)),
+            .map(|()| Some(true)),
             other => {
                 if looked {
                     self.uncount.bind(py).call0()?;
@@ -162,7 +163,7 @@ impl OutboundGate {
         if !route.is_plain {
             return Ok(None);
         }
-        let started_at: f64 = connection.getattr(intern!(py, "_moved_at"))?.extract()?;
+        let started_at: f64 = connection.getattr(intern!(py, "moved_at"))?.extract()?;
         if !side.has_room(py, started_at)? {
             return Ok(None);
         }

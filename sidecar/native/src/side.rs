@@ -1,7 +1,7 @@
 //! One side of a sidecar: the objects of the engine in Python that a warm request touches, held once.
 
-use crate::call::{Call, Live};
 use crate::finished::Finished;
+use crate::ghosts::GhostPool;
 use crate::guarded::guarded;
 use crate::head::{self, Limits, RequestHead};
 use crate::names::Names;
@@ -9,16 +9,13 @@ use crate::writes::WriteBatch;
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PySet, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PySet, PyString};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 pub const MOST_ROUTES: usize = 512; // remembered
 pub const MOST_RECORD: usize = 2048; // bytes of a line that needs no cleaning: `record_text.MAX_TEXT`
 const LONGEST_PATH: usize = 512;
 const MOST_HELD: usize = 16 * 1024; // bytes of a body that may be waited for
-const LARGE: usize = 4096; // bytes of a request
-const MOST_SPARE: usize = 64; // requests whose ghosts are kept
 
 /// A head that is certain, with its whole body behind it, unless it `lacks` some. `path_end` is of its target.
 pub struct Whole {
@@ -30,20 +27,6 @@ pub struct Whole {
 /// A pool, its idle connections, and the last of them.
 type Free<'py> = (Bound<'py, PyAny>, Bound<'py, PyList>, Bound<'py, PyAny>);
 
-/// What stands for a request in flight. `served`: behind its handle, of the inbound side.
-pub struct Ghosts {
-    pub stream: Py<PyAny>,
-    pub entry: Py<PyAny>,
-    pub forwarding: Py<PyAny>,
-    pub served: Option<Py<PyAny>>,
-}
-
-impl Ghosts {
-    fn all(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        [&self.stream, &self.entry, &self.forwarding].into_iter().chain(&self.served)
-    }
-}
-
 pub struct Side {
     pub snapshots: Py<PyAny>,
     pub log: Py<PyAny>,
@@ -53,12 +36,9 @@ pub struct Side {
     pub pools: Py<PyDict>,
     pub wall: Py<PyAny>,
     pub monotonic: Py<PyAny>,
-    pub new_stream: Py<PyAny>,
-    pub new_entry: Py<PyAny>,
-    pub new_forwarding: Py<PyAny>,
     pub inflate: Py<PyAny>,
     pub next_trace: Option<Py<PyAny>>, // None: traces are not exported
-    spare: Mutex<Vec<Ghosts>>,         // of requests that have ended
+    pub ghosts: GhostPool,
     refusal: Py<PyAny>,
     report: Py<PyAny>,
     pub client: Py<PyAny>,
@@ -82,15 +62,6 @@ pub struct Side {
     pub status_lines: HashMap<u16, Vec<u8>>,
 }
 
-/// Everything that is known of a request before anything is changed.
-pub struct Ready<'py> {
-    pub call: Call,
-    pub pool: Bound<'py, PyAny>,
-    pub idle: Bound<'py, PyList>,
-    pub upstream: Bound<'py, PyAny>,
-    pub message: Vec<u8>,
-}
-
 impl Side {
     pub fn of(parts: &Bound<'_, PyAny>) -> PyResult<Self> {
         let get = |name: &str| parts.getattr(name).map(Bound::unbind);
@@ -106,12 +77,9 @@ impl Side {
             pools: parts.getattr("pools")?.cast_into::<PyDict>()?.unbind(),
             wall: get("wall")?,
             monotonic: get("monotonic")?,
-            new_stream: get("new_stream")?,
-            new_entry: get("new_entry")?,
-            new_forwarding: get("new_forwarding")?,
+            ghosts: GhostPool::new(get("new_stream")?, get("new_entry")?, get("new_forwarding")?),
             inflate: get("inflate")?,
             next_trace: parts.getattr("next_trace")?.extract()?,
-            spare: Mutex::new(Vec::with_capacity(MOST_SPARE)),
             refusal: get("refusal")?,
             report: get("report")?,
             client: get("client")?,
@@ -194,88 +162,11 @@ impl Side {
         }
         let upstream = idle.get_item(last)?;
         let usable = upstream.get_type().is(&self.client) // and not one of HTTP/2
-            && upstream.getattr(intern!(py, "_state"))?.is(&self.idle)
-            && !upstream.getattr(intern!(py, "_reading_paused"))?.is_truthy()?
-            && !upstream.getattr(intern!(py, "_writing_paused"))?.is_truthy()?
+            && upstream.getattr(intern!(py, "state"))?.is(&self.idle)
+            && !upstream.getattr(intern!(py, "reading_paused"))?.is_truthy()?
+            && !upstream.getattr(intern!(py, "writing_paused"))?.is_truthy()?
             && !upstream.getattr(intern!(py, "transport"))?.call_method0(intern!(py, "is_closing"))?.is_truthy()?;
         Ok(usable.then_some((pool, idle, upstream)))
-    }
-
-    /// Ghosts for a request: used ones where there are some, since to make and destroy them costs more.
-    fn ghosts(&self, py: Python<'_>, call: &Bound<'_, Call>) -> PyResult<Ghosts> {
-        let (opened, kind) = (&call.get().opened, call.get().asked.as_ref().map(|asked| asked.kind.get()));
-        let spare = if kind.is_none() { self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() } else { None };
-        let new = |of: &Py<PyAny>| of.bind(py).call0().map(Bound::unbind);
-        let ghosts = match spare {
-            Some(spare) => spare,
-            None => Ghosts {
-                stream: new(&self.new_stream)?,
-                entry: new(&self.new_entry)?,
-                forwarding: new(kind.map_or(&self.new_forwarding, |kind| &kind.new_forwarding))?,
-                served: opened.as_ref().map(|opened| new(&opened.new_served)).transpose()?,
-            },
-        };
-        for ghost in ghosts.all() {
-            ghost.bind(py).setattr(intern!(py, "warm"), call)?;
-        }
-        Ok(ghosts)
-    }
-
-    /// Keep the ghosts of a request that has ended, if all are still ghosts, and nobody else holds one of them. They let
-    /// go of the call, and so of its token.
-    pub fn keep_ghosts(&self, py: Python<'_>, call: &Call, ghosts: Ghosts) -> PyResult<()> {
-        if call.asked.is_none() && !call.is_served() && ghosts.all().all(|ghost| ghost.get_refcnt(py) == 1) {
-            for ghost in ghosts.all() {
-                ghost.bind(py).setattr(intern!(py, "warm"), py.None())?;
-            }
-            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-            if spare.len() < MOST_SPARE {
-                spare.push(ghosts);
-            }
-        }
-        Ok(())
-    }
-
-    /// Send a request, and leave its ghosts where the engine in Python keeps its objects.
-    pub fn start<'py>(
-        &self,
-        connection: &Bound<'py, PyAny>,
-        data: &Bound<'py, PyBytes>,
-        ready: Ready<'py>,
-    ) -> PyResult<Bound<'py, Call>> {
-        let py = connection.py();
-        let Ready { mut call, pool, idle, upstream, message } = ready;
-        let decided_at = self.now(py)?;
-        call.decided_at = decided_at;
-        let call = Bound::new(py, call)?;
-        let ghosts = self.ghosts(py, &call)?;
-        if let (Some(opened), Some(served)) = (&call.get().opened, &ghosts.served) {
-            opened.alive.bind(py).set_item(&opened.handle, served)?;
-        }
-        let reader = upstream.getattr(intern!(py, "_reader"))?;
-        if !reader.getattr(intern!(py, "head"))?.is_none() {
-            reader.call_method1(intern!(py, "expect"), (&*call.get().method,))?;
-        }
-        idle.del_item(idle.len() - 1)?;
-        Self::count(self.log.bind(py), intern!(py, "_promised"))?;
-        self.entries.bind(py).set_item(&ghosts.entry, py.None())?;
-        self.young.bind(py).add(&ghosts.forwarding)?;
-        connection.setattr(intern!(py, "_stream"), &ghosts.stream)?;
-        connection.setattr(intern!(py, "_share"), &self.spent)?;
-        upstream.setattr(intern!(py, "_state"), &self.asked)?;
-        upstream.setattr(intern!(py, "_sink"), &ghosts.forwarding)?;
-        upstream.setattr(intern!(py, "_warm"), &call)?;
-        upstream.setattr(intern!(py, "_moved_at"), PyFloat::new(py, decided_at))?;
-        call.get().live(Live {
-            connection: connection.clone().unbind(),
-            upstream: upstream.clone().unbind(),
-            pool: pool.unbind(),
-            ghosts,
-            data: head_of(data),
-        });
-        let transport = upstream.getattr(intern!(py, "transport"))?;
-        Self::defer(&upstream, intern!(py, "_writes"), transport, &message)?;
-        Ok(call)
     }
 
     /// Write at the end of this event-loop iteration.
@@ -301,21 +192,17 @@ impl Side {
         let is_plain = !pool.getattr(intern!(py, "retired"))?.is_truthy()?
             && idle.len() < self.max_idle
             && pool.getattr(intern!(py, "waiting"))?.len()? == 0;
-        if is_plain {
-            idle.append(upstream)
-        } else {
-            upstream.call_method1(intern!(py, "_on_idle"), (upstream,)).map(|_| ())
-        }
+        if is_plain { idle.append(upstream) } else { pool.call_method1(intern!(py, "keep"), (upstream,)).map(|_| ()) }
     }
 
     /// Give a record to its writer, as `Writer.put`.
-    pub fn put(&self, call: &Bound<'_, Call>) -> PyResult<()> {
-        let py = call.py();
+    pub fn put(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = record.py();
         let (writer, records) = (self.writer.bind(py), self.records.bind(py));
         if records.len()? + 1 >= self.at_once || !writer.getattr(intern!(py, "_awake"))?.is_truthy()? {
-            writer.call_method1(intern!(py, "put"), (call,)).map(|_| ())
+            writer.call_method1(intern!(py, "put"), (record,)).map(|_| ())
         } else {
-            self.append.bind(py).call1((call,)).map(|_| ())
+            self.append.bind(py).call1((record,)).map(|_| ())
         }
     }
 
@@ -325,11 +212,4 @@ impl Side {
         of.setattr(name, next)?;
         Ok(next)
     }
-}
-
-/// The bytes that a request is made real from: without a large body, which would be held until the answer.
-fn head_of(data: &Bound<'_, PyBytes>) -> Py<PyBytes> {
-    let octets = data.as_bytes();
-    let end = if octets.len() < LARGE { None } else { octets.windows(4).position(|four| four == b"\r\n\r\n") };
-    end.map_or_else(|| data.clone().unbind(), |end| PyBytes::new(data.py(), &octets[..end + 4]).unbind())
 }
