@@ -1,6 +1,6 @@
 """Orders of every kind at every place: a table in which each cell is a test, or says why it cannot exist.
 
-Each order that stops stands beside the same order for another name, which stops nothing. The page docs/contain.md
+Each order that stops stands beside the same order for another name, which stops nothing. The page docs/runbook.md
 claims what is here.
 """
 

@@ -32,7 +32,7 @@ Schema this page is written from. Each example below is a line of a file that a 
 - The sidecar reloads a file when it changes and on SIGHUP. That starts an interpreter: two seconds, or half a minute on
   a starved machine. One reload runs at a time; changes during a reload lead to one more. A reload that failed for lack
   of time, memory or an issuer's keys is retried. Wait for the record `config.reloaded`, or for the row `settings` of
-  `sidecar status` (version and age). Only [`deny_file`](contain.md#the-deny-file) needs no reload.
+  `sidecar status` (version and age). Only [`deny_file`](runbook.md#the-deny-file) needs no reload.
 - A good file takes effect as a whole; a bad one changes
   nothing, and `sidecar status` says why. These need a restart: `identity`, `issuers[].revocations`, adding or removing
   `inbound` or `outbound`, their listeners and limits, `inbound.agent_key`, `inbound.subjects_at_once`, `inbound.plain`

@@ -184,7 +184,7 @@ class SidecarFile(Section):
         description=(
             'more rows of `deny`, in a JSON file `{"deny": [rows]}`: the running process reads it itself, within two '
             "seconds of a change and without a reload; at most 10,000 rows and 4 MiB. A file that cannot be used "
-            "changes nothing; before the first usable file no call is served ([page](contain.md#the-deny-file))"
+            "changes nothing; before the first usable file no call is served ([page](runbook.md#the-deny-file))"
         ),
     )
     probe: SidecarProbeSection = Field(

@@ -67,7 +67,7 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
         status = ask(socket, "/status", member="settings")
         denied = status.get("deny_file")
         if denied is None and (refused := _refused_deny_file(status)) is None:
-            return complain("status", "the settings have no deny_file; set it as in docs/contain.md")
+            return complain("status", "the settings have no deny_file; set it as in docs/runbook.md")
         if denied is None:
             denied = {"sha256": None, "rows": 0, "file": "deny_file", "error": refused}
         in_force = [one["deny_sha256"] for one in status.get("workers") or ()] or [denied["sha256"]]

@@ -21,14 +21,14 @@ FIRST: Final = 5  # results that a reader sees without scrolling
 # What people type, and the pages of which one must be among the first results.
 QUESTIONS: Final = {
     "okta": {"docs/idp/okta"},
-    "token service down": {"docs/outages", "docs/runbook", "docs/questions"},
+    "token service down": {"docs/runbook", "docs/questions"},
     "actor_mismatch": {"docs/questions", "docs/reasons", "docs/runbook"},
     "retire api key": {"docs/from-api-keys", "docs/credentials", "docs/questions"},
     "no_request_context": {"docs/reasons", "docs/questions", "docs/your-agent"},
     "observe": {"docs/observe"},
     "observe_until": {"docs/observe", "docs/questions"},
-    "revoke": {"docs/contain", "docs/questions"},
-    "stolen token": {"docs/contain", "docs/questions"},
+    "revoke": {"docs/runbook", "docs/questions"},
+    "stolen token": {"docs/runbook", "docs/questions"},
     "fastapi": {"docs/your-agent", "examples/README"},
     "openai key": {"docs/outside", "docs/questions"},
     "memory": {"docs/sizing", "docs/questions"},
