@@ -1,4 +1,4 @@
-"""Reason codes, the table of answers, and the exceptions. This is the only place where a reason meets HTTP.
+"""Reason codes with their answers, and the exceptions. This is the only place where a reason meets HTTP.
 
 Three exceptions, many codes: no code catches "wrong audience", all code counts it, so the variety is data.
 """
@@ -8,151 +8,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-class Reason(StrEnum):
-    """Stable codes: logged, counted and returned. Renaming one is a breaking change."""
-
-    # The TLS handshake fails: no HTTP at all.
-    NO_CLIENT_CERT = "no_client_cert"
-    BAD_SVID = "bad_svid"
-    UNTRUSTED_CHAIN = "untrusted_chain"
-    UNKNOWN_TRUST_DOMAIN = "unknown_trust_domain"
-    WRONG_BUNDLE = "wrong_bundle"
-    SVID_EXPIRED = "svid_expired"
-    TLS_VERSION = "tls_version"
-    # The exchange ended before an answer was complete: no answer can be sent.
-    PEER_GONE = "peer_gone"
-    PEER_SLOW = "peer_slow"
-    UPSTREAM_ABORTED = "upstream_aborted"
-    FRAME_FLOOD = "frame_flood"
-    # The next hop's sidecar refused a call, by an error in an answer whose status does not say so.
-    NEXT_HOP_REFUSED = "next_hop_refused"
-    # 400, and the connection closes.
-    BAD_REQUEST = "bad_request"
-    AMBIGUOUS_FRAMING = "ambiguous_framing"
-    HEADER_MALFORMED = "header_malformed"
-    # 401
-    NO_TOKEN = "no_token"
-    MALFORMED_TOKEN = "malformed_token"
-    DUPLICATE_CLAIM = "duplicate_claim"
-    TOKEN_TYPE = "token_type"
-    ALG_NOT_ALLOWED = "alg_not_allowed"
-    UNKNOWN_KEY = "unknown_key"
-    BAD_SIGNATURE = "bad_signature"
-    WRONG_ISSUER = "wrong_issuer"
-    WRONG_AUDIENCE = "wrong_audience"
-    TOKEN_EXPIRED = "token_expired"
-    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
-    TOKEN_TOO_LARGE = "token_too_large"
-    CNF_MISMATCH = "cnf_mismatch"
-    ACT_MISSING = "act_missing"
-    ACT_MALFORMED = "act_malformed"
-    ACT_TOO_DEEP = "act_too_deep"
-    STEP_UP_REQUIRED = "step_up_required"
-    # 403
-    INSUFFICIENT_SCOPE = "insufficient_scope"
-    ACTOR_MISMATCH = "actor_mismatch"
-    POLICY_DENIED = "policy_denied"
-    REVOKED = "revoked"
-    ISSUER_NOT_FOR_ROUTE = "issuer_not_for_route"
-    SCOPE_ABOVE_CEILING = "scope_above_ceiling"
-    TXN_TOKEN_REFUSED = "txn_token_refused"
-    ORIGIN_REFUSED = "origin_refused"
-    # 404, 405, 400
-    NO_ROUTE = "no_route"
-    METHOD_REFUSED = "method_refused"
-    PATH_REFUSED = "path_refused"
-    # Routes of MCP and A2A: 400, 400, 403, 404.
-    OPERATION_MALFORMED = "operation_malformed"
-    PROTOCOL_VERSION = "protocol_version"
-    OPERATION_REFUSED = "operation_refused"
-    SESSION_UNKNOWN = "session_unknown"
-    # Of A2A alone: 403, 404, 404, 502.
-    PUSH_URL_REFUSED = "push_url_refused"
-    TASK_UNKNOWN = "task_unknown"
-    CONTEXT_UNKNOWN = "context_unknown"
-    CARD_REFUSED = "card_refused"
-    UPGRADE_REFUSED = "upgrade_refused"
-    # 505, said in HTTP/2.
-    HTTP_VERSION = "http_version"
-    # Limits and waits of the request itself.
-    TOO_LARGE = "too_large"
-    URI_TOO_LONG = "uri_too_long"
-    HEAD_TOO_LARGE = "head_too_large"
-    EXPECTATION_REFUSED = "expectation_refused"
-    TIMEOUT = "timeout"
-    # 403, outbound
-    NO_REQUEST_CONTEXT = "no_request_context"
-    CALL_NOT_ALLOWED = "call_not_allowed"
-    CALLS_EXHAUSTED = "calls_exhausted"
-    TARGET_DENIED = "target_denied"
-    NOT_AN_ENTRY = "not_an_entry"
-    OWN_AUTHORITY_REFUSED = "own_authority_refused"
-    EXCHANGE_DENIED = "exchange_denied"
-    # A user's login at a token service, by the front app: 400, 404, 403.
-    LOGIN_MALFORMED = "login_malformed"
-    LOGIN_UNKNOWN = "login_unknown"
-    LOGIN_SESSION_MISMATCH = "login_session_mismatch"
-    LOGIN_STATE_MISMATCH = "login_state_mismatch"
-    LOGIN_ISSUER_MISMATCH = "login_issuer_mismatch"
-    LOGIN_EXPIRED = "login_expired"
-    LOGIN_USED = "login_used"
-    LOGIN_DENIED = "login_denied"
-    # 502, outbound: an answer of the STS or the next hop cannot be trusted.
-    STS_ERROR = "sts_error"
-    STS_BAD_RESPONSE = "sts_bad_response"
-    STS_NO_ACT = "sts_no_act"
-    STS_ACTOR_MISMATCH = "sts_actor_mismatch"
-    STS_SUBJECT_MISMATCH = "sts_subject_mismatch"
-    STS_CHAIN_BROKEN = "sts_chain_broken"
-    STS_SCOPE_WIDENED = "sts_scope_widened"
-    STS_AUDIENCE_MISMATCH = "sts_audience_mismatch"
-    STS_LIFETIME = "sts_lifetime"
-    STS_ISSUER = "sts_issuer"
-    STS_SIGNATURE = "sts_signature"
-    STS_TOKEN_TYPE = "sts_token_type"
-    STS_REDIRECT = "sts_redirect"
-    STS_TOO_LARGE = "sts_too_large"
-    STS_IDENTITY = "sts_identity"
-    UPSTREAM_BAD_RESPONSE = "upstream_bad_response"
-    LIST_UNREADABLE = "list_unreadable"
-    CREDENTIAL_EXPOSED = "credential_exposed"
-    UPSTREAM_IDENTITY = "upstream_identity"
-    # 503 with Retry-After
-    STS_UNAVAILABLE = "sts_unavailable"
-    CREDENTIAL_UNAVAILABLE = "credential_unavailable"
-    REVOCATIONS_STALE = "revocations_stale"
-    KEYS_UNAVAILABLE = "keys_unavailable"
-    NOT_READY = "not_ready"
-    OVERLOADED = "overloaded"
-    SUBJECT_BUSY = "subject_busy"
-    DRAINING = "draining"
-    AUDIT_UNAVAILABLE = "audit_unavailable"
-    UPSTREAM_UNREACHABLE = "upstream_unreachable"
-    # 504
-    STS_TIMEOUT = "sts_timeout"
-    UPSTREAM_TIMEOUT = "upstream_timeout"
-    # 502: a bug of ours.
-    INTERNAL = "internal"
-    # Our own STS refuses an exchange (RFC 8693 section 2.2.2, RFC 6749 section 5.2).
-    EXCHANGE_MALFORMED = "exchange_malformed"
-    GRANT_NOT_SUPPORTED = "grant_not_supported"
-    CLIENT_NOT_AUTHENTICATED = "client_not_authenticated"
-    ACTOR_REQUIRED = "actor_required"
-    ACTOR_NOT_CLIENT = "actor_not_client"
-    ACTOR_TOKEN_INVALID = "actor_token_invalid"
-    NOT_YOUR_TOKEN = "not_your_token"
-    MAY_ACT_REFUSED = "may_act_refused"
-    DELEGATION_NOT_ALLOWED = "delegation_not_allowed"
-    SELF_DELEGATION = "self_delegation"
-    TARGET_UNKNOWN = "target_unknown"
-    SCOPE_REFUSED = "scope_refused"
-    ORDER_REFUSED = "order_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,130 +58,189 @@ def _sts(error: str, text: str) -> Answer:
     return Answer(400, error, text)
 
 
-ANSWERS: Final[dict[Reason, Answer]] = {
-    Reason.NO_CLIENT_CERT: _no_http("the peer sent no certificate"),
-    Reason.BAD_SVID: _no_http("the peer's certificate is not an X.509-SVID"),
-    Reason.UNTRUSTED_CHAIN: _no_http("the peer's certificate chain is not trusted"),
-    Reason.UNKNOWN_TRUST_DOMAIN: _no_http("no bundle is known for the peer's trust domain"),
-    Reason.WRONG_BUNDLE: _no_http("the peer's chain does not end in its own trust domain's bundle"),
-    Reason.SVID_EXPIRED: _no_http("the peer's SVID is outside its validity time"),
-    Reason.TLS_VERSION: _no_http("the peer does not speak TLS 1.3"),
-    Reason.PEER_GONE: _no_http("the caller went away before the answer was complete"),
-    Reason.PEER_SLOW: _no_http("the caller read its answer too slowly"),
-    Reason.FRAME_FLOOD: _no_http("the caller sent more frames of HTTP/2 than a connection may"),
-    Reason.UPSTREAM_ABORTED: _no_http("the upstream ended its answer early"),
-    Reason.NEXT_HOP_REFUSED: _no_http("the next hop refused the call, by the answer that was passed on"),
-    Reason.BAD_REQUEST: _bad_request("the request is not valid HTTP"),
-    Reason.AMBIGUOUS_FRAMING: _bad_request("the length of the request body is ambiguous"),
-    Reason.HEADER_MALFORMED: _bad_request("a header is malformed or repeated"),
-    Reason.NO_TOKEN: Answer(401, None, "a bearer token is required"),
-    Reason.MALFORMED_TOKEN: _invalid_token("the token is malformed"),
-    Reason.DUPLICATE_CLAIM: _invalid_token("the token is ambiguous"),
-    Reason.TOKEN_TYPE: _invalid_token("the token is of another type"),
-    Reason.ALG_NOT_ALLOWED: _invalid_token("the token's algorithm is not allowed"),
-    Reason.UNKNOWN_KEY: _invalid_token("the token's key is not known"),
-    Reason.BAD_SIGNATURE: _invalid_token("the token's signature is wrong"),
-    Reason.WRONG_ISSUER: _invalid_token("the token's issuer is not trusted"),
-    Reason.WRONG_AUDIENCE: _invalid_token("the token is for another audience"),
-    Reason.TOKEN_EXPIRED: _invalid_token("the token has expired"),
-    Reason.TOKEN_NOT_YET_VALID: _invalid_token("the token is not valid yet"),
-    Reason.TOKEN_TOO_LARGE: _invalid_token("the token is too large"),
-    Reason.CNF_MISMATCH: _invalid_token("the token is bound to another key"),
-    Reason.ACT_MISSING: _invalid_token("delegation required: the token names no actor"),
-    Reason.ACT_MALFORMED: _invalid_token("the token's actor is malformed"),
-    Reason.ACT_TOO_DEEP: _invalid_token("the token's actor chain is too long"),
-    Reason.STEP_UP_REQUIRED: Answer(
-        401, "insufficient_user_authentication", "a more recent or stronger login of the user is required"
-    ),
-    Reason.INSUFFICIENT_SCOPE: Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
-    Reason.ACTOR_MISMATCH: _forbidden("the token's actor is not the peer that presents it"),
-    Reason.ORIGIN_REFUSED: _forbidden("pages of this origin may not call"),
-    Reason.POLICY_DENIED: _forbidden("the policy does not allow this call"),
-    Reason.REVOKED: _forbidden("an operator has stopped what this call is made with"),
-    Reason.ISSUER_NOT_FOR_ROUTE: _forbidden("the token's issuer is not accepted on this route"),
-    Reason.SCOPE_ABOVE_CEILING: _forbidden("the token claims more than its issuer may grant"),
-    Reason.TXN_TOKEN_REFUSED: _forbidden("the transaction token is not valid here, or is not of this call"),
-    Reason.NO_ROUTE: Answer(404, None, "there is no such route"),
-    Reason.METHOD_REFUSED: Answer(405, None, "the route does not accept this method"),
-    Reason.OPERATION_MALFORMED: Answer(400, None, "the message does not name one operation"),
-    Reason.PROTOCOL_VERSION: Answer(400, None, "this version of the protocol is not known"),
-    Reason.OPERATION_REFUSED: _forbidden("the route does not allow this operation"),
-    Reason.SESSION_UNKNOWN: Answer(404, None, "there is no such session"),
-    Reason.PUSH_URL_REFUSED: _forbidden("the route does not allow notifications to this URL"),
-    Reason.TASK_UNKNOWN: Answer(404, None, "task not found"),
-    Reason.CONTEXT_UNKNOWN: Answer(404, None, "context not found"),
-    Reason.CARD_REFUSED: _bad_gateway("the agent's card cannot be passed on"),
-    Reason.PATH_REFUSED: Answer(400, "invalid_request", "the request target has no single safe meaning"),
-    Reason.UPGRADE_REFUSED: Answer(
-        400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True
-    ),
-    Reason.HTTP_VERSION: Answer(505, None, "HTTP/2 is not spoken at this address", close=True),
-    Reason.TOO_LARGE: Answer(413, None, "the request body is too large", close=True),
-    Reason.URI_TOO_LONG: Answer(414, None, "the request target is too long", close=True),
-    Reason.HEAD_TOO_LARGE: Answer(431, None, "the request head is too large", close=True),
-    Reason.EXPECTATION_REFUSED: Answer(417, None, "only the expectation 100-continue is supported", close=True),
-    Reason.TIMEOUT: Answer(408, None, "the request did not arrive in time", close=True),
-    Reason.NO_REQUEST_CONTEXT: _forbidden("the call has no handle of a request in progress"),
-    Reason.CALL_NOT_ALLOWED: _forbidden("the request in progress may not make this call"),
-    Reason.CALLS_EXHAUSTED: _forbidden("the request in progress has made all its calls"),
-    Reason.TARGET_DENIED: _forbidden("there is no route to this target"),
-    Reason.NOT_AN_ENTRY: _forbidden("this workload is not an entry for user tokens"),
-    Reason.OWN_AUTHORITY_REFUSED: _forbidden("this call cannot be made on the workload's own authority"),
-    Reason.EXCHANGE_DENIED: _forbidden("the token service refused this delegation"),
-    Reason.LOGIN_MALFORMED: Answer(400, "invalid_request", "this is not a valid request about a login"),
-    Reason.LOGIN_UNKNOWN: Answer(404, None, "no such login was begun here, or it is long over"),
-    Reason.LOGIN_SESSION_MISMATCH: _forbidden("the login was begun in another browser session"),
-    Reason.LOGIN_STATE_MISMATCH: _forbidden("the answer belongs to another login"),
-    Reason.LOGIN_ISSUER_MISMATCH: _forbidden("the answer is another token service's"),
-    Reason.LOGIN_EXPIRED: _forbidden("the login has taken too long; begin another"),
-    Reason.LOGIN_USED: _forbidden("the login has ended already; begin another"),
-    Reason.LOGIN_DENIED: _forbidden("the user or the token service refused the login"),
-    Reason.STS_ERROR: _bad_gateway("the token service refused this sidecar"),
-    Reason.STS_BAD_RESPONSE: _bad_gateway("the token service gave an unusable answer"),
-    Reason.STS_NO_ACT: _bad_gateway("the token service issued an impersonation token"),
-    Reason.STS_ACTOR_MISMATCH: _bad_gateway("the issued token names another actor"),
-    Reason.STS_SUBJECT_MISMATCH: _bad_gateway("the issued token names another subject"),
-    Reason.STS_CHAIN_BROKEN: _bad_gateway("the issued token changes the actor chain"),
-    Reason.STS_SCOPE_WIDENED: _bad_gateway("the issued token is wider than asked"),
-    Reason.STS_AUDIENCE_MISMATCH: _bad_gateway("the issued token is for another audience"),
-    Reason.STS_LIFETIME: _bad_gateway("the issued token lives too long"),
-    Reason.STS_ISSUER: _bad_gateway("the issued token has another issuer"),
-    Reason.STS_SIGNATURE: _bad_gateway("the issued token's signature is wrong"),
-    Reason.STS_TOKEN_TYPE: _bad_gateway("the issued token is of another type"),
-    Reason.STS_REDIRECT: _bad_gateway("the token service answered with a redirect"),
-    Reason.STS_TOO_LARGE: _bad_gateway("the token service's answer is too large"),
-    Reason.STS_IDENTITY: _bad_gateway("the token service could not prove its identity"),
-    Reason.UPSTREAM_BAD_RESPONSE: _bad_gateway("the upstream's answer is not valid HTTP"),
-    Reason.LIST_UNREADABLE: _bad_gateway("the agent's list cannot be cut to what the caller may use"),
-    Reason.CREDENTIAL_EXPOSED: _bad_gateway("the upstream's answer contains the credential of the call"),
-    Reason.UPSTREAM_IDENTITY: _bad_gateway("the upstream could not prove its identity"),
-    Reason.STS_UNAVAILABLE: _unavailable("the token service is unavailable"),
-    Reason.CREDENTIAL_UNAVAILABLE: _unavailable("the credential of this route is unavailable"),
-    Reason.REVOCATIONS_STALE: _unavailable("the issuer's list of revocations is too old"),
-    Reason.KEYS_UNAVAILABLE: _unavailable("the issuer's keys are not known yet"),
-    Reason.NOT_READY: _unavailable("this sidecar is not ready"),
-    Reason.OVERLOADED: _unavailable("too many concurrent requests; retry later"),
-    Reason.SUBJECT_BUSY: _unavailable("the agent is serving another subject; retry later"),
-    Reason.DRAINING: Answer(503, None, "this sidecar is stopping", close=True, retry_after_s=1),
-    Reason.AUDIT_UNAVAILABLE: _unavailable("the call could not be recorded"),
-    Reason.UPSTREAM_UNREACHABLE: _unavailable("the upstream cannot be reached"),
-    Reason.STS_TIMEOUT: Answer(504, None, "the token service did not answer in time"),
-    Reason.UPSTREAM_TIMEOUT: Answer(504, None, "the upstream did not answer in time"),
-    Reason.INTERNAL: Answer(502, None, "an internal error, recorded under this request id", close=True),
-    Reason.EXCHANGE_MALFORMED: _sts("invalid_request", "the exchange request is malformed"),
-    Reason.GRANT_NOT_SUPPORTED: _sts("unsupported_grant_type", "the grant type is not supported"),
-    Reason.CLIENT_NOT_AUTHENTICATED: Answer(401, "invalid_client", "the client did not authenticate by X.509-SVID"),
-    Reason.ACTOR_REQUIRED: _sts("invalid_request", "an actor token is required: this service only delegates"),
-    Reason.ACTOR_NOT_CLIENT: _sts("invalid_request", "the actor token is not the authenticated client's"),
-    Reason.ACTOR_TOKEN_INVALID: _sts("invalid_request", "the actor token is not valid"),
-    Reason.NOT_YOUR_TOKEN: _sts("invalid_request", "the subject token was not issued to this client"),
-    Reason.MAY_ACT_REFUSED: _sts("invalid_request", "the subject token names another actor in may_act"),
-    Reason.DELEGATION_NOT_ALLOWED: _sts("invalid_request", "no rule lets this actor act for this subject"),
-    Reason.SELF_DELEGATION: _sts("invalid_request", "the actor is already the current actor of the subject token"),
-    Reason.TARGET_UNKNOWN: _sts("invalid_target", "the target is not known for this actor"),
-    Reason.ORDER_REFUSED: _forbidden("the order to revoke is not accepted"),
-    Reason.SCOPE_REFUSED: _sts("invalid_scope", "none of the requested scopes may be granted"),
-}
+class Reason(StrEnum):
+    """Stable codes, each with its answer: logged, counted and returned. Renaming one is a breaking change.
+
+    A new one: docs/contributing/reason.md.
+    """
+
+    answer: Answer
+
+    def __new__(cls, code: str, answer: Answer | None = None) -> Self:
+        """Make a member from its code and its answer; `Reason(code)` looks one up."""
+        if answer is None:
+            raise TypeError(f'{code} has no answer in errors.py: write `{code.upper()} = "{code}", _forbidden("text")`')
+        reason = str.__new__(cls, code)
+        reason._value_ = code
+        reason.answer = answer
+        return reason
+
+    # The TLS handshake fails: no HTTP at all.
+    NO_CLIENT_CERT = "no_client_cert", _no_http("the peer sent no certificate")
+    BAD_SVID = "bad_svid", _no_http("the peer's certificate is not an X.509-SVID")
+    UNTRUSTED_CHAIN = "untrusted_chain", _no_http("the peer's certificate chain is not trusted")
+    UNKNOWN_TRUST_DOMAIN = "unknown_trust_domain", _no_http("no bundle is known for the peer's trust domain")
+    WRONG_BUNDLE = "wrong_bundle", _no_http("the peer's chain does not end in its own trust domain's bundle")
+    SVID_EXPIRED = "svid_expired", _no_http("the peer's SVID is outside its validity time")
+    TLS_VERSION = "tls_version", _no_http("the peer does not speak TLS 1.3")
+    # The exchange ended before an answer was complete: no answer can be sent.
+    PEER_GONE = "peer_gone", _no_http("the caller went away before the answer was complete")
+    PEER_SLOW = "peer_slow", _no_http("the caller read its answer too slowly")
+    UPSTREAM_ABORTED = "upstream_aborted", _no_http("the upstream ended its answer early")
+    FRAME_FLOOD = "frame_flood", _no_http("the caller sent more frames of HTTP/2 than a connection may")
+    # The next hop's sidecar refused a call, by an error in an answer whose status does not say so.
+    NEXT_HOP_REFUSED = "next_hop_refused", _no_http("the next hop refused the call, by the answer that was passed on")
+    # 400, and the connection closes.
+    BAD_REQUEST = "bad_request", _bad_request("the request is not valid HTTP")
+    AMBIGUOUS_FRAMING = "ambiguous_framing", _bad_request("the length of the request body is ambiguous")
+    HEADER_MALFORMED = "header_malformed", _bad_request("a header is malformed or repeated")
+    # 401
+    NO_TOKEN = "no_token", Answer(401, None, "a bearer token is required")
+    MALFORMED_TOKEN = "malformed_token", _invalid_token("the token is malformed")
+    DUPLICATE_CLAIM = "duplicate_claim", _invalid_token("the token is ambiguous")
+    TOKEN_TYPE = "token_type", _invalid_token("the token is of another type")
+    ALG_NOT_ALLOWED = "alg_not_allowed", _invalid_token("the token's algorithm is not allowed")
+    UNKNOWN_KEY = "unknown_key", _invalid_token("the token's key is not known")
+    BAD_SIGNATURE = "bad_signature", _invalid_token("the token's signature is wrong")
+    WRONG_ISSUER = "wrong_issuer", _invalid_token("the token's issuer is not trusted")
+    WRONG_AUDIENCE = "wrong_audience", _invalid_token("the token is for another audience")
+    TOKEN_EXPIRED = "token_expired", _invalid_token("the token has expired")
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid", _invalid_token("the token is not valid yet")
+    TOKEN_TOO_LARGE = "token_too_large", _invalid_token("the token is too large")
+    CNF_MISMATCH = "cnf_mismatch", _invalid_token("the token is bound to another key")
+    ACT_MISSING = "act_missing", _invalid_token("delegation required: the token names no actor")
+    ACT_MALFORMED = "act_malformed", _invalid_token("the token's actor is malformed")
+    ACT_TOO_DEEP = "act_too_deep", _invalid_token("the token's actor chain is too long")
+    STEP_UP_REQUIRED = (
+        "step_up_required",
+        Answer(401, "insufficient_user_authentication", "a more recent or stronger login of the user is required"),
+    )
+    # 403
+    INSUFFICIENT_SCOPE = (
+        "insufficient_scope",
+        Answer(403, "insufficient_scope", "the token's scope does not cover this call"),
+    )
+    ACTOR_MISMATCH = "actor_mismatch", _forbidden("the token's actor is not the peer that presents it")
+    POLICY_DENIED = "policy_denied", _forbidden("the policy does not allow this call")
+    REVOKED = "revoked", _forbidden("an operator has stopped what this call is made with")
+    ISSUER_NOT_FOR_ROUTE = "issuer_not_for_route", _forbidden("the token's issuer is not accepted on this route")
+    SCOPE_ABOVE_CEILING = "scope_above_ceiling", _forbidden("the token claims more than its issuer may grant")
+    TXN_TOKEN_REFUSED = (
+        "txn_token_refused",
+        _forbidden("the transaction token is not valid here, or is not of this call"),
+    )
+    ORIGIN_REFUSED = "origin_refused", _forbidden("pages of this origin may not call")
+    # 404, 405, 400
+    NO_ROUTE = "no_route", Answer(404, None, "there is no such route")
+    METHOD_REFUSED = "method_refused", Answer(405, None, "the route does not accept this method")
+    PATH_REFUSED = "path_refused", Answer(400, "invalid_request", "the request target has no single safe meaning")
+    # Routes of MCP and A2A: 400, 400, 403, 404.
+    OPERATION_MALFORMED = "operation_malformed", Answer(400, None, "the message does not name one operation")
+    PROTOCOL_VERSION = "protocol_version", Answer(400, None, "this version of the protocol is not known")
+    OPERATION_REFUSED = "operation_refused", _forbidden("the route does not allow this operation")
+    SESSION_UNKNOWN = "session_unknown", Answer(404, None, "there is no such session")
+    # Of A2A alone: 403, 404, 404, 502.
+    PUSH_URL_REFUSED = "push_url_refused", _forbidden("the route does not allow notifications to this URL")
+    TASK_UNKNOWN = "task_unknown", Answer(404, None, "task not found")
+    CONTEXT_UNKNOWN = "context_unknown", Answer(404, None, "context not found")
+    CARD_REFUSED = "card_refused", _bad_gateway("the agent's card cannot be passed on")
+    UPGRADE_REFUSED = (
+        "upgrade_refused",
+        Answer(400, "invalid_request", "only a valid WebSocket handshake is served as an upgrade", close=True),
+    )
+    # 505, said in HTTP/2.
+    HTTP_VERSION = "http_version", Answer(505, None, "HTTP/2 is not spoken at this address", close=True)
+    # Limits and waits of the request itself.
+    TOO_LARGE = "too_large", Answer(413, None, "the request body is too large", close=True)
+    URI_TOO_LONG = "uri_too_long", Answer(414, None, "the request target is too long", close=True)
+    HEAD_TOO_LARGE = "head_too_large", Answer(431, None, "the request head is too large", close=True)
+    EXPECTATION_REFUSED = (
+        "expectation_refused",
+        Answer(417, None, "only the expectation 100-continue is supported", close=True),
+    )
+    TIMEOUT = "timeout", Answer(408, None, "the request did not arrive in time", close=True)
+    # 403, outbound
+    NO_REQUEST_CONTEXT = "no_request_context", _forbidden("the call has no handle of a request in progress")
+    CALL_NOT_ALLOWED = "call_not_allowed", _forbidden("the request in progress may not make this call")
+    CALLS_EXHAUSTED = "calls_exhausted", _forbidden("the request in progress has made all its calls")
+    TARGET_DENIED = "target_denied", _forbidden("there is no route to this target")
+    NOT_AN_ENTRY = "not_an_entry", _forbidden("this workload is not an entry for user tokens")
+    OWN_AUTHORITY_REFUSED = (
+        "own_authority_refused",
+        _forbidden("this call cannot be made on the workload's own authority"),
+    )
+    EXCHANGE_DENIED = "exchange_denied", _forbidden("the token service refused this delegation")
+    # A user's login at a token service, by the front app: 400, 404, 403.
+    LOGIN_MALFORMED = "login_malformed", Answer(400, "invalid_request", "this is not a valid request about a login")
+    LOGIN_UNKNOWN = "login_unknown", Answer(404, None, "no such login was begun here, or it is long over")
+    LOGIN_SESSION_MISMATCH = "login_session_mismatch", _forbidden("the login was begun in another browser session")
+    LOGIN_STATE_MISMATCH = "login_state_mismatch", _forbidden("the answer belongs to another login")
+    LOGIN_ISSUER_MISMATCH = "login_issuer_mismatch", _forbidden("the answer is another token service's")
+    LOGIN_EXPIRED = "login_expired", _forbidden("the login has taken too long; begin another")
+    LOGIN_USED = "login_used", _forbidden("the login has ended already; begin another")
+    LOGIN_DENIED = "login_denied", _forbidden("the user or the token service refused the login")
+    # 502, outbound: an answer of the STS or the next hop cannot be trusted.
+    STS_ERROR = "sts_error", _bad_gateway("the token service refused this sidecar")
+    STS_BAD_RESPONSE = "sts_bad_response", _bad_gateway("the token service gave an unusable answer")
+    STS_NO_ACT = "sts_no_act", _bad_gateway("the token service issued an impersonation token")
+    STS_ACTOR_MISMATCH = "sts_actor_mismatch", _bad_gateway("the issued token names another actor")
+    STS_SUBJECT_MISMATCH = "sts_subject_mismatch", _bad_gateway("the issued token names another subject")
+    STS_CHAIN_BROKEN = "sts_chain_broken", _bad_gateway("the issued token changes the actor chain")
+    STS_SCOPE_WIDENED = "sts_scope_widened", _bad_gateway("the issued token is wider than asked")
+    STS_AUDIENCE_MISMATCH = "sts_audience_mismatch", _bad_gateway("the issued token is for another audience")
+    STS_LIFETIME = "sts_lifetime", _bad_gateway("the issued token lives too long")
+    STS_ISSUER = "sts_issuer", _bad_gateway("the issued token has another issuer")
+    STS_SIGNATURE = "sts_signature", _bad_gateway("the issued token's signature is wrong")
+    STS_TOKEN_TYPE = "sts_token_type", _bad_gateway("the issued token is of another type")
+    STS_REDIRECT = "sts_redirect", _bad_gateway("the token service answered with a redirect")
+    STS_TOO_LARGE = "sts_too_large", _bad_gateway("the token service's answer is too large")
+    STS_IDENTITY = "sts_identity", _bad_gateway("the token service could not prove its identity")
+    UPSTREAM_BAD_RESPONSE = "upstream_bad_response", _bad_gateway("the upstream's answer is not valid HTTP")
+    LIST_UNREADABLE = "list_unreadable", _bad_gateway("the agent's list cannot be cut to what the caller may use")
+    CREDENTIAL_EXPOSED = "credential_exposed", _bad_gateway("the upstream's answer contains the credential of the call")
+    UPSTREAM_IDENTITY = "upstream_identity", _bad_gateway("the upstream could not prove its identity")
+    # 503 with Retry-After
+    STS_UNAVAILABLE = "sts_unavailable", _unavailable("the token service is unavailable")
+    CREDENTIAL_UNAVAILABLE = "credential_unavailable", _unavailable("the credential of this route is unavailable")
+    REVOCATIONS_STALE = "revocations_stale", _unavailable("the issuer's list of revocations is too old")
+    KEYS_UNAVAILABLE = "keys_unavailable", _unavailable("the issuer's keys are not known yet")
+    NOT_READY = "not_ready", _unavailable("this sidecar is not ready")
+    OVERLOADED = "overloaded", _unavailable("too many concurrent requests; retry later")
+    SUBJECT_BUSY = "subject_busy", _unavailable("the agent is serving another subject; retry later")
+    DRAINING = "draining", Answer(503, None, "this sidecar is stopping", close=True, retry_after_s=1)
+    AUDIT_UNAVAILABLE = "audit_unavailable", _unavailable("the call could not be recorded")
+    UPSTREAM_UNREACHABLE = "upstream_unreachable", _unavailable("the upstream cannot be reached")
+    # 504
+    STS_TIMEOUT = "sts_timeout", Answer(504, None, "the token service did not answer in time")
+    UPSTREAM_TIMEOUT = "upstream_timeout", Answer(504, None, "the upstream did not answer in time")
+    # 502: a bug of ours.
+    INTERNAL = "internal", Answer(502, None, "an internal error, recorded under this request id", close=True)
+    # Our own STS refuses an exchange (RFC 8693 section 2.2.2, RFC 6749 section 5.2).
+    EXCHANGE_MALFORMED = "exchange_malformed", _sts("invalid_request", "the exchange request is malformed")
+    GRANT_NOT_SUPPORTED = "grant_not_supported", _sts("unsupported_grant_type", "the grant type is not supported")
+    CLIENT_NOT_AUTHENTICATED = (
+        "client_not_authenticated",
+        Answer(401, "invalid_client", "the client did not authenticate by X.509-SVID"),
+    )
+    ACTOR_REQUIRED = (
+        "actor_required",
+        _sts("invalid_request", "an actor token is required: this service only delegates"),
+    )
+    ACTOR_NOT_CLIENT = "actor_not_client", _sts("invalid_request", "the actor token is not the authenticated client's")
+    ACTOR_TOKEN_INVALID = "actor_token_invalid", _sts("invalid_request", "the actor token is not valid")
+    NOT_YOUR_TOKEN = "not_your_token", _sts("invalid_request", "the subject token was not issued to this client")
+    MAY_ACT_REFUSED = "may_act_refused", _sts("invalid_request", "the subject token names another actor in may_act")
+    DELEGATION_NOT_ALLOWED = (
+        "delegation_not_allowed",
+        _sts("invalid_request", "no rule lets this actor act for this subject"),
+    )
+    SELF_DELEGATION = (
+        "self_delegation",
+        _sts("invalid_request", "the actor is already the current actor of the subject token"),
+    )
+    TARGET_UNKNOWN = "target_unknown", _sts("invalid_target", "the target is not known for this actor")
+    SCOPE_REFUSED = "scope_refused", _sts("invalid_scope", "none of the requested scopes may be granted")
+    ORDER_REFUSED = "order_refused", _forbidden("the order to revoke is not accepted")
 
 
 class SidecarError(Exception):
@@ -336,7 +254,7 @@ class SidecarError(Exception):
     @property
     def answer(self) -> Answer:
         """The answer to the caller."""
-        return ANSWERS[self.reason]
+        return self.reason.answer
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
@@ -366,7 +284,7 @@ class TrustEnded(Denied):
     @property
     def answer(self) -> Answer:
         """The answer to the agent."""
-        return _forbidden(ANSWERS[self.reason].text)
+        return _forbidden(self.reason.answer.text)
 
 
 class ActorUnauthorized(Denied):
@@ -378,7 +296,7 @@ class ActorUnauthorized(Denied):
     @property
     def answer(self) -> Answer:
         """The reason's answer, with the error code of the profile."""
-        return replace(ANSWERS[self.reason], error="actor_unauthorized")
+        return replace(self.reason.answer, error="actor_unauthorized")
 
 
 class UpstreamCancelled(Denied):
@@ -402,7 +320,7 @@ class DeadlinePassed(Unavailable):
     @property
     def answer(self) -> Answer:
         """The answer to the caller."""
-        return replace(ANSWERS[self.reason], text=self.detail)
+        return replace(self.reason.answer, text=self.detail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,6 @@ def test_what_the_pages_name_is_emitted() -> None:
     texts, reasons = emitted()
     events, codes = first_column("records.md", "## Events"), first_column("reasons.md", "# Reason codes")
     assert (len(events) > 10, len(codes), decisions()) == (True, len(Reason), ["allow", "deny", "observed_deny"])
-    assert [event for event in events if event not in texts] == []
-    assert [decision for decision in decisions() if decision not in texts] == []
-    assert [code for code in codes if Reason(code).name not in reasons] == []
+    assert [event for event in events if event not in texts] == [], "no code writes these events"
+    assert [decision for decision in decisions() if decision not in texts] == [], "no code makes these decisions"
+    assert [code for code in codes if Reason(code).name not in reasons] == [], "no code raises these reasons"

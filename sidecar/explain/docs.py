@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sidecar.errors import ANSWERS, Reason
+from sidecar.errors import Reason
 from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS
 from sidecar.observe.record_schema import record_schema
 from sidecar.observe.record_text import CUT, MAX_TEXT
@@ -140,7 +140,7 @@ def _reasons_page() -> str:
 
 
 def _reason_row(reason: Reason) -> tuple[str, ...]:
-    guidance, status = GUIDANCE[reason], ANSWERS[reason].status
+    guidance, status = GUIDANCE[reason], reason.answer.status
     who = ", then ".join(guidance.who)
     return f"`{reason}`", str(status or "none"), guidance.means, f"**{who}**: {guidance.do}", seen(reason)
 

@@ -9,7 +9,7 @@ from typing import Final
 from sidecar.audit.records import Record, is_card, is_login
 from sidecar.delegation.policy import ON_DENY_LIST, Policy
 from sidecar.delegation.scope import format_scope
-from sidecar.errors import ANSWERS, Reason
+from sidecar.errors import Reason
 from sidecar.explain.judge_door import ANSWERED_BY_ITSELF, is_at_door, judge_door
 from sidecar.explain.judge_exchange import UNPROVABLE as EXCHANGES_UNPROVABLE
 from sidecar.explain.judge_exchange import judge_exchange
@@ -101,7 +101,7 @@ class Explanation:
             "guidance": None
             if guidance is None or self.reason is None
             else {
-                "answer": ANSWERS[self.reason].text,
+                "answer": self.reason.answer.text,
                 "means": guidance.means,
                 "who": list(guidance.who),
                 "do": guidance.do,

@@ -12,8 +12,8 @@ from sidecar.delegation.policy import Deny, Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
-from sidecar.errors import Denied, Reason
-from sidecar.explain.judgement import DENY_LIST, OK, Check, Judgement, conclude, names
+from sidecar.errors import OF_HANDSHAKES, Denied, Reason
+from sidecar.explain.judgement import DENY_LIST, OF_ANY_REQUEST, OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import spiffe_id, time_of, token_of
 
@@ -22,17 +22,7 @@ _DOMAIN, _PEERS = "issuer's trust domains", "route's peers"
 CHECKS: Final = (
     Check(
         "request",
-        frozenset(
-            {
-                Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
-                Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
-                Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
-                Reason.HTTP_VERSION, Reason.FRAME_FLOOD,
-                Reason.INTERNAL, Reason.SUBJECT_BUSY,
-                Reason.NO_CLIENT_CERT, Reason.BAD_SVID, Reason.UNTRUSTED_CHAIN, Reason.UNKNOWN_TRUST_DOMAIN,
-                Reason.WRONG_BUNDLE, Reason.SVID_EXPIRED,
-            }
-        ),
+        OF_ANY_REQUEST | {Reason.SUBJECT_BUSY, *OF_HANDSHAKES} - {Reason.TLS_VERSION},
         provable=False,
     ),
     Check("target", frozenset({Reason.PATH_REFUSED})),

@@ -21,23 +21,11 @@ from sidecar.delegation.target import canonical_target
 from sidecar.delegation.verify import VerifiedToken
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.explain.judge_inbound import OF_HTTP
-from sidecar.explain.judgement import DENY_LIST, OK, Check, Judgement, conclude, names
+from sidecar.explain.judgement import DENY_LIST, OF_ANY_REQUEST, OK, Check, Judgement, conclude, names
 from sidecar.explain.recorded_operation import key_of, operation_seen
 from sidecar.explain.recorded_token import CannotJudgeError, time_of, token_of
 
-REQUEST: Final = Check(
-    "request",
-    frozenset(
-        {
-            Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE,
-            Reason.URI_TOO_LONG, Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT,
-            Reason.OVERLOADED, Reason.DRAINING, Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW,
-            Reason.HTTP_VERSION, Reason.FRAME_FLOOD,
-            Reason.INTERNAL,
-        }
-    ),
-    provable=False,
-)  # fmt: skip
+REQUEST: Final = Check("request", OF_ANY_REQUEST, provable=False)
 OPERATION: Final = (
     Check("message", frozenset({Reason.OPERATION_MALFORMED, Reason.PROTOCOL_VERSION}), provable=False),
     Check("operation", frozenset({Reason.OPERATION_REFUSED})),

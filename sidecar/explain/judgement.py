@@ -15,6 +15,13 @@ from sidecar.errors import Reason
 
 OK = "ok"
 DENY_LIST: Final = "deny list"  # name of a check of each judge of requests
+OF_ANY_REQUEST: Final = frozenset(
+    {
+        Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING, Reason.UPGRADE_REFUSED, Reason.TOO_LARGE, Reason.URI_TOO_LONG,
+        Reason.HEAD_TOO_LARGE, Reason.EXPECTATION_REFUSED, Reason.TIMEOUT, Reason.OVERLOADED, Reason.DRAINING,
+        Reason.NOT_READY, Reason.PEER_GONE, Reason.PEER_SLOW, Reason.HTTP_VERSION, Reason.FRAME_FLOOD, Reason.INTERNAL,
+    }
+)  # fmt: skip
 
 
 class Outcome(StrEnum):

@@ -1,21 +1,27 @@
 """Advice on each reason code: its meaning, who must act, and what an agent developer sees. For the page and `explain`.
 
-``errors.ANSWERS`` holds only what the caller may know; these texts are for readers of records.
+The answer of a reason, in ``errors``, holds only what the caller may know; these texts are for readers of records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NoReturn
 
-from sidecar.errors import ANSWERS, Reason
+from sidecar.errors import Reason
 from sidecar.reasons.guidance import Guidance, Role, Stage
 from sidecar.reasons.inbound import INBOUND
 from sidecar.reasons.outbound import OUTBOUND
 
 __all__ = ["GUIDANCE", "Guidance", "Role", "Stage", "seen"]
 
-GUIDANCE: Final[Mapping[Reason, Guidance]] = {**INBOUND, **OUTBOUND}
+
+class _Rows(dict[Reason, Guidance]):
+    def __missing__(self, reason: Reason) -> NoReturn:
+        raise LookupError(f"no advice on {reason}: add a row to sidecar/reasons/inbound.py or outbound.py")
+
+
+GUIDANCE: Final[Mapping[Reason, Guidance]] = _Rows({**INBOUND, **OUTBOUND})
 
 _OWN_CALL_FAILS: Final = "its outbound call returns"
 _CALLER_GETS: Final = "it is not called; the calling agent gets"
@@ -23,7 +29,7 @@ _CALLER_GETS: Final = "it is not called; the calling agent gets"
 
 def seen(reason: Reason) -> str:
     """Describe what an agent developer sees of a refusal, in a sentence without a full stop."""
-    answer, stage = ANSWERS[reason], GUIDANCE[reason].stage
+    answer, stage = reason.answer, GUIDANCE[reason].stage
     said = f"{answer.status} `{reason}`"
     if stage is Stage.HANDSHAKE:
         nothing = "it receives nothing; the calling agent gets 503 `upstream_unreachable` from its own sidecar"

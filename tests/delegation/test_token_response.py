@@ -19,7 +19,7 @@ from sidecar.delegation.rfc8693 import (
     build_response,
     parse_response,
 )
-from sidecar.errors import ANSWERS, Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 
 JSON = "application/json"
 REQUESTED = ExchangeRequest(
@@ -215,7 +215,7 @@ def test_an_answer_to_client_credentials_names_no_issued_token_type() -> None:
 def test_a_refusal_of_the_sts_has_the_standards_code(reason: Reason, status: int, code: str) -> None:
     assert build_error(Denied(reason, "secret detail")) == (
         status,
-        {"error": code, "error_description": ANSWERS[reason].text},
+        {"error": code, "error_description": reason.answer.text},
     )
 
 
@@ -238,7 +238,7 @@ def test_by_the_actor_profile_an_untrusted_token_and_an_unauthorized_actor_have_
 ) -> None:
     assert build_error(Denied(reason), actor_profile=True) == (
         400,
-        {"error": code, "error_description": ANSWERS[reason].text},
+        {"error": code, "error_description": reason.answer.text},
     )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from sidecar.delegation.login import plan_login
-from sidecar.errors import ANSWERS, Reason
+from sidecar.errors import Reason
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.failover import Unsent
 from tests.exchange.test_logins import reason_of_login, world_of
@@ -33,8 +33,8 @@ async def test_logins_in_flight_are_bounded_apart_from_exchanges() -> None:
             with pytest.raises(Unsent) as caught:
                 await one_more()
             assert caught.value.reason is Reason.OVERLOADED
-        assert ANSWERS[Reason.OVERLOADED].status == 503
-        assert ANSWERS[Reason.OVERLOADED].retry_after_s
+        assert Reason.OVERLOADED.answer.status == 503
+        assert Reason.OVERLOADED.answer.retry_after_s
         assert len(world.sts.forms) == 4, "nothing of the fifth has left"
         assert world.metrics.exchanges == {}
         assert world.exchange.under_way == 0

@@ -43,7 +43,11 @@ def test_each_reason_is_judged_by_settings_or_in_none_or_refuses_nothing(reason:
     of_exchanges = reasons((*judge_exchange.CHECKS, *judge_exchange.OWN_CHECKS))
     assert of_exchanges & NOT_IN_SETTINGS.keys() == {Reason.REVOKED, Reason.AUDIT_UNAVAILABLE}
     lists = (of_requests, of_exchanges - of_requests - NOT_IN_SETTINGS.keys(), NOT_IN_SETTINGS.keys(), NO_REFUSAL)
-    assert [reason in one for one in lists].count(True) == 1
+    assert [reason in one for one in lists].count(True) == 1, (
+        f"explain must know {reason} once: in a Check of sidecar/explain/judge_*.py, in the order of the sidecar's own"
+        " checks; in NOT_IN_SETTINGS of sidecar/explain/explanation.py, if no settings tell of it; or in NO_REFUSAL of"
+        " this test, if it only ends a permitted request"
+    )
 
 
 @pytest.mark.parametrize("reason", sorted(NOT_IN_SETTINGS))

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from sidecar.errors import ANSWERS
 from tests.fakes.lies import CONTENT_LIES
 from tests.fakes.lying_sts import SECRET, honest
 from tests.integration.hops import Hops
@@ -36,7 +35,7 @@ async def test_whatever_the_token_service_lies_about_nothing_leaves(hops: Hops) 
         assert hops.crm.requests == []
         hops.sts.behaviour = honest
         assert (await hops.call(held.shown)).status == 200
-    assert found == {name: (ANSWERS[reason].status, str(reason)) for name, reason in expected.items()}
+    assert found == {name: (reason.answer.status, str(reason)) for name, reason in expected.items()}
     records = await hops.outbound_records(len(expected) + 1)
     assert {r["decision"] for r in records[:-1]} == {"deny"}
     assert len(records) == len(expected) + 1

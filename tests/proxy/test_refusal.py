@@ -6,12 +6,12 @@ import orjson
 import pytest
 
 from sidecar.delegation.human import Human
-from sidecar.errors import ANSWERS, Denied, Reason, SidecarError, Unavailable
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.features.operations.operations import Asked
 from sidecar.proxy.journeys.refusal import refusal
 
 SECRET = "eyJ-secret"
-ANSWERABLE = [reason for reason, answer in ANSWERS.items() if answer.status]
+ANSWERABLE = [reason for reason in Reason if reason.answer.status]
 
 
 def fields_of(error: SidecarError, **options: object) -> dict[bytes, bytes]:
@@ -23,7 +23,7 @@ def fields_of(error: SidecarError, **options: object) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("reason", ANSWERABLE)
 def test_every_reason_is_told_by_status_header_and_body_and_its_detail_is_not(reason: Reason) -> None:
     status, fields, body = refusal(Denied(reason, SECRET), "r1")
-    answer = ANSWERS[reason]
+    answer = reason.answer
     assert status == answer.status
     assert (b"delegation-reason", reason.encode()) in fields
     assert (b"content-type", b"application/problem+json") in fields
@@ -73,7 +73,7 @@ def test_a_route_without_scopes_names_none() -> None:
     assert b"scope=" not in fields_of(Denied(Reason.INSUFFICIENT_SCOPE))[b"www-authenticate"]
 
 
-@pytest.mark.parametrize("reason", [reason for reason in ANSWERABLE if ANSWERS[reason].status == 503])
+@pytest.mark.parametrize("reason", [reason for reason in ANSWERABLE if reason.answer.status == 503])
 def test_what_may_work_later_says_when(reason: Reason) -> None:
     assert int(fields_of(Unavailable(reason))[b"retry-after"]) > 0
 
@@ -100,7 +100,7 @@ def told(reason: Reason, protocol: Any = "a2a", *, message_id: Any = 7, **asked:
     return status, orjson.loads(body)
 
 
-FORBIDDEN = [reason for reason in ANSWERABLE if ANSWERS[reason].status == 403]
+FORBIDDEN = [reason for reason in ANSWERABLE if reason.answer.status == 403]
 
 
 @pytest.mark.parametrize("reason", FORBIDDEN)
@@ -108,7 +108,7 @@ def test_a_message_of_a2a_that_is_forbidden_is_answered_and_says_why(reason: Rea
     status, body = told(reason)
     error = body["error"]
     assert (status, body["id"], error["code"]) == (200, 7, -32004)
-    assert error["message"] == f"{ANSWERS[reason].text} ({reason})"
+    assert error["message"] == f"{reason.answer.text} ({reason})"
     (info,) = error["data"]
     assert (info["@type"], info["reason"]) == ("type.googleapis.com/google.rpc.ErrorInfo", "UNSUPPORTED_OPERATION")
     assert info["metadata"] == {"reason": reason, "request_id": "r1"}
@@ -125,12 +125,12 @@ def test_a_message_of_a2a_that_is_forbidden_is_answered_and_says_why(reason: Rea
 def test_a_message_of_a2a_that_is_wrong_is_answered_by_the_error_of_a2a(reason: Reason, code: int) -> None:
     status, body = told(reason)
     assert (status, body["error"]["code"]) == (200, code)
-    assert told(reason, message_id=None)[0] == ANSWERS[reason].status
+    assert told(reason, message_id=None)[0] == reason.answer.status
 
 
 @pytest.mark.parametrize("status", [401, 413, 431, 502, 503, 504])
 def test_what_a_client_handles_by_its_status_keeps_it(status: int) -> None:
-    reasons = [reason for reason in ANSWERABLE if ANSWERS[reason].status == status]
+    reasons = [reason for reason in ANSWERABLE if reason.answer.status == status]
     assert reasons
     for reason in reasons:
         assert told(reason)[0] == status

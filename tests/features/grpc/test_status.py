@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from sidecar.delegation.protobuf import Field, Kind, Schema
-from sidecar.errors import ANSWERS, DeadlinePassed, Denied, Reason
+from sidecar.errors import DeadlinePassed, Denied, Reason
 from sidecar.features.grpc.status import grpc_refusal, grpc_trailers, refuses_by_grpc
 from sidecar.features.operations.operations import Asked
 from tests.fakes.protobuf_schema import message_class
@@ -51,7 +51,7 @@ def test_only_a_deadline_that_somebody_set_is_shown_as_one_and_named() -> None:
 def test_every_refusal_names_its_reason_and_none_is_a_success(reason: Reason) -> None:
     fields = dict(grpc_refusal(Denied(reason, "secret detail"), "id-1", None))
     assert fields[b"grpc-status"] != b"0"
-    assert unquote(fields[b"grpc-message"].decode()) == f"{ANSWERS[reason].text} ({reason})"
+    assert unquote(fields[b"grpc-message"].decode()) == f"{reason.answer.text} ({reason})"
     assert (fields[b"delegation-reason"], fields[b"delegation-request-id"]) == (reason.encode(), b"id-1")
     assert fields[b"content-type"] == b"application/grpc"
     assert not any(b"secret" in value for value in fields.values())
@@ -118,7 +118,7 @@ def call_of_a2a(*, first_version: bool = False) -> Asked:
     ],
 )
 def test_a_refused_call_of_a2a_has_the_error_of_a2a(reason: Reason, code: int, name: str, old_name: str) -> None:
-    error, text = Denied(reason, "secret detail"), f"{ANSWERS[reason].text} ({reason})"
+    error, text = Denied(reason, "secret detail"), f"{reason.answer.text} ({reason})"
     fields = dict(grpc_refusal(error, "id-1", None, call_of_a2a()))
     assert (fields[b"grpc-status"], unquote(fields[b"grpc-message"].decode())) == (b"%d" % code, text)
     packed = fields[b"grpc-status-details-bin"]

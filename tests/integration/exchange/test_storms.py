@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from sidecar.delegation.route import OutboundRoute
-from sidecar.errors import ANSWERS, Reason, SidecarError
+from sidecar.errors import Reason, SidecarError
 from sidecar.exchange import conversation
 from sidecar.exchange.adapters.adapter import ClientAuth
 from sidecar.exchange.cache import Issued
@@ -229,7 +229,7 @@ async def test_a_token_serves_through_an_outage_and_the_next_one_comes_without_a
         assert one.cached(now=issued.usable_until - 1) is issued
         assert one.cached(now=issued.usable_until) is None
         assert await one.reason() is Reason.STS_UNAVAILABLE
-        answer = ANSWERS[Reason.STS_UNAVAILABLE]
+        answer = Reason.STS_UNAVAILABLE.answer
         assert (answer.status, answer.retry_after_s) == (503, 1)
         async with listening(door.serve, port):
             one.world.monotonic.now += 2 * MAX_PAUSE_S
