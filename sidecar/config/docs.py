@@ -17,46 +17,53 @@ from sidecar.config.profile_docs import profile_page
 _WRITTEN: Final = "<!-- Written by `make docs`; edit the models in sidecar/config instead. -->"
 _PROFILES_WRITTEN: Final = "<!-- Written by `make docs`; edit sidecar/config/profile_docs.py instead. -->"
 _HEAD: Final = """\
-Three files, all YAML (JSON is YAML): a sidecar's (`sidecar run --config`), a token service's (`sidecar sts --config`)
-and, above the sidecar's, a platform's (`--platform`). `sidecar check FILE` sees by the keys which of them it reads and
-says so (`--kind` names it where the keys do not tell). It reports every fault of the schema at once, and contradictions
-between the sections that have none, each with its cure; `sidecar check --schema` prints the JSON
-Schema this page is written from. Each example below is a line of a file that a test loads whole: the
-[examples](../config) and, for settings that few need, [`config/reference/`](../config/reference).
+Three files, all YAML (JSON is YAML): a [sidecar's](#a-sidecar) (`sidecar run --config`), a
+[token service's](#a-token-service) (`sidecar sts --config`) and, above the sidecar's, a [platform's](#a-platform)
+(`--platform`). `sidecar check FILE` reports every problem of a file at once, each with its fix; it knows the kind of
+file by its keys, or by `--kind`. `sidecar check --schema` prints the JSON Schema from which this page is written.
+Whole files, each run by a test: [`config/`](../config) and, for settings that few need,
+[`config/reference/`](../config/reference); each example below is a line of one of them.
+
+"""
+_RULES: Final = """\
+## How a file is read
 
 - Unknown keys are refused, and no value is converted: `"5"` is not a number. A plain word that is not true, false, null
   or a decimal number is text. Anchors, tags and duplicate keys are refused.
 - The column *if not set* is the default in YAML; `null` is the same as leaving the key out, and `{}` a section whose
-  keys all have their own defaults. Most keys can be set by an [environment variable](#environment-variables).
+  keys all have their own defaults.
 - Times are seconds and end in `_s`, sizes are bytes. An empty list permits nobody and nothing.
-- The sidecar reloads a file when it changes and on SIGHUP. That starts an interpreter: two seconds, or half a minute on
-  a starved machine. One reload runs at a time; changes during a reload lead to one more. A reload that failed for lack
-  of time, memory or an issuer's keys is retried. Wait for the record `config.reloaded`, or for the row `settings` of
-  `sidecar status` (version and age). Only [`deny_file`](runbook.md#the-deny-file) needs no reload.
-- A good file takes effect as a whole; a bad one changes
-  nothing, and `sidecar status` says why. These need a restart: `identity`, `issuers[].revocations`, adding or removing
-  `inbound` or `outbound`, their listeners and limits, `inbound.agent_key`, `inbound.subjects_at_once`, `inbound.plain`
-  (but it may be removed), `outbound.dns`, `workload_handle` (but not its `may_call`), `records`, `probe`, `admin`,
-  `drain_s`, `protocols`, `engine`, `memory`, `max_memory_mib`, and the first `tasks: strict` of a route of A2A.
-- The token service follows its file too. These need a restart: `issuer`, `identity`, listeners and limits, `keys`,
-  `records`, `exchange_rate`, `revocation` (but not its `operators` and `replicas`), and another login issuer or
-  foreign issuer.
 - A key is retired in two steps: a minor release reads the old key and its successor, and the changelog names both; the
-  next one refuses the old key and names the successor as the cure. `version` grows only when the same file would mean
+  next one refuses the old key and names the successor. `version` grows only when the same file would mean
   something else.
-- Examples, each run by a test: [`config/`](../config).
-"""
-_ENVIRONMENT: Final = """\
+
+## When a change takes effect
+
+A good file takes effect as a whole; a bad one changes nothing, and `sidecar status` says why. The sidecar reloads its
+file when it changes and on SIGHUP. That starts an interpreter: two seconds, or half a minute on a starved machine. One
+reload runs at a time; changes during a reload lead to one more. A reload that failed for lack of time, memory or an
+issuer's keys is retried. Wait for the record `config.reloaded`, or for the row `settings` of `sidecar status` (version
+and age). Only [`deny_file`](runbook.md#the-deny-file) needs no reload.
+
+These need a restart:
+
+- of a sidecar: `identity`, `issuers[].revocations`, adding or removing `inbound` or `outbound`, their listeners and
+  limits, `inbound.agent_key`, `inbound.subjects_at_once`, `inbound.plain` (but it may be removed), `outbound.dns`,
+  `workload_handle` (but not its `may_call`), `records`, `probe`, `admin`, `drain_s`, `protocols`, `engine`, `memory`,
+  `max_memory_mib`, and the first `tasks: strict` of a route of A2A.
+- of a token service: `issuer`, `identity`, listeners and limits, `keys`, `records`, `exchange_rate`, `revocation` (but
+  not its `operators` and `replicas`), and another login issuer or foreign issuer.
+
 ## Environment variables
 
 A variable overrides the key of the file. Its name is `SIDECAR__` and the key's place in capitals, with two underscores
-for each dot; its value is YAML, as `SIDECAR__INBOUND__LISTEN=0.0.0.0:8443` or
-`SIDECAR__ISSUERS='[{issuer: "https://sts.acme.example", …}]'`. The empty value is `null`.
+for each dot: `SIDECAR__INBOUND__LISTEN` sets `inbound.listen`. Each section below says how the variables of its keys
+begin. The value is YAML, as `SIDECAR__ISSUERS='[{issuer: "https://sts.acme.example", …}]'`; the empty value is `null`.
 
 - A list is given whole: no variable names a key below a list, and the variable of the list replaces it.
 - A section can be given whole too (`SIDECAR__RECORDS='{sink: stdout}'`); the variable of a key in it wins over it.
-- A variable that names no setting is refused like an unknown key. Where the value of a variable is at fault, the error
-  names the variable after the key: `inbound.listen (SIDECAR__INBOUND__LISTEN)`.
+- A variable that names no setting is refused like an unknown key. If its value is wrong, the error names the variable
+  after the key: `inbound.listen (SIDECAR__INBOUND__LISTEN)`.
 - A platform file has no variables: it limits the workload, and the environment is the workload's.
 - Kubernetes sets variables for a Service called `sidecar--anything`; these are ignored.
 
@@ -76,7 +83,9 @@ def pages(examples: Path) -> Mapping[str, str]:
     """Return the text of each page by its file name under ``docs/``, with examples from a folder of settings files."""
     found = examples_in(examples)
     return {
-        "configuration.md": "\n".join(["# Settings", "", _WRITTEN, "", _HEAD, *_sections(found), *_variables()]),
+        "configuration.md": "\n".join(
+            ["# Settings", "", _WRITTEN, "", _HEAD + "\n".join(_contents()), _RULES, *_sections(found)]
+        ),
         "profiles.md": "\n".join(["# Issuer profiles", "", _PROFILES_WRITTEN, "", *profile_page()]),
     }
 
@@ -107,8 +116,12 @@ def _walk(name: str, definitions: Mapping[str, Schema], found: dict[str, Schema]
 
 def _sections(examples: Examples) -> Iterator[str]:
     stand = _places()
+    of_files = {
+        held for one in schemas().values() for key in one["properties"].values() for _, held in sections_of(key)
+    }
     for name, schema in sections().items():
-        title = f"## {_FILES[name]}" if name in _FILES else f"### {_title(name)}"
+        level = "##" if name in _FILES else "###" if name in of_files else "####"
+        title = f"{level} {_FILES.get(name) or _title(name)}"
         yield from (title, "", " ".join(schema.get("description", "").replace("``", "`").split()), "")
         if name not in _FILES:
             yield from (f"At {', '.join(stand[name])}.", "")
@@ -140,18 +153,20 @@ def _places() -> Mapping[str, list[str]]:
     return found
 
 
-def _variables() -> Iterator[str]:
-    """Yield the section of the environment: each variable, and the key that it sets in which file."""
-    yield from (_ENVIRONMENT, "| variable | key | in the settings of |", "|---|---|---|")
-    found: dict[str, tuple[str, list[str]]] = {}
-    for name in ("SidecarFile", "StsFile"):
-        for place, _, _, _ in places(schemas()[name]):
-            if place.path == place.settable:
-                files = found.setdefault(place.variable, (place.path, []))[1]
-                if _FILES[name] not in files:
-                    files.append(_FILES[name])
-    for variable, (path, files) in sorted(found.items()):
-        yield f"| `{variable}` | `{path}` | {', '.join(files).lower()} |"
+def _contents() -> Iterator[str]:
+    """Yield the table of contents: the sections below each key of each file, each where it stands first."""
+    listed: set[str] = set()
+    yield from ("| file | key | sections |", "|---|---|---|")
+    for file, schema in schemas().items():
+        for key, value in schema["properties"].items():
+            own = [name for _, name in sections_of(value)]
+            below: dict[str, Schema] = {}
+            for name in own:
+                _walk(name, schema["$defs"], below)
+            links = [_link(name) for name in below if name in own or name not in listed]
+            listed |= below.keys()
+            if links:
+                yield f"| {_FILES[file].lower()} | `{key}` | {', '.join(links)} |"
     yield ""
 
 

@@ -72,6 +72,14 @@ def test_every_link_leads_to_a_section() -> None:
     assert len(links) > 20
 
 
+def test_the_table_at_the_top_leads_to_each_section_in_the_order_of_the_page() -> None:
+    page = PAGES["configuration.md"]
+    contents = page.partition("| file | key | sections |")[2].partition("\n\n")[0]
+    listed = list(dict.fromkeys(re.findall(r"\]\(#([a-z0-9-]+)\)", contents)))
+    headings = [line.lower().replace(" ", "-") for line in re.findall(r"^###+ (.+)$", page, re.MULTILINE)]
+    assert listed == headings
+
+
 @pytest.mark.parametrize("words", [[], ["--sts"]], ids=["sidecar", "sts"])
 def test_check_prints_the_schema(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main_command(["check", "--schema", *words]) == 0
@@ -210,6 +218,17 @@ def test_a_number_has_the_unit_that_its_key_ends_with(key: str, unit: str) -> No
 # Variables
 
 
+def variables_of_the_page() -> Iterator[str]:
+    """Yield the variables that the page names: the beginnings that a section states, with each of its keys."""
+    for section in re.split(r"^#{2,4} ", PAGES["configuration.md"], flags=re.MULTILINE):
+        begins = re.findall(r"`(SIDECAR__\w*__)…`", section.partition("\n|")[0])
+        if section.startswith(("A sidecar\n", "A token service\n")):
+            begins = ["SIDECAR__"]
+        for key in re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE):
+            yield from (begin + key.upper() for begin in begins)
+
+
+VARIABLES = set(variables_of_the_page())
 SETTABLE = {place.settable for file in ("SidecarFile", "StsFile") for place, *_ in places(schemas()[file])}
 
 
@@ -231,17 +250,18 @@ def test_a_whole_file_can_be_given_by_the_variables_of_the_page(name: str, tmp_p
     assert len(variables) > 10
     shutil.copytree(EXAMPLES / "reference" / "deny", tmp_path / "deny")  # included
     for variable in variables:
-        assert f"| `{variable}` |" in PAGES["configuration.md"]
+        assert variable in VARIABLES
     assert problems(tmp_path, {}, sts=name == "sts", **variables) == []
     del variables[next(one for one in variables if one.startswith("SIDECAR__ISSUER"))]
     assert problems(tmp_path, {}, sts=name == "sts", **variables) != []
 
 
 def test_a_key_below_a_list_and_a_platform_s_have_no_variable() -> None:
-    variables = set(re.findall(r"^\| `(SIDECAR__\w+)`", PAGES["configuration.md"], re.MULTILINE))
-    assert "SIDECAR__INBOUND__ROUTES" in variables
-    assert not [one for one in variables if one.startswith("SIDECAR__INBOUND__ROUTES__")]
-    assert "SIDECAR__PASSTHROUGH" not in variables
+    named = {place.variable for file in ("SidecarFile", "StsFile") for place, *_ in places(schemas()[file])}
+    assert named == VARIABLES
+    assert "SIDECAR__INBOUND__ROUTES" in VARIABLES
+    assert not [one for one in VARIABLES if one.startswith("SIDECAR__INBOUND__ROUTES__")]
+    assert "SIDECAR__PASSTHROUGH" not in VARIABLES
 
 
 # Every generated page
