@@ -62,9 +62,13 @@ def test_each_sign_of_being_up_to_date_has_an_end_and_a_test(cells: list[str]) -
 
 
 def test_each_gauge_of_a_state_is_among_the_signs() -> None:
-    gauges = {one.name for one in families() if one.type == "gauge"}
+    gauges = {one.text_name for one in families() if one.text_type == "gauge"}
     states = {name for name in gauges if not MEASURES.match(name)} - COUNTS
-    assert states == set(re.findall(r"`(sidecar_[a-z_]+)`", " ".join(cells[0] for cells in SIGNS)))
+    told = set(re.findall(r"`(sidecar_[a-z_]+)`", " ".join(cells[0] for cells in SIGNS)))
+    assert states == told, (
+        f"{sorted(states ^ told)}: a gauge that says something is good has a row under 'Signs of being up to date' in"
+        " docs/runbook.md, with a test of its end; one that only measures belongs in MEASURES or COUNTS of this test"
+    )
 
 
 def test_each_reason_is_a_code() -> None:

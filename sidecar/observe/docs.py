@@ -7,13 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-
-from sidecar.errors import Reason
+from sidecar.observe.exposition import Metric
 from sidecar.observe.metrics import NO_ROUTE, Metrics
 from sidecar.observe.record import OK
-from sidecar.observe.scrape import render
+from sidecar.observe.scrape import scrape
 from sidecar.observe.sink_space import SinkSpace, sink_metrics
 from sidecar.observe.tally import OTHER
 
@@ -58,45 +55,23 @@ def pages() -> Mapping[str, str]:
 
 
 def families() -> list[Metric]:
-    """Return every metric as it is scraped, each with at least one series."""
+    """Return every metric, also those that a scrape leaves out until they have a value."""
     metrics = Metrics()
-    metrics.declare_routes("inbound", ["route"])
-    metrics.declare_issuers(["issuer"])
-    metrics.finished.operations["inbound", "route", "tools/call:search", "allow"] = 0
-    metrics.request("inbound", "route", "observed_deny", Reason.NO_TOKEN, 0.1)
-    metrics.observe_until = lambda: {("inbound", "route"): 0}
-    metrics.exchange("issuer", Reason.STS_TIMEOUT, 0.1)
-    metrics.token_endpoint_failed("issuer", "1", Reason.STS_TIMEOUT)
-    metrics.open_circuits = lambda: {("issuer", "1"): False}
-    metrics.streams = lambda: {"inbound": 0}
     metrics.agent_up = lambda: True
-    metrics.settings_used = {"bytes": 0}
-    metrics.cache_bytes = metrics.cache_evictions = lambda: {"verdicts": 0}
-    metrics.cache_lookups = lambda: {("verdicts", "hit"): 0}
     metrics.uncountersigned = lambda: 0
-    metrics.revocations = lambda: {"txn": 0}
     metrics.deny_file = lambda: {"rows": 0, "sha256": "sha256", "error": None, "age_s": 0}
     metrics.revocation_book = lambda: 0.0
-    metrics.replicas = lambda: {"heard": 0, "silent": 0}
-    metrics.revocation_ages = lambda: {"issuer": 0.0}
-    metrics.bundle_updated("trust-domain")
-    metrics.jwks_updated("issuer")
+    metrics.replicas = dict
     metrics.records = lambda: sink_metrics(0, SinkSpace())
-    return list(text_string_to_metric_families(render(metrics).decode()))
-
-
-def labels_of(family: Metric) -> list[str]:
-    """Return the labels of a metric, without the ``le`` of a histogram's buckets."""
-    return list(dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le"))
+    return list(scrape(metrics))
 
 
 def _table() -> Iterator[str]:
     yield "| name | type | labels | meaning |"
     yield "|---|---|---|---|"
     for family in families():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        labels = ", ".join(f"`{label}`" for label in labels_of(family)) or "-"
-        yield f"| `{name}` | {family.type} | {labels} | {family.documentation} |"
+        labels = ", ".join(f"`{label}`" for label in family.labels) or "-"
+        yield f"| `{family.text_name}` | {family.text_type} | {labels} | {family.documentation} |"
 
 
 def _labels() -> Iterator[str]:

@@ -11,10 +11,11 @@ import os
 import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
 _SUFFIXES: Final = {"counter": "_total", "info": "_info"}  # of the name in the text
+Merge = Literal["sum", "min", "max"]
 _EXPONENT_FROM: Final = 6  # digits: Go writes larger numbers with an exponent
 
 
@@ -27,14 +28,35 @@ class Sample(NamedTuple):
 
 
 class Metric:
-    """A metric with its series. ``type``: counter, gauge, histogram or info."""
+    """A metric with its series. ``type``: counter, gauge, histogram or info.
 
-    def __init__(self, name: str, documentation: str, type: str, labels: Sequence[str] = ()) -> None:  # noqa: A002
+    ``merge`` makes one value of those of several workers; None of a gauge that does not say: the sum.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        type: str,  # noqa: A002
+        labels: Sequence[str] = (),
+        merge: Merge | None = "sum",
+    ) -> None:
         self.name = name.removesuffix("_total") if type == "counter" else name
         self.documentation = documentation
         self.type = type
         self.labels = tuple(labels)
+        self.merge: Merge | None = merge
         self.samples: list[Sample] = []
+
+    @property
+    def text_name(self) -> str:
+        """Name of the metric in the text."""
+        return self.name + _SUFFIXES.get(self.type, "")
+
+    @property
+    def text_type(self) -> str:
+        """Type of the metric in the text."""
+        return "gauge" if self.type == "info" else self.type
 
     def add_sample(self, name: str, labels: Mapping[str, str], value: float) -> None:
         """Add one series."""
@@ -59,10 +81,18 @@ class CounterMetricFamily(Metric):
 
 
 class GaugeMetricFamily(Metric):
-    """A value of now."""
+    """A value of now. ``merge``: see ``Metric``; each gauge of ours states it."""
 
-    def __init__(self, name: str, documentation: str, value: float | None = None, labels: Sequence[str] = ()) -> None:
-        super().__init__(name, documentation, "gauge", labels)
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        value: float | None = None,
+        labels: Sequence[str] = (),
+        *,
+        merge: Merge | None = None,
+    ) -> None:
+        super().__init__(name, documentation, "gauge", labels, merge)
         if value is not None:
             self.add_metric((), value)
 
@@ -75,7 +105,7 @@ class InfoMetricFamily(Metric):
     """A text, as a label of a series that is 1."""
 
     def __init__(self, name: str, documentation: str, value: Mapping[str, str]) -> None:
-        super().__init__(name, documentation, "info")
+        super().__init__(name, documentation, "info", tuple(value), "max")
         self.add_sample(f"{name}_info", value, 1)
 
 
@@ -109,10 +139,9 @@ def text_of_metrics(metrics: Iterable[Metric]) -> bytes:
 
 
 def _lines(metric: Metric) -> Iterator[str]:
-    name = metric.name + _SUFFIXES.get(metric.type, "")
     documentation = metric.documentation.replace("\\", r"\\").replace("\n", r"\n")
-    yield f"# HELP {name} {documentation}\n"
-    yield f"# TYPE {name} {'gauge' if metric.type == 'info' else metric.type}\n"
+    yield f"# HELP {metric.text_name} {documentation}\n"
+    yield f"# TYPE {metric.text_name} {metric.text_type}\n"
     for sample in metric.samples:
         labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in sorted(sample.labels.items()))
         yield (
@@ -150,16 +179,20 @@ def process_metrics(prefix: str, proc: Path = Path("/proc")) -> Iterator[Metric]
     except (OSError, StopIteration):
         return
     ticks = os.sysconf("SC_CLK_TCK")
-    yield GaugeMetricFamily(f"{prefix}_virtual_memory_bytes", "Virtual memory size in bytes.", float(fields[20]))
+    yield GaugeMetricFamily(
+        f"{prefix}_virtual_memory_bytes", "Virtual memory size in bytes.", float(fields[20]), merge="sum"
+    )
     yield GaugeMetricFamily(
         f"{prefix}_resident_memory_bytes",
         "Resident memory size in bytes.",
         float(fields[21]) * resource.getpagesize(),
+        merge="sum",
     )
     yield GaugeMetricFamily(
         f"{prefix}_start_time_seconds",
         "Start time of the process since unix epoch in seconds.",
         float(fields[19]) / ticks + float(began.split()[1]),
+        merge="min",
     )
     yield CounterMetricFamily(
         f"{prefix}_cpu_seconds_total",
@@ -167,5 +200,5 @@ def process_metrics(prefix: str, proc: Path = Path("/proc")) -> Iterator[Metric]
         (float(fields[11]) + float(fields[12])) / ticks,
     )
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield GaugeMetricFamily(f"{prefix}_open_fds", "Number of open file descriptors.", descriptors)
-    yield GaugeMetricFamily(f"{prefix}_max_fds", "Maximum number of open file descriptors.", most)
+    yield GaugeMetricFamily(f"{prefix}_open_fds", "Number of open file descriptors.", descriptors, merge="sum")
+    yield GaugeMetricFamily(f"{prefix}_max_fds", "Maximum number of open file descriptors.", most, merge="min")

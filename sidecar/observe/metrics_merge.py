@@ -8,40 +8,14 @@ that is not ready. The counters of an ended process stay in the sum: a falling s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import add
 from typing import Final, NamedTuple
 
-from sidecar.observe.exposition import Metric, text_of_metrics
+from sidecar.observe.exposition import Merge, Metric, text_of_metrics
 
 _COUNTS: Final = ("counter", "histogram")
 
-# The function that merges the values of one series; all others are summed.
-_COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
-    "sidecar_build_info": max,
-    "sidecar_svid_expiry_timestamp_seconds": min,
-    "sidecar_observe_until_timestamp_seconds": max,
-    "sidecar_bundle_age_seconds": max,
-    "sidecar_jwks_age_seconds": max,
-    "sidecar_revocations": max,
-    "sidecar_deny_file_rows": max,
-    "sidecar_deny_file_refused": max,
-    "sidecar_deny_file_age_seconds": max,
-    "sidecar_revocation_book_ratio": max,
-    "sidecar_revocations_age_seconds": max,
-    "sidecar_process_start_time_seconds": min,
-    "sidecar_process_max_fds": min,
-    "sidecar_ready": min,
-    "sidecar_agent_up": min,
-    "sidecar_wall_clock_seconds": max,
-    "sidecar_config_last_reload_successful": min,
-    "sidecar_settings_bound_ratio": max,
-    "sidecar_svid_lifetime_seconds": min,
-    "sidecar_token_endpoint_open": max,
-    "sidecar_memory_short": max,
-    "sidecar_bypass_listeners": max,  # all of them see the same listeners
-    "sidecar_records_sink_free_bytes": min,  # they share one sink
-    "sidecar_records_sink_size_bytes": min,
-    "sidecar_identities_seen": max,  # the largest: all of them see the same people
-}
+_FUNCTIONS: Final[Mapping[Merge, Callable[[float, float], float]]] = {"sum": add, "min": min, "max": max}
 
 Series = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -51,6 +25,7 @@ class Family(NamedTuple):
 
     help: str
     type: str
+    merge: Merge
     values: dict[Series, float]
 
 
@@ -63,6 +38,7 @@ def families_of(collected: Iterable[Metric]) -> Families:
         metric.name: Family(
             metric.documentation,
             metric.type,
+            metric.merge or "sum",
             {(one.name, tuple(one.labels.items())): float(one.value) for one in metric.samples},
         )
         for metric in collected
@@ -74,13 +50,9 @@ def merged(several: Sequence[Families]) -> Families:
     sums: Families = {}
     for families in several:
         for name, family in families.items():
-            values = sums.setdefault(name, Family(family.help, family.type, {})).values
+            values = sums.setdefault(name, family._replace(values={})).values
             for series, value in family.values.items():
-                combine = _COMBINED.get(series[0])
-                if series not in values:
-                    values[series] = value
-                else:
-                    values[series] = values[series] + value if combine is None else combine(values[series], value)
+                values[series] = _FUNCTIONS[family.merge](values[series], value) if series in values else value
     return sums
 
 

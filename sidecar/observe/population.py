@@ -49,6 +49,7 @@ class Population:
             "sidecar_identities_seen",
             "Different subjects (human) and workloads (machine) of the tokens verified within a day; an estimate.",
             labels=("kind",),
+            merge="max",  # the largest: all workers see the same people
         )
         for kind, count in self.counts().items():
             family.add_metric((kind,), count)

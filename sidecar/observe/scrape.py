@@ -13,6 +13,7 @@ from sidecar.observe.exposition import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
+    Merge,
     Metric,
     process_metrics,
     text_of_metrics,
@@ -111,6 +112,7 @@ def _exchanges(metrics: Metrics) -> Iterator[Metric]:
         "1 while the circuit of a token service's endpoint is open: its last calls got no answer.",
         ("issuer", "endpoint"),
         (((metrics.issuer_label(issuer), endpoint), is_open) for (issuer, endpoint), is_open in circuits),
+        merge="max",
     )
     yield _counter(
         "sidecar_introspections",
@@ -211,6 +213,7 @@ def _records(metrics: Metrics) -> Iterator[Metric]:
             "sidecar_records_uncountersigned",
             "Records since the last checkpoint; only where the token service countersigns.",
             value=metrics.uncountersigned(),
+            merge="sum",
         )
 
 
@@ -255,34 +258,45 @@ def _histograms(metrics: Metrics) -> Iterator[Metric]:
 
 
 def _state(metrics: Metrics) -> Iterator[Metric]:
-    yield GaugeMetricFamily("sidecar_ready", "1 while /readyz answers 200.", value=not metrics.lacking())
+    yield GaugeMetricFamily("sidecar_ready", "1 while /readyz answers 200.", value=not metrics.lacking(), merge="min")
     yield GaugeMetricFamily(
-        "sidecar_wall_clock_seconds", "Time by this machine's clock, since the epoch.", value=metrics.wall()
+        "sidecar_wall_clock_seconds",
+        "Time by this machine's clock, since the epoch.",
+        value=metrics.wall(),
+        merge="max",
     )
     yield GaugeMetricFamily(
         "sidecar_config_last_reload_successful",
         "1 if the last version of each file that was read while running is in force.",
         value=metrics.last_reload_ok,
+        merge="min",
     )
     yield _gauge(
         "sidecar_settings_bound_ratio",
         "Used share of each bound of the settings in force; settings above 1 are refused.",
         ("bound",),
         _single(metrics.settings_used),
+        merge="max",
     )
     yield GaugeMetricFamily(
         "sidecar_memory_short",
         "1 while memory is short and no more connections are accepted.",
         value=metrics.memory_short(),
+        merge="max",
     )
     yield GaugeMetricFamily(
-        "sidecar_bypass_listeners", "Listening sockets that bypass the sidecar.", value=metrics.ways_round()
+        "sidecar_bypass_listeners",
+        "Listening sockets that bypass the sidecar.",
+        value=metrics.ways_round(),
+        merge="max",
     )
     agent_up = metrics.agent_up()
     if agent_up is not None:
         help_text = "1 while the agent's port accepts connections; absent until it first did."
-        yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up)
-    yield _gauge("sidecar_cache_bytes", "Memory of the token caches.", ("cache",), _single(metrics.cache_bytes()))
+        yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up, merge="min")
+    yield _gauge(
+        "sidecar_cache_bytes", "Memory of the token caches.", ("cache",), _single(metrics.cache_bytes()), merge="sum"
+    )
     yield from metrics.records()
     yield metrics.population.metric()
 
@@ -292,19 +306,22 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
         "sidecar_svid_lifetime_seconds",
         "Lifetime of our X.509-SVID, 0 while there is none.",
         value=metrics.svid_lifetime_s,
+        merge="min",
     )
     yield GaugeMetricFamily(
         "sidecar_svid_expiry_timestamp_seconds",
         "When our X.509-SVID expires, 0 while there is none.",
         value=metrics.svid_expires_at,
+        merge="min",
     )
-    yield _gauge("sidecar_revocations", "Revocations in force.", ("kind",), _single(metrics.revocations()))
+    yield _gauge("sidecar_revocations", "Revocations in force.", ("kind",), _single(metrics.revocations()), merge="max")
     yield from _deny_file(metrics)
     if metrics.revocation_book is not None:
         yield GaugeMetricFamily(
             "sidecar_revocation_book_ratio",
             "Used share of the room for orders of revocations; at 1 events of logouts are refused.",
             value=metrics.revocation_book(),
+            merge="max",
         )
     if metrics.replicas is not None:
         yield _gauge(
@@ -312,6 +329,7 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
             "Other replicas of this token service by state: heard in the last half minute, or silent.",
             ("state",),
             _single(metrics.replicas()),
+            merge="sum",
         )
         yield CounterMetricFamily(
             "sidecar_replica_failures",
@@ -322,18 +340,21 @@ def _authority(metrics: Metrics) -> Iterator[Metric]:
             "sidecar_revocations_unacknowledged",
             "Orders of revocations that another replica of this token service is not known to hold.",
             value=metrics.unacknowledged(),
+            merge="sum",
         )
     yield _gauge(
         "sidecar_revocations_age_seconds",
         "Time since the issuer's list of revocations was known to be complete: a majority of replicas had been heard.",
         ("issuer",),
         (((metrics.issuer_label(issuer),), age_s) for issuer, age_s in metrics.revocation_ages().items()),
+        merge="max",
     )
     yield _gauge(
         "sidecar_observe_until_timestamp_seconds",
         "When a route that only observes begins to enforce; no series for any other route.",
         ("direction", "route"),
         (((side, metrics.route_label(route)), until) for (side, route), until in metrics.observe_until().items()),
+        merge="max",
     )
 
 
@@ -342,23 +363,35 @@ def _deny_file(metrics: Metrics) -> Iterator[Metric]:
     if row is None:
         return
     in_force = () if row["sha256"] is None else [((row["sha256"][:_SHA256],), row["rows"])]
-    yield _gauge("sidecar_deny_file_rows", "Rows of the list in force, by the file's SHA-256.", ("sha256",), in_force)
+    yield _gauge(
+        "sidecar_deny_file_rows",
+        "Rows of the list in force, by the file's SHA-256.",
+        ("sha256",),
+        in_force,
+        merge="max",
+    )
     yield GaugeMetricFamily(
         "sidecar_deny_file_refused",
         "1 while the deny file cannot be used: an earlier list is in force, or no call is served.",
         value=row["error"] is not None,
+        merge="max",
     )
     yield GaugeMetricFamily(
         "sidecar_deny_file_age_seconds",
         "Time since the deny file was last read, or found unchanged.",
         value=row["age_s"],
+        merge="max",
     )
 
 
 def _load(metrics: Metrics) -> Iterator[Metric]:
-    yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1)
-    yield GaugeMetricFamily("sidecar_requests_in_flight", "Requests without an answer yet.", value=metrics.in_flight())
-    yield _gauge("sidecar_streams", "Streams and tunnels in flight.", ("direction",), _single(metrics.streams()))
+    yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1, merge="sum")
+    yield GaugeMetricFamily(
+        "sidecar_requests_in_flight", "Requests without an answer yet.", value=metrics.in_flight(), merge="sum"
+    )
+    yield _gauge(
+        "sidecar_streams", "Streams and tunnels in flight.", ("direction",), _single(metrics.streams()), merge="sum"
+    )
 
 
 def _ages(metrics: Metrics) -> Iterator[Metric]:
@@ -368,9 +401,14 @@ def _ages(metrics: Metrics) -> Iterator[Metric]:
         "Time since the last update of the trust domain's bundle.",
         ("trust_domain",),
         _single(bundles),
+        merge="max",
     )
     yield _gauge(
-        "sidecar_jwks_age_seconds", "Time since the last fetch of the issuer's keys.", ("issuer",), _single(jwks)
+        "sidecar_jwks_age_seconds",
+        "Time since the last fetch of the issuer's keys.",
+        ("issuer",),
+        _single(jwks),
+        merge="max",
     )
 
 
@@ -385,8 +423,8 @@ def _counter(name: str, help_text: str, labels: tuple[str, ...], values: Series)
     return _with_series(CounterMetricFamily(name, help_text, labels=labels), values)
 
 
-def _gauge(name: str, help_text: str, labels: tuple[str, ...], values: Series) -> Metric:
-    return _with_series(GaugeMetricFamily(name, help_text, labels=labels), values)
+def _gauge(name: str, help_text: str, labels: tuple[str, ...], values: Series, merge: Merge) -> Metric:
+    return _with_series(GaugeMetricFamily(name, help_text, labels=labels, merge=merge), values)
 
 
 def _with_series(family: F, values: Series) -> F:

@@ -36,11 +36,16 @@ class SinkSpace(NamedTuple):
 def sink_metrics(waiting_bytes: int, filling: SinkSpace | None) -> Iterator[Metric]:
     """Return gauges of a record sink: its backlog, and the free space if it is a file."""
     yield GaugeMetricFamily(
-        "sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes
+        "sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes, merge="sum"
     )
     if filling is not None:
         free, size = filling.room
         yield GaugeMetricFamily(
-            "sidecar_records_sink_free_bytes", "Free bytes of the file system that the record file is on.", value=free
+            "sidecar_records_sink_free_bytes",
+            "Free bytes of the file system that the record file is on.",
+            value=free,
+            merge="min",
         )
-        yield GaugeMetricFamily("sidecar_records_sink_size_bytes", "All bytes of that file system.", value=size)
+        yield GaugeMetricFamily(
+            "sidecar_records_sink_size_bytes", "All bytes of that file system.", value=size, merge="min"
+        )
