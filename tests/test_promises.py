@@ -33,6 +33,14 @@ def emitted() -> tuple[set[str], set[str]]:
     return texts, reasons
 
 
+def test_each_reason_is_named_by_a_test() -> None:
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    named = set(re.findall(r"\bReason\.([A-Z_]+)", tests)) | {
+        word.upper() for word in re.findall(r"\"([a-z_]+)\"", tests)
+    }
+    assert sorted({reason.name for reason in Reason} - named) == [], "no test names these reasons"
+
+
 def first_column(page: str, heading: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(heading)[2]
     return re.findall(r"^\| `([^`]+)` \|", text.partition("\n## ")[0], re.MULTILINE)

@@ -1,0 +1,45 @@
+"""The pages for contributors, one for each kind of change: short, true to the files they name, and all in the index."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+PAGES: Final = {page.stem: page for page in (ROOT / "docs/contributing").glob("*.md")}
+LONGEST: Final = 30  # lines
+MOST_FILES: Final = 10  # that are written by hand
+
+
+def steps(page: Path) -> list[str]:
+    return re.findall(r"^(\d+)\. \[`[^`]+`\]\(([^)]+)\)", page.read_text(), re.MULTILINE)
+
+
+def test_each_kind_of_change_has_a_page_in_the_index() -> None:
+    listed = re.findall(r"\(docs/contributing/(\w+)\.md\)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert sorted(listed) == sorted(PAGES), "CONTRIBUTING.md, 'Recipes', lists each page of docs/contributing once"
+
+
+@pytest.mark.parametrize("kind", sorted(PAGES))
+def test_a_page_is_short_and_counts_the_files_that_are_written_by_hand(kind: str) -> None:
+    text = PAGES[kind].read_text()
+    assert len(text.splitlines()) <= LONGEST
+    numbers, files = zip(*steps(PAGES[kind]), strict=True)
+    told = re.search(r"^By hand, (\d+) files:$", text, re.MULTILINE)
+    assert [*map(int, numbers)] == [*range(1, len(numbers) + 1)]
+    assert told, "a page says: By hand, N files:"
+    assert int(told[1]) == len(set(files)) <= MOST_FILES
+
+
+@pytest.mark.parametrize("kind", sorted(PAGES))
+def test_each_file_that_a_page_names_is_there(kind: str) -> None:
+    named = re.findall(
+        r"`((?:sidecar|core|audit|tests|config|helm|docs|monitoring|dev)/[\w./-]+)`", PAGES[kind].read_text()
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    for shown, target in re.findall(r"\[`([^`]+)`\]\(([^)]+)\)", PAGES[kind].read_text()):
+        assert (PAGES[kind].parent / target).resolve() == ROOT / shown, "a link is named by its path"
+        assert (ROOT / shown).exists(), shown
