@@ -38,11 +38,11 @@ _WORDS: Final[Mapping[str, str]] = dict(NAMES.items()) | {"values": "values of t
 def run(arguments: argparse.Namespace) -> int:
     """Check one file. Exit codes: 0 the settings can be used, 2 they cannot."""
     if arguments.schema:
-        asked = _told(arguments)
+        asked = _kind_of_options(arguments)
         print(json.dumps(json_schema(sts=asked == "sts", platform=asked == "platform"), indent=2))  # noqa: T201
         return 0
     found: tuple[Kind | Literal["values", "deny"] | None, Checked]
-    found = _checked_in_pods(arguments) if arguments.kubernetes else _checked(arguments)
+    found = _check_in_pods(arguments) if arguments.kubernetes else _check(arguments)
     kind, (problems, notes) = found
     what = "" if kind is None else f" ({_WORDS[kind]})"
     if arguments.json:
@@ -59,19 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
-def _told(arguments: argparse.Namespace) -> Kind | None:
+def _kind_of_options(arguments: argparse.Namespace) -> Kind | None:
     """Return the kind that the options name."""
     kind: Kind | None = "sts" if arguments.sts else arguments.kind
     return kind
 
 
-def _checked(arguments: argparse.Namespace) -> tuple[Kind | Literal["deny"] | None, Checked]:
+def _check(arguments: argparse.Namespace) -> tuple[Kind | Literal["deny"] | None, Checked]:
     """Check the file as the kind that the options name, or that its keys tell; only a sidecar's has a ceiling."""
     path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
-    if _told(arguments) is None and _is_deny_file(path):
+    if _kind_of_options(arguments) is None and _is_deny_file(path):
         return "deny", _check_deny_file(path)
     try:
-        kind = _told(arguments) or kind_of(path, os.environ)
+        kind = _kind_of_options(arguments) or kind_of(path, os.environ)
     except ConfigError as error:
         return None, Checked(list(error.problems), [])
     if kind == "platform":
@@ -97,11 +97,11 @@ def _check_deny_file(path: Path) -> Checked:
     return Checked([], [])
 
 
-def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["values"] | None, Checked]:
+def _check_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["values"] | None, Checked]:
     """Check a settings file as it is in a pod of the chart, or every settings file in the chart's values."""
     path, platform = Path(arguments.file), None if arguments.platform is None else Path(arguments.platform)
     try:
-        values = kubernetes.values_in(path) if _told(arguments) is None else None
+        values = kubernetes.values_in(path) if _kind_of_options(arguments) is None else None
         if values is not None and platform is not None:
             wrong = "is in the values already: platforms, by sidecar.platform"
             return "values", Checked([Problem("--platform", wrong, "leave it out")], [])
@@ -110,7 +110,7 @@ def _checked_in_pods(arguments: argparse.Namespace) -> tuple[Kind | Literal["val
             return "values", Checked(
                 [one for found in each for one in found.problems], [one for found in each for one in found.notes]
             )
-        kind = _told(arguments) or kind_of(path, kubernetes.SIDECAR)
+        kind = _kind_of_options(arguments) or kind_of(path, kubernetes.SIDECAR)
         document = parse_document(read_text(path), name=str(path))
     except DocumentError as error:
         return None, Checked([error.problem], [])
@@ -224,13 +224,13 @@ def _notes(settings: SidecarSettings) -> Iterator[Problem]:
                 f"route {target.name} lists no scopes: it refuses every call with a handle, also while it observes",
                 "list the scopes that the next hop needs before chains start",
             )
-    yield from _unmatched(settings)
+    yield from _find_unmatched(settings)
     now = int(time.time())
     yield from _retirable_keys(settings, now)
     yield from _days_over(settings, now)
 
 
-def _unmatched(settings: SidecarSettings) -> Iterator[Problem]:
+def _find_unmatched(settings: SidecarSettings) -> Iterator[Problem]:
     """Yield a note for each row of the deny list that can match nothing."""
     issuers = {*settings.issuers, *settings.platform_issuers, *(settings.entry.issuers if settings.entry else ())}
     domains = domains_of(settings.issuers.values(), settings.peer_trust_domains)

@@ -28,7 +28,7 @@ _KEPT_AT_TOP: Final = 512 * 1024  # as the C library itself chooses after the fi
 
 def give_back() -> None:
     """Let the C library give freed memory back to the system; otherwise it stays with the process."""
-    trim = _found_in_libc("malloc_trim")
+    trim = _find_in_libc("malloc_trim")
     if trim is not None:
         trim(0)
 
@@ -40,7 +40,7 @@ def forget_unused_code(smaps: Path = _SMAPS) -> None:
     a process, but reports them as resident. Takes some milliseconds. Does nothing during a lookup of a name: the C
     library may load a library for it, whose variables would be unmapped with a mapping that was code when we read it.
     """
-    advise = _found_in_libc("madvise")
+    advise = _find_in_libc("madvise")
     if advise is None or any(thread.name == LOOKUP_THREAD for thread in threading.enumerate()):
         return
     try:
@@ -89,7 +89,7 @@ def allocated_bytes() -> int | None:
 
     Takes about a tenth of a millisecond, and more with many free pieces. Python's small objects are not included.
     """
-    mallinfo2 = _found_in_libc("mallinfo2")
+    mallinfo2 = _find_in_libc("mallinfo2")
     if mallinfo2 is None:
         return None
     mallinfo2.restype = _Mallinfo2  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def keep_large_ones_apart() -> None:
 
     Among small ones they fragment the heap: after a flood most of it stays with the process.
     """
-    mallopt = _found_in_libc("mallopt")
+    mallopt = _find_in_libc("mallopt")
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGE)
 
@@ -113,14 +113,14 @@ def keep_buffers_apart() -> None:
     It goes back to the system with its connection, whatever was allocated after it. In the heap it begins inside a page
     and fills two. Call this before the first connection.
     """
-    mallopt = _found_in_libc("mallopt")
+    mallopt = _find_in_libc("mallopt")
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _BUFFER)
         mallopt(_TRIM_THRESHOLD, _KEPT_AT_TOP)
 
 
 @lru_cache(maxsize=16)
-def _found_in_libc(name: str) -> Callable[..., int] | None:
+def _find_in_libc(name: str) -> Callable[..., int] | None:
     try:
         found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):  # another libc than glibc

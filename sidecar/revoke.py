@@ -147,7 +147,7 @@ def _lacking(outcomes: list[Outcome]) -> list[str]:
     return sorted({name for one in outcomes for name in one.missing} - accepted)
 
 
-def _unspaced(value: str) -> str:
+def _strip_space(value: str) -> str:
     """Return a value without the space that keeps its hyphen from being read as the beginning of an option."""
     return value[1:] if value.startswith(" -") else value
 
@@ -179,7 +179,7 @@ def claims_of(arguments: argparse.Namespace, *, now: int, name: str) -> dict[str
     for kind in Kind:
         given = getattr(arguments, kind)
         if isinstance(given, list):
-            claims |= {"kind": kind, "of_issuer": given[0], "value": _unspaced(given[1])}
+            claims |= {"kind": kind, "of_issuer": given[0], "value": _strip_space(given[1])}
         elif given is not None:
             claims |= {"kind": kind, "value": given}
     return claims
@@ -229,7 +229,7 @@ async def _send(
         identity = await _identity(source)
         if identity is None:
             return [Outcome(name, None, f"we have no identity: {source.last_error or 'none came'}") for name in names]
-        order = None if claims is None else _signed(claims, identity, peer)
+        order = None if claims is None else _sign(claims, identity, peer)
         outcomes: list[Outcome] = []
         urls: list[str] = []
         for name in names:
@@ -254,7 +254,7 @@ async def _identity(source: BaseSource) -> Identity | None:
     return source.current
 
 
-def _signed(claims: dict[str, object], identity: Identity, peer: SpiffeId) -> bytes:
+def _sign(claims: dict[str, object], identity: Identity, peer: SpiffeId) -> bytes:
     svid = identity.svid
     key = load_der_private_key(svid.key_der, None)
     order = sign_order({**claims, "iss": svid.spiffe_id, "aud": peer}, key=key, certificate=svid.chain[0])
@@ -291,10 +291,10 @@ def _outcome(url: str, answer: EndpointAnswer) -> Outcome:
     missing = members.get("missing")
     names = tuple(map(str, missing)) if isinstance(missing, list) else ()
     state, order_id = str(members.get("state")), str(members.get("id"))
-    return Outcome(url, state, _seen(members), answered=True, missing=names, order_id=order_id)
+    return Outcome(url, state, _describe_seen(members), answered=True, missing=names, order_id=order_id)
 
 
-def _seen(members: Mapping[str, Any]) -> str:
+def _describe_seen(members: Mapping[str, Any]) -> str:
     """Describe when a replica last saw the name of a revocation; empty if the answer does not say."""
     since = members.get("seen_since")
     if since is None:

@@ -26,7 +26,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         held = shared.held_of(details)
         with serving(held):
             handler = await continuation(details)
-        return shared.served(handler, held, _bound)
+        return shared.served(handler, held, _bind)
 
 
 def channel(
@@ -66,25 +66,25 @@ def _client_interceptors() -> list[Any]:
 
 class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
     async def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(_shown(details), request)
+        return await continuation(_render(details), request)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
     async def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:
-        return await continuation(_shown(details), request)
+        return await continuation(_render(details), request)
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]
     async def intercept_stream_unary(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(_shown(details), requests)
+        return await continuation(_render(details), requests)
 
 
 class _StreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]
     async def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return await continuation(_shown(details), requests)
+        return await continuation(_render(details), requests)
 
 
-def _shown(details: Any) -> Any:
+def _render(details: Any) -> Any:
     """Return a call's details with the handle, in metadata of their own: the agent may use its object again."""
     metadata = grpc.aio.Metadata(*shared.with_handle(details.metadata))
     return grpc.aio.ClientCallDetails(
@@ -92,7 +92,7 @@ def _shown(details: Any) -> Any:
     )
 
 
-def _bound(behavior: shared.Behavior, held: str | None, *, streams: bool) -> shared.Behavior:
+def _bind(behavior: shared.Behavior, held: str | None, *, streams: bool) -> shared.Behavior:
     """Return a behavior of the same kind, a coroutine, an asynchronous generator or a function for threads."""
     if inspect.iscoroutinefunction(behavior):
         return shared.bound(behavior, held, streams=False)  # a streamed answer, too: it writes it by its context

@@ -42,7 +42,7 @@ class Outbound:
         url = os.environ.get(VARIABLE) if url is None else url
         if not url:
             raise ConfigurationError(f"{name} is not set: write the sidecar's outbound address, {_EXAMPLE}")
-        self.address: Final = _checked(name, url)
+        self.address: Final = _check(name, url)
 
     @property
     def origin(self) -> str:
@@ -99,7 +99,7 @@ def bypasses_proxy(host: str) -> bool:
     return bool(urllib.request.proxy_bypass(host))
 
 
-def _checked(name: str, url: str) -> Address:
+def _check(name: str, url: str) -> Address:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _HTTP_PORT

@@ -36,12 +36,12 @@ class Choice:
         """Return the transport that sends a request, and the request to send."""
         url = request.url
         if self._outbound.is_at(url.scheme, url.host, url.port):
-            return self._direct, self._shown(request)  # also where HTTP_PROXY names any other proxy
+            return self._direct, self._render(request)  # also where HTTP_PROXY names any other proxy
         if self._proxied is None or url.scheme != "http" or bypasses_proxy(url.host):
             return self._direct, request
-        return self._proxied, self._shown(request) if self._is_proxy else request
+        return self._proxied, self._render(request) if self._is_proxy else request
 
-    def _shown(self, request: Any) -> Any:
+    def _render(self, request: Any) -> Any:
         held = handle()
         if held is None or HEADER in request.headers:
             return request

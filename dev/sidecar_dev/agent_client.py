@@ -55,11 +55,11 @@ def _body_of(response: HTTPResponse) -> dict[str, Any]:
 
 def opener() -> urllib.request.OpenerDirector:
     """Return an opener, made again only after the CA file has changed: making one parses the whole file."""
-    return _made(_changed_at(os.environ.get("SSL_CERT_FILE")))
+    return _make(_changed_at(os.environ.get("SSL_CERT_FILE")))
 
 
 @lru_cache(maxsize=1)
-def _made(_authorities: int) -> urllib.request.OpenerDirector:
+def _make(_authorities: int) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

@@ -177,7 +177,7 @@ def thief(folder: Path) -> Iterator[Attempt]:
     yield refused("front's token with another SVID", _plan(intruder, token), 403)
     yield refused("front's SVID and no token", call("https://planner:7443/plan", "POST", context=front), 401)
     yield refused("alice's own token, which names no actor", _plan(front, login), 401)
-    yield refused("a token with another scope written in", _plan(front, _widened(token)), 401)
+    yield refused("a token with another scope written in", _plan(front, _widen(token)), 401)
     yield refused("the planner's token at the writer", _call_writer(front, token), 401, 403)
     yield refused("another SVID exchanges the login token", _exchange_for_planner(intruder, folder, login), 400)
     yield refused("another SVID exchanges front's token", _exchange_for_planner(intruder, folder, token), 400)
@@ -236,7 +236,7 @@ def _forge(folder: Path) -> Path:
     return folder
 
 
-def _widened(token: str) -> str:
+def _widen(token: str) -> str:
     """The same signature over other claims."""
     header, payload, signature = token.split(".")
     middle = len(payload) // 2

@@ -54,7 +54,7 @@ def _play(folder: Path, *, screen: Screen | Story | None, keep: bool) -> int:
         scenes: list[Scene] = []
         for act in (act_one, act_two, attacks, evidence):
             began = time.monotonic()
-            scenes += _shown(act(stage), screen)
+            scenes += _render(act(stage), screen)
             spent[act.__name__] = time.monotonic() - began
         held = all(check.held for scene in scenes for check in scene.checks)
         if screen is not None:
@@ -62,13 +62,13 @@ def _play(folder: Path, *, screen: Screen | Story | None, keep: bool) -> int:
             if not keep:
                 screen.say("--verbose shows each command and record; --keep leaves the mesh running.")
         else:
-            _print_json(scenes, held=held, spent=spent, kept=_kept(stage) if keep else None)
+            _print_json(scenes, held=held, spent=spent, kept=_keep(stage) if keep else None)
         if keep:
             _stay(stage, screen)
     return 0 if held else 1
 
 
-def _shown(scenes: Iterator[Scene], screen: Screen | Story | None) -> Iterator[Scene]:
+def _render(scenes: Iterator[Scene], screen: Screen | Story | None) -> Iterator[Scene]:
     for scene in scenes:
         if screen is not None:
             screen.show(scene)
@@ -78,7 +78,7 @@ def _shown(scenes: Iterator[Scene], screen: Screen | Story | None) -> Iterator[S
 def _stay(stage: Stage, screen: Screen | Story | None) -> None:
     """Leave the mesh running until Ctrl-C or SIGTERM."""
     if screen is not None:
-        kept = _kept(stage)
+        kept = _keep(stage)
         screen.say("\nThe mesh is kept; Ctrl-C ends it. The token that the CRM was given last:")
         screen.copy(json.dumps(kept["token"], indent=2))
         screen.say(f"Its issuer's keys: {kept['jwks']}")
@@ -91,7 +91,7 @@ def _stay(stage: Stage, screen: Screen | Story | None) -> None:
         signal.pause()
 
 
-def _kept(stage: Stage) -> dict[str, Any]:
+def _keep(stage: Stage) -> dict[str, Any]:
     """Return commands to try while the mesh is kept."""
     places = stage.places
     token = stage.seen("crm").get("delegation-token", "..")

@@ -87,7 +87,7 @@ def crm(incoming: Incoming) -> Outgoing:
     return serve_tools("crm", TOOLS, incoming) if incoming.path == "/mcp" else Outgoing(404)
 
 
-def _known(arguments: Mapping[str, Any]) -> str:
+def _find_known(arguments: Mapping[str, Any]) -> str:
     customer = str(arguments["customer"])
     if customer not in CUSTOMERS:
         raise ValueError("no such customer")
@@ -96,8 +96,8 @@ def _known(arguments: Mapping[str, Any]) -> str:
 
 _WHICH: Final = {"customer": "the customer's number"}
 TOOLS: Final = {
-    "read_customer": Tool("Reads a customer's record.", _WHICH, lambda asked: dict(CUSTOMERS[_known(asked)])),
-    "read_notes": Tool("Reads the notes on a customer.", _WHICH, lambda asked: {"notes": NOTES[_known(asked)]}),
+    "read_customer": Tool("Reads a customer's record.", _WHICH, lambda asked: dict(CUSTOMERS[_find_known(asked)])),
+    "read_notes": Tool("Reads the notes on a customer.", _WHICH, lambda asked: {"notes": NOTES[_find_known(asked)]}),
     "export_customers": Tool("Exports all customers.", {}, lambda _: {"exported": list(CUSTOMERS.values())}),
 }
 

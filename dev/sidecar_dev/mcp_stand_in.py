@@ -48,7 +48,7 @@ class Tool:
 def tool_request(client: str, name: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Make the message that calls a tool, and the header fields that repeat it."""
     message, fields = request_of(client, "tools/call", {"name": name, "arguments": dict(arguments)})
-    return message, {**fields, "mcp-name": _encoded(name)}
+    return message, {**fields, "mcp-name": _encode(name)}
 
 
 def request_of(client: str, method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -110,7 +110,7 @@ def _require_version(headers: Mapping[str, str], method: str, params: Mapping[st
     if method == "tools/call":
         stated["mcp-name"] = str(params.get("name"))
     for field, value in stated.items():
-        if _decoded(headers.get(field, "")) != value:
+        if _decode(headers.get(field, "")) != value:
             raise RpcError(_HEADER_MISMATCH, f"{field} does not say what the message says", status=400)
     if version != VERSION:
         data = {"supported": [VERSION], "requested": version}
@@ -164,14 +164,14 @@ _METHODS: Final[Mapping[str, Callable[[Mapping[str, Tool], Mapping[str, Any]], d
 }
 
 
-def _encoded(value: str) -> str:
+def _encode(value: str) -> str:
     """Write a name as a header field: as it is, or in base64 where a field cannot carry it."""
     begin, end = _ENCODED
     plain = value.isascii() and value.isprintable() and value == value.strip() and not value.startswith(begin)
     return value if plain else f"{begin}{base64.b64encode(value.encode()).decode()}{end}"
 
 
-def _decoded(value: str) -> str | None:
+def _decode(value: str) -> str | None:
     begin, end = _ENCODED
     if not (value.startswith(begin) and value.endswith(end)):
         return value

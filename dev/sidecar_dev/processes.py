@@ -161,7 +161,7 @@ def free_ports(count: int) -> list[int]:
         if not _left:
             _left.extend(_take_block())
         port = _left.pop()
-        one = _bound(port)
+        one = _bind(port)
         if one is not None:
             one.close()
             found.append(port)
@@ -172,14 +172,14 @@ def _take_block() -> list[int]:
     blocks = [*_PORTS[::_BLOCK]]
     secrets.SystemRandom().shuffle(blocks)
     for first in blocks:
-        lock = _bound(first)
+        lock = _bind(first)
         if lock is not None:
             _locks.append(lock)
             return [*range(first + _BLOCK - 1, first, -1)]
     raise ProcessError(f"no free ports between {_PORTS.start} and {_PORTS.stop}: stop other development meshes")
 
 
-def _bound(port: int) -> socket.socket | None:
+def _bind(port: int) -> socket.socket | None:
     one = socket.socket()
     try:
         one.bind(("127.0.0.1", port))

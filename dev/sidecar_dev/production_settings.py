@@ -118,7 +118,7 @@ def text_of(name: str, settings: Settings, seen: Seen) -> str:
     outbound routes that these calls used. An outbound route has the operations that were asked for. A route of which
     nothing was allowed is left out.
     """
-    made = _made(settings)
+    made = _make(settings)
     by_grpc = made.get("protocols", {}).get("agent") == "h2c"
     outbound = made.get("outbound", {}).get("routes", ())
     used = {one["name"]: _ids(seen.get(("outbound", one["name"], "allow"), {})) for one in outbound}
@@ -146,11 +146,11 @@ def text_of(name: str, settings: Settings, seen: Seen) -> str:
             for word, decision in (("refused by the callee's sidecar", BY_CALLEE), ("refused by this sidecar", "deny")):
                 text += _comment(word, section, seen.get((section, route["name"], decision), {}))
         lines += [_yaml({section: value}, flow=False), "  routes:" if opened else "  routes: []"]
-        lines += map(_indented, text)
+        lines += map(_indent, text)
     return "\n".join(lines) + "\n"
 
 
-def _made(settings: Settings) -> Settings:
+def _make(settings: Settings) -> Settings:
     made: Settings = json.loads(json.dumps(settings))
     made["identity"] = {"workload_api": _SOCKET}
     made["issuers"] = made["issuers"][:1]  # the login issuer is there for a development run, which refuses its tokens
@@ -309,5 +309,5 @@ def _yaml(value: object, *, flow: bool | None = None) -> str:
     return text.rstrip("\n")
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())

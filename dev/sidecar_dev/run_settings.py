@@ -66,7 +66,7 @@ def _scope(name: str) -> str:
     return f"{name}.call"
 
 
-def _needed(name: str, services: Mapping[str, Service]) -> list[str]:
+def _need(name: str, services: Mapping[str, Service]) -> list[str]:
     """The scopes of a token for a service: its own, and those of all that it may call, and they."""
     found: dict[str, None] = {}
     waiting = [name]
@@ -105,7 +105,7 @@ def _front(places: Places, agent: Service, tools: Mapping[str, Service]) -> Sett
     return {
         **_sidecar(places, {"agent": agent, **tools}, "front"),
         "outbound": outbound(
-            places, "front", _to(places, "agent", agent, AGENT, _needed("agent", {"agent": agent, **tools}))
+            places, "front", _to(places, "agent", agent, AGENT, _need("agent", {"agent": agent, **tools}))
         ),
         "entry": {"issuers": [{**_login(places, tools), "client_id": CLIENT_ID}], "may_call": ["agent"]},
     }
@@ -145,7 +145,7 @@ def _calls(places: Places, name: str, services: Mapping[str, Service]) -> Settin
     called = services[name].may_call
     if not called and name != "agent":
         return {}
-    routes = [_to(places, one, services[one], _workload(one), _needed(one, services)) for one in called]
+    routes = [_to(places, one, services[one], _workload(one), _need(one, services)) for one in called]
     return {"outbound": outbound(places, name, *routes)}
 
 
@@ -207,7 +207,7 @@ def _sts(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settin
         *((_workload(caller), name) for caller, one in services.items() for name in one.may_call),
     ]
     rules = [
-        {"actor": caller, "subjects": anyone, "audience": _workload(name), "scopes": _needed(name, services)}
+        {"actor": caller, "subjects": anyone, "audience": _workload(name), "scopes": _need(name, services)}
         for caller, name in calls
     ]
     return {
@@ -218,7 +218,7 @@ def _sts(places: Places, agent: Service, tools: Mapping[str, Service]) -> Settin
         "keys": "ephemeral",
         "login_issuers": [_login(places, tools)],
         "entries": [{"workload": FRONT, "client_ids": {places.login: CLIENT_ID}}],
-        "targets": [{"workload": _workload(name), "scopes": _needed(name, services)} for name in services],
+        "targets": [{"workload": _workload(name), "scopes": _need(name, services)} for name in services],
         "rules": rules,
         "records": {"sink": {"file": str(places.directory / "sts.records")}},
     }

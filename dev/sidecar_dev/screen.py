@@ -60,7 +60,7 @@ class Screen:
         for check in scene.checks:
             self._show_check(check)
         for record in scene.records:
-            out(f"  [dim]record {_plain(json.dumps(_selected(record), ensure_ascii=False))}[/]")
+            out(f"  [dim]record {_plain(json.dumps(_select(record), ensure_ascii=False))}[/]")
 
     def sum_up(self, scenes: Sequence[Scene], *, held: bool, seconds: float) -> None:
         """The last line."""
@@ -86,7 +86,7 @@ def _hop(number: int, record: Record) -> str:
     return f"    hop {number}, for {record.get('subject')}, scope {scope}: {asked}{chain}"
 
 
-def _selected(record: Record) -> Record:
+def _select(record: Record) -> Record:
     return {name: record[name] for name in _SHOWN if record.get(name) is not None}
 
 

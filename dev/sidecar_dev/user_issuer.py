@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     Exit codes: 0 ended, 1 the Workload API can no longer be followed, 2 unusable arguments or address.
     """
     try:
-        settings, secured = _settings(arguments), _secured(arguments)
+        settings, secured = _settings(arguments), _secure(arguments)
         listener = loopback_listener(arguments.listen) if secured is None else network_listener(arguments.listen)
         asyncio.run(_serve(settings, listener, secured))
     except ConfigError as error:
@@ -159,26 +159,26 @@ def _application(issuer: UserIssuer, authority: str) -> web.Application:
 
     async def token(request: web.Request) -> web.Response:
         if request.content_type != _FORM:
-            return _refused("invalid_request")
+            return _refuse("invalid_request")
         try:
             return web.json_response(issuer.log_in(await request.read()), headers=_NO_STORE)
         except LoginError as error:
-            return _refused(error.code)
+            return _refuse(error.code)
 
     async def ask(request: web.Request) -> web.Response:
         try:
             issuer.asked(request.query_string)
         except LoginError as error:
-            return _refused(error.code)
+            return _refuse(error.code)
         return web.Response(text=_PAGE, content_type="text/html", headers=_NO_STORE)
 
     async def let_in(request: web.Request) -> web.Response:
         if request.content_type != _FORM:
-            return _refused("invalid_request")
+            return _refuse("invalid_request")
         try:
             back = issuer.let_in(issuer.asked(request.query_string), await request.read())
         except LoginError as error:
-            return _refused(error.code)
+            return _refuse(error.code)
         return web.Response(status=302, headers={**_NO_STORE, "Location": back})
 
     application = web.Application(client_max_size=MAX_FORM_BYTES, middlewares=[_only_for(authority)])
@@ -198,13 +198,13 @@ def _only_for(authority: str) -> Callable[..., Awaitable[web.StreamResponse]]:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if request.host != authority:
-            return _refused("invalid_request")
+            return _refuse("invalid_request")
         return await handler(request)
 
     return check_host
 
 
-def _refused(code: str) -> web.Response:
+def _refuse(code: str) -> web.Response:
     return web.json_response({"error": code}, status=401 if code == "invalid_client" else 400, headers=_NO_STORE)
 
 
@@ -240,7 +240,7 @@ def _settings(arguments: argparse.Namespace) -> LoginSettings:
     return LoginSettings(users=dict(pairs), clients=frozenset(arguments.client), life_s=arguments.life)
 
 
-def _secured(arguments: argparse.Namespace) -> Secured | None:
+def _secure(arguments: argparse.Namespace) -> Secured | None:
     if arguments.workload_api is None and arguments.issuer is None:
         return None
     if arguments.workload_api is None or arguments.issuer is None:

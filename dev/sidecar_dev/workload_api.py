@@ -105,7 +105,7 @@ class EntriesFile:
 
     def refresh(self, registry: Registry, *, force: bool = False) -> None:
         """Apply a changed file. A problem is reported once, not at every look."""
-        if not force and not self._touched():
+        if not force and not self._touch():
             return
         try:
             entries = self.read()
@@ -118,7 +118,7 @@ class EntriesFile:
         if entries != registry.entries:
             registry.replace_entries(entries)
 
-    def _touched(self) -> bool:
+    def _touch(self) -> bool:
         try:
             facts = self._path.stat()
         except OSError:

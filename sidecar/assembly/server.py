@@ -155,11 +155,11 @@ def _access_log(
         metrics=metrics,
         spill_folder=settings.records.spill,
         link=None if metrics.engine == "python" else require_native().link,
-        **({} if settings.tracing is None else _traced(settings.tracing, run, metrics, servers)),
+        **({} if settings.tracing is None else _trace(settings.tracing, run, metrics, servers)),
     )
 
 
-def _traced(
+def _trace(
     settings: TracingSettings, run: str, metrics: Metrics, servers: Callable[[str], tuple[str, int] | None]
 ) -> dict[str, Any]:
     """Make what the record stream needs to export traces. Only here is OpenTelemetry imported."""

@@ -56,12 +56,12 @@ def read_lines(files: Sequence[str]) -> Iterator[Line]:
 
 def lines_of(file: str, stream: _Stream) -> Iterator[Line]:
     """Yield the lines of one open file that are not blank."""
-    for number, content in enumerate(_bounded(stream), 1):
+    for number, content in enumerate(_read_bounded(stream), 1):
         if content is None or content.strip():
             yield Line(file, number, content)
 
 
-def _bounded(stream: _Stream) -> Iterator[bytes | None]:
+def _read_bounded(stream: _Stream) -> Iterator[bytes | None]:
     while line := stream.readline(MAX_LINE_BYTES + 1):
         if len(line) <= MAX_LINE_BYTES:
             yield line.rstrip(b"\r\n")

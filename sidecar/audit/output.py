@@ -34,7 +34,7 @@ def add_logs(parser: argparse.ArgumentParser) -> None:
 
 def print_line(text: str = "", *, style: str = "") -> None:
     """Print one line of text; ``style`` is for terminals."""
-    if not _drawn():
+    if not _draws():
         print(visible(text))  # noqa: T201
         return
     from rich.console import Console
@@ -46,7 +46,7 @@ def print_line(text: str = "", *, style: str = "") -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; an absent cell is a dash."""
     cells = [tuple("-" if cell is None else visible(str(cell)) for cell in row) for row in rows]
-    if not _drawn():
+    if not _draws():
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
         for row in (tuple(columns), *cells):
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -65,7 +65,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     Console(highlight=False).print(table)
 
 
-def _drawn() -> bool:
+def _draws() -> bool:
     """Tell if rich draws the output: on a terminal, if it is installed (the extra ``pretty``)."""
     return sys.stdout.isatty() and find_spec("rich") is not None
 

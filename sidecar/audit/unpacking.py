@@ -127,7 +127,7 @@ class Unpacked:
 
     def __init__(self, file: str, raw: BinaryIO) -> None:
         self._file = file
-        self._stream, self._broken = _opened(file, raw)
+        self._stream, self._broken = _open(file, raw)
         self._meter = Meter(file, raw.tell)
 
     def read(self, size: int, /) -> bytes:
@@ -157,7 +157,7 @@ class Unpacked:
         return content
 
 
-def _opened(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
+def _open(file: str, raw: BinaryIO) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
     """Return a stream of the unpacked bytes, and the errors that it raises for a broken file."""
     if file.endswith(_GZIP):
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw)), (gzip.BadGzipFile, zlib.error)

@@ -136,7 +136,7 @@ def credential_of(client: TestClient, *, audience: str, now: int, name: str, wro
         case Method.TLS:
             return Credential(parameters=named, certificate=None if wrong else client.certificate)
         case Method.SPIFFE:
-            return _asserted(JWT_SPIFFE, spoiled(client.secret) if wrong else client.secret)
+            return _assert_client(JWT_SPIFFE, spoiled(client.secret) if wrong else client.secret)
     key = client.key if client.key is not None and not wrong else generate_private_key(SECP256R1())
     claims = {
         "iss": client.client_id,
@@ -147,7 +147,7 @@ def credential_of(client: TestClient, *, audience: str, now: int, name: str, wro
         "exp": now + _ASSERTION_LIFE_S,
     }
     headers = {"kid": client.kid} if client.kid else None
-    return _asserted(JWT_BEARER, encode_jwt(claims, key, algorithm=algorithm_of(key), headers=headers))
+    return _assert_client(JWT_BEARER, encode_jwt(claims, key, algorithm=algorithm_of(key), headers=headers))
 
 
 def spoiled(token: str) -> str:
@@ -171,7 +171,7 @@ def algorithm_of(key: PrivateKey) -> str:
     return _CURVES[key.curve.name]
 
 
-def _asserted(kind: str, assertion: str) -> Credential:
+def _assert_client(kind: str, assertion: str) -> Credential:
     # without client_id: RFC 7521 section 4.2 makes it optional, and the assertion names the client
     return Credential(parameters=(("client_assertion_type", kind), ("client_assertion", assertion)))
 

@@ -130,11 +130,11 @@ def case_of(arguments: argparse.Namespace) -> Case:
         more_clients=tuple(clients[2:]),
         subject=Held(token_of(arguments.subject), "subject", subject_type),
         actors=(
-            _held(arguments.actor, "actor of client 1", TOKEN_TYPE_JWT),
-            _held(arguments.other_actor, "actor of client 2", TOKEN_TYPE_JWT),
+            _load_held(arguments.actor, "actor of client 1", TOKEN_TYPE_JWT),
+            _load_held(arguments.other_actor, "actor of client 2", TOKEN_TYPE_JWT),
         ),
-        foreign=_held(arguments.foreign_actor, "foreign JWT", TOKEN_TYPE_JWT),
-        may_act=_held(arguments.may_act_subject, "subject with may_act", subject_type),
+        foreign=_load_held(arguments.foreign_actor, "foreign JWT", TOKEN_TYPE_JWT),
+        may_act=_load_held(arguments.may_act_subject, "subject with may_act", subject_type),
         scope=arguments.scope,
         hop_scope=arguments.hop_scope,
         wider=tuple(arguments.wider_scope),
@@ -145,7 +145,7 @@ def case_of(arguments: argparse.Namespace) -> Case:
     )
 
 
-def _held(path: str | None, name: str, kind: str) -> Held | None:
+def _load_held(path: str | None, name: str, kind: str) -> Held | None:
     return None if path is None else Held(token_of(path), name, kind)
 
 
@@ -168,17 +168,17 @@ async def _run(case: Case, arguments: argparse.Namespace) -> int:
         told=told,
     )
     async with transport:
-        case = await _completed(case, transport)
+        case = await _complete(case, transport)
         transport.server = case.server
         _print_plan(case, veil)
-        if not arguments.yes and not await asyncio.to_thread(_approved):
+        if not arguments.yes and not await asyncio.to_thread(_approve):
             return complain(_COMMAND, "nothing was sent; --yes approves the requests")
         case = replace(case, keys=await keys_of(case.server, transport.fetch))
         found = await drive(examine(case), transport, asyncio.sleep)
     return 0 if show(found, log, veil, as_json=arguments.json, evidence=arguments.evidence) else 1
 
 
-async def _completed(case: Case, transport: Transport) -> Case:
+async def _complete(case: Case, transport: Transport) -> Case:
     """Return the case with the server's metadata; an option beats it."""
     given = case.server
     server = given
@@ -230,7 +230,7 @@ def _print_endpoints(server: Server) -> None:
         _print(f"not asked, since its origin is not the token endpoint's (--{name}-endpoint URL allows it): {url}")
 
 
-def _approved() -> bool:
+def _approve() -> bool:
     """Ask on the terminal; without one, nothing is approved."""
     if not sys.stdin.isatty():
         return False

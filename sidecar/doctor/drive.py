@@ -49,7 +49,7 @@ def planned(script: Script[Examination], now: int) -> list[Request]:
             step = next(script) if answer is None else script.send(answer)
             if isinstance(step, Request):
                 requests.append(step)
-                answer = _imagined(step, len(requests), now)
+                answer = _imagine(step, len(requests), now)
             else:
                 answer = Answer()
     except StopIteration:
@@ -57,7 +57,7 @@ def planned(script: Script[Examination], now: int) -> list[Request]:
     return requests
 
 
-def _imagined(request: Request, number: int, now: int) -> Answer:
+def _imagine(request: Request, number: int, now: int) -> Answer:
     if request.place is Place.INTROSPECTION:
         return Answer(status=200, members={"active": True, "sub": "imagined"}, at=now)
     claims = {

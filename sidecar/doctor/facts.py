@@ -28,7 +28,7 @@ def shown_token(found: Examination) -> Attempt | None:
 def facts_of(found: Examination) -> dict[str, str]:
     """Return each fact by its name, in the order of the page."""
     attempt = shown_token(found)
-    facts = {"client authentication proven": _proven(found), "refusals": _refusals(found)}
+    facts = {"client authentication proven": _name_accepted_methods(found), "refusals": _refusals(found)}
     if attempt is None:
         return facts
     reading = attempt.reading
@@ -59,7 +59,7 @@ def _form(found: Examination, attempt: Attempt, reading: Reading) -> dict[str, s
     }
 
 
-def _proven(found: Examination) -> str:
+def _name_accepted_methods(found: Examination) -> str:
     """Return the methods by which an exchange was accepted."""
     accepted = (one.draft for one in found.attempts.values() if one.accepted and one.draft is not None)
     clients = (draft.client for draft in accepted if not draft.wrong and not draft.bare)
@@ -78,10 +78,10 @@ def _refusals(found: Examination) -> str:
         for one in found.attempts.values()
         if one.refused and one.draft is not None and not one.draft.wrong
     )
-    return _listed(told for told, _ in counts.most_common()) or "none seen"
+    return _join_names(told for told, _ in counts.most_common()) or "none seen"
 
 
-def _listed(values: Iterable[str]) -> str:
+def _join_names(values: Iterable[str]) -> str:
     return " / ".join(values)
 
 

@@ -50,7 +50,7 @@ def issuer_settings(found: Examination) -> Settings | None:
         return None
     scopes = sorted(found.subject.scopes or frozenset((found.case.scope or "").split()))
     return {
-        "issuer": _told_issuer(found) or server.issuer,
+        "issuer": _describe_issuer(found) or server.issuer,
         "jwks": server.jwks,
         **_tls(server.jwks),
         "profile": profile,
@@ -65,7 +65,7 @@ def exchange_settings(found: Examination) -> Settings | None:
     if server.issuer is None:
         return None
     return {
-        "issuer": _told_issuer(found) or server.issuer,
+        "issuer": _describe_issuer(found) or server.issuer,
         "token_endpoint": server.token,
         **_tls(server.token),
         **_client_auth(found),
@@ -160,7 +160,7 @@ def _actor_changes(preset: IssuerProfile, found: Examination) -> Settings:
     act = act_of(shown_token(found))
     if act is None:
         return {}
-    form, issuer = _form_of(act), _told_issuer(found)
+    form, issuer = _form_of(act), _describe_issuer(found)
     changes: Settings = {} if form is preset.actor else {"actor": form.value}
     if form is ActorForm.ISS_SUB and act.get("iss") != issuer:
         changes["act_iss"] = act["iss"]
@@ -189,7 +189,7 @@ def _spiffe_id(value: object) -> SpiffeId | None:
         return None
 
 
-def _told_issuer(found: Examination) -> str | None:
+def _describe_issuer(found: Examination) -> str | None:
     attempt = shown_token(found)
     told = None if attempt is None else attempt.reading.claim("iss")
     return told if isinstance(told, str) else None

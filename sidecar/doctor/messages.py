@@ -70,7 +70,7 @@ class Request:
     def shown(self, *, fingerprints: bool = True) -> str:
         """Return the request on one line, without secrets and tokens."""
         credential = "no credential" if self.bare else "a wrong credential" if self.wrong else self.client.method.value
-        given = [f"{name}={_shown(value, fingerprint=fingerprints)}" for name, value in self.form]
+        given = [f"{name}={_render(value, fingerprint=fingerprints)}" for name, value in self.form]
         proof = " with a DPoP proof" if self.proof is not None else ""
         return f"POST {self.place.value} as {self.client.client_id} ({credential}){proof}: {' '.join(given)}"
 
@@ -140,7 +140,7 @@ def text_pairs(pairs: Iterable[Parameter | None]) -> tuple[Parameter, ...]:
     return tuple(pair for pair in pairs if pair is not None)
 
 
-def _shown(value: str | Held, *, fingerprint: bool) -> str:
+def _render(value: str | Held, *, fingerprint: bool) -> str:
     if isinstance(value, Held):
         return value.shown(fingerprint=fingerprint)
     for prefix in _URNS:

@@ -20,7 +20,7 @@ def actor_probes(found: Examination) -> Script[None]:
     lawful = found.lawful
     if lawful is None:
         return
-    yield from _introspected(found)
+    yield from _introspect(found)
     yield from _worthless(found, lawful)
     if found.case.foreign is not None:
         yield from found.exchange(Probe.FOREIGN_ACTOR, replace(lawful, actor=found.case.foreign))
@@ -32,7 +32,7 @@ def actor_probes(found: Examination) -> Script[None]:
         yield from found.exchange(Probe.SUBJECT_AS_ACTOR, replace(lawful, actor=found.case.subject))
 
 
-def _introspected(found: Examination) -> Script[None]:
+def _introspect(found: Examination) -> Script[None]:
     """Introspect the issued token, if it shows no act itself: some servers tell of the actor only there."""
     issued = next((one for one in found.attempts.values() if one.draft == found.lawful and one.accepted), None)
     if issued is None or issued.draft is None or issued.reading.by != "the token" or issued.reading.act is not None:

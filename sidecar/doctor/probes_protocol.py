@@ -21,7 +21,7 @@ def protocol_probes(found: Examination) -> Script[None]:
     if scope is not None:
         twice = replace(lawful, scope=scope, more=(("scope", scope),))
         yield from found.exchange(Probe.TWICE_SCOPE, twice)
-    yield from _bound(found)
+    yield from _probe_bound_token(found)
     yield from _worthless_subjects(found, lawful)
     yield from _credentials(found, lawful)
 
@@ -49,7 +49,7 @@ def _lives(found: Examination, name: Probe, hop: Attempt) -> Script[None]:
     found.attempts[name] = Attempt(name=name, draft=None, answer=answer)
 
 
-def _bound(found: Examination) -> Script[None]:
+def _probe_bound_token(found: Examination) -> Script[None]:
     """Ask for a token bound to a key (RFC 9449), and exchange it without that key."""
     hop_1, hop_2 = found[Probe.HOP_1], found[Probe.HOP_2]
     if hop_1 is None or hop_1.draft is None or not hop_1.accepted or hop_2 is None or hop_2.draft is None:

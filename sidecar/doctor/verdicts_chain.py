@@ -26,7 +26,7 @@ SUBJECT: Final = Question("keeps-sub", "keeps sub")
 def chain_verdicts(found: Examination) -> list[Cell]:
     """Return the cells about the chain."""
     nests, unchanged = _nests(found)
-    return [nests, unchanged, _third(found), _bare(found), _delegated(found), _may_act(found), _subject(found)]
+    return [nests, unchanged, _third(found), _bare(found), _judge_delegation(found), _may_act(found), _subject(found)]
 
 
 def _nests(found: Examination) -> tuple[Cell, Cell]:
@@ -53,7 +53,7 @@ def _nests(found: Examination) -> tuple[Cell, Cell]:
     if nested is None:
         lost = "unchanged from hop 1" if act == inherited else "the first actor is dropped"
         return NESTS.answer(Value.NO, lost, evidence, bad=True), UNCHANGED.untested("nothing is nested")
-    if _reversed(found, act, nested):
+    if _is_reversed(found, act, nested):
         wrong = "in the wrong order: the first actor is outermost"
         return NESTS.answer(Value.NO, wrong, evidence, bad=True), UNCHANGED.untested("the order is wrong")
     same = nested == inherited
@@ -62,7 +62,7 @@ def _nests(found: Examination) -> tuple[Cell, Cell]:
     return NESTS.answer(Value.YES, "", evidence), kept
 
 
-def _reversed(found: Examination, act: dict[str, object], nested: object) -> bool:
+def _is_reversed(found: Examination, act: dict[str, object], nested: object) -> bool:
     """Return True if hop 2's actor is nested in hop 1's."""
     first, second = found.names_of(0) - found.names_of(1), found.names_of(1) - found.names_of(0)
     outer, inner = act.get("sub"), nested.get("sub") if isinstance(nested, dict) else None
@@ -123,7 +123,7 @@ def _bare(found: Examination) -> Cell:
     return BARE.answer(Value.NO, "accepted: the chain is rewritten", [hop_1, bare], bad=True)
 
 
-def _delegated(found: Examination) -> Cell:
+def _judge_delegation(found: Examination) -> Cell:
     attempt, hop_1 = found[Probe.DELEGATED_ACTOR], found[Probe.HOP_1]
     if with_actor(found) is None or looks_away(found):
         return DELEGATED.untested("actor tokens are refused or ignored")

@@ -230,14 +230,16 @@ def _life(found: Examination) -> Cell:
         if parent is None or ends is None:
             continue
         if ends > parent + _ROUNDING_S:
-            told = f"it outlives the token that it was exchanged for by {ends - parent:.0f} s{_told(attempt)}"
+            told = (
+                f"it outlives the token that it was exchanged for by {ends - parent:.0f} s{_note_disagreement(attempt)}"
+            )
             return LIFE.answer(Value.NO, told, [attempt], bad=True)
         life = _natural_life(found, attempt)
         born = begins if begins is not None else attempt.answer.at
         if life is not None and born + life > parent + _ROUNDING_S:
             capped = attempt
     if capped is not None:
-        return LIFE.answer(Value.YES, f"by the claims{_told(capped)}", [capped])
+        return LIFE.answer(Value.YES, f"by the claims{_note_disagreement(capped)}", [capped])
     if all(parent is None or one.reading.expires_at is None for parent, one in pairs):
         return LIFE.unseen("the tokens tell no exp", lawful)
     return LIFE.unseen("every issued token ends before the one it was exchanged for anyway", lawful, later)
@@ -258,7 +260,7 @@ def _of_client(found: Examination, attempt: Attempt) -> list[Attempt]:
     ]
 
 
-def _told(attempt: Attempt) -> str:
+def _note_disagreement(attempt: Attempt) -> str:
     """Return a note if ``expires_in`` and the claim disagree."""
     told, ends = attempt.answer.members.get("expires_in"), attempt.reading.expires_at
     if isinstance(told, bool) or not isinstance(told, int) or ends is None:

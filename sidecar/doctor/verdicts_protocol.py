@@ -25,10 +25,10 @@ def protocol_verdicts(found: Examination) -> list[Cell]:
         _subject(found),
         _twice(DUPLICATES, found[Probe.TWICE_SUBJECT], "no exchange was accepted"),
         _twice(SCOPE_TWICE, found[Probe.TWICE_SCOPE], "name a scope by --scope" if found.lawful else "no exchange"),
-        _bound(found),
+        _judge_bound_token(found),
         _credential(SECRET, found, found[Probe.WRONG_SECRET]),
         _credential(NO_SECRET, found, found[Probe.NO_SECRET]),
-        _revoked(found),
+        _judge_revocation(found),
     ]
 
 
@@ -53,7 +53,7 @@ def _twice(question: Question, attempt: Attempt | None, why: str) -> Cell:
     return question.answer(Value.YES, f"{attempt.answer.told}{crashed}", [attempt])
 
 
-def _bound(found: Examination) -> Cell:
+def _judge_bound_token(found: Examination) -> Cell:
     bound, without = found[Probe.BOUND], found[Probe.BOUND_WITHOUT]
     if bound is None or not bound.accepted or not is_bound(bound):
         return BOUND.untested("the server issues no token bound by DPoP", bound)
@@ -80,7 +80,7 @@ def _credential(question: Question, found: Examination, attempt: Attempt | None)
     return question.answer(Value.REFUSED, attempt.answer.told, [attempt])
 
 
-def _revoked(found: Examination) -> Cell:
+def _judge_revocation(found: Examination) -> Cell:
     revoke, after = found[Probe.REVOKE], found[Probe.AFTER_REVOCATION]
     before, still = found[Probe.LIVES], found[Probe.STILL_LIVES]
     evidence = [revoke, after]

@@ -115,7 +115,7 @@ def _decide(
     """Run the core. Returns its reason, and the check where the reason has several; and the grant."""
     now, deciding = time_of(record), _SHOWN
     try:
-        _shown(client, token.issuer, policy)
+        _render(client, token.issuer, policy)
         deciding = _CHAIN
         authority_of(token, client=client, policy=policy, now=now)
         deciding = _RULE
@@ -129,7 +129,7 @@ def _decide(
     return OK, None, grant
 
 
-def _shown(client: SpiffeId, issuer: str, policy: StsPolicy) -> None:
+def _render(client: SpiffeId, issuer: str, policy: StsPolicy) -> None:
     if issuer == policy.issuer:
         return
     if issuer in policy.foreign_issuers:
@@ -145,7 +145,7 @@ def _unverified(record: Record, client: SpiffeId, policy: StsPolicy, recorded: s
     issuer = record.subject_iss or ""
     saw["issuer"] = f"{issuer} (claimed by an unverified token)"
     try:
-        _shown(client, issuer, policy)
+        _render(client, issuer, policy)
     except Denied as error:
         deciding = None if error.reason is Reason.WRONG_ISSUER else _SHOWN
         return conclude(CHECKS, saw, recorded=recorded, judged=error.reason, deciding=deciding)

@@ -147,7 +147,7 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
     claimed = "" if record.verified else " (claimed by an unverified token)"
     return {
         "issuer": f"{token.issuer}; the route takes {names(route.issuers)}",
-        "signature and times": f"token {record.jti_in or record.fp}: not in a record, {_verified(record)}",
+        "signature and times": f"token {record.jti_in or record.fp}: not in a record, {_verify(record)}",
         "audience": f"{record.audience}; ours are {names(policy.audiences)}{claimed}",
         "form of act": f"the token names {chain}",
         DENY_LIST: f"subject {token.subject}, actor {record.peer}, jti {token.jti}, txn {token.txn}",
@@ -165,5 +165,5 @@ def _saw(record: Record, token: VerifiedToken, route: InboundRoute, policy: Poli
     }
 
 
-def _verified(record: Record) -> str:
+def _verify(record: Record) -> str:
     return "the record says that it verified" if record.verified else "the record says that it did not verify"

@@ -84,13 +84,15 @@ def _rules(policy: StsPolicy) -> Iterator[Row]:
     live = {number for number, found in enumerate(ways) if found}
     while True:  # a rule whose actor receives tokens by live rules is live
         more = {
-            number for number, rule in enumerate(policy.rules) if number not in live and _received(rule, policy, live)
+            number
+            for number, rule in enumerate(policy.rules)
+            if number not in live and _find_sources(rule, policy, live)
         }
         if not more:
             break
         live |= more
     for number, rule in enumerate(policy.rules):
-        origins = tuple(f"rules[{one}]" for one in _received(rule, policy, live))
+        origins = tuple(f"rules[{one}]" for one in _find_sources(rule, policy, live))
         onward = [Way(DELEGATED, origins, policy.token_life_s)] if origins else []
         yield Row(
             rule=f"rules[{number}]",
@@ -123,11 +125,11 @@ def _self_delegations(policy: StsPolicy) -> Iterator[Row]:
     while more := {
         number
         for number, rule in enumerate(policy.self_delegations)
-        if number not in live and _received_for_itself(rule, policy, live)
+        if number not in live and _find_self_sources(rule, policy, live)
     }:
         live |= more
     for number, rule in enumerate(policy.self_delegations):
-        origins = tuple(_received_for_itself(rule, policy, live))
+        origins = tuple(_find_self_sources(rule, policy, live))
         yield Row(
             rule=f"self_delegations[{number}]",
             actor=rule.actor,
@@ -156,7 +158,7 @@ def _crossings(rule: Rule, policy: StsPolicy) -> Iterator[Way]:
             yield Way(CROSSING, (name,), policy.token_life_s)
 
 
-def _received(rule: Rule, policy: StsPolicy, live: set[int]) -> Sequence[int]:
+def _find_sources(rule: Rule, policy: StsPolicy, live: set[int]) -> Sequence[int]:
     """Return the live rules by which this rule's actor receives tokens that it may exchange by this rule."""
     own = policy.audiences_of(rule.actor)
     return [
@@ -170,7 +172,7 @@ def _received(rule: Rule, policy: StsPolicy, live: set[int]) -> Sequence[int]:
     ]
 
 
-def _received_for_itself(rule: SelfDelegation, policy: StsPolicy, live: set[int]) -> list[str]:
+def _find_self_sources(rule: SelfDelegation, policy: StsPolicy, live: set[int]) -> list[str]:
     own = policy.audiences_of(rule.actor)
     starts = [
         f"self_rules[{number}]"

@@ -34,13 +34,16 @@ def is_for_itself(record: Record) -> bool:
 
 def own_request(record: Record) -> ClientCredentialsRequest:
     """Return the request for the client's own token."""
-    return ClientCredentialsRequest(audience=_targets(record), scope=_asked(record))
+    return ClientCredentialsRequest(audience=_targets(record), scope=_requested_scope(record))
 
 
 def exchange_request(record: Record) -> ExchangeRequest:
     """Return the exchange's request, without its tokens."""
     return ExchangeRequest(
-        subject_token="", subject_token_type=TOKEN_TYPE_ACCESS_TOKEN, audience=_targets(record), scope=_asked(record)
+        subject_token="",
+        subject_token_type=TOKEN_TYPE_ACCESS_TOKEN,
+        audience=_targets(record),
+        scope=_requested_scope(record),
     )
 
 
@@ -58,16 +61,16 @@ def subject_token(record: Record, client: SpiffeId, policy: StsPolicy) -> Verifi
     token = _issued_from(record, client, policy) if record.allowed else token_of(record)
     login = policy.login_issuers.get(token.issuer)
     if login is not None:
-        return _as_login(token, login, client, policy, _asked(record))
+        return _as_login(token, login, client, policy, _requested_scope(record))
     sub_id = _login_pair(token.subject, policy) if token.issuer == policy.issuer else None
-    scope = token.scope if record.scope is not None else _asked(record) or policy.own.scopes
+    scope = token.scope if record.scope is not None else _requested_scope(record) or policy.own.scopes
     expires_at = time_of(record) + policy.longest_life_s
     return replace(token, audience=str(client), sub_id=sub_id, scope=scope, expires_at=expires_at, claims={})
 
 
 def _issued_from(record: Record, client: SpiffeId, policy: StsPolicy) -> VerifiedToken:
     prior = (record.chain or ())[1:]
-    scope = _asked(record) or record.scope
+    scope = _requested_scope(record) or record.scope
     before = replace(record, chain=prior or None, actor=prior[0] if prior else None, jti_in=record.jti_in, scope=scope)
     token = token_of(before)
     if record.crossed_from is not None:
@@ -111,7 +114,7 @@ def _login_pair(subject: str, policy: StsPolicy, client: SpiffeId | None = None)
     return None
 
 
-def _asked(record: Record) -> ScopeSet | None:
+def _requested_scope(record: Record) -> ScopeSet | None:
     return record.scope_needed
 
 

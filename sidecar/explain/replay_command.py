@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge the records again."""
     try:
         settings = with_deny_file(load_sidecar(arguments.settings, os.environ, arguments.platform))
-        replay, not_records = _replayed(arguments, settings)
+        replay, not_records = _replay(arguments, settings)
     except (OSError, ValueError) as error:
         return complain(_COMMAND, str(error))
     except ConfigError as error:
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if replay.different else 0
 
 
-def _replayed(arguments: argparse.Namespace, settings: SidecarSettings) -> tuple[Replay | None, int]:
+def _replay(arguments: argparse.Namespace, settings: SidecarSettings) -> tuple[Replay | None, int]:
     """Judge all requests of one workload; return the result, and the number of lines that are no records.
 
     Raises:

@@ -21,9 +21,9 @@ def rules_that_allow(policy: StsPolicy, client: SpiffeId, token: VerifiedToken, 
             for number, one in enumerate(policy.self_delegations)
             if (one.workload, one.actor, one.audience) == (token.subject, client, audience)
         )
-        return _listed(found)
+        return _join_names(found)
     pair = pair_of(token, policy)
-    return _listed(
+    return _join_names(
         _named("rules", number, rule.scopes)
         for number, rule in enumerate(policy.rules)
         if (rule.actor, rule.audience) == (client, audience) and rule.speaks_of(*pair)
@@ -35,18 +35,18 @@ def rules_that_nearly_allow(policy: StsPolicy, client: SpiffeId, token: Verified
     issuer, subject = pair_of(token, policy)
     there = [one for one in enumerate(policy.rules) if (one[1].actor, one[1].audience) == (client, audience)]
     if there:
-        others = _listed(f"rules[{number}] for {subjects_of(rule.subjects)}" for number, rule in there)
+        others = _join_names(f"rules[{number}] for {subjects_of(rule.subjects)}" for number, rule in there)
         return f"none for {subject} of {issuer}; at this target the client has {others}"
     elsewhere = [one for one in enumerate(policy.rules) if one[1].actor == client and one[1].speaks_of(issuer, subject)]
     if elsewhere:
-        others = _listed(f"rules[{number}] at {rule.audience}" for number, rule in elsewhere)
+        others = _join_names(f"rules[{number}] at {rule.audience}" for number, rule in elsewhere)
         return f"none at this target; for this subject the client has {others}"
     return "none: the client has no rule for this subject, and none at this target"
 
 
 def rules_for_itself(policy: StsPolicy, client: SpiffeId, audience: str) -> str:
     """Name the rules by which the client may act for itself at the audience."""
-    found = _listed(
+    found = _join_names(
         _named("self_rules", number, rule.scopes)
         for number, rule in enumerate(policy.self_rules)
         if (rule.workload, rule.audience) == (client, audience)
@@ -77,6 +77,6 @@ def _named(kind: str, number: int, scopes: ScopeSet) -> str:
     return f"{kind}[{number}] with {format_scope(scopes) or 'no scope'}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     found = list(names)
     return ", ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")

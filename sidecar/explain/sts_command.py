@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Judge the exchanges again."""
     try:
         policy = load_sts(Path(arguments.settings), os.environ).policy
-        summary, only = _judged(record_files(arguments.records), arguments.request, policy)
+        summary, only = _judge(record_files(arguments.records), arguments.request, policy)
     except OSError as error:
         return complain(_COMMAND, str(error))
     except ConfigError as error:
@@ -121,12 +121,12 @@ def run(arguments: argparse.Namespace) -> int:
         cure = "look for forged ones with sidecar audit chains"
         return complain(_COMMAND, f"there is more than one record with this request id; {cure}")
     try:
-        return _told(summary, only, as_json=arguments.json)
+        return _describe(summary, only, as_json=arguments.json)
     except BrokenPipeError:
         return hang_up()
 
 
-def _judged(files: Sequence[str], request_id: str | None, policy: StsPolicy) -> tuple[Summary, Explanation | None]:
+def _judge(files: Sequence[str], request_id: str | None, policy: StsPolicy) -> tuple[Summary, Explanation | None]:
     """Judge all exchanges; also return the explanation of the record, if there is only one."""
     summary, first, more = Summary(), None, False
     for record in _exchanges(files, request_id):
@@ -137,7 +137,7 @@ def _judged(files: Sequence[str], request_id: str | None, policy: StsPolicy) -> 
     return summary, None if more else first
 
 
-def _told(summary: Summary, only: Explanation | None, *, as_json: bool) -> int:
+def _describe(summary: Summary, only: Explanation | None, *, as_json: bool) -> int:
     if only is not None:
         if as_json:
             print_json(only.document())

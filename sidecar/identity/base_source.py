@@ -202,7 +202,7 @@ class BaseSource(ABC):
         self._last_error = str(error)
         self._announce()
 
-    def _lost(self, why: str) -> None:
+    def _note_loss(self, why: str) -> None:
         """Note that the connection to the source is lost; the identity stays."""
         self.counts.lost_connections += 1
         if why != self._last_error:  # retried continually

@@ -103,7 +103,7 @@ class X509Bundle:
                 if left < 0:
                     raise VerificationError("there are too many possible paths")
                 with contextlib.suppress(VerificationError):
-                    return _verified(anchor, leaf, between, at)
+                    return _verify(anchor, leaf, between, at)
         raise VerificationError("no path ends in the bundle")
 
     def _signers_of(self, outline: Outline) -> Iterator[_Anchor]:
@@ -125,7 +125,7 @@ def paths(leaf: Outline, others: Sequence[Outline]) -> Iterator[tuple[int, ...]]
             waiting += [(one.issuer, (*path, n)) for n, one in enumerate(others) if one.subject == issuer]
 
 
-def _verified(anchor: _Anchor, leaf: Presented, between: Sequence[Presented], at: int) -> tuple[x509.Certificate, ...]:
+def _verify(anchor: _Anchor, leaf: Presented, between: Sequence[Presented], at: int) -> tuple[x509.Certificate, ...]:
     verifier = anchor.policy.time(datetime.datetime.fromtimestamp(at, datetime.UTC)).build_client_verifier()
     try:
         chain = verifier.verify(leaf.certificate, [one.certificate for one in between]).chain
@@ -175,7 +175,7 @@ def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain
         for authority in bundle.authorities:
             named[authority.subject][_key_of(authority)] = key_identifier_of(authority)
             homes[authority.subject].add(bundle.trust_domain)
-    ambiguous = (name for name, keys in named.items() if len(keys) > 1 and not _told_apart(keys.values()))
+    ambiguous = (name for name, keys in named.items() if len(keys) > 1 and not _tell_apart(keys.values()))
     return frozenset(domain for name in ambiguous for domain in homes[name])
 
 
@@ -187,7 +187,7 @@ def key_identifier_of(authority: x509.Certificate) -> bytes | None:
     return None
 
 
-def _told_apart(identifiers: Collection[bytes | None]) -> bool:
+def _tell_apart(identifiers: Collection[bytes | None]) -> bool:
     return None not in identifiers and len(set(identifiers)) == len(identifiers)
 
 

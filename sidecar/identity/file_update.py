@@ -85,7 +85,7 @@ def read_jwt_bundle_file(
             broken += 1
             continue
         try:
-            key_sets[trust_domain] = parse_jwt_bundle(_decoded(encoded))
+            key_sets[trust_domain] = parse_jwt_bundle(_decode(encoded))
         except KeySetError:
             broken += 1
             key_sets |= last_good(trust_domain, known)
@@ -111,7 +111,7 @@ def _speaks_for_another(authority: x509.Certificate, trust_domain: TrustDomain) 
     return False
 
 
-def _decoded(encoded: object) -> bytes:
+def _decode(encoded: object) -> bytes:
     if not isinstance(encoded, str):
         raise KeySetError("the bundle is not text")
     try:

@@ -118,7 +118,7 @@ class FileSource(BaseSource):
         if lasting or (trouble and not again):
             if not again:
                 self._connected = False
-                self._lost("; ".join(one.why for one in trouble))
+                self._note_loss("; ".join(one.why for one in trouble))
             return
         self._connected = True
         await self._act(seen)

@@ -153,7 +153,7 @@ def _authorities_above(leaf: x509.Certificate, bundle: X509Bundle) -> Iterator[x
     """Yield the authority that signed a leaf, then the one that signed it, up to one that signed itself."""
     below, left = leaf, list(bundle.authorities)
     while below.issuer != below.subject:
-        above = next((one for one in left if _signed(one, below)), None)
+        above = next((one for one in left if _signs(one, below)), None)
         if above is None:
             return
         yield above
@@ -161,7 +161,7 @@ def _authorities_above(leaf: x509.Certificate, bundle: X509Bundle) -> Iterator[x
         below = above
 
 
-def _signed(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+def _signs(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

@@ -269,7 +269,7 @@ class HandshakeQueue:
         self._running.add(arrival, self._clock())
         self._of[arrival.address] = arrival
         arrival.task = asyncio.get_running_loop().create_task(self._hand_over(arrival))
-        arrival.task.add_done_callback(lambda _: self._ended(arrival))
+        arrival.task.add_done_callback(lambda _: self._note_end(arrival))
 
     async def _hand_over(self, arrival: Arrival) -> None:
         arrival.handed_over = True
@@ -293,7 +293,7 @@ class HandshakeQueue:
             arrival.accepted.close()
             self._tell(Reason.OVERLOADED, "there is no memory for a connection", arrival)
 
-    def _ended(self, arrival: Arrival) -> None:
+    def _note_end(self, arrival: Arrival) -> None:
         self._forget(arrival)
         if not arrival.handed_over:  # it ended before its first step: the loop does not know the socket
             arrival.accepted.close()

@@ -98,7 +98,7 @@ class JwtSvids:
         generation = self._generation
         try:
             token = await self._fetch(audience, owner)
-            held = self._checked(token, audience, owner)
+            held = self._check(token, audience, owner)
             if generation != self._generation:
                 held.renew_at = 0.0
             if self._flights.get(audience) is flight:
@@ -117,7 +117,7 @@ class JwtSvids:
                 flight.set_exception(outcome)
                 flight.exception()  # retrieved: no warning if nobody waits
 
-    def _checked(self, token: str, audience: str, owner: SpiffeId) -> _Held:
+    def _check(self, token: str, audience: str, owner: SpiffeId) -> _Held:
         """Check owner, audience and expiry; the Workload API is trusted for the signature only."""
         try:
             bearer = parse_jwt_svid(token)

@@ -90,7 +90,7 @@ class PySpiffeSource(BaseSource):
             if failure == _DENIED:
                 self._jwt_bundles = MappingProxyType({})
             if _is_lost(failure):
-                self._lost(_in_our_words(failure))
+                self._note_loss(_in_our_words(failure))
             else:
                 self._discard(UpdateError(_in_our_words(failure)))
             await self._pause(backoff.next_s())
@@ -138,7 +138,7 @@ class PySpiffeSource(BaseSource):
     async def _x509_failed(self, failure: str) -> None:
         if _is_lost(failure):
             self._connected = False
-            self._lost(_in_our_words(failure))
+            self._note_loss(_in_our_words(failure))
             if failure == _DENIED:
                 self._withdraw(_in_our_words(failure))
             return

@@ -159,11 +159,11 @@ class ScreenedSSLObject(ssl.SSLObject):
                 return self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
         while True:
             if not self._released.pending:
-                self._guarded(self._let_more_through)
+                self._guard(self._let_more_through)
             try:
                 data: Any = self._sslobj.read(len) if buffer is None else self._sslobj.read(len, buffer)
             except ssl.SSLWantReadError:
-                if not self._guarded(self._let_more_through):
+                if not self._guard(self._let_more_through):
                     raise
             else:
                 gate.count_data(data if isinstance(data, int) else data.__len__())
@@ -181,12 +181,12 @@ class ScreenedSSLObject(ssl.SSLObject):
             try:
                 super().unwrap()
             except ssl.SSLWantReadError:
-                if not self._guarded(self._let_more_through):
+                if not self._guard(self._let_more_through):
                     raise
             else:
                 return
 
-    def _guarded(self, step: Callable[[], bool]) -> bool:
+    def _guard(self, step: Callable[[], bool]) -> bool:
         """Take a step, and report the peer if the gate refuses it."""
         try:
             return step()

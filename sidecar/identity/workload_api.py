@@ -66,7 +66,7 @@ class WorkloadApiSource(BaseSource):
             request=workload_pb.X509SVIDRequest(),
             reply_type=workload_pb.X509SVIDResponse,
             take=self._take_x509,
-            lost=self._lost_x509,
+            lost=self._note_loss_x509,
         )
 
     def _jwt_bundle_stream(self) -> Subscription:
@@ -76,7 +76,7 @@ class WorkloadApiSource(BaseSource):
             request=workload_pb.JWTBundlesRequest(),
             reply_type=workload_pb.JWTBundlesResponse,
             take=self._take_jwt_bundles,
-            lost=self._lost_jwt_bundles,
+            lost=self._note_loss_jwt_bundles,
         )
 
     async def _take_x509(self, message: Any) -> bool:
@@ -101,14 +101,14 @@ class WorkloadApiSource(BaseSource):
         self.counts.broken_bundles += broken
         return True
 
-    def _lost_x509(self, failure: WorkloadApiError) -> None:
+    def _note_loss_x509(self, failure: WorkloadApiError) -> None:
         self._connected = False
-        self._lost(str(failure))
+        self._note_loss(str(failure))
         if isinstance(failure, IdentityDeniedError):
             self._withdraw(str(failure))
 
-    def _lost_jwt_bundles(self, failure: WorkloadApiError) -> None:
-        self._lost(str(failure))
+    def _note_loss_jwt_bundles(self, failure: WorkloadApiError) -> None:
+        self._note_loss(str(failure))
         if isinstance(failure, IdentityDeniedError):
             self._jwt_bundles = MappingProxyType({})
 

@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
             injection = read_injection(arguments.injection)
             return tried(arguments.trial, injection, as_json=arguments.json, namespace=arguments.namespace)
-        injector = Injector(arguments.injection, _given(arguments.tls))
+        injector = Injector(arguments.injection, _tls_folder(arguments.tls))
     except ConfigError as error:
         print(f"sidecar injector: {error}", file=sys.stderr)  # noqa: T201 - the command's own output
         return 2
@@ -167,7 +167,7 @@ class Injector:
         self._recorded = log
         refused_connections = RefusedConnections(log, "inbound", UnprovenRecords(log))
         self._webhook = Webhook(self._injection, log=log, metrics=self._metrics, unproven=refused_connections.unproven)
-        watcher = FileWatcher(self._watched(), log)
+        watcher = FileWatcher(self._watched_files(), log)
         serving = Probe(PageSite(probe_pages(self)), *probe)
         runner = quiet_runner(self._webhook.app(), shutdown_s=DRAIN_S)
         await runner.setup()
@@ -231,7 +231,7 @@ class Injector:
         """See ``Probed``."""
         return self._metrics.render()
 
-    def _watched(self) -> list[Watched]:
+    def _watched_files(self) -> list[Watched]:
         return [
             Watched(
                 what="injection",
@@ -274,7 +274,7 @@ def read_injection(path: Path) -> Injection:
         raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", cure)]) from error
 
 
-def _given(tls: Path | None) -> Path:
+def _tls_folder(tls: Path | None) -> Path:
     if tls is None:
         cure = f"name the folder of {CERTIFICATE} and {KEY}, or try a pod by --try"
         raise ConfigError([Problem("--tls", "is missing", cure)])

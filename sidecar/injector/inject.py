@@ -128,21 +128,21 @@ def _refusals(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusa
         ]
         yield from unfit
         if not unfit:
-            yield from _taken(pod, injection, namespace)
+            yield from _refuse_taken_names(pod, injection, namespace)
 
 
 def _annotations(pod: Pod) -> Mapping[str, object]:
     return mapping(mapping(pod, "metadata"), "annotations")
 
 
-def _wanted(pod: Pod, injection: Injection, namespace: str) -> dict[str, Any]:
+def _build_container(pod: Pod, injection: Injection, namespace: str) -> dict[str, Any]:
     """Return the sidecar's container as this pod should have it."""
     asked = mounts_of(pod, injection)
     own = injection.container_for(namespace, keys=bool(asked.keys), handle=asked.handle, door=bool(asked.door))
     return sized(own, chosen(_annotations(pod)))
 
 
-def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
+def _refuse_taken_names(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
     """Refuse foreign containers and volumes that use one of our names."""
     spec = mapping(pod, "spec")
     asked = mounts_of(pod, injection)
@@ -158,12 +158,12 @@ def _taken(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusal]:
         seen.add(name)
     found = _positions(spec, injection)
     tokens = _tokens_of_kubernetes(spec) if found else set()
-    wanted = _wanted(pod, injection, namespace)
-    compared = _compared(wanted, tokens, injection)
+    wanted = _build_container(pod, injection, namespace)
+    compared = _strip_variable_parts(wanted, tokens, injection)
     containers = mappings(spec, injection.goes_into)
     layer = f"container {injection.name}"
     for position in found:
-        if len(found) > 1 or not _alike(_compared(containers[position], tokens, injection), compared):
+        if len(found) > 1 or not _alike(_strip_variable_parts(containers[position], tokens, injection), compared):
             wrong = "it differs from the sidecar that is injected here"
             yield Refusal("foreign_sidecar", layer, wrong, "leave it out")
         else:
@@ -182,7 +182,7 @@ def _alike(one: object, other: object) -> bool:
     return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
 
 
-def _compared(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
+def _strip_variable_parts(container: Container, tokens: Collection[str], injection: Injection) -> dict[str, object]:
     """Return a container without the parts that Kubernetes adds or others may choose: a token, resources, a default.
 
     LimitRange and autoscalers set a share of cpu and memory; ``misfits_of`` holds it to the bounds. A device is no
@@ -236,18 +236,18 @@ def _patch(pod: Pod, injection: Injection, namespace: str) -> Patch:
     patch += agent_patch(pod, injection, asked.agent) if asked.handle else []
     found = _positions(spec, injection)
     if not found:
-        patch += _added(spec, injection.goes_into, [_wanted(pod, injection, namespace)], at="0")
+        patch += _add_items(spec, injection.goes_into, [_build_container(pod, injection, namespace)], at="0")
     elif found != [0]:  # containers before it would start without it
         way = f"/spec/{injection.goes_into}"
         patch.append({"op": "move", "from": f"{way}/{found[0]}", "path": f"{way}/0"})
     names = {text(volume, "name") for volume in mappings(spec, "volumes")}
     wanted = injection.volumes_for(asked.settings, keys=asked.keys, handle=asked.handle, door=asked.door)
     lacking = [volume for volume in wanted if volume["name"] not in names]
-    patch += _added(spec, "volumes", lacking, at="-")
-    return patch + _annotated(pod, injection)
+    patch += _add_items(spec, "volumes", lacking, at="-")
+    return patch + _annotate(pod, injection)
 
 
-def _added(spec: Pod, name: str, items: list[dict[str, Any]], *, at: str) -> Patch:
+def _add_items(spec: Pod, name: str, items: list[dict[str, Any]], *, at: str) -> Patch:
     if not items:
         return []
     if spec.get(name) is None:  # a patch cannot add to a missing list
@@ -255,7 +255,7 @@ def _added(spec: Pod, name: str, items: list[dict[str, Any]], *, at: str) -> Pat
     return [{"op": "add", "path": f"/spec/{name}/{at}", "value": item} for item in items]
 
 
-def _annotated(pod: Pod, injection: Injection) -> Patch:
+def _annotate(pod: Pod, injection: Injection) -> Patch:
     metadata = pod.get("metadata")
     if not isinstance(metadata, dict):
         raise MalformedError("metadata is not an object")

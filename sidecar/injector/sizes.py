@@ -74,7 +74,7 @@ def quantity(value: str) -> Decimal:
     return number.scaleb(_POWERS.get(unit, 0))
 
 
-def _measured(name: str, value: str) -> Decimal:
+def _measure(name: str, value: str) -> Decimal:
     if name == SECONDS and _WHOLE.fullmatch(value) is None:
         raise ValueError("not a whole number")
     return quantity(value)
@@ -83,7 +83,7 @@ def _measured(name: str, value: str) -> Decimal:
 def _misfit(name: str, value: str, bound: Bound) -> tuple[str, str] | None:
     """Describe the error of a value, and its cure; None if it is valid."""
     try:
-        measured = _measured(name, value)
+        measured = _measure(name, value)
     except ValueError:
         return ("it is not a whole number of seconds", "write 300") if name == SECONDS else (
             "it is not a quantity", f"write one as {bound.least}"
@@ -123,7 +123,7 @@ def bounds_of(members: Mapping[str, object]) -> Mapping[str, Bound]:
     for name in ANNOTATIONS:
         bound = Bound(text(mapping(members, name), "min"), text(mapping(members, name), "max"))
         try:
-            least, most = _measured(name, bound.least), _measured(name, bound.most)
+            least, most = _measure(name, bound.least), _measure(name, bound.most)
         except ValueError as error:
             raise MalformedError(f"bounds.{name}: {error}") from error
         if least > most:

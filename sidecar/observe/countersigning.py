@@ -64,7 +64,7 @@ class Countersigning:
             async with asyncio.timeout(TIMEOUT_S):
                 checkpoint = await self._ask(head)
         except (SidecarError, TimeoutError) as error:
-            self._failed(error)
+            self._note_failure(error)
             return
         if self._failing:
             self._failing = False
@@ -80,7 +80,7 @@ class Countersigning:
             await asyncio.sleep(0.005)
         return None if log.head is None else Head(run=log.run, seq=log.head[0], hash=log.head[1])
 
-    def _failed(self, error: SidecarError | TimeoutError) -> None:
+    def _note_failure(self, error: SidecarError | TimeoutError) -> None:
         self._log.metrics.countersigning_failed()
         if not self._failing:
             self._failing = True

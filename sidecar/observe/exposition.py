@@ -143,7 +143,7 @@ def _lines(metric: Metric) -> Iterator[str]:
     yield f"# HELP {metric.text_name} {documentation}\n"
     yield f"# TYPE {metric.text_name} {metric.text_type}\n"
     for sample in metric.samples:
-        labels = ",".join(f'{label}="{_escaped(value)}"' for label, value in sorted(sample.labels.items()))
+        labels = ",".join(f'{label}="{_escape(value)}"' for label, value in sorted(sample.labels.items()))
         yield (
             f"{sample.name}{{{labels}}} {_number(sample.value)}\n"
             if labels
@@ -151,7 +151,7 @@ def _lines(metric: Metric) -> Iterator[str]:
         )
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 

@@ -43,7 +43,7 @@ class OneLine(logging.Formatter):
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
         fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         words = [at, record.levelname, harmless(record.getMessage())]
-        words += [f"{name}={_shown(value)}" for name, value in fields.items()]
+        words += [f"{name}={_render(value)}" for name, value in fields.items()]
         lines = [" ".join(words)]
         if record.exc_info:
             traceback = _SECRET.sub(INSTEAD, self.formatException(record.exc_info))
@@ -79,6 +79,6 @@ def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any])
         _log.error("unexpected error in the event loop", exc_info=error, extra={"where": context.get("message")})
 
 
-def _shown(value: object) -> str:
+def _render(value: object) -> str:
     text = harmless("-" if value is None else str(value))
     return text if _PLAIN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

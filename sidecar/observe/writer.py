@@ -168,7 +168,7 @@ class Writer(Generic[T]):
             self._write_on()
             self._sink.close()
         except Exception as error:  # noqa: BLE001  whatever it is: no record is taken from here on, so no call is served
-            self._failed(error)
+            self._note_failure(error)
 
     def _write_on(self) -> None:
         while not self._abandoned.is_set():
@@ -236,11 +236,11 @@ class Writer(Generic[T]):
             try:
                 self._sink.renew()
             except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
-                self._failed(error)
+                self._note_failure(error)
                 self._sink.settle()
                 self._stop.wait(_RETRY_S)
             else:
-                self._recovered()
+                self._note_recovery()
                 self._sink.settle()
                 self.reliable_until = inf
                 return
@@ -260,7 +260,7 @@ class Writer(Generic[T]):
             except BlockingIOError:
                 written = 0
             except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
-                self._failed(error)
+                self._note_failure(error)
                 if _code(error) == errno.EPIPE:
                     # The reader is gone with half a line: the next one starts with a whole line.
                     self._offset = self._line_start()
@@ -270,7 +270,7 @@ class Writer(Generic[T]):
                 continue
             if written:
                 self._offset += written
-                self._recovered()
+                self._note_recovery()
                 self.reliable_until = time.monotonic() + self._stall_s
             else:
                 ready = False  # a replaced sink may accept writes
@@ -304,15 +304,15 @@ class Writer(Generic[T]):
         except BlockingIOError:
             pass
         except Exception as error:  # noqa: BLE001  a bug in a sink must not end its thread unheard
-            self._failed(error)
+            self._note_failure(error)
         else:
-            self._recovered()
+            self._note_recovery()
         self._sink.settle()
         self.filling = None if room is None else (self.filling or SinkSpace()).measured(room, now)
         if self._error is None:
             self.reliable_until = inf
 
-    def _failed(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
         if self._error is None:
             bug = None if isinstance(error, OSError) else error
             fields = {"sink": self._sink.name, "errno": _code(error)}
@@ -320,7 +320,7 @@ class Writer(Generic[T]):
         self._error = error
         self.reliable_until = -inf
 
-    def _recovered(self) -> None:
+    def _note_recovery(self) -> None:
         if self._error is not None:
             _log.warning("record sink recovered", extra={"sink": self._sink.name})
             self.reliable_until = inf

@@ -75,14 +75,14 @@ class Probe:
         return decision if isinstance(decision, Wait) else ADMIT
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
-        self._waiting.start(accepted, address, self._accepted)
+        self._waiting.start(accepted, address, self._accept)
 
     def _first_to_evict(self) -> _Counted | None:
         oldest, since = next(iter(self._connections.items()))
         patience_s = max(_PATIENCE_S, len(self._connections) / EVICTED_PER_S)
         return oldest if asyncio.get_running_loop().time() - since >= patience_s else None
 
-    def _accepted(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.Protocol:
         """Make the protocol of one more connection."""
         if len(self._connections) >= self.limit:
             oldest, _ = self._connections.popitem(last=False)

@@ -66,7 +66,7 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
     while True:
         status = ask(socket, "/status", member="settings")
         denied = status.get("deny_file")
-        if denied is None and (refused := _refused_deny_file(status)) is None:
+        if denied is None and (refused := _find_deny_file_refusal(status)) is None:
             return complain("status", "the settings have no deny_file; set it as in docs/runbook.md")
         if denied is None:
             denied = {"sha256": None, "rows": 0, "file": "deny_file", "error": refused}
@@ -88,7 +88,7 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
         time.sleep(_ASK_S)
 
 
-def _refused_deny_file(status: Json) -> str | None:
+def _find_deny_file_refusal(status: Json) -> str | None:
     """Return why settings that name a deny file are refused; None if they are not."""
     problems = status["settings"]["problems"]
     return next((one["wrong"] for one in problems if one["field"] == "deny_file"), None)
@@ -201,7 +201,7 @@ def _show_chains(chains: Json, now: int) -> None:
             (
                 row["request_id"],
                 span(now - row["since"]),
-                _known(row["subject"], row["verified"]),
+                _find_known(row["subject"], row["verified"]),
                 " ← ".join(row["chain"] or ["-"]),
                 row["route"],
             )
@@ -210,7 +210,7 @@ def _show_chains(chains: Json, now: int) -> None:
     )
 
 
-def _known(subject: str | None, verified: bool) -> str | None:  # noqa: FBT001 - a column
+def _find_known(subject: str | None, verified: bool) -> str | None:  # noqa: FBT001 - a column
     return subject if subject is None or verified else f"{subject} (unverified)"
 
 

@@ -49,7 +49,7 @@ def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, n
     if token.expires_at <= now:  # the leeway of verification is for differing clocks, not for minting new tokens
         raise Denied(Reason.TOKEN_EXPIRED, "the subject token has expired")
     if token.issuer == policy.issuer:
-        return _delegated(token, client=client, policy=policy, now=now)
+        return _read_delegated(token, client=client, policy=policy, now=now)
     if token.issuer in policy.foreign_issuers:
         return _foreign(token, client=client, policy=policy, now=now)
     return _login(token, client=client, policy=policy, now=now)
@@ -98,7 +98,7 @@ def foreign_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> Fore
     return foreign
 
 
-def _delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
+def _read_delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
     if token.audience not in policy.audiences_of(client):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
     own = _is_workloads(token, policy)

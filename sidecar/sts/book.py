@@ -49,7 +49,7 @@ class Book:
         """
         if order.id in self.orders or self.covering(order, now=now) is not None:
             return self
-        kept = _unexpired(self.orders, now)
+        kept = _drop_expired(self.orders, now)
         if order.action is Action.REVOKE:
             _require_room(order, kept.values(), sources)
         if self.seq >= MAX_SEQ:
@@ -84,7 +84,7 @@ class Book:
         seq = max(self.seq, other.seq)
         if not new:
             return self if seq == self.seq else replace(self, seq=seq)
-        kept = _unexpired(self.orders, now)
+        kept = _drop_expired(self.orders, now)
         if len(kept) + len(new) > MAX_LISTED:
             raise ValueError(f"with its orders there would be more than {MAX_LISTED}")
         if other.seq == self.seq or not kept.keys() <= other.orders.keys():  # a set that no replica had so far
@@ -93,7 +93,7 @@ class Book:
 
     def waiting(self, now: int) -> Steps[list[Order]]:
         """Return, in steps, the revocations that need a second operator."""
-        confirmed = yield from self._confirmed()
+        confirmed = yield from self._find_confirmed()
         found: list[Order] = []
         for some in slices(self.orders.values()):
             yield
@@ -102,7 +102,7 @@ class Book:
 
     def listed(self, now: int, *, ttl_s: int) -> Steps[Listed]:
         """Return, in steps, the revocations in force and those lifted. Readers may rely on them for ``ttl_s``."""
-        confirmed = yield from self._confirmed()
+        confirmed = yield from self._find_confirmed()
         lifted: dict[str, int] = {}
         revoked: dict[str, Revocation] = {}
         for some in slices(self.orders.values()):
@@ -114,7 +114,7 @@ class Book:
                     revoked[one.id] = one.revocation()
         return Listed(seq=self.seq, issued_at=now, ttl_s=ttl_s, revoked=revoked, lifted=lifted)
 
-    def _confirmed(self) -> Steps[set[str]]:
+    def _find_confirmed(self) -> Steps[set[str]]:
         """Return the IDs of revocations that a second operator confirmed."""
         found: set[str] = set()
         for some in slices(self.orders.values()):
@@ -150,7 +150,7 @@ def _require_room(order: Order, kept: Iterable[Order], sources: int) -> None:
             raise Denied(Reason.ORDER_REFUSED, f"the share {whose} is used up ({room} orders): wait until some end")
 
 
-def _unexpired(orders: Mapping[str, Order], now: int) -> dict[str, Order]:
+def _drop_expired(orders: Mapping[str, Order], now: int) -> dict[str, Order]:
     return {name: one for name, one in orders.items() if one.expires_at > now}
 
 

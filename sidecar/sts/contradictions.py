@@ -104,7 +104,7 @@ def _own_problems(policy: Declared) -> Iterator[Problem]:
 
 
 def _target_problems(policy: Declared) -> Iterator[Problem]:
-    for name in _repeated(name for target in policy.targets for name in target.names):
+    for name in _find_repeated(name for target in policy.targets for name in target.names):
         yield Problem("targets", f"the audience {name} means two targets", "give each audience to one workload")
     for number, target in enumerate(policy.targets):
         where = f"targets[{number}]"
@@ -267,5 +267,5 @@ def _is_scope(token: str) -> bool:
         return False
 
 
-def _repeated(names: Iterable[str]) -> list[str]:
+def _find_repeated(names: Iterable[str]) -> list[str]:
     return sorted(name for name, times in Counter(names).items() if times > 1)

@@ -113,13 +113,13 @@ class TokenEndpoint:
 
     async def countersign(self, request: web.Request) -> web.Response:
         """Handle one request to countersign a client's record stream: likewise."""
-        return await self.answered(request, self._countersigned)
+        return await self.answered(request, self._countersign)
 
     async def answered(self, request: web.Request, answer: Answering) -> web.Response:
         """Let ``answer`` serve one request of an identified client. A drain waits for it; a refusal is recorded."""
-        return await self._tracked(self._identified(request, answer))
+        return await self._track(self._identify(request, answer))
 
-    async def _tracked(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
+    async def _track(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
         self._in_flight += 1
         self._idle.clear()
         try:
@@ -132,7 +132,7 @@ class TokenEndpoint:
             response.force_close()
         return response
 
-    async def _identified(self, request: web.Request, answer: Answering) -> web.Response:
+    async def _identify(self, request: web.Request, answer: Answering) -> web.Response:
         record = self._record(request)
         try:
             client = self.client_of(request)
@@ -162,7 +162,7 @@ class TokenEndpoint:
         )
         return web.Response(body=orjson.dumps(answer), content_type=_JSON, headers=NO_STORE)
 
-    async def _countersigned(self, request: web.Request, _client: SpiffeId, _record: ExchangeRecord) -> web.Response:
+    async def _countersign(self, request: web.Request, _client: SpiffeId, _record: ExchangeRecord) -> web.Response:
         body = await self.body_of(request)
         client = self.client_of(request)  # trust may have been withdrawn while the body arrived
         checkpoint = self._service.countersign(body, request.headers.get(hdrs.CONTENT_TYPE), client=client)

@@ -91,7 +91,7 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
         action=Action.REVOKE,
         operator=feed.trusted.issuer,
         made_at=made_at,
-        expires_at=_rounded(now + for_s, for_s),
+        expires_at=_round_up(now + for_s, for_s),
         reason=event,
         kind=kind,
         value=value,
@@ -100,7 +100,7 @@ def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int
     )
 
 
-def _rounded(ends_at: int, for_s: int) -> int:
+def _round_up(ends_at: int, for_s: int) -> int:
     """Round an end up, by at most a sixteenth of ``for_s``, so that many events for one name have few ends."""
     step = max(_LEAST_STEP_S, for_s // 16)
     return -(-ends_at // step) * step

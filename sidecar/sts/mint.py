@@ -118,11 +118,11 @@ def authorize_exchange(
     act = _next_act(subject.chain, actor_claims, policy.max_depth)
     audience = _audience_of(request)
     allowed = _allowed_scopes(client, authority, audience, policy)
-    scope = _narrowed(request.scope, authority.scope, allowed)
+    scope = _narrow(request.scope, authority.scope, allowed)
     expires_at = authority.expires_at
     if subject.chain is None and not authority.own:  # a login: a chain starts here
         expires_at = min(expires_at, now + policy.entries[client].first_life_s(audience))
-    bound, expires_at = _bound(audience, expires_at, policy, certificate)
+    bound, expires_at = _confirmation(audience, expires_at, policy, certificate)
     claims = _common(policy, client, authority.issued_subject, audience, scope, now, expires_at, fresh.jti)
     claims["act"] = act
     # RFC 8693 section 4.4 and RFC 9493 section 3.2.5: the client that may hand this token in, and the login behind it.
@@ -159,15 +159,15 @@ def authorize_self(
     allowed = policy.self_scopes(client, audience)
     if allowed is None:
         raise Denied(Reason.TARGET_UNKNOWN, "the client has no authority of its own at this target")
-    scope = _narrowed(request.scope, allowed)
-    bound, expires_at = _bound(audience, now + policy.token_life_s, policy, certificate)
+    scope = _narrow(request.scope, allowed)
+    bound, expires_at = _confirmation(audience, now + policy.token_life_s, policy, certificate)
     claims = _common(policy, client, client, audience, scope, now, expires_at, fresh.jti)
     claims["txn"] = fresh.txn
     claims.update(bound)
     return Grant(claims=claims, scope=scope, expires_in=expires_at - now)
 
 
-def _bound(
+def _confirmation(
     audience: str, expires_at: int, policy: StsPolicy, certificate: ClientCertificate | None
 ) -> tuple[dict[str, object], int]:
     """Return ``cnf`` for a target whose tokens are bound, and the end: with the certificate, which proves possession.
@@ -241,7 +241,7 @@ def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, polic
     return frozenset().union(*matching)
 
 
-def _narrowed(asked: ScopeSet | None, *limits: ScopeSet) -> ScopeSet:
+def _narrow(asked: ScopeSet | None, *limits: ScopeSet) -> ScopeSet:
     """Return the requested scopes if they are within every limit; without a request, the intersection of the limits."""
     first, *rest = limits if asked is None else (asked, *limits)
     scope = first.intersection(*rest)

@@ -220,7 +220,7 @@ class StsServer:
     async def _listen(self, app: web.Application) -> tuple[str, int]:
         runner = self._runner = quiet_runner(app, shutdown_s=_CUT_OFF_S)
         await runner.setup()
-        connections = self._connections = self._counted(runner)
+        connections = self._connections = self._limit_connections(runner)
         site = self._site = TlsSite(
             runner,
             self._settings.host,
@@ -233,7 +233,7 @@ class StsServer:
         await site.start()
         return site.address
 
-    def _counted(self, runner: web.AppRunner) -> Connections:
+    def _limit_connections(self, runner: web.AppRunner) -> Connections:
         assert runner.server is not None  # noqa: S101 - for the type only: the runner was set up
         return Connections(
             partial(_Protocol, runner.server, self._endpoint.unserved),

@@ -32,7 +32,7 @@ def verify_actor(
             workload's token: a bearer string proves nothing without the channel of its owner.
     """
     try:
-        actor = _verified(raw, bundles, audience, now)
+        actor = _verify(raw, bundles, audience, now)
     except Denied as error:
         raise Denied(Reason.ACTOR_TOKEN_INVALID, str(error)) from error
     if actor.spiffe_id != client:
@@ -46,7 +46,7 @@ def key_of_actor(actor: SpiffeId, kid: str | None, bundles: Mapping[TrustDomain,
     return None if bundle is None else bundle.find(kid)
 
 
-def _verified(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
+def _verify(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now: int) -> JwtSvid:
     bearer = parse_jwt_svid(raw)
     key = key_of_actor(svid_subject(bearer), bearer.kid, bundles)
     if key is None:
@@ -60,7 +60,7 @@ def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> Non
     Raises:
         Denied: NOT_AN_ENTRY, DELEGATION_NOT_ALLOWED, TOKEN_TYPE, ALG_NOT_ALLOWED.
     """
-    trusted, _ = _expected(bearer, client, policy)
+    trusted, _ = _expect(bearer, client, policy)
     check_header(bearer, trusted)
 
 
@@ -72,7 +72,7 @@ def verify_subject(
     Raises:
         Denied: NOT_YOUR_TOKEN if it is for another audience; what ``check_subject`` and ``verify_token`` refuse.
     """
-    trusted, audiences = _expected(bearer, client, policy)
+    trusted, audiences = _expect(bearer, client, policy)
     # A delegated token is bound to who sent it to the client, and the client has compared the two. A login is not.
     sender = None if bearer.issuer in policy.login_issuers else ANY_CERTIFICATE
     try:
@@ -85,7 +85,7 @@ def verify_subject(
         raise
 
 
-def _expected(bearer: Bearer, client: SpiffeId, policy: StsPolicy) -> tuple[TrustedIssuer, frozenset[str]]:
+def _expect(bearer: Bearer, client: SpiffeId, policy: StsPolicy) -> tuple[TrustedIssuer, frozenset[str]]:
     if bearer.issuer == policy.issuer:
         return policy.own, policy.audiences_of(client)
     if bearer.issuer in policy.foreign_issuers:

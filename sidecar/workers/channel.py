@@ -73,12 +73,12 @@ class ToWorker:
 
     def start(self, start: Start) -> None:
         """Send the first message."""
-        self._writer.write(_packed((_EVENT, start)))
+        self._writer.write(_pack((_EVENT, start)))
 
     def tell(self, order: str, *arguments: object) -> None:
         """Send an order."""
         if not self._writer.is_closing():
-            self._writer.write(_packed((_EVENT, (order, *arguments))))
+            self._writer.write(_pack((_EVENT, (order, *arguments))))
 
     async def ask(self, name: str, timeout_s: float, *arguments: object) -> Any:
         """Ask the worker and return its answer.
@@ -91,7 +91,7 @@ class ToWorker:
         number = next(self._numbers)
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(_packed((number, (name, *arguments))))
+            self._writer.write(_pack((number, (name, *arguments))))
             await asyncio.wait([answer], timeout=timeout_s)
             if not answer.done() or answer.cancelled():
                 raise SilentError
@@ -122,7 +122,7 @@ class ToParent:
     def say(self, event: str) -> None:
         """Send the parent an event."""
         if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(_packed((_EVENT, event)))
+            self._writer.write(_pack((_EVENT, event)))
 
     async def serve(
         self, answers: Mapping[str, Callable[..., object]], orders: Mapping[str, Callable[..., None]]
@@ -166,7 +166,7 @@ class ToParent:
     def _answer(self, number: int, answer: object) -> None:
         assert self._writer is not None  # noqa: S101 - for the type only: we are serving
         if not self._writer.is_closing():
-            self._writer.write(_packed((number, answer)))
+            self._writer.write(_pack((number, answer)))
 
 
 async def _receive(reader: asyncio.StreamReader) -> tuple[int, Any]:
@@ -175,7 +175,7 @@ async def _receive(reader: asyncio.StreamReader) -> tuple[int, Any]:
     return message
 
 
-def _packed(message: object) -> bytes:
+def _pack(message: object) -> bytes:
     body = pickle.dumps(message)
     return _LENGTH.pack(len(body)) + body
 

@@ -60,7 +60,7 @@ class Handed(BaseSource):
         return await self._take(read)
 
     def lose(self) -> None:
-        self._lost("the source is lost")
+        self._note_loss("the source is lost")
 
     async def tick(self) -> None:
         await self._tick()

@@ -161,7 +161,7 @@ def test_after_openssls_refusal_no_path_is_searched(monkeypatch: pytest.MonkeyPa
     stranger = authority("one CA name", key=key)
     middles = [authority("middle", stranger, key=key) for _ in range(9)]
     source = source_of(names, federated=names)
-    monkeypatch.setattr("sidecar.identity.bundle._verified", lambda *_: pytest.fail("a path was verified"))
+    monkeypatch.setattr("sidecar.identity.bundle._verify", lambda *_: pytest.fail("a path was verified"))
     with pytest.raises(HandshakeRefused) as refused:
         shake(tls.server_context(source), plain(server=False, chain=[leaf(middles[0]), *middles]))
     assert refused.value.refusal is Reason.UNTRUSTED_CHAIN

@@ -345,13 +345,13 @@ class Checked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.signatures = 0
-        verified = bundle._verified
+        verified = bundle._verify
 
         def count(anchor: Any, leaf: Any, between: Any, at: int) -> Any:
             self.signatures += len(between) + 1
             return verified(anchor, leaf, between, at)
 
-        monkeypatch.setattr(bundle, "_verified", count)
+        monkeypatch.setattr(bundle, "_verify", count)
 
 
 def ring(names: int, copies: int) -> list[Issued]:

@@ -23,7 +23,7 @@ from sidecar.sts.book import (
     SeqError,
     parse_book,
 )
-from sidecar.sts.logout_events import _rounded
+from sidecar.sts.logout_events import _round_up
 from sidecar.sts.orders import MAX_ORDER_BYTES, Action, Order
 from sidecar.sts.replicas import EVERY_S
 from sidecar.sts.revocations import Register
@@ -75,7 +75,7 @@ def test_eight_thousand_logouts_of_one_session_are_a_few_orders() -> None:
     book = Book()
     for number in range(8_000):
         at = NOW + number // 4  # over half an hour
-        again = replace(logout(1, at=at), id=f"event:{number}", expires_at=_rounded(at + 86_400, 86_400))
+        again = replace(logout(1, at=at), id=f"event:{number}", expires_at=_round_up(at + 86_400, 86_400))
         book = book.with_order(again, now=at)
         assert max(one.expires_at for one in book.orders.values()) >= at + 86_400, "none ends too soon"
     assert len(book.orders) <= 2

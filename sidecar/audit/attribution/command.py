@@ -97,10 +97,10 @@ class _Rows:
             "format": reading.format,
             "verdict": judged.kind,
             "agent": None if judged.kind is Kind.NO_AGENT else visible(judged.agent),
-            "user": _shown(reading.users),
-            "actor": _shown(reading.actors),
-            "client": _shown(reading.clients),
-            "peer": _shown(reading.peers),
+            "user": _render(reading.users),
+            "actor": _render(reading.actors),
+            "client": _render(reading.clients),
+            "peer": _render(reading.peers),
             "request": None if reading.request is None else visible(reading.request),
             "time": None if reading.time is None else visible(reading.time),
             "refused": reading.refused,
@@ -140,7 +140,7 @@ class _Rows:
         sys.stdout.write(f"{head}\n],\n{json.dumps(document, indent=2)[2:]}\n")
 
 
-def _shown(parties: tuple[Party, ...]) -> str | None:
+def _render(parties: tuple[Party, ...]) -> str | None:
     return visible(parties[0].shown) if parties else None
 
 

@@ -130,7 +130,7 @@ class Document:
                     return
                 continue
             value = self._value()
-            yield self._broken() if value is None and not self._null else self._entry(value)
+            yield self._make_finding() if value is None and not self._null else self._entry(value)
 
     def _object(self) -> Iterator[Element]:
         """Yield the elements of an object's list of records, or the object itself where it has none."""
@@ -145,7 +145,7 @@ class Document:
                 break
             name = self._value() if character == '"' else None
             if not isinstance(name, str) or self._next() != ":":
-                yield self._broken()
+                yield self._make_finding()
                 return
             self._at += 1
             if self._next() == "[" and name.lower() in CONTAINERS and self._within() == "{":
@@ -155,15 +155,15 @@ class Document:
                 continue
             value = self._value()
             if value is None and not self._null:
-                yield self._broken()
+                yield self._make_finding()
                 return
             doubled = doubled or name in members
             members[name] = value
             if len(members) > 4096:
-                yield self._broken()
+                yield self._make_finding()
                 return
         if not closed:
-            yield self._broken()
+            yield self._make_finding()
         elif not contained:
             self._item += 1
             yield Element(self._file, line, self._item, Ambiguous(members) if doubled else members)
@@ -197,7 +197,7 @@ class Document:
         self._item += 1
         return Element(self._file, self._line, self._item, value if isinstance(value, dict) else None)
 
-    def _broken(self) -> Element:
+    def _make_finding(self) -> Element:
         """Skip the rest of the line."""
         return replace(self._text_line(), content=None)
 

@@ -94,14 +94,14 @@ def examine(
     roster = None if agents is None else rosters.load(agents)
     fields = Fields(user=[name.lower() for name in user], actor=[name.lower() for name in actor])
     readers = [Reader(known, fields) for known in mappings.load(mapping)]
-    for element, reading, judged in _judged(result, list(map(str, paths)), readers, roster):
+    for element, reading, judged in _judge(result, list(map(str, paths)), readers, roster):
         result.tally.add(judged, element.place, reading.format, refused=reading.refused)
         if seen is not None:
             seen(element, reading, judged)
     return result
 
 
-def _judged(
+def _judge(
     result: Result,
     paths: Sequence[str],
     readers: Sequence[Reader],

@@ -47,8 +47,8 @@ def shipped() -> list[LogFormat]:
     known: dict[str, LogFormat] = {}
     for name in SHIPPED:
         text = files("sidecar.audit.attribution").joinpath("formats", f"{name}.toml").read_text("utf-8")
-        known[name] = _checked(tomllib.loads(text), name)
-    return [_resolved(mapping, known, mapping.name) for mapping in known.values()]
+        known[name] = _check(tomllib.loads(text), name)
+    return [_resolve(mapping, known, mapping.name) for mapping in known.values()]
 
 
 def load(paths: Sequence[str]) -> list[LogFormat]:
@@ -59,17 +59,17 @@ def load(paths: Sequence[str]) -> list[LogFormat]:
     """
     base = shipped()
     known = {mapping.name: mapping for mapping in base}
-    return [_resolved(_read(path), known, path) for path in paths] + base
+    return [_resolve(_read(path), known, path) for path in paths] + base
 
 
-def _resolved(mapping: LogFormat, known: Mapping[str, LogFormat], place: str) -> LogFormat:
+def _resolve(mapping: LogFormat, known: Mapping[str, LogFormat], place: str) -> LogFormat:
     if mapping.extends is None:
         return mapping
     if mapping.extends not in known:
         raise MappingError(
             f"{place}: extends: {mapping.extends!r} is no shipped mapping{_nearest(mapping.extends, known)}"
         )
-    return mapping.extended(_resolved(known[mapping.extends], known, place))
+    return mapping.extended(_resolve(known[mapping.extends], known, place))
 
 
 def _read(path: str) -> LogFormat:
@@ -78,14 +78,14 @@ def _read(path: str) -> LogFormat:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise MappingError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a mapping is a page of text")
-        return _checked(tomllib.loads(content.decode("utf-8-sig")), path)
+        return _check(tomllib.loads(content.decode("utf-8-sig")), path)
     except OSError as error:
         raise MappingError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MappingError(f"{path}: no TOML: {error}; docs/attribution.md has an example") from None
 
 
-def _checked(table: Mapping[str, object], place: str) -> LogFormat:
+def _check(table: Mapping[str, object], place: str) -> LogFormat:
     """Return the mapping that a file holds.
 
     Raises:

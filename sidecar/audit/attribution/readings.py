@@ -109,7 +109,7 @@ class Reader:
         """
         mapping = self.mapping
         flat = _with_embedded(mapping, flat)
-        found = self._found(flat)
+        found = self._find(flat)
         users, actors, clients = found["user"], found["actor"], found["client"]
         inferred = False
         if self._extra.user and users and users[0].fields[0] in self._extra.user:
@@ -132,7 +132,7 @@ class Reader:
             if own
             else tuple(actor for actor in actors if not any(same_party(actor, user) for user in users)),
             clients=clients,
-            peers=(*map(_with_common_name, found["peer"]), *_forwarded(found["forwarded_cert"])),
+            peers=(*map(_with_common_name, found["peer"]), *_read_forwarded(found["forwarded_cert"])),
             declared=found["declared"],
             user_agents=found["user_agent"],
             addresses=tuple(_addresses(found["address"])),
@@ -145,7 +145,7 @@ class Reader:
             doubtful=mapping.holds(mapping.doubtful, flat),
         )
 
-    def _found(self, flat: Flat) -> Mapping[str, tuple[Party, ...]]:
+    def _find(self, flat: Flat) -> Mapping[str, tuple[Party, ...]]:
         hits: dict[str, dict[int, list[tuple[int, str, str]]]] = {}
         none = self.mapping.none
         for name in self._index.keys() & flat.keys():
@@ -206,7 +206,7 @@ def _with_common_name(peer: Party) -> Party:
     return peer if found is None else Party((*peer.fields, peer.fields[0]), (*peer.values, found[1]))
 
 
-def _forwarded(headers: Sequence[Party]) -> Iterator[Party]:
+def _read_forwarded(headers: Sequence[Party]) -> Iterator[Party]:
     """Yield the peers of x-forwarded-client-cert, the nearest first: each proxy adds its own at the end."""
     for header in headers:
         for element in reversed(header.shown.split(",")):

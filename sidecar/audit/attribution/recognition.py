@@ -162,7 +162,7 @@ class Recogniser:
             ):
                 for one in value:
                     if isinstance(one, dict):
-                        yield from self._guarded(one)
+                        yield from self._guard(one)
                 return
         flat = flatten(members)
         if all(name in flat for name in _OURS_KEYS):
@@ -181,7 +181,7 @@ class Recogniser:
                     return
         yield outer
 
-    def _guarded(self, members: dict[str, object]) -> Iterator[Recognised]:
+    def _guard(self, members: dict[str, object]) -> Iterator[Recognised]:
         try:
             yield from list(self._json(members, depth=1))
         except SplitError:

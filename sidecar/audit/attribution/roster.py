@@ -52,17 +52,17 @@ class Roster:
 
     def identity(self, value: str) -> str | None:
         """Return the agent that a user, actor, client or peer is."""
-        return self._cached("identity", value, self._identity)
+        return self._look_up("identity", value, self._identity)
 
     def user_agent(self, value: str) -> str | None:
         """Return the agent that a User-Agent claims to be."""
-        return self._cached("user-agent", value, self._user_agent)
+        return self._look_up("user-agent", value, self._user_agent)
 
     def address(self, value: str) -> str | None:
         """Return the agent at an address, which may have a port."""
-        return self._cached("address", value, self._address)
+        return self._look_up("address", value, self._address)
 
-    def _cached(self, kind: str, value: str, find: Callable[[str], str | None]) -> str | None:
+    def _look_up(self, kind: str, value: str, find: Callable[[str], str | None]) -> str | None:
         key = kind, value
         if key not in self._known:
             if len(self._known) >= _CACHED:

@@ -67,7 +67,7 @@ class Agent:
         told = [kind for kind in _KINDS[:3] if kind in self.evidence]
         if not told:
             return Kind.CANNOT_TELL
-        if told == [Kind.DELEGATES] and self._contradicted():
+        if told == [Kind.DELEGATES] and self._is_contradicted():
             return Kind.CANNOT_TELL
         if len(told) == 1:
             return told[0]
@@ -89,7 +89,7 @@ class Agent:
             else max(worst, Confidence.MEDIUM, key=list(Confidence).index)
         )
 
-    def _contradicted(self) -> bool:
+    def _is_contradicted(self) -> bool:
         unclear = self.evidence.get(Kind.CANNOT_TELL)
         return unclear is not None and any(reason in CONTRADICTED for reason in unclear.reasons)
 

@@ -33,14 +33,14 @@ class Template:
 
     def __init__(self, text: str) -> None:
         self._names: list[str] = []
-        self._pattern = re.compile(self._compiled(text))
+        self._pattern = re.compile(self._compile(text))
 
     def match(self, line: str) -> dict[str, str] | None:
         """Return the fields of a line that is described from its first to its last character."""
         found = self._pattern.fullmatch(line)
         return None if found is None else dict(zip(self._names, found.groups(), strict=True))
 
-    def _compiled(self, text: str) -> str:
+    def _compile(self, text: str) -> str:
         pieces = list(_pieces(text))
         pattern = ""
         for number, (name, literal) in enumerate(pieces):

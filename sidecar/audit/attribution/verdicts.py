@@ -90,8 +90,8 @@ def judge(reading: Reading, roster: Roster | None) -> Judged:
     if sender is None:
         return _no_agent(reading)
     if sender.by != "peer" and not agents and (reading.own or all(map(_is_workload, humans))):
-        return _found(Kind.CANNOT_TELL, sender, humans, "a workload is named that is not on the list of agents")
-    return _found(Kind.IMPERSONATES, sender, humans, "only the user is named")
+        return _find(Kind.CANNOT_TELL, sender, humans, "a workload is named that is not on the list of agents")
+    return _find(Kind.IMPERSONATES, sender, humans, "only the user is named")
 
 
 def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: Party) -> Judged:
@@ -103,8 +103,8 @@ def _with_actor(reading: Reading, roster: Roster, sender: _Sender | None, user: 
         if sender is None:
             return _no_agent(reading)
         if _identity(user, roster) == sender.agent and not any(_identity(one, roster) for one in reading.declared):
-            return _found(Kind.CANNOT_TELL, sender, reading.actors, "the agent is named as the user of another party")
-        return _found(Kind.IMPERSONATES, sender, [user, *reading.actors], "the actor named is not this agent")
+            return _find(Kind.CANNOT_TELL, sender, reading.actors, "the agent is named as the user of another party")
+        return _find(Kind.IMPERSONATES, sender, [user, *reading.actors], "the actor named is not this agent")
     actor, agent = named[0]
     if any(not alike(other, agent) for _, other in named):
         return _contradiction(reading, named, sender)
@@ -125,7 +125,7 @@ def _of_another(sender: _Sender, agent: str, parties: Sequence[Party]) -> Judged
         doubt = True  # an entry without a name does not say which agent it is
     kind = Kind.CANNOT_TELL if doubt else Kind.IMPERSONATES
     confidence = Confidence.HIGH if sender.by == "peer" and not doubt else Confidence.LOW
-    return replace(_found(kind, sender, parties, "the actor named is another agent"), confidence=confidence)
+    return replace(_find(kind, sender, parties, "the actor named is another agent"), confidence=confidence)
 
 
 def _contradiction(reading: Reading, named: Sequence[tuple[Party, str]], sender: _Sender | None) -> Judged:
@@ -140,7 +140,7 @@ def _own(principal: tuple[Party, str], sender: _Sender | None) -> Judged:
     """Judge a request whose only principal is an agent: its own, unless another agent presents it."""
     user, agent = principal
     if sender is not None and sender.by == "peer" and not alike(sender.agent, agent):
-        return _found(Kind.IMPERSONATES, sender, [user], "only another agent is named")
+        return _find(Kind.IMPERSONATES, sender, [user], "only another agent is named")
     return Judged(Kind.OWN_AUTHORITY, agent, user.fields[:1], "the agent is the only principal", Confidence.HIGH)
 
 
@@ -151,7 +151,7 @@ def _userless(reading: Reading, roster: Roster, sender: _Sender | None) -> Judge
             return Judged(Kind.OWN_AUTHORITY, agent, actor.fields[:1], "no user is named", Confidence.LOW)
     if sender is None:
         return _no_agent(reading)
-    return _found(Kind.CANNOT_TELL, sender, [], "the format shows no user" if reading.silent else "no user is named")
+    return _find(Kind.CANNOT_TELL, sender, [], "the format shows no user" if reading.silent else "no user is named")
 
 
 def _judge_unlisted(reading: Reading) -> Judged:
@@ -224,7 +224,7 @@ def _by_field(actor: Party) -> Confidence:
     return Confidence.HIGH if any("act." in f"{field}." for field in actor.fields) else Confidence.MEDIUM
 
 
-def _found(kind: Kind, sender: _Sender, others: Sequence[Party], reason: str) -> Judged:
+def _find(kind: Kind, sender: _Sender, others: Sequence[Party], reason: str) -> Judged:
     fields = (sender.field, *(party.fields[0] for party in others))
     confidence = Confidence.LOW if kind is Kind.CANNOT_TELL else _CONFIDENCE[sender.by]
     return Judged(kind, sender.agent, tuple(dict.fromkeys(fields)), reason, confidence)

@@ -139,7 +139,7 @@ COLUMNS: Final = (
 _DIGEST: Final = "hash(" + ", ".join(f'v."{name}"' for name in FIELDS) + ", {extra})"
 
 
-def _parsed(lines: str, *, one_by_one: bool) -> str:
+def _parse(lines: str, *, one_by_one: bool) -> str:
     """Lines, parsed: one by one, or all or none, which is faster. Lines of an older release get the youngest keys."""
     line = f"""
         CASE WHEN contains(line, '{YOUNGEST[-1]}":') THEN line
@@ -162,7 +162,7 @@ _LINES_OF_FILES: Final = f"""
 """
 READ_FILES: Final = f"""
     INSERT INTO kept
-    SELECT {_DIGEST.format(extra="''")}, {COLUMNS} FROM ({_parsed(_LINES_OF_FILES, one_by_one=False)})
+    SELECT {_DIGEST.format(extra="''")}, {COLUMNS} FROM ({_parse(_LINES_OF_FILES, one_by_one=False)})
     WHERE CASE WHEN {_SURE} THEN true ELSE error('a line is not surely a record') END
 """
 LISTS_OF_FILES: Final = """
@@ -182,7 +182,7 @@ def _read_lines(lines: str) -> str:
         SELECT place, CASE WHEN NOT sure THEN given END AS line, sure,
             {_DIGEST.format(extra="extra")} AS digest,
             {", ".join(f'v."{name}" AS {name}' for name in (*READ, *_TIMES))}
-        FROM (SELECT place, given, extra, v, {_SURE} AS sure FROM ({_parsed(lines, one_by_one=True)}))
+        FROM (SELECT place, given, extra, v, {_SURE} AS sure FROM ({_parse(lines, one_by_one=True)}))
     """
 
 

@@ -89,7 +89,7 @@ def judge(fields: Sequence[Field], detector: Detector, *, now: int) -> Iterator[
         if field.identity:
             yield Judged(field, field.kind or Kind.API_KEY, "", expires=field.expires)
             continue
-        yield from paired[number] if number in paired else _judged(field, hits[number], now)
+        yield from paired[number] if number in paired else _judge(field, hits[number], now)
 
 
 def _hits(fields: Sequence[Field], detector: Detector) -> dict[int, list[Hit]]:
@@ -152,7 +152,7 @@ def _stand_together(one: Field, other: Field) -> bool:
     return not (one.group and other.group) and abs(one.line - other.line) <= _NEAR
 
 
-def _judged(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
+def _judge(field: Field, hits: Sequence[Hit], now: int) -> Iterator[Judged]:
     if field.kind is not None:
         if not is_decoy(field.value):
             yield Judged(field, field.kind, canonical(field.value), expires=field.expires)

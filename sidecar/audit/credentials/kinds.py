@@ -45,7 +45,7 @@ _LEAK: Final = "OWASP Non-Human Identities Top 10, NHI2 Secret Leakage"
 _BCP: Final = "RFC 9700 section 2.5"
 
 
-def _declared(
+def _declare(
     kind: Kind, severity: Severity, reach: int, title: str, why: str, cure: str, standard: str
 ) -> tuple[Kind, Declared]:
     rule = Rule(id=kind.value, title=title, severity=severity, why=why, cure=cure, standard=standard)
@@ -54,7 +54,7 @@ def _declared(
 
 KINDS: Final[dict[Kind, Declared]] = dict(
     (
-        _declared(
+        _declare(
             Kind.MODEL_PROVIDER_KEY,
             Severity.HIGH,
             3,
@@ -64,7 +64,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             " none, let the sidecar hold the key (`token: inject`), with an owner and an end.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.AWS_ACCESS_KEY,
             Severity.CRITICAL,
             5,
@@ -74,7 +74,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             " IAM Roles Anywhere with the X.509-SVID; then delete the IAM user's key.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.GCP_SERVICE_ACCOUNT_KEY,
             Severity.CRITICAL,
             5,
@@ -83,7 +83,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Configure a workload identity pool with SPIRE's OIDC issuer as provider and delete the key.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.AZURE_KEY,
             Severity.CRITICAL,
             5,
@@ -93,7 +93,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             " for storage, assign a role to it and disable shared keys.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.GIT_HOST_TOKEN,
             Severity.CRITICAL,
             4,
@@ -103,7 +103,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             " (`token: inject`), on the paths that the agent needs.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.SERVICE_TOKEN,
             Severity.HIGH,
             3,
@@ -113,7 +113,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             " serves.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.DATABASE_PASSWORD,
             Severity.HIGH,
             4,
@@ -122,7 +122,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Authenticate with the X.509-SVID (client certificates) or put a tool server in front of the database.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.BASIC_CREDENTIALS,
             Severity.HIGH,
             3,
@@ -131,7 +131,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Put a sidecar beside the target and let agents reach it by a route, with a token for each call.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.BEARER_TOKEN,
             Severity.HIGH,
             3,
@@ -140,7 +140,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Let the sidecar exchange a token for each target instead; it lives for minutes.",
             _BCP,
         ),
-        _declared(
+        _declare(
             Kind.PRIVATE_KEY,
             Severity.HIGH,
             4,
@@ -149,7 +149,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Let SPIRE issue keys to the workload: they live in memory, for an hour.",
             "SPIFFE X.509-SVID section 4.4",
         ),
-        _declared(
+        _declare(
             Kind.CLIENT_CERTIFICATE,
             Severity.MEDIUM,
             3,
@@ -158,7 +158,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Replace it by a federated identity credential for the client's SPIFFE ID.",
             _BCP,
         ),
-        _declared(
+        _declare(
             Kind.OAUTH_CLIENT_SECRET,
             Severity.HIGH,
             4,
@@ -168,7 +168,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             " assertion; then delete the secret.",
             _BCP,
         ),
-        _declared(
+        _declare(
             Kind.KUBERNETES_TOKEN,
             Severity.HIGH,
             4,
@@ -177,7 +177,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Delete the Secret and mount a projected token, which lives for an hour and is bound to its pod.",
             "Kubernetes: Managing Service Accounts",
         ),
-        _declared(
+        _declare(
             Kind.API_KEY,
             Severity.MEDIUM,
             2,
@@ -186,7 +186,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Put a sidecar beside the target and let agents reach it by a route, with a token for each call.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.PASSWORD,
             Severity.MEDIUM,
             2,
@@ -195,7 +195,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Authenticate with the workload's SVID instead, or put a sidecar beside the target.",
             _LEAK,
         ),
-        _declared(
+        _declare(
             Kind.PASSWORD_GRANT,
             Severity.HIGH,
             4,
@@ -204,7 +204,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Turn off direct access grants for the client; let users log in at an entry.",
             "RFC 9700 section 2.4",
         ),
-        _declared(
+        _declare(
             Kind.CLIENT_WITHOUT_DELEGATION,
             Severity.HIGH,
             4,
@@ -213,7 +213,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Let the workload exchange its caller's token at the token service; the route then names the actor.",
             "RFC 8693 section 1.1",
         ),
-        _declared(
+        _declare(
             Kind.STATIC_KEY_IN_USE,
             Severity.MEDIUM,
             3,
@@ -222,7 +222,7 @@ KINDS: Final[dict[Kind, Declared]] = dict(
             "Use `token: federate` where the host takes a workload's identity; else `token: inject`, with an end.",
             _NHI,
         ),
-        _declared(
+        _declare(
             Kind.RANDOM_TEXT,
             Severity.LOW,
             1,
@@ -281,11 +281,11 @@ def provider_name(word: str) -> str:
 
 def known(rule_id: str) -> Known | None:
     """Return the kind of a rule of the library; None for what is short-lived, public, or judged by rules of ours."""
-    kind, word = _known(rule_id.removeprefix("betterleaks.").removeprefix("veles.secrets/"))
+    kind, word = _find_known(rule_id.removeprefix("betterleaks.").removeprefix("veles.secrets/"))
     return None if kind is None else Known(kind, None if word is None else provider_name(word))
 
 
-def _known(name: str) -> tuple[Kind | None, str | None]:
+def _find_known(name: str) -> tuple[Kind | None, str | None]:
     if name in _GOOGLE:
         return Kind.MODEL_PROVIDER_KEY, "google"
     if name == "gcp-service-account":

@@ -76,14 +76,14 @@ def _annotations(annotations: Node, template: Field) -> Iterator[Field]:
         if node.text is None:
             continue
         if name == _LAST_APPLIED:
-            yield from _applied(node, template)
+            yield from _read_applied(node, template)
         else:
             yield replace(
                 template, name=name.rpartition("/")[2], value=node.text, line=node.line, group=id(annotations)
             )
 
 
-def _applied(node: Node, template: Field) -> Iterator[Field]:
+def _read_applied(node: Node, template: Field) -> Iterator[Field]:
     """Read the copy of an object that kubectl keeps in an annotation, once: a copy inside a copy is not read."""
     try:
         copies = read_documents(node.text or "")
@@ -112,7 +112,7 @@ def _secret(one: Node, template: Field) -> Iterator[Field]:
         for name, node in _members(one, section):
             if node.text is None or not node.text.strip():
                 continue
-            value = _decoded(node.text) if section == "data" else node.text
+            value = _decode(node.text) if section == "data" else node.text
             field = replace(
                 template,
                 name=name,
@@ -144,7 +144,7 @@ def _secret_value(field: Field, kind: str | None) -> Iterator[Field]:
         yield field
 
 
-def _decoded(text: str) -> str:
+def _decode(text: str) -> str:
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):

@@ -98,7 +98,7 @@ def _client(client: Node, prefix: str) -> Iterator[Field]:
         ("logins", client.is_true("standardFlowEnabled")),
     )
     facts = (("used for", " and ".join(word for word, enabled in grants if enabled) or "nothing"),)
-    template = replace(template, created=_created(client), facts=facts, kind=Kind.OAUTH_CLIENT_SECRET)
+    template = replace(template, created=_read_created(client), facts=facts, kind=Kind.OAUTH_CLIENT_SECRET)
     if secret is not None and secret.text and set(secret.text) != {"*"}:
         yield replace(template, value=secret.text, line=secret.line)
     elif secret is not None or client.is_true("serviceAccountsEnabled"):  # the export masks or omits it
@@ -108,7 +108,7 @@ def _client(client: Node, prefix: str) -> Iterator[Field]:
         yield replace(template, name=_ROTATED, value=rotated)
 
 
-def _created(client: Node) -> str | None:
+def _read_created(client: Node) -> str | None:
     seconds = client.text_of("attributes", _CREATED) or ""
     return date_of(int(seconds)) if seconds.isascii() and seconds.isdigit() and len(seconds) <= 11 else None
 

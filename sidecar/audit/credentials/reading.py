@@ -90,7 +90,7 @@ def _documents(path: str, text: str) -> list[Node]:
     beginning = text.lstrip()[:1]
     if suffix not in _TREES and not (path == "-" and beginning in ("{", "[")):
         return []
-    for attempt in (text, _filled(text)) if "{{" in text else (text,):
+    for attempt in (text, _fill_in(text)) if "{{" in text else (text,):
         try:
             documents = read_documents(attempt)
         except TreeError:  # read line by line
@@ -99,6 +99,6 @@ def _documents(path: str, text: str) -> list[Node]:
     return []
 
 
-def _filled(text: str) -> str:
+def _fill_in(text: str) -> str:
     """Return a template of a chart as a document: control lines are blank, each value from outside is a reference."""
     return _INSERTED.sub("<template>", _CONTROL.sub("", text))

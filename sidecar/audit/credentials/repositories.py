@@ -110,7 +110,7 @@ def _inside(folder: Path, name: str, root: Path) -> Path:
 def _check_tree(place: Path, root: Path) -> None:
     """Refuse links that lead out, and more entries than a repository has."""
     count = 0
-    for at, folders, files in os.walk(place, onerror=_failed):
+    for at, folders, files in os.walk(place, onerror=_note_failure):
         count += len(folders) + len(files)
         if count > MAX_ENTRIES:
             raise LeadsOutError
@@ -119,5 +119,5 @@ def _check_tree(place: Path, root: Path) -> None:
                 _inside(Path(at), name, root)
 
 
-def _failed(error: OSError) -> None:
+def _note_failure(error: OSError) -> None:
     raise error

@@ -99,13 +99,13 @@ class _Form:
             parent.members.append((name, value))
 
     def closed(self, mapping: Node, /) -> Node:
-        return _merged(mapping)
+        return _merge(mapping)
 
     def alias_of_nothing(self, line: int, /) -> Node:
         return Node(line, "")
 
 
-def _merged(node: Node) -> Node:
+def _merge(node: Node) -> Node:
     """Put the members of ``<<: *other`` in front of a mapping's own."""
     merge = node.get("<<")
     if merge is None:

@@ -95,10 +95,10 @@ def _api_activity(record: Record) -> dict[str, Any]:
         request["url"] = {"path": record.path}
     return {
         "actor": _actor(record),
-        "api": _given(api),
+        "api": _pick_given(api),
         "src_endpoint": _endpoint(record.peer if inbound else record.workload, record.source),
         "dst_endpoint": _endpoint(called, None) if called else None,
-        "http_request": _given(request) or None,
+        "http_request": _pick_given(request) or None,
         "http_response": None if record.status is None else {"code": record.status},
         "resources": [{"name": record.audience}] if record.audience else None,
     }
@@ -141,14 +141,14 @@ def _actor(record: Record) -> dict[str, Any]:
         actor["user"] = _user(record)
     session = record.txn or record.jti_in
     if session is not None:
-        actor["session"] = _given({"uid": session, "issuer": record.subject_iss})
+        actor["session"] = _pick_given({"uid": session, "issuer": record.subject_iss})
     if record.decision is not None:
         actor["authorizations"] = [{"decision": "Allowed" if record.decision == "allow" else "Denied"}]
     return actor
 
 
 def _user(record: Record) -> dict[str, Any]:
-    return _given({"uid": record.subject or "unknown", "domain": record.subject_iss, "type_id": 0})
+    return _pick_given({"uid": record.subject or "unknown", "domain": record.subject_iss, "type_id": 0})
 
 
 def _endpoint(name: str | None, address: str | None) -> dict[str, Any]:
@@ -156,10 +156,10 @@ def _endpoint(name: str | None, address: str | None) -> dict[str, Any]:
     if address is None:
         return {"svc_name": name or "unknown"}
     host, _, port = address.rpartition(":")
-    return _given(
+    return _pick_given(
         {"svc_name": name, "ip": host.strip("[]") or address, "port": int(port) if port.isdecimal() else None}
     )
 
 
-def _given(members: dict[str, Any]) -> dict[str, Any]:
+def _pick_given(members: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}

@@ -242,7 +242,7 @@ def _before_now(window_s: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(time.time() - window_s))
 
 
-def _sorted(census: Census) -> list[Machine]:
+def _sort(census: Census) -> list[Machine]:
     """Machines, those first that act for nobody: what nobody asked for is what can go."""
     return sorted(census.machines.values(), key=lambda one: (one.people_served, one.records, one.name))
 
@@ -274,14 +274,14 @@ def _document(result: Result) -> dict[str, object]:
                 "own_calls": one.own_calls,
                 "last_seen": one.last_seen,
             }
-            for one in _sorted(census)
+            for one in _sort(census)
         ],
     }
 
 
 def _show(result: Result) -> None:
     census = result.census
-    machines = _sorted(census)
+    machines = _sort(census)
     if machines:
         print_table(
             ("machine identity", "kind", "found in", "acts for", "records", "last seen"),

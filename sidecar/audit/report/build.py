@@ -34,7 +34,7 @@ def stories_of(document: Mapping[str, Any]) -> tuple[list[Story], list[Problem]]
         by_chain.setdefault(finding["chain"], []).append(_problem(finding))
     stories = [_story(chain, by_chain.pop(chain["chain"], [])) for chain in document["chains"]]
     stories.sort(key=lambda story: (-sum(one.grave for one in story.problems), -len(story.problems), story.began))
-    return stories, _sorted(problem for problems in by_chain.values() for problem in problems)
+    return stories, _sort(problem for problems in by_chain.values() for problem in problems)
 
 
 def names_in(stories: Iterable[Story], problems: Iterable[Problem]) -> list[str]:
@@ -89,7 +89,7 @@ def _story(chain: Mapping[str, Any], problems: Sequence[Problem]) -> Story:
         subjects=tuple((one["iss"], one["sub"]) for one in chain["subjects"]),
         agents=tuple(agents),
         steps=tuple(steps),
-        problems=tuple(_sorted(problems)),
+        problems=tuple(_sort(problems)),
     )
 
 
@@ -131,7 +131,7 @@ def _problem(finding: Mapping[str, Any]) -> Problem:
     return Problem(kind=kind, text=finding["text"], grave=breaks(kind), evidence=tuple(finding["records"]))
 
 
-def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+def _sort(problems: Iterable[Problem]) -> list[Problem]:
     def order(problem: Problem) -> tuple[int, str, str]:
         kind = problem.kind
         rank = _FIRST.index(kind) if kind in _FIRST else 100 + (_LAST.index(kind) + 1 if kind in _LAST else 0)

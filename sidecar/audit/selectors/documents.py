@@ -220,13 +220,13 @@ class _Form:
             parent[name] = value
 
     def closed(self, mapping: object, /) -> object:
-        return _merged(mapping) if isinstance(mapping, Located) else mapping
+        return _merge(mapping) if isinstance(mapping, Located) else mapping
 
     def alias_of_nothing(self, line: int, /) -> object:
         raise RefusedError(line, "holds an alias of nothing")
 
 
-def _merged(mapping: Located) -> Located:
+def _merge(mapping: Located) -> Located:
     """Add the members of ``<<: *other`` that the mapping does not state itself."""
     others = mapping.pop("<<", None)
     for other in others if isinstance(others, list) else [others]:

@@ -53,14 +53,14 @@ def check_entry(entry: Entry, setting: Setting) -> Broken:
     for check in _CHECKS:
         yield from check(entry)
     if entry.expires_at and entry.expires_at <= setting.now:
-        yield _broken("expired-entry", entry, "expired", cure=cures.deletion(entry))
+        yield _make_finding("expired-entry", entry, "expired", cure=cures.deletion(entry))
     is_agent = setting.agents.includes(entry.spiffe_id)
     yield from _names(entry, is_agent=is_agent)
     if is_agent:
         yield from _agent(entry)
 
 
-def _broken(rule: str, entry: Entry, text: str, *, cure: str = "", severity: Severity | None = None) -> Weakness:
+def _make_finding(rule: str, entry: Entry, text: str, *, cure: str = "", severity: Severity | None = None) -> Weakness:
     return broken(RULE[rule], entry, text, cure=cure, severity=severity)
 
 
@@ -103,7 +103,7 @@ def _selectors(entry: Entry) -> Broken:
     if entry.template is not None:
         return
     if not entry.selectors:
-        yield _broken("no-selectors", entry, "no selector is asked for", cure=cures.deletion(entry))
+        yield _make_finding("no-selectors", entry, "no selector is asked for", cure=cures.deletion(entry))
         return
     kinds = {(one.type, one.kind) for one in entry.selectors}
     of_k8s = {kind for type_, kind in kinds if type_ == "k8s"}
@@ -111,17 +111,17 @@ def _selectors(entry: Entry) -> Broken:
     if types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING:
         asked = _few(entry.selectors)
         cure = cures.with_selectors(entry, add=cures.OF_POD)
-        yield _broken("namespace-only", entry, f"{asked} is all that is asked for", cure=cure)
+        yield _make_finding("namespace-only", entry, f"{asked} is all that is asked for", cure=cure)
     elif types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING | CHOSEN_BY_AUTHOR:
         chosen = _few(one for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR)
         cure = cures.with_selectors(entry, add=(cures.NAMESPACE, cures.ACCOUNT, cures.IMAGE))
-        yield _broken("label-only", entry, f"the author of a pod chooses {chosen}", cure=cure)
+        yield _make_finding("label-only", entry, f"the author of a pod chooses {chosen}", cure=cure)
     elif types == {"docker"} and {kind for _, kind in kinds} <= _CHOSEN_IN_DOCKER:
         cure = cures.with_selectors(entry, add=(cures.DOCKER_IMAGE,))
-        yield _broken("label-only", entry, "whoever runs a container chooses all that is asked for", cure=cure)
+        yield _make_finding("label-only", entry, "whoever runs a container chooses all that is asked for", cure=cure)
     elif types == {"unix"} and {kind for _, kind in kinds} <= GROUPS:
         cure = cures.with_selectors(entry, add=(cures.USER,))
-        yield _broken("group-only", entry, "a group is all that is asked for", cure=cure)
+        yield _make_finding("group-only", entry, "a group is all that is asked for", cure=cure)
 
 
 def _account(entry: Entry) -> Broken:
@@ -129,11 +129,11 @@ def _account(entry: Entry) -> Broken:
     if accounts and not entry.of_kind("k8s", "ns") and entry.template is None:
         cure = cures.with_selectors(entry, add=(cures.NAMESPACE,))
         text = f"{accounts[0]} is asked for in any namespace"
-        yield _broken("service-account-without-namespace", entry, text, cure=cure)
+        yield _make_finding("service-account-without-namespace", entry, text, cure=cure)
     if any(one.value == "default" for one in accounts):
         cure = cures.with_selectors(entry, remove=accounts, add=(cures.ACCOUNT,))
         text = "each pod that names no ServiceAccount runs as default"
-        yield _broken("shared-service-account", entry, text, cure=cure)
+        yield _make_finding("shared-service-account", entry, text, cure=cure)
 
 
 def _images(entry: Entry) -> Broken:
@@ -151,19 +151,19 @@ def _images(entry: Entry) -> Broken:
         digests = {selector_of(f"{one.type}:{one.kind}:{repository_of(one.value)}@sha256:DIGEST") for one in tagged}
         cure = cures.changed(entry, selectors=(entry.selectors - set(tagged)) | digests)
         more = f", and {len(tagged) - 1} more" if len(tagged) > 1 else ""
-        yield _broken("image-tag", entry, f"{tagged[0]} is no digest{more}", cure=cure)
+        yield _make_finding("image-tag", entry, f"{tagged[0]} is no digest{more}", cure=cure)
 
 
 def _user(entry: Entry) -> Broken:
     roots = [one for one in entry.of_kind("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
     if roots:
         cure = cures.with_selectors(entry, remove=roots, add=(cures.USER,))
-        yield _broken("root-user", entry, f"{roots[0]} is every process of root", cure=cure)
+        yield _make_finding("root-user", entry, f"{roots[0]} is every process of root", cure=cure)
     paths = [one for one in entry.of_kind("unix", "path") if is_interpreter(one.value)]
     if paths:
         useless = [*paths, *entry.of_kind("unix", "sha256")]
         cure = cures.with_selectors(entry, remove=useless, add=(cures.USER,))
-        yield _broken("interpreter-path", entry, f"{paths[0]} runs other programs", cure=cure)
+        yield _make_finding("interpreter-path", entry, f"{paths[0]} runs other programs", cure=cure)
 
 
 def _lifetimes(entry: Entry) -> Broken:
@@ -171,23 +171,25 @@ def _lifetimes(entry: Entry) -> Broken:
         cure = cures.changed(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
         day = entry.x509_svid_ttl_s > 24 * 3600
         text = f"an X.509-SVID lives {entry.x509_svid_ttl_s} s"
-        yield _broken("long-x509-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
+        yield _make_finding("long-x509-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
     if entry.jwt_svid_ttl_s > MAX_JWT_TTL_S:
         cure = cures.changed(entry, jwt_svid_ttl_s=300)
         day = entry.jwt_svid_ttl_s > 24 * 3600
         text = f"a JWT-SVID lives {entry.jwt_svid_ttl_s} s"
-        yield _broken("long-jwt-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
+        yield _make_finding("long-jwt-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
 
 
 def _store(entry: Entry) -> Broken:
     if entry.store_svid:
-        yield _broken("store-svid", entry, "its key is stored outside", cure=cures.changed(entry, store_svid=False))
+        yield _make_finding(
+            "store-svid", entry, "its key is stored outside", cure=cures.changed(entry, store_svid=False)
+        )
 
 
 def _unknown(entry: Entry) -> Broken:
     unknown = sorted(one for one in entry.selectors if one.type in KNOWN and one.kind not in KNOWN[one.type])
     if unknown and entry.origin is not Origin.DEVELOPMENT:
-        yield _broken("unknown-selector", entry, f"no attestor finds {unknown[0]}")
+        yield _make_finding("unknown-selector", entry, f"no attestor finds {unknown[0]}")
 
 
 def _trust_domain(entry: Entry, setting: Setting) -> Broken:
@@ -196,7 +198,7 @@ def _trust_domain(entry: Entry, setting: Setting) -> Broken:
     wrong = [one for one in (parent, setting.trust_domain) if one is not None and one != own]
     if wrong and not _PIECE.match(own):
         named = "its parent is of" if wrong[0] == parent else "--trust-domain says"
-        yield _broken("trust-domain-mismatch", entry, f"{named} {wrong[0]}")
+        yield _make_finding("trust-domain-mismatch", entry, f"{named} {wrong[0]}")
 
 
 def _federation(entry: Entry, setting: Setting) -> Broken:
@@ -205,11 +207,11 @@ def _federation(entry: Entry, setting: Setting) -> Broken:
     wrong = sorted(one for one in set(names) - set(valid) if not _PIECE.search(one))
     if wrong:
         cure = cures.changed(entry, federates_with=tuple(valid))
-        yield _broken("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", cure=cure)
+        yield _make_finding("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", cure=cure)
     unknown = sorted(set(valid) - (setting.partners or set())) if setting.partners is not None else []
     if unknown:
         cure = cures.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
-        yield _broken("federates-with-unknown", entry, f"{_few(unknown)} is not among the partners", cure=cure)
+        yield _make_finding("federates-with-unknown", entry, f"{_few(unknown)} is not among the partners", cure=cure)
 
 
 def _is_trust_domain(name: str) -> bool:
@@ -227,21 +229,21 @@ def _names(entry: Entry, *, is_agent: bool) -> Broken:
             entry, dns_names=() if is_agent else tuple(one for one in entry.dns_names if one not in wildcards)
         )
         text = f"its certificate names {_few(wildcards or entry.dns_names)}"
-        yield _broken("dns-name", entry, text, cure=cure, severity=Severity.HIGH if wildcards else None)
+        yield _make_finding("dns-name", entry, text, cure=cure, severity=Severity.HIGH if wildcards else None)
 
 
 def _agent(entry: Entry) -> Broken:
     """Yield the rules for entries of agents."""
     if entry.admin:
-        yield _broken("agent-admin", entry, "admin is set", cure=cures.changed(entry, admin=False))
+        yield _make_finding("agent-admin", entry, "admin is set", cure=cures.changed(entry, admin=False))
     if entry.downstream:
-        yield _broken("agent-downstream", entry, "downstream is set", cure=cures.changed(entry, downstream=False))
+        yield _make_finding("agent-downstream", entry, "downstream is set", cure=cures.changed(entry, downstream=False))
     if not entry.of_kind("k8s", "sa") or is_of_sidecar(entry):
         return
     container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]
     if not container and not is_signed(entry.selectors):
         cure = cures.with_selectors(entry, add=(cures.CONTAINER, cures.IMAGE))
-        yield _broken("whole-pod", entry, "each container of the pod gets it", cure=cure)
+        yield _make_finding("whole-pod", entry, "each container of the pod gets it", cure=cure)
 
 
 def agent_entry(entry: Entry, agents: Agents) -> Broken:
@@ -250,7 +252,7 @@ def agent_entry(entry: Entry, agents: Agents) -> Broken:
     if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
         remove = [*names, *entry.of_kind("k8s", "container-image")]
         cure = cures.with_selectors(entry, remove=remove, add=(cures.CONTAINER, cures.IMAGE))
-        yield _broken("agent-entry", entry, f"{names[0]} is no sidecar", cure=cure)
+        yield _make_finding("agent-entry", entry, f"{names[0]} is no sidecar", cure=cure)
 
 
 _CHECKS: Final[tuple[Callable[[Entry], Broken], ...]] = (

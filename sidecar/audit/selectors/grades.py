@@ -74,7 +74,7 @@ def grades_of(entries: Iterable[Entry], weaknesses: Iterable[Weakness]) -> dict[
         if entry.is_node:
             continue
         place = entry.place
-        found = _graded(entry, rules[place.file, place.line, place.object])
+        found = _grade(entry, rules[place.file, place.line, place.object])
         before = grades.get(entry.spiffe_id)
         if before is None or found.strength.rank > before.strength.rank:
             grades[entry.spiffe_id] = found
@@ -102,7 +102,7 @@ def counts(grades: Mapping[str, Grade]) -> dict[Strength, int]:
     return {strength: sum(one.strength is strength for one in grades.values()) for strength in Strength}
 
 
-def _graded(entry: Entry, weaknesses: Sequence[Weakness]) -> Grade:
+def _grade(entry: Entry, weaknesses: Sequence[Weakness]) -> Grade:
     reasons = [one for one in weaknesses if one.rule.id in _MAKES_WEAK]
     if reasons:
         worst = min(reasons, key=lambda one: one.severity.rank)

@@ -94,7 +94,7 @@ def duration(value: Mapping[str, object], name: str) -> int:
 
 def workload_id(value: Mapping[str, object], name: str) -> str:
     """Read a SPIFFE ID that is not a whole trust domain."""
-    return str(_checked(SpiffeId, any_id(value, name) or "", name))
+    return str(_check(SpiffeId, any_id(value, name) or "", name))
 
 
 def any_id(value: Mapping[str, object], name: str) -> str | None:
@@ -109,12 +109,12 @@ def any_id(value: Mapping[str, object], name: str) -> str | None:
     if not isinstance(member, str):
         raise ShapeError(f"{name} is not a valid SPIFFE ID")
     if member.startswith(SCHEME) and "/" not in member.removeprefix(SCHEME):
-        _checked(TrustDomain, member.removeprefix(SCHEME), name)
+        _check(TrustDomain, member.removeprefix(SCHEME), name)
         return member
-    return str(_checked(SpiffeId, member, name))
+    return str(_check(SpiffeId, member, name))
 
 
-def _checked(make: Callable[[str], str], written: str, name: str) -> str:
+def _check(make: Callable[[str], str], written: str, name: str) -> str:
     try:
         return make(written)
     except SpiffeIdError as error:

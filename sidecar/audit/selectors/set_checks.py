@@ -22,7 +22,7 @@ def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None
     """Yield each rule that an entry breaks because of another one."""
     workloads = [entry for entry in entries if not entry.is_node]
     for one in related(workloads, work):
-        yield from _related(one)
+        yield from _make_broken(one)
     for entry, other in hint_collisions(workloads, work):
         text = f"the hint {entry.hint} is also that of {other.spiffe_id} ({other.label})"
         cure = cures.changed(entry, hint=path_of(entry.spiffe_id).rpartition("/")[2])
@@ -33,7 +33,7 @@ def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None
     yield from _parents(workloads, entries)
 
 
-def _related(one: Related) -> Broken:
+def _make_broken(one: Related) -> Broken:
     entry, other = one.entry, one.other
     more = f", and {one.count - 1} more" if one.count > 1 else ""
     same = entry.spiffe_id == other.spiffe_id

@@ -57,12 +57,12 @@ def entry_of(value: Mapping[str, object], *, file: str, line: int) -> Entry:
     if value.get("kind") == Origin.STATIC:
         return _static(members.mapping(value, "spec"), _name(value), file, line)
     if "entry" in value and "status" in value:
-        return _registered(members.mapping(value, "entry"), Origin.SERVER, file, line)
+        return _make_entry(members.mapping(value, "entry"), Origin.SERVER, file, line)
     if "spiffe_id" not in value:
         value = {_snake(name): member for name, member in value.items()}
     if isinstance(value.get("selectors"), dict):
         return _development(value, file, line)
-    return _registered(value, Origin.SERVER if isinstance(value.get("spiffe_id"), dict) else Origin.DATA, file, line)
+    return _make_entry(value, Origin.SERVER if isinstance(value.get("spiffe_id"), dict) else Origin.DATA, file, line)
 
 
 def _snake(name: str) -> str:
@@ -71,7 +71,7 @@ def _snake(name: str) -> str:
     return _JOINED.get(split, split)
 
 
-def _registered(value: Mapping[str, object], origin: Origin, file: str, line: int) -> Entry:
+def _make_entry(value: Mapping[str, object], origin: Origin, file: str, line: int) -> Entry:
     spiffe_id = members.workload_id(value, "spiffe_id")
     name = members.text(value, "id") or members.text(value, "entry_id")
     return Entry(

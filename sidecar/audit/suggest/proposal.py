@@ -136,7 +136,7 @@ def _inbound(workload: str, places: Mapping[Spot, Place]) -> tuple[Inbound, ...]
     names, service = _Names(), _service(workload)
     proposed = [made for spot in sorted(places) for made in _routes(spot, places[spot], service=service, names=names)]
     core = InboundRoutes([_core_route(route) for route, _ in proposed if route.held_back is None])
-    return tuple(_checked(route, uses, core) for route, uses in proposed)
+    return tuple(_check(route, uses, core) for route, uses in proposed)
 
 
 class _Form(NamedTuple):
@@ -168,7 +168,7 @@ def _routes(spot: Spot, place: Place, *, service: str, names: _Names) -> Iterato
         groups: dict[tuple[object, ...], list[str]] = {}
         for method, grants in sorted(methods.items()):
             judged = frozenset((peer, one.held_back, one.among) for peer, one in grants.items())
-            groups.setdefault((judged, *_needed(grants, service, method)), []).append(method)
+            groups.setdefault((judged, *_scopes_for(grants, service, method)), []).append(method)
         for together in groups.values():
             reads = _READING.issuperset(together)
             name = names.take(form.path, suffix="" if len(groups) == 1 else "-read" if reads else "-write")
@@ -216,7 +216,7 @@ def _weakness(peer: str, use: Use, *, prefix: bool) -> str | None:
     return None
 
 
-def _needed(grants: Mapping[str, _Grant], service: str, method: str) -> tuple[ScopeSet, bool]:
+def _scopes_for(grants: Mapping[str, _Grant], service: str, method: str) -> tuple[ScopeSet, bool]:
     """Return the scopes of a method, and True if they come from records, False if they are made up."""
     counting = [one for one in grants.values() if one.held_back is None] or list(grants.values())
     named = {one.basis.scopes for one in counting}
@@ -230,7 +230,7 @@ def _route(form: _Form, methods: _Methods, place: Place, *, name: str, service: 
     own = [one.basis for _, one in grants if not one.among]
     unnamed = _calls(one.basis for peer, one in grants if not peer)
     first = next(iter(methods))
-    scopes, scopes_seen = _needed(methods[first], service, first)
+    scopes, scopes_seen = _scopes_for(methods[first], service, first)
     held_back = {peer: one.held_back for peer, one in grants}
     return Inbound(
         name=name,
@@ -245,7 +245,7 @@ def _route(form: _Form, methods: _Methods, place: Place, *, name: str, service: 
         unnamed=unnamed,
         sources=tuple(sorted(place.sources)) if unnamed else (),
         widened_from=max(one.basis.paths for _, one in grants) if form.prefix else 0,
-        held_back=_held_back(form, held_back),
+        held_back=_hold_back(form, held_back),
     )
 
 
@@ -262,7 +262,7 @@ def _peer(spiffe_id: str, grants: Sequence[_Grant]) -> Peer:
     )
 
 
-def _held_back(form: _Form, judged: Mapping[str, str | None]) -> str | None:
+def _hold_back(form: _Form, judged: Mapping[str, str | None]) -> str | None:
     if form.prefix and form.path == "/":
         return "an id comes first in the path, so this would open every path"
     if any(reason is None for reason in judged.values()):
@@ -271,7 +271,7 @@ def _held_back(form: _Form, judged: Mapping[str, str | None]) -> str | None:
     return reasons.pop() if len(reasons) == 1 else "no caller was seen often enough"
 
 
-def _checked(route: Inbound, granted: _Methods, core: InboundRoutes) -> Inbound:
+def _check(route: Inbound, granted: _Methods, core: InboundRoutes) -> Inbound:
     """Hold back a route that does not let the paths through that it was made from, as the core finds them.
 
     Paths that differ only in case, or in a slash at the end, stand in each other's way.

@@ -46,7 +46,7 @@ def _section(routes: Sequence[tuple[Iterable[str], str | None]]) -> Iterator[str
 
 def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
     widened = f"; widened from {_count(route.widened_from, MAX_PATHS, 'path')}" if route.widened_from else ""
-    yield f"# {_seen(route.calls, route.days)}, {counted(len(route.peers), 'caller')}{widened}"
+    yield f"# {_describe_seen(route.calls, route.days)}, {counted(len(route.peers), 'caller')}{widened}"
     if route.unnamed:
         sources = f" (from {', '.join(route.sources)})" if route.sources else ""
         yield f"# {counted(route.unnamed, 'call')} without a proven caller{sources}; give each caller a sidecar"
@@ -61,7 +61,7 @@ def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
     for peer in route.peers:
         off = "# " if peer.held_back is not None and route.held_back is None else ""
         why = f"; held back: {peer.held_back}" if off else "; this path among them" if peer.among else ""
-        seen = f"{_seen(peer.calls, peer.days)}, as {_records(peer.records, peer.calls)}"
+        seen = f"{_describe_seen(peer.calls, peer.days)}, as {_records(peer.records, peer.calls)}"
         yield f"    {off}- {_text(peer.spiffe_id)}  # {seen}{why}"
     if opened:
         yield f"  may_call: {_list(opened)}  # records do not tell which calls it causes; remove the others"
@@ -69,7 +69,7 @@ def _inbound(route: Inbound, opened: Sequence[str]) -> Iterator[str]:
 
 def _outbound(route: Outbound) -> Iterator[str]:
     records = _records(route.records, route.calls)
-    yield f"# {_seen(route.calls, route.days)}, by {', '.join(route.methods)}, as {records}"
+    yield f"# {_describe_seen(route.calls, route.days)}, by {', '.join(route.methods)}, as {records}"
     yield "# match and upstream are in no record; keep those of your route"
     if route.scopes_onward:
         yield f"# {_list(route.scopes_onward)} for the peer's own calls; records do not tell which of them it causes"
@@ -90,7 +90,7 @@ def _records(names: Sequence[str], calls: int) -> str:
     return ", ".join([*shown, *([f"{calls - len(names)} more"] if calls > len(names) else [])])
 
 
-def _seen(calls: int, days: int) -> str:
+def _describe_seen(calls: int, days: int) -> str:
     return f"{counted(calls, 'call')} on {_count(days, MAX_DAYS, 'day')}"
 
 

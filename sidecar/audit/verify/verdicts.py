@@ -194,7 +194,7 @@ def _chain(streams: Streams, run: Run) -> tuple[list[Stored], list[Finding]]:
     elif first.prev is not None:
         text = f"record 1 of {_who(run)} claims a line before it"
         found.append(_at(streams, run, Kind.CHANGED, text, first))
-    found += _broken_links(streams, run, chain)
+    found += _find_broken_links(streams, run, chain)
     return chain, found
 
 
@@ -221,7 +221,7 @@ def _one_of_each(streams: Streams, run: Run, found: list[Finding]) -> list[Store
     return chain
 
 
-def _broken_links(streams: Streams, run: Run, chain: Sequence[Stored]) -> Iterator[Finding]:
+def _find_broken_links(streams: Streams, run: Run, chain: Sequence[Stored]) -> Iterator[Finding]:
     changed: list[Stored] = []  # neighbours, all of which fail to be what their successor was written after
     for before, after in pairwise(chain):
         linked = after.prev == before.own
@@ -258,14 +258,14 @@ def _checkpoints(
     found: list[Finding] = []
     own = {one.seq: one.own for one in chain}
     for one in told:
-        checkpoint = _proven(one, keys)
+        checkpoint = _prove(one, keys)
         if isinstance(checkpoint, Finding):
             found.append(checkpoint)
             continue
         seq, wanted = checkpoint.head.seq, bytes.fromhex(checkpoint.head.hash)
         there = own.get(seq)
         if there is None and seq <= chain[-1].seq:
-            if _spanned(chain, seq):
+            if _spans(chain, seq):
                 text = f"record {seq} of run {one.run} was countersigned, and the chain spans its gap: it was removed"
                 found.append(Finding(kind=Kind.REMOVED, text=text, run=one.run, places=(one.place,)))
             continue  # any other gap is a finding already
@@ -280,7 +280,7 @@ def _checkpoints(
     return held, found
 
 
-def _spanned(chain: Sequence[Stored], seq: int) -> bool:
+def _spans(chain: Sequence[Stored], seq: int) -> bool:
     """Tell if the chain links the records around a missing one, as if that had never been written."""
     at = bisect(chain, seq, key=lambda one: one.seq)
     return at > 0 and chain[at].prev == chain[at - 1].own
@@ -288,7 +288,7 @@ def _spanned(chain: Sequence[Stored], seq: int) -> bool:
 
 def _missing(told: Told, keys: KeySet | None) -> Finding:
     """Return the finding about a run of which there is no line, by the newest checkpoint of it."""
-    checkpoint = _proven(told, keys)
+    checkpoint = _prove(told, keys)
     if isinstance(checkpoint, Finding):
         return checkpoint
     text = (
@@ -298,7 +298,7 @@ def _missing(told: Told, keys: KeySet | None) -> Finding:
     return Finding(kind=Kind.RUN_MISSING, text=text, run=told.run, places=(told.place,))
 
 
-def _proven(told: Told, keys: KeySet | None) -> Checkpoint | Finding:
+def _prove(told: Told, keys: KeySet | None) -> Checkpoint | Finding:
     def because(kind: Kind, text: str) -> Finding:
         text = f"a checkpoint of run {told.run} {text}"
         return Finding(kind=kind, text=text, run=told.run, places=(told.place,))

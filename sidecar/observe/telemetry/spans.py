@@ -120,7 +120,7 @@ class Spans:
         decided = record["decide_ms"]
         until = ends_at if decided is None else begins_at + _ns(decided)
         refused = decided is None
-        attributes = {**_taken(record, _OF_EXCHANGE), "delegation.direction": "outbound"}
+        attributes = {**_pick_attributes(record, _OF_EXCHANGE), "delegation.direction": "outbound"}
         if refused:
             attributes["error.type"] = record["reason"]
         return ReadableSpan(
@@ -137,7 +137,7 @@ class Spans:
         )
 
     def _attributes(self, record: Record, *, failed: bool) -> dict[str, Value]:
-        attributes = _taken(record, _ATTRIBUTES) | _of_operation(record["op"])
+        attributes = _pick_attributes(record, _ATTRIBUTES) | _of_operation(record["op"])
         method = record["method"]
         attributes["http.request.method"] = method if method in _KNOWN_METHODS else "_OTHER"
         if not record["verified"]:
@@ -229,7 +229,7 @@ def _links(link: Parent | None) -> tuple[Link, ...]:
     return () if link is None else (Link(_context(link.trace_id, link.span_id, remote=True)),)
 
 
-def _taken(record: Record, names: Mapping[str, str]) -> dict[str, Value]:
+def _pick_attributes(record: Record, names: Mapping[str, str]) -> dict[str, Value]:
     return {
         attribute: str(value) if isinstance(value, str) else value
         for attribute, value in ((attribute, record[key]) for attribute, key in names.items())
