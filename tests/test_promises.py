@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Final
 
 from sidecar.errors import Reason
+from sidecar.observe.record import EVENTS, FIELDS, KEYS
 
 ROOT: Final = Path(__file__).parent.parent
 DESCRIBED: Final = (
@@ -39,6 +41,28 @@ def test_each_reason_is_named_by_a_test() -> None:
         word.upper() for word in re.findall(r"\"([a-z_]+)\"", tests)
     }
     assert sorted({reason.name for reason in Reason} - named) == [], "no test names these reasons"
+
+
+def test_each_key_of_records_is_set_somewhere() -> None:
+    files = [
+        file for file in (ROOT / "sidecar").rglob("*.py") if file.name != "record.py" and "audit" not in file.parts
+    ]
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
+    set_somewhere = set(re.findall(r'"([a-z_]+)"|\b([a-z_]+)=|\.([a-z_]+) [-+*]?=', code))
+    never = sorted(set(FIELDS) - {word for words in set_somewhere for word in words})
+    assert never == [], "no code sets these keys of records"
+
+
+def test_an_event_sets_only_keys_that_the_page_allows_it() -> None:
+    wrong = []
+    for file in (ROOT / "sidecar").rglob("*.py"):
+        code = file.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(code)) if ".event(" in code else ():
+            match node:
+                case ast.Call(func=ast.Attribute(attr="event"), args=[ast.Constant(str(event)), *_]) if event in EVENTS:
+                    names = {word.arg for word in node.keywords if word.arg}
+                    wrong += [(event, name) for name in names if event not in KEYS[name].events]
+    assert not wrong, f"sidecar/observe/record.py: the events of these keys lack these events: {wrong}"
 
 
 def first_column(page: str, heading: str) -> list[str]:

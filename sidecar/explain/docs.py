@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.errors import Reason
-from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS
+from sidecar.observe.record import EVENTS, KEYS, MAX_ITEMS, Key
 from sidecar.observe.record_schema import record_schema
 from sidecar.observe.record_text import CUT, MAX_TEXT
 from sidecar.reasons.advice import GUIDANCE, seen
@@ -109,7 +109,7 @@ def _records_page() -> str:
             "",
             *_table(
                 ("key", "type", "meaning", "set by"),
-                ((f"`{name}`", _type(schema[name]), key.means, _events(key.events)) for name, key in KEYS.items()),
+                ((f"`{name}`", _type(schema[name]), _means(key), _events(key.events)) for name, key in KEYS.items()),
             ),
             "",
             *_PERSONAL_DATA,
@@ -143,6 +143,10 @@ def _reason_row(reason: Reason) -> tuple[str, ...]:
     guidance, status = GUIDANCE[reason], reason.answer.status
     who = ", then ".join(guidance.who)
     return f"`{reason}`", str(status or "none"), guidance.means, f"**{who}**: {guidance.do}", seen(reason)
+
+
+def _means(key: Key) -> str:
+    return f"{key.means}; since {key.since}" if key.since else key.means
 
 
 def _type(schema: object) -> str:

@@ -44,7 +44,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "revocation.ordered": "the token service accepted an order: `op` is `revoke`, `confirm` or `lift`, `peer` the"
     " operator, `detail` the reason",
     "revocation.refused": "the token service refused an order",
-    "revocations.changed": "a sidecar enforces other revocations, or a list became stale: `detail` says which",
+    "revocations.changed": "a sidecar enforces other revocations (`revocation`), or a list became stale (`detail`)",
     "stopped": "the process ends in order; a run without this event was killed, or still runs",
     "pod.injected": "the injector admitted a pod with a sidecar",
     "pod.refused": "the injector refused a pod, or a request that is not an admission review",
@@ -58,15 +58,20 @@ _ASKED: Final = (*_CALLS, "token.introspected")
 _SETTINGS: Final = ("config.reloaded", "config.refused")
 _RUNS: Final = ("not_ready", "started", "stopped")
 _ORDERS: Final = ("revocation.ordered", "revocation.refused")
+_DENIES: Final = ("deny.changed", "deny.refused")
 _PODS: Final = ("pod.injected", "pod.refused")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key's meaning and the ``events`` that may set it; ``kind`` and ``choices`` come from its annotation."""
+    """A key's meaning and the ``events`` that may set it; ``kind`` and ``choices`` come from its annotation.
+
+    ``since`` is the release that brought it, empty for the first one. A new key: docs/contributing/record-key.md.
+    """
 
     means: str
     events: tuple[str, ...]
+    since: str = ""
     kind: Kind = "text"
     choices: tuple[str, ...] = ()
 
@@ -195,6 +200,7 @@ class RecordFields(TypedDict, total=False):
             "the host that the agent asked for: of a refused call, one to which no route leads, so that the call did"
             " not leave; of a tunnel, the host and port to which it led",
             _REQUESTS,
+            since="0.2",
         ),
     ]
     candidates: Annotated[
@@ -204,6 +210,7 @@ class RecordFields(TypedDict, total=False):
             " without a handle: the call ids of the requests that this process was serving then. One of them may have"
             " caused it; none is named as the cause",
             _REQUESTS,
+            since="0.2",
         ),
     ]
     credential: Annotated[
@@ -215,6 +222,7 @@ class RecordFields(TypedDict, total=False):
             "Of an exchange: `client`, if the sidecar authenticated at the token service by a secret or a static key."
             " All but `federate` are static credentials",
             (*_REQUESTS, *_EXCHANGES),
+            since="0.2",
         ),
     ]
     crossed_from: Annotated[
@@ -223,6 +231,7 @@ class RecordFields(TypedDict, total=False):
             "the issuer of the token that was exchanged, where it is another than that of the issued token: the"
             " subject's name there is `subject` without the prefix of the crossing",
             (*_REQUESTS, "token.exchanged"),
+            since="0.2",
         ),
     ]
     adapter: Annotated[
@@ -230,6 +239,7 @@ class RecordFields(TypedDict, total=False):
         Key(
             "the adapter by which the sidecar asked the token service (`exchange.adapter`); null at a token service",
             _EXCHANGES,
+            since="0.2",
         ),
     ]
     call_in: Annotated[
@@ -276,7 +286,7 @@ class RecordFields(TypedDict, total=False):
             "more about the reason, not shown to callers; of settings: the file; of a sidecar's start: `engine=` and"
             " the engine of warm requests; of a start in Kubernetes: also the run's pod, namespace, service account and"
             " node; of a stop: the part that failed",
-            (*_ASKED, "connection.refused", *_SETTINGS, *_RUNS, *_PODS, *_ORDERS, "revocations.changed"),
+            (*_ASKED, "connection.refused", *_SETTINGS, *_RUNS, *_PODS, *_ORDERS, "revocations.changed", *_DENIES),
         ),
     ]
     suppressed: Annotated[
@@ -293,13 +303,16 @@ class RecordFields(TypedDict, total=False):
             "what the token service signed, and its signature; at the token service also the run of `peer`. `sidecar"
             " audit verify` checks it",
             ("records.countersigned",),
+            since="0.2",
         ),
     ]
     revocation: Annotated[
         str | None,
         Key(
-            "of an order: its id, what it stops and until when",
-            _ORDERS,
+            "of an order: its id, what it stops and until when; of `revocations.changed`: each list with its issuer,"
+            " its number and how many revocations it has",
+            (*_ORDERS, "revocations.changed"),
+            since="0.2",
         ),
     ]
 
@@ -309,7 +322,11 @@ class _ChainFields(TypedDict):
 
     prev: Annotated[
         str | None,
-        Key("the SHA-256 of the run's line before this one, without its newline, in hex; null in the first", _ALL),
+        Key(
+            "the SHA-256 of the run's line before this one, without its newline, in hex; null in the first",
+            _ALL,
+            since="0.2",
+        ),
     ]
 
 

@@ -19,7 +19,7 @@ def steps(page: Path) -> list[str]:
 
 
 def test_each_kind_of_change_has_a_page_in_the_index() -> None:
-    listed = re.findall(r"\(docs/contributing/(\w+)\.md\)", (ROOT / "CONTRIBUTING.md").read_text())
+    listed = re.findall(r"\(docs/contributing/([\w-]+)\.md\)", (ROOT / "CONTRIBUTING.md").read_text())
     assert sorted(listed) == sorted(PAGES), "CONTRIBUTING.md, 'Recipes', lists each page of docs/contributing once"
 
 

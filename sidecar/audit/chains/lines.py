@@ -30,7 +30,7 @@ READ: Final = (
 _UNREAD: Final = frozenset(FIELDS) - frozenset(KEPT)  # of any type
 _ALWAYS: Final = frozenset({"event", "ts", "run", "seq"})
 # Not in records of 0.1.0.
-YOUNGEST: Final = ("host", "candidates", "credential", "crossed_from", "adapter", "checkpoint", "revocation", "prev")
+YOUNGEST: Final = tuple(name for name, key in KEYS.items() if key.since)
 _WITH_YOUNGEST: Final = "".join(f',"{name}":null' for name in YOUNGEST) + "}"
 # Bytes of a line besides its values: braces, keys, colons, commas.
 FRAME: Final = 1 + sum(len(name) + 4 for name in FIELDS)
