@@ -58,7 +58,9 @@ class Bounded(Protocol):
         ...
 
 
-class _Entry(NamedTuple, Generic[V]):
+class Kept(NamedTuple, Generic[V]):
+    """An entry of a cache: its value, and what the cache knows of it."""
+
     value: V
     cost: int
     number: int
@@ -68,17 +70,18 @@ class _Entry(NamedTuple, Generic[V]):
 class BoundedCache(Generic[K, V]):
     """Values by key, at most ``max_bytes`` of them.
 
-    ``bytes`` is what they cost, ``hits`` and ``misses`` count lookups, ``evicted`` the entries that were evicted for
-    others. Times are of the clock that the owner sweeps with.
+    ``entries`` has them, the oldest first: reading it counts as no lookup. ``bytes`` is what they cost, ``hits`` and
+    ``misses`` count lookups, ``evicted`` the entries that were evicted for others. Times are
+    of the clock that the owner sweeps with.
     """
 
     __slots__ = (
         "_ends",
-        "_entries",
         "_found",
         "_number",
         "_unfound",
         "bytes",
+        "entries",
         "epoch",
         "evicted",
         "hits",
@@ -93,24 +96,24 @@ class BoundedCache(Generic[K, V]):
         self.misses = 0
         self.evicted = 0
         self.epoch: Hashable = None
-        self._entries: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self.entries: OrderedDict[K, Kept[V]] = OrderedDict()
         self._ends: list[tuple[float, int, K]] = []  # a heap; an end whose entry is gone counts for nothing
         self._number = 0
         self._found = 0  # hits when an entry was last worth others
         self._unfound = 0  # entries since then
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __contains__(self, key: K) -> bool:
-        return key in self._entries
+        return key in self.entries
 
     def find(self, key: K, epoch: Hashable = None) -> V | None:
         """Find the value for ``key`` in this very ``epoch``. Any other epoch empties the cache."""
         if epoch != self.epoch:
             self.turn_to(epoch)
         try:  # on the warm path: a hit costs less than by ``get``
-            value = self._entries[key][0]
+            value = self.entries[key][0]
         except KeyError:
             self.misses += 1
             return None
@@ -119,12 +122,12 @@ class BoundedCache(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """Find the value for ``key`` in the current epoch; not counted as a lookup."""
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         return None if entry is None else entry[0]
 
     def values(self) -> Iterator[V]:
         """All values, the oldest first."""
-        return (entry.value for entry in self._entries.values())
+        return (entry.value for entry in self.entries.values())
 
     def turn_to(self, epoch: Hashable) -> None:
         """Begin another epoch with an empty cache."""
@@ -133,7 +136,7 @@ class BoundedCache(Generic[K, V]):
 
     def carry(self, epoch: Hashable, *, drop: Callable[[V], bool]) -> None:
         """Begin another epoch with the entries of this one, without those to ``drop``."""
-        for key in [key for key, entry in self._entries.items() if drop(entry.value)]:
+        for key in [key for key, entry in self.entries.items() if drop(entry.value)]:
             self.drop(key)
         self.epoch = epoch
 
@@ -145,11 +148,11 @@ class BoundedCache(Generic[K, V]):
         self.drop(key)
         self.shed(self.max_bytes - cost)
         self._number += 1
-        self._entries[key] = _Entry(value, cost, self._number, expires_at)
+        self.entries[key] = Kept(value, cost, self._number, expires_at)
         self.bytes += cost
         heappush(self._ends, (expires_at, self._number, key))
-        if len(self._ends) > 2 * len(self._entries) + _STALE_ENDS:
-            self._ends = [(entry.expires_at, entry.number, key) for key, entry in self._entries.items()]
+        if len(self._ends) > 2 * len(self.entries) + _STALE_ENDS:
+            self._ends = [(entry.expires_at, entry.number, key) for key, entry in self.entries.items()]
             heapify(self._ends)
         return True
 
@@ -175,28 +178,28 @@ class BoundedCache(Generic[K, V]):
 
     def replace(self, key: K, value: V) -> None:
         """Replace the value for ``key``, which must be there; cost and expiry stay."""
-        self._entries[key] = self._entries[key]._replace(value=value)
+        self.entries[key] = self.entries[key]._replace(value=value)
 
     def touch(self, key: K) -> None:
         """Mark the value for ``key``, which must be there, as the newest: it is evicted after all others."""
-        self._entries.move_to_end(key)
+        self.entries.move_to_end(key)
 
     def drop(self, key: K) -> None:
         """Forget the value for ``key``, if there is one."""
-        entry = self._entries.pop(key, None)
+        entry = self.entries.pop(key, None)
         if entry is not None:
             self.bytes -= entry.cost
 
     def clear(self) -> None:
         """Forget everything."""
-        self._entries.clear()
+        self.entries.clear()
         self._ends.clear()
         self.bytes = 0
 
     def sweep(self, now: float) -> list[tuple[K, V]]:
         """Free entries that expire at ``now`` or before, at most ``SWEPT_AT_ONCE`` of them, and return them."""
         swept: list[tuple[K, V]] = []
-        ends, entries = self._ends, self._entries
+        ends, entries = self._ends, self.entries
         for _ in range(SWEPT_AT_ONCE):
             if not ends or ends[0][0] > now:
                 break
@@ -210,8 +213,8 @@ class BoundedCache(Generic[K, V]):
     def shed(self, to_bytes: float) -> list[tuple[K, V]]:
         """Evict the oldest entries until no more than ``to_bytes`` are left, and return them."""
         shed: list[tuple[K, V]] = []
-        while self.bytes > to_bytes and self._entries:
-            key, entry = self._entries.popitem(last=False)
+        while self.bytes > to_bytes and self.entries:
+            key, entry = self.entries.popitem(last=False)
             self.bytes -= entry.cost
             self.evicted += 1
             shed.append((key, entry.value))

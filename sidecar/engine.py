@@ -30,9 +30,11 @@ PLANNED_BYTES: Final = 640  # beside a plan: where its issued token lies, its ke
 
 _MODULE: Final = "delegation_sidecar_native"
 _VERSION: Final = "0.1.0"  # the one whose functions are called here: another wheel is not used
+# Raised here and in ``lib.rs`` when an attribute that one engine uses of the other gets another name or meaning.
+_INTERFACE: Final = 2
 # Older builds of this version lack some.
 _CALLED: Final = (
-    "CONTINUES_TRACES", "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "PlannedCall", "Prepared",
+    "Call", "Finished", "InboundGate", "Kind", "OutboundGate", "PlannedCall", "Prepared",
     "WriteBatch", "link",
 )  # fmt: skip
 
@@ -44,7 +46,8 @@ def native_module() -> ModuleType | None:
         module = import_module(_MODULE)
     except ImportError:
         return None
-    fits = getattr(module, "__version__", None) == _VERSION and all(hasattr(module, name) for name in _CALLED)
+    speaks = getattr(module, "__version__", None), getattr(module, "INTERFACE", None)
+    fits = speaks == (_VERSION, _INTERFACE) and all(hasattr(module, name) for name in _CALLED)
     return module if fits else None
 
 

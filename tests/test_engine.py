@@ -49,19 +49,22 @@ def test_check_tells_that_the_native_engine_is_asked_for_and_not_there(
 
 
 @pytest.mark.parametrize(
-    ("version", "lacking", "fits"),
+    ("version", "interface", "lacking", "fits"),
     [
-        (engine._VERSION, "", True),
-        ("0.0.9", "", False),
-        (None, "", False),
-        *((engine._VERSION, name, False) for name in engine._CALLED),
+        (engine._VERSION, engine._INTERFACE, "", True),
+        ("0.0.9", engine._INTERFACE, "", False),
+        (None, engine._INTERFACE, "", False),
+        (engine._VERSION, engine._INTERFACE - 1, "", False),
+        (engine._VERSION, None, "", False),
+        *((engine._VERSION, engine._INTERFACE, name, False) for name in engine._CALLED),
     ],
 )
 def test_a_wheel_of_another_version_or_an_older_build_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, version: str | None, lacking: str, fits: bool
+    monkeypatch: pytest.MonkeyPatch, version: str | None, interface: int | None, lacking: str, fits: bool
 ) -> None:
-    names = dict.fromkeys(name for name in engine._CALLED if name != lacking)
-    module = SimpleNamespace(**names) if version is None else SimpleNamespace(**names, __version__=version)
+    names: dict[str, object] = dict.fromkeys(name for name in engine._CALLED if name != lacking)
+    told = {"__version__": version, "INTERFACE": interface}
+    module = SimpleNamespace(**names, **{name: value for name, value in told.items() if value is not None})
 
     def found(_name: str) -> Any:
         return module

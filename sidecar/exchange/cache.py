@@ -80,42 +80,42 @@ class Issued:
 class IssuedTokens:
     """Issued tokens of one epoch, bounded in bytes. The least recently used is evicted first; refusals are not kept.
 
-    ``warm_bytes`` are those that the native engine adds to each, beside a copy of the token.
+    ``warm_bytes`` are those that the native engine adds to each, beside a copy of the token. ``kept`` is the cache.
     """
 
     def __init__(
         self, max_bytes: int = MAX_BYTES, max_rejected_bytes: int = MAX_REJECTED_BYTES, *, warm_bytes: int = 0
     ) -> None:
         self._warm_bytes = warm_bytes
-        self._kept: BoundedCache[Hashable, Issued] = BoundedCache(max_bytes)
+        self.kept: BoundedCache[Hashable, Issued] = BoundedCache(max_bytes)
         self._rejected: BoundedCache[Hashable, float] = BoundedCache(max_rejected_bytes)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self.kept)
 
     @property
     def bytes(self) -> int:
         """The accounted bytes, rejections included."""
-        return self._kept.bytes + self._rejected.bytes
+        return self.kept.bytes + self._rejected.bytes
 
     @property
     def hits(self) -> int:
         """The lookups that found a token."""
-        return self._kept.hits
+        return self.kept.hits
 
     @property
     def misses(self) -> int:
         """The lookups that found none."""
-        return self._kept.misses
+        return self.kept.misses
 
     @property
     def evicted(self) -> int:
         """The tokens that were evicted for others."""
-        return self._kept.evicted
+        return self.kept.evicted
 
     def find(self, key: Hashable, *, epoch: Epoch, now: int) -> Issued | None:
         """Find the token for ``key``, if it was accepted in this very epoch and has not expired."""
-        kept = self._kept
+        kept = self.kept
         if epoch != kept.epoch and not self._enter(epoch):
             return None
         issued = kept.find(key, epoch)
@@ -137,17 +137,17 @@ class IssuedTokens:
             cost += issued.txn_token.held_bytes
         if self._warm_bytes:
             cost += self._warm_bytes + len(permit.token.raw)
-        return self._kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
+        return self.kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def drop(self, key: Hashable) -> None:
         """Forget one token."""
-        self._kept.drop(key)
+        self.kept.drop(key)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
         """Refresh this token no earlier than ``until``. Without effect if another has taken its place."""
-        kept = self._kept.get(key)
+        kept = self.kept.get(key)
         if kept is not None and kept.permit is issued.permit:
-            self._kept.replace(key, replace(kept, refresh_at=until))
+            self.kept.replace(key, replace(kept, refresh_at=until))
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
         """Forget a token that the next hop refused. True: request a new one, once in ``REJECTION_S`` per key."""
@@ -156,9 +156,9 @@ class IssuedTokens:
             return False
         cost = _subject_bytes(permit)
         self._rejected.keep(key, monotonic_s, cost=cost, expires_at=monotonic_s + REJECTION_S)
-        issued = self._kept.get(key)
+        issued = self.kept.get(key)
         if issued is not None and issued.permit.token.fingerprint == permit.token.fingerprint:
-            self._kept.drop(key)
+            self.kept.drop(key)
         return True
 
     def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
@@ -168,30 +168,30 @@ class IssuedTokens:
             permit, subject = issued.permit, issued.permit.plan.subject_token
             return stops(permit.token) or (subject is not None and stops(subject))
 
-        epoch = self._kept.epoch
+        epoch = self.kept.epoch
         if isinstance(epoch, Epoch) and epoch.policy == before:
-            self._kept.carry(epoch._replace(policy=after), drop=stopped)
+            self.kept.carry(epoch._replace(policy=after), drop=stopped)
 
     def clear(self) -> None:
         """Forget every token. Rejections stay: an invalidation does not lift their limit."""
-        self._kept.clear()
+        self.kept.clear()
 
     def sweep(self, now: float, *, monotonic_s: float) -> None:
         """Free expired tokens, and rejections that no longer count."""
-        self._kept.sweep(now)
+        self.kept.sweep(now)
         self._rejected.sweep(monotonic_s)
 
     def shed(self, to_bytes: int) -> None:
         """Evict the least recently used tokens until no more than ``to_bytes`` are left."""
-        self._kept.shed(to_bytes)
+        self.kept.shed(to_bytes)
 
     def _enter(self, epoch: Epoch) -> bool:
         """Begin a newer epoch with an empty cache. False: the epoch is older and must not undo the change."""
-        current = self._kept.epoch
+        current = self.kept.epoch
         if isinstance(current, Epoch) and epoch.older_than(current):
             return False
         if epoch != current:
-            self._kept.turn_to(epoch)
+            self.kept.turn_to(epoch)
         return True
 
 

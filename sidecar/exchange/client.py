@@ -100,7 +100,7 @@ class TokenExchange:
         self.logins = Logins(self._sts, settings, log, metrics, keep=self._keep_granted, monotonic=monotonic)
         self.tokens = IssuedTokens(max_bytes, warm_bytes=warm_bytes)
         self._flights: dict[Hashable, _Flight] = {}
-        self._withdrawals = 0
+        self.withdrawals = 0
         self._own_id = _id_of(source.current)
         self._closed = False
         self.last_refusal: tuple[int, Reason, str] | None = (
@@ -202,7 +202,7 @@ class TokenExchange:
 
     def invalidate(self) -> None:
         """Forget every token, those in flight too. Changes of keys, policy and identity are noticed without this."""
-        self._withdrawals += 1
+        self.withdrawals += 1
         self.tokens.clear()
         self._sts.forget()
 
@@ -223,17 +223,17 @@ class TokenExchange:
         identity = self._source.current
         if identity is None or (own_id := identity.svid.spiffe_id) != policy.workload:
             return None
-        return new_epoch((self._keys.generation_of(self._settings.issuer), policy.number, self._withdrawals, own_id))
+        return new_epoch((self._keys.generation_of(self._settings.issuer), policy.number, self.withdrawals, own_id))
 
     def holds_by(self) -> list[Fact] | None:
         """Return all that the tokens of the current epoch hold by, as ``_epoch`` reads it. None: none holds now."""
-        kept, identity, state = self.tokens._kept, self._source.current, self._keys.of_issuer(self._settings.issuer)
+        kept, identity, state = self.tokens.kept, self._source.current, self._keys.of_issuer(self._settings.issuer)
         epoch = kept.epoch
         if not isinstance(epoch, Epoch) or identity is None or identity.svid.spiffe_id != epoch.workload:
             return None
         facts: list[Fact] = [
             (kept, "epoch", epoch),
-            (self, "_withdrawals", epoch.withdrawals),
+            (self, "withdrawals", epoch.withdrawals),
             (self._source, "current", identity),
         ]
         return facts if state is None else [*facts, (state, "generation", epoch.keys)]

@@ -48,7 +48,7 @@ PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 class PeerGuard:
     """A verified peer and its proof, so that each later request is judged by the trust at that moment."""
 
-    __slots__ = ("_bundle", "_chain", "_proofs", "_source", "_until", "peer")
+    __slots__ = ("_bundle", "_chain", "_proofs", "_until", "peer", "source")
 
     def __init__(self, source: IdentitySource, chain: Sequence[bytes], proofs: Proofs, *, now: int) -> None:
         """Prove the peer.
@@ -57,7 +57,7 @@ class PeerGuard:
             Denied: as ``prove``.
             Unavailable: NOT_READY, we have no identity, so nobody is trusted.
         """
-        self._source = source
+        self.source = source
         self._chain = tuple(chain)
         self._proofs = proofs
         self._bundle: X509Bundle | None = None
@@ -83,13 +83,13 @@ class PeerGuard:
         """
         if now >= self.peer.not_after:
             raise Denied(Reason.SVID_EXPIRED, self.peer.spiffe_id)
-        identity = self._source.current
+        identity = self.source.current
         if identity is None or now >= self._until or identity.bundles.get(self.peer.trust_domain) is not self._bundle:
             self.peer = self._verify(now)
         return self.peer
 
     def _verify(self, now: int) -> VerifiedPeer:
-        identity = self._source.current
+        identity = self.source.current
         if identity is None:
             raise Unavailable(Reason.NOT_READY, "this workload has no identity")
         proof = self._proofs.prove(self._chain, identity.bundles, now=now)

@@ -101,21 +101,20 @@ class AccessLog:
         self.wall = wall
         self.monotonic = monotonic
         self.unwritten = 0  # records that could not be encoded, or that the sink had not taken at the end
-        self.max_bytes = max_bytes
         self._spill_folder = spill_folder
         warn_if_unusable(spill_folder)
         self._chain = HashChain(encode, link)
         encode_lines = self._chain if export is None else _exporting(self._chain, export)
-        self._writer = Writer(sink, encode_lines, on_lost=self._lose)
-        self._max_records = max_records
-        self._max_bytes = max_bytes
-        self._promised = 0  # lines with space: taken by the writer, or reserved for requests in flight
-        self._young: dict[Entry, None] = {}  # in order of arrival; neither opened nor closed
+        self.writer = Writer(sink, encode_lines, on_lost=self._lose)
+        self.max_records = max_records
+        self.max_bytes = max_bytes
+        self.promised = 0  # lines with space: taken by the writer, or reserved for requests in flight
+        self.young: dict[Entry, None] = {}  # in order of arrival; neither opened nor closed
         self._lasting: dict[Entry, None] = {}  # opened and not closed
         self._blank: Record = {**dict.fromkeys(FIELDS), "run": run}
         self._blank_requests = {direction: request_record(direction, run) for direction in get_args(Direction)}
         self.sink = sink.name
-        self._seq = 0
+        self.last_seq = 0  # of the last record, encoded or not, written or lost
         self._second_at = -_SECOND  # in microseconds; the second of the cached text
         self._second_text = ""  # with a placeholder for the fraction
         self._closed = False
@@ -136,26 +135,21 @@ class AccessLog:
     @property
     def waiting(self) -> int:
         """Number of records that the sink has not taken yet."""
-        return self._writer.pending_lines
+        return self.writer.pending_lines
 
     def being_served(self) -> list[Entry]:
         """The open entries, the oldest first."""
-        return [*self._lasting, *self._young]
+        return [*self._lasting, *self.young]
 
     @property
     def waiting_bytes(self) -> int:
         """Encoded bytes that the sink has not taken; at ``max_bytes`` requests are refused."""
-        return self._writer.bytes_in - self._writer.bytes_out
+        return self.writer.bytes_in - self.writer.bytes_out
 
     @property
     def filling(self) -> SinkSpace | None:
         """Free space of the sink's file system; None if it is on none."""
-        return self._writer.filling
-
-    @property
-    def last_seq(self) -> int:
-        """Number of the last record, encoded or not, written or lost; 0 before the first."""
-        return self._seq
+        return self.writer.filling
 
     @property
     def head(self) -> tuple[int, str] | None:
@@ -165,7 +159,7 @@ class AccessLog:
     @property
     def settled(self) -> bool:
         """True if the sink has taken everything so far."""
-        return self._writer.pending_lines == 0
+        return self.writer.pending_lines == 0
 
     def reserve(self, direction: Direction = "inbound", unproven: UnprovenRecords | None = None) -> Entry:
         """Reserve space for one request's record, before any of its bytes go upstream.
@@ -177,22 +171,22 @@ class AccessLog:
                 that refusal.
         """
         now = self.monotonic()
-        writer = self._writer
+        writer = self.writer
         if (
             now > writer.reliable_until
-            or self._promised - writer.lines_out >= self._max_records
-            or writer.bytes_in - writer.bytes_out >= self._max_bytes
+            or self.promised - writer.lines_out >= self.max_records
+            or writer.bytes_in - writer.bytes_out >= self.max_bytes
         ):
             self.metrics.request(direction, None, "deny", Reason.AUDIT_UNAVAILABLE, 0.0)
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, self._trouble(now) or "the record sink was in trouble")
-        self._promised += 1
+        self.promised += 1
         record = self._blank_requests[direction].copy()
         record["ts"] = self._timestamp(self.wall())
         record["request_id"] = new_id()
         entry = (
             self._entry(self, record, now) if unproven is None else self._unproven_entry(self, record, now, unproven)
         )
-        self._young[entry] = None
+        self.young[entry] = None
         return entry
 
     def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
@@ -205,7 +199,7 @@ class AccessLog:
     def finish(self, entry: Entry, record: Record) -> None:
         """Write the record of an entry and count its request. A finished entry is left as it is."""
         try:
-            del self._young[entry]
+            del self.young[entry]
         except KeyError:
             if entry not in self._lasting:
                 return
@@ -216,15 +210,15 @@ class AccessLog:
 
     def leave_out(self, entry: Entry, record: Record) -> None:
         """Count the request of an entry that was never opened, and free the space of its record."""
-        del self._young[entry]
-        self._promised -= 1
+        del self.young[entry]
+        self.promised -= 1
         record["total_ms"] = int((self.monotonic() - entry.started_at) * 1_000_000 + 0.5) / 1000
         self.metrics.finished.add(record)
 
     def opened(self, entry: Entry, record: Record) -> None:
         """Write request.opened once for a request that lasts or streams. Without space it is lost, like an event."""
-        if entry in self._young:
-            del self._young[entry]
+        if entry in self.young:
+            del self.young[entry]
             self._lasting[entry] = None
             self._put_or_lose(record)
 
@@ -251,7 +245,7 @@ class AccessLog:
             end(self.trouble or f"the record sink took no record within {FIRST_S:g} s")
 
         timer = loop.call_later(FIRST_S, expire)
-        self._writer.flush(partial(loop.call_soon_threadsafe, end, None))
+        self.writer.flush(partial(loop.call_soon_threadsafe, end, None))
 
     def refused(self, direction: Direction, fields: RecordFields) -> str:
         """Record a request that ``reserve`` refused, within a reserve of its own. Return its request id.
@@ -262,8 +256,8 @@ class AccessLog:
         self._refill_reserve()
         self._refusals += 1
         request_id = new_id()
-        if self._refusals > MAX_REFUSALS or self.waiting_bytes >= 2 * self._max_bytes:
-            self._seq += 1
+        if self._refusals > MAX_REFUSALS or self.waiting_bytes >= 2 * self.max_bytes:
+            self.last_seq += 1
             self.metrics.event_lost()
             return request_id
         refusal: Record = {
@@ -284,7 +278,7 @@ class AccessLog:
         """
         self._refill_reserve()
         began_before = self.monotonic() - (LASTS_S - TICK_S)
-        for entry in list(takewhile(lambda entry: entry.started_at <= began_before, self._young)):
+        for entry in list(takewhile(lambda entry: entry.started_at <= began_before, self.young)):
             entry.opened()
 
     async def close(self, timeout_s: float = 5.0) -> None:
@@ -295,8 +289,8 @@ class AccessLog:
         if self._closed:
             return
         self._closed = True
-        self._max_records = 0  # no more space for anything
-        rest = await asyncio.to_thread(self._writer.close, timeout_s)
+        self.max_records = 0  # no more space for anything
+        rest = await asyncio.to_thread(self.writer.close, timeout_s)
         if rest:
             count = rest.count(b"\n")
             self.unwritten += count
@@ -308,8 +302,8 @@ class AccessLog:
     def _trouble(self, now: float) -> str | None:
         if self._closed:
             return "the record stream is closed"
-        trouble = self._writer.trouble(now)
-        if trouble is None and not self._has_room(self._max_bytes):
+        trouble = self.writer.trouble(now)
+        if trouble is None and not self._has_room(self.max_bytes):
             return "too many records wait for the sink"
         return trouble
 
@@ -319,30 +313,30 @@ class AccessLog:
         name_unwritten(record)
 
     def _has_room(self, most_bytes: int) -> bool:
-        return self._promised - self._writer.lines_out < self._max_records and self.waiting_bytes < most_bytes
+        return self.promised - self.writer.lines_out < self.max_records and self.waiting_bytes < most_bytes
 
     def _refill_reserve(self) -> None:
-        written = self._writer.lines_out
-        half_free = self._promised - written <= self._max_records // 2 and self.waiting_bytes <= self._max_bytes // 2
+        written = self.writer.lines_out
+        half_free = self.promised - written <= self.max_records // 2 and self.waiting_bytes <= self.max_bytes // 2
         if half_free and written != self._refused_after:
             self._refused_after, self._refusals = written, 0
 
     def _put_or_lose(self, record: Record) -> None:
         if not self._has_room(EVENT_BYTES):
-            self._seq += 1
+            self.last_seq += 1
             self.metrics.event_lost()
             return
-        self._promised += 1
+        self.promised += 1
         self._put(record)
 
     def _put(self, record: Record) -> None:
         """Write a record that has reserved space."""
-        self._seq = record["seq"] = self._seq + 1
+        self.last_seq = record["seq"] = self.last_seq + 1
         record["workload"] = self.workload
         path = record["path"]
         if path is not None and "?" in path:
             record["path"] = path.partition("?")[0]  # a query may hold secrets and is never recorded
-        self._writer.put(record)
+        self.writer.put(record)
 
     def _timestamp(self, at: float) -> str:
         fraction = int(at * _SECOND) - self._second_at
@@ -353,7 +347,7 @@ class AccessLog:
         return self._second_text % fraction
 
     def _in_flight(self) -> int:
-        return len(self._young) + len(self._lasting)
+        return len(self.young) + len(self._lasting)
 
 
 def _exporting(

@@ -72,8 +72,8 @@ class Entry:
 
     # Every attribute of an entry except these is a key of its record.
     __slots__ = (
-        *("__dict__", "_exchange_at", "_forwarded_at", "_log", "_withdrawn"),
-        *("event_stream", "operation", "started_at"),
+        *("__dict__", "_exchange_at", "_log", "_withdrawn"),
+        *("event_stream", "forwarded_at", "operation", "started_at"),
         "warm",
     )
 
@@ -209,12 +209,12 @@ class Entry:
 
     def forwarded(self) -> None:
         """Note that the request's head goes upstream."""
-        self._forwarded_at = self._log.monotonic()
+        self.forwarded_at = self._log.monotonic()
 
     def responded(self, upstream_status: int) -> None:
         """Note that the head of the upstream's answer has arrived."""
         self.upstream_status = upstream_status
-        self.upstream_ms = int((self._log.monotonic() - self._forwarded_at) * 1_000_000 + 0.5) / 1000
+        self.upstream_ms = int((self._log.monotonic() - self.forwarded_at) * 1_000_000 + 0.5) / 1000
 
     def opened(self) -> None:
         """Write ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.

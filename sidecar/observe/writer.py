@@ -46,7 +46,6 @@ class Writer(Generic[T]):
 
     __slots__ = (
         "_abandoned",
-        "_awake",
         "_batch",
         "_encode",
         "_encoding",
@@ -58,17 +57,18 @@ class Writer(Generic[T]):
         "_look_at",
         "_offset",
         "_on_lost",
-        "_records",
         "_sink",
         "_stall_s",
         "_stop",
         "_thread",
         "_waiting",
         "_wake",
+        "awake",
         "bytes_in",
         "bytes_out",
         "filling",
         "lines_out",
+        "records",
         "reliable_until",
     )
 
@@ -86,7 +86,7 @@ class Writer(Generic[T]):
         self._on_lost = on_lost
         self._flush_s = flush_s
         self._stall_s = stall_s
-        self._records: deque[T] = deque()
+        self.records: deque[T] = deque()
         self._encoding = threading.Lock()  # held to encode and to take the lines: they keep the order of records
         self._lines: list[bytes] = []
         self._wake = threading.Event()
@@ -95,7 +95,7 @@ class Writer(Generic[T]):
         self._waiting: deque[tuple[int, Callable[[], object]]] = (
             deque()
         )  # by the number of lines that must be written before
-        self._awake = False
+        self.awake = False
         self._lines_in = self.lines_out = 0
         self.bytes_in = self.bytes_out = 0
         # including its opening, which may block: a pipe waits for its reader
@@ -112,11 +112,11 @@ class Writer(Generic[T]):
     @property
     def pending_lines(self) -> int:
         """Records accepted and not yet written; for a moment, while some are encoded, an overestimate."""
-        return len(self._records) + self._lines_in - self.lines_out
+        return len(self.records) + self._lines_in - self.lines_out
 
     def put(self, record: T) -> None:
         """Accept one record. The caller has made sure that there is space."""
-        records = self._records
+        records = self.records
         records.append(record)
         # Never blocks: the other thread may hold the lock, or we ourselves, since the garbage collector may call this.
         if len(records) >= AT_ONCE and self._encoding.acquire(blocking=False):
@@ -124,14 +124,14 @@ class Writer(Generic[T]):
                 self._encode_waiting()
             finally:
                 self._encoding.release()
-        if not self._awake:
-            self._awake = True
+        if not self.awake:
+            self.awake = True
             self._wake.set()
 
     def flush(self, written: Callable[[], object]) -> None:
         """Write all accepted records at once, then call ``written`` in the writer's thread."""
         with self._encoding:  # else a record that the other thread is encoding may count twice
-            lines = self._lines_in + len(self._records)
+            lines = self._lines_in + len(self.records)
         self._waiting.append((lines, written))
         self._hurry.set()
         self._wake.set()
@@ -194,9 +194,9 @@ class Writer(Generic[T]):
     def _rest(self) -> None:
         """Sleep until there is another record. While they keep coming nobody has to wake this thread."""
         self._wake.clear()
-        self._awake = False  # after clear(): a record put from here on sets the event again
+        self.awake = False  # after clear(): a record put from here on sets the event again
         # No record arrived since the last check (arrived records may be encoded already), and no stop.
-        while not (self._records or self._lines or self._waiting or self._stop.is_set()):
+        while not (self.records or self._lines or self._waiting or self._stop.is_set()):
             if self._wake.wait(LOOK_S if self._error is None else _RETRY_S):
                 break
             self._look()
@@ -211,9 +211,9 @@ class Writer(Generic[T]):
 
     def _encode_waiting(self) -> None:
         """Encode the waiting records. The caller holds ``_encoding``."""
-        count = len(self._records)
+        count = len(self.records)
         self._lines_in += count  # before they are taken: pending records are never missed
-        records = [self._records.popleft() for _ in range(count)]
+        records = [self.records.popleft() for _ in range(count)]
         try:
             lines = self._encode(records)
         except Exception:  # noqa: BLE001  a bug costs the record it is in, not those beside it, and not the thread

@@ -69,7 +69,7 @@ class UpstreamPool:
         self._holding = BufferLimits(received=unread)
         self._closed = False
         self._dialer = Dialer(resolver or Resolver(), timeout_s=limits.connect_timeout_s)
-        self._pools: dict[Hashable, OriginPool] = {}
+        self.pools: dict[Hashable, OriginPool] = {}
         self._all: set[OriginPool] = set()  # retired ones too, until their last connection is gone
 
     @property
@@ -79,12 +79,12 @@ class UpstreamPool:
 
     def take(self, origin: Origin) -> ClientConnection | None:
         """Return an idle connection that no call waits for, or None. Never waits."""
-        pool = self._pools.get(origin.key)
+        pool = self.pools.get(origin.key)
         return None if pool is None else pool.take(origin.still_good, len(pool.usual))
 
     def reaches(self, origin: Origin) -> bool:
         """Tell if a connection to this origin is open."""
-        pool = self._pools.get(origin.key)
+        pool = self.pools.get(origin.key)
         return pool is not None and bool(pool.alive)
 
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
@@ -96,9 +96,9 @@ class UpstreamPool:
         if self._closed:
             gone = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the pool was closed")
             return asyncio.get_running_loop().call_soon(on_error, gone)
-        pool = self._pools.get(origin.key)
+        pool = self.pools.get(origin.key)
         if pool is None:
-            pool = self._pools[origin.key] = OriginPool(
+            pool = self.pools[origin.key] = OriginPool(
                 origin, self._limits, self.counts, self.connections.clock, opened=self._open, on_empty=self._forget
             )
             self._all.add(pool)
@@ -128,8 +128,8 @@ class UpstreamPool:
 
     def retire(self, of: Callable[[Hashable], bool] = lambda _key: True) -> None:
         """Use connections whose key ``of`` selects for no further call: each closes when it is idle."""
-        for key in [key for key in self._pools if of(key)]:
-            self._pools.pop(key).retire()
+        for key in [key for key in self.pools if of(key)]:
+            self.pools.pop(key).retire()
 
     def hold(self, *, little: bool) -> None:
         """Switch to small or usual buffers."""
@@ -203,8 +203,8 @@ class UpstreamPool:
     def _forget(self, pool: OriginPool) -> None:
         """Forget the pool of an origin that has no connection and no call."""
         self._all.discard(pool)
-        if self._pools.get(pool.origin.key) is pool:
-            del self._pools[pool.origin.key]
+        if self.pools.get(pool.origin.key) is pool:
+            del self.pools[pool.origin.key]
 
 
 def new_counts() -> dict[PoolEvent, int]:

@@ -108,7 +108,7 @@ async def test_a_call_whose_record_is_not_taken_never_reaches_the_agent_and_ever
     settings["inbound"]["routes"][0] |= BEFORE
     sidecar = await world.sidecar(WRITER, settings)
     planner = calling(await world.source(PLANNER), WRITER)
-    sink = Stuck(sidecar.server.parts.log._writer._sink)
+    sink = Stuck(sidecar.server.parts.log.writer._sink)
     assert (await world.call(sidecar.inbound, planner, headers=bearer(mint()))).status == 200
     reached = len(world.agent.requests)
     sink.stuck = True

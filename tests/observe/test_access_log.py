@@ -458,7 +458,7 @@ async def test_refusals_without_a_sink_are_recorded_up_to_their_reserve_and_coun
     sink: FakeSink, log: AccessLog, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.observe.access_log.MAX_REFUSALS", 2)
-    log._max_records = 100
+    log.max_records = 100
     sink.block(blocked=True)
     ids = [log.refused("inbound", {"path": "/draft", "status": 503}) for _ in range(3)]
     assert len(set(ids)) == 3
@@ -478,7 +478,7 @@ async def test_refusals_of_a_slow_sink_leave_it_time_for_requests(
 ) -> None:
     """A peer that asks faster than the sink writes may not have all others refused for as long as it likes."""
     monkeypatch.setattr("sidecar.observe.access_log.MAX_REFUSALS", 2)
-    log._max_records = 8
+    log.max_records = 8
     sink.block(blocked=True)
     entries = [log.reserve() for _ in range(8)]
     for entry in entries[:3]:
@@ -503,6 +503,6 @@ async def test_refusals_with_long_paths_take_as_many_bytes_as_requests_may(
     sink.block(blocked=True)
     for _ in range(100):
         log.refused("inbound", {"path": "/" + 40_000 * "a"})
-        log._writer._encode_waiting()
+        log.writer._encode_waiting()
     assert log.waiting_bytes < 2 * MAX_BYTES + 50_000
     assert metrics.events_dropped > 40

@@ -153,7 +153,7 @@ class _Guard:
     chain = ()
 
     def __init__(self, source: _Source) -> None:
-        self._source = source
+        self.source = source
         self.peer = VerifiedPeer(PLANNER, NOW + 3600, "0" * 64)
         self.error: Exception | None = None
 
@@ -195,7 +195,7 @@ class EngineWorld:
             **of_log,
         )
         # Its thread measures by the machine's clock, which may be behind ours: a machine that has just started.
-        self.log._writer._stall_s = self.log._writer.reliable_until = inf
+        self.log.writer._stall_s = self.log.writer.reliable_until = inf
         self.went_on: list[bytes] = []  # the traceparent of each message that was sent
         source: Any = self.source
         self.watch = Watch(self.snapshots, source, wall=lambda: self.now, monotonic=self.clock)
@@ -213,7 +213,7 @@ class EngineWorld:
         self.origin_pool = OriginPool(
             AGENT, ClientLimits(), self.pool.counts, self.clock, opened=_never, on_empty=lambda _: None
         )
-        self.pool._pools[AGENT.key] = self.origin_pool
+        self.pool.pools[AGENT.key] = self.origin_pool
         self.connect()
         self.agent_connects()
         list(self.watch.steps(0))  # the first tick judges everything
@@ -428,7 +428,7 @@ class OutboundWorld(EngineWorld):
         authority, permits = self.authority()
         self.served = ServedRequest(authority, max_calls=None, linger_s=0.0, call_in="c" * 32)
         self.handle = HANDLE
-        self.handles._alive[HANDLE] = self.handles._alive.pop(self.handles.open(self.served))
+        self.handles.alive[HANDLE] = self.handles.alive.pop(self.handles.open(self.served))
         epoch = self.tokens._epoch(OUTBOUND_POLICY)
         assert epoch is not None
         for permit in permits:
@@ -467,8 +467,8 @@ class OutboundWorld(EngineWorld):
     @property
     def counted(self) -> tuple[object, ...]:
         """The same, and the look-ups of each cache, whose entries are in the order in which they would be evicted."""
-        caches = self.plans, self.tokens.tokens._kept, self.judged
-        return *super().counted, [(one.hits, one.misses, list(one._entries)) for one in caches]
+        caches = self.plans, self.tokens.tokens.kept, self.judged
+        return *super().counted, [(one.hits, one.misses, list(one.entries)) for one in caches]
 
 
 class LoginWorld(OutboundWorld):

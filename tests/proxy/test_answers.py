@@ -56,7 +56,7 @@ async def test_without_room_for_a_record_nothing_is_decided_and_nothing_leaves(
     handle = calls.handle()
     assert (await calls.call(bearer(handle))).status == 200
     sent = calls.left
-    monkeypatch.setattr(calls.log, "_max_records", 0)
+    monkeypatch.setattr(calls.log, "max_records", 0)
     for fields in (bearer(handle), [("x y", "z")]):
         refused = await calls.call(fields)
         assert (refused.status, refused.reason) == (503, "audit_unavailable")

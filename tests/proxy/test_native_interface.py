@@ -2,15 +2,57 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 import sidecar
 
 ROOT: Final = Path(sidecar.__file__).parent
 RUST: Final = {path.stem: path.read_text() for path in sorted((ROOT / "native" / "src").glob("*.rs"))}
+# Python that hands objects to the native engine: its own modules, and the facts by which tokens hold.
+PYTHON: Final = [ROOT / "engine.py", ROOT / "exchange" / "client.py", *sorted((ROOT / "proxy" / "native").glob("*.py"))]
+_PRIVATE: Final = re.compile(r"_[a-z]\w*")
+
+
+def _private_names(tree: ast.AST) -> Iterator[str]:
+    """Names that are private to an object other than ``self``, as an attribute or in quotes."""
+    slots = (
+        node for node in ast.walk(tree) if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__"
+    )
+    own = {id(name) for node in slots for name in ast.walk(node)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and _PRIVATE.fullmatch(node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}):
+                yield ast.unparse(node)
+        elif (
+            isinstance(node, ast.Constant)
+            and id(node) not in own
+            and isinstance(node.value, str)
+            and _PRIVATE.fullmatch(node.value)
+        ):
+            yield repr(node.value)
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
+def test_python_hands_the_native_engine_no_private_attribute(path: Path) -> None:
+    assert list(_private_names(ast.parse(path.read_text()))) == []
+
+
+def test_a_private_attribute_that_is_handed_over_is_found() -> None:
+    handed = "Parts(given=permits._entries, alive=self.handles._alive, own=self._own, facts=[(plans, '_as_of', 1)])"
+    assert sorted(_private_names(ast.parse(handed))) == ["'_as_of'", "permits._entries", "self.handles._alive"]
+    assert len(PYTHON) >= 8
+
+
+@pytest.mark.parametrize("module", RUST)
+def test_the_native_engine_names_no_private_attribute(module: str) -> None:
+    assert re.findall(r'"_[a-z]\w*"', RUST[module]) == []
 
 
 def test_no_module_of_rust_imports_one_that_imports_it() -> None:

@@ -70,7 +70,7 @@ def test_it_holds_so_many_bytes_and_the_oldest_goes_first() -> None:
     assert found == [None, None, *tokens[2:]]
     large = verified(INBOUND_CLAIMS | {"jti": "x" * 1200})
     verdicts.add(large, PLANNER, NOW_IN_FORCE)
-    assert [token.raw for token in map(verdicts.get, verdicts._entries) if token] == [large.raw]
+    assert [token.raw for token in map(verdicts.get, verdicts.entries) if token] == [large.raw]
 
 
 @pytest.mark.parametrize(("later_s", "left"), [(-1, 1), (0, 0)])
@@ -216,7 +216,7 @@ def test_all_permits_of_a_token_go_with_it_and_no_others(other: Call) -> None:
     verdicts.add(OTHER, PLANNER, NOW_IN_FORCE)
     permits.give(call, of_another, NOW_IN_FORCE)
     verdicts.drop((TOKEN.raw, PLANNER))
-    assert list(permits._entries) == [call]
+    assert list(permits.entries) == [call]
     assert verdicts._tied == {(OTHER.raw, PLANNER): {call: None}}
 
 
@@ -246,7 +246,7 @@ def test_a_permit_that_is_evicted_alone_leaves_nothing_with_its_token() -> None:
     verdicts, permits = tied(permits_bytes=2 * one, verdicts_bytes=TOKEN.held_bytes + ENTRY_BYTES)
     for number in range(20):
         permits.give(CALL._replace(route=str(number % 5)), permit(), NOW_IN_FORCE)
-        assert set(verdicts._tied[TOKEN.raw, PLANNER]) == set(permits._entries)
+        assert set(verdicts._tied[TOKEN.raw, PLANNER]) == set(permits.entries)
     permits.turn_to((1, 2))
     assert verdicts._tied == {}
     assert len(verdicts) == 1

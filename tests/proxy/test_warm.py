@@ -272,7 +272,7 @@ def _half_an_answer(world: EngineWorld) -> None:
 
 
 def _calls_out(world: EngineWorld) -> None:
-    for handle in world.handles._alive:
+    for handle in world.handles.alive:
         served = world.handles.resolve(handle)
         assert (served.delegation.token.subject, served.calls_left, served.linger_s) == ("alice", 64, 0.0)
         assert served.count_call() is None
@@ -280,7 +280,7 @@ def _calls_out(world: EngineWorld) -> None:
 
 def _calls_out_too_late(world: EngineWorld) -> None:
     before, world.now = world.now, float(NOW + 10_000)
-    for handle in list(world.handles._alive):
+    for handle in list(world.handles.alive):
         with pytest.raises(Denied, match="has ended"):
             world.handles.resolve(handle)
     world.now = before
@@ -511,7 +511,7 @@ async def test_another_certificate_of_the_peer_finds_no_permit(tmp_path: Path) -
 async def test_without_room_for_a_record_nothing_is_taken(tmp_path: Path) -> None:
     world = EngineWorld("native", tmp_path)
     world.exchange(WARM)
-    world.log._writer.reliable_until = 0.0
+    world.log.writer.reliable_until = 0.0
     outcome = world.exchange(WARM)
     assert (world.taken, outcome.sent) == (0, b"")
     assert outcome.answered.startswith(b"HTTP/1.1 503 ")
@@ -566,10 +566,10 @@ async def test_a_request_in_flight_is_a_ghost_until_somebody_looks(tmp_path: Pat
 
     def look(world: EngineWorld) -> None:
         _sweeps(world)
-        (handle,) = world.handles._alive
+        (handle,) = world.handles.alive
         (entry,) = world.log.being_served()
         (forwarding,) = world.watch.young
-        parts: list[object] = [world.server.stream, entry, forwarding, world.handles._alive[handle]]
+        parts: list[object] = [world.server.stream, entry, forwarding, world.handles.alive[handle]]
         kinds.append({type(part) for part in parts})
         assert entry.decision == "allow"
         kinds.append({type(part) for part in parts})

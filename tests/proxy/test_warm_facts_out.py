@@ -35,12 +35,12 @@ BOTH: Final = pytest.mark.parametrize("kind", [OutboundWorld, LoginWorld])
 
 def issued_of(world: OutboundWorld) -> Issued:
     """Return the token that is kept for calls to crm.mesh."""
-    return next(one for one in world.tokens.tokens._kept.values() if one.permit.plan.route.name == "crm")
+    return next(one for one in world.tokens.tokens.kept.values() if one.permit.plan.route.name == "crm")
 
 
 def keep(world: OutboundWorld, issued: Issued) -> None:
     """Let another token be kept in its place."""
-    world.tokens.tokens._kept.replace(key_of(issued.permit.plan), issued)
+    world.tokens.tokens.kept.replace(key_of(issued.permit.plan), issued)
 
 
 def copied(permit: IssuedPermit, **changes: object) -> IssuedPermit:
@@ -64,7 +64,7 @@ def _other_keys(world: OutboundWorld) -> None:
 
 
 def _is_withdrawn(world: OutboundWorld) -> None:
-    world.tokens._withdrawals += 1
+    world.tokens.withdrawals += 1
 
 
 def _credential_changes(world: OutboundWorld) -> None:
@@ -84,7 +84,7 @@ def _is_another_workload(world: OutboundWorld) -> None:
 
 
 def _issued_tokens_begin_again(world: OutboundWorld) -> None:
-    kept = world.tokens.tokens._kept
+    kept = world.tokens.tokens.kept
     assert kept.epoch is not None
     kept.epoch = (0, *tuple(kept.epoch)[1:])  # type: ignore[arg-type]
 
@@ -143,7 +143,7 @@ def _second_passes(world: OutboundWorld) -> None:
 
 
 def _logins_begin_again(world: OutboundWorld) -> None:
-    world.plans._as_of = world.plans._as_of[0], 7
+    world.plans.as_of = world.plans.as_of[0], 7
 
 
 def _clock_is_set_back(world: OutboundWorld) -> None:

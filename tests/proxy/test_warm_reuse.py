@@ -22,7 +22,7 @@ pytestmark = needs_native
 
 def ghosts_of(world: EngineWorld) -> list[Any]:
     """Return what stands for the request in flight, without a look at an attribute of it."""
-    found: list[Any] = [world.server.stream, *world.log._young, *world.watch.young, *world.handles._alive.values()]
+    found: list[Any] = [world.server.stream, *world.log.young, *world.watch.young, *world.handles.alive.values()]
     return found
 
 
@@ -48,7 +48,7 @@ async def test_a_ghost_that_became_real_stands_for_no_other_request(tmp_path: Pa
     world, kinds = EngineWorld("native", tmp_path), []
 
     def look(world: EngineWorld) -> None:
-        (served,) = world.handles._alive.values()
+        (served,) = world.handles.alive.values()
         kinds.append(type(served))
         assert served.delegation is not None
 
@@ -84,7 +84,7 @@ async def test_nothing_is_held_of_requests_that_have_ended_but_keys_of_short_tok
     shown = signed(INBOUND_CLAIMS | {"padding": "x" * padding}).raw.encode()
     world.exchange(warm_request(shown=shown))
     handler: Any = world.handler
-    ((call, entry),) = handler.permits._entries.items()
+    ((call, entry),) = handler.permits.entries.items()
     before = getrefcount(entry.value), getrefcount(call.certificate)
     for _ in range(3):
         world.exchange(warm_request(shown=shown))

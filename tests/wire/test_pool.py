@@ -568,12 +568,12 @@ async def test_a_call_that_gets_no_attempt_still_has_its_deadline(upstream: Upst
 
 async def test_what_a_pool_knows_of_a_key_ends_with_its_last_connection(pool: UpstreamPool, upstream: Upstream) -> None:
     (connection,) = await kept(pool, upstream, count=1)
-    assert len(pool._pools) == len(pool._all) == 1
+    assert len(pool.pools) == len(pool._all) == 1
     pool.take(to(upstream))
     connection.abort()
     async with asyncio.timeout(WAIT_S):
         await pool.connections.wait_for_empty()
-    assert (pool._pools, pool._all) == ({}, set())
+    assert (pool.pools, pool._all) == ({}, set())
 
 
 async def test_a_new_connection_lives_no_longer_than_those_at_its_ends(upstream: Upstream) -> None:

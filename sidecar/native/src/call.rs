@@ -244,7 +244,7 @@ impl Call {
         }
         let log = side.log.bind(py);
         side.entries.bind(py).del_item(&live.ghosts.entry)?;
-        let seq = Side::count(log, intern!(py, "_seq"))?;
+        let seq = Side::count(log, intern!(py, "last_seq"))?;
         let _ = this.done.set(Done { status, bytes_out: message.len(), heard_at, answered_at: now, seq });
         side.put(slf)?;
         if this.asked.is_none() && this.served.get().is_none() {

@@ -177,10 +177,10 @@ impl OutboundGate {
         let wall: f64 = side.wall.bind(py).call0()?.extract()?;
         let now = wall as i64;
         let delegation = served.getattr(intern!(py, "delegation"))?;
-        // As ``Handles._is_over``, which is asked where more than the authority's end counts.
+        // As ``Handles.is_over``, which is asked where more than the authority's end counts.
         let after_request = !served.getattr(intern!(py, "ended_at"))?.is_none();
         if wall >= delegation.getattr(intern!(py, "ends_at"))?.extract::<f64>()?
-            || (after_request && handles.call_method1(intern!(py, "_is_over"), (&served,))?.is_truthy()?)
+            || (after_request && handles.call_method1(intern!(py, "is_over"), (&served,))?.is_truthy()?)
         {
             return Ok(None);
         }

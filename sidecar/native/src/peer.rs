@@ -20,7 +20,7 @@ pub struct Peer {
 
 impl Peer {
     pub fn of(guard: Bound<'_, PyAny>) -> PyResult<Self> {
-        let source = guard.getattr("_source")?.unbind();
+        let source = guard.getattr("source")?.unbind();
         Ok(Self { guard: guard.unbind(), source, seen: Mutex::new(None) })
     }
 

@@ -44,8 +44,8 @@ impl PlannedCall {
         bound_to: Py<PyAny>,
         origin: Py<PyAny>,
     ) -> PyResult<Self> {
-        let kept = tokens.getattr("tokens")?.getattr("_kept")?;
-        let entries = kept.getattr("_entries")?.cast_into::<PyDict>()?;
+        let kept = tokens.getattr("tokens")?.getattr("kept")?;
+        let entries = kept.getattr("entries")?.cast_into::<PyDict>()?;
         Ok(Self {
             delegation: plan.getattr("delegation")?.unbind(),
             route: plan.getattr("route")?.unbind(),

@@ -37,7 +37,7 @@ impl<'py> Ready<'py> {
             reader.call_method1(intern!(py, "expect"), (&*this.method,))?;
         }
         idle.del_item(idle.len() - 1)?;
-        Side::count(side.log.bind(py), intern!(py, "_promised"))?;
+        Side::count(side.log.bind(py), intern!(py, "promised"))?;
         side.entries.bind(py).set_item(&ghosts.entry, py.None())?;
         side.young.bind(py).add(&ghosts.forwarding)?;
         connection.setattr(intern!(py, "stream"), &ghosts.stream)?;

@@ -147,9 +147,9 @@ impl Side {
         if now > writer.getattr(intern!(py, "reliable_until"))?.extract::<f64>()? {
             return Ok(false);
         }
-        let lines = number(log, intern!(py, "_promised"))? - number(writer, intern!(py, "lines_out"))?;
+        let lines = number(log, intern!(py, "promised"))? - number(writer, intern!(py, "lines_out"))?;
         let bytes = number(writer, intern!(py, "bytes_in"))? - number(writer, intern!(py, "bytes_out"))?;
-        Ok(lines < number(log, intern!(py, "_max_records"))? && bytes < number(log, intern!(py, "_max_bytes"))?)
+        Ok(lines < number(log, intern!(py, "max_records"))? && bytes < number(log, intern!(py, "max_bytes"))?)
     }
 
     /// The free connection that the pool would give, left in its place; None if a call has to wait, or look further.
@@ -199,7 +199,7 @@ impl Side {
     pub fn put(&self, record: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = record.py();
         let (writer, records) = (self.writer.bind(py), self.records.bind(py));
-        if records.len()? + 1 >= self.at_once || !writer.getattr(intern!(py, "_awake"))?.is_truthy()? {
+        if records.len()? + 1 >= self.at_once || !writer.getattr(intern!(py, "awake"))?.is_truthy()? {
             writer.call_method1(intern!(py, "put"), (record,)).map(|_| ())
         } else {
             self.append.bind(py).call1((record,)).map(|_| ())

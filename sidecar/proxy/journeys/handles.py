@@ -115,22 +115,23 @@ class Handles:
 
     ``judge`` raises ``SidecarError`` if a request would be refused now; it is called once in each ``epoch``.
     ``max_bytes`` limits handles that outlive their request, ``max_per_subject`` the handles of one subject's logins.
-    ``own`` is the handle by which the agent acts for itself; None: it never does.
+    ``own`` is the handle by which the agent acts for itself; None: it never does. ``alive`` has the requests by handle:
+    ``resolve`` judges what it finds there, so that nothing else but the native engine, which judges too, looks there.
     """
 
     __slots__ = (
-        "_alive",
         "_clock",
         "_judge",
         "_lingering",
         "_logins",
         "_logins_of",
-        "_mark",
         "_max_bytes",
         "_max_per_subject",
         "_monotonic",
+        "alive",
         "chains",
         "epoch",
+        "mark",
         "on_request_of",
         "own",
     )
@@ -153,8 +154,8 @@ class Handles:
         self._monotonic = monotonic
         self._max_bytes = max_bytes
         self._max_per_subject = max_per_subject
-        self._mark = mark
-        self._alive: dict[str, ServedRequest] = {}
+        self.mark = mark
+        self.alive: dict[str, ServedRequest] = {}
         self._lingering = LingerCache(max_bytes)
         self.on_request_of: Callable[[Chain], None] = lambda _chain: None  # whose handles linger, if it has any
         self.chains: WeakValueDictionary[Chain, Renewal] = WeakValueDictionary()  # of lingering handles
@@ -162,12 +163,12 @@ class Handles:
         self._logins_of: Counter[tuple[str, str]] = Counter()
 
     def __len__(self) -> int:
-        return len(self._alive)
+        return len(self.alive)
 
     @property
     def bytes(self) -> int:
         """The accounted bytes: of requests in progress without their tokens, of all other handles with them."""
-        opened = len(self._alive) - len(self._logins) - len(self._lingering)
+        opened = len(self.alive) - len(self._logins) - len(self._lingering)
         return opened * OPEN_BYTES + self._logins.bytes + self._lingering.bytes
 
     hits = misses = 0  # not a cache: an unknown handle is refused
@@ -179,9 +180,9 @@ class Handles:
 
     def open(self, served: ServedRequest) -> str:
         """Make the handle of a request that starts now."""
-        handle = self._mark + random_258()
+        handle = self.mark + random_258()
         served.epoch = self.epoch
-        self._alive[handle] = served
+        self.alive[handle] = served
         return handle
 
     def let_in(self, served: ServedRequest, linger_s: float) -> None:
@@ -194,7 +195,7 @@ class Handles:
 
     def carry(self, handle: str, txn_token: TxnToken) -> None:
         """Let the calls of a request that starts now carry this transaction token."""
-        served = self._alive[handle]
+        served = self.alive[handle]
         served.delegation = replace(served.delegation, txn_token=txn_token)
         if served.facts.get("txn") is None:
             served.facts = {**served.facts, "txn": txn_token.txn}
@@ -205,7 +206,7 @@ class Handles:
 
     def call_ids(self, most: int) -> list[str]:
         """Return the call ids of requests in progress or lingering, the newest first, at most so many."""
-        found = (served.call_in for served in reversed(self._alive.values()))
+        found = (served.call_in for served in reversed(self.alive.values()))
         return list(islice((call for call in found if call is not None), most))
 
     def suspect(self) -> None:
@@ -243,8 +244,8 @@ class Handles:
                 inbound journey, if the request would be refused now.
             Unavailable: likewise.
         """
-        served = self._alive.get(handle)
-        if served is None or self._is_over(served):
+        served = self.alive.get(handle)
+        if served is None or self.is_over(served):
             served = self.find(handle)  # which tells why not
         if served.epoch != self.epoch:
             self._judge_again(served)
@@ -256,10 +257,10 @@ class Handles:
         Raises:
             Denied: NO_REQUEST_CONTEXT, the handle is unknown here, its request has ended, or its token has expired.
         """
-        served = self._alive.get(handle)
+        served = self.alive.get(handle)
         if served is None:
             raise Denied(Reason.NO_REQUEST_CONTEXT, "unknown handle")
-        if self._is_over(served):
+        if self.is_over(served):
             self._forget(handle, served)
             raise Denied(Reason.NO_REQUEST_CONTEXT, "the handle's request has ended")
         return served
@@ -268,9 +269,9 @@ class Handles:
         """Tell if a handle of this worker, or the workload's own, is anywhere within a text."""
         if self.own is not None and any(one in text for one in self.own.in_force()):
             return True
-        chars = HANDLE_CHARS + len(self._mark)
-        found = (self._alive.get(text[start : start + chars]) for start in range(len(text) - chars + 1))
-        return any(served is not None and not self._is_over(served) for served in found)
+        chars = HANDLE_CHARS + len(self.mark)
+        found = (self.alive.get(text[start : start + chars]) for start in range(len(text) - chars + 1))
+        return any(served is not None and not self.is_over(served) for served in found)
 
     def _judge_again(self, served: ServedRequest) -> None:
         """Judge the request. Once refused, its handle opens nothing more.
@@ -290,7 +291,7 @@ class Handles:
 
     def end(self, handle: str) -> None:
         """End the handle with its request. Calls in flight finish; new ones need ``linger_s``."""
-        served = self._alive.pop(handle, None)
+        served = self.alive.pop(handle, None)
         if served is None or served.linger_s <= 0:
             return
         chain = chain_of(served.delegation)
@@ -308,7 +309,7 @@ class Handles:
         served.ended_at, served.renewal = ended_at, renewal
         ends_at = min(_lingers_until(served), self._monotonic() + served.delegation.ends_at - self._clock())
         served.guard = self._lingering.add(handle, peer, served.guard, cost=cost, ends_at=ends_at)
-        self._alive[handle] = served
+        self.alive[handle] = served
 
     def renew(self, chain: Chain) -> None:
         """Let the handles of a chain's ended requests linger as if these had ended now: it has a new request."""
@@ -327,8 +328,8 @@ class Handles:
         """Free handles that have lingered long enough. Return False if there was none to look at."""
         found = self._lingering.sweep(self._monotonic())
         for handle in found:
-            served = self._alive.pop(handle)
-            if served.ended_at is not None and not self._is_over(served):
+            served = self.alive.pop(handle)
+            if served.ended_at is not None and not self.is_over(served):
                 self._linger(handle, served, served.ended_at, served.renewal)
         return bool(found)
 
@@ -342,21 +343,22 @@ class Handles:
 
     def _sweep_logins(self) -> None:
         for _, (handle, subject) in self._logins.sweep(self._clock()):
-            self._alive.pop(handle, None)
+            self.alive.pop(handle, None)
             self._logins_of[subject] -= 1
             if not self._logins_of[subject]:
                 del self._logins_of[subject]
 
     def _forget(self, handle: str, served: ServedRequest) -> None:
-        del self._alive[handle]
+        del self.alive[handle]
         if served.ended_at is not None:
             self._lingering.drop(handle, _peer_of(served))
 
     def _kill(self, handles: Iterable[str]) -> None:
         for handle in handles:
-            del self._alive[handle]
+            del self.alive[handle]
 
-    def _is_over(self, served: ServedRequest) -> bool:
+    def is_over(self, served: ServedRequest) -> bool:
+        """Tell if a handle opens nothing more: its token has expired, or it has lingered long enough."""
         if self._clock() >= served.delegation.ends_at:
             return True
         return served.ended_at is not None and self._monotonic() >= _lingers_until(served)

@@ -24,13 +24,13 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
     ``warm_bytes`` are those that the native engine adds to each.
     """
 
-    __slots__ = ("_as_of", "_of_second", "warm_bytes")
+    __slots__ = ("as_of", "of_second", "warm_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self.warm_bytes = 0
-        self._as_of = (0, 0)  # the second and the policy's number that the plans of logins are for
-        self._of_second: dict[tuple[str, str], Plan] = {}
+        self.as_of = (0, 0)  # the second and the policy's number that the plans of logins are for
+        self.of_second: dict[tuple[str, str], Plan] = {}
 
     def plan(self, delegation: Delegation | None, route: OutboundRoute, *, policy: Policy, now: int) -> Plan:
         """Plan one call, or find the plan of the last one. ``delegation`` None: the agent calls for itself.
@@ -53,14 +53,14 @@ class Plans(BoundedCache[tuple[str, str], Plan]):
         return plan
 
     def _plan_of_login(self, delegation: Delegation, route: OutboundRoute, policy: Policy, now: int) -> Plan:
-        if self._as_of != (now, policy.number):
-            self._as_of = now, policy.number
-            self._of_second.clear()
+        if self.as_of != (now, policy.number):
+            self.as_of = now, policy.number
+            self.of_second.clear()
         key = delegation.token.raw, route.key
-        plan = self._of_second.get(key)
+        plan = self.of_second.get(key)
         if plan is None or plan.delegation is not delegation or plan.route is not route:
             plan = plan_outbound(delegation, route, policy=policy, now=now)
-            if len(self._of_second) == MAX_OF_SECOND:
-                self._of_second.clear()
-            self._of_second[key] = plan
+            if len(self.of_second) == MAX_OF_SECOND:
+                self.of_second.clear()
+            self.of_second[key] = plan
         return plan

@@ -175,7 +175,7 @@ class Permits(BoundedCache[Call, Given]):
 
     def clear(self) -> None:
         """Forget everything."""
-        held = [(call, entry.value.permit) for call, entry in self._entries.items()]
+        held = [(call, entry.value.permit) for call, entry in self.entries.items()]
         super().clear()
         for call, permit in held:
             self._verdicts.untie(call, permit)

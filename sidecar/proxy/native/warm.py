@@ -73,13 +73,13 @@ class Parts:
         self.direction = direction
         self.snapshots = snapshots
         self.log = log
-        self.writer = log._writer
-        self.records = log._writer._records
+        self.writer = log.writer
+        self.records = log.writer.records
         self.at_once = AT_ONCE_WRITTEN
         self.max_idle = upstream_limits.max_idle
-        self.entries = log._young
+        self.entries = log.young
         self.young = forwarder.watch.young
-        self.pools = forwarder.pool._pools
+        self.pools = forwarder.pool.pools
         self.wall = wall
         self.monotonic = log.monotonic
         self.refusal = SidecarError
@@ -173,7 +173,7 @@ def begin_record(entry: Any, log: AccessLog, record: Record, *, started_at: floa
     """
     entry.__class__ = Entry
     Entry.__init__(entry, log, record, started_at)
-    entry._forwarded_at = forwarded_at
+    entry.forwarded_at = forwarded_at
 
 
 def begin_stream(stream: Any, connection: ServerConnection, head: Request, bytes_in: int) -> None:

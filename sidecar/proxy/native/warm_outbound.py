@@ -96,14 +96,14 @@ class WarmOutbound:
             inflate=self._inflate,
             passes=passes_to_mesh,
             handles=handles,
-            alive=handles._alive,
+            alive=handles.alive,
             find=partial(_find, own_authorities),
             login_holds=logins.holds,
             plans=plans,
-            planned=plans._entries,
+            planned=plans.entries,
             counts=log.metrics.token_cache,
             judged=logins.judged,
-            of_second=plans._of_second,
+            of_second=plans.of_second,
             look_up=self._look_up,
             uncount=self._uncount,
             prepare=self._prepare,
@@ -151,7 +151,7 @@ class WarmOutbound:
         self._of_tokens = None
         plan = plans.plan(delegation, route, policy=policy, now=now)
         tokens = snapshot.exchange(plan.sts_issuer)
-        kept = tokens.tokens._kept
+        kept = tokens.tokens.kept
         there = kept.get(key_of(plan))
         if there is not None and (now >= there.usable_until or not tokens.usable(there)):
             return None  # nothing is dropped here: Python finds it, and counts that
@@ -174,16 +174,16 @@ class WarmOutbound:
         now: int,
     ) -> list[object]:
         """Make what is kept beside a plan: where its token lies, and all that both hold by."""
-        plans, kept, facts = self._plans, tokens.tokens._kept, tokens.holds_by()
+        plans, kept, facts = self._plans, tokens.tokens.kept, tokens.holds_by()
         if facts is None:
             return []
         if delegation.entry:  # planned again in each second
-            facts.append((plans, "_as_of", plans._as_of))
+            facts.append((plans, "as_of", plans.as_of))
             begins, ends = now, now + 1
         else:
             facts.append((plans, "epoch", plans.epoch))
             begins, ends = 0, delegation.token.expires_at
-        key = next(reversed(kept._entries))  # of the token that was found: it costs less to find the very same key
+        key = next(reversed(kept.entries))  # of the token that was found: it costs less to find the very same key
         return [
             self._native.PlannedCall(plan, policy.number, begins, ends, facts, tokens, key, issued.bound_to, origin)
         ]

@@ -85,7 +85,7 @@ class Peer(PeerCalls):
 
     def carried(self) -> TxnToken | None:
         """Return the token that the calls of the request in progress carry."""
-        (handle,) = self.handles._alive
+        (handle,) = self.handles.alive
         return self.handles.find(handle).delegation.txn_token
 
 
@@ -213,7 +213,7 @@ async def test_a_refused_request_renews_no_lingering_handle_and_leaves_none(
     monotonic = 0.0
     peer.handles._monotonic = lambda: monotonic
     peer.send(access(), (HEADER, txn_token()))
-    (handle,) = peer.handles._alive
+    (handle,) = peer.handles.alive
     peer.warm.pool.agent.data_received(ANSWER)
     peer.warm.writes.write_all()
     monotonic = 29.0
