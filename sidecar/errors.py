@@ -299,10 +299,6 @@ class ActorUnauthorized(Denied):
         return replace(self.reason.answer, error="actor_unauthorized")
 
 
-class UpstreamCancelled(Denied):
-    """The upstream cancelled a call. A call of gRPC has a status for that, whatever the reason's own one is."""
-
-
 class Unavailable(SidecarError):
     """Cannot be decided now: keys, identity, sink, STS or upstream are missing. The same call may succeed later."""
 

@@ -19,10 +19,10 @@ SessionsOf: TypeAlias = Literal["per_subject", "per_actor"]
 OTHER: Final = "other"  # in records and metrics: a name, or a method, that the settings do not list
 ANY_NAME: Final = "*"
 
-_Route = TypeVar("_Route")
+_Route_co = TypeVar("_Route_co", covariant=True)
 
 
-class Operations(Generic[_Route]):
+class Operations(Generic[_Route_co]):
     """The operations that a route allows: the route of each listed key. ``method:*`` is that of all other names.
 
     ``named`` are the keys that any route of the settings lists: records may name them where this route refuses them.
@@ -30,7 +30,7 @@ class Operations(Generic[_Route]):
 
     __slots__ = ("_folded", "_named", "_routes")
 
-    def __init__(self, routes: Mapping[str, _Route], *, named: Collection[str] = ()) -> None:
+    def __init__(self, routes: Mapping[str, _Route_co], *, named: Collection[str] = ()) -> None:
         self._routes = dict(routes)
         self._named = frozenset(routes) | frozenset(named)
         self._folded = frozenset(map(_folded, routes))
@@ -40,7 +40,7 @@ class Operations(Generic[_Route]):
         """The listed keys."""
         return tuple(self._routes)
 
-    def find(self, key: str) -> _Route:
+    def find(self, key: str) -> _Route_co:
         """Return the route of an operation.
 
         Raises:

@@ -27,11 +27,11 @@ from sidecar.identity.file_trust import FileTrust
 from sidecar.identity.handshake import HandshakeRefused
 from sidecar.identity.pinned_origin import Address, Pin, PinnedOrigins
 from sidecar.identity.source import IdentitySource
-from sidecar.wire.h1_client import StaleConnection
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
+from sidecar.wire.upstream import StaleConnection
 
 MAX_KEPT: Final = 8  # more are opened while more exchanges are in flight, and closed after them
 _MAX_CONNECTING: Final = 8  # a call that waits meanwhile takes a connection that another exchange gives back

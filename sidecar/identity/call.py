@@ -6,10 +6,10 @@ import asyncio
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.message import Response
 from sidecar.wire.pool import Cancellable
+from sidecar.wire.upstream import Upstream
 
 
 def fields_for(authority: bytes) -> bytes:
@@ -41,7 +41,7 @@ class Call:
         self._lines = lines
         self._form = form
         self._max_bytes = max_bytes
-        self._connection: ClientConnection | None = None
+        self._connection: Upstream | None = None
         self._head: Response | None = None
         self._body = bytearray()
 
@@ -50,7 +50,7 @@ class Call:
         """True: the form went out on a kept connection, and no head of an answer has come so far."""
         return self._connection is not None and self._connection.kept and self._head is None
 
-    def begin(self, connection: ClientConnection) -> None:
+    def begin(self, connection: Upstream) -> None:
         """Send the form: one write."""
         self.waits = None
         self.sent = True

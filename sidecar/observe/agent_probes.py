@@ -14,11 +14,11 @@ from typing import Final
 from sidecar.errors import SidecarError
 from sidecar.observe.pages import Page, Pages
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
 from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.upstream import Upstream
 
 TIMEOUT_S: Final = 2.0
 _UNAVAILABLE: Final = 503
@@ -74,7 +74,7 @@ class _Question:
         self._path = path
         self._lines = lines
 
-    def begin(self, connection: ClientConnection) -> None:
+    def begin(self, connection: Upstream) -> None:
         """Ask."""
         connection.ask("GET", self._path, self._lines, self)
 

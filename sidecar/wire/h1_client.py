@@ -20,29 +20,14 @@ from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.kernel import has_left, unread
 from sidecar.wire.lifetimes import Kind, Patience, patience_of, patience_with
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.message import Response
+from sidecar.wire.message import SUGGESTS_BODY, Response
 from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
+from sidecar.wire.upstream import Line, RawUpstream, Upstream, closed_unanswered
 from sidecar.wire.websocket import SWITCH_LINES, Handshake
 
-SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
 _QUIET_S: Final = 0.05  # of silence, after an answer that must have no content but may
-
-
-class StaleConnection(Unavailable):
-    """Failure of a reused connection before one byte of an answer: the upstream may never have seen the request."""
-
-
-class UnseenRequest(StaleConnection):
-    """Failure of a request with which its upstream says that it has not begun (RFC 9113 section 8.7).
-
-    ``body`` is all of its content; None: part of it may be gone.
-    """
-
-    def __init__(self, detail: str, body: bytes | None) -> None:
-        super().__init__(Reason.UPSTREAM_UNREACHABLE, detail)
-        self.body = body
 
 
 class State(Enum):
@@ -117,11 +102,12 @@ class ClientConnection(asyncio.Protocol):
         "writes",
         "writing_paused",
     )
+    trailers: Final = ()  # those of an answer are dropped
 
     def __init__(
         self,
         limits: ClientLimits,
-        connections: Connections[ClientConnection],
+        connections: Connections[Line],
         *,
         on_idle: Callable[[ClientConnection], None],
         on_closed: Callable[[ClientConnection], None],
@@ -156,6 +142,10 @@ class ClientConnection(asyncio.Protocol):
     def usable(self) -> bool:
         """Tell if another request may be sent now."""
         return self.state is _IDLE and not self.transport.is_closing()
+
+    def first_upstream(self) -> tuple[Line, Upstream]:
+        """Return the connection that the pool watches, and what carries its first request."""
+        return self, self
 
     def live_at_most(self, seconds: float) -> None:
         """Bound the age at which another request may begin."""
@@ -235,11 +225,12 @@ class ClientConnection(asyncio.Protocol):
             raise RuntimeError("the request is shorter than its head says")
         self.state = State.ASKED if self.state is State.ASKING else State.ENDING
 
-    def switch_protocols(self, sink: RawSink) -> None:
+    def switch_protocols(self, sink: RawSink) -> RawUpstream:
         """Carry raw bytes both ways after a 101, until the connection ends or ``leave``."""
         self.sink = self._raw_sink = sink
         self.state = State.RAW
         self._out.begin_raw()
+        return self
 
     def send_no_more(self) -> bool:
         """Write the collected bytes, and end this direction if the connection can be half-closed (no TLS).
@@ -511,9 +502,7 @@ class ClientConnection(asyncio.Protocol):
             return Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length")
         if self.reader.began:
             return Denied(Reason.UPSTREAM_BAD_RESPONSE, "the answer ends inside its head")
-        if self.kept:
-            return StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
-        return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
+        return closed_unanswered(kept=self.kept)
 
     def _fail(self, error: SidecarError) -> None:
         sink = self.sink

@@ -28,10 +28,10 @@ from sidecar.wire.h2_connection import MAY_WAIT, FrameConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import Budget, Code, Frame, FrameReader, H2Error, Kind, flood, last_stream_of
 from sidecar.wire.h2_head import response_again, response_of, size_of, trailers_of
-from sidecar.wire.h2_names import Fields
 from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
+from sidecar.wire.upstream import Line, Upstream
 
 _OPENS_WINDOWS: Final = WindowUpdated, RemoteSettingsChanged
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
@@ -48,10 +48,10 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
     def __init__(
         self,
         limits: ClientLimits,
-        connections: Connections[Any],
+        connections: Connections[Line],
         *,
-        on_idle: Callable[[Any], None],
-        on_closed: Callable[[Any], None],
+        on_idle: Callable[[Upstream], None],
+        on_closed: Callable[[Line | Upstream], None],
         max_age_s: float,
     ) -> None:
         session = Session(client_side=True, max_streams=0, max_head_bytes=limits.max_head_bytes, window=_WINDOW)
@@ -232,7 +232,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         limits = self._limits
         self._touched.add(exchange)
         if isinstance(event, ResponseReceived):
-            exchange.on_head(response_again(cast("Fields", event.headers), limits))
+            exchange.on_head(response_again(cast("Sequence[Field]", event.headers), limits))
             if event.stream_ended is not None:
                 exchange.on_end()
         elif isinstance(event, DataReceived):

@@ -11,16 +11,16 @@ import logging
 from collections.abc import Sequence
 from typing import Final, NoReturn, Protocol
 
-from sidecar.errors import Denied, Reason, SidecarError, Unavailable, UpstreamCancelled
-from sidecar.wire.h1_client import SUGGESTS_BODY, StaleConnection, UnseenRequest
+from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.h2_answer import Answer
 from sidecar.wire.h2_frames import Code
 from sidecar.wire.h2_head import fields_of
 from sidecar.wire.lifetimes import patience_with
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.message import Field, Response
+from sidecar.wire.message import SUGGESTS_BODY, Field, Response
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
+from sidecar.wire.upstream import UnseenRequest, UpstreamCancelled, closed_unanswered
 from sidecar.wire.websocket import Handshake
 
 _log: Final = logging.getLogger("sidecar.wire")
@@ -63,9 +63,6 @@ class Carrier(Protocol):
 
     def drop(self, exchange: H2Exchange) -> None:
         """Forget the exchange: it is used for no further request."""
-
-    def live_at_most(self, seconds: float) -> None:
-        """Bound the age at which another request may begin."""
 
     def let_others_first(self, take: Turn) -> None:
         """Continue with ``take`` in a later turn."""
@@ -132,10 +129,6 @@ class H2Exchange:
     def writing_paused(self) -> bool:
         """Tell if the upstream accepts no more for now."""
         return self._waits or self._connection.writing_paused
-
-    def live_at_most(self, seconds: float) -> None:
-        """Bound the age at which another request may begin."""
-        self._connection.live_at_most(seconds)
 
     # --- the request
 
@@ -310,10 +303,8 @@ class H2Exchange:
                 error: SidecarError = Denied(Reason.UPSTREAM_ABORTED, "the connection ended inside the answer")
             elif unseen:
                 error = self._unseen("the upstream left before it began with the request")
-            elif self.kept:
-                error = StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
             else:
-                error = Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
+                error = closed_unanswered(kept=self.kept)
             self.fail(error, None)
 
     def _unseen(self, detail: str) -> UnseenRequest:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 from sidecar.errors import SidecarError
@@ -24,6 +25,7 @@ from sidecar.wire.h2_client import H2ClientConnection
 from sidecar.wire.h2_frames import PREFACE
 from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ClientLimits
+from sidecar.wire.upstream import Line, Upstream
 
 H2: Final = "h2"
 _ENOUGH: Final = 4  # bytes: no request of HTTP/1.1 that is served begins with "PRI "
@@ -86,34 +88,36 @@ class VersionChoice(ServerConnection):
 class UpstreamVersion(ClientConnection):
     """A connection whose upstream chooses the version by ALPN; ``prior``: it is known to speak HTTP/2.
 
-    ``of_http2`` is the connection that took its place if HTTP/2 was chosen: the pool hands out its exchanges.
+    In HTTP/2 another connection takes its place, and the pool hands out the exchanges of that one.
     """
 
     def __init__(
         self,
         limits: ClientLimits,
-        connections: Connections[ClientConnection],
+        connections: Connections[Line],
         *,
         prior: bool,
-        on_idle: Callable[[ClientConnection], None],
-        on_closed: Callable[[ClientConnection], None],
+        on_idle: Callable[[Upstream], None],
+        on_closed: Callable[[Line | Upstream], None],
         max_age_s: float,
     ) -> None:
         super().__init__(limits, connections, on_idle=on_idle, on_closed=on_closed, max_age_s=max_age_s)
         self._prior = prior
-        self.of_http2: H2ClientConnection | None = None
+        self._of_http2 = partial(
+            H2ClientConnection, limits, connections, on_idle=on_idle, on_closed=on_closed, max_age_s=max_age_s
+        )
+        self._chosen: H2ClientConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Choose."""
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
         if self._prior if tls is None else tls.selected_alpn_protocol() == H2:
-            other = self.of_http2 = H2ClientConnection(
-                self._limits,
-                self._connections,
-                on_idle=self._on_idle,
-                on_closed=self._on_closed,
-                max_age_s=self._max_age_s,
-            )
-            self.transport.set_protocol(other)
-            other.connection_made(transport)
+            chosen = self._chosen = self._of_http2()
+            self.transport.set_protocol(chosen)
+            chosen.connection_made(transport)
+
+    def first_upstream(self) -> tuple[Line, Upstream]:
+        """Return the chosen connection, and what carries its first request."""
+        chosen = self._chosen
+        return (self, self) if chosen is None else (chosen, chosen.spare())

@@ -19,7 +19,6 @@ from sidecar.wire.grpc import is_grpc, timeout_of
 from sidecar.wire.h2_connection import FrameConnection
 from sidecar.wire.h2_frames import PREFACE, Code, Frame, FrameReader, H2Error, Kind, last_stream_of, rst_stream
 from sidecar.wire.h2_head import request_again, trailers_of
-from sidecar.wire.h2_names import Fields
 from sidecar.wire.h2_session import Session
 from sidecar.wire.h2_stream import H2ServerStream
 from sidecar.wire.h2_unread import MAX_DISCARDED, UnreadBodies, UnreadBody
@@ -139,7 +138,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self.handler.on_refused(stream, refusal)
             return
         try:
-            head = request_again(cast("Fields", event.headers), self._limits, ends=ends)
+            head = request_again(cast("Sequence[Field]", event.headers), self._limits, ends=ends)
             stream.begin(head)
             stream.grpc = head.method == "POST" and is_grpc(head)
             seconds = timeout_of(head) if stream.grpc else None

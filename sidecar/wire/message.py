@@ -44,6 +44,7 @@ HOP_BY_HOP: Final = frozenset(
 NOT_PASSED: Final = HOP_BY_HOP | FRAMING | {b"expect"}
 """Fields that never travel on; an expectation is answered by the sidecar itself."""
 
+SUGGESTS_BODY: Final = frozenset({"POST", "PUT", "PATCH"})  # RFC 9110 section 8.6
 NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 

@@ -22,11 +22,11 @@ from typing import Any, Final, Literal
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
+from sidecar.wire.upstream import Line, Upstream
 
 PoolEvent = Literal["opened", "failed", "retried"]
-OnReady = Callable[[ClientConnection], None]
+OnReady = Callable[[Upstream], None]
 OnError = Callable[[SidecarError], None]
 
 _STALLED: Final = 0.5  # of the timeout: a slower attempt no longer counts, and the next call starts one of its own
@@ -75,14 +75,14 @@ class OriginPool:
         counts: dict[PoolEvent, int],
         clock: Callable[[], float],
         *,
-        opened: Callable[[OriginPool], Coroutine[Any, Any, ClientConnection]],
+        opened: Callable[[OriginPool], Coroutine[Any, Any, Upstream]],
         on_empty: Callable[[OriginPool], None],
     ) -> None:
         self.origin = origin
-        self.idle: list[ClientConnection] = []
+        self.idle: list[Upstream] = []
         self.waiting: OrderedDict[Waiter, None] = OrderedDict()  # the longest waiting first
-        self.attempts: dict[asyncio.Task[ClientConnection], float] = {}  # with their start times
-        self.alive: set[ClientConnection] = set()
+        self.attempts: dict[asyncio.Task[Upstream], float] = {}  # with their start times
+        self.alive: set[Line] = set()
         self.retired = False
         self.usual: OrderedDict[Waiter, None] = OrderedDict()  # those of them that may get a reused connection
         self._limits = limits
@@ -91,9 +91,7 @@ class OriginPool:
         self._open = opened
         self._on_empty = on_empty
 
-    def take(
-        self, still_good: Callable[[asyncio.BaseTransport], bool] | None, promised: int = 0
-    ) -> ClientConnection | None:
+    def take(self, still_good: Callable[[asyncio.BaseTransport], bool] | None, promised: int = 0) -> Upstream | None:
         """Return the newest idle connection that is usable, and leave as many as are ``promised`` to waiting calls."""
         idle = self.idle
         while len(idle) > promised:
@@ -133,7 +131,7 @@ class OriginPool:
             waiter.timer.cancel()
         return True
 
-    def keep(self, connection: ClientConnection) -> None:
+    def keep(self, connection: Upstream) -> None:
         """Keep a connection whose request has ended."""
         if self.retired or len(self.idle) >= self._limits.max_idle + len(self.usual):
             connection.close()
@@ -142,11 +140,11 @@ class OriginPool:
         if self.waiting:
             asyncio.get_running_loop().call_soon(self._serve)  # not here: the end is still being reported
 
-    def forget(self, connection: ClientConnection) -> None:
-        """Forget a closed connection."""
-        self.alive.discard(connection)
-        if connection in self.idle:
-            self.idle.remove(connection)
+    def forget(self, gone: Line | Upstream) -> None:
+        """Forget a closed connection, or an exchange of one that carries no more requests."""
+        self.alive.difference_update((gone,))
+        if gone in self.idle:
+            self.idle[:] = [upstream for upstream in self.idle if upstream is not gone]
         self._tell_if_empty()
 
     def retire(self) -> None:
@@ -186,7 +184,7 @@ class OriginPool:
             attempt.add_done_callback(self._attempt_ended)
             promising += 1
 
-    def _attempt_ended(self, attempt: asyncio.Task[ClientConnection]) -> None:
+    def _attempt_ended(self, attempt: asyncio.Task[Upstream]) -> None:
         began_at = self.attempts.pop(attempt)
         if attempt.cancelled():
             self._open_what_is_wanted()
@@ -202,7 +200,7 @@ class OriginPool:
             self._counts["failed"] += 1
             self._failed(error, began_at)
 
-    def _why_useless(self, connection: ClientConnection) -> SidecarError | None:
+    def _why_useless(self, connection: Upstream) -> SidecarError | None:
         """Return the reason why a new connection is unusable: time has passed since its handshake."""
         if not connection.usable:
             return Unavailable(
@@ -215,7 +213,7 @@ class OriginPool:
         connection.close()
         return Denied(Reason.UPSTREAM_IDENTITY, "the other end's identity has ended since its handshake")
 
-    def _opened(self, connection: ClientConnection) -> None:
+    def _opened(self, connection: Upstream) -> None:
         if self.waiting:
             waiter = next(iter(self.waiting))
             self.remove(waiter)

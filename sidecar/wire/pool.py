@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
@@ -19,9 +19,9 @@ from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import BufferLimits, ClientLimits
 from sidecar.wire.origin_pool import OnError, OnReady, OriginPool, PoolEvent
 from sidecar.wire.resolver import Resolver
+from sidecar.wire.upstream import Line, Upstream
 
 if TYPE_CHECKING:
-    from sidecar.wire.h2_negotiation import UpstreamVersion
     from sidecar.wire.raw_tunnel import RawEnd
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
@@ -61,7 +61,7 @@ class UpstreamPool:
         unread: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.connections: Connections[ClientConnection] = Connections(clock=clock)
+        self.connections: Connections[Line] = Connections(clock=clock)
         self.raw: Connections[RawEnd] = Connections(clock=clock)
         self.counts = new_counts() if counts is None else counts
         self.failing: dict[str, Failing] = {}
@@ -77,7 +77,7 @@ class UpstreamPool:
         """The longest silence of a stream that stays open."""
         return self._limits.stream_idle_timeout_s
 
-    def take(self, origin: Origin) -> ClientConnection | None:
+    def take(self, origin: Origin) -> Upstream | None:
         """Return an idle connection that no call waits for, or None. Never waits."""
         pool = self.pools.get(origin.key)
         return None if pool is None else pool.take(origin.still_good, len(pool.usual))
@@ -154,27 +154,25 @@ class UpstreamPool:
         await self.connections.wait_for_empty()
         await self.raw.wait_for_empty()
 
-    async def _open(self, pool: OriginPool) -> ClientConnection:
+    async def _open(self, pool: OriginPool) -> Upstream:
         """Open a connection. Errors as ``Dialer.dial``."""
         origin = pool.origin
         name = f"{origin.host}:{origin.port}"
         try:
-            connection = await self._dialer.dial(origin, lambda: self._new(pool))
+            made = await self._dialer.dial(origin, lambda: self._new(pool))
         except SidecarError as error:
             self._note_failing(name, error)
             raise
         self.failing.pop(name, None)
-        socket = connection  # what holds it, and is swept
-        if origin.http2 and (other := cast("UpstreamVersion", connection).of_http2) is not None:
-            socket, connection = cast("ClientConnection", other), cast("ClientConnection", other.spare())
+        line, upstream = made.first_upstream()
         # Not in connection_made: when cancelled just then, uvloop closes the transport and never calls connection_lost.
-        if connection.usable:
-            pool.alive.add(socket)
-            self.connections.add(socket)
-            self._holding.apply(connection.transport)
+        if upstream.usable:
+            pool.alive.add(line)
+            self.connections.add(line)
+            self._holding.apply(line.transport)
             if origin.life_s is not None:
-                connection.live_at_most(origin.life_s(connection.transport) * random.uniform(0.8, 1.0))  # noqa: S311
-        return connection
+                line.live_at_most(origin.life_s(line.transport) * random.uniform(0.8, 1.0))  # noqa: S311
+        return upstream
 
     def _new(self, pool: OriginPool) -> ClientConnection:
         http2 = pool.origin.http2

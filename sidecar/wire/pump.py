@@ -20,13 +20,13 @@ from typing import Final
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.dialer import Origin
 from sidecar.wire.grpc import is_grpc
-from sidecar.wire.h1_client import ClientConnection, StaleConnection, UnseenRequest
 from sidecar.wire.h1_fields import edited
 from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response, is_event_stream
 from sidecar.wire.pool import Cancellable, UpstreamPool
 from sidecar.wire.stream import Stream
 from sidecar.wire.tunnel import Tunnel
+from sidecar.wire.upstream import Exchange, StaleConnection, UnseenRequest, Upstream
 from sidecar.wire.websocket import handshake_of
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
@@ -72,7 +72,7 @@ class Pump(ABC):
         self.retried = False
         self._over = False
         self._connecting: Cancellable | None = None
-        self._upstream: ClientConnection | None = None
+        self._upstream: Upstream | None = None
         self._tunnel: Tunnel | None = None
 
     @abstractmethod
@@ -119,7 +119,7 @@ class Pump(ABC):
             self.cut(error)
 
     @property
-    def upstream(self) -> ClientConnection | None:
+    def upstream(self) -> Exchange | None:
         """The connection in use, if there is one."""
         return self._upstream if self._tunnel is None else self._tunnel.upstream
 
@@ -128,7 +128,7 @@ class Pump(ABC):
         """Tell if nothing of the request has left: it waits, or waited to the end, for its first connection."""
         return self._connecting is not None and not self.retried
 
-    def sent_on(self, upstream: ClientConnection) -> None:
+    def sent_on(self, upstream: Upstream) -> None:
         """Go on with a request that was sent by the native engine: only its answer is still to come."""
         self._upstream = upstream
 
@@ -149,11 +149,11 @@ class Pump(ABC):
     def _connect(self) -> None:
         self._connecting = self._pool.connect(self._origin, self._connected, self._finish, fresh=self.retried)
 
-    def _connected(self, upstream: ClientConnection) -> None:
+    def _connected(self, upstream: Upstream) -> None:
         self._connecting = None
         self._send(upstream)
 
-    def _send(self, upstream: ClientConnection) -> None:
+    def _send(self, upstream: Upstream) -> None:
         self._upstream = upstream
         head, stream = self._head, self._stream
         lines = edited(head, self._edits)
@@ -279,7 +279,7 @@ class Pump(ABC):
     def on_response_end(self) -> None:
         """End the answer. Trailers pass in gRPC alone, which ends by them, and by the rule for fields."""
         upstream, self._upstream = self._upstream, None
-        self.end_answer(getattr(upstream, "trailers", ()))
+        self.end_answer(() if upstream is None else upstream.trailers)
 
     def end_answer(self, found: Sequence[Field]) -> None:
         """End the answer with the trailers that were found behind it."""

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Final
 
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.message import Response
 from sidecar.wire.stream import Stream
+from sidecar.wire.upstream import Upstream
 from sidecar.wire.websocket import GOING_AWAY, Frames, close_frame
 
 GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within 0.25 s
@@ -82,10 +82,8 @@ class Tunnel:
 
     __slots__ = ("_finished", "_left", "_reason", "_stream", "_timer", "_to_caller", "_to_upstream", "upstream")
 
-    def __init__(
-        self, stream: Stream, upstream: ClientConnection, *, finished: Callable[[SidecarError | None], None]
-    ) -> None:
-        self.upstream = upstream
+    def __init__(self, stream: Stream, upstream: Upstream, *, finished: Callable[[SidecarError | None], None]) -> None:
+        self.upstream = upstream.switch_protocols(self)
         self._stream = stream
         self._finished: Callable[[SidecarError | None], None] | None = finished
         self._to_caller = _Lane()
@@ -98,7 +96,6 @@ class Tunnel:
         """Begin, with the bytes that came early."""
         stream = self._stream
         stream.sender = self
-        self.upstream.switch_protocols(self)
         stream.read_body(self)
 
     def end(self, error: SidecarError) -> None:

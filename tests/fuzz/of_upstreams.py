@@ -15,6 +15,7 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.message import Response
+from sidecar.wire.upstream import Line
 from tests.fuzz.inbound_world import InlineLoop
 from tests.fuzz.of_bodies import LIMITS, read_answer, read_answered
 from tests.fuzz.of_others import end_of
@@ -94,7 +95,7 @@ def answer_stream(data: bytes) -> None:
 
 def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
     clock = Clock()
-    connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=clock)
+    connections: Connections[Line] = Connections(interval_s=3600, clock=clock)
     given_back: list[ClientConnection] = []
     transport = RecordingTransport()
     transport.settle = connections.writes.write_all

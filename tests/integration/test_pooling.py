@@ -15,6 +15,7 @@ import pytest
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.identity.tls import server_context
 from sidecar.observe.metrics import Metrics
+from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.resolver import Lookup
 from tests.integration.hops import Held, Hops
 from tests.integration.world import CRM, PATIENCE_S, WRITER, Agent, Kept, Sidecar, ok, until
@@ -213,6 +214,7 @@ async def test_a_connection_lives_for_half_of_our_svids_life_at_most(hops: Hops)
     async with hops.serving() as held, callers(hops, 1) as calling:
         await all_call(calling, held)
         (connection,) = hops.writer.server.parts.pools[-1].connections
+        assert isinstance(connection, ClientConnection)
         assert 0.75 * half < connection.ages_at - connection._opened_at <= half
 
 

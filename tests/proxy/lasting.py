@@ -83,7 +83,7 @@ class Upstreams(UpstreamPool):
         self.transport = RecordingTransport()
         self.end: Any = None
 
-    def take(self, origin: Origin) -> ClientConnection:
+    def take(self, origin: Origin) -> Any:
         kind: Any = H2ClientConnection if origin.http2 else ClientConnection
         connections: Any = self.connections
         self.end = kind(
@@ -91,7 +91,7 @@ class Upstreams(UpstreamPool):
         )
         self.end.connection_made(self.transport)
         connections.add(self.end)
-        return cast("ClientConnection", self.end.spare() if origin.http2 else self.end)
+        return self.end.spare() if origin.http2 else self.end
 
     async def dial_raw(self, _origin: Origin) -> RawEnd:
         self.end = RawEnd(self._limits, self.raw)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 
@@ -31,6 +31,7 @@ from sidecar.wire.h2_frames import END_HEADERS, END_STREAM, PREFACE, Kind
 from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.upstream import Upstream
 from tests.delegation.world import NOW
 from tests.fuzz.inbound_world import InboundWorld, _Snapshots, token
 from tests.proxy.warm import ANSWER
@@ -87,13 +88,12 @@ class GrpcAgents(UpstreamPool):
         super().__init__(ClientLimits())
         self.transport = RecordingTransport()
         self.asked = 0
-        self._idle: list[Any] = []
+        self._idle: list[Upstream] = []
         self._answered = -1
         self._encoder = Encoder()
         self._blocks: tuple[bytes, bytes] | None = None
-        connections: Connections[Any] = self.connections
         self.agent = H2ClientConnection(
-            ClientLimits(), connections, on_idle=self._idle.append, on_closed=lambda _: None, max_age_s=3600
+            ClientLimits(), self.connections, on_idle=self._idle.append, on_closed=lambda _: None, max_age_s=3600
         )
         self.agent.connection_made(self.transport)
         self._idle.append(self.agent.spare())
@@ -104,9 +104,9 @@ class GrpcAgents(UpstreamPool):
         trailers = [(b"grpc-status", b"0"), (b"grpc-message", b"")]
         return block(self._encoder, head), block(self._encoder, trailers)
 
-    def take(self, _origin: Origin) -> ClientConnection:
+    def take(self, _origin: Origin) -> Upstream:
         self.asked += 1
-        return cast("ClientConnection", self._idle.pop())
+        return self._idle.pop()
 
     def answer(self) -> None:
         """Answer all requests, in one read."""

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MAX_LINES
-from sidecar.wire.h1_client import ClientConnection, StaleConnection
+from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
+from sidecar.wire.upstream import Line, StaleConnection
 from tests.wire.bench import Clock, RecordingTransport
 from tests.wire.test_teardown import connected
 
@@ -71,7 +72,7 @@ class Calling:
 
     def __init__(self, sock: object = None, *, max_age_s: float = 3600, **limits: Any) -> None:
         self.clock = Clock()
-        self.connections: Connections[ClientConnection] = Connections(interval_s=3600, clock=self.clock)
+        self.connections: Connections[Line] = Connections(interval_s=3600, clock=self.clock)
         self.idle = 0
         self.gone = 0
         self.transport = RecordingTransport(socket=sock)
@@ -760,7 +761,7 @@ async def test_what_has_arrived_after_a_204_and_was_not_read_is_no_silence() -> 
 
 async def test_the_loop_itself_gives_a_connection_back_after_204() -> None:
     given_back = asyncio.Event()
-    connections: Connections[ClientConnection] = Connections()
+    connections: Connections[Line] = Connections()
     connection = ClientConnection(
         ClientLimits(),
         connections,

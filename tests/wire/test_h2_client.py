@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import cast
 
 import pytest
 from h2.errors import ErrorCodes
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_client import ClientConnection, StaleConnection
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.h2_client import MAX_EXCHANGES
-from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.h2_frames import goaway
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
 from sidecar.wire.pool import UpstreamPool
+from sidecar.wire.upstream import StaleConnection, Upstream
 from sidecar.wire.websocket import Handshake
 from tests.wire.bench import Clock
 from tests.wire.h2_bench import frame
@@ -94,11 +92,11 @@ class Calls:
         self.pool = UpstreamPool(ClientLimits(**limits), clock=self.clock)  # type: ignore[arg-type]
         self.origin = Origin("127.0.0.1", upstream.port, key="h2", http2="prior")
 
-    async def connection(self) -> ClientConnection:
+    async def connection(self) -> Upstream:
         found = self.pool.take(self.origin)
         if found is not None:
             return found
-        ready: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
+        ready: asyncio.Future[Upstream] = asyncio.get_running_loop().create_future()
         self.pool.connect(self.origin, ready.set_result, ready.set_exception)
         async with asyncio.timeout(5):
             return await ready
@@ -241,7 +239,7 @@ async def test_trailers_are_there_when_the_answer_ends() -> None:
         asked.link.h2.send_data(asked.stream_id, b"abc")
         asked.trailers((b"grpc-status", b"0"))
         await sink.end()
-        assert (sink.events, sink.content, cast("H2Exchange", connection).trailers) == (
+        assert (sink.events, sink.content, connection.trailers) == (
             ["head", "end"], b"abc", [(b"grpc-status", b"0")]
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from sidecar.wire.connections import Connections
 from sidecar.wire.h2_client import MAX_EXCHANGES, H2ClientConnection
 from sidecar.wire.h2_exchange import H2Exchange
 from sidecar.wire.limits import ClientLimits
+from sidecar.wire.upstream import Upstream
 from tests.wire.bench import Clock, RecordingTransport
 from tests.wire.h2_bench import frame
 from tests.wire.test_h2_client import LINES, Sink
@@ -23,7 +24,7 @@ class Called:
     """A connection on a recording transport, whose upstream has sent its settings. ``spares`` went to the pool."""
 
     def __init__(self, *, settings: bool = True) -> None:
-        self.spares: list[H2Exchange] = []
+        self.spares: list[Upstream] = []
         self.closed: list[object] = []
         self.clock = Clock()
         self.connections: Connections[Any] = Connections(interval_s=3600, clock=self.clock)

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -40,10 +41,12 @@ def to(upstream: Upstream, key: str = "b") -> Origin:
 
 
 async def connect(pool: UpstreamPool, origin: Origin) -> ClientConnection:
-    found: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
+    found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     pool.connect(origin, found.set_result, found.set_exception)
     async with asyncio.timeout(WAIT_S):
-        return await found
+        connection = await found
+    assert isinstance(connection, ClientConnection)
+    return connection
 
 
 async def reason_of(pool: UpstreamPool, origin: Origin) -> Reason:
@@ -247,6 +250,7 @@ async def taken(pool: UpstreamPool, origin: Origin) -> ClientConnection:
     async with asyncio.timeout(WAIT_S):
         while (connection := pool.take(origin)) is None:  # noqa: ASYNC110 - what joins the pool tells nobody
             await asyncio.sleep(0.001)
+    assert isinstance(connection, ClientConnection)
     return connection
 
 
@@ -256,17 +260,17 @@ class Line:
     def __init__(self, pool: UpstreamPool, origin: Origin) -> None:
         self.pool = pool
         self.origin = origin
-        self.served: list[tuple[str, ClientConnection | Reason]] = []
+        self.served: list[tuple[str, Any]] = []
         self._changed = asyncio.Event()
 
     def join(self, name: str, *, fresh: bool = False) -> Cancellable:
-        def told(what: ClientConnection | Reason) -> None:
+        def told(what: Any) -> None:
             self.served.append((name, what))
             self._changed.set()
 
         return self.pool.connect(self.origin, told, lambda error: told(error.reason), fresh=fresh)
 
-    async def wait_for(self, count: int) -> list[tuple[str, ClientConnection | Reason]]:
+    async def wait_for(self, count: int) -> list[tuple[str, Any]]:
         async with asyncio.timeout(WAIT_S):
             while len(self.served) < count:
                 self._changed.clear()

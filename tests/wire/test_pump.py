@@ -58,6 +58,7 @@ async def test_a_warm_request_costs_two_reads_two_writes_and_no_task() -> None:
     async with proxied() as (proxy, upstream, caller):
         server = await exchange(proxy, upstream, caller)
         (kept,) = proxy.pool.connections
+        assert isinstance(kept, ClientConnection)
         reads: list[int] = []
         writes: list[int] = []
         tasks: set[int] = set()
@@ -143,6 +144,7 @@ async def test_an_answer_that_does_not_end_at_once_is_told_once(pieces: list[byt
         server = await upstream.accept()
         await server.read_exactly(len(GET_SENT))
         (kept,) = proxy.pool.connections
+        assert isinstance(kept, ClientConnection)
         for piece in pieces:  # straight to the connection: on the wire two pieces could become one
             kept.data_received(piece)
         assert await proxy.end() is None

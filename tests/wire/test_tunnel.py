@@ -826,6 +826,9 @@ class End:
     def leave(self) -> None:
         self.over = True
 
+    def switch_protocols(self, _sink: object) -> End:
+        return self
+
     def ignore(self, *_arguments: object) -> None:
         pass
 
@@ -833,7 +836,7 @@ class End:
     pause_body = pause_reading = pause
     resume_body = resume_reading = resume
     send_end = leave
-    flush = switch_protocols = read_body = let_others_first = ignore
+    flush = read_body = let_others_first = ignore
 
 
 class Bare:

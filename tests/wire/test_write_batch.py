@@ -15,6 +15,7 @@ from sidecar.wire.h1_server import ServerConnection
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.scheduling import MOST_TOGETHER, WriteBatch
 from sidecar.wire.stream import Stream
+from sidecar.wire.upstream import Line
 from tests.native import needs_native
 from tests.wire.bench import Handler, RecordingTransport, answer_ok
 from tests.wire.test_h1_client import Sink
@@ -198,7 +199,7 @@ async def test_the_beginning_of_an_answer_leaves_before_a_reset_says_that_the_re
 
 @pytest.mark.parametrize("end", ["send_no_more", "leave"])
 async def test_what_goes_upstream_leaves_before_that_direction_ends(end: str) -> None:
-    connections: Connections[ClientConnection] = Connections(interval_s=3600)
+    connections: Connections[Line] = Connections(interval_s=3600)
     transport = RecordingTransport()
     upstream = ClientConnection(
         ClientLimits(), connections, on_idle=lambda _: None, on_closed=lambda _: None, max_age_s=60

@@ -33,10 +33,10 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.record import OK
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
 from sidecar.wire.dialer import Origin
-from sidecar.wire.h1_client import StaleConnection
 from sidecar.wire.message import Field, Request
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import Stream
+from sidecar.wire.upstream import StaleConnection
 
 FRESH_S: Final = 30.0
 FAILED_S: Final = 1.0

@@ -13,12 +13,13 @@ from typing import Final
 from urllib.parse import quote
 
 from sidecar.delegation.protobuf import length_field, number_field
-from sidecar.errors import DeadlinePassed, Reason, SidecarError, UpstreamCancelled
+from sidecar.errors import DeadlinePassed, Reason, SidecarError
 from sidecar.features.a2a.errors import DOMAIN, ERROR_INFO, A2aError, a2a_error
 from sidecar.features.operations.operations import Asked
 from sidecar.wire.grpc import is_grpc
 from sidecar.wire.message import Field, Message
 from sidecar.wire.stream import Stream
+from sidecar.wire.upstream import UpstreamCancelled
 
 # google.rpc.Code by HTTP status, as gRPC's own table has them, but where ours says more.
 _CODES: Final = {

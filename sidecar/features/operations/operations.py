@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from sidecar.delegation import a2a, a2a_grpc, mcp
@@ -28,7 +28,7 @@ from sidecar.delegation.json_rpc import (
     parse_plain_body,
     parse_rpc,
 )
-from sidecar.delegation.operation import OTHER, Operations, RouteProtocol
+from sidecar.delegation.operation import OTHER, RouteProtocol
 from sidecar.delegation.push_urls import check_push_urls
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
@@ -124,7 +124,7 @@ def find_operation(
         raise
     assert route.operations is not None  # noqa: S101 - for the type only: a route of a protocol has them
     if asked.protocol == "grpc":
-        entry.op = label_of(cast("Operations[object]", route.operations), asked.key)
+        entry.op = label_of(route.operations, asked.key)
     else:
         entry.op = route.operations.label(asked.key)
     entry.operation = asked.key

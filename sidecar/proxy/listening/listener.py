@@ -7,9 +7,9 @@ import socket
 import ssl
 from dataclasses import dataclass
 from math import inf
-from typing import Final, cast
+from typing import Final
 
-from sidecar.admission import Admit, Evict, Load, Shed, Wait, before_accept, on_accept
+from sidecar.admission import Admit, Candidates, Evict, Load, Shed, Wait, before_accept, on_accept
 from sidecar.errors import Reason, SidecarError, Unavailable
 from sidecar.identity.acceptor import Acceptor
 from sidecar.identity.handshake_queue import HandshakeQueue, OnGivenUp, host_of
@@ -80,7 +80,7 @@ class Listener:
             on_given_up=refused_connections,
         )
         self.connections = ConnectionTable(settings, shed=shed, on_made=self._handshakes.over)
-        self._candidates = _Candidates(self._handshakes, self.connections)
+        self._candidates: Candidates[Arrival | CallerConnection] = _Candidates(self._handshakes, self.connections)
         self._server_limits = limits
         self.handler = handler
         self._shed = shed
@@ -244,10 +244,11 @@ class Listener:
                 return
             case Shed():
                 handler, warm = self._shed, None
-            case Evict(Arrival() as arrival):
-                self._handshakes.evict(arrival)
-            case Evict(connection):
-                self.connections.evict(cast("CallerConnection", connection))
+            case Evict(which):
+                if isinstance(which, Arrival):
+                    self._handshakes.evict(which)
+                else:
+                    self.connections.evict(which)
         self._handshakes.start(
             accepted,
             address,

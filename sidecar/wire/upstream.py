@@ -1,0 +1,145 @@
+"""Connections to upstreams, for any version of HTTP, as senders of requests and the pool see them; and their errors.
+
+A ``ClientConnection`` of HTTP/1.1 is both a ``Line`` and an ``Upstream``. An ``H2ClientConnection`` is a ``Line``, and
+each of its exchanges is an ``Upstream``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from sidecar.errors import Denied, Reason, Unavailable
+from sidecar.wire.message import Field
+from sidecar.wire.scheduling import Turn
+from sidecar.wire.stream import RawSink, ResponseSink
+from sidecar.wire.websocket import Handshake
+
+
+class StaleConnection(Unavailable):
+    """Failure of a reused connection before one byte of an answer: the upstream may never have seen the request."""
+
+
+class UnseenRequest(StaleConnection):
+    """Failure of a request with which its upstream says that it has not begun (RFC 9113 section 8.7).
+
+    ``body`` is all of its content; None: part of it may be gone.
+    """
+
+    def __init__(self, detail: str, body: bytes | None) -> None:
+        super().__init__(Reason.UPSTREAM_UNREACHABLE, detail)
+        self.body = body
+
+
+class UpstreamCancelled(Denied):
+    """The upstream cancelled a call. A call of gRPC has a status for that, whatever the reason's own one is."""
+
+
+def closed_unanswered(*, kept: bool) -> Unavailable:
+    """Return the error of a connection that ended before an answer began. ``kept``: it had been idle in the pool."""
+    if kept:
+        return StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
+    return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
+
+
+class Line(Protocol):
+    """A connection to an upstream: a socket with deadlines, which carries one request at a time or many."""
+
+    transport: asyncio.Transport
+
+    def live_at_most(self, seconds: float) -> None:
+        """Bound the age at which another request may begin."""
+
+    def end_unused(self) -> None:
+        """End now if no request is in progress. One in use takes no other after it."""
+
+    def cut_off(self) -> None:
+        """End the connection at once; the sinks of its requests are notified."""
+
+    def sweep(self, now: float) -> None:
+        """Act on every deadline that has passed at ``now`` (monotonic seconds)."""
+
+
+class Exchange(Protocol):
+    """A request in progress: sends its content, and regulates its answer."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The upstream's transport, for facts about it. Not for writing."""
+
+    @property
+    def writing_paused(self) -> bool:
+        """Tell if the upstream accepts no more for now."""
+
+    def send_body(self, data: bytes) -> None:
+        """Add content to the request."""
+
+    def flush(self) -> None:
+        """Write the collected content: one write."""
+
+    def pause_reading(self) -> None:
+        """Pause reading the answer."""
+
+    def resume_reading(self) -> None:
+        """Resume reading the answer."""
+
+
+class Upstream(Exchange, Protocol):
+    """Carries one request at a time: ``ask``; or ``start``, ``send_body``, ``end_body``, and ``flush`` a batch.
+
+    ``kept``: it was idle in the pool, so that its upstream may close it, unseen by the next request.
+    """
+
+    kept: bool
+
+    @property
+    def usable(self) -> bool:
+        """Tell if another request may be sent now."""
+
+    @property
+    def trailers(self) -> Sequence[Field]:
+        """The trailers of the answer that has just ended."""
+
+    def ask(
+        self,
+        method: str,
+        target: bytes,
+        lines: bytes,
+        sink: ResponseSink,
+        handshake: Handshake | None = None,
+        *,
+        body: bytes = b"",
+    ) -> None:
+        """Send a whole request: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
+
+        The fields for its length are added here. ``handshake``: it asks to switch protocols.
+        """
+
+    def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
+        """Begin a request with a body of ``length`` bytes; None: the version's own framing ends it."""
+
+    def end_body(self) -> None:
+        """End the request. RuntimeError if it is shorter than its head says."""
+
+    def switch_protocols(self, sink: RawSink) -> RawUpstream:
+        """Carry raw bytes both ways after a 101. RuntimeError if the version of HTTP has no such answer."""
+
+    def abort(self) -> None:
+        """Give up the request; no further event is reported. The upstream sees it cut."""
+
+    def close(self) -> None:
+        """Use it for no further request."""
+
+
+class RawUpstream(Exchange, Protocol):
+    """Carries raw bytes both ways after a 101, until the connection ends or ``leave``."""
+
+    def send_no_more(self) -> bool:
+        """Write the added bytes, and end this direction. False: the connection cannot be half-closed."""
+
+    def let_others_first(self, take: Turn) -> None:
+        """Continue with ``take`` in a later turn: there is more work than one iteration's share."""
+
+    def leave(self) -> None:
+        """Write what was added and close. No further event is reported; further input is discarded."""
