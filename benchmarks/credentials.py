@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.request
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,12 @@ def credentials(rig: Rig, scenario: Scenario, role: Role, number: int) -> Path:
         path.touch(mode=0o600)
         path.write_text("\n".join(_made(rig, scenario, role, wanted)) + "\n")
     return path
+
+
+def of_plan(rig: Rig, role: Role, count: int, *, life_s: int) -> Path:
+    """Write this many credentials that live ``life_s`` from now, one a line, for one window."""
+    make = rig.world.logins if role.credential == "login" else rig.world.tokens
+    return rig.world.token_file("plan.tokens", make(count, exp=int(time.time()) + life_s))
 
 
 def _made(rig: Rig, scenario: Scenario, role: Role, count: int) -> list[str]:

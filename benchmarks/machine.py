@@ -99,6 +99,17 @@ def user_and_kernel(pids: Sequence[int]) -> tuple[int, int]:
     return user, kernel
 
 
+def core_times(core: int | None) -> tuple[float, float]:
+    """Return the idle and the whole time of a core, or of all (None), in ticks since the start (proc_stat(5))."""
+    name = "cpu" if core is None else f"cpu{core}"
+    for line in Path("/proc/stat").read_text().splitlines():
+        label, *ticks = line.split()
+        if label == name:
+            spent = [float(value) for value in ticks[:8]]  # the rest is time of guests, which is counted already
+            return spent[3] + spent[4], sum(spent)
+    return 0.0, 0.0
+
+
 def forget_peak(pids: Sequence[int]) -> None:
     """Reset ``VmHWM`` (proc_pid_clear_refs(5)); without permission it keeps its value."""
     for pid in pids:

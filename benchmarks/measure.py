@@ -8,17 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from benchmarks.credentials import credentials
+from benchmarks.axes import TOKEN_LIFE_S
+from benchmarks.credentials import credentials, of_plan
 from benchmarks.crowd import said
-from benchmarks.machine import forget_peak, memory_mib, user_and_kernel
+from benchmarks.engines import native_share, requests_by_engine
+from benchmarks.machine import core_times, forget_peak, memory_mib, user_and_kernel
 from benchmarks.peers.peer import Peer, Role
+from benchmarks.peers.sidecar_settings import MCP_PATH
 from benchmarks.rig import Rig
 from benchmarks.sample import Sample
 from benchmarks.scenarios import Scenario
+from benchmarks.schedule import planned, tokens_of
 from benchmarks.world import AGENT, SERVER_NAME, STRANGER, leaves, write_identity
 
 _WARMUP_S: Final = 0.3
@@ -27,6 +31,7 @@ _PATIENCE_S: Final = 120.0
 _ROTATE_EVERY_S: Final = 2.5  # files are checked every 2 s
 _REMEMBERED: Final = 8192  # the most tokens that the sidecar caches: each is shown once before the window begins
 _REST_S: Final = 3.0  # what only a start needs is given back within two seconds; the peer that started last is young
+_SETTLE_S: Final = 0.5  # of the schedule before the window, beyond the longest answer: as many calls are open as later
 _SLOW_READ_MS: Final = 20  # after each read of up to 64 KB: about 3 MB/s
 
 
@@ -41,7 +46,8 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
         MeasureError: the connections could not be opened.
     """
     role = peer.roles[scenario.role]
-    pids = rig.pids(peer, scenario.role)
+    processes = [(name, pid) for name in (*role.counted, *role.beside) for pid in rig.tree(name)]
+    pids = [pid for name, pid in processes if name in role.counted]
     forget_peak(pids)
     seen: dict[str, Any] = {}
     if scenario.measure == "memory" and not scenario.connections and number == 0:
@@ -51,19 +57,30 @@ def measure(rig: Rig, peer: Peer, scenario: Scenario, *, seconds: float, number:
         if scenario.connections:
             rss = _held(rig, peer, scenario, role, pids)
     elif scenario.measure == "rotation":
-        seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(pids)])
+        seen = _while_rotating(rig, peer, scenario, role, [*_window(scenario, max(seconds, 8.0)), *_clocks(processes)])
     else:
         before = user_and_kernel(pids)
         flood: dict[str, Any] = {}
         with _beside(rig, role, scenario, flood):
-            seen = _loaded(rig, peer, scenario, role, [*_window(scenario, seconds), *_clocks(pids)], number)
+            window = _plan(rig, scenario, role, seconds, number) if scenario.mix else _window(scenario, seconds)
+            seen = _loaded(rig, peer, scenario, role, [*window, *_clocks(processes)], number)
         seen.update(flood)
         user, kernel = (now - then for now, then in zip(user_and_kernel(pids), before, strict=True))
         seen["kernel_share"] = kernel / (user + kernel) if user + kernel else None
         rss = memory_mib(pids)
+    if seen:
+        seen |= cpu_by_process(seen["cpu_each_s"], [name for name, _ in processes], role.counted)
     return Sample(
         scenario.name, peer.name, number, scenario.expects(peer), seen, rss, memory_mib(pids, "VmHWM")
     )  # fmt: skip
+
+
+def cpu_by_process(used: Sequence[float], names: Sequence[str], counted: Sequence[str]) -> dict[str, Any]:
+    """Return the CPU time of each process with its workers, and of those counted. ``names`` are in ``used``'s order."""
+    each: dict[str, float] = {}
+    for name, seconds in zip(names, used, strict=True):
+        each[name] = each.get(name, 0) + seconds
+    return {"cpu_s": sum(each[name] for name in counted), "cpu_of": each}
 
 
 @contextmanager
@@ -110,15 +127,25 @@ def _crowd(rig: Rig, role: Role, scenario: Scenario) -> list[str]:
 
 def _loaded(rig: Rig, peer: Peer, scenario: Scenario, role: Role, options: list[str], number: int) -> dict[str, Any]:
     command = [*_command(rig, scenario, role, number), *options]
-    try:
-        done = subprocess.run(
-            rig.cores.bound(command, proxy=False), capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise MeasureError(f"{scenario.name} on {peer.name}: no end after {_PATIENCE_S:.0f} s") from None
-    if done.returncode != 0:
-        raise MeasureError(f"{scenario.name} on {peer.name}: {done.stderr.strip()}")
-    seen: dict[str, Any] = json.loads(done.stdout)
+    probes = [rig.world.at(f"{name}-probe") for name in role.counted if scenario.mix and name.startswith("sidecar")]
+    with subprocess.Popen(
+        rig.cores.bound(command, proxy=False), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as load:
+        assert load.stdout is not None  # noqa: S101 - for the type checker
+        try:
+            if scenario.mix and select.select([load.stdout], [], [], _PATIENCE_S)[0]:
+                load.stdout.readline()  # "warm": the schedule runs, and the window comes later
+            before, core = requests_by_engine(probes), core_times(rig.cores.proxy)
+            report, errors = load.communicate(timeout=_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            load.kill()
+            raise MeasureError(f"{scenario.name} on {peer.name}: no end after {_PATIENCE_S:.0f} s") from None
+    if load.returncode != 0:
+        raise MeasureError(f"{scenario.name} on {peer.name}: {errors.strip()}")
+    idle, whole = (now - then for now, then in zip(core_times(rig.cores.proxy), core, strict=True))
+    seen: dict[str, Any] = json.loads(report)
+    seen["core_free"] = idle / whole if whole else None
+    seen["native_share"] = native_share(before, requests_by_engine(probes))
     return seen
 
 
@@ -158,26 +185,51 @@ def _held(rig: Rig, peer: Peer, scenario: Scenario, role: Role, pids: list[int])
 
 def _command(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]:
     world = rig.world
-    request = world.folder / f"{scenario.name}{role.prefix.replace('/', '-')}.request"
-    host = SERVER_NAME if role.mtls else world.at(role.port)
-    request.write_text(scenario.head(host, role.prefix), newline="")
-    program = rig.programs.h2_load if scenario.streams else rig.programs.load
-    command = [str(program), "--connect", world.at(role.port), "--request", str(request)]
-    command += ["--connections", str(scenario.connections)]
-    command += ["--tokens", str(credentials(rig, scenario, role, number))]
+    over_http2 = scenario.streams > 0 and role.http2
+    slots = scenario.connections * (1 if over_http2 else max(1, scenario.streams))
+    command = [str(rig.programs.h2_load if over_http2 else rig.programs.load), "--connect", world.at(role.port)]
+    command += ["--connections", str(slots)]
+    command += _requests(rig, scenario, role, number)
     if role.mtls:
         identity = world.identities[scenario.identity]
         command += ["--certificate", str(identity.certificate), "--key", str(identity.key)]
         command += ["--authority", str(world.bundle), "--name", SERVER_NAME]
         if scenario.leaves:
             command += ["--leaves", str(leaves(world, scenario.identity, scenario.leaves))]
-    if scenario.streams:
+    if over_http2:
         command += ["--streams", str(scenario.streams)]
     if scenario.resumes:
         command += ["--resume"]
-    if scenario.body:
-        command += ["--body", str(scenario.body)]
     return command
+
+
+def _requests(rig: Rig, scenario: Scenario, role: Role, number: int) -> list[str]:
+    world = rig.world
+    host = SERVER_NAME if role.mtls else world.at(role.port)
+    if not scenario.mix:
+        request = world.folder / f"{scenario.name}{role.prefix.replace('/', '-')}.request"
+        request.write_text(scenario.head(host, role.prefix), newline="")
+        body = ["--body", str(scenario.body)] if scenario.body else []
+        return ["--request", str(request), *body, "--tokens", str(credentials(rig, scenario, role, number))]
+    options = []
+    for at, call in enumerate((*scenario.mix, *(call.at_once() for call in scenario.mix))):
+        request = world.folder / f"plan-{at}.request"
+        request.write_text(call.text(host, role.mcp_prefix if call.path == MCP_PATH else role.prefix), newline="")
+        options += ["--request", str(request), "--body", str(call.body)]
+    return options
+
+
+def _plan(rig: Rig, scenario: Scenario, role: Role, seconds: float, number: int) -> list[str]:
+    """Write the plan of a window, the same for each peer in a round, and its tokens."""
+    settle = _SETTLE_S + max(call.lasts_s for call in scenario.mix)
+    calls = int(scenario.rate * (settle + seconds + 2.0))
+    weights = [call.weight for call in scenario.mix]
+    plan = planned(weights, users=scenario.users, cold=scenario.cold, calls=calls, seed=number)
+    path = rig.world.folder / "plan"
+    path.write_text(plan.text)
+    tokens = of_plan(rig, role, tokens_of(plan), life_s=TOKEN_LIFE_S)
+    options = ["--tokens", str(tokens), "--plan", str(path), "--plan-warm", str(plan.warm)]
+    return [*options, "--seconds", str(seconds), "--warmup", str(settle), "--rate", str(scenario.rate)]
 
 
 def _window(scenario: Scenario, seconds: float) -> list[str]:
@@ -197,5 +249,5 @@ def _window(scenario: Scenario, seconds: float) -> list[str]:
     return options
 
 
-def _clocks(pids: list[int]) -> list[str]:
-    return ["--pids", ",".join(map(str, pids))]
+def _clocks(processes: Sequence[tuple[str, int]]) -> list[str]:
+    return ["--pids", ",".join(str(pid) for _, pid in processes)]

@@ -10,12 +10,12 @@ from typing import Final
 
 SOURCES: Final = Path(__file__).parent / "native"
 _PROGRAMS: Final = {
-    "load": ("load.c", "options.c", "connection.c", "histogram.c", "common.c"),
+    "load": ("load.c", "calls.c", "options.c", "connection.c", "histogram.c", "common.c"),
     "backend": ("backend.c",),
     "relay": ("relay.c",),
 }
 _OF_HTTP2: Final = {
-    "h2_load": ("h2_load.c", "options.c", "connection.c", "histogram.c", "common.c"),
+    "h2_load": ("h2_load.c", "calls.c", "options.c", "connection.c", "histogram.c", "common.c"),
     "h2_backend": ("h2_backend.c",),
 }
 _FLAGS: Final = ("-O2", "-std=c11", "-Wall", "-Wextra")

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Final
 
+from benchmarks.axes import ALL
 from benchmarks.charts import bars, lines
 from benchmarks.growth import AXES, GROWTH
 from benchmarks.held import PAIRS, kib_for_each
+from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import INBOUND
 from benchmarks.peers.sidecar_settings import ENGINES
 from benchmarks.ratios import Spread
 from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS, Scenario
-from benchmarks.tables import BASE, Table, relative, table_of, tells_latency
+from benchmarks.tables import BASE, ENVOY, Row, Table, relative, table_of, tells_latency
 
 _HEADINGS: Final = (
-    *("peer", "figure", f"x {BASE}", "p50 / p99 us", f"p99 x {BASE}", "p99 over no proxy, us"),
-    *("per second", "kernel", "remarks"),
+    *("peer", "figure", f"x {BASE}", f"x {ENVOY}", "x before", "p50 / p99 us", f"p99 x {BASE}"),
+    *("p50 over no proxy, us", "p99 over no proxy, us", "per second", "kernel", "native", "core free"),
+    *("us of each process", "remarks"),
 )
-_TAILS: Final = ("load", "engine", f"p99 x {BASE}", "p99 over no proxy, us", "calls")
+_TAILS: Final = (
+    *("load", "engine", f"CPU x {BASE}", f"CPU x {ENVOY}", "CPU x before", "native", f"p99 x {BASE}"),
+    *("p50 over no proxy, us", "p99 over no proxy, us", "core free", "calls"),
+)
 _ASKED: Final = (
     *("inbound", "inbound-500", "post", "fresh-token", "new-connection", "outbound"),
     *("http2", "http2-single", "http2-varied", "http2-new-connection", "grpc-unary"),
@@ -38,7 +45,7 @@ p.refusal { background: #fde8e4; padding: .5rem .8rem } svg { max-width: 100%; h
 
 def write_report(results: Results, folder: Path) -> list[Path]:
     """Write ``report.md``, its charts, and ``report.html`` into the folder."""
-    sections = [_section(results, scenario) for scenario in SCENARIOS if _was_measured(results, scenario)]
+    sections = [_section(results, scenario) for scenario in ALL if _was_measured(results, scenario)]
     sections += _memory(results)
     growth = [_growth(results, axis) for axis in AXES if any(_was_measured(results, one) for one in _along(axis))]
     written = []
@@ -57,7 +64,7 @@ Section = tuple[str, list[Table], dict[str, str]]  # title, tables, charts by th
 
 
 def _section(results: Results, scenario: Scenario) -> Section:
-    table = table_of(results.samples, scenario, [peer.name for peer in results.peers])
+    table = _table(results, scenario)
     ours = _title(results, "sidecar")
     shown = [(_title(results, row.peer), row.ratio) for row in table.rows if row.ratio is not None]
     charts = {}
@@ -71,6 +78,20 @@ def _section(results: Results, scenario: Scenario) -> Section:
     if scenario.rate and times:  # latency is meaningful only where the load does not depend on it
         charts[f"{scenario.name}-latency"] = bars("Latency: p50, and a line to p99", times, unit="us", mark=ours)
     return scenario.title, [table], charts
+
+
+def _table(results: Results, scenario: Scenario) -> Table:
+    """Return the table of a scenario; with a mix, also a row for each peer that is missing, with the reason."""
+    table = table_of(results.samples, scenario, [peer.name for peer in results.peers])
+    if not scenario.mix:
+        return table
+    known = {peer.name: "the load could not be made" for peer in results.peers} | results.missing
+    reasons = {peer.name: known.get(peer.title, known.get(peer.name)) for peer in all_peers() if scenario.suits(peer)}
+    measured = {row.peer for row in table.rows}
+    absent = [
+        Row(peer=name, remarks=(f"not run: {why}",)) for name, why in reasons.items() if why and name not in measured
+    ]
+    return replace(table, rows=(*table.rows, *absent))
 
 
 def _memory(results: Results) -> list[Section]:
@@ -93,7 +114,7 @@ def _beside_each(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
     for peer in results.peers:
         found = [relative(results.samples, one, "sidecar", peer.name) for one in asked]
         if peer.name not in {"sidecar", "direct"} and any(found):
-            rows.append((peer.title, *("" if one is None else _ratio(one) for one in found)))
+            rows.append((peer.title, *map(_ratio, found)))
     return ["the sidecar's CPU per request, relative to", *(one.name for one in asked)], rows
 
 
@@ -120,7 +141,8 @@ def _growth(results: Results, axis: str) -> Section:
 
 
 def _title(results: Results, peer: str) -> str:
-    return next((one.title for one in results.peers if one.name == peer), peer)
+    taking = {one.name: one.title for one in results.peers}
+    return taking.get(peer) or next((one.title for one in all_peers() if one.name == peer), peer)
 
 
 def _along(axis: str) -> list[Scenario]:
@@ -131,7 +153,7 @@ def _was_measured(results: Results, scenario: Scenario) -> bool:
     return any(sample.scenario == scenario.name for sample in results.samples)
 
 
-def _cells(table: Table, peer_titles: dict[str, str]) -> tuple[list[str], list[tuple[str, ...]]]:
+def _cells(results: Results, table: Table) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return the headings and the rows of a table, without the columns that are empty in all rows."""
     rows = []
     for row in table.rows:
@@ -139,46 +161,56 @@ def _cells(table: Table, peer_titles: dict[str, str]) -> tuple[list[str], list[t
         rate = f"{row.per_second:,.0f}" if row.per_second >= 1 else ""
         rows.append(
             (
-                peer_titles[row.peer],
+                _title(results, row.peer),
                 _figure(row.figure),
-                "" if row.ratio is None else _ratio(row.ratio),
+                *map(_ratio, (row.ratio, row.ratio_to_envoy, row.ratio_to_before)),
                 times,
-                "" if row.p99_ratio is None else _ratio(row.p99_ratio),
-                "" if row.added_p99_us is None else _microseconds(row.added_p99_us),
+                _ratio(row.p99_ratio),
+                *map(_microseconds, (row.added_p50_us, row.added_p99_us)),
                 rate,
-                "" if row.kernel_share is None else f"{row.kernel_share:.0%}",
+                *map(_percent, (row.kernel_share, row.native_share, row.core_free)),
+                ", ".join(f"{name} {value:,.0f}" for name, value in row.process_us.items()),
                 "; ".join(row.remarks),
             )
         )
-    used = [at for at, heading in enumerate(_HEADINGS) if heading == "remarks" or any(row[at] for row in rows)]
-    return [_HEADINGS[at] for at in used], [tuple(row[at] for at in used) for row in rows]
+    return _without_empty(_HEADINGS, rows)
 
 
-def _tails(results: Results) -> list[tuple[str, ...]]:
-    """Tabulate the sidecar's p99 beside HAProxy's and beside no proxy, and the calls that were answered."""
+def _without_empty(headings: Sequence[str], rows: Sequence[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    used = [at for at, heading in enumerate(headings) if heading == "remarks" or any(row[at] for row in rows)]
+    return [headings[at] for at in used], [tuple(row[at] for at in used) for row in rows]
+
+
+def _tails(results: Results) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Tabulate the sidecar under each load that has latencies: its ratios, its tails and its answered calls."""
     rows: list[tuple[str, ...]] = []
-    for scenario in SCENARIOS:
+    for scenario in ALL:
         if not tells_latency(scenario) or not _was_measured(results, scenario):
             continue
         for row in table_of(results.samples, scenario, [peer.name for peer in results.peers]).rows:
             if row.peer in ENGINES:
-                ratio = "" if row.p99_ratio is None else _ratio(row.p99_ratio)
-                added = "" if row.added_p99_us is None else _microseconds(row.added_p99_us)
+                ratios = map(_ratio, (row.ratio, row.ratio_to_envoy, row.ratio_to_before))
+                added = map(_microseconds, (row.added_p50_us, row.added_p99_us))
                 calls = next((remark for remark in row.remarks if "answered" in remark), "")
-                rows.append((scenario.title, _title(results, row.peer), ratio, added, calls))
-    return rows
+                tail = (_percent(row.native_share), _ratio(row.p99_ratio), *added, _percent(row.core_free), calls)
+                rows.append((scenario.name, _title(results, row.peer), *ratios, *tail))
+    return _without_empty(_TAILS, rows)
 
 
 def _figure(value: Spread | None) -> str:
     return "-" if value is None else f"{value.middle:,.1f}"
 
 
-def _ratio(value: Spread) -> str:
-    return f"{value.middle:.2f} ({value.lowest:.2f} to {value.highest:.2f})"
+def _ratio(value: Spread | None) -> str:
+    return "" if value is None else f"{value.middle:.2f} ({value.lowest:.2f} to {value.highest:.2f})"
 
 
-def _microseconds(value: Spread) -> str:
-    return f"{value.middle:,.0f} ({value.lowest:,.0f} to {value.highest:,.0f})"
+def _microseconds(value: Spread | None) -> str:
+    return "" if value is None else f"{value.middle:,.0f} ({value.lowest:,.0f} to {value.highest:,.0f})"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0%}"
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -195,7 +227,6 @@ def _say_refusal(table: Table) -> str:
 
 
 def _markdown(results: Results, sections: Sequence[Section]) -> str:
-    titles = {peer.name: peer.title for peer in results.peers}
     lines_ = ["# Benchmark report", ""]
     lines_ += [f"- {name}: {value}" for name, value in _facts(results)]
     lines_ += ["", *(f"**{caveat}**" for caveat in results.caveats), "", "## Who took part", ""]
@@ -206,27 +237,23 @@ def _markdown(results: Results, sections: Sequence[Section]) -> str:
     if rows:
         lines_ += ["", "## In short", "", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
         lines_ += [f"| {' | '.join(row)} |" for row in rows]
-    if tails := _tails(results):
-        lines_ += ["", f"| {' | '.join(_TAILS)} |", "| --- " * len(_TAILS) + "|"]
-        lines_ += [f"| {' | '.join(row)} |" for row in tails]
-    headings, rows = _held(results)
-    if rows:
-        lines_ += ["", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
-        lines_ += [f"| {' | '.join(row)} |" for row in rows]
+    for headings, rows in (_tails(results), _held(results)):
+        if rows:
+            lines_ += ["", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
+            lines_ += [f"| {' | '.join(row)} |" for row in rows]
     for title, tables, charts in sections:
         lines_ += ["", f"## {title}", ""]
         lines_ += [f"![{title}]({name}.svg)" for name in charts] + [""]
         for table in tables:
             lines_ += [f"### {table.scenario.title}", ""] if len(tables) > 1 else []
             lines_ += [f"**{_say_refusal(table)}**", ""] if table.refusal else []
-            headings, cells = _cells(table, titles)
+            headings, cells = _cells(results, table)
             lines_ += [f"Figure: {table.unit}.", "", f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
             lines_ += [f"| {' | '.join(row)} |" for row in cells] + [""]
     return "\n".join(lines_) + "\n"
 
 
 def _page(results: Results, sections: Sequence[Section]) -> str:
-    titles = {peer.name: peer.title for peer in results.peers}
     parts = ["<h1>Benchmark report</h1>", _html_table(("what", "value"), _facts(results))]
     parts += [f'<p class="refusal">{escape(caveat)}</p>' for caveat in results.caveats]
     parts.append("<h2>Who took part</h2>")
@@ -236,11 +263,7 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
     headings, rows = _beside_each(results)
     if rows:
         parts += ["<h2>In short</h2>", _html_table(headings, rows)]
-    if tails := _tails(results):
-        parts.append(_html_table(_TAILS, tails))
-    headings, rows = _held(results)
-    if rows:
-        parts.append(_html_table(headings, rows))
+    parts += [_html_table(headings, rows) for headings, rows in (_tails(results), _held(results)) if rows]
     for title, tables, charts in sections:
         parts += [f"<h2>{escape(title)}</h2>", *charts.values()]
         for table in tables:
@@ -248,7 +271,7 @@ def _page(results: Results, sections: Sequence[Section]) -> str:
                 parts.append(f"<h3>{escape(table.scenario.title)}</h3>")
             if table.refusal:
                 parts.append(f'<p class="refusal">{escape(_say_refusal(table))}</p>')
-            parts += [f"<p>Figure: {escape(table.unit)}.</p>", _html_table(*_cells(table, titles))]
+            parts += [f"<p>Figure: {escape(table.unit)}.</p>", _html_table(*_cells(results, table))]
     head = f'<meta charset="utf-8"><title>Benchmark report</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 

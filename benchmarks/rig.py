@@ -28,10 +28,6 @@ class Rig:
     processes: Processes
     absent: dict[str, str] = field(default_factory=dict)  # peers that could not be started, by name, with the reason
 
-    def pids(self, peer: Peer, role: str) -> list[int]:
-        """Return the counted processes: the peer's parts in that role, and their workers."""
-        return [pid for name in peer.roles[role].counted for pid in self.tree(name)]
-
     def tree(self, name: str) -> list[int]:
         """Return a process and its workers."""
         return process_tree(self.processes.pid(name))

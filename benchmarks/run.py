@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.axes import ALL, COMPARED
+from benchmarks.before import prepare
 from benchmarks.growth import GROWTH
 from benchmarks.machine import cores, described
 from benchmarks.measure import MeasureError, measure
@@ -15,21 +18,23 @@ from benchmarks.native import BuildError, http2_missing
 from benchmarks.peers import binaries
 from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import Peer
+from benchmarks.peers.sidecar_settings import BEFORE
 from benchmarks.report import write_report
 from benchmarks.results import Results, Taking, read, write
 from benchmarks.rig import Rig, rig
 from benchmarks.sample import Sample
-from benchmarks.scenarios import SCENARIOS, Scenario
+from benchmarks.scenarios import Scenario
 from benchmarks.smoke import SMOKE, judged, needed
-from benchmarks.tables import BASE, table_of
+from benchmarks.tables import BASE, ENVOY, table_of
 from sidecar_dev.processes import ProcessError
 
 SMOKE_PEERS = "sidecar,aiohttp"
+BEFORE_PEERS = ",".join(("direct", "envoy-jwt", "agentgateway", *BEFORE, *BEFORE.values()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark. Exit codes: 0 measured, 1 no measurement or a broken limit of ``--smoke``, 2 usage."""
-    arguments = _parser().parse_args(argv)
+    arguments = _with_defaults(_parser().parse_args(argv))
     if arguments.again is not None:
         _say_written(write_report(read(arguments.again), arguments.again.parent))
         return 0
@@ -39,15 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing and not scenarios:
         return 1
     if not scenarios:
-        _say(f"no such scenario; there are {', '.join(one.name for one in (*SCENARIOS, *GROWTH))}")
+        _say(f"no such scenario; there are {', '.join(one.name for one in (*ALL, *GROWTH))}")
         return 2
     binaries.given.update(dict(text.split("=", 1) for text in arguments.binary))
-    peers, absent = _peers(SMOKE_PEERS if arguments.smoke and not arguments.peers else arguments.peers)
-    missing |= absent
-    if all(peer.name != BASE for peer in peers):
-        _say(f"nothing can be compared: {missing.get('HAProxy', 'the base is not there')}")
-        return 1
     try:
+        if arguments.before is not None:
+            binaries.given.update(prepare(arguments.before, (arguments.out or Path("build")) / "before"))
+        peers, absent = _peers(arguments.peers)
+        missing |= absent
+        if all(peer.name != BASE for peer in peers):
+            _say(f"nothing can be compared: {missing.get('HAProxy', 'the base is not there')}")
+            return 1
         results = _run(peers, missing, scenarios, arguments)
     except (BuildError, ProcessError, MeasureError) as error:
         _say(str(error))
@@ -62,27 +69,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--only", action="append", metavar="SCENARIO", help="this one; may be given again")
+    parser.add_argument("--only", action="append", metavar="NAME,…", help="these scenarios or axes; may be given again")
     parser.add_argument("--growth", action="store_true", help="how cost grows with the work, instead of the scenarios")
     parser.add_argument("--all", action="store_true", help="the scenarios, and how cost grows")
     parser.add_argument("--smoke", action="store_true", help="a few short ones, with wide limits: for CI")
     parser.add_argument("--peers", metavar="NAME,…", help="only these, and the base")
     parser.add_argument("--binary", action="append", default=[], metavar="NAME=PATH", help="where a peer's program is")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each window (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of each scenario (default %(default)s)")
+    parser.add_argument(
+        "--before", metavar="REF", help="beside the sidecar of this commit: the agents' rows, or --only"
+    )
+    parser.add_argument("--seconds", type=float, help="of each window (default 2; with --before 1.5)")
+    parser.add_argument("--rounds", type=int, help="of each scenario (default 5; with --before 7)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write raw data and report there")
     parser.add_argument("--again", type=Path, metavar="RESULTS.JSON", help="write the report of an earlier run again")
     return parser
 
 
+def _with_defaults(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what was not given: the seven short rounds that a comparison of versions needs, or five longer ones."""
+    compares = arguments.before is not None
+    arguments.seconds = arguments.seconds or (1.5 if compares else 2.0)
+    arguments.rounds = arguments.rounds or (7 if compares else 5)
+    arguments.needed_only = arguments.smoke and arguments.peers is None
+    if arguments.peers is None and (compares or arguments.smoke):
+        arguments.peers = BEFORE_PEERS if compares else SMOKE_PEERS
+    return arguments
+
+
 def _scenarios(arguments: argparse.Namespace) -> list[Scenario]:
     if arguments.only:
-        return [one for one in (*SCENARIOS, *GROWTH) if one.name in arguments.only or one.axis in arguments.only]
+        wanted = {name for names in arguments.only for name in names.split(",")}
+        return [one for one in (*ALL, *GROWTH) if {one.name, one.axis} & wanted]
+    if arguments.before is not None:
+        return [one for one in ALL if one.name in COMPARED]
     if arguments.smoke:
-        return [one for one in SCENARIOS if one.name in SMOKE]
+        return [one for one in ALL if one.name in SMOKE]
     if arguments.growth:
         return [*GROWTH]
-    return [*SCENARIOS, *GROWTH] if arguments.all else [*SCENARIOS]
+    return [*ALL, *GROWTH] if arguments.all else [*ALL]
 
 
 def _possible(scenarios: list[Scenario]) -> tuple[list[Scenario], dict[str, str]]:
@@ -120,7 +144,7 @@ def _run(
             _say(f"without {name}: it did not start: {why}")
         peers = [peer for peer in peers if peer.name not in running.absent]
         missing = {**missing, **{name: f"it did not start: {why}" for name, why in running.absent.items()}}
-        takes_part = needed if arguments.smoke and not arguments.peers else _everybody
+        takes_part = needed if arguments.needed_only else _everybody
         samples = _measure_all(
             running, peers, scenarios, rounds=arguments.rounds, seconds=arguments.seconds, takes_part=takes_part
         )
@@ -128,7 +152,7 @@ def _run(
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=arguments.seconds,
         rounds=max((sample.round + 1 for sample in samples), default=0),
-        machine=described(),
+        machine=described() | ({"before": arguments.before} if arguments.before else {}),
         caveats=tuple(caveats),
         peers=tuple(one for one in versions if one.name not in running.absent),
         missing=missing,
@@ -154,20 +178,25 @@ def _measure_all(
     The order is reversed each round, so that no peer always follows the same one.
     """
     samples: list[Sample] = []
+    windows = [
+        (number, scenario, peer)
+        for number in range(rounds)
+        for scenario in scenarios
+        for peer in (peers if number % 2 == 0 else reversed(peers))
+        if scenario.suits(peer) and takes_part(scenario.name, peer.name)
+    ]
+    began = time.monotonic()
     try:
-        for number in range(rounds):
-            order = list(peers) if number % 2 == 0 else list(reversed(peers))
-            for scenario in scenarios:
-                for peer in filter(scenario.suits, order):
-                    if not takes_part(scenario.name, peer.name):
-                        continue
-                    try:
-                        sample = measure(running, peer, scenario, seconds=seconds, number=number)
-                    except MeasureError as error:
-                        _say(str(error))  # the others are still measured; its cell stays empty
-                        continue
-                    samples.append(sample)
-                    print(f"round {number + 1}  {scenario.name:15} {peer.name:17} {sample.told}", flush=True)
+        for done, (number, scenario, peer) in enumerate(windows):
+            minutes = (time.monotonic() - began) / max(done, 1) * (len(windows) - done) / 60
+            try:
+                sample = measure(running, peer, scenario, seconds=seconds, number=number)
+            except MeasureError as error:
+                _say(str(error))  # the others are still measured; its cell stays empty
+                continue
+            samples.append(sample)
+            name = f"{scenario.name:17} {peer.name:21}"
+            print(f"round {number + 1}, {minutes:3.0f} min left  {name} {sample.told}", flush=True)
     except KeyboardInterrupt:
         _say("interrupted: the report is of what was measured until now")
     return samples
@@ -187,7 +216,9 @@ def _tell(results: Results, scenarios: Sequence[Scenario]) -> None:
                 if row.ratio is None
                 else f"x {row.ratio.middle:.2f} ({row.ratio.lowest:.2f} to {row.ratio.highest:.2f})"
             )
-            print(f"  {row.peer:18} {figure:>10}   {ratio:24} {'; '.join(row.remarks)}")
+            others = ((ENVOY, row.ratio_to_envoy), ("before", row.ratio_to_before))
+            remarks = [*(f"x {one.middle:.2f} of {name}" for name, one in others if one), *row.remarks]
+            print(f"  {row.peer:21} {figure:>10}   {ratio:24} {'; '.join(remarks)}")
 
 
 def _gates(results: Results) -> int:

@@ -67,11 +67,6 @@ class Sample:
         return self.calls - int(self.seen.get("calls_answered", 0))
 
     @property
-    def p99_us(self) -> float:
-        """The 99th percentile of latency, in microseconds; NaN without any."""
-        return percentile(self.latency, 0.99)
-
-    @property
     def is_wrong(self) -> bool:
         """True if more than one answer in a hundred was missing or unexpected: then no number counts."""
         return bool(max(sum(self.errors.values()), self.unanswered) * 100 > self.seen.get("requests", 0))

@@ -18,7 +18,7 @@ from benchmarks.peers.peer import (
     PAIR,
     Peer,
 )
-from benchmarks.peers.sidecar_settings import GRPC_METHOD
+from benchmarks.peers.sidecar_settings import GRPC_METHOD, MCP_PATH
 from benchmarks.world import CALLER
 
 # Disturbers beside the load: an attacking peer, or a flood that sends nothing, the start of a ClientHello, all of one,
@@ -30,7 +30,61 @@ BODY_BYTES: Final = 100_000_000
 _GIVEN_UP_S: Final = 12.0  # the sidecar gives up a handshake after five to ten seconds: the flood is opened again
 VARIES: Final = "@SIXTEEN_DIGITS@"
 """Replaced by 16 hex digits that no other request has."""
-_TRACE: Final = f"Traceparent: 00-{VARIES}{VARIES}-{VARIES}-01"
+TRACE: Final = f"Traceparent: 00-{VARIES}{VARIES}-{VARIES}-01"
+
+
+def _head(method: str, target: str, host: str, *more: str, accept: str = "application/json") -> str:
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {host}",
+        "User-Agent: bench/1",
+        f"Accept: {accept}",
+        "Accept-Encoding: identity",
+        "X-Request-Purpose: benchmark of one hop",
+        "Authorization: Bearer @TOKEN@",
+    ]
+    return "\r\n".join([*lines, *filter(None, more), "", ""])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One kind of request in a mix, as often as its ``weight`` says.
+
+    The agent answers after ``after_ms``, with 1 KB of JSON or as many ``events`` as the first number says, so many
+    milliseconds apart. The body is a ``message``, or as many zeros as ``body`` says.
+    """
+
+    weight: int = 1
+    method: str = "GET"
+    path: str = "/search"
+    field: str = ""
+    message: str = ""
+    body: int = 0
+    after_ms: int = 0
+    events: tuple[int, int] | None = None
+
+    @property
+    def lasts_s(self) -> float:
+        """Seconds until the agent has answered."""
+        count, gap_ms = self.events or (0, 0)
+        return (self.after_ms + count * gap_ms) / 1000
+
+    def at_once(self) -> Call:
+        """Return the call for the warm part of a plan: answered at once, by at most one event."""
+        return replace(self, after_ms=0, events=None if self.events is None else (1, 1))
+
+    def text(self, host: str, prefix: str = "") -> str:
+        """Return the request, with placeholders for the token and for what varies."""
+        path, accept = self.path, "application/json"
+        if self.events is not None:
+            path, accept = "/stream/{}/{}".format(*self.events), "text/event-stream"
+        elif self.path == MCP_PATH:
+            accept = "application/json, text/event-stream"
+        length = self.body or len(self.message.replace(VARIES, "0" * 16))
+        more = [self.field, f"X-Answer-After: {self.after_ms}" if self.after_ms else ""]
+        if length:
+            more += ["Content-Type: application/json", f"Content-Length: {length}"]
+        return _head(self.method, prefix + path, host, *more, accept=accept) + self.message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +121,11 @@ class Scenario:
     handles: int = 0  # alive, besides the used ones
     beside: Beside = ""
     crowd: int = 0  # size of the flood; closed connections are opened again at once
-    axis: str = ""  # the growing quantity, for the scenarios of `growth`
+    axis: str = ""  # the quantity that changes, for the scenarios of `growth` and `axes`
     amount: int = 0
+    mix: tuple[Call, ...] = ()  # instead of method, path, field and body
+    users: int = 0  # of a mix: each has a token that is known before the window
+    cold: float = 0  # share of the calls of a mix that show a new token
 
     def suits(self, peer: Peer) -> bool:
         """Tell if the peer has the role of this scenario."""
@@ -86,22 +143,12 @@ class Scenario:
 
     def head(self, host: str, prefix: str = "") -> str:
         """Return the request, with a placeholder for the token."""
-        lines = [
-            f"{self.method} {prefix}{self.path} HTTP/1.1",
-            f"Host: {host}",
-            "User-Agent: bench/1",
-            "Accept: application/json",
-            "Accept-Encoding: identity",
-            "X-Request-Purpose: benchmark of one hop",
-            "Authorization: Bearer @TOKEN@",
-        ]
-        if self.field:
-            lines.append(self.field)
+        more = [self.field]
         if self.role == GRPC:
-            lines += ["Content-Type: application/grpc", "TE: trailers"]
+            more += ["Content-Type: application/grpc", "TE: trailers"]
         elif self.body:
-            lines += ["Content-Type: application/json", f"Content-Length: {self.body}"]
-        return "\r\n".join([*lines, "", ""])
+            more += ["Content-Type: application/json", f"Content-Length: {self.body}"]
+        return _head(self.method, prefix + self.path, host, *more)
 
 
 def _varied() -> Iterator[Scenario]:
@@ -111,11 +158,11 @@ def _varied() -> Iterator[Scenario]:
         ("path", "a path of its own", {"path": f"/search/{VARIES}"}),
         ("query", "a query of its own", {"path": f"/search?q={VARIES}"}),
         ("field", "a value of its own in a field that is unknown to us", {"field": f"X-Conversation: {VARIES}"}),
-        ("trace", "a trace of its own", {"field": _TRACE}),
+        ("trace", "a trace of its own", {"field": TRACE}),
         ("500-tokens", "the next of 500 tokens", {"tokens": 500}),
         ("4000-tokens", "the next of 4,000 tokens", {"tokens": 4000}),
         ("all", "a path and a trace of its own, and the next of 500 tokens",
-         {"path": f"/search/{VARIES}", "field": _TRACE, "tokens": 500}),
+         {"path": f"/search/{VARIES}", "field": TRACE, "tokens": 500}),
     ):  # fmt: skip
         yield replace(load, name=f"varied-{name}", title=f"{load.title} {what}", **change)
     yield Scenario(
@@ -124,7 +171,7 @@ def _varied() -> Iterator[Scenario]:
         connections=20,
         rate=500,
         path=f"/search/{VARIES}",
-        field=_TRACE,
+        field=TRACE,
         tokens=500,
     )
     yield Scenario(
@@ -169,7 +216,7 @@ def _over_http2() -> Iterator[Scenario]:
     )
     yield replace(load, name="http2-500", title="HTTP/2: GET 1 KB, 500 a second over 4 connections", rate=500)
     title = f"{load.title}, with a path and a trace of its own, and the next of 500 tokens"
-    yield replace(load, name="http2-varied", title=title, path=f"/search/{VARIES}", field=_TRACE, tokens=500)
+    yield replace(load, name="http2-varied", title=title, path=f"/search/{VARIES}", field=TRACE, tokens=500)
     title = "a new connection of HTTP/2 for each request, 32 at once"
     yield replace(load, name="http2-new-connection", title=title, connections=32, streams=1, fresh_connections=True)
     yield replace(

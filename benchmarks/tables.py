@@ -5,11 +5,13 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.histogram import merged, percentile
+from benchmarks.peers.sidecar_settings import BEFORE
 from benchmarks.ratios import Spread, ratios, refusal, spread
 from benchmarks.sample import Sample
 from benchmarks.scenarios import Measure, Scenario
@@ -24,6 +26,7 @@ UNITS: Final[dict[Measure, str]] = {
     "rotation": "us of CPU per request",
 }
 DIRECT: Final = "direct"
+ENVOY: Final = "envoy-jwt"
 _MANY: Final = 1000  # connections: the p99 shows the fairness of scheduling
 
 
@@ -32,15 +35,21 @@ class Row:
     """Results of one peer over all rounds. ``ratio`` is None if there is none."""
 
     peer: str
-    figure: Spread | None
-    ratio: Spread | None
-    p50_us: float
-    p99_us: float
-    p99_ratio: Spread | None  # to the base in the same round, where the load does not depend on the answers
-    added_p99_us: Spread | None  # above the p99 of the same load without a proxy, in the same round
-    per_second: float
-    kernel_share: float | None  # of the CPU time, with the warm-up
-    remarks: tuple[str, ...]
+    figure: Spread | None = None
+    ratio: Spread | None = None
+    ratio_to_envoy: Spread | None = None  # with its JWT cache, in the same round
+    ratio_to_before: Spread | None = None  # the same engine of the version before, in the same round
+    p50_us: float = math.nan
+    p99_us: float = math.nan
+    p99_ratio: Spread | None = None  # to the base in the same round, where the load does not depend on the answers
+    added_p50_us: Spread | None = None  # above the p50 of the same load without a proxy, in the same round
+    added_p99_us: Spread | None = None
+    per_second: float = 0
+    kernel_share: float | None = None  # of the CPU time, with the warm-up
+    native_share: float | None = None  # of the requests
+    core_free: float | None = None  # share of the proxies' core that nobody used
+    process_us: Mapping[str, float] = field(default_factory=dict)  # CPU per request, where there are several
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,18 +78,27 @@ def tells_latency(scenario: Scenario) -> bool:
     return scenario.measure == "cpu" and bool(scenario.rate or scenario.beside or scenario.connections >= _MANY)
 
 
-def _p99s(samples: Sequence[Sample], scenario: Scenario, peer: str) -> dict[int, float]:
-    """Return the p99 of each round that has one."""
+def _latencies(samples: Sequence[Sample], scenario: Scenario, peer: str, share: float) -> dict[int, float]:
+    """Return this percentile of each round that has one."""
     if not tells_latency(scenario):
         return {}
     own = [sample for sample in samples if (sample.scenario, sample.peer) == (scenario.name, peer)]
-    return {sample.round: sample.p99_us for sample in own if sample.p99_us > 0}
+    found = {sample.round: percentile(sample.latency, share) for sample in own}
+    return {number: value for number, value in found.items() if value > 0}
 
 
-def relative(samples: Sequence[Sample], scenario: Scenario, peer: str, other: str) -> Spread | None:
-    """Return one peer's figure relative to another's in the same rounds; None if the base spread too wide."""
+def _added(samples: Sequence[Sample], scenario: Scenario, peer: str, share: float) -> Spread | None:
+    """Return the latency above that of no proxy in the same round, at this percentile."""
+    own, direct = (_latencies(samples, scenario, name, share) for name in (peer, DIRECT))
+    return spread([own[number] - direct[number] for number in sorted(own.keys() & direct.keys())])
+
+
+def relative(
+    samples: Sequence[Sample], scenario: Scenario, peer: str, other: str, *, judge: str = BASE
+) -> Spread | None:
+    """Return one peer's figure relative to another's in the same rounds; None if that of ``judge`` spread too wide."""
     rounds = sorted({sample.round for sample in samples if sample.scenario == scenario.name})
-    if refusal(_column(samples, scenario, BASE, rounds)) is not None:
+    if refusal(_column(samples, scenario, judge, rounds)) is not None:
         return None
     return spread(ratios(_column(samples, scenario, peer, rounds), _column(samples, scenario, other, rounds)))
 
@@ -103,25 +121,40 @@ def _row(
     if not own:
         return None
     column = _column(samples, scenario, peer, rounds)
-    p99, p99_of_base, p99_of_none = (_p99s(samples, scenario, name) for name in (peer, BASE, DIRECT))
+    p99, p99_of_base = (_latencies(samples, scenario, name, 0.99) for name in (peer, BASE))
+    before = BEFORE.get(peer)
     histogram = merged(sample.event_delay if scenario.measure == "events" else sample.latency for sample in own)
     return Row(
         peer=peer,
         figure=spread([value for value in column if value is not None]),
         ratio=spread(ratios(column, base)),
+        ratio_to_envoy=relative(samples, scenario, peer, ENVOY, judge=ENVOY) if scenario.mix else None,
+        ratio_to_before=None if before is None else relative(samples, scenario, peer, before, judge=before),
         p50_us=percentile(histogram, 0.5),
         p99_us=percentile(histogram, 0.99),
         p99_ratio=spread([p99[number] / p99_of_base[number] for number in sorted(p99.keys() & p99_of_base.keys())]),
-        added_p99_us=spread([p99[number] - p99_of_none[number] for number in sorted(p99.keys() & p99_of_none.keys())]),
+        added_p50_us=_added(samples, scenario, peer, 0.5),
+        added_p99_us=_added(samples, scenario, peer, 0.99),
         per_second=sum(sample.per_second for sample in own) / len(own),
-        kernel_share=None if (share := _kernel_share(own)) is None else share.middle,
+        kernel_share=_median(own, "kernel_share"),
+        native_share=_median(own, "native_share"),
+        core_free=_median(own, "core_free"),
+        process_us=_by_process(own),
         remarks=tuple(_remarks(own, scenario)),
     )
 
 
-def _kernel_share(own: Sequence[Sample]) -> Spread | None:
-    shares = [sample.seen.get("kernel_share") for sample in own]
-    return spread([share for share in shares if share is not None])
+def _median(own: Sequence[Sample], key: str) -> float | None:
+    found = spread([sample.seen[key] for sample in own if sample.seen.get(key) is not None])
+    return None if found is None else found.middle
+
+
+def _by_process(own: Sequence[Sample]) -> dict[str, float]:
+    """Return the CPU per request of each process, over all rounds."""
+    right = [sample for sample in own if sample.cpu_us is not None and len(sample.seen.get("cpu_of", ())) > 1]
+    requests = sum(sample.seen["requests"] for sample in right)
+    names = right[0].seen["cpu_of"] if right else ()
+    return {name: sum(sample.seen["cpu_of"][name] for sample in right) / requests * 1e6 for name in names}
 
 
 def _column(samples: Sequence[Sample], scenario: Scenario, peer: str, rounds: Sequence[int]) -> list[float | None]:

@@ -108,12 +108,12 @@ class World:
         """Return the name of the listener at ``HOST:PORT``."""
         return self.ports.name_of(int(address.rpartition(":")[2]))
 
-    def logins(self, count: int) -> list[str]:
+    def logins(self, count: int, **changes: object) -> list[str]:
         """Make users' access tokens, each different, as the same issuer gives them to the front app."""
         client = {"azp": CLIENT_ID, "client_id": CLIENT_ID, "aud": CLIENT_ID, "scope": LOGIN_SCOPE}
         tokens = []
         for number in range(count):
-            claims = {**_claims(self.issuer, number), **client}
+            claims = {**_claims(self.issuer, number), **client, **changes}
             del claims["act"]
             tokens.append(_signed(self.signing_key, claims))
         return tokens

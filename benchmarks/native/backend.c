@@ -4,8 +4,12 @@
  *   any path      1 KB of JSON, whatever was sent
  *   /bytes/N      N bytes
  *   /unended      the head and the first half of 4 KB, and nothing more
- *   /events       server-sent events: the monotonic time in nanoseconds, every 5 ms
+ *   /events       server-sent events without end: the monotonic time in nanoseconds, every 5 ms
+ *   /stream/N/MS  N such events, the next one after so many milliseconds each
+ *   …/mcp, …/a2a  1 KB as the result of a message of JSON-RPC with the id 1
  *   /file         the file given by --file, as application/json: the key set of an issuer
+ *
+ * A request with X-Answer-After: MS is answered so many milliseconds after it arrived.
  *
  * Plain, or with TLS 1.3 that asks for a client certificate of the authority. One thread and one epoll.
  */
@@ -28,13 +32,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EVENT_NS 5000000
+#define EVENT_MS 5
+#define ENDLESS UINT64_MAX
 #define MAX_HEAD 65536
 
 struct client {
     int fd;
     SSL *ssl;
-    bool shaken, gone, events;
+    bool shaken, gone;
     char *head; /* grows up to MAX_HEAD */
     size_t head_length, head_space;
     uint64_t body_left; /* of the request: still to be read */
@@ -45,18 +50,52 @@ struct client {
     const char *rest; /* NULL: zeros */
     uint64_t rest_left, rest_at;
     bool answering;
-    struct client *next_with_events, *next_gone;
+    uint64_t answer_after; /* nanoseconds */
+    uint64_t due;         /* of the answer or the next event; 0: it waits for nothing */
+    size_t waiting_at;    /* its place among those who wait */
+    uint64_t events_left, event_gap; /* of its stream */
+    struct client *next_gone;
 };
 
-static char json[1025];
+static char json[1025], message[1025];
 static char *file;
 static size_t file_length;
 static const char zeros[65536];
 static int poller;
 static SSL_CTX *tls;
-static struct client *with_events, *gone;
+static struct client *gone, **waiting;
+static size_t waiting_count, waiting_space;
 
 static void go(struct client *client);
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+static void wait_until(struct client *client, uint64_t due)
+{
+    if (client->due == 0) {
+        if (waiting_count == waiting_space) {
+            waiting_space = waiting_space * 2 + 64;
+            waiting = realloc(waiting, waiting_space * sizeof(struct client *));
+        }
+        client->waiting_at = waiting_count;
+        waiting[waiting_count++] = client;
+    }
+    client->due = due;
+}
+
+static void wait_no_more(struct client *client)
+{
+    if (client->due == 0)
+        return;
+    client->due = 0;
+    waiting[client->waiting_at] = waiting[--waiting_count];
+    waiting[client->waiting_at]->waiting_at = client->waiting_at;
+}
 
 static void end(struct client *client)
 {
@@ -66,11 +105,7 @@ static void end(struct client *client)
     if (client->ssl != NULL)
         SSL_free(client->ssl);
     close(client->fd);
-    for (struct client **at = &with_events; *at != NULL; at = &(*at)->next_with_events)
-        if (*at == client) {
-            *at = client->next_with_events;
-            break;
-        }
+    wait_no_more(client);
     client->next_gone = gone; /* an event of the same round may still name it */
     gone = client;
 }
@@ -133,13 +168,17 @@ static void answer(struct client *client)
     unsigned long long length = sizeof json - 1;
     client->rest = json;
     client->rest_at = 0;
-    if (strncmp(path, "/events", 7) == 0) {
+    char *after = strcasestr(client->head, "\nx-answer-after:");
+    if (after != NULL)
+        client->answer_after = strtoull(after + 16, NULL, 10) * 1000000;
+    unsigned long long events = ENDLESS, gap = EVENT_MS;
+    size_t tail = strlen(path) < 4 ? 0 : strlen(path) - 4;
+    if (strncmp(path, "/events", 7) == 0 || sscanf(path, "/stream/%llu/%llu", &events, &gap) == 2) {
         client->start_length = (size_t)snprintf(client->start, sizeof client->start,
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
         client->rest_left = 0;
-        client->events = true;
-        client->next_with_events = with_events;
-        with_events = client;
+        client->events_left = events;
+        client->event_gap = gap * 1000000;
     } else if (strcmp(path, "/no-content") == 0 || strcmp(path, "/not-modified") == 0) {
         client->start_length = (size_t)snprintf(client->start, sizeof client->start, "HTTP/1.1 %s\r\n\r\n",
             strcmp(path, "/no-content") == 0 ? "204 No Content" : "304 Not Modified");
@@ -156,6 +195,8 @@ static void answer(struct client *client)
         } else if (strcmp(path, "/file") == 0 && file != NULL) {
             length = file_length;
             client->rest = file;
+        } else if (strcmp(path + tail, "/mcp") == 0 || strcmp(path + tail, "/a2a") == 0) {
+            client->rest = message;
         }
         client->start_length = (size_t)snprintf(client->start, sizeof client->start, format, type, length);
         client->rest_left = strcmp(path, "/unended") == 0 ? length / 2 : length;
@@ -266,28 +307,59 @@ static void go(struct client *client)
         }
         client->shaken = true;
     }
-    while (!client->gone && read_request(client)) {
+    while (!client->gone && client->due == 0 && read_request(client)) {
+        if (client->answer_after > 0) {
+            wait_until(client, now_ns() + client->answer_after);
+            client->answer_after = 0;
+            return;
+        }
         if (!push(client))
             return;
-        if (client->events)
+        if (client->events_left > 0) {
+            wait_until(client, now_ns() + client->event_gap);
             return;
+        }
         client->answering = false;
     }
 }
 
-static void send_events(void)
+static void send_event(struct client *client)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
     char line[64], chunk[96];
-    int length = snprintf(line, sizeof line, "data: %llu\n\n",
-        (unsigned long long)now.tv_sec * 1000000000ull + (unsigned long long)now.tv_nsec);
-    int whole = snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n", length, line);
-    for (struct client *client = with_events, *next; client != NULL; client = next) {
-        next = client->next_with_events;
-        if (put(client, chunk, (size_t)whole) < 0)
-            end(client);
+    int length = snprintf(line, sizeof line, "data: %llu\n\n", (unsigned long long)now_ns());
+    bool last = client->events_left != ENDLESS && --client->events_left == 0;
+    int whole = snprintf(chunk, sizeof chunk, "%x\r\n%s\r\n%s", length, line, last ? "0\r\n\r\n" : "");
+    uint64_t due = client->due + client->event_gap;
+    if (last)
+        wait_no_more(client);
+    else
+        wait_until(client, due);
+    if (put(client, chunk, (size_t)whole) < 0) {
+        end(client);
+    } else if (last) {
+        client->answering = false;
+        go(client);
     }
+}
+
+/* Answer whoever is due, and return when the next one is; 0 if nobody waits. */
+static uint64_t serve_due(void)
+{
+    uint64_t now = now_ns(), next = 0;
+    for (size_t at = waiting_count; at-- > 0;) { /* a removal moves the last one, which was looked at already */
+        struct client *client = waiting[at];
+        if (client->due <= now) {
+            if (client->start_sent < client->start_length || client->events_left == 0) {
+                wait_no_more(client);
+                go(client);
+            } else {
+                send_event(client);
+            }
+        }
+    }
+    for (size_t at = 0; at < waiting_count; at++)
+        next = next == 0 || waiting[at]->due < next ? waiting[at]->due : next;
+    return next;
 }
 
 static void greet(int listener)
@@ -363,6 +435,10 @@ int main(int argc, char **argv)
     memset(json, 'x', sizeof json - 1);
     memcpy(json, "{\"answer\": \"", 12);
     memcpy(json + sizeof json - 3, "\"}", 2);
+    static const char result[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"";
+    memset(message, 'x', sizeof message - 1);
+    memcpy(message, result, sizeof result - 1);
+    memcpy(message + sizeof message - 6, "\"}]}}", 5);
     if (certificate != NULL) {
         tls = SSL_CTX_new(TLS_server_method());
         SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION);
@@ -383,7 +459,7 @@ int main(int argc, char **argv)
     epoll_ctl(poller, EPOLL_CTL_ADD, listener, &interest);
     interest.data.ptr = &ticker;
     epoll_ctl(poller, EPOLL_CTL_ADD, ticker, &interest);
-    bool ticking = false;
+    uint64_t wakes_at = 0;
     for (;;) {
         static struct epoll_event events[512];
         int count = epoll_wait(poller, events, 512, -1);
@@ -393,21 +469,22 @@ int main(int argc, char **argv)
             } else if (events[at].data.ptr == &ticker) {
                 uint64_t expired;
                 if (read(ticker, &expired, sizeof expired) > 0)
-                    send_events();
+                    wakes_at = 0;
             } else {
                 go(events[at].data.ptr);
             }
+        }
+        uint64_t next = serve_due();
+        if (next != wakes_at) { /* an idle backend sleeps */
+            struct itimerspec at = {.it_value = {(time_t)(next / 1000000000ull), (long)(next % 1000000000ull)}};
+            timerfd_settime(ticker, TFD_TIMER_ABSTIME, &at, NULL);
+            wakes_at = next;
         }
         while (gone != NULL) {
             struct client *client = gone;
             gone = client->next_gone;
             free(client->head);
             free(client);
-        }
-        if (ticking != (with_events != NULL)) { /* an idle backend sleeps */
-            ticking = !ticking;
-            struct itimerspec every = {{0, ticking ? EVENT_NS : 0}, {0, ticking ? EVENT_NS : 0}};
-            timerfd_settime(ticker, 0, &every, NULL);
         }
     }
 }

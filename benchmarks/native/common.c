@@ -6,6 +6,10 @@
 
 #include "options.h"
 
+static const clockid_t *clocks;
+static size_t clock_count;
+static double cpu[MAX_PIDS], own;
+
 uint64_t now_ns(void)
 {
     struct timespec now;
@@ -19,6 +23,30 @@ double cpu_s(clockid_t clock)
     if (clock_gettime(clock, &used) < 0)
         return -1;
     return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+void clocks_begin(const clockid_t *of, size_t count)
+{
+    clocks = of;
+    clock_count = count;
+    for (size_t at = 0; at < count; at++)
+        cpu[at] = cpu_s(of[at]);
+    own = cpu_s(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+void clocks_end(void)
+{
+    for (size_t at = 0; at < clock_count; at++)
+        cpu[at] = cpu_s(clocks[at]) - cpu[at];
+    own = cpu_s(CLOCK_PROCESS_CPUTIME_ID) - own;
+}
+
+void clocks_print(void)
+{
+    printf("\"own_cpu_s\":%.6f,\"cpu_each_s\":[", own);
+    for (size_t at = 0; at < clock_count; at++)
+        printf("%s%.9f", at > 0 ? "," : "", cpu[at]);
+    printf("],");
 }
 
 void print_statuses(const uint64_t statuses[STATUSES])

@@ -15,6 +15,11 @@ uint64_t now_ns(void);
 /* CPU time of a clock in seconds; -1 if its process is gone. */
 double cpu_s(clockid_t clock);
 
+/* CPU time of the processes under test and of this one. */
+void clocks_begin(const clockid_t *clocks, size_t count);
+void clocks_end(void);
+void clocks_print(void); /* members of a JSON object, with a comma at the end */
+
 /* Print how often each status came, as a JSON object. */
 void print_statuses(const uint64_t statuses[STATUSES]);
 

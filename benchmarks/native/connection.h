@@ -33,6 +33,7 @@ struct connection {
     SSL *ssl;
     enum state state;
     uint64_t due;      /* when the request should have been sent, in nanoseconds */
+    uint64_t after;    /* nanoseconds that the agent waits before it answers */
     uint64_t opened_at; /* when the connection was begun */
 
     char *head; /* of the request, and how much of it is sent */

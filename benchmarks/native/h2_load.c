@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "common.h"
 #include "histogram.h"
 #include "options.h"
@@ -48,7 +49,10 @@ struct caller {
 
 struct call {
     struct caller *caller;
-    uint64_t due, body_left;
+    uint64_t due, body_left, after;
+    char *text; /* of the body, before its zeros */
+    size_t text_left;
+    bool events;
     int status, grpc_status; /* -1: none */
     bool grpc;
 };
@@ -61,9 +65,8 @@ static nghttp2_session_callbacks *callbacks;
 
 static bool measuring, window_is_over;
 static uint64_t window_start, window_end, next_due, interval, answered, sent, late, connects, answered_once;
-static uint64_t calls, calls_answered, calls_lost, statuses[STATUSES], lost_connect, lost_tls, lost_answer, token_number;
+static uint64_t calls, calls_answered, calls_lost, statuses[STATUSES], lost_connect, lost_tls, lost_answer, scheduled_from;
 static uint64_t bytes_in, bytes_out;
-static double cpu_start[MAX_PIDS], own_start, cpu_used, own_used;
 static struct histogram latency;
 static char cipher[64] = "none", group[64] = "none";
 
@@ -77,12 +80,15 @@ static ssize_t give_body(nghttp2_session *session, int32_t id, uint8_t *buffer, 
 {
     (void)session, (void)id, (void)user;
     struct call *call = source->ptr;
-    size_t here = length < call->body_left ? length : (size_t)call->body_left;
-    memset(buffer, 0, here);
+    size_t text = length < call->text_left ? length : call->text_left;
+    memcpy(buffer, call->text, text);
+    memmove(call->text, call->text + text, call->text_left -= text);
+    size_t here = length - text < call->body_left ? length - text : (size_t)call->body_left;
+    memset(buffer + text, 0, here);
     call->body_left -= here;
-    if (call->body_left == 0)
+    if (call->body_left == 0 && call->text_left == 0)
         *flags |= NGHTTP2_DATA_FLAG_EOF;
-    return (ssize_t)here;
+    return (ssize_t)(text + here);
 }
 
 static nghttp2_nv field(const char *name, size_t name_length, const char *value, size_t value_length)
@@ -90,35 +96,11 @@ static nghttp2_nv field(const char *name, size_t name_length, const char *value,
     return (nghttp2_nv){(uint8_t *)name, (uint8_t *)value, name_length, value_length, NGHTTP2_NV_FLAG_NONE};
 }
 
-/* The request as a head of HTTP/1.1, with its token and its own digits. Valid until the next one. */
-static char *next_head(void)
-{
-    static char *head;
-    const char *place = strstr(options.request, "@TOKEN@");
-    size_t length = options.request_length;
-    const char *token = "";
-    if (place != NULL) {
-        token = options.tokens[(options.first_token + token_number++) % options.token_count];
-        length += strlen(token) - strlen("@TOKEN@");
-    }
-    free(head);
-    head = malloc(length + 1);
-    size_t before = place != NULL ? (size_t)(place - options.request) : options.request_length;
-    memcpy(head, options.request, before);
-    if (place != NULL) {
-        memcpy(head + before, token, strlen(token));
-        strcpy(head + before + strlen(token), place + strlen("@TOKEN@"));
-    }
-    head[length] = '\0';
-    if (options.varies)
-        vary(head, length);
-    return head;
-}
-
 static bool submit(struct caller *caller, uint64_t due)
 {
     nghttp2_nv fields[MAX_FIELDS];
-    char *line = next_head(), *end = strstr(line, "\r\n");
+    struct made made = make_call(&options, scheduled_from == 0);
+    char *line = made.text, *end = strstr(line, "\r\n");
     char *path = strchr(line, ' ') + 1, *version = strchr(path, ' ');
     const char *scheme = options.target.tls != NULL ? "https" : "http";
     fields[0] = field(":method", 7, line, (size_t)(path - line) - 1);
@@ -126,7 +108,11 @@ static bool submit(struct caller *caller, uint64_t due)
     fields[2] = field(":path", 5, path, (size_t)(version - path));
     size_t count = 4; /* the authority is the third */
     struct call *call = calloc(1, sizeof *call);
-    *call = (struct call){.caller = caller, .due = due, .body_left = options.body, .grpc_status = -1};
+    *call = (struct call){.caller = caller, .due = due, .body_left = made.body, .grpc_status = -1};
+    call->after = made.after;
+    call->events = made.events;
+    call->text_left = made.length - made.head_length;
+    call->text = memcpy(malloc(call->text_left + 1), made.text + made.head_length, call->text_left);
     for (line = end + 2; (end = strstr(line, "\r\n")) != NULL && end > line && count < MAX_FIELDS; line = end + 2) {
         char *colon = strchr(line, ':'), *value = colon + 2;
         if (strncasecmp(line, "host:", 5) == 0)
@@ -136,7 +122,11 @@ static bool submit(struct caller *caller, uint64_t due)
         call->grpc |= strncasecmp(line, "content-type: application/grpc", 30) == 0;
     }
     nghttp2_data_provider body = {.source.ptr = call, .read_callback = give_body};
-    if (nghttp2_submit_request(caller->session, NULL, fields, count, options.body > 0 ? &body : NULL, call) < 0) {
+    bool has_body = call->body_left + call->text_left > 0;
+    bool submitted = nghttp2_submit_request(caller->session, NULL, fields, count, has_body ? &body : NULL, call) >= 0;
+    free(made.text);
+    if (!submitted) {
+        free(call->text);
         free(call);
         return false;
     }
@@ -191,10 +181,13 @@ static int end_call(nghttp2_session *session, int32_t id, uint32_t error, void *
             statuses[status > 0 && status < STATUSES ? status : 0]++;
             if (since >= window_start) {
                 calls_answered++;
-                histogram_add(&latency, now_ns() - since);
+                uint64_t took = now_ns() - since;
+                if (!call->events)
+                    histogram_add(&latency, took > call->after ? took - call->after : 0);
             }
         }
     }
+    free(call->text);
     free(call);
     return 0;
 }
@@ -313,7 +306,7 @@ static bool may_ask(const struct caller *caller)
 
 static void ask(struct caller *caller)
 {
-    if ((options.rate > 0 && window_start != 0) || (window_is_over && !options.fresh))
+    if ((options.rate > 0 && (window_start != 0 || scheduled_from != 0)) || (window_is_over && !options.fresh))
         return;
     if (options.hold && nghttp2_session_get_next_stream_id(caller->session) > 1)
         return; /* it has asked */
@@ -414,7 +407,7 @@ static void go_on(struct caller *caller)
 
 static bool is_due(uint64_t now)
 {
-    return options.rate > 0 && next_due <= now && next_due < window_end;
+    return options.rate > 0 && next_due <= now && (window_end == 0 || next_due < window_end);
 }
 
 static void send_what_is_due(uint64_t now)
@@ -502,9 +495,7 @@ static void hold(void)
 
 static void begin_window(void)
 {
-    for (size_t at = 0; at < options.clock_count; at++)
-        cpu_start[at] = cpu_s(options.clocks[at]);
-    own_start = cpu_s(CLOCK_PROCESS_CPUTIME_ID);
+    clocks_begin(options.clocks, options.clock_count);
     bytes_in = bytes_out = 0;
     measuring = true;
     window_start = now_ns();
@@ -516,9 +507,7 @@ static void begin_window(void)
 
 static void end_window(void)
 {
-    for (size_t at = 0; at < options.clock_count; at++)
-        cpu_used += cpu_s(options.clocks[at]) - cpu_start[at];
-    own_used = cpu_s(CLOCK_PROCESS_CPUTIME_ID) - own_start;
+    clocks_end();
     window_is_over = true;
 }
 
@@ -528,19 +517,26 @@ static uint64_t run(void)
     interval = options.rate > 0 ? (uint64_t)(1e9 / options.rate) : 0;
     for (;;) {
         uint64_t now = now_ns();
-        if (!measuring && now >= warm && (answered_once >= options.warm_requests || now > warm + PATIENCE))
+        if (options.plan != NULL && scheduled_from == 0) {
+            if (answered_once >= options.warm_requests || now > start + PATIENCE) {
+                scheduled_from = now;
+                next_due = now + interval;
+                warm = now + (uint64_t)(options.warmup_s * 1e9);
+                say_warm();
+            }
+        } else if (!measuring && now >= warm && (answered_once >= options.warm_requests || now > warm + PATIENCE))
             begin_window();
         if (measuring && now >= window_end)
             break;
         reopen_lost(now);
-        if (measuring)
+        if (measuring || scheduled_from != 0)
             send_what_is_due(now);
-        wait_a_moment(measuring && (options.rate > 0 || window_end - now < 20 * 1000000ull) ? 1 : 10);
+        wait_a_moment((measuring || scheduled_from != 0) && (options.rate > 0 || window_end - now < 20 * 1000000ull) ? 1 : 10);
     }
     uint64_t end = now_ns();
     uint64_t in = bytes_in, out = bytes_out;
     end_window();
-    while (calls_answered + calls_lost < calls && (any_open() || is_due(end)) && now_ns() < end + GRACE) {
+    while (calls_answered + calls_lost < calls && (any_open() || is_due(end)) && now_ns() < end + GRACE + longest_after(&options)) {
         send_what_is_due(end);
         wait_a_moment(5);
     }
@@ -551,14 +547,16 @@ static uint64_t run(void)
 
 static void report(uint64_t end)
 {
-    printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,\"statuses\":",
-           (unsigned long long)answered, (double)(end - window_start) / 1e9, cpu_used, own_used);
+    printf("{\"requests\":%llu,\"seconds\":%.6f,", (unsigned long long)answered,
+           (double)(end - window_start) / 1e9);
+    clocks_print();
+    printf("\"statuses\":");
     print_statuses(statuses);
     printf(",\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
            (unsigned long long)lost_tls, (unsigned long long)lost_answer);
     printf("\"sent\":%llu,\"late\":%llu,\"connects\":%llu,\"tokens_used\":%llu,\"tokens\":%zu,",
            (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,
-           (unsigned long long)token_number, options.token_count);
+           (unsigned long long)tokens_used(&options), options.token_count);
     printf("\"bytes_in\":%llu,\"bytes_out\":%llu,\"calls\":%llu,\"calls_answered\":%llu,", (unsigned long long)bytes_in,
            (unsigned long long)bytes_out, (unsigned long long)calls, (unsigned long long)calls_answered);
     printf("\"cipher\":\"%s\",\"group\":\"%s\",\"openssl\":\"%s\",\"latency\":", cipher, group,

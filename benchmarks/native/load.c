@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "common.h"
 #include "connection.h"
 #include "histogram.h"
@@ -42,8 +43,8 @@ static uint64_t window_start, window_end, next_due, interval;
 static uint64_t answered, sent, late, connects, resumed, first_bytes_in, first_bytes_out;
 static uint64_t calls, calls_answered, calls_lost; /* due in the window; the others had no answer in time */
 static uint64_t statuses[STATUSES], lost_connect, lost_tls, lost_answer;
-static uint64_t token_number, answered_once;
-static double cpu_start[MAX_PIDS], own_start, cpu_used, own_used;
+static uint64_t answered_once;
+static uint64_t scheduled_from; /* with a plan: when its warm part was over */
 static uint64_t bytes_in, bytes_out;
 static struct histogram latency, event_delay;
 static char cipher[64] = "none", group[64] = "none";
@@ -57,32 +58,16 @@ static void take_event(const char *line)
 
 static void send_request(struct connection *connection, uint64_t due)
 {
-    const char *place = strstr(options.request, "@TOKEN@");
-    size_t length = options.request_length;
-    const char *token = "";
-    if (place != NULL) {
-        token = options.tokens[(options.first_token + token_number++) % options.token_count];
-        length += strlen(token) - strlen("@TOKEN@");
-    }
-    char *head = malloc(length + 1);
-    if (place == NULL) {
-        memcpy(head, options.request, length);
-    } else {
-        size_t before = (size_t)(place - options.request), inside = strlen(token);
-        memcpy(head, options.request, before);
-        memcpy(head + before, token, inside);
-        memcpy(head + before + inside, place + strlen("@TOKEN@"), length - before - inside);
-    }
-    if (options.varies)
-        vary(head, length);
+    struct made made = make_call(&options, scheduled_from == 0);
     if (measuring) {
         sent++;
         calls += options.rate == 0 && !options.fresh;
         if (options.rate > 0 && now_ns() > due + LATE)
             late++;
     }
-    connection->expects_events = options.events;
-    connection_send(connection, head, length, options.body, due);
+    connection->expects_events = options.events || made.events;
+    connection->after = made.after;
+    connection_send(connection, made.text, made.length, made.body, due);
 }
 
 static void open_connection(struct connection *connection)
@@ -124,7 +109,9 @@ static void count_answer(struct connection *connection)
     uint64_t since = options.fresh ? connection->opened_at : connection->due;
     if (since >= window_start) {
         calls_answered++;
-        histogram_add(&latency, now_ns() - since);
+        uint64_t took = now_ns() - since;
+        if (!connection->expects_events) /* how long a stream takes is the agent's choice: its events are timed instead */
+            histogram_add(&latency, took > connection->after ? took - connection->after : 0);
     }
 }
 
@@ -135,7 +122,11 @@ static void ready(struct connection *connection, bool after_answer)
         return;
     if (window_is_over && options.rate == 0 && (!options.fresh || connection->opened_at < window_start || after_answer))
         return; /* only what was begun in the window is brought to its end */
-    bool first = options.rate > 0 && window_start == 0 && !after_answer; /* who says nothing is cut by careful servers */
+    if (options.plan != NULL && scheduled_from == 0) {
+        send_request(connection, now_ns());
+        return;
+    }
+    bool first = options.rate > 0 && options.plan == NULL && window_start == 0 && !after_answer; /* who says nothing is cut by careful servers */
     if (first)
         send_request(connection, now_ns());
     else if (options.rate > 0 || (window_start == 0 && options.warmup_s == 0 && !options.hold))
@@ -231,9 +222,7 @@ static uint64_t total(bool in)
 
 static void begin_window(void)
 {
-    for (size_t at = 0; at < options.clock_count; at++)
-        cpu_start[at] = cpu_s(options.clocks[at]);
-    own_start = cpu_s(CLOCK_PROCESS_CPUTIME_ID);
+    clocks_begin(options.clocks, options.clock_count);
     first_bytes_in = total(true);
     first_bytes_out = total(false);
     measuring = true;
@@ -246,9 +235,7 @@ static void begin_window(void)
 
 static void end_window(void)
 {
-    for (size_t at = 0; at < options.clock_count; at++)
-        cpu_used += cpu_s(options.clocks[at]) - cpu_start[at];
-    own_used = cpu_s(CLOCK_PROCESS_CPUTIME_ID) - own_start;
+    clocks_end();
     bytes_in = total(true) - first_bytes_in;
     bytes_out = total(false) - first_bytes_out;
     window_is_over = true;
@@ -273,15 +260,15 @@ static void wait_a_moment(int milliseconds)
 
 static void report(uint64_t end)
 {
-    printf("{\"requests\":%llu,\"seconds\":%.6f,\"cpu_s\":%.9f,\"own_cpu_s\":%.6f,", (unsigned long long)answered,
-           (double)(end - window_start) / 1e9, cpu_used, own_used);
+    printf("{\"requests\":%llu,\"seconds\":%.6f,", (unsigned long long)answered, (double)(end - window_start) / 1e9);
+    clocks_print();
     printf("\"statuses\":");
     print_statuses(statuses);
     printf(",\"lost\":{\"connect\":%llu,\"tls\":%llu,\"answer\":%llu},", (unsigned long long)lost_connect,
            (unsigned long long)lost_tls, (unsigned long long)lost_answer);
     printf("\"sent\":%llu,\"late\":%llu,\"connects\":%llu,\"tokens_used\":%llu,\"tokens\":%zu,",
            (unsigned long long)sent, (unsigned long long)late, (unsigned long long)connects,
-           (unsigned long long)token_number, options.token_count);
+           (unsigned long long)tokens_used(&options), options.token_count);
     printf("\"bytes_in\":%llu,\"bytes_out\":%llu,", (unsigned long long)bytes_in, (unsigned long long)bytes_out);
     printf("\"resumed\":%llu,", (unsigned long long)resumed);
     printf("\"calls\":%llu,\"calls_answered\":%llu,", (unsigned long long)calls, (unsigned long long)calls_answered);
@@ -322,7 +309,7 @@ static void hold(void)
 /* Every call that was due in the window is waited for: one without an answer counts as such, a slow one as slow. */
 static void answer_the_rest(uint64_t end)
 {
-    while (calls_answered + calls_lost < calls && now_ns() < end + GRACE) {
+    while (calls_answered + calls_lost < calls && now_ns() < end + GRACE + longest_after(&options)) {
         if (options.rate > 0) {
             reopen_lost(now_ns());
             send_what_is_due(now_ns());
@@ -349,14 +336,21 @@ static uint64_t run(void)
     }
     for (;;) {
         uint64_t now = now_ns();
-        if (!measuring && now >= warm && (answered_once >= options.warm_requests || options.events || now > warm + PATIENCE))
+        if (options.plan != NULL && scheduled_from == 0) {
+            if (answered_once >= options.warm_requests || now > start + PATIENCE) {
+                scheduled_from = now;
+                next_due = now + interval;
+                warm = now + (uint64_t)(options.warmup_s * 1e9);
+                say_warm();
+            }
+        } else if (!measuring && now >= warm && (answered_once >= options.warm_requests || options.events || now > warm + PATIENCE))
             begin_window(); /* every connection, and every pool behind the proxy, is warm */
         if (measuring && (window_end != 0 ? now >= window_end : answered >= options.requests))
             break;
         if (measuring && window_end == 0 && now > window_start + 300 * SECOND)
             break; /* nobody answers any more */
         reopen_lost(now);
-        if (options.rate > 0)
+        if (options.rate > 0 && (options.plan == NULL || scheduled_from != 0))
             send_what_is_due(now);
         wait_a_moment(measuring && window_end != 0 && window_end - now < 20 * 1000000ull ? 1 : 10);
     }

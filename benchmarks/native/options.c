@@ -46,6 +46,42 @@ static void read_tokens(struct options *options, const char *path)
         fail("holds no token", path);
 }
 
+static void read_template(struct options *options, const char *path)
+{
+    options->templates = realloc(options->templates, (options->template_count + 1) * sizeof *options->templates);
+    struct template *template = &options->templates[options->template_count++];
+    memset(template, 0, sizeof *template);
+    template->text = read_file(path, &template->length);
+    char *end = strstr(template->text, "\r\n\r\n"), *after = strcasestr(template->text, "\r\nx-answer-after: ");
+    template->head_length = end != NULL ? (size_t)(end - template->text) + 4 : template->length;
+    template->varies = strstr(template->text, DIGITS) != NULL;
+    template->events = strcasestr(template->text, "\r\naccept: text/event-stream\r\n") != NULL;
+    template->after = after != NULL ? strtoull(after + 18, NULL, 10) * 1000000 : 0;
+}
+
+static void read_plan(struct options *options, const char *path)
+{
+    size_t length, lines = 0;
+    char *text = read_file(path, &length);
+    for (size_t at = 0; at < length; at++)
+        lines += text[at] == '\n';
+    options->plan = calloc(lines + 1, sizeof *options->plan);
+    for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+        struct planned *planned = &options->plan[options->plan_count++];
+        if (sscanf(line, "%zu %zu", &planned->template, &planned->token) != 2)
+            fail("is not a plan", path);
+    }
+}
+
+static void check_plan(const struct options *options)
+{
+    if (options->plan_warm >= options->plan_count)
+        fail("leaves nothing of the plan", "--plan-warm");
+    for (size_t at = 0; at < options->plan_count; at++)
+        if (options->plan[at].template >= options->template_count || options->plan[at].token >= options->token_count)
+            fail("names a template or token that is not there", "--plan");
+}
+
 static void read_target(struct options *options, char *text)
 {
     char *colon = strrchr(text, ':');
@@ -114,6 +150,7 @@ void read_options(struct options *options, int argc, char **argv)
         {"pids", required_argument, NULL, 'P'},      {"warm-requests", required_argument, NULL, 'W'},
         {"leaves", required_argument, NULL, 'L'},    {"resume", no_argument, NULL, 'S'},
         {"streams", required_argument, NULL, 'm'},   {"unended", no_argument, NULL, 'u'},
+        {"plan", required_argument, NULL, 'l'},      {"plan-warm", required_argument, NULL, 'A'},
         {NULL, 0, NULL, 0},
     };
     const char *certificate = NULL, *key = NULL, *authority = NULL;
@@ -129,10 +166,15 @@ void read_options(struct options *options, int argc, char **argv)
         case 'k': key = optarg; break;
         case 'a': authority = optarg; break;
         case 'n': options->target.name = optarg; break;
-        case 'r': options->request = read_file(optarg, &options->request_length); break;
+        case 'r': read_template(options, optarg); break;
         case 't': read_tokens(options, optarg); break;
         case 'f': options->first_token = strtoull(optarg, NULL, 10); break;
-        case 'b': options->body = strtoull(optarg, NULL, 10); break;
+        case 'b': /* of the last --request */
+            if (options->template_count > 0)
+                options->templates[options->template_count - 1].body = strtoull(optarg, NULL, 10);
+            break;
+        case 'l': read_plan(options, optarg); break;
+        case 'A': options->plan_warm = strtoull(optarg, NULL, 10); break;
         case 'N': options->connections = strtoull(optarg, NULL, 10); break;
         case 's': options->seconds = atof(optarg); break;
         case 'w': options->warmup_s = atof(optarg); break;
@@ -151,17 +193,21 @@ void read_options(struct options *options, int argc, char **argv)
         default: exit(2);
         }
     }
-    if (options->target.address.sin_port == 0 || options->request == NULL || options->connections == 0 || options->streams == 0)
+    if (options->target.address.sin_port == 0 || options->templates == NULL || options->connections == 0 || options->streams == 0)
         fail("needed", "--connect, --request, --connections");
-    if (options->warm_requests < 3 * options->connections * options->streams)
-        options->warm_requests = 3 * options->connections * options->streams;
+    if (options->plan != NULL)
+        check_plan(options);
+    size_t slots = options->connections * options->streams;
+    if (options->plan != NULL)
+        options->warm_requests = options->plan_warm > slots ? options->plan_warm : slots;
+    else if (options->warm_requests < 3 * slots)
+        options->warm_requests = 3 * slots;
     if (certificate != NULL)
         options->target.tls = tls_context(certificate, key, authority);
     if (options->target.resumes) {
         SSL_CTX_set_session_cache_mode(options->target.tls, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
         SSL_CTX_sess_set_new_cb(options->target.tls, keep_session);
     }
-    options->varies = strstr(options->request, DIGITS) != NULL;
-    if (strstr(options->request, "@TOKEN@") != NULL && options->tokens == NULL)
+    if (strstr(options->templates[0].text, TOKEN) != NULL && options->tokens == NULL)
         fail("needed", "--tokens, for @TOKEN@ in the request");
 }

@@ -10,16 +10,31 @@
 #include "connection.h"
 
 #define MAX_PIDS 64
+#define TOKEN "@TOKEN@"
 #define DIGITS "@SIXTEEN_DIGITS@" /* replaced by 16 hex digits that no other request has */
+
+/* A request: a head, and perhaps a short body. TOKEN and each DIGITS in it are replaced. */
+struct template {
+    char *text;
+    size_t length, head_length;
+    bool varies;    /* it has DIGITS */
+    bool events;    /* the answer is a stream of server-sent events, each with the time */
+    uint64_t after; /* its X-Answer-After, in nanoseconds */
+    uint64_t body;  /* zeros after the text */
+};
+
+struct planned {
+    size_t template, token;
+};
 
 struct options {
     struct target target;
-    char *request; /* a head; @TOKEN@ in it is replaced, and each DIGITS */
-    bool varies;   /* it has DIGITS */
-    size_t request_length;
+    struct template *templates;
+    size_t template_count;
+    struct planned *plan; /* the template and the token of each request; NULL: one template, each token in turn */
+    size_t plan_count, plan_warm; /* the first `plan_warm` are sent before the schedule, as fast as answered */
     char **tokens;
     size_t token_count, first_token;
-    uint64_t body; /* bytes of zeros after each head */
     size_t connections;
     size_t streams; /* of HTTP/2, at a time on each connection */
     double seconds, warmup_s;

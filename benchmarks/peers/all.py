@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import authbridge, caddy, direct, envoy, ghostunnel, haproxy, hitch, nginx, python, sidecar
+from benchmarks.peers import (
+    agentgateway,
+    authbridge,
+    caddy,
+    direct,
+    envoy,
+    ghostunnel,
+    haproxy,
+    hitch,
+    nginx,
+    python,
+    sidecar,
+)
 from benchmarks.peers.peer import Peer
 
 
@@ -13,12 +25,14 @@ def all_peers() -> list[Peer]:
         sidecar.sidecar(),
         sidecar.native(),
         sidecar.earlier(),
+        sidecar.earlier("native"),
         haproxy.with_jwt(),
         nginx.plain(),
         nginx.with_njs(),
         envoy.plain(),
         envoy.with_jwt(cache=True),
         envoy.with_jwt(cache=False),
+        agentgateway.plain(),
         authbridge.lite(),
         caddy.plain(),
         python.with_aiohttp(cache=True),

@@ -25,8 +25,8 @@ def find(name: str) -> str | None:
     return shutil.which(name)
 
 
-def missing(name: str, cure: str) -> str | None:
+def missing(name: str, fix: str) -> str | None:
     """Return the reason why the peer of this program cannot take part; None if it can."""
     if name in given and not Path(given[name]).is_file():
         return f"{given[name]} is not a file"
-    return None if find(name) is not None else f"{name} is not there ({cure})"
+    return None if find(name) is not None else f"no binary of {name} ({fix})"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.peers.peer import INBOUND, OVER_HTTP2, PAIR, Peer, Role
+from typing import Final
+
+from benchmarks.peers.agents import relay
+from benchmarks.peers.peer import AGENTS, AGENTS_HTTP2, CHAIN, INBOUND, OVER_HTTP2, PAIR, Part, Peer, Role
+from benchmarks.world import World
+
+_MIDDLE: Final = "direct-agent"
 
 
 def direct() -> Peer:
@@ -11,11 +17,17 @@ def direct() -> Peer:
         name="direct",
         title="no proxy (its CPU is the agent's)",
         roles={
-            **dict.fromkeys((INBOUND, PAIR), Role(port="agent", counted=("agent",))),
+            **dict.fromkeys((INBOUND, PAIR, AGENTS), Role(port="agent", counted=("agent",))),
             **dict.fromkeys(OVER_HTTP2, Role(port="agent-h2c", counted=("agent-h2c",))),
+            AGENTS_HTTP2: Role(port="agent", counted=("agent",), http2=False),  # agent-h2c never waits
+            CHAIN: Role(port=_MIDDLE, counted=(_MIDDLE, "agent")),
         },
         does_not=("anything: latencies are told beside it",),
         missing=lambda: None,
         version=lambda: "-",
-        parts=lambda _world, _roles: [],
+        parts=_parts,
     )
+
+
+def _parts(world: World, roles: frozenset[str]) -> list[Part]:
+    return [relay(world, _MIDDLE, to="agent")] if CHAIN in roles else []

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import yaml
 
+from benchmarks.peers.agents import relay
 from benchmarks.peers.binaries import find, missing
-from benchmarks.peers.peer import GRPC, HTTP2, HTTP2_OPEN, Part, Peer, first_line, single
+from benchmarks.peers.peer import (
+    AGENTS,
+    AGENTS_HTTP2,
+    CHAIN,
+    GRPC,
+    HTTP2,
+    HTTP2_OPEN,
+    Part,
+    Peer,
+    Role,
+    first_line,
+    single,
+)
 from benchmarks.world import AGENT, CALLER, World
 
 _CURE: Final = "pip install -r requirements/bench.txt, or --binary envoy=PATH"
@@ -29,15 +43,36 @@ def plain() -> Peer:
 
 
 def with_jwt(*, cache: bool) -> Peer:
-    """The token's signature and claims, RBAC on the URI SAN and on act."""
+    """The token's signature and claims, RBAC on the URI SAN and on act.
+
+    With the cache it also plays the agents' roles. Its chain passes the caller's token on as it is.
+    """
     own = () if cache else ("cache of verified tokens",)
-    return _peer(
+    peer = _peer(
         "envoy-jwt" if cache else "envoy-jwt-nocache",
         "Envoy + JWT cache + RBAC" if cache else "Envoy + JWT + RBAC, no cache",
         (*own, "act = peer: both are compared with one fixed name", "subject and actor in its log"),
         filters=True,
         cache=cache,
     )
+    if not cache:
+        return peer
+    front, first, tool = (f"{peer.name}-chain-{part}" for part in ("front", "first", "tool"))
+
+    def parts(world: World, roles: frozenset[str]) -> list[Part]:
+        if CHAIN not in roles:
+            return peer.parts(world, roles)
+        filters, agent = _filters(world, cache=True), f"{first}-agent"
+        return [
+            *peer.parts(world, roles),
+            _launch(world, tool, filters),
+            _launch(world, first, filters, agent=agent, to=f"{tool}-inbound"),
+            relay(world, agent, to=f"{first}-outbound"),
+            _launch(world, front, [], agent=None, to=f"{first}-inbound"),
+        ]
+
+    role = Role(port=f"{front}-outbound", counted=(front, first, tool))
+    return replace(peer, roles={**peer.roles, CHAIN: role}, parts=parts)
 
 
 def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, cache: bool) -> Peer:
@@ -52,9 +87,12 @@ def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, ca
         version=lambda: first_line([find("envoy") or "envoy", "--version"]).rpartition("version: ")[2],
         launch=lambda world: _launch(world, name, of(world)),
         over_http2=dict.fromkeys(
-            (HTTP2, HTTP2_OPEN, GRPC),
-            lambda world, process: _launch(world, process, of(world), http2=True, h2c=process.endswith(f"-{GRPC}")),
+            (HTTP2, HTTP2_OPEN, GRPC, *((AGENTS_HTTP2,) if cache else ())),
+            lambda world, process: _launch(
+                world, process, of(world), http2=True, agent="agent-h2c" if process.endswith(f"-{GRPC}") else "agent"
+            ),
         ),
+        also=(AGENTS,) if cache else (),
         judges=filters,
     )
 
@@ -69,13 +107,32 @@ def jwt_pod(world: World, name: str) -> Part:
     return _launch(world, name, _filters(world, cache=True))
 
 
-def _launch(world: World, name: str, filters: list[dict[str, Any]], *, http2: bool = False, h2c: bool = False) -> Part:
+def _launch(
+    world: World,
+    name: str,
+    filters: list[dict[str, Any]],
+    *,
+    http2: bool = False,
+    agent: str | None = "agent",
+    to: str | None = None,
+) -> Part:
+    """Return a process with an inbound side before ``agent``, an outbound side to ``to``, or both."""
     path = world.folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(_bootstrap(world, name, filters, http2=http2, h2c=h2c)))
+    listeners, clusters, listens = [], [], []
+    if agent is not None:
+        tls = _tls(world, http2=http2)
+        listeners.append(_listener(world, f"{name}-inbound", "agent", filters, tls))
+        clusters.append(_cluster(world, "agent", agent))
+        listens.append(f"{name}-inbound")
+    if to is not None:
+        listeners.append(_listener(world, f"{name}-outbound", "next", [], None))
+        clusters.append(_cluster(world, "next", to, tls=_client_tls(world)))
+        listens.append(f"{name}-outbound")
+    path.write_text(yaml.safe_dump({"static_resources": {"listeners": listeners, "clusters": clusters}}))
     # The wheel's Envoy ends with its parent: this program, which stops it anyway.
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     command = [find("envoy") or "envoy", "-c", str(path), *options]
-    return Part(name=name, command=command, listens=(f"{name}-inbound",))
+    return Part(name=name, command=command, listens=tuple(listens))
 
 
 def _filters(world: World, *, cache: bool) -> list[dict[str, Any]]:
@@ -111,14 +168,16 @@ def _filters(world: World, *, cache: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _bootstrap(world: World, name: str, filters: list[dict[str, Any]], *, http2: bool, h2c: bool) -> dict[str, Any]:
+def _listener(
+    world: World, name: str, cluster: str, filters: list[dict[str, Any]], tls: dict[str, Any] | None
+) -> dict[str, Any]:
     router = {
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": f"{_EXTENSIONS}.filters.http.router.v3.Router"},
     }
     manager = {
         "@type": _MANAGER,
-        "stat_prefix": "inbound",
+        "stat_prefix": name,
         "access_log": [_access_log()],
         "http_filters": [*filters, router],
         "stream_idle_timeout": "0s",
@@ -127,34 +186,35 @@ def _bootstrap(world: World, name: str, filters: list[dict[str, Any]], *, http2:
                 {
                     "name": "all",
                     "domains": ["*"],
-                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "agent", "timeout": "0s"}}],
+                    "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}],
                 }
             ]
         },
     }
-    listener = {
-        "name": "inbound",
-        "address": _address(world.port(f"{name}-inbound")),
-        "filter_chains": [
-            {
-                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": _tls(world, http2=http2)},
-            }
-        ],
+    chain: dict[str, Any] = {
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     }
-    endpoint = {"endpoint": {"address": _address(world.port("agent-h2c" if h2c else "agent"))}}
+    if tls is not None:
+        chain["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+    return {"name": name, "address": _address(world.port(name)), "filter_chains": [chain]}
+
+
+def _cluster(world: World, name: str, to: str, *, tls: dict[str, Any] | None = None) -> dict[str, Any]:
+    endpoint = {"endpoint": {"address": _address(world.port(to))}}
     cluster: dict[str, Any] = {
-        "name": "agent",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
         "circuit_breakers": {"thresholds": [_ENDLESS]},
-        "load_assignment": {"cluster_name": "agent", "endpoints": [{"lb_endpoints": [endpoint]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
-    if h2c:
+    if tls is not None:
+        cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": tls}
+    if to == "agent-h2c":
         options = {"http2_protocol_options": dict[str, Any]()}
         protocol = {"@type": f"type.googleapis.com/{_PROTOCOL}", "explicit_http_config": options}
         cluster["typed_extension_protocol_options"] = {_PROTOCOL: protocol}
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+    return cluster
 
 
 def _access_log() -> dict[str, Any]:
@@ -177,21 +237,33 @@ def _access_log() -> dict[str, Any]:
 
 
 def _tls(world: World, *, http2: bool) -> dict[str, Any]:
-    identity = world.identities[AGENT]
-    certificate = {
-        "certificate_chain": {"filename": str(identity.certificate)},
-        "private_key": {"filename": str(identity.key)},
-    }
     return {
         "@type": f"{_EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext",
         "require_client_certificate": True,
         "disable_stateless_session_resumption": True,
         "common_tls_context": {
-            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-            "tls_certificates": [certificate],
-            "validation_context": {"trusted_ca": {"filename": str(world.bundle)}},
+            **_common_tls(world, AGENT),
             **({"alpn_protocols": ["h2", "http/1.1"]} if http2 else {}),
         },
+    }
+
+
+def _client_tls(world: World) -> dict[str, Any]:
+    """Return the client's side of a chain: RBAC compares each caller with one fixed name."""
+    context = f"{_EXTENSIONS}.transport_sockets.tls.v3.UpstreamTlsContext"
+    return {"@type": context, "common_tls_context": _common_tls(world, CALLER)}
+
+
+def _common_tls(world: World, own: str) -> dict[str, Any]:
+    identity = world.identities[own]
+    certificate = {
+        "certificate_chain": {"filename": str(identity.certificate)},
+        "private_key": {"filename": str(identity.key)},
+    }
+    return {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificates": [certificate],
+        "validation_context": {"trusted_ca": {"filename": str(world.bundle)}},
     }
 
 

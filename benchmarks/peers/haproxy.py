@@ -7,6 +7,8 @@ from typing import Final
 from benchmarks.peers.agents import relay
 from benchmarks.peers.binaries import find, missing
 from benchmarks.peers.peer import (
+    AGENTS,
+    CHAIN,
     GRPC,
     HTTP2,
     HTTP2_OPEN,
@@ -78,15 +80,17 @@ _JWT: Final = """
 def plain() -> Peer:
     """The base: mTLS and a log, without tokens."""
     chain = ("haproxy-front", "haproxy-tool")
+    two_hops = ("haproxy-chain-front", "haproxy-chain-first", "haproxy-tool")
     return Peer(
         name="haproxy",
         title="HAProxy",
         roles={
-            INBOUND: Role(port="haproxy-inbound", counted=("haproxy",)),
-            NARROW: Role(port="haproxy-inbound", counted=("haproxy",)),  # it has no such limit
+            # It has no limit of handshakes, and no routes.
+            **dict.fromkeys((INBOUND, NARROW, AGENTS), Role(port="haproxy-inbound", counted=("haproxy",))),
             **{role: Role(port=f"haproxy-{role}-inbound", counted=(f"haproxy-{role}",)) for role in sorted(OVER_HTTP2)},
             OUTBOUND: Role(port="haproxy-outbound", counted=("haproxy",)),
             PAIR: Role(port="haproxy-pair", counted=chain),
+            CHAIN: Role(port="haproxy-chain", counted=two_hops),
             MESH: Role(port="haproxy-mesh", counted=("haproxy-entry", "haproxy-first", "haproxy-second", chain[1])),
         },
         does_not=("URI SAN", "any look at the token", "subject and actor in its log", "exchange of tokens"),
@@ -125,14 +129,19 @@ def _plain(world: World, roles: frozenset[str]) -> list[Part]:
         return _part(world, name, sections, tuple(port for port in (inbound, outbound) if port))
 
     parts = []
-    if roles & {INBOUND, NARROW, OUTBOUND}:
+    if roles & {INBOUND, NARROW, AGENTS, OUTBOUND}:
         ports = {"inbound": "haproxy-inbound", "outbound": "haproxy-outbound"}
         parts.append(hop("haproxy", AGENT, agent="agent", to="tool", **ports))
     parts += [_over(world, f"haproxy-{role}", "", agent=_agent(role)) for role in sorted(roles & OVER_HTTP2)]
-    if roles & {PAIR, MESH}:
+    if roles & {PAIR, MESH, CHAIN}:
         parts.append(hop("haproxy-tool", TOOL, inbound="haproxy-tool-inbound", agent="agent"))
     if PAIR in roles:
         parts.append(hop("haproxy-front", FRONT, outbound="haproxy-pair", to="haproxy-tool-inbound"))
+    if CHAIN in roles:
+        first, agent = {"inbound": "haproxy-chain-in", "outbound": "haproxy-chain-out"}, "haproxy-chain-agent"
+        parts.append(hop("haproxy-chain-first", FIRST, agent=agent, to="haproxy-tool-inbound", **first))
+        parts.append(relay(world, agent, to="haproxy-chain-out"))
+        parts.append(hop("haproxy-chain-front", FRONT, outbound="haproxy-chain", to="haproxy-chain-in"))
     if MESH in roles:
         for name, identity, after in (
             ("first", FIRST, "haproxy-second-in"),

@@ -19,7 +19,10 @@ NARROW_HANDSHAKES: Final = 256
 HTTP2: Final = "http2"  # as inbound, but the caller speaks HTTP/2
 HTTP2_OPEN: Final = "http2-open"  # the same in another process, so that its memory is not that of earlier connections
 GRPC: Final = "grpc"  # as http2, and HTTP/2 without TLS to an agent that serves gRPC
-OVER_HTTP2: Final = frozenset({HTTP2, HTTP2_OPEN, GRPC})
+AGENTS: Final = "agents"  # as inbound, with a route each for MCP, A2A and everything else
+AGENTS_HTTP2: Final = "agents-http2"  # the same, but the caller speaks HTTP/2
+CHAIN: Final = "chain"  # an entry, an agent in the middle, a tool: two hops, with a route for MCP in each
+OVER_HTTP2: Final = frozenset({HTTP2, HTTP2_OPEN, GRPC, AGENTS_HTTP2})
 ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with this many routes
 MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
 
@@ -45,11 +48,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Address of a peer in one role, and the processes whose CPU time counts."""
+    """Address of a peer in one role, and the processes whose CPU time counts.
+
+    The CPU time of those in ``beside`` is reported, but is not in the figure.
+    """
 
     port: str
     counted: tuple[str, ...]
+    beside: tuple[str, ...] = ()
     prefix: str = ""
+    mcp_prefix: str = ""  # before the path of MCP
+    http2: bool = True  # False: HTTP/1.1 also in the scenarios of HTTP/2
     credential: Credential = "token"
 
     @property
@@ -82,24 +91,26 @@ def single(
     version: Callable[[], str],
     launch: Callable[[World], Part],
     over_http2: Mapping[str, Callable[[World, str], Part]] | None = None,
+    also: tuple[str, ...] = (),
     judges: bool = False,
     speaks_http: bool = True,
 ) -> Peer:
     """Build a peer with an inbound side only, of one process. Its port is ``NAME-inbound``.
 
-    ``over_http2`` launches a process of its own for each role of HTTP/2, by its name ``NAME-ROLE``.
+    ``also`` are more roles of that process. ``over_http2`` launches a process of its own for each role of HTTP/2, by
+    its name ``NAME-ROLE``.
     """
     others = over_http2 or {}
 
     def parts(world: World, roles: frozenset[str]) -> list[Part]:
         more = [start(world, f"{name}-{role}") for role, start in others.items() if role in roles]
-        return [launch(world), *more] if INBOUND in roles else more
+        return [launch(world), *more] if roles & {INBOUND, *also} else more
 
     return Peer(
         name=name,
         title=title,
         roles={
-            INBOUND: Role(port=f"{name}-inbound", counted=(name,)),
+            **dict.fromkeys((INBOUND, *also), Role(port=f"{name}-inbound", counted=(name,))),
             **{role: Role(port=f"{name}-{role}-inbound", counted=(f"{name}-{role}",)) for role in others},
         },
         does_not=does_not,

@@ -10,6 +10,9 @@ from typing import Any, Final
 from benchmarks.peers.agents import relay
 from benchmarks.peers.binaries import find, missing
 from benchmarks.peers.peer import (
+    AGENTS,
+    AGENTS_HTTP2,
+    CHAIN,
     INBOUND,
     MESH,
     NARROW,
@@ -24,6 +27,8 @@ from benchmarks.peers.peer import (
     first_line,
 )
 from benchmarks.peers.sidecar_settings import (
+    agents_settings,
+    chain_settings,
     engine_of,
     front_settings,
     http2_settings,
@@ -52,7 +57,8 @@ def sidecar() -> Peer:
         title="delegation sidecar",  # the Python engine
         roles={
             INBOUND: Role(port="sidecar-inbound", counted=("sidecar",)),
-            **_own_process("sidecar", NARROW, *ROUTES, *sorted(OVER_HTTP2)),
+            **_own_process("sidecar", NARROW, AGENTS, *ROUTES, *sorted(OVER_HTTP2)),
+            CHAIN: _chain_role("sidecar"),
             OUTBOUND: Role(port="sidecar-outbound", counted=(front,), prefix="/next", credential="handle"),
             PAIR: Role(port="sidecar-outbound", counted=(front, "sidecar-tool"), prefix="/pair", credential="handle"),
             MESH: Role(
@@ -81,18 +87,18 @@ def native() -> Peer:
     )
 
 
-def earlier() -> Peer:
-    """Return the sidecar of another checkout or on another interpreter, to compare a change with its base.
+def earlier(engine: str = "python") -> Peer:
+    """Return the sidecar of another version or interpreter with this engine, to compare a change with its base.
 
-    ``--binary sidecar-before=PATH`` names that checkout's Python.
+    ``--before REF`` prepares its program; ``--binary sidecar-before=PATH`` names the Python of another checkout.
     """
-    name = "sidecar-before"
+    name = "sidecar-native-before" if engine == "native" else "sidecar-before"
     return _beside_the_other(
         name,
-        "delegation sidecar, another checkout",
-        does_not=(_SHARED,),
-        more=tuple(sorted(OVER_HTTP2)),
-        missing=lambda: missing(name, "--binary sidecar-before=PATH of another checkout's python"),
+        "delegation sidecar, native engine, before" if engine == "native" else "delegation sidecar, before",
+        does_not=("HTTP/2", _SHARED) if engine == "native" else (_SHARED,),
+        more=() if engine == "native" else tuple(sorted(OVER_HTTP2)),
+        missing=lambda: missing(name, f"--before REF, or --binary {name}=PATH of another checkout's python"),
         version=lambda: first_line([find(name) or "", "-VV"]),
     )
 
@@ -118,14 +124,15 @@ def _beside_the_other(
             found.append(
                 _run(world, f"{name}-front", {**front_settings(world, name), **engine_of(name)}, python=python)
             )
-        return found
+        return [*found, *_chain(world, name, python)] if CHAIN in roles else found
 
     return Peer(
         name=name,
         title=title,
         roles={
             INBOUND: Role(port=f"{name}-inbound", counted=(name,)),
-            **_own_process(name, NARROW, *ROUTES, *more),
+            **_own_process(name, NARROW, AGENTS, *ROUTES, *more),
+            CHAIN: _chain_role(name),
             OUTBOUND: Role(port=f"{name}-outbound", counted=(f"{name}-front",), prefix="/next", credential="handle"),
         },
         does_not=does_not,
@@ -167,12 +174,17 @@ def _inbounds(world: World, name: str, roles: frozenset[str]) -> list[tuple[str,
         (f"{name}-{role}", inbound_settings(world, f"{name}-{role}", numbered_routes(ROUTES[role])))
         for role in sorted(roles & ROUTES.keys())
     ]
-    found += [(f"{name}-{role}", http2_settings(world, f"{name}-{role}", role)) for role in sorted(roles & OVER_HTTP2)]
+    for role in sorted(roles & {AGENTS, AGENTS_HTTP2}):
+        found.append((f"{name}-{role}", agents_settings(world, f"{name}-{role}", http2=role in OVER_HTTP2)))
+    for role in sorted(roles & OVER_HTTP2 - {AGENTS_HTTP2}):
+        found.append((f"{name}-{role}", http2_settings(world, f"{name}-{role}", role)))
     return [(process, {**settings, **engine_of(name)}) for process, settings in found]
 
 
 def _parts(world: World, roles: frozenset[str]) -> list[Part]:
     parts = [_run(world, *settings) for settings in _inbounds(world, "sidecar", roles)]
+    if CHAIN in roles:
+        parts += _chain(world, "sidecar", sys.executable)
     if not roles & {OUTBOUND, PAIR, MESH}:
         return parts
     parts += [
@@ -192,9 +204,23 @@ def _parts(world: World, roles: frozenset[str]) -> list[Part]:
     return parts
 
 
-def _sts(world: World) -> Part:
-    """The token service. It runs beside the load, not with the proxies, and is not counted."""
-    return _part(world, "sts", ["sts"], sts_settings(world), ("sts",), proxy=False)
+def _chain_role(name: str) -> Role:
+    front, first, tool = (f"{name}-chain-{part}" for part in ("front", "first", "tool"))
+    how: dict[str, Any] = {"prefix": "/next", "mcp_prefix": "/next-mcp", "credential": "login"}
+    return Role(port=f"{front}-outbound", counted=(front, first, tool), beside=(f"{name}-chain-sts",), **how)
+
+
+def _chain(world: World, name: str, python: str) -> list[Part]:
+    """Return the processes of two hops with a token service of their own, which is of the same checkout."""
+    first = f"{name}-chain-first"
+    parts = [_run(world, process, settings, python=python) for process, settings in chain_settings(world, name).items()]
+    agent = relay(world, f"{first}-agent", to=f"{first}-outbound", prefix="/next", mcp_prefix="/next-mcp")
+    return [_sts(world, f"{name}-chain-sts", python), *parts, agent]
+
+
+def _sts(world: World, name: str = "sts", python: str = sys.executable) -> Part:
+    """A token service. It runs beside the load, not with the proxies, and is not counted."""
+    return _part(world, name, ["sts"], sts_settings(world, name), (name,), proxy=False, python=python)
 
 
 def _run(world: World, name: str, settings: dict[str, Any], *, python: str = sys.executable) -> Part:

@@ -27,13 +27,16 @@ from sidecar.delegation.spiffe_id import SpiffeId
 _ACTOR_TOKEN_LIFE_S: Final = 12 * 3600  # the file is not renewed during a run
 _METHODS: Final = ["GET", "POST"]
 GRPC_METHOD: Final = "shop.Orders/Get"
-ENGINES: Final = {"sidecar": "python", "sidecar-native": "native"}
-"""Peers that are this checkout's sidecar, and the engine of each."""
+MCP_PATH: Final = "/mcp"
+TOOL_NAME: Final = "search"
+BEFORE: Final = {"sidecar": "sidecar-before", "sidecar-native": "sidecar-native-before"}
+"""Peers that are this checkout's sidecar, and the same of another version."""
+ENGINES: Final = {name: "native" if "native" in name else "python" for pair in BEFORE.items() for name in pair}
 
 
 def engine_of(name: str) -> dict[str, Any]:
-    """Return the setting of the engine; another checkout has its own default."""
-    return {"engine": ENGINES[name]} if name in ENGINES else {}
+    """Return the setting of a peer's engine."""
+    return {"engine": ENGINES[name]}
 
 
 def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
@@ -55,6 +58,20 @@ def inbound_settings(world: World, name: str, routes: Sequence[Mapping[str, Any]
         "probe": {"listen": world.at(f"{name}-probe")},
         "records": {"sink": "stdout"},
     }
+
+
+def agents_settings(world: World, name: str, *, http2: bool = False) -> dict[str, Any]:
+    """Settings of the inbound side with a route each for MCP, A2A and everything else."""
+    rest = {"scopes": [SCOPE], "peers": [CALLER]}
+    everything = {"name": "all", "match": {"path_prefix": "/", "methods": _METHODS}, **rest}
+    a2a: dict[str, Any] = {"name": "a2a", "match": {"path": "/a2a"}, "protocol": "a2a", **rest}
+    a2a["operations"] = [{"allow": ["SendMessage"]}]
+    settings = inbound_settings(world, name, [_mcp({"match": {"path": MCP_PATH}, **rest}), a2a, everything])
+    return {**settings, "protocols": {"http2": True}} if http2 else settings
+
+
+def _mcp(route: Mapping[str, Any]) -> dict[str, Any]:
+    return {**route, "name": "mcp", "protocol": "mcp", "operations": [{"allow": [f"tools/call:{TOOL_NAME}"]}]}
 
 
 def http2_settings(world: World, name: str, role: str) -> dict[str, Any]:
@@ -113,6 +130,38 @@ def tool_settings(world: World) -> dict[str, Any]:
     return {**settings, "inbound": inbound}
 
 
+def chain_settings(world: World, peer: str) -> dict[str, dict[str, Any]]:
+    """Settings of each process of a peer's chain of two hops, by its name; the token service is another one."""
+    sts, front, first, tool = (f"{peer}-chain-{name}" for name in ("sts", "front", "first", "tool"))
+
+    def settings(name: str, own: str, **sections: Any) -> dict[str, Any]:
+        common = {**_common(world, name, own, sts), "probe": {"listen": world.at(f"{name}-probe")}}
+        return {**common, **engine_of(peer), **sections}
+
+    def inbound(name: str, agent: str, caller: str, may_call: list[str]) -> dict[str, Any]:
+        rest = {"scopes": [SCOPE], "peers": [caller], "may_call": may_call}
+        everything = {"name": "all", "match": {"path_prefix": "/", "methods": _METHODS}, **rest}
+        routes = [_mcp({"match": {"path": MCP_PATH}, **rest}), everything]
+        return {"listen": world.at(f"{name}-inbound"), "agent": _origin(world, agent, scheme="http"), "routes": routes}
+
+    def outbound(name: str, to: str, audience: str) -> dict[str, Any]:
+        rest = {"upstream": _origin(world, f"{to}-inbound"), "peer": audience, "audience": audience, "scopes": [SCOPE]}
+        everything = {"name": "next", "match": {"prefix": "/next"}, **rest}
+        routes = [_mcp({"match": {"prefix": "/next-mcp"}, **rest}), everything]
+        return {"listen": world.at(f"{name}-outbound"), "routes": routes}
+
+    may_call = ["next", "mcp"]
+    entry = {"issuers": [{**_login(world), "client_id": CLIENT_ID}], "may_call": may_call}
+    end = settings(tool, TOOL, inbound=inbound(tool, "agent", FIRST, []))
+    del end["exchange"]
+    middle = inbound(first, f"{first}-agent", FRONT, may_call)
+    return {
+        front: settings(front, FRONT, outbound=outbound(front, first, FIRST), entry=entry),
+        first: settings(first, FIRST, inbound=middle, outbound=outbound(first, tool, TOOL)),
+        tool: end,
+    }
+
+
 def _inbound(world: World, name: str, agent: str, peer: str, may_call: list[str]) -> dict[str, Any]:
     route = {"name": "all", "match": {"path_prefix": "/", "methods": _METHODS}, "scopes": [SCOPE], "peers": [peer]}
     return {
@@ -129,8 +178,8 @@ def route(world: World, name: str, peer: str) -> dict[str, Any]:
     return {**where, "audience": peer, "scopes": [SCOPE]}
 
 
-def _common(world: World, name: str, own: str) -> dict[str, Any]:
-    sts = f"https://{world.at('sts')}"
+def _common(world: World, name: str, own: str, server: str = "sts") -> dict[str, Any]:
+    sts = f"https://{world.at(server)}"
     return {
         "identity": _identity(world, own, actor_token_for=sts),
         "issuers": [{**_issuer(sts, f"{sts}/jwks"), "tls": {"peer": STS}}],
@@ -155,7 +204,7 @@ def _identity(world: World, own: str, actor_token_for: str | None = None) -> dic
     pem = world.identities[own]
     files: dict[str, Any] = {"certificate": str(pem.certificate), "key": str(pem.key), "bundle": str(world.bundle)}
     if actor_token_for is not None:
-        token = pem.certificate.with_suffix(".jwt")
+        token = pem.certificate.with_suffix(f".{actor_token_for.rpartition(':')[2]}.jwt")
         token.touch(mode=0o600)
         token.write_text(world.authority.issue_jwt(SpiffeId(own), actor_token_for, ttl_s=_ACTOR_TOKEN_LIFE_S))
         files["jwt_svids"] = {actor_token_for: str(token)}
@@ -166,19 +215,19 @@ def _origin(world: World, name: str, scheme: str = "https") -> str:
     return f"{scheme}://{world.at(name)}"
 
 
-def sts_settings(world: World) -> dict[str, Any]:
-    """Settings of the token service."""
+def sts_settings(world: World, name: str = "sts") -> dict[str, Any]:
+    """Settings of a token service."""
     bundles = world.folder / "jwt-bundles.json"
     bundles.write_text(json.dumps({TRUST_DOMAIN: base64.b64encode(world.authority.jwt_bundle()).decode()}))
     anyone = [{"issuer": world.issuer, "subject": "*"}]
     identity = _identity(world, STS)
     identity["files"]["jwt_bundles"] = str(bundles)
-    hops = ((FRONT, TOOL), (FRONT, FIRST), (FIRST, SECOND), (SECOND, TOOL))
+    hops = ((FRONT, TOOL), (FRONT, FIRST), (FIRST, SECOND), (FIRST, TOOL), (SECOND, TOOL))
     return {
-        "issuer": f"https://{world.at('sts')}",
+        "issuer": f"https://{world.at(name)}",
         "identity": identity,
-        "listen": world.at("sts"),
-        "probe": {"listen": world.at("sts-probe")},
+        "listen": world.at(name),
+        "probe": {"listen": world.at(f"{name}-probe")},
         "keys": "ephemeral",
         "login_issuers": [_login(world)],
         "entries": [{"workload": FRONT, "client_ids": {world.issuer: CLIENT_ID}}],

@@ -43,7 +43,7 @@ def test_the_tails_of_the_sidecar_are_told_in_short_and_no_column_is_empty(tmp_p
     ]
     write_report(results(*rows), tmp_path)
     markdown = (tmp_path / "report.md").read_text()
-    assert "| delegation sidecar | 2.00 (2.00 to 2.00) |  | all 2,000 calls answered |" in markdown
+    assert "| delegation sidecar | 2.50 (2.50 to 2.50) | 2.00 (2.00 to 2.00) | all 2,000 calls answered |" in markdown
     assert "| peer | figure | x haproxy | p50 / p99 us | p99 x haproxy | per second | remarks |" in markdown
 
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.axes import ALL
 from benchmarks.growth import AXES, GROWTH
 from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import (
+    AGENTS,
+    CHAIN,
     GRPC,
     HTTP2,
     INBOUND,
@@ -30,7 +33,7 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def test_names_are_given_once() -> None:
-    scenarios = [scenario.name for scenario in (*SCENARIOS, *GROWTH)]
+    scenarios = [scenario.name for scenario in (*ALL, *GROWTH)]
     assert len(set(scenarios)) == len(scenarios)
     assert len(PEERS) == len(all_peers())
 
@@ -38,8 +41,11 @@ def test_names_are_given_once() -> None:
 def test_the_base_is_the_first_and_the_sidecar_can_do_everything() -> None:
     first, *_ = PEERS
     assert first == BASE
-    assert PEERS["sidecar"].roles.keys() == {INBOUND, NARROW, OUTBOUND, PAIR, MESH, *ROUTES, *OVER_HTTP2}
-    assert all(scenario.suits(PEERS["sidecar"]) for scenario in (*SCENARIOS, *GROWTH))
+    assert PEERS["sidecar"].roles.keys() == {
+        *(INBOUND, NARROW, OUTBOUND, PAIR, MESH, AGENTS, CHAIN),
+        *(*ROUTES, *OVER_HTTP2),
+    }
+    assert all(scenario.suits(PEERS["sidecar"]) for scenario in (*ALL, *GROWTH))
 
 
 def test_every_peer_but_the_sidecar_says_what_it_does_not_do() -> None:

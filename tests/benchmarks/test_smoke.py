@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.axes import ALL
 from benchmarks.smoke import MAX_RATIO, SMOKE, Verdict, judged, needed
 from tests.benchmarks.samples import results, sample
 
@@ -45,7 +45,7 @@ def test_a_connection_may_cost_so_much_memory() -> None:
 
 @pytest.mark.parametrize("name", SMOKE)
 def test_each_of_the_short_run_is_a_scenario(name: str) -> None:
-    assert name in {scenario.name for scenario in SCENARIOS}
+    assert name in {scenario.name for scenario in ALL}
 
 
 def test_a_peer_is_measured_where_a_limit_compares_with_it_and_nowhere_else() -> None:
