@@ -68,6 +68,7 @@ from tests.wire.test_websocket import GRANTS
 
 Port = Literal["inbound", "outbound"]
 HOUR: Final = 3600
+_QUIET: Final = 6  # iterations of the loop without a write: more than any call here waits between two
 _WEBSOCKET: Final = (
     "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     "sec-websocket-version: 13\r\n"
@@ -342,23 +343,29 @@ class Lasting:
 
     async def settle(self) -> None:
         """Let everybody read what was written, until all are silent."""
-        for _ in range(50):
+        quiet = 0
+        while quiet < _QUIET:
             await asyncio.sleep(0)
+            before = self._heard()
             await self._tasks.done()
             self.connections.writes.write_all()
             self.pool.connections.writes.write_all()
             self.pool.raw.writes.write_all()
             if self.agent is not None and self.pool.end is not None:
                 self.agent.exchange(self.pool.end, self.pool.transport)
-            if not self.http2:
-                continue
-            sent = self.peer.h2.data_to_send()
-            if sent:
-                self.connection.data_received(sent)
-            written = self.transport.written[self._taken :]
-            self._taken += len(written)
-            if written:
-                self.peer.take(written)
+            if self.http2:
+                sent = self.peer.h2.data_to_send()
+                if sent:
+                    self.connection.data_received(sent)
+                written = self.transport.written[self._taken :]
+                self._taken += len(written)
+                if written:
+                    self.peer.take(written)
+            quiet = quiet + 1 if self._heard() == before else 0
+
+    def _heard(self) -> tuple[int, int]:
+        """Count the writes to the caller and to the upstream."""
+        return len(self.transport.writes), len(self.pool.transport.writes)
 
     def lives(self) -> bool:
         """Tell if the call is still in progress."""
