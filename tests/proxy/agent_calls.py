@@ -201,6 +201,11 @@ class AgentCalls:
         self._handler = handler
         self._open()
 
+    def connect_again(self) -> None:
+        """Open new connections of the agent's and to the next hop."""
+        self.pool.connect()
+        self._open()
+
     def _open(self) -> None:
         self._transport = RecordingTransport()
         self._transport.settle = self._connections.writes.write_all
