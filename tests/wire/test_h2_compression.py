@@ -256,17 +256,27 @@ def test_short_literals_are_not_remembered() -> None:
     assert (len(long), len(known)) == (LEAST_LITERAL, 1)
 
 
-def test_the_memory_of_literals_is_bounded() -> None:
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bound the memory of literals to a size that is soon full."""
+    assert MAX_LITERAL_BYTES == 4 * 1024 * 1024
+    monkeypatch.setattr("sidecar.wire.h2_compression.MAX_LITERAL_BYTES", 64 * 1024)
+    return 64 * 1024
+
+
+def test_the_memory_of_literals_is_bounded(little: int) -> None:
     known = Literals()
-    for number in range(MAX_LITERAL_BYTES // 2000):
+    for number in range(little // 2000):
         known.decoded(huffman(b"%d" % number + b"x" * 3000))
-        assert known.size <= MAX_LITERAL_BYTES
-    assert len(known) < MAX_LITERAL_BYTES // 2000
+        assert known.size <= little
+    assert len(known) < little // 2000
 
 
-def test_a_token_is_remembered_though_others_have_filled_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_remembered_though_others_have_filled_the_memory(
+    little: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     known = Literals()
-    for number in range(MAX_LITERAL_BYTES // 4000):  # more than fits
+    for number in range(little // 4000):  # more than fits
         known.decoded(huffman(b"%d" % number + b"x" * 3000))
     done = counted(monkeypatch)
     assert [known.decoded(huffman(TOKEN * 20)) for _ in range(3)] == [TOKEN * 20] * 3
