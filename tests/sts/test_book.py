@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import replace
 from typing import Final
 
@@ -49,14 +50,18 @@ def lift(of: Order, by: str = BOB, at: int = NOW) -> Order:
     return replace(of, id=f"lift {by} {of.id}", action=Action.LIFT, of=of.id, operator=by, made_at=at)
 
 
-def full(book: Book, by: str, count: int = MAX_REVOCATIONS) -> Book:
-    """Return the book after so many orders of one operator, refused or not."""
-    for number in range(count):
-        try:
-            book = book.with_order(revoking(number, by), now=NOW)
-        except Denied:
-            break
-    return book
+def filled(book: Book, orders: list[Order], sources: int = 1) -> Book:
+    """Return the book with as many of the orders as there is room for: it refuses the one after the last."""
+
+    def first(count: int) -> Book:
+        return Book(seq=book.seq + count, orders={**book.orders, **{one.id: one for one in orders[:count]}})
+
+    return first(bisect(range(len(orders)), 0, key=lambda count: refused(first(count), orders[count], sources)))
+
+
+def full(book: Book, by: str) -> Book:
+    """Return the book after so many orders of one operator that the next one is refused."""
+    return filled(book, [revoking(number, by) for number in range(MAX_REVOCATIONS)])
 
 
 def refused(book: Book, one: Order, sources: int = 1) -> bool:
@@ -124,13 +129,10 @@ def test_long_orders_use_up_the_share_of_their_operator_alone() -> None:
 def test_a_full_book_of_long_names_still_fits_into_a_list_that_readers_take() -> None:
     book = Book()
     for issuer in (LOGIN, OTHER_LOGIN):
-        many = {(one := replace(logout(number, issuer), value=f"{number:2000}")).id: one for number in range(1_000)}
-        kept: dict[str, Order] = {}
-        for name, one in many.items():
-            if not refused(Book(orders=kept), one, sources=2):
-                kept[name] = one
-        assert 0 < len(kept) < 1_000
-        book = Book(seq=1, orders={**book.orders, **kept})
+        many = [replace(logout(number, issuer), value=f"{number:2000}") for number in range(1_000)]
+        before = len(book.orders)
+        book = filled(book, many, sources=2)
+        assert 0 < len(book.orders) - before < 1_000
     listed = at_once(book.listed(NOW, ttl_s=300))
     said = at_once(said_by(at_once(NONE.merged(listed, now=NOW))))
     assert len(said.revoked) < MAX_LIST_BYTES * 3 // 4 * ROOM_FOR_EVENTS // MAX_REVOCATIONS
