@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -50,6 +51,7 @@ def kind_of(path: Path, environ: Mapping[str, str]) -> Kind:
     raise ConfigError([Problem(str(path), f"could be {could}: its keys do not tell", cure)])
 
 
+@cache
 def keys_of(kind: Kind) -> frozenset[str]:
     """Return the keys at the top of such a file."""
     from sidecar.config import json_schema
