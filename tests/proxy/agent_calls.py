@@ -203,7 +203,7 @@ class AgentCalls:
 
     def connect_again(self) -> None:
         """Open new connections of the agent's and to the next hop."""
-        self.pool.connect()
+        self.pool.open_again()
         self._open()
 
     def _open(self) -> None:

@@ -47,10 +47,10 @@ class OneConnection(UpstreamPool):
 
     def __init__(self) -> None:
         super().__init__(ClientLimits())
-        self.connect()
+        self.open_again()
 
-    def connect(self) -> None:
-        """Open the connection, in place of an earlier one."""
+    def open_again(self) -> None:
+        """Open a connection, in place of an earlier one."""
         self.transport = RecordingTransport()
         self.agent = ClientConnection(
             ClientLimits(), self.connections, on_idle=lambda _: None, on_closed=lambda _: None, max_age_s=3600
