@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Annotated, Final
 
 from sidecar.wire.kernel import receive_buffer, set_receive_buffer
 
@@ -31,22 +31,30 @@ class ServerLimits:
     ends it only where the connection cannot be half-closed (TLS).
     """
 
-    max_head_bytes: int = 32768
-    max_fields: int = 100
-    max_target_bytes: int = 8192
-    max_body_bytes: int = 256 * 1024 * 1024
-    head_timeout_s: float = 10.0
-    body_timeout_s: float = 30.0
-    keep_alive_timeout_s: float = 75.0
-    write_timeout_s: float = 30.0
-    unread_timeout_s: float = 5.0
-    min_rate: int = 256
-    max_upload_s: float = 300.0
-    max_stream_s: float = 900.0
-    max_age_s: float = 3600.0
-    linger_timeout_s: float = 3.0
-    linger_silence_s: float = 0.3
-    max_linger_bytes: int = 4 * 1024 * 1024
+    max_head_bytes: Annotated[int, "the longest head"] = 32768
+    max_fields: Annotated[int, "the most header fields"] = 100
+    max_target_bytes: Annotated[int, "the longest request target"] = 8192
+    max_body_bytes: Annotated[int, "the longest request body"] = 256 * 1024 * 1024
+    head_timeout_s: Annotated[float, "the longest time from a head's first byte to its last"] = 10.0
+    body_timeout_s: Annotated[
+        float, "each such interval must bring `min_rate` bytes a second on average, or the end of the request body"
+    ] = 30.0
+    keep_alive_timeout_s: Annotated[float, "how long a connection waits for its next request"] = 75.0
+    write_timeout_s: Annotated[
+        float, "in each such interval the other end must accept `min_rate` bytes a second on average, or everything"
+    ] = 30.0
+    unread_timeout_s: Annotated[
+        float, "how long a response waits if the other end has read nothing of it, or next to nothing"
+    ] = 5.0
+    min_rate: Annotated[int, "the least bytes per second of an incoming body and of a pending response"] = 256
+    max_upload_s: Annotated[
+        float, "once its token has expired, a request body ends this long after its request began"
+    ] = 300.0
+    max_stream_s: Annotated[float, "once its token has expired, a response ends this long after its head"] = 900.0
+    max_age_s: Annotated[float, "age at which a connection accepts no further request"] = 3600.0
+    linger_timeout_s: Annotated[float, "how long input after an early response is read and discarded"] = 3.0
+    linger_silence_s: Annotated[float, "the silence that ends the discarding"] = 0.3
+    max_linger_bytes: Annotated[int, "the most bytes to discard"] = 4 * 1024 * 1024
 
     def __post_init__(self) -> None:
         _require_positive(self, [field.name for field in fields(self)])
@@ -65,17 +73,25 @@ class ClientLimits:
     all close at once; with mTLS no later than after half the life of our own SVID.
     """
 
-    connect_timeout_s: float = 5.0
-    max_connecting: int = 32
-    first_byte_timeout_s: float = 60.0
-    idle_timeout_s: float = 60.0
-    stream_idle_timeout_s: float = 300.0
-    max_head_bytes: int = 65536
-    max_fields: int = 200
-    max_interim: int = 8
-    max_idle: int = 128
-    idle_keep_s: float = 30.0
-    max_age_s: float = 3600.0
+    connect_timeout_s: Annotated[
+        float, "timeout of connecting: name lookup, all addresses and TLS handshake together"
+    ] = 5.0
+    max_connecting: Annotated[int, "the most connections per origin that are being opened at once"] = 32
+    first_byte_timeout_s: Annotated[float, "timeout from the end of the request to the end of the response's head"] = (
+        60.0
+    )
+    idle_timeout_s: Annotated[float, "the longest silence inside a response"] = 60.0
+    stream_idle_timeout_s: Annotated[
+        float,
+        "the longest silence of an event stream, and of both directions of a call of gRPC, a WebSocket, a "
+        "tunnel or a route with `stream`",
+    ] = 300.0
+    max_head_bytes: Annotated[int, "the longest head"] = 65536
+    max_fields: Annotated[int, "the most header fields"] = 200
+    max_interim: Annotated[int, "the most 1xx responses before the final one"] = 8
+    max_idle: Annotated[int, "the most idle connections per origin"] = 128
+    idle_keep_s: Annotated[float, "how long an idle connection is kept"] = 30.0
+    max_age_s: Annotated[float, "age at which a connection accepts no further request"] = 3600.0
 
     def __post_init__(self) -> None:
         _require_positive(self, [field.name for field in fields(self)])

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from sidecar.errors import Reason, Unavailable
 from sidecar.libc_memory import LOOKUP_THREAD
@@ -40,11 +40,11 @@ class ResolverSettings:
     has ``timeout_s``; at most ``max_lookups`` run at once, hanging ones included.
     """
 
-    timeout_s: float = 2.0
-    cache_s: float = 30.0
-    failure_cache_s: float = 1.0
-    max_stale_s: float = 300.0
-    max_lookups: int = 8
+    timeout_s: Annotated[float, "timeout of a lookup"] = 2.0
+    cache_s: Annotated[float, "how long addresses are cached"] = 30.0
+    failure_cache_s: Annotated[float, "how long a failure is cached"] = 1.0
+    max_stale_s: Annotated[float, "how long the last good addresses are used beyond that while lookups fail"] = 300.0
+    max_lookups: Annotated[int, "the most concurrent lookups, hanging ones included"] = 8
 
     def __post_init__(self) -> None:
         for field in fields(self):

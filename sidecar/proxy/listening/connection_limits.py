@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 from sidecar.identity.handshake_queue import MOST_CONNECTIONS
 
@@ -29,13 +29,27 @@ class ConnectionLimits:
     descriptors, they do not count at all.
     """
 
-    max_connections: int | None = None
-    max_per_address: int | None = None
-    max_per_peer: int | None = None
-    max_waiting_per_peer: int = 16
-    max_handshakes: int = 1024
-    handshake_timeout_s: float = 10.0
-    idle_s: float = 1.0
+    max_connections: Annotated[
+        int | None, "the most connections at once; if not set, as many as file descriptors allow, 8192 at most"
+    ] = None
+    max_per_address: Annotated[int | None, "the most connections of one source address; if not set, three quarters"] = (
+        None
+    )
+    max_per_peer: Annotated[
+        int | None, "the most connections of one SPIFFE ID, known after the handshake; if not set, three quarters"
+    ] = None
+    max_waiting_per_peer: Annotated[
+        int,
+        "the most responses that may wait for one SPIFFE ID which has read next to nothing for two seconds; "
+        "others are cut, and for half a minute it may have no more requests in progress than this",
+    ] = 16
+    max_handshakes: Annotated[
+        int, "the most concurrent TLS handshakes; others wait with their ClientHello, or the oldest is evicted"
+    ] = 1024
+    handshake_timeout_s: Annotated[
+        float, "timeout of a TLS handshake; the actual one is random, between half of it and all"
+    ] = 10.0
+    idle_s: Annotated[float, "idle time after which a connection can be evicted for another, at a limit"] = 1.0
 
     @property
     def total(self) -> int:

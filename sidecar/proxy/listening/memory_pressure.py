@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 MIB: Final = 1024 * 1024
 
@@ -34,11 +34,13 @@ class MemoryLimits:
     ``max_handles_per_subject``.
     """
 
-    max_handles_mib: int = 64
-    max_handles_per_subject: int = 64
-    max_verdicts_mib: int = 32
-    max_permits_mib: int = 16
-    max_issued_mib: int = 32
+    max_handles_mib: Annotated[
+        int, "handles that outlive their request, with their tokens; logins use at most half of it"
+    ] = 64
+    max_handles_per_subject: Annotated[int, "the most login handles of one subject"] = 64
+    max_verdicts_mib: Annotated[int, "verified tokens of peers; an entry uses as much again for logins"] = 32
+    max_permits_mib: Annotated[int, "earlier permits"] = 16
+    max_issued_mib: Annotated[int, "tokens issued for outbound calls"] = 32
 
 
 class Memory:
