@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from sidecar.config.document import DocumentError, parse_document
 
@@ -24,7 +24,12 @@ def examples_in(folder: Path) -> Mapping[tuple[str, str], object]:
     found: dict[tuple[str, str], object] = {}
     for path in (*sorted(folder.glob("reference/*.yaml")), *sorted(folder.glob("*.yaml"))):
         document = parse_document(path.read_text(encoding="utf-8"), name=str(path))
-        for section, key, value in _settings_of(model_of(path).model_validate(document)):
+        try:
+            file = model_of(path).model_validate(document)
+        except ValidationError as error:
+            error.add_note(f"in {path}")
+            raise
+        for section, key, value in _settings_of(file):
             found.setdefault((type(section).__name__, key), value)
     return found
 

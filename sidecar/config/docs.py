@@ -48,9 +48,11 @@ and age). Only [`deny_file`](runbook.md#the-deny-file) needs no reload.
 These need a restart:
 
 - of a sidecar: `identity`, `issuers[].revocations`, adding or removing `inbound` or `outbound`, their listeners and
-  limits, `inbound.agent_key`, `inbound.subjects_at_once`, `inbound.plain` (but it may be removed), `outbound.dns`,
-  `workload_handle` (but not its `may_call`), `records`, `probe`, `admin`, `drain_s`, `protocols`, `engine`, `memory`,
-  `max_memory_mib`, and the first `tasks: strict` of a route of A2A.
+  limits, `inbound.agent_key`, `inbound.subjects_at_once`, `inbound.txn_token`, `inbound.plain` (but it may be
+  removed), `outbound.dns`, listener, TLS and limits of `entry.door`, `txn_tokens`, `tracing`, `workload_handle` (but
+  not its `may_call`),
+  `records`, `probe`, `admin`, `drain_s`, `protocols`, `engine`, `memory`, `max_memory_mib`, and the first
+  `tasks: strict` of a route of A2A.
 - of a token service: `issuer`, `identity`, listeners and limits, `keys`, `records`, `exchange_rate`, `revocation` (but
   not its `operators` and `replicas`), and another login issuer or foreign issuer.
 
@@ -133,7 +135,7 @@ def _sections(examples: Examples) -> Iterator[str]:
                 f"`{key}`",
                 _takes(value, unit_of(key)),
                 "**needed**" if key in required else f"`{as_yaml(default_of(value))}`",
-                _example(value, examples[name, key]),
+                _example(value, _found(examples, name, key)),
                 value["description"],
             )
             yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
@@ -223,6 +225,12 @@ def default_of(schema: Schema) -> object:
     held = next((name for _, name in sections_of(schema)), "")
     own = {key: value.get("default") for key, value in sections()[held]["properties"].items()} if held else {}
     return {key: value for key, value in default.items() if key not in own or value != own[key]}
+
+
+def _found(examples: Examples, section: str, key: str) -> object:
+    if (section, key) not in examples:
+        raise LookupError(f"{section}.{key} has no example: set it in a file of config/reference/, such as agent.yaml")
+    return examples[section, key]
 
 
 def _example(schema: Schema, value: object) -> str:

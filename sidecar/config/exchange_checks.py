@@ -19,6 +19,7 @@ from sidecar.config.issuers import trusted_issuers
 from sidecar.config.platform_checks import platform_names
 from sidecar.config.platform_file import Platform
 from sidecar.config.profiles import kind_of
+from sidecar.config.sections import scalars
 from sidecar.config.sidecar_model import EntrySection, SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.config.validation import repetitions
 from sidecar.delegation.policy import LoginKind
@@ -47,15 +48,13 @@ def exchange_of(section: ExchangeSection) -> ExchangeSettings:
             further_token_endpoints=tuple(further),
             peer=SpiffeId(tls.peer) if tls.peer is not None else None,
             ca_file=tls.ca,
-            timeout_s=section.timeout_s,
-            max_response_bytes=section.max_response_bytes,
-            retries=section.retries,
             adapter=section.adapter,
             client_auth=client_auth_of(section, section.issuer),
             options=section.options,
             endpoints={name: _endpoint(name, one) for name, one in section.endpoints.items()},
             authorization_endpoint=section.authorization_endpoint,
             metadata=section.metadata,
+            **scalars(section, ExchangeSettings),
         )
 
 

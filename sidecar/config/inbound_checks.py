@@ -11,10 +11,10 @@ from sidecar.config.field_types import start_of
 from sidecar.config.inbound_model import AgentKeySection, InboundRouteSection
 from sidecar.config.operation_checks import a2a_rules, human_of, inbound_operations, methods_of, resource_of
 from sidecar.config.outbound_checks import unknown_routes
-from sidecar.config.sections import IssuerSection
+from sidecar.config.sections import IssuerSection, scalars
 from sidecar.config.settings import InboundSettings, PlainSettings
 from sidecar.config.sidecar_model import SidecarFile, exchange_routes, route_issuer
-from sidecar.delegation.route import MAX_MESSAGE_BYTES, InboundRoute
+from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.features.outside.agent_key import AgentKeySettings
@@ -98,11 +98,11 @@ def inbound_of(file: SidecarFile) -> InboundSettings | None:
         limits=ServerLimits(**section.limits.model_dump()),
         upstream_limits=ClientLimits(**section.upstream_limits.model_dump()),
         one_subject=section.subjects_at_once is not None,
-        txn_token=section.txn_token,
         plain=None
         if section.plain is None
         else PlainSettings(listen=parse_address(section.plain.listen), until=start_of(section.plain.until)),
         agent_key=None if section.agent_key is None else _agent_key(section.agent_key),
+        **scalars(section, InboundSettings),
     )
 
 
@@ -139,22 +139,13 @@ def inbound_route(
         peers=frozenset(map(SpiffeId, section.peers)),
         issuers=frozenset(issuers if section.issuers is None else section.issuers),
         may_call=frozenset(section.may_call),
-        pass_token=section.pass_token,
-        forwarded=section.forwarded,
-        allow_self=section.allow_self,
-        delegate_self=section.delegate_self,
-        linger_s=section.linger_s,
-        max_calls=section.max_calls,
         record_first=section.records == "before_answer",
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
         human=human_of(section.human),
-        max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
         sessions=section.sessions or "per_subject",
         resource=resource_of(section, issuers),
-        filter_lists=section.filter_lists,
-        stream=section.stream,
-        deadline_s=section.deadline_s,
         a2a=a2a_rules(section.a2a, grpc=grpc),
+        **scalars(section, InboundRoute),
     )
     return inbound_operations(section, route, named)
 

@@ -10,10 +10,11 @@ from sidecar.config.field_types import start_of
 from sidecar.config.operation_checks import a2a_rules, outbound_operations
 from sidecar.config.outbound_model import AnyOutboundSection, ConnectRouteSection, OutboundRouteSection
 from sidecar.config.outside_checks import connect_route, outside_route
+from sidecar.config.sections import scalars
 from sidecar.config.settings import OutboundSettings
 from sidecar.config.sidecar_model import SidecarFile, exchange_routes, exchange_sections, route_issuer
 from sidecar.delegation.outbound_routes import AnyRoute
-from sidecar.delegation.route import MAX_MESSAGE_BYTES, OutboundRoute
+from sidecar.delegation.route import OutboundRoute
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Problem
 from sidecar.identity.endpoint import is_loopback
@@ -103,15 +104,11 @@ def _mesh_route(section: OutboundRouteSection, issuer: str, named: frozenset[str
         issuer=issuer,
         scopes=frozenset(section.scopes),
         token=section.token,
-        first_token_life_s=section.first_token_life_s,
         observe_until=0 if section.observe_until is None else start_of(section.observe_until),
         crossings=crossings_of(section),
-        txn_token=section.txn_token,
-        max_message_bytes=section.max_message_bytes or MAX_MESSAGE_BYTES,
         a2a=a2a_rules(section.a2a, grpc=http2 and section.http_version != "1.1"),
         http_version=section.http_version,
-        stream=section.stream,
-        deadline_s=section.deadline_s,
         record_first=section.records == "before_answer",
+        **scalars(section, OutboundRoute),
     )
     return outbound_operations(section, route, named)

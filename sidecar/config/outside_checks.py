@@ -16,6 +16,7 @@ from sidecar.config.outbound_model import (
     KeyedSection,
     PassthroughRouteSection,
 )
+from sidecar.config.sections import scalars
 from sidecar.config.sidecar_model import SidecarFile, connect_routes, exchange_routes, outside_routes
 from sidecar.delegation.connect import ConnectRoute, reachable_by_name
 from sidecar.delegation.outside import (
@@ -126,8 +127,7 @@ def outside_route(section: AnyOutsideSection) -> OutsideRoute:
         observe_until=start_of(section.observe_until)
         if isinstance(section, PassthroughRouteSection) and section.observe_until is not None
         else 0,
-        stream=section.stream,
-        deadline_s=section.deadline_s,
+        **scalars(section, OutsideRoute),
     )
 
 

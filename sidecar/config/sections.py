@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -44,6 +46,31 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=False)
     includable: ClassVar[frozenset[str]] = frozenset()  # of a whole file: the sections that an included file may have
+
+
+def scalars(section: Section, settings: type) -> dict[str, Any]:
+    """Return the flags and numbers that ``settings``, a dataclass, has by the same names, as its arguments.
+
+    One that is null is left out: the dataclass has the default. Other types need a conversion, so a builder names them.
+    """
+    names = {field.name for field in fields(settings)} & scalar_keys(type(section))
+    return {name: value for name in names if (value := getattr(section, name)) is not None}
+
+
+def scalar_keys(section: type[Section]) -> frozenset[str]:
+    """Return the keys of a section whose values are flags or numbers."""
+    return frozenset(name for name, key in section.model_fields.items() if _kinds(key.annotation) <= _SCALARS)
+
+
+def _kinds(annotation: object) -> set[object]:
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if isinstance(annotation, UnionType) or get_origin(annotation) is Union:
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
+
+
+_SCALARS: Final = frozenset({bool, int, float, NoneType})
 
 
 class FilesSection(Section):

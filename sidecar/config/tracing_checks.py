@@ -9,6 +9,7 @@ from typing import Final
 
 from sidecar.config.addresses import parse_url
 from sidecar.config.platform_file import Platform
+from sidecar.config.sections import scalars
 from sidecar.config.sidecar_model import SidecarFile
 from sidecar.errors import Problem
 from sidecar.extras import install_command
@@ -27,12 +28,9 @@ def tracing_of(file: SidecarFile) -> TracingSettings | None:
         endpoint=section.endpoint,
         ca=None if section.ca is None else Path(section.ca),
         headers={name: Path(path) for name, path in section.headers.items()},
-        ratio=section.ratio,
-        queue=section.queue,
-        timeout_s=section.timeout_s,
         subject_key=None if section.subject_key is None else Path(section.subject_key),
         service_name=section.service_name,
-        records=section.records,
+        **scalars(section, TracingSettings),
     )
 
 

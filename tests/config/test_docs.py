@@ -2,6 +2,8 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from sidecar.config.docs import default_of, main, pages, schemas, sections, unit
 from sidecar.config.document import parse_document
 from sidecar.config.field_types import start_of
 from sidecar.config.platform_file import load_platform
+from sidecar.config.settings import InboundSettings
 from sidecar.config.sidecar_file import load_sidecar
 from sidecar.delegation.profile import PRESETS
 from tests.config.documents import EXAMPLES, problems
@@ -62,6 +65,30 @@ def test_every_section_says_what_it_is() -> None:
 
 def test_every_setting_has_a_meaning() -> None:
     assert [key for key in KEYS if not SECTIONS[key[0]]["properties"][key[1]]["description"]] == []
+
+
+def test_every_setting_is_read() -> None:
+    read = {"from", "version", "on_failure", "note"}  # the last three are for people, or have one value
+    for path in (ROOT / "sidecar").rglob("*.py"):
+        if "config" in path.parts and "model" not in path.stem:
+            code = path.read_text(encoding="utf-8")
+            read.update(re.findall(r"\.(\w+)\b", code))
+            module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            for name in re.findall(r"scalars\(\w+, (\w+)\)|(\w+)\(\*\*[\w.]+\.model_dump\(\)\)", code):
+                read.update(field.name for field in fields(getattr(module, "".join(name))))
+    whole = "Federate"  # of these sections a provider is told every key
+    never = [f"{name}.{key}" for name, key in KEYS if key not in read and not name.startswith(whole)]
+    assert not never, f"no code reads {never}: the settings that the builder makes need a field of that name"
+
+
+def test_the_page_tells_which_settings_of_the_inbound_side_need_a_restart() -> None:
+    told = PAGES["configuration.md"].partition("These need a restart:")[2].partition("\n## ")[0]
+    keys = {"one_subject": "subjects_at_once"}
+    reloaded = {"agent", "agent_grpc"}
+    listeners = {"listen", "connections", "limits", "upstream_limits"}
+    names = {keys.get(field.name, field.name) for field in fields(InboundSettings)} - reloaded - listeners
+    silent = sorted(name for name in names if f"`inbound.{name}`" not in told)
+    assert silent == [], "name them in _RULES of sidecar/config/docs.py, or let `needs_restart` leave them out"
 
 
 def test_every_link_leads_to_a_section() -> None:
