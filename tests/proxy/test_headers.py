@@ -17,6 +17,7 @@ from sidecar.errors import Denied, Reason
 from sidecar.exchange.cache import Issued
 from sidecar.observe.tracing import TraceContext
 from sidecar.proxy.journeys.headers import (
+    _SET_BY_US,
     FROM_AGENT,
     FROM_NEXT_HOP,
     MAX_VALUE_BYTES,
@@ -132,6 +133,7 @@ NEVER = [  # in no direction and spelling
     b"x-forwarded-client-cert",
     b"x_forwarded_client_cert",
 ]
+OURS = sorted({name.replace(b"-", mark) for name in _SET_BY_US for mark in (b"-", b"_", b".")})
 INSIDE = [  # removed for agents and mesh peers; a host outside may need them
     b"forwarded",
     b"l5d-client-id",
@@ -163,7 +165,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("name", NEVER)
+@pytest.mark.parametrize("name", sorted({*NEVER, *OURS}))
 def test_a_name_that_could_be_taken_for_one_of_ours_passes_in_no_direction(name: bytes) -> None:
     forged = (name, b"forged")
     assert b"forged" not in dict(for_agent([forged])).values()

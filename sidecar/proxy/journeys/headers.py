@@ -33,7 +33,18 @@ _PLAIN: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not
 _FOLDED: Final = bytes(code if chr(code).isascii() and chr(code).isalnum() else 0x2D for code in range(256)).lower()
 
 TXN_TOKEN: Final = b"txn-token"  # draft-ietf-oauth-transaction-tokens-09 section 12.1
-_SET_BY_US: Final = NOT_PASSED | {b"authorization", b"host", b"traceparent", b"tracestate", TXN_TOKEN}
+IDENTITY: Final = (b"delegation-subject", b"delegation-subject-issuer", b"delegation-actor", b"delegation-scope")
+_FOR_AGENT: Final[tuple[bytes, ...]] = (
+    b"host",
+    *IDENTITY,
+    b"authorization",
+    b"delegation-handle",
+    b"delegation-request-id",
+    b"traceparent",
+)
+_FOR_NEXT_HOP: Final[tuple[bytes, ...]] = (b"host", b"authorization", b"delegation-call", b"traceparent")
+# No caller's field of these names passes: a field that we set, in one of these tuples, is ours alone.
+_SET_BY_US: Final = NOT_PASSED | {*_FOR_AGENT, *_FOR_NEXT_HOP, b"tracestate", TXN_TOKEN}
 _CREDENTIALS: Final = frozenset({b"client-cert", b"client-cert-chain", b"x-forwarded-client-cert"})
 _STAY_INSIDE: Final = _SET_BY_US | _CREDENTIALS
 # The fields in which providers take keys. Of these the agent sends none beside a key that the sidecar holds.
@@ -54,18 +65,8 @@ _media_range: Final = re.compile(
 ).fullmatch
 _OUR_PREFIX: Final = b"delegation-"
 _PASS_BACK: Final = frozenset({b"delegation-reason", b"delegation-request-id"})
-IDENTITY: Final = (b"delegation-subject", b"delegation-subject-issuer", b"delegation-actor", b"delegation-scope")
-_FOR_AGENT: Final[tuple[bytes, ...]] = (
-    b"host",
-    *IDENTITY,
-    b"authorization",
-    b"delegation-handle",
-    b"delegation-request-id",
-    b"traceparent",
-)
 # The way the judged call reached us: over TLS, under this authority, from this address.
 _FORWARDED: Final = (b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-for")
-_FOR_NEXT_HOP: Final[tuple[bytes, ...]] = (b"host", b"authorization", b"delegation-call", b"traceparent")
 CALL_ID: Final = b"delegation-call"
 _CALL: Final = re.compile(rb"[0-9a-f]{32}")
 
@@ -265,7 +266,8 @@ def without(passes: Passes, names: frozenset[bytes]) -> Passes:
 
 def passes_to_mesh(name: bytes) -> bool:
     """Tell whether a caller's field of this (lower-case) name may reach an agent or a mesh peer."""
-    return not (name in _SET_BY_US or name.startswith(_OUR_PREFIX) or is_trusted_name(name))
+    ours = name.translate(_FOLDED) in _SET_BY_US
+    return not (ours or name.startswith(_OUR_PREFIX) or is_trusted_name(name))
 
 
 def passes_outside(name: bytes) -> bool:
