@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar.delegation.json_rpc import (
     INVALID_PARAMS,
@@ -34,61 +34,64 @@ LISTEN: Final = "subscriptions/listen"  # answered by a stream that does not fin
 
 INITIALIZE: Final = "initialize"
 
-LIFECYCLE: Final = frozenset(
-    {
-        INITIALIZE,
-        "notifications/cancelled",
-        "notifications/initialized",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-        "ping",
-        RESPONSE,
-        "server/discover",
-        DELETE,
-        STREAM,
-    }
-)
-"""Operations that open, keep and end a session. Peers of a route may use them unless it lists them."""
-
-_NAMED: Final = {
-    "tools/call": "name",
-    "prompts/get": "name",
-    "resources/read": "uri",
-    "resources/subscribe": "uri",
-    "resources/unsubscribe": "uri",
-}
 _COMPLETE: Final = "completion/complete"
 _REFERENCES: Final = {"ref/prompt": "name", "ref/resource": "uri"}
-_PLAIN: Final = frozenset(
-    {
-        "logging/setLevel",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-        LISTEN,
-        "tasks/cancel",
-        "tasks/get",
-        "tasks/list",
-        "tasks/result",
-        "tasks/update",
-        "tools/list",
-    }
-)
-NAMED: Final = frozenset(_NAMED) | {_COMPLETE}
+
+
+class _Operation(NamedTuple):
+    """One operation. ``name``: the member of its params that names the tool, prompt or resource.
+
+    ``stateless``: revision 2026-07-28, or its extension of tasks, has it; that revision removed sessions.
+    ``lifecycle``: it opens, keeps or ends a session. ``own``: a route may open it to own authority, as it tells of
+    the server alone.
+    """
+
+    name: str | None = None
+    stateless: bool = False
+    lifecycle: bool = False
+    own: bool = False
+
+
+_OPERATIONS: Final[Mapping[str, _Operation]] = {
+    _COMPLETE: _Operation(name="ref", stateless=True),
+    DELETE: _Operation(lifecycle=True),
+    INITIALIZE: _Operation(lifecycle=True),
+    LISTEN: _Operation(stateless=True),
+    "logging/setLevel": _Operation(),
+    "notifications/cancelled": _Operation(lifecycle=True, stateless=True),
+    "notifications/initialized": _Operation(lifecycle=True),
+    "notifications/progress": _Operation(lifecycle=True),
+    "notifications/roots/list_changed": _Operation(lifecycle=True),
+    "ping": _Operation(lifecycle=True),
+    "prompts/get": _Operation(name="name", stateless=True),
+    "prompts/list": _Operation(own=True, stateless=True),
+    "resources/list": _Operation(own=True, stateless=True),
+    "resources/read": _Operation(name="uri", stateless=True),
+    "resources/subscribe": _Operation(name="uri"),
+    "resources/templates/list": _Operation(own=True, stateless=True),
+    "resources/unsubscribe": _Operation(name="uri"),
+    RESPONSE: _Operation(lifecycle=True),
+    "server/discover": _Operation(lifecycle=True, stateless=True),
+    STREAM: _Operation(lifecycle=True),
+    "tasks/cancel": _Operation(stateless=True),
+    "tasks/get": _Operation(stateless=True),
+    "tasks/list": _Operation(),
+    "tasks/result": _Operation(),
+    "tasks/update": _Operation(stateless=True),
+    "tools/call": _Operation(name="name", stateless=True),
+    "tools/list": _Operation(own=True, stateless=True),
+}  # a new one: docs/contributing/operation.md
+METHODS: Final = frozenset(_OPERATIONS)
+NAMED: Final = frozenset(method for method, one in _OPERATIONS.items() if one.name is not None)
+_NAMED: Final = {method: one.name for method, one in _OPERATIONS.items() if one.name and method != _COMPLETE}
 BY_URI: Final = frozenset(method for method, member in _NAMED.items() if member == "uri")
-OPEN_TO_OWN: Final = frozenset({"prompts/list", "resources/list", "resources/templates/list", "tools/list"})
+OPEN_TO_OWN: Final = frozenset(method for method, one in _OPERATIONS.items() if one.own)
 """Operations that a route may open to own authority: they tell of the server, and of no user's work."""
-METHODS: Final = NAMED | _PLAIN | LIFECYCLE
+LIFECYCLE: Final = frozenset(method for method, one in _OPERATIONS.items() if one.lifecycle)
+"""Operations that open, keep and end a session. Peers of a route may use them unless it lists them."""
 
 _OF_MESSAGES: Final = METHODS - {DELETE, RESPONSE, STREAM} - _NAMED.keys()
-# Messages of revision 2026-07-28, with the extension of tasks. It removed sessions, and the other messages with them.
-_OF_STATELESS: Final = frozenset(
-    {
-        *("completion/complete", "notifications/cancelled", "prompts/get", "prompts/list", "resources/list"),
-        *("resources/read", "resources/templates/list", "server/discover", LISTEN, "tasks/cancel", "tasks/get"),
-        *("tasks/update", "tools/call", "tools/list"),
-    }
-)
+_OF_STATELESS: Final = frozenset(method for method, one in _OPERATIONS.items() if one.stateless)
 
 _LONGEST_NAME: Final = 2048  # characters
 _PARAMS: Final = frozenset({"_meta", "name", "ref", "uri"})
