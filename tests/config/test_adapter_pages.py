@@ -11,6 +11,7 @@ import pytest
 from sidecar.check import check
 from sidecar.config import load_sidecar
 from sidecar.config.document import parse_document
+from sidecar.exchange.adapters import BUILT_IN
 from tests.config.documents import changed, example, written
 
 PAGES = Path(__file__).parents[2] / "docs" / "adapters"
@@ -30,6 +31,14 @@ CHAINING = settings_of("identity-chaining", "agent")
 KEYCLOAK = settings_of("keycloak-26.7", "entry")
 DELEGATION = settings_of("keycloak-26.8", "entry")
 ENTRA = settings_of("entra-agent-id", "entry")
+
+
+def test_each_adapter_has_a_row_and_a_page() -> None:
+    rows = re.findall(
+        r"^\| `([^`]+)`.*\(adapters/([^)]+)\.md\) \|$", (PAGES.parent / "adapters.md").read_text(), re.MULTILINE
+    )
+    missing = sorted(set(BUILT_IN) - {"rfc8693"} - {name for name, page in rows if name == page})
+    assert not missing, f"docs/adapters.md has a row for each adapter, with its page: {missing}"
 
 
 def fields(folder: Path, document: dict[str, Any]) -> list[str]:
