@@ -10,6 +10,7 @@ import math
 import os
 import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -81,7 +82,7 @@ class CounterMetricFamily(Metric):
 
 
 class GaugeMetricFamily(Metric):
-    """A value of now. ``merge``: see ``Metric``; each gauge of ours states it."""
+    """A value of now. ``merge``: see ``Metric``; ours are made by ``highest``, ``lowest`` and ``summed``."""
 
     def __init__(
         self,
@@ -99,6 +100,11 @@ class GaugeMetricFamily(Metric):
     def add_metric(self, labels: Sequence[str], value: float) -> None:
         """Add the series with these values of the labels."""
         self.add_sample(self.name, self.named(labels), value)
+
+
+highest: Final = partial(GaugeMetricFamily, merge="max")
+lowest: Final = partial(GaugeMetricFamily, merge="min")
+summed: Final = partial(GaugeMetricFamily, merge="sum")
 
 
 class InfoMetricFamily(Metric):
@@ -179,20 +185,14 @@ def process_metrics(prefix: str, proc: Path = Path("/proc")) -> Iterator[Metric]
     except (OSError, StopIteration):
         return
     ticks = os.sysconf("SC_CLK_TCK")
-    yield GaugeMetricFamily(
-        f"{prefix}_virtual_memory_bytes", "Virtual memory size in bytes.", float(fields[20]), merge="sum"
+    yield summed(f"{prefix}_virtual_memory_bytes", "Virtual memory size in bytes.", float(fields[20]))
+    yield summed(
+        f"{prefix}_resident_memory_bytes", "Resident memory size in bytes.", float(fields[21]) * resource.getpagesize()
     )
-    yield GaugeMetricFamily(
-        f"{prefix}_resident_memory_bytes",
-        "Resident memory size in bytes.",
-        float(fields[21]) * resource.getpagesize(),
-        merge="sum",
-    )
-    yield GaugeMetricFamily(
+    yield lowest(
         f"{prefix}_start_time_seconds",
         "Start time of the process since unix epoch in seconds.",
         float(fields[19]) / ticks + float(began.split()[1]),
-        merge="min",
     )
     yield CounterMetricFamily(
         f"{prefix}_cpu_seconds_total",
@@ -200,5 +200,5 @@ def process_metrics(prefix: str, proc: Path = Path("/proc")) -> Iterator[Metric]
         (float(fields[11]) + float(fields[12])) / ticks,
     )
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield GaugeMetricFamily(f"{prefix}_open_fds", "Number of open file descriptors.", descriptors, merge="sum")
-    yield GaugeMetricFamily(f"{prefix}_max_fds", "Maximum number of open file descriptors.", most, merge="min")
+    yield summed(f"{prefix}_open_fds", "Number of open file descriptors.", descriptors)
+    yield lowest(f"{prefix}_max_fds", "Maximum number of open file descriptors.", most)

@@ -13,9 +13,11 @@ from sidecar.observe.exposition import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
-    Merge,
     Metric,
+    highest,
+    lowest,
     process_metrics,
+    summed,
     text_of_metrics,
 )
 from sidecar.observe.metrics import Metrics
@@ -107,12 +109,13 @@ def _exchanges(metrics: Metrics) -> Iterator[Metric]:
         metrics.token_endpoint_failures.items(),
     )
     circuits = metrics.open_circuits().items()
-    yield _gauge(
-        "sidecar_token_endpoint_open",
-        "1 while the circuit of a token service's endpoint is open: its last calls got no answer.",
-        ("issuer", "endpoint"),
+    yield _filled(
+        highest(
+            "sidecar_token_endpoint_open",
+            "1 while the circuit of a token service's endpoint is open: its last calls got no answer.",
+            labels=("issuer", "endpoint"),
+        ),
         (((metrics.issuer_label(issuer), endpoint), is_open) for (issuer, endpoint), is_open in circuits),
-        merge="max",
     )
     yield _counter(
         "sidecar_introspections",
@@ -137,10 +140,7 @@ def _caches(metrics: Metrics) -> Iterator[Metric]:
         _single(metrics.cache_evictions()),
     )
     yield _counter(
-        "sidecar_cache_lookups",
-        "Lookups in the token caches.",
-        ("cache", "result"),
-        metrics.cache_lookups().items(),
+        "sidecar_cache_lookups", "Lookups in the token caches.", ("cache", "result"), metrics.cache_lookups().items()
     )
     yield _counter("sidecar_verdict_cache", "Lookups of verdicts.", ("result",), _single(metrics.verdict_cache()))
     yield _counter(
@@ -163,33 +163,29 @@ def _refusals(metrics: Metrics) -> Iterator[Metric]:
         (((result,), updates.get(name, 0)) for result, name in _IDENTITY_UPDATES.items()),
     )
     yield CounterMetricFamily(
-        "sidecar_impersonation_refused",
-        "Tokens that named no actor.",
-        value=metrics.refused_for(Reason.ACT_MISSING),
+        "sidecar_impersonation_refused", "Tokens that named no actor.", metrics.refused_for(Reason.ACT_MISSING)
     )
     yield CounterMetricFamily(
         "sidecar_actor_mismatch",
         "Tokens presented by a peer that is not their actor, refused or observed.",
-        value=metrics.refused_for(Reason.ACTOR_MISMATCH, observed=True),
+        metrics.refused_for(Reason.ACTOR_MISMATCH, observed=True),
     )
     yield CounterMetricFamily(
-        "sidecar_attempts_to_leave",
-        "Calls of the agent to hosts without a route: refused.",
-        value=metrics.attempts_to_leave,
+        "sidecar_attempts_to_leave", "Calls of the agent to hosts without a route: refused.", metrics.attempts_to_leave
     )
     yield CounterMetricFamily(
         "sidecar_own_authority_calls",
         "Permitted calls of the agent for itself, by the workload handle.",
-        value=metrics.own_calls,
+        metrics.own_calls,
     )
 
 
 def _records(metrics: Metrics) -> Iterator[Metric]:
-    yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", value=metrics.events_dropped)
+    yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", metrics.events_dropped)
     yield CounterMetricFamily(
         "sidecar_records_suppressed",
         "Records of unproven callers suppressed above their listener's rate.",
-        value=metrics.records_suppressed,
+        metrics.records_suppressed,
     )
     yield _counter(
         "sidecar_telemetry",
@@ -201,19 +197,18 @@ def _records(metrics: Metrics) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "sidecar_countersign_failures",
         "Checkpoints of the record stream that the token service did not give.",
-        value=metrics.countersign_failures,
+        metrics.countersign_failures,
     )
     yield CounterMetricFamily(
         "sidecar_revocations_alone",
         "Whole users that one operator alone revoked at this token service.",
-        value=metrics.revoked_alone,
+        metrics.revoked_alone,
     )
     if metrics.uncountersigned is not None:
-        yield GaugeMetricFamily(
+        yield summed(
             "sidecar_records_uncountersigned",
             "Records since the last checkpoint; only where the token service countersigns.",
-            value=metrics.uncountersigned(),
-            merge="sum",
+            metrics.uncountersigned(),
         )
 
 
@@ -258,103 +253,90 @@ def _histograms(metrics: Metrics) -> Iterator[Metric]:
 
 
 def _state(metrics: Metrics) -> Iterator[Metric]:
-    yield GaugeMetricFamily("sidecar_ready", "1 while /readyz answers 200.", value=not metrics.lacking(), merge="min")
-    yield GaugeMetricFamily(
-        "sidecar_wall_clock_seconds",
-        "Time by this machine's clock, since the epoch.",
-        value=metrics.wall(),
-        merge="max",
-    )
-    yield GaugeMetricFamily(
+    yield lowest("sidecar_ready", "1 while /readyz answers 200.", not metrics.lacking())
+    yield highest("sidecar_wall_clock_seconds", "Time by this machine's clock, since the epoch.", metrics.wall())
+    yield lowest(
         "sidecar_config_last_reload_successful",
         "1 if the last version of each file that was read while running is in force.",
-        value=metrics.last_reload_ok,
-        merge="min",
+        metrics.last_reload_ok,
     )
-    yield _gauge(
-        "sidecar_settings_bound_ratio",
-        "Used share of each bound of the settings in force; settings above 1 are refused.",
-        ("bound",),
+    yield _filled(
+        highest(
+            "sidecar_settings_bound_ratio",
+            "Used share of each bound of the settings in force; settings above 1 are refused.",
+            labels=("bound",),
+        ),
         _single(metrics.settings_used),
-        merge="max",
     )
-    yield GaugeMetricFamily(
-        "sidecar_memory_short",
-        "1 while memory is short and no more connections are accepted.",
-        value=metrics.memory_short(),
-        merge="max",
+    yield highest(
+        "sidecar_memory_short", "1 while memory is short and no more connections are accepted.", metrics.memory_short()
     )
-    yield GaugeMetricFamily(
-        "sidecar_bypass_listeners",
-        "Listening sockets that bypass the sidecar.",
-        value=metrics.ways_round(),
-        merge="max",
-    )
+    yield highest("sidecar_bypass_listeners", "Listening sockets that bypass the sidecar.", metrics.ways_round())
     agent_up = metrics.agent_up()
     if agent_up is not None:
         help_text = "1 while the agent's port accepts connections; absent until it first did."
-        yield GaugeMetricFamily("sidecar_agent_up", help_text, value=agent_up, merge="min")
-    yield _gauge(
-        "sidecar_cache_bytes", "Memory of the token caches.", ("cache",), _single(metrics.cache_bytes()), merge="sum"
+        yield lowest("sidecar_agent_up", help_text, agent_up)
+    yield _filled(
+        summed("sidecar_cache_bytes", "Memory of the token caches.", labels=("cache",)), _single(metrics.cache_bytes())
     )
     yield from metrics.records()
     yield metrics.population.metric()
 
 
 def _authority(metrics: Metrics) -> Iterator[Metric]:
-    yield GaugeMetricFamily(
-        "sidecar_svid_lifetime_seconds",
-        "Lifetime of our X.509-SVID, 0 while there is none.",
-        value=metrics.svid_lifetime_s,
-        merge="min",
+    yield lowest(
+        "sidecar_svid_lifetime_seconds", "Lifetime of our X.509-SVID, 0 while there is none.", metrics.svid_lifetime_s
     )
-    yield GaugeMetricFamily(
+    yield lowest(
         "sidecar_svid_expiry_timestamp_seconds",
         "When our X.509-SVID expires, 0 while there is none.",
-        value=metrics.svid_expires_at,
-        merge="min",
+        metrics.svid_expires_at,
     )
-    yield _gauge("sidecar_revocations", "Revocations in force.", ("kind",), _single(metrics.revocations()), merge="max")
+    yield _filled(
+        highest("sidecar_revocations", "Revocations in force.", labels=("kind",)), _single(metrics.revocations())
+    )
     yield from _deny_file(metrics)
     if metrics.revocation_book is not None:
-        yield GaugeMetricFamily(
+        yield highest(
             "sidecar_revocation_book_ratio",
             "Used share of the room for orders of revocations; at 1 events of logouts are refused.",
-            value=metrics.revocation_book(),
-            merge="max",
+            metrics.revocation_book(),
         )
     if metrics.replicas is not None:
-        yield _gauge(
-            "sidecar_replicas",
-            "Other replicas of this token service by state: heard in the last half minute, or silent.",
-            ("state",),
+        yield _filled(
+            summed(
+                "sidecar_replicas",
+                "Other replicas of this token service by state: heard in the last half minute, or silent.",
+                labels=("state",),
+            ),
             _single(metrics.replicas()),
-            merge="sum",
         )
         yield CounterMetricFamily(
             "sidecar_replica_failures",
             "Exchanges of orders with another replica that failed: not fetched, read, kept or given.",
-            value=metrics.replica_failures(),
+            metrics.replica_failures(),
         )
-        yield GaugeMetricFamily(
+        yield summed(
             "sidecar_revocations_unacknowledged",
             "Orders of revocations that another replica of this token service is not known to hold.",
-            value=metrics.unacknowledged(),
-            merge="sum",
+            metrics.unacknowledged(),
         )
-    yield _gauge(
-        "sidecar_revocations_age_seconds",
-        "Time since the issuer's list of revocations was known to be complete: a majority of replicas had been heard.",
-        ("issuer",),
+    yield _filled(
+        highest(
+            "sidecar_revocations_age_seconds",
+            "Time since the issuer's list of revocations was known to be complete: a majority of replicas had been"
+            " heard.",
+            labels=("issuer",),
+        ),
         (((metrics.issuer_label(issuer),), age_s) for issuer, age_s in metrics.revocation_ages().items()),
-        merge="max",
     )
-    yield _gauge(
-        "sidecar_observe_until_timestamp_seconds",
-        "When a route that only observes begins to enforce; no series for any other route.",
-        ("direction", "route"),
+    yield _filled(
+        highest(
+            "sidecar_observe_until_timestamp_seconds",
+            "When a route that only observes begins to enforce; no series for any other route.",
+            labels=("direction", "route"),
+        ),
         (((side, metrics.route_label(route)), until) for (side, route), until in metrics.observe_until().items()),
-        merge="max",
     )
 
 
@@ -363,71 +345,54 @@ def _deny_file(metrics: Metrics) -> Iterator[Metric]:
     if row is None:
         return
     in_force = () if row["sha256"] is None else [((row["sha256"][:_SHA256],), row["rows"])]
-    yield _gauge(
-        "sidecar_deny_file_rows",
-        "Rows of the list in force, by the file's SHA-256.",
-        ("sha256",),
+    yield _filled(
+        highest("sidecar_deny_file_rows", "Rows of the list in force, by the file's SHA-256.", labels=("sha256",)),
         in_force,
-        merge="max",
     )
-    yield GaugeMetricFamily(
+    yield highest(
         "sidecar_deny_file_refused",
         "1 while the deny file cannot be used: an earlier list is in force, or no call is served.",
-        value=row["error"] is not None,
-        merge="max",
+        row["error"] is not None,
     )
-    yield GaugeMetricFamily(
-        "sidecar_deny_file_age_seconds",
-        "Time since the deny file was last read, or found unchanged.",
-        value=row["age_s"],
-        merge="max",
+    yield highest(
+        "sidecar_deny_file_age_seconds", "Time since the deny file was last read, or found unchanged.", row["age_s"]
     )
 
 
 def _load(metrics: Metrics) -> Iterator[Metric]:
-    yield GaugeMetricFamily("sidecar_workers", "Processes that serve requests.", value=1, merge="sum")
-    yield GaugeMetricFamily(
-        "sidecar_requests_in_flight", "Requests without an answer yet.", value=metrics.in_flight(), merge="sum"
-    )
-    yield _gauge(
-        "sidecar_streams", "Streams and tunnels in flight.", ("direction",), _single(metrics.streams()), merge="sum"
+    yield summed("sidecar_workers", "Processes that serve requests.", 1)
+    yield summed("sidecar_requests_in_flight", "Requests without an answer yet.", metrics.in_flight())
+    yield _filled(
+        summed("sidecar_streams", "Streams and tunnels in flight.", labels=("direction",)), _single(metrics.streams())
     )
 
 
 def _ages(metrics: Metrics) -> Iterator[Metric]:
     bundles, jwks = metrics.ages()
-    yield _gauge(
-        "sidecar_bundle_age_seconds",
-        "Time since the last update of the trust domain's bundle.",
-        ("trust_domain",),
+    yield _filled(
+        highest(
+            "sidecar_bundle_age_seconds",
+            "Time since the last update of the trust domain's bundle.",
+            labels=("trust_domain",),
+        ),
         _single(bundles),
-        merge="max",
     )
-    yield _gauge(
-        "sidecar_jwks_age_seconds",
-        "Time since the last fetch of the issuer's keys.",
-        ("issuer",),
+    yield _filled(
+        highest("sidecar_jwks_age_seconds", "Time since the last fetch of the issuer's keys.", labels=("issuer",)),
         _single(jwks),
-        merge="max",
     )
 
 
 def worker_restarts(count: int) -> Metric:
     """Return the metric of workers that had to be replaced."""
-    return CounterMetricFamily(
-        "sidecar_worker_restarts", "Workers that died unexpectedly and were replaced.", value=count
-    )
+    return CounterMetricFamily("sidecar_worker_restarts", "Workers that died unexpectedly and were replaced.", count)
 
 
 def _counter(name: str, help_text: str, labels: tuple[str, ...], values: Series) -> Metric:
-    return _with_series(CounterMetricFamily(name, help_text, labels=labels), values)
+    return _filled(CounterMetricFamily(name, help_text, labels=labels), values)
 
 
-def _gauge(name: str, help_text: str, labels: tuple[str, ...], values: Series, merge: Merge) -> Metric:
-    return _with_series(GaugeMetricFamily(name, help_text, labels=labels, merge=merge), values)
-
-
-def _with_series(family: F, values: Series) -> F:
+def _filled(family: F, values: Series) -> F:
     for key, value in list(values):
         family.add_metric(key, value)
     return family

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from sidecar.observe.exposition import GaugeMetricFamily, Metric
+from sidecar.observe.exposition import Metric, lowest, summed
 from sidecar.observe.sink import Room
 
 MARK_S: Final = 60.0  # between two samples
@@ -35,17 +35,10 @@ class SinkSpace(NamedTuple):
 
 def sink_metrics(waiting_bytes: int, filling: SinkSpace | None) -> Iterator[Metric]:
     """Return gauges of a record sink: its backlog, and the free space if it is a file."""
-    yield GaugeMetricFamily(
-        "sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes, merge="sum"
-    )
+    yield summed("sidecar_records_waiting_bytes", "Records that the sink has not taken yet.", value=waiting_bytes)
     if filling is not None:
         free, size = filling.room
-        yield GaugeMetricFamily(
-            "sidecar_records_sink_free_bytes",
-            "Free bytes of the file system that the record file is on.",
-            value=free,
-            merge="min",
+        yield lowest(
+            "sidecar_records_sink_free_bytes", "Free bytes of the file system that the record file is on.", value=free
         )
-        yield GaugeMetricFamily(
-            "sidecar_records_sink_size_bytes", "All bytes of that file system.", value=size, merge="min"
-        )
+        yield lowest("sidecar_records_sink_size_bytes", "All bytes of that file system.", value=size)
