@@ -245,3 +245,6 @@ def bytes_of(value: object) -> int:
         elif is_dataclass(one):
             todo += [getattr(one, field.name) for field in fields(one)]
     return total
+
+
+EMPTY: Final[Bounded] = BoundedCache[str, object](0)  # of a part that is not in use

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.assembly.setup import make_exchanges, make_keys, make_setup
+from sidecar.assembly.setup import features_of, make_exchanges, make_keys, make_setup
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.loader import Loaded, load_again
 from sidecar.config.settings import SidecarSettings
@@ -93,6 +93,8 @@ class AppliedSettings:
             keys = make_keys(fresh, parts.source, parts.log)
         if fresh.keys != old.keys or fresh.exchanges != old.exchanges:
             exchanges = make_exchanges(fresh, parts.source, keys, parts.log)
+        if parts.features is not None:
+            parts.features.load(features_of(fresh))
         return make_setup(fresh, keys, exchanges, parts.log.metrics)
 
 

@@ -77,8 +77,8 @@ _JUDGING: Final = (  # settings of sidecars and token services are loaded in the
 )
 
 WALLS: Final[Mapping[str, Wall]] = {
-    "sidecar, HTTP/1.1 alone": _wall(46_000, _SIDECAR + "assembly one_process reload"),
-    "sidecar, HTTP/2": _wall(50_000, _SIDECAR + "assembly one_process reload"),
+    "sidecar, HTTP/1.1 alone": _wall(39_500, _SIDECAR + "assembly one_process reload"),
+    "sidecar, HTTP/2": _wall(43_500, _SIDECAR + "assembly one_process reload"),
     "parent of workers": _wall(33_500, _SIDECAR + "workers"),
     "token service": _wall(24_000, _STS),
     "token service, revocations": _wall(26_000, _STS),

@@ -9,19 +9,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sidecar.assembly.setup import make_exchanges, make_keys, make_setup, resolver_of
+from sidecar.assembly.setup import features_of, make_exchanges, make_keys, make_setup, resolver_of
 from sidecar.assembly.sides import Shared, Side, door_side, inbound_side, outbound_side, plain_side
 from sidecar.config.bounds import shares_in_force
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.mcp_session import KEY_BYTES, SessionIds
 from sidecar.delegation.revocation import NOTHING
 from sidecar.delegation.revocation_list import MAX_LIST_BYTES
 from sidecar.engine import engine_of, require_native
 from sidecar.exchange.channel import StsChannel
 from sidecar.exchange.countersigner import MAX_ANSWER_BYTES, Countersigner
 from sidecar.exchange.revocations import POLL_TIMEOUT_S, RevocationList, RevocationLists, RevocationListSettings
-from sidecar.features.a2a.task_bindings import TaskBindings
-from sidecar.features.logins.pending_logins import PendingLogins
+from sidecar.features import SESSION_KEY_BYTES, Features
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.proofs import Proofs
@@ -82,6 +80,8 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         lambda: deny_file.deny,
     )
     handles = _handles(settings, place, snapshots)
+    features = Features(session_key=secrets.token_bytes(SESSION_KEY_BYTES) if place is None else place.session_key)
+    features.load(features_of(settings))
     shared = Shared(
         source=source,
         snapshots=snapshots,
@@ -95,9 +95,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
         remote_handles=None if place is None else _remote_handles(place, handles, source),
         record_rate=settings.records.unproven.share(workers),
         txn_source=None if settings.txn_tokens is None else settings.txn_tokens.source,
-        pending_logins=PendingLogins(monotonic=time.monotonic),
-        session_ids=SessionIds(secrets.token_bytes(KEY_BYTES) if place is None else place.session_key),
-        task_bindings=TaskBindings(time.time),
+        features=features,
         http2=settings.protocols.http2,
         engine=engine,
     )
@@ -133,7 +131,7 @@ def assemble(settings: SidecarSettings, *, place: Place | None = None) -> Server
             revocations=revocations,
             deny_file=deny_file,
             caches=Caches(shared.caches, clock=time.time, trim=Trim(requests=lambda: log.last_seq)),
-            pending_logins=shared.pending_logins,
+            features=features,
             countersigning=_countersigning(settings, source, snapshots, log),
             handle_delivery=_handle_delivery(settings, place, shared),
             door=certificate,

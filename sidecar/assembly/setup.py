@@ -43,6 +43,20 @@ def make_setup(settings: SidecarSettings, keys: IssuerKeys, exchanges: Exchanges
     )
 
 
+def features_of(settings: SidecarSettings) -> frozenset[str]:
+    """Return the names of the features that settings use."""
+    inbound, outbound = settings.inbound_routes.routes, settings.outbound_routes
+    used: set[str] = {route.protocol for route in inbound} | {route.protocol for route in outbound.routes}
+    uses = {
+        "metadata": any(route.resource is not None for route in inbound),
+        "outside": outbound.outside or outbound.tunnels,
+        "observing": settings.observe_until,
+        "logins": settings.entry is not None,
+        "user_logins": any(route.token == "login" for route in outbound.routes),  # noqa: S105 - a kind
+    }
+    return frozenset(used.union(name for name, is_used in uses.items() if is_used)) - {"http"}
+
+
 def _agent(agent: Upstream, *, h2c: bool) -> Origin:
     if h2c:
         return Origin(agent.host, agent.port, key=(agent.host, agent.port, "h2c"), http2="prior")

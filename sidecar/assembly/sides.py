@@ -6,26 +6,16 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sidecar.bounded import Bounded
+from sidecar.bounded import EMPTY, Bounded
 from sidecar.config.addresses import Address
 from sidecar.config.settings import DoorSettings, InboundSettings, OutboundSettings, PlainSettings
-from sidecar.delegation.mcp_session import SessionIds
-from sidecar.delegation.txn_token import TxnSource
 from sidecar.engine import Engine, native_writes
-from sidecar.exchange.federation.tokens import FederatedTokens
-from sidecar.features.a2a.task_bindings import TaskBindings
-from sidecar.features.door.door import DoorCalls
-from sidecar.features.door.forwarding import passes_from_door
-from sidecar.features.logins.pending_logins import PendingLogins
-from sidecar.features.observing.observing import Observing
-from sidecar.features.observing.plain import PlainInbound
-from sidecar.features.outside.agent_key import AgentKey
-from sidecar.features.transaction_tokens.txn_tokens import InboundTxnTokens, OutboundTxnTokens
+from sidecar.features import Features
 from sidecar.identity.generation import ALPN, ALPN_WITH_HTTP2
-from sidecar.identity.public_tls import PublicCertificate
 from sidecar.identity.source import IdentitySource
 from sidecar.identity.tls import server_context
 from sidecar.observe.access_log import AccessLog
@@ -51,6 +41,11 @@ from sidecar.wire.resolver import Resolver
 from sidecar.wire.scheduling import MOST_TOGETHER
 from sidecar.wire.stream import RequestHandler
 
+if TYPE_CHECKING:
+    from sidecar.delegation.txn_token import TxnSource
+    from sidecar.exchange.federation.tokens import FederatedTokens
+    from sidecar.identity.public_tls import PublicCertificate
+
 _PART_OF_STRANGERS: Final = 8  # of the connections of peers: callers without a sidecar take no more from them
 _UNREAD_OF_AGENT: Final = 64 * 1024  # on the same machine, where a large window gains nothing
 
@@ -71,9 +66,7 @@ class Shared:
     remote_handles: RemoteHandles | None  # None: no other worker listens at our addresses
     record_rate: RecordRate
     txn_source: TxnSource | None  # None: no transaction tokens
-    pending_logins: PendingLogins
-    session_ids: SessionIds
-    task_bindings: TaskBindings
+    features: Features
     http2: bool
     engine: Engine
 
@@ -99,14 +92,13 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
         memory=shared.memory,
         remote_handles=shared.remote_handles,
         edits=edits,
-        session_ids=shared.session_ids,
-        bindings=shared.task_bindings,
+        features=shared.features,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", UnprovenRecords(shared.log, shared.record_rate))
     shared.caches["verdicts"] = lambda: journeys.verdicts
     shared.caches["permits"] = lambda: journeys.permits
-    shared.caches["tasks"] = lambda: shared.task_bindings.tasks
-    shared.caches["contexts"] = lambda: shared.task_bindings.contexts
+    for name in ("tasks", "contexts"):
+        shared.caches[name] = partial(_bindings, shared.features, name)
     tls = server_context(shared.source, on_refused=refused_connections, alpn=ALPN_WITH_HTTP2 if shared.http2 else ALPN)
     native = shared.engine == "native" and edits is to_agent and type(shared.handles) is Handles
     warm = _warm_inbound(journeys, forwarder, settings, shared) if native else None
@@ -116,6 +108,13 @@ def inbound_side(settings: InboundSettings, shared: Shared) -> Side:
     return Side(pool, listener)
 
 
+def _bindings(features: Features, name: str) -> Bounded:
+    """Return the bindings of A2A of one kind."""
+    a2a = features.used("a2a")
+    found: Bounded = EMPTY if a2a is None else getattr(a2a.bindings, name)
+    return found
+
+
 def _warm_inbound(journeys: Inbound, forwarder: Forwarder, settings: InboundSettings, shared: Shared) -> Warm:
     """Make the native engine's part of the side."""
     from sidecar.proxy.native.warm_inbound import WarmInbound  # needs no memory where it is not used
@@ -123,8 +122,7 @@ def _warm_inbound(journeys: Inbound, forwarder: Forwarder, settings: InboundSett
     return WarmInbound(
         journeys.permits,
         verdicts=journeys.verdicts,
-        session_ids=shared.session_ids,
-        bindings=shared.task_bindings,
+        features=shared.features,
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
@@ -136,9 +134,15 @@ def _warm_inbound(journeys: Inbound, forwarder: Forwarder, settings: InboundSett
 
 
 def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., Edits]:
-    edits: Callable[..., Edits] = to_agent if settings.agent_key is None else AgentKey(settings.agent_key).edits
+    edits: Callable[..., Edits] = to_agent
+    if settings.agent_key is not None:
+        from sidecar.features.outside.agent_key import AgentKey
+
+        edits = AgentKey(settings.agent_key).edits
     if shared.txn_source is None or not settings.txn_token:
         return edits
+    from sidecar.features.transaction_tokens.txn_tokens import InboundTxnTokens
+
     txn_tokens = InboundTxnTokens(
         shared.txn_source,
         snapshots=shared.snapshots,
@@ -153,6 +157,9 @@ def _edits_to_agent(settings: InboundSettings, shared: Shared) -> Callable[..., 
 
 def plain_side(settings: InboundSettings, plain: PlainSettings, shared: Shared) -> Side:
     """Make the side with callers without a sidecar in front and the agent behind. It has few connections."""
+    from sidecar.features.observing.observing import Observing
+    from sidecar.features.observing.plain import PlainInbound
+
     pool = _pool("inbound", settings, shared)
     unproven = UnprovenRecords(shared.log, shared.record_rate)
     journeys = PlainInbound(
@@ -163,8 +170,8 @@ def plain_side(settings: InboundSettings, plain: PlainSettings, shared: Shared) 
             handles=shared.handles, remote_handles=shared.remote_handles, tasks=shared.tasks, clock=time.time
         ),
         unproven=unproven,
-        session_ids=shared.session_ids,
-        bindings=shared.task_bindings,
+        tasks=shared.tasks,
+        features=shared.features,
         clock=time.time,
     )
     refused_connections = RefusedConnections(shared.log, "inbound", unproven)
@@ -190,7 +197,7 @@ def outbound_side(settings: OutboundSettings, shared: Shared) -> tuple[Outbound,
     parts = _outbound_parts(settings, forwarder, shared)
     journeys = Outbound(**parts)
     refused_connections = RefusedConnections(shared.log, "outbound", UnprovenRecords(shared.log, shared.record_rate))
-    shared.caches["logins"] = lambda: journeys.logins.judged
+    shared.caches["logins"] = lambda: journeys.features["logins"].judged if "logins" in journeys.features else EMPTY
     shared.caches["plans"] = lambda: journeys.plans
     native = shared.engine == "native" and parts["edits"] is to_next_hop
     warm = _warm_outbound(journeys, parts, settings, shared) if native else None
@@ -213,7 +220,7 @@ def _warm_outbound(journeys: Outbound, parts: dict[str, Any], settings: Outbound
 
     return WarmOutbound(
         journeys.plans,
-        journeys.logins,
+        journeys.features["logins"],
         snapshots=shared.snapshots,
         log=shared.log,
         handles=shared.handles,
@@ -229,7 +236,7 @@ def _warm_outbound(journeys: Outbound, parts: dict[str, Any], settings: Outbound
 def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Shared) -> dict[str, Any]:
     return {
         "origins": Origins(shared.source, time.time, forwarder.pool.retire, http2=shared.http2),
-        "federated": FederatedTokens(shared.source),
+        "federated": partial(_federated, shared.source),
         "own_authorities": _own_authorities(settings.listen),
         "remote_handles": shared.remote_handles,
         "snapshots": shared.snapshots,
@@ -239,15 +246,31 @@ def _outbound_parts(settings: OutboundSettings, forwarder: Forwarder, shared: Sh
         "tasks": shared.tasks,
         "clock": time.time,
         "memory": shared.memory,
-        "edits": to_next_hop if shared.txn_source is None else OutboundTxnTokens(time.time).edits,
-        "pending_logins": shared.pending_logins,
+        "edits": to_next_hop if shared.txn_source is None else _edits_with_txn_tokens(),
+        "features": shared.features,
     }
+
+
+def _edits_with_txn_tokens() -> Callable[..., Edits]:
+    from sidecar.features.transaction_tokens.txn_tokens import OutboundTxnTokens
+
+    return OutboundTxnTokens(time.time).edits
+
+
+def _federated(source: IdentitySource) -> FederatedTokens:
+    from sidecar.exchange.federation.tokens import FederatedTokens
+
+    return FederatedTokens(source)
 
 
 def door_side(
     outbound: OutboundSettings, settings: DoorSettings, journeys: Outbound, shared: Shared
 ) -> tuple[PublicCertificate, Side]:
     """Make the side with people's own clients in front and tool servers of the mesh behind."""
+    from sidecar.features.door.door import DoorCalls
+    from sidecar.features.door.forwarding import passes_from_door
+    from sidecar.identity.public_tls import PublicCertificate
+
     pool = _pool("outbound", outbound, shared)
     forwarder = Forwarder(pool, Edits(passes_from_door), shared.watch, settings.limits)
     unproven = UnprovenRecords(shared.log, shared.record_rate)
@@ -269,7 +292,6 @@ def door_side(
         handler=DoorCalls(
             journeys,
             unproven=unproven,
-            session_ids=shared.session_ids,
             **_outbound_parts(outbound, forwarder, shared),
         ),
         context=certificate.context,

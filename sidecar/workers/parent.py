@@ -24,8 +24,8 @@ from typing import Final
 from sidecar.background import Parts, until_stopped
 from sidecar.config.loader import Loaded
 from sidecar.config.settings import SidecarSettings
-from sidecar.delegation.mcp_session import KEY_BYTES
 from sidecar.errors import ConfigError
+from sidecar.features import SESSION_KEY_BYTES
 from sidecar.file_watch import FileWatcher
 from sidecar.identity.acceptor import Acceptor
 from sidecar.observe.metrics_merge import Families, counts_only, merged
@@ -73,7 +73,7 @@ class Workers:
         self._inboxes: list[Inbox] = [new_inbox() for _ in range(count)]
         self._lock = new_lock()
         self._own_secret = secrets.token_bytes(SECRET_BYTES)
-        self._session_key = secrets.token_bytes(KEY_BYTES)
+        self._session_key = secrets.token_bytes(SESSION_KEY_BYTES)
         self._restarted: deque[float] = deque(maxlen=MAX_RESTARTS)
         self.living: dict[int, Worker | None] = dict.fromkeys(range(count))
         self.retired: Families = {}

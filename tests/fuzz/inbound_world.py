@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from sidecar.delegation.inbound_routes import InboundRoutes
 from sidecar.delegation.keyset import VerificationKey
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.exchanges import Exchanges
+from sidecar.features import Features
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.observe.entry import Entry, request_record
@@ -193,7 +193,7 @@ class InboundWorld:
             forwarder=Forwarder(self.agents, FROM_AGENT, self.watch, LIMITS),
             tasks=Tasks(),
             clock=lambda: float(NOW),
-            session_ids=SessionIds(bytes(32)),
+            features=Features(session_key=bytes(32)),
         )
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
         self.server = ServerConnection(self, LIMITS, self.connections)

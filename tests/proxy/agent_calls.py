@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
+from sidecar.features import Features
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.journeys.forward import Forwarder
@@ -174,7 +176,12 @@ class AgentCalls:
             outside=lambda route: Origin(route.upstream.host, route.upstream.port, route.name),
             tunnel=lambda route: Origin(route.address[0], route.address[1], route.name),
         )
-        options.setdefault("federated", FederatedTokens(source, lambda: self.now))
+        federated = options.pop("federated", None)
+        options.setdefault("federated", lambda: federated or FederatedTokens(source, lambda: self.now))
+        features = Features(
+            clock=lambda: self.now, monotonic=options.pop("monotonic", time.monotonic), session_key=bytes(32)
+        )
+        options.setdefault("features", features)
         self.watch = watch = Watch(snapshots, source, wall=lambda: self.now, monotonic=lambda: 0.0)
         self.outbound = Outbound(
             snapshots=snapshots,

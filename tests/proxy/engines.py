@@ -18,7 +18,6 @@ from typing import Any, Final, NamedTuple
 from sidecar.delegation.a2a import A2aRules
 from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.operation import Operations
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.permit import IssuedPermit
@@ -30,6 +29,7 @@ from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.features import Features
 from sidecar.features.a2a.task_bindings import TaskBindings
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.identity.source import State as IdentityState
@@ -204,7 +204,8 @@ class EngineWorld:
         if engine == "native":
             self.pool.connections.write_by(native_writes(32))
         self._warm: Warm | None = None
-        self.bindings = TaskBindings(lambda: self.now)
+        self.features = Features(clock=lambda: self.now, session_key=bytes(32))
+        self.bindings: TaskBindings = self.features.of("a2a").bindings
         self.handler = self._make_side()
         self.guard = _Guard(self.source)
         self.connections: Connections[ServerConnection] = Connections(interval_s=3600, clock=self.clock)
@@ -223,7 +224,6 @@ class EngineWorld:
         keys: Any = _Keys()
         self.snapshots.current = Snapshot(policy=POLICY, keys=keys, exchanges=Exchanges(), agent=AGENT)
         forwarder = Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits())
-        session_ids = SessionIds(bytes(32))
         inbound = Inbound(
             snapshots=self.snapshots,
             log=self.log,
@@ -231,16 +231,14 @@ class EngineWorld:
             forwarder=forwarder,
             tasks=Tasks(),
             clock=lambda: self.now,
-            session_ids=session_ids,
-            bindings=self.bindings,
+            features=self.features,
         )
         self.verdicts = inbound.verdicts
         if self.engine == "native":
             warm = WarmInbound(
                 inbound.permits,
                 verdicts=inbound.verdicts,
-                session_ids=session_ids,
-                bindings=self.bindings,
+                features=self.features,
                 handles=self.handles,
                 **self._of_gate(forwarder),
             )
@@ -446,14 +444,15 @@ class OutboundWorld(EngineWorld):
             forwarder=forwarder,
             tasks=Tasks(),
             origins=origins,
-            federated=FederatedTokens(source),
+            federated=lambda: FederatedTokens(source),
+            features=Features(session_key=bytes(32)),
             own_authorities=own_authorities,
             clock=lambda: self.now,
         )
         if self.engine == "native":
             self.gate = warm = _CountedLookUps(
                 outbound.plans,
-                outbound.logins,
+                outbound.features["logins"],
                 handles=self.handles,
                 origins=origins,
                 own_authorities=own_authorities,
@@ -461,7 +460,7 @@ class OutboundWorld(EngineWorld):
             )
             warm._handed_over = HandedOver(self.pythons)
             self._warm = warm.begin
-        self.plans, self.judged = outbound.plans, outbound.logins.judged
+        self.plans, self.judged = outbound.plans, outbound.features["logins"].judged
         return outbound
 
     @property

@@ -19,7 +19,6 @@ from h2.events import DataReceived, RequestReceived
 from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.decide import accept_issued
 from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.outbound_routes import OutboundRoutes
 from sidecar.delegation.plan import Plan
 from sidecar.delegation.policy import Deny, Policy
@@ -27,6 +26,7 @@ from sidecar.delegation.revocation import InForce, Kind, Revocation, Revocations
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
+from sidecar.features import Features
 from sidecar.identity.handshake import VerifyingSSLObject
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
@@ -200,7 +200,7 @@ class Lasting:
             ssl_object = VerifyingSSLObject.__new__(VerifyingSSLObject)
             ssl_object.guard = cast("Any", _LongGuard())
             self.transport = RecordingTransport(ssl_object=ssl_object)
-            handler = Inbound(session_ids=SessionIds(bytes(32)), **common)
+            handler = Inbound(features=Features(session_key=bytes(32)), **common)
             self._bearer = signed(INBOUND_CLAIMS | {"exp": NOW + life_s}).raw
         else:
             origins: Any = SimpleNamespace(
@@ -208,9 +208,9 @@ class Lasting:
             )
             handler = Outbound(
                 origins=origins,
-                federated=FederatedTokens(source, self.wall),
+                federated=lambda: FederatedTokens(source, self.wall),
+                features=Features(clock=self.wall, monotonic=self.clock, session_key=bytes(32)),
                 own_authorities=frozenset({"127.0.0.1:7080"}),
-                monotonic=self.clock,
                 **common,
             )
             shown = delegation(INBOUND_CLAIMS | {"exp": NOW + life_s}, may_call=frozenset({"crm", "api"}))

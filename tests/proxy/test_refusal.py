@@ -7,7 +7,9 @@ import pytest
 
 from sidecar.delegation.human import Human
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.features.operations.operations import Asked
+from sidecar.features.a2a.operation import A2aOperation
+from sidecar.features.mcp.operation import McpOperation
+from sidecar.features.operations.operation import Operation
 from sidecar.proxy.journeys.refusal import refusal
 
 SECRET = "eyJ-secret"
@@ -90,7 +92,7 @@ def test_a_refused_method_names_those_that_are_taken() -> None:
 
 def told(reason: Reason, protocol: Any = "a2a", *, message_id: Any = 7, **asked: Any) -> tuple[int, dict[str, Any]]:
     """Return the status and the body of the answer to a message that is refused."""
-    message = Asked(protocol)
+    message: Operation = {"a2a": A2aOperation, "mcp": McpOperation}[protocol]()
     message.message_id = message_id
     for name, value in asked.items():
         setattr(message, name, value)

@@ -58,7 +58,8 @@ class World:
         self.calls.watch.snapshots = self._snapshots
         outbound = self.calls.outbound
         self._caches = Caches(
-            {"logins": lambda: outbound.logins.judged, "plans": lambda: outbound.plans}, clock=lambda: self.calls.now
+            {"logins": lambda: outbound.features["logins"].judged, "plans": lambda: outbound.plans},
+            clock=lambda: self.calls.now,
         )
 
     async def log_in(self) -> str:

@@ -8,8 +8,9 @@ import pytest
 
 from sidecar.delegation.a2a_tasks import Named
 from sidecar.errors import Denied
+from sidecar.features.a2a.operation import A2aOperation
 from sidecar.features.a2a.task_bindings import Making, Principal, TaskBindings
-from sidecar.features.operations.operations import Asked
+from sidecar.features.mcp.operation import McpOperation
 from sidecar.proxy.native.warm_operations import (
     MAX_READ,
     PYTHONS,
@@ -33,7 +34,7 @@ def read(data: bytes, *, left_out: int = 0) -> OperationRead | bool:
     head = _GRAMMAR.read(data[:size])
     route = POLICY.inbound.find("POST", "/mcp")
     body = None if left_out else data[size:]
-    return read_operation(head, body, route, "/mcp", below=route.below("/mcp"))
+    return read_operation(McpOperation(), head, body, route, "/mcp", below=route.below("/mcp"))
 
 
 def test_an_operation_is_read_from_a_whole_message() -> None:
@@ -86,8 +87,8 @@ def nothing() -> None:
     pass
 
 
-def message() -> Asked:
-    return Asked("a2a")
+def message() -> A2aOperation:
+    return A2aOperation()
 
 
 def made(bindings: TaskBindings) -> WarmMessage:

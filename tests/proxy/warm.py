@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from sidecar.delegation.decide import accept_issued
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.exchange.exchanges import Exchanges
 from sidecar.exchange.federation.tokens import FederatedTokens
 from sidecar.exchange.sts import ExchangeSettings
+from sidecar.features import Features
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.journeys.forward import Forwarder
@@ -81,7 +81,7 @@ class Warm:
             forwarder=Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits()),
             tasks=Tasks(),
             clock=lambda: self.now,
-            session_ids=SessionIds(bytes(32)),
+            features=Features(session_key=bytes(32)),
             **options,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)
@@ -140,7 +140,8 @@ class WarmOutbound:
             forwarder=Forwarder(self.pool, FROM_NEXT_HOP, watch, ServerLimits()),
             tasks=Tasks(),
             origins=origins,
-            federated=FederatedTokens(source),
+            federated=lambda: FederatedTokens(source),
+            features=Features(session_key=bytes(32)),
             own_authorities=frozenset({"127.0.0.1:7080"}),
             clock=lambda: float(NOW),
         )

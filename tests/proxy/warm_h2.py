@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hpack import Decoder, Encoder, HeaderTuple, NeverIndexedHeaderTuple
 
-from sidecar.delegation.mcp_session import SessionIds
+from sidecar.features import Features
 from sidecar.observe.access_log import AccessLog, FileSink
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.journeys.forward import Forwarder
@@ -142,7 +142,7 @@ class WarmHttp2:
             forwarder=Forwarder(self.pool, FROM_AGENT, self.watch, ServerLimits()),
             tasks=Tasks(),
             clock=lambda: float(NOW),
-            session_ids=SessionIds(bytes(32)),
+            features=Features(session_key=bytes(32)),
         )
         connections: Connections[Any] = Connections(interval_s=3600)
         self.turns = connections.turns

@@ -18,12 +18,12 @@ from sidecar.delegation.agent_card_grpc import rewritten as rewritten_by_grpc
 from sidecar.delegation.strict_json import StrictJsonError, parse_message_object
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.features.a2a.agent_cards import note_signature
+from sidecar.features.a2a.held_forwarding import GRPC_CODING, HeldForwarding
+from sidecar.features.a2a.operation import A2aOperation
 from sidecar.features.a2a.task_bindings import Making
-from sidecar.features.operations.held_forwarding import GRPC_CODING, HeldForwarding
-from sidecar.features.operations.list_forwarding import ASKED_FOR, OF_OTHER_CONTENT
-from sidecar.features.operations.operations import Asked
+from sidecar.features.operations.content import ASKED_FOR, OF_OTHER_CONTENT
 from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import without
 from sidecar.proxy.journeys.journey import Waiter
 from sidecar.wire.grpc import is_grpc
@@ -47,6 +47,11 @@ def not_encoded(edits: Edits) -> Edits:
     return edits._replace(passes=without(edits.passes, NOT_ASKED_FOR))
 
 
+def unencoded(way: Way) -> Way:
+    """Return the way of a request whose answer is read."""
+    return way._replace(edits=not_encoded(way.edits))
+
+
 def note_refusal(answer: Response | None, entry: Entry) -> None:
     """Note that the next hop's sidecar refused a call, where the status of its answer does not say so.
 
@@ -67,8 +72,8 @@ class CardForwarding(HeldForwarding):
 
     __slots__ = ("_asked", "_rewrite")
 
-    def __init__(self, *forwarded: Any, asked: Asked, rewrite: Rewrite) -> None:
-        super().__init__(*forwarded, max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED, grpc=asked.grpc)
+    def __init__(self, way: Way, asked: A2aOperation, rewrite: Rewrite) -> None:
+        super().__init__(unencoded(way), max_bytes=MAX_CARD_BYTES + _ROOM, refused=Reason.CARD_REFUSED, grpc=asked.grpc)
         self._asked = asked
         self._rewrite = rewrite
 
@@ -126,8 +131,8 @@ class TaskListForwarding(HeldForwarding):
 
     __slots__ = ("_cut",)
 
-    def __init__(self, *forwarded: Any, max_bytes: int, cut: Callable[[bytes], bytes], grpc: bool = False) -> None:
-        super().__init__(*forwarded, max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE, grpc=grpc)
+    def __init__(self, way: Way, *, max_bytes: int, cut: Callable[[bytes], bytes], grpc: bool = False) -> None:
+        super().__init__(unencoded(way), max_bytes=max_bytes, refused=Reason.LIST_UNREADABLE, grpc=grpc)
         self._cut = cut
 
     def rewrite(self, head: Response) -> Edits:
@@ -158,8 +163,8 @@ class TaskForwarding(Forwarding):
 
     __slots__ = ("_grpc", "_making", "_reader")
 
-    def __init__(self, *forwarded: Any, making: Making, grpc: bool = False) -> None:
-        super().__init__(*forwarded)
+    def __init__(self, way: Way, making: Making, *, grpc: bool = False) -> None:
+        super().__init__(*unencoded(way))
         self._making = making
         self._grpc = grpc
         self._reader: AnswerReader | GrpcAnswerReader | None = None

@@ -15,32 +15,13 @@ from sidecar.features.a2a.answers import (
     CardForwarding,
     TaskForwarding,
     TaskListForwarding,
-    not_encoded,
 )
+from sidecar.features.a2a.operation import A2aOperation
 from sidecar.features.a2a.task_bindings import UNSEEN, Making, Principal, TaskBindings
-from sidecar.features.operations.operations import Asked
-from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
-from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Request
-from sidecar.wire.stream import Stream
+from sidecar.proxy.journeys.forward import Forwarding, Way
 
 
-def forwarding_of(
-    forwarder: Forwarder,
-    permit: Permit | ObservedPermit,
-    stream: Stream,
-    head: Request,
-    entry: Entry,
-    origin: Origin,
-    target: bytes,
-    edits: Edits,
-    *,
-    asked: Asked,
-    route: InboundRoute,
-    bindings: TaskBindings,
-    policy: Policy,
-) -> Forwarding:
+def forwarding_of(way: Way, asked: A2aOperation, bindings: TaskBindings, policy: Policy) -> Forwarding:
     """Return the forwarding of a request of A2A.
 
     An observed request is nobody's: it makes no task its own, and sees none that is somebody's.
@@ -48,6 +29,10 @@ def forwarding_of(
     Raises:
         Denied: TASK_UNKNOWN, CONTEXT_UNKNOWN; the request is refused then, although its token permits it.
     """
+    permit, head, entry = way.permit, way.head, way.entry
+    assert isinstance(permit, Permit | ObservedPermit)  # noqa: S101 - for the type only: it is in front of the agent
+    route = permit.route
+    assert isinstance(route, InboundRoute)  # noqa: S101 - likewise
     principal = principal_of(permit)
     proven = isinstance(permit, Permit)
     strict = proven and route.a2a.strict_tasks
@@ -58,12 +43,8 @@ def forwarding_of(
         raise
     if proven:
         entry.detail = noted
-    of_agent = forwarder, permit, stream, head, entry, origin, target
     if asked.key == EXTENDED_CARD and principal.peer:  # without TLS no address of the card leads anywhere
-        return CardForwarding(
-            *of_agent, not_encoded(edits), asked=asked,
-            rewrite=lambda card: rewritten_for_peer(card, route, policy, head),
-        )  # fmt: skip
+        return CardForwarding(way, asked, lambda card: rewritten_for_peer(card, route, policy, head))
     if asked.key == LISTS:
 
         def may_see(task: str, context: str | None) -> bool:
@@ -80,11 +61,11 @@ def forwarding_of(
             )
 
         max_bytes = route.max_message_bytes
-        return TaskListForwarding(*of_agent, not_encoded(edits), max_bytes=max_bytes, cut=cut, grpc=asked.grpc)
+        return TaskListForwarding(way, max_bytes=max_bytes, cut=cut, grpc=asked.grpc)
     if proven and asked.named.begins:
         making = Making(bindings, asked.named, principal)
-        return TaskForwarding(*of_agent, not_encoded(edits), making=making, grpc=asked.grpc)
-    return Forwarding(*of_agent, edits)
+        return TaskForwarding(way, making, grpc=asked.grpc)
+    return Forwarding(*way)
 
 
 def principal_of(permit: Permit | ObservedPermit) -> Principal:

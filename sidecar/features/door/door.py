@@ -15,30 +15,30 @@ from typing import Any, Final
 
 from sidecar.delegation.bearer import bearer_of
 from sidecar.delegation.door import METADATA_METHODS, METHODS, Door
-from sidecar.delegation.mcp_session import Holder, SessionIds
+from sidecar.delegation.mcp_session import Holder
 from sidecar.delegation.operation import OTHER
 from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.plan import Delegation
 from sidecar.delegation.route import OutboundRoute
-from sidecar.delegation.target import CanonicalTarget, canonical_target
+from sidecar.delegation.target import canonical_target
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.features.door.forwarding import DoorForwarding, cors
 from sidecar.features.logins.logins import Logins
+from sidecar.features.mcp.operation import McpOperation
 from sidecar.features.mcp.sessions import session_held_by
-from sidecar.features.operations.operations import Asked
-from sidecar.observe.access_log import AccessLog, Entry
+from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import UnprovenEntry
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
 from sidecar.proxy.journeys.call_authority import Authority, CallAuthority
+from sidecar.proxy.journeys.feature import Features
+from sidecar.proxy.journeys.forward import Way
 from sidecar.proxy.journeys.headers import source_of
 from sidecar.proxy.journeys.journey import Journey
 from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.refusal import JSON
-from sidecar.proxy.journeys.revalidation import Served
 from sidecar.proxy.journeys.snapshot import Snapshot
-from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Field, Request
+from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
 _METADATA_S: Final = 300  # that clients may keep it
@@ -55,24 +55,22 @@ class DoorCalls(Outbound):
     ``unproven`` limits the records of refused strangers.
     """
 
-    def __init__(
-        self, outbound: Outbound, *, unproven: UnprovenRecords, session_ids: SessionIds, log: AccessLog, **parts: Any
-    ) -> None:
-        super().__init__(log=log, **parts)
-        self.logins, self.plans = outbound.logins, outbound.plans
-        self._log = log
+    def __init__(self, outbound: Outbound, *, unproven: UnprovenRecords, features: Features, **parts: Any) -> None:
+        super().__init__(features=features, **parts)
+        self._logins: Logins = outbound.features["logins"]
+        self.plans = outbound.plans
         self._unproven = unproven
-        self._session_ids = session_ids
-        self._authority = _DoorAuthority(self.logins)
+        self._session_ids = features.of("mcp").session_ids
+        self.authority = _DoorAuthority(self._logins)
         self._own_authorities = _Checked()
 
     def on_request(self, stream: Stream) -> None:
         """Serve one request: make its record, then its journey."""
-        serve(self._log, "outbound", stream, self.journey, self._unproven)
+        serve(self.log, "outbound", stream, self.journey, self._unproven)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
         """Answer input that was not a request, and write its record."""
-        refuse_unread(self._log, "outbound", stream, error, unproven=self._unproven)
+        refuse_unread(self.log, "outbound", stream, error, unproven=self._unproven)
 
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One request to a tool server of the mesh and back."""
@@ -103,7 +101,7 @@ class DoorCalls(Outbound):
                 raise Denied(Reason.METHOD_REFUSED, "MCP has no such method")
             if head.all(b"delegation-handle"):
                 raise Denied(Reason.NO_REQUEST_CONTEXT, "expected a login token, got a handle")
-            yield from self.logins.at_door(bearer_of(head.all(b"authorization")), snapshot, entry)
+            yield from self._logins.at_door(bearer_of(head.all(b"authorization")), snapshot, entry)
             if isinstance(entry, UnprovenEntry):
                 entry.prove()
             goes_on = True
@@ -124,7 +122,7 @@ class DoorCalls(Outbound):
         fields = [JSON, (b"cache-control", b"max-age=%d" % _METADATA_S), *cors(door, origin)]
         stream.answer(200, fields, door.resource.document(door.words_for(frozenset().union(*scopes))))
 
-    def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Asked | None) -> None:
+    def _refuse(self, stream: Stream, error: SidecarError, entry: Entry, asked: Any) -> None:
         """Refuse a request by a challenge that a client can act on, readable by the pages that may call."""
         current, head = self._snapshots.current, stream.head
         door = None if current is None or current.policy.entry is None else current.policy.entry.door
@@ -144,33 +142,22 @@ class DoorCalls(Outbound):
             also=[] if error.reason is Reason.ORIGIN_REFUSED else cors(door, _listed(door, head)),
         )
 
-    def _forwarding(
-        self,
-        asked: Asked,
-        permit: IssuedPermit,
-        stream: Stream,
-        head: Request,
-        entry: Entry,
-        origin: Origin,
-        target: CanonicalTarget,
-        edits: Edits,
-        _served: Served | None,
-    ) -> DoorForwarding:
+    def _make_forwarding(self, asked: Any, way: Way) -> DoorForwarding:
         """Make the way to the tool server and back, in the session that the request names.
 
         Raises:
             Denied: as ``session_held_by``.
         """
+        permit, head = way.permit, way.head
+        assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: the door has no other one
         door, delegation = _door_of(self._snapshots.in_force()), permit.plan.delegation
         assert delegation is not None  # noqa: S101 - for the type only: the door has no other authority
         holder = Holder("subject", None, delegation.token.issuer, delegation.token.subject)
         session = session_held_by(
             self._session_ids, asked, head, route=f"door/{permit.plan.route.name}", holders=(holder,)
         )
-        return DoorForwarding(
-            self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, session, door,
-            _listed(door, head),
-        )  # fmt: skip
+        served = way._replace(served=None)
+        return DoorForwarding(served, session, door, _listed(door, head))
 
 
 class _Checked(Container[str]):
@@ -209,7 +196,7 @@ def _door_of(snapshot: Snapshot) -> Door:
     return entry.door
 
 
-def _for_asked(route: OutboundRoute, asked: Asked | None) -> OutboundRoute:
+def _for_asked(route: OutboundRoute, asked: McpOperation | None) -> OutboundRoute:
     """Return the route of the operation that was asked for, as far as that is known and allowed."""
     if asked is None or asked.key == OTHER:
         return route

@@ -14,13 +14,10 @@ from sidecar.delegation.permit import IssuedPermit
 from sidecar.errors import Denied, Reason
 from sidecar.features.mcp.forwarding import McpForwarding
 from sidecar.features.mcp.sessions import RequestSession
-from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.forward import Way
 from sidecar.proxy.journeys.headers import folded, passes_from_next_hop
 from sidecar.proxy.journeys.refusal import challenge
-from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Field, Passes, Request, Response, new_edits
-from sidecar.wire.stream import Stream
+from sidecar.wire.message import Edits, Field, Passes, Response, new_edits
 
 _EXPOSED: Final = b"Mcp-Session-Id, WWW-Authenticate, Delegation-Reason, Delegation-Request-Id"
 _KEPT_BACK: Final = frozenset(
@@ -36,22 +33,10 @@ class DoorForwarding(McpForwarding):
 
     __slots__ = ("_challenge", "_fields")
 
-    def __init__(
-        self,
-        forwarder: Forwarder,
-        permit: IssuedPermit,
-        stream: Stream,
-        head: Request,
-        entry: Entry,
-        origin: Origin,
-        target: bytes,
-        edits: Edits,
-        session: RequestSession,
-        door: Door,
-        page: str | None,
-    ) -> None:
-        asks = edits._replace(passes=_without_pages(edits.passes))
-        super().__init__(forwarder, permit, stream, head, entry, origin, target, asks, session)
+    def __init__(self, way: Way, session: RequestSession, door: Door, page: str | None) -> None:
+        permit = way.permit
+        assert isinstance(permit, IssuedPermit)  # noqa: S101 - for the type only: the door has no other one
+        super().__init__(way._replace(edits=way.edits._replace(passes=_without_pages(way.edits.passes))), session)
         self._fields = cors(door, page)
         self._challenge = door, permit
 

@@ -6,14 +6,58 @@ from contextlib import suppress
 from typing import Final
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
+from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
+from sidecar.delegation.spiffe_id import SpiffeId
+from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied
+from sidecar.features.operations.operation import Operation
+from sidecar.features.operations.sides import InboundSide
 from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.journey import Journey
 from sidecar.proxy.journeys.refusal import JSON
+from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
 _SECONDS: Final = 300  # that clients may keep it
+
+
+class Feature:
+    """Metadata of routes: every request for it is answered here, from callers without TLS too."""
+
+    def __init__(self, _features: object) -> None:
+        pass
+
+    def inbound(self, _side: object) -> Metadata:
+        """Return the part in front of the agent."""
+        return Metadata()
+
+
+class Metadata(InboundSide):
+    """Metadata in front of the agent."""
+
+    def new_operation(self) -> Operation:
+        """No operation is read of such a request."""
+        raise NotImplementedError
+
+    def answers(self, _target: CanonicalTarget, _policy: Policy) -> bool:
+        """Return True: the agent gives no such answer."""
+        return True
+
+    def answer(
+        self,
+        stream: Stream,
+        head: Request,
+        _target: CanonicalTarget,
+        route: InboundRoute,
+        _peer: SpiffeId | None,
+        _snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[None]:
+        """Answer with the metadata of a route."""
+        yield from ()
+        tell_metadata(route, stream, head, entry)
 
 
 def tell_metadata(route: InboundRoute, stream: Stream, head: Request, entry: Entry) -> None:

@@ -24,15 +24,32 @@ from sidecar.errors import Denied, Reason
 from sidecar.observe.access_log import Entry
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.outbound import SUBJECT_METHODS, Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
+from sidecar.proxy.listening.memory_pressure import MIB
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
 SUBJECT_PATH: Final = "/.sidecar/subject"
-SUBJECT_METHODS: Final = ("POST",)
 _AT_DOOR: Final = "door:"  # no token has a colon
 _JUDGED_BYTES: Final = 1024  # beside its token: a delegation
 _ANSWER_FIELDS: Final[tuple[Field, ...]] = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+
+
+class Feature:
+    """Logins, judged on each side by itself."""
+
+    def __init__(self, _features: object) -> None:
+        pass
+
+    def outbound(self, side: Outbound) -> Logins:
+        """Return the part of the side with the agent in front."""
+        return Logins(
+            handles=side.handles,
+            tasks=side.tasks,
+            clock=side.clock,
+            max_bytes=side.memory.max_verdicts_mib * MIB,
+        )
 
 
 class Logins:
@@ -112,7 +129,7 @@ class Logins:
             return delegation
         return delegation.narrowed_to(fresh)
 
-    def hand_over(
+    def serve(
         self, stream: Stream, head: Request, target: CanonicalTarget, snapshot: Snapshot, entry: Entry
     ) -> Journey[None]:
         """Serve a request to one of our own paths: the user's token in, a handle out.

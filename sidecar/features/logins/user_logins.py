@@ -25,17 +25,18 @@ from sidecar.errors import Denied, Reason
 from sidecar.exchange.adapters.login import StillPending
 from sidecar.exchange.cache import Issued
 from sidecar.exchange.failover import Unsent
+from sidecar.features import Features
 from sidecar.features.logins.pending_logins import PendingLogin, PendingLogins, Phase
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import LOGIN
 from sidecar.observe.record import OK
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.journey import Async, BodyUpTo, Journey, Tasks
+from sidecar.proxy.journeys.outbound import LOGINS_PATH, Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
 
-LOGINS_PATH: Final = "/.sidecar/logins"
 MAX_BODY_BYTES: Final = 16_384
 MIN_SESSION_CHARS: Final = 16  # a value that can be guessed binds nothing
 MAX_SESSION_CHARS: Final = 512
@@ -64,6 +65,23 @@ class _Asked:
         if not MIN_SESSION_CHARS <= len(session) <= MAX_SESSION_CHARS:
             raise Denied(Reason.LOGIN_MALFORMED, "session: it is an unguessable value of 16 to 512 characters")
         return session
+
+
+class Feature:
+    """Logins of users for one route each. ``pending`` are those of the whole sidecar."""
+
+    def __init__(self, features: Features) -> None:
+        self.pending = PendingLogins(monotonic=features.monotonic)
+
+    def outbound(self, side: Outbound) -> UserLogins:
+        """Return the part of the side with the agent in front."""
+        return UserLogins(
+            handles=side.handles,
+            tasks=side.tasks,
+            pending=self.pending,
+            clock=side.clock,
+            alone=side.remote_handles is None,
+        )
 
 
 class UserLogins:

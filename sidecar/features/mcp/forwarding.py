@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sidecar.delegation import mcp
-from sidecar.delegation.permit import IssuedPermit, ObservedPermit, Permit
+from sidecar.delegation.permit import IssuedPermit
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied
 from sidecar.features.mcp.event_ids import EventIds
 from sidecar.features.mcp.sessions import RequestSession
-from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
-from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Request, Response, is_event_stream
-from sidecar.wire.stream import Stream
+from sidecar.proxy.journeys.forward import Forwarding, Way
+from sidecar.wire.message import Edits, Response, is_event_stream
 
 
 class McpForwarding(Forwarding):
@@ -25,23 +22,13 @@ class McpForwarding(Forwarding):
 
     __slots__ = ("_answer_edits", "_event_ids", "_listens", "_session")
 
-    def __init__(
-        self,
-        forwarder: Forwarder,
-        permit: Permit | ObservedPermit | IssuedPermit,
-        stream: Stream,
-        head: Request,
-        entry: Entry,
-        origin: Origin,
-        target: bytes,
-        edits: Edits,
-        session: RequestSession,
-    ) -> None:
-        super().__init__(forwarder, permit, stream, head, entry, origin, target, session.to_agent(edits))
+    def __init__(self, way: Way, session: RequestSession) -> None:
+        super().__init__(*way._replace(edits=session.to_agent(way.edits)))
+        permit = way.permit
         self._session = session
         route = permit.plan.route if isinstance(permit, IssuedPermit) else permit.route
         self._listens = isinstance(route, InboundRoute) and route.operation == mcp.LISTEN
-        self._answer_edits = forwarder.answer_edits
+        self._answer_edits = way.forwarder.answer_edits
         self._event_ids: EventIds | None = None
 
     @property

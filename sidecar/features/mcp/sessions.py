@@ -16,7 +16,7 @@ from sidecar.delegation.mcp_session import Holder, Session, SessionIds, usable
 from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.errors import Denied, Reason
 from sidecar.features.mcp.event_ids import EventIds
-from sidecar.features.operations.operations import SESSION_FIELD, Asked
+from sidecar.features.mcp.operation import SESSION_FIELD, McpOperation
 from sidecar.proxy.journeys.headers import without
 from sidecar.wire.message import Edits, Field, Request, Response, new_edits
 
@@ -109,7 +109,7 @@ class RequestSession:
 
 
 def session_of(
-    ids: SessionIds, asked: Asked, head: Request, permit: Permit | ObservedPermit, now: int
+    ids: SessionIds, asked: McpOperation, head: Request, permit: Permit | ObservedPermit, now: int
 ) -> RequestSession:
     """Find the session of a permitted request of a peer.
 
@@ -120,7 +120,7 @@ def session_of(
 
 
 def session_held_by(
-    ids: SessionIds, asked: Asked, head: Request, *, route: str, holders: tuple[Holder, ...]
+    ids: SessionIds, asked: McpOperation, head: Request, *, route: str, holders: tuple[Holder, ...]
 ) -> RequestSession:
     """Find the session that a request names. It is one of ``holders``, of whom the first is that of one it opens.
 

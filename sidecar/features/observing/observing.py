@@ -23,10 +23,31 @@ from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_observed
 from sidecar.proxy.journeys.credentials import issuers_shown, stray_handles
 from sidecar.proxy.journeys.handles import Handles
+from sidecar.proxy.journeys.inbound import Inbound
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.remote_handles import RemoteHandles, any_alive
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Request
+
+
+class Feature:
+    """Observing, on each side by itself."""
+
+    def __init__(self, _features: object) -> None:
+        pass
+
+    def inbound(self, side: Inbound) -> Observing:
+        """Return the judge of requests to the agent."""
+        return _judge_of(side)
+
+    def outbound(self, side: Outbound) -> Observing:
+        """Return the judge of the agent's calls."""
+        return _judge_of(side)
+
+
+def _judge_of(side: Inbound | Outbound) -> Observing:
+    return Observing(handles=side.handles, remote_handles=side.remote_handles, tasks=side.tasks, clock=side.clock)
 
 
 class Observing:

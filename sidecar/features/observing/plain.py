@@ -8,24 +8,19 @@ requests have a rate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.target import canonical_target
 from sidecar.errors import SidecarError
-from sidecar.features.a2a.forwarding import forwarding_of as a2a_forwarding_of
-from sidecar.features.a2a.task_bindings import TaskBindings
-from sidecar.features.door.resource_metadata import tell_metadata
-from sidecar.features.mcp.sessions import session_of
 from sidecar.features.observing.observing import Observing
-from sidecar.features.operations.list_forwarding import forwarding_of
-from sidecar.features.operations.operations import Asked, find_operation
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record_rate import UnprovenRecords
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.feature import Features, InboundProtocol, OnDemand, Operation
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.headers import source_of, to_observed_agent
-from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.journey import Journey, Tasks
 from sidecar.proxy.journeys.snapshot import Snapshots
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
@@ -42,16 +37,16 @@ class PlainInbound:
         forwarder: Forwarder,
         observing: Observing,
         unproven: UnprovenRecords,
-        session_ids: SessionIds,
-        bindings: TaskBindings,
+        tasks: Tasks,
+        features: Features,
         clock: Callable[[], float],
     ) -> None:
-        self._session_ids = session_ids
-        self._bindings = bindings
+        self.forwarder = forwarder
+        self.tasks = tasks
+        self.features: OnDemand[Any] = OnDemand(lambda name: features.of(name).inbound(self))
         self._clock = clock
         self._snapshots = snapshots
         self._log = log
-        self._forwarder = forwarder
         self._observing = observing
         self._unproven = unproven
 
@@ -66,7 +61,8 @@ class PlainInbound:
     def journey(self, stream: Stream, head: Request, entry: Entry) -> Journey[None]:
         """One request to the agent and back."""
         policy: Policy | None = None
-        asked: Asked | None = None
+        protocol: InboundProtocol | None = None  # above HTTP
+        asked: Operation | None = None
         try:
             entry.source = source = source_of(stream.remote_address)
             snapshot, until = self._snapshots.now(), self._snapshots.setup.plain_until
@@ -76,12 +72,13 @@ class PlainInbound:
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
             if route.protocol != "http":
+                protocol = self.features[route.protocol]
                 if route.protocol == "metadata":
-                    tell_metadata(route, stream, head, entry)
+                    yield from protocol.answer(stream, head, target, route, None, snapshot, entry)
                     return
-                asked = Asked(route.protocol)
+                asked = protocol.new_operation()
                 below = route.below(target.path)
-                route = yield from find_operation(asked, stream, head, target, route, entry, below=below)
+                route = yield from asked.find(stream, head, target, route, entry, below=below)
             permit = yield from self._observing.plain(head, route, until, snapshot, entry)
 
             trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
@@ -93,17 +90,12 @@ class PlainInbound:
                 host=agent.authority,
                 forwarded=(b"http", source) if route.forwarded else None,
             )
-            path = target.encode()
-            if asked is not None and asked.protocol == "mcp":
-                session = session_of(self._session_ids, asked, head, permit, int(self._clock()))
-                of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
-                yield forwarding_of(*of_mcp, asked=asked)
+            way = Way(self.forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+            if protocol is None:
+                yield Forwarding(*way)
                 return
-            of_agent = self._forwarder, permit, stream, head, entry, agent, path, edits
-            if asked is None:
-                yield Forwarding(*of_agent)
-            else:
-                yield a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self._bindings, policy=policy)
+            session = protocol.open(asked, head, permit, int(self._clock()))
+            yield protocol.forwarding(asked, session, way, policy)
         except SidecarError as error:
             allow = policy.inbound.allowed_methods(entry.path or "") if policy else ()
             refuse(stream, error, entry, allow=allow, asked=asked)

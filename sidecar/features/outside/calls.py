@@ -6,63 +6,60 @@ No token of a user leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
+from sidecar.delegation.connect import ConnectRoute
 from sidecar.delegation.decide import decide_connect, decide_own
 from sidecar.delegation.outside import FederatedKey, InjectedKey, OutsideRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.errors import Denied, Reason
-from sidecar.exchange.federation.tokens import FederatedToken, FederatedTokens
-from sidecar.features.observing.observing import Observing
+from sidecar.exchange.federation.tokens import FederatedToken
 from sidecar.features.outside.keyed_forwarding import KeyedForwarding
 from sidecar.features.outside.static_keys import StaticKey, StaticKeys
 from sidecar.features.outside.tunnel_forwarding import TunnelForwarding
 from sidecar.observe.access_log import Entry
 from sidecar.observe.attribution import facts_of_own, facts_of_tunnel
-from sidecar.observe.metrics import Metrics
-from sidecar.proxy.journeys.call_authority import CallAuthority
 from sidecar.proxy.journeys.credentials import issuers_shown
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import to_outside, to_outside_as_is
-from sidecar.proxy.journeys.journey import Async, Journey, Tasks
-from sidecar.proxy.journeys.origins import Origins
+from sidecar.proxy.journeys.journey import Async, Journey
+from sidecar.proxy.journeys.outbound import Outbound
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.wire.message import Request
 from sidecar.wire.stream import Stream
 
 
-class OutsideCalls:
-    """Serves calls that leave the mesh. ``clock`` is wall time in seconds."""
+class Feature:
+    """Calls that leave the mesh, on each side by itself."""
 
-    def __init__(
-        self,
-        *,
-        authority: CallAuthority,
-        observing: Observing,
-        forwarder: Forwarder,
-        tasks: Tasks,
-        origins: Origins,
-        federated: FederatedTokens,
-        metrics: Metrics,
-        clock: Callable[[], float],
-    ) -> None:
-        self._authority = authority
-        self._observing = observing
-        self._forwarder = forwarder
-        self._tasks = tasks
-        self._origins = origins
-        self._federated = federated
+    def __init__(self, _features: object) -> None:
+        pass
+
+    def outbound(self, side: Outbound) -> OutsideCalls:
+        """Return the part of the side with the agent in front."""
+        return OutsideCalls(side)
+
+
+class OutsideCalls:
+    """Serves calls that leave the mesh to their end."""
+
+    def __init__(self, side: Outbound) -> None:
+        self._authority = side.authority
+        self._observing = side.features["observing"]
+        self._forwarder = side.forwarder
+        self._tasks = side.tasks
+        self._origins = side.origins
+        self._federated = side.federated()
         self._static_keys = StaticKeys()
-        self._metrics = metrics
-        self._clock = clock
+        self._metrics = side.log.metrics
+        self._clock = side.clock
 
     def call(
         self,
         stream: Stream,
         head: Request,
-        route: OutsideRoute,
         target: CanonicalTarget,
+        route: OutsideRoute,
         snapshot: Snapshot,
         entry: Entry,
     ) -> Journey[None]:
@@ -103,24 +100,19 @@ class OutsideCalls:
                 fields=route.fields,
             )
             entry.permitted(facts_of_own(permit, of_token, f"{route.key.kind}:{key.fingerprint}"))
-            forwarding = KeyedForwarding(
-                self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served, key=key.value
-            )
+            way = Way(self._forwarder, permit, stream, head, entry, origin, target.encode(), edits, served)
+            forwarding = KeyedForwarding(way, key.value)
         if served is None:
             self._metrics.own_calls += 1
         status = yield forwarding
         if status == 401 and isinstance(key, FederatedToken):
             self._federated.reject(key)  # the provider does not believe it: trade again for the next call
 
-    def tunnel(self, stream: Stream, head: Request, snapshot: Snapshot, entry: Entry) -> Journey[None]:
+    def tunnel(
+        self, stream: Stream, head: Request, route: ConnectRoute, snapshot: Snapshot, entry: Entry
+    ) -> Journey[None]:
         """A CONNECT: an opaque tunnel to a listed host and port, for the request whose handle it shows."""
         policy = snapshot.policy
-        try:
-            route = policy.outbound.find_tunnel(head.authority)
-        except Denied:
-            yield from self._authority.note_attempt(head, entry)
-            raise
-        entry.route = route.name
         (served, delegation), own = yield from self._authority.of_tunnel(head, snapshot, entry)
         permit = decide_connect(delegation, route, own=own, policy=policy, now=int(self._clock()))
         if served is not None and (counting := served.count_call()) is not None:

@@ -11,15 +11,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.delegation.permit import OwnPermit
 from sidecar.errors import Denied, Reason
 from sidecar.features.outside.key_spellings import spellings_of
-from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
-from sidecar.proxy.journeys.revalidation import Served
-from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Field, Request, Response
-from sidecar.wire.stream import Stream
+from sidecar.proxy.journeys.forward import Forwarding, Way
+from sidecar.wire.message import Field, Response
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PARTS: Final = frozenset({206, 226})  # of a range (RFC 9110), of a change (RFC 3229)
@@ -44,21 +39,8 @@ class KeyedForwarding(Forwarding):
 
     __slots__ = ("_begins", "_screen")
 
-    def __init__(
-        self,
-        forwarder: Forwarder,
-        permit: OwnPermit,
-        stream: Stream,
-        head: Request,
-        entry: Entry,
-        origin: Origin,
-        target: bytes,
-        edits: Edits,
-        served: Served | None,
-        *,
-        key: bytes,
-    ) -> None:
-        super().__init__(forwarder, permit, stream, head, entry, origin, target, edits, served)
+    def __init__(self, way: Way, key: bytes) -> None:
+        super().__init__(*way)
         self._screen = AnswerScreen(key)
         self._begins = b""
 

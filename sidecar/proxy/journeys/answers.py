@@ -5,13 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sidecar.delegation.human import Human
-from sidecar.delegation.resource_metadata import ProtectedResource
 from sidecar.errors import OF_HANDSHAKES, Reason, SidecarError, TrustEnded, Unavailable
-from sidecar.features.grpc.status import grpc_refusal, refuses_by_grpc
-from sidecar.features.operations.operations import Asked
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.record import Direction, RecordFields
@@ -20,8 +16,14 @@ from sidecar.observe.record_text import refused_path
 from sidecar.proxy.journeys.headers import source_of
 from sidecar.proxy.journeys.journey import Drive, Journey
 from sidecar.proxy.journeys.refusal import refusal
+from sidecar.wire.grpc import refuses_by_grpc
 from sidecar.wire.message import Field, Request
 from sidecar.wire.stream import Stream
+
+if TYPE_CHECKING:
+    from sidecar.delegation.human import Human
+    from sidecar.delegation.resource_metadata import ProtectedResource
+    from sidecar.proxy.journeys.feature import Operation
 
 _log: Final = logging.getLogger(__name__)
 
@@ -113,14 +115,14 @@ def refuse(
     allow: Iterable[str] = (),
     human: Human | None = None,
     resource: ProtectedResource | None = None,
-    asked: Asked | None = None,
+    asked: Operation | None = None,
     also: Sequence[Field] = (),
     hang_up: bool = False,
 ) -> None:
     """Tell the caller no. What has begun is cut, and what cannot be answered by HTTP ends the connection.
 
-    ``asked`` is the message that is refused, where it came by JSON-RPC: the answer is one to that. ``also`` are further
-    fields of the answer. ``hang_up`` ends the connection after the answer too, whatever the reason.
+    ``asked`` is the operation that is refused: the answer has the form of its protocol. ``also`` are further fields of
+    the answer. ``hang_up`` ends the connection after the answer too, whatever the reason.
     """
     if entry.direction == "outbound" and error.reason in OF_HANDSHAKES:
         ended = TrustEnded(error.reason, error.detail)
@@ -133,13 +135,13 @@ def refuse(
         stream.abort()
         return
     if refuses_by_grpc(stream):
+        from sidecar.proxy.journeys.grpc_refusal import grpc_refusal  # of HTTP/2 alone
+
         fields = grpc_refusal(error, entry.request_id, stream.head, asked)
         stream.answer(200, [*fields, *also], b"", close=hang_up)
         return
-    if asked is not None and asked.protocol == "grpc":
-        asked = None  # no call of gRPC, so its caller reads the status of HTTP
-    if asked is not None and asked.posts_alone:
-        allow = ("POST",)
+    if asked is not None and asked.allow is not None:
+        allow = asked.allow
     status, fields, body = refusal(
         error, entry.request_id, scope=scope, allow=allow, human=human, resource=resource, asked=asked
     )

@@ -6,14 +6,14 @@ the request behind its handle, or those being served.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.plan import Delegation
 from sidecar.delegation.spiffe_id import SpiffeId
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.features.logins.logins import Logins
 from sidecar.observe.access_log import Entry
 from sidecar.observe.entry import OWN
 from sidecar.observe.metrics import Metrics
@@ -39,21 +39,22 @@ Authority: TypeAlias = tuple[ServedRequest | RemoteRequest | None, Delegation | 
 class CallAuthority:
     """Finds the authority of calls. ``own_authorities`` are our listener's names.
 
-    ``remote_handles`` asks the other workers for their handles; None: there are none.
+    ``features`` has the ``logins`` of an entry. ``remote_handles`` asks the other workers for their handles; None: this
+    is the only worker.
     """
 
     def __init__(
         self,
         *,
         handles: Handles,
-        logins: Logins,
+        features: Mapping[str, Any],
         remote_handles: RemoteHandles | None,
         tasks: Tasks,
         metrics: Metrics,
         own_authorities: frozenset[str],
     ) -> None:
         self._handles = handles
-        self._logins = logins
+        self._features = features
         self._remote_handles = remote_handles
         self._tasks = tasks
         self._metrics = metrics
@@ -83,9 +84,9 @@ class CallAuthority:
                 return None, None
             _note_served(served, entry)
             if served.delegation.entry:
-                return served, (yield from self._logins.again(served.delegation, snapshot, entry))
+                return served, (yield from self._features["logins"].again(served.delegation, snapshot, entry))
             return served, served.delegation
-        return None, (yield from self._logins.verify(credential.token or "", snapshot, entry))
+        return None, (yield from self._features["logins"].verify(credential.token or "", snapshot, entry))
 
     def of_outside_call(
         self, head: Request, route: OutsideRoute, snapshot: Snapshot, entry: Entry
@@ -141,7 +142,7 @@ class CallAuthority:
         served = yield from self._resolve(handle)
         _note_served(served, entry)
         if served.delegation.entry:
-            return served, (yield from self._logins.again(served.delegation, snapshot, entry))
+            return served, (yield from self._features["logins"].again(served.delegation, snapshot, entry))
         return served, served.delegation
 
     def _refuse_strays(self, head: Request, *, in_authorization: bool) -> Journey[None]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from sidecar.delegation.outside import OutsideRoute
 from sidecar.delegation.permit import IssuedPermit, ObservedPermit, OwnPermit, Permit
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
-from sidecar.features.grpc.status import grpc_trailers, refuses_by_grpc
 from sidecar.identity.handshake import PeerGuard
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import Entry
@@ -26,6 +25,7 @@ from sidecar.proxy.journeys.revalidation import (
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.dialer import Origin
+from sidecar.wire.grpc import refuses_by_grpc
 from sidecar.wire.lifetimes import RULES, Kind, kind_of_answer, kind_of_request
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Edits, Request, Response, is_event_stream
@@ -57,11 +57,25 @@ class Forwarder:
         self.limits = limits
 
 
+class Way(NamedTuple):
+    """Arguments of every ``Forwarding``. ``served`` is the request that a call of the agent's belongs to."""
+
+    forwarder: Forwarder
+    permit: AnyPermit
+    stream: Stream
+    head: Request
+    entry: Entry
+    origin: Origin
+    target: bytes
+    edits: Edits
+    served: Served | None = None
+
+
 class Forwarding(Pump):
     """The wait for one whole answer: it ends with the upstream's status once that has passed.
 
-    ``target`` and ``edits`` make of the request what goes upstream.
-    ``served`` is the request that a call of the agent's belongs to.
+    Its arguments are those of ``Way``: ``target`` and ``edits`` make of the request what goes upstream. A subclass
+    takes a way, and what it does with the answer beside it.
 
     The wait raises:
         SidecarError: UPSTREAM_*, TIMEOUT or TOO_LARGE (the body), PEER_GONE, or why it may not go on. If
@@ -159,6 +173,8 @@ class Forwarding(Pump):
     def cut_answer(self, error: SidecarError) -> None:
         """End an answer that has begun; one of gRPC can still tell why."""
         if refuses_by_grpc(self._stream) and error.reason is not Reason.PEER_GONE:
+            from sidecar.proxy.journeys.grpc_refusal import grpc_trailers  # of HTTP/2 alone
+
             self._stream.send_end(grpc_trailers(error, self._entry.request_id))
         else:
             self._stream.abort()

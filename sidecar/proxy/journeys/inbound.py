@@ -1,8 +1,8 @@
 """The inbound journey: an mTLS peer calls the agent.
 
 Theory of operation. The peer's SPIFFE ID was proven inside the TLS handshake and is proven again whenever trust has
-changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> on a route of MCP
-or A2A the operation that its message asks for (``operations.py``) -> decision of the core (or the one it made on the
+changed. Then, in this order: canonical target -> route -> bearer -> token verified (or remembered) -> on a route of a
+protocol above HTTP the operation that is asked for (``feature.py``) -> decision of the core (or the one it made on the
 same call before, after a look at the clock) -> identity headers rewritten, token swapped for a handle -> the agent. A
 route that only observes lets a refused request pass with its own credential, and without a handle (``observing.py``).
 Everything that decides is one snapshot, taken at the start: a reload never splits a decision. On the warm path nothing
@@ -14,30 +14,22 @@ Read ``Inbound.journey`` top to bottom: it is the whole of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from sidecar.delegation.bearer import bearer_of, parse_bearer
 from sidecar.delegation.decide import check_again, decide_verified, trusted_issuer
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.policy import Policy
 from sidecar.delegation.route import InboundRoute
 from sidecar.delegation.target import CanonicalTarget, canonical_target
 from sidecar.delegation.verify import VerifiedToken, verify_token
 from sidecar.errors import Denied, SidecarError, Unavailable
-from sidecar.features.a2a.agent_cards import AgentCards
-from sidecar.features.a2a.forwarding import forwarding_of as a2a_forwarding_of
-from sidecar.features.a2a.task_bindings import TaskBindings
-from sidecar.features.door.resource_metadata import tell_metadata
-from sidecar.features.mcp.sessions import RequestSession, session_of
-from sidecar.features.observing.observing import Observing
-from sidecar.features.operations.list_forwarding import forwarding_of
-from sidecar.features.operations.operations import Asked, find_operation
 from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.feature import Features, InboundProtocol, OnDemand, Operation
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
@@ -55,8 +47,8 @@ _UNPROVEN_BYTES: Final = 16 * 1024  # of a message whose token does not verify
 class Inbound:
     """Serves the requests of peers. ``clock`` is wall time in seconds; ``remote_handles`` as of ``Outbound``.
 
-    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects. ``session_ids``
-    are those of MCP.
+    ``edits`` makes a permitted request the agent's: ``to_agent``, or with a key that the agent expects. ``features``
+    are those of the whole sidecar.
     """
 
     def __init__(
@@ -68,26 +60,23 @@ class Inbound:
         forwarder: Forwarder,
         tasks: Tasks,
         clock: Callable[[], float],
-        session_ids: SessionIds,
-        bindings: TaskBindings | None = None,
+        features: Features,
         memory: MemoryLimits | None = None,
         remote_handles: RemoteHandles | None = None,
         edits: Callable[..., Edits] = to_agent,
     ) -> None:
         self._edits = edits
-        self._session_ids = session_ids
         memory = memory or MemoryLimits()
         self._snapshots = snapshots
         self._log = log
-        self._handles = handles
-        self._forwarder = forwarder
-        self._tasks = tasks
-        self._clock = clock
-        self._observing = Observing(handles=handles, remote_handles=remote_handles, tasks=tasks, clock=clock)
+        self.forwarder = forwarder
+        self.tasks = tasks
+        self.handles = handles
+        self.remote_handles = remote_handles
+        self.clock = clock
+        self.features: OnDemand[Any] = OnDemand(lambda name: features.of(name).inbound(self))
         self.verdicts = Verdicts(memory.max_verdicts_mib * MIB)
         self.permits = Permits(memory.max_permits_mib * MIB, self.verdicts)
-        self.bindings = bindings or TaskBindings(clock)
-        self._cards = AgentCards(forwarder.pool, tasks)
         log.metrics.verdict_cache = self._look_ups
 
     def on_request(self, stream: Stream) -> None:
@@ -102,11 +91,11 @@ class Inbound:
         """One request from a peer to the agent and back."""
         policy: Policy | None = None
         route: InboundRoute | None = None
-        asked: Asked | None = None
-        session: RequestSession | None = None  # of MCP
+        protocol: InboundProtocol | None = None  # above HTTP
+        asked: Operation | None = None
         handle = ""
         try:
-            now = int(self._clock())
+            now = int(self.clock())
             guard = guard_of(stream.transport)
             entry.peer = guard.peer.spiffe_id
             snapshot = self._snapshots.now()
@@ -120,20 +109,18 @@ class Inbound:
             route = policy.inbound.find(head.method, target.path)
             entry.route = route.name
             if route.protocol != "http":
-                if route.protocol == "metadata":
-                    tell_metadata(route, stream, head, entry)
+                protocol = self.features[route.protocol]
+                if protocol.answers(target, policy):
+                    yield from protocol.answer(stream, head, target, route, peer.spiffe_id, snapshot, entry)
                     return
-                if target.path in policy.inbound.cards:
-                    yield from self._cards.serve_peer(stream, head, target.path, peer.spiffe_id, policy, agent, entry)
-                    return
-                asked = Asked(route.protocol)
+                asked = protocol.new_operation()
                 found = yield from self._operation(asked, stream, head, target, peer, route, snapshot, entry, now)
                 route, unproven = found
                 if unproven is not None:
                     raise unproven  # after the operation is known: the answer names its scopes
                 if asked.grpc:
                     agent = snapshot.require_grpc_agent()
-                now = int(self._clock())  # the body may have taken longer than the token had left
+                now = int(self.clock())  # the body may have taken longer than the token had left
 
             epoch = keys.generation, policy.number
             call = new_call((head.one(b"authorization"), peer.fingerprint, route.key))
@@ -146,18 +133,19 @@ class Inbound:
                 except Denied as denied:
                     if now >= route.observe_until:
                         raise
-                    observed = yield from self._observing.request(denied, head, peer, route, snapshot, entry)
-                    if route.protocol == "mcp" and asked is not None:
-                        session = session_of(self._session_ids, asked, head, observed, now)
-                    yield self._observed(observed, route, stream, head, agent, target, entry, asked, session, policy)
+                    observing = self.features["observing"]
+                    observed = yield from observing.request(denied, head, peer, route, snapshot, entry)
+                    session = None if protocol is None else protocol.open(asked, head, observed, now)
+                    way = self._observed(observed, route, stream, head, agent, target, entry)
+                    yield self._forwarding(protocol, asked, session, way, policy)
                     return
                 given = self.permits.give(call, permit, (keys.generation, policy.number))
             permit, delegation, facts, of_token, identity, _ = given
-            if asked is not None and asked.protocol == "mcp":
-                session = self._session(asked, head, permit, entry, now)
+            if protocol is not None:
+                session = self._open(protocol, asked, head, permit, entry, now)
             served = ServedRequest(delegation, route.max_calls, 0.0, entry.call_in, guard, of_token)
             try:
-                handle = self._handles.open(served)
+                handle = self.handles.open(served)
             except Unavailable:
                 entry.attribute_token(permit.token)
                 raise
@@ -175,12 +163,15 @@ class Inbound:
                 source=source_of(stream.remote_address) if route.forwarded else None,
             )
             if not route.forwards_as_is:
-                forwarding = self._forwarding(asked, session, permit, stream, head, entry, agent, target, edits, policy)
+                way = Way(self.forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+                forwarding = (
+                    Forwarding(*way) if protocol is None else self._forwarding(protocol, asked, session, way, policy)
+                )
                 if route.linger_s:
-                    self._handles.let_in(served, route.linger_s)
+                    self.handles.let_in(served, route.linger_s)
                 yield forwarding
                 return
-            yield Forwarding(self._forwarder, permit, stream, head, entry, agent, target.encode(), edits)
+            yield Forwarding(self.forwarder, permit, stream, head, entry, agent, target.encode(), edits)
         except SidecarError as error:
             refuse(
                 stream,
@@ -193,30 +184,14 @@ class Inbound:
                 asked=asked,
             )
         finally:
-            self._handles.end(handle)
+            self.handles.end(handle)
             close(stream, entry)
 
     def _forwarding(
-        self,
-        asked: Asked | None,
-        session: RequestSession | None,
-        permit: Permit,
-        stream: Stream,
-        head: Request,
-        entry: Entry,
-        agent: Origin,
-        target: CanonicalTarget,
-        edits: Edits,
-        policy: Policy,
+        self, protocol: InboundProtocol | None, asked: Operation | None, session: object, way: Way, policy: Policy
     ) -> Forwarding:
         """Make the way to the agent and back. Raises Denied, as that of its protocol."""
-        if session is not None:
-            of_mcp = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits, session
-            return forwarding_of(*of_mcp, asked=asked)
-        of_agent = self._forwarder, permit, stream, head, entry, agent, target.encode(), edits
-        if asked is None or asked.protocol != "a2a":
-            return Forwarding(*of_agent)
-        return a2a_forwarding_of(*of_agent, asked=asked, route=permit.route, bindings=self.bindings, policy=policy)
+        return Forwarding(*way) if protocol is None else protocol.forwarding(asked, session, way, policy)
 
     def _decide(
         self, head: Request, peer: VerifiedPeer, route: InboundRoute, snapshot: Snapshot, entry: Entry, now: int
@@ -240,17 +215,25 @@ class Inbound:
             entry.attribute_token(token)
             raise
 
-    def _session(self, asked: Asked, head: Request, permit: Permit, entry: Entry, now: int) -> RequestSession:
-        """Find the session of a request of MCP."""
+    def _open(
+        self,
+        protocol: InboundProtocol,
+        asked: Operation | None,
+        head: Request,
+        permit: Permit,
+        entry: Entry,
+        now: int,
+    ) -> object:
+        """Find what a request of a protocol goes on in, such as a session of MCP."""
         try:
-            return session_of(self._session_ids, asked, head, permit, now)
+            return protocol.open(asked, head, permit, now)
         except Denied:
             entry.attribute_token(permit.token)
             raise
 
     def _operation(
         self,
-        asked: Asked,
+        asked: Operation,
         stream: Stream,
         head: Request,
         target: CanonicalTarget,
@@ -271,7 +254,7 @@ class Inbound:
             asked.max_bytes = _UNPROVEN_BYTES
         below = route.below(target.path)
         try:
-            found = yield from find_operation(asked, stream, head, target, route, entry, below=below)
+            found = yield from asked.find(stream, head, target, route, entry, below=below)
             if asked.grpc:
                 snapshot.require_grpc_agent()
         except Denied as denied:
@@ -317,11 +300,8 @@ class Inbound:
         agent: Origin,
         target: CanonicalTarget,
         entry: Entry,
-        asked: Asked | None,
-        session: RequestSession | None,
-        policy: Policy,
-    ) -> Forwarding:
-        """Forward a request that only passes because its route observes."""
+    ) -> Way:
+        """Return the way of a request that only passes because its route observes."""
         trace = entry.next_trace(head.all(b"traceparent"), head.all(b"tracestate"))
         _, entry.trace_id, entry.span_id, _ = trace
         edits = to_observed_agent(
@@ -331,14 +311,7 @@ class Inbound:
             host=agent.authority,
             forwarded=(b"https", source_of(stream.remote_address)) if route.forwarded else None,
         )
-        path = target.encode()
-        if session is not None:
-            of_mcp = self._forwarder, permit, stream, head, entry, agent, path, edits, session
-            return forwarding_of(*of_mcp, asked=asked)
-        of_agent = self._forwarder, permit, stream, head, entry, agent, path, edits
-        if asked is None or asked.protocol == "grpc":
-            return Forwarding(*of_agent)
-        return a2a_forwarding_of(*of_agent, asked=asked, route=route, bindings=self.bindings, policy=policy)
+        return Way(self.forwarder, permit, stream, head, entry, agent, target.encode(), edits)
 
     def _check_again(self, given: Given, entry: Entry, now: int) -> None:
         permit = given[0]
@@ -363,13 +336,13 @@ class Inbound:
             key = keys.find(bearer.issuer, bearer.kid)
             if key is None:
                 entry.claim_unverified(bearer)  # who waits may be seen waiting
-                key = yield Async(self._tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
+                key = yield Async(self.tasks, lambda: keys.wait_for_key(bearer.issuer, bearer.kid))
             token = verify_token(
                 bearer,
                 issuer=issuer,
                 key=key,
                 audiences=policy.audiences,
-                now=int(self._clock()),
+                now=int(self.clock()),
                 peer_certificate_sha256=peer.fingerprint,
                 slim=True,
             )

@@ -21,7 +21,6 @@ from sidecar.engine import Engine
 from sidecar.errors import Reason
 from sidecar.exchange.credential_watch import CredentialWatch
 from sidecar.exchange.revocations import RevocationLists
-from sidecar.features.logins.pending_logins import PendingLogins
 from sidecar.identity.public_tls import PublicCertificate
 from sidecar.identity.source import Identity, IdentitySource
 from sidecar.observe.access_log import TICK_S, AccessLog
@@ -29,6 +28,7 @@ from sidecar.observe.countersigning import Countersigning
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.journeys.bypass import BypassWatch
 from sidecar.proxy.journeys.caches import Caches
+from sidecar.proxy.journeys.feature import Features
 from sidecar.proxy.journeys.handle_delivery import HandleDelivery
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.journey import Tasks
@@ -79,7 +79,7 @@ class Parts:
     handle_delivery: HandleDelivery | None = None
     door: PublicCertificate | None = None
     caches: Caches = field(default_factory=lambda: Caches({}, clock=time.time))
-    pending_logins: PendingLogins = field(default_factory=lambda: PendingLogins(monotonic=time.monotonic))
+    features: Features | None = None
 
 
 class Server:

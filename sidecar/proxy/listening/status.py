@@ -161,10 +161,13 @@ def _issuers(parts: Parts) -> list[Json]:
 
 def _logins(parts: Parts) -> Json | None:
     """None where users log in for no route."""
-    snapshot, pending = parts.snapshots.current, parts.pending_logins
+    snapshot, features = parts.snapshots.current, parts.features
     routes = () if snapshot is None else snapshot.policy.outbound.routes
-    if not pending.alive and all(route.token != "login" for route in routes):  # noqa: S105 - a kind
+    with_logins = any(route.token == "login" for route in routes)  # noqa: S105 - a kind
+    logins = None if features is None else features.of("user_logins") if with_logins else features.used("user_logins")
+    if logins is None or not (with_logins or logins.pending.alive):
         return None
+    pending = logins.pending
     return {
         "pending": pending.alive,
         "max_pending": pending.most,

@@ -188,16 +188,15 @@ def wait_for_answer(
     connection: ServerConnection,
     upstream: ClientConnection,
     journey: Journey[None],
-    *forwarded: Any,
-    kind: type[Forwarding] = Forwarding,
-    **more: Any,
+    kind: type[Forwarding],
+    *arguments: Any,
 ) -> None:
-    """Make the ghost of a forwarding, of ``forwarded``, one that waits for its answer, as the rest of ``journey``.
+    """Make the ghost of a forwarding a ``kind``, made with ``arguments``, that waits for its answer.
 
-    It becomes a ``kind``, which takes ``more``.
+    It waits as the rest of ``journey``.
     """
     forwarding.__class__ = kind
-    kind.__init__(forwarding, *forwarded, **more)
+    kind.__init__(forwarding, *arguments)
     stream.owner = drive = Drive(journey)
     stream.sender = forwarding
     forwarding.sent_on(upstream)

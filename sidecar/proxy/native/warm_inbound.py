@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sidecar.delegation.a2a_tasks import LISTS
 from sidecar.delegation.bearer import bearer_of
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.permit import Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.engine import PREPARED_BYTES, require_native
 from sidecar.errors import SidecarError
-from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding, not_encoded
+from sidecar.features.a2a.answers import EXTENDED_CARD, NOT_ASKED_FOR, TaskForwarding
 from sidecar.features.a2a.forwarding import principal_of
-from sidecar.features.a2a.task_bindings import Making, TaskBindings
+from sidecar.features.a2a.operation import A2aOperation
+from sidecar.features.a2a.task_bindings import Making
 from sidecar.features.mcp.forwarding import McpForwarding
+from sidecar.features.mcp.list_forwarding import is_cut
+from sidecar.features.mcp.operation import SESSION_FIELD, McpOperation
 from sidecar.features.mcp.sessions import ENDS_HERE, REPLACED, session_of
-from sidecar.features.operations.list_forwarding import is_cut
-from sidecar.features.operations.operations import SESSION_FIELD, Asked
+from sidecar.features.operations.operation import Operation
 from sidecar.identity.jwks import IssuerKeys
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
 from sidecar.proxy.journeys.answers import close, refuse
-from sidecar.proxy.journeys.forward import Forwarder, Forwarding
+from sidecar.proxy.journeys.feature import Features
+from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles
 from sidecar.proxy.journeys.headers import IDENTITY, passes_to_mesh, source_of, to_agent, told_by_route, without
 from sidecar.proxy.journeys.journey import Journey
@@ -57,12 +59,13 @@ from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
 from sidecar.wire.message import Field, Request
 
+_OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
+
 
 class WarmInbound:
     """The warm requests of the inbound side. ``begin`` is called with a waiting connection and what arrived there.
 
-    ``permits``, ``verdicts``, ``session_ids`` and ``bindings`` are those of ``Inbound``, whose agents get the fields of
-    ``to_agent``.
+    ``permits``, ``verdicts`` and ``features`` are those of ``Inbound``, whose agents get the fields of ``to_agent``.
 
     Raises:
         LookupError: the native engine is not installed.
@@ -73,8 +76,7 @@ class WarmInbound:
         permits: Permits,
         *,
         verdicts: Verdicts,
-        session_ids: SessionIds,
-        bindings: TaskBindings,
+        features: Features,
         snapshots: Snapshots,
         log: AccessLog,
         handles: Handles,
@@ -88,8 +90,8 @@ class WarmInbound:
         self._handles = handles
         self._permits = permits
         self._verdicts = verdicts
-        self._session_ids = session_ids
-        self._bindings = bindings
+        self._session_ids = features.of("mcp").session_ids
+        self._bindings = features.of("a2a").bindings
         self._snapshots = snapshots
         self._forwarder = forwarder
         self._grammar = RequestGrammar(
@@ -156,7 +158,8 @@ class WarmInbound:
         peer = guard_of(connection.transport).peer.spiffe_id
         if self._verdicts.get((bearer_of(head.all(b"authorization")), peer)) is None:
             return False  # a message is read only once its token was verified
-        found = read_operation(head, message[-1], route, path, below=route.below(path))
+        asked = _OPERATIONS[route.protocol]()
+        found = read_operation(asked, head, message[-1], route, path, below=route.below(path))
         if isinstance(found, bool):
             return found
         given = self._permits.get(new_call((head.one(b"authorization"), certificate, found.route.key)))
@@ -257,17 +260,16 @@ class WarmInbound:
             host=origin.authority,
             source=_source(permit, connection),
         )
-        kind: type[Forwarding] = Forwarding
-        more: dict[str, Any] = {}
+        way = Way(self._forwarder, permit, stream, head, entry, origin, head.target, edits)
+        made: tuple[Any, ...] = Forwarding, *way
         if asked is not None:
             entry.operation = asked.message.key
             if asked.session is not None:
-                kind, more = McpForwarding, {"session": asked.session}
+                made = McpForwarding, way, asked.session
             elif asked.making is not None:
-                kind, more, edits = TaskForwarding, {"making": asked.making}, not_encoded(edits)
+                made = TaskForwarding, way, asked.making
         rest = self._rest(stream, entry, forwarding, permit, handle, None if asked is None else asked.message)
-        forwarded = self._forwarder, permit, stream, head, entry, origin, head.target, edits
-        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded, kind=kind, **more)
+        wait_for_answer(forwarding, stream, connection, upstream, rest, *made)
 
     def _rest(
         self,
@@ -276,7 +278,7 @@ class WarmInbound:
         forwarding: Forwarding,
         permit: Permit,
         handle: str,
-        asked: Asked | None,
+        asked: Operation | None,
     ) -> Journey[None]:
         """Serve the rest of ``Inbound.journey``, from the wait for the agent on."""
         route = permit.route

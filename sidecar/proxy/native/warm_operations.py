@@ -1,7 +1,7 @@
 """Operations of warm requests: the native engine gives each message of MCP and A2A to Python, before anything is sent.
 
 Theory of operation. The native engine reads heads, and no message. On a route of MCP or A2A a gate calls a *reader*
-with the head that it has read, and the body. The reader finds the operation by ``find_operation``, as the journey does,
+with the head that it has read, and the body. The reader finds the operation by ``Operation.find``, as the journey does,
 and changes nothing that the journey would not change, or change again. A refusal leaves it as an error, upon which the
 engine in Python reads the same bytes and refuses. It returns what the gate goes on with: the route of the operation, or
 what is remembered for it; the operation's name in records; fields to add; the kind of the message; and a state, which
@@ -17,8 +17,9 @@ from sidecar.delegation.a2a_tasks import AnswerReader
 from sidecar.delegation.route import InboundRoute, OutboundRoute
 from sidecar.delegation.target import CanonicalTarget
 from sidecar.features.a2a.task_bindings import Making
+from sidecar.features.mcp.operation import SESSION_FIELD
 from sidecar.features.mcp.sessions import RequestSession
-from sidecar.features.operations.operations import SESSION_FIELD, Asked, find_operation
+from sidecar.features.operations.operation import Operation
 from sidecar.wire.h1_fields import request_layouts
 from sidecar.wire.message import Request
 
@@ -70,7 +71,7 @@ class WarmMessage:
 
     def __init__(
         self,
-        message: Asked,
+        message: Operation,
         handed_over: Callable[[], None],
         *,
         session: RequestSession | None = None,
@@ -127,7 +128,7 @@ class _Noted:
 class OperationRead(NamedTuple):
     """The operation of a message: ``route`` is its own, ``op`` its name in records."""
 
-    asked: Asked
+    asked: Any  # the operation of its protocol
     route: Any
     op: str
 
@@ -139,21 +140,23 @@ def head_of(message: WholeMessage) -> Request:
 
 
 def read_operation(
-    head: Request, body: bytes | None, route: _Route, path: str, *, below: str | None
+    asked: Operation, head: Request, body: bytes | None, route: _Route, path: str, *, below: str | None
 ) -> OperationRead | bool:
-    """Read the operation of a request with a canonical ``path``. ``body`` is None if some of it has not come yet.
+    """Read the operation of a request with a canonical ``path`` into ``asked``.
+
+    ``body`` is None if some of it has not come yet.
 
     False: the engine in Python serves it. True: it may be served natively, when the rest of its body has come.
 
     Raises:
-        Denied: as ``find_operation``.
+        Denied: as ``Operation.find``.
     """
     length = head.content_length or 0
     if length > MAX_READ or head.method != "POST":
         return False
     target = CanonicalTarget(path, head.target.partition(b"?")[2])
-    asked, noted = Asked(route.protocol), _Noted()
-    journey: Any = find_operation(asked, _WHOLE, head, target, route, noted, below=below)  # type: ignore[arg-type]
+    noted = _Noted()
+    journey: Any = asked.find(_WHOLE, head, target, route, noted, below=below)  # type: ignore[arg-type]
     try:
         wait = next(journey)
         if body is None or length > wait.limit:

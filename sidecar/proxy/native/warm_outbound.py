@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable
+from collections.abc import Callable, Container, Hashable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from sidecar.bounded import BoundedCache
 from sidecar.delegation.outbound_routes import CallRoute
@@ -19,8 +19,10 @@ from sidecar.exchange.cache import Issued
 from sidecar.exchange.client import TokenExchange, key_of
 from sidecar.features.a2a.agent_cards import is_card_of_next_hop
 from sidecar.features.a2a.answers import EXTENDED_CARD, note_refusal
-from sidecar.features.logins.logins import SUBJECT_METHODS, Logins
-from sidecar.features.operations.operations import Asked
+from sidecar.features.a2a.operation import A2aOperation
+from sidecar.features.logins.logins import Logins
+from sidecar.features.mcp.operation import McpOperation
+from sidecar.features.operations.operation import Operation
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.observe.entry import request_record
 from sidecar.observe.record import RecordFields
@@ -30,6 +32,7 @@ from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.headers import passes_to_mesh, to_next_hop
 from sidecar.proxy.journeys.journey import Journey
 from sidecar.proxy.journeys.origins import Origins
+from sidecar.proxy.journeys.outbound import SUBJECT_METHODS
 from sidecar.proxy.journeys.plans import Plans
 from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
 from sidecar.proxy.native.ghosts import new_forwarding
@@ -41,6 +44,8 @@ from sidecar.wire.h1_head import RequestGrammar
 from sidecar.wire.h1_server import ServerConnection, Warm
 from sidecar.wire.h1_stream import H1Stream
 from sidecar.wire.limits import ClientLimits, ServerLimits
+
+_OPERATIONS: Final[Mapping[str, type[Operation]]] = {"mcp": McpOperation, "a2a": A2aOperation}
 
 
 class WarmOutbound:
@@ -126,7 +131,7 @@ class WarmOutbound:
             return False
         if self._handed_over.takes(route.name):
             return False
-        found = read_operation(head_of(message), message[-1], route, path, below=None)
+        found = read_operation(_OPERATIONS[route.protocol](), head_of(message), message[-1], route, path, below=None)
         if isinstance(found, bool):
             return found
         if found.asked.key == EXTENDED_CARD or not is_plain(found.route):
@@ -234,12 +239,12 @@ class WarmOutbound:
         begin_record(entry, self._log, record, started_at=started_at, forwarded_at=forwarded_at)
         begin_stream(stream, connection, head, bytes_in)
         edits = to_next_hop(issued, permit.plan, entry, call=entry.call_out or "", trace=trace, host=origin.authority)
-        forwarded = self._forwarder, permit, stream, head, entry, origin, target, edits, served
+        way = self._forwarder, permit, stream, head, entry, origin, target, edits, served
         message = None if asked is None else asked.message
         if message is not None:
             entry.operation = message.key
         rest = _rest(stream, entry, forwarding, permit, tokens, message)
-        wait_for_answer(forwarding, stream, connection, upstream, rest, *forwarded)
+        wait_for_answer(forwarding, stream, connection, upstream, rest, Forwarding, *way)
 
 
 def _rest(
@@ -248,7 +253,7 @@ def _rest(
     forwarding: Forwarding,
     permit: IssuedPermit,
     tokens: TokenExchange,
-    asked: Asked | None,
+    asked: Operation | None,
 ) -> Journey[None]:
     """Serve the rest of ``Outbound.journey``, from the wait for the next hop on."""
     try:

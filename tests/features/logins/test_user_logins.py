@@ -218,7 +218,7 @@ async def test_a_login_that_cannot_begin_leaves_nothing(calls: LoginCalls) -> No
     calls.logins.failing = Unavailable(Reason.STS_TIMEOUT)
     refused = await calls.post("", {"route": "crm", "session": ALICE})
     assert (refused.status, refused.reason) == (504, "sts_timeout")
-    assert len(calls.outbound.user_logins.pending) == 0
+    assert len(calls.outbound.features["user_logins"].pending) == 0
 
 
 @pytest.mark.parametrize("second_begins", [True, False])
@@ -317,7 +317,7 @@ async def test_an_answer_that_has_not_left_outlives_no_deadline(calls: LoginCall
 
 async def test_an_answer_that_has_not_left_is_over_if_the_session_begins_another(calls: LoginCalls) -> None:
     login = (await calls.begin())["login"]
-    pending = calls.outbound.user_logins.pending
+    pending = calls.outbound.features["user_logins"].pending
 
     def begin_another() -> None:
         assert found is not None
@@ -334,7 +334,7 @@ async def test_an_answer_that_has_not_left_is_over_if_the_session_begins_another
 async def test_a_poll_that_ends_after_the_session_has_begun_another_leaves_its_login_over(calls: LoginCalls) -> None:
     calls.logins.browser = False
     login = (await calls.begin())["login"]
-    pending = calls.outbound.user_logins.pending
+    pending = calls.outbound.features["user_logins"].pending
     found = pending.find(login, ALICE).begun
     assert found is not None
     calls.logins.pending = [StillPending()]
@@ -349,7 +349,7 @@ async def test_an_answer_that_comes_while_its_login_is_redeemed_is_a_second_one(
 
     def second() -> None:
         with pytest.raises(Denied) as caught:
-            calls.outbound.user_logins.pending.find(login, ALICE)
+            calls.outbound.features["user_logins"].pending.find(login, ALICE)
         found.append(caught.value.reason)
 
     calls.logins.meanwhile = second

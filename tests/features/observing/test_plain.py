@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from sidecar.delegation.inbound_routes import InboundRoutes
-from sidecar.delegation.mcp_session import SessionIds
 from sidecar.delegation.policy import Deny
 from sidecar.delegation.revocation import InForce
 from sidecar.errors import Denied, Reason, SidecarError
-from sidecar.features.a2a.task_bindings import TaskBindings
+from sidecar.features import Features
 from sidecar.features.observing import shown_credentials
 from sidecar.features.observing.observing import Observing
 from sidecar.features.observing.plain import PlainInbound
@@ -54,8 +53,8 @@ class PlainCalls(PeerCalls):
             forwarder=Forwarder(warm.pool, FROM_AGENT, warm.watch, ServerLimits()),
             observing=Observing(handles=warm.handles, remote_handles=None, tasks=Tasks(), clock=lambda: self.warm.now),
             unproven=UnprovenRecords(counted, RecordRate(per_s=0.001, burst=BURST)),
-            session_ids=SessionIds(bytes(32)),
-            bindings=TaskBindings(lambda: self.warm.now),
+            tasks=Tasks(),
+            features=Features(clock=lambda: self.warm.now, session_key=bytes(32)),
             clock=lambda: self.warm.now,
         )
         connections: Connections[ServerConnection] = Connections(interval_s=3600)

@@ -57,7 +57,7 @@ class Tunnels(AgentCalls):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.far = Far()
-        self.outbound._forwarder.pool = self.far
+        self.outbound.forwarder.pool = self.far
         self.route(API)
 
     def route(self, *routes: Any) -> None:

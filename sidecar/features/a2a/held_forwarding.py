@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from sidecar.delegation.grpc_messages import GrpcMessageError, one_plain_message
 from sidecar.errors import Denied, Reason
-from sidecar.proxy.journeys.forward import Forwarding
+from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.headers import without
 from sidecar.wire.message import Edits, Response, new_edits
 
@@ -26,8 +26,8 @@ class HeldForwarding(Forwarding):
 
     __slots__ = ("_grpc", "_held", "_held_head", "_max_bytes", "_refused")
 
-    def __init__(self, *forwarded: Any, max_bytes: int, refused: Reason, grpc: bool = False) -> None:
-        super().__init__(*forwarded)
+    def __init__(self, way: Way, *, max_bytes: int, refused: Reason, grpc: bool = False) -> None:
+        super().__init__(*way)
         self._grpc = grpc
         self._max_bytes = max_bytes
         self._refused = refused

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Denied
-from sidecar.features.operations.event_messages import EventMessages
+from sidecar.features.mcp.event_messages import EventMessages
 
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 LINES = st.sampled_from([b"data: {}", b"data", b"data:x", b"id: 1", b": said", b"event: message", b"retry: 3", b"odd"])

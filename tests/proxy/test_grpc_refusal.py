@@ -10,8 +10,9 @@ import pytest
 
 from sidecar.delegation.protobuf import Field, Kind, Schema
 from sidecar.errors import DeadlinePassed, Denied, Reason
-from sidecar.features.grpc.status import grpc_refusal, grpc_trailers, refuses_by_grpc
-from sidecar.features.operations.operations import Asked
+from sidecar.features.a2a.operation import A2aOperation
+from sidecar.proxy.journeys.grpc_refusal import grpc_refusal, grpc_trailers
+from sidecar.wire.grpc import refuses_by_grpc
 from tests.fakes.protobuf_schema import message_class
 from tests.wire.written import request_with
 
@@ -100,8 +101,8 @@ STATUS: Schema = {
 }
 
 
-def call_of_a2a(*, first_version: bool = False) -> Asked:
-    asked = Asked("a2a")
+def call_of_a2a(*, first_version: bool = False) -> A2aOperation:
+    asked = A2aOperation()
     asked.grpc, asked.first_version = True, first_version
     return asked
 

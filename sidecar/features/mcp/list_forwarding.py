@@ -7,7 +7,7 @@ list anything. The agent is asked for an answer without content coding.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from sidecar.delegation import mcp
 from sidecar.delegation.callable import may_call
@@ -15,47 +15,30 @@ from sidecar.delegation.mcp_lists import FILTERED, cut_lists
 from sidecar.delegation.permit import ObservedPermit, Permit
 from sidecar.delegation.route import InboundRoute
 from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.features.mcp.event_messages import EventMessages
 from sidecar.features.mcp.forwarding import McpForwarding
+from sidecar.features.mcp.operation import McpOperation
 from sidecar.features.mcp.sessions import RequestSession
-from sidecar.features.operations.event_messages import EventMessages
-from sidecar.features.operations.operations import Asked
+from sidecar.features.operations.content import ASKED_FOR, OF_OTHER_CONTENT
 from sidecar.identity.tls import guard_of
-from sidecar.observe.access_log import Entry
-from sidecar.proxy.journeys.forward import Forwarder
+from sidecar.proxy.journeys.forward import Way
 from sidecar.proxy.journeys.headers import without
-from sidecar.proxy.journeys.refusal import rpc_error_event
-from sidecar.wire.dialer import Origin
-from sidecar.wire.message import Edits, Request, Response, is_event_stream, new_edits
-from sidecar.wire.stream import Stream
+from sidecar.wire.message import Edits, Response, is_event_stream, new_edits
 
 _LISTING: Final = FILTERED | {mcp.STREAM}  # a stream that is resumed repeats answers
-ASKED_FOR: Final = frozenset({b"accept-encoding", b"range", b"if-range", b"if-match", b"if-none-match"})
-OF_OTHER_CONTENT: Final = frozenset(
-    {b"accept-ranges", b"content-digest", b"content-md5", b"digest", b"etag", b"repr-digest"}
-)
 
 
-def forwarding_of(
-    forwarder: Forwarder,
-    permit: Permit | ObservedPermit,
-    stream: Stream,
-    head: Request,
-    entry: Entry,
-    origin: Origin,
-    target: bytes,
-    edits: Edits,
-    session: RequestSession,
-    *,
-    asked: Asked | None,
-) -> McpForwarding:
+def forwarding_of(way: Way, session: RequestSession, asked: McpOperation) -> McpForwarding:
     """Return the forwarding of a request of MCP: one that cuts lists, where its route says so."""
-    route, of_mcp = permit.route, (forwarder, permit, stream, head, entry, origin, target, edits, session)
-    if asked is not None and isinstance(route, InboundRoute) and is_cut(route, asked):
-        return ListForwarding(*of_mcp, reader=permit, asked=asked, max_bytes=route.max_message_bytes)
-    return McpForwarding(*of_mcp)
+    permit = way.permit
+    if isinstance(permit, Permit | ObservedPermit):
+        route = permit.route
+        if isinstance(route, InboundRoute) and is_cut(route, asked):
+            return ListForwarding(way, session, permit, asked, max_bytes=route.max_message_bytes)
+    return McpForwarding(way, session)
 
 
-def is_cut(route: InboundRoute, asked: Asked) -> bool:
+def is_cut(route: InboundRoute, asked: McpOperation) -> bool:
     """Tell if the answer to a message holds only what its reader may call."""
     return route.filter_lists and asked.key in _LISTING
 
@@ -65,8 +48,16 @@ class ListForwarding(McpForwarding):
 
     __slots__ = ("_asked", "_collected", "_events", "_max_bytes", "_reader")
 
-    def __init__(self, *arguments: Any, reader: Permit | ObservedPermit, asked: Asked, max_bytes: int) -> None:
-        super().__init__(*arguments)
+    def __init__(
+        self,
+        way: Way,
+        session: RequestSession,
+        reader: Permit | ObservedPermit,
+        asked: McpOperation,
+        *,
+        max_bytes: int,
+    ) -> None:
+        super().__init__(way, session)
         passes, names, values = self._edits
         self._edits = new_edits((without(passes, ASKED_FOR), (*names, b"accept-encoding"), (*values, b"identity")))
         self._reader = reader
@@ -172,7 +163,7 @@ class ListForwarding(McpForwarding):
     def _end_events(self, error: SidecarError) -> None:
         """End a stream that has begun by an event that says why, where its reader waits for one."""
         if self._asked.message_id is not None:
-            self._stream.send_data(rpc_error_event(error, self._entry.request_id, self._asked))
+            self._stream.send_data(self._asked.event(error, self._entry.request_id))
             self._stream.send_end()
         self.cut(error)
 

@@ -1,0 +1,82 @@
+"""Operations of MCP: a message by POST, and the stream and the end of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import ClassVar, Final
+
+from sidecar.delegation import mcp
+from sidecar.delegation.json_rpc import METHOD_NOT_FOUND
+from sidecar.delegation.operation import RouteProtocol
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.features.operations.operation import Operation, refuse_body, text_field
+from sidecar.proxy.journeys.journey import Journey
+from sidecar.wire.message import Request
+from sidecar.wire.stream import Stream
+
+SESSION_FIELD: Final = b"mcp-session-id"
+_PARAM: Final = b"mcp-param-"
+_OF_SESSIONS: Final = frozenset({SESSION_FIELD, b"last-event-id"})
+_CODES: Final = {Reason.OPERATION_MALFORMED: -32600, Reason.PROTOCOL_VERSION: -32022}
+
+
+class McpOperation(Operation):
+    """The operation of a request of MCP. ``stateless``: of a revision without sessions."""
+
+    __slots__ = ("_posts_alone", "stateless")
+
+    protocol: ClassVar[RouteProtocol] = "mcp"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stateless = False
+        self._posts_alone = False
+
+    @property
+    def allow(self) -> Collection[str] | None:
+        """POST, where clients of every revision work without a stream."""
+        return ("POST",) if self._posts_alone else None
+
+    def _read(
+        self,
+        stream: Stream,
+        head: Request,
+        _target: CanonicalTarget,
+        route: InboundRoute | OutboundRoute,
+        _below: str | None,
+    ) -> Journey[None]:
+        version = text_field(head, b"mcp-protocol-version")
+        if head.method not in {"POST", "GET", "DELETE"}:
+            raise Denied(Reason.METHOD_REFUSED, "MCP has no such method")
+        if head.method != "POST":
+            refuse_body(head)
+            mcp.check_version(version)
+            self.stateless = version in mcp.STATELESS
+            of_none = head.layout.places.keys().isdisjoint(_OF_SESSIONS)
+            if self.stateless or (head.method == "GET" and of_none):
+                self._posts_alone = True
+                raise Denied(Reason.METHOD_REFUSED, "only a session has a stream of its own, or an end")
+            self.key = mcp.STREAM if head.method == "GET" else mcp.DELETE
+            return
+        message = yield from self._read_message(stream, head, route)
+        method, name = text_field(head, b"mcp-method"), text_field(head, b"mcp-name")
+        params = [(name, head.values[at].decode("latin-1")) for name, at in _params(head.layout.names)]
+        self.stateless = mcp.check_fields(message, version=version, method=method, name=name, params=params)
+        self.key = mcp.operation_of(message, stateless=self.stateless)
+
+    def _rpc_status(self, error: SidecarError) -> int:
+        if self.stateless and self.code == METHOD_NOT_FOUND:
+            return 404  # MCP 2026-07-28; in a session of an older revision 404 would say that the session is gone
+        return error.answer.status
+
+    def _rpc_code(self, error: SidecarError) -> int:
+        return self.code or _CODES.get(error.reason) or super()._rpc_code(error)
+
+
+@lru_cache(maxsize=64)  # by the names of a head, of which a client has few sets
+def _params(names: tuple[bytes, ...]) -> list[tuple[str, int]]:
+    """Return the rest of the names of ``Mcp-Param-*``, and their places."""
+    return [(name[len(_PARAM) :].decode("latin-1"), at) for at, name in enumerate(names) if name.startswith(_PARAM)]

@@ -1,0 +1,206 @@
+"""From a request to the operation that it asks for, on routes of a protocol above HTTP.
+
+Theory of operation. A body is read before the decision: whole, within a limit, by the strict parser. What it asks for
+selects the route of the operation, by which everything else is decided; the stream holds the same bytes for the agent,
+so that it is sent what was judged. The record names operations that the settings list, and nothing else of the message.
+Each protocol reads its own form in a subclass of ``Operation``.
+"""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar, Final, TypeVar
+
+import orjson
+
+from sidecar.delegation.json_rpc import ID_WITHIN, MessageId, MessageRefused, RpcMessage, id_at_beginning, parse_rpc
+from sidecar.delegation.operation import OTHER, RouteProtocol
+from sidecar.delegation.route import InboundRoute, OutboundRoute
+from sidecar.delegation.target import CanonicalTarget
+from sidecar.errors import Denied, Reason, SidecarError
+from sidecar.observe.access_log import Entry
+from sidecar.proxy.journeys.journey import BodyUpTo, Journey
+from sidecar.wire.message import Field, Request
+from sidecar.wire.stream import Stream
+
+RPC_REFUSED: Final = -32050  # of the range that JSON-RPC 2.0 leaves to servers; neither protocol uses it
+
+_Route = TypeVar("_Route", InboundRoute, OutboundRoute)
+
+
+class Operation(ABC):
+    """The operation that a request asks for, as far as it was read: ``message_id`` is for the answer to it.
+
+    No more than ``max_bytes`` of its body is read.
+    """
+
+    __slots__ = ("code", "facts", "grpc", "json_rpc", "key", "max_bytes", "message", "message_id")
+
+    protocol: ClassVar[RouteProtocol]
+
+    def __init__(self) -> None:
+        self.json_rpc = True  # False: a request of another binding
+        self.grpc = False  # a call of gRPC
+        self.message_id: MessageId = None
+        self.message: RpcMessage | None = None
+        self.key = OTHER
+        self.max_bytes = sys.maxsize
+        self.code: int | None = None  # of an error of the message itself, and what is told beside it
+        self.facts: Mapping[str, object] = {}
+
+    @property
+    def allow(self) -> Collection[str] | None:
+        """The methods that an answer with status 405 names; None: those of the route."""
+        return None
+
+    def find(
+        self, stream: Stream, head: Request, target: CanonicalTarget, route: _Route, entry: Entry, *, below: str | None
+    ) -> Journey[_Route]:
+        """Read what a request asks for, and return the route of that operation.
+
+        ``below`` is the path below that of the interface, empty at it. None: it is not known where that begins, as on
+        the agent's side; the target's own sidecar knows.
+
+        Raises:
+            Denied: OPERATION_MALFORMED, PROTOCOL_VERSION, OPERATION_REFUSED, PUSH_URL_REFUSED, UPGRADE_REFUSED,
+                TOO_LARGE; TIMEOUT or BAD_REQUEST, the body is late or malformed.
+        """
+        entry.op = OTHER
+        if head.upgrade is not None:
+            raise Denied(Reason.UPGRADE_REFUSED, "the route's protocol has no upgrades")
+        try:
+            yield from self._read(stream, head, target, route, below)
+        except MessageRefused as refused:
+            if refused.id is not None:
+                self.message_id = refused.id
+            self.code, self.facts = refused.code, refused.facts
+            raise
+        entry.op = self._label(route.operations)
+        entry.operation = self.key
+        found = route.for_operation(self.key)
+        self._check(route)
+        self.message = None  # it takes many times the bytes of its body, and an answer may last
+        return found
+
+    @abstractmethod
+    def _read(
+        self,
+        stream: Stream,
+        head: Request,
+        target: CanonicalTarget,
+        route: InboundRoute | OutboundRoute,
+        below: str | None,
+    ) -> Journey[None]:
+        """Read the request. Raises Denied, as ``find``."""
+
+    def _label(self, operations: Any) -> str:
+        """Return the operation's name in records."""
+        label: str = operations.label(self.key)
+        return label
+
+    def _check(self, route: InboundRoute | OutboundRoute) -> None:  # noqa: B027 - few have something to check
+        """Check what an operation that is listed asks for. Raises Denied, as ``find``."""
+
+    # --- refusals
+
+    def answer(self, error: SidecarError, request_id: str) -> tuple[int, bytes] | None:
+        """Return the status and the body of a refusal; None: the protocol has no form of its own."""
+        return self._rpc_status(error), orjson.dumps(self._rpc_error(error, request_id))
+
+    def event(self, error: SidecarError, request_id: str) -> bytes:
+        """Make the event that answers a message whose answer is a stream that has begun."""
+        return b"event: message\ndata: " + orjson.dumps(self._rpc_error(error, request_id)) + b"\n\n"
+
+    def grpc_status(self, _error: SidecarError, code: int, text: str, _request_id: str) -> tuple[int, str, list[Field]]:
+        """Return the code, the message and further fields of a refusal by gRPC."""
+        return code, text, []
+
+    def _rpc_status(self, error: SidecarError) -> int:
+        return error.answer.status
+
+    def _rpc_code(self, _error: SidecarError) -> int:
+        return self.code or RPC_REFUSED
+
+    def _rpc_data(self, error: SidecarError, request_id: str) -> object:
+        return {
+            "reason": error.reason,
+            "request_id": request_id,
+            "status": self._rpc_status(error),
+            **self.facts,
+        }
+
+    def _rpc_error(self, error: SidecarError, request_id: str) -> dict[str, object]:
+        """Return the error of JSON-RPC 2.0 (section 5.1) that answers a refused message."""
+        told = {
+            "code": self._rpc_code(error),
+            "message": text_of(error),
+            "data": self._rpc_data(error, request_id),
+        }
+        return {"jsonrpc": "2.0", "id": self.message_id, "error": told}
+
+    # --- messages
+
+    def _read_message(self, stream: Stream, head: Request, route: InboundRoute | OutboundRoute) -> Journey[RpcMessage]:
+        body = yield from self._read_body(stream, head, route)
+        message = self.message = parse_rpc(body, max_bytes=route.max_message_bytes)
+        self.message_id = message.id
+        return message
+
+    def _read_body(
+        self, stream: Stream, head: Request, route: InboundRoute | OutboundRoute, *, may_be_empty: bool = False
+    ) -> Journey[bytes]:
+        """Wait for the whole body of a request. It must be JSON as it is, not coded in any way.
+
+        Raises:
+            MessageRefused: OPERATION_MALFORMED, it is not.
+        """
+        if not head.has_body:
+            if may_be_empty:
+                return b""
+            raise MessageRefused("there is no message")
+        if any(value.strip().lower() != b"identity" for value in head.all(b"content-encoding")):
+            raise MessageRefused("the message is encoded")
+        content_type = text_field(head, b"content-type") or ""
+        if content_type != "application/json" and (problem := _problem_of_media(content_type)) is not None:
+            raise MessageRefused(problem)
+        proven = self.max_bytes >= route.max_message_bytes  # its token was valid, or it is the agent's
+        wait = BodyUpTo(
+            stream,
+            min(route.max_message_bytes, self.max_bytes),
+            look_at=ID_WITHIN if self.json_rpc and proven else 0,
+        )
+        try:
+            body: bytes = yield wait
+        except Denied as denied:
+            if denied.reason is Reason.TOO_LARGE:
+                self.message_id = id_at_beginning(wait.beginning)
+            raise
+        return body
+
+
+def _problem_of_media(content_type: str) -> str | None:
+    media, _, parameters = content_type.partition(";")
+    if media.strip().lower() not in {"application/json", "application/a2a+json"}:
+        return "the message is not said to be JSON"
+    if parameters.strip().lower().replace('"', "") not in {"", "charset=utf-8"}:
+        return "the message is not said to be UTF-8"
+    return None
+
+
+def refuse_body(head: Request) -> None:
+    """Refuse a request that has a body, where its protocol has none."""
+    if head.has_body:
+        raise MessageRefused("a body where none belongs")
+
+
+def text_field(head: Request, name: bytes) -> str | None:
+    """Return the value of a field that must not be repeated. Raises Denied: HEADER_MALFORMED, it is."""
+    value = head.one(name)
+    return None if value is None else value.decode("latin-1")
+
+
+def text_of(error: SidecarError) -> str:
+    """Return the text of a refusal for its reader."""
+    return f"{error.answer.text} ({error.reason})"

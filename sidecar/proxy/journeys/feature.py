@@ -1,0 +1,144 @@
+"""Interfaces of a feature to the journeys: a protocol above HTTP, on a side of the sidecar.
+
+A route names its protocol. On a route of plain HTTP nothing here runs. On any other one the journey asks the feature of
+that name, which either answers a request itself or reads its operation, by which everything else is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from sidecar.proxy.journeys.forward import Forwarding, Way
+from sidecar.proxy.journeys.journey import Journey
+
+if TYPE_CHECKING:
+    from sidecar.delegation.operation import RouteProtocol
+    from sidecar.delegation.permit import ObservedPermit, Permit
+    from sidecar.delegation.policy import Policy
+    from sidecar.delegation.route import InboundRoute, OutboundRoute
+    from sidecar.delegation.spiffe_id import SpiffeId
+    from sidecar.delegation.target import CanonicalTarget
+    from sidecar.errors import SidecarError
+    from sidecar.observe.access_log import Entry
+    from sidecar.proxy.journeys.snapshot import Snapshot
+    from sidecar.wire.message import Field, Request, Response
+    from sidecar.wire.stream import Stream
+
+T = TypeVar("T")
+_Route = TypeVar("_Route", "InboundRoute", "OutboundRoute")
+
+
+class Features(Protocol):
+    """The features of the whole sidecar, imported where they are used."""
+
+    def of(self, name: str) -> Any:
+        """Return a feature by its name."""
+
+    def used(self, name: str) -> Any | None:
+        """Return a feature that is in use; None: it was never asked for."""
+
+    def load(self, names: Iterable[str]) -> None:
+        """Make features now, so that no request waits for an import."""
+
+
+class Operation(Protocol):
+    """The operation that a request asks for, as far as it was read. No more than ``max_bytes`` of its body is."""
+
+    protocol: ClassVar[RouteProtocol]
+    key: str
+    grpc: bool  # a call by gRPC
+    max_bytes: int
+
+    @property
+    def allow(self) -> Collection[str] | None:
+        """The methods that an answer with status 405 names; None: those of the route."""
+
+    def find(
+        self,
+        stream: Stream,
+        head: Request,
+        target: CanonicalTarget,
+        route: _Route,
+        entry: Entry,
+        *,
+        below: str | None,
+    ) -> Journey[_Route]:
+        """Read what the request asks for, and return the route of that operation.
+
+        ``below`` is the path below that of the interface, empty at it. None: it is not known where that begins, as on
+        the agent's side; the target's own sidecar knows.
+        """
+
+    def answer(self, error: SidecarError, request_id: str) -> tuple[int, bytes] | None:
+        """Return the status and the body of a refusal, in the protocol's own form; None: it has none."""
+
+    def grpc_status(self, error: SidecarError, code: int, text: str, request_id: str) -> tuple[int, str, list[Field]]:
+        """Return the code, the message and further fields of a refusal by gRPC."""
+
+
+class InboundProtocol(Protocol):
+    """A protocol in front of the agent."""
+
+    def new_operation(self) -> Operation:
+        """Return the operation of a request that is not read yet."""
+
+    def answers(self, target: CanonicalTarget, policy: Policy) -> bool:
+        """Tell if the sidecar itself answers requests for this target."""
+
+    def answer(
+        self,
+        stream: Stream,
+        head: Request,
+        target: CanonicalTarget,
+        route: InboundRoute,
+        peer: SpiffeId | None,
+        snapshot: Snapshot,
+        entry: Entry,
+    ) -> Journey[None]:
+        """Answer a request in place of the agent."""
+
+    def open(self, operation: Any, head: Request, permit: Permit | ObservedPermit, now: int) -> Any:
+        """Find what a permitted request goes on in, such as a session: the ``session`` of ``forwarding``.
+
+        Raises:
+            Denied: it names one that its caller does not have.
+        """
+
+    def forwarding(self, operation: Any, session: Any, way: Way, policy: Policy) -> Forwarding:
+        """Make the way to the agent and back. Raises Denied, as that of its protocol."""
+
+
+class OutboundProtocol(Protocol):
+    """A protocol behind the agent. ``methods``: those of calls that the sidecar itself answers."""
+
+    methods: Collection[str]
+
+    def new_operation(self) -> Operation:
+        """Return the operation of a call that is not read yet."""
+
+    def answers(self, target: CanonicalTarget) -> bool:
+        """Tell if the sidecar itself answers calls for this target."""
+
+    def answer(
+        self, stream: Stream, head: Request, target: CanonicalTarget, route: Any, snapshot: Snapshot, entry: Entry
+    ) -> Journey[None]:
+        """Serve such a call to its end."""
+
+    def forwarding(self, operation: Any, way: Way) -> Forwarding:
+        """Make the way to the next hop and back."""
+
+    def note_answer(self, answer: Response | None, entry: Entry) -> None:
+        """Note in the record what the answer of the next hop says of the call."""
+
+
+class OnDemand(dict[str, T]):
+    """Values by name, each made by ``make`` when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> T:
+        made = self[name] = self._make(name)
+        return made
