@@ -14,6 +14,7 @@ ELSEWHERE: Final = {
     "wire/lifetimes.py": "proxy/test_lifetimes.py",
     "wire/caller_connection.py": "proxy/test_connection_table.py",
     "wire/h1_body.py": "wire/test_h1_stream.py",
+    "wire/upstream_errors.py": "wire/test_upstream.py",
     "wire/h2_exchange.py": "wire/test_h2_client.py",
     "wire/h2_stream.py": "wire/test_h2_requests.py",
     **{

@@ -31,7 +31,7 @@ from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.resolver import Resolver
-from sidecar.wire.upstream import StaleConnection
+from sidecar.wire.upstream_errors import StaleConnection
 
 MAX_KEPT: Final = 8  # more are opened while more exchanges are in flight, and closed after them
 _MAX_CONNECTING: Final = 8  # a call that waits meanwhile takes a connection that another exchange gives back

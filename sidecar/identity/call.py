@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.identity.endpoint import EndpointAnswer, Trouble
 from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.message import Response
 from sidecar.wire.pool import Cancellable
-from sidecar.wire.upstream import Upstream
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Upstream
 
 
 def fields_for(authority: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import SidecarError
 from sidecar.observe.pages import Page, Pages
@@ -18,7 +18,9 @@ from sidecar.wire.h1_fields import encode_fields
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
 from sidecar.wire.pool import UpstreamPool
-from sidecar.wire.upstream import Upstream
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Upstream
 
 TIMEOUT_S: Final = 2.0
 _UNAVAILABLE: Final = 503

@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.connections import Connections
@@ -24,8 +24,11 @@ from sidecar.wire.message import SUGGESTS_BODY, Response
 from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.teardown import end_writing
-from sidecar.wire.upstream import Line, RawUpstream, Upstream, closed_unanswered
+from sidecar.wire.upstream_errors import closed_unanswered
 from sidecar.wire.websocket import SWITCH_LINES, Handshake
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Line, RawUpstream, Upstream
 
 _QUIET_S: Final = 0.05  # of silence, after an answer that must have no content but may
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from h2.events import (
     DataReceived,
@@ -31,7 +31,9 @@ from sidecar.wire.h2_head import response_again, response_of, size_of, trailers_
 from sidecar.wire.h2_session import STREAM_WINDOW, Session
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Field
-from sidecar.wire.upstream import Line, Upstream
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Line, Upstream
 
 _OPENS_WINDOWS: Final = WindowUpdated, RemoteSettingsChanged
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many

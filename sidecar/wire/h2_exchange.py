@@ -18,9 +18,8 @@ from sidecar.wire.h2_head import fields_of
 from sidecar.wire.lifetimes import patience_with
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import SUGGESTS_BODY, Field, Response
-from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
-from sidecar.wire.upstream import UnseenRequest, UpstreamCancelled, closed_unanswered
+from sidecar.wire.upstream_errors import UnseenRequest, UpstreamCancelled, closed_unanswered
 from sidecar.wire.websocket import Handshake
 
 _log: Final = logging.getLogger("sidecar.wire")
@@ -34,7 +33,6 @@ class Carrier(Protocol):
 
     transport: asyncio.Transport
     scheme: bytes
-    writing_paused: bool
 
     @property
     def accepts(self) -> bool:
@@ -63,12 +61,6 @@ class Carrier(Protocol):
 
     def drop(self, exchange: H2Exchange) -> None:
         """Forget the exchange: it is used for no further request."""
-
-    def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn."""
-
-    def cut_off(self) -> None:
-        """End the connection at once."""
 
 
 class H2Exchange:
@@ -124,11 +116,6 @@ class H2Exchange:
     def usable(self) -> bool:
         """Tell if another request may be sent now."""
         return not self._dropped and self._sink is None and self._connection.accepts
-
-    @property
-    def writing_paused(self) -> bool:
-        """Tell if the upstream accepts no more for now."""
-        return self._waits or self._connection.writing_paused
 
     # --- the request
 
@@ -234,10 +221,6 @@ class H2Exchange:
             self._dropped = True
             self._connection.drop(self)
 
-    def cut_off(self) -> None:
-        """End the whole connection at once; the sink is told."""
-        self._connection.cut_off()
-
     def pause_reading(self) -> None:
         """Pause reading the answer: its window fills."""
         self._held_back = True
@@ -248,10 +231,6 @@ class H2Exchange:
             self._held_back = False
             self._moved_at = self._connection.now()
             self._tell()
-
-    def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn."""
-        self._connection.let_others_first(take)
 
     # --- for the connection: the answer
 

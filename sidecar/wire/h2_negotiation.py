@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from sidecar.errors import SidecarError
 from sidecar.wire.connections import Connections
@@ -25,7 +25,9 @@ from sidecar.wire.h2_client import H2ClientConnection
 from sidecar.wire.h2_frames import PREFACE
 from sidecar.wire.h2_server import H2ServerConnection
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.upstream import Line, Upstream
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Line, Upstream
 
 H2: Final = "h2"
 _ENOUGH: Final = 4  # bytes: no request of HTTP/1.1 that is served begins with "PRI "

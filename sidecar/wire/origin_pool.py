@@ -18,15 +18,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.dialer import Origin
 from sidecar.wire.limits import ClientLimits
-from sidecar.wire.upstream import Line, Upstream
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Line, Upstream
 
 PoolEvent = Literal["opened", "failed", "retried"]
-OnReady = Callable[[Upstream], None]
+OnReady: TypeAlias = "Callable[[Upstream], None]"
 OnError = Callable[[SidecarError], None]
 
 _STALLED: Final = 0.5  # of the timeout: a slower attempt no longer counts, and the next call starts one of its own

@@ -19,10 +19,10 @@ from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import BufferLimits, ClientLimits
 from sidecar.wire.origin_pool import OnError, OnReady, OriginPool, PoolEvent
 from sidecar.wire.resolver import Resolver
-from sidecar.wire.upstream import Line, Upstream
 
 if TYPE_CHECKING:
     from sidecar.wire.raw_tunnel import RawEnd
+    from sidecar.wire.upstream import Line, Upstream
 
 __all__ = ["Cancellable", "Failing", "Origin", "UpstreamPool", "new_counts"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.dialer import Origin
@@ -26,8 +26,11 @@ from sidecar.wire.message import Edits, Field, Request, Response, is_event_strea
 from sidecar.wire.pool import Cancellable, UpstreamPool
 from sidecar.wire.stream import Stream
 from sidecar.wire.tunnel import Tunnel
-from sidecar.wire.upstream import Exchange, StaleConnection, UnseenRequest, Upstream
+from sidecar.wire.upstream_errors import StaleConnection, UnseenRequest
 from sidecar.wire.websocket import handshake_of
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Exchange, Upstream
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # RFC 9110 section 9.2.2
 

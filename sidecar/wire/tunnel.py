@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import Denied, Reason, SidecarError
 from sidecar.wire.message import Response
 from sidecar.wire.stream import Stream
-from sidecar.wire.upstream import Upstream
 from sidecar.wire.websocket import GOING_AWAY, Frames, close_frame
+
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Upstream
 
 GOODBYE_S: Final = 0.5  # a withdrawn authority ends everything within a second, and is noticed within 0.25 s
 _LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half

@@ -1,4 +1,4 @@
-"""Connections to upstreams, for any version of HTTP, as senders of requests and the pool see them; and their errors.
+"""Connections to upstreams, for any version of HTTP, as senders of requests and the pool see them. For types alone.
 
 A ``ClientConnection`` of HTTP/1.1 is both a ``Line`` and an ``Upstream``. An ``H2ClientConnection`` is a ``Line``, and
 each of its exchanges is an ``Upstream``.
@@ -10,37 +10,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from sidecar.errors import Denied, Reason, Unavailable
 from sidecar.wire.message import Field
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.websocket import Handshake
-
-
-class StaleConnection(Unavailable):
-    """Failure of a reused connection before one byte of an answer: the upstream may never have seen the request."""
-
-
-class UnseenRequest(StaleConnection):
-    """Failure of a request with which its upstream says that it has not begun (RFC 9113 section 8.7).
-
-    ``body`` is all of its content; None: part of it may be gone.
-    """
-
-    def __init__(self, detail: str, body: bytes | None) -> None:
-        super().__init__(Reason.UPSTREAM_UNREACHABLE, detail)
-        self.body = body
-
-
-class UpstreamCancelled(Denied):
-    """The upstream cancelled a call. A call of gRPC has a status for that, whatever the reason's own one is."""
-
-
-def closed_unanswered(*, kept: bool) -> Unavailable:
-    """Return the error of a connection that ended before an answer began. ``kept``: it had been idle in the pool."""
-    if kept:
-        return StaleConnection(Reason.UPSTREAM_UNREACHABLE, "a kept connection was closed")
-    return Unavailable(Reason.UPSTREAM_UNREACHABLE, "the connection was closed before an answer")
 
 
 class Line(Protocol):
@@ -54,9 +27,6 @@ class Line(Protocol):
     def end_unused(self) -> None:
         """End now if no request is in progress. One in use takes no other after it."""
 
-    def cut_off(self) -> None:
-        """End the connection at once; the sinks of its requests are notified."""
-
     def sweep(self, now: float) -> None:
         """Act on every deadline that has passed at ``now`` (monotonic seconds)."""
 
@@ -67,10 +37,6 @@ class Exchange(Protocol):
     @property
     def transport(self) -> asyncio.Transport:
         """The upstream's transport, for facts about it. Not for writing."""
-
-    @property
-    def writing_paused(self) -> bool:
-        """Tell if the upstream accepts no more for now."""
 
     def send_body(self, data: bytes) -> None:
         """Add content to the request."""
@@ -134,6 +100,10 @@ class Upstream(Exchange, Protocol):
 
 class RawUpstream(Exchange, Protocol):
     """Carries raw bytes both ways after a 101, until the connection ends or ``leave``."""
+
+    @property
+    def writing_paused(self) -> bool:
+        """Tell if the upstream accepts no more for now."""
 
     def send_no_more(self) -> bool:
         """Write the added bytes, and end this direction. False: the connection cannot be half-closed."""

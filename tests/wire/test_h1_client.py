@@ -15,7 +15,8 @@ from sidecar.wire.framing import MAX_LINES
 from sidecar.wire.h1_client import ClientConnection
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
-from sidecar.wire.upstream import Line, StaleConnection
+from sidecar.wire.upstream import Line
+from sidecar.wire.upstream_errors import StaleConnection
 from tests.wire.bench import Clock, RecordingTransport
 from tests.wire.test_teardown import connected
 

@@ -17,7 +17,8 @@ from sidecar.wire.h2_frames import goaway
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
 from sidecar.wire.pool import UpstreamPool
-from sidecar.wire.upstream import StaleConnection, Upstream
+from sidecar.wire.upstream import Upstream
+from sidecar.wire.upstream_errors import StaleConnection
 from sidecar.wire.websocket import Handshake
 from tests.wire.bench import Clock
 from tests.wire.h2_bench import frame
@@ -177,7 +178,7 @@ async def test_a_body_that_comes_later_passes_as_it_comes_and_waits_for_windows(
         connection.end_body()
         asked = await calls.upstream.next()
         await sink.until(lambda: len(asked.body) == 65_535)
-        assert (sink.events, connection.writing_paused) == (["pause"], True)
+        assert sink.events == ["pause"]
         asked.link.h2.increment_flow_control_window(50_000, asked.stream_id)
         asked.link.h2.increment_flow_control_window(50_000)
         asked.link.send()

@@ -10,7 +10,7 @@ import pytest
 
 import sidecar
 from sidecar.errors import Reason
-from sidecar.wire.upstream import StaleConnection, closed_unanswered
+from sidecar.wire.upstream_errors import StaleConnection, closed_unanswered
 
 ROOT: Final = Path(sidecar.__file__).parent
 

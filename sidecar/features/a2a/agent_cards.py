@@ -36,7 +36,7 @@ from sidecar.wire.dialer import Origin
 from sidecar.wire.message import Field, Request
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.stream import Stream
-from sidecar.wire.upstream import StaleConnection
+from sidecar.wire.upstream_errors import StaleConnection
 
 FRESH_S: Final = 30.0
 FAILED_S: Final = 1.0

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from sidecar.errors import DeadlinePassed, Reason, SidecarError
 from sidecar.wire.message import Field, Message
-from sidecar.wire.upstream import UpstreamCancelled
+from sidecar.wire.upstream_errors import UpstreamCancelled
 
 if TYPE_CHECKING:
     from sidecar.proxy.journeys.feature import Operation
