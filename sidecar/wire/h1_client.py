@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from enum import Enum
+from enum import Enum, IntFlag
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
@@ -41,7 +41,8 @@ class State(Enum):
         ASKED -> QUIET -> IDLE                                 an answer without content, which may follow though
         ASKED -> RAW -> CLOSED                                 a switch of protocols
 
-    Any of them may go to CLOSED: by an answer that does not let the connection stay, a deadline, a fault, or an end.
+    Any of them may go to CLOSED: by an answer that does not let the connection stay, a deadline, an error, or an end.
+    A request has a sink from ASKING to RAW; in CLOSED only while the rest of its answer is buffered.
     """
 
     IDLE = "idle"  # another request may be sent
@@ -54,6 +55,15 @@ class State(Enum):
     CLOSED = "closed"  # nothing is sent any more
 
 
+class Pause(IntFlag):
+    """Reasons why reading is paused. Without a request there is none: the upstream may end the connection."""
+
+    NOT = 0
+    BY_SINK = 1  # the caller takes no more of the answer for now
+    FOR_TURN = 2  # more of the answer is buffered than is parsed at a time
+
+
+_NOT_PAUSED: Final = Pause.NOT
 _IDLE: Final = State.IDLE  # on the warm path
 _ASKED: Final = State.ASKED
 _CLOSED: Final = State.CLOSED
@@ -83,7 +93,6 @@ class ClientConnection(asyncio.Protocol):
         "_clock",
         "_connections",
         "_early",
-        "_held_back",
         "_limits",
         "_max_age_s",
         "_on_closed",
@@ -91,8 +100,6 @@ class ClientConnection(asyncio.Protocol):
         "_opened_at",
         "_out",
         "_quiet_at",
-        "_raw_sink",
-        "_waits_for_turn",
         "ages_at",
         "kept",
         "moved_at",
@@ -127,15 +134,12 @@ class ClientConnection(asyncio.Protocol):
         self._max_age_s = max_age_s
         self.reader = AnswerReader(limits)
         self.sink: ResponseSink | None = None
-        self._raw_sink: RawSink | None = None
         self.warm: WarmCall | None = None  # takes the answer, where it can
         self._early = b""  # the first part of an answer that it will take
         self._out = MessageWriter()
         self.state = State.IDLE
         self.writing_paused = False
-        self.reading_paused = False
-        self._held_back = False  # by the sink of the answer
-        self._waits_for_turn = False
+        self.reading_paused = _NOT_PAUSED
         self._opened_at = 0.0
         self.ages_at = 0.0  # after this time it accepts no other request
         self._quiet_at = 0.0  # in QUIET: it takes none before, and none at all if a byte comes until then
@@ -230,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
 
     def switch_protocols(self, sink: RawSink) -> RawUpstream:
         """Carry raw bytes both ways after a 101, until the connection ends or ``leave``."""
-        self.sink = self._raw_sink = sink
+        self.sink = sink
         self.state = State.RAW
         self._out.begin_raw()
         return self
@@ -249,8 +253,8 @@ class ClientConnection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Write what was collected and close. No further event is reported; further input is discarded."""
-        self._raw_sink = None  # a reference cycle would keep both until the garbage collector runs
         if self.state is _CLOSED:
+            self.sink = None  # a reference cycle would keep both until the garbage collector runs
             return
         self.flush()
         self.writes.write_all()
@@ -291,14 +295,10 @@ class ClientConnection(asyncio.Protocol):
         self._out.clear()
         self.transport.abort()
 
-    def cut_off(self) -> None:
-        """End the connection at once; the sink is told."""
-        self.transport.abort()
-
     def end_unused(self) -> None:
         """End now if no request is in progress. One in use takes no other after it."""
         if self.usable:
-            self.cut_off()
+            self.transport.abort()
         else:
             self.ages_at = self._opened_at
 
@@ -310,15 +310,13 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Pause reading the answer."""
-        self._held_back = True
-        self._regulate()
+        self._pause(self.reading_paused | Pause.BY_SINK)
 
     def resume_reading(self) -> None:
         """Resume reading the answer."""
-        self._held_back = False
         if self.reader.rest and self.sink is not None:
             self._wait_for_turn()
-        self._regulate()
+        self._pause(self.reading_paused & Pause.FOR_TURN)
 
     def let_others_first(self, take: Turn) -> None:
         """Continue with ``take`` in a later turn: there is more to do than is done at a time."""
@@ -376,7 +374,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Take the upstream's FIN. The transport closes."""
         self._leave_early()
-        if self._raw_sink is not None:
+        if self.state is State.RAW:
             self.writes.write_all()  # it may still read; an unanswered request may be retried elsewhere
         sink = self.sink
         if sink is not None and self.reader.ends_with_connection and _ended_in_order(self.transport):
@@ -428,7 +426,7 @@ class ClientConnection(asyncio.Protocol):
         """Reuse or end the connection after a whole answer."""
         self.sink = None
         if self.reading_paused:
-            self.resume_reading()
+            self._pause(_NOT_PAUSED)
         young = self.moved_at < self.ages_at
         if not (head.keep_alive and young and self.state in _COMPLETE) or reader.surplus:
             self.abort()
@@ -476,25 +474,27 @@ class ClientConnection(asyncio.Protocol):
 
     def _wait_for_turn(self) -> None:
         """Queue for a turn: more of the answer is buffered than is parsed at a time."""
-        if not self._waits_for_turn:
-            self._waits_for_turn = True
+        if not self.reading_paused & Pause.FOR_TURN:
+            self._pause(self.reading_paused | Pause.FOR_TURN)
             self.let_others_first(self._take_turn)
-            self._regulate()
 
     def _take_turn(self) -> None:
-        self._waits_for_turn = False
-        if self.reader.rest and self.sink is not None and not self._held_back:
+        """Read more of the answer, unless the turn is no longer needed: the answer has ended before it."""
+        if self.reading_paused is Pause.FOR_TURN and self.reader.rest and self.sink is not None:
             self.data_received(b"")
             if self.state is _CLOSED and not self.reader.rest:
                 self._end_of_input()
-        self._regulate()
+        if self.reading_paused & Pause.FOR_TURN:
+            if self.reader.rest and self.sink is not None and self.reading_paused is Pause.FOR_TURN:
+                self.let_others_first(self._take_turn)
+            else:
+                self._pause(self.reading_paused & Pause.BY_SINK)
 
-    def _regulate(self) -> None:
+    def _pause(self, why: Pause) -> None:
         """Pause or resume reading."""
-        pause = self._held_back or self._waits_for_turn
-        if pause != self.reading_paused and self.state is not _CLOSED:
-            self.reading_paused = pause
-            if pause:
+        before, self.reading_paused = self.reading_paused, why
+        if bool(why) is not bool(before) and self.state is not _CLOSED:
+            if why:
                 self.transport.pause_reading()
             else:
                 self.moved_at = self._clock()
@@ -524,7 +524,7 @@ class ClientConnection(asyncio.Protocol):
             if silent > limits.idle_keep_s or now > self.ages_at:
                 self.close()
         elif silent > limits.least_s:
-            raw = self._raw_sink is not None
+            raw = self.state is State.RAW
             patience = patience_of(Kind.WEBSOCKET, limits) if raw else patience_with(sink, head, limits)
             self._lose_patience(patience, silent, head)
 
@@ -537,8 +537,8 @@ class ClientConnection(asyncio.Protocol):
             if (patience.while_sending or self.state in _COMPLETE) and silent > patience.head_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "no answer from the upstream"))
         elif not self.reading_paused and silent > patience.answer_s:
-            if self._raw_sink is not None:
-                self._raw_sink.on_silence()
+            if self.state is State.RAW and isinstance(self.sink, RawSink):
+                self.sink.on_silence()
             else:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream's answer stopped coming"))
 

@@ -107,11 +107,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         if self._streams:
             self._ages_at = self._opened_at
         else:
-            self.cut_off()
-
-    def cut_off(self) -> None:
-        """End the connection at once; sinks are told."""
-        self.transport.abort()
+            self.transport.abort()
 
     # --- the event loop's calls
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.h2_answer import Answer
@@ -22,45 +22,13 @@ from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.upstream_errors import UnseenRequest, UpstreamCancelled, closed_unanswered
 from sidecar.wire.websocket import Handshake
 
+if TYPE_CHECKING:
+    from sidecar.wire.upstream import Carrier
+
 _log: Final = logging.getLogger("sidecar.wire")
 
 _MAX_COPY: Final = 64 * 1024
 _GRPC: Final = b"application/grpc"
-
-
-class Carrier(Protocol):
-    """The connection of an exchange, as far as it needs it."""
-
-    transport: asyncio.Transport
-    scheme: bytes
-
-    @property
-    def accepts(self) -> bool:
-        """Tell if another request may begin now."""
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-
-    def takes(self, fields: Sequence[Field]) -> bool:
-        """Tell if a head is no larger than the upstream's settings allow."""
-
-    def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
-        """Write the head of a request; return the number of its stream."""
-
-    def send_content(self, exchange: H2Exchange) -> None:
-        """Write what the windows admit of the request's content, and its end."""
-
-    def taken(self, stream_id: int, size: int) -> None:
-        """Open the windows again by content that has left."""
-
-    def over(self, exchange: H2Exchange, code: int | None) -> None:
-        """Finish the stream of an exchange; with a code, reset it."""
-
-    def keep(self, exchange: H2Exchange) -> None:
-        """Give the exchange back to its pool."""
-
-    def drop(self, exchange: H2Exchange) -> None:
-        """Forget the exchange: it is used for no further request."""
 
 
 class H2Exchange:
@@ -86,7 +54,7 @@ class H2Exchange:
         "stream_id",
     )
 
-    def __init__(self, connection: Carrier, limits: ClientLimits) -> None:
+    def __init__(self, connection: Carrier[H2Exchange], limits: ClientLimits) -> None:
         self.kept = False
         self.stream_id = 0
         self.pending = bytearray()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sidecar.errors import SidecarError
 from sidecar.wire.lifetimes import Kind
@@ -248,6 +248,7 @@ class ResponseSink(Protocol):
         """Resume: the upstream reads more of the request again."""
 
 
+@runtime_checkable
 class RawSink(ResponseSink, Protocol):
     """Takes the raw bytes that follow a switch of protocols, as content of the answer."""
 

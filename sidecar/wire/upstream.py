@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sidecar.wire.message import Field
 from sidecar.wire.scheduling import Turn
 from sidecar.wire.stream import RawSink, ResponseSink
 from sidecar.wire.websocket import Handshake
+
+E = TypeVar("E", contravariant=True)
 
 
 class Line(Protocol):
@@ -113,3 +115,38 @@ class RawUpstream(Exchange, Protocol):
 
     def leave(self) -> None:
         """Write what was added and close. No further event is reported; further input is discarded."""
+
+
+class Carrier(Protocol[E]):
+    """A line that carries many exchanges, as each of them uses it."""
+
+    transport: asyncio.Transport
+    scheme: bytes
+
+    @property
+    def accepts(self) -> bool:
+        """Tell if another request may begin now."""
+
+    def now(self) -> float:
+        """Return monotonic seconds."""
+
+    def takes(self, fields: Sequence[Field]) -> bool:
+        """Tell if a head is no larger than the upstream's settings allow."""
+
+    def begin(self, exchange: E, fields: Sequence[Field], *, ends: bool) -> int:
+        """Write the head of a request; return the number of its stream."""
+
+    def send_content(self, exchange: E) -> None:
+        """Write what the windows admit of the request's content, and its end."""
+
+    def taken(self, stream_id: int, size: int) -> None:
+        """Open the windows again by content that has left."""
+
+    def over(self, exchange: E, code: int | None) -> None:
+        """Finish the stream of an exchange; with a code, reset it."""
+
+    def keep(self, exchange: E) -> None:
+        """Give the exchange back to its pool."""
+
+    def drop(self, exchange: E) -> None:
+        """Forget the exchange: it is used for no further request."""

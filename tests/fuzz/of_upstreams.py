@@ -12,7 +12,7 @@ from random import Random
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
-from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_client import ClientConnection, Pause
 from sidecar.wire.h1_reader import AnswerReader
 from sidecar.wire.message import Response
 from sidecar.wire.upstream import Line
@@ -21,6 +21,7 @@ from tests.fuzz.of_bodies import LIMITS, read_answer, read_answered
 from tests.fuzz.of_others import end_of
 from tests.fuzz.properties import chance, little_at_a_time, pieces, quiet
 from tests.wire.bench import Clock, RecordingTransport
+from tests.wire.test_h1_client import check_state
 
 _ENDINGS = frozenset(
     {
@@ -118,7 +119,7 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
 
     ask()
     for piece in pieces(data, random):
-        if connection._waits_for_turn:
+        if connection.reading_paused & Pause.FOR_TURN:
             _settle(loop)
         if transport.is_closing():
             break
@@ -129,10 +130,11 @@ def _live(data: bytes, random: Random, loop: InlineLoop) -> None:
             assert transport.is_closing(), "bytes that nobody asked for, and the connection lives on"
         else:
             waiting.came += piece
-            if random.random() < 0.3 and connection._waits_for_turn:
+            if random.random() < 0.3 and connection.reading_paused & Pause.FOR_TURN:
                 continue  # the connection may end before its turn
             _settle(loop)
             _as_read_alone(waiting)
+            check_state(connection)
             if connection.usable:
                 assert end_of(waiting.came, waiting.method) == len(waiting.came), (
                     "bytes beyond an answer, and it lives on"

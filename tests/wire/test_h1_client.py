@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sidecar.errors import Reason, SidecarError
 from sidecar.wire.connections import Connections
 from sidecar.wire.framing import MAX_LINES
-from sidecar.wire.h1_client import ClientConnection
+from sidecar.wire.h1_client import ClientConnection, Pause, State
 from sidecar.wire.limits import ClientLimits
 from sidecar.wire.message import Response
 from sidecar.wire.upstream import Line
@@ -68,6 +68,34 @@ class Sink:
         self.events.append("resume")
 
 
+# By the state: may a request have a sink, and may reading be paused?
+LEGAL = {
+    State.IDLE: ({False}, False),
+    State.ASKING: ({True}, True),
+    State.SENDING: ({True}, True),
+    State.ENDING: ({True}, True),
+    State.ASKED: ({True}, True),
+    State.QUIET: ({False}, False),
+    State.RAW: ({True}, True),
+    State.CLOSED: ({True, False}, True),
+}
+
+
+def check_state(connection: ClientConnection) -> None:
+    """Check that the state of a connection is one of those that are written down."""
+    sinks, may_pause = LEGAL[connection.state]
+    has_sink = connection.sink is not None
+    assert has_sink in sinks, connection.state
+    assert may_pause or not connection.reading_paused, connection.state
+    assert connection.state is not State.CLOSED or not has_sink or connection.reader.rest
+    assert connection.warm is None or connection.state is State.ASKED
+    assert not connection._early or connection.warm is not None
+
+
+def test_the_table_of_legal_states_is_complete() -> None:
+    assert LEGAL.keys() == set(State)
+
+
 class Calling:
     """One upstream connection on a recording transport; ``idle`` counts how often it was given back."""
 
@@ -101,13 +129,16 @@ class Calling:
 
     def receive(self, data: bytes) -> None:
         self.connection.data_received(data)
+        check_state(self.connection)
 
     def lose(self, error: Exception | None = None) -> None:
         self.connection.connection_lost(error)
+        check_state(self.connection)
 
     def after(self, seconds: float) -> None:
         self.clock.now += seconds
         self.connections.sweep()
+        check_state(self.connection)
 
     async def turns(self) -> None:
         """Let the loop go on until nothing of an answer waits for its turn."""
@@ -785,3 +816,24 @@ async def test_a_connection_that_ends_while_it_is_distrusted_is_not_given_back()
     calling.receive(NO_CONTENT)
     calling.lose()
     assert (looked_at_for_silence(calling, 0.05), calling.gone) == (0, 1)
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("queued", [True, False])
+async def test_reading_is_paused_for_either_reason_and_goes_on_without_both(held: bool, queued: bool) -> None:
+    calling = Calling()
+    sink = calling.ask()
+    calling.receive(CHUNKED + (b"1\r\na\r\n" * (3 * MAX_LINES) if queued else b"1\r\na\r\n"))
+    if held:
+        calling.connection.pause_reading()
+    assert calling.connection.reading_paused == held * Pause.BY_SINK + queued * Pause.FOR_TURN
+    assert calling.transport.reading is not (held or queued)
+    await calling.turns()
+    assert calling.connection.reading_paused == held * Pause.BY_SINK
+    calling.connection.resume_reading()
+    await calling.turns()
+    assert (calling.connection.reading_paused, calling.transport.reading) == (Pause.NOT, True)
+    calling.receive(b"0\r\n\r\n")
+    assert "end" in sink.events
+    assert calling.idle == 1
+    check_state(calling.connection)
