@@ -47,9 +47,11 @@ class Features:
         self._made: dict[str, Any] = {}
 
     def of(self, name: str) -> Any:
-        """Return a feature by its name in ``FEATURES``."""
+        """Return a feature by its name in ``FEATURES``. Raises LookupError, there is none of that name."""
         made = self._made.get(name)
         if made is None:
+            if name not in FEATURES:
+                raise LookupError(f"no feature {name}: add its module to FEATURES in sidecar/features/__init__.py")
             made = self._made[name] = import_module(FEATURES[name]).Feature(self)
         return made
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from sidecar.assembly.setup import features_of
+from sidecar.delegation.operation import RouteProtocol
 from sidecar.features import FEATURES, SESSION_KEY_BYTES, Features
 from sidecar.proxy.journeys.feature import InboundProtocol, OnDemand, OutboundProtocol
 
@@ -25,6 +29,19 @@ def test_a_feature_is_made_once_and_not_before_it_is_asked_for(name: str) -> Non
     assert all_of_one.used(name) is None
     made = all_of_one.of(name)
     assert all_of_one.of(name) is made is all_of_one.used(name)
+
+
+def test_each_protocol_of_routes_is_a_feature_and_each_feature_is_loaded_where_settings_use_it() -> None:
+    missing = {*get_args(RouteProtocol)} - {"http"} - FEATURES.keys()
+    assert not missing, f"add the modules of these protocols to FEATURES in sidecar/features/__init__.py: {missing}"
+    loaded = {*get_args(RouteProtocol), *re.findall(r'"(\w+)"', inspect.getsource(features_of))}
+    never = FEATURES.keys() - loaded
+    assert not never, f"features_of in sidecar/assembly/setup.py must say which settings use {sorted(never)}"
+
+
+def test_a_name_that_is_no_feature_says_where_to_add_it() -> None:
+    with pytest.raises(LookupError, match="no feature moon: add its module to FEATURES"):
+        features().of("moon")
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
