@@ -256,7 +256,7 @@ def test_nothing_is_unmapped_while_a_lookup_may_load_a_library(
     smaps = tmp_path / "smaps"
     smaps.write_text(_MAPPINGS)
     advised: list[tuple[object, ...]] = []
-    monkeypatch.setattr(libc_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
+    monkeypatch.setattr(libc_memory, "_find_in_libc", lambda _name: lambda *given: advised.append(given))
     done = threading.Event()
     resolver = Resolver(lookup=lambda _host: [str(done.wait(10))])
 
@@ -279,7 +279,7 @@ def test_where_the_kernel_tells_no_mappings_nothing_is_unmapped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     advised: list[tuple[object, ...]] = []
-    monkeypatch.setattr(libc_memory, "_found_in_libc", lambda _name: lambda *given: advised.append(given))
+    monkeypatch.setattr(libc_memory, "_find_in_libc", lambda _name: lambda *given: advised.append(given))
     forget_unused_code(tmp_path / "none")
     assert advised == []
 
