@@ -90,6 +90,7 @@ ELSEWHERE: Final = {
     "features/a2a/feature.py": "integration/features/a2a/test_answers.py",
     "features/grpc/feature.py": "integration/test_grpc.py",
     "proxy/journeys/feature.py": "features/test_features.py",
+    "proxy/journeys/operation.py": "features/test_features.py",
     "config/outbound_model.py": "config/test_sidecar_file.py",
     "config/endpoints.py": "config/test_issuers.py",
     "config/entry_checks.py": "config/test_sidecar_checks.py",

@@ -6,13 +6,10 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sidecar.errors import Denied, Reason
 from sidecar.wire.message import Message, Request
-
-if TYPE_CHECKING:
-    from sidecar.wire.stream import Stream
 
 _is_grpc: Final = re.compile(rb"application/grpc(?:[+;].*)?").fullmatch
 _timeout: Final = re.compile(rb"([0-9]{1,8})([HMSmun])").fullmatch
@@ -22,11 +19,6 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 def is_grpc(message: Message) -> bool:
     """Tell if a message is one of gRPC, by its content type."""
     return any(map(_is_grpc, message.all(b"content-type")))
-
-
-def refuses_by_grpc(stream: Stream) -> bool:
-    """Tell if a call is refused as one of gRPC."""
-    return stream.http2 and stream.head is not None and is_grpc(stream.head)
 
 
 def timeout_of(head: Request) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from sidecar.errors import SidecarError
+from sidecar.wire.grpc import is_grpc
 from sidecar.wire.lifetimes import Kind
 from sidecar.wire.message import Edits, Field, Request, Response
 
@@ -254,3 +255,8 @@ class RawSink(ResponseSink, Protocol):
 
     def on_silence(self) -> None:
         """Handle a silence in both directions that reached its limit."""
+
+
+def refuses_by_grpc(stream: Stream) -> bool:
+    """Tell if a call is refused as one of gRPC."""
+    return stream.http2 and stream.head is not None and is_grpc(stream.head)

@@ -12,7 +12,7 @@ from sidecar.delegation.protobuf import Field, Kind, Schema
 from sidecar.errors import DeadlinePassed, Denied, Reason
 from sidecar.features.a2a.operation import A2aOperation
 from sidecar.proxy.journeys.grpc_refusal import grpc_refusal, grpc_trailers
-from sidecar.wire.grpc import refuses_by_grpc
+from sidecar.wire.stream import refuses_by_grpc
 from tests.fakes.protobuf_schema import message_class
 from tests.wire.written import request_with
 

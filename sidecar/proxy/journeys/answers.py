@@ -16,14 +16,13 @@ from sidecar.observe.record_text import refused_path
 from sidecar.proxy.journeys.headers import source_of
 from sidecar.proxy.journeys.journey import Drive, Journey
 from sidecar.proxy.journeys.refusal import refusal
-from sidecar.wire.grpc import refuses_by_grpc
 from sidecar.wire.message import Field, Request
-from sidecar.wire.stream import Stream
+from sidecar.wire.stream import Stream, refuses_by_grpc
 
 if TYPE_CHECKING:
     from sidecar.delegation.human import Human
     from sidecar.delegation.resource_metadata import ProtectedResource
-    from sidecar.proxy.journeys.feature import Operation
+    from sidecar.proxy.journeys.operation import Operation
 
 _log: Final = logging.getLogger(__name__)
 

@@ -7,26 +7,24 @@ that name, which either answers a request itself or reads its operation, by whic
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sidecar.proxy.journeys.forward import Forwarding, Way
 from sidecar.proxy.journeys.journey import Journey
+from sidecar.proxy.journeys.operation import Operation
 
 if TYPE_CHECKING:
-    from sidecar.delegation.operation import RouteProtocol
     from sidecar.delegation.permit import ObservedPermit, Permit
     from sidecar.delegation.policy import Policy
-    from sidecar.delegation.route import InboundRoute, OutboundRoute
+    from sidecar.delegation.route import InboundRoute
     from sidecar.delegation.spiffe_id import SpiffeId
     from sidecar.delegation.target import CanonicalTarget
-    from sidecar.errors import SidecarError
     from sidecar.observe.access_log import Entry
     from sidecar.proxy.journeys.snapshot import Snapshot
-    from sidecar.wire.message import Field, Request, Response
+    from sidecar.wire.message import Request, Response
     from sidecar.wire.stream import Stream
 
 T = TypeVar("T")
-_Route = TypeVar("_Route", "InboundRoute", "OutboundRoute")
 
 
 class Features(Protocol):
@@ -40,41 +38,6 @@ class Features(Protocol):
 
     def load(self, names: Iterable[str]) -> None:
         """Make features now, so that no request waits for an import."""
-
-
-class Operation(Protocol):
-    """The operation that a request asks for, as far as it was read. No more than ``max_bytes`` of its body is."""
-
-    protocol: ClassVar[RouteProtocol]
-    key: str
-    grpc: bool  # a call by gRPC
-    max_bytes: int
-
-    @property
-    def allow(self) -> Collection[str] | None:
-        """The methods that an answer with status 405 names; None: those of the route."""
-
-    def find(
-        self,
-        stream: Stream,
-        head: Request,
-        target: CanonicalTarget,
-        route: _Route,
-        entry: Entry,
-        *,
-        below: str | None,
-    ) -> Journey[_Route]:
-        """Read what the request asks for, and return the route of that operation.
-
-        ``below`` is the path below that of the interface, empty at it. None: it is not known where that begins, as on
-        the agent's side; the target's own sidecar knows.
-        """
-
-    def answer(self, error: SidecarError, request_id: str) -> tuple[int, bytes] | None:
-        """Return the status and the body of a refusal, in the protocol's own form; None: it has none."""
-
-    def grpc_status(self, error: SidecarError, code: int, text: str, request_id: str) -> tuple[int, str, list[Field]]:
-        """Return the code, the message and further fields of a refusal by gRPC."""
 
 
 class InboundProtocol(Protocol):

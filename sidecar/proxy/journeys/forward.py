@@ -25,13 +25,12 @@ from sidecar.proxy.journeys.revalidation import (
 from sidecar.proxy.journeys.snapshot import Snapshot
 from sidecar.proxy.journeys.watch import Watch
 from sidecar.wire.dialer import Origin
-from sidecar.wire.grpc import refuses_by_grpc
 from sidecar.wire.lifetimes import RULES, Kind, kind_of_answer, kind_of_request
 from sidecar.wire.limits import ServerLimits
 from sidecar.wire.message import Edits, Request, Response, is_event_stream
 from sidecar.wire.pool import UpstreamPool
 from sidecar.wire.pump import Pump
-from sidecar.wire.stream import Stream
+from sidecar.wire.stream import Stream, refuses_by_grpc
 
 _log: Final = logging.getLogger("sidecar.journey")
 

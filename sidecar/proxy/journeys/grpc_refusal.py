@@ -16,7 +16,7 @@ from sidecar.wire.message import Field, Message
 from sidecar.wire.upstream_errors import UpstreamCancelled
 
 if TYPE_CHECKING:
-    from sidecar.proxy.journeys.feature import Operation
+    from sidecar.proxy.journeys.operation import Operation
 
 # google.rpc.Code by HTTP status, as gRPC's own table has them, but where ours says more.
 _CODES: Final = {

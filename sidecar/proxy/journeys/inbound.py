@@ -28,11 +28,12 @@ from sidecar.identity.svid import VerifiedPeer
 from sidecar.identity.tls import guard_of
 from sidecar.observe.access_log import AccessLog, Entry
 from sidecar.proxy.journeys.answers import close, refuse, refuse_unread, serve
-from sidecar.proxy.journeys.feature import Features, InboundProtocol, OnDemand, Operation
+from sidecar.proxy.journeys.feature import Features, InboundProtocol, OnDemand
 from sidecar.proxy.journeys.forward import Forwarder, Forwarding, Way
 from sidecar.proxy.journeys.handles import Handles, ServedRequest
 from sidecar.proxy.journeys.headers import CALL_ID, call_id, source_of, to_agent, to_observed_agent
 from sidecar.proxy.journeys.journey import Async, Journey, Tasks
+from sidecar.proxy.journeys.operation import Operation
 from sidecar.proxy.journeys.remote_handles import RemoteHandles
 from sidecar.proxy.journeys.snapshot import Snapshot, Snapshots
 from sidecar.proxy.journeys.verdicts import Given, Permits, Verdicts, new_call

@@ -12,7 +12,7 @@ from sidecar.errors import Reason, SidecarError
 if TYPE_CHECKING:
     from sidecar.delegation.human import Human
     from sidecar.delegation.resource_metadata import ProtectedResource
-    from sidecar.proxy.journeys.feature import Operation
+    from sidecar.proxy.journeys.operation import Operation
 
 Field = tuple[bytes, bytes]
 
