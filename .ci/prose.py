@@ -49,39 +49,39 @@ def docstrings(text: str) -> Iterator[tuple[int, str]]:
 
 
 def check(path: str, text: str) -> list[str]:
-    """Return one message for each fault of a file; ``path`` is relative to the repository."""
-    faults = []
+    """Return one message for each error of a file; ``path`` is relative to the repository."""
+    errors = []
     if path.endswith(".py") and MAY_OPEN.search(text):
         for line, docstring in docstrings(text):
             first = re.split(r"\W", docstring, maxsplit=1)[0].lower()
             if first in OPENERS:
-                faults.append(f"{path}:{line}: docstring begins with '{first}': begin with a verb, or name the thing")
+                errors.append(f"{path}:{line}: docstring begins with '{first}': begin with a verb, or name the thing")
     if path not in QUOTES and ANY_PRIVATE.search(text):
         for number, line_text in enumerate(text.splitlines(), 1):
             for word, better in PRIVATE.items():
-                faults += [
+                errors += [
                     f"{path}:{number}: '{found.group()}' is a private word: {better}"
                     for found in re.finditer(rf"\b(?:{word})\b", line_text, re.IGNORECASE)
                 ]
-    return faults
+    return errors
 
 
 def check_message(text: str) -> list[str]:
-    """Return the faults of a commit message. Lines that git strips are ignored."""
+    """Return the errors of a commit message. Lines that git strips are ignored."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     subject = lines[0] if lines else ""
     if subject.startswith(("fixup! ", "squash! ", "Merge ", "Revert ")):
         return []
-    faults = []
+    errors = []
     if not subject:
-        faults.append("the commit message has no subject")
+        errors.append("the commit message has no subject")
     if len(subject) > MAX_SUBJECT:
-        faults.append(f"the subject has {len(subject)} characters: at most {MAX_SUBJECT}")
+        errors.append(f"the subject has {len(subject)} characters: at most {MAX_SUBJECT}")
     if subject.endswith("."):
-        faults.append("the subject ends with a full stop")
+        errors.append("the subject ends with a full stop")
     if len(lines) > 1 and lines[1]:
-        faults.append("the line after the subject is not empty")
-    return faults
+        errors.append("the line after the subject is not empty")
+    return errors
 
 
 def tracked() -> list[str]:
@@ -91,17 +91,17 @@ def tracked() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print every fault. Returns the exit status: 1 if there is a fault."""
+    """Print every error. Returns the exit status: 1 if there is an error."""
     if arguments[:1] == ["--commit-msg"]:
-        faults = check_message(Path(arguments[1]).read_text())
+        errors = check_message(Path(arguments[1]).read_text())
     else:
-        faults = []
+        errors = []
         for path in arguments or tracked():
             if Path(path).is_file():
-                faults += check(path, Path(path).read_text())
-    for fault in faults:
-        print(fault)
-    return 1 if faults else 0
+                errors += check(path, Path(path).read_text())
+    for error in errors:
+        print(error)
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 /** The header field's name, in lower case. */
 export const HEADER: "delegation-handle";
 
-/** The sidecar's address is missing or unusable. The message names the cure. */
+/** The sidecar's address is missing or unusable. The message names the fix. */
 export class ConfigurationError extends Error {}
 
 /** Where the sidecar listens for calls; by default the variable SIDECAR_OUTBOUND_URL. */

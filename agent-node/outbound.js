@@ -4,7 +4,7 @@ import { HEADER, handle } from "./handles.js";
 const VARIABLE = "SIDECAR_OUTBOUND_URL";
 const EXAMPLE = "such as http://127.0.0.1:7080";
 
-/** The sidecar's address is missing or unusable. The message names the cure. */
+/** The sidecar's address is missing or unusable. The message names the fix. */
 export class ConfigurationError extends Error {
   name = "ConfigurationError";
 }

@@ -1,4 +1,4 @@
-"""Command ``sidecar check``: every problem of a settings file in one message, each with its field and its cure.
+"""Command ``sidecar check``: every problem of a settings file in one message, each with its field and its fix.
 
 It sees which kind of file it reads, and says so. Notes on a usable file follow: settings that are valid and may
 surprise. They change no exit code.
@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     kind, (problems, notes) = found
     what = "" if kind is None else f" ({_WORDS[kind]})"
     if arguments.json:
-        told = {"problems": [asdict(problem) for problem in problems], "notes": [asdict(note) for note in notes]}
-        print(json.dumps({"file": arguments.file, "kind": kind, **told}, indent=2))  # noqa: T201
+        found_json = {"problems": list(map(_as_json, problems)), "notes": list(map(_as_json, notes))}
+        print(json.dumps({"file": arguments.file, "kind": kind, **found_json}, indent=2))  # noqa: T201
     elif problems:
         print(f"{arguments.file}: {_count(problems, 'problem')}{what}", file=sys.stderr)  # noqa: T201
         _list(problems)
@@ -92,8 +92,8 @@ def _check_deny_file(path: Path) -> Checked:
     try:
         at_once(parse_deny_list(path.read_bytes()))
     except (DenyListError, OSError) as error:
-        cure = 'write {"deny": [rows]} as JSON, with rows as those of deny in the settings'
-        return Checked([Problem(str(path), f"cannot be used: {error}", cure)], [])
+        fix = 'write {"deny": [rows]} as JSON, with rows as those of deny in the settings'
+        return Checked([Problem(str(path), f"cannot be used: {error}", fix)], [])
     return Checked([], [])
 
 
@@ -252,8 +252,8 @@ def _days_over(settings: SidecarSettings, now: int) -> Iterator[Problem]:
             yield Problem("outbound.routes", f"the day of route {call.name} is over: it enforces", later)
     for route in settings.outbound_routes.outside:
         if isinstance(route.key, InjectedKey) and route.key.until <= now:
-            cure = "put another key into the file and set a later day, or remove the route"
-            yield Problem("outbound.routes", f"the day of route {route.name} is over: it refuses every call", cure)
+            fix = "put another key into the file and set a later day, or remove the route"
+            yield Problem("outbound.routes", f"the day of route {route.name} is over: it refuses every call", fix)
     plain = None if settings.inbound is None else settings.inbound.plain
     if plain is not None and plain.until <= now:
         yield Problem("inbound.plain.until", "is over: the port stays closed", later)
@@ -283,6 +283,10 @@ def _count(found: list[Problem], noun: str) -> str:
     return f"1 {noun}" if len(found) == 1 else f"{len(found)} {noun}s"
 
 
+def _as_json(problem: Problem) -> dict[str, str]:
+    return {**asdict(problem), "cure": problem.fix}  # the key's old name, for one release
+
+
 def _list(found: Iterable[Problem]) -> None:
     for one in found:
-        print(f"  {one.field}: {one.wrong}\n      cure: {one.cure}", file=sys.stderr)  # noqa: T201
+        print(f"  {one.field}: {one.wrong}\n      fix: {one.fix}", file=sys.stderr)  # noqa: T201

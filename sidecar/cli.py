@@ -138,7 +138,7 @@ def _sidecar(commands: _Commands) -> None:
     check.add_argument("--json", action="store_true", help="for machines")
 
     status = _command(
-        commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and cures"
+        commands, "status", "sidecar.status.command:run", "print the state of a running sidecar, its problems and fixes"
     )
     add_examples(
         status, "sidecar status", "sidecar status --socket /run/sidecar/admin.sock --chains", "sidecar status --web"

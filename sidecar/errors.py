@@ -321,14 +321,14 @@ class DeadlinePassed(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of the settings: the ``field`` (dotted path), what is wrong, and the ``cure``."""
+    """One error of the settings: the ``field`` (dotted path), what is wrong, and the ``fix``."""
 
     field: str
     wrong: str
-    cure: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.wrong}; {self.cure}"
+        return f"{self.field}: {self.wrong}; {self.fix}"
 
 
 class ConfigError(Exception):

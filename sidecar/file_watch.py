@@ -113,7 +113,7 @@ class FileWatcher:
 
 
 def _fields(one: Watched, problem: Problem) -> dict[str, str]:
-    return {"what": one.what, "field": problem.field, "wrong": problem.wrong, "cure": problem.cure}
+    return {"what": one.what, "field": problem.field, "wrong": problem.wrong, "fix": problem.fix}
 
 
 def fingerprint(path: Path) -> Hashable:

@@ -98,7 +98,7 @@ def _connect(address: str) -> str:
 
 
 def _wrong_at(address: str, path: str) -> str:
-    """Ask, and return the fault in words for the operator; empty if all is well."""
+    """Ask, and return the error in words for the operator; empty if all is well."""
     try:
         status, lines = ask(address, path)
     except (OSError, ValueError) as error:

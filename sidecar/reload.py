@@ -82,8 +82,8 @@ class AppliedSettings:
         try:
             return await self._server.parts.deny_file.read(path)
         except DenyListError as error:
-            cure = "put a list there; the settings are tried again within a minute, and at once on SIGHUP"
-            raise ConfigError([Problem("deny_file", f"{path}: {error}", cure)], transient=True) from error
+            fix = "put a list there; the settings are tried again within a minute, and at once on SIGHUP"
+            raise ConfigError([Problem("deny_file", f"{path}: {error}", fix)], transient=True) from error
 
     def _changed(self, fresh: SidecarSettings) -> Setup:
         """Make the setup of fresh settings. Keys and exchanges stay if their settings do: they are caches."""

@@ -85,8 +85,8 @@ class SettingsWatch:
     async def _require_room(self, need_bytes: int, outcome: str) -> None:
         if not await self._has_room(need_bytes):
             need = f"that takes {need_bytes // MIB} MiB, which the memory limit does not leave now"
-            cure = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
-            raise ConfigError([Problem(str(self._files.path), f"{outcome}: {need}", cure)], transient=True)
+            fix = "raise the memory limit, or wait until `sidecar status` shows less memory in use"
+            raise ConfigError([Problem(str(self._files.path), f"{outcome}: {need}", fix)], transient=True)
 
     def _require_no_restart(self, loaded: Loaded[SidecarSettings]) -> None:
         if problems := self.in_force.settings.needs_restart(loaded.settings):

@@ -22,19 +22,19 @@ def test_settings_that_can_be_used_are_fine(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"{GOOD}: fine (settings of a sidecar)\n"
 
 
-def test_every_problem_is_told_at_once_with_field_and_cure(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_is_told_at_once_with_field_and_fix(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(bad)]) == 2
     told = capsys.readouterr().err
     for field in ("nonsense", "inbound.agent", "identity.workload_api"):
         assert f"  {field}: " in told
-    assert told.count("cure: ") >= 3
+    assert told.count("fix: ") >= 3
 
 
 def test_machines_get_the_same_as_json(bad: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json", str(bad)]) == 2
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert {"nonsense", "inbound.agent"} <= {problem["field"] for problem in problems}
-    assert all(problem["wrong"] and problem["cure"] for problem in problems)
+    assert all(problem["wrong"] and problem["fix"] == problem["cure"] for problem in problems)
 
 
 def test_a_file_that_is_not_there_is_a_problem_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ def test_an_empty_list_at_an_inbound_route_is_noted_with_its_effect(tmp_path: Pa
     (note,) = check(path, {}).notes
     assert note.field == f"inbound.routes[0].{key}"
     assert effect in note.wrong
-    assert note.cure
+    assert note.fix
 
 
 def test_a_route_that_lists_scopes_and_peers_has_no_note(tmp_path: Path) -> None:
@@ -57,17 +57,17 @@ def test_a_row_of_the_deny_list_that_can_match_nothing_is_noted_in_the_settings_
     lawful = changed(AGENT, ("deny", [{"actor": "spiffe://acme.example/agent/planner"}]))
     assert check(written(tmp_path, lawful), {}).notes == []
     (note,) = check(written(tmp_path, changed(lawful, ("deny_file", str(file)))), {}).notes
-    assert (note.field, note.cure) == ("deny: actor spiffe://acme.exampl/agent/planner", "did you mean acme.example?")
+    assert (note.field, note.fix) == ("deny: actor spiffe://acme.exampl/agent/planner", "did you mean acme.example?")
     misspelled = changed(AGENT, ("deny", [{"subject": "alice", "issuer": "https://sts.acme.example/"}]))
     (note,) = check(written(tmp_path, misspelled), {}).notes
-    assert (note.field, note.cure) == ("deny: subject alice", "write https://sts.acme.example")
+    assert (note.field, note.fix) == ("deny: subject alice", "write https://sts.acme.example")
 
 
 def test_a_key_that_the_agent_need_not_check_any_more_is_noted(tmp_path: Path) -> None:
     section = {"file": "/var/run/keys/agent", "field": "x-api-key"}
     enforcing = changed(AGENT, ("inbound.agent_key", section))
     (note,) = check(written(tmp_path, enforcing), {}).notes
-    assert (note.field, note.cure) == ("inbound.agent_key", "let the agent check none, then remove it")
+    assert (note.field, note.fix) == ("inbound.agent_key", "let the agent check none, then remove it")
     observing = changed(enforcing, ("inbound.routes.0.observe_until", "2026-11-01"))
     assert check(written(tmp_path, observing), {}).notes == []
 
@@ -84,7 +84,7 @@ def test_a_static_key_to_a_provider_that_takes_our_identity_is_noted(tmp_path: P
     outside, platform = example("outside"), EXAMPLES / "platform.yaml"
     (note,) = check(written(tmp_path, outside), {}, platform=platform).notes
     assert "route model sends a static key to api.openai.com" in note.wrong
-    assert "token: federate" in note.cure
+    assert "token: federate" in note.fix
     folder = tmp_path / "platform"
     folder.mkdir()
     elsewhere = written(folder, changed(example("platform"), ("inject", ["models.example"])))
@@ -101,7 +101,7 @@ def test_a_static_key_to_a_provider_that_takes_our_identity_is_noted(tmp_path: P
 )
 def test_a_day_that_is_over_is_noted(tmp_path: Path, change: tuple[str, Any], field: str, effect: str) -> None:
     (note,) = check(written(tmp_path, changed(AGENT, change)), {}).notes
-    assert (note.field, note.cure) == (field, "remove it, or set a later day")
+    assert (note.field, note.fix) == (field, "remove it, or set a later day")
     assert effect in note.wrong
     assert check(written(tmp_path, changed(AGENT, (change[0], "2026-11-01"))), {}).notes == []
 

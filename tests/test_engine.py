@@ -32,7 +32,7 @@ def test_without_the_wheel_auto_is_python_and_native_is_an_error(monkeypatch: py
     with pytest.raises(ConfigError) as refused:
         engine.engine_of("native")
     (problem,) = refused.value.problems
-    assert (problem.field, problem.cure) == ("engine", "install the wheel (make native), or set engine: auto")
+    assert (problem.field, problem.fix) == ("engine", "install the wheel (make native), or set engine: auto")
     with pytest.raises(LookupError):
         engine.require_native()
 

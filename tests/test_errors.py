@@ -100,7 +100,7 @@ def test_both_outcomes_are_caught_as_one(kind: type[SidecarError]) -> None:
     assert issubclass(kind, SidecarError)
 
 
-def test_a_settings_error_lists_every_problem_with_field_and_cure() -> None:
+def test_a_settings_error_lists_every_problem_with_field_and_fix() -> None:
     problems = [Problem("inbound.listen", "no port", "write host:port"), Problem("issuers", "empty", "name one")]
 
     error = ConfigError(problems)

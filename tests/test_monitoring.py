@@ -214,12 +214,12 @@ def test_the_runbook_has_no_heading_of_an_alert_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_a_heading_of_the_runbook_says_where_to_look_the_cure_and_when_it_is_cured(name: str) -> None:
+def test_a_heading_of_the_runbook_says_where_to_look_the_fix_and_when_it_is_fixed(name: str) -> None:
     runbook = (ROOT / "docs" / "runbook.md").read_text()
-    meaning, *parts = re.split(r"^\*\*(Look|Cure|Cured)\b", runbook.partition(f"## {name}\n")[2], flags=re.MULTILINE)
+    meaning, *parts = re.split(r"^\*\*(Look|Fix|Fixed)\b", runbook.partition(f"## {name}\n")[2], flags=re.MULTILINE)
     assert meaning.strip()
     assert not meaning.startswith("## ")
-    assert parts[0:6:2] == ["Look", "Cure", "Cured"]
+    assert parts[0:6:2] == ["Look", "Fix", "Fixed"]
 
 
 def test_the_error_ratios_count_every_reason_of_the_platform_and_no_other() -> None:

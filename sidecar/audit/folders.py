@@ -30,7 +30,7 @@ RECORDS: Final = (*LINES, ".parquet")
 
 
 class TooLargeError(OSError):
-    """A path that was given is beyond a limit; the message names it and the cure."""
+    """A path that was given is beyond a limit; the message names it and the fix."""
 
 
 class File(NamedTuple):

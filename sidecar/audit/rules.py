@@ -57,7 +57,7 @@ class Rule:
     title: str
     severity: Severity
     why: str
-    cure: str
+    fix: str
     standard: str
 
     def broken(
@@ -68,10 +68,10 @@ class Rule:
         severity: Severity | None = None,
         confidence: Confidence = Confidence.HIGH,
         fingerprint: str | None = None,
-        cure: str | None = None,
+        fix: str | None = None,
         facts: Mapping[str, str] = _NO_FACTS,
     ) -> Weakness:
-        """Return the weakness at a place. Severity and cure are by default the rule's.
+        """Return the weakness at a place. Severity and fix are by default the rule's.
 
         By default the fingerprint is of the rule, the file and the object, or the line where no object is named.
         """
@@ -83,14 +83,14 @@ class Rule:
             severity=self.severity if severity is None else severity,
             confidence=confidence,
             fingerprint=fingerprint_of(self.id, place.file, where) if fingerprint is None else fingerprint,
-            cure=self.cure if cure is None else cure,
+            fix=self.fix if fix is None else fix,
             facts=facts,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weakness:
-    """A rule broken at a place, made by ``Rule.broken``. ``text`` is one sentence; ``cure`` may hold settings."""
+    """A rule broken at a place, made by ``Rule.broken``. ``text`` is one sentence; ``fix`` may hold settings."""
 
     rule: Rule
     place: Place
@@ -98,7 +98,7 @@ class Weakness:
     severity: Severity
     confidence: Confidence
     fingerprint: str  # stable across runs; of a secret, a keyed hash
-    cure: str
+    fix: str
     facts: Mapping[str, str] = field(hash=False)
 
 

@@ -56,8 +56,8 @@ def _rule(rule: Rule) -> dict[str, object]:
         "shortDescription": {"text": rule.title},
         "fullDescription": {"text": rule.why},
         "help": {
-            "text": f"{rule.why}\nCure: {rule.cure}\nSee: {rule.standard}",
-            "markdown": f"{rule.why}\n\n**Cure:** {rule.cure}\n\n**See:** {rule.standard}",
+            "text": f"{rule.why}\nFix: {rule.fix}\nSee: {rule.standard}",
+            "markdown": f"{rule.why}\n\n**Fix:** {rule.fix}\n\n**See:** {rule.standard}",
         },
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
         "properties": {
@@ -72,10 +72,12 @@ def _rule(rule: Rule) -> dict[str, object]:
 def _result(one: Weakness, indexes: dict[str, int]) -> dict[str, object]:
     if one.rule.id not in indexes:
         raise ValueError(f"{one.rule.id} is not among the rules of the run")
+    fix = "\n".join(map(visible, one.fix.split("\n")))
     properties: dict[str, object] = {
         "severity": str(one.severity),
         "confidence": str(one.confidence),
-        "cure": "\n".join(map(visible, one.cure.split("\n"))),
+        "fix": fix,
+        "cure": fix,  # the key's old name, for one release
     }
     if one.facts:
         properties["facts"] = {visible(name): visible(fact) for name, fact in one.facts.items()}

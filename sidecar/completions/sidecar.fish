@@ -73,7 +73,7 @@ complete -c sidecar -n '_shtab_sidecar_using check' -l kubernetes -d 'check a se
 complete -c sidecar -n '_shtab_sidecar_using check' -l schema -d 'print the JSON Schema of settings files instead'
 complete -c sidecar -n '_shtab_sidecar_using check' -l json -d 'for machines'
 complete -c sidecar -n '_shtab_sidecar_using check; and test $_shtab_sidecar_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the settings file (default /etc/sidecar/sidecar.yaml)'
-complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a status -d 'Print the state of a running sidecar, its problems and cures.'
+complete -c sidecar -n '_shtab_sidecar_using; and test $_shtab_sidecar_npos -eq 0' -a status -d 'Print the state of a running sidecar, its problems and fixes.'
 complete -c sidecar -n '_shtab_sidecar_using status' -s h -l help -d 'show this help message and exit'
 complete -c sidecar -n '_shtab_sidecar_using status' -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'its admin.socket (default /run/sidecar/admin.sock)'
 complete -c sidecar -n '_shtab_sidecar_using status' -l web -d 'serve the state as a live page while the command runs'

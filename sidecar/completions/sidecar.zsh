@@ -20,7 +20,7 @@ _shtab_sidecar_commands() {
     healthcheck:'Exit with 0 if the sidecar is ready.'
     injector:'Inject sidecars into Kubernetes pods.'
     run:'Run beside an agent.'
-    status:'Print the state of a running sidecar, its problems and cures.'
+    status:'Print the state of a running sidecar, its problems and fixes.'
     sts:'Run the token service.'
   )
   _describe 'sidecar commands' _commands

@@ -4,7 +4,7 @@ The path of a file, in order:
 
 - ``loader``: the child process that does all of this, at the start and for a reload; ``handover``: its answer
 - ``document``: YAML and environment variables, into plain objects
-- ``validation``: the schema, then what must agree; ``Problem`` for each fault
+- ``validation``: the schema, then what must agree; ``Problem`` for each error
 - schema: ``sidecar_model`` with a file for each large section (``inbound_model``, ``outbound_model`` and so on),
   ``sts_model``, ``platform_file``, with ``sections`` that they share, ``limits`` and ``field_types``; the meaning of a
   key is the description of its field
@@ -34,7 +34,7 @@ def load_sidecar(path: Path, environ: Mapping[str, str], platform: Path | None =
     """Load the settings of one sidecar from its file and the environment, below the ceiling of the ``platform`` file.
 
     Raises:
-        ConfigError: every problem, each with its field and its cure.
+        ConfigError: every problem, each with its field and its fix.
     """
     from sidecar.config.sidecar_file import load_sidecar as load
 
@@ -45,7 +45,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     """Load the settings of one token service from its file and the environment.
 
     Raises:
-        ConfigError: every problem, each with its field and its cure.
+        ConfigError: every problem, each with its field and its fix.
     """
     from sidecar.config.sts_file import load_sts as load
 

@@ -1,4 +1,4 @@
-"""Parsers of addresses and URLs in settings. Pure. Messages have the form "fault; cure" and quote nothing."""
+"""Parsers of addresses and URLs in settings. Pure. Messages have the form "error; fix" and quote nothing."""
 
 from __future__ import annotations
 

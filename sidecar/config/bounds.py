@@ -17,11 +17,11 @@ NEAR: Final = 0.8  # share of a bound from which it is reported
 
 
 class Bound(NamedTuple):
-    """Upper bound of a count of ``unit``; ``cure`` is the fix for more."""
+    """Upper bound of a count of ``unit``; ``fix`` is the fix for more."""
 
     most: int
     unit: str
-    cure: str
+    fix: str
 
 
 _SPLIT: Final = "give a part of the workloads a token service of their own, or use groups"
@@ -46,7 +46,7 @@ def exceeded(field: str, name: str, used: int) -> Iterator[Problem]:
     """Yield a problem of ``field`` if ``used`` exceeds the bound ``name``."""
     bound = BOUNDS[name]
     if used > bound.most:
-        yield Problem(field, f"has {used} {bound.unit}; at most {bound.most} are allowed", bound.cure)
+        yield Problem(field, f"has {used} {bound.unit}; at most {bound.most} are allowed", bound.fix)
 
 
 def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
@@ -55,12 +55,12 @@ def near_bounds(used: Mapping[str, int]) -> Iterator[Problem]:
         bound = BOUNDS[name]
         if count > NEAR * bound.most:
             share = f"{100 * count // bound.most} % of its bound is used: {count} of {bound.most} {bound.unit}"
-            yield Problem(name, share, f"{bound.cure}; above the bound the settings are refused, also at a restart")
+            yield Problem(name, share, f"{bound.fix}; above the bound the settings are refused, also at a restart")
 
 
 def shares_in_force(used: Mapping[str, int]) -> Mapping[str, float]:
     """Return the used share of each bound, for settings that were put in force. Log each above ``NEAR``."""
     for note in near_bounds(used):
-        fields = {"field": note.field, "wrong": note.wrong, "cure": note.cure}
+        fields = {"field": note.field, "wrong": note.wrong, "fix": note.fix}
         _LOG.warning("settings are near a bound", extra=fields)
     return {name: count / BOUNDS[name].most for name, count in used.items()}

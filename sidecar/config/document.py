@@ -24,7 +24,7 @@ from sidecar.observe.record_text import escape
 
 MAX_BYTES: Final = BOUNDS["bytes"].most
 MAX_NODES: Final = BOUNDS["nodes"].most
-TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", BOUNDS["bytes"].cure)
+TOO_LARGE: Final = (f"is larger than {MAX_BYTES} bytes", BOUNDS["bytes"].fix)
 NO_UTF_8: Final = ("is not UTF-8 text", "save it as UTF-8")
 MAX_DEPTH: Final = BOUNDS["depth"].most
 MAX_SHOWN: Final = 64  # characters of a key in a message
@@ -38,11 +38,11 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class DocumentError(Exception):
-    """The text cannot be used. ``problem`` has the place and the cure; no value is quoted."""
+    """The text cannot be used. ``problem`` has the place and the fix; no value is quoted."""
 
-    def __init__(self, field: str, wrong: str, cure: str) -> None:
-        super().__init__(f"{field}: {wrong}; {cure}")
-        self.problem = Problem(field, wrong, cure)
+    def __init__(self, field: str, wrong: str, fix: str) -> None:
+        super().__init__(f"{field}: {wrong}; {fix}")
+        self.problem = Problem(field, wrong, fix)
 
 
 class Parsed(NamedTuple):
@@ -126,7 +126,7 @@ class _Builder:
         elif isinstance(event, yaml.CollectionStartEvent):
             self._refuse_tag(event, line)
             if len(self._stack) >= MAX_DEPTH:
-                raise self._error(line, f"is nested deeper than {MAX_DEPTH} levels", BOUNDS["depth"].cure)
+                raise self._error(line, f"is nested deeper than {MAX_DEPTH} levels", BOUNDS["depth"].fix)
             self._stack.append(_OpenMapping() if isinstance(event, yaml.MappingStartEvent) else [])
             self.depth = max(self.depth, len(self._stack))
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -137,7 +137,7 @@ class _Builder:
         """Count a node. Note its line if it is a row or a key of a section at the top."""
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise self._error(line, f"has more than {MAX_NODES} keys and values", BOUNDS["nodes"].cure)
+            raise self._error(line, f"has more than {MAX_NODES} keys and values", BOUNDS["nodes"].fix)
         if len(self._stack) == _IN_SECTION:
             root, section = self._stack
             is_row = isinstance(section, list) or not section.has_key
@@ -168,8 +168,8 @@ class _Builder:
         if event.tag is not None:
             raise self._error(line, "tags are not read", "remove the word that starts with an exclamation mark")
 
-    def _error(self, line: int, wrong: str, cure: str) -> DocumentError:
-        return DocumentError(f"{self._name} line {line}", wrong, cure)
+    def _error(self, line: int, wrong: str, fix: str) -> DocumentError:
+        return DocumentError(f"{self._name} line {line}", wrong, fix)
 
 
 class _OpenMapping:

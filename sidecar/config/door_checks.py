@@ -1,4 +1,4 @@
-"""Checks and builders of an entry's door. Pure; each problem has its field and its cure."""
+"""Checks and builders of an entry's door. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def door_problems(file: SidecarFile) -> Iterator[Problem]:
         yield Problem(f"{_FIELD}.authorization_servers", wrong, "list one under entry.issuers")
     for number, origin in enumerate(door.origins):
         if not is_origin(origin):
-            cure = "write it as browsers send it, such as https://inspector.acme.example"
-            yield Problem(f"{_FIELD}.origins[{number}]", f"{origin} is not the origin of pages", cure)
+            fix = "write it as browsers send it, such as https://inspector.acme.example"
+            yield Problem(f"{_FIELD}.origins[{number}]", f"{origin} is not the origin of pages", fix)
     routes = {route.name: route for _, route in exchange_routes(file)}
     for number, name in enumerate(door.routes):
         yield from _route(entry, door, name, routes.get(name), f"{_FIELD}.routes[{number}]")
@@ -97,8 +97,8 @@ def door_problems(file: SidecarFile) -> Iterator[Problem]:
 def _resource(entry: EntrySection, door: DoorSection) -> Iterator[Problem]:
     where = f"{_FIELD}.resource"
     if not is_plain_url(door.resource) or not is_resource(door.resource):
-        cure = "write it as https://host or https://host/path, in lower case, without a port of 443 or a last slash"
-        yield Problem(where, "cannot be the URL of a door", cure)
+        fix = "write it as https://host or https://host/path, in lower case, without a port of 443 or a last slash"
+        yield Problem(where, "cannot be the URL of a door", fix)
     elif door.resource in {user.client_id for user in entry.issuers}:
         yield Problem(where, "is an OAuth client ID of the entry too", "give the door a URL of its own")
 

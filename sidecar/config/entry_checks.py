@@ -1,4 +1,4 @@
-"""Checks and builder of an entry, where users log in and chains start. Pure; each problem has its field and cure."""
+"""Checks and builder of an entry, where users log in and chains start. Pure; each problem has its field and fix."""
 
 from __future__ import annotations
 

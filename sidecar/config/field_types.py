@@ -1,6 +1,6 @@
 """Types of settings: each states what it accepts, in the schema and in the message of a refusal.
 
-Validators raise ``ValueError("what is wrong; the cure")`` and never quote the value.
+Validators raise ``ValueError("what is wrong; the fix")`` and never quote the value.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _RESERVED: Final = frozenset({"none", "other"})  # the metrics' names of no rout
 _NOT_YET: Final = "is not available yet; remove it"
 
 
-def _checked(check: Callable[[str], object], cure: str = "") -> AfterValidator:
-    """Make a validator that keeps the text if ``check`` accepts it. ``cure`` completes a message of another room."""
+def _checked(check: Callable[[str], object], fix: str = "") -> AfterValidator:
+    """Make a validator that keeps the text if ``check`` accepts it. ``fix`` completes a message of another room."""
 
     def validate(text: str) -> str:
         try:
             check(text)
         except ValueError as error:
             message = str(error)
-            raise ValueError(f"{message.replace('; ', ', ')}; {cure}" if cure else message) from None
+            raise ValueError(f"{message.replace('; ', ', ')}; {fix}" if fix else message) from None
         return text
 
     return AfterValidator(validate)

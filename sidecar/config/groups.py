@@ -78,8 +78,8 @@ def _one_of(file: StsFile, where: str, key: str, value: str | None, group: str |
         yield Problem(f"{where}.{key}_group", f"stands beside {key}", "keep one of them")
     elif group is not None and group not in file.groups:
         near = nearest_name(group, file.groups, cutoff=0.6)
-        cure = f"did you mean {shown(near)}?" if near else "add it to groups"
-        yield Problem(f"{where}.{key}_group", f"{shown(group)} is not a group", cure)
+        fix = f"did you mean {shown(near)}?" if near else "add it to groups"
+        yield Problem(f"{where}.{key}_group", f"{shown(group)} is not a group", fix)
 
 
 def _workloads(file: StsFile, where: str, group: str) -> Iterator[Problem]:

@@ -33,8 +33,8 @@ def identity_of(section: IdentitySection, environ: Mapping[str, str]) -> Identit
         return _files(section.files, spiffe_id)
     address = section.workload_api or environ.get(SOCKET_VARIABLE)
     if not address:
-        cure = f"write unix:///path/of/socket, set {SOCKET_VARIABLE}, or name files"
-        raise ConfigError([Problem("identity.workload_api", "is missing", cure)])
+        fix = f"write unix:///path/of/socket, set {SOCKET_VARIABLE}, or name files"
+        raise ConfigError([Problem("identity.workload_api", "is missing", fix)])
     if not section.workload_api:
         _check_variable(address)
     return WorkloadApiSettings(
@@ -47,8 +47,8 @@ def _check_variable(address: str) -> None:
     try:
         parse_address(address)
     except ValueError:
-        where, cure = f"identity.workload_api ({SOCKET_VARIABLE})", "write unix:///path/of/socket there"
-        raise ConfigError([Problem(where, "is not an address of a Workload API", cure)]) from None
+        where, fix = f"identity.workload_api ({SOCKET_VARIABLE})", "write unix:///path/of/socket there"
+        raise ConfigError([Problem(where, "is not an address of a Workload API", fix)]) from None
 
 
 def jwt_svid_problems(identity: IdentitySettings, audience: str, what: str) -> Iterator[Problem]:
@@ -79,11 +79,11 @@ def _contradictions(section: IdentitySection) -> Iterator[Problem]:
     if section.files is not None and section.source is not None:
         yield Problem("identity.source", "is a client of the Workload API, and files are set", "remove one of them")
     if section.files is not None and section.hint is not None:
-        cure = "set spiffe_id instead, and the hint where the files are written"
-        yield Problem("identity.hint", "says nothing of files, which carry none", cure)
+        fix = "set spiffe_id instead, and the hint where the files are written"
+        yield Problem("identity.hint", "says nothing of files, which carry none", fix)
     if section.source == "py-spiffe" and find_spec("spiffe") is None:
-        cure = f"install the extra ({install_command('spiffe')}), or remove it: there is a client of our own"
-        yield Problem("identity.source", "is not installed here", cure)
+        fix = f"install the extra ({install_command('spiffe')}), or remove it: there is a client of our own"
+        yield Problem("identity.source", "is not installed here", fix)
 
 
 def _file_problems(section: FilesSection) -> Iterator[Problem]:
@@ -99,8 +99,8 @@ def _file_problems(section: FilesSection) -> Iterator[Problem]:
         yield Problem("identity.files.directory", "is missing", "name the directory of that layout")
     for name, path in one_by_one.items():
         if path is not None:
-            cure = "keep directory and layout, or name certificate, key and bundle"
-            yield Problem(f"identity.files.{name}", "is set beside a layout", cure)
+            fix = "keep directory and layout, or name certificate, key and bundle"
+            yield Problem(f"identity.files.{name}", "is set beside a layout", fix)
 
 
 def _files(section: FilesSection, spiffe_id: SpiffeId | None) -> FileSettings:

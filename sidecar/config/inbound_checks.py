@@ -1,4 +1,4 @@
-"""Checks and builders of the inbound side. Pure; each problem has its field and its cure."""
+"""Checks and builders of the inbound side. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 

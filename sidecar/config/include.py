@@ -112,8 +112,8 @@ class _Joining:
             if one.suffix == SUFFIX and not one.is_dir():
                 yield one
             else:
-                cure = f"keep only {SUFFIX} files in an included folder, and name folders one by one"
-                self._wrong(where, f"{shown(f'{text}/{one.name}')} is not a {SUFFIX} file", cure)
+                fix = f"keep only {SUFFIX} files in an included folder, and name folders one by one"
+                self._wrong(where, f"{shown(f'{text}/{one.name}')} is not a {SUFFIX} file", fix)
 
     def _file(self, base: Path, path: Path, name: str, where: str) -> None:
         real = path.resolve(strict=True)
@@ -165,8 +165,8 @@ class _Joining:
             lines = parsed.lines.get(section, [])
             places = [f"{name} line {line}" for line in lines]
             if section not in self._sections:
-                cure = f"move it to the settings file; an included file may have {', '.join(sorted(self._sections))}"
-                self._wrong(name, f"has {shown(section)}, which is not for an included file", cure)
+                fix = f"move it to the settings file; an included file may have {', '.join(sorted(self._sections))}"
+                self._wrong(name, f"has {shown(section)}, which is not for an included file", fix)
             elif section == "groups" and isinstance(rows, dict):
                 self._join_groups(rows, places)
             elif section != "groups" and isinstance(rows, list):
@@ -207,8 +207,8 @@ class _Joining:
                 seen[name] = self._included.groups[shown(name)] = place
                 into[name] = members
 
-    def _wrong(self, where: str, wrong: str, cure: str) -> None:
-        self.problems.append(Problem(where, wrong, cure))
+    def _wrong(self, where: str, wrong: str, fix: str) -> None:
+        self.problems.append(Problem(where, wrong, fix))
 
 
 def _name_of(section: str, row: object) -> Hashable:

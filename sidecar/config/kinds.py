@@ -47,8 +47,8 @@ def kind_of(path: Path, environ: Mapping[str, str]) -> Kind:
     if len(found) == 1:
         return found[0]
     could = " or ".join(f"the {NAMES[kind]}" for kind in found)
-    cure = f"say which by {' or '.join(f'--kind {kind}' for kind in found)}"
-    raise ConfigError([Problem(str(path), f"could be {could}: its keys do not tell", cure)])
+    fix = f"say which by {' or '.join(f'--kind {kind}' for kind in found)}"
+    raise ConfigError([Problem(str(path), f"could be {could}: its keys do not tell", fix)])
 
 
 @cache
@@ -85,7 +85,7 @@ def _meant(key: str, known: Iterable[str]) -> str:
 
 
 def _other_sort(document: Mapping[str, object]) -> tuple[str, str] | None:
-    """Return what is wrong with a file that holds no settings, and the cure; None for any other."""
+    """Return what is wrong with a file that holds no settings, and the fix; None for any other."""
     entries = document.get("entries")
     if {"apiVersion", "kind"} <= document.keys():
         return "is an object of Kubernetes, not settings", "check the text below its data, as a file of its own"

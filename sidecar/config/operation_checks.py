@@ -1,4 +1,4 @@
-"""Checks and builders of the operations of routes of MCP and A2A. Pure; each problem has its field and its cure."""
+"""Checks and builders of the operations of routes of MCP and A2A. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 
@@ -208,8 +208,8 @@ def _operations(protocol: RouteProtocol, sections: Sequence[AllowedOperations], 
             try:
                 key = key_of(protocol, word)
             except ValueError as error:
-                wrong, _, cure = str(error).partition("; ")
-                yield Problem(field, f"{word}: {wrong}", cure)
+                wrong, _, fix = str(error).partition("; ")
+                yield Problem(field, f"{word}: {wrong}", fix)
                 continue
             if key in seen:
                 yield Problem(field, f"{word} is listed twice", "keep one of them")

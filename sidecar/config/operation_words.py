@@ -22,7 +22,7 @@ def key_of(protocol: RouteProtocol, word: str) -> str:
     """Return the key that a word of the settings stands for.
 
     Raises:
-        ValueError: "wrong; cure": the protocol has no such operation, or it wants a name, or wants none.
+        ValueError: "wrong; fix": the protocol has no such operation, or it wants a name, or wants none.
     """
     if protocol == "grpc":
         return grpc.key_of_word(word)

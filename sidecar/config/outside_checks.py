@@ -1,4 +1,4 @@
-"""Checks and builders of routes to hosts outside the mesh. Pure; each problem has its field and its cure."""
+"""Checks and builders of routes to hosts outside the mesh. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 

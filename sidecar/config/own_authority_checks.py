@@ -1,4 +1,4 @@
-"""Checks and builder of settings of an agent that acts for itself. Pure; each problem has its field and its cure."""
+"""Checks and builder of settings of an agent that acts for itself. Pure; each problem has its field and its fix."""
 
 from __future__ import annotations
 

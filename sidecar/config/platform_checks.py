@@ -1,4 +1,4 @@
-"""Checks of a workload's settings against the platform's ceiling. Pure; each problem has its field and its cure.
+"""Checks of a workload's settings against the platform's ceiling. Pure; each problem has its field and its fix.
 
 The settings that would be in force are compared, not their text: a key that is left out counts with its default. Lists
 may be smaller, times shorter, profiles stricter; the sources of keys and tokens must be the same.

@@ -162,7 +162,7 @@ def load_platform(path: Path) -> Platform:
         return replace(load_validated(path, {}, PlatformFile, _platform), path=str(path))
     except ConfigError as error:
         raise ConfigError(
-            [Problem(f"platform {problem.field}", problem.wrong, problem.cure) for problem in error.problems]
+            [Problem(f"platform {problem.field}", problem.wrong, problem.fix) for problem in error.problems]
         ) from error
 
 
@@ -208,9 +208,9 @@ def _duplicates(file: PlatformFile) -> Iterator[Problem]:
 def _issuers(file: PlatformFile, findings: Findings) -> dict[str, IssuerCeiling]:
     issuers: dict[str, IssuerCeiling] = {}
     for number, section in enumerate(file.issuers):
-        faults = list(profile_problems(section, f"issuers[{number}]"))
-        findings.problems += faults
-        if not faults and (ceiling := findings.attempt(f"issuers[{number}]", _issuer, section)) is not None:
+        errors = list(profile_problems(section, f"issuers[{number}]"))
+        findings.problems += errors
+        if not errors and (ceiling := findings.attempt(f"issuers[{number}]", _issuer, section)) is not None:
             issuers[section.issuer] = ceiling
     return issuers
 

@@ -73,7 +73,7 @@ def load_sidecar(
     ``clock`` is wall time in seconds, read once: a route observes for a limited time from now.
 
     Raises:
-        ConfigError: every problem, each with its field and its cure.
+        ConfigError: every problem, each with its field and its fix.
     """
     of_platform = Findings()
     ceiling = None if platform is None else of_platform.attempt("platform", load_platform, platform)
@@ -205,8 +205,8 @@ def with_deny_file(settings: SidecarSettings) -> SidecarSettings:
     try:
         return replace(settings, deny=settings.deny.joined(at_once(parse_deny_list(path.read_bytes()))))
     except (DenyListError, OSError) as error:
-        wrong, cure = f"{path} cannot be used: {error}", 'write {"deny": [rows]}, with rows as those of deny'
-        raise ConfigError([Problem("deny_file", wrong, cure)]) from None
+        wrong, fix = f"{path} cannot be used: {error}", 'write {"deny": [rows]}, with rows as those of deny'
+        raise ConfigError([Problem("deny_file", wrong, fix)]) from None
 
 
 def missing_deny_file(settings: SidecarSettings) -> Path | None:

@@ -51,7 +51,7 @@ def load_sts(path: Path, environ: Mapping[str, str]) -> TokenServiceSettings:
     """Load the settings of one token service from its file and the environment.
 
     Raises:
-        ConfigError: every problem, each with its field and its cure.
+        ConfigError: every problem, each with its field and its fix.
     """
 
     def build(file: StsFile, findings: Findings) -> TokenServiceSettings | None:

@@ -2,7 +2,7 @@
 
 The second pass also runs over a document that failed the first, as far as it does not read a top-level section that
 failed: a check ends where it asks for one (``_Partial``). So one run reports what can be known, and nothing that may be
-right once the schema is satisfied. Each problem has the dotted field, the fault and the cure; no value is quoted.
+right once the schema is satisfied. Each problem has the dotted field, the error and the fix; no value is quoted.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Findings:
         self.problems: list[Problem] = []
         self.included = Included()
 
-    def add(self, field: str, wrong: str, cure: str) -> None:
+    def add(self, field: str, wrong: str, fix: str) -> None:
         """Add one problem."""
-        self.problems.append(Problem(field, wrong, cure))
+        self.problems.append(Problem(field, wrong, fix))
 
     def extend(self, check: Callable[..., Iterable[Problem]], *arguments: object) -> None:
         """Add what ``check`` finds before it reads a section that failed the schema."""
@@ -155,7 +155,7 @@ class _Partial:
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Return every fault of a document."""
+    """Return every error of a document."""
     return [
         Problem(_dotted(detail["loc"]), *_fault(detail, model))
         for detail in error.errors(include_url=False, include_input=False, include_context=True)
@@ -172,7 +172,7 @@ def with_variables(problem: Problem, sources: Mapping[str, list[str]]) -> Proble
     below = [path for path in sources if path.startswith((f"{field}.", f"{field}["))]
     wrong = _PATH.sub(lambda found: _named(found[0], sources.get(found[0], [])), problem.wrong)
     names = sources[max(inside, key=len)] if inside else {name for path in below for name in sources[path]}
-    return Problem(_named(field, names), wrong, problem.cure)
+    return Problem(_named(field, names), wrong, problem.fix)
 
 
 def _named(field: str, variables: Iterable[str]) -> str:
@@ -192,13 +192,13 @@ def _dotted(location: Iterable[int | str]) -> str:
 
 
 def from_value_error(field: str, error: ValueError) -> Problem:
-    """Turn a room's refusal, ``"member: wrong; cure"`` or ``"wrong; cure"``, into a problem of ``field``."""
+    """Turn a room's refusal, ``"member: wrong; fix"`` or ``"wrong; fix"``, into a problem of ``field``."""
     text = str(error)
     head, colon, rest = text.partition(": ")
     if colon and head.replace("_", "").replace(", ", "").isalnum() and ", " not in head:
         field, text = f"{field}.{head}", rest
-    wrong, _, cure = text.partition("; ")
-    return Problem(field, wrong, cure or "change it")
+    wrong, _, fix = text.partition("; ")
+    return Problem(field, wrong, fix or "change it")
 
 
 def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
@@ -211,8 +211,8 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> tuple[str, str]:
     if kind in {"literal_error", "enum"}:
         return "has no such choice", f"write one of {context.get('expected', '')}"
     if kind == "value_error":
-        wrong, _, cure = str(context.get("error", "")).partition("; ")
-        return wrong, cure or "change it"
+        wrong, _, fix = str(context.get("error", "")).partition("; ")
+        return wrong, fix or "change it"
     if kind == "too_short":
         return "is empty", f"list at least {context.get('min_length', 1)}"
     if kind in {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:

@@ -34,7 +34,7 @@ def key_of_word(word: str) -> str:
     """Return the key that a word of the settings stands for: ``pkg.Service/Method``, or ``pkg.Service/*``.
 
     Raises:
-        ValueError: "wrong; cure".
+        ValueError: "wrong; fix".
     """
     match = _is_word(word)
     if match is None:

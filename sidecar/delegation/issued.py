@@ -32,7 +32,7 @@ _ABSENT: Final = object()
 
 
 def sts_error(error: Denied, claims: Mapping[str, object] | None = None) -> Denied:
-    """Convert the refusal of an issued token into a fault of the STS, since the caller did nothing wrong.
+    """Convert the refusal of an issued token into an error of the STS, since the caller did nothing wrong.
 
     If ``act`` is malformed, ``claims`` (if they could be read) tell a broken history from a missing actor.
     """

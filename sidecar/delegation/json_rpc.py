@@ -39,7 +39,7 @@ class RpcMessage:
 class MessageRefused(Denied):
     """A message that is refused; ``id`` is its own, as far as it was read, for the answer.
 
-    ``code`` is the protocol's number for this fault, where it is not the one of the reason. ``facts`` are what the
+    ``code`` is the protocol's number for this error, where it is not the one of the reason. ``facts`` are what the
     protocol has clients read beside it.
     """
 

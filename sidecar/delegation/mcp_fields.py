@@ -38,7 +38,7 @@ def decode_field(value: str) -> str | None:
 
 
 def fault_of_params(fields: Iterable[tuple[str, str]], arguments: object) -> str | None:
-    """Return the fault of a call whose ``Mcp-Param-*`` fields do not repeat its arguments; None: they do.
+    """Return the error of a call whose ``Mcp-Param-*`` fields do not repeat its arguments; None: they do.
 
     ``fields`` are what follows ``Mcp-Param-`` in each name, in lower case, and its value.
     """

@@ -23,7 +23,7 @@ _MAX_FLOAT_CHARACTERS: Final = 40
 
 
 class StrictJsonError(ValueError):
-    """The document is not acceptable. ``duplicate`` tells two equal members from other faults; the input is never
+    """The document is not acceptable. ``duplicate`` tells two equal members from other errors; the input is never
     quoted.
     """
 

@@ -20,7 +20,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class DiscoveryError(Exception):
-    """There is no usable metadata. The text says what was tried and the cure."""
+    """There is no usable metadata. The text says what was tried and the fix."""
 
 
 class Fetch(Protocol):
@@ -34,7 +34,7 @@ def usable(url: str, name: str) -> str:
     """Return the URL: https, or http on loopback, because secrets and tokens go there.
 
     Raises:
-        ValueError: anything else. The text has the name and the cure.
+        ValueError: anything else. The text has the name and the fix.
     """
     try:
         if split_url(url).scheme == "http":

@@ -46,7 +46,7 @@ class ClientAuthSettings:
     ``allow_static`` says that this is meant; ``key_id`` is the header ``kid`` of an assertion signed with it.
 
     Raises:
-        ValueError: a credential without a static way, or the reverse. The text names field and cure.
+        ValueError: a credential without a static way, or the reverse. The text names field and fix.
     """
 
     method: ClientAuth = ClientAuth.X509_SVID

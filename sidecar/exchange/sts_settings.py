@@ -39,7 +39,7 @@ class ExchangeSettings:
     from the issuer's ``metadata`` (RFC 8414; None: at its usual place), which the same identity must serve.
 
     Raises:
-        ValueError: the endpoint, the adapter, its options or a number is unusable. The text names field and cure.
+        ValueError: the endpoint, the adapter, its options or a number is unusable. The text names field and fix.
     """
 
     issuer: str

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _records(files: Sequence[str], requests: Requests) -> Iterator[tuple[str, Record | RecordError]]:
-    """Yield each line's place and its record, or its fault; the records go into the list of requests too."""
+    """Yield each line's place and its record, or its error; the records go into the list of requests too."""
     for line in read_lines(files):
         try:
             record = parse_record(line.content or b"")

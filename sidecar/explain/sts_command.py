@@ -118,8 +118,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not summary.records:
         return complain(_COMMAND, "there is no such record of an exchange at a token service")
     if only is None and arguments.request is not None:
-        cure = "look for forged ones with sidecar audit chains"
-        return complain(_COMMAND, f"there is more than one record with this request id; {cure}")
+        fix = "look for forged ones with sidecar audit chains"
+        return complain(_COMMAND, f"there is more than one record with this request id; {fix}")
     try:
         return _describe(summary, only, as_json=arguments.json)
     except BrokenPipeError:

@@ -45,7 +45,7 @@ class Endpoint:
     """A URL and the identity that answers: the SPIFFE ID ``peer``, a host certified by ``ca_file``, or (http) loopback.
 
     Raises:
-        ValueError: the URL is unusable, or does not say who its other end must be. The text names field and cure.
+        ValueError: the URL is unusable, or does not say who its other end must be. The text names field and fix.
     """
 
     url: str

@@ -43,8 +43,8 @@ class ServingCertificate:
             leaf = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
             fresh.load_cert_chain(certificate, key)
         except (OSError, ValueError) as error:  # SSLError is an OSError
-            cure = f"mount {CERTIFICATE} and {KEY}, PEM, of one pair"
-            raise ConfigError([Problem(str(self._directory), "has no usable pair", cure)]) from error
+            fix = f"mount {CERTIFICATE} and {KEY}, PEM, of one pair"
+            raise ConfigError([Problem(str(self._directory), "has no usable pair", fix)]) from error
         self._in_force = fresh  # atomically and last: a handshake never sees half a pair
         self.not_before, self.not_after = (
             int(at.timestamp()) for at in (leaf.not_valid_before_utc, leaf.not_valid_after_utc)

@@ -270,14 +270,14 @@ def read_injection(path: Path) -> Injection:
     try:
         return parse_injection(path.read_bytes())
     except OSError as error:
-        cure = "mount the chart's ConfigMap, or give its injection.json"
-        raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", cure)]) from error
+        fix = "mount the chart's ConfigMap, or give its injection.json"
+        raise ConfigError([Problem(str(path), f"cannot be read ({error.strerror})", fix)]) from error
 
 
 def _tls_folder(tls: Path | None) -> Path:
     if tls is None:
-        cure = f"name the folder of {CERTIFICATE} and {KEY}, or try a pod by --try"
-        raise ConfigError([Problem("--tls", "is missing", cure)])
+        fix = f"name the folder of {CERTIFICATE} and {KEY}, or try a pod by --try"
+        raise ConfigError([Problem("--tls", "is missing", fix)])
     return tls
 
 

@@ -107,7 +107,7 @@ def judge_change(pod: Pod, old: Pod, injection: Injection, namespace: str = "") 
             if any(_alike(own.get("resources"), one) for one in was):
                 continue
             found += [
-                Refusal("size", f"container {injection.name}, {one.where}", one.wrong, one.cure)
+                Refusal("size", f"container {injection.name}, {one.where}", one.wrong, one.fix)
                 for one in misfits_of(own, wanted, injection.bounds)
             ]
     except MalformedError as error:
@@ -123,7 +123,7 @@ def _refusals(pod: Pod, injection: Injection, namespace: str) -> Iterator[Refusa
     if not opted_out(pod, injection):
         yield from mount_refusals(pod, injection)
         unfit = [
-            Refusal("size", one.where, one.wrong, one.cure)
+            Refusal("size", one.where, one.wrong, one.fix)
             for one in misfits(chosen(_annotations(pod)), injection.container_in(namespace), injection.bounds)
         ]
         yield from unfit
@@ -168,7 +168,7 @@ def _refuse_taken_names(pod: Pod, injection: Injection, namespace: str) -> Itera
             yield Refusal("foreign_sidecar", layer, wrong, "leave it out")
         else:
             for one in misfits_of(containers[position], wanted, injection.bounds):
-                yield Refusal("size", f"{layer}, {one.where}", one.wrong, one.cure)
+                yield Refusal("size", f"{layer}, {one.where}", one.wrong, one.fix)
 
 
 def _positions(spec: Pod, injection: Injection) -> list[int]:
@@ -277,8 +277,8 @@ def _annotate(pod: Pod, injection: Injection) -> Patch:
 def _warnings(pod: Pod, injection: Injection) -> Iterator[str]:
     for key in _annotations(pod):
         if key.startswith(_OURS) and key not in _KNOWN:
-            cure = "it is a label" if key == INJECT_LABEL else f"known are {', '.join(sorted(_KNOWN))}"
-            yield f"annotation {shown(key)}: it has no effect; {cure}"
+            fix = "it is a label" if key == INJECT_LABEL else f"known are {', '.join(sorted(_KNOWN))}"
+            yield f"annotation {shown(key)}: it has no effect; {fix}"
     for layer, container in others(mapping(pod, "spec"), injection):
         for probe in _PROBES:
             asked = mapping(container, probe)

@@ -108,8 +108,8 @@ def parse_injection(document: bytes) -> Injection:
         members = parse_object(document, max_bytes=MAX_BYTES)
         injection = _injection(members, hashlib.sha256(document).hexdigest()[:16])
     except (StrictJsonError, MalformedError) as error:
-        cure = "let the chart render it, of the version of this image"
-        raise ConfigError([Problem("injection", str(error), cure)]) from error
+        fix = "let the chart render it, of the version of this image"
+        raise ConfigError([Problem("injection", str(error), fix)]) from error
     return injection
 
 

@@ -20,8 +20,8 @@ KEYS_ANNOTATION: Final = "delegation-sidecar.io/keys"
 HANDLE_ANNOTATION: Final = "delegation-sidecar.io/workload-handle"
 DOOR_ANNOTATION: Final = "delegation-sidecar.io/door"
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
-_READER_CURE: Final = "leave it to the sidecar, or put it in another Secret"
-_HANDLE_CURE: Final = "leave the annotation out; the platform sets injector.allowWorkloadHandle"
+_READER_FIX: Final = "leave it to the sidecar, or put it in another Secret"
+_HANDLE_FIX: Final = "leave the annotation out; the platform sets injector.allowWorkloadHandle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,8 @@ def _secret_refusals(mount: SecretMount, pod: Pod, injection: Injection) -> Iter
     annotated = mount.annotation in mapping(mapping(pod, "metadata"), "annotations")
     if not injection.has(mount.volume):
         if annotated:
-            cure = f"leave the annotation out; the platform sets {mount.value}"
-            yield Refusal(mount.rule, "annotation", f"no sidecar here gets a Secret of its {mount.what}", cure)
+            fix = f"leave the annotation out; the platform sets {mount.value}"
+            yield Refusal(mount.rule, "annotation", f"no sidecar here gets a Secret of its {mount.what}", fix)
         return
     secret = annotation or mounted
     if annotated and not _NAME.fullmatch(annotation):
@@ -173,14 +173,14 @@ def _secret_refusals(mount: SecretMount, pod: Pod, injection: Injection) -> Iter
 def _readers(mount: SecretMount, pod: Pod, injection: Injection, secret: str) -> Iterator[Refusal]:
     """Refuse every other way to the Secret: a container that reads it would have the sidecar's private keys."""
     spec = mapping(pod, "spec")
-    wrong, cure = f"it reads the Secret of the sidecar's {mount.what}", _READER_CURE
+    wrong, fix = f"it reads the Secret of the sidecar's {mount.what}", _READER_FIX
     ours = {one.volume for one in (KEYS, DOOR) if injection.has(one.volume)}
     for volume in mappings(spec, "volumes"):
         sources = mappings(mapping(volume, "projected"), "sources")
         names = [text(mapping(source, "secret"), "name") for source in sources]
         names.append(text(mapping(volume, "secret"), "secretName"))
         if text(volume, "name") not in ours and secret in names:
-            yield Refusal(mount.rule, f"volume {shown(text(volume, 'name'))}", wrong, cure)
+            yield Refusal(mount.rule, f"volume {shown(text(volume, 'name'))}", wrong, fix)
     yield from _reading(mount, others(spec, injection), secret)
 
 
@@ -190,7 +190,7 @@ def _reading(mount: SecretMount, containers: Iterable[tuple[str, Container]], se
         sources = [mapping(source, "secretRef") for source in mappings(container, "envFrom")]
         sources += [mapping(mapping(one, "valueFrom"), "secretKeyRef") for one in mappings(container, "env")]
         if secret in {text(source, "name") for source in sources}:
-            yield Refusal(mount.rule, layer, f"it reads the Secret of the sidecar's {mount.what}", _READER_CURE)
+            yield Refusal(mount.rule, layer, f"it reads the Secret of the sidecar's {mount.what}", _READER_FIX)
 
 
 def debugger_readers(pod: Pod, injection: Injection) -> Iterator[Refusal]:
@@ -207,7 +207,7 @@ def _handle_refusals(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     agent = _annotation(pod, HANDLE_ANNOTATION)
     if not injection.has(HANDLE_VOLUME):
         if annotated:
-            yield Refusal("workload_handle", "annotation", "no agent here gets the workload handle", _HANDLE_CURE)
+            yield Refusal("workload_handle", "annotation", "no agent here gets the workload handle", _HANDLE_FIX)
         return
     beside = list(others(mapping(pod, "spec"), injection))
     if annotated and agent not in {text(container, "name") for _, container in beside}:

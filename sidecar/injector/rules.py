@@ -46,15 +46,15 @@ Container = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The reason to refuse a pod: the ``rule``, the ``layer`` of the pod, what is ``wrong``, and the ``cure``."""
+    """The reason to refuse a pod: the ``rule``, the ``layer`` of the pod, what is ``wrong``, and the ``fix``."""
 
     rule: str
     layer: str
     wrong: str
-    cure: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"rule {self.rule} (layer {self.layer}): {self.wrong}; {self.cure}"
+        return f"rule {self.rule} (layer {self.layer}): {self.wrong}; {self.fix}"
 
 
 def opted_out(pod: Pod, injection: Injection) -> bool:
@@ -124,10 +124,10 @@ def _of_metadata(pod: Pod, injection: Injection) -> Iterator[Refusal]:
     metadata = mapping(pod, "metadata")
     value = mapping(metadata, "labels").get(INJECT_LABEL)
     if value is not None and value != "enabled" and not opted_out(pod, injection):
-        cure = (
+        fix = (
             "only the value disabled opts out" if injection.opt_out else "every pod here needs a sidecar: leave it out"
         )
-        yield Refusal("opt_out", "label", f"{INJECT_LABEL} is not enabled", cure)
+        yield Refusal("opt_out", "label", f"{INJECT_LABEL} is not enabled", fix)
     annotations = mapping(metadata, "annotations")
     if annotations.get(_MIRROR) is not None:
         wrong = "it mirrors a static pod, which its node runs unchanged, without a sidecar"

@@ -54,7 +54,7 @@ class Misfit:
 
     where: str
     wrong: str
-    cure: str
+    fix: str
 
 
 def quantity(value: str) -> Decimal:
@@ -81,18 +81,18 @@ def _measure(name: str, value: str) -> Decimal:
 
 
 def _misfit(name: str, value: str, bound: Bound) -> tuple[str, str] | None:
-    """Describe the error of a value, and its cure; None if it is valid."""
+    """Describe the error of a value, and its fix; None if it is valid."""
     try:
         measured = _measure(name, value)
     except ValueError:
         return ("it is not a whole number of seconds", "write 300") if name == SECONDS else (
             "it is not a quantity", f"write one as {bound.least}"
         )  # fmt: skip
-    cure = f"choose {bound.least} to {bound.most}; the platform sets injector.bounds.{name}"
+    fix = f"choose {bound.least} to {bound.most}; the platform sets injector.bounds.{name}"
     if measured < quantity(bound.least):
-        return f"it is below {bound.least}", cure
+        return f"it is below {bound.least}", fix
     if measured > quantity(bound.most):
-        return f"it is above {bound.most}", cure
+        return f"it is above {bound.most}", fix
     return None
 
 
@@ -154,8 +154,8 @@ def misfits(asked: Sizes, container: Mapping[str, Any], bounds: Mapping[str, Bou
     for of in ("cpu", "memory"):
         request, limit = (_in(resources, kind, of) for kind in ("requests", "limits"))
         if request and limit and quantity(request) > quantity(limit):
-            cure = f"set {ANNOTATIONS[f'{of}Request']} and {ANNOTATIONS[f'{of}Limit']}"
-            yield Misfit("annotation", f"{of}: the request {request} is above the limit {limit}", cure)
+            fix = f"set {ANNOTATIONS[f'{of}Request']} and {ANNOTATIONS[f'{of}Limit']}"
+            yield Misfit("annotation", f"{of}: the request {request} is above the limit {limit}", fix)
 
 
 def misfits_of(own: Mapping[str, object], wanted: Mapping[str, Any], bounds: Mapping[str, Bound]) -> Iterator[Misfit]:

@@ -40,13 +40,13 @@ def tried(path: Path, injection: Injection, *, as_json: bool, namespace: str = "
     try:
         done = inject(pod, injection, namespace)
     except RefusedError as error:
-        reasons = [asdict(refusal) for refusal in error.refusals]
+        reasons = [{**asdict(refusal), "cure": refusal.fix} for refusal in error.refusals]
         if as_json:
             _print({"file": str(path), "allowed": False, "reasons": reasons})
         else:
             print(f"{path}: refused", file=sys.stderr)  # noqa: T201
             for one in error.refusals:
-                print(f"  {one.rule} ({one.layer}): {one.wrong}\n      cure: {one.cure}", file=sys.stderr)  # noqa: T201
+                print(f"  {one.rule} ({one.layer}): {one.wrong}\n      fix: {one.fix}", file=sys.stderr)  # noqa: T201
         return 1
     if as_json:
         _print({"file": str(path), "allowed": True, "patch": done.patch, "warnings": done.warnings})

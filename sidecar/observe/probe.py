@@ -85,7 +85,7 @@ class Scrapes:
 
 
 def probe_pages(probed: Probed, agent: AgentProbes | None = None) -> Pages:
-    """Build ``/livez`` and ``/readyz`` (200, or 503 with a line for each fault), ``/metrics``, and the ``agent``'s
+    """Build ``/livez`` and ``/readyz`` (200, or 503 with a line for each error), ``/metrics``, and the ``agent``'s
     probes.
     """
 

@@ -271,7 +271,7 @@ class RecordFields(TypedDict, total=False):
         bool | None, Key("the call was made after its request had ended, within `linger_s`", _REQUESTS)
     ]
     verified: Annotated[
-        bool | None, Key("true: the claims are from a verified token; false: they are unproven", _ASKED)
+        bool | None, Key("true: the claims are from a verified token; false: they are unverified", _ASKED)
     ]
     source: Annotated[
         str | None,

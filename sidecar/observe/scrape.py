@@ -184,7 +184,7 @@ def _records(metrics: Metrics) -> Iterator[Metric]:
     yield CounterMetricFamily("sidecar_audit_events_dropped", "Records that were lost.", metrics.events_dropped)
     yield CounterMetricFamily(
         "sidecar_records_suppressed",
-        "Records of unproven callers suppressed above their listener's rate.",
+        "Records of unauthenticated callers suppressed above their listener's rate.",
         metrics.records_suppressed,
     )
     yield _counter(

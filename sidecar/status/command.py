@@ -1,4 +1,4 @@
-"""``sidecar status``: prints the state of a running sidecar, its problems, and the cure of each."""
+"""``sidecar status``: prints the state of a running sidecar, its problems, and the fix of each."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _serve(Path(arguments.socket), status)
     found = troubles(status)
     if arguments.json:
-        print_json({**status, "troubles": [asdict(one) for one in found], **(chains or {})})
+        print_json({**status, "troubles": [{**asdict(one), "cure": one.fix} for one in found], **(chains or {})})
     else:
         _show(status, found)
         if chains is not None:
@@ -132,7 +132,7 @@ def _show(status: Json, found: list[Trouble]) -> None:
     for one in found:
         print_line()
         print_line(f"{one.grade.upper()}: {one.what}: {one.wrong}", style=_STYLES[one.grade])
-        print_line(f"  cure: {one.cure}")
+        print_line(f"  fix: {one.fix}")
     if status["refused"]:
         print_line()
         print_line("Refused since the start (docs/reasons.md explains each):")

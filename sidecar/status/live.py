@@ -1,4 +1,4 @@
-"""The live page of a sidecar: its state, problems and cures, and the requests in flight with their hop maps. Pure."""
+"""The live page of a sidecar: its state, problems and fixes, and the requests in flight with their hop maps. Pure."""
 
 from __future__ import annotations
 
@@ -104,4 +104,4 @@ def _story(rows: Sequence[Json], workload: str, now: int) -> LiveStory:
 
 
 def _problem(trouble: Trouble) -> Problem:
-    return Problem(kind=trouble.what, text=f"{trouble.wrong}. Cure: {trouble.cure}", grave=trouble.grade is Grade.WRONG)
+    return Problem(kind=trouble.what, text=f"{trouble.wrong}. Fix: {trouble.fix}", grave=trouble.grade is Grade.WRONG)

@@ -1,4 +1,4 @@
-"""Turns a status document into problems in words, each with its cure. Pure."""
+"""Turns a status document into problems in words, each with its fix. Pure."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
         "bring the SPIRE agent (or the files) back before then; nothing here needs a restart",
     ),
 }
-_LIST_CURE: Final = "see that revocations.url answers from here, and that a replica of the token service is ready"
-_KEYS_CURE: Final = "see that its jwks URL answers from here, that tls names the server, and that it publishes keys"
+_LIST_FIX: Final = "see that revocations.url answers from here, and that a replica of the token service is ready"
+_KEYS_FIX: Final = "see that its jwks URL answers from here, that tls names the server, and that it publishes keys"
 _SINKS: Final = (
     ("ENOSPC", "make room on the record file's disk"),
     ("EDQUOT", "make room on the record file's disk"),
@@ -81,7 +81,7 @@ class Trouble:
     grade: Grade
     what: str
     wrong: str
-    cure: str
+    fix: str
 
 
 def troubles(status: Json) -> list[Trouble]:
@@ -124,17 +124,17 @@ def _identity(status: Json) -> Iterator[Trouble]:
     state, last_error = identity["state"], identity["last_error"]
     if last_error is not None and "by this machine's clock" in last_error:
         grade = _grade(wrong=state not in {State.READY, State.STALE})
-        cure = "set this machine's clock right (compare `date -u` with another machine's); nothing here needs a restart"
-        yield Trouble(grade, "clock", last_error, cure)
+        fix = "set this machine's clock right (compare `date -u` with another machine's); nothing here needs a restart"
+        yield Trouble(grade, "clock", last_error, fix)
     elif state in _IDENTITY:
-        wrong, cure = _IDENTITY[state]
+        wrong, fix = _IDENTITY[state]
         grade = Grade.NOTE if state == State.STALE else Grade.WRONG
         if state == State.STALE and identity["not_after"] is not None:
             wrong = f"{wrong}, in {span(identity['not_after'] - status['now'])}"
-        yield Trouble(grade, "identity", _because(wrong, last_error), cure)
+        yield Trouble(grade, "identity", _because(wrong, last_error), fix)
     elif last_error is not None:
-        cure = "fix the source's output; the last good state is used meanwhile"
-        yield Trouble(Grade.NOTE, "identity", f"the last update cannot be used: {last_error}", cure)
+        fix = "fix the source's output; the last good state is used meanwhile"
+        yield Trouble(Grade.NOTE, "identity", f"the last update cannot be used: {last_error}", fix)
     elif identity["not_after"] is not None and identity["not_after"] - status["now"] < _SOON_S:
         left = span(identity["not_after"] - status["now"])
         yield Trouble(Grade.NOTE, "identity", f"our SVID ends in {left}", "see that the SPIRE agent renews it in time")
@@ -151,8 +151,8 @@ def _clock(status: Json) -> Iterator[Trouble]:
 def _bundles(status: Json) -> Iterator[Trouble]:
     for name in status["identity"]["missing_trust_domains"]:
         wrong = f"there is no bundle for {name}, which the settings name: its workloads are refused"
-        cure = "federate our registration entry with it and see that its bundle is fetched (or is in identity.files)"
-        yield Trouble(Grade.NOTE, "trust domains", wrong, cure)
+        fix = "federate our registration entry with it and see that its bundle is fetched (or is in identity.files)"
+        yield Trouble(Grade.NOTE, "trust domains", wrong, fix)
 
 
 def _revocations(status: Json) -> Iterator[Trouble]:
@@ -160,9 +160,9 @@ def _revocations(status: Json) -> Iterator[Trouble]:
         what, error = f"revocations of {one['issuer']}", one["last_error"]
         if one["stale"]:
             wrong = _because("the list is missing or too old, so its tokens are refused", error)
-            yield Trouble(Grade.WRONG, what, wrong, _LIST_CURE)
+            yield Trouble(Grade.WRONG, what, wrong, _LIST_FIX)
         elif error is not None:
-            yield Trouble(Grade.NOTE, what, f"{error}; the list was confirmed {span(one['age_s'])} ago", _LIST_CURE)
+            yield Trouble(Grade.NOTE, what, f"{error}; the list was confirmed {span(one['age_s'])} ago", _LIST_FIX)
 
 
 def _deny_file(status: Json) -> Iterator[Trouble]:
@@ -171,8 +171,8 @@ def _deny_file(status: Json) -> Iterator[Trouble]:
         return
     kept = "no call is served" if denied["sha256"] is None else f"the list of {denied['rows']} rows stays in force"
     if denied["error"] is not None:
-        cure = f"fix {denied['file']}, as `sidecar check` says; it is read again within two seconds"
-        yield Trouble(_grade(wrong=denied["sha256"] is None), "deny file", f"{denied['error']}; {kept}", cure)
+        fix = f"fix {denied['file']}, as `sidecar check` says; it is read again within two seconds"
+        yield Trouble(_grade(wrong=denied["sha256"] is None), "deny file", f"{denied['error']}; {kept}", fix)
     elif denied["age_s"] > _DENY_AGE_S:
         wrong = f"it was last read {span(denied['age_s'])} ago, so later changes are not in force; {kept}"
         yield Trouble(Grade.NOTE, "deny file", wrong, f"check the disk of {denied['file']}")
@@ -186,15 +186,15 @@ def _deny_unmatched(status: Json) -> Iterator[Trouble]:
 def _issuers(status: Json) -> Iterator[Trouble]:
     for one in status["issuers"]:
         what, error = f"keys of {one['issuer']}", one["last_error"]
-        cure = _KEYS_CURE
+        fix = _KEYS_FIX
         if "the same kid" in (error or ""):
-            cure = "have the issuer give each of its keys a kid of its own; the other keys are used meanwhile"
+            fix = "have the issuer give each of its keys a kid of its own; the other keys are used meanwhile"
         if one["key_age_s"] is None:
             yield Trouble(
                 _grade(wrong=one["needed"]),
                 what,
                 _because("there are none, so none of its tokens can be verified", error),
-                cure,
+                fix,
             )
         elif error is not None:
             age = span(one["key_age_s"])
@@ -202,7 +202,7 @@ def _issuers(status: Json) -> Iterator[Trouble]:
                 _grade(wrong=one["needed"] and error.endswith("empty")),
                 what,
                 f"{error}; the last set came {age} ago",
-                cure,
+                fix,
             )
 
 
@@ -210,12 +210,12 @@ def _records(status: Json) -> Iterator[Trouble]:
     records = status["records"]
     trouble = records["trouble"]
     if trouble is not None:
-        cure = next((cure for sign, cure in _SINKS if sign in trouble), "see that the record sink can be written")
+        fix = next((fix for sign, fix in _SINKS if sign in trouble), "see that the record sink can be written")
         yield Trouble(
             Grade.WRONG,
             "records",
             f"{trouble}: calls that cannot be recorded are refused",
-            f"{cure}; it recovers by itself",
+            f"{fix}; it recovers by itself",
         )
     elif 2 * records["waiting_bytes"] >= records["refused_at_bytes"]:
         wrong = f"{records['waiting']} records wait for the sink; at twice that many calls are refused"
@@ -226,8 +226,8 @@ def _records(status: Json) -> Iterator[Trouble]:
         wrong = f"the record file's disk has {free} MiB free of {size} MiB{soon}; once it is full every call is refused"
         yield Trouble(Grade.NOTE, "records", wrong, "rotate and ship older records, or enlarge the disk")
     if records["lost"]:
-        cure = "gaps in seq say which; a sink that keeps up loses none"
-        yield Trouble(Grade.NOTE, "records", f"{records['lost']} events were lost since the start", cure)
+        fix = "gaps in seq say which; a sink that keeps up loses none"
+        yield Trouble(Grade.NOTE, "records", f"{records['lost']} events were lost since the start", fix)
 
 
 def _is_filling(records: Json) -> bool:
@@ -244,7 +244,7 @@ def _settings(status: Json) -> Iterator[Trouble]:
     ago = span(status["now"] - settings["refused_at"])
     for problem in settings["problems"]:
         wrong = f"the new file was refused {ago} ago, version {settings['number']} stays: {problem['wrong']}"
-        yield Trouble(Grade.NOTE, f"settings: {problem['field']}", wrong, problem["cure"])
+        yield Trouble(Grade.NOTE, f"settings: {problem['field']}", wrong, problem["fix"])
 
 
 def _exchanges(status: Json) -> Iterator[Trouble]:
@@ -256,7 +256,7 @@ def _exchanges(status: Json) -> Iterator[Trouble]:
             ago = span(status["now"] - refusal["at"])
             cause = refusal["detail"] or guidance.means
             wrong = f"the last exchange, {ago} ago, gave no token: {refusal['reason']}, {cause}"
-            yield Trouble(Grade.NOTE, name, wrong, _cure(refusal["reason"]))
+            yield Trouble(Grade.NOTE, name, wrong, _fix(refusal["reason"]))
         if len(exchange["endpoints"]) > 1:
             yield from _endpoints(name, exchange["endpoints"])
 
@@ -269,15 +269,15 @@ def _endpoints(name: str, endpoints: Sequence[Json]) -> Iterator[Trouble]:
             wrong = (
                 f"{one['url']} has failed for {span(one['failing_s'])}: {one['reason']}, {one['detail']}; it is {asked}"
             )
-            yield Trouble(Grade.NOTE, f"{name}, replica", wrong, _cure(one["reason"]))
+            yield Trouble(Grade.NOTE, f"{name}, replica", wrong, _fix(one["reason"]))
 
 
 def _agent(status: Json) -> Iterator[Trouble]:
     agent = status["agent"]
     if agent is not None and agent["up"] is False:
         wrong = f"nothing listens at {agent['address']} any more: calls get 503 upstream_unreachable"
-        cure = "start the agent again and read why it ended; compare inbound.agent with the address it listens at"
-        yield Trouble(Grade.WRONG, "agent", wrong, cure)
+        fix = "start the agent again and read why it ended; compare inbound.agent with the address it listens at"
+        yield Trouble(Grade.WRONG, "agent", wrong, fix)
 
 
 def _upstreams(status: Json) -> Iterator[Trouble]:
@@ -288,7 +288,7 @@ def _upstreams(status: Json) -> Iterator[Trouble]:
         ago = span(status["now"] - one["at"])
         what = f"{'agent' if one['direction'] == 'inbound' else 'next hop'} {one['address']}"
         wrong = f"the last attempt to connect, {ago} ago, failed: {one['reason']}, {one['detail']}"
-        yield Trouble(Grade.NOTE, what, wrong, _cure(one["reason"]))
+        yield Trouble(Grade.NOTE, what, wrong, _fix(one["reason"]))
 
 
 def _listeners(status: Json) -> Iterator[Trouble]:
@@ -304,25 +304,25 @@ def _door(status: Json) -> Iterator[Trouble]:
     door = status.get("door")
     if door is None:
         return
-    end, cure = door["certificate_not_after"], "put a good pair of files in place; the sidecar follows them"
+    end, fix = door["certificate_not_after"], "put a good pair of files in place; the sidecar follows them"
     if end is not None and end <= status["now"]:
-        yield Trouble(Grade.WRONG, "door", "its certificate has expired, so no client connects", cure)
+        yield Trouble(Grade.WRONG, "door", "its certificate has expired, so no client connects", fix)
     elif door["error"] is not None:
         kept = "there is none" if end is None else "the one before stays in use"
-        yield Trouble(_grade(wrong=end is None), "door", f"certificate not loaded, {kept}: {door['error']}", cure)
+        yield Trouble(_grade(wrong=end is None), "door", f"certificate not loaded, {kept}: {door['error']}", fix)
 
 
 def _bypass(status: Json) -> Iterator[Trouble]:
     bypass = status["bypass"]
     grade = _grade(wrong=bypass["refused"])
     if bypass["error"] is not None:
-        cure = "let the sidecar's user read /proc/net/tcp and /proc/net/tcp6"
-        yield Trouble(grade, "listeners", f"the listening sockets cannot be read: {bypass['error']}", cure)
+        fix = "let the sidecar's user read /proc/net/tcp and /proc/net/tcp6"
+        yield Trouble(grade, "listeners", f"the listening sockets cannot be read: {bypass['error']}", fix)
     if bypass["listeners"]:
         refused = "; the platform file refuses every call until it is gone" if bypass["refused"] else ""
         wrong = f"{', '.join(bypass['listeners'])}: a connection there bypasses the sidecar{refused}"
-        cure = "let it listen on 127.0.0.1, or add the port to inbound.other_listeners if it serves no agent"
-        yield Trouble(grade, "listeners", wrong, cure)
+        fix = "let it listen on 127.0.0.1, or add the port to inbound.other_listeners if it serves no agent"
+        yield Trouble(grade, "listeners", wrong, fix)
 
 
 def _memory(status: Json) -> Iterator[Trouble]:
@@ -330,18 +330,18 @@ def _memory(status: Json) -> Iterator[Trouble]:
     if memory is not None and memory["short"]:
         used, limit = memory["used_bytes"] // _MIB, memory["limit_bytes"] // _MIB
         wrong = f"{used} MiB of {limit} MiB are used; further connections get overloaded until some is freed"
-        cure = "raise the container's memory limit (or max_memory_mib), or add replicas; it recovers by itself"
-        yield Trouble(Grade.WRONG, "memory", wrong, cure)
+        fix = "raise the container's memory limit (or max_memory_mib), or add replicas; it recovers by itself"
+        yield Trouble(Grade.WRONG, "memory", wrong, fix)
 
 
 def _workers(status: Json) -> Iterator[Trouble]:
     if status.get("restarts"):
         wrong = f"{status['restarts']} died since the start and were replaced; their requests were lost"
-        cure = (
+        fix = (
             "read `a worker has died` in the operations log: code 137 or -9 is memory, raise its limit;"
-            " any other is a fault worth a report"
+            " any other is a bug: report it"
         )
-        yield Trouble(Grade.NOTE, "workers", wrong, cure)
+        yield Trouble(Grade.NOTE, "workers", wrong, fix)
 
 
 def _lately(status: Json) -> Iterator[Trouble]:
@@ -350,10 +350,10 @@ def _lately(status: Json) -> Iterator[Trouble]:
         count = status["refused_lately"].get(reason)
         if count:
             wrong = f"{count} in the last ten minutes: {GUIDANCE[reason].means}"
-            yield Trouble(Grade.NOTE, reason, wrong, _cure(reason))
+            yield Trouble(Grade.NOTE, reason, wrong, _fix(reason))
 
 
-def _cure(reason: str) -> str:
+def _fix(reason: str) -> str:
     guidance = GUIDANCE[Reason(reason)]
     return f"{', then '.join(guidance.who)}: {guidance.do}"
 

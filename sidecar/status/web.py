@@ -37,7 +37,7 @@ class Page(Protocol):
 
 
 class SharedNamespaceError(Exception):
-    """The page may not be served here. The text has the cure."""
+    """The page may not be served here. The text has the fix."""
 
 
 def require_own_namespace(status: dict[str, Any], own: str | None) -> None:
@@ -47,11 +47,11 @@ def require_own_namespace(status: dict[str, Any], own: str | None) -> None:
         SharedNamespaceError: it is in the same one, or that cannot be told.
     """
     theirs = status.get("network_namespace")
-    cure = "forward the socket and run the command elsewhere: ssh -N -L /tmp/admin.sock:SOCKET HOST"
+    fix = "forward the socket and run the command elsewhere: ssh -N -L /tmp/admin.sock:SOCKET HOST"
     if own is None or theirs is None:
-        raise SharedNamespaceError(f"it cannot be told if the agent shares this network namespace; {cure}")
+        raise SharedNamespaceError(f"it cannot be told if the agent shares this network namespace; {fix}")
     if own == theirs:
-        raise SharedNamespaceError(f"the agent shares this network namespace and could reach the page; {cure}")
+        raise SharedNamespaceError(f"the agent shares this network namespace and could reach the page; {fix}")
 
 
 class _Protocol(web.RequestHandler):
@@ -71,7 +71,7 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer with our own text. Raises ConnectionError if another answer has begun, as the library's does."""
         super().handle_error(request, status, exc, message)
-        text = "this request cannot be read" if status < 500 else "a fault of ours: report it with what was asked"
+        text = "this request cannot be read" if status < 500 else "a bug: report it with what was asked"
         return _refusal(status, text)
 
 

@@ -1,4 +1,4 @@
-"""Checks for contradictions in a policy of the token service, each with its cure."""
+"""Checks for contradictions in a policy of the token service, each with its fix."""
 
 from __future__ import annotations
 

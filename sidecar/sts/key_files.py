@@ -146,8 +146,8 @@ def _load(path: Path) -> SigningKey:
     try:
         return SigningKey.of(load_pem_private_key(_read_private(path), password=None))
     except OSError as error:
-        wrong, cure = f"cannot be read ({error.strerror})", "make it readable for this user alone"
-        raise ConfigError([_problem(path, wrong, cure)]) from error
+        wrong, fix = f"cannot be read ({error.strerror})", "make it readable for this user alone"
+        raise ConfigError([_problem(path, wrong, fix)]) from error
     except KeyRefusedError as error:
         raise ConfigError([_problem(path, str(error), "make a new key")]) from error
     except (ValueError, TypeError, UnsupportedAlgorithm):  # cryptography quotes the input in its errors
@@ -169,5 +169,5 @@ def _read_private(path: Path) -> bytes:
         os.close(descriptor)
 
 
-def _problem(path: Path, wrong: str, cure: str) -> Problem:
-    return Problem(str(path), wrong, cure)
+def _problem(path: Path, wrong: str, fix: str) -> Problem:
+    return Problem(str(path), wrong, fix)

@@ -119,7 +119,7 @@ class RequestGrammar:
         return origin if origin.startswith(b"/") else b"/" + origin
 
     def _fault(self, head: bytes) -> Denied:
-        """Return the error of a head that does not match: its first fault."""
+        """Return the error of a head that does not match: its first error."""
         lines = _lines_of(head, self._max_fields)
         match = _ANY_REQUEST_LINE.fullmatch(lines[0] + b"\r\n")
         if match is None:
@@ -136,7 +136,7 @@ class NotHttp(Denied):
 
 
 def fault_of_line(line: bytes) -> Denied:
-    """Return the fault of a line that should begin a request, and is no request line of HTTP/1.0 or HTTP/1.1."""
+    """Return the error of a line that should begin a request, and is no request line of HTTP/1.0 or HTTP/1.1."""
     if line == _PREFACE_LINE:
         return Denied(Reason.HTTP_VERSION, "the connection begins with the preface of HTTP/2")
     if line and b"HTTP/" not in line.upper() and b"\r" not in line and not line.translate(None, TEXT):
@@ -179,7 +179,7 @@ class ResponseGrammar:
         return Response(layout, values, int(status), *end)
 
     def _fault(self, head: bytes) -> Denied:
-        """Return the error of a head that does not match: its first fault."""
+        """Return the error of a head that does not match: its first error."""
         lines = _lines_of(head, self._max_fields)
         if _STATUS_LINE.fullmatch(lines[0] + b"\r\n") is None:
             return Denied(Reason.BAD_REQUEST, "the status line is malformed or of another version")

@@ -86,12 +86,12 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
         """Act on a frame. True: what follows it waits for a turn.
 
         Raises:
-            H2Error: a fault that ends the connection.
+            H2Error: an error that ends the connection.
         """
 
     @abstractmethod
     def _fail(self, fault: H2Error) -> None:
-        """End the connection for a fault of the other end's."""
+        """End the connection for an error of the other end's."""
 
     @abstractmethod
     def _content_left(self, source: S, *, told: bool) -> None:

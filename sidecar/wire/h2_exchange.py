@@ -299,7 +299,7 @@ class H2Exchange:
         self._connection.keep(self)
 
     def fail(self, error: SidecarError, code: int | None) -> None:
-        """End the exchange for a fault; with a code, its stream is reset."""
+        """End the exchange for an error; with a code, its stream is reset."""
         sink, self._sink = self._sink, None
         self._forget()
         if sink is not None:

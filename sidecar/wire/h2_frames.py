@@ -68,7 +68,7 @@ RESETS_PER_S: Final = 50
 
 
 class H2Error(Exception):
-    """A fault that ends the whole connection: the code of its GOAWAY, and the reason for the records.
+    """An error that ends the whole connection: the code of its GOAWAY, and the reason for the records.
 
     ``told``: that GOAWAY is written already.
     """

@@ -1,6 +1,6 @@
 """Heads of HTTP/2 as messages, and the reverse: strict and pure (RFC 9113 section 8).
 
-A head arrives as a list of fields. What makes it malformed is refused with the reason that the same fault has in
+A head arrives as a list of fields. What makes it malformed is refused with the reason that the same error has in
 HTTP/1.1, and nothing is mended, except that split Cookie fields are joined (section 8.2.3). The ``:authority`` becomes
 the Host of the message, so that policy reads one authority whatever the version; beside a Host it must be the same.
 """

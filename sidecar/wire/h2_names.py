@@ -1,4 +1,4 @@
-"""Names of the fields of a head of HTTP/2: their faults, the places of fields, the layout of the message.
+"""Names of the fields of a head of HTTP/2: their errors, the places of fields, the layout of the message.
 
 As ``h1_fields.Layouts``: the next head with the same names in the same order shares it. No value is part of a key or of
 what is kept. Pure.
@@ -37,7 +37,7 @@ class Fields(list[Field]):
 
 
 class HeadNames:
-    """The names of one head, free of faults.
+    """The names of one head, free of errors.
 
     ``method``, ``scheme``, ``path``, ``authority`` and ``status`` are the places of these pseudo-header fields, or one
     behind the last value: they are missing. ``names`` are those of the other fields, with ``host`` first if only the
@@ -101,7 +101,7 @@ def size_of_names(names: Iterable[bytes]) -> int:
 
 
 class KnownNames(dict[tuple[bytes, ...], HeadNames]):
-    """Cache of ``HeadNames`` of one kind of heads. The oldest is evicted first. A head with faults is not kept.
+    """Cache of ``HeadNames`` of one kind of heads. The oldest is evicted first. A head with errors is not kept.
 
     A dict, so that a look-up that finds runs no code of ours.
     """

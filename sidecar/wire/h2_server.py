@@ -180,7 +180,7 @@ class H2ServerConnection(RequestConnection):
     # --- the end
 
     def _fail(self, fault: H2Error) -> None:
-        """End the connection for a fault of the peer's, with a record even if no request was in progress."""
+        """End the connection for an error of the peer's, with a record even if no request was in progress."""
         told = goaway(self._session.highest_inbound_stream_id, fault.code, fault.error.reason.encode())
         self._write(b"" if fault.told else told)
         if self._alive:

@@ -120,7 +120,7 @@ class Session(DirectConnection):
         """Return the events of one frame.
 
         Raises:
-            H2Error: a fault that ends the connection.
+            H2Error: an error that ends the connection.
         """
         try:
             usual = self.read_usual(frame)

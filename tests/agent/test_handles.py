@@ -151,7 +151,7 @@ def test_only_one_well_formed_value_is_a_handle(values: list[str], held: str | N
     assert sole(values) == held
 
 
-def test_an_interpreter_whose_threads_inherit_a_handle_is_refused_with_the_cure() -> None:
+def test_an_interpreter_whose_threads_inherit_a_handle_is_refused_with_the_fix() -> None:
     require_isolated_threads(SimpleNamespace(thread_inherit_context=0))
     require_isolated_threads(SimpleNamespace())
     with pytest.raises(RuntimeError, match="-X thread_inherit_context=0"):

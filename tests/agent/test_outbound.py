@@ -102,7 +102,7 @@ def test_the_variable_names_the_address(monkeypatch: pytest.MonkeyPatch) -> None
         ("http://127.0.0.1:7080?a", "remove the path"),
     ],
 )
-def test_an_unusable_address_is_an_error_that_names_the_cure_and_quotes_nothing(url: str | None, told: str) -> None:
+def test_an_unusable_address_is_an_error_that_names_the_fix_and_quotes_nothing(url: str | None, told: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Outbound(url)
     assert told in str(refused.value)

@@ -118,7 +118,7 @@ def test_without_the_library_the_error_names_the_extra(tmp_path: Path, monkeypat
         list(read_lines([str(tmp_path / "log.zst")]))
 
 
-def test_a_folder_is_refused_with_its_cure(tmp_path: Path) -> None:
+def test_a_folder_is_refused_with_its_fix(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"a folder; name its files, as in .*/\*\.jsonl"):
         list(read_lines([f"{tmp_path}/"]))
 

@@ -7,10 +7,10 @@ KEY = Rule(
     title="A key without end",
     severity=Severity.HIGH,
     why="Whoever reads it is the agent.",
-    cure="Replace it by an exchange.",
+    fix="Replace it by an exchange.",
     standard="RFC 9700 section 2.5",
 )
-TAG = Rule(id="tag", title="A tag", severity=Severity.LOW, why="It moves.", cure="Pin the digest.", standard="SPIRE")
+TAG = Rule(id="tag", title="A tag", severity=Severity.LOW, why="It moves.", fix="Pin the digest.", standard="SPIRE")
 
 
 def test_severities_are_ranked_from_critical_down() -> None:
@@ -18,13 +18,13 @@ def test_severities_are_ranked_from_critical_down() -> None:
     assert Severity.CRITICAL.rank == 0
 
 
-def test_a_weakness_has_the_severity_and_cure_of_its_rule_unless_told_otherwise() -> None:
+def test_a_weakness_has_the_severity_and_fix_of_its_rule_unless_told_otherwise() -> None:
     place = Place(file="web.yaml", line=3, object="Deployment shop/web")
     by_rule = KEY.broken(place, "web has a key")
-    assert (by_rule.severity, by_rule.cure, by_rule.confidence) == (Severity.HIGH, KEY.cure, Confidence.HIGH)
+    assert (by_rule.severity, by_rule.fix, by_rule.confidence) == (Severity.HIGH, KEY.fix, Confidence.HIGH)
     assert dict(by_rule.facts) == {}
-    other = KEY.broken(place, "web has a key", severity=Severity.CRITICAL, cure="Revoke it.", confidence=Confidence.LOW)
-    assert (other.severity, other.cure, other.confidence) == (Severity.CRITICAL, "Revoke it.", Confidence.LOW)
+    other = KEY.broken(place, "web has a key", severity=Severity.CRITICAL, fix="Revoke it.", confidence=Confidence.LOW)
+    assert (other.severity, other.fix, other.confidence) == (Severity.CRITICAL, "Revoke it.", Confidence.LOW)
 
 
 def test_a_fingerprint_outlives_a_moved_line_and_tells_objects_rules_and_files_apart() -> None:

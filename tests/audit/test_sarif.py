@@ -27,7 +27,7 @@ def test_a_document_names_the_tool_its_rules_and_their_help() -> None:
     assert driver["name"] == "sidecar audit credentials"
     assert [rule["id"] for rule in driver["rules"]] == ["long-lived-key", "tag"]
     assert driver["rules"][0]["help"]["text"] == (
-        "Whoever reads it is the agent.\nCure: Replace it by an exchange.\nSee: RFC 9700 section 2.5"
+        "Whoever reads it is the agent.\nFix: Replace it by an exchange.\nSee: RFC 9700 section 2.5"
     )
 
 
@@ -41,6 +41,7 @@ def test_a_result_has_its_rule_level_place_and_fingerprint() -> None:
     assert result["properties"] == {
         "severity": "low",
         "confidence": "medium",
+        "fix": "Pin the digest.",
         "cure": "Pin the digest.",
         "facts": {"image": "web:1"},
     }
@@ -83,11 +84,11 @@ def test_a_file_is_a_uri_reference_in_the_form_in_which_it_was_given(file: str, 
 
 
 def test_nothing_in_a_text_acts_on_a_terminal() -> None:
-    hostile = TAG.broken(Place(file="a", object="\x1b[2J"), "\x1b[2J", cure="one\n\x1b[2J", facts={"\x1b": "\x1b"})
+    hostile = TAG.broken(Place(file="a", object="\x1b[2J"), "\x1b[2J", fix="one\n\x1b[2J", facts={"\x1b": "\x1b"})
     text = json.dumps(document(hostile), ensure_ascii=False)
     assert "\\u001b" not in text
     [result] = results_of(document(hostile))
-    assert result["properties"]["cure"] == "one\n\\u{1b}[2J"
+    assert result["properties"]["fix"] == "one\n\\u{1b}[2J"
 
 
 def test_a_weakness_without_its_rule_is_refused() -> None:

@@ -23,7 +23,7 @@ def test_without_the_base_nothing_is_compared(
     assert "apt-get install haproxy" in capsys.readouterr().err
 
 
-def test_without_the_headers_of_openssl_the_cure_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_headers_of_openssl_the_fix_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compiler = tmp_path / "cc"
     compiler.write_text("#!/bin/sh\necho 'connection.h:6:10: fatal error: openssl/ssl.h: No such file' >&2\nexit 1\n")
     compiler.chmod(0o755)

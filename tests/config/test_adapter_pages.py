@@ -107,7 +107,7 @@ def test_id_jag_serves_logins_by_id_token_of_one_issuer(
     change: tuple[str, object], field: str, words: str, tmp_path: Path
 ) -> None:
     problems = check(written(tmp_path, changed(ID_JAG, change)), {}).problems
-    assert any(words in f"{problem.wrong} {problem.cure}" for problem in problems if problem.field == field)
+    assert any(words in f"{problem.wrong} {problem.fix}" for problem in problems if problem.field == field)
 
 
 def test_other_adapters_take_logins_of_both_kinds(tmp_path: Path) -> None:

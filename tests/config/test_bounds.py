@@ -182,14 +182,14 @@ def test_a_bound_is_told_above_80_per_cent_and_not_at_80(name: str, caplog: pyte
 
 
 def test_check_and_settings_tell_what_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BOUNDS, "rules", Bound(10, "pairs", "cure"))
+    monkeypatch.setitem(BOUNDS, "rules", Bound(10, "pairs", "fix"))
     path = tmp_path / "sts.yaml"
     path.write_text(sts(rules=rows(rule, 8))[0])
     assert check(path, {}, sts=True).notes == []
     path.write_text(sts(rules=rows(rule, 9))[0])
     assert [note.field for note in check(path, {}, sts=True).notes] == ["rules"]
     assert load_sts(path, {}).used["rules"] == 9
-    monkeypatch.setitem(BOUNDS, "deny", Bound(10, "rows", "cure"))
+    monkeypatch.setitem(BOUNDS, "deny", Bound(10, "rows", "fix"))
     path.write_text(agent(deny=rows(lambda n: {"txn": f"t{n}"}, 9))[0])
     assert [note.field for note in check(path, {}).notes] == ["deny"]
     assert load_sidecar(path, {}).used["deny"] == 9

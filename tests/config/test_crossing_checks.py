@@ -89,12 +89,12 @@ def test_the_example_makes_a_crossing() -> None:
         pytest.param([("entry", entry("part", "stock"))], "outbound.routes", "could become one", id="start-of-another"),
     ],
 )
-def test_one_fact_changed_is_named_with_its_cure(
+def test_one_fact_changed_is_named_with_its_fix(
     changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     assert found(tmp_path) == []
     problems = found(tmp_path, *changes)
-    assert any(_dotted(problem.field) == field and words in problem.wrong and problem.cure for problem in problems), (
+    assert any(_dotted(problem.field) == field and words in problem.wrong and problem.fix for problem in problems), (
         problems
     )
 

@@ -83,7 +83,7 @@ def test_what_could_be_read_in_two_ways_is_refused(text: str, wrong: str) -> Non
         parse(text)
     assert refused.value.problem.wrong == wrong
     assert refused.value.problem.field.startswith("file")
-    assert refused.value.problem.cure
+    assert refused.value.problem.fix
 
 
 def test_a_problem_names_the_line() -> None:

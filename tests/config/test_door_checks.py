@@ -106,12 +106,12 @@ CASES: list[tuple[list[tuple[str, object]], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "field"), CASES)
-def test_what_does_not_fit_is_reported_with_its_cure(
+def test_what_does_not_fit_is_reported_with_its_fix(
     tmp_path: Path, changes: list[tuple[str, object]], field: str
 ) -> None:
     found = problems(tmp_path, changed(ENTRY, *changes))
     assert field in [problem.field for problem in found], found
-    assert all(problem.wrong and problem.cure for problem in found)
+    assert all(problem.wrong and problem.fix for problem in found)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_listener_is_moved_by_a_variable() -> None:
 def test_an_unknown_variable_is_an_error_that_names_it(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, example("agent"), SIDECAR__INBOUND__LISTENN="127.0.0.1:0")
     assert problem.field == "inbound.listenn (SIDECAR__INBOUND__LISTENN)"
-    assert problem.cure == "did you mean listen?"
+    assert problem.fix == "did you mean listen?"
 
 
 def test_the_value_of_a_variable_is_never_quoted(tmp_path: Path) -> None:

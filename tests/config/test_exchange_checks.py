@@ -64,7 +64,7 @@ def test_a_way_that_proves_no_workload_is_refused_with_the_one_that_does(
 ) -> None:
     (problem,) = found(tmp_path, changed(AGENT, ("exchange.client_auth", method)))
     assert problem.field == "exchange.client_auth"
-    assert words in f"{problem.wrong} {problem.cure}"
+    assert words in f"{problem.wrong} {problem.fix}"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_platform_lists_where_a_static_credential_may_be_used(tmp_path: Path
     assert found(tmp_path, document, listed) == []
     (tmp_path / "other").mkdir()
     (problem,) = found(tmp_path / "other", document, PLATFORM)
-    assert (problem.field, problem.cure) == (
+    assert (problem.field, problem.fix) == (
         "exchange.client_auth", "write jwt-svid or x509-svid, or list it there",
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ def test_an_issuer_may_be_login_and_token_service_at_once_unless_it_is_ours(
 
 def test_names_of_adapters_are_those_that_are_installed(tmp_path: Path) -> None:
     (problem,) = found(tmp_path, changed(AGENT, ("exchange.adapter", "keycloack")))
-    assert ", ".join(adapters.names()) in problem.cure
+    assert ", ".join(adapters.names()) in problem.fix
 
 
 OWN_LOGIN: dict[str, Any] = changed(

@@ -114,13 +114,13 @@ def test_each_provider_has_terms_of_its_own(provider: str, tmp_path: Path) -> No
         pytest.param([("observe_until", "2026-12-01")], "observe_until", "is not a setting", id="observes"),
     ],
 )
-def test_one_fact_changed_is_named_with_its_cure(
+def test_one_fact_changed_is_named_with_its_fix(
     changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     assert found(tmp_path) == []
     problems = found(tmp_path, *[(f"{CLAUDE}.{key}", value) for key, value in changes])
     told = [problem for problem in problems if problem.field == f"outbound.routes[3].{field}"]
-    assert any(words in problem.wrong and problem.cure for problem in told), problems
+    assert any(words in problem.wrong and problem.fix for problem in told), problems
 
 
 def test_one_audience_belongs_to_one_token_endpoint(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_value_is_kept_as_it_is_written(kind: Any, value: object) -> None:
         (Reserved, {}, "is not available yet; remove it"),
     ],
 )
-def test_a_refusal_tells_the_fault_and_one_cure(kind: Any, value: object, words: str) -> None:
+def test_a_refusal_tells_the_fault_and_one_fix(kind: Any, value: object, words: str) -> None:
     with pytest.raises(ValidationError) as refused:
         TypeAdapter(kind).validate_python(value)
     (error,) = refused.value.errors()

@@ -57,12 +57,12 @@ def test_the_example_makes_a_foreign_issuer() -> None:
         pytest.param([("rules", STS["rules"][:2])], f"foreign_issuers.{PARTNERS}.actors", "no rule lets", id="no-rule"),
     ],
 )
-def test_one_fact_changed_is_named_with_its_cure(
+def test_one_fact_changed_is_named_with_its_fix(
     changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     assert problems(tmp_path, STS, sts=True) == []
     found = problems(tmp_path, changed(STS, *changes), sts=True)
-    assert any(_dotted(problem.field) == field and words in problem.wrong and problem.cure for problem in found), found
+    assert any(_dotted(problem.field) == field and words in problem.wrong and problem.fix for problem in found), found
 
 
 def test_keys_made_at_the_start_are_not_for_a_foreign_issuer_in_production(tmp_path: Path) -> None:

@@ -115,11 +115,11 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("case", CONTRADICTIONS)
-def test_an_identity_from_nowhere_or_from_two_places_is_refused_with_its_cure(case: str, tmp_path: Path) -> None:
+def test_an_identity_from_nowhere_or_from_two_places_is_refused_with_its_fix(case: str, tmp_path: Path) -> None:
     section, fields = CONTRADICTIONS[case]
     found = problems(tmp_path, changed(example("tool"), ("identity", section), ("outbound", None)))
     assert {problem.field for problem in found} == fields
-    assert all(problem.cure for problem in found)
+    assert all(problem.fix for problem in found)
 
 
 def test_py_spiffe_that_is_not_installed_is_told_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_py_spiffe_that_is_not_installed_is_told_before_it_is_needed(monkeypatch
         identity({"workload_api": SOCKET, "source": "py-spiffe"})
     (problem,) = refused.value.problems
     assert problem.field == "identity.source"
-    assert "pip install '.[spiffe]'" in problem.cure
+    assert "pip install '.[spiffe]'" in problem.fix
     identity({"workload_api": SOCKET})
 
 
@@ -137,7 +137,7 @@ def test_an_exchange_needs_a_jwt_svid_among_the_files(audiences: dict[str, str],
     (problem,) = problems(tmp_path, changed(example("files"), ("identity.files.jwt_svids", audiences)))
     assert problem.field == "identity.files.jwt_svids"
     assert STS in problem.wrong
-    assert "spiffe-helper" in problem.cure
+    assert "spiffe-helper" in problem.fix
 
 
 def test_without_an_exchange_no_jwt_svid_is_needed(tmp_path: Path) -> None:

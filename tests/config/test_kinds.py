@@ -63,7 +63,7 @@ def test_a_file_that_could_be_several_kinds_is_refused(text: str, kinds: list[st
     with pytest.raises(ConfigError) as refused:
         kind_of_text(text)
     (problem,) = refused.value.problems
-    assert problem.cure == f"say which by {' or '.join(f'--kind {kind}' for kind in kinds)}"
+    assert problem.fix == f"say which by {' or '.join(f'--kind {kind}' for kind in kinds)}"
 
 
 def test_the_environment_tells_where_the_file_does_not() -> None:
@@ -125,7 +125,7 @@ def test_a_file_whose_kind_is_not_told_is_a_problem_until_an_option_names_it(
     path = written(tmp_path, {"issuers": []})
     assert main(["check", "--json", str(path)]) == 2
     document = json.loads(capsys.readouterr().out)
-    assert (document["kind"], document["problems"][0]["cure"]) == (
+    assert (document["kind"], document["problems"][0]["fix"]) == (
         None,
         "say which by --kind sidecar or --kind platform",
     )

@@ -99,7 +99,7 @@ async def test_a_good_answer_is_the_settings_with_their_files(monkeypatch: pytes
     [
         (Process(GOOD, status=1), "could not be loaded"),
         (OSError(errno.EMFILE, "too many"), "too many"),
-        (Process(pickle.dumps((None, (Problem("x", "is wrong", "cure"),)))), "is wrong"),
+        (Process(pickle.dumps((None, (Problem("x", "is wrong", "fix"),)))), "is wrong"),
     ],
     ids=["it failed", "it did not start", "it found problems"],
 )

@@ -161,7 +161,7 @@ def test_a_request_of_a_peer_opens_no_login_route(tmp_path: Path) -> None:
 
 def test_redirect_uris_without_a_login_say_nothing(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, changed(example("entry"), ("entry.redirect_uris", ["https://app.example/back"])))
-    assert (problem.field, problem.cure) == ("entry.redirect_uris", "remove it")
+    assert (problem.field, problem.fix) == ("entry.redirect_uris", "remove it")
 
 
 APP, LOGIN = "https://app.acme.example/callback", "https://people.acme.example/authorize"

@@ -148,7 +148,7 @@ def test_what_no_message_asks_for_or_the_route_does_not_have_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("operations", "cure"),
+    ("operations", "fix"),
     [
         (["tools/list"], "write {allow: [tools/list]}"),
         ([{"allow": ["tool/call:find"]}], "did you mean tools/call:find?"),
@@ -157,18 +157,18 @@ def test_what_no_message_asks_for_or_the_route_does_not_have_is_refused(
         ([{"allow": ["tools/list:x"]}], "write tools/list alone"),
     ],
 )
-def test_a_word_that_is_no_operation_has_one_problem_and_its_own_cure(
-    tmp_path: Path, operations: object, cure: str
+def test_a_word_that_is_no_operation_has_one_problem_and_its_own_fix(
+    tmp_path: Path, operations: object, fix: str
 ) -> None:
     found = check(written(tmp_path, mcp((f"{ROUTE}.operations", operations))), {}).problems
-    assert [problem.cure for problem in found] == [cure]
+    assert [problem.fix for problem in found] == [fix]
 
 
 def test_an_operation_of_a2a_in_another_spelling_is_known(tmp_path: Path) -> None:
     operations = [{"allow": ["SendMesage", "GetAgentCard"]}]
     document = mcp((f"{ROUTE}.protocol", "a2a"), (f"{ROUTE}.operations", operations))
     found = check(written(tmp_path, document), {}).problems
-    assert [problem.cure for problem in found] == ["did you mean SendMessage?", "remove it"]
+    assert [problem.fix for problem in found] == ["did you mean SendMessage?", "remove it"]
 
 
 @pytest.mark.parametrize(

@@ -86,13 +86,13 @@ def test_the_example_makes_routes_of_each_kind() -> None:
         pytest.param([(f"{MODEL}.match", {})], "match", "exactly one", id="no-match"),
     ],
 )
-def test_one_fact_changed_is_named_with_its_cure(
+def test_one_fact_changed_is_named_with_its_fix(
     changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     assert found(tmp_path) == []
     problems = found(tmp_path, *changes)
     told = [problem for problem in problems if problem.field == f"outbound.routes[0].{field}"]
-    assert any(words in problem.wrong and problem.cure for problem in told), problems
+    assert any(words in problem.wrong and problem.fix for problem in told), problems
 
 
 def test_a_token_of_a_provider_s_goes_beside_no_credential_either(tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_the_example_makes_a_tunnel_s_route() -> None:
         pytest.param([(f"{TUNNEL}.match.host", "127.0.0.1:7080")], "match.host", "a listener of", id="own-listener"),
     ],
 )
-def test_a_tunnel_s_route_with_one_fact_changed_is_named_with_its_cure(
+def test_a_tunnel_s_route_with_one_fact_changed_is_named_with_its_fix(
     changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     problems = found(tmp_path, *changes)
     told = [problem for problem in problems if problem.field == f"outbound.routes[2].{field}"]
-    assert any(words in problem.wrong and problem.cure for problem in told), problems
+    assert any(words in problem.wrong and problem.fix for problem in told), problems
 
 
 def test_a_tunnel_needs_no_platform_file_and_one_that_allows_it_is_enough(tmp_path: Path) -> None:

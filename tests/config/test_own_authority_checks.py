@@ -56,13 +56,13 @@ def test_the_example_lists_what_the_handle_opens_and_who_gets_it(tmp_path: Path)
         pytest.param([(f"{HANDLE}.agent_uids", [-1])], "agent_uids[0]", "out of range", id="no-such-uid"),
     ],
 )
-def test_one_fact_changed_is_named_with_its_cure(
+def test_one_fact_changed_is_named_with_its_fix(
     changes: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     assert found(tmp_path) == []
     problems = found(tmp_path, *changes)
     told = [problem for problem in problems if problem.field == f"{HANDLE}.{field}"]
-    assert any(words in problem.wrong and problem.cure for problem in told), problems
+    assert any(words in problem.wrong and problem.fix for problem in told), problems
 
 
 def test_it_opens_no_exchange_route(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_self_route_is_the_agent_s_alone(
     assert found(tmp_path, document=FOR_ITSELF) == []
     problems = found(tmp_path, *changes, document=FOR_ITSELF)
     told = [problem for problem in problems if problem.field == field]
-    assert any(words in problem.wrong and problem.cure for problem in told), problems
+    assert any(words in problem.wrong and problem.fix for problem in told), problems
 
 
 def test_callers_own_tokens_open_no_calls(tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ def test_settings_just_below_a_ceiling_fit_and_those_above_are_told(
         told = found(tmp_path / "above", changed(AGENT, *fits), changed(PLATFORM, (field.rpartition(".")[2], ABSENT)))
     else:
         told = found(tmp_path / "above", changed(AGENT, *above), platform)
-    assert [p for p in told if p.field == field and "platform" in f"{p.wrong} {p.cure}"], told
-    assert all(problem.cure for problem in told)
+    assert [p for p in told if p.field == field and "platform" in f"{p.wrong} {p.fix}"], told
+    assert all(problem.fix for problem in told)
 
 
 USER = "entry.issuers.0"

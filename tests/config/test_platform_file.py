@@ -49,7 +49,7 @@ def test_a_fault_is_told_and_nothing_can_be_loaded(change: tuple[str, object], f
     with pytest.raises(ConfigError) as error:
         load_sidecar(EXAMPLES / "agent.yaml", {}, path)
     assert f"platform {field}" in {problem.field for problem in error.value.problems}
-    assert all(problem.cure for problem in error.value.problems)
+    assert all(problem.fix for problem in error.value.problems)
 
 
 def test_a_platform_file_that_is_not_there_is_no_ceiling_at_all_and_refused(tmp_path: Path) -> None:

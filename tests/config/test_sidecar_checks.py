@@ -286,13 +286,13 @@ def two_services() -> list[tuple[str, object]]:
         ),
     ],
 )
-def test_a_contradiction_is_told_with_its_field_and_cure(
+def test_a_contradiction_is_told_with_its_field_and_fix(
     change: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     found = problems(tmp_path, changed(AGENT, *change))
     told = [problem for problem in found if problem.field == field and words in problem.wrong]
     assert told, found
-    assert all(problem.cure for problem in found)
+    assert all(problem.fix for problem in found)
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,7 @@ def test_a_version_that_this_release_does_not_know_is_refused(tmp_path: Path) ->
     path = tmp_path / "sidecar.yaml"
     path.write_text("version: 2\n")
     problems = {problem.field: problem for problem in check(path, {}).problems}
-    assert "write one of 1" in problems["version"].cure
+    assert "write one of 1" in problems["version"].fix
 
 
 @pytest.mark.parametrize(

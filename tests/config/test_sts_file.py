@@ -144,9 +144,9 @@ def test_issuers_on_loopback_may_stand_beside_each_other(tmp_path: Path) -> None
         pytest.param([("typo", 1)], "typo", "is not a setting", id="unknown"),
     ],
 )
-def test_a_contradiction_is_told_with_its_field_and_cure(
+def test_a_contradiction_is_told_with_its_field_and_fix(
     change: list[tuple[str, Any]], field: str, words: str, tmp_path: Path
 ) -> None:
     found = problems(tmp_path, changed(STS, *change), sts=True)
     assert [problem for problem in found if problem.field == field and words in problem.wrong], found
-    assert all(problem.cure for problem in found)
+    assert all(problem.fix for problem in found)

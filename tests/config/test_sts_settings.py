@@ -57,6 +57,6 @@ def test_an_issuer_more_needs_a_restart() -> None:
         ),
     ],
 )
-def test_what_cannot_change_is_named_with_its_cure(changes: dict[str, Any], field: str) -> None:
+def test_what_cannot_change_is_named_with_its_fix(changes: dict[str, Any], field: str) -> None:
     (problem,) = RUNNING.needs_restart(replace(RUNNING, **changes))
-    assert (problem.field, problem.cure) == (field, "restart it")
+    assert (problem.field, problem.fix) == (field, "restart it")

@@ -1,4 +1,4 @@
-"""Traces in settings: made from their section, and each fault with its field and cure."""
+"""Traces in settings: made from their section, and each fault with its field and fix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def found(folder: Path, settings: dict[str, Any], platform: object = None) -> li
         (folder / "platform").mkdir()
         ceiling = written(folder / "platform", platform)
     problems = check(written(folder, settings), {}, platform=ceiling).problems
-    return [(one.field, one.wrong, one.cure) for one in problems]
+    return [(one.field, one.wrong, one.fix) for one in problems]
 
 
 def test_the_section_is_made_into_settings(tmp_path: Path) -> None:
@@ -82,15 +82,15 @@ def test_a_change_needs_a_restart(tmp_path: Path) -> None:
     ],
 )
 def test_a_fault_is_named(tmp_path: Path, tracing: dict[str, Any], field: str, words: str) -> None:
-    ((where, wrong, cure),) = found(tmp_path, document(**tracing))
+    ((where, wrong, fix),) = found(tmp_path, document(**tracing))
     assert where.startswith(field)
-    assert any(word in f"{wrong} {cure}" for word in words.split("|"))
+    assert any(word in f"{wrong} {fix}" for word in words.split("|"))
 
 
-def test_without_the_library_the_cure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_fix_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracing_checks, "_NEEDED", ("opentelemetry.sdk", "opentelemetry.nowhere.at_all"))
-    ((where, _, cure),) = found(tmp_path, document())
-    assert (where, cure) == ("tracing", install_command("otel"))
+    ((where, _, fix),) = found(tmp_path, document())
+    assert (where, fix) == ("tracing", install_command("otel"))
 
 
 @pytest.mark.parametrize("engine", ["auto", "python", "native"])

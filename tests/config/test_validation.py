@@ -164,7 +164,7 @@ def test_a_fault_is_told_with_its_field(path: str, value: object, field: str, wr
     found = problems(tmp_path, changed(AGENT, (path, value)))
     (problem,) = [problem for problem in found if problem.field == field]
     assert problem.wrong == wrong
-    assert problem.cure
+    assert problem.fix
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_null_means_not_set(tmp_path: Path) -> None:
 
 def test_a_misspelt_key_is_told_its_spelling(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, changed(AGENT, ("inbound.routes.0.may_cal", [])))
-    assert problem.cure == "did you mean may_call?"
+    assert problem.fix == "did you mean may_call?"
 
 
 def test_every_problem_is_in_the_one_error(tmp_path: Path) -> None:

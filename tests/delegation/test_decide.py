@@ -232,7 +232,7 @@ def test_a_call_with_one_fact_changed_is_refused(call: Call, reason: Reason) -> 
 def test_the_first_failure_decides_whatever_else_is_wrong() -> None:
     call = Call(claims(scope="x", act={"sub": str(WRITER)})).on(peers=frozenset(), issuers=frozenset()).at(NOW + 9999)
     call.under(audiences=frozenset(), deny=Deny(jtis=frozenset({"token-2"})))
-    cures: list[tuple[Reason, Callable[[], object]]] = [
+    fixes: list[tuple[Reason, Callable[[], object]]] = [
         (Reason.ISSUER_NOT_FOR_ROUTE, lambda: call.on(issuers=frozenset({STS}))),
         (Reason.TOKEN_EXPIRED, lambda: call.at(NOW)),
         (Reason.WRONG_AUDIENCE, lambda: call.under(audiences=frozenset({str(WRITER)}))),
@@ -242,11 +242,11 @@ def test_the_first_failure_decides_whatever_else_is_wrong() -> None:
         (Reason.POLICY_DENIED, lambda: call.on(peers=frozenset({WRITER}))),
         (Reason.INSUFFICIENT_SCOPE, lambda: call.on(scopes=frozenset({"x"}))),
     ]
-    for reason, cure in cures:
+    for reason, fix in fixes:
         with pytest.raises(Denied) as refusal:
             call.decide()
         assert refusal.value.reason is reason
-        cure()
+        fix()
     assert call.decide().peer == WRITER
 
 

@@ -37,7 +37,7 @@ def test_a_word_of_the_settings_names_a_method_or_all_of_a_service() -> None:
 
 
 @pytest.mark.parametrize("word", ["", "*", "pkg.Service", "pkg.*/Method", "*/*", "pkg.Service:Method", "pkg.Service/"])
-def test_any_other_word_is_a_fault_with_its_cure(word: str) -> None:
+def test_any_other_word_is_a_fault_with_its_fix(word: str) -> None:
     assert not is_word(word)
     with pytest.raises(ValueError, match=r"; write pkg\.Service/Method"):
         key_of_word(word)

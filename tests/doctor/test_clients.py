@@ -104,7 +104,7 @@ def test_a_certificate_is_shown_by_tls() -> None:
         (["a", "none", "f"], "takes 0 file(s), not 1"),
     ],
 )
-def test_a_wrong_client_is_refused_with_its_cure(words: list[str], told: str) -> None:
+def test_a_wrong_client_is_refused_with_its_fix(words: list[str], told: str) -> None:
     with pytest.raises(ValueError, match="--client") as refused:
         client_of(words)
     assert told in str(refused.value)

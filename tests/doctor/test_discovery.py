@@ -53,7 +53,7 @@ async def test_endpoints_come_from_the_first_metadata() -> None:
     )
 
 
-async def test_without_metadata_the_cure_is_told() -> None:
+async def test_without_metadata_the_fix_is_told() -> None:
     with pytest.raises(DiscoveryError, match="--token-endpoint"):
         await discover(ISSUER, Documents({}))
 

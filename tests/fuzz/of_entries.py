@@ -1,4 +1,4 @@
-"""Registration entries from outside: documents of any form, and the cures written for them."""
+"""Registration entries from outside: documents of any form, and the fixes written for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import shlex
 
 from sidecar.audit.output import visible
-from sidecar.audit.selectors import cures
+from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.agents import Agents
 from sidecar.audit.selectors.documents import read_documents
 from sidecar.audit.selectors.entries import Entry
@@ -25,7 +25,7 @@ def registration_entries(data: bytes) -> None:
     entries: list[Entry] = []
     for found in read_documents(data.decode("utf-8", "replace")):
         assert found.line >= 1
-        if found.fault is not None or not is_entry(found.value) or not isinstance(found.value, dict):
+        if found.error is not None or not is_entry(found.value) or not isinstance(found.value, dict):
             continue
         try:
             entries.append(entry_of(found.value, file="entries", line=found.line))
@@ -33,17 +33,17 @@ def registration_entries(data: bytes) -> None:
             quiet(error)
     weaknesses = judge(entries, _SETTING)
     for one in weaknesses:
-        assert len(one.cure) <= MAX_SHOWN + len(one.rule.cure) + 1
+        assert len(one.fix) <= MAX_SHOWN + len(one.rule.fix) + 1
         printable(visible(one.text))
     assert set(grades_of(entries, weaknesses)) == {entry.spiffe_id for entry in entries if not entry.is_node}
     for entry in entries:
-        words = shlex.split(cures.update_command(entry))
+        words = shlex.split(fixes.update_command(entry))
         assert {str(one) for one in entry.selectors} <= set(words)
         assert words[:3] == ["spire-server", "entry", "update"]
     if _is_json(data):  # the same entries, whatever the blanks
         spread = json.dumps(json.loads(data), indent=1)
-        values = [one.value for one in read_documents(spread) if one.fault is None]
-        assert values == [one.value for one in read_documents(data.decode()) if one.fault is None]
+        values = [one.value for one in read_documents(spread) if one.error is None]
+        assert values == [one.value for one in read_documents(data.decode()) if one.error is None]
 
 
 def _is_json(data: bytes) -> bool:

@@ -57,7 +57,7 @@ def platform_file(data: bytes) -> None:
 
 
 def address(data: bytes) -> None:
-    """Listen addresses and origins: read as written, or refused with a cure."""
+    """Listen addresses and origins: read as written, or refused with a fix."""
     text = data.decode("latin-1")
     try:
         read = parse_address(text)
@@ -87,10 +87,10 @@ def _file(data: bytes, load: Callable[[Path], object]) -> None:
 
 
 def _plain(problem: Problem) -> None:
-    for text in (problem.field, problem.wrong, problem.cure):
+    for text in (problem.field, problem.wrong, problem.fix):
         printable(text)
     assert problem.wrong
-    assert problem.cure
+    assert problem.fix
 
 
 @lru_cache(maxsize=1)

@@ -64,7 +64,7 @@ def test_a_platform_that_allows_neither_refuses_both_with_the_value(annotation: 
     pod = asking(keys="agent") if annotation == "keys" else asking(handle="agent")
     (refusal,) = refusals_of(pod, injection())
     assert (refusal.rule, refusal.layer) == (rule, "annotation")
-    assert f"injector.{value}" in refusal.cure
+    assert f"injector.{value}" in refusal.fix
     assert done(pod, acting(keys=annotation == "keys", handle=annotation == "handle"))
 
 
@@ -94,7 +94,7 @@ def test_the_keys_are_mounted_in_the_sidecar_and_in_no_other_container() -> None
 def test_a_pod_without_a_group_could_not_read_them_and_is_refused() -> None:
     (refusal,) = refusals_of(asking({"securityContext": {"fsGroup": None}}, keys="planner-keys"))
     assert (refusal.rule, refusal.layer) == ("keys", "pod")
-    assert "securityContext.fsGroup" in refusal.cure
+    assert "securityContext.fsGroup" in refusal.fix
     assert done(asking({"securityContext": {"fsGroup": 1000}}, keys="planner-keys"))
 
 
@@ -205,7 +205,7 @@ def test_a_door_s_secret_is_held_to_the_rules_of_keys(spec: dict[str, Any], name
 def test_a_platform_without_a_port_for_doors_refuses_the_annotation_with_the_value() -> None:
     (refusal,) = refusals_of(asking(door="front-tls"), acting())
     assert (refusal.rule, refusal.layer) == ("door", "annotation")
-    assert "sidecar.ports.door" in refusal.cure
+    assert "sidecar.ports.door" in refusal.fix
 
 
 # --- the workload handle

@@ -219,6 +219,6 @@ def test_every_rule_that_is_used_is_counted() -> None:
     assert {rule for _, rule, _ in FORBIDDEN.values()} < set(RULES)
 
 
-def test_a_refusal_says_rule_layer_and_cure() -> None:
+def test_a_refusal_says_rule_layer_and_fix() -> None:
     (found,) = refusals(bare({**agent(), "hostNetwork": True}), injection())
     assert str(found) == "rule host_namespace (layer pod): hostNetwork shares the node's namespace; leave it out"

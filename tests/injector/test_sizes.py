@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize(("sizes", "said"), REFUSED.values(), ids=REFUSED)
-def test_a_size_outside_the_bounds_is_refused_with_the_cure(sizes: dict[str, str], said: str) -> None:
+def test_a_size_outside_the_bounds_is_refused_with_the_fix(sizes: dict[str, str], said: str) -> None:
     (one,) = refused(asking(**sizes), injection())
     assert said in one
 

@@ -41,12 +41,12 @@ def test_a_trial_can_be_interrupted(injection_file: Path) -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_a_pod_that_would_be_refused_with_rule_field_and_cure(
+def test_a_pod_that_would_be_refused_with_rule_field_and_fix(
     injection_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert attempt(injection_file, bare({**bare()["spec"], "hostNetwork": True})) == 1
     said = capsys.readouterr().err
-    assert "  host_namespace (pod): hostNetwork shares the node's namespace\n      cure: leave it out\n" in said
+    assert "  host_namespace (pod): hostNetwork shares the node's namespace\n      fix: leave it out\n" in said
 
 
 def test_for_machines(injection_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_what_holds_no_pod_cannot_be_judged(
     assert said in told
 
 
-def test_a_file_that_is_not_there_and_no_certificate_are_told_with_the_cure(
+def test_a_file_that_is_not_there_and_no_certificate_are_told_with_the_fix(
     injection_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["injector", f"--injection={injection_file}", "--try=/nowhere"]) == 2

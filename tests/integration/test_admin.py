@@ -164,7 +164,7 @@ async def test_a_refused_reload_is_told_with_its_problems_until_a_good_one(hops:
     told = status(writer, reload.state)["settings"]
     assert (told["number"], told["refused_at"] > 0) == (1, True)
     assert [problem["field"] for problem in told["problems"]] == ["drian_s"]
-    assert told["problems"][0]["cure"]
+    assert told["problems"][0]["fix"] == told["problems"][0]["cure"]
     path.write_text(yaml.safe_dump({**good, "admin": {"socket": "/run/other.sock"}}))
     with pytest.raises(ConfigError):
         await reload.reload()

@@ -25,7 +25,7 @@ from tests.integration.world import PATIENCE_S, PLANNER, WRITER, bearer, mint, o
 pytestmark = pytest.mark.integration
 
 
-async def test_a_client_of_grpc_fails_at_once_where_http2_is_off_and_the_log_names_the_cure(
+async def test_a_client_of_grpc_fails_at_once_where_http2_is_off_and_the_log_names_the_fix(
     hops: Hops, caplog: pytest.LogCaptureFixture
 ) -> None:
     await hops.start()

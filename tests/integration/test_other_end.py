@@ -63,7 +63,7 @@ def told(hops: Hops) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the status, and the problems of `sidecar status` by subject."""
     document = status_of(hops.writer.server, SettingsState(loaded_at=5), since=7, now=int(time.time()))
     document = json.loads(json.dumps(document))
-    return document, {one.what: f"{one.wrong} / {one.cure}" for one in troubles(document)}
+    return document, {one.what: f"{one.wrong} / {one.fix}" for one in troubles(document)}
 
 
 @pytest.mark.parametrize(("make", "cause"), CAUSES)

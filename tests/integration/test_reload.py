@@ -142,7 +142,7 @@ async def test_settings_that_cannot_be_used_change_nothing_and_say_why(
 
 
 @pytest.mark.parametrize("room", [False, True])
-async def test_a_reload_that_would_have_the_kernel_end_us_is_refused_with_its_cure(world: World, room: bool) -> None:
+async def test_a_reload_that_would_have_the_kernel_end_us_is_refused_with_its_fix(world: World, room: bool) -> None:
     limit = 1 << 40
     memory = Memory(limit, lambda: 0 if room else limit, enforced=True)
     sidecar = await world.sidecar(
@@ -157,7 +157,7 @@ async def test_a_reload_that_would_have_the_kernel_end_us_is_refused_with_its_cu
         return
     with pytest.raises(ConfigError, match="MiB, which the memory limit does not leave now") as refused:
         await running.reload(deny=[{"subject": "mallory"}])
-    assert "raise the memory limit" in refused.value.problems[0].cure
+    assert "raise the memory limit" in refused.value.problems[0].fix
     assert not sidecar.server.parts.snapshots.now().policy.deny.subjects
 
 

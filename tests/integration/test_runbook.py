@@ -1,4 +1,4 @@
-"""The runbook in practice: each fault is provoked on real sockets, ``sidecar status`` prints the quoted lines, the cure
+"""The runbook in practice: each fault is provoked on real sockets, ``sidecar status`` prints the quoted lines, the fix
 is applied, and the line is gone.
 """
 
@@ -70,35 +70,35 @@ def quoted(section: str) -> list[re.Pattern[str]]:
     return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
 
 
-def cures(section: str) -> list[re.Pattern[str]]:
-    lines = re.findall(r"^  cure: (.+)$", SECTIONS[section], re.MULTILINE)
+def fixes(section: str) -> list[re.Pattern[str]]:
+    lines = re.findall(r"^  fix: (.+)$", SECTIONS[section], re.MULTILINE)
     return [re.compile(".*".join(map(re.escape, line.split("…")))) for line in lines]
 
 
 def printed(sidecar: Sidecar, settings: SettingsState | None = None) -> dict[str, str]:
-    """Return the problems that ``sidecar status`` prints, each line with its cure."""
+    """Return the problems that ``sidecar status`` prints, each line with its fix."""
     document = status_of(sidecar.server, settings or SettingsState(loaded_at=5), since=7, now=int(time.time()))
     found = troubles(json.loads(json.dumps(document)))
-    return {f"{one.grade.upper()}: {one.what}: {one.wrong}": one.cure for one in found}
+    return {f"{one.grade.upper()}: {one.what}: {one.wrong}": one.fix for one in found}
 
 
 def shown(section: str, told: dict[str, str], about: str) -> list[str]:
-    """Return the lines about this that the section quotes, with a quoted cure if it quotes cures."""
+    """Return the lines about this that the section quotes, with a quoted fix if it quotes fixes."""
     return [
         line
-        for line, cure in told.items()
+        for line, fix in told.items()
         if about in line
         and any(pattern.fullmatch(line) for pattern in quoted(section))
-        and (not cures(section) or any(pattern.fullmatch(cure) for pattern in cures(section)))
+        and (not fixes(section) or any(pattern.fullmatch(fix) for pattern in fixes(section)))
     ]
 
 
 @dataclass
 class Fault:
-    """A fault on a running mesh: the affected sidecar, the cure, and the state of its settings."""
+    """A fault on a running mesh: the affected sidecar, the fix, and the state of its settings."""
 
     sidecar: Sidecar
-    cure: Callable[[], Awaitable[Any]]
+    fix: Callable[[], Awaitable[Any]]
     settings: Callable[[], SettingsState] | None = None
     stays: bool = False  # counts of the last ten minutes
 
@@ -129,11 +129,11 @@ async def svid_expired(hops: Hops) -> AsyncIterator[Fault]:
     await writer.api.stop()
     await until(lambda: writer.server.parts.source.current is None)
 
-    async def cure() -> None:
+    async def fix() -> None:
         writer.api.registry.replace_entries([entry])
         await writer.api.start()
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -143,10 +143,10 @@ async def svid_ends_soon(hops: Hops) -> AsyncIterator[Fault]:
     writer.api.registry.replace_entries([replace(entry, ttl_s=300)])
     await until(lambda: writer.server.parts.source.counts.generations > 1)
 
-    async def cure() -> None:
+    async def fix() -> None:
         writer.api.registry.replace_entries([entry])
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 def stale_caller(hops: Hops) -> ssl.SSLContext:
@@ -171,12 +171,12 @@ async def ca_withdrawn(hops: Hops) -> AsyncIterator[Fault]:
     await until(lambda: writer.server.parts.source.counts.generations > 1)
     assert await hops.world.hears_nothing(writer.inbound, stale)
 
-    async def cure() -> None:
+    async def fix() -> None:
         hops.agent.script = None
         answer = await hops.world.call(writer.inbound, stale_caller(hops), headers=bearer(mint()))
         assert answer.status == 200
 
-    yield Fault(writer, cure, stays=True)
+    yield Fault(writer, fix, stays=True)
 
 
 @asynccontextmanager
@@ -185,11 +185,11 @@ async def token_service_down(hops: Hops) -> AsyncIterator[Fault]:
     writer = await hops.start(exchange={"token_endpoint": f"http://127.0.0.1:{port}/token"})
     assert await call(hops) == (503, "sts_unavailable")
 
-    async def cure() -> None:
+    async def fix() -> None:
         async with listening(hops.sts_server.serve, port):
             assert (await call(hops))[0] == 200
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -199,12 +199,12 @@ async def token_endpoint_down(hops: Hops) -> AsyncIterator[Fault]:
     writer = await hops.start(exchange={"token_endpoint": None, "token_endpoints": urls})
     assert await call(hops) == (200, None)
 
-    async def cure() -> None:
+    async def fix() -> None:
         async with listening(hops.sts_server.serve, port):
             await asyncio.sleep(1.25 * FIRST_PAUSE_S)
             assert (await call(hops))[0] == 200
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -213,11 +213,11 @@ async def token_service_fails(hops: Hops) -> AsyncIterator[Fault]:
     hops.sts.behaviour = lambda _sts, _form: Reply(status=500)
     assert await call(hops) == (503, "sts_unavailable")
 
-    async def cure() -> None:
+    async def fix() -> None:
         hops.sts.behaviour = honest
         assert (await call(hops))[0] == 200
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -227,11 +227,11 @@ async def token_service_is_another(hops: Hops) -> AsyncIterator[Fault]:
     async with listening(other.serve, port, ssl=server_context(await hops.world.source(CRM))):
         assert await call(hops) == (502, "sts_identity")
 
-    async def cure() -> None:
+    async def fix() -> None:
         async with listening(hops.sts_server.serve, port, ssl=server_context(await hops.world.source(STS))):
             assert (await call(hops))[0] == 200
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -243,11 +243,11 @@ async def issuer_keys_old(hops: Hops, *, too_old: bool) -> AsyncIterator[Fault]:
     await until(lambda: bool(writer.server.missing()) if too_old else "keys of" in str(printed(writer)))
     assert bool(writer.server.missing()) == too_old
 
-    async def cure() -> None:
+    async def fix() -> None:
         hops.world.broken_keys = None
         await until(lambda: not writer.server.missing())
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -263,11 +263,11 @@ async def agent_dead(hops: Hops) -> AsyncIterator[Fault]:
     await until(lambda: watch.up is False)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def cure() -> None:
+        async def fix() -> None:
             await stack.enter_async_context(listening(hops.agent.serve, port))
             await until(lambda: watch.up is True)
 
-        yield Fault(writer, cure)
+        yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -279,11 +279,11 @@ async def overloaded(hops: Hops) -> AsyncIterator[Fault]:
         answer = await hops.world.call(writer.inbound, hops.planner, headers=bearer(mint()))
         assert (answer.status, answer.reason) == (503, "overloaded")
 
-    async def cure() -> None:
+    async def fix() -> None:
         async with hops.serving():
             pass
 
-    yield Fault(writer, cure, stays=True)
+    yield Fault(writer, fix, stays=True)
 
 
 @asynccontextmanager
@@ -296,11 +296,11 @@ async def settings_refused(hops: Hops) -> AsyncIterator[Fault]:
     with pytest.raises(ConfigError):
         await reload.reload()
 
-    async def cure() -> None:
+    async def fix() -> None:
         path.write_text(good)
         await reload.reload()
 
-    yield Fault(writer, cure, settings=lambda: reload.state)
+    yield Fault(writer, fix, settings=lambda: reload.state)
 
 
 @asynccontextmanager
@@ -312,12 +312,12 @@ async def deny_file_refused(hops: Hops) -> AsyncIterator[Fault]:
     deny.write_text(good[:-1])
     await until(lambda: bool(printed(writer)))
 
-    async def cure() -> None:
+    async def fix() -> None:
         fresh = deny.with_suffix(".new")
         fresh.write_text(good)
         fresh.rename(deny)
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 @asynccontextmanager
@@ -327,11 +327,11 @@ async def actor_mismatch(hops: Hops) -> AsyncIterator[Fault]:
     answer = await hops.world.call(writer.inbound, hops.planner, headers=bearer(stolen))
     assert (answer.status, answer.reason) == (403, "actor_mismatch")
 
-    async def cure() -> None:
+    async def fix() -> None:
         async with hops.serving():
             pass
 
-    yield Fault(writer, cure, stays=True)
+    yield Fault(writer, fix, stays=True)
 
 
 @asynccontextmanager
@@ -341,14 +341,14 @@ async def name_not_found(hops: Hops) -> AsyncIterator[Fault]:
     writer = hops.writer = await hops.world.sidecar(WRITER, settings)
     assert (await call(hops))[0] in (503, 504)
 
-    async def cure() -> None:
+    async def fix() -> None:
         """Correct the name: another sidecar, with the address."""
         again = hops.settings()
         hops.writer = await hops.world.sidecar(WRITER, again)
         assert (await call(hops))[0] == 200
         fault.sidecar = hops.writer
 
-    fault = Fault(writer, cure)
+    fault = Fault(writer, fix)
     yield fault
 
 
@@ -363,12 +363,12 @@ async def clock_slow(hops: Hops) -> AsyncIterator[Fault]:
     registry.replace_entries([entry])
     await until(lambda: "clock" in (writer.server.parts.source.last_error or ""))
 
-    async def cure() -> None:
+    async def fix() -> None:
         registry._clock = time.time
         registry.rotate()
         await until(lambda: not writer.server.missing())
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 class OtherKeys(PeerService):
@@ -396,12 +396,12 @@ async def update_discarded(hops: Hops) -> AsyncIterator[Fault]:
     assert 'sidecar_identity_updates_total{result="discarded"} 0.0' not in scraped
     assert 'sidecar_identity_updates_total{result="taken"} 1.0' in scraped
 
-    async def cure() -> None:
+    async def fix() -> None:
         del api.service
         await api.stop()
         await api.start()
 
-    yield Fault(writer, cure)
+    yield Fault(writer, fix)
 
 
 FAULTS: Final[list[tuple[str, Provoke, str]]] = [
@@ -431,7 +431,7 @@ FAULTS: Final[list[tuple[str, Provoke, str]]] = [
 @pytest.mark.parametrize(
     ("section", "provoke", "about"), FAULTS, ids=[f"{name}-{about[:24]}" for name, _, about in FAULTS]
 )
-async def test_a_fault_is_told_and_cured_as_the_runbook_says(
+async def test_a_fault_is_told_and_fixed_as_the_runbook_says(
     hops: Hops, monkeypatch: pytest.MonkeyPatch, section: str, provoke: Provoke, about: str
 ) -> None:
     monkeypatch.setattr(agent_watch, "LOOK_S", 0.02)
@@ -442,7 +442,7 @@ async def test_a_fault_is_told_and_cured_as_the_runbook_says(
             return shown(section, told, about)
 
         await until(lambda: bool(lines()))
-        await fault.cure()
+        await fault.fix()
         if not fault.stays:
             await until(lambda: not lines())
 
@@ -456,7 +456,7 @@ async def test_a_worker_that_dies_is_told_as_the_runbook_says(world: World) -> N
         document = await asyncio.to_thread(ask, sidecar.admin, "/status", member="settings")
         (told,) = [one for one in troubles(document) if one.what == "workers"]
         line = f"{told.grade.upper()}: {told.what}: {told.wrong}"
-        assert shown("SidecarWorkersDie", {line: told.cure}, "died") == [line]
+        assert shown("SidecarWorkersDie", {line: told.fix}, "died") == [line]
 
 
 def test_every_section_that_quotes_a_trouble_is_walked() -> None:
@@ -466,12 +466,12 @@ def test_every_section_that_quotes_a_trouble_is_walked() -> None:
 
 
 @pytest.mark.parametrize("section", sorted({section for section, _, _ in FAULTS} | {"SidecarWorkersDie"}))
-def test_a_walked_section_says_what_to_look_at_the_cure_and_when_it_is_cured(section: str) -> None:
+def test_a_walked_section_says_what_to_look_at_the_fix_and_when_it_is_fixed(section: str) -> None:
     text = SECTIONS[section]
-    parts = [text.find(word) for word in ("**Look.**", "**Cured**")]
+    parts = [text.find(word) for word in ("**Look.**", "**Fixed**")]
     if section == "SidecarOtherEndIsNotWhoItShouldBe":
-        parts = [text.find("prints the cause"), text.find("| cause | cure |"), text.find("**Cured**")]
+        parts = [text.find("prints the cause"), text.find("| cause | fix |"), text.find("**Fixed**")]
     else:
-        parts.insert(1, text.find("**Cure.**"))
+        parts.insert(1, text.find("**Fix.**"))
     assert -1 not in parts
     assert parts == sorted(parts)

@@ -432,7 +432,7 @@ def test_a_release_is_installed_from_a_package_made_with_the_library_s_package(v
             kubectl("delete", "namespace", home, "--wait=false")
 
 
-def test_a_second_release_is_refused_with_the_cure_until_the_first_is_gone(vacant: Cluster) -> None:
+def test_a_second_release_is_refused_with_the_fix_until_the_first_is_gone(vacant: Cluster) -> None:
     first, second = (f"try{secrets.token_hex(2)}" for _ in range(2))
     homes = {release: f"sidecar-test-home-{release}" for release in (first, second)}
     apply(*(one for home in homes.values() for one in namespace(home)))

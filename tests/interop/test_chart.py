@@ -334,7 +334,7 @@ def test_the_unit_tests_are_about_what_helm_renders() -> None:
     assert rendered == json.loads(RENDERED)
 
 
-def test_a_static_sidecar_without_settings_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_static_sidecar_without_settings_is_refused_with_the_fix(tmp_path: Path) -> None:
     assert "settings: name the ConfigMap" in render(chart=static_chart(tmp_path / "team")).said
 
 
@@ -566,7 +566,7 @@ def test_a_workload_is_the_pod_s_owner(pod: tuple[str, str, str]) -> None:
 # --- refused values
 
 
-# contradicting values → the cure
+# contradicting values → the fix
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "two certificates": (changed("injector.tls.secretName", "tls"), "set certManager.enabled to false"),
     "no certificate": (changed("injector.tls.certManager.enabled", False), "set certManager.enabled to true"),
@@ -668,10 +668,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "cure"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: str) -> None:
+@pytest.mark.parametrize(("values", "fix"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_the_fix(values: dict[str, Any], fix: str) -> None:
     for helm in helms():
-        assert cure in render(values, helm=helm).said
+        assert fix in render(values, helm=helm).said
 
 
 def test_a_policy_that_kubernetes_does_not_have_is_refused() -> None:
@@ -759,7 +759,7 @@ def test_a_value_out_of_its_range_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("CHART_SEEDS", "25"))))
-def test_random_values_are_rendered_alike_and_restricted_or_refused_with_a_cure(seed: int) -> None:
+def test_random_values_are_rendered_alike_and_restricted_or_refused_with_a_fix(seed: int) -> None:
     values = random_values(seed)
     kube = random.Random(seed).choice(VERSIONS)
     first, *others = [render(values, helm=helm, kube=kube) for helm in helms()]

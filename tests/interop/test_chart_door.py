@@ -124,7 +124,7 @@ def test_the_policy_holds_the_certificate_to_the_sidecar_where_doors_are_allowed
         assert (word in said["a"], word in said["b"]) == (True, False), word
 
 
-# contradicting values → the cure
+# contradicting values → the fix
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one port twice": (
         changed("sidecar.ports.door", 7443, {**DOOR, "workloads": []}),
@@ -165,10 +165,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "cure"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: str) -> None:
+@pytest.mark.parametrize(("values", "fix"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_the_fix(values: dict[str, Any], fix: str) -> None:
     for helm in helms():
-        assert cure in render(values, helm=helm).said
+        assert fix in render(values, helm=helm).said
 
 
 def test_a_certificate_without_a_port_is_refused(tmp_path: Path) -> None:

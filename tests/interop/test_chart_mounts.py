@@ -73,7 +73,7 @@ def test_the_policy_of_a_platform_that_allows_neither_says_nothing_of_them() -> 
         assert (word in said["both"], word in said["none"]) == (True, False), word
 
 
-# contradicting values → the cure
+# contradicting values → the fix
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a handle that every ceiling forbids": (
         changed("platforms", [{"name": "ceiling", "namespace": "agents", "settings": {"inject": ["a.example"]}}], BOTH),
@@ -90,10 +90,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "cure"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: str) -> None:
+@pytest.mark.parametrize(("values", "fix"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_the_fix(values: dict[str, Any], fix: str) -> None:
     for helm in helms():
-        assert cure in render(values, helm=helm).said
+        assert fix in render(values, helm=helm).said
 
 
 def test_a_ceiling_that_allows_the_handle_in_one_namespace_is_enough_and_so_is_none() -> None:

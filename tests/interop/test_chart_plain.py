@@ -73,7 +73,7 @@ def test_the_example_s_settings_open_that_port_under_the_ceiling_that_the_chart_
     assert loaded.inbound.plain.listen.port == PLAIN["containerPort"]
 
 
-# contradicting values → the cure
+# contradicting values → the fix
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one port twice": (
         changed("sidecar.ports.plain", 7443, ACTING),
@@ -102,10 +102,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "cure"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: str) -> None:
+@pytest.mark.parametrize(("values", "fix"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_the_fix(values: dict[str, Any], fix: str) -> None:
     for helm in helms():
-        assert cure in render(values, helm=helm).said
+        assert fix in render(values, helm=helm).said
 
 
 MISTYPED: Final[dict[str, Any]] = {

@@ -123,7 +123,7 @@ def test_nothing_of_it_is_there_unless_it_is_asked_for() -> None:
     assert len(policy_of(found)["egress"]) == 1
 
 
-# contradicting values → the cure
+# contradicting values → the fix
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "orders that end with their pod": (
         changed("sts.revocation.enabled", False, CONTAIN),
@@ -148,10 +148,10 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("values", "cure"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
-def test_a_contradiction_is_refused_with_the_cure(values: dict[str, Any], cure: str) -> None:
+@pytest.mark.parametrize(("values", "fix"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_a_contradiction_is_refused_with_the_fix(values: dict[str, Any], fix: str) -> None:
     for helm in helms():
-        assert cure in render(values, helm=helm).said
+        assert fix in render(values, helm=helm).said
 
 
 MISTYPED: Final[dict[str, Any]] = {

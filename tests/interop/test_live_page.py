@@ -109,7 +109,7 @@ async def test_a_paused_page_is_accessible(
         assert await one.page.evaluate("document.documentElement.scrollWidth") == width
         assert await walk(one.page) == list(range(await stops(one.page)))
         names = [name for role, name in await tree(one.page) if role == "heading"]
-        assert names == [f"Ready: {AGENT}writer", "Problems and cures", "In flight: 1", "alice", "State",
+        assert names == [f"Ready: {AGENT}writer", "Problems and fixes", "In flight: 1", "alice", "State",
                          "Refused since the start"]  # fmt: skip
         await one.page.emulate_media(media="print")
         await one.page.set_viewport_size({"width": 1032, "height": 700})

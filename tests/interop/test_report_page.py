@@ -211,7 +211,7 @@ async def test_a_screen_reader_hears_the_answer_first_and_the_map_as_text(browse
     assert levels[0] == 1
     assert all(deeper - level <= 1 for level, deeper in pairwise(levels))
     assert [name for role, name in nodes if role == "columnheader"] == [
-        "Time (UTC)", "Hop", "Call", "Scope", "Outcome", "Told by"
+        "Time (UTC)", "Hop", "Call", "Scope", "Outcome", "Evidence"
     ]  # fmt: skip
     (drawn,) = [name for role, name in nodes if role in ("image", "img", "graphics-document")]
     assert drawn == "Calls of 6 workloads on behalf of alice; the text below says the same"

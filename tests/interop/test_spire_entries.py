@@ -1,4 +1,4 @@
-"""Registration entries of a real SPIRE: what it shows is read, and the cures that are printed are run on it."""
+"""Registration entries of a real SPIRE: what it shows is read, and the fixes that are printed are run on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def judged(spire: Spire, folder: Path) -> Result:
     return examine([str(shown)], now=AT)
 
 
-async def test_every_cure_that_is_printed_is_accepted_and_cures(spire: Spire, tmp_path: Path) -> None:
+async def test_every_fix_that_is_printed_is_accepted_and_fixes(spire: Spire, tmp_path: Path) -> None:
     for number, words in enumerate(WEAK.values()):
         await spire.server("entry", "create", *PARENT, "-spiffeID", f"spiffe://a.test/agent/{number}", *words)
     found = await judged(spire, tmp_path)
@@ -52,13 +52,13 @@ async def test_every_cure_that_is_printed_is_accepted_and_cures(spire: Spire, tm
     assert len(found.entries) == len(WEAK)
     kept = {entry.spiffe_id: entry for entry in found.entries}
     for one in found.weaknesses:
-        command = shlex.split(one.cure.split("\n")[1].replace("DIGEST", "0" * 64))
+        command = shlex.split(one.fix.split("\n")[1].replace("DIGEST", "0" * 64))
         assert command[0] == "spire-server"
         await spire.server(*command[1:])
-    cured = await judged(spire, tmp_path)
-    assert cured.weaknesses == []
-    assert len(cured.entries) == len(found.entries) - 1
-    for entry in cured.entries:
+    fixed = await judged(spire, tmp_path)
+    assert fixed.weaknesses == []
+    assert len(fixed.entries) == len(found.entries) - 1
+    for entry in fixed.entries:
         before = kept[entry.spiffe_id]
         assert (entry.hint, entry.jwt_svid_ttl_s, entry.expires_at) == (
             before.hint,

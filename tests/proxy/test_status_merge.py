@@ -65,7 +65,7 @@ def test_workers_that_are_well_have_every_key_of_a_single_one() -> None:
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_the_trouble_of_one_is_told(change: tuple[str, Any], what: str, first: bool) -> None:
-    problems = ("settings.problems", [{"field": "x", "wrong": "w", "cure": "c"}])
+    problems = ("settings.problems", [{"field": "x", "wrong": "w", "fix": "c"}])
     changes = [change, problems] if change[0] == "settings.refused_at" else [change]
     if change == ("identity.state", "denied"):
         changes.append(("identity.not_after", None))

@@ -1,4 +1,4 @@
-"""The live page: state, problems and cures, and who acts for whom right now; all text is only text."""
+"""The live page: state, problems and fixes, and who acts for whom right now; all text is only text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_ready_sidecar_shows_its_state_and_no_problem() -> None:
     read = Read(text(WELL))
     assert f"Ready : {OWN}" in read.words
     assert "No request is being served." in read.words
-    assert "Problems and cures" not in read.words
+    assert "Problems and fixes" not in read.words
     assert "inbound listener 0.0.0.0:7443, 1 of 100" in read.words
     assert "user logins" not in read.words
 
@@ -51,12 +51,10 @@ def test_the_page_counts_pending_logins_where_users_log_in() -> None:
     assert "user logins 3 of 4096 pending, 8 of 16384 KiB" in Read(text({**WELL, "logins": logins})).words
 
 
-def test_a_problem_stands_before_everything_with_its_cure() -> None:
+def test_a_problem_stands_before_everything_with_its_fix() -> None:
     status = dict(WELL, ready=False, identity={**WELL["identity"], "state": "denied", "spiffe_id": None})
     words = Read(text(status)).words
-    assert (
-        words.index("Not ready") < words.index("Problems and cures") < words.index("Cure:") < words.index("In flight")
-    )
+    assert words.index("Not ready") < words.index("Problems and fixes") < words.index("Fix:") < words.index("In flight")
 
 
 def test_requests_of_one_person_through_the_same_agents_are_one_map() -> None:

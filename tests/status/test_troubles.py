@@ -5,7 +5,7 @@ from sidecar.identity.source import State
 from sidecar.status.troubles import span, troubles
 from tests.status.documents import FAILS, ISSUER, NOW, WORKS, status
 
-PROBLEM = {"field": "drian_s", "wrong": "is not a setting", "cure": "write drain_s"}
+PROBLEM = {"field": "drian_s", "wrong": "is not a setting", "fix": "write drain_s"}
 
 
 def upstream(direction: str, reason: str, detail: str) -> dict[str, object]:
@@ -17,7 +17,7 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "grade", "what", "wrong", "cure"),
+    ("changes", "grade", "what", "wrong", "fix"),
     [
         pytest.param([("stopping", True)], "wrong", "stopping", "told to stop", "start it again", id="stopping"),
         pytest.param(
@@ -351,19 +351,19 @@ def test_of_a_sidecar_that_is_well_there_is_nothing_to_say() -> None:
         ),
     ],
 )
-def test_each_thing_that_is_wrong_is_told_with_its_cure(
-    changes: list[tuple[str, object]], grade: str, what: str, wrong: str, cure: str
+def test_each_thing_that_is_wrong_is_told_with_its_fix(
+    changes: list[tuple[str, object]], grade: str, what: str, wrong: str, fix: str
 ) -> None:
     (told,) = troubles(status(*changes))
     assert (told.grade, told.what) == (grade, what)
     assert wrong in told.wrong
-    assert cure in told.cure
+    assert fix in told.fix
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_an_upstream_may_fail_for_has_a_cure(reason: Reason) -> None:
+def test_every_reason_an_upstream_may_fail_for_has_a_fix(reason: Reason) -> None:
     (told,) = troubles(status(("upstreams", [upstream("outbound", str(reason), "")])))
-    assert told.cure
+    assert told.fix
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.READY])
@@ -372,9 +372,9 @@ def test_every_state_of_an_identity_that_is_not_well_is_told(state: State) -> No
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_an_exchange_may_fail_for_has_a_cure(reason: Reason) -> None:
+def test_every_reason_an_exchange_may_fail_for_has_a_fix(reason: Reason) -> None:
     (told,) = troubles(status(("exchanges.0.last_refusal", {"at": NOW, "reason": str(reason), "detail": ""})))
-    assert told.cure
+    assert told.fix
 
 
 def test_what_refuses_calls_comes_first() -> None:

@@ -65,7 +65,7 @@ def test_settings_that_are_refused_for_their_deny_file_are_waited_for_and_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file := tmp_path / "deny.json").write_bytes(LIST)
-    problem = {"field": "deny_file", "wrong": "/d: it cannot be read", "cure": "c"}
+    problem = {"field": "deny_file", "wrong": "/d: it cannot be read", "fix": "c"}
     words = ["status", "--socket", str(tmp_path / "admin.sock"), "--wait-deny", str(file), "--wait", "0"]
     with serving(tmp_path / "admin.sock", status(("deny_file", None), ("settings.problems", [problem]))):
         assert main(words) == 1

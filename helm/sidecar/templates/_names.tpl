@@ -128,7 +128,7 @@ matchExpressions:
 injector.delegation-sidecar.io
 {{- end -}}
 
-{{- /* A value that every ceiling among these values forbids. The context is (dict "root" $ "at" VALUE "key" KEY "cure" LINE). */ -}}
+{{- /* A value that every ceiling among these values forbids. The context is (dict "root" $ "at" VALUE "key" KEY "fix" LINE). */ -}}
 {{- define "sidecar.refuseCeiling" -}}
 {{- $named := list -}}
 {{- $allowed := false -}}
@@ -139,7 +139,7 @@ injector.delegation-sidecar.io
 {{- end -}}
 {{- end -}}
 {{- if and $named (not $allowed) }}
-  {{- fail (printf "%s: platforms: %s forbids it in %s; write `%s` there" .at .root.Values.sidecar.platform (join ", " $named) .cure) }}
+  {{- fail (printf "%s: platforms: %s forbids it in %s; write `%s` there" .at .root.Values.sidecar.platform (join ", " $named) .fix) }}
 {{- end }}
 {{- end -}}
 

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         _progress("")
     try:
         if arguments.json:
-            print_json({"outcome": overview.outcome, **asdict(overview)})
+            actions = [{**asdict(one), "cure": one.fix} for one in overview.actions]
+            print_json({"outcome": overview.outcome, **asdict(overview), "actions": actions})
         else:
             _show(overview)
     except BrokenPipeError:
@@ -96,7 +97,7 @@ def _show(overview: Overview) -> None:
         print_line("Do first", style="bold")
         for place, action in enumerate(overview.actions, 1):
             print_line(f"  {place}. {action.text}")
-            print_line(f"     {action.cure}", style="dim")
+            print_line(f"     {action.fix}", style="dim")
     print_line()
     _show_outcome(overview)
     print_line("Read on", style="bold")

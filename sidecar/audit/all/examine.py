@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from sidecar.audit.all.find import Found, find
 from sidecar.audit.all.overview import Action, Number, Overview, first_actions
-from sidecar.audit.attribution.command import CURES
+from sidecar.audit.attribution.command import FIXES
 from sidecar.audit.attribution.examination import Result as Attribution
 from sidecar.audit.attribution.examination import examine as examine_attribution
 from sidecar.audit.attribution.verdicts import UNNAMED
@@ -81,9 +81,7 @@ def examine(paths: Sequence[str], *, progress: Callable[[str], None] = lambda _s
         tampered = [one for one in streams.findings if one.kind not in (Broken.UNCHAINED, Broken.UNREADABLE)]
         tampered.sort(key=lambda one: list(Broken).index(one.kind))  # what was changed comes before what is there twice
         actions += [
-            Action(
-                of="broken chains", urgency=_TAMPERED, text=one.text, cure="compare with another copy of the records"
-            )
+            Action(of="broken chains", urgency=_TAMPERED, text=one.text, fix="compare with another copy of the records")
             for one in tampered[:1]
         ]
     return Overview(
@@ -188,8 +186,8 @@ def _chain_actions(result: Audit | None) -> list[Action]:
     if result is None:
         return []
     broken = [one for one in result.findings if breaks(one.kind)]
-    cure = "give the missing records, or write a report and ask whose they are"
-    return [Action(of="broken chains", urgency=_BROKEN, text=one.text, cure=cure) for one in broken[:1]]
+    fix = "give the missing records, or write a report and ask whose they are"
+    return [Action(of="broken chains", urgency=_BROKEN, text=one.text, fix=fix) for one in broken[:1]]
 
 
 def _missing(name: str, sentence: str) -> Number:
@@ -200,7 +198,7 @@ def _credential_actions(result: Credentials | None) -> list[Action]:
     if result is None:
         return []
     return [
-        Action(of="static credentials", urgency=_KEY, text=_credential(one), cure=KINDS[one.kind].rule.cure)
+        Action(of="static credentials", urgency=_KEY, text=_credential(one), fix=KINDS[one.kind].rule.fix)
         for one in sorted(result.credentials, key=lambda one: -one.rank)[:2]
     ]
 
@@ -221,7 +219,7 @@ def _attribution_actions(result: Attribution | None) -> list[Action]:
             text=f"Stop {one.name} from acting as its users: "
             f"{counted(one.evidence[Verdict.IMPERSONATES].requests, 'request')},"
             f" the first at {one.evidence[Verdict.IMPERSONATES].places[0]}",
-            cure=CURES[Verdict.IMPERSONATES],
+            fix=FIXES[Verdict.IMPERSONATES],
         )
         for one in guilty[:2]
     ]
@@ -231,7 +229,7 @@ def _selector_actions(result: Selectors | None) -> list[Action]:
     if result is None:
         return []
     return [
-        Action(of="weak entries", urgency=_WEAK, text=f"{one.text}, at {one.place}", cure=one.cure.splitlines()[0])
+        Action(of="weak entries", urgency=_WEAK, text=f"{one.text}, at {one.place}", fix=one.fix.splitlines()[0])
         for one in result.weaknesses[:2]
     ]
 
@@ -241,7 +239,7 @@ def _ratio_actions(result: Ratio | None) -> list[Action]:
         return []
     idle = sum(not one.people_served for one in result.census.machines.values())
     text = f"Remove machine identities that act for nobody: {idle} of {result.machines}"
-    return [Action(of="ratio", urgency=_MANY, text=text, cure="sidecar audit ratio lists them first")]
+    return [Action(of="ratio", urgency=_MANY, text=text, fix="sidecar audit ratio lists them first")]
 
 
 def _commands(
@@ -254,7 +252,7 @@ def _commands(
         logs = f"{agents}{_words(found.logs)}"
         commands.append((f"sidecar audit attribution {logs}", "the verdict on each agent, with its evidence"))
     if selectors is not None and selectors.entries:
-        commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that cures it"))
+        commands.append((f"sidecar audit selectors {where}", "each weak entry, and the command that fixes it"))
     if ratio is not None and ratio.ratio is not None:
         sources = [word for path in paths for word in ("--entries", path, "--search", path)]
         sources += [word for file in found.directories for word in ("--directory", file)]

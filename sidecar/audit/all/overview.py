@@ -38,12 +38,12 @@ class Action:
     of: str
     urgency: int
     text: str
-    cure: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """Everything that the page shows. ``troubles`` are parts that could not be run, each with its cure."""
+    """Everything that the page shows. ``troubles`` are parts that could not be run, each with its fix."""
 
     paths: Sequence[str]
     found: str

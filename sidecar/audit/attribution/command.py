@@ -25,7 +25,7 @@ from sidecar.examples import add_examples
 
 _COMMAND: Final = "sidecar audit attribution"
 _MAX_ROWS: Final = 100
-CURES: Final[Mapping[Kind, str]] = {
+FIXES: Final[Mapping[Kind, str]] = {
     Kind.IMPERSONATES: "exchange the user's token with the agent as the actor (RFC 8693 section 4.1), as a sidecar"
     " beside the agent does",
     Kind.CANNOT_TELL: "log the claims of the verified token (sub and act), list the agents with --agents, and write"
@@ -182,9 +182,9 @@ def _show(result: Result) -> None:
         print_line(f"{_words(kind)}: {count}; {MEANINGS[kind]}")
     if result.tally.no_agent:
         print_line(f"requests without an agent, set aside: {result.tally.no_agent} of {result.tally.requests}")
-    for kind, cure in CURES.items():
+    for kind, fix in FIXES.items():
         if any(kind in agent.evidence for agent in agents):
-            print_line(f"{_words(kind)}? {cure}")
+            print_line(f"{_words(kind)}? {fix}")
     print_line()
     for file, report in result.files.items():
         formats = ", ".join(f"{name} ({count})" for name, count in report.formats.most_common()) or "no known format"

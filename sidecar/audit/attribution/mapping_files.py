@@ -1,6 +1,6 @@
 """Reads mappings: the shipped TOML files in ``formats/``, and those of ``--mapping FILE``, which are tried first.
 
-Every fault of a file is told at once, by its key and with its cure.
+Reports every error of a file at once, with its key and its fix.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _FIELDS: Final = tuple(one.name for one in fields(FieldNames))
 
 
 class MappingError(ValueError):
-    """A mapping file cannot be used. The message names file and key, and the cure; one line for each fault."""
+    """A mapping file cannot be used. The message names file and key, and the fix; one line for each error."""
 
 
-class _FaultError(ValueError):
-    """One fault: its key, and a sentence."""
+class _EntryError(ValueError):
+    """One error: its key, and a sentence."""
 
 
 def shipped() -> list[LogFormat]:
@@ -89,21 +89,21 @@ def _check(table: Mapping[str, object], place: str) -> LogFormat:
     """Return the mapping that a file holds.
 
     Raises:
-        MappingError: with every fault.
+        MappingError: with every error.
     """
-    faults: list[str] = []
+    errors: list[str] = []
 
     def read(key: str, value: object, reader: Callable[[str, object], Any]) -> Any:
         try:
             return reader(key, value)
-        except _FaultError as fault:
-            faults.append(f"{place}: {fault}")
+        except _EntryError as error:
+            errors.append(f"{place}: {error}")
             return ()
 
-    faults += [
+    errors += [
         f"{place}: {key}: missing; every mapping has name, title and kind" for key in _REQUIRED if key not in table
     ]
-    faults += [f"{place}: {key}: no such key{_nearest(key, _KEYS)}" for key in table if key not in _KEYS]
+    errors += [f"{place}: {key}: no such key{_nearest(key, _KEYS)}" for key in table if key not in _KEYS]
     known = {
         key: read(key, value, _READERS.get(key, _text))
         for key, value in table.items()
@@ -112,7 +112,7 @@ def _check(table: Mapping[str, object], place: str) -> LogFormat:
     named = read("fields", table.get("fields", {}), _table)
     for key in named:
         if key not in _FIELDS:
-            faults.append(
+            errors.append(
                 f"{place}: fields.{key}: no such key{_nearest(key, _FIELDS)}; the keys are {', '.join(_FIELDS)}"
             )
     of_fields = {
@@ -121,41 +121,41 @@ def _check(table: Mapping[str, object], place: str) -> LogFormat:
         if key in _FIELDS
     }
     if (known.get("kind") == "template") != bool(table.get("templates")):
-        faults.append(f'{place}: templates: needed with kind = "template", and only there')
+        errors.append(f'{place}: templates: needed with kind = "template", and only there')
     if known.get("kind") in {"json", "logfmt", "csv"} and not table.get("recognise") and place not in SHIPPED:
-        faults.append(f'{place}: recognise: needed, for example [{{ app = ["crm"] }}], or every such line would match')
-    if faults:
-        raise MappingError("\n".join(faults))
+        errors.append(f'{place}: recognise: needed, for example [{{ app = ["crm"] }}], or every such line would match')
+    if errors:
+        raise MappingError("\n".join(errors))
     return LogFormat(**known, fields=FieldNames(**of_fields))
 
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _FaultError(f'{key}: write a text in quotes, for example {key} = "crm"')
+        raise _EntryError(f'{key}: write a text in quotes, for example {key} = "crm"')
     return value
 
 
 def _name(key: str, value: object) -> str:
     if not _NAME.fullmatch(_text(key, value)):
-        raise _FaultError(f"{key}: write lower-case letters, digits and dashes")
+        raise _EntryError(f"{key}: write lower-case letters, digits and dashes")
     return _text(key, value)
 
 
 def _kind(key: str, value: object) -> str:
     if value not in KINDS:
-        raise _FaultError(f"{key}: {value!r} is none of {', '.join(KINDS)}{_nearest(str(value), KINDS)}")
+        raise _EntryError(f"{key}: {value!r} is none of {', '.join(KINDS)}{_nearest(str(value), KINDS)}")
     return _text(key, value)
 
 
 def _table(key: str, value: object) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise _FaultError(f"{key}: write a table, for example [{key}]")
+        raise _EntryError(f"{key}: write a table, for example [{key}]")
     return value
 
 
 def _texts(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise _FaultError(f'{key}: write a list of texts, for example ["a", "b"]')
+        raise _EntryError(f'{key}: write a list of texts, for example ["a", "b"]')
     return tuple(value)
 
 
@@ -165,7 +165,7 @@ def _names(key: str, value: object) -> tuple[str, ...]:
 
 def _parties(key: str, value: object) -> tuple[str | tuple[str, ...], ...]:
     if not isinstance(value, list):
-        raise _FaultError(
+        raise _EntryError(
             f'{key}: write a list of fields, for example ["user"], or [["user.id", "user.name"]] for one party'
         )
     return tuple(_names(key, one) if isinstance(one, list) else _names(key, [one])[0] for one in value)
@@ -176,18 +176,18 @@ def _templates(key: str, value: object) -> tuple[str, ...]:
         try:
             Template(template)
         except TemplateError as error:
-            raise _FaultError(f"{key}[{number}]: {error}") from None
+            raise _EntryError(f"{key}[{number}]: {error}") from None
     return _texts(key, value)
 
 
 def _condition(key: str, value: object) -> tuple[Mapping[str, tuple[str, ...]], ...]:
     if not isinstance(value, list) or not all(isinstance(table, dict) and table for table in value):
-        raise _FaultError(f'{key}: write a list of tables, for example [{{ app = ["crm"] }}]')
+        raise _EntryError(f'{key}: write a list of tables, for example [{{ app = ["crm"] }}]')
     tables = []
     for number, table in enumerate(value):
         for name, patterns in table.items():
             if not _texts(f"{key}[{number}].{name}", patterns):
-                raise _FaultError(f'{key}[{number}].{name}: write a pattern at least; ["*"] is any value')
+                raise _EntryError(f'{key}[{number}].{name}: write a pattern at least; ["*"] is any value')
         tables.append({name.lower(): tuple(patterns) for name, patterns in table.items()})
     return tuple(tables)
 

@@ -36,7 +36,7 @@ Network = IPv4Network | IPv6Network
 
 
 class RosterError(ValueError):
-    """The list of agents cannot be used. The message names file and line, and the cure."""
+    """The list of agents cannot be used. The message names file and line, and the fix."""
 
 
 @dataclass(slots=True)

@@ -42,7 +42,7 @@ _KEEP: Final = f"""
 
 
 class EngineError(Exception):
-    """The engine cannot be reached, or its table cannot be used. The text names it and the cure."""
+    """The engine cannot be reached, or its table cannot be used. The text names it and the fix."""
 
 
 def client_options(url: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def _show_chain(chain: Chain) -> None:
     left_out = f" ({prefix} left out)" if prefix else ""
     print_line(f"chain {chain.name}, for {whose}{left_out}", style="bold")
     print_table(
-        ("hop", "call", "scope", "outcome", "told by"),
+        ("hop", "call", "scope", "outcome", "evidence"),
         ((number, *_cells(depth, hop, prefix)) for number, (depth, hop) in enumerate(chain.hops, 1)),
     )
     print_line()
@@ -298,14 +298,14 @@ def _cells(depth: int, hop: Hop, prefix: str) -> tuple[object, ...]:
     call = f"{'  ' * depth}{str(hop).replace(prefix, '') if prefix else hop}"
     told = next(iter(hop.records), None)
     if told is None:
-        return call, None, None, "nobody"
+        return call, None, None, "none"
     end = hop.callee or hop.caller
     said = () if end is None else (end.decision, end.status, end.reason)
     outcome = "issued, not used" if end is None else " ".join(str(word) for word in said if word is not None)
-    return call, " ".join(sorted(told.scope or ())) or None, outcome, _told_by(hop)
+    return call, " ".join(sorted(told.scope or ())) or None, outcome, _evidence(hop)
 
 
-def _told_by(hop: Hop) -> str:
+def _evidence(hop: Hop) -> str:
     by = {name: record for name, record in _witnesses(hop).items() if record is not None}
     missing = hop.missing
     if missing:

@@ -127,7 +127,8 @@ def _entry(one: Credential) -> dict[str, object]:
         "exposure": [exposure.value for exposure in one.exposures],
         "facts": dict(one.facts),
         "places": [_place(place) for place in one.places],
-        "cure": KINDS[one.kind].rule.cure,
+        "fix": KINDS[one.kind].rule.fix,
+        "cure": KINDS[one.kind].rule.fix,  # the key's old name, for one release
         "settings": settings_for(one.kind, one.provider),
     }
 
@@ -146,7 +147,7 @@ def _show(result: Result) -> None:
     if len(result.credentials) > _SHOWN:
         print_line(f"and {len(result.credentials) - _SHOWN} more; --json lists every credential", style="dim")
     print_line(result.summary[1], style="bold")
-    _show_cures(result)
+    _show_fixes(result)
     if result.unsure:
         unsure = counted(len(result.unsure), "value that only looks", "values that only look")
         print_line(f"Not counted: {unsure} random; --json lists all as unsure.", style="dim")
@@ -156,14 +157,14 @@ def _show(result: Result) -> None:
         )
 
 
-def _show_cures(result: Result) -> None:
-    """Print the cure of each kind that was found, the highest rank first."""
+def _show_fixes(result: Result) -> None:
+    """Print the fix of each kind that was found, the highest rank first."""
     for kind in dict.fromkeys(one.kind for one in result.credentials):
         rule = KINDS[kind].rule
         print_line()
         print_line(f"{rule.title} ({kind.value})", style="bold")
         print_line(f"  {rule.why}")
-        print_line(f"  {rule.cure}")
+        print_line(f"  {rule.fix}")
         pieces = dict.fromkeys(settings_for(kind, one.provider) for one in result.credentials if one.kind is kind)
         for piece in filter(None, pieces):
             for line in piece.splitlines():

@@ -13,7 +13,7 @@ _TIMEOUT_S: Final = 30.0  # of one piece of a text
 
 
 class DetectorError(Exception):
-    """The library is missing, or gave up on a text. The message has the cure."""
+    """The library is missing, or gave up on a text. The message has the fix."""
 
 
 class Hit(NamedTuple):

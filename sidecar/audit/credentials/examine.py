@@ -90,7 +90,7 @@ class Credential:
             severity=self.severity,
             confidence=self.confidence,
             fingerprint=self.fingerprint,
-            cure=rule.cure + (f" In the sidecar's settings:\n{settings}" if settings else ""),
+            fix=rule.fix + (f" In the sidecar's settings:\n{settings}" if settings else ""),
             facts={name: value for name, value in facts.items() if value},
         )
 

@@ -21,7 +21,7 @@ VERSIONS: Final = "versions that are too large or missing"  # reason to skip: mo
 
 
 class HistoryError(Exception):
-    """A repository's history cannot be read; the message names the repository and the cure."""
+    """A repository's history cannot be read; the message names the repository and the fix."""
 
 
 class Version(NamedTuple):

@@ -46,9 +46,9 @@ _BCP: Final = "RFC 9700 section 2.5"
 
 
 def _declare(
-    kind: Kind, severity: Severity, reach: int, title: str, why: str, cure: str, standard: str
+    kind: Kind, severity: Severity, reach: int, title: str, why: str, fix: str, standard: str
 ) -> tuple[Kind, Declared]:
-    rule = Rule(id=kind.value, title=title, severity=severity, why=why, cure=cure, standard=standard)
+    rule = Rule(id=kind.value, title=title, severity=severity, why=why, fix=fix, standard=standard)
     return kind, Declared(rule, reach)
 
 

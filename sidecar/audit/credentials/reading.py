@@ -85,7 +85,7 @@ def _by_format(path: str, text: str, today: str) -> Read:
 
 
 def _documents(path: str, text: str) -> list[Node]:
-    """Return the documents of a file that is a tree; nothing for other text, or a tree with a fault."""
+    """Return the documents of a file that is a tree; nothing for other text, or a tree with an error."""
     suffix = PurePath(path).suffix.lower()
     beginning = text.lstrip()[:1]
     if suffix not in _TREES and not (path == "-" and beginning in ("{", "[")):

@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.audit.credentials.kinds import Kind
 
-# Kinds whose target can stand behind a sidecar of its own; the others have a cure outside our settings.
+# Kinds whose target can stand behind a sidecar of its own; the others have a fix outside our settings.
 _EXCHANGED: Final = {
     Kind.API_KEY: ("target", "the target, beside a sidecar of its own"),
     Kind.BASIC_CREDENTIALS: ("target", "the target, beside a sidecar of its own"),
@@ -91,7 +91,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,20}")
 
 
 def settings_for(kind: Kind, provider: str | None = None) -> str | None:
-    """Return settings of the agent's sidecar that replace the credential; None if its cure is elsewhere."""
+    """Return settings of the agent's sidecar that replace the credential; None if its fix is elsewhere."""
     if kind in _IDENTIFIED:
         return _IDENTITY
     named = _BY_KIND.get(kind) or (_SAME.get(provider or "", provider) if kind is Kind.MODEL_PROVIDER_KEY else None)

@@ -28,7 +28,7 @@ _MAX_MASKED: Final = 16_384  # characters of a secret that are compared: a priva
 
 
 class KeyFileError(ValueError):
-    """The file of the key cannot be used; the message has the cure."""
+    """The file of the key cannot be used; the message has the fix."""
 
 
 class Fingerprints:

@@ -138,7 +138,7 @@ def examine(
 
     Raises:
         OSError: a file cannot be read; the text names it.
-        ValueError: a file is not what it should be; the text names it and the cure.
+        ValueError: a file is not what it should be; the text names it and the fix.
     """
     # A directory states no issuer: beside one, people count by their sub alone.
     census = Census(_name_of(key, with_issuer=not directory), since=since)

@@ -15,7 +15,7 @@ _MAX_BYTES: Final = 1 << 16
 
 
 class SketchError(ValueError):
-    """A file that is no sketch. The text names it and the cure."""
+    """A file that is no sketch. The text names it and the fix."""
 
 
 @dataclass(frozen=True, slots=True)

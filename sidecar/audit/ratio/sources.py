@@ -22,7 +22,7 @@ _INACTIVE: Final = frozenset({"false", "0", "no", "inactive", "disabled", "depro
 
 
 class SourceError(ValueError):
-    """A file that cannot be used. The text names it and the cure."""
+    """A file that cannot be used. The text names it and the fix."""
 
 
 def people_in(file: str, subject_field: str | None = None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""``sidecar audit selectors``: judges registration entries of SPIRE, and prints weaknesses, cures and grades.
+"""``sidecar audit selectors``: judges registration entries of SPIRE, and prints weaknesses, fixes and grades.
 
 Exit codes: 0 no weaknesses, 1 weaknesses, 2 a path cannot be read or there is no entry in any.
 """
@@ -113,7 +113,8 @@ def _document(result: Result) -> dict[str, object]:
                 "line": one.place.line,
                 "object": one.place.object,
                 "why": one.rule.why,
-                "cure": one.cure,
+                "fix": one.fix,
+                "cure": one.fix,  # the key's old name, for one release
                 "standard": one.rule.standard,
                 "fingerprint": one.fingerprint,
                 "facts": dict(one.facts),
@@ -146,8 +147,8 @@ def _print(result: Result) -> None:
         by_rule.setdefault(one.rule.id, []).append(one)
     for found in by_rule.values():
         _print_rule(found)
-    if any(_UPDATE in one.cure for one in result.weaknesses):
-        print_line("Each update states a whole entry and cures all its weaknesses that have one: run it once.")
+    if any(_UPDATE in one.fix for one in result.weaknesses):
+        print_line("Each update states a whole entry and fixes all its weaknesses that have one: run it once.")
 
 
 def _print_identities(result: Result) -> None:
@@ -190,7 +191,7 @@ def _print_rule(found: Sequence[Weakness]) -> None:
     print_line(f"  {rule.why}")
     for one in found[:_SHOWN_OF_A_RULE]:
         print_line(f"  {_where(one)}: {one.text}")
-        for line in one.cure.split("\n"):
+        for line in one.fix.split("\n"):
             print_line(f"      {line}", style="dim")
     if len(found) > _SHOWN_OF_A_RULE:
         print_line(f"  and {len(found) - _SHOWN_OF_A_RULE} more; --json has them all", style="dim")

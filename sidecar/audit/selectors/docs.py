@@ -23,12 +23,12 @@ def with_rules(page: str) -> str:
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise ValueError(f"the page lacks one of the lines {_BEGIN.strip()} and {_END}")
-    rows = ["| rule | severity | found | why | cure | see |", "|---|---|---|---|---|---|", *map(_row, RULES)]
+    rows = ["| rule | severity | found | why | fix | see |", "|---|---|---|---|---|---|", *map(_row, RULES)]
     return f"{before}{begin}\n" + "\n".join(rows) + f"\n\n{end}{after}"
 
 
 def _row(rule: Rule) -> str:
-    cells = (f"`{rule.id}`", rule.severity, rule.title, rule.why, rule.cure, rule.standard)
+    cells = (f"`{rule.id}`", rule.severity, rule.title, rule.why, rule.fix, rule.standard)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

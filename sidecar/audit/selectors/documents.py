@@ -20,8 +20,8 @@ from sidecar.audit.yaml_events import RefusedError, documents
 MAX_BYTES: Final = 64 << 20
 MAX_YAML_BYTES: Final = 16 << 20
 MAX_NODES: Final = 1_000_000  # values of a YAML document
-MAX_FAULTS: Final = 1000
-_MOST_READ: Final = 8  # times the length of a text: reading starts again after each fault
+MAX_ERRORS: Final = 1000
+_MOST_READ: Final = 8  # times the length of a text: reading starts again after each error
 _LISTS: Final = frozenset({"entries", "items", "results"})
 _BLANK: Final = re.compile(r"[ \t\r\n,]*")
 _NEXT_LINE: Final = re.compile(r"\n(?=[{\[])")
@@ -31,11 +31,11 @@ _WORDS: Final[dict[str, object]] = {"true": True, "false": False, "null": None, 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One object, or a place where none can be read. ``fault`` quotes nothing of the document."""
+    """One object, or a place where none can be read. ``error`` quotes nothing of the document."""
 
     line: int
     value: object = None
-    fault: str | None = None
+    error: str | None = None
 
 
 class Located(dict[str, object]):
@@ -50,20 +50,20 @@ def read_documents(text: str) -> Iterator[Found]:
     if text.lstrip()[:1] in ("{", "["):
         yield from _json(text)
     elif len(text) > MAX_YAML_BYTES:
-        yield Found(1, fault=f"is longer than {MAX_YAML_BYTES} characters of YAML; export it as JSON, or split it")
+        yield Found(1, error=f"is longer than {MAX_YAML_BYTES} characters of YAML; export it as JSON, or split it")
     else:
         yield from _yaml(text)
 
 
 def _json(text: str) -> Iterator[Found]:
     scan, spent = _Scan(text), 0
-    for _ in range(MAX_FAULTS):
+    for _ in range(MAX_ERRORS):
         try:
             for at, value in scan.objects():
                 yield Found(scan.line(at), value)
         except (ValueError, RecursionError) as error:
             spent += getattr(error, "pos", len(text)) - scan.at
-            yield Found(scan.line(scan.at), fault="is no JSON, or has two members with one name, from here on")
+            yield Found(scan.line(scan.at), error="is no JSON, or has two members with one name, from here on")
         else:
             return
         following = _NEXT_LINE.search(text, scan.at + 1)
@@ -72,7 +72,7 @@ def _json(text: str) -> Iterator[Found]:
         scan.at = following.end()
         if spent > _MOST_READ * len(text):
             break
-    yield Found(scan.line(scan.at), fault="has too many faults and is not read from here on; correct the first ones")
+    yield Found(scan.line(scan.at), error="has too many errors and is not read from here on; correct the first ones")
 
 
 class _Scan:
@@ -177,10 +177,10 @@ def _yaml(text: str) -> Iterator[Found]:
     except yaml.YAMLError as error:  # its text quotes the input
         mark = getattr(error, "problem_mark", None)
         yield Found(
-            1 if mark is None else mark.line + 1, fault="is no YAML from here on; check indentation and brackets"
+            1 if mark is None else mark.line + 1, error="is no YAML from here on; check indentation and brackets"
         )
     except RefusedError as error:
-        yield Found(error.line, fault=str(error))
+        yield Found(error.line, error=str(error))
 
 
 def _objects(line: int, root: object) -> Iterator[Found]:

@@ -35,7 +35,7 @@ def selector_of(text: str) -> Selector:
 
 
 class Origin(StrEnum):
-    """The kind of document that states an entry. It decides in which form a cure is written."""
+    """The kind of document that states an entry. It decides in which form a fix is written."""
 
     SERVER = "entry show"
     DATA = "registration file"

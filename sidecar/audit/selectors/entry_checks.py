@@ -1,4 +1,4 @@
-"""Rules that one entry breaks by itself, with the cure written out for it."""
+"""Rules that one entry breaks by itself, with the fix written out for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.audit.rules import Confidence, Rule, Severity, Weakness, fingerprint_of
-from sidecar.audit.selectors import cures
+from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.agents import Agents, is_of_sidecar
 from sidecar.audit.selectors.entries import Entry, Origin, selector_of, trust_domain_of
 from sidecar.audit.selectors.kinds import (
@@ -28,7 +28,7 @@ from sidecar.delegation.spiffe_id import SpiffeIdError, TrustDomain
 
 _CHOSEN_IN_DOCKER: Final = frozenset({"label", "env"})
 _PIECE: Final = re.compile(r"{{.*?}}")
-MAX_SHOWN: Final = 16_384  # characters of a cure, and of the selectors of an entry: whoever writes it chooses how many
+MAX_SHOWN: Final = 16_384  # characters of a fix, and of the selectors of an entry: whoever writes it chooses how many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +53,15 @@ def check_entry(entry: Entry, setting: Setting) -> Broken:
     for check in _CHECKS:
         yield from check(entry)
     if entry.expires_at and entry.expires_at <= setting.now:
-        yield _make_finding("expired-entry", entry, "expired", cure=cures.deletion(entry))
+        yield _make_finding("expired-entry", entry, "expired", fix=fixes.deletion(entry))
     is_agent = setting.agents.includes(entry.spiffe_id)
     yield from _names(entry, is_agent=is_agent)
     if is_agent:
         yield from _agent(entry)
 
 
-def _make_finding(rule: str, entry: Entry, text: str, *, cure: str = "", severity: Severity | None = None) -> Weakness:
-    return broken(RULE[rule], entry, text, cure=cure, severity=severity)
+def _make_finding(rule: str, entry: Entry, text: str, *, fix: str = "", severity: Severity | None = None) -> Weakness:
+    return broken(RULE[rule], entry, text, fix=fix, severity=severity)
 
 
 def broken(
@@ -69,11 +69,11 @@ def broken(
     entry: Entry,
     text: str,
     *,
-    cure: str = "",
+    fix: str = "",
     severity: Severity | None = None,
     confidence: Confidence = Confidence.HIGH,
 ) -> Weakness:
-    """Return the weakness of an entry. ``cure`` is added to the rule's own, unless it is too long to be read.
+    """Return the weakness of an entry. ``fix`` is added to the rule's own, unless it is too long to be read.
 
     Entries may have neither an ID nor a line of their own, so the fingerprint is of the identity and the selectors.
     """
@@ -83,7 +83,7 @@ def broken(
         f"{entry.spiffe_id}: {text}",
         severity=severity,
         confidence=confidence,
-        cure=f"{rule.cure}\n{cure}" if cure and len(cure) <= MAX_SHOWN else rule.cure,
+        fix=f"{rule.fix}\n{fix}" if fix and len(fix) <= MAX_SHOWN else rule.fix,
         fingerprint=fingerprint_of(rule.id, entry.place.file, entry.name, entry.spiffe_id, selectors),
         facts={"spiffe_id": entry.spiffe_id, "selectors": selectors[:MAX_SHOWN]},
     )
@@ -103,37 +103,37 @@ def _selectors(entry: Entry) -> Broken:
     if entry.template is not None:
         return
     if not entry.selectors:
-        yield _make_finding("no-selectors", entry, "no selector is asked for", cure=cures.deletion(entry))
+        yield _make_finding("no-selectors", entry, "no selector is asked for", fix=fixes.deletion(entry))
         return
     kinds = {(one.type, one.kind) for one in entry.selectors}
     of_k8s = {kind for type_, kind in kinds if type_ == "k8s"}
     types = {type_ for type_, _ in kinds}
     if types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING:
         asked = _few(entry.selectors)
-        cure = cures.with_selectors(entry, add=cures.OF_POD)
-        yield _make_finding("namespace-only", entry, f"{asked} is all that is asked for", cure=cure)
+        fix = fixes.with_selectors(entry, add=fixes.OF_POD)
+        yield _make_finding("namespace-only", entry, f"{asked} is all that is asked for", fix=fix)
     elif types == {"k8s"} and of_k8s <= OF_NAMESPACE | OF_NOTHING | CHOSEN_BY_AUTHOR:
         chosen = _few(one for one in entry.selectors if one.kind in CHOSEN_BY_AUTHOR)
-        cure = cures.with_selectors(entry, add=(cures.NAMESPACE, cures.ACCOUNT, cures.IMAGE))
-        yield _make_finding("label-only", entry, f"the author of a pod chooses {chosen}", cure=cure)
+        fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE, fixes.ACCOUNT, fixes.IMAGE))
+        yield _make_finding("label-only", entry, f"the author of a pod chooses {chosen}", fix=fix)
     elif types == {"docker"} and {kind for _, kind in kinds} <= _CHOSEN_IN_DOCKER:
-        cure = cures.with_selectors(entry, add=(cures.DOCKER_IMAGE,))
-        yield _make_finding("label-only", entry, "whoever runs a container chooses all that is asked for", cure=cure)
+        fix = fixes.with_selectors(entry, add=(fixes.DOCKER_IMAGE,))
+        yield _make_finding("label-only", entry, "whoever runs a container chooses all that is asked for", fix=fix)
     elif types == {"unix"} and {kind for _, kind in kinds} <= GROUPS:
-        cure = cures.with_selectors(entry, add=(cures.USER,))
-        yield _make_finding("group-only", entry, "a group is all that is asked for", cure=cure)
+        fix = fixes.with_selectors(entry, add=(fixes.USER,))
+        yield _make_finding("group-only", entry, "a group is all that is asked for", fix=fix)
 
 
 def _account(entry: Entry) -> Broken:
     accounts = entry.of_kind("k8s", "sa")
     if accounts and not entry.of_kind("k8s", "ns") and entry.template is None:
-        cure = cures.with_selectors(entry, add=(cures.NAMESPACE,))
+        fix = fixes.with_selectors(entry, add=(fixes.NAMESPACE,))
         text = f"{accounts[0]} is asked for in any namespace"
-        yield _make_finding("service-account-without-namespace", entry, text, cure=cure)
+        yield _make_finding("service-account-without-namespace", entry, text, fix=fix)
     if any(one.value == "default" for one in accounts):
-        cure = cures.with_selectors(entry, remove=accounts, add=(cures.ACCOUNT,))
+        fix = fixes.with_selectors(entry, remove=accounts, add=(fixes.ACCOUNT,))
         text = "each pod that names no ServiceAccount runs as default"
-        yield _make_finding("shared-service-account", entry, text, cure=cure)
+        yield _make_finding("shared-service-account", entry, text, fix=fix)
 
 
 def _images(entry: Entry) -> Broken:
@@ -149,40 +149,40 @@ def _images(entry: Entry) -> Broken:
     ]
     if tagged:
         digests = {selector_of(f"{one.type}:{one.kind}:{repository_of(one.value)}@sha256:DIGEST") for one in tagged}
-        cure = cures.changed(entry, selectors=(entry.selectors - set(tagged)) | digests)
+        fix = fixes.changed(entry, selectors=(entry.selectors - set(tagged)) | digests)
         more = f", and {len(tagged) - 1} more" if len(tagged) > 1 else ""
-        yield _make_finding("image-tag", entry, f"{tagged[0]} is no digest{more}", cure=cure)
+        yield _make_finding("image-tag", entry, f"{tagged[0]} is no digest{more}", fix=fix)
 
 
 def _user(entry: Entry) -> Broken:
     roots = [one for one in entry.of_kind("unix", "uid", "user") if one.value.lstrip("0") in ("", "root")]
     if roots:
-        cure = cures.with_selectors(entry, remove=roots, add=(cures.USER,))
-        yield _make_finding("root-user", entry, f"{roots[0]} is every process of root", cure=cure)
+        fix = fixes.with_selectors(entry, remove=roots, add=(fixes.USER,))
+        yield _make_finding("root-user", entry, f"{roots[0]} is every process of root", fix=fix)
     paths = [one for one in entry.of_kind("unix", "path") if is_interpreter(one.value)]
     if paths:
         useless = [*paths, *entry.of_kind("unix", "sha256")]
-        cure = cures.with_selectors(entry, remove=useless, add=(cures.USER,))
-        yield _make_finding("interpreter-path", entry, f"{paths[0]} runs other programs", cure=cure)
+        fix = fixes.with_selectors(entry, remove=useless, add=(fixes.USER,))
+        yield _make_finding("interpreter-path", entry, f"{paths[0]} runs other programs", fix=fix)
 
 
 def _lifetimes(entry: Entry) -> Broken:
     if entry.x509_svid_ttl_s > MAX_X509_TTL_S and not entry.downstream:
-        cure = cures.changed(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
+        fix = fixes.changed(entry, x509_svid_ttl_s=MAX_X509_TTL_S)
         day = entry.x509_svid_ttl_s > 24 * 3600
         text = f"an X.509-SVID lives {entry.x509_svid_ttl_s} s"
-        yield _make_finding("long-x509-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
+        yield _make_finding("long-x509-ttl", entry, text, fix=fix, severity=Severity.HIGH if day else None)
     if entry.jwt_svid_ttl_s > MAX_JWT_TTL_S:
-        cure = cures.changed(entry, jwt_svid_ttl_s=300)
+        fix = fixes.changed(entry, jwt_svid_ttl_s=300)
         day = entry.jwt_svid_ttl_s > 24 * 3600
         text = f"a JWT-SVID lives {entry.jwt_svid_ttl_s} s"
-        yield _make_finding("long-jwt-ttl", entry, text, cure=cure, severity=Severity.HIGH if day else None)
+        yield _make_finding("long-jwt-ttl", entry, text, fix=fix, severity=Severity.HIGH if day else None)
 
 
 def _store(entry: Entry) -> Broken:
     if entry.store_svid:
         yield _make_finding(
-            "store-svid", entry, "its key is stored outside", cure=cures.changed(entry, store_svid=False)
+            "store-svid", entry, "its key is stored outside", fix=fixes.changed(entry, store_svid=False)
         )
 
 
@@ -206,12 +206,12 @@ def _federation(entry: Entry, setting: Setting) -> Broken:
     valid = [one for one in names if _is_trust_domain(one)]
     wrong = sorted(one for one in set(names) - set(valid) if not _PIECE.search(one))
     if wrong:
-        cure = cures.changed(entry, federates_with=tuple(valid))
-        yield _make_finding("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", cure=cure)
+        fix = fixes.changed(entry, federates_with=tuple(valid))
+        yield _make_finding("federates-with-wildcard", entry, f"{wrong[0]} is no trust domain", fix=fix)
     unknown = sorted(set(valid) - (setting.partners or set())) if setting.partners is not None else []
     if unknown:
-        cure = cures.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
-        yield _make_finding("federates-with-unknown", entry, f"{_few(unknown)} is not among the partners", cure=cure)
+        fix = fixes.changed(entry, federates_with=tuple(one for one in valid if one not in unknown))
+        yield _make_finding("federates-with-unknown", entry, f"{_few(unknown)} is not among the partners", fix=fix)
 
 
 def _is_trust_domain(name: str) -> bool:
@@ -225,25 +225,25 @@ def _is_trust_domain(name: str) -> bool:
 def _names(entry: Entry, *, is_agent: bool) -> Broken:
     wildcards = [one for one in entry.dns_names if "*" in one]
     if wildcards or (is_agent and entry.dns_names):
-        cure = cures.changed(
+        fix = fixes.changed(
             entry, dns_names=() if is_agent else tuple(one for one in entry.dns_names if one not in wildcards)
         )
         text = f"its certificate names {_few(wildcards or entry.dns_names)}"
-        yield _make_finding("dns-name", entry, text, cure=cure, severity=Severity.HIGH if wildcards else None)
+        yield _make_finding("dns-name", entry, text, fix=fix, severity=Severity.HIGH if wildcards else None)
 
 
 def _agent(entry: Entry) -> Broken:
     """Yield the rules for entries of agents."""
     if entry.admin:
-        yield _make_finding("agent-admin", entry, "admin is set", cure=cures.changed(entry, admin=False))
+        yield _make_finding("agent-admin", entry, "admin is set", fix=fixes.changed(entry, admin=False))
     if entry.downstream:
-        yield _make_finding("agent-downstream", entry, "downstream is set", cure=cures.changed(entry, downstream=False))
+        yield _make_finding("agent-downstream", entry, "downstream is set", fix=fixes.changed(entry, downstream=False))
     if not entry.of_kind("k8s", "sa") or is_of_sidecar(entry):
         return
     container = [one for one in entry.selectors if one.kind in ("container-name", "container-image")]
     if not container and not is_signed(entry.selectors):
-        cure = cures.with_selectors(entry, add=(cures.CONTAINER, cures.IMAGE))
-        yield _make_finding("whole-pod", entry, "each container of the pod gets it", cure=cure)
+        fix = fixes.with_selectors(entry, add=(fixes.CONTAINER, fixes.IMAGE))
+        yield _make_finding("whole-pod", entry, "each container of the pod gets it", fix=fix)
 
 
 def agent_entry(entry: Entry, agents: Agents) -> Broken:
@@ -251,8 +251,8 @@ def agent_entry(entry: Entry, agents: Agents) -> Broken:
     names = entry.of_kind("k8s", "container-name")
     if names and agents.includes(entry.spiffe_id) and not is_of_sidecar(entry):
         remove = [*names, *entry.of_kind("k8s", "container-image")]
-        cure = cures.with_selectors(entry, remove=remove, add=(cures.CONTAINER, cures.IMAGE))
-        yield _make_finding("agent-entry", entry, f"{names[0]} is no sidecar", cure=cure)
+        fix = fixes.with_selectors(entry, remove=remove, add=(fixes.CONTAINER, fixes.IMAGE))
+        yield _make_finding("agent-entry", entry, f"{names[0]} is no sidecar", fix=fix)
 
 
 _CHECKS: Final[tuple[Callable[[Entry], Broken], ...]] = (

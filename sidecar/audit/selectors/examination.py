@@ -9,7 +9,7 @@ from typing import Final
 
 from sidecar.audit.counts import counted, part
 from sidecar.audit.rules import Place, Weakness, worst_first
-from sidecar.audit.selectors import cures
+from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.actors import Actor, actors_in
 from sidecar.audit.selectors.agents import Agents
 from sidecar.audit.selectors.documents import read_documents
@@ -64,7 +64,7 @@ def examine(
     Raises:
         OSError: a path cannot be read, or holds more than a limit allows; the text names both.
     """
-    entries, faults, manifested = _read(read_texts(paths))
+    entries, errors, manifested = _read(read_texts(paths))
     known = set(partners or ()) | manifested
     setting = Setting(
         agents=Agents() if agents is None else agents,
@@ -72,7 +72,7 @@ def examine(
         trust_domain=trust_domain,
         partners=frozenset(known) if known else None,
     )
-    weaknesses = [*faults, *judge(entries, setting)]
+    weaknesses = [*errors, *judge(entries, setting)]
     kept = [one for one in weaknesses if one.rule.id not in ignored]
     grades = grades_of(entries, kept)
     actors, unknown = actors_in(records, grades)
@@ -97,19 +97,19 @@ def _with_one_update(entries: Sequence[Entry], weaknesses: Sequence[Weakness]) -
     """Give all weaknesses of an entry the same command: each states the whole entry, and would undo the one before."""
     commands: dict[tuple[Place, str, str], list[str]] = {}
     for one in weaknesses:
-        if cures.is_update(one.cure.rpartition("\n")[2]):
-            commands.setdefault(_entry_of(one), []).append(one.cure.rpartition("\n")[2])
+        if fixes.is_update(one.fix.rpartition("\n")[2]):
+            commands.setdefault(_entry_of(one), []).append(one.fix.rpartition("\n")[2])
     merged: dict[tuple[Place, str, str], str] = {}
     for entry in entries:
         key = entry.place, entry.spiffe_id, " ".join(sorted(map(str, entry.selectors)))[:MAX_SHOWN]
         if len(commands.get(key, ())) > 1:
-            merged[key] = cures.merged_update(entry, commands[key])
-    return [_with_cure(one, merged.get(_entry_of(one))) for one in weaknesses]
+            merged[key] = fixes.merged_update(entry, commands[key])
+    return [_with_fix(one, merged.get(_entry_of(one))) for one in weaknesses]
 
 
-def _with_cure(weakness: Weakness, command: str | None) -> Weakness:
-    rule, _, last = weakness.cure.rpartition("\n")
-    return weakness if command is None or not cures.is_update(last) else replace(weakness, cure=f"{rule}\n{command}")
+def _with_fix(weakness: Weakness, command: str | None) -> Weakness:
+    rule, _, last = weakness.fix.rpartition("\n")
+    return weakness if command is None or not fixes.is_update(last) else replace(weakness, fix=f"{rule}\n{command}")
 
 
 def _entry_of(weakness: Weakness) -> tuple[Place, str, str]:
@@ -118,15 +118,15 @@ def _entry_of(weakness: Weakness) -> tuple[Place, str, str]:
 
 def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]:
     entries: list[Entry] = []
-    faults: list[Weakness] = []
+    errors: list[Weakness] = []
     partners: set[str] = set()
     seen: set[Entry] = set()
     for text in texts:
         for found in read_documents(text.content):
             place = Place(file=text.file, line=found.line)
-            if found.fault is not None:
+            if found.error is not None:
                 if not text.is_template:  # its rendering can be read, and is what counts
-                    faults.append(RULE["unreadable-entry"].broken(place, f"{place} {found.fault}"))
+                    errors.append(RULE["unreadable-entry"].broken(place, f"{place} {found.error}"))
                 continue
             partner = partner_of(found.value)
             if partner is not None:
@@ -140,7 +140,7 @@ def _read(texts: Iterable[Text]) -> tuple[list[Entry], list[Weakness], set[str]]
                     entries.append(entry)
                     seen.add(same)
             except ShapeError as error:
-                faults.append(RULE["unreadable-entry"].broken(place, f"the entry at {place} cannot be read: {error}"))
+                errors.append(RULE["unreadable-entry"].broken(place, f"the entry at {place} cannot be read: {error}"))
             if len(entries) > MAX_ENTRIES:
                 raise OSError(f"{text.file}: more than {MAX_ENTRIES} entries; give those of one parent at a time")
-    return entries, faults, partners
+    return entries, errors, partners

@@ -1,6 +1,6 @@
-"""Members of an object from outside, each read as one type within limits. Another type is a fault, not a guess.
+"""Members of an object from outside, each read as one type within limits. Another type is an error, not a guess.
 
-The faults name the member and quote no value. Values are never walked or printed whole: an alias of YAML makes one as
+The errors name the member and quote no value. Values are never walked or printed whole: an alias of YAML makes one as
 long as its author likes.
 """
 

@@ -1,4 +1,4 @@
-"""The rules for registration entries, with their reasons, cures and standards."""
+"""The rules for registration entries, with their reasons, fixes and standards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An entry without selectors",
         severity=Severity.CRITICAL,
         why="Nothing is asked of the process, so any process may match.",
-        cure="State the selectors of the one workload, or delete the entry.",
+        fix="State the selectors of the one workload, or delete the entry.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -33,7 +33,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An agent is admin of the SPIRE server",
         severity=Severity.CRITICAL,
         why="An admin's SVID may create and change entries: an agent that is misled gives itself any identity.",
-        cure="Remove admin from the agent's entry. Administration belongs to an identity that no agent holds.",
+        fix="Remove admin from the agent's entry. Administration belongs to an identity that no agent holds.",
         standard=_SERVER,
     ),
     Rule(
@@ -41,7 +41,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An agent may sign as a downstream server",
         severity=Severity.CRITICAL,
         why="A downstream entry gets a CA certificate: its holder signs any identity of the trust domain.",
-        cure="Remove downstream from the agent's entry.",
+        fix="Remove downstream from the agent's entry.",
         standard=_SCALING,
     ),
     Rule(
@@ -49,7 +49,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Only the namespace or node is asked for",
         severity=Severity.HIGH,
         why="Every pod of the namespace, or of the node, gets the identity.",
-        cure="Add the workload's ServiceAccount and its image by digest.",
+        fix="Add the workload's ServiceAccount and its image by digest.",
         standard=_K8S,
     ),
     Rule(
@@ -57,7 +57,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Only labels or names are asked for",
         severity=Severity.HIGH,
         why="Whoever creates a pod or container chooses its labels, names and variables.",
-        cure="Add what its author cannot choose: the ServiceAccount, and the image by digest.",
+        fix="Add what its author cannot choose: the ServiceAccount, and the image by digest.",
         standard=f"{_K8S}; {_DOCKER}",
     ),
     Rule(
@@ -66,7 +66,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.MEDIUM,
         why="Whoever may create pods with the account has a claim on each of its identities."
         " The account default is that of every pod that names none.",
-        cure="Give each workload a ServiceAccount of its own.",
+        fix="Give each workload a ServiceAccount of its own.",
         standard=_K8S,
     ),
     Rule(
@@ -74,7 +74,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="A ServiceAccount without its namespace",
         severity=Severity.HIGH,
         why="Anybody may create a ServiceAccount of that name in a namespace of theirs.",
-        cure="Add the namespace.",
+        fix="Add the namespace.",
         standard=_K8S,
     ),
     Rule(
@@ -83,7 +83,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.MEDIUM,
         why="Without a container or an image, SPIRE gives each container of the pod the identity: the agent, too,"
         " then holds the key and can call without the sidecar.",
-        cure="Name the sidecar's container, and its image by digest.",
+        fix="Name the sidecar's container, and its image by digest.",
         standard=_K8S,
     ),
     Rule(
@@ -92,7 +92,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.HIGH,
         why="A second entry gives the identity of the sidecar to another process: calls that no sidecar judged or"
         " recorded cannot be told from the sidecar's.",
-        cure="Keep only the sidecar's entry.",
+        fix="Keep only the sidecar's entry.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -100,7 +100,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The agent's own container has an identity",
         severity=Severity.MEDIUM,
         why="An agent that holds the key calls without exchange, policy and record. Only its sidecar needs one.",
-        cure="Name the sidecar's container instead of the agent's.",
+        fix="Name the sidecar's container instead of the agent's.",
         standard=_K8S,
     ),
     Rule(
@@ -108,7 +108,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An image by tag",
         severity=Severity.MEDIUM,
         why="Anybody who may push to the registry moves the tag, and then their program has the identity.",
-        cure="Name the image by digest, or ask for a verified signature.",
+        fix="Name the image by digest, or ask for a verified signature.",
         standard=f"{_K8S}; {_DOCKER}",
     ),
     Rule(
@@ -116,7 +116,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The user is root",
         severity=Severity.HIGH,
         why="Every process of root matches, on a host and in each container that runs as root.",
-        cure="Run the workload as a user of its own, and ask for that.",
+        fix="Run the workload as a user of its own, and ask for that.",
         standard=_UNIX,
     ),
     Rule(
@@ -124,7 +124,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="A user that several identities share",
         severity=Severity.HIGH,
         why="Processes of one user can read each other's memory and files: each can become the other.",
-        cure="Run each workload as a user of its own.",
+        fix="Run each workload as a user of its own.",
         standard=_UNIX,
     ),
     Rule(
@@ -132,7 +132,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Only a group is asked for",
         severity=Severity.HIGH,
         why="Every process with the group matches, whoever runs it.",
-        cure="Add the user of the one workload.",
+        fix="Add the user of the one workload.",
         standard=_UNIX,
     ),
     Rule(
@@ -140,7 +140,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The path of an interpreter or launcher",
         severity=Severity.HIGH,
         why="SPIRE sees the program that runs, which is the interpreter: every script that it runs matches.",
-        cure="Ask for a user that runs nothing else; path and hash of an interpreter bind nothing.",
+        fix="Ask for a user that runs nothing else; path and hash of an interpreter bind nothing.",
         standard=_UNIX,
     ),
     Rule(
@@ -148,7 +148,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The same selectors give several identities",
         severity=Severity.HIGH,
         why="Each process that matches gets all of these identities and may act as any of them.",
-        cure="Tell the workloads apart, or delete the entry of the identity that the workload does not need.",
+        fix="Tell the workloads apart, or delete the entry of the identity that the workload does not need.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -156,7 +156,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The selectors are a part of another entry's",
         severity=Severity.HIGH,
         why="Each process that matches the narrower entry matches this one too, and gets its identity besides its own.",
-        cure="Add a selector that only this workload has.",
+        fix="Add a selector that only this workload has.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -164,7 +164,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="A process can match two entries",
         severity=Severity.MEDIUM,
         why="The entries share selectors, and nothing in them excludes a process that has the rest of both.",
-        cure="Add a selector in which the workloads differ, such as the ServiceAccount, container or user.",
+        fix="Add a selector in which the workloads differ, such as the ServiceAccount, container or user.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -172,7 +172,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An entry that is there twice",
         severity=Severity.LOW,
         why="Whoever deletes one of them believes that the identity is withdrawn.",
-        cure="Keep one of them.",
+        fix="Keep one of them.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -180,7 +180,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="One hint for two identities of one process",
         severity=Severity.MEDIUM,
         why="SPIRE hands out only the older of two SVIDs with one hint; the other is missing without an error.",
-        cure="Give each entry a hint of its own.",
+        fix="Give each entry a hint of its own.",
         standard="SPIFFE Workload API section 5.2",
     ),
     Rule(
@@ -189,7 +189,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.HIGH,
         why="Whoever has taken over any one of the nodes under the parent gets the identity. Under the server itself no"
         " node is named at all.",
-        cure="Choose an alias of the nodes that run the workload.",
+        fix="Choose an alias of the nodes that run the workload.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -197,7 +197,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The node was attested by a join token",
         severity=Severity.LOW,
         why="A join token is a shared secret: whoever saw it first is the node, and nothing of the machine was proven.",
-        cure="Attest the node by its platform (k8s_psat, aws_iid, x509pop, tpm_devid), and register under that parent.",
+        fix="Attest the node by its platform (k8s_psat, aws_iid, x509pop, tpm_devid), and register under that parent.",
         standard="SPIRE: plugin_agent_nodeattestor_jointoken",
     ),
     Rule(
@@ -205,7 +205,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="X.509-SVIDs that live longer than an hour",
         severity=Severity.MEDIUM,
         why="A stolen key is worth as much as its SVID has left, and deleting the entry withdraws none.",
-        cure="Set an hour or less; 0 is the server's default.",
+        fix="Set an hour or less; 0 is the server's default.",
         standard=_SERVER,
     ),
     Rule(
@@ -213,7 +213,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="JWT-SVIDs that live longer than fifteen minutes",
         severity=Severity.MEDIUM,
         why="A JWT-SVID is a bearer token: whoever reads it in a log is the workload until it expires.",
-        cure="Set five minutes; 0 is the server's default.",
+        fix="Set five minutes; 0 is the server's default.",
         standard="JWT-SVID section 3.3",
     ),
     Rule(
@@ -221,7 +221,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Federation with a name that is no trust domain",
         severity=Severity.HIGH,
         why="A wildcard names no trust domain. Federation is a decision about each partner.",
-        cure="Name each partner.",
+        fix="Name each partner.",
         standard=_FEDERATION,
     ),
     Rule(
@@ -229,7 +229,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Federation with a trust domain that is not known here",
         severity=Severity.MEDIUM,
         why="The workload gets its bundle once somebody sets one, and with it the trust in all of its workloads.",
-        cure="Remove it, or name it with --federated if the partner was agreed on.",
+        fix="Remove it, or name it with --federated if the partner was agreed on.",
         standard=_FEDERATION,
     ),
     Rule(
@@ -238,7 +238,7 @@ RULES: Final[tuple[Rule, ...]] = (
         severity=Severity.MEDIUM,
         why="To clients that check host names, the holder is that server, and with a wildcard any server. An agent"
         " that is called through a sidecar needs no such name.",
-        cure="Remove the DNS names of agents, and wildcards.",
+        fix="Remove the DNS names of agents, and wildcards.",
         standard="X.509-SVID section 2",
     ),
     Rule(
@@ -246,7 +246,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="The SVID and its key are written to a store",
         severity=Severity.HIGH,
         why="Nothing attests the reader: whoever may read the store is the workload.",
-        cure="Remove store_svid, and let the workload ask the Workload API.",
+        fix="Remove store_svid, and let the workload ask the Workload API.",
         standard="SPIRE: spire_agent, SVIDStore plugins",
     ),
     Rule(
@@ -254,7 +254,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Another trust domain than expected",
         severity=Severity.HIGH,
         why="A server signs only for its own trust domain: the entry gives no identity, or one that nobody meant.",
-        cure="Write the trust domain of the server.",
+        fix="Write the trust domain of the server.",
         standard=_SPIFFE_ID,
     ),
     Rule(
@@ -262,7 +262,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An entry that has expired",
         severity=Severity.LOW,
         why="It gives no identity any more, and hides that the workload has none.",
-        cure="Delete it, or register the workload again.",
+        fix="Delete it, or register the workload again.",
         standard=_REGISTERING,
     ),
     Rule(
@@ -270,7 +270,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="A selector that no attestor finds",
         severity=Severity.LOW,
         why="The entry never matches: all of its selectors are asked for.",
-        cure="Correct the kind of selector.",
+        fix="Correct the kind of selector.",
         standard=f"{_K8S}; {_UNIX}; {_DOCKER}",
     ),
     Rule(
@@ -278,7 +278,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="A ClusterSPIFFEID for every pod of the cluster",
         severity=Severity.MEDIUM,
         why="Neither pods nor namespaces are selected, so whatever runs in the cluster gets an identity.",
-        cure="Select the namespaces whose workloads need an identity.",
+        fix="Select the namespaces whose workloads need an identity.",
         standard=_TEMPLATES,
     ),
     Rule(
@@ -286,7 +286,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An identity that does not depend on the ServiceAccount",
         severity=Severity.HIGH,
         why="All pods that are selected share one identity, or choose theirs by a label or name.",
-        cure="Put the ServiceAccount into the template, or ask for the one account.",
+        fix="Put the ServiceAccount into the template, or ask for the one account.",
         standard=_TEMPLATES,
     ),
     Rule(
@@ -294,7 +294,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An identity that does not depend on the namespace",
         severity=Severity.HIGH,
         why="ServiceAccounts of one name in two namespaces are the same workload.",
-        cure="Put the namespace into the template as a segment of its own, or select one namespace.",
+        fix="Put the namespace into the template as a segment of its own, or select one namespace.",
         standard=_TEMPLATES,
     ),
     Rule(
@@ -302,15 +302,15 @@ RULES: Final[tuple[Rule, ...]] = (
         title="Certificates name the Services of a pod",
         severity=Severity.MEDIUM,
         why="Whoever may create a Service that selects the pod chooses the host names in its certificate.",
-        cure="Remove autoPopulateDNSNames.",
+        fix="Remove autoPopulateDNSNames.",
         standard=_TEMPLATES,
     ),
     Rule(
         id="actor-without-entry",
         title="An actor in the records without an entry",
         severity=Severity.MEDIUM,
-        why="It cannot be told by what the actor was attested: its entry is gone, or belongs to another server.",
-        cure="Add the entries of the server that issued it, and look for the reason if there is none.",
+        why="The actor's attestation is unknown: its entry is gone, or belongs to another server.",
+        fix="Add the entries of the server that issued it, and look for the reason if there is none.",
         standard="RFC 8693 section 4.1",
     ),
     Rule(
@@ -318,7 +318,7 @@ RULES: Final[tuple[Rule, ...]] = (
         title="An entry that cannot be read",
         severity=Severity.MEDIUM,
         why="Nothing can be said about it, which is not the same as nothing found.",
-        cure="Correct it, or export it again.",
+        fix="Correct it, or export it again.",
         standard=_SPIFFE_ID,
     ),
 )

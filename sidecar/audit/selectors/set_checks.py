@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sidecar.audit.rules import Confidence, Severity
-from sidecar.audit.selectors import cures
+from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.agents import is_of_sidecar
 from sidecar.audit.selectors.entries import Entry, Origin, path_of, trust_domain_of
 from sidecar.audit.selectors.entry_checks import Broken, Setting, agent_entry, broken
@@ -25,8 +25,8 @@ def check_together(entries: Sequence[Entry], setting: Setting, work: Work | None
         yield from _make_broken(one)
     for entry, other in hint_collisions(workloads, work):
         text = f"the hint {entry.hint} is also that of {other.spiffe_id} ({other.label})"
-        cure = cures.changed(entry, hint=path_of(entry.spiffe_id).rpartition("/")[2])
-        yield broken(RULE["hint-collision"], entry, text, cure=cure)
+        fix = fixes.changed(entry, hint=path_of(entry.spiffe_id).rpartition("/")[2])
+        yield broken(RULE["hint-collision"], entry, text, fix=fix)
     yield from _accounts(workloads)
     yield from _users(workloads)
     yield from _beside_sidecars(workloads, setting)
@@ -37,28 +37,28 @@ def _make_broken(one: Related) -> Broken:
     entry, other = one.entry, one.other
     more = f", and {one.count - 1} more" if one.count > 1 else ""
     same = entry.spiffe_id == other.spiffe_id
-    cure = cures.deletion(entry)
+    fix = fixes.deletion(entry)
     if one.relation is Relation.EQUAL and same:
-        yield broken(RULE["duplicate-entry"], entry, f"{other.label} is the same{more}", cure=cure)
+        yield broken(RULE["duplicate-entry"], entry, f"{other.label} is the same{more}", fix=fix)
     elif one.relation is Relation.EQUAL:
         text = f"a process that matches is also {other.spiffe_id} ({other.label}){more}"
-        yield broken(RULE["identical-selectors"], entry, text, cure=cure)
+        yield broken(RULE["identical-selectors"], entry, text, fix=fix)
     elif one.relation is Relation.PART and same:
         text = f"{other.label} asks for more{more}, in vain: this one gives the same identity for less"
-        yield broken(RULE["subset-entry"], entry, text, cure=cure)
+        yield broken(RULE["subset-entry"], entry, text, fix=fix)
     elif one.relation is Relation.PART:
         text = f"each process of {other.spiffe_id} ({other.label}) gets this identity too{more}"
-        yield broken(RULE["subset-entry"], entry, text, cure=_narrower(entry))
+        yield broken(RULE["subset-entry"], entry, text, fix=_narrower(entry))
     else:
         text = f"a process can also match {other.label} of {other.spiffe_id}{more}"
         rule = RULE["overlapping-entry"]
-        yield broken(rule, entry, text, cure=_narrower(entry), confidence=Confidence.MEDIUM)
+        yield broken(rule, entry, text, fix=_narrower(entry), confidence=Confidence.MEDIUM)
 
 
 def _narrower(entry: Entry) -> str:
     types = {one.type for one in entry.selectors}
-    added = (cures.DOCKER_IMAGE,) if "docker" in types else (cures.USER,)
-    return cures.with_selectors(entry, add=cures.OF_POD if "k8s" in types else added)
+    added = (fixes.DOCKER_IMAGE,) if "docker" in types else (fixes.USER,)
+    return fixes.with_selectors(entry, add=fixes.OF_POD if "k8s" in types else added)
 
 
 def _accounts(workloads: Sequence[Entry]) -> Broken:
@@ -71,9 +71,9 @@ def _accounts(workloads: Sequence[Entry]) -> Broken:
             holders[entry.cluster, namespaces[0].value, accounts[0].value].append(entry)
     for (_, space, name), found in holders.items():
         for entry, other in _of_several_workloads(found):
-            cure = cures.with_selectors(entry, remove=entry.of_kind("k8s", "sa"), add=(cures.ACCOUNT,))
+            fix = fixes.with_selectors(entry, remove=entry.of_kind("k8s", "sa"), add=(fixes.ACCOUNT,))
             text = f"ServiceAccount {space}/{name} is also that of {other.spiffe_id} ({other.label})"
-            yield broken(RULE["shared-service-account"], entry, text, cure=cure)
+            yield broken(RULE["shared-service-account"], entry, text, fix=fix)
 
 
 def _of_several_workloads(found: Sequence[Entry]) -> Iterator[tuple[Entry, Entry]]:
@@ -115,9 +115,9 @@ def _users(workloads: Sequence[Entry]) -> Broken:
                 break
         for entry in found if len(examples) == 2 else ():
             other = next(one for one in examples.values() if one.spiffe_id != entry.spiffe_id)
-            cure = cures.with_selectors(entry, remove=entry.of_kind("unix", "uid", "user"), add=(cures.USER,))
+            fix = fixes.with_selectors(entry, remove=entry.of_kind("unix", "uid", "user"), add=(fixes.USER,))
             text = f"{name} is also asked for by {other.label} of {other.spiffe_id}"
-            yield broken(RULE["shared-uid"], entry, text, cure=cure)
+            yield broken(RULE["shared-uid"], entry, text, fix=fix)
 
 
 def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
@@ -131,7 +131,7 @@ def _beside_sidecars(workloads: Sequence[Entry], setting: Setting) -> Broken:
             yield from agent_entry(entry, setting.agents)
         elif not is_of_sidecar(entry):
             text = f"{sidecar.label} gives the identity to a sidecar, this one to another process"
-            yield broken(RULE["shared-with-sidecar"], entry, text, cure=cures.deletion(entry))
+            yield broken(RULE["shared-with-sidecar"], entry, text, fix=fixes.deletion(entry))
 
 
 def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
@@ -146,14 +146,14 @@ def _parents(workloads: Sequence[Entry], entries: Sequence[Entry]) -> Broken:
     for entry in workloads:
         if entry.parent_id is None:
             continue
-        cure = cures.changed(entry, parent_id=f"spiffe://{trust_domain_of(entry.spiffe_id)}/NODES_OF_THIS_WORKLOAD")
+        fix = fixes.changed(entry, parent_id=f"spiffe://{trust_domain_of(entry.spiffe_id)}/NODES_OF_THIS_WORKLOAD")
         if entry.has_server_as_parent and not entry.downstream:
             text = "its parent is the server, not a node"
-            yield broken(RULE["broad-parent"], entry, text, cure=cure)
+            yield broken(RULE["broad-parent"], entry, text, fix=fix)
         elif path_of(entry.parent_id).startswith(_JOINED) or entry.parent_id in joined:
             yield broken(RULE["join-token-parent"], entry, f"its parent {entry.parent_id} was attested by a join token")
         alias = broad.get(entry.parent_id)
         if alias is not None:
             asked = ", ".join(sorted(map(str, alias.selectors))[:3])
             text = f"its parent {entry.parent_id} is each node with {asked}"
-            yield broken(RULE["broad-parent"], entry, text, cure=cure, severity=Severity.MEDIUM)
+            yield broken(RULE["broad-parent"], entry, text, fix=fix, severity=Severity.MEDIUM)

@@ -1,4 +1,4 @@
-"""Shapes in which entries are stated, read into one form. A member of the wrong type is a fault, not a guess."""
+"""Shapes in which entries are stated, read into one form. A member of the wrong type is an error, not a guess."""
 
 from __future__ import annotations
 

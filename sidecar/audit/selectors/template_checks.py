@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from sidecar.audit.rules import Severity
-from sidecar.audit.selectors import cures
+from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.entries import Entry, Template, path_of
 from sidecar.audit.selectors.entry_checks import Broken, broken
 from sidecar.audit.selectors.rulebook import RULE
@@ -20,12 +20,12 @@ def check_template(entry: Entry, template: Template) -> Broken:
     """Yield each rule that a ClusterSPIFFEID breaks as such."""
     if not template.selects_pods and not template.selects_namespaces and not _pins_namespace(entry):
         text = "applies to each pod that no other ClusterSPIFFEID selects" if template.fallback else "selects every pod"
-        cure = cures.changed(entry, namespace_selector={"matchLabels": {"delegation-sidecar.io/inject": "enabled"}})
-        yield broken(RULE["every-pod"], entry, text, cure=cure)
+        fix = fixes.changed(entry, namespace_selector={"matchLabels": {"delegation-sidecar.io/inject": "enabled"}})
+        yield broken(RULE["every-pod"], entry, text, fix=fix)
     yield from _template(entry)
     if template.populates_dns_names:
-        cure = cures.changed(entry, populates_dns_names=False)
-        yield broken(RULE["populated-dns-names"], entry, "autoPopulateDNSNames is set", cure=cure)
+        fix = fixes.changed(entry, populates_dns_names=False)
+        yield broken(RULE["populated-dns-names"], entry, "autoPopulateDNSNames is set", fix=fix)
 
 
 def _template(entry: Entry) -> Broken:
@@ -34,12 +34,12 @@ def _template(entry: Entry) -> Broken:
     asked = [one for one in entry.of_kind("k8s", "sa") if "{{" not in one.value]
     if not _ACCOUNT.search(path) and (chosen or not asked):
         text = "the author of a pod chooses a part of it" if chosen else "each selected pod gets this one identity"
-        cure = cures.changed(entry, spiffe_id=_WITH_ACCOUNT)
+        fix = fixes.changed(entry, spiffe_id=_WITH_ACCOUNT)
         severity = Severity.CRITICAL if chosen and not asked else None
-        yield broken(RULE["template-without-service-account"], entry, text, cure=cure, severity=severity)
+        yield broken(RULE["template-without-service-account"], entry, text, fix=fix, severity=severity)
     if not entry.of_kind("k8s", "ns"):
-        cure = cures.changed(entry, spiffe_id=_WITH_ACCOUNT)
-        yield broken(RULE["template-without-namespace"], entry, "no namespace is a part of it", cure=cure)
+        fix = fixes.changed(entry, spiffe_id=_WITH_ACCOUNT)
+        yield broken(RULE["template-without-namespace"], entry, "no namespace is a part of it", fix=fix)
 
 
 def _pins_namespace(entry: Entry) -> bool:

@@ -46,7 +46,7 @@ class Told(NamedTuple):
     run: str
     seq: int  # of the record that tells it, in its own run
     place: str
-    by_service: bool  # told by the token service's own record
+    by_service: bool  # evidence: the token service's own record
 
 
 @dataclass(slots=True)

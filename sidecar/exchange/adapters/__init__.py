@@ -46,7 +46,7 @@ def find_adapter(name: str) -> Adapter:
     """Return the adapter of this name: a built-in one, or one that an installed distribution registers.
 
     Raises:
-        ValueError: there is none, there are two, or it cannot be loaded. The text names the cure.
+        ValueError: there is none, there are two, or it cannot be loaded. The text names the fix.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]

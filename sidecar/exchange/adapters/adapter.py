@@ -133,7 +133,7 @@ class Adapter:
         """Return the options with defaults for those that are not set.
 
         Raises:
-            ValueError: an option is unknown or missing, or has a value that the adapter does not know. Names the cure.
+            ValueError: an option is unknown or missing, or has a value that the adapter does not know. Names the fix.
         """
         for name, value in options.items():
             known = self.options.get(name)

@@ -63,7 +63,7 @@ def status_of(server: Server, settings: SettingsState, *, since: int, now: int) 
         "revocations": parts.revocations.rows(),
         "deny_file": parts.deny_file.row(),
         "deny_unmatched": _deny_unmatched(parts),
-        "settings": asdict(settings),
+        "settings": {**asdict(settings), "problems": list(map(_problem, settings.problems))},
         "requests": {"being_served": len(parts.log.being_served()), "handles": len(parts.handles)},
         "logins": _logins(parts),
         "streams": dict(parts.watch.count()),
@@ -115,6 +115,10 @@ def chains_of(server: Server) -> Json:
     ]
     visible: Json = _visible({"being_served": len(entries), "chains": rows})
     return visible
+
+
+def _problem(problem: Problem) -> Json:
+    return {**asdict(problem), "cure": problem.fix}  # the key's old name, for one release
 
 
 def _deny_unmatched(parts: Parts) -> list[Json]:

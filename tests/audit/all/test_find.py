@@ -74,7 +74,7 @@ def test_folders_of_programs_and_links_are_left_out(tmp_path: Path) -> None:
     assert find([str(tmp_path)]) == found
 
 
-def test_a_folder_beyond_all_bounds_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_beyond_all_bounds_is_refused_with_a_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MAX_FILES", 1)
     with pytest.raises(OSError, match="more than 1 files; name the folders"):
         look(tmp_path, a="x", b="x")

@@ -10,7 +10,7 @@ from sidecar.audit.all.overview import Action, Number, Outcome, Overview, first_
 
 
 def action(of: str, urgency: int, text: str) -> Action:
-    return Action(of=of, urgency=urgency, text=text, cure="do it")
+    return Action(of=of, urgency=urgency, text=text, fix="do it")
 
 
 def test_each_number_has_its_turn_before_one_has_two() -> None:

@@ -76,7 +76,7 @@ def test_a_mapping_extends_a_shipped_one_that_extends_another(tmp_path: Path) ->
         pytest.param("name =", "name", "no TOML", id="no-toml"),
     ],
 )
-def test_a_fault_of_a_mapping_names_the_key_and_the_cure(old: str, new: str, said: str, tmp_path: Path) -> None:
+def test_a_fault_of_a_mapping_names_the_key_and_the_fix(old: str, new: str, said: str, tmp_path: Path) -> None:
     file = written(tmp_path, OWN.replace(old, new, 1))
     with pytest.raises(MappingError) as error:
         load([file])

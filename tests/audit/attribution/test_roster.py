@@ -89,7 +89,7 @@ def test_a_user_agent_is_an_agent_by_a_pattern(roster: Roster, value: str, agent
         ("0.0.0.0/0", "agents:1: '0.0.0.0/0' would make every address an agent's"),
     ],
 )
-def test_a_list_that_is_none_says_where_and_the_cure(text: str, said: str) -> None:
+def test_a_list_that_is_none_says_where_and_the_fix(text: str, said: str) -> None:
     with pytest.raises(RosterError) as error:
         parse(text)
     assert said in str(error.value)

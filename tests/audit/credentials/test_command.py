@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_table_shows_severity_owner_place_and_cure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_severity_owner_place_and_fix(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(folder)) == 1
     output = capsys.readouterr().out
     first = output.splitlines()[1]
@@ -122,7 +122,7 @@ def test_a_key_file_makes_fingerprints_comparable(folder: Path, capsys: pytest.C
         (["FOLDER/empty"], "no text file is there"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_cure(
+def test_what_cannot_be_used_is_named_with_its_fix(
     folder: Path, words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "empty").mkdir()

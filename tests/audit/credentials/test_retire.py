@@ -88,9 +88,9 @@ def test_the_same_settings_with_one_key_changed_are_refused(tmp_path: Path) -> N
         load(snippet.replace("audience:", "audiense:"), tmp_path)
 
 
-def test_most_kinds_have_settings_and_every_kind_has_a_cure() -> None:
+def test_most_kinds_have_settings_and_every_kind_has_a_fix() -> None:
     assert len(WITH_SETTINGS) >= 12
-    assert all(declared.rule.cure for declared in KINDS.values())
+    assert all(declared.rule.fix for declared in KINDS.values())
 
 
 def test_a_provider_that_is_no_name_is_not_written(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def test_a_key_file_is_read(tmp_path: Path) -> None:
     assert read_key(file) == b"k" * MIN_KEY_BYTES
 
 
-def test_a_short_key_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_a_short_key_is_refused_with_the_fix(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(b"k" * (MIN_KEY_BYTES - 1) + b"\n")
     with pytest.raises(KeyFileError, match="openssl rand"):

@@ -1,4 +1,4 @@
-"""Directories as identity providers export them; every file that is something else is named with its cure."""
+"""Directories as identity providers export them; every file that is something else is named with its fix."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_field_can_be_named(tmp_path: Path) -> None:
         ('id\n"x', "neither JSON nor CSV"),
     ],
 )
-def test_any_other_file_is_named_with_its_cure(tmp_path: Path, text: str, words: str) -> None:
+def test_any_other_file_is_named_with_its_fix(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "d").write_text(text)
     with pytest.raises(SourceError, match=words) as error:
         list(people_in(str(tmp_path / "d")))

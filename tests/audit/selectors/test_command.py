@@ -35,7 +35,7 @@ def test_lawful_entries_are_graded_and_pass(tmp_path: Path, capsys: pytest.Captu
     assert err == ""
 
 
-def test_a_weakness_is_shown_with_its_reason_place_cure_and_standard(
+def test_a_weakness_is_shown_with_its_reason_place_fix_and_standard(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(tmp_path, in_pod(WRITER, admin=True, id="5f0c")) == 1
@@ -82,6 +82,7 @@ def test_json_has_every_member(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "line",
         "object",
         "why",
+        "fix",
         "cure",
         "standard",
         "fingerprint",

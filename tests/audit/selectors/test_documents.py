@@ -7,12 +7,12 @@ from sidecar.audit.yaml_events import MAX_DEPTH
 
 def read(text: str) -> list[tuple[int, object]]:
     found = list(read_documents(text))
-    assert all(one.fault is None for one in found), found
+    assert all(one.error is None for one in found), found
     return [(one.line, one.value) for one in found]
 
 
 def faults(text: str) -> list[Found]:
-    return [one for one in read_documents(text) if one.fault is not None]
+    return [one for one in read_documents(text) if one.error is not None]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_is_ambiguous_or_too_deep_is_a_fault_with_its_line(text: str, line:
     found = faults(text)
     assert len(found) == 1
     assert abs(found[0].line - line) <= 1
-    assert "9999" not in (found[0].fault or "")
+    assert "9999" not in (found[0].error or "")
 
 
 def test_a_tag_makes_no_object() -> None:
@@ -93,8 +93,8 @@ def test_a_tag_makes_no_object() -> None:
 
 def test_one_broken_line_does_not_hide_the_next() -> None:
     found = list(read_documents('{"a":1}\n{"a":\n{"a":2}\n'))
-    assert [one.value for one in found if one.fault is None] == [{"a": 1}, {"a": 2}]
-    assert [one.line for one in found if one.fault is not None] == [2]
+    assert [one.value for one in found if one.error is None] == [{"a": 1}, {"a": 2}]
+    assert [one.line for one in found if one.error is not None] == [2]
 
 
 def test_an_alias_is_the_same_object_and_a_merge_adds_what_is_not_stated() -> None:
@@ -116,11 +116,11 @@ def test_a_tree_of_billions_costs_nothing() -> None:
 def test_a_text_whose_faults_cost_its_length_each_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     text = '{"a":[1,\n' * 3000
     found = faults(text)
-    assert "is not read from here on" in (found[-1].fault or "")
+    assert "is not read from here on" in (found[-1].error or "")
     assert len(found) < 50
 
 
 def test_a_yaml_document_has_a_limit_of_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_NODES", 12)
-    assert "more than 12 values" in (faults(f"a: [{'x, ' * 10}]")[0].fault or "")
+    assert "more than 12 values" in (faults(f"a: [{'x, ' * 10}]")[0].error or "")
     assert faults("a: [x, x]") == []

@@ -22,8 +22,8 @@ def test_a_partner_that_nobody_stated_is_reported_once_partners_are_stated(tmp_p
     assert found(tmp_path, entry, partners=["b.example", "c.example"]) == {}
     one = found(tmp_path, entry, partners=["b.example"])["federates-with-unknown"]
     assert one.text.endswith("c.example is not among the partners")
-    assert "-federatesWith spiffe://b.example" in one.cure
-    assert "c.example" not in one.cure
+    assert "-federatesWith spiffe://b.example" in one.fix
+    assert "c.example" not in one.fix
 
 
 def test_a_manifest_of_a_partner_states_it(tmp_path: Path) -> None:
@@ -57,18 +57,18 @@ def test_a_wildcard_or_a_day_is_worse(tmp_path: Path) -> None:
     assert found(tmp_path, in_pod(WRITER, x509_svid_ttl=86400))["long-x509-ttl"].severity is Severity.MEDIUM
 
 
-def test_all_tagged_images_are_one_weakness_with_one_cure(tmp_path: Path) -> None:
+def test_all_tagged_images_are_one_weakness_with_one_fix(tmp_path: Path) -> None:
     entry = in_pod(WRITER, "k8s:pod-image:a:1", "k8s:pod-image:b:1", f"k8s:pod-image:c@sha256:{DIGEST}")
     [one] = judged(tmp_path, [entry]).weaknesses
     assert one.text.endswith("k8s:pod-image:a:1 is no digest, and 1 more")
-    assert "-selector k8s:pod-image:a@sha256:DIGEST -selector k8s:pod-image:b@sha256:DIGEST" in one.cure
-    assert f"-selector k8s:pod-image:c@sha256:{DIGEST}" in one.cure
+    assert "-selector k8s:pod-image:a@sha256:DIGEST -selector k8s:pod-image:b@sha256:DIGEST" in one.fix
+    assert f"-selector k8s:pod-image:c@sha256:{DIGEST}" in one.fix
 
 
-def test_an_entry_as_long_as_its_author_likes_gets_no_cure_as_long(tmp_path: Path) -> None:
+def test_an_entry_as_long_as_its_author_likes_gets_no_fix_as_long(tmp_path: Path) -> None:
     entry = in_pod(WRITER, *(f"k8s:pod-label:{at}:{'x' * 1000}" for at in range(100)), admin=True)
     [one] = judged(tmp_path, [entry]).weaknesses
-    assert len(one.cure) < 200
+    assert len(one.fix) < 200
     assert len(one.facts["selectors"]) <= MAX_SHOWN
 
 
@@ -99,8 +99,8 @@ def test_a_tag_beside_the_digest_of_the_same_image_is_pinned(tmp_path: Path) -> 
         (in_pod(WRITER, id="5f0c", expires_at="1"), "expired-entry", "spire-server entry delete -entryID 5f0c"),
     ],
 )
-def test_the_cure_is_a_command_that_keeps_all_the_rest(entry: Shown, rule: str, command: str, tmp_path: Path) -> None:
-    assert found(tmp_path, entry)[rule].cure.split("\n")[1:] == [command]
+def test_the_fix_is_a_command_that_keeps_all_the_rest(entry: Shown, rule: str, command: str, tmp_path: Path) -> None:
+    assert found(tmp_path, entry)[rule].fix.split("\n")[1:] == [command]
 
 
 def test_a_fingerprint_survives_other_entries_and_another_line(tmp_path: Path) -> None:
@@ -116,6 +116,6 @@ def test_a_sentence_names_three_and_counts_the_rest(tmp_path: Path) -> None:
         assert found(tmp_path, entry)["dns-name"].text.endswith(f"names {named}")
 
 
-def test_without_a_command_the_cure_is_the_rule_s(tmp_path: Path) -> None:
+def test_without_a_command_the_fix_is_the_rule_s(tmp_path: Path) -> None:
     one = found(tmp_path, in_pod(WRITER, "k8s:service-account:x"))["unknown-selector"]
-    assert one.cure == one.rule.cure
+    assert one.fix == one.rule.fix

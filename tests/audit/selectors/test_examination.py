@@ -127,10 +127,10 @@ def test_a_tree_of_billions_in_any_member_is_not_walked(place: str, tmp_path: Pa
     assert (list(result.entries), len(result.weaknesses) <= 1) == ([], True)
 
 
-def test_all_weaknesses_of_an_entry_have_one_command_that_cures_them_together(tmp_path: Path) -> None:
+def test_all_weaknesses_of_an_entry_have_one_command_that_fixes_them_together(tmp_path: Path) -> None:
     bad = {**in_pod("/agent/writer", admin=True, id="5f0c"), "x509_svid_ttl": 2_592_000, "jwt_svid_ttl": 2_592_000}
     (tmp_path / "e.json").write_text(json.dumps({"entries": [bad]}))
     found = examine([str(tmp_path / "e.json")]).weaknesses
     assert {one.rule.id for one in found} == {"agent-admin", "long-x509-ttl", "long-jwt-ttl"}
-    (command,) = {one.cure.rpartition("\n")[2] for one in found}
+    (command,) = {one.fix.rpartition("\n")[2] for one in found}
     assert command.endswith("-x509SVIDTTL 3600 -jwtSVIDTTL 300")

@@ -38,7 +38,7 @@ def test_a_rule_is_found_where_it_was_planted_and_not_in_the_lawful_twin(row: Ro
 def test_every_rule_is_in_the_labelled_set_and_has_its_texts() -> None:
     assert {rule.id for rule in RULES} == {row.rule for row in ROWS} | set(ELSEWHERE)
     for rule in RULES:
-        assert all(text.strip() and not text.endswith("\n") for text in (rule.title, rule.why, rule.cure))
+        assert all(text.strip() and not text.endswith("\n") for text in (rule.title, rule.why, rule.fix))
         assert rule.standard
 
 

@@ -1,4 +1,4 @@
-"""Sentences and cures of rules that entries break together, and the edges of what counts as together."""
+"""Sentences and fixes of rules that entries break together, and the edges of what counts as together."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def test_a_whole_trust_domain_is_no_node(tmp_path: Path) -> None:
     assert [rule for rule, _ in found(tmp_path, in_pod(WRITER, parent=""))] == ["broad-parent"]
 
 
-def test_a_cure_that_changes_nothing_is_not_printed(tmp_path: Path) -> None:
+def test_a_fix_that_changes_nothing_is_not_printed(tmp_path: Path) -> None:
     full = shown("/tool/a", NAMESPACE, "k8s:sa:a", SIDECAR, IMAGE)
     half = shown("/tool/b", NAMESPACE, LABEL, IMAGE)
-    cures = {one.facts["spiffe_id"]: one.cure for one in judged(tmp_path, [full, half]).weaknesses}
-    assert "\n" not in cures["spiffe://acme.example/tool/a"]
-    assert "-selector k8s:sa:SERVICE_ACCOUNT" in cures["spiffe://acme.example/tool/b"]
+    fixes = {one.facts["spiffe_id"]: one.fix for one in judged(tmp_path, [full, half]).weaknesses}
+    assert "\n" not in fixes["spiffe://acme.example/tool/a"]
+    assert "-selector k8s:sa:SERVICE_ACCOUNT" in fixes["spiffe://acme.example/tool/b"]
 
 
 def test_what_one_entry_breaks_by_itself_is_not_reported_again(tmp_path: Path) -> None:
@@ -100,4 +100,4 @@ def test_a_narrower_entry_is_proposed_in_the_words_of_its_attestor(tmp_path: Pat
         wide = shown("/tool/a", f"{attestor}:1", "systemd:id:x", parent="/spire/agent/x509pop/h")
         narrow = shown("/tool/b", f"{attestor}:1", "systemd:id:x", "vendor:a:b", parent="/spire/agent/x509pop/h")
         [one] = judged(tmp_path, [wide, narrow]).weaknesses
-        assert f"-selector {added}" in one.cure
+        assert f"-selector {added}" in one.fix

@@ -1,4 +1,4 @@
-"""``sidecar audit verify`` on files: exit codes, the table, the document, and every error with its cure."""
+"""``sidecar audit verify`` on files: exit codes, the table, the document, and every error with its fix."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_document_holds_runs_and_findings(
         (["/nonexistent"], "No such file"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_cure(
+def test_what_cannot_be_used_is_named_with_its_fix(
     tmp_path: Path, writer: Writer, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "KEYS").write_text("[]")

@@ -204,7 +204,7 @@ async def test_200_users_of_one_client_never_mix(client: Callable[[], Any], side
     assert set(shown) == {(str(one), None if one % 5 == 0 else f"user-{one}") for one in range(USERS)}
 
 
-async def test_a_client_without_the_address_is_refused_with_the_cure(
+async def test_a_client_without_the_address_is_refused_with_the_fix(
     client: Callable[[], Any], sidecar: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(VARIABLE)

@@ -112,7 +112,7 @@ def test_events_tell_their_delay(programs: Programs, backend: int, tmp_path: Pat
     assert sum(count for _, count in seen["event_delay"]) > 5
 
 
-def test_without_a_compiler_the_cure_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_compiler_the_fix_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BuildError, match="apt-get install gcc"):
         build(tmp_path)

@@ -39,7 +39,7 @@ def test_a_sidecar_that_is_well_is_shown_in_a_plain_table(path: Path, capsys: py
     assert "issuer https://sts.acme.example, keys 1 min old" in lines
     assert "inbound listener 0.0.0.0:7443, 1 of 100" in lines
     assert any(line.startswith("no_token 3 ") for line in lines)
-    assert "cure" not in out
+    assert "fix" not in out
     assert err == ""
     assert "\x1b" not in out
 
@@ -70,17 +70,17 @@ def test_several_workers_are_shown_as_one_sidecar(path: Path, capsys: pytest.Cap
     assert "worker 1: does not answer" in out
 
 
-def test_what_is_wrong_is_told_in_words_with_its_cure(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_told_in_words_with_its_fix(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = status(("ready", False), ("identity.state", "denied"), ("identity.spiffe_id", None))
     with serving(path, {**document, "missing": ["identity: denied"]}):
         assert main(["status", "--socket", str(path)]) == 1
     out = capsys.readouterr().out
     assert out.startswith("NOT READY")
     assert "WRONG: identity: this workload has no registration entry" in out
-    assert "  cure: create or fix the entry" in out
+    assert "  fix: create or fix the entry" in out
 
 
-def test_what_was_refused_is_told_with_its_meaning_and_where_the_cures_are(
+def test_what_was_refused_is_told_with_its_meaning_and_where_the_fixes_are(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serving(path, status(("refused", {"unknown_key": 3}))):

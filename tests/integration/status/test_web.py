@@ -194,7 +194,7 @@ async def test_a_fault_of_ours_says_no_more_than_that() -> None:
             status, text = await got(browser, server.link)
     finally:
         await server.close()
-    assert (status, text) == (500, "a fault of ours: report it with what was asked\n")
+    assert (status, text) == (500, "a bug: report it with what was asked\n")
 
 
 async def test_a_page_may_be_paused_by_the_link_too(server: LiveServer, browser: aiohttp.ClientSession) -> None:

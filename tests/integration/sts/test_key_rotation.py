@@ -148,6 +148,6 @@ async def test_a_replica_whose_signing_key_is_gone_is_not_ready_and_signs_by_no_
         assert (await running.clients.first(there)).status == 200
         published = json.loads((await running.clients.get(lacks, "/jwks")).body)["keys"]
         assert [one["kid"] for one in published] == [old.kid]  # tokens of it may still live
-        lacks.mount.become({long_ago: old, before: new})  # the cure of the runbook
+        lacks.mount.become({long_ago: old, before: new})  # the fix of the runbook
         await world.until_ready(lacks.probe)
         assert (await running.clients.first(lacks)).status == 200

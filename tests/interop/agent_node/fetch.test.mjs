@@ -139,7 +139,7 @@ test("no header is given out where a proxy would get it", () => {
   delete process.env.NO_PROXY;
 });
 
-test("an unusable address is an error that names the cure and quotes nothing", () => {
+test("an unusable address is an error that names the fix and quotes nothing", () => {
   delete process.env.SIDECAR_OUTBOUND_URL;
   assert.throws(() => forwarding(), (error) => error instanceof ConfigurationError && /SIDECAR_OUTBOUND_URL is not set: write/.test(error.message));
   for (const [outbound, told] of [

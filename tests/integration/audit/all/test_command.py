@@ -1,4 +1,4 @@
-"""``sidecar audit all``: one page, exit codes, errors with their cure."""
+"""``sidecar audit all``: one page, exit codes, errors with their fix."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_the_sample_has_something_of_everything(whole: Overview) -> None:
     assert [action.of for action in whole.actions] == [
         "agents that impersonate", "static credentials", "weak entries"
     ]  # fmt: skip
-    assert all(action.cure for action in whole.actions)
+    assert all(action.fix for action in whole.actions)
 
 
 def test_no_byte_of_a_secret_is_in_the_overview(sample: Path, whole: Overview) -> None:
@@ -61,7 +61,7 @@ def test_no_byte_of_a_secret_is_in_the_overview(sample: Path, whole: Overview) -
         assert not any(secret[at : at + 8] in overview for at in range(8, len(secret) - 8) if "registry" not in secret)
 
 
-def test_what_is_not_there_has_no_number_and_a_cure(tmp_path: Path) -> None:
+def test_what_is_not_there_has_no_number_and_a_fix(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("nothing\n")
     overview = examine([str(tmp_path)])
     assert values(overview) == {
@@ -163,7 +163,7 @@ def test_a_folder_without_entries_is_sent_to_no_audit_of_entries(sample: Path, w
     assert any("audit selectors" in command for command, _ in whole.commands)
 
 
-def test_a_weak_entry_to_cure_first_is_told_with_its_place(sample: Path, whole: Overview) -> None:
+def test_a_weak_entry_to_fix_first_is_told_with_its_place(sample: Path, whole: Overview) -> None:
     weak = [one.text for one in whole.actions if one.of == "weak entries"]
     assert len(weak) == 1
     assert f", at {sample}/entries.json:" in weak[0]

@@ -55,7 +55,7 @@ def test_a_missing_witness_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_missing_hop_is_shown_where_it_must_have_been(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = {name: one for name, one in lawful().items() if not name.endswith("2")}
     assert main(["audit", "chains", *files(tmp_path, told)]) == 1
-    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith("nobody")]
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith("none")]
     assert [line[1:4] for line in shown] == [["/agent/planner", "→", "/agent/writer"]]
 
 

@@ -95,7 +95,7 @@ def test_no_program_that_the_repository_names_is_run(repository: Path, kingfishe
     assert not ran.exists()
 
 
-def test_a_broken_repository_is_named_with_a_cure(repository: Path) -> None:
+def test_a_broken_repository_is_named_with_a_fix(repository: Path) -> None:
     for file in (repository / ".git" / "objects").rglob("*"):
         if file.is_file():
             file.chmod(0o600)

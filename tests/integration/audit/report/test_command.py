@@ -1,4 +1,4 @@
-"""``sidecar audit report``: a page from record files, with filters, integrity and evidence; errors with their cure."""
+"""``sidecar audit report``: a page from record files, with filters, integrity and evidence; errors with their fix."""
 
 from __future__ import annotations
 

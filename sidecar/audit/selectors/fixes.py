@@ -1,4 +1,4 @@
-"""Cures in the form of the document that states the entry: a command, or the lines of a manifest."""
+"""Fixes in the form of the document that states the entry: a command, or the lines of a manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLAGS: Final = {"admin": "admin", "downstream": "downstream", "store_svid": "st
 
 
 def with_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterable[Selector] = ()) -> str:
-    """Return the cure that changes the selectors, empty if nothing changes. A kind that is there is not added again."""
+    """Return the fix that changes the selectors, empty if nothing changes. A kind that is there is not added again."""
     kept = entry.selectors - set(remove)
     taken = {(one.type, one.kind) for one in kept}
     selectors = kept | {one for one in add if (one.type, one.kind) not in taken}
@@ -34,7 +34,7 @@ def with_selectors(entry: Entry, *, add: Iterable[Selector] = (), remove: Iterab
 
 
 def changed(entry: Entry, **fields: Any) -> str:
-    """Return the cure that sets fields of an entry: for a server the whole command, else the lines to write."""
+    """Return the fix that sets fields of an entry: for a server the whole command, else the lines to write."""
     if entry.origin is Origin.SERVER:
         return update_command(replace(entry, **fields))
     if entry.origin in (Origin.STATIC, Origin.TEMPLATE):
@@ -45,7 +45,7 @@ def changed(entry: Entry, **fields: Any) -> str:
 
 
 def deletion(entry: Entry) -> str:
-    """Return the cure that removes an entry."""
+    """Return the fix that removes an entry."""
     if entry.origin is Origin.SERVER and entry.name:
         return f"spire-server entry delete -entryID {shlex.quote(entry.name)}"
     if entry.origin in (Origin.STATIC, Origin.TEMPLATE):

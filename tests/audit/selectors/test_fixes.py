@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.audit.selectors import cures
+from sidecar.audit.selectors import fixes
 from sidecar.audit.selectors.entries import Entry, selector_of
 from sidecar.audit.selectors.shapes import entry_of
 from tests.audit.selectors.labelled import BY_ACCOUNT, in_pod, template
@@ -25,7 +25,7 @@ def entry(value: Mapping[str, object]) -> Entry:
 
 
 @pytest.mark.parametrize(
-    ("value", "cure"),
+    ("value", "fix"),
     [
         (STATIC, 'spec:\n  selectors:\n    - "k8s:container-name:sidecar"\n    - "unix:uid:1111"'),
         (TEMPLATE, 'spec:\n  workloadSelectorTemplates:\n    - "k8s:x:y"\n    - "k8s:container-name:sidecar"'),
@@ -35,12 +35,12 @@ def entry(value: Mapping[str, object]) -> Entry:
         ),
     ],
 )
-def test_a_cure_is_written_in_the_form_of_the_document(value: Mapping[str, object], cure: str) -> None:
-    assert cures.with_selectors(entry(value), add=(cures.CONTAINER,)) == cure
+def test_a_fix_is_written_in_the_form_of_the_document(value: Mapping[str, object], fix: str) -> None:
+    assert fixes.with_selectors(entry(value), add=(fixes.CONTAINER,)) == fix
 
 
 @pytest.mark.parametrize(
-    ("value", "fields", "cure"),
+    ("value", "fields", "fix"),
     [
         (STATIC, {"x509_svid_ttl_s": 60, "admin": False}, "spec:\n  x509SVIDTTL: 60s\n  admin: false"),
         (TEMPLATE, {"jwt_svid_ttl_s": 60, "dns_names": ()}, "spec:\n  jwtTtl: 60s\n  dnsNameTemplates: []"),
@@ -49,21 +49,21 @@ def test_a_cure_is_written_in_the_form_of_the_document(value: Mapping[str, objec
     ],
 )
 def test_a_field_has_the_name_that_the_document_gives_it(
-    value: Mapping[str, object], fields: dict[str, object], cure: str
+    value: Mapping[str, object], fields: dict[str, object], fix: str
 ) -> None:
-    assert cures.changed(entry(value), **fields) == cure
+    assert fixes.changed(entry(value), **fields) == fix
 
 
-def test_a_kind_that_is_there_is_not_added_again_and_nothing_changed_is_no_cure() -> None:
-    assert cures.with_selectors(entry(in_pod("/agent/x")), add=cures.OF_POD) == ""
-    assert "-selector k8s:sa:writer" in cures.with_selectors(
-        entry(in_pod("/agent/x")), remove=[selector_of("k8s:container-name:sidecar")], add=(cures.ACCOUNT,)
+def test_a_kind_that_is_there_is_not_added_again_and_nothing_changed_is_no_fix() -> None:
+    assert fixes.with_selectors(entry(in_pod("/agent/x")), add=fixes.OF_POD) == ""
+    assert "-selector k8s:sa:writer" in fixes.with_selectors(
+        entry(in_pod("/agent/x")), remove=[selector_of("k8s:container-name:sidecar")], add=(fixes.ACCOUNT,)
     )
 
 
 @pytest.mark.parametrize("hostile", ["$(touch x)", "a b", "`id`", "'; rm -rf /; '", "a\nb", "-admin"])
 def test_a_command_quotes_what_an_entry_says(hostile: str) -> None:
-    command = cures.update_command(entry(in_pod("/agent/x", f"k8s:pod-label:{hostile}", hint=hostile, id=hostile)))
+    command = fixes.update_command(entry(in_pod("/agent/x", f"k8s:pod-label:{hostile}", hint=hostile, id=hostile)))
     words = shlex.split(command)
     assert words[words.index("-hint") + 1] == hostile
     assert words[words.index("-entryID") + 1] == hostile
@@ -71,10 +71,10 @@ def test_a_command_quotes_what_an_entry_says(hostile: str) -> None:
 
 
 def test_a_deletion_names_the_object(tmp_path: Path) -> None:
-    assert cures.deletion(entry(STATIC)) == "kubectl delete clusterstaticentry vm"
-    assert cures.deletion(entry(TEMPLATE)) == "kubectl delete clusterspiffeid agents"
-    assert cures.deletion(entry(in_pod("/agent/x", id="5f 0c"))) == "spire-server entry delete -entryID '5f 0c'"
-    assert cures.deletion(entry(DATA)) == "remove the entry at f:7"
+    assert fixes.deletion(entry(STATIC)) == "kubectl delete clusterstaticentry vm"
+    assert fixes.deletion(entry(TEMPLATE)) == "kubectl delete clusterspiffeid agents"
+    assert fixes.deletion(entry(in_pod("/agent/x", id="5f 0c"))) == "spire-server entry delete -entryID '5f 0c'"
+    assert fixes.deletion(entry(DATA)) == "remove the entry at f:7"
 
 
 CRON = {
@@ -87,21 +87,21 @@ CRON = {
 def test_one_command_makes_the_changes_of_several() -> None:
     one = entry(CRON)
     commands = [
-        cures.with_selectors(one, remove=one.of_kind("unix", "uid"), add=(cures.USER,)),
-        cures.changed(one, admin=False),
-        cures.changed(one, x509_svid_ttl_s=3600),
+        fixes.with_selectors(one, remove=one.of_kind("unix", "uid"), add=(fixes.USER,)),
+        fixes.changed(one, admin=False),
+        fixes.changed(one, x509_svid_ttl_s=3600),
     ]
-    words = shlex.split(cures.merged_update(one, commands))
+    words = shlex.split(fixes.merged_update(one, commands))
     assert words[:3] == ["spire-server", "entry", "update"]
     assert "-admin" not in words
     assert words.count("-selector") == 2
     assert {"unix:uid:UID_OF_THIS_WORKLOAD_ALONE", "unix:path:/usr/bin/python3"} <= set(words)
     assert words[words.index("-x509SVIDTTL") + 1] == "3600"
-    assert cures.merged_update(one, [cures.update_command(one)]) == cures.update_command(one)
+    assert fixes.merged_update(one, [fixes.update_command(one)]) == fixes.update_command(one)
 
 
 def test_of_two_values_of_one_field_the_first_counts() -> None:
     one = entry(CRON)
-    words = shlex.split(cures.merged_update(one, [cures.changed(one, hint="first"), cures.changed(one, hint="second")]))
+    words = shlex.split(fixes.merged_update(one, [fixes.changed(one, hint="first"), fixes.changed(one, hint="second")]))
     assert words.count("-hint") == 1
     assert "first" in words
