@@ -1,8 +1,7 @@
 """Cache of verified actor tokens: a client shows the same JWT-SVID with every exchange, for half of its life.
 
-The signature does not change, so it is not verified again while the trust domain's bundle holds the same key. Time and
-channel are checked at each use. The cache key is the whole token: a variant of it (JWS signatures are malleable) only
-misses.
+A cached signature counts while the trust domain's bundle holds the same key. Time and channel are checked at each use.
+The cache key is the whole token: a variant of a cached token (JWS signatures are malleable) only misses.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The authority a verified subject token gives the client: delegated to it, by us or by another token service, or from
-a user's login at it.
+"""The authority that a verified subject token gives the client: delegated by us, delegated by another token service, or
+from a user's login at the client.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Authority:
     """The subject, extent and end of an authority.
 
     ``issuer`` and ``subject`` are the pair that rules match: the user's own, or the foreign issuer's. The issued token
-    will say ``issued_subject`` and ``sub_id``, and end by ``expires_at``. ``txn`` is None where a chain starts.
-    ``audiences`` are the only ones where it counts; None for any. ``own``: a workload started the chain for itself.
+    has ``issued_subject`` and ``sub_id``, and ends by ``expires_at``. ``txn`` is None where a chain starts.
+    ``audiences`` limits where the authority counts; None: any. ``own``: a workload started the chain for itself.
     """
 
     issuer: str
@@ -39,11 +39,12 @@ class Authority:
 
 
 def authority_of(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
-    """Return the authority that ``client`` shows by this token.
+    """Return the authority that this token gives ``client``.
 
     Raises:
-        Denied: NOT_YOUR_TOKEN if it was issued to another client; NOT_AN_ENTRY for a token that would start a chain at
-            a client that may not, or that names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED,
+        Denied: NOT_YOUR_TOKEN, the token was issued to another client; NOT_AN_ENTRY, the client may not start a chain,
+            or the
+            token names no user; TOKEN_EXPIRED, TOKEN_TYPE, DELEGATION_NOT_ALLOWED,
             SELF_DELEGATION, MALFORMED_TOKEN.
     """
     if token.expires_at <= now:  # the leeway of verification is for differing clocks, not for minting new tokens
@@ -67,12 +68,12 @@ def use_of(token: VerifiedToken, client: SpiffeId, policy: StsPolicy) -> Use:
 def login_issuer_for(
     client: SpiffeId, issuer: str, policy: StsPolicy, claims: Mapping[str, object] | None = None
 ) -> UserIssuer:
-    """Return the user issuer whose login tokens ``client`` may show.
+    """Return the user issuer if ``client`` may exchange its login tokens.
 
-    ``claims`` are those of the token: one whose only audience is the entry's door was shown there.
+    ``claims`` are the token's: a token whose only audience is the entry's door was used there.
 
     Raises:
-        Denied: NOT_AN_ENTRY, it may show none of this issuer; MALFORMED_TOKEN, ``aud`` is of another type.
+        Denied: NOT_AN_ENTRY, the client is no entry for this issuer; MALFORMED_TOKEN, ``aud`` is of another type.
     """
     entry = policy.entries.get(client)
     if entry is None or issuer not in entry.client_ids:
@@ -87,10 +88,10 @@ def login_issuer_for(
 
 
 def foreign_issuer_for(client: SpiffeId, issuer: str, policy: StsPolicy) -> ForeignIssuer:
-    """Return the foreign issuer whose tokens ``client`` may show.
+    """Return the foreign issuer if ``client`` may exchange its tokens.
 
     Raises:
-        Denied: DELEGATION_NOT_ALLOWED, it may show none of this issuer.
+        Denied: DELEGATION_NOT_ALLOWED, the client is not listed for this issuer.
     """
     foreign = policy.foreign_issuers[issuer]
     if client not in foreign.actors:
@@ -122,7 +123,7 @@ def _read_delegated(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy
 
 
 def _login_pair(token: VerifiedToken, policy: StsPolicy) -> tuple[str, str] | None:
-    """Return the login that this subject was made of: ``sub_id``, if its issuer's prefix gives just this ``sub``."""
+    """Return the login behind a subject: ``sub_id``, if its issuer's prefix and ``sub`` give exactly this subject."""
     if token.sub_id is None:
         return None
     login = policy.login_issuers.get(token.sub_id[0])
@@ -131,12 +132,14 @@ def _login_pair(token: VerifiedToken, policy: StsPolicy) -> tuple[str, str] | No
 
 
 def _is_workloads(token: VerifiedToken, policy: StsPolicy) -> bool:
-    """Tell if a workload started the chain for itself: we give no user, and no foreign subject, such a name."""
+    """Return True if a workload started the chain for itself: users and foreign subjects never get a workload's
+    name.
+    """
     return token.sub_id is None and token.subject.startswith("spiffe://") and policy.foreign_pair(token.subject) is None
 
 
 def _foreign(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: int) -> Authority:
-    """Return the authority that a delegated token of another token service has beyond the crossing."""
+    """Return the authority of another token service's delegated token, translated by the crossing."""
     foreign = foreign_issuer_for(client, token.issuer, policy)
     if token.audience not in policy.audiences_of(client):
         raise Denied(Reason.NOT_YOUR_TOKEN, "the subject token is for another audience")
@@ -188,7 +191,7 @@ def _login(token: VerifiedToken, *, client: SpiffeId, policy: StsPolicy, now: in
 
 
 def _last_expiry(token: VerifiedToken, delegation_life_s: int | None, now: int) -> int:
-    """Return the time that no first token may outlive; most end sooner (``EntryWorkload.first_life_s``)."""
+    """Return the latest expiry of a chain's first token; most expire sooner (``EntryWorkload.first_life_s``)."""
     if delegation_life_s is None:
         return min(token.expires_at, now + DELEGATION_LIFE_S)
     return now + delegation_life_s

@@ -1,8 +1,8 @@
 """The book of orders: a set that replicas merge. Pure.
 
-A merge of two books loses no order, and the set and the time determine what is in force. The number of a book grows
-with every order, and a merge takes the larger one. Each operator and each user issuer has a share of the room, so that
-its orders cannot keep out those of others. A lift or a confirmation needs no room: there is one for each revocation.
+A merge of two books loses no order. The orders and the time determine the active revocations. The number of a book
+grows with every order, and a merge keeps the larger number. Each operator and each user issuer has a quota, so that its
+orders cannot keep out others. A lift or a confirmation needs no quota: each revocation has at most one of each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BYTES_EACH: Final = MAX_BOOK_BYTES // (2 * MAX_REVOCATIONS)  # on average; the 
 
 
 class SeqError(ValueError):
-    """A number of a list that is too far ahead for an honest replica."""
+    """Another replica's sequence number is further ahead than an honest replica's can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Book:
     orders: Mapping[str, Order] = field(default_factory=dict)
 
     def with_order(self, order: Order, *, now: int, sources: int = 1) -> Book:
-        """Return a book with one more order; the same book if it has the order, or one that covers it.
+        """Return a book with this order added; the same book if the order, or one that covers it, is present.
 
         ``sources`` is the number of user issuers, which share the room for events.
 
@@ -57,10 +57,10 @@ class Book:
         return Book(seq=self.seq + 1, orders={**kept, order.id: order})
 
     def covering(self, order: Order, *, now: int) -> Order | None:
-        """Return the order that makes this one unnecessary; None if there is none.
+        """Return the existing order that makes ``order`` unnecessary; None if there is none.
 
-        That is a lift or confirmation of the same revocation, or a revocation of the same name by the same operator
-        that is not lifted and ends no sooner.
+        For a lift or confirmation: another of the same revocation. For a revocation: an active one of the same name by
+        the same operator, with the same end or a later one.
         """
         others = (one for one in self.orders.values() if one.action is order.action and one.expires_at > now)
         if order.action is not Action.REVOKE:
@@ -72,11 +72,11 @@ class Book:
         return next((one for one in alike if one.id not in lifted), None)
 
     def merged(self, other: Book, *, now: int) -> Book:
-        """Return all orders of both. The number never falls, and grows if this book learns of an order.
+        """Return a book with the orders of both. Its number never falls, and grows if this book gets a new order.
 
         Raises:
-            SeqError: the other number is too far ahead: a malicious replica could make all lists unusable.
-            ValueError: together they have more orders than a reader accepts.
+            SeqError: the other book's number is too far ahead: a malicious replica could make all lists unusable.
+            ValueError: the merged book has more orders than a reader accepts.
         """
         if other.seq - self.seq > (MAX_JUMP if self.seq < MAX_JUMP else MAX_STEP):
             raise SeqError(f"its number jumps from {self.seq} to {other.seq}")
@@ -101,7 +101,7 @@ class Book:
         return found
 
     def listed(self, now: int, *, ttl_s: int) -> Steps[Listed]:
-        """Return, in steps, the revocations in force and those lifted. Readers may rely on them for ``ttl_s``."""
+        """Return, in steps, the active and the lifted revocations. Readers may cache them for ``ttl_s``."""
         confirmed = yield from self._find_confirmed()
         lifted: dict[str, int] = {}
         revoked: dict[str, Revocation] = {}
@@ -127,7 +127,7 @@ class Book:
 
 
 def _require_room(order: Order, kept: Iterable[Order], sources: int) -> None:
-    """Require room for a new revocation, in the share of its operator or user issuer and in that of all.
+    """Check the quotas for a new revocation: that of its operator or user issuer, and the total.
 
     Raises:
         Denied: ORDER_REFUSED.
@@ -155,10 +155,10 @@ def _drop_expired(orders: Mapping[str, Order], now: int) -> dict[str, Order]:
 
 
 def parse_book(document: bytes) -> Steps[tuple[Book, Mapping[str, object]]]:
-    """Read a book that a replica wrote, in steps. Return it, and the other members of the document.
+    """Parse a replica's book in steps. Returns the book, and the other members of the document.
 
     Raises:
-        ValueError: it is not a book. The text quotes nothing of it.
+        ValueError: the document is not a book. The message quotes none of its content.
     """
     members = yield from object_in_steps(document, max_bytes=MAX_BOOK_BYTES)
     seq, rows = members.get("seq"), members.pop("orders", None)

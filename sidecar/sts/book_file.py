@@ -1,6 +1,6 @@
-"""The book of orders as a document, for a file or another replica: every order is written as JSON once.
+"""The book of orders as a document, for a file or another replica: each order is encoded as JSON once.
 
-A book is up to 64 MiB long, so the document is made of pieces that are written one by one.
+A book is up to 64 MiB long, so the document is written in pieces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IN_A_PIECE: Final = 64  # orders
 
 
 def rows_of(book: Book, known: Mapping[str, bytes]) -> Steps[Mapping[str, bytes]]:
-    """Return the orders as JSON; those that are known are not written again."""
+    """Return the orders as JSON; reuses the JSON in ``known``."""
     rows: dict[str, bytes] = {}
     for some in slices(book.orders.items()):
         yield
@@ -28,7 +28,7 @@ def rows_of(book: Book, known: Mapping[str, bytes]) -> Steps[Mapping[str, bytes]
 
 
 def pieces_of(members: Mapping[str, object], rows: Mapping[str, bytes]) -> Iterator[bytes]:
-    """Return a book as JSON, in pieces that are short enough to be written one by one."""
+    """Yield a book as JSON, in short pieces."""
     yield orjson.dumps(members)[:-1] + b',"orders":['
     begun = False
     for some in slices(rows.values(), _IN_A_PIECE):

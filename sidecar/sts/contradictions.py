@@ -23,7 +23,7 @@ MAX_DELEGATION_LIFE_S: Final = 86_400
 
 
 class Declared(Protocol):
-    """A policy, as far as it is declared. ``StsPolicy`` is one."""
+    """The declared parts of a policy, as ``StsPolicy`` has them."""
 
     @property
     def issuer(self) -> str:
@@ -55,7 +55,7 @@ class Declared(Protocol):
 
     @property
     def foreign_issuers(self) -> Mapping[str, ForeignIssuer]:
-        """The token services of others."""
+        """The foreign token services."""
 
     @property
     def token_life_s(self) -> int:
@@ -250,7 +250,7 @@ def _first_life_problems(entry: EntryWorkload, policy: Declared) -> Iterator[Pro
 
 
 def is_issuer_url(text: str) -> bool:
-    """Tell if it is an https URL with a host and no query or fragment (RFC 8414 section 2); http on loopback only."""
+    """Return True for an https URL with a host and no query or fragment (RFC 8414 section 2); http on loopback only."""
     try:
         url = urlsplit(text)
         host = url.hostname or ""

@@ -52,7 +52,7 @@ Answering = Callable[[web.Request, SpiffeId, ExchangeRecord], Awaitable[web.Resp
 
 
 class TokenEndpoint:
-    """Tokens, keys and metadata, for a listener that only lets verified peers in."""
+    """Tokens, keys and metadata, for a listener that accepts verified peers only."""
 
     def __init__(
         self,
@@ -64,8 +64,8 @@ class TokenEndpoint:
         body_timeout_s: float = 5.0,
         unproven: UnprovenRecords | None = None,
     ) -> None:
-        """``base_url`` is where clients reach us, if that is not the issuer identifier; ``keys_max_age_s`` is how long
-        they may cache our keys; ``introspects`` says that there is an introspection endpoint.
+        """``base_url``: our URL for clients, if it is not the issuer identifier; ``keys_max_age_s``: the cache life of
+        our keys; ``introspects``: the service has an introspection endpoint.
 
         ``unproven`` limits the records of requests without a valid SVID.
         """
@@ -112,11 +112,13 @@ class TokenEndpoint:
         return await self.answered(request, self._answer)
 
     async def countersign(self, request: web.Request) -> web.Response:
-        """Handle one request to countersign a client's record stream: likewise."""
+        """Handle one request to countersign a client's record stream: one answer and one record in every case."""
         return await self.answered(request, self._countersign)
 
     async def answered(self, request: web.Request, answer: Answering) -> web.Response:
-        """Let ``answer`` serve one request of an identified client. A drain waits for it; a refusal is recorded."""
+        """Serve one request of an identified client by ``answer``. A drain waits for the answer; a refusal is
+        recorded.
+        """
         return await self._track(self._identify(request, answer))
 
     async def _track(self, answering: Coroutine[None, None, web.Response]) -> web.Response:
@@ -169,7 +171,9 @@ class TokenEndpoint:
         return web.Response(body=orjson.dumps({"checkpoint": checkpoint.text()}), content_type=_JSON, headers=NO_STORE)
 
     def unserved(self, request: web.BaseRequest, status: int, allow: str | None = None) -> web.Response:
-        """Answer a request that is not HTTP, has no route here, or met a bug elsewhere; one record, nothing quoted."""
+        """Answer a request that is invalid HTTP, has no route, or met a bug. Writes one record; quotes nothing of the
+        request.
+        """
         record = self._record(request)
         with suppress(SidecarError):
             record.identify(self.client_of(request))
@@ -211,11 +215,11 @@ class TokenEndpoint:
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, "the exchange could not be recorded")
 
     def client_of(self, request: web.BaseRequest) -> SpiffeId:
-        """Return the client's identity, if it is trusted now. Raises Denied CLIENT_NOT_AUTHENTICATED or PEER_GONE."""
+        """Return the identity of a client that is trusted now. Raises Denied CLIENT_NOT_AUTHENTICATED or PEER_GONE."""
         return self._peer_of(request).spiffe_id
 
     def _peer_of(self, request: web.BaseRequest) -> VerifiedPeer:
-        """Return the client, if it is trusted now. Errors as ``client_of``."""
+        """Return the peer of a client that is trusted now. Raises as ``client_of``."""
         if request.transport is None:
             raise Denied(Reason.PEER_GONE)
         guard = guard_of(request.transport)
@@ -257,7 +261,8 @@ async def go_on(request: web.Request) -> None:
 
 
 def server_metadata(policy: StsPolicy, base_url: str | None = None, *, introspects: bool = False) -> dict[str, object]:
-    """Build authorization server metadata (RFC 8414 section 2), that of the actor profile too where tokens follow it.
+    """Build authorization server metadata (RFC 8414 section 2), with the actor profile's where tokens follow that
+    profile.
 
     Clients authenticate by mTLS and their URI SAN (RFC 8705).
     """

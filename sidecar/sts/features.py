@@ -1,6 +1,6 @@
 """Features of a token service that only some settings use. A process without one never loads its modules.
 
-Each function imports what it makes. No other module of the token service imports them while it runs.
+Each function imports the modules of its feature. No other module of the token service imports those.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def register_of(settings: RevocationSettings | None, log: EventLog) -> Register 
 
 
 def revocations_of(service: TokenService, endpoint: TokenEndpoint) -> RevocationEndpoint | None:
-    """Make the endpoint that takes orders; None without a register."""
+    """Make the endpoint for operators' orders; None without a register."""
     if service.register is None:
         return None
     from sidecar.sts.revocation_endpoint import RevocationEndpoint
@@ -64,7 +64,7 @@ def replicas_of(register: Register, source: IdentitySource, endpoint: Revocation
 def logouts_of(
     settings: EventSettings | None, service: TokenService, unproven: UnprovenRecords
 ) -> LogoutEndpoint | None:
-    """Make the endpoint that hears of logouts; None without settings or a register."""
+    """Make the endpoint for logout events; None without settings or a register."""
     if settings is None or service.register is None:
         return None
     from sidecar.sts.logout_endpoint import LogoutEndpoint

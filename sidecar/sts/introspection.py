@@ -1,9 +1,8 @@
 """Token introspection (RFC 7662): tells a token's audience that it is active, and its claims with the whole chain.
 
-Off by default: every token here is a JWT that its audience verifies alone, so the endpoint is for resource servers that
-cannot, or that must know of a revocation at once. The client is authenticated by its X.509-SVID. A token that is not
-for one of its audiences gets the same answer as rubbish does, and nothing about a token decides before it is known to
-be the client's own.
+Off by default: every token is a JWT that its audience can verify alone. The endpoint is for resource servers that
+cannot verify, or that must learn of a revocation at once. The client is authenticated by its X.509-SVID. A token for
+another audience gets the same answer as an invalid token, and no other check runs before the audience check.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def parse_introspection(body: bytes, content_type: str | None) -> str:
     """Return the token of a request (RFC 7662 section 2.1). ``token_type_hint`` changes nothing: there is one type.
 
     Raises:
-        Denied: EXCHANGE_MALFORMED, no form, or not one token.
+        Denied: EXCHANGE_MALFORMED, the body is no form, or has no token or several.
     """
     if media_type(content_type) != "application/x-www-form-urlencoded":
         raise Denied(Reason.EXCHANGE_MALFORMED, "the body is not a form")
@@ -88,10 +87,10 @@ def parse_introspection(body: bytes, content_type: str | None) -> str:
 
 
 def presented(raw: str, *, client: SpiffeId, policy: StsPolicy, ring: KeyRing, now: int) -> VerifiedToken:
-    """Verify a token of ours that ``client`` was shown: it is for one of the client's own audiences.
+    """Verify a token of ours that is for one of the audiences of ``client``.
 
     Raises:
-        Denied: what ``verify_token`` refuses; WRONG_ISSUER, UNKNOWN_KEY, TOKEN_EXPIRED.
+        Denied: as ``verify_token``; WRONG_ISSUER, UNKNOWN_KEY, TOKEN_EXPIRED.
     """
     bearer = parse_bearer(raw)
     if bearer.issuer != policy.issuer:

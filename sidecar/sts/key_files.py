@@ -39,7 +39,7 @@ def file_name(signs_from: int) -> str:
 
 
 def time_of(name: str) -> int | None:
-    """Return the second since the epoch that a file's name states; None if it states none."""
+    """Parse the time (seconds since the epoch) in a key file's name; None for another name."""
     if not _NAME.fullmatch(name):
         return None
     try:
@@ -75,10 +75,10 @@ def key_times(directory: Path) -> dict[int, str]:
 def load_schedule(
     directory: Path, now: int, *, announce_s: int = ANNOUNCE_S, before: KeySchedule | None = None
 ) -> KeySchedule:
-    """Read the keys that are in use at ``now`` or later. ``before`` is what a running replica has read last.
+    """Read the keys that are in use at ``now`` or later. ``before`` is a running replica's previous schedule.
 
     Raises:
-        ConfigError: every file that others can read or that holds no usable key; no key at all, or too many.
+        ConfigError: a file is readable by others or holds no usable key (all are listed); no key at all, or too many.
     """
     times = key_times(directory)
     over = _over(times, now, announce_s, before)
@@ -105,7 +105,7 @@ def look(directory: Path) -> Hashable:
     """Return a value that changes whenever the directory's keys do, to poll for changes.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: the directory cannot be listed.
     """
     found = []
     for path in _pem_files(directory):
@@ -132,7 +132,7 @@ def _pem_files(directory: Path) -> list[Path]:
 
 
 def _over(times: Collection[int], now: int, announce_s: int, before: KeySchedule | None) -> frozenset[int]:
-    """Return the times of keys whose last token has expired, whatever the settings of now say about its life."""
+    """Return the times of keys whose last token has expired, also if the settings for its life have changed."""
     if before is None:
         due = {signs_from: signs_from for signs_from in times}
     else:  # a file that is new here may be held back

@@ -61,7 +61,7 @@ class SigningKey:
 
     @classmethod
     def of(cls, private_key: object) -> SigningKey:
-        """Take a P-256, Ed25519 or RSA key of at least 2048 bits.
+        """Wrap a P-256, Ed25519 or RSA key of at least 2048 bits.
 
         Raises:
             KeyRefusedError: any other key.
@@ -131,7 +131,7 @@ class KeyRing:
         """The key that signs.
 
         Raises:
-            Unavailable: NOT_READY, this replica lacks it. It never signs by another one, which nobody may know.
+            Unavailable: NOT_READY, this replica lacks that key; consumers may not know another one.
         """
         if self.signer is None:
             raise Unavailable(Reason.NOT_READY, NO_SIGNER)
@@ -148,7 +148,7 @@ class KeyRing:
         return self
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the key that verifies a token of ours when it comes back as subject token."""
+        """Return the published key with this ``kid``; None if there is none."""
         return next((key.verification_key for key in self.published if key.kid == kid), None)
 
     def jwks(self) -> bytes:

@@ -1,7 +1,7 @@
 """Names that an order may use: configured issuers and trust domains, and names that were seen here.
 
-An order with a misspelled name would stop nothing, and look as if it worked. So an unknown issuer or trust domain is
-refused, with the nearest known one, and each answer says when the name was last seen, within a bounded memory.
+An order with a misspelled name would have no effect, yet look successful. So an unknown issuer or trust domain is
+refused with the nearest known name, and each answer says when the name was last seen. The memory is bounded.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _MAX_NAME: Final = 256  # characters; a longer name is kept as its digest
 
 @dataclass(frozen=True, slots=True)
 class KnownNames:
-    """Configured issuers and trust domains. ``longest_s``: the longest life of what an order of a kind can stop."""
+    """Configured issuers and trust domains. ``longest_s``: the longest useful life of an order, by kind."""
 
     issuers: frozenset[str]
     domains: frozenset[str]
     longest_s: Mapping[Kind, int]
 
     def admit(self, order: Order) -> Order:
-        """Return a new revocation, shortened to the longest life of what it names.
+        """Return a new revocation, shortened to the longest life of the tokens that it stops.
 
         Raises:
-            Denied: ORDER_REFUSED, its issuer or trust domain is not known here.
+            Denied: ORDER_REFUSED, the issuer or trust domain is unknown.
         """
         if order.kind in NAMED_BY_ISSUER and order.issuer not in self.issuers:
             raise _unknown("issuer", order.issuer or "", self.issuers)
@@ -49,7 +49,7 @@ class KnownNames:
 
 
 def known_names(policy: StsPolicy, domains: Iterable[object]) -> KnownNames:
-    """Return the names under a policy; ``domains`` are the trust domains whose bundles are there."""
+    """Return the known names of a policy; ``domains`` are the trust domains with a bundle."""
     return KnownNames(
         frozenset({policy.issuer, *policy.login_issuers, *policy.foreign_issuers}),
         frozenset(map(str, domains)),
@@ -58,10 +58,10 @@ def known_names(policy: StsPolicy, domains: Iterable[object]) -> KnownNames:
 
 
 def _longest_s(policy: StsPolicy) -> Mapping[Kind, int]:
-    """Return the longest life of tokens that a ``txn`` or a ``jti`` names, where it is known.
+    """Return the longest known life of tokens with one ``txn`` or one ``jti``.
 
     Chains of ours end with their first token, and one for a login begins while the login lives. Tokens of foreign token
-    services with the same ``txn``, or exchanged from one token, have no limit that is known here.
+    services with the same ``txn``, or exchanged from one token, have no known limit.
     """
     if policy.foreign_issuers:
         return {}
@@ -96,12 +96,12 @@ class SeenNames:
         self._since = dict.fromkeys(Kind, int(clock()))
 
     def note(self, use: Use) -> None:
-        """Remember every name of a use that was proven."""
+        """Remember every name of a verified use."""
         for kind, names in use.names().items():
             self._note(kind, names)
 
     def note_issued(self, claims: Mapping[str, object]) -> None:
-        """Remember the names of a token that is issued here."""
+        """Remember the names of an issued token."""
         self._note(Kind.TXN, (claims["txn"],))
         self._note(Kind.JTI, (claims["jti"],))
 
@@ -115,7 +115,7 @@ class SeenNames:
             self._since[kind] = max(self._since[kind], at)
 
     def of(self, order: Order) -> dict[str, object]:
-        """Return when the name of a revocation was last seen, the start of this memory, and a name that reads alike.
+        """Describe a revocation's name: when it was last seen, the start of this memory, and a similar known name.
 
         Times are in seconds since 1970.
         """
@@ -136,6 +136,6 @@ def _key(name: object) -> object:
 
 
 def _text(key: object) -> str | None:
-    """Return the name that a key stands for, without its issuer; None for a digest."""
+    """Return the name in a key of the memory, without its issuer; None for a digest."""
     found = key[-1] if isinstance(key, tuple) else key
     return found if isinstance(found, str) else None

@@ -1,8 +1,8 @@
 """A listener for user issuers, which have no SVID: they report that a login or a user must stop.
 
 ``POST /backchannel-logout`` takes a form with ``logout_token`` (OpenID Connect Back-Channel Logout), ``POST /events`` a
-security event token (RFC 8935). The listener is plain HTTP: each event proves itself by its issuer's signature, so put
-a proxy before it that ends TLS. Unproven requests cost one signature check, and their records are rate-limited.
+security event token (RFC 8935). The listener is plain HTTP: put a proxy that ends TLS before it. Each event is
+authenticated by its issuer's signature. Invalid requests cost one signature check, and their records are rate-limited.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NO_STORE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventSettings:
-    """Address of the listener, our ``audiences`` besides the entries' OAuth clients, and the length of revocations."""
+    """Address of the listener, our ``audiences`` beside the entries' OAuth clients, and the life of revocations."""
 
     host: str
     port: int
@@ -41,7 +41,7 @@ class EventSettings:
 
 
 class LogoutEndpoint:
-    """Turns proven events into orders of the register."""
+    """Turns verified events into orders of the register."""
 
     def __init__(
         self, service: TokenService, register: Register, settings: EventSettings, *, unproven: UnprovenRecords
@@ -59,7 +59,9 @@ class LogoutEndpoint:
         return app
 
     async def logout(self, request: web.Request) -> web.Response:
-        """Take a logout token; 200 once a majority of the replicas keeps its revocation, 400 if it is refused."""
+        """Accept a logout token: 200 once a majority of the replicas stores its revocation, 400 if the token is
+        refused.
+        """
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/x-www-form-urlencoded":
                 raise Denied(Reason.ORDER_REFUSED, "the body is not a form")
@@ -71,9 +73,10 @@ class LogoutEndpoint:
         return web.Response(headers=_NO_STORE)
 
     async def event(self, request: web.Request) -> web.Response:
-        """Take a security event token (RFC 8935 section 2); 202 once a majority of the replicas has its revocation.
+        """Accept a security event token (RFC 8935 section 2): 202 once a majority of the replicas stores its
+        revocation.
 
-        400 if it is refused.
+        400 if the token is refused.
         """
         try:
             if media_type(request.headers.get(hdrs.CONTENT_TYPE)) != "application/secevent+jwt":

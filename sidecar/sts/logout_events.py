@@ -35,7 +35,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogoutFeed:
-    """The events of one user issuer: their ``audiences``, and how long a login or a user is stopped by one."""
+    """The events of one user issuer: their ``audiences``, and the lives of revocations of a login and of a user."""
 
     trusted: TrustedIssuer
     audiences: frozenset[str]
@@ -44,7 +44,7 @@ class LogoutFeed:
 
 
 def issuer_of(raw: str) -> Bearer:
-    """Parse an event; nothing is verified yet. Raises Denied ORDER_REFUSED."""
+    """Parse an event without verifying it. Raises Denied ORDER_REFUSED."""
     try:
         return parse_bearer(raw)
     except Denied as error:
@@ -52,7 +52,8 @@ def issuer_of(raw: str) -> Bearer:
 
 
 def order_of(bearer: Bearer, *, feed: LogoutFeed, key: VerificationKey, now: int) -> Order:
-    """Verify an event and return the revocation that follows from it. Its ID is that of the event: a replay is known.
+    """Verify an event and return the revocation that follows from it. Its ID is the event's, so that a replay changes
+    nothing.
 
     Raises:
         Denied: ORDER_REFUSED.
@@ -107,7 +108,7 @@ def _round_up(ends_at: int, for_s: int) -> int:
 
 
 def _event(claims: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
-    """Return the one event that we act on, and its members."""
+    """Return the type and the members of the one supported event."""
     events = claims.get("events")
     found = [] if not isinstance(events, dict) else [(name, events[name]) for name in _TYPES if name in events]
     if len(found) != 1 or not isinstance(found[0][1], dict):
@@ -116,7 +117,7 @@ def _event(claims: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
 
 
 def _named(claims: Mapping[str, object], members: Mapping[str, object], issuer: str) -> tuple[str | None, str | None]:
-    """Return the user and the session that an event names: by ``sub`` and ``sid``, or by ``sub_id`` (RFC 9493)."""
+    """Return the user and the session of an event, from ``sub`` and ``sid``, or from ``sub_id`` (RFC 9493)."""
     subject, session = _name(claims, "sub"), _name(claims, "sid")
     sub_id = claims.get("sub_id", members.get("subject"))
     if isinstance(sub_id, dict):

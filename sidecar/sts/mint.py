@@ -1,4 +1,4 @@
-"""Decides if a token is issued, and with which claims. Pure: tokens arrive verified, time and random names come in.
+"""Decides if a token is issued, and with which claims. Pure: verified tokens, time and random names are arguments.
 
 Theory of operation. This service only delegates. The client is identified by its X.509-SVID, and the actor token names
 the same workload; the subject token was issued to that workload, or is a user's login at an entry; a rule lets the
@@ -38,7 +38,7 @@ TYPES_OF_LOGINS: Final[Mapping[LoginKind, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreshNames:
-    """Two unguessable names: ``jti`` for the token, ``txn`` for the chain if one starts here."""
+    """Two random names: ``jti`` for the token, ``txn`` for the chain if it starts here."""
 
     jti: str
     txn: str
@@ -46,7 +46,7 @@ class FreshNames:
 
 @dataclass(frozen=True, slots=True)
 class ClientCertificate:
-    """The leaf of the X.509-SVID that the client shows on its connection: hexadecimal SHA-256, and its last second."""
+    """The leaf of the client's X.509-SVID on this connection: its SHA-256 in hex, and its last second."""
 
     sha256: str
     not_after: int
@@ -67,7 +67,7 @@ class Grant:
 
 
 def require_lawful_form(request: ExchangeRequest, subject_issuer: str, policy: StsPolicy) -> str:
-    """Return the actor token of a request whose token types we support. No token has to be verified for this.
+    """Check the token types of a request, before any token is verified, and return its actor token.
 
     Raises:
         Denied: ACTOR_REQUIRED without an actor token (without one this would be impersonation, RFC 8693 section 1.1);
@@ -150,7 +150,7 @@ def authorize_self(
     fresh: FreshNames,
     certificate: ClientCertificate | None = None,
 ) -> Grant:
-    """Decide a token for the client's own authority: no user, no actor, only for listed (workload, target) pairs.
+    """Decide a client's request for a token of its own: no user, no actor, only for listed (workload, target) pairs.
 
     Raises:
         Denied: TARGET_UNKNOWN if the pair is not listed, SCOPE_REFUSED, CLIENT_NOT_AUTHENTICATED.
@@ -170,7 +170,7 @@ def authorize_self(
 def _confirmation(
     audience: str, expires_at: int, policy: StsPolicy, certificate: ClientCertificate | None
 ) -> tuple[dict[str, object], int]:
-    """Return ``cnf`` for a target whose tokens are bound, and the end: with the certificate, which proves possession.
+    """Return ``cnf`` and the expiry: for a target with bound tokens, no later than the certificate's.
 
     The binding is to the actor, who presents the token, never to the subject token's sender.
     """
@@ -197,7 +197,7 @@ def _require_may_act(claims: Mapping[str, object], named: Mapping[str, object]) 
 
 
 def _next_act(chain: ActChain | None, actor: dict[str, object], max_depth: int) -> dict[str, object]:
-    """Put the new actor over the old chain: nothing dropped, reordered, rewritten or truncated (section 4.1)."""
+    """Nest the old chain, unchanged and complete, under the new actor (RFC 8693 section 4.1)."""
     if chain is None:
         return actor
     if chain.current.subject == actor["sub"]:
@@ -216,7 +216,7 @@ def _ancestors(subject: VerifiedToken) -> list[str]:
 
 
 def _audience_of(request: ExchangeRequest | ClientCredentialsRequest) -> str:
-    """Return the one target of a request: several would multiply every scope by every target (section 2.1.1)."""
+    """Return the only target of a request: several would grant every scope at every target (section 2.1.1)."""
     named = {*request.audience, *request.resource}
     if len(named) != 1:
         raise Denied(Reason.TARGET_UNKNOWN, "audience or resource must name exactly one target")
@@ -242,7 +242,7 @@ def _allowed_scopes(client: SpiffeId, authority: Authority, audience: str, polic
 
 
 def _narrow(asked: ScopeSet | None, *limits: ScopeSet) -> ScopeSet:
-    """Return the requested scopes if they are within every limit; without a request, the intersection of the limits."""
+    """Return the requested scopes if every limit allows them; without a request, the intersection of the limits."""
     first, *rest = limits if asked is None else (asked, *limits)
     scope = first.intersection(*rest)
     if not scope:

@@ -52,7 +52,8 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One order. A revocation names ``kind``, ``value`` and perhaps ``issuer``; the others name one by ``of``.
+    """One order. A revocation has ``kind``, ``value`` and perhaps ``issuer``; other orders refer to a revocation by
+    ``of``.
 
     ``operator`` is a SPIFFE ID, or the issuer whose event it follows. ``alone``: no second operator is needed.
     ``signed`` is the order as it was signed and ``certificate`` (DER in base64) that of the key; None for one that
@@ -75,7 +76,7 @@ class Order:
 
     @property
     def needs_second(self) -> bool:
-        """True for a revocation that counts only once another operator confirms it."""
+        """True for a revocation that another operator has to confirm."""
         return self.action is Action.REVOKE and self.kind is Kind.SUBJECT and not self.alone
 
     def text(self) -> str:
@@ -107,7 +108,7 @@ class Order:
         return orjson.dumps({name: value for name, value in values if value is not None})
 
     def revocation(self) -> Revocation:
-        """Return what it stops, for the list."""
+        """Return the row of the signed list for this order."""
         return Revocation(id=self.id, kind=self.kind, value=self.value, issuer=self.issuer, expires_at=self.expires_at)
 
 
@@ -118,7 +119,7 @@ Admit = Callable[[Order], Order]
 
 
 def order_of_row(row: object) -> Order:
-    """Return the order that a replica wrote as JSON. Raises ValueError, which quotes nothing, if it is not one."""
+    """Parse an order in a replica's JSON. Raises ValueError, without quoting the input, if it is no order."""
     if not isinstance(row, dict) or not row.keys() <= set(_MEMBERS):
         raise ValueError("an order has other members")
     try:
@@ -132,10 +133,10 @@ def order_of_row(row: object) -> Order:
 
 
 def find_revocation(orders: Mapping[str, Order], of: str | None, *, now: int) -> Order:
-    """Return the revocation that another order names.
+    """Return the revocation that an order refers to.
 
     Raises:
-        Denied: ORDER_REFUSED, there is none, or it has expired.
+        Denied: ORDER_REFUSED, the revocation is unknown or has expired.
     """
     order = orders.get(of or "")
     if order is None or order.action is not Action.REVOKE or order.expires_at <= now:
@@ -174,7 +175,7 @@ def key_of(certificate: bytes) -> VerificationKey:
     """Return the public key of an SVID (DER), with the one algorithm that it signs with.
 
     Raises:
-        ValueError: it is neither EC, Ed25519 nor RSA.
+        ValueError: the key is neither EC, Ed25519 nor RSA.
     """
     match x509.load_der_x509_certificate(certificate).public_key():
         case ec.EllipticCurvePublicKey() as key if key.curve.name in _BY_CURVE:
@@ -197,7 +198,7 @@ def verify_order(
     now: int,
     admit: Admit = lambda order: order,
 ) -> Order:
-    """Verify an order by the SVID of the operator who brings it. ``audience`` is our own SPIFFE ID.
+    """Verify an order with the SVID of the operator who sends it. ``audience`` is our own SPIFFE ID.
 
     ``orders`` are those of the book. ``admit`` is called for a new revocation without the mark ``unknown``. It returns
     the order, perhaps with an earlier end, or raises.
@@ -227,7 +228,7 @@ def verify_order(
 
 
 def _say_the_same(one: Order, other: Order) -> bool:
-    """Tell if two orders differ only in when, and for which replica, they were signed."""
+    """Return True if two orders differ at most in their signing time and replica."""
     unsigned = [replace(order, made_at=0, signed=None, certificate=None) for order in (one, other)]
     return unsigned[0] == unsigned[1]
 

@@ -1,10 +1,10 @@
-"""The other replicas of this token service: when each was last heard, and which of our orders it may lack.
+"""The other replicas of this token service: the last synchronisation with each, and which of our orders it may lack.
 
-A replica is heard when all of its orders are merged here and on the disk. A replica that has since heard a majority
-knows every order that a majority holds: any two majorities share a replica. So one dead replica of three changes
-nothing, and a replica that is cut off from the others knows that its list gets old.
+A replica counts as heard once all of its orders are merged here and on the disk. A replica that has since heard a
+majority knows every order that a majority holds: any two majorities share a replica. So one dead replica of three
+changes nothing, and a replica that is cut off from the others knows that its list is ageing.
 
-An order of ours is known to another replica once that one has acknowledged it, or has it among its own.
+Another replica counts as holding an order of ours once it acknowledges the order, or sends it among its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SILENT_S: Final = 30.0  # six rounds without an answer
 
 @dataclass(slots=True)
 class _Peer:
-    """One address of the names. ``own``: it is that of this replica."""
+    """One address of a replica. ``own``: the address of this replica."""
 
     heard_at: float | None = None  # on the monotonic clock
     own: bool = False
@@ -47,7 +47,7 @@ class Peers:
     def heard(self, address: str, at: float, lacks: Collection[str] | None = None) -> None:
         """Note that all orders of another replica, as of ``at``, are merged.
 
-        It ``lacks`` these of ours; None: unchanged since it was last heard.
+        ``lacks``: the orders of ours that the replica lacks; None: unchanged since the last call.
         """
         known = self._members.get(address)
         if lacks is None:
@@ -67,12 +67,12 @@ class Peers:
             known.lacks.difference_update(orders)
 
     def lacked(self, address: str) -> frozenset[str]:
-        """Return our orders that one replica is not known to hold, as far as it was heard."""
+        """Return our orders that one replica may lack; empty if it was never heard."""
         known = self._members.get(address)
         return frozenset() if known is None or known.lacks is None else frozenset(known.lacks)
 
     def behind(self) -> list[str]:
-        """Return the replicas that were heard lately, and are not known to hold all our orders."""
+        """Return the recently heard replicas that may lack some of our orders."""
         now = self.monotonic()
         return [
             address
@@ -81,17 +81,17 @@ class Peers:
         ]
 
     def without(self, order: str) -> list[str]:
-        """Return the replicas that are not known to hold an order of ours."""
+        """Return the replicas that may lack an order of ours."""
         members = self._members.items()
         return [address for address, one in members if not one.own and (one.lacks is None or order in one.lacks)]
 
     def majority_holds(self, order: str) -> bool:
-        """Return True if an order of ours is known to be at a majority of the replicas, ourselves included."""
+        """Return True if a majority of the replicas, this one included, holds an order of ours."""
         replicas = 1 + len(self._others())
         return self._looked_up and 2 * (replicas - len(self.without(order))) > replicas
 
     def unacknowledged(self, orders: Collection[str]) -> int:
-        """Count those of our ``orders`` that any other replica is not known to hold."""
+        """Count our ``orders`` that at least one other replica may lack."""
         sets = [one.lacks for one in self._others()]
         if any(lacks is None for lacks in sets):
             return len(orders)
@@ -99,7 +99,7 @@ class Peers:
         return sum(one in lacked for one in orders) if lacked else 0
 
     def not_kept(self, address: str, why: str) -> None:
-        """Note that this replica could not write orders of another one, so its list is incomplete."""
+        """Note that writing another replica's orders failed, so our list is incomplete."""
         self._members[address].unkept = why
 
     def kept_again(self, addresses: Collection[str]) -> None:
@@ -108,11 +108,11 @@ class Peers:
             self._members[address].unkept = None
 
     def unkept(self) -> str | None:
-        """Return the reason why orders of another replica could not be written; None if all were."""
+        """Return the error of writing another replica's orders; None if all are written."""
         return next((one.unkept for one in self._members.values() if one.unkept is not None), None)
 
     def silence_s(self) -> float | None:
-        """Return the seconds since a majority of the replicas, ourselves included, was heard; None if it never was."""
+        """Return the seconds since a majority of the replicas, this one included, was heard; None: never."""
         if not self._looked_up:
             return None
         now = self.monotonic()
@@ -126,7 +126,7 @@ class Peers:
         return tuple(sorted(0 if age is None else max(0, int(now - age)) for age in ages))
 
     def counts(self) -> Mapping[str, int]:
-        """Count the other replicas that were heard lately, and those that were not, for the metric."""
+        """Count the other replicas by state, recently heard or silent, for the metric."""
         ages = self._ages(self.monotonic())
         heard = sum(age is not None and age <= SILENT_S for age in ages)
         return {"heard": heard, "silent": len(ages) - heard}

@@ -1,7 +1,7 @@
 """Policy of the token service: the targets, the actors that may act for a subject there, and where chains may start.
 
-One immutable snapshot, replaced whole when the policy file changes. An empty collection means nobody; "any subject" is
-an explicit value that cannot result from an omission.
+One immutable snapshot, replaced whole when the policy file changes. An empty collection allows nobody; "any subject" is
+an explicit value, so an omission never means it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sidecar.sts.rules import EntryWorkload, ForeignIssuer, LoginIssuer, Rule, S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StsPolicy:
-    """One snapshot of everything a decision depends on besides tokens and time.
+    """One snapshot of all inputs of a decision except tokens and time.
 
     ``issuer`` is our own identifier (RFC 8414 section 2). A workload owns the audiences of its target, and its
     SPIFFE ID in any case.
@@ -75,11 +75,11 @@ class StsPolicy:
         self._set(own=own, longest_life_s=max(self.token_life_s, *first, 0))
 
     def target_of(self, audience: str) -> Target | None:
-        """Return the one workload that receives tokens under this name."""
+        """Return the workload that receives tokens for this audience; None if there is none."""
         return self._targets.get(audience)
 
     def recipient_of(self, audience: str) -> SpiffeId:
-        """Return the workload that receives tokens under this name: every rule's audience has one."""
+        """Return the workload that receives tokens for this audience of a rule."""
         return self._targets[audience].workload
 
     def binds(self, audience: str) -> bool:
@@ -88,11 +88,11 @@ class StsPolicy:
         return target is not None and target.bound
 
     def audiences_of(self, workload: SpiffeId) -> frozenset[str]:
-        """Return the names whose tokens this workload may hand in as its own."""
+        """Return the audiences whose tokens this workload may exchange as its own."""
         return self._audiences.get(workload) or frozenset((workload,))
 
     def foreign_pair(self, subject: str) -> tuple[str, str] | None:
-        """Return the pair (issuer, sub) of a subject that came from a foreign issuer; its prefix here names that."""
+        """Return the pair (issuer, sub) of a foreign issuer's subject, found by its prefix; None for other subjects."""
         for issuer, foreign in self.foreign_issuers.items():
             prefix = foreign.crossing.subject_prefix
             if subject.startswith(prefix):
@@ -109,7 +109,7 @@ class StsPolicy:
         return frozenset().union(*matching) if matching else None
 
     def self_delegations_of(self, workload: str, actor: SpiffeId) -> tuple[SelfDelegation, ...]:
-        """Return what ``actor`` may do for a workload that started a chain for itself."""
+        """Return the rules for ``actor`` in chains that ``workload`` started for itself."""
         return tuple(one for one in self.self_delegations if one.workload == workload and one.actor == actor)
 
     def _set(self, **derived: object) -> None:

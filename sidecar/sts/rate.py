@@ -1,8 +1,8 @@
 """Rate limits of the token service: of each client, and of each client with one subject token.
 
-The first is taken before a request's tokens are looked at, so that one workload cannot keep the others waiting with
-whatever it sends. The second counts verified tokens only, so that invented ones cannot fill the table: a sidecar caches
-issued tokens and exchanges each token once for each target. Every replica counts for itself.
+The first applies before a request's tokens are parsed, so that one workload cannot delay the others with any input. The
+second counts verified tokens only, so that invented ones cannot fill the table: a sidecar caches issued tokens and
+exchanges each token once for each target. Every replica counts for itself.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RateSettings:
 class ExchangeRate:
     """Counters by key. ``monotonic`` is in seconds. Beyond ``max_bytes`` the least recently used key is evicted.
 
-    A key with its full burst available is dropped as well: that changes no answer.
+    A key with its full burst available is dropped too, which changes no answer.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class ExchangeRate:
         return len(self._free_at)
 
     def take(self, key: Hashable) -> None:
-        """Take one request. Only a digest of ``key`` is kept: clients choose how long its parts are.
+        """Count one request. Stores a digest of ``key``: clients choose the length of its parts.
 
         Raises:
-            Unavailable: OVERLOADED, none is left now.
+            Unavailable: OVERLOADED, the limit is reached.
         """
         now = self._monotonic()
         self._free_at.sweep(now)

@@ -19,7 +19,7 @@ from sidecar.sts.mint import Grant
 
 
 class EventLog(Protocol):
-    """The record stream (``observe.access_log.AccessLog``), as far as it is used here."""
+    """The parts of ``observe.access_log.AccessLog`` that the token service uses."""
 
     @property
     def healthy(self) -> bool:
@@ -71,7 +71,7 @@ class ExchangeRecord:
         return self._fields["request_id"] or ""
 
     def identify(self, client: str) -> None:
-        """Note the client's proven identity."""
+        """Note the client's verified identity."""
         self._fields["peer"] = client
 
     def ask(self, request: ExchangeRequest | ClientCredentialsRequest) -> None:
@@ -143,7 +143,7 @@ class ExchangeRecord:
         self._write("token.exchange_refused", error.reason)
 
     def introspected(self, answer: VerifiedToken | SidecarError) -> None:
-        """Write the record of an introspection: the active token, or the reason why there is none for this client."""
+        """Write the record of an introspection: the active token, or the reason for the answer "inactive"."""
         if isinstance(answer, SidecarError):
             self._fields |= {"decision": "deny", "reason": answer.reason, "detail": answer.detail or None}
         else:

@@ -1,11 +1,11 @@
-"""Exchange of orders between replicas of the token service, so that an order that one has reaches all.
+"""Exchange of orders between replicas of the token service, so that an order at one replica reaches all.
 
 Every few seconds each replica asks all addresses behind the configured names for their orders, over mTLS pinned to its
-own SPIFFE ID, and merges them. ``Peers`` remembers when each answered. An address that the names no longer have is
+own SPIFFE ID, and merges them. ``Peers`` remembers when each answered. An address that leaves the DNS answers is
 forgotten; while a name cannot be resolved, only the ages change.
 
 A new order is sent to the others at once, and acknowledged when it is on their disk. In each round a replica is sent
-the orders that it is not known to hold.
+the orders that it may lack.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _JSON: Final = "application/json"
 
 
 class Replicas:
-    """Keeps one replica's orders those of all. ``replica`` is our own random name."""
+    """Synchronises this replica's orders with all others. ``replica`` is our own random name."""
 
     def __init__(self, register: Register, source: IdentitySource, *, replica: str) -> None:
         self._register = register
@@ -85,7 +85,7 @@ class Replicas:
         await self.share()
 
     async def share(self) -> None:
-        """Send the other replicas the orders that they are not known to hold; silent ones get them in the next round.
+        """Send the other replicas the orders that they may lack; silent replicas get them in the next round.
 
         Concurrent callers share the calls: one at a time to each replica, with all that it lacks.
         """
@@ -119,7 +119,7 @@ class Replicas:
         return None if answer.status == 200 else f"it answered with status {answer.status}"
 
     async def _keep_again(self, urls: Sequence[str]) -> None:
-        """Try to write to the disk again, while no replica with the missing orders answers."""
+        """Retry a failed write while the replicas with the missing orders are silent."""
         try:
             await self._register.keep_again()
         except Unavailable as error:
@@ -128,7 +128,7 @@ class Replicas:
             self._register.peers.kept_again(urls)
 
     async def _ask(self, endpoint: Endpoint, url: str) -> bool:
-        """Ask one replica. Return True if it has orders that could not be written here."""
+        """Fetch one replica's orders. Return True if writing them failed."""
         peers = self._register.peers
         asked_at = peers.monotonic()  # its answer is at least as new as this
         client = EndpointClient(endpoint, self._source, timeout_s=TIMEOUT_S, max_bytes=MAX_BOOK_BYTES)

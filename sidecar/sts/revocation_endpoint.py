@@ -61,9 +61,9 @@ class RevocationEndpoint:
         return web.Response(body=answer.jws, content_type=_LIST, headers=headers)
 
     async def order(self, request: web.Request) -> web.Response:
-        """Accept one order of an operator; it is on the disk of this replica before the answer.
+        """Accept one order of an operator; the order is on the disk before the answer.
 
-        The answer names as ``missing`` the replicas that are not known to hold it yet.
+        The answer lists as ``missing`` the replicas that may lack the order.
         """
         client: SpiffeId | None = None
         try:
@@ -99,7 +99,7 @@ class RevocationEndpoint:
         )
 
     async def take(self, request: web.Request) -> web.Response:
-        """Accept orders that another replica sends; they are on the disk before the answer."""
+        """Accept orders of another replica; the orders are on the disk before the answer."""
         client: SpiffeId | None = None
         try:
             client = self._require_replica(request)
@@ -121,7 +121,7 @@ class RevocationEndpoint:
         return client
 
     async def orders(self, request: web.Request) -> web.StreamResponse:
-        """Return all orders, to another replica or an operator. Their entity tag changes with every change of them."""
+        """Return all orders, to another replica or an operator. The entity tag changes with the orders."""
         try:
             client = self._clients.client_of(request)
             if client != self._service.log.workload and client not in self._register.settings.operators:

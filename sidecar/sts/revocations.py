@@ -53,7 +53,7 @@ class RevocationSettings:
 
 
 class ListAnswer(NamedTuple):
-    """Answer to a reader: the list as a JWS, or the confirmation of the list that it has."""
+    """Answer to a reader: the list as a JWS, or the confirmation that the reader's list is current."""
 
     tag: str
     jws: bytes = b""
@@ -63,8 +63,8 @@ class ListAnswer(NamedTuple):
 class Register:
     """The orders of one replica. ``peers`` says when the others were heard.
 
-    What is in force is a ``_View`` of the book under one policy. Whatever changes the book makes the next view first,
-    in steps, one change after the other; an exchange uses the view that is there.
+    The active revocations are a ``_View`` of the book under one policy. A change of the book builds the next view
+    first, in steps; changes run one at a time. An exchange uses the current view.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Register:
         return without + sum(map(len, self._rows.values())) + commas, pieces_of(members, self._rows)
 
     def lacking(self) -> str | None:
-        """Return the reason why this replica cannot tell what is revoked; None if it can."""
+        """Return the reason why this replica may lack revocations; None if it has all."""
         unkept, silence_s = self.trouble or self.peers.unkept(), self.peers.silence_s()
         if unkept is not None:
             return unkept
@@ -115,7 +115,7 @@ class Register:
         return None
 
     def load(self) -> None:
-        """Read the file. Without one this replica begins with no orders; an unreadable one is ``trouble``."""
+        """Read the file. A missing file means no orders; the error of an unreadable file is kept in ``trouble``."""
         file = self.settings.file
         try:
             if file is not None and file.exists():
@@ -128,7 +128,7 @@ class Register:
         self._view = None
 
     async def run(self) -> None:
-        """Remove what has ended from what is in force, until cancelled."""
+        """Remove expired revocations from the view, until cancelled."""
         while True:
             for _ in range(_LOOKS_PER_LOAD):
                 await asyncio.sleep(_LOOK_S)
@@ -137,7 +137,7 @@ class Register:
                 self.load()
 
     async def expire(self) -> None:
-        """Remove what has ended from what is in force."""
+        """Remove expired revocations from the view."""
         async with self._changing:
             now = self._now()
             if self._view is not None:
@@ -147,7 +147,7 @@ class Register:
                     self._view = None  # whoever asks is refused, with the cause
 
     async def prepare(self, policy: StsPolicy) -> None:
-        """Make the view for a policy that is to be in force when this returns."""
+        """Build the view for the next policy, which the caller activates afterwards."""
         async with self._changing:
             self._view = await in_steps(_view(self._book, policy, self._now()))
 
@@ -156,11 +156,11 @@ class Register:
     ) -> Order:
         """Accept an order of a listed operator, who proved ``certificate`` on this connection.
 
-        ``known`` are the names that it may use. Return it, or the earlier order that makes it unnecessary.
+        ``known`` are the names that an order may use. Returns the order, or the earlier one that makes it unnecessary.
 
         Raises:
             Denied: ORDER_REFUSED.
-            Unavailable: AUDIT_UNAVAILABLE or NOT_READY: it could not be recorded or kept.
+            Unavailable: AUDIT_UNAVAILABLE, recording failed; NOT_READY, writing the file failed.
         """
         if operator not in self.settings.operators:
             raise Denied(Reason.ORDER_REFUSED, "the client is not a listed operator")
@@ -183,18 +183,19 @@ class Register:
         return await self._change(verified)
 
     async def add(self, order: Order, *, sources: int = 1) -> Order:
-        """Keep an order and record it; return it, or the earlier one that makes it unnecessary. Raises as ``accept``.
+        """Store and record an order. Returns the order, or the earlier one that makes it unnecessary. Raises as
+        ``accept``.
 
         ``sources`` is the number of user issuers, which share the room for events.
         """
         return await self._change(partial(self._add, order, sources))
 
     async def merge(self, other: Book) -> None:
-        """Take the orders of another replica.
+        """Merge the orders of another replica.
 
         Raises:
-            SeqError: their number is too far ahead.
-            Unavailable: NOT_READY, they could not be kept.
+            SeqError: the other book's number is too far ahead.
+            Unavailable: NOT_READY, writing the file failed.
         """
 
         async def merged() -> None:
@@ -212,11 +213,11 @@ class Register:
         await self._change(merged)
 
     async def take(self, orders: Mapping[str, Order]) -> None:
-        """Take orders that another replica gives. They are on the disk when this returns. Raises as ``merge``."""
+        """Store orders that another replica sent; they are on the disk when this returns. Raises as ``merge``."""
         await self.merge(Book(seq=self._book.seq, orders=orders))
 
     async def acknowledge(self, order: Order) -> list[str]:
-        """Send an order to the other replicas. Return those that are not known to hold it; they get it again later."""
+        """Send an order to the other replicas. Returns the replicas that may lack it; later rounds retry those."""
         await self.share()
         return self.peers.without(order.id)
 
@@ -236,12 +237,12 @@ class Register:
         return [name for name in ours.keys() - other.orders.keys() if ours[name].expires_at > now]
 
     def unacknowledged(self) -> int:
-        """Count the orders that any other replica is not known to hold, for the metric."""
+        """Count the orders that at least one other replica may lack, for the metric."""
         now = self._now()
         return self.peers.unacknowledged([name for name, one in self._book.orders.items() if one.expires_at > now])
 
     async def keep_again(self) -> None:
-        """Write the file again, after one that failed. Raises as ``merge``."""
+        """Retry a failed write of the file. Raises as ``merge``."""
 
         async def again() -> None:
             await self._replace(self._book)
@@ -249,7 +250,7 @@ class Register:
         await self._change(again)
 
     def revocations(self, policy: StsPolicy) -> Revocations:
-        """Return what is in force now.
+        """Return the active revocations.
 
         Raises:
             Unavailable: NOT_READY, this replica may lack orders.
@@ -264,7 +265,7 @@ class Register:
         return view.revocations
 
     def refuse(self, use: Use, policy: StsPolicy) -> None:
-        """Refuse a use of authority that is stopped.
+        """Raise if a use of authority is revoked.
 
         Raises:
             Denied: REVOKED.
@@ -273,9 +274,9 @@ class Register:
         InForce(lists={policy.issuer: self.revocations(policy)}, own=frozenset((policy.issuer,))).check(use)
 
     async def signed_list(self, policy: StsPolicy, ring: KeyRing, etag: str | None = None) -> ListAnswer:
-        """Return the signed list, or for a reader that has it by this entity tag, the signed confirmation.
+        """Return the signed list; if ``etag`` is current, the signed confirmation instead.
 
-        The tag changes only with what the list says.
+        The tag changes only with the content of the list.
 
         Raises:
             Unavailable: NOT_READY.
@@ -290,12 +291,12 @@ class Register:
         return ListAnswer(tag, jws=jws)
 
     def count(self) -> Mapping[str, int]:
-        """Count the revocations in force by kind, for the metric."""
+        """Count the active revocations by kind, for the metric."""
         view = self._view
         return {kind: 0 if view is None else len(view.revocations.names(kind)) for kind in Kind}
 
     def used(self) -> float:
-        """Return the used share of the fullest room: that of logouts, of operators, or of all in bytes."""
+        """Return the used share of the fullest quota: logouts, operators, or total bytes."""
         now = self._now()
         kept = [one for one in self._book.orders.values() if one.expires_at > now]
         revoking = [one for one in kept if one.action is Action.REVOKE]
@@ -307,7 +308,7 @@ class Register:
         )
 
     async def _change(self, change: Callable[[], Coroutine[None, None, T]]) -> T:
-        """Make one change after the other, each to its end, even if its caller is gone: a thread writes the file."""
+        """Serialise changes. Each one completes even if its caller is cancelled: a thread writes the file."""
 
         async def alone() -> T:
             async with self._changing:
@@ -354,8 +355,8 @@ class Register:
         self.changes += 1
 
     def _later(self, view: _View, now: int) -> Steps[_View]:
-        """Bring a view to the present. After the clock fell it is made of the book again: an end that seemed to be over
-        may still come.
+        """Advance a view to ``now``. After the clock went back, the view is built again from the book, since
+        revocations that seemed expired may be active again.
         """
         if now < view.at:
             return (yield from _view(self._book, view.policy, now))
@@ -369,11 +370,11 @@ class Register:
 
 
 async def _with_nobody() -> None:
-    """Do nothing: there are no other replicas."""
+    """Does nothing: there are no other replicas."""
 
 
 class _View(NamedTuple):
-    """The revocations in force under one policy at a time."""
+    """The active revocations under one policy at one time."""
 
     policy: StsPolicy
     revocations: Revocations
@@ -381,11 +382,11 @@ class _View(NamedTuple):
 
 
 def _view(book: Book, policy: StsPolicy, now: int) -> Steps[_View]:
-    """Make the view of a book. A foreign subject is stopped also by the name that it has once it has crossed, because
-    its chains go on under that one.
+    """Build the view of a book. A revocation of a foreign subject also stops the subject's translated name, because its
+    chains continue under that name.
 
     Raises:
-        Unavailable: NOT_READY, there are more revocations than any reader takes.
+        Unavailable: NOT_READY, there are more revocations than a reader accepts.
     """
     listed = yield from book.listed(now, ttl_s=policy.token_life_s)
     revoked, lifted = {**listed.revoked}, {**listed.lifted}

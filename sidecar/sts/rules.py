@@ -16,7 +16,7 @@ from sidecar.delegation.verify import TrustedIssuer
 
 
 class Anyone(Enum):
-    """The explicit word for "no restriction"; in a policy file it is written ``*``."""
+    """The explicit value for "no restriction", ``*`` in a policy file."""
 
     ANYONE = "*"
 
@@ -28,7 +28,7 @@ ANYONE: Final = Anyone.ANYONE
 class SubjectMatch:
     """The subjects of a rule: ``subject`` of ``issuer``, or each of them ``ANYONE``.
 
-    The issuer is the user's own or a foreign one, never us.
+    The issuer is a user issuer or a foreign token service, never this service.
     """
 
     issuer: str | Anyone
@@ -85,7 +85,7 @@ class SelfRule:
 class SelfDelegation:
     """``actor`` may act at ``audience`` for ``workload``, which started a chain for itself, with at most ``scopes``.
 
-    No ``Rule`` speaks of such a chain, however wide its subjects are.
+    A ``Rule`` never covers such a chain, even with ``ANYONE`` as subjects.
     """
 
     workload: SpiffeId
@@ -96,9 +96,9 @@ class SelfDelegation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginIssuer:
-    """A user issuer: how its login tokens are verified, their ``kind``, and the scopes they give here.
+    """A user issuer: the profile and ``kind`` of its login tokens, and the scopes that they give here.
 
-    The profile says which claim must show the entry's OAuth client. ``subject_prefix`` keeps the subjects of two
+    The profile names the claim that must hold the entry's OAuth client. ``subject_prefix`` keeps the subjects of two
     issuers apart in issued tokens.
     """
 
@@ -108,7 +108,7 @@ class LoginIssuer:
     subject_prefix: str = ""
 
     def for_client(self, client_id: str) -> UserIssuer:
-        """Return the same issuer for an entry that is registered there as ``client_id``."""
+        """Return this issuer's settings for an entry with the OAuth client ``client_id``."""
         return UserIssuer(
             trusted=self.trusted,
             kind=self.kind,
@@ -122,7 +122,7 @@ class LoginIssuer:
 class ForeignIssuer:
     """A token service of others whose delegated tokens are exchanged here: only by ``actors``, at their audiences.
 
-    ``crossing`` says what its subjects are called here and what its scopes are worth.
+    ``crossing`` maps its subjects and scopes to ours.
     """
 
     trusted: TrustedIssuer
@@ -132,11 +132,11 @@ class ForeignIssuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryWorkload:
-    """A workload where users log in: the OAuth client it is registered as, per user issuer.
+    """A workload where users log in, with its OAuth client at each user issuer.
 
-    ``door`` is the URL of its door: login tokens for that start a chain too, whatever OAuth client they were issued to.
-    The first token of a chain lives ``first_token_life_s`` (None: 300 s), at an audience in ``long_runs`` as long as
-    that says, and at most ``delegation_life_s``; None means the login token's remaining life, at most one hour.
+    ``door`` is the URL of its door: login tokens for that audience start a chain too, from any OAuth client.
+    The first token of a chain lives ``first_token_life_s`` (None: 300 s), at an audience in ``long_runs`` the seconds
+    there, and at most ``delegation_life_s``; None means the login token's remaining life, at most one hour.
     """
 
     workload: SpiffeId
@@ -148,7 +148,7 @@ class EntryWorkload:
 
     @property
     def longest_delegation_s(self) -> int:
-        """The ceiling of every first token from here."""
+        """The longest life, in seconds, of any first token of this entry."""
         return DELEGATION_LIFE_S if self.delegation_life_s is None else self.delegation_life_s
 
     @property
@@ -157,6 +157,6 @@ class EntryWorkload:
         return max(self.first_life_s(audience) for audience in ("", *self.long_runs))
 
     def first_life_s(self, audience: str) -> int:
-        """Return how long the first token of a chain may live at an audience."""
+        """Return the longest life, in seconds, of a chain's first token at an audience."""
         wanted_s = self.long_runs.get(audience) or self.first_token_life_s or FIRST_TOKEN_LIFE_S
         return min(wanted_s, self.longest_delegation_s)

@@ -59,7 +59,7 @@ class KeyLags:
 
 @dataclass(frozen=True, slots=True)
 class TimedKey:
-    """A key, the second since the epoch from which it signs, and the one before which it is held back here."""
+    """A key, the time from which it signs, and the time until which this replica holds it back."""
 
     signs_from: int
     key: SigningKey
@@ -67,18 +67,18 @@ class TimedKey:
 
     @property
     def due_at(self) -> int:
-        """The second from which it may sign."""
+        """The time, in seconds since the epoch, from which this key may sign."""
         return max(self.signs_from, self.held_until)
 
 
 @dataclass(frozen=True, slots=True)
 class KeySchedule:
-    """All keys, in the order in which they sign. ``floor`` is the time of the key that signed last.
+    """All keys, in the order of their times. ``floor`` is the time of the key that signed last.
 
-    ``late_s`` is how long after its time a key may come while another replica starts.
+    ``late_s``: the greatest delay of a key's file that restarting replicas tolerate.
 
     Raises:
-        KeyRefusedError: no key, or one key or one time twice.
+        KeyRefusedError: there is no key, or a key or a time is duplicated.
     """
 
     keys: tuple[TimedKey, ...]
@@ -95,7 +95,7 @@ class KeySchedule:
             raise KeyRefusedError("two keys sign from the same time")
 
     def at(self, now: int, *, keep_s: int) -> KeyRing:
-        """Return the roles at ``now``. ``keep_s`` is how long a token that was signed last may be used."""
+        """Return the roles at ``now``. ``keep_s``: a retired key stays published this long after its last signature."""
         signer = self.signer_at(now)
         kept_s = keep_s + self.announce_s + self.late_s
         before = () if signer is None else (one for one in self.keys if one.signs_from < signer.signs_from)
@@ -118,16 +118,16 @@ class KeySchedule:
         return first if not self.floor and first.signs_from <= now + SKEW_S else None
 
     def started(self, now: int) -> KeySchedule:
-        """Return the schedule of a replica that starts: each key but the first is held back as if it had just come.
+        """Return the schedule of a starting replica: each key but the first is held back as if it had just arrived.
 
-        Not so one that began ``late_s`` ago: the key before it may not be published any more.
+        Exception: a key whose time is ``late_s`` or more ago, since the key before it may no longer be published.
         """
         first, *later = self.keys
         held = (replace(one, held_until=min(now, one.signs_from + self.late_s) + self.announce_s) for one in later)
         return replace(self, keys=(first, *held))
 
     def followed_by(self, keys: tuple[TimedKey, ...], now: int) -> KeySchedule:
-        """Return the schedule of the keys that are there now. Those that were not there before are held back."""
+        """Return the schedule for the current set of keys. New keys are held back."""
         held = {one.key.kid: one.held_until for one in self.keys}
         until = now + self.announce_s
         fresh = tuple(replace(one, held_until=held.get(one.key.kid, until)) for one in keys)
@@ -138,7 +138,7 @@ class KeySchedule:
         return replace(self, keys=fresh, floor=floor)
 
     def held_back(self, before: KeySchedule) -> tuple[TimedKey, ...]:
-        """Return the keys that were not in ``before`` and cannot sign at their time."""
+        """Return the keys that are missing in ``before`` and cannot sign at their time."""
         known = {one.key.kid for one in before.keys}
         return tuple(one for one in self.keys if one.key.kid not in known and one.due_at > one.signs_from)
 

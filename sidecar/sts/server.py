@@ -144,7 +144,7 @@ class StsServer:
         service.log.metrics.lacking = self.missing
 
     def missing(self) -> list[str]:
-        """Reasons why the service is not ready, for the operator; empty when it is."""
+        """Reasons why the service is not ready, for the operator; empty if it is ready."""
         source, login_keys = self._source, self._service.login_keys
         lacking: list[str] = []
         if self._draining:

@@ -72,7 +72,7 @@ class LoginKeys(Protocol):
     """Source of the keys of user issuers and foreign token services (``identity.jwks.IssuerKeys``)."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """Return the key, if it is known now."""
+        """Return a cached key; None if it is unknown."""
         ...
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
@@ -80,7 +80,7 @@ class LoginKeys(Protocol):
         ...
 
     def ready(self, issuer: str) -> bool:
-        """Tell if this issuer has a key, in a set that is fresh enough to be used."""
+        """Return True if this issuer's key set is fresh enough and has a key."""
         ...
 
     def last_errors(self) -> Mapping[str, str | None]:
@@ -89,7 +89,7 @@ class LoginKeys(Protocol):
 
 
 def fresh_names() -> FreshNames:
-    """Make two names of 128 random bits, in hex: one that begins with a hyphen is no value of a command's option."""
+    """Make two names of 128 random bits, in hex: a base64 name could begin with a hyphen, like a command's option."""
     return FreshNames(jti=secrets.token_hex(_NAME_BYTES), txn=secrets.token_hex(_NAME_BYTES))
 
 
@@ -110,7 +110,7 @@ class TokenService:
     register: Register | None = None  # None: nothing can be revoked here
 
     def current_ring(self) -> KeyRing:
-        """Return the keys that are published now, each in its role.
+        """Return the published keys, each in its role.
 
         Without a signer nothing is issued or countersigned (Unavailable NOT_READY).
         """
@@ -128,7 +128,7 @@ class TokenService:
     ) -> dict[str, object]:
         """Answer one request of the authenticated ``client``. Returns the members of the response.
 
-        ``confirm`` checks the client again, after a wait for keys. ``certificate`` is the one of its connection.
+        ``confirm`` checks the client again, after a wait for keys. ``certificate`` is the client's on this connection.
 
         Raises:
             SidecarError: the request is refused; the caller records it and answers by ``rfc8693.build_error``.
@@ -158,7 +158,7 @@ class TokenService:
         return self._issue(grant, ring, record, issued_token_type=issued_token_type)
 
     def countersign(self, body: bytes, content_type: str | None, *, client: SpiffeId) -> Checkpoint:
-        """Sign the head of the client's record stream. Nothing is kept but the record of it.
+        """Sign the head of the client's record stream. Nothing is stored except its record.
 
         Raises:
             SidecarError: EXCHANGE_MALFORMED, OVERLOADED, or AUDIT_UNAVAILABLE.
@@ -173,7 +173,7 @@ class TokenService:
         return checkpoint
 
     async def countersign_own(self, head: Head) -> Checkpoint:
-        """Sign the head of our own record stream. Raises Unavailable NOT_READY before we know our own name."""
+        """Sign the head of our own record stream. Raises Unavailable NOT_READY until our own SPIFFE ID is known."""
         if self.log.workload is None:
             raise Unavailable(Reason.NOT_READY, "there is no identity")
         key, issuer = self.current_ring().active, self.policy.issuer

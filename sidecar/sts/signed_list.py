@@ -1,6 +1,6 @@
 """The signed list of one replica, signed on demand and at most once a second for all readers.
 
-A reader that has the list gets a confirmation instead, also signed at most once a second.
+A reader with the current list gets a confirmation instead, also signed at most once a second.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class _Signature(NamedTuple):
     jws: bytes
 
     def serves(self, key: SigningKey, tag: str, now: Knowledge) -> bool:
-        """Return True while a new signature would say the same. One from the future does not count."""
+        """Return True if this signature is still current. A signature time in the future is refused."""
         young = 0 <= now.issued_at - self.knowledge.issued_at <= _SIGNED_FOR_S
         return young and (self.kid, self.tag, self.knowledge.heard) == (key.kid, tag, now.heard)
 
 
 class SignedList:
-    """Signatures of one replica's list, and of the confirmation for readers that have it."""
+    """Cache of one replica's signed list, and of the signed confirmation for readers with the current list."""
 
     def __init__(self) -> None:
         self._writing = asyncio.Lock()
@@ -40,7 +40,7 @@ class SignedList:
         self._unchanged: _Signature | None = None
 
     async def tag(self, of: Revocations) -> str:
-        """Return the entity tag, which changes only with what the list says."""
+        """Return the entity tag, which changes only with the list's content."""
         return (await self._write(of))[1]
 
     async def signed(self, of: Revocations, knowledge: Knowledge, *, issuer: str, key: SigningKey) -> tuple[str, bytes]:
@@ -53,7 +53,7 @@ class SignedList:
         return tag, self._list.jws
 
     def unchanged(self, tag: str, knowledge: Knowledge, *, issuer: str, key: SigningKey) -> str:
-        """Return the confirmation for readers that have the list with this tag."""
+        """Return the signed confirmation for readers with the list of this tag."""
         if self._unchanged is None or not self._unchanged.serves(key, tag, knowledge):
             issued_at, heard = knowledge.issued_at, knowledge.heard
             claims = unchanged_claims(issuer=issuer, tag=tag, issued_at=issued_at, heard=heard)

@@ -1,4 +1,4 @@
-"""Verification of an exchange's two tokens: the actor token, and the subject token that the client was given."""
+"""Verification of an exchange's two tokens: the actor token and the subject token."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def verify_actor(
     """Verify an actor token: the client's own JWT-SVID, for ``audience`` alone, by a key of its trust domain.
 
     Raises:
-        Denied: ACTOR_TOKEN_INVALID, whatever is wrong with it (the detail says what); ACTOR_NOT_CLIENT, another
-            workload's token: a bearer string proves nothing without the channel of its owner.
+        Denied: ACTOR_TOKEN_INVALID, with the error as its detail; ACTOR_NOT_CLIENT, the token is another
+            workload's: a bearer string proves nothing without its owner's connection.
     """
     try:
         actor = _verify(raw, bundles, audience, now)
@@ -55,7 +55,7 @@ def _verify(raw: str, bundles: Mapping[TrustDomain, KeySet], audience: str, now:
 
 
 def check_subject(bearer: Bearer, *, client: SpiffeId, policy: StsPolicy) -> None:
-    """Run the checks on a subject token that need no key: an untrusted token causes no fetch.
+    """Run the checks on a subject token that need no key, so that an untrusted token causes no fetch.
 
     Raises:
         Denied: NOT_AN_ENTRY, DELEGATION_NOT_ALLOWED, TOKEN_TYPE, ALG_NOT_ALLOWED.
@@ -70,7 +70,7 @@ def verify_subject(
     """Verify a subject token with the audiences the client owns.
 
     Raises:
-        Denied: NOT_YOUR_TOKEN if it is for another audience; what ``check_subject`` and ``verify_token`` refuse.
+        Denied: NOT_YOUR_TOKEN, the token is for another audience; as ``check_subject`` and ``verify_token``.
     """
     trusted, audiences = _expect(bearer, client, policy)
     # A delegated token is bound to who sent it to the client, and the client has compared the two. A login is not.
