@@ -66,24 +66,24 @@ class Attempt:
 
     @property
     def accepted(self) -> bool:
-        """True: a token was issued."""
+        """True if a token was issued."""
         return self.answer.issued is not None
 
     @property
     def refused(self) -> bool:
-        """True: the server said no, in whatever form: 4xx, 500, or 200 without a token."""
+        """True if the server refused, by 4xx, 500, or 200 without a token."""
         return not self.accepted and not self.answer.busy
 
     @property
     def issued(self) -> Held:
-        """The issued token, to be sent on. Of an accepted attempt only."""
+        """The issued token of an accepted attempt, for later requests."""
         kind = self.answer.members.get("issued_token_type")
         type_ = kind if isinstance(kind, str) and kind else TOKEN_TYPE_ACCESS_TOKEN
         return Held(self.answer.issued or "", f"token of: {self.name}", type_)
 
     @property
     def scopes(self) -> frozenset[str] | None:
-        """The granted scopes: by the claim, else by the answer's member; None if neither tells."""
+        """The granted scopes: from the claim, else from the answer's member; None if both are missing."""
         if self.reading.scopes is not None:
             return self.reading.scopes
         told = self.answer.members.get("scope")
@@ -92,9 +92,9 @@ class Attempt:
 
 @dataclass(slots=True)
 class Examination:
-    """The evidence so far. ``lawful`` is an exchange that the server accepts; probes change one fact of it.
+    """The evidence so far. ``lawful`` is an exchange that the server accepts; each probe changes one fact of it.
 
-    ``actor`` is the actor token that it accepts, None if none was.
+    ``actor`` is an actor token that the server accepts; None if there is none.
     """
 
     case: Case
@@ -112,7 +112,7 @@ class Examination:
 
     @property
     def first(self) -> TestClient:
-        """The client that asks, the actor of hop 1."""
+        """The client of hop 1, and its actor."""
         return self.case.clients[0]
 
     @property
@@ -154,7 +154,7 @@ class Examination:
         return attempt
 
     def read(self, token: Held, client: TestClient) -> Script[Reading]:
-        """Read a token: its own claims, else by introspection (RFC 7662)."""
+        """Read a token's claims, from the token or by introspection (RFC 7662)."""
         reading = read_token(token.value, self.case.keys)
         if reading.claims is not None or self.case.server.introspection is None:
             return reading

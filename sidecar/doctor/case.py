@@ -1,4 +1,4 @@
-"""The case: everything that the command was given, and all that its script may know."""
+"""The case: all input of the command's script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INVENTED_HOST: Final = "doctor.invalid"  # RFC 2606 section 2: nobody's
 class Server:
     """The server's metadata (RFC 8414), or the options that replace it. ``supported`` are the scopes that it lists.
 
-    ``elsewhere`` are names and URLs of its endpoints at another origin than the token endpoint: they get no request.
+    ``elsewhere``: names and URLs of endpoints at another origin than the token endpoint's. No request is sent there.
     """
 
     token: str
@@ -33,7 +33,7 @@ class Server:
 class Case:
     """The test clients, the tokens and the names to probe with. ``noise`` is fresh random text.
 
-    ``actors`` are tokens of the two clients that name them as actors, ready-made; None: asked by client credentials.
+    ``actors`` are actor tokens of the two clients; None: the script gets them by client credentials.
     """
 
     server: Server

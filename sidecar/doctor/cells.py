@@ -13,7 +13,7 @@ _SHOWN_VALUES: Final = 6
 
 
 class Value(StrEnum):
-    """A verdict. ``REFUSED`` is the server's no, ``NARROWED`` a yes to less, the last two are ours."""
+    """A verdict. REFUSED and NARROWED are the server's answers; the last two are the doctor's own."""
 
     YES = "yes"
     NO = "no"
@@ -45,21 +45,21 @@ class Question:
     def answer(
         self, value: Value, detail: str = "", evidence: Iterable[Attempt | None] = (), *, bad: bool = False
     ) -> Cell:
-        """Return the cell."""
+        """Make a cell with its evidence."""
         shown = tuple(f"{one.name}: {outcome(one)}" for one in evidence if one is not None)
         return Cell(id=self.id, question=self.text, value=value, detail=detail, evidence=shown, bad=bad)
 
     def untested(self, why: str, *evidence: Attempt | None) -> Cell:
-        """Return the cell of a question that no probe could ask."""
+        """Make the cell of a question that was not probed, with the reason."""
         return self.answer(Value.NOT_TESTED, why, evidence)
 
     def unseen(self, why: str, *evidence: Attempt | None) -> Cell:
-        """Return the cell of a question whose answer is not visible."""
+        """Make the cell of a question whose answer is not visible, with the reason."""
         return self.answer(Value.CANNOT_SEE, why, evidence)
 
 
 def outcome(attempt: Attempt) -> str:
-    """Return status, error code and the claims that probes are about, for people. No token is quoted."""
+    """Describe an attempt's status, error code and relevant claims, for people. No token is quoted."""
     told = attempt.answer.told
     if not attempt.accepted:
         return told
@@ -88,7 +88,7 @@ def act_shape(act: object) -> str:
 
 
 def some(values: Iterable[str]) -> str:
-    """Return the first values, for people."""
+    """Join the first values for a sentence."""
     listed = list(values)
     shown = " ".join(listed[:_SHOWN_VALUES]) or "(none)"
     return shown if len(listed) <= _SHOWN_VALUES else f"{shown} and {len(listed) - _SHOWN_VALUES} more"

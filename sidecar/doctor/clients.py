@@ -62,7 +62,7 @@ class TestClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """The additions of a client's authentication to a request."""
+    """The parameters and header fields that authenticate a client in a request."""
 
     fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     parameters: tuple[tuple[str, str], ...] = field(default=(), repr=False)
@@ -73,7 +73,7 @@ def client_of(words: Sequence[str]) -> TestClient:
     """Return the client of ``ID METHOD [FILE ...]``.
 
     Raises:
-        ValueError: an unknown method, too many or few files, a file that does not hold what the method needs.
+        ValueError: the method is unknown, the number of files is wrong, or a file's content does not suit the method.
         OSError: a file cannot be read.
     """
     if len(words) < 2:
@@ -98,7 +98,7 @@ def client_of(words: Sequence[str]) -> TestClient:
 
 
 def token_of(path: str) -> str:
-    """Return the token that a file holds.
+    """Read the token in a file.
 
     Raises:
         ValueError: the file is empty, too large, or holds more than a token. The content is never quoted.
@@ -121,7 +121,7 @@ def _secret(path: str) -> str:
 def credential_of(client: TestClient, *, audience: str, now: int, name: str, wrong: bool, bare: bool) -> Credential:
     """Return the client's credential for one request. ``name`` becomes the assertion's jti, or the wrong secret.
 
-    ``wrong`` makes one that the server must refuse, ``bare`` only names the client.
+    ``wrong``: make an invalid credential, which the server must refuse; ``bare``: send only the client's ID.
     """
     named = (("client_id", client.client_id),)
     if bare or client.method is Method.NONE:

@@ -1,6 +1,6 @@
-"""``sidecar sts doctor``: probes a token service with two test clients, and says if it can carry delegation.
+"""``sidecar sts doctor``: probes a token service with two test clients, and reports if it supports delegation.
 
-Exit codes: 0 it fits, 1 it does not or not enough was seen, 2 usage, no metadata, or the requests were not approved.
+Exit codes: 0 it does, 1 it does not or evidence is missing, 2 usage, no metadata, or the requests were not approved.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def case_of(arguments: argparse.Namespace) -> Case:
-    """Return the case, with the server as far as the options name it.
+    """Build the case from the options, with the parts of the server that they set.
 
     Raises:
-        ValueError: options that contradict each other, a URL or a file that cannot be used.
+        ValueError: options contradict each other, or a URL or a file is unusable.
         OSError: a file cannot be read.
     """
     clients = [client_of(words) for words in arguments.client]
@@ -179,7 +179,7 @@ async def _run(case: Case, arguments: argparse.Namespace) -> int:
 
 
 async def _complete(case: Case, transport: Transport) -> Case:
-    """Return the case with the server's metadata; an option beats it."""
+    """Complete the case with the server's metadata; options take precedence."""
     given = case.server
     server = given
     if not given.token and given.issuer is not None:
@@ -203,7 +203,7 @@ def _veil_of(case: Case) -> Veil:
 
 
 def _print_plan(case: Case, veil: Veil) -> None:
-    """Print the requests to standard error: standard output is for the result."""
+    """Print the planned requests to standard error; standard output is for the result."""
     _print_endpoints(case.server)
     requests = planned(examine(case), int(time.time()))
     _say("Requests, which issue real tokens to the test clients:", veil)
@@ -215,9 +215,9 @@ def _print_plan(case: Case, veil: Veil) -> None:
 
 
 def _print_endpoints(server: Server) -> None:
-    """Print the URLs as they are: a veil over what looks like a token would hide a host from the one who approves.
+    """Print the URLs unmasked: masking could hide a host from the person who approves the requests.
 
-    Nothing was sent yet that metadata could repeat, and `usable` has refused control characters.
+    This is safe: no secret was sent yet that metadata could repeat, and URLs have no control characters.
     """
     _print(f"token endpoint: {server.token}")
     if server.introspection is not None:
@@ -231,7 +231,7 @@ def _print_endpoints(server: Server) -> None:
 
 
 def _approve() -> bool:
-    """Ask on the terminal; without one, nothing is approved."""
+    """Ask for approval on the terminal. Returns False without a terminal."""
     if not sys.stdin.isatty():
         return False
     print("Send them? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""The conclusion from the verdict table: reasons against delegation, cautions, and what stays open."""
+"""The conclusion from the verdict table: reasons against delegation, cautions, and open questions."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ _NEEDED: Final[Mapping[str, frozenset[Value]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """``against`` are reasons, ``cautions`` weaknesses to live with, ``open`` needed questions without an answer."""
+    """``against``: reasons against delegation; ``cautions``: tolerable weaknesses; ``open``: unanswered required
+    questions.
+    """
 
     against: tuple[str, ...]
     cautions: tuple[str, ...]
@@ -90,7 +92,7 @@ class Conclusion:
 
     @property
     def fits(self) -> bool:
-        """True: nothing speaks against it, and nothing needed is open."""
+        """True if there are neither reasons against delegation nor open questions."""
         return not self.against and not self.open
 
 
@@ -108,5 +110,5 @@ def conclude(cells: Sequence[Cell]) -> Conclusion:
 
 
 def _counts(cell: Cell) -> bool:
-    """Return True unless the cell says that its value does no harm here."""
+    """Return False if the cell marks its value as harmless."""
     return cell.bad or cell.value in _OPEN

@@ -1,6 +1,6 @@
 """The server's metadata (RFC 8414, OpenID Connect Discovery) and its keys.
 
-Metadata is fetched and checked, its endpoints are printed, and only then is any of them asked.
+Metadata is fetched and checked, and its endpoints are printed, before the first request to them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class DiscoveryError(Exception):
-    """There is no usable metadata. The text says what was tried and the fix."""
+    """There is no usable metadata. The message lists the attempts and the fix."""
 
 
 class Fetch(Protocol):
@@ -31,10 +31,10 @@ class Fetch(Protocol):
 
 
 def usable(url: str, name: str) -> str:
-    """Return the URL: https, or http on loopback, because secrets and tokens go there.
+    """Return ``url`` if secrets and tokens may be sent to it: https, or http on loopback.
 
     Raises:
-        ValueError: anything else. The text has the name and the fix.
+        ValueError: any other URL. The message has the ``name`` and the fix.
     """
     try:
         if split_url(url).scheme == "http":
@@ -45,7 +45,7 @@ def usable(url: str, name: str) -> str:
 
 
 def places_of(issuer: str) -> tuple[str, ...]:
-    """Return the URLs where an issuer's metadata may be: RFC 8414 section 3.1, and OpenID Connect Discovery."""
+    """Return the possible URLs of an issuer's metadata: RFC 8414 section 3.1, and OpenID Connect Discovery."""
     parts, path = urlsplit(issuer), urlsplit(issuer).path.rstrip("/")
     origin = f"{parts.scheme}://{parts.netloc}"
     return tuple(
@@ -63,7 +63,7 @@ async def discover(issuer: str, fetch: Fetch) -> Server:
     """Return the endpoints of an issuer.
 
     Raises:
-        DiscoveryError: no metadata, or that of another issuer, or no usable token endpoint.
+        DiscoveryError: there is no metadata, it is another issuer's, or it has no usable token endpoint.
     """
     for place in places_of(issuer):
         document = await fetch(place)
@@ -81,8 +81,8 @@ def server_of(members: Mapping[str, object], issuer: str) -> Server:
     """Return the endpoints of a metadata document. Only the origin of its token endpoint gets credentials and tokens.
 
     Raises:
-        DiscoveryError: it is another issuer's, its token endpoint is absent, or a URL is unusable: an https issuer's
-        is https, so that metadata cannot aim a request at a plain server on this machine.
+        DiscoveryError: the metadata is another issuer's, has no token endpoint, or has an unusable URL. An https
+            issuer's endpoints must be https, so that metadata cannot direct a request to a plain local server.
     """
     told = members.get("issuer")
     if not isinstance(told, str) or told.rstrip("/") != issuer.rstrip("/"):

@@ -1,4 +1,4 @@
-"""Drivers of a script: with a real server behind ``call``, or with an imagined one, to show the requests beforehand."""
+"""Drivers of a script: with a real server behind ``call``, or with a simulated one that lists the requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Call(Protocol):
     """Sends one request."""
 
     async def __call__(self, request: Request, /) -> Answer:
-        """Return the answer; one without a status if none came."""
+        """Send a request. Returns the answer, with status 0 if the server did not answer."""
 
 
 async def drive(script: Script[T], call: Call, sleep: Callable[[float], Awaitable[object]]) -> T:
@@ -41,7 +41,7 @@ async def drive(script: Script[T], call: Call, sleep: Callable[[float], Awaitabl
 
 
 def planned(script: Script[Examination], now: int) -> list[Request]:
-    """Return the requests of a script at a server that accepts everything. Refusals lead to others of the same kind."""
+    """List the requests of a script, simulating a server that accepts everything."""
     requests: list[Request] = []
     answer: Answer | None = None
     try:

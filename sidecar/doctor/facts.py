@@ -1,4 +1,4 @@
-"""Facts about the server's tokens and answers: what a profile of its issuer must say. No verdicts."""
+"""Facts about the server's tokens and answers, for the profile of its issuer. No verdicts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ABSENT: Final = "none"
 
 
 def shown_token(found: Examination) -> Attempt | None:
-    """Return the exchange whose token is described: the lawful one, with a known audience if it was accepted."""
+    """Return the exchange for the facts: the lawful one, with a known audience if the server accepted one."""
     for one in (with_actor(found), found[Probe.PLAIN]):
         if one is not None and one.accepted:
             return one
@@ -102,7 +102,7 @@ def _new_jti(found: Examination, reading: Reading) -> bool:
 
 
 def _when_bound(found: Examination, reading: Reading) -> str:
-    """Return the payload's typ of a sender-bound token, where it is another."""
+    """Return the ``typ`` of a sender-bound token if it differs from an unbound token's."""
     bound = found[Probe.BOUND]
     typ = None if bound is None or not is_bound(bound) else bound.reading.claim("typ")
     return f"; {_text(typ)} if sender-bound" if typ != reading.claim("typ") and isinstance(typ, str) else ""

@@ -36,14 +36,14 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A token in our hands: its value, a name for people, its type (a URN of RFC 8693 section 3)."""
+    """A token that the doctor holds: its value, a name for people, its type (a URN of RFC 8693 section 3)."""
 
     value: str = field(repr=False)
     name: str
     type: str
 
     def shown(self, *, fingerprint: bool = True) -> str:
-        """Return the token as a request shows it: its name and the beginning of its fingerprint."""
+        """Describe the token by its name and the beginning of its fingerprint."""
         return f"<{self.name}, {fingerprint_of(self.value)[:_SHORT_FINGERPRINT]}>" if fingerprint else f"<{self.name}>"
 
 
@@ -52,7 +52,7 @@ Parameter: TypeAlias = tuple[str, "str | Held"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request. ``client`` None sends no credential; ``wrong`` spoils the client's, ``bare`` sends only its ID."""
+    """One request. ``client`` None: no credential; ``wrong``: an invalid credential; ``bare``: only the client's ID."""
 
     name: str
     place: Place
@@ -64,11 +64,11 @@ class Request:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The parameters as they are sent, without those of the client's authentication."""
+        """The request's parameters, without those of client authentication."""
         return [(name, value.value if isinstance(value, Held) else value) for name, value in self.form]
 
     def shown(self, *, fingerprints: bool = True) -> str:
-        """Return the request on one line, without secrets and tokens."""
+        """Describe the request on one line, without secrets and tokens."""
         credential = "no credential" if self.bare else "a wrong credential" if self.wrong else self.client.method.value
         given = [f"{name}={_render(value, fingerprint=fingerprints)}" for name, value in self.form]
         proof = " with a DPoP proof" if self.proof is not None else ""
@@ -84,9 +84,9 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer of any status, read without trust. ``status`` 0 means none came, and ``trouble`` says why.
+    """An answer of any status, not trusted. ``status`` 0: no answer, for the reason in ``trouble``.
 
-    ``at`` is the time of its arrival, in seconds since the epoch.
+    ``at`` is the time of arrival, in seconds since the epoch.
     """
 
     status: int = 0
@@ -97,19 +97,19 @@ class Answer:
 
     @property
     def error(self) -> str | None:
-        """The error code, if it has the form of one. Descriptions may quote tokens and stay unread."""
+        """The error code, if it is well-formed. Descriptions are ignored: they may quote tokens."""
         error = self.members.get("error")
         return error if isinstance(error, str) and _ERROR_CODE.fullmatch(error) else None
 
     @property
     def issued(self) -> str | None:
-        """The issued token: only of status 200 and without an error beside it."""
+        """The issued token of an answer with status 200 and no error."""
         token = self.members.get("access_token")
         return token if self.status == 200 and "error" not in self.members and isinstance(token, str) else None
 
     @property
     def busy(self) -> bool:
-        """True: no judgement about the request (no answer, a rate limit, or unavailable)."""
+        """True if the server did not judge the request: no answer, a rate limit, or unavailable."""
         return self.status == 0 or self.status in _BUSY
 
     @property
@@ -136,7 +136,7 @@ def read_answer(status: int, body: bytes, *, at: float) -> Answer:
 
 
 def text_pairs(pairs: Iterable[Parameter | None]) -> tuple[Parameter, ...]:
-    """Return the parameters that are there."""
+    """Return the parameters that have a value."""
     return tuple(pair for pair in pairs if pair is not None)
 
 

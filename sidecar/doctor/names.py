@@ -1,4 +1,4 @@
-"""Names of the probes. Each is one request, shown before it is sent and as evidence after it."""
+"""Names of the probes. Each is one request, listed before it is sent and cited as evidence afterwards."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The script of the probes, without I/O: it yields requests and pauses, and is resumed with answers.
 
-Theory of operation. First a lawful exchange is found: with which extra parameters does the server accept the subject
-token, and which actor token does it accept beside it. Every other probe is that exchange with one fact changed, so that
-a refusal can be read: it is that fact which was refused. Where no lawful exchange is found, nothing is concluded.
+Theory of operation. First a lawful exchange is found: the extra parameters with which the server accepts the subject
+token, and an actor token that it accepts. Every other probe changes one fact of that exchange, so that a refusal is due
+to that fact. Without a lawful exchange there is no conclusion.
 
 Order: the destructive probe comes last, and a token that may end soon is used first.
 """
@@ -49,7 +49,7 @@ def examine(case: Case) -> Script[Examination]:
 
 
 def _own_tokens(found: Examination) -> Script[None]:
-    """Get the actor token of each client: as given, or its own token by client credentials."""
+    """Get the actor token of each client: from the options, or by client credentials."""
     for index, name in enumerate((Probe.OWN_FIRST, Probe.OWN_SECOND)):
         held = found.case.actors[index]
         client = found.case.clients[index]
@@ -69,7 +69,7 @@ def _own_tokens(found: Examination) -> Script[None]:
 
 
 def _lawful(found: Examination) -> Script[None]:
-    """Find an exchange that is accepted: without an actor token, and with one. Its token can be read, if any can."""
+    """Find accepted exchanges without and with an actor token, preferring a token that can be read."""
     base = Draft(client=found.first, subject=found.case.subject)
     plain = None
     for draft in _extras(found.case, base):
@@ -98,7 +98,7 @@ def _with_actor(found: Examination, base: Draft, plain: Draft | None) -> Script[
 
 
 def _readable(found: Examination, plain: Draft | None) -> Script[None]:
-    """Ask for a kind of token that can be read, where the access token cannot. Nothing else changes."""
+    """Ask for a readable type of token if the access token is opaque. Changes only the requested type."""
     lawful = found.lawful
     name = next((one.name for one in found.attempts.values() if one.draft == lawful), None)
     if lawful is None or name is None or found.attempts[name].reading.claims is not None:
@@ -115,7 +115,7 @@ def _readable(found: Examination, plain: Draft | None) -> Script[None]:
 
 
 def _extras(case: Case, base: Draft) -> Iterator[Draft]:
-    """Vary what a server may insist on: a scope, an audience, a resource, no ``requested_token_type``."""
+    """Vary parameters that servers may require: a scope, an audience, a resource, no ``requested_token_type``."""
     some = case.audiences[:1]
     tried: list[Draft] = []
     targets: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ()), (some, ())]
@@ -131,7 +131,7 @@ def _extras(case: Case, base: Draft) -> Iterator[Draft]:
 
 
 def _candidates(found: Examination) -> Iterator[tuple[Held, Probe]]:
-    """Actor tokens to try, until one is accepted: client 1's own, then the subject's (a token of this server too)."""
+    """Yield actor tokens to try in order: client 1's own, then the subject's (also a token of this server)."""
     if found.own[0] is not None:
         yield found.own[0], Probe.ACTOR
     yield found.case.subject, Probe.SUBJECT_AS_ACTOR

@@ -33,7 +33,7 @@ def actor_probes(found: Examination) -> Script[None]:
 
 
 def _introspect(found: Examination) -> Script[None]:
-    """Introspect the issued token, if it shows no act itself: some servers tell of the actor only there."""
+    """Introspect an issued token without ``act``: some servers report the actor only there."""
     issued = next((one for one in found.attempts.values() if one.draft == found.lawful and one.accepted), None)
     if issued is None or issued.draft is None or issued.reading.by != "the token" or issued.reading.act is not None:
         return
@@ -44,7 +44,7 @@ def _introspect(found: Examination) -> Script[None]:
 
 
 def _worthless(found: Examination, lawful: Draft) -> Script[None]:
-    """Send actor tokens that nobody issued."""
+    """Send forged actor tokens."""
     noise = found.case.noise
     claims = _claims(found)
     header = found.own_readings[0].header or found.subject.header
@@ -63,7 +63,7 @@ def _worthless(found: Examination, lawful: Draft) -> Script[None]:
 
 
 def _claims(found: Examination) -> dict[str, object]:
-    """Return the claims of an actor token: those of the real one, else what it would have."""
+    """Return the claims of the real actor token; invented ones if there is none."""
     real = found.own_readings[0].claims or {}
     now = int(max((one.answer.at for one in found.attempts.values()), default=0))
     made: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""Probes of the chain: a second hop, with and without an actor, and subjects that say who may act."""
+"""Probes of the chain: a second hop, with and without an actor, and subject tokens with ``may_act``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chain_probes(found: Examination) -> Script[None]:
 
 
 def _third_hop(found: Examination, lawful: Draft, second: Draft) -> Script[None]:
-    """Let client 1 exchange a token of hop 2. Its tokens may live longer than client 2's, too."""
+    """Let client 1 exchange a token of hop 2, also to compare the lives of both clients' tokens."""
     for audience in dict.fromkeys(((found.first.client_id,), second.audience)):
         for scope in dict.fromkeys((second.scope, found.case.scope)):
             attempt = yield from found.exchange(Probe.FOR_FIRST, replace(second, audience=audience, scope=scope))
@@ -51,7 +51,7 @@ def _third_hop(found: Examination, lawful: Draft, second: Draft) -> Script[None]
 def drafts_of_hop_2(found: Examination, lawful: Draft, token: Held) -> Iterator[Draft]:
     """Vary hop 2, the lawful exchange of client 2, by the extras that a server may insist on.
 
-    Where client 2 has no actor token, it shows client 1's: better than none, and refused where actors are bound.
+    Without an actor token of its own, client 2 sends client 1's: a server that binds actors to clients refuses it.
     """
     actor = found.own[1] or found.actor
     if actor is not None and lawful.actor is not None:

@@ -31,7 +31,7 @@ def scopes_of_subject(found: Examination) -> frozenset[str] | None:
 
 
 def narrow_of(found: Examination) -> str | None:
-    """Return one scope of the subject token that has several; None if it has not."""
+    """Return one scope of a subject token with several scopes; else None."""
     held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
     if len(held) < 2:
         return None
@@ -41,7 +41,7 @@ def narrow_of(found: Examination) -> str | None:
 
 
 def wider_of(found: Examination) -> tuple[str, ...]:
-    """Return scopes that the subject token lacks: as given, else some that the server lists."""
+    """Return scopes that the subject token lacks: from the options, else from the server's list."""
     held = scopes_of_subject(found) or frozenset((found.case.scope or "").split())
     if found.case.wider:
         return tuple(scope for scope in found.case.wider if scope not in held)
@@ -68,7 +68,7 @@ def _scopes(found: Examination, lawful: Draft) -> Script[None]:
 
 
 def numbered(name: Probe, number: int) -> str:
-    """Return the name of one of several probes of a kind."""
+    """Return the name of a probe, numbered among several of its kind."""
     return name.value if number == 1 else f"{name.value} ({number})"
 
 
@@ -122,7 +122,7 @@ def _life(found: Examination, lawful: Draft) -> Script[None]:
 
 
 def life_of(attempt: Attempt | None) -> float | None:
-    """Return the life that the claims of an issued token tell, in seconds."""
+    """Return the life of an issued token by its claims, in seconds; None if they do not say."""
     reading = None if attempt is None else attempt.reading
     if reading is None or reading.expires_at is None or reading.issued_at is None:
         return None

@@ -27,7 +27,7 @@ def protocol_probes(found: Examination) -> Script[None]:
 
 
 def revocation_probes(found: Examination) -> Script[None]:
-    """Revoke the token of hop 1 (RFC 7009): what was exchanged for it before, and what comes after?"""
+    """Revoke the token of hop 1 (RFC 7009), then test earlier and new exchanges of it."""
     hop_1, hop_2 = found[Probe.HOP_1], found[Probe.HOP_2]
     if hop_1 is None or hop_2 is None or not hop_2.accepted or hop_2.draft is None:
         return

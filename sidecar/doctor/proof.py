@@ -1,4 +1,4 @@
-"""Keys of our own that no server knows: for DPoP proofs (RFC 9449) and for tokens that must be refused."""
+"""Fresh keys that no server trusts: for DPoP proofs (RFC 9449) and for forged tokens."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ProofKey:
         return encode_part(sha256(f"{{{ordered}}}".encode()).digest()).decode()
 
     def forge(self, claims: Mapping[str, object], header: Mapping[str, object]) -> str:
-        """Sign claims that are not ours to make, under the key ID of somebody else: every server must refuse it."""
+        """Sign claims with this key under a foreign ``kid``: every server must refuse the token."""
         kept = {name: value for name, value in header.items() if name in {"kid", "typ"} and isinstance(value, str)}
         return _JWS.encode(json.dumps(claims).encode(), self.key, algorithm=_ALGORITHM, headers=kept)
 

@@ -1,4 +1,4 @@
-"""Reads tokens for their claims, without trust: a doctor looks. A signature is verified where the keys are at hand."""
+"""Reads the claims of tokens without trusting them. Verifies signatures if the issuer's keys are available."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _NAMES: Final = ("sub", "client_id", "azp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The content of a token. ``claims`` None: it cannot be read.
+    """The content of a token. ``claims`` None: unreadable.
 
-    ``kind`` is its form, ``by`` the way to its claims, ``signature`` the outcome with the issuer's keys.
+    ``kind`` is the token's form, ``by`` the source of its claims, ``signature`` the result of verification.
     """
 
     kind: str

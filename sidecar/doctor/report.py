@@ -1,4 +1,4 @@
-"""The page and the document that the command ends with. No secret and no token is in either."""
+"""The command's result as a page and as JSON. Neither contains a secret or a token."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Veil:
         self._secrets: set[str] = set()
 
     def add(self, *secrets: str) -> None:
-        """Hide these from now on."""
+        """Add texts to hide."""
         self._secrets.update(secret for secret in secrets if len(secret) >= _LEAST_SECRET)
 
     def over(self, text: str) -> str:
-        """Return the text without them, and without anything that looks like a token."""
+        """Mask the known secrets, and anything that looks like a token, in a text."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             if len(secret) >= _LEAST_WITHIN:
                 text = text.replace(secret, "<secret>")
@@ -45,7 +45,7 @@ class Veil:
         return _TOKEN.sub(r"\1<token>", text)
 
     def over_all(self, value: object) -> object:
-        """Return the document with each text veiled."""
+        """Mask each text in a JSON value."""
         if isinstance(value, str):
             return self.over(value)
         if isinstance(value, Mapping):
@@ -63,7 +63,7 @@ def proposed(found: Examination, conclusion: Conclusion) -> Settings:
 
 
 def document(found: Examination, log: Log, veil: Veil) -> dict[str, object]:
-    """Return the whole result for machines. What the server said is veiled."""
+    """Return the whole result as JSON. Texts of the server are masked."""
     cells = verdicts_of(found)
     conclusion = conclude(cells)
     return {

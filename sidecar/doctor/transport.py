@@ -1,7 +1,7 @@
 """Sends the requests: aiohttp with our limits. No redirect is followed, no proxy is taken from the environment.
 
-At a desk the system's authorities say who answers, or those of ``--ca``; a client certificate is shown to the token
-endpoint where a client authenticates by it.
+The server is verified with the system's authorities, or with those of ``--ca``. A client certificate is presented to
+the token endpoint if a client authenticates by it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _BUSY: Final = frozenset({429, 503})
 
 
 class Transport:
-    """Connections to one server. Use it as an asynchronous context manager. ``told`` hears each request's outcome."""
+    """Connections to one server. Use it as an asynchronous context manager. ``told`` is called with each request's
+    outcome.
+    """
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class Transport:
             await self._session.close()
 
     async def __call__(self, request: Request) -> Answer:
-        """Send a request; once more where the server asks for a nonce, or for patience."""
+        """Send a request; repeat it once if the server demands a nonce or answers ``Retry-After``."""
         nonce: str | None = None
         for last in (False, False, True):
             answer, fields = await self._send(request, nonce)
@@ -126,7 +128,7 @@ class Transport:
         fields: Mapping[str, str],
         certificate: tuple[str, str] | None,
     ) -> tuple[int, bytes, Mapping[str, str], str]:
-        """Return status, body, header fields, and the trouble if there is no answer (status 0)."""
+        """Return status, body, header fields and error text; status 0 means no answer."""
         if self._session is None:
             raise RuntimeError("the transport is not open")
         context = self._context(certificate) if url.startswith("https:") else True
@@ -169,5 +171,5 @@ class Transport:
 
 
 def _patience(told: str | None) -> float:
-    """Return the seconds to wait by a Retry-After field, never long."""
+    """Return the seconds to wait by a ``Retry-After`` field, within a limit."""
     return min(float(told), _LONGEST_RETRY_S) if told is not None and told.isascii() and told.isdigit() else 1.0

@@ -45,13 +45,13 @@ def with_actor(found: Examination) -> Attempt | None:
 
 
 def looks_away(found: Examination) -> bool:
-    """Return True if garbage as actor token gives what a good one gives: the server does not look at it."""
+    """Return True if an invalid actor token has the same result as a valid one: the server ignores it."""
     passed = _passed(found)
     return passed is not None and act_of(passed) == act_of(with_actor(found))
 
 
 def _passed(found: Examination) -> Attempt | None:
-    """Return an exchange in which garbage passed as actor token."""
+    """Return an exchange that was accepted with an invalid actor token."""
     return next((one for name in _WORTHLESS if (one := found[name]) is not None and one.accepted), None)
 
 
@@ -62,7 +62,7 @@ def act_of(attempt: Attempt | None) -> dict[str, object] | None:
 
 
 def act_counts(found: Examination) -> bool:
-    """Return True if act tells something: it follows the actor token, or the client, and is not in every token."""
+    """Return True if ``act`` is evidence: it follows the actor token or the client, and some tokens lack it."""
     if names_clients(found):
         return True
     act = act_of(with_actor(found))
@@ -70,7 +70,7 @@ def act_counts(found: Examination) -> bool:
 
 
 def names_clients(found: Examination) -> bool:
-    """Return True if act names the client that asks, whatever the actor token says, over two hops with two clients."""
+    """Return True if ``act`` names the requesting client, regardless of the actor token, at both hops."""
     plain, hop_2 = act_of(_plain(found)), act_of(found[Probe.HOP_2])
     first, second = found.names_of(0) - found.names_of(1), found.names_of(1) - found.names_of(0)
     if plain is None or hop_2 is None:
@@ -122,7 +122,7 @@ def _worthless(question: Question, found: Examination, names: Sequence[Probe]) -
 
 
 def _names_forger(found: Examination, passed: Sequence[Attempt]) -> bool:
-    """Return True if a worthless actor token is named in act, and not the client that asks in any case."""
+    """Return True if ``act`` names a forged actor token's subject, unless ``act`` always names the client."""
     if names_clients(found) or looks_away(found):
         return False
     return any(act_of(one) not in (None, act_of(_plain(found))) for one in passed)

@@ -39,7 +39,7 @@ def limit_verdicts(found: Examination) -> list[Cell]:
 
 
 def _gone(question: Question, attempt: Attempt | None, why: str = "no exchange was accepted") -> Cell | None:
-    """Return the cell of an attempt that tells nothing; None if it was accepted."""
+    """Return the cell of an attempt without evidence; None if the attempt was accepted."""
     if attempt is None:
         return question.untested(why)
     if attempt.answer.busy:
@@ -248,7 +248,7 @@ def _life(found: Examination) -> Cell:
 def _natural_life(found: Examination, attempt: Attempt) -> float | None:
     """Return the longest life of an exchanged token of the same client: its tokens without a cap.
 
-    Each client may have a life of its own, so another client's tell nothing.
+    Lives may differ by client, so tokens of other clients do not count.
     """
     return max((life for one in _of_client(found, attempt) if (life := life_of(one)) is not None), default=None)
 

@@ -1,7 +1,7 @@
 """Applications of aiohttp's at listeners of ours: nothing of a request is logged, and no content is decompressed.
 
-The library's own log quotes input that it could not parse, which may hold a token. Every request that can be answered
-has its record, and handlers report bugs themselves.
+The library's own log quotes unparsable input, which may hold a token. Every answered request has a record, and
+handlers report bugs themselves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def quiet_runner(
 
 
 class QuietProtocol(web.RequestHandler):
-    """aiohttp's protocol with the options of ``quiet_runner``, for one that answers in the library's place."""
+    """aiohttp's protocol with the options of ``quiet_runner``; base class for protocols with answers of their own."""
 
     __slots__ = ()
 
@@ -65,5 +65,5 @@ class AppSite:
         return self._runner.server()
 
     async def close(self) -> None:
-        """End."""
+        """Close the application."""
         await self._runner.cleanup()

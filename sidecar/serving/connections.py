@@ -1,9 +1,8 @@
 """Limits that the HTTP library lacks: on the number of connections, and on the time that a request takes to arrive.
 
-Each connection's protocol is wrapped in one that counts it and watches the clock while no request of it is served.
-Clients keep connections for the next request, so at the limit the one that is idle for longest is evicted: its client
-opens another when it needs one. Of a ``Crowd``, a request that arrives too slowly is evicted as well: otherwise a few
-hundred clients that never end their request lock everybody out.
+Each connection's protocol is wrapped in one that counts it and runs a deadline while no request is served. At the limit
+the connection that is idle for longest is evicted: its client reconnects when needed. With a ``Crowd``, a request that
+arrives too slowly is evicted as well: otherwise a few hundred clients with endless requests would lock everybody out.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ OnCut = Callable[[Reason, str | None], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crowd:
-    """Clients that must not lock each other out. A request that takes longer than ``patience_s`` to arrive is evicted.
+    """Limits for untrusted clients. A request that takes longer than ``patience_s`` to arrive may be evicted.
 
-    Above ``max_bytes`` of requests that are not answered yet, the largest that is still arriving is cut, if it is more
-    than its share of them: a flood of large ones takes no small one with it.
+    Above ``max_bytes`` of unanswered requests, the largest one that is still arriving is cut if it exceeds its share,
+    so that a flood of large requests does not harm small ones.
     """
 
     max_bytes: int
@@ -73,20 +72,20 @@ class Connections:
         return _Watched(self._make(), self)
 
     def admit(self) -> bool:
-        """Count one more connection, if it is admitted."""
+        """Admit and count a new connection. Returns False if it is refused."""
         if isinstance(self._decide(self.open, OVERLOADED), Shed):
             return False
         self.open += 1
         return True
 
     def before_accept(self, handshakes: int) -> Admit | Wait:
-        """Decide whether to accept one more, with so many ``handshakes`` in flight. Only a crowd waits."""
+        """Decide on accepting a connection, with ``handshakes`` in flight. Only a ``Crowd`` waits."""
         if self._crowd is None or not isinstance(self._decide(self.open + handshakes, WAIT), Wait):
             return ADMIT
         return WAIT
 
     def _decide(self, held: int, otherwise: Shed | Wait) -> Admit | Evict[_Watched] | Shed | Wait:
-        """Decide about one more than ``held``, and evict another one for it."""
+        """Decide on a connection beyond ``held``, evicting another one if needed."""
         decision = at_limit(held, self.limit, self._first_to_evict, otherwise)
         match decision:
             case Evict(idle) if idle in self._idle:
@@ -100,7 +99,7 @@ class Connections:
         return _longest(self._idle, self.idle_s) or _longest(self._arriving, patience_s)
 
     def leave(self, connection: _Watched) -> None:
-        """Forget a connection that is gone."""
+        """Forget a closed connection."""
         self.arrived(connection)
         self._forget_bytes(connection)
         self.open -= 1
@@ -116,17 +115,17 @@ class Connections:
                     await self._emptied.wait()
 
     def rest(self, connection: _Watched) -> None:
-        """Note a connection that was answered and is kept."""
+        """Note an idle keep-alive connection."""
         self._forget_bytes(connection)
         self._idle[connection] = asyncio.get_running_loop().time()
 
     def arriving(self, connection: _Watched) -> None:
-        """Note a connection on which a request begins to arrive."""
+        """Note the first byte of a request."""
         self._idle.pop(connection, None)
         self._arriving[connection] = asyncio.get_running_loop().time()
 
     def arrived(self, connection: _Watched) -> None:
-        """Note a connection whose request has arrived, or will not come."""
+        """Note a connection whose request is complete or was abandoned."""
         self._idle.pop(connection, None)
         self._arriving.pop(connection, None)
 
@@ -146,7 +145,7 @@ class Connections:
 
 
 def _longest(waiting: dict[_Watched, float], least_s: float | None) -> _Watched | None:
-    """Find the one that has waited longest, if for ``least_s``, or longer in a flood: few are evicted in a second."""
+    """Return the connection that has waited longest, at least ``least_s`` (more in a flood, to limit evictions)."""
     longest, since = next(iter(waiting.items()), (None, 0.0))
     if longest is None or least_s is None:
         return None
@@ -155,7 +154,7 @@ def _longest(waiting: dict[_Watched, float], least_s: float | None) -> _Watched 
 
 
 class _Watched(asyncio.Protocol):
-    """One connection. The clock runs from its start, and from the first byte after each answer, to ``arrived``."""
+    """One connection. Its deadline runs from the start, and from the first byte after each answer, to ``arrived``."""
 
     def __init__(self, inner: asyncio.Protocol, connections: Connections) -> None:
         self._inner = inner
@@ -202,19 +201,19 @@ class _Watched(asyncio.Protocol):
             self._inner.connection_lost(error)
 
     def arrived(self) -> None:
-        """Stop the clock: the request is being served and has deadlines of its own."""
+        """Suspend the read deadline: the request is served, with deadlines of its own."""
         self._serving = True
         self._connections.arrived(self)
         self._stop_the_clock()
 
     def answered(self) -> None:
-        """Note that the request is over; another one may follow."""
+        """Note the end of a request; another one may follow."""
         self._serving = False
         if self._counted:
             self._connections.rest(self)
 
     def give_way(self) -> None:
-        """End for a new connection. Its place is free at once: the transport may take its time."""
+        """Close in favour of a new connection. The slot is free at once, before the transport has closed."""
         self._stop_the_clock()
         self._counted = False
         self._connections.leave(self)
@@ -223,7 +222,7 @@ class _Watched(asyncio.Protocol):
             self._transport.abort()
 
     def cut(self, reason: Reason) -> None:
-        """End, and report it."""
+        """Abort the connection and report the reason."""
         if self._counted:
             self.give_way()
         if self._transport is not None:
@@ -246,14 +245,14 @@ class _Watched(asyncio.Protocol):
 async def head_has_arrived(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Stop the clock while a request is served: its head is complete."""
+    """Suspend the read deadline while a request is served: its head is complete."""
     with served(request):
         return await handler(request)
 
 
 @contextmanager
 def served(request: web.Request) -> Iterator[None]:
-    """Stop the clock of a request's connection for a while: as much as is needed of it has arrived."""
+    """Suspend the read deadline of a request's connection: enough of the body was received."""
     protocol = None if request.transport is None else request.transport.get_protocol()
     if not isinstance(protocol, _Watched):
         yield

@@ -1,4 +1,4 @@
-"""Serves pages with the engine of the data plane: connections with deadlines, and an end."""
+"""Serves pages with the HTTP engine of the data plane, which has deadlines and a graceful end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CUT_OFF_S: Final = 0.1  # at the end: a client that reads no answer must not ke
 
 
 class PageSite:
-    """Makes the connections of one listener. ``keep_alive_s``: an idle one is closed after that time."""
+    """Makes the connections of one listener. ``keep_alive_s``: an idle connection is closed after that time."""
 
     def __init__(self, pages: Pages, *, keep_alive_s: float = 15.0) -> None:
         self._pages = pages
@@ -23,14 +23,14 @@ class PageSite:
         self._connections: Connections[ServerConnection] = Connections()
 
     async def open(self) -> None:
-        """Do nothing: there is nothing to prepare."""
+        """Does nothing: pages need no preparation."""
 
     def __call__(self) -> asyncio.Protocol:
         """Make the protocol of one more connection."""
         return ServerConnection(self._pages, self._limits, self._connections)
 
     async def close(self) -> None:
-        """End: give answers in progress a moment, then cut every connection."""
+        """Close: wait briefly for answers in progress, then abort every connection."""
         self._connections.drain(0.0)
         await self._pages.finish(_CUT_OFF_S)
         for connection in self._connections:

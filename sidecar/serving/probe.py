@@ -33,11 +33,11 @@ class Site(Protocol):
 
 
 class Probe:
-    """Serves a site until closed. ``address`` holds the real port where 0 was asked for.
+    """Serves a site until closed. ``address`` has the bound port.
 
     A connection reaches the site when its request head is complete; until then it costs only a descriptor. At
-    most ``limit`` of either kind are kept. At the limit the oldest is evicted once it is half a second old; new ones
-    wait until then. An honest client has its answer within milliseconds, or connects again.
+    most ``limit`` connections of either kind are kept. At the limit the oldest is evicted once it is half a second
+    old; new ones wait until then. An honest client gets its answer within milliseconds, or reconnects.
     """
 
     def __init__(self, site: Site, host: str, port: int) -> None:
@@ -57,7 +57,7 @@ class Probe:
         """Start to listen.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the address is in use or not local.
         """
         await self._site.open()
         self._acceptor.open()
@@ -93,7 +93,7 @@ class Probe:
 
 
 class _Counted(asyncio.Protocol):
-    """One connection of the site's."""
+    """One counted connection of the site."""
 
     def __init__(self, inner: asyncio.Protocol, among: OrderedDict[_Counted, float]) -> None:
         self._inner = inner
@@ -101,7 +101,7 @@ class _Counted(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def cut(self) -> None:
-        """Abort: an orderly close would wait for a peer that reads nothing."""
+        """Abort the connection; an orderly close would wait for a peer that reads nothing."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -1,4 +1,4 @@
-"""A site of aiohttp's whose TLS connections we accept ourselves, so that a refused handshake has an address."""
+"""An aiohttp site with our own TLS accept loop, so that a refused handshake has an address."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _OWN_DESCRIPTORS: Final = 64  # for everything except connections
 
 
 class TlsSite(web.BaseSite):
-    """A site of a runner's, in place of ``TCPSite``. ``address`` holds the real port where 0 was asked for.
+    """A runner's site, in place of ``TCPSite``. ``address`` has the bound port.
 
-    Connections before their handshake take descriptors that none of ``connections`` needs, so that a silent crowd takes
-    no place from them; without such descriptors they share those there are.
+    Handshakes in flight use descriptors beyond those reserved for ``connections``, so that silent clients take no slot
+    from them; without spare descriptors both share the same ones.
     """
 
     __slots__ = ("_acceptor", "_connections", "_handshakes", "_shares")
@@ -40,9 +40,9 @@ class TlsSite(web.BaseSite):
         max_handshakes: int = MAX_HANDSHAKES,
         on_given_up: OnGivenUp | None = None,
     ) -> None:
-        """Wrap each protocol of the runner's by ``connections``.
+        """Wrap each protocol of the runner by ``connections``.
 
-        ``on_given_up`` is told of handshakes that took too long, or were evicted for another.
+        ``on_given_up`` is called for handshakes that timed out or were evicted.
         """
         super().__init__(runner, ssl_context=context)
         self._connections = connections
@@ -73,18 +73,18 @@ class TlsSite(web.BaseSite):
         """Start to listen.
 
         Raises:
-            OSError: the address is taken or not ours.
+            OSError: the address is in use or not local.
         """
         await super().start()
         self._acceptor.open()
 
     async def finish(self, grace_s: float) -> None:
-        """Stop accepting after what waits to be accepted; let handshakes in flight finish for ``grace_s``."""
+        """Accept the queued connections, then stop; handshakes in flight have ``grace_s`` to finish."""
         self._acceptor.finish()
         await self._handshakes.finish(grace_s)
 
     async def stop(self) -> None:
-        """Stop accepting. Connections stay; handshakes in flight are ended."""
+        """Stop accepting and abort handshakes in flight. Established connections stay."""
         self._acceptor.close()
         await self._handshakes.close()
         await super().stop()

@@ -13,14 +13,14 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class NoAnswerError(Exception):
-    """No answer at the socket; the text says why and what to do."""
+    """The socket does not answer. The message has the cause and the fix."""
 
 
 def ask(path: Path, target: str, *, member: str) -> dict[str, Any]:
-    """Return the JSON document at ``target``; a sidecar's has this ``member``.
+    """Return the JSON document at ``target``, which must have ``member``.
 
     Raises:
-        NoAnswerError: there is no socket, we may not open it, nobody listens, or the answer is not a sidecar's.
+        NoAnswerError: the socket is missing, forbidden or closed, or the answer is not a sidecar's.
     """
     connection = _Unix(path)
     try:

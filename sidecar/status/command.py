@@ -32,8 +32,8 @@ _STYLES: Final = {Grade.WRONG: "bold red", Grade.NOTE: "yellow"}
 def run(arguments: argparse.Namespace) -> int:
     """Ask and print. Exit codes: 0 ready, 1 not ready, 2 no answer, 3 ready, but new settings were refused.
 
-    With ``--wait-deny``: 0 the file's list is in force in every process, 1 it is not, 2 no answer, 3 it is, but rows of
-    the list can match nothing.
+    With ``--wait-deny``: 0 every process uses the file's list, 1 some process does not, 2 no answer, 3 every process
+    does, but rows of the list match nothing.
     """
     try:
         if arguments.wait_deny is not None:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
-    """Wait until the deny list that the file holds is in force."""
+    """Wait until every process uses the deny list in ``file``. Returns the exit code."""
     try:
         wanted = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
@@ -89,13 +89,13 @@ def _wait_for(file: Path, socket: Path, patience_s: float) -> int:
 
 
 def _find_deny_file_refusal(status: Json) -> str | None:
-    """Return why settings that name a deny file are refused; None if they are not."""
+    """Return the error if settings were refused because of their deny file; else None."""
     problems = status["settings"]["problems"]
     return next((one["wrong"] for one in problems if one["field"] == "deny_file"), None)
 
 
 def _serve(socket: Path, status: dict[str, Any]) -> int:
-    """Serve the live page until a signal: exit code 0; 2 if it may not be served here."""
+    """Serve the live page until a signal. Returns the exit code: 0, or 2 if serving is unsafe here."""
     if find_spec("jinja2") is None:
         return complain("status", f"this {needs('audit')}")
     from sidecar.status.live import gone_page, live_page

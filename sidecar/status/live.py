@@ -53,7 +53,7 @@ def live_page(
 
 
 def gone_page(text: str, *, paused: bool = False) -> str:
-    """Return the page for a sidecar that does not answer; it goes on asking."""
+    """Return the page for a sidecar that does not answer; unless paused, the page reloads itself."""
     template = files("sidecar.status").joinpath("gone.html").read_text(encoding="utf-8")
     return render(template, refresh_s=REFRESH_S, paused=paused, text=text)
 

@@ -262,7 +262,7 @@ def _exchanges(status: Json) -> Iterator[Trouble]:
 
 
 def _endpoints(name: str, endpoints: Sequence[Json]) -> Iterator[Trouble]:
-    """Report replicas that fail: while another works, no exchange tells of them."""
+    """Report failing replicas, which successful exchanges at other replicas would hide."""
     for one in endpoints:
         if one["failing_s"] is not None:
             asked = "asked once in a few seconds" if one["open"] else "asked after the others"

@@ -1,11 +1,10 @@
 """``sidecar status --web``: the operator's own process serves the live page on loopback while it runs.
 
 Loopback is shared: any user and program of the network namespace can connect, and any page that a browser shows can
-make it send requests there. So the page is for the browser that opened the one-time link: the link sets a cookie that
-scripts cannot read and other sites do not send, and ends. Browsers send a cookie to every port of a host, so this one
-is for a path that nobody can guess: other programs on loopback do not see it. Every request must name our own address
-in ``Host``, which a rebound DNS name does not. In the network namespace of the sidecar nothing is served at all, since
-its agent shares it.
+make it send requests there. So only the browser that opened the one-time link gets the page: the link sets an HttpOnly,
+SameSite cookie and expires. Browsers send cookies to every port of a host, so the cookie is limited to an unguessable
+path: other programs on loopback do not receive it. Every request must have our own address in ``Host``, which defeats
+DNS rebinding. In the sidecar's network namespace, which its agent shares, the page is not served.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ class Page(Protocol):
     """Returns the page as it is now."""
 
     def __call__(self, *, paused: bool) -> Awaitable[str]:
-        """Return it; a paused one does not reload itself."""
+        """Return the page; a paused page does not reload itself."""
 
 
 class SharedNamespaceError(Exception):
-    """The page may not be served here. The text has the fix."""
+    """Serving the page here is unsafe. The message has the fix."""
 
 
 def require_own_namespace(status: dict[str, Any], own: str | None) -> None:
-    """Return if this process is certainly in another network namespace than the sidecar.
+    """Check that this process and the sidecar have different network namespaces.
 
     Raises:
-        SharedNamespaceError: it is in the same one, or that cannot be told.
+        SharedNamespaceError: the namespaces are the same or unknown.
     """
     theirs = status.get("network_namespace")
     fix = "forward the socket and run the command elsewhere: ssh -N -L /tmp/admin.sock:SOCKET HOST"
@@ -131,7 +130,7 @@ class LiveServer:
 
 
 def _same(sent: str, expected: str) -> bool:
-    """Compare in constant time. Bytes that are not UTF-8 arrive as lone surrogates, which are like nothing of ours."""
+    """Compare in constant time. Bytes that are not UTF-8 arrive as lone surrogates and never match."""
     return hmac.compare_digest(sent.encode(errors="surrogatepass"), expected.encode())
 
 

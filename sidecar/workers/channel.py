@@ -1,7 +1,7 @@
-"""Messages between parent and worker, on a pair of connected sockets that nobody else can open.
+"""Messages between parent and worker, on a pair of connected sockets that no other process can open.
 
-The parent asks a question by its name and gets an answer, or gives an order and gets none. The first message is the
-``Start``. When one end is gone, the other end learns it from the kernel at once.
+The parent sends a named question and gets an answer, or sends an order without an answer. The first message is the
+``Start``. When one end closes, the kernel notifies the other end at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ READY: Final = "ready"
 
 
 class Start(NamedTuple):
-    """Everything a worker needs. ``inboxes`` are descriptors, (read, write) of each worker; ``sink_lock`` is one.
+    """All input of a worker. ``inboxes``: a pair of descriptors (read, write) per worker; ``sink_lock``: a descriptor.
 
-    ``own_secret`` is the one of the workload handle, ``session_key`` that of MCP's session ids.
+    ``own_secret`` is the secret of the workload handle, ``session_key`` the key of MCP's session ids.
     """
 
     number: int
@@ -39,11 +39,11 @@ class Start(NamedTuple):
 
 
 class SilentError(Exception):
-    """The other end does not answer, or not in time."""
+    """The other end did not answer in time."""
 
 
 class ToWorker:
-    """The parent's end. ``heard`` holds the events that the worker has sent: ``UP`` and ``READY``."""
+    """The parent's end. ``heard``: the events received from the worker, ``UP`` and ``READY``."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.heard: set[str] = set()
@@ -52,7 +52,7 @@ class ToWorker:
         self._asked: dict[int, asyncio.Future[Any]] = {}
 
     async def listen(self, reader: asyncio.StreamReader) -> None:
-        """Receive messages until cancelled: a worker that is gone sends none."""
+        """Receive messages until cancelled, also after the worker has ended."""
         try:
             while True:
                 number, message = await _receive(reader)
@@ -84,7 +84,7 @@ class ToWorker:
         """Ask the worker and return its answer.
 
         Raises:
-            SilentError: there is no answer in time.
+            SilentError: the worker did not answer in time.
         """
         if self._writer.is_closing():
             raise SilentError
@@ -108,7 +108,7 @@ class ToParent:
         self._writer: asyncio.StreamWriter | None = None
 
     def receive_start(self) -> Start:
-        """Receive the first message. Call it before there is a loop.
+        """Receive the first message, blocking. Call it before the event loop starts.
 
         Raises:
             EOFError: the parent is gone.
@@ -127,7 +127,7 @@ class ToParent:
     async def serve(
         self, answers: Mapping[str, Callable[..., object]], orders: Mapping[str, Callable[..., None]]
     ) -> None:
-        """Answer questions and obey orders until the parent is gone. A question that takes long delays no other one."""
+        """Answer questions and obey orders until the parent is gone. A slow question does not delay others."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._end)
         self.say(UP)
         try:

@@ -1,12 +1,11 @@
-"""``sidecar run --workers N``: starts the workers, replaces those that die, answers for all of them, ends with them.
+"""``sidecar run --workers N``: starts the workers, replaces dead ones, answers probes for all, and ends with them.
 
-The parent serves no request and holds no key, token or identity. It owns whatever exists only once: the probe listener,
-the admin socket, the signals. It creates the resources that the workers share before it starts them.
+The parent serves no request and holds no key, token or identity. It owns the probe listener, the admin socket and the
+signals. It creates the workers' shared resources before it starts the workers.
 
-A worker that dies unexpectedly is replaced, with the settings that the others serve with: the requests it served are
-lost, the others go on. If that happens too often, if a worker dies before it was ever ready, or if the files by then
-hold settings that cannot be used, the others drain and the exit code is 1, so that a supervisor starts the sidecar
-again.
+A worker that dies unexpectedly is replaced, with the settings of the others: its requests are lost, the others go on.
+If that happens too often, if a worker dies before it was ready, or if the settings files are invalid by then, the
+others drain and the exit code is 1, so that a supervisor restarts the sidecar.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _ADDRESS_S: Final = 2.0  # the workers of a killed parent release theirs within 
 
 
 class Worker:
-    """One worker process, from its start to its end. ``families`` are its metrics as last told."""
+    """One worker process, from its start to its end. ``families`` are its last reported metrics."""
 
     def __init__(self, number: int, process: asyncio.subprocess.Process, line: ToWorker) -> None:
         self.number = number
@@ -55,17 +54,17 @@ class Worker:
 
     @property
     def up(self) -> bool:
-        """True once its event loop runs."""
+        """True once the worker's event loop runs."""
         return UP in self.line.heard
 
     @property
     def was_ready(self) -> bool:
-        """True once it was ready."""
+        """True once the worker was ready."""
         return READY in self.line.heard
 
 
 class Workers:
-    """Runs ``count`` workers, at most as many as there are marks of handles."""
+    """Runs ``count`` workers; the limit is the number of handle prefixes."""
 
     def __init__(self, loaded: Loaded[SidecarSettings], count: int) -> None:
         self._settings = SharedSettings(loaded, os.environ, self._lines)
@@ -82,11 +81,12 @@ class Workers:
         self._background = Parts()
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Run all of them until ``stop``. Return True if each request ended in time, and every worker was kept alive.
+        """Run all workers until ``stop``. Returns True if each request ended in time and every dead worker was
+        replaced.
 
         Raises:
-            OSError: a listener's address is taken or not ours.
-            PartEndedError: the parent no longer hears one of them.
+            OSError: a listener's address is in use or not local.
+            PartEndedError: the parent lost the channel to a worker.
         """
         await self._require_addresses()
         one_is_gone = asyncio.Event()
@@ -112,12 +112,12 @@ class Workers:
         return all(await asyncio.gather(*keeping)) and self._background.error is None
 
     def reload(self) -> None:
-        """Load the settings again, and let each worker reload the rest that it watches."""
+        """Reload the settings, and have each worker reload its other watched files."""
         self._watcher.wake()
         self._tell("reload")
 
     def leave(self) -> None:
-        """Let each worker tell its callers to call other replicas."""
+        """Have each worker redirect its callers to other replicas."""
         self._tell("leave")
 
     def _tell(self, order: str) -> None:
@@ -129,7 +129,9 @@ class Workers:
         return [worker.line for worker in self.living.values() if worker is not None]
 
     async def ask(self, name: str, timeout_s: float) -> dict[int, object]:
-        """Ask all workers at once. Return each one's answer by its number; None if there is none in time."""
+        """Ask all workers at once. Returns the answers by worker number; None for a worker that did not answer in
+        time.
+        """
 
         async def answer(worker: Worker | None) -> object:
             if worker is None or not worker.up:
@@ -143,7 +145,7 @@ class Workers:
         return dict(zip(numbers, await asyncio.gather(*map(answer, self.living.values())), strict=True))
 
     async def _require_addresses(self) -> None:
-        """Check that all addresses are free: workers share them, so no worker would notice a foreign listener there."""
+        """Check that all addresses are free: workers bind them shared, so that none would notice a foreign listener."""
         settings = self._settings.settings
         deadline = time.monotonic() + _ADDRESS_S
         for side in (settings.inbound, settings.outbound):
@@ -164,7 +166,7 @@ class Workers:
                     break
 
     async def _keep(self, number: int) -> bool:
-        """Keep one worker running until the end. Return True if it ended well."""
+        """Keep one worker running until the end. Returns True if it ended without error."""
         successor = False
         while True:
             try:
@@ -185,7 +187,7 @@ class Workers:
             successor = True
 
     def _may_restart(self, worker: Worker) -> bool:
-        """Return True, and count, if a worker that died may have a successor."""
+        """Count a dead worker. Returns True if it may be replaced."""
         now = time.monotonic()
         too_often = len(self._restarted) == MAX_RESTARTS and now - self._restarted[0] < RESTARTS_WITHIN_S
         if too_often or not worker.was_ready:

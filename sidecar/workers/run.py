@@ -1,4 +1,4 @@
-"""The parent process: probe and admin socket first, to say why workers are not ready, then the workers."""
+"""The parent process: opens probe and admin socket first, to report workers that are not ready, then starts workers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Settings of all workers: the parent loads them once, each worker prepares them, and all serve with them or none does.
+"""Settings of all workers: the parent loads them once, each worker prepares them, and either all activate them or none.
 
-One reload runs at a time. A worker that is started meanwhile waits for its end, so that it begins with the settings
-that the others serve with. A worker that dies, or does not answer, while it prepares refuses the reload, which is tried
-again. Between two workers' commits lies the time that an order takes.
+One reload runs at a time. A worker that starts meanwhile waits, so that it begins with the settings of the others. If a
+worker dies or does not answer while preparing, the reload is refused and retried. Workers commit one message delay
+apart.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Refusal = tuple[tuple[Problem, ...], bool]  # the problems, and True if they may
 
 
 class SharedSettings:
-    """The settings of all workers. ``lines`` returns those to the living ones."""
+    """The settings of all workers. ``lines`` returns the channels to the living workers."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class SharedSettings:
 
     @property
     def settings(self) -> SidecarSettings:
-        """Those in force."""
+        """The active settings."""
         return self._files.in_force.settings
 
     def watched(self) -> Watched:
@@ -62,10 +62,10 @@ class SharedSettings:
         return self._files.watched(self.reload)
 
     async def reload(self) -> None:
-        """Load the settings again, and put them in force in all workers.
+        """Load the settings and activate them in all workers.
 
         Raises:
-            ConfigError: they cannot be used, or not now, or not by each; the settings in force stay everywhere.
+            ConfigError: the settings are invalid, or a worker refuses them; all workers keep the current settings.
         """
         async with self._turn:
             lines = self._lines()
@@ -85,10 +85,10 @@ class SharedSettings:
 
     @asynccontextmanager
     async def steady(self, *, successor: bool = False) -> AsyncIterator[Loaded[SidecarSettings]]:
-        """Give the settings that a worker starts with; no reload runs until it is among the living.
+        """Yield the settings for a new worker; no reload runs inside the block.
 
         Raises:
-            ConfigError: a ``successor`` is wanted, and the files now hold settings that cannot be used.
+            ConfigError: the worker is a ``successor``, and the settings files are invalid now.
         """
         async with self._turn:
             if successor:
@@ -106,7 +106,7 @@ class SharedSettings:
                 raise
 
     async def _has_room(self, size: int) -> bool:
-        """Return True if a worker finds room for the loader, or makes it: the memory limit is that of all."""
+        """Return True if a worker has, or can free, memory for the loader: all processes share one limit."""
         for line in self._lines():
             try:
                 if await line.ask(ROOM, _ROOM_S, size):
@@ -117,7 +117,7 @@ class SharedSettings:
 
 
 class Outcomes:
-    """Writes the outcome of a reload to the records and metrics of each worker: their parent has none."""
+    """Writes the outcome of a reload to the records and metrics of each worker; the parent has neither."""
 
     def __init__(self, lines: Callable[[], Sequence[ToWorker]]) -> None:
         self._lines = lines
@@ -139,10 +139,10 @@ class Outcomes:
 
 
 async def _prepare(lines: Sequence[ToWorker], settings: SidecarSettings) -> None:
-    """Have each worker prepare.
+    """Have each worker prepare the settings.
 
     Raises:
-        ConfigError: one refuses, or does not answer.
+        ConfigError: a worker refuses, or does not answer.
     """
 
     async def answer(line: ToWorker) -> Refusal | None:
@@ -159,7 +159,7 @@ async def _prepare(lines: Sequence[ToWorker], settings: SidecarSettings) -> None
 
 
 async def prepared(applied: AppliedSettings, fresh: SidecarSettings) -> Refusal | None:
-    """Prepare fresh settings in a worker. Return why they are refused; None if they are not."""
+    """Prepare fresh settings in a worker. Returns the refusal; None if they are accepted."""
     try:
         await applied.prepare(fresh)
     except ConfigError as error:

@@ -1,7 +1,7 @@
-"""One worker: a whole sidecar except probe and admin socket, which its parent has. ``-m sidecar.workers.worker FD``.
+"""One worker: a sidecar without probe and admin socket, which the parent has. ``-m sidecar.workers.worker FD``.
 
-It has its own loop, Workload API stream, keys, token cache and limits, and listens at the same addresses as its
-siblings. When its parent is gone it ends at once, so that a killed sidecar does not block the next one's addresses.
+A worker has its own loop, Workload API stream, keys, token cache and limits, and listens at the same addresses as its
+siblings. It ends at once when its parent does, so that a killed sidecar does not block the addresses of the next one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sidecar.workers.shared_settings import COMMIT, COUNT, EVENT, PREPARE, REFUS
 
 
 def main(control: int) -> int:
-    """Run until the parent says so, or is gone. Exit code 0 if every request ended in time."""
+    """Run until the parent orders the end or is gone. Returns exit code 0 if every request ended in time."""
     hold_signals()
     parent = ToParent(socket.socket(fileno=control))
     try:

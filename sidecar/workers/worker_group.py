@@ -34,14 +34,14 @@ class WorkerGroup:
         ]
 
     async def missing(self) -> list[str]:
-        """Return the reasons why any of them is not ready."""
+        """Return the reasons of workers that are not ready."""
         if self._workers.stopping:
             return ["stopping"]
         answers = await self._workers.ask("missing", TIMEOUT_S)
         return missing_of(cast("dict[int, list[str] | None]", answers))
 
     async def render(self) -> bytes:
-        """Render the metrics of all, added up; a silent worker has its last counts, and is not ready."""
+        """Render the workers' metrics, added up; a silent worker counts with its last values, as not ready."""
         answers = await self._workers.ask("metrics", TIMEOUT_S)
         for number, answer in answers.items():
             worker = self._workers.living[number]
@@ -52,10 +52,10 @@ class WorkerGroup:
         return text_of(merged([*told, self._workers.retired, own]))
 
     async def status(self) -> dict[str, Any]:
-        """Return the status of all as one document.
+        """Return one status document for all workers.
 
         Raises:
-            UnansweredError: none of them answers.
+            UnansweredError: no worker answers.
         """
         rows = cast("dict[int, dict[str, Any] | None]", await self._workers.ask("status", TIMEOUT_S))
         if all(row is None for row in rows.values()):
@@ -69,6 +69,6 @@ class WorkerGroup:
         )
 
     async def chains(self) -> dict[str, Any]:
-        """Return the requests that any of them serves now."""
+        """Return the requests in progress in all workers."""
         answers = await self._workers.ask("chains", TIMEOUT_S)
         return merge_chains([cast("dict[str, Any]", answer) for answer in answers.values() if answer is not None])
