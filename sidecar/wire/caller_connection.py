@@ -17,36 +17,36 @@ class CallerConnection(Protocol):
 
     @property
     def waits_since(self) -> float | None:
-        """Start of the current wait for a request, or for the peer to stop (monotonic seconds); None: there is none."""
+        """Start of the current wait for a request, or for the peer to stop (monotonic seconds); None if not waiting."""
 
     @property
     def behind_since(self) -> float | None:
-        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind."""
+        """Start of the period in which the peer reads almost nothing (monotonic seconds); None if it keeps up."""
 
     @property
     def kept(self) -> bool:
-        """Tell if it is idle, waiting for another request."""
+        """True if the connection is idle between requests."""
 
     def hand_over(self, handler: RequestHandler) -> None:
-        """Let another handler serve its requests from now on."""
+        """Replace the handler of later requests."""
 
     def stop(self, error: SidecarError) -> None:
-        """End what is in progress for ``error``; then close."""
+        """End the requests in progress with ``error``; then close."""
 
     def give_way(self, error: SidecarError) -> None:
-        """End at once, as evicted."""
+        """Evict the connection: end it at once."""
 
     def give_way_stuck(self, since: float, error: SidecarError) -> None:
-        """End those of its requests whose peer has taken next to nothing since then (monotonic seconds)."""
+        """End the requests whose peer has read almost nothing since ``since`` (monotonic seconds)."""
 
     def give_up(self) -> None:
-        """Cut it off if only its peer keeps it open."""
+        """End the connection at once if only its peer keeps it open."""
 
     def finish(self) -> None:
-        """Close after the requests in progress; at once if there are none."""
+        """Close when the requests in progress have ended."""
 
     def end_unused(self) -> None:
-        """End now if no request is in progress, else after it."""
+        """Close when the request in progress has ended; at once if there is none."""
 
     def cut_off(self) -> None:
         """End the connection at once."""

@@ -26,11 +26,11 @@ class Swept(Protocol):
 
 
 class Answered(Protocol):
-    """A request whose answer its peer may be slow to read."""
+    """A request whose peer may read its answer slowly."""
 
     @property
     def behind(self) -> bool:
-        """Tell if a part of the answer waits for its peer."""
+        """True if part of the answer waits until the peer reads."""
 
 
 C = TypeVar("C", bound=Swept)
@@ -39,9 +39,10 @@ C = TypeVar("C", bound=Swept)
 class Connections(Generic[C]):
     """A set of live connections, swept while it is not empty.
 
-    ``draining``: the next answer on each connection is its last, and says so. Requests that waited behind it when the
-    drain began are served for ``patience_s``, as their caller had no notice. An idle connection stays open for
-    ``grace_s``: a request may be on its way. ``most_together`` is the size of a batch of writes; 1 disables batching.
+    ``draining``: the next answer on each connection is its last, and announces the close. Requests queued behind it
+    when the drain began are served for ``patience_s``, because their caller had no notice. An idle connection stays
+    open for ``grace_s``: a request may be on its way. ``most_together`` is the size of a batch of writes; 1 disables
+    batching.
     """
 
     __slots__ = (
@@ -75,13 +76,13 @@ class Connections(Generic[C]):
         self._patient_until = 0.0
         self._interval_s = interval_s
         self._members: set[C] = set()
-        self._timer: asyncio.Handle | None = None  # of the next sweep, or of the next part of this one
+        self._timer: asyncio.Handle | None = None  # runs the next sweep, or the next part of this one
         self._to_sweep: Iterator[C] = iter(())
         self._empty = asyncio.Event()
         self._empty.set()
 
     def write_by(self, writes: WriteBatch) -> None:
-        """Batch the writes by another batch than the usual one. Call it before there are connections."""
+        """Replace the batch that defers writes. Call it before the first connection is added."""
         self.writes = writes
 
     def __len__(self) -> int:
@@ -108,7 +109,7 @@ class Connections(Generic[C]):
                 self._to_sweep = iter(())  # a sweep that had begun would keep all of them in memory
 
     def drain(self, grace_s: float, patience_s: float = float("inf")) -> None:
-        """Begin to drain: no connection is kept alive."""
+        """Begin to drain: each connection closes after its next answer."""
         if not self.draining:
             self.draining = True
             self._draining_since = self.clock()
@@ -116,36 +117,36 @@ class Connections(Generic[C]):
             self._patient_until = self._draining_since + patience_s
 
     def may_stay(self, *, waiting_since: float) -> bool:
-        """Tell if a draining connection stays open for a request that has waited since then."""
+        """True if a draining connection stays open for a request that has waited since ``waiting_since``."""
         return waiting_since <= self._draining_since and self.clock() < self._patient_until
 
     def no_longer_wanted(self, now: float, idle_since: float) -> bool:
-        """Tell if the grace of a draining connection that has been idle since then is over."""
+        """True if a draining connection, idle since ``idle_since``, has used up its grace period."""
         return self.draining and now - max(idle_since, self._draining_since) >= self._grace_s
 
     def group_of(self, _connection: C) -> Hashable:
-        """Return the group of a connection in fair queueing: here, one for all."""
+        """Return the group of a connection in fair queueing; all share one by default."""
         return None
 
     def begin_stream(self, _group: Hashable) -> bool:
-        """Count a request of HTTP/2 on a connection of this group. False: there are too many in progress."""
+        """Count a new HTTP/2 request of this group. False if too many are in progress."""
         return True
 
     def end_stream(self, group: Hashable) -> None:
-        """Count the end of such a request."""
+        """Count the end of an HTTP/2 request of this group."""
 
     def begin_waiting(self, _group: Hashable, _answer: Answered) -> bool:
-        """Count an answer that a peer of this group does not read. False: too many answers wait for it."""
+        """Count an answer that a peer of this group does not read. False if too many answers wait already."""
         return True
 
     def end_waiting(self, group: Hashable, answer: Answered) -> None:
-        """Stop counting an answer: its peer reads it."""
+        """Stop counting an answer: its peer reads it again."""
 
     def note_unread(self, group: Hashable) -> None:
         """Note that an answer was ended because a peer of this group did not read it."""
 
     def sheds(self, _group: Hashable) -> bool:
-        """Tell if a request of this group that awaits its answer must end: too many answers wait for its peer."""
+        """True if a request of this group must end because too many answers wait for its peer."""
         return False
 
     def sweep(self) -> None:

@@ -1,7 +1,7 @@
 """One new upstream connection: name → addresses → TCP → TLS, within one deadline for all of it.
 
 A dead address does not fail the call: the next one is tried. An address that answers with another identity fails it:
-if it were skipped, anyone who can put an address into DNS could stand there unnoticed. Only a connection that proves
+skipping it would hide an attacker who can add addresses to DNS. Only a connection that proves
 the pinned identity carries a request in any case.
 
 Several addresses of a name are raced (RFC 8305). uvloop's ``create_connection`` tries addresses one after another, each
@@ -23,8 +23,8 @@ from typing import Any, Final, Literal, TypeVar
 from sidecar.errors import Denied, Reason, SidecarError, Unavailable
 from sidecar.wire.resolver import Resolver
 
-MAX_ADDRESSES: Final = 8  # of one name, tried for one connection
-_LAST_FOR_S: Final = 30.0  # an address that lost a race is tried last for so long
+MAX_ADDRESSES: Final = 8  # tried per name and connection
+_LAST_FOR_S: Final = 30.0  # an address that lost a race is tried last for this long
 
 P = TypeVar("P", bound=asyncio.Protocol)
 ATTEMPT_DELAY_S: Final = 0.25  # RFC 8305 section 8
@@ -59,7 +59,7 @@ async def connect(address: str, port: int) -> socket.socket:
 
 
 class Race:
-    """A race of addresses. ``beaten`` are those that failed, or began before the winner and connected after it."""
+    """A race of addresses. ``beaten``: the addresses that failed, or began before the winner and lost."""
 
     def __init__(self, addresses: Sequence[str], connect: Connect, *, delay_s: float = ATTEMPT_DELAY_S) -> None:
         self._waiting = list(addresses)
@@ -69,7 +69,7 @@ class Race:
         self.beaten: list[str] = []
 
     async def win(self) -> tuple[str, socket.socket]:
-        """Return the first address that connects, and its socket. All others are closed.
+        """Return the first address that connects, and its socket; close the others.
 
         Raises:
             OSError: no address connects: the error of the last one.
@@ -94,7 +94,7 @@ class Race:
             await self._close_the_rest()
 
     def _begin_next(self) -> None:
-        """Start the next address: the one before has failed, or had its head start."""
+        """Start connecting to the next address: the previous one failed, or used up its head start."""
         if self._waiting:
             address = self._waiting.pop(0)
             task = asyncio.get_running_loop().create_task(self._connect(address))
@@ -119,11 +119,11 @@ def _close_late(task: asyncio.Task[socket.socket]) -> None:
 class Origin:
     """Destination of requests. Connections are shared by equal ``key``: host, port, peer identity, own identity …
 
-    ``still_good`` is called before a connection is used, a new one too: the peer's identity may have ended meanwhile.
-    ``life_s`` is called once for a new one: the seconds for which it may be used, given the identities of both ends.
-    ``authority`` is the Host of requests to it (RFC 9112 section 3.2). ``admits`` is asked for each address of a name;
-    one that it refuses refuses the name. ``http2``: by ``alpn`` the other end may choose HTTP/2, with ``prior``
-    knowledge it speaks nothing else; it is part of ``key``, as its connections differ.
+    ``still_good`` is called before each use of a connection, including the first: the peer's identity may have expired.
+    ``life_s`` is called once per new connection and returns its maximum age in seconds, from both ends' identities.
+    ``authority`` is the Host of its requests (RFC 9112 section 3.2). ``admits`` is called for each resolved address;
+    one refused address refuses the name. ``http2``: with ``alpn`` the upstream may choose HTTP/2; with ``prior``
+    knowledge it speaks only HTTP/2. It is part of ``key``.
     """
 
     host: str
@@ -179,11 +179,11 @@ class Dialer:
             self._resolver.doubt(origin.host)
             raise Unavailable(Reason.UPSTREAM_TIMEOUT, "no connection in time") from error
         except OSError as error:
-            self._resolver.doubt(origin.host)  # also if another workload answers: addresses are reassigned
+            self._resolver.doubt(origin.host)  # also if another workload answers: addresses get reassigned
             raise _meaning(error) from error
 
     async def _dial_any(self, origin: Origin, make: Callable[[], P], addresses: Sequence[str]) -> P:
-        """Race for a connection, and again among the rest if it is unusable. Each gets half of the time left."""
+        """Race the addresses; if the winner is unusable, race the rest. Each race gets half of the remaining time."""
         left = list(addresses)
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         while True:
@@ -234,7 +234,7 @@ def _meaning(error: OSError) -> SidecarError:
 
 
 def _tls_cause(error: ssl.SSLError) -> str:
-    """Return the cause for the record: our own check's words, or OpenSSL's, which quote nothing of the other end."""
+    """Return the cause for the record: the text of our own check or of OpenSSL; neither quotes the other end."""
     if type(error) is ssl.SSLError:
         return error.reason or "no cause is known"
     return getattr(error, "verify_message", None) or str(error)

@@ -30,7 +30,7 @@ class Body(Protocol):
     complete: bool
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream: (content, the rest). Raises ``Denied``.
+        """Consume bytes of the stream; return (content, the rest). Raises ``Denied``.
 
         The rest follows the body. While the body is not ``complete``, the rest is more of it, beyond the share of one
         event-loop iteration.
@@ -48,7 +48,7 @@ class LengthBody:
         self.complete = length == 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream."""
+        """Consume bytes of the stream."""
         content, rest = data, b""
         if len(data) > self._remaining:
             content, rest = data[: self._remaining], data[self._remaining :]
@@ -66,7 +66,7 @@ class UntilClose:
         self.complete = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream: all of them are content."""
+        """Consume bytes of the stream: all are content."""
         return data, b""
 
 
@@ -89,7 +89,7 @@ class ChunkedBody:
         self._next = self._on_size
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes of the stream, at most ``MAX_LINES`` of chunks.
+        """Consume bytes of the stream, at most ``MAX_LINES`` lines of chunks.
 
         Raises:
             Denied: BAD_REQUEST, or TOO_LARGE past ``max_bytes``.
@@ -97,7 +97,7 @@ class ChunkedBody:
         if self._held:
             data = self._held + data
             self._held = b""
-        content = b""  # one piece is passed on as it is; a list of many would take thirty times their bytes
+        content = b""  # a single piece is not copied; a list of many pieces would take thirty times their bytes
         joined: bytearray | None = None
         at = lines = 0
         while not self.complete:
@@ -163,9 +163,9 @@ class ChunkedBody:
 
 
 class MessageWriter:
-    """Writer of one outgoing message after another. Pure: the owner of the transport writes what ``take`` returns.
+    """Encoder of outgoing messages, one after another. Pure: the owner of the transport writes the result of ``take``.
 
-    ``pieces`` is not empty while there is something to write; read-only for others.
+    ``pieces``: the encoded bytes not taken yet; other classes only read it.
     """
 
     __slots__ = ("_bodyless", "_chunked", "_remaining", "pieces")
@@ -177,9 +177,9 @@ class MessageWriter:
         self._remaining: int | None = 0
 
     def begin(self, head: bytes, *, length: int | None, chunked: bool, bodyless: bool = False) -> None:
-        """Begin a message of ``length`` content bytes; without a length it is chunked, or ends with its connection.
+        """Begin a message of ``length`` content bytes. Without a length: chunked, or ended by the connection.
 
-        ``bodyless``: it has no content, and what is added is dropped.
+        ``bodyless``: the message has no content; added content is dropped.
         """
         self.pieces.append(head)
         self._bodyless = bodyless
@@ -187,13 +187,13 @@ class MessageWriter:
         self._remaining = length
 
     def begin_raw(self) -> None:
-        """Begin raw bytes: they end with the connection."""
+        """Begin raw bytes, which end with the connection."""
         self._chunked = False
         self._remaining = None
 
     @property
     def until_close(self) -> bool:
-        """Tell if only the end of the connection ends the message."""
+        """True if only the end of the connection ends the message."""
         return self._remaining is None and not self._chunked
 
     def add(self, data: bytes) -> None:
@@ -210,9 +210,9 @@ class MessageWriter:
         self.pieces.append(data)
 
     def end(self, trailers: bytes = b"") -> bool:
-        """End the message. Returns False, and adds nothing, if it is shorter than its head says.
+        """End the message. False, with nothing added, if the content is shorter than the head says.
 
-        ``trailers`` are lines of fields that follow a chunked message.
+        ``trailers``: encoded field lines after a chunked message.
         """
         if self._remaining:
             return False
@@ -223,7 +223,7 @@ class MessageWriter:
         return True
 
     def take(self) -> bytes:
-        """Return everything added since the last call."""
+        """Return the bytes encoded since the last call."""
         pieces = self.pieces
         if len(pieces) == 1:
             return pieces.pop()
@@ -232,5 +232,5 @@ class MessageWriter:
         return data
 
     def clear(self) -> None:
-        """Discard what was not taken."""
+        """Discard the bytes not taken yet."""
         self.pieces.clear()

@@ -1,4 +1,4 @@
-"""gRPC as far as the wire knows it: which messages are of it, and the deadline that a caller states.
+"""gRPC on the wire: recognises its messages and reads the caller's deadline.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
@@ -17,15 +17,15 @@ _UNITS_S: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, 
 
 
 def is_grpc(message: Message) -> bool:
-    """Tell if a message is one of gRPC, by its content type."""
+    """True if the content type of a message is that of gRPC."""
     return any(map(_is_grpc, message.all(b"content-type")))
 
 
 def timeout_of(head: Request) -> float | None:
-    """Return the seconds that a caller of gRPC waits for its answer; None: it states none.
+    """Return the caller's ``grpc-timeout`` in seconds; None if absent.
 
     Raises:
-        Denied: HEADER_MALFORMED, the field is repeated or malformed.
+        Denied: HEADER_MALFORMED: the field is repeated or malformed.
     """
     value = head.one(b"grpc-timeout")
     if value is None:

@@ -10,7 +10,7 @@ from sidecar.wire.stream import BodySink
 
 
 class Receiver(Protocol):
-    """The stream whose body is read, as far as its body is concerned."""
+    """The part of a stream that ``Intake`` needs."""
 
     bytes_in: int
     intake: Intake | None
@@ -20,7 +20,7 @@ class Receiver(Protocol):
 
 
 class Intake:
-    """The rest of a request's body, and its ``sink``; without one nothing is consumed.
+    """The unread rest of a request's body, and its ``sink``; without a sink nothing is consumed.
 
     A stream has an intake until its body is complete. ``invited``: the peer was sent 100 Continue.
     """
@@ -35,18 +35,18 @@ class Intake:
 
     @property
     def wanted(self) -> bool:
-        """Tell if a sink consumes it now."""
+        """True if a sink consumes the body now."""
         return self.sink is not None and not self.paused
 
     def unbind(self) -> None:
-        """Let a body without a stated length have any length."""
+        """Lift the size limit of a body without a stated length."""
         if isinstance(self._body, ChunkedBody):
             self._body.max_bytes = None
 
     def take(self, stream: Receiver, data: bytes) -> bytes | None:
-        """Feed received bytes to the sink and return the rest; None while all of it must wait.
+        """Feed received bytes to the sink and return the rest; None if all of them must wait.
 
-        The rest follows the body, or is more of it than one iteration's share.
+        The rest follows the body, or is body beyond one iteration's share.
         """
         body, sink = self._body, self.sink
         if sink is None or self.paused:

@@ -1,6 +1,6 @@
-"""HTTP/1.1 connection to an upstream: a request out, its one answer in, and then reuse or the end.
+"""HTTP/1.1 connection to an upstream: one request and its answer at a time; then reuse or close.
 
-The upstream is not trusted: its heads are parsed as strictly as a peer's, bytes beyond the answer or without a request
+The upstream is not trusted: its heads are parsed as strictly as a caller's, bytes after the answer or without a request
 close the connection, and a truncated answer is reported as an error, never as an end.
 """
 
@@ -30,7 +30,7 @@ from sidecar.wire.websocket import SWITCH_LINES, Handshake
 if TYPE_CHECKING:
     from sidecar.wire.upstream import Line, RawUpstream, Upstream
 
-_QUIET_S: Final = 0.05  # of silence, after an answer that must have no content but may
+_QUIET_S: Final = 0.05  # of silence after an answer that must not have content
 
 
 class State(Enum):
@@ -38,29 +38,29 @@ class State(Enum):
 
         IDLE -> ASKED -> IDLE                                  a request in one write
         IDLE -> ASKING -> SENDING -> ENDING -> ASKED -> IDLE   one with a body that comes later
-        ASKED -> QUIET -> IDLE                                 an answer without content, which may follow though
-        ASKED -> RAW -> CLOSED                                 a switch of protocols
+        ASKED -> QUIET -> IDLE                                 an answer that must not have content, but may be followed
+        by some ASKED -> RAW -> CLOSED                                 a switch of protocols
 
-    Any of them may go to CLOSED: by an answer that does not let the connection stay, a deadline, an error, or an end.
-    A request has a sink from ASKING to RAW; in CLOSED only while the rest of its answer is buffered.
+    Every state may go to CLOSED: after an answer without keep-alive, a deadline, an error, or the end of the
+    connection. A request has a sink from ASKING to RAW, and in CLOSED only while the rest of its answer is buffered.
     """
 
     IDLE = "idle"  # another request may be sent
-    ASKING = "asking"  # a request has begun, and nothing of it is written
+    ASKING = "asking"  # a request has begun, none of it is written
     SENDING = "sending"  # the beginning of a request is written
     ENDING = "ending"  # the request is complete, and its end is not written
     ASKED = "asked"  # the request is written
-    QUIET = "quiet"  # no request is sent before the upstream has been silent for a moment
+    QUIET = "quiet"  # waits for a short silence before the next request
     RAW = "raw"  # both directions are raw bytes
-    CLOSED = "closed"  # nothing is sent any more
+    CLOSED = "closed"  # no more writes
 
 
 class Pause(IntFlag):
-    """Reasons why reading is paused. Without a request there is none: the upstream may end the connection."""
+    """Reasons why reading is paused. An idle connection is always read, to notice when the upstream ends it."""
 
     NOT = 0
-    BY_SINK = 1  # the caller takes no more of the answer for now
-    FOR_TURN = 2  # more of the answer is buffered than is parsed at a time
+    BY_SINK = 1  # the caller has paused the answer
+    FOR_TURN = 2  # the buffered answer exceeds one iteration's share
 
 
 _NOT_PAUSED: Final = Pause.NOT
@@ -75,14 +75,14 @@ class WarmCall(Protocol):
     """A request that the native engine has sent."""
 
     def __call__(self, connection: ClientConnection, data: bytes, /) -> bool | None:
-        """Take a whole answer. False: it did not. None: it will, when the rest has come."""
+        """Try to consume a whole answer. False if refused; None if it waits for the rest."""
 
     def inflate(self) -> None:
-        """Leave the request, and what has arrived of its answer, to the engine in Python. Nothing if it has ended."""
+        """Hand the request and the received part of its answer over to the Python engine; no effect if it has ended."""
 
 
 class ClientConnection(asyncio.Protocol):
-    """One upstream connection. ``ask`` it; or ``start``, ``send_body`` and ``end_body``, ``flush`` after each batch.
+    """One upstream connection. Send a request with ``ask``, or with ``start``, ``send_body``, ``flush`` and ``end_body``.
 
     The public attributes are those that the native engine reads and writes (``proxy/warm.py``). ``writing_paused``: the
     upstream accepts no more for now.
@@ -112,7 +112,7 @@ class ClientConnection(asyncio.Protocol):
         "writes",
         "writing_paused",
     )
-    trailers: Final = ()  # those of an answer are dropped
+    trailers: Final = ()  # trailers of an answer are dropped
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class ClientConnection(asyncio.Protocol):
         max_age_s: float,
     ) -> None:
         self.transport: asyncio.Transport
-        self.kept = False  # it was idle in the pool: the upstream may close it at any time, unseen by the next request
+        self.kept = False  # was idle in the pool: the upstream may have closed it just before the next request
         self._limits = limits
         self._connections = connections
         self.writes = connections.writes
@@ -134,15 +134,15 @@ class ClientConnection(asyncio.Protocol):
         self._max_age_s = max_age_s
         self.reader = AnswerReader(limits)
         self.sink: ResponseSink | None = None
-        self.warm: WarmCall | None = None  # takes the answer, where it can
-        self._early = b""  # the first part of an answer that it will take
+        self.warm: WarmCall | None = None  # consumes the answer if it can
+        self._early = b""  # the first part of an answer for ``warm``
         self._out = MessageWriter()
         self.state = State.IDLE
         self.writing_paused = False
         self.reading_paused = _NOT_PAUSED
         self._opened_at = 0.0
-        self.ages_at = 0.0  # after this time it accepts no other request
-        self._quiet_at = 0.0  # in QUIET: it takes none before, and none at all if a byte comes until then
+        self.ages_at = 0.0  # after this time no other request begins
+        self._quiet_at = 0.0  # in QUIET: usable again at this time, if no byte arrives before
         self.moved_at = 0.0
 
     @property
@@ -151,11 +151,11 @@ class ClientConnection(asyncio.Protocol):
         return self.state is _IDLE and not self.transport.is_closing()
 
     def first_upstream(self) -> tuple[Line, Upstream]:
-        """Return the connection that the pool watches, and what carries its first request."""
+        """Return the connection that the pool watches, and the ``Upstream`` of its first request."""
         return self, self
 
     def live_at_most(self, seconds: float) -> None:
-        """Bound the age at which another request may begin."""
+        """Set the maximum age, in seconds, at which another request may begin."""
         self.ages_at = min(self.ages_at, self._opened_at + seconds)
 
     # --- the request
@@ -170,9 +170,9 @@ class ClientConnection(asyncio.Protocol):
         *,
         body: bytes = b"",
     ) -> None:
-        """Send a whole request: one write. ``lines`` of its fields, as ``encode_fields`` makes them.
+        """Send a whole request in one write. ``lines``: its fields, as encoded by ``encode_fields``.
 
-        The fields for its length are added here. ``handshake``: it asks to switch protocols.
+        The length fields are added here. ``handshake``: the request asks to switch protocols.
         """
         if body:
             lines += b"content-length: %d\r\n" % len(body)
@@ -186,7 +186,7 @@ class ClientConnection(asyncio.Protocol):
         self.writes.defer(self.transport, head + body)
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
-        """Begin a request with a body of ``length`` bytes, None: chunked. ``lines`` as for ``ask``."""
+        """Begin a request with a body of ``length`` bytes, or a chunked one if None. ``lines`` as for ``ask``."""
         if length is None:
             lines += b"transfer-encoding: chunked\r\n"
         else:
@@ -209,12 +209,12 @@ class ClientConnection(asyncio.Protocol):
         self.reader.expect(method)
 
     def _leave_early(self) -> None:
-        """Wait no longer for the rest of an answer."""
+        """Stop waiting for the rest of an answer that the native engine began."""
         if self._early and self.warm is not None:
             self.warm.inflate()
 
     def read_early(self) -> None:
-        """Read the part of the answer that the native engine has left, now that there is a sink for it."""
+        """Read the part of the answer left by the native engine; the sink is set now."""
         early, self._early = self._early, b""
         if early:
             self.data_received(early)
@@ -240,9 +240,9 @@ class ClientConnection(asyncio.Protocol):
         return self
 
     def send_no_more(self) -> bool:
-        """Write the collected bytes, and end this direction if the connection can be half-closed (no TLS).
+        """Flush, and half-close the connection if possible (no TLS).
 
-        Returns True if it has ended: then no event loop accepts another write.
+        Returns True if half-closed: then no event loop accepts another write.
         """
         self.flush()
         self.writes.write_all()
@@ -252,7 +252,7 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def leave(self) -> None:
-        """Write what was collected and close. No further event is reported; further input is discarded."""
+        """Flush and close. No further event is reported; further input is discarded."""
         if self.state is _CLOSED:
             self.sink = None  # a reference cycle would keep both until the garbage collector runs
             return
@@ -268,7 +268,7 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
 
     def flush(self) -> None:
-        """Write the collected bytes: one write."""
+        """Write the collected bytes in one write."""
         if not self._out.pieces or self.state is _CLOSED:
             return
         self.moved_at = self._clock()
@@ -283,7 +283,7 @@ class ClientConnection(asyncio.Protocol):
             self.state = State.ASKED
 
     def _hear_out(self) -> None:
-        """Stop writing: the upstream takes no more. It may have answered, and a write could lose that answer."""
+        """Stop writing: the upstream reads no more. It may have answered, and another write could lose that answer."""
         self.ages_at = self._opened_at  # no other request is sent here
         if self.sink is not None:
             self.sink.on_upstream_pause()
@@ -296,14 +296,14 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def end_unused(self) -> None:
-        """End now if no request is in progress. One in use takes no other after it."""
+        """Close if idle; a request in progress becomes the last."""
         if self.usable:
             self.transport.abort()
         else:
             self.ages_at = self._opened_at
 
     def close(self) -> None:
-        """Close an idle connection. Without effect on a closed one: asyncio's TLS breaks when it is closed again."""
+        """Close an idle connection. No effect if closed already: asyncio's TLS breaks on a second close."""
         if self.state is not _CLOSED:
             self.state = _CLOSED
             self.transport.close()
@@ -319,7 +319,7 @@ class ClientConnection(asyncio.Protocol):
         self._pause(self.reading_paused & Pause.FOR_TURN)
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn: there is more to do than is done at a time."""
+        """Yield: call ``take`` in a later turn, because the work exceeds one iteration's share."""
         self._connections.turns.wait(self._on_closed, take)
 
     # --- the event loop's calls
@@ -346,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
                 return
         sink = self.sink
         if sink is None:
-            if self.state is not _CLOSED:  # no request: this could be taken for the answer to the next one
+            if self.state is not _CLOSED:  # no request in progress: these bytes could be read as the next request's answer
                 self.abort()
             return
         reader = self.reader
@@ -372,10 +372,10 @@ class ClientConnection(asyncio.Protocol):
                 self._wait_for_turn()
 
     def eof_received(self) -> None:
-        """Take the upstream's FIN. The transport closes."""
+        """Handle the upstream's FIN. The transport closes."""
         self._leave_early()
         if self.state is State.RAW:
-            self.writes.write_all()  # it may still read; an unanswered request may be retried elsewhere
+            self.writes.write_all()  # it may still read; the request may be retried elsewhere if unanswered
         sink = self.sink
         if sink is not None and self.reader.ends_with_connection and _ended_in_order(self.transport):
             self.sink = None
@@ -394,7 +394,7 @@ class ClientConnection(asyncio.Protocol):
         self._on_closed(self)
 
     def pause_writing(self) -> None:
-        """Pause the source of the request: the upstream is behind."""
+        """Pause the source of the request: the write buffer is full."""
         self.writing_paused = True
         self.moved_at = self._clock()
         if self.sink is not None:
@@ -410,7 +410,7 @@ class ClientConnection(asyncio.Protocol):
     # --- the answer
 
     def _go_on(self, sink: ResponseSink, content: bytes) -> None:
-        """Take more of an answer whose head has come, if it has."""
+        """Pass content on, and finish the answer if it is complete."""
         reader = self.reader
         head = reader.head
         if head is None:
@@ -418,7 +418,7 @@ class ClientConnection(asyncio.Protocol):
         self.moved_at = self._clock()
         if content:
             sink.on_response_data(content)
-        if reader.complete and self.sink is sink:  # otherwise it has enough
+        if reader.complete and self.sink is sink:  # otherwise the sink ended the request
             self._answered(reader, head)
             sink.on_response_end()
 
@@ -438,11 +438,11 @@ class ClientConnection(asyncio.Protocol):
             self._on_idle(self)
 
     def _distrust(self, reader: AnswerReader, head: Response) -> None:
-        """Guard against content after an answer that must have none: it would be taken for another user's answer.
+        """Guard against content after an answer that must have none: it could be read as another user's answer.
 
         After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
         ends. So it does after a 204 that states content, which may be late. After any other 204 a mistake is rarer, and
-        calls are frequent: a silence is enough.
+        calls are frequent: a short silence is enough.
         """
         if reader.answers_head or head.status != 204 or head.chunked or head.content_length:
             self.close()
@@ -452,7 +452,7 @@ class ClientConnection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_QUIET_S, self._look_for_silence)
 
     def _look_for_silence(self) -> None:
-        """Return the connection to the pool if nothing came; unread bytes in the socket will end it."""
+        """Return the connection to the pool if nothing arrived; unread bytes in the socket close it."""
         if self.state is not State.QUIET:
             return
         left = self._quiet_at - self._clock()
@@ -464,7 +464,7 @@ class ClientConnection(asyncio.Protocol):
             self._on_idle(self)
 
     def _end_of_input(self) -> None:
-        """Fail the answer as cut short, unless the rest of it is buffered."""
+        """Fail the answer as truncated, unless its rest is buffered."""
         if self.sink is None:
             return
         if self.reader.rest:
@@ -473,13 +473,13 @@ class ClientConnection(asyncio.Protocol):
             self._fail(self._cut_short())
 
     def _wait_for_turn(self) -> None:
-        """Queue for a turn: more of the answer is buffered than is parsed at a time."""
+        """Queue for a turn: the buffered answer exceeds one iteration's share."""
         if not self.reading_paused & Pause.FOR_TURN:
             self._pause(self.reading_paused | Pause.FOR_TURN)
             self.let_others_first(self._take_turn)
 
     def _take_turn(self) -> None:
-        """Read more of the answer, unless the turn is no longer needed: the answer has ended before it."""
+        """Read more of the answer, unless it has ended in the meantime."""
         if self.reading_paused is Pause.FOR_TURN and self.reader.rest and self.sink is not None:
             self.data_received(b"")
             if self.state is _CLOSED and not self.reader.rest:
@@ -529,7 +529,7 @@ class ClientConnection(asyncio.Protocol):
             self._lose_patience(patience, silent, head)
 
     def _lose_patience(self, patience: Patience, silent: float, head: Response | None) -> None:
-        """End a request whose upstream, or whose caller, was silent for too long."""
+        """End a request after its upstream or its caller was silent for too long."""
         if self.writing_paused:
             if silent > patience.taking_s:
                 self._fail(Unavailable(Reason.UPSTREAM_TIMEOUT, "the upstream takes no more of the request"))
@@ -544,7 +544,7 @@ class ClientConnection(asyncio.Protocol):
 
 
 def _ended_in_order(transport: asyncio.Transport) -> bool:
-    """Tell if an answer that ends with its connection is complete: over TLS only the peer itself can say so.
+    """True if an answer that ends with its connection is complete; over TLS only ``close_notify`` proves it.
 
     Anybody on the path can end a TCP connection (RFC 9112 section 9.8). uvloop then reports no end; asyncio does.
     """

@@ -1,8 +1,8 @@
-"""Fields of HTTP/1.1 heads: what follows from their names, kept from head to head, and how they are written.
+"""Fields of HTTP/1.1 heads: layouts cached by field names, and encoders.
 
 A ``Layout`` follows from the names of a head's fields alone. The next head with these names shares it: ``Layouts`` is
-the only cache of heads there is. No value is part of its key or of what it holds, so nothing is remembered that differs
-by user or request, and a value never seen before costs what any other does. Pure: no socket, no clock, no policy.
+the only cache of heads there is. No value is part of its keys or entries, so it holds nothing that differs
+by user or request, and a new value costs as much as a known one. Pure: no socket, no clock, no policy.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _LAYOUT_BYTES: Final = 1024  # besides its names
 _MAX_CACHED_NAME: Final = 64  # bytes
 _MAX_ANSWERS: Final = 512  # of one rule
 _NAME_BYTES: Final = 256  # of one name, besides its own bytes: places and templates
-_MAX_RULES: Final = 8  # whose templates a layout keeps: there are four
-_MAX_ANSWERED: Final = 32  # rules whose answers are kept: routes may have some of their own
+_MAX_RULES: Final = 8  # per layout, with templates: there are four
+_MAX_ANSWERED: Final = 32  # cached rules: routes may have their own
 _are_tokens: Final = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:)*+").fullmatch
 is_length: Final = re.compile(rb"0|[1-9][0-9]{0,14}").fullmatch
 _CONTROLS: Final = frozenset({*range(0x20), 0x7F}) - {0x09}  # no value holds one; a tab is not a control here
@@ -40,7 +40,7 @@ _NOWHERE: Final[list[int]] = []
 _CONTROL_BYTE: Final = "a header field holds a line break or NUL, or another control byte"
 _MAX_TEMPLATES: Final = 256  # of lines that are set: there are some twenty
 _OPTIONS: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z \t,]*")
-_LF, _CR, _NUL = b"\n\r\0"  # searched as numbers: bytes of one take eight times as long
+_LF, _CR, _NUL = b"\n\r\0"  # searched as numbers: one-byte strings take eight times as long
 _MAX_OPTIONS: Final = 64  # in one Connection field: each becomes an object
 _USUAL_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive"})  # values that change nothing
 STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -49,7 +49,7 @@ STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r
 class H1Layout(Layout):
     """The layout of an HTTP/1.1 head, with the places of the fields for framing and for the connection.
 
-    ``host`` is None unless there is exactly one. ``plain``: there are none of these fields; ``usual``: at most one
+    ``host`` is None unless there is exactly one. ``plain``: no framing or connection fields; ``usual``: at most one
     length and one Connection field, at ``length`` and ``option``. ``constant`` are the fields whose values decide
     how the head is read, except that length. ``breaks`` are the line feeds of these fields; None if a name is no
     token.
@@ -132,9 +132,9 @@ class H1Layout(Layout):
 
 
 class Layouts(dict[tuple[bytes, ...], H1Layout]):
-    """Cache of layouts, by the names of a head's fields as they are spelled. The oldest is evicted first.
+    """Cache of layouts, keyed by field names as spelled. Evicts the oldest first.
 
-    A dict, so that a look-up that finds runs no code of ours. ``bytes`` is what it holds.
+    A dict, so that a hit runs no Python code of ours. ``bytes``: the size of all entries.
     """
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ def edited(message: Message, edits: Edits) -> bytes:
 def _template(layout: Layout, passing: Iterable[bool], names: tuple[bytes, ...]) -> tuple[bytes, Pick]:
     """Build the lines of the fields that pass and of those that are set, with a placeholder for each value.
 
-    ``passing`` tells of each field of the layout if it does. Returns also the selection of the values that pass.
+    ``passing``: for each field of the layout, True if it passes. Also returns the selector of the passing values.
     """
     places = [*compress(count(), passing)]
     text = _lines(map(layout.names.__getitem__, places))
@@ -213,7 +213,7 @@ def _template(layout: Layout, passing: Iterable[bool], names: tuple[bytes, ...])
 
 
 class _NamesThatPass(dict[bytes, bool]):
-    """Answers of one rule, by name: a head with a name that is new asks for that name alone."""
+    """Cache of one rule's answers by field name; calls the rule for new names only."""
 
     def __init__(self, passes: Passes) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class _NamesThatPass(dict[bytes, bool]):
 
 
 class _Rules(dict[Passes, _NamesThatPass]):
-    """The answers of the rules in use. The oldest rule is evicted first: those of an earlier policy."""
+    """The answers of the rules in use. Evicts the oldest rule first: it belongs to an earlier policy."""
 
     def __missing__(self, passes: Passes) -> _NamesThatPass:
         if len(self) == _MAX_ANSWERED:
@@ -261,7 +261,7 @@ def encode_fields(fields: Sequence[Field]) -> bytes:
     """Encode the lines of some fields, each with its line break.
 
     Raises:
-        ValueError: one holds a control byte, or states the length of a message, which the writer of the head does.
+        ValueError: a field holds a control byte, or is a framing field, which only the wire may set.
     """
     if not fields:
         return b""
@@ -272,7 +272,7 @@ def encode_fields(fields: Sequence[Field]) -> bytes:
 
 
 class _LineTemplates(dict[tuple[bytes, ...], bytes]):
-    """Cache of lines with a placeholder for each value, by the names of the fields. The oldest is evicted first."""
+    """Cache of line templates, keyed by field names. Evicts the oldest first."""
 
     def __missing__(self, names: tuple[bytes, ...]) -> bytes:
         if not FRAMING.isdisjoint(names):
@@ -290,7 +290,7 @@ _line_templates: Final = _LineTemplates()
 
 
 def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
-    """Encode a whole HTTP/1.1 request head. ``lines``: of all its fields, as ``encode_fields`` makes them.
+    """Encode a whole HTTP/1.1 request head. ``lines``: all its fields, as encoded by ``encode_fields``.
 
     Raises:
         ValueError: the target would break a line.
@@ -301,8 +301,8 @@ def encode_request(method: str, target: bytes, lines: bytes) -> bytes:
 
 
 def encode_response(status: int, lines: bytes, framing: bytes = b"", data: bytes = b"") -> bytes:
-    """Encode a whole HTTP/1.1 answer head. ``lines``: of all its fields, as ``encode_fields`` makes them.
+    """Encode a whole HTTP/1.1 answer head. ``lines``: all its fields, as encoded by ``encode_fields``.
 
-    ``framing`` are the lines that the wire adds, and ``data`` follows the head.
+    ``framing``: the lines that the wire adds. ``data`` follows the head.
     """
     return b"".join((STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, lines, framing, b"\r\n", data))

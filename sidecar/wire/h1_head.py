@@ -1,8 +1,8 @@
 """Parser for heads of HTTP/1.1 messages: strict and pure.
 
 The grammar is that of RFC 9112 without its allowances: no bare LF, no folding, no white space before a colon, no other
-version, exactly one Host. The length of a body is stated once and plainly. One expression finds a head, which is then
-judged as a whole, so that a new head costs no more than a known one; a malformed head is parsed again to find the
+version, and exactly one Host. The length of a body is stated once and plainly. One expression finds a head, which is
+then judged as a whole, so that a new head costs no more than a known one; a malformed head is parsed again to find the
 reason. All errors are ``Denied`` with the reason that fits a request; their detail never quotes the input.
 """
 
@@ -29,7 +29,7 @@ _METHOD_OF_PROXY: Final = rb"(?!(?:TRACE|TRACK) )%b{1,32}" % _TOKEN
 _CONNECT: Final = b"CONNECT"
 _REFUSED_METHOD: Final = re.compile(rb"(?:CONNECT|TRACE|TRACK) [!-~]+ HTTP/1\.[01]")
 _REQUEST_LINE: Final = rb"(%b) ([!-~]{1,%d}+) HTTP/1\.([01])\r\n"  # method, most bytes of the target
-_PREFACE_LINE: Final = b"PRI * HTTP/2.0"  # RFC 9113 section 3.4: no server of HTTP/1.1 may take it for a request
+_PREFACE_LINE: Final = b"PRI * HTTP/2.0"  # RFC 9113 section 3.4: no HTTP/1.1 server may accept it as a request
 _ANY_REQUEST_LINE: Final = re.compile(_REQUEST_LINE % (_METHOD, 0xFFFFFFF))
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n")
 # Host = uri-host [":" port] (RFC 9110 section 7.2), without user information, escapes or empty parts.
@@ -51,8 +51,8 @@ class RequestGrammar:
     """Reads request heads within the limits of one kind of listener.
 
     ``proxy_form`` also admits what is said to a proxy: ``http://authority/path`` whose authority is the Host (then the
-    target is origin-form), and CONNECT, whose target is the Host too, with its port (RFC 9112 section 3.2).
-    ``match`` finds one whole head at the beginning of some bytes, unless it is malformed or too large.
+    target becomes origin-form), and CONNECT with the Host and its port as its target (RFC 9112 section 3.2).
+    ``match`` matches one whole head at the beginning of some bytes, unless the head is malformed or too large.
     """
 
     __slots__ = ("_max_fields", "_max_target_bytes", "_proxy_form", "match")
@@ -64,7 +64,7 @@ class RequestGrammar:
         self.match = _request_head(max_target_bytes, max_fields, proxy_form).match
 
     def read(self, head: bytes) -> Request:
-        """Read one whole head, which ends with its empty line (RFC 9112 section 3).
+        """Parse one whole head, including its empty line (RFC 9112 section 3).
 
         Raises:
             Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, METHOD_REFUSED, PATH_REFUSED, URI_TOO_LONG, HEAD_TOO_LARGE,
@@ -76,7 +76,7 @@ class RequestGrammar:
         return self.head(match)
 
     def head(self, match: re.Match[bytes]) -> Request:
-        """Return the head that ``match`` has found.
+        """Return the parsed head of a match of ``match``.
 
         Raises:
             Denied: as ``read``.
@@ -132,7 +132,7 @@ class RequestGrammar:
 
 
 class NotHttp(Denied):
-    """A first line that names no version of HTTP: its sender speaks another protocol."""
+    """A first line without an HTTP version: the sender speaks another protocol."""
 
 
 def fault_of_line(line: bytes) -> Denied:
@@ -154,7 +154,7 @@ class ResponseGrammar:
         self.match = _response_head(max_fields).match
 
     def read(self, head: bytes) -> Response:
-        """Read one whole head, which ends with its empty line (RFC 9112 section 4).
+        """Parse one whole head, including its empty line (RFC 9112 section 4).
 
         Raises:
             Denied: BAD_REQUEST, AMBIGUOUS_FRAMING, HEAD_TOO_LARGE; the caller knows that this was an answer.
@@ -165,7 +165,7 @@ class ResponseGrammar:
         return self.head(match)
 
     def head(self, match: re.Match[bytes]) -> Response:
-        """Return the head that ``match`` has found.
+        """Return the parsed head of a match of ``match``.
 
         Raises:
             Denied: as ``read``.
@@ -203,7 +203,7 @@ def _head(first_line: bytes, least: int, most: int) -> bytes:
 
 
 def _end_of_connect(target: bytes, host: bytes, authority: str, end: _End) -> _End:
-    """Return the end of a CONNECT, after which no request is read (RFC 9110 section 9.3.6)."""
+    """Return the ``_End`` of a CONNECT: no request follows it (RFC 9110 section 9.3.6)."""
     length, has_body, listed, _, minor, expect, upgrade = end
     if target.lower() != host.lower() or not _with_port(authority):
         raise Denied(Reason.BAD_REQUEST, "the target of CONNECT is not the Host with its port")
@@ -217,8 +217,8 @@ def _with_port(authority: str) -> bool:
 
 
 def _lines_of(head: bytes, max_fields: int) -> list[bytes]:
-    """Split a head into its first line, and those of the fields."""
-    # No more become objects: each takes ten times the bytes of its line.
+    """Split a head into its first line and its field lines."""
+    # Split no further: each line as an object takes ten times its bytes.
     lines = head.split(b"\r\n", max_fields + 2) if max_fields >= 0 else []
     if len(lines) < 3 or lines[-2:] != [b"", b""]:
         raise Denied(Reason.HEAD_TOO_LARGE, "too many header fields")
@@ -232,7 +232,7 @@ def _expect(layout: H1Layout, values: Sequence[bytes]) -> bytes | None:
 
 
 def _upgrade(layout: H1Layout, values: Sequence[bytes]) -> bytes | None:
-    """Return the protocol of an upgrade to judge; None for h2c alone, an offer that a server may ignore.
+    """Return the requested upgrade protocol; None for h2c alone, which a server may ignore.
 
     Java's client makes this offer with every request by default (RFC 9110 section 7.8, RFC 9113 appendix B).
     """

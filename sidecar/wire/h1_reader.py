@@ -1,4 +1,4 @@
-"""Readers of requests on a server connection, and of answers on an upstream connection: strict, bounded, pure."""
+"""Readers of requests on server connections and of answers on upstream connections: strict, bounded, pure."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class HeadBuffer:
 
     ``of_requests``: the heads are those of requests, so one empty line before each is allowed (RFC 9112 section 2.2),
     for any cut, and the preface of HTTP/2 has a reason of its own. Holds at most ``max_head_bytes`` and one read, and
-    examines every byte a bounded number of times, for any cut. ``held`` is the number of bytes of an unfinished head;
-    ``fresh``: none, not even an empty line before it. A head of ``ordinary`` bytes is within all limits.
+    examines every byte a bounded number of times, however the input is split. ``held``: bytes of an unfinished head;
+    ``fresh``: nothing has arrived, not even an empty line. A head of ``ordinary`` bytes is within all limits.
     """
 
     __slots__ = (
@@ -47,7 +47,7 @@ class HeadBuffer:
         self._max_first_line = max_first_line
         self.ordinary = min(max_head_bytes, max_first_line)
         self._of_requests = of_requests
-        self._skips = of_requests  # one may still come before this head
+        self._skips = of_requests  # an empty line may precede this head
         self.fresh = True
         self.held = 0
         self._begun = bytearray()
@@ -56,11 +56,11 @@ class HeadBuffer:
 
     @property
     def first_line_read(self) -> bool:
-        """Tell if the first line of an unfinished head is there: from then on it counts as a request."""
+        """True if an unfinished head has its first line: from then on it counts as a request."""
         return self._first_line_end >= 0
 
     def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
-        """Return the whole head and what follows it, or None until it is complete.
+        """Return (the whole head, the bytes after it); None until the head is complete.
 
         Raises:
             Denied: HEAD_TOO_LARGE, URI_TOO_LONG, BAD_REQUEST, HTTP_VERSION.
@@ -72,7 +72,7 @@ class HeadBuffer:
         return self._go_on(data)
 
     def clear(self) -> None:
-        """Forget an unfinished head."""
+        """Discard an unfinished head."""
         self.fresh = True
         self.held = 0
         self._begun = bytearray()
@@ -123,7 +123,7 @@ class HeadBuffer:
 
 
 class RequestReader(HeadBuffer):
-    """Reads one head after another. ``refused_head``: the head of a refusal, if it was valid but is not served here."""
+    """Reads one head after another. ``refused_head``: a valid head of an unsupported request, after its refusal."""
 
     __slots__ = ("_grammar", "_limits", "_shapes", "refused_head")
 
@@ -139,7 +139,7 @@ class RequestReader(HeadBuffer):
         self.refused_head: Request | None = None
 
     def read(self, data: bytes) -> tuple[Request, int, bytes] | None:
-        """Take bytes of the stream: (one valid head, its size in bytes, the rest); None until it is complete.
+        """Consume bytes of the stream; return (one valid head, its size, the rest), or None until it is complete.
 
         Raises:
             Denied: the head is malformed or too large, or asks for an unsupported feature (an unknown expectation, an
@@ -160,7 +160,7 @@ class RequestReader(HeadBuffer):
         return head, size, rest
 
     def _read_new(self, data: bytes) -> tuple[Request, int, bytes] | None:
-        """Read by the grammar."""
+        """Read a head with the grammar."""
         grammar = self._grammar
         match = grammar.match(data, 0, self.ordinary) if self.fresh else None
         if match is not None:  # most heads arrive whole
@@ -181,7 +181,7 @@ class RequestReader(HeadBuffer):
         return LengthBody(head.content_length or 0)
 
     def _refuse_unspoken(self, head: Request) -> None:
-        """Refuse valid HTTP that is not supported here."""
+        """Refuse valid HTTP that the sidecar does not support."""
         self.refused_head = head
         if head.expect is not None and head.minor == 1 and head.expect.lower() != CONTINUE:
             raise Denied(Reason.EXPECTATION_REFUSED, "another expectation than 100-continue")
@@ -202,7 +202,7 @@ class AnswerReader:
 
     ``head``: the final head, once there; ``bodyless``: it has no content, whatever it says (RFC 9112 section 6.3).
     ``complete``: the answer has ended, and ``surplus`` then tells if unrequested bytes followed it. ``rest``: received
-    bytes of it beyond one iteration's share; ``feed`` continues with them.
+    bytes of the answer beyond one iteration's share; ``feed`` continues with them.
     """
 
     __slots__ = (
@@ -234,9 +234,9 @@ class AnswerReader:
         self.expect("")
 
     def expect(self, method: str, handshake: Handshake | None = None) -> None:
-        """Expect the answer to a request of this method, which may be granted a ``handshake``.
+        """Begin the answer to a request of this method. ``handshake``: the request asked to switch protocols.
 
-        If it does, 101 is the final head, and the rest is content until the connection ends.
+        After a 101 all further bytes are content until the connection ends.
         """
         self._method = method
         self._handshake = handshake
@@ -247,25 +247,25 @@ class AnswerReader:
 
     @property
     def began(self) -> bool:
-        """Tell if at least one byte arrived."""
+        """True if at least one byte of the answer arrived."""
         return self.head is not None or self._interim > 0 or self._heads.held > 0
 
     @property
     def answers_head(self) -> bool:
-        """Tell if it answers a request of method HEAD."""
+        """True if the request's method was HEAD."""
         return self._method == "HEAD"
 
     @property
     def ends_with_connection(self) -> bool:
-        """Tell if only the end of the connection ends this answer."""
+        """True if only the end of the connection ends this answer."""
         return isinstance(self._body, UntilClose)
 
     def feed(self, data: bytes) -> tuple[Response | None, bytes]:
-        """Take bytes of the stream: (the final head if these bytes completed it, content).
+        """Consume bytes of the stream; return (the final head if these bytes completed it, content).
 
         Raises:
             Denied: the answer is malformed, too large, switches protocols, or has too many interim answers (RFC 9110
-                section 15.2); the reason is one for requests, the detail tells.
+            section 15.2). The reason is that of a request; the detail names the problem.
         """
         head: Response | None = None
         heads = self._heads
@@ -302,7 +302,7 @@ class AnswerReader:
         return head, content
 
     def _read_new(self, data: bytes) -> tuple[Response | None, bytes]:
-        """Read a head by the grammar: (the head, what follows it), or (None, nothing) until it is complete."""
+        """Read a head with the grammar; return (the head, the bytes after it), or (None, b"") until complete."""
         grammar, heads = self._grammar, self._heads
         match = grammar.match(data, 0, heads.ordinary) if heads.fresh else None
         if match is not None:  # most heads arrive whole

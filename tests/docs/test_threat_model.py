@@ -23,7 +23,7 @@ ATTACKERS: Final = {
         "whoever can write the record files afterwards",
         "whoever writes a workload's settings",
     },
-    "A fault": {"fault"},
+    "A failure": {"failure"},
 }
 
 
