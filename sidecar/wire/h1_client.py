@@ -82,7 +82,7 @@ class WarmCall(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """One upstream connection. Send a request with ``ask``, or with ``start``, ``send_body``, ``flush`` and ``end_body``.
+    """A connection to an upstream. Send requests by ``ask``, or ``start``, ``send_body``, ``end_body`` and ``flush``.
 
     The public attributes are those that the native engine reads and writes (``proxy/warm.py``). ``writing_paused``: the
     upstream accepts no more for now.
@@ -346,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
                 return
         sink = self.sink
         if sink is None:
-            if self.state is not _CLOSED:  # no request in progress: these bytes could be read as the next request's answer
+            if self.state is not _CLOSED:  # no request in progress: the next one could take these bytes as its answer
                 self.abort()
             return
         reader = self.reader
