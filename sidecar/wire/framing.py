@@ -32,8 +32,8 @@ class Body(Protocol):
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Consume bytes of the stream; return (content, the rest). Raises ``Denied``.
 
-        The rest follows the body. While the body is not ``complete``, the rest is more of it, beyond the share of one
-        event-loop iteration.
+        The rest follows the body. While the body is not ``complete``, the rest belongs to it and exceeds the share of
+        one event-loop iteration.
         """
         ...
 

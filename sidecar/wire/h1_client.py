@@ -41,8 +41,8 @@ class State(Enum):
         ASKED -> QUIET -> IDLE                                 an answer that must not have content, but may be followed
         by some ASKED -> RAW -> CLOSED                                 a switch of protocols
 
-    Every state may go to CLOSED: after an answer without keep-alive, a deadline, an error, or the end of the
-    connection. A request has a sink from ASKING to RAW, and in CLOSED only while the rest of its answer is buffered.
+    Every state may go to CLOSED: after an answer without keep-alive, a deadline, an error, or a disconnect. A request
+    has a sink from ASKING to RAW, and in CLOSED only while the rest of its answer is buffered.
     """
 
     IDLE = "idle"  # another request may be sent
@@ -82,7 +82,7 @@ class WarmCall(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """A connection to an upstream. Send requests by ``ask``, or ``start``, ``send_body``, ``end_body`` and ``flush``.
+    """One upstream connection. Send with ``ask``, or with ``start``, ``send_body``, ``flush`` and ``end_body``.
 
     The public attributes are those that the native engine reads and writes (``proxy/warm.py``). ``writing_paused``: the
     upstream accepts no more for now.
@@ -147,7 +147,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Tell if another request may be sent now."""
+        """True if another request may be sent now."""
         return self.state is _IDLE and not self.transport.is_closing()
 
     def first_upstream(self) -> tuple[Line, Upstream]:
@@ -346,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
                 return
         sink = self.sink
         if sink is None:
-            if self.state is not _CLOSED:  # no request in progress: the next one could take these bytes as its answer
+            if self.state is not _CLOSED:  # no request: these bytes could be read as the next request's answer
                 self.abort()
             return
         reader = self.reader
@@ -440,9 +440,9 @@ class ClientConnection(asyncio.Protocol):
     def _distrust(self, reader: AnswerReader, head: Response) -> None:
         """Guard against content after an answer that must have none: it could be read as another user's answer.
 
-        After HEAD and 304 the upstream has content at hand, and frameworks have been seen to send it: the connection
-        ends. So it does after a 204 that states content, which may be late. After any other 204 a mistake is rarer, and
-        calls are frequent: a short silence is enough.
+        After HEAD and 304 the upstream has the content at hand, and some frameworks send it: the connection
+        ends. It also ends after a 204 with a Content-Length, whose content may arrive late. After any other 204 the
+        mistake is rarer and calls are frequent: a short silence is enough.
         """
         if reader.answers_head or head.status != 204 or head.chunked or head.content_length:
             self.close()

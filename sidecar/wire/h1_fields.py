@@ -1,8 +1,8 @@
 """Fields of HTTP/1.1 heads: layouts cached by field names, and encoders.
 
-A ``Layout`` follows from the names of a head's fields alone. The next head with these names shares it: ``Layouts`` is
-the only cache of heads there is. No value is part of its keys or entries, so it holds nothing that differs
-by user or request, and a new value costs as much as a known one. Pure: no socket, no clock, no policy.
+A ``Layout`` depends on the names of a head's fields alone. The next head with these names shares it: ``Layouts`` is the
+only cache of heads. No value is part of its keys or entries, so it holds nothing that differs by user or request, and a
+new value costs as much as a known one. Pure: no socket, no clock, no policy.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class H1Layout(Layout):
     """The layout of an HTTP/1.1 head, with the places of the fields for framing and for the connection.
 
     ``host`` is None unless there is exactly one. ``plain``: no framing or connection fields; ``usual``: at most one
-    length and one Connection field, at ``length`` and ``option``. ``constant`` are the fields whose values decide
-    how the head is read, except that length. ``breaks`` are the line feeds of these fields; None if a name is no
+    length and one Connection field, at ``length`` and ``option``. ``constant``: the fields whose values decide
+    how the head is read, except that length. ``breaks``: the line feeds of these fields; None if a name is not a
     token.
     """
 

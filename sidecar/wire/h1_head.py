@@ -50,7 +50,7 @@ _PLAIN_END: Final[dict[bytes, _End]] = {
 class RequestGrammar:
     """Reads request heads within the limits of one kind of listener.
 
-    ``proxy_form`` also admits what is said to a proxy: ``http://authority/path`` whose authority is the Host (then the
+    ``proxy_form`` also admits requests to a proxy: ``http://authority/path`` with the Host as its authority (then the
     target becomes origin-form), and CONNECT with the Host and its port as its target (RFC 9112 section 3.2).
     ``match`` matches one whole head at the beginning of some bytes, unless the head is malformed or too large.
     """

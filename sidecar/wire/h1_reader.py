@@ -23,8 +23,8 @@ _FIRST_LINE: Final = re.compile(rb"(?:[!-~]+ [!-~]+ HTTP/1\.[01]|HTTP/1\.[01] [1
 class HeadBuffer:
     """Collects fragments of one head. Input that cannot become a head is refused at once, not at the deadline.
 
-    ``of_requests``: the heads are those of requests, so one empty line before each is allowed (RFC 9112 section 2.2),
-    for any cut, and the preface of HTTP/2 has a reason of its own. Holds at most ``max_head_bytes`` and one read, and
+    ``of_requests``: the heads are request heads, so one empty line before each is allowed (RFC 9112 section 2.2),
+    and the HTTP/2 preface has its own reason. Holds at most ``max_head_bytes`` and one read, and
     examines every byte a bounded number of times, however the input is split. ``held``: bytes of an unfinished head;
     ``fresh``: nothing has arrived, not even an empty line. A head of ``ordinary`` bytes is within all limits.
     """
@@ -200,8 +200,8 @@ _MAX_STATUS_LINE: Final = 8192
 class AnswerReader:
     """Reads one answer after another; ``expect`` begins each.
 
-    ``head``: the final head, once there; ``bodyless``: it has no content, whatever it says (RFC 9112 section 6.3).
-    ``complete``: the answer has ended, and ``surplus`` then tells if unrequested bytes followed it. ``rest``: received
+    ``head``: the final head, once read; ``bodyless``: it never has content (RFC 9112 section 6.3).
+    ``complete``: the answer has ended; ``surplus``: unrequested bytes followed it. ``rest``: received
     bytes of the answer beyond one iteration's share; ``feed`` continues with them.
     """
 

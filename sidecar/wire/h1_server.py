@@ -4,8 +4,8 @@ Usage: a listener makes ``ServerConnection(handler, limits, connections)`` per a
 one ``Connections`` registry per listener. For each request ``handler.on_request(stream)`` is called inside
 ``data_received`` with a whole valid head, one at a time and in order; the handler answers through the stream, now or
 later, by ``answer(...)`` or ``send_head, send_data …, send_end``. ``handler.on_refused(stream, error)`` is called
-instead when no request came of it; it must ``answer()``, or only write its record when ``stream.gone``. Pipelined
-requests wait until the answer before them has ended. No task, future or timer is made per request.
+instead for an unusable request; it must ``answer()``, or only write its record when ``stream.gone``. Pipelined
+requests wait until the answer before them has ended. Requests cost no task, future or timer.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from sidecar.wire.scheduling import REST_S, Turn
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import MANY_WAIT, WAITS_S, Pace, Phase, Teardown
 
-_MAY_WAIT: Final = 16 * 1024  # bytes buffered while a request is served: without reading, a peer's end goes unnoticed
+_MAY_WAIT: Final = 16 * 1024  # bytes buffered while a request is served: reading goes on to notice the peer's end
 
 
 class Share(Enum):
-    """Share of a connection in fair queueing: what may be done with its buffered input."""
+    """Share of a connection in fair queueing: the permitted use of its buffered input."""
 
     SPENT = "spent"  # the next request in it waits for a turn
-    GRANTED = "granted"  # a request may be read from it now
-    QUEUED = "queued"  # it waits for its turn
-    LENT = "lent"  # whoever takes raw bytes waits for a turn
+    GRANTED = "granted"  # a request may be read now
+    QUEUED = "queued"  # waiting for its turn
+    LENT = "lent"  # the sink of raw bytes waits for a turn
 
 
 _SPENT: Final = Share.SPENT  # on the warm path
@@ -54,7 +54,7 @@ the rest of its body has come."""
 class ServerConnection(asyncio.Protocol):
     """One accepted connection; plain or TLS, on any event loop.
 
-    The public attributes are those that the stream and the native engine use (``proxy/warm.py``). ``stream`` is the
+    The stream and the native engine (``proxy/warm.py``) use the public attributes. ``stream`` is the
     request in progress, ``rest`` the buffered input.
     """
 
@@ -109,13 +109,13 @@ class ServerConnection(asyncio.Protocol):
         self._clock = connections.clock
         self._reader = RequestReader(limits, proxy_form=proxy_form)
         self.rest = b""
-        self._early = b""  # of a request that the native engine takes when its rest has come
+        self._early = b""  # the first part of a request that the native engine will consume when complete
         self._early_at = 0.0
         self.stream: H1Stream | None = None
-        self._advancing = False  # input is being used: a call from inside that does nothing
+        self._advancing = False  # input is being processed: nested calls do nothing
         self.share = Share.SPENT
         self.reading_paused = False
-        self._half_closes = False  # a fact of the transport: it is not TLS
+        self._half_closes = False  # True without TLS
         self._opened_at = 0.0
         self.ages_at = 0.0
         self.moved_at = 0.0
@@ -126,11 +126,11 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def receiving(self) -> bool:
-        """Tell if a head has begun to arrive."""
+        """True if a head has begun to arrive."""
         return self._reader.held > 0 or bool(self._early)
 
     def hand_over(self, handler: RequestHandler) -> None:
-        """Let another handler serve its requests from now on. The native engine serves those of the first one only."""
+        """Replace the handler of later requests. The native engine serves the first handler's requests only."""
         self._read_early()
         self.handler = handler
         self._warm = None
@@ -148,7 +148,7 @@ class ServerConnection(asyncio.Protocol):
     def waits_since(self) -> float | None:
         """Start of the current wait for a head, or for the peer to stop (monotonic seconds).
 
-        None if one is in progress, or the connection is closed.
+        None if a request is in progress, or the connection is closed.
         """
         if self.stream is not None or self.teardown.phase is Phase.CLOSING:
             return None
@@ -158,31 +158,31 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def behind_since(self) -> float | None:
-        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind."""
+        """Start of the period in which the peer reads almost nothing (monotonic seconds); None if it keeps up."""
         return self.teardown.behind_since if self.writing_paused or self.teardown.phase is Phase.CLOSING else None
 
     @property
     def kept(self) -> bool:
-        """Tell if it is idle, waiting for the first byte of another request."""
+        """True if it is idle, waiting for the first byte of another request."""
         return not self.receiving and self.teardown.linger is None and self.moved_at != self._opened_at
 
     def give_way(self, error: SidecarError) -> None:
-        """End at once, as evicted: a begun head is refused, and a request in progress is stopped."""
+        """Evict the connection: refuse a begun head, stop a request in progress, end at once."""
         self.stop(error)
         self._cut_off()
 
     def give_way_stuck(self, since: float, error: SidecarError) -> None:
-        """Without effect: a connection with one request at a time gives way as a whole."""
+        """No effect: a connection with one request at a time is evicted as a whole."""
 
     def give_up(self) -> None:
-        """Cut it off if only its peer keeps it open: it asks for nothing, or does not take the end of an answer."""
+        """End the connection at once if only its peer keeps it open: idle, or not reading the end of an answer."""
         self._read_early()
         asks = (self._reader.held or self.rest) and not (self.teardown.phase >= Phase.LINGERING or self.writing_paused)
         if self.stream is None and not asks:
             self._cut_off()
 
     def finish(self) -> None:
-        """Close the connection after the request in progress; at once if there is none and none was just refused."""
+        """Close when the request in progress has ended; at once if there is none and none was just refused."""
         self._read_early()
         self.teardown.enter(Phase.LAST)
         lingers = self.teardown.phase >= Phase.LINGERING
@@ -190,7 +190,7 @@ class ServerConnection(asyncio.Protocol):
             self._close_idle()
 
     def end_unused(self) -> None:
-        """End now if no request is in progress, else after it."""
+        """Close when the request in progress has ended; at once if there is none."""
         self._read_early()
         if self.stream is None:
             self.cut_off()
@@ -208,7 +208,7 @@ class ServerConnection(asyncio.Protocol):
         self.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Serve the input, and write once."""
+        """Serve the input, then write once."""
         self.moved_at = self._read_at = self._clock()
         rest = self.rest
         if rest or self.stream is not None or self.teardown.phase >= _LINGERING:
@@ -228,12 +228,12 @@ class ServerConnection(asyncio.Protocol):
         self._settle()
 
     def _offer(self, warm: Warm, data: bytes) -> bytes:
-        """Offer input to the native engine, and return what it does not take or wait for."""
+        """Offer input to the native engine; return the bytes that it neither consumes nor waits for."""
         early, self._early = self._early, b""
         if early:
             data = early + data
         taken = warm(self, data)
-        if early and taken is False:  # it is read as what came first
+        if early and taken is False:  # put before the later input
             self.moved_at = self._read_at = self._early_at
         if taken is None:
             self._early, self._early_at = data, self._early_at if early else self.moved_at
@@ -242,7 +242,7 @@ class ServerConnection(asyncio.Protocol):
         return data if taken is False else b""
 
     def _read_early(self) -> None:
-        """Begin with a request without waiting for the rest of its body."""
+        """Begin a request before the rest of its body arrives."""
         early, self._early = self._early, b""
         if early:
             warm, self._warm = self._warm, None
@@ -252,7 +252,7 @@ class ServerConnection(asyncio.Protocol):
                 self._warm = warm
 
     def eof_received(self) -> bool:
-        """Take the peer's FIN: answer an unfinished head, give up the request in progress. Tell if writing goes on.
+        """Handle the peer's FIN: answer an unfinished head, abandon the request in progress. True if writing goes on.
 
         The transport closes, except after a switch of protocols on a connection that can be half-closed.
         """
@@ -283,7 +283,7 @@ class ServerConnection(asyncio.Protocol):
         self.rest = b""
 
     def pause_writing(self) -> None:
-        """Pause the source of the answer: the peer is behind."""
+        """Pause the source of the answer: the write buffer is full."""
         self.writing_paused = True
         self.teardown.wait_for_peer()
         if self.stream is not None and self.stream.sender is not None:
@@ -300,7 +300,7 @@ class ServerConnection(asyncio.Protocol):
     # --- reading
 
     def _receive_more(self, data: bytes) -> None:
-        """Handle input during a request, while one waits, or after the last one."""
+        """Handle input during a request, while another waits, or after the last request."""
         teardown = self.teardown
         if teardown.phase < Phase.LINGERING:
             self.rest = self.rest + data if self.rest else data
@@ -311,7 +311,7 @@ class ServerConnection(asyncio.Protocol):
             teardown.received(self.transport, self.moved_at, len(data))
 
     def advance(self) -> None:
-        """Use the buffered input as far as possible. A nested call does nothing."""
+        """Process the buffered input as far as possible. A nested call does nothing."""
         if self._advancing:
             return
         self._advancing = True
@@ -361,9 +361,9 @@ class ServerConnection(asyncio.Protocol):
         return True
 
     def _wait_for_turn(self) -> None:
-        """Queue for a turn: more input is buffered than is served at a time.
+        """Queue for a turn: the buffered input exceeds one iteration's share.
 
-        A peer that takes no answer gets no turn for further requests.
+        A peer that reads no answer gets no turn for further requests.
         """
         self.share = Share.QUEUED
         if self.stream is not None or not self.writing_paused:
@@ -412,7 +412,7 @@ class ServerConnection(asyncio.Protocol):
         return True
 
     def _refuse(self, error: SidecarError, *, bytes_in: int | None = None) -> None:
-        """Refuse a head. What follows is never read as a request. ``bytes_in`` None: as many as were collected."""
+        """Refuse a head. The bytes after it are never read as a request. ``bytes_in``: its size; None: as collected."""
         reader = self._reader
         stream = H1Stream(self, reader.refused_head, reader.held if bytes_in is None else bytes_in)
         stream.closes = True
@@ -422,7 +422,7 @@ class ServerConnection(asyncio.Protocol):
         self.handler.on_refused(stream, error)
 
     def cut_off(self) -> None:
-        """End the connection at once. What the kernel has of the written data still leaves."""
+        """End the connection at once. Data already in the kernel is still sent."""
         self.writes.write_all()
         self.teardown.cut_off(self.transport)
 
@@ -433,7 +433,7 @@ class ServerConnection(asyncio.Protocol):
         self.writes.defer(self.transport, data)
 
     def may_keep(self) -> bool:
-        """Tell if another request may follow the one in progress."""
+        """True if another request may follow the one in progress."""
         if self.moved_at >= self.ages_at or self.teardown.phase is not _OPEN:
             return False
         if not self.connections.draining:
@@ -442,18 +442,18 @@ class ServerConnection(asyncio.Protocol):
 
     @property
     def has_rest(self) -> bool:
-        """Tell if received bytes are waiting to be used."""
+        """True if received bytes are waiting to be used."""
         return bool(self.rest)
 
     def take_rest(self) -> bytes:
-        """Take all buffered input: none of it waits for a turn any more."""
+        """Remove and return all buffered input, and cancel its turn."""
         if self.share is Share.QUEUED:
             self.share = _SPENT
         data, self.rest = self.rest, b""
         return data
 
     def take_all(self, length: int | None) -> bytes | None:
-        """Take all buffered input if it has this length; else None. Reading resumes."""
+        """Remove and return all buffered input if it has this length; else None. Reading resumes."""
         data = self.rest
         if len(data) != length or self.share is Share.QUEUED:
             return None
@@ -463,7 +463,7 @@ class ServerConnection(asyncio.Protocol):
         return data
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a turn of this peer's, for the sink of raw bytes."""
+        """Yield: call ``take``, of a sink of raw bytes, in this peer's next turn."""
         self.share = Share.LENT
         self.connections.turns.wait(self.connections.group_of(self), partial(self._go_on, take))
 
@@ -473,11 +473,11 @@ class ServerConnection(asyncio.Protocol):
         take()
 
     def put_back(self, rest: bytes) -> None:
-        """Put back input that follows the body."""
+        """Put back the input after the body."""
         self.rest = rest
 
     def answered(self, stream: H1Stream) -> None:
-        """Go on after the answer of the current stream: next request, linger, or close."""
+        """Continue after the current answer: next request, linger, or close."""
         self.stream = None
         self.moved_at = self._clock()
         if stream.intake is not None:
@@ -492,7 +492,7 @@ class ServerConnection(asyncio.Protocol):
             self.advance()
 
     def cut(self, *, reset: bool) -> None:
-        """Close so that an answer shows as incomplete; ``reset`` where only a reset can show it (no stated length)."""
+        """Close so that the answer is recognisably truncated; ``reset`` if only a reset shows it (no stated length)."""
         self.stream = None
         if reset:
             self.writes.write_all()
@@ -512,7 +512,7 @@ class ServerConnection(asyncio.Protocol):
         self.teardown.begin_lingering(self.transport, half_closes=self._half_closes)
 
     def close(self) -> None:
-        """Close once what was written has left."""
+        """Close when the written data has been sent."""
         self.writes.write_all()
         self.teardown.close(self.transport)
 
@@ -554,7 +554,7 @@ class ServerConnection(asyncio.Protocol):
             self._close_idle()
 
     def _why_slow(self, now: float) -> str:
-        """Return the reason to give the peer up; empty to wait on."""
+        """Return the reason to drop the peer; empty to keep waiting."""
         teardown, stream = self.teardown, self.stream
         if teardown.waited_enough(self.transport, now, idle_s=self._idle_s(now)):
             return "it took too little of its answer for too long"
@@ -570,9 +570,9 @@ class ServerConnection(asyncio.Protocol):
         return "it reads nothing of its answer" if unread else ""
 
     def _has_read_little(self, stream: H1Stream) -> bool:
-        """Tell if the peer's kernel has acknowledged less of the answer than ``min_rate`` asks in ``write_timeout_s``.
+        """True if the peer's kernel has acknowledged less of the answer than ``min_rate`` asks in ``write_timeout_s``.
 
-        Never for raw bytes, which end by their silence.
+        False for raw bytes, which have an idle limit instead.
         """
         if stream.switched:
             return False
@@ -580,7 +580,7 @@ class ServerConnection(asyncio.Protocol):
         return stream.bytes_out - waiting < self._limits.min_rate * self._limits.write_timeout_s
 
     def _idle_s(self, now: float) -> float | None:
-        """Return the longest time in which the peer may neither read its answer nor send.
+        """Return the longest silence in both directions.
 
         None: a minimum rate applies instead.
         """
@@ -597,13 +597,13 @@ class ServerConnection(asyncio.Protocol):
             stream.fail_body(Denied(Reason.TIMEOUT, "the body comes too slowly, or no more"))
 
     def _has_left_unseen(self, stream: H1Stream) -> bool:
-        """Tell if the peer has left while reading is paused, when no transport tells. If reading resumes, it will."""
+        """True if the peer has left while reading is paused, when no transport tells. If reading resumes, it will."""
         waits = self.reading_paused and self.share is not Share.LENT
         return waits and not (self._half_closes and stream.switched) and has_left(self.transport)
 
     def _cut_off(self) -> None:
         self.cut_off()
-        self.connections.discard(self)  # uvloop may have closed it without notice
+        self.connections.discard(self)  # uvloop may close it without notice
 
     def _idle_too_long(self, now: float) -> bool:
         fresh = self.moved_at == self._opened_at

@@ -1,6 +1,6 @@
-"""Shapes of heads: of two heads of one size the second mostly has its values in the same places.
+"""Shapes of heads: two heads of one size usually have their values in the same places.
 
-Usually only a target, a token, a trace id or a date differs. A shape has the constant bytes between those values, and
+Usually only a target, a token, a trace id or a date differs. A shape holds the constant bytes between those values, and
 no value that may differ by user. A head of this shape is read by one ``struct``, one comparison and one scan for
 control bytes, and the result is that of the grammar; any other head is left to the grammar. Pure.
 """
@@ -22,9 +22,9 @@ _values_in: Final = re.compile(rb"[^:\r]++:[\t ]*+([^\r]*+)\r\n").finditer
 _is_target: Final = re.compile(rb"/[!-~]*+").fullmatch
 _strip: Final = bytes.strip
 _MAX_FIELDS: Final = 40  # of a head with a shape
-_LEARNED_AFTER: Final = 16  # heads of a size: to learn a shape costs as much as to read two
-_LASTS_AT_MOST: Final = 1024  # heads that miss it: each shape of a size stays twice as long as the one before
-_EVICTS_AFTER: Final = 64  # heads of a size, where its shape takes the place of another
+_LEARNED_AFTER: Final = 16  # heads of one size: learning a shape costs as much as parsing two heads
+_LASTS_AT_MOST: Final = 1024  # misses; each shape of a size stays twice as long as its predecessor
+_EVICTS_AFTER: Final = 64  # heads of one size before its shape may evict another
 _MAX_COUNTED: Final = 1024  # sizes
 _MAX_SHAPES: Final = 256  # of about 2 KiB
 _STEADY: Final = frozenset(
@@ -46,11 +46,11 @@ _STEADY: Final = frozenset(
 class HeadShape:
     """A shape, learned from one head. ``size`` is the size of the head in bytes, ``hole`` the place of its target.
 
-    It is replaced after ``lasts`` other heads: where no head is like another, to learn is lost work.
+    It is replaced after ``lasts`` other heads: learning is wasted where no two heads are alike.
 
-    Constant are the names of the fields, and two kinds of values. From the first the state of the connection follows:
-    Host, Connection, Expect, Upgrade, Transfer-Encoding, and a Content-Length that is repeated. The others are of
-    ``_STEADY`` fields, unless ``before``, the shape that this one replaces, had other ones.
+    Constant: the names of the fields, and two kinds of values. The first kind decides the state of the connection:
+    Host, Connection, Expect, Upgrade, Transfer-Encoding, and a Content-Length that is repeated. The second kind are
+    ``_STEADY`` fields, unless they differ in ``before``, the shape that this one replaces.
     """
 
     __slots__ = (
@@ -105,13 +105,13 @@ class HeadShape:
         self.lasts: int = _LEARNED_AFTER if before is None else min(2 * before.lasts, _LASTS_AT_MOST)
 
     def allows(self, layout: H1Layout, at: int, value: bytes) -> bool:
-        """Tell if the value at this place may be constant in the next shape: no other was seen with this layout."""
+        """True if the value at this place may be constant in the next shape: no other was seen with this layout."""
         return layout is not self._layout or self._steady.get(at) == value
 
     def request(self, data: bytes) -> Request | None:
-        """Read the request head at the beginning of ``data``; None if it has another shape.
+        """Parse the request head at the start of ``data``; None if it has another shape.
 
-        As many bytes arrived together as when the shape was learned.
+        ``data`` must be as long as the input from which the shape was learned.
         """
         if self._texts_in(data) != self._texts:
             return None
@@ -142,7 +142,7 @@ class HeadShape:
         )
 
     def response(self, data: bytes) -> Response | None:
-        """Read the answer head at the beginning of ``data``; as ``request``."""
+        """Parse the answer head at the start of ``data``; as ``request``."""
         if self._texts_in(data) != self._texts:
             return None
         if self._only is not None:
@@ -161,7 +161,7 @@ class HeadShape:
 
 
 def _unpacking(sizes: Iterable[int], kinds: str) -> Callable[[bytes], tuple[bytes, ...]]:
-    """Cut bytes into pieces of these sizes; ``kinds``, in turn, is s for those to return and x for those to skip."""
+    """Return a splitter into pieces of these sizes; ``kinds``: per piece, s to return or x to skip it."""
     return Struct("".join([f"{size}{kind}" for size, kind in zip(sizes, cycle(kinds), strict=False)])).unpack_from
 
 
@@ -176,7 +176,7 @@ def _constants_of(message: Request | Response) -> tuple[Any, ...]:
 def _hole_of_target(head: bytes, message: Request) -> tuple[int, int] | None:
     """Return the place of a request's path and query: in absolute form, what comes before them is constant.
 
-    None if they are not there as they were read: an absolute form may end with its authority.
+    None if the head does not contain them literally: an absolute form may end with its authority.
     """
     end = head.index(b" ", head.index(b" ") + 1)
     start = end - len(message.target)
@@ -184,9 +184,9 @@ def _hole_of_target(head: bytes, message: Request) -> tuple[int, int] | None:
 
 
 class HeadShapes(dict[int, HeadShape]):
-    """Cache of shapes by the number of bytes that arrived together. The oldest is evicted first.
+    """Cache of shapes, keyed by the number of bytes that arrived together. Evicts the oldest first.
 
-    Call ``missed`` with each head that was read without a shape.
+    Call ``missed`` for each head read without a shape.
     """
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class HeadShapes(dict[int, HeadShape]):
         self._missed: dict[int, int] = {}
 
     def missed(self, size: int, head: bytes, message: Request | Response) -> None:
-        """Count a head read by the grammar, of ``size`` bytes that arrived together; learn its shape if many came."""
+        """Count a head parsed by the grammar; ``size``: bytes that arrived together. Learns frequent sizes."""
         missed = self._missed.get(size, 0) + 1
         if missed < _LEARNED_AFTER:
             if len(self._missed) >= _MAX_COUNTED:
@@ -221,11 +221,11 @@ class HeadShapes(dict[int, HeadShape]):
 
 @cache  # one per kind of listener: a shape holds within its limits only
 def request_shapes(_limits: tuple[int, int, int, bool]) -> HeadShapes:
-    """Return the shapes of requests within (most bytes of a head, of a target, most fields, absolute form is read)."""
+    """Return the shapes of requests within ``_limits``: (head bytes, target bytes, fields, absolute form allowed)."""
     return HeadShapes()
 
 
 @cache  # as above
 def answer_shapes(_limits: tuple[int, int]) -> HeadShapes:
-    """Return the shapes of answers within (most bytes of a head, most fields)."""
+    """Return the shapes of answers within ``_limits``: (head bytes, fields)."""
     return HeadShapes()

@@ -26,7 +26,7 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Carrier(Protocol):
-    """The connection of a stream, as far as the stream needs it."""
+    """The part of a connection that a stream needs."""
 
     transport: asyncio.Transport
     writes: WriteBatch
@@ -35,13 +35,13 @@ class Carrier(Protocol):
 
     @property
     def has_rest(self) -> bool:
-        """Tell if received bytes are waiting to be used."""
+        """True if received bytes are waiting to be used."""
 
     def take_rest(self) -> bytes:
-        """Return the received and unused bytes."""
+        """Remove and return the buffered bytes."""
 
     def take_all(self, length: int | None) -> bytes | None:
-        """Return the received and unused bytes if there are this many; else None."""
+        """Remove and return the buffered bytes if they have this length; else None."""
 
     def put_back(self, rest: bytes) -> None:
         """Put back bytes that belong to the next request."""
@@ -50,28 +50,28 @@ class Carrier(Protocol):
         """Process the received bytes as far as possible."""
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn of this peer's."""
+        """Yield: call ``take`` in this peer's next turn."""
 
     def write(self, data: bytes) -> None:
-        """Write, at the end of this event-loop iteration at the latest."""
+        """Write by the end of this event-loop iteration."""
 
     def may_keep(self) -> bool:
-        """Tell if another request may follow the one in progress."""
+        """True if another request may follow the one in progress."""
 
     def answered(self, stream: H1Stream) -> None:
         """Finish the current stream: its answer has ended."""
 
     def cut(self, *, reset: bool) -> None:
-        """Close so that an unfinished answer shows."""
+        """Close so that the answer is recognisably truncated."""
 
     def cut_off(self) -> None:
         """End the connection at once."""
 
 
 class H1Stream:
-    """One request and its answer: see ``Stream``. ``closes``: no other request follows it on its connection.
+    """One request and its answer: see ``Stream``. ``closes``: the connection closes after it.
 
-    ``transport`` is the peer's, for facts about the peer. Not for writing. ``idle_s`` is the longest silence of a kind
+    ``transport``: for facts about the peer, never for writing. ``idle_s``: the longest silence of a kind
     that stays open.
     """
 
@@ -95,9 +95,9 @@ class H1Stream:
     )
 
     http2: Final = False
-    _kind: Kind  # this from ``live_as`` on
+    _kind: Kind  # set by ``live_as``
     idle_s: float
-    grpc: Final = False  # which HTTP/2 alone carries
+    grpc: Final = False  # gRPC needs HTTP/2
     has_deadline: Final = False
 
     def __init__(self, connection: Carrier, head: Request | None, bytes_in: int) -> None:
@@ -117,11 +117,11 @@ class H1Stream:
 
     @property
     def kind(self) -> Kind:
-        """Kind of its bodies: a message until ``live_as`` sets another one, which short requests never get."""
+        """Kind of its bodies: MESSAGE until ``live_as`` sets another."""
         return getattr(self, "_kind", Kind.MESSAGE)
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
-        """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
+        """Apply the limits of ``kind`` from now on. ``idle_s``: longest silence, for kinds that stay open."""
         self._kind = kind
         self.idle_s = idle_s
         if self.intake is not None and unbounded:
@@ -140,30 +140,30 @@ class H1Stream:
 
     @property
     def switched(self) -> bool:
-        """Tell if both directions are raw bytes now: after a 101, or a 200 to CONNECT."""
+        """True if both directions are raw bytes now: after a 101, or a 200 to CONNECT."""
         return self.status == 101 or (self.status == 200 and self.head is not None and self.head.method == "CONNECT")
 
     @property
     def body_complete(self) -> bool:
-        """Tell if the request is complete: it has no body, or all of it was consumed."""
+        """True if the request is complete: it has no body, or all of it was consumed."""
         return self.intake is None
 
     @property
     def behind(self) -> bool:
-        """Tell if some of the answer waits for its peer."""
+        """True if some of the answer waits for its peer."""
         return self._connection.writing_paused and not (self.ended or self.gone)
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the peer reads no more data for now."""
+        """True if the peer reads no more data for now."""
         return self._connection.writing_paused
 
     # --- the request's body
 
     def read_body(self, sink: BodySink) -> None:
-        """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, reading is paused.
+        """Deliver the body to ``sink``: the received part at once, the rest as it arrives. Reading waits for a sink.
 
-        A peer that waits for 100 Continue gets it now, when the request is authorised and its body has a sink.
+        Sends 100 Continue to a peer that waits for it.
         """
         if self.ended or self.gone:
             return
@@ -182,7 +182,7 @@ class H1Stream:
         self._connection.advance()
 
     def take_whole_body(self) -> bytes | None:
-        """Return the body if it was received completely, is the last data here, and has no sink yet; else None."""
+        """Return the whole body if it is buffered with nothing after it and has no sink yet; else None."""
         body, self.held_body = self.held_body, None
         if body is not None:
             return body
@@ -196,7 +196,7 @@ class H1Stream:
         return data
 
     def hold_body(self, body: bytes) -> None:
-        """Hold a body that was read and judged: its next reader gets exactly these bytes."""
+        """Store a body that was read and checked: the next ``read_body`` delivers exactly these bytes."""
         self.held_body = body
 
     def pause_body(self) -> None:
@@ -212,13 +212,13 @@ class H1Stream:
         self._connection.advance()
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn of the peer's: there is more work than one iteration's share."""
+        """Yield: call ``take`` in this peer's next turn, because the work exceeds one iteration's share."""
         self._connection.let_others_first(take)
 
     # --- the answer
 
     def send_head(self, answer: Response, edits: Edits) -> None:
-        """Begin to pass an answer on, with its fields edited. The wire adds the fields for its length.
+        """Forward an answer's head with ``edits``. The wire adds the fields for its length.
 
         Without a length it is chunked, or ended by the connection for an HTTP/1.0 peer. After HEAD, and with 204 and
         304, no body is sent whatever the answer says.
@@ -232,7 +232,7 @@ class H1Stream:
         self._connection.out.begin(head, length=0 if bodyless else length, chunked=chunked, bodyless=bodyless)
 
     def switch_protocols(self, answer: Response, edits: Edits) -> None:
-        """Pass a 101 on: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
+        """Forward a 101. From now on content is raw bytes both ways; ``read_body`` starts the peer's direction."""
         if self.ended or self.gone:
             return
         if self.status:
@@ -244,7 +244,7 @@ class H1Stream:
         )
 
     def open_tunnel(self) -> None:
-        """Grant a CONNECT: content is raw bytes both ways from now on; ``read_body`` begins it."""
+        """Grant a CONNECT. From now on content is raw bytes both ways; ``read_body`` starts the peer's direction."""
         if self.ended or self.gone:
             return
         if self.status:
@@ -255,7 +255,7 @@ class H1Stream:
         self.flush()
 
     def send_no_more(self) -> None:
-        """End our direction of raw bytes; the peer's goes on."""
+        """Half-close: end our direction of raw bytes."""
         if not (self.ended or self.gone):
             self.flush()
             self._connection.writes.write_all()
@@ -267,9 +267,9 @@ class H1Stream:
             self._connection.out.add(data)
 
     def send_end(self, trailers: Sequence[Field] = ()) -> None:
-        """End the answer and write it. An answer shorter than its head says ends as an aborted one.
+        """End the answer and flush. An answer shorter than its head says is aborted.
 
-        ``trailers`` follow a chunked answer; of any other they are dropped.
+        ``trailers`` follow a chunked answer; otherwise they are dropped.
         """
         if self.ended or self.gone:
             return
@@ -281,7 +281,7 @@ class H1Stream:
         self._connection.answered(self)
 
     def flush(self) -> None:
-        """Write the data sent since the last flush: one write."""
+        """Write the data sent since the last flush, in one write."""
         out = self._connection.out
         if out.pieces and not (self.ended or self.gone):
             data = out.take()
@@ -289,15 +289,15 @@ class H1Stream:
             self._connection.write(data)
 
     def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
-        """Pass a whole answer on, with its fields edited: one write.
+        """Forward a whole answer with ``edits``, in one write.
 
-        After HEAD, and with 204 and 304, there must be no ``data``, whatever length the answer states.
+        ``data`` must be empty after HEAD, and with 204 and 304.
         """
         if not (self.ended or self.gone):
             self._give(answer.status, edited(answer, edits), answer.content_length, data)
 
     def _give(self, status: int, lines: bytes, length: int | None, data: bytes) -> None:
-        """Write a whole answer, and go on after it."""
+        """Write a whole answer, then continue."""
         message = self._begin(status, lines, length, data=data)
         self.bytes_out += len(message)
         connection = self._connection
@@ -306,7 +306,7 @@ class H1Stream:
         connection.answered(self)
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
-        """Give a whole answer of our own. If part of the request's body is missing, the connection closes after it."""
+        """Send a whole answer of our own. If part of the request's body is missing, the connection then closes."""
         if self.ended or self.gone:
             return
         self.closes = self.closes or close
@@ -314,7 +314,7 @@ class H1Stream:
         self._give(status, encode_fields(fields), len(body), b"" if self._bodyless(status) else body)
 
     def abort(self) -> None:
-        """Cut the answer, so that the peer sees a truncated one, never a complete one."""
+        """Cut the answer so that the peer recognises it as truncated."""
         if self.ended or self.gone:
             return
         self.flush()
@@ -323,7 +323,7 @@ class H1Stream:
         self._connection.cut(reset=self._connection.out.until_close)
 
     def cut_off(self) -> None:
-        """End the whole connection at once. What the kernel has of the answer still leaves."""
+        """End the whole connection at once. Data already in the kernel is still sent."""
         self._connection.cut_off()
 
     def stop(self, error: SidecarError) -> None:
@@ -341,13 +341,13 @@ class H1Stream:
             sink.on_body_error(error)
 
     def batch_end(self) -> None:
-        """Flush after all buffered input was offered."""
+        """Flush after all buffered input was delivered."""
         if self.intake is not None and self.intake.sink is not None:
             self.intake.sink.on_body_flush()
         self.flush()
 
     def end_of_input(self) -> bool:
-        """Take the peer's FIN. Tell if the peer may still be answered: only raw bytes may end one way."""
+        """Handle the peer's FIN. True if writing goes on: only raw bytes may be half-closed."""
         sink = self._forget_sink()
         if not self.switched or sink is None:
             return False
@@ -367,12 +367,12 @@ class H1Stream:
 
     @property
     def waits_for_body(self) -> bool:
-        """Tell if a sink waits for body bytes that the peer has not sent."""
+        """True if a sink waits for body bytes that the peer has not sent."""
         return self.intake is not None and self.intake.wanted and not self.switched
 
     @property
     def body_paused(self) -> bool:
-        """Tell if the body is paused because its sink is behind."""
+        """True if the body is paused because its sink is behind."""
         return self.intake is not None and self.intake.paused
 
     def _begin(
@@ -395,7 +395,7 @@ class H1Stream:
         return encode_response(status, lines, framing, data)
 
     def _bodyless(self, status: int) -> bool:
-        """Tell if an answer of this status has no content, whatever its head says."""
+        """True if an answer of this status has no content, whatever its head says."""
         return status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
 
     def _forget_sink(self) -> BodySink | None:
@@ -406,13 +406,13 @@ class H1Stream:
         return sink
 
     def _invite_body(self, head: Request) -> None:
-        """Send 100 Continue, unless the body comes uninvited or the peer cannot expect it (RFC 9110 section 10.1.1)."""
+        """Send 100 Continue if the peer waits for it (RFC 9110 section 10.1.1)."""
         if head.minor == 1 and not self._connection.has_rest:
             self.bytes_out += len(_CONTINUE)
             self._connection.write(_CONTINUE)
 
     def _discard_buffered_body(self, intake: Intake) -> None:
-        """Discard an unread body: if all of it is buffered, the connection can go on after the answer."""
+        """Discard an unread body. If it is fully buffered, the connection can be reused."""
         rest = intake.discard(self, self._connection.take_rest())
         if rest is not None:
             self._connection.put_back(rest)

@@ -1,4 +1,4 @@
-"""Answer of an HTTP/2 upstream as it arrives: its head, its content and that content's length, and its trailers."""
+"""Answer of an HTTP/2 upstream as it arrives: head, content and its length, trailers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BODYLESS: Final = frozenset({204, 304})
 
 
 class Answer:
-    """One answer. ``over``: all of it has come. ``size`` is what its untaken content counts for windows."""
+    """One answer. ``over``: complete. ``size``: flow-controlled size of the content not taken yet."""
 
     __slots__ = (
         "_arrived",
@@ -35,31 +35,31 @@ class Answer:
         self._bodyless = method == "HEAD"
         self._max_interim = max_interim
         self._interim = 0
-        self._left: int | None = None  # content that the head has stated and that has not come
+        self._left: int | None = None  # stated content still to come
         self._arrived = bytearray()
-        self._told = False  # the head, to the sink
+        self._told = False  # the head was reported to the sink
 
     def skip_interim(self) -> None:
         """Count an interim answer.
 
         Raises:
-            Denied: UPSTREAM_BAD_RESPONSE, there are too many.
+            Denied: UPSTREAM_BAD_RESPONSE: too many interim answers.
         """
         self._interim += 1
         if self._interim > self._max_interim:
             raise Denied(Reason.UPSTREAM_BAD_RESPONSE, "too many interim answers")
 
     def begin(self, head: Response) -> None:
-        """Take the final head."""
+        """Set the final head."""
         self.head = head
         self._bodyless = self._bodyless or head.status in _BODYLESS
         self._left = 0 if self._bodyless else head.content_length
 
     def add(self, data: bytes, size: int) -> None:
-        """Take content; ``size`` is what it counts for windows.
+        """Add content; ``size``: its flow-controlled size, padding included.
 
         Raises:
-            Denied: UPSTREAM_BAD_RESPONSE, it is more than the head says, or there is no head.
+            Denied: UPSTREAM_BAD_RESPONSE: more content than the head says, or no head.
         """
         self.size += size
         if self._left is not None:
@@ -69,17 +69,17 @@ class Answer:
         self._arrived += data
 
     def end(self) -> None:
-        """Take the end.
+        """End the answer.
 
         Raises:
-            Denied: UPSTREAM_ABORTED, it comes before the head, or before all that the head says.
+            Denied: UPSTREAM_ABORTED: no head, or less content than it says.
         """
         if self.head is None or self._left:
             raise Denied(Reason.UPSTREAM_ABORTED, "the answer ends before its length")
         self.over = True
 
     def take(self) -> bytes:
-        """Return the content that has come since the last time. The windows are for the caller to open."""
+        """Return the content received since the last call. The caller opens the windows."""
         data = bytes(self._arrived)
         self._arrived.clear()
         self.size = 0
@@ -87,11 +87,11 @@ class Answer:
 
     @property
     def is_whole(self) -> bool:
-        """Tell if all of it has come and nothing was told: the sink gets it in one event. Trailers have their own."""
+        """True if all of it has come and nothing was told: the sink gets it in one event. Trailers have their own."""
         return self.over and not (self._told or self.trailers)
 
     def tell_whole(self, sink: ResponseSink, data: bytes) -> None:
-        """Tell the sink all of it."""
+        """Report the whole answer to the sink."""
         assert self.head is not None  # noqa: S101 - for the type only
         head = self.head
         if head.content_length is None and not self._bodyless:
@@ -99,7 +99,7 @@ class Answer:
         sink.on_whole_response(head, data)
 
     def tell(self, sink: ResponseSink, data: bytes) -> None:
-        """Tell the sink the head and content that have come."""
+        """Report the head and content received so far to the sink."""
         assert self.head is not None  # noqa: S101 - for the type only
         if not self._told:
             self._told = True

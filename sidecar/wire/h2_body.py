@@ -1,4 +1,4 @@
-"""Body of an HTTP/2 request: content that arrives fills its window, which opens again as a sink takes it."""
+"""Body of an HTTP/2 request: arriving content uses up its window, which opens again as a sink consumes it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from sidecar.wire.stream import BodySink
 
 
 class Opener(Protocol):
-    """The connection of a body, as far as the body needs it."""
+    """The part of a connection that a body needs."""
 
     def taken(self, stream_id: int, size: int) -> None:
-        """Open the windows again by content that has left."""
+        """Return flow-control credit for consumed content."""
 
 
 class RequestBody:
-    """One body. ``received`` counts its content, and ``expected`` is its Content-Length, if there is one.
+    """One body. ``received``: bytes of content; ``expected``: its Content-Length, or None.
 
-    ``ended``: all of it has come, as much as its head says. ``dropped``: nobody reads it, and the windows open as
-    content comes.
+    ``ended``: the complete body has arrived. ``dropped``: its content is discarded, and its windows open at once.
     """
 
     __slots__ = (
@@ -46,8 +45,8 @@ class RequestBody:
         self._stream_id = stream_id
         self._max_bytes: int | None = max_bytes
         self._sink: BodySink | None = None
-        self._arrived = bytearray()  # content that nobody has taken
-        self._arrived_size = 0  # that, as windows count it: with padding
+        self._arrived = bytearray()  # received content, not consumed yet
+        self._arrived_size = 0  # its flow-controlled size, padding included
         self._paused = False
         self._held: bytes | None = None
 
@@ -55,21 +54,21 @@ class RequestBody:
 
     @property
     def complete(self) -> bool:
-        """Tell if there is none, or if all of it was taken."""
+        """True if there is none, or if all of it was taken."""
         return self.ended and not self._arrived
 
     @property
     def awaited(self) -> bool:
-        """Tell if a sink waits for bytes that have not come."""
+        """True if a sink waits for bytes that have not come."""
         return self._sink is not None and not self._paused and not self.ended
 
     @property
     def begun(self) -> bool:
-        """Tell if some of it, or its end, has come."""
+        """True if some of it, or its end, has come."""
         return self.ended or bool(self._arrived)
 
     def read(self, sink: BodySink) -> None:
-        """Give it to ``sink``: what has come at once, the rest as it comes."""
+        """Deliver the body to ``sink``: the received part at once, the rest as it arrives."""
         held, self._held = self._held, None
         if held is None:
             self._sink = sink
@@ -81,32 +80,32 @@ class RequestBody:
         sink.on_body_flush()
 
     def take_whole(self) -> bytes | None:
-        """Return all of it, if it has come and has no sink yet; else None."""
+        """Return the whole body if it has arrived and has no sink yet; else None."""
         held, self._held = self._held, None
         if held is not None or self._sink is not None or not self.ended or self.dropped:
             return held
         return self._take()
 
     def hold(self, body: bytes) -> None:
-        """Hold bytes that were read and judged: its next reader gets exactly these."""
+        """Store a body that was read and checked: the next ``read`` delivers exactly these bytes."""
         self._held = body
 
     def pause(self) -> None:
-        """Give nothing for now: its window fills."""
+        """Pause delivery; the window fills."""
         self._paused = True
 
     def resume(self) -> None:
-        """Go on."""
+        """Resume delivery."""
         self._paused = False
         self.give()
 
     def unbind(self) -> None:
-        """Let a body without a Content-Length have any length."""
+        """Lift the size limit of a body without a Content-Length."""
         if self.expected is None:
             self._max_bytes = None
 
     def drop(self) -> BodySink | None:
-        """Read it no more, and open the windows by all that has come and will come. Return its sink."""
+        """Discard the body, received and to come, and open its windows. Returns its sink."""
         self.dropped = True
         self._take()
         sink, self._sink = self._sink, None
@@ -115,10 +114,10 @@ class RequestBody:
     # --- for its stream
 
     def receive(self, data: bytes, size: int) -> None:
-        """Take content; ``size`` is what it counts for windows.
+        """Add content; ``size``: its flow-controlled size, padding included.
 
         Raises:
-            Denied: AMBIGUOUS_FRAMING or TOO_LARGE, of a body that is not dropped.
+            Denied: AMBIGUOUS_FRAMING or TOO_LARGE; never for a dropped body.
         """
         self.received += len(data)
         self._arrived_size += size
@@ -132,17 +131,17 @@ class RequestBody:
             self._arrived += data
 
     def end(self) -> None:
-        """Take its end.
+        """End the body.
 
         Raises:
-            Denied: AMBIGUOUS_FRAMING, of a body that is not dropped.
+            Denied: AMBIGUOUS_FRAMING; never for a dropped body.
         """
         self.ended = self.expected is None or self.received == self.expected
         if not (self.ended or self.dropped):
             raise Denied(Reason.AMBIGUOUS_FRAMING, "the body is shorter than its Content-Length")
 
     def give(self) -> None:
-        """Give the sink what has come."""
+        """Deliver the received content to the sink."""
         sink = self._sink
         if sink is None or self._paused:
             return
@@ -156,7 +155,7 @@ class RequestBody:
         sink.on_body_flush()
 
     def _take(self) -> bytes:
-        """Return the content that has come, and open the windows by it."""
+        """Return the received content, and open the windows again."""
         data = bytes(self._arrived)
         size, self._arrived_size = self._arrived_size, 0
         self._arrived.clear()

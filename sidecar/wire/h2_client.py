@@ -1,8 +1,8 @@
-"""HTTP/2 connections to upstreams: many requests at a time, each an ``H2Exchange`` that its pool hands out.
+"""HTTP/2 connections to upstreams: concurrent requests, each an ``H2Exchange`` from the pool.
 
-As in HTTP/1.1 the upstream is not trusted: heads and lengths are checked, floods end the connection, and an answer that
-is cut short is an error, never an end. A connection ends by GOAWAY of its upstream, by age, or when nobody uses it:
-requests that have begun are finished, the next ones go elsewhere.
+As in HTTP/1.1 the upstream is not trusted: heads and lengths are checked, floods end the connection, and a truncated
+answer is an error. A connection ends after its upstream's GOAWAY, by age, or when idle: begun requests finish, later
+ones use another connection.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 _OPENS_WINDOWS: Final = WindowUpdated, RemoteSettingsChanged
 MAX_EXCHANGES: Final = 100  # at a time, if the upstream allows as many
-_RESETS: Final = 100  # that we send at once, and half as many a second: below the limit of a sidecar at the other end
-_LATE_HEADS: Final = 2  # of an answer that was on its way when we reset its stream: its head and its trailers
+_RESETS: Final = 100  # burst of our resets, and half as many a second: below the limit of a peer sidecar
+_LATE_HEADS: Final = 2  # per reset stream: the head and trailers of an answer already on its way
 _MOST_LATE_HEADS: Final = 400
 _LAST_STREAM: Final = 2**31 - 1
 _WINDOW: Final = MAX_EXCHANGES * STREAM_WINDOW  # all streams: callers that read slowly must not stop answers of others
@@ -64,22 +64,22 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self._on_closed = self._group = on_closed
         self._max_age_s = max_age_s
         self._exchanges: set[H2Exchange] = set()
-        self._idle: set[H2Exchange] = set()  # of them, those that the pool has
+        self._idle: set[H2Exchange] = set()  # the exchanges in the pool
         self._touched: set[H2Exchange] = set()
         self._resets = Budget(_RESETS, _RESETS / 2)
-        self._late_heads = 0  # that may come on streams that we have reset, and are no flood
+        self._late_heads = 0  # allowance for streams that we reset
         self._closed = False
-        self._ended = False  # by the upstream's FIN, before which frames have come that wait for a turn
-        self._ends_later = False  # when those frames are read: the transport is gone
-        self._replied = 0  # bytes by which the library answered frames of an upstream that takes nothing
-        self._given = False  # the pool has had an exchange
+        self._ended = False  # the upstream's FIN arrived after frames that still wait for a turn
+        self._ends_later = False  # end after those frames are read: the transport is gone
+        self._replied = 0  # bytes of the library's replies to an upstream that reads nothing
+        self._given = False  # the pool has received an exchange
         self._most_streams = 1  # until the upstream has sent its settings
         self._opened_at = self._used_at = self._ages_at = 0.0
 
     # --- for the pool
 
     def spare(self) -> H2Exchange:
-        """Return an exchange that nobody uses yet."""
+        """Return an unused exchange."""
         exchange = H2Exchange(self, self._limits)
         self._given = True
         self._exchanges.add(exchange)
@@ -88,22 +88,22 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
 
     @property
     def accepts(self) -> bool:
-        """Tell if another request may begin now."""
+        """True if another request may begin now."""
         return (
             not self._closed
             and len(self._streams) < self._most_streams
-            and len(self._exchanges) - len(self._idle) < MAX_EXCHANGES  # with answers that wait for their callers
+            and len(self._exchanges) - len(self._idle) < MAX_EXCHANGES  # includes answers that wait for slow callers
             and self._clock() < self._ages_at
             and self._session.highest_outbound_stream_id < _LAST_STREAM - 2
             and not self.transport.is_closing()
         )
 
     def live_at_most(self, seconds: float) -> None:
-        """Bound the age at which another request may begin."""
+        """Set the maximum age, in seconds, at which another request may begin."""
         self._ages_at = min(self._ages_at, self._opened_at + seconds)
 
     def end_unused(self) -> None:
-        """End now if no request is in progress. One in use takes no other."""
+        """Close if idle; otherwise after the requests in progress."""
         if self._streams:
             self._ages_at = self._opened_at
         else:
@@ -112,7 +112,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
     # --- the event loop's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with the preface and our settings."""
+        """Send the preface and our settings."""
         self.transport = cast("asyncio.Transport", transport)
         self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
         self._opened_at = self._moved_at = self._used_at = self._clock()
@@ -131,13 +131,13 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self._regulate()
 
     def eof_received(self) -> None:
-        """Take the upstream's FIN. The transport closes."""
+        """Handle the upstream's FIN. The transport closes."""
         self._ages_at = self._opened_at
         self._ended = self._queued
         self._closed = not self._queued
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Handle the end of the connection. Frames that came before a FIN are read first."""
+        """Handle the end of the connection. Frames received before a FIN are read first."""
         self._connections.discard(self)
         self._ends_later = self._ended and self._queued
         if not self._ends_later:
@@ -153,7 +153,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self._on_closed(self)
 
     def pause_writing(self) -> None:
-        """Pause the sources of requests: the upstream is behind."""
+        """Pause the sources of requests: the write buffer is full."""
         self.writing_paused = True
         self._replied = 0
         for exchange in tuple(self._streams.values()):
@@ -190,7 +190,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             self._lose(lambda stream_id: stream_id > last, unseen=True)
             return False
         events = self._read_paused(frame) if self.writing_paused else self._session.read(frame.data)
-        if not events and frame.ends_head:  # on a stream that was reset: it costs its decompression
+        if not events and frame.ends_head:  # on a reset stream: decompression still cost CPU
             if self._late_heads:
                 self._late_heads -= 1
             else:
@@ -200,7 +200,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         return False
 
     def _read_paused(self, frame: Frame) -> list[Any]:
-        """Read a frame of an upstream that takes nothing."""
+        """Read a frame of an upstream that reads nothing."""
         before = self._session.size_to_send
         events = self._session.read(frame.data)
         self._replied += self._session.size_to_send - before
@@ -250,12 +250,12 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
     # --- for exchanges
 
     def takes(self, fields: Sequence[Field]) -> bool:
-        """Tell if a head is no larger than the upstream's settings allow."""
+        """True if a head is no larger than the upstream's settings allow."""
         most = self._session.remote_settings.max_header_list_size
         return most is None or size_of(fields) <= most
 
     def begin(self, exchange: H2Exchange, fields: Sequence[Field], *, ends: bool) -> int:
-        """Write the head of a request; return the number of its stream. The pool gets another exchange."""
+        """Write the head of a request and offer the pool another exchange. Returns the stream id."""
         stream_id = self._session.get_next_available_stream_id()
         self._session.head(stream_id, fields, ends=ends)
         self._streams[stream_id] = exchange
@@ -266,7 +266,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         return stream_id
 
     def _offer(self) -> None:
-        """Let the pool have an exchange if another request may begin, and none if the upstream's settings forbid it."""
+        """Offer the pool an exchange if another request may begin; withdraw it if the upstream forbids one."""
         if not self.accepts:
             for exchange in tuple(self._idle):
                 exchange.close()
@@ -281,7 +281,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         exchange.go_on()
 
     def over(self, exchange: H2Exchange, code: int | None) -> None:
-        """Finish the stream of an exchange; with a code, reset it."""
+        """Finish the stream of an exchange; reset it if ``code`` is given."""
         stream_id = exchange.stream_id
         self._forget(exchange)
         if code is None or self._closed or not stream_id:
@@ -299,7 +299,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             self._used_at = self._clock()
 
     def keep(self, exchange: H2Exchange) -> None:
-        """Give the exchange back to its pool."""
+        """Return the exchange to the pool."""
         if self._closed or self._clock() >= self._ages_at:
             exchange.close()
         else:
@@ -307,7 +307,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
             self._on_idle(exchange)
 
     def drop(self, exchange: H2Exchange) -> None:
-        """Forget the exchange; without any the connection closes."""
+        """Remove the exchange. Closes the connection after the last."""
         self._exchanges.discard(exchange)
         self._idle.discard(exchange)
         self._on_closed(exchange)
@@ -334,7 +334,7 @@ class H2ClientConnection(FrameConnection[H2Exchange]):
         self.transport.abort()
 
     def _close_if_done(self) -> None:
-        """Close when no request is in progress and none may begin."""
+        """Close if no request is in progress and none may begin."""
         unwanted = self._given and (not self._exchanges or self._clock() >= self._ages_at)
         if unwanted and not (self._closed or self._streams or self.transport.is_closing()):
             self._closed = True

@@ -1,7 +1,7 @@
 """Compression of heads (HPACK, RFC 7541): the tables and codes of the library hpack, by a shorter path.
 
-A warm request of HTTP/2 spent most of its CPU on the Huffman code of its token. So a long literal is decoded once and
-remembered by its encoded bytes, and our own heads have no Huffman code, which saves their bytes only.
+A warm HTTP/2 request spent most of its CPU on the Huffman code of its token. So decoded long literals are cached by
+their encoded bytes, and our own heads use no Huffman code, which would only save bytes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sidecar.wire.h2_huffman import decode_huffman
 from sidecar.wire.h2_names import FIELD_BYTES, Fields
 from sidecar.wire.message import Field
 
-MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # of memory, for some thousand tokens
+MAX_LITERAL_BYTES: Final = 4 * 1024 * 1024  # enough for some thousand tokens
 LITERALS_LIVE_S: Final = 60.0
 LEAST_LITERAL: Final = 100  # encoded bytes: tokens and cookies, but no traces and hardly any paths
 _ENTRY_BYTES: Final = 2 * sys.getsizeof(b"") + 140  # of a dictionary that is about to grow
-_MOST_RESIZED: Final = 2  # to the least size since the last head, and to the last one
+_MOST_RESIZED: Final = 2  # table size updates per head: the least and the last size
 _LONGEST_INTEGER: Final = 8  # bytes: the library reads no more
 _STATIC: Final = HeaderTable.STATIC_TABLE_MAPPING
 _DYNAMIC: Final = HeaderTable.STATIC_TABLE_LENGTH + 1  # index of the newest entry
@@ -40,15 +40,15 @@ _LONG_INDEX: Final = 0xFF  # of an entry: it goes on in the next byte
 _FOREVER: Final = 1 << 62  # an age
 _MAX_KNOWN: Final = 32  # heads of one connection
 _MAX_KNOWN_BYTES: Final = 2048  # of such a head, as it travels
-_MAX_WRITTEN_BYTES: Final = 128  # of a head that we write: no token, and hardly anything that comes once only
-_MAX_EVICTED: Final = 8  # fields that are remembered a little longer than the table has them
+_MAX_WRITTEN_BYTES: Final = 128  # of a cached head that we write: too short for a token
+_MAX_EVICTED: Final = 8  # fields kept a little longer than in the table
 
 
 class Literals:
-    """Long literals by their Huffman code: tokens that come with each request.
+    """Cache of long literals, keyed by their Huffman code: tokens that recur in each request.
 
-    Bounded in bytes, for the process. All of it is forgotten when it is full, so that nobody keeps others' tokens out,
-    each minute, and when the last of ``readers`` is gone.
+    Bounded in bytes, per process. Cleared when full, so that one peer cannot keep others' tokens out; each minute; and
+    when the last of ``readers`` is gone.
     """
 
     __slots__ = ("_known", "_since", "readers", "size")
@@ -92,13 +92,13 @@ class Literals:
             self.forget()
 
     def sweep(self, now: float) -> None:
-        """Forget everything once a minute, so that no token stays long after its last use."""
+        """Clear the cache once a minute, so that tokens do not outlive their use for long."""
         if now - self._since > LITERALS_LIVE_S:
             self._since = now
             self.forget()
 
     def forget(self) -> None:
-        """Forget everything."""
+        """Clear the cache."""
         self._known.clear()
         self.size = 0
 
@@ -107,7 +107,7 @@ literals: Final = Literals()
 
 
 class Table(HeaderTable):
-    """The table of one direction: that of the library, without a line of log for each field that is evicted."""
+    """The library's header table of one direction, without a log line per evicted field."""
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add a field. One that is larger than the table empties it (RFC 7541 section 4.4)."""
@@ -126,11 +126,11 @@ class Table(HeaderTable):
 
 
 class HeadDecoder(Decoder):
-    """Reads heads as its base does, and refuses the same; also a third change of the table's size (section 4.2).
+    """Decodes heads like its base class; also refuses a third change of the table size (section 4.2).
 
-    One byte of a head is enough for a change, which takes longer than anything else in it.
+    A change takes one byte of the head and more CPU than anything else in it.
 
-    A head that comes again is found by its bytes, until the table changes or ``forget`` is called: heads have tokens.
+    Caches heads by their bytes until the table changes or ``forget`` is called; heads hold tokens.
     """
 
     def __init__(self, max_header_list_size: int = DEFAULT_MAX_HEADER_LIST_SIZE) -> None:
@@ -139,11 +139,11 @@ class HeadDecoder(Decoder):
         self._known: dict[bytes, Fields] = {}
 
     def forget(self) -> None:
-        """Forget heads."""
+        """Clear the cache of heads."""
         self._known.clear()
 
     def decode(self, data: bytes, raw: bool = True) -> Fields:  # type: ignore[override]  # noqa: ARG002, FBT001, FBT002
-        """Return the fields of a head, as bytes; to be read only.
+        """Decode a head into fields of bytes. The caller must not change the result.
 
         Raises:
             HPACKDecodingError: the head is malformed, or too large.
@@ -171,9 +171,9 @@ class HeadDecoder(Decoder):
         return fields
 
     def _read(self, data: bytes, fields: list[Field]) -> bool:
-        """Add the fields of a head; return if the table has changed.
+        """Decode the fields of a head into ``fields``; True if the table changed.
 
-        LookupError: it ends inside a field, or names one that is in no table.
+        LookupError: the head ends inside a field, or an index is in no table.
         """
         end = len(data)
         changes = end > 0 and data[0] & 0xE0 == _RESIZED
@@ -218,7 +218,7 @@ class HeadDecoder(Decoder):
             raise OversizedHeaderListError("the head is too large")
 
     def _resize(self, data: bytes) -> int:
-        """Change the size of the table as the beginning of a head says; return the place behind that."""
+        """Apply the table size updates at the start of a head; return the offset after them."""
         at = 0
         for _ in range(_MOST_RESIZED):
             if at == len(data) or data[at] & 0xE0 != _RESIZED:
@@ -231,9 +231,9 @@ class HeadDecoder(Decoder):
 
 
 class HeadEncoder(Encoder):
-    """Writes heads without the Huffman code, which costs more in Python than all the rest of a request.
+    """Encodes heads without the Huffman code, which costs more in Python than the rest of a request.
 
-    Fields with names in ``literal`` never enter the table, on no hop (RFC 7541 section 6.2.3). ``_numbers`` has the
+    Fields with names in ``literal`` are never indexed, on any hop (RFC 7541 section 6.2.3). ``_numbers``: the
     fields that entered it, each with its number; the last ones of them are the table.
     """
 
@@ -248,7 +248,7 @@ class HeadEncoder(Encoder):
         self._changes = 0  # of the table: a field that is larger than it empties it, and is no entry
 
     def encode_again(self, headers: Sequence[Field]) -> bytes:
-        """Return the head of these fields, which are often the same; found at once while the table does not change."""
+        """Encode fields that recur often; cached until the table changes."""
         fields, changes = tuple(headers), self._changes
         known = self._known.get(fields)
         if known is not None and not self.table_size_changes:
@@ -261,7 +261,7 @@ class HeadEncoder(Encoder):
         return block
 
     def encode(self, headers: Iterable[Any], huffman: bool = False) -> bytes:  # noqa: ARG002, FBT001, FBT002
-        """Return the head of these fields, which are bytes."""
+        """Encode fields of bytes."""
         table, numbers = self.header_table, self._numbers
         entries = table.dynamic_entries
         parts: list[bytes] = []
@@ -311,18 +311,18 @@ class HeadEncoder(Encoder):
 
 @cache  # there is one set of names
 def _literal_names(names: frozenset[bytes]) -> dict[bytes, bytes]:
-    """Return the beginnings of fields with these names that never enter the table."""
+    """Return the encoded names of never-indexed fields, by name."""
     return {name: _begin_of(name, 4, _NEVER_INDEXED) for name in names}
 
 
 def _begin_of(name: bytes, bits: int, kind: int) -> bytes:
-    """Return what comes before the value of a field that is no entry of the table; its name may be one."""
+    """Encode the name of a field that is not a table entry; its name may be indexed."""
     index = _STATIC.get(name, _UNKNOWN)[0]
     return _number(index, bits, kind) if index else bytes((kind,)) + _number(len(name), 7, 0) + name
 
 
 def _number(number: int, bits: int, kind: int) -> bytes:
-    """Return a number in the last bits of a byte, and more if it needs them. ``kind`` is in the others."""
+    """Encode an integer with a prefix of ``bits`` bits (RFC 7541 section 5.1). ``kind``: its other bits."""
     if number < (1 << bits) - 1:
         return bytes((kind | number,))
     encoded = encode_integer(number, bits)
@@ -337,7 +337,7 @@ _INDEXES: Final = tuple([_number(_DYNAMIC + age, 7, _INDEXED) for age in range(T
 
 
 def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
-    """Return the number that begins in the last bits of a byte, and the place behind it."""
+    """Decode an integer with a prefix of ``bits`` bits; return it and the offset after it."""
     most = (1 << bits) - 1
     number = data[at] & most
     if number < most:
@@ -353,7 +353,7 @@ def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:
-    """Return a literal, and the place behind it."""
+    """Decode a string literal; return it and the offset after it."""
     first = data[at]
     length = first & 0x7F
     if length < 0x7F:

@@ -1,6 +1,6 @@
-"""HTTP/2 connections of either side: frames in by turns, and frames out within windows, one write for each batch.
+"""HTTP/2 connections of either side: frames are read in turns and written within windows, one write per batch.
 
-What a frame means is for ``h2_server`` and ``h2_client``.
+``h2_server`` and ``h2_client`` act on the frames.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _FRAMES_AT_ONCE: Final = 64  # some milliseconds; of one connection in one event
 
 
 class Source(h2_windows.Source, Protocol):
-    """A stream that sends. ``ending``: all of its content was given."""
+    """A sending stream. ``ending``: no further content will be added."""
 
     ending: bool
 
     @property
     def ends_by_content(self) -> bool:
-        """Tell if its last content is its end too."""
+        """True if the last content also ends the stream."""
 
     def moved(self) -> None:
-        """Note that content has left."""
+        """Note that content was written."""
 
     def hold_back(self) -> None:
         """Pause the source of the content: a window is full."""
@@ -46,7 +46,7 @@ S = TypeVar("S", bound=Source)
 
 
 class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
-    """One end of a connection. All connections of a ``_group`` take turns together."""
+    """One end of a connection. Connections of one ``_group`` share turns."""
 
     def __init__(self, connections: Connections[Any], session: Session, reader: FrameReader) -> None:
         self.transport: asyncio.Transport
@@ -74,16 +74,16 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
     @property
     @abstractmethod
     def _alive(self) -> bool:
-        """Tell if frames are read and written."""
+        """True if the connection reads and writes frames."""
 
     @property
     def _reads(self) -> bool:
-        """Tell if another frame may be read now."""
+        """True if another frame may be read now."""
         return self._alive
 
     @abstractmethod
     def _take(self, frame: Frame) -> bool:
-        """Act on a frame. True: what follows it waits for a turn.
+        """Act on a frame. True if the next frame must wait for a turn.
 
         Raises:
             H2Error: an error that ends the connection.
@@ -95,22 +95,22 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
 
     @abstractmethod
     def _content_left(self, source: S, *, told: bool) -> None:
-        """Finish a stream whose content has left. ``told``: with its last frame the other end knows that it is all."""
+        """Finish a stream whose content was written. ``told``: its last frame carried END_STREAM."""
 
     @abstractmethod
     def _close_if_done(self) -> None:
-        """Close if nothing is in progress, and nothing may begin."""
+        """Close if no stream is in progress and none may begin."""
 
     # --- reading
 
     def _advance(self) -> None:
-        """Read a batch of frames: up to a request, or as many as one iteration's share."""
+        """Read a batch of frames: up to one request, or one iteration's share."""
         if self._advancing:
             return
         self._advancing = True
         try:
             self._read_batch()
-            if self._windows_opened:  # once for all frames: to look at 100 blocked streams takes 0.7 ms
+            if self._windows_opened:  # once per batch: checking 100 blocked streams takes 0.7 ms
                 self._windows_opened = False
                 self._unblock()
         except H2Error as fault:
@@ -137,11 +137,11 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
         self._regulate()
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn of this group's."""
+        """Yield: call ``take`` in this group's next turn."""
         self._connections.turns.wait(self._group, take)
 
     def _regulate(self) -> None:
-        """Pause or resume reading, so that little more than one read waits for a turn."""
+        """Pause or resume reading, so that little more than one read is buffered."""
         pause = (self._queued or not self._reads) and self._reader.held > MAY_WAIT
         if pause != self._reading_paused and self._alive and not self.transport.is_closing():
             self._reading_paused = pause
@@ -153,12 +153,12 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
     # --- writing
 
     def send_content(self, source: S) -> None:
-        """Write what the windows admit of a stream's content, and its end."""
+        """Write a stream's content as far as its windows admit, and its end."""
         if self._streams.get(source.stream_id) is source:
             self._send(source, len(source.pending))
 
     def _send(self, source: S, most: int) -> None:
-        """Write at most so much content of a stream."""
+        """Write at most ``most`` bytes of a stream's content."""
         ends = source.ends_by_content
         sent = self._windows.send(source, 0 if self.writing_paused else most, ends=ends)
         if sent:
@@ -173,19 +173,19 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
         self._write_soon()
 
     def _unblock(self) -> None:
-        """Go on with streams that waited for windows, each by a share."""
+        """Continue streams blocked on windows, each with one share."""
         if not self.writing_paused:
             for source in self._windows.turns():
                 self._send(source, SHARE)
 
     def taken(self, stream_id: int, size: int) -> None:
-        """Open the windows again by content that has left."""
+        """Return flow-control credit for consumed content."""
         if size and self._alive:
             self._session.taken(size, stream_id)
             self._write_soon()
 
     def _reset(self, stream_id: int, code: int) -> bool:
-        """Reset a stream. False: both of its directions have ended."""
+        """Reset a stream. False if both of its directions have ended already."""
         try:
             self._session.reset_stream(stream_id, code)
         except ProtocolError:

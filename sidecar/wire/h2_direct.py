@@ -1,9 +1,9 @@
-"""The usual frames of requests and answers, by the states of the library h2 and without its objects for frames.
+"""Fast path for usual frames: updates the state of the library h2 without its frame objects.
 
 The library makes an object for each frame, each flag and each change of a state, looks at every stream for each new
 one, and checks again what our reader of frames has checked. So a head in one frame and content change the states,
-windows and tables here. Whatever is unusual goes the library's way, with nothing done: an error, a padded frame, one
-that its stream does not expect. ``tests/wire/test_h2_direct.py`` compares both ways.
+windows and tables here. Unusual frames are left to the library untouched: an error, a padded frame, a frame that its
+stream does not expect. ``tests/wire/test_h2_direct.py`` compares both ways.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _SENDS: Final = StreamState.HALF_CLOSED_REMOTE, StreamState.OPEN
 _WHOLE_HEADS: Final = frozenset({END_HEADERS, END_HEADERS | END_STREAM})  # flags: no padding, no priority
 _HEADERS, _DATA, _CONTINUATION = int(Kind.HEADERS), int(Kind.DATA), int(Kind.CONTINUATION)
 _FRAME: Final = Struct(">BHBBL").pack  # the head of a frame: its length in two parts, type, flags and stream
-_STREAMS_KEPT: Final = 8  # that are closed and not yet forgotten, beside as many as are open
+_STREAMS_KEPT: Final = 8  # closed streams kept, besides as many as are open
 
 
 class StreamWithoutLength(H2Stream):
-    """A stream that leaves the Content-Length to us: the library ends the connection if DATA does not fit it."""
+    """A stream without the library's Content-Length check, which ends the whole connection; ours ends the stream."""
 
     def _initialize_content_length(self, _headers: object) -> None:
         return
 
 
 class DirectConnection(H2Connection):
-    """``H2Connection`` with a shorter way for usual frames."""
+    """``H2Connection`` with a fast path for usual frames."""
 
     decoder: HeadDecoder
     encoder: HeadEncoder
@@ -52,7 +52,7 @@ class DirectConnection(H2Connection):
         self._looks_at = 0  # the number of streams at which the open ones are counted
 
     def _admits(self) -> bool:
-        """Tell if the settings admit another stream. Closed ones are forgotten when there are too many of them."""
+        """True if the settings admit another stream. Removes surplus closed streams."""
         if len(self.streams) < self._looks_at:
             return True
         if self._is_client:
@@ -63,7 +63,7 @@ class DirectConnection(H2Connection):
         return found < most
 
     def _begin(self, stream_id: int) -> H2Stream:
-        """Begin a stream that was admitted."""
+        """Begin an admitted stream."""
         stream = StreamWithoutLength(
             stream_id,
             self.config,
@@ -80,7 +80,7 @@ class DirectConnection(H2Connection):
         return stream
 
     def forget_closed(self) -> None:
-        """Forget closed streams; how each ended stays known.
+        """Remove closed streams; the library remembers how each ended.
 
         For an interim answer on one that was reset and is not forgotten, the library would end the connection, and
         with it the calls of others; so it would for settings that overflow the window of a closed one.
@@ -90,7 +90,7 @@ class DirectConnection(H2Connection):
     # --- received
 
     def read_usual(self, frame: bytes) -> list[Any] | None:
-        """Return the events of a usual frame; None, with nothing done, of another one. No StreamEnded is among them.
+        """Return the events of a usual frame, without StreamEnded; None, and no effect, for an unusual frame.
 
         Raises:
             ProtocolError: a head is malformed or too large. The connection has ended, and GOAWAY is written.
@@ -166,7 +166,7 @@ class DirectConnection(H2Connection):
             raise
 
     def _by_library(self, stream: H2Stream, fields: list[Field], frame: bytes) -> list[Any]:
-        """Do as the library does with a head that is decoded: of an interim answer, or one out of place."""
+        """Handle a decoded head by the library: an interim answer, or a head out of place."""
         try:
             return stream.receive_headers(fields, bool(frame[4] & END_STREAM), None)[1]
         except ProtocolError as error:
@@ -223,7 +223,7 @@ class DirectConnection(H2Connection):
             _end_by_us(machine)
 
     def send_answer(self, stream_id: int, fields: Sequence[Field], *, ends: bool) -> None:
-        """Write the head or the trailers of an answer; one that is interim goes by the library."""
+        """Write the head or trailers of an answer; the library writes interim heads."""
         stream = self.streams.get(stream_id)
         machine = None if stream is None else stream.state_machine
         if (
@@ -254,7 +254,7 @@ class DirectConnection(H2Connection):
         self._data_to_send += _FRAME(size >> 16, size & 0xFFFF, kind, flags | END_HEADERS, stream_id) + block
 
     def taken(self, size: int, stream_id: int) -> None:
-        """Open the windows again by content that is on its way: in WINDOW_UPDATE frames of half a window and more."""
+        """Return flow-control credit for consumed content, in WINDOW_UPDATE frames of at least half a window."""
         stream = self.streams.get(stream_id)
         shared = self._inbound_flow_control_window_manager
         if stream is None or _opens(shared, size) or _opens(stream._inbound_window_manager, size):
@@ -267,7 +267,7 @@ class DirectConnection(H2Connection):
 
 
 def _opens(window: WindowManager, size: int) -> bool:
-    """Tell if the library may open a window after so much more of its content has left."""
+    """True if consuming ``size`` more bytes may make the library open the window."""
     return not window.current_window_size or window._bytes_processed + size >= window.max_window_size // 2
 
 

@@ -1,7 +1,8 @@
 """One request and its answer on an HTTP/2 connection to an upstream: used like a connection of HTTP/1.1 of its own.
 
 A pool hands out ``H2Exchange`` objects where the upstream speaks HTTP/2, and takes them back when their answer is
-complete. To the pump each is a connection with one request at a time; all of one upstream connection share its socket.
+complete. The pump sees each as a connection with one request at a time; exchanges of one upstream connection share its
+socket.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _GRPC: Final = b"application/grpc"
 class H2Exchange:
     """One request at a time. ``trailers`` follow the answer that has just ended.
 
-    ``pending`` is content of the request that waits for windows; ``ending``: all of it was given.
+    ``pending``: request content blocked on windows; ``ending``: no further content will be added.
     """
 
     __slots__ = (
@@ -82,7 +83,7 @@ class H2Exchange:
 
     @property
     def usable(self) -> bool:
-        """Tell if another request may be sent now."""
+        """True if another request may be sent now."""
         return not self._dropped and self._sink is None and self._connection.accepts
 
     # --- the request
@@ -97,7 +98,7 @@ class H2Exchange:
         *,
         body: bytes = b"",
     ) -> None:
-        """Send a whole request. ``lines`` of its fields, as of HTTP/1.1."""
+        """Send a whole request. ``lines``: its fields, encoded as for HTTP/1.1."""
         if handshake is not None:
             error = Denied(Reason.UPGRADE_REFUSED, "the upstream is called by HTTP/2, which has no upgrade")
             asyncio.get_running_loop().call_soon(sink.on_response_error, error)
@@ -112,7 +113,7 @@ class H2Exchange:
             self._end()
 
     def start(self, method: str, target: bytes, lines: bytes, *, length: int | None, sink: ResponseSink) -> None:
-        """Begin a request with a body of ``length`` bytes, None: it has its own end."""
+        """Begin a request with a body of ``length`` bytes; None if unknown."""
         fields = fields_of(lines)
         if length is not None:
             fields.append((b"content-length", b"%d" % length))
@@ -166,7 +167,7 @@ class H2Exchange:
         self._connection.send_content(self)
 
     def flush(self) -> None:
-        """Write what the windows admit of the collected content."""
+        """Write the collected content as far as the windows admit."""
         if self._sink is not None and self.pending:
             self._moved_at = self._connection.now()
             self._connection.send_content(self)
@@ -184,7 +185,7 @@ class H2Exchange:
         self.close()
 
     def close(self) -> None:
-        """Use it for no further request."""
+        """Make this exchange unusable for further requests."""
         if not self._dropped:
             self._dropped = True
             self._connection.drop(self)
@@ -203,22 +204,22 @@ class H2Exchange:
     # --- for the connection: the answer
 
     def on_interim(self) -> None:
-        """Skip an interim answer. Denied: there are too many."""
+        """Skip an interim answer. Denied if there are too many."""
         self._answer.skip_interim()
 
     def on_head(self, head: Response) -> None:
-        """Take the final head."""
+        """Set the final head."""
         self._moved_at = self._connection.now()
         self._copy = None
         self._answer.begin(head)
 
     def on_content(self, data: bytes, size: int) -> None:
-        """Take content; ``size`` is what it counts for windows. Denied: it is too much."""
+        """Add content; ``size``: its flow-controlled size. Denied if it is too much."""
         self._moved_at = self._connection.now()
         self._answer.add(data, size)
 
     def on_end(self, trailers: Sequence[Field] = ()) -> None:
-        """Take the end of the answer. What was collected is told with ``tell``."""
+        """End the answer. ``tell`` reports the collected events."""
         if self._sink is None:
             return
         self._answer.trailers = list(trailers)
@@ -233,7 +234,7 @@ class H2Exchange:
         self._tell()
 
     def on_reset(self, code: int) -> None:
-        """Take a reset of the stream. What has come of the answer passes before it."""
+        """Handle a reset of the stream, after passing on the received part of the answer."""
         kind = UpstreamCancelled if code == Code.CANCEL else Denied
         if self._answer.head is not None:  # whatever the code: a request whose answer has begun is never sent again
             self.tell()
@@ -244,7 +245,7 @@ class H2Exchange:
             self.fail(kind(Reason.UPSTREAM_BAD_RESPONSE, "the upstream reset the stream before an answer"), None)
 
     def on_connection_lost(self, *, unseen: bool) -> None:
-        """Take the end of the connection. ``unseen``: the upstream has not begun with the request."""
+        """Handle the end of the connection. ``unseen``: the upstream has not processed the request."""
         if self._sink is not None:
             if self._answer.head is not None:
                 error: SidecarError = Denied(Reason.UPSTREAM_ABORTED, "the connection ended inside the answer")
@@ -259,7 +260,7 @@ class H2Exchange:
         return UnseenRequest(detail, bytes(self._copy or b"") if whole else None)
 
     def tell(self) -> None:
-        """Tell the sink what one read has brought."""
+        """Report the events of one read to the sink."""
         if self._sink is not None:
             self._tell()
 
@@ -314,7 +315,7 @@ class H2Exchange:
         self._take()
 
     def _take(self) -> bytes:
-        """Return the content that has arrived, and open the windows by it."""
+        """Return the received content, and open the windows again."""
         size = self._answer.size
         data = self._answer.take()
         self._connection.taken(self.stream_id, size)
@@ -340,15 +341,15 @@ class H2Exchange:
 
     @property
     def ends_by_content(self) -> bool:
-        """Tell if the last content ends the request too."""
+        """True if the last content also ends the request."""
         return self.ending
 
     def moved(self) -> None:
-        """Note that content of the request has left."""
+        """Note that content of the request was written."""
         self._moved_at = self._connection.now()
 
     def pause_source(self) -> None:
-        """Pause the source of the request: the upstream's connection is behind."""
+        """Pause the source of the request: the connection's write buffer is full."""
         if self._sink is not None:
             self._sink.on_upstream_pause()
 

@@ -60,17 +60,17 @@ END_HEADERS: Final = 0x4
 _KNOWN_SETTINGS: Final = frozenset([code.to_bytes(2) for code in (1, 2, 3, 4, 5, 6, 8)])
 
 MAX_HEADER_FRAMES: Final = 16  # HEADERS and its CONTINUATIONs
-MAX_CONTROL: Final = 1000  # frames without content at once, and as many a second as the next line
+MAX_CONTROL: Final = 1000  # burst of frames without content; the next line is the rate per second
 CONTROL_PER_S: Final = 100
-CONTROL_PER_CONTENT: Final = 8  # and so many more for each frame with content, in either direction
-MAX_RESETS: Final = 200  # streams that ended by the peer's doing, at once, and as many a second as the next line
+CONTROL_PER_CONTENT: Final = 8  # additional ones for each frame with content, in either direction
+MAX_RESETS: Final = 200  # burst of streams ended by the peer; the next line is the rate per second
 RESETS_PER_S: Final = 50
 
 
 class H2Error(Exception):
     """An error that ends the whole connection: the code of its GOAWAY, and the reason for the records.
 
-    ``told``: that GOAWAY is written already.
+    ``told``: the GOAWAY is already written.
     """
 
     def __init__(self, code: int, error: Denied, *, told: bool = False) -> None:
@@ -90,17 +90,17 @@ class Frame(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """The bytes behind its head."""
+        """The payload."""
         return self.data[_HEAD:]
 
     @property
     def ends_stream(self) -> bool:
-        """Tell if it is the last of its direction."""
+        """True if the frame ends its stream's direction."""
         return bool(self.flags & END_STREAM) and self.kind in (_DATA, _HEADERS)
 
     @property
     def ends_head(self) -> bool:
-        """Tell if it is the last of a head or of trailers."""
+        """True if the frame ends a head or trailers."""
         return bool(self.flags & END_HEADERS) and self.kind in (_HEADERS, _CONTINUATION)
 
 
@@ -110,7 +110,7 @@ _head_in: Final = Struct(">HxBBL").unpack_from  # two bytes of the length, type,
 
 
 class Budget:
-    """A number of things that may happen at once, and how many more each second."""
+    """Token bucket: a burst, and a rate per second."""
 
     __slots__ = ("_at", "_left", "_most", "_per_s")
 
@@ -121,7 +121,7 @@ class Budget:
         self._at = 0.0
 
     def spend(self, now: float) -> bool:
-        """Take one. False: there is none left."""
+        """Take one token. False if none is left."""
         if now > self._at:
             self._left = min(self._most, self._left + (now - self._at) * self._per_s)
             self._at = now
@@ -129,15 +129,15 @@ class Budget:
         return self._left >= 0
 
     def earn(self, count: int) -> None:
-        """Give some back."""
+        """Add ``count`` tokens."""
         self._left = min(self._most, self._left + count)
 
 
 class FrameReader:
-    """Cuts frames out of a stream. ``preface``: the bytes with which it has to begin.
+    """Splits a byte stream into frames. ``preface``: the bytes it must begin with.
 
-    ``max_block`` bounds the bytes of one header block as it travels. ``held`` is the number of bytes that wait for the
-    rest of their frame or of their header block, or for a turn.
+    ``max_block`` bounds the encoded bytes of one header block. ``held``: buffered bytes, of an unfinished frame or
+    header block, or waiting for a turn.
     """
 
     __slots__ = ("_block", "_block_bytes", "_block_frames", "_buffer", "_control", "_max_block", "_preface", "_resets")
@@ -146,7 +146,7 @@ class FrameReader:
         self._preface = preface
         self._buffer = bytearray()
         self._max_block = max_block
-        self._block = 0  # the stream of a header block that has not ended
+        self._block = 0  # the stream of an incomplete header block
         self._block_bytes = 0
         self._block_frames = 0
         self._control = Budget(MAX_CONTROL, CONTROL_PER_S)
@@ -154,29 +154,29 @@ class FrameReader:
 
     @property
     def held(self) -> int:
-        """The number of bytes that wait."""
+        """Number of buffered bytes."""
         return len(self._buffer) + self._block_bytes
 
     @property
     def unfinished(self) -> bool:
-        """Tell if the preface, a frame or a header block has begun and not ended."""
+        """True if the preface, a frame or a header block is incomplete."""
         return self.held > 0 or self.inside_head
 
     @property
     def inside_head(self) -> bool:
-        """Tell if a header block has begun, and its last frame has not come."""
+        """True if a header block is incomplete."""
         return self._block > 0
 
     @property
     def content_of(self) -> int:
-        """The stream whose DATA frame has begun to arrive; 0: there is none."""
+        """Stream of an incomplete DATA frame; 0 if there is none."""
         buffer = self._buffer
         if len(buffer) < _HEAD or self._preface or buffer[3] != _DATA:
             return 0
         return int.from_bytes(buffer[5:9]) & 0x7FFFFFFF
 
     def feed(self, data: bytes) -> None:
-        """Add bytes of the stream."""
+        """Append received bytes."""
         self._buffer += data
 
     def clear(self) -> None:
@@ -185,14 +185,14 @@ class FrameReader:
         self._block_bytes = 0
 
     def sent_content(self) -> None:
-        """Count a frame with content that we sent: its reader may answer with frames that open windows."""
+        """Count a sent DATA frame: the peer may answer it with WINDOW_UPDATE frames."""
         self._control.earn(CONTROL_PER_CONTENT)
 
     def count_reset(self, now: float) -> None:
-        """Count a stream that the peer gave up, or that we had to reset because of what it sent.
+        """Count a stream that the peer reset, or made us reset.
 
         Raises:
-            H2Error: it is one too many.
+            H2Error: too many resets.
         """
         if not self._resets.spend(now):
             raise flood("too many streams were reset")
@@ -201,7 +201,7 @@ class FrameReader:
         """Return the next frame; None until it is complete. The preface is checked and dropped.
 
         Raises:
-            H2Error: the frame is too long, out of place, or one too many.
+            H2Error: the frame is too long, out of place, or exceeds a budget.
         """
         buffer = self._buffer
         start = len(self._preface)
@@ -263,12 +263,12 @@ class FrameReader:
 
 
 def _content_of(frame: Frame, length: int) -> int:
-    """Return the bytes of a DATA frame without its padding; below 1: it has none, or is malformed."""
+    """Return the content bytes of a DATA frame without padding; below 1 if empty or malformed."""
     return length - 1 - frame.data[_HEAD] if frame.flags & _PADDED and length else length
 
 
 def known_settings(data: bytes) -> bytes:
-    """Return a SETTINGS frame without the settings that nobody knows, of which the library would remember each."""
+    """Return a SETTINGS frame without unknown settings, which the library would store forever."""
     entries = [data[at : at + 6] for at in range(_HEAD, len(data), 6)]
     kept = [entry for entry in entries if len(entry) < 6 or entry[:2] in _KNOWN_SETTINGS]
     content = b"".join(kept)

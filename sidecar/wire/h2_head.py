@@ -25,7 +25,7 @@ _is_status: Final = re.compile(rb"[1-5][0-9][0-9]").fullmatch
 _SCHEMES: Final = frozenset({b"http", b"https"})
 _NEVER_SERVED: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})
 _strip: Final = bytes.strip
-_PSEUDO: Final = 4  # fields of a request that no limit counts
+_PSEUDO: Final = 4  # pseudo-header fields of a request, not counted by limits
 _NOTHING: Final[tuple[tuple[bytes, ...], tuple[bytes, ...]]] = ((), ())
 
 
@@ -76,7 +76,7 @@ def request_of(fields: Sequence[Field], limits: ServerLimits, *, ends: bool) -> 
 
 
 def request_again(fields: Sequence[Field], limits: ServerLimits, *, ends: bool) -> Request:
-    """Return the head of a request; that of before, if the same fields were read before within the same limits.
+    """Parse the head of a request; cached for the same fields and limits.
 
     Raises:
         Denied: as ``request_of``.
@@ -91,7 +91,7 @@ def request_again(fields: Sequence[Field], limits: ServerLimits, *, ends: bool) 
 
 
 def response_again(fields: Sequence[Field], limits: ClientLimits) -> Response:
-    """Return the head of an answer; that of before, if the same fields were read before within the same limits.
+    """Parse the head of an answer; cached for the same fields and limits.
 
     Raises:
         Denied: as ``response_of``.
@@ -121,7 +121,7 @@ def response_of(fields: Sequence[Field], limits: ClientLimits) -> Response:
 
 
 def trailers_of(fields: Sequence[Field], *, max_bytes: int, max_fields: int) -> list[Field]:
-    """Return the fields behind a body.
+    """Check and return the trailers of a body.
 
     Raises:
         Denied: BAD_REQUEST, HEAD_TOO_LARGE.
@@ -143,7 +143,7 @@ def size_of(fields: Sequence[Field]) -> int:
 def _split(
     fields: Sequence[Field], kind: KnownNames, *, max_bytes: int, max_fields: int
 ) -> tuple[HeadNames, tuple[bytes, ...]]:
-    """Return what follows from the names, and all values; in none of them is a control byte."""
+    """Return (the parsed names, the values), and refuse control bytes."""
     size = fields.size if isinstance(fields, Fields) else size_of(fields)
     if len(fields) > max_fields + _PSEUDO or size > max_bytes:
         raise Denied(Reason.HEAD_TOO_LARGE, "the head has too many fields or bytes")
@@ -159,13 +159,13 @@ def _split(
 
 
 def _check_values(values: tuple[bytes, ...]) -> None:
-    """Refuse white space around values, which hold no control byte."""
+    """Refuse white space around values already free of control bytes."""
     if tuple(map(_strip, values)) != values:
         raise Denied(Reason.BAD_REQUEST, "white space around the value of a field")
 
 
 def _check_host(known: HeadNames, texts: tuple[bytes, ...]) -> None:
-    """Refuse Host fields that are not one, and one that differs from the authority."""
+    """Refuse repeated or missing Host fields, and a Host that differs from the authority."""
     host = texts[known.hosts[0]]
     if known.authority == len(texts) - 1:  # it is missing
         if len(known.hosts) > 1:

@@ -1,6 +1,6 @@
-"""Decoder of the Huffman code of HPACK (RFC 7541 appendix B): the table of the library hpack, by whole bytes.
+"""Decoder of HPACK's Huffman code (RFC 7541 appendix B): the table of the library hpack, by whole bytes.
 
-That table has two steps for each byte. Here they are one step, which is remembered: a third of the time.
+The library takes two steps per byte. Here one cached step replaces both, in a third of the time.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _COMPLETE: Final = frozenset([state << 8 for state, flags, _ in HUFFMAN_TABLE if
 
 
 class _Steps(dict[int, tuple[int, bytes]]):
-    """Cache of the next state and the text that a byte completes, keyed by the state before it plus that byte.
+    """Cache of (next state, completed text), keyed by state plus byte.
 
-    A state is a node of the library's tree times 256.
+    A state is the number of a node of the library's tree, times 256.
     """
 
     def __missing__(self, key: int) -> tuple[int, bytes]:

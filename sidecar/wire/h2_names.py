@@ -1,7 +1,7 @@
-"""Names of the fields of a head of HTTP/2: their errors, the places of fields, the layout of the message.
+"""Field names of HTTP/2 heads: validity, positions of fields, layout of the message.
 
-As ``h1_fields.Layouts``: the next head with the same names in the same order shares it. No value is part of a key or of
-what is kept. Pure.
+Like ``h1_fields.Layouts``: the next head with the same names in the same order shares the entry. No value is part of a
+key or an entry. Pure.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sidecar.errors import Denied, Reason
 from sidecar.wire.h1_fields import H1Layout, Layouts, answer_layouts, request_layouts
 from sidecar.wire.message import NO_NAMES, Field, Request, Response, picking
 
-FIELD_BYTES: Final = 32  # that each field counts beside its own (RFC 9113 section 10.5.1)
+FIELD_BYTES: Final = 32  # overhead of each field (RFC 9113 section 10.5.1)
 _MAX_KNOWN: Final = 256  # lists of names, of about 2 KiB
-_MAX_NAMES: Final = 4096  # size of the names of one head that is kept
+_MAX_NAMES: Final = 4096  # size of the names of a cached head
 _is_name: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++").fullmatch
 _has_capital: Final = re.compile(rb"[A-Z]").search
 _OF_REQUESTS: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
@@ -28,7 +28,7 @@ _OF_CONNECTIONS: Final = frozenset(
 
 
 class Fields(list[Field]):
-    """Fields of a head as they were read. ``size``: what they count. ``message``: what was made of them, if it was."""
+    """Decoded fields of a head. ``size``: bytes by RFC 9113. ``message``: the cached parse, or None."""
 
     __slots__ = ("message", "size")
 
@@ -37,12 +37,12 @@ class Fields(list[Field]):
 
 
 class HeadNames:
-    """The names of one head, free of errors.
+    """The valid names of one head.
 
-    ``method``, ``scheme``, ``path``, ``authority`` and ``status`` are the places of these pseudo-header fields, or one
-    behind the last value: they are missing. ``names`` are those of the other fields, with ``host`` first if only the
-    authority tells it; ``pick`` takes their values. ``layout`` is that of the message, and None if Cookie fields have
-    to be joined. ``hosts`` and ``te`` are the places of these fields. ``size`` counts for all names.
+    ``method``, ``scheme``, ``path``, ``authority`` and ``status`` are the positions of these pseudo-header fields, or
+    the number of values if missing. ``names``: the other fields, with ``host`` first if only ``:authority`` is present;
+    ``pick`` selects their values. ``layout``: the message's, or None if Cookie fields must be joined. ``hosts`` and
+    ``te``: positions of these fields. ``size``: bytes of all names by RFC 9113.
 
     Raises:
         Denied: BAD_REQUEST, AMBIGUOUS_FRAMING.
@@ -96,14 +96,14 @@ def _places(names: Iterable[bytes], of: bytes) -> list[int]:
 
 
 def size_of_names(names: Iterable[bytes]) -> int:
-    """Return what fields with these names count, without their values."""
+    """Return the size by RFC 9113 of fields with these names, without values."""
     return sum([len(name) + FIELD_BYTES for name in names])
 
 
 class KnownNames(dict[tuple[bytes, ...], HeadNames]):
-    """Cache of ``HeadNames`` of one kind of heads. The oldest is evicted first. A head with errors is not kept.
+    """Cache of ``HeadNames`` of one kind of heads. Evicts the oldest first; malformed heads are not cached.
 
-    A dict, so that a look-up that finds runs no code of ours.
+    A dict, so that a hit runs no Python code of ours.
     """
 
     def __init__(self, known: frozenset[bytes], layouts: Layouts) -> None:

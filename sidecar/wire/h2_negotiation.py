@@ -1,11 +1,11 @@
-"""Choice of the version of HTTP on a connection: by ALPN over TLS. Without TLS a caller's first bytes choose.
+"""Choice of the HTTP version: by ALPN over TLS, by a caller's first bytes without TLS.
 
 Without TLS a first line that belongs to neither version ends the connection without an answer: the preface of HTTP/2
 is then an invalid one (RFC 9113 section 3.4), and an answer would be in a version that its sender does not speak.
 
-Without TLS an upstream is known by the settings to speak HTTP/2, or it does not.
+For upstreams without TLS the settings state the version.
 
-Made only where HTTP/2 is turned on: until then the library is not loaded.
+Imported only where HTTP/2 is turned on, because it loads the library.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _ENOUGH: Final = 4  # bytes: no request of HTTP/1.1 that is served begins with "
 
 
 class VersionChoice(ServerConnection):
-    """A connection of HTTP/1.1, unless its peer chooses HTTP/2 first."""
+    """A server connection that becomes HTTP/1.1 or HTTP/2 by its peer's choice."""
 
-    _begun = b""  # without TLS, until it is a choice
+    _begun = b""  # first bytes without TLS, until they decide
     _speaks_http1 = False  # a first line of HTTP/1.x has come, or ALPN chose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Choose by ALPN, where there is TLS."""
+        """Choose by ALPN over TLS."""
         tls = transport.get_extra_info("ssl_object")
         if tls is None:
             super().connection_made(transport)
@@ -75,7 +75,7 @@ class VersionChoice(ServerConnection):
             super()._refuse(error, bytes_in=bytes_in)
             return
         stream = H1Stream(self, None, self._reader.held if bytes_in is None else bytes_in)
-        stream.gone = True  # there is nobody whom an answer in HTTP/1.1 would reach: only the record is written
+        stream.gone = True  # the peer cannot read an HTTP/1.1 answer: only the record is written
         self._reader.clear()
         self.handler.on_refused(stream, error)
         self._begin_lingering()
@@ -88,9 +88,9 @@ class VersionChoice(ServerConnection):
 
 
 class UpstreamVersion(ClientConnection):
-    """A connection whose upstream chooses the version by ALPN; ``prior``: it is known to speak HTTP/2.
+    """A connection whose upstream chooses the version by ALPN. ``prior``: the settings say HTTP/2.
 
-    In HTTP/2 another connection takes its place, and the pool hands out the exchanges of that one.
+    For HTTP/2 it creates an ``H2ClientConnection``, and the pool hands out its exchanges.
     """
 
     def __init__(
@@ -120,6 +120,6 @@ class UpstreamVersion(ClientConnection):
             chosen.connection_made(transport)
 
     def first_upstream(self) -> tuple[Line, Upstream]:
-        """Return the chosen connection, and what carries its first request."""
+        """Return the chosen connection, and the ``Upstream`` of its first request."""
         chosen = self._chosen
         return (self, self) if chosen is None else (chosen, chosen.spare())

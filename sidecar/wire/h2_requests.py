@@ -1,7 +1,6 @@
-"""Requests of an HTTP/2 connection: frames become streams, which a ``RequestHandler`` serves, and answers leave.
+"""Requests of an HTTP/2 connection: makes streams of frames for a ``RequestHandler``, and writes its answers.
 
-Each stream is one request, and what ends one stream ends no other. One request is read from a batch of
-input, the next one in a later turn of its peer's.
+Each stream is one request; the end of a stream affects no other. Each turn of the peer reads one request.
 """
 
 from __future__ import annotations
@@ -36,20 +35,20 @@ _MALFORMED: Final = frozenset({Reason.BAD_REQUEST, Reason.AMBIGUOUS_FRAMING})
 
 
 class RequestConnection(FrameConnection[H2ServerStream]):
-    """The requests of one accepted connection; when it ends is for ``H2ServerConnection``."""
+    """The requests of one accepted connection. ``H2ServerConnection`` decides when the connection ends."""
 
     def __init__(self, handler: RequestHandler, limits: ServerLimits, connections: Connections[Any]) -> None:
         session = Session(client_side=False, max_streams=MAX_STREAMS, max_head_bytes=limits.max_head_bytes)
         super().__init__(connections, session, FrameReader(preface=PREFACE, max_block=2 * limits.max_head_bytes))
-        session.receive_data(PREFACE)  # the reader checks that of the peer
+        session.receive_data(PREFACE)  # our reader checks the peer's preface
         self.handler = handler
         self._limits = limits
         self._unread = UnreadBodies(MAX_STREAMS)
         self._teardown = Teardown(limits, connections.clock)
         self._served = False  # a request, ever
-        self._shut = False  # streams have no window before the peer opens it
+        self._shut = False  # the peer's settings give streams no initial window
         self._block_bytes = 0  # on the wire, of the head that arrives
-        self._idle_since = 0.0  # if no request is in progress; what else the peer sends is no use of its connection
+        self._idle_since = 0.0  # start of the time without requests; other frames do not count as use
 
     @abstractmethod
     def finish(self) -> None:
@@ -61,17 +60,17 @@ class RequestConnection(FrameConnection[H2ServerStream]):
 
     @property
     def _reads(self) -> bool:
-        """None while the peer is behind: heads and resets are written whatever it takes, and would pile up here."""
+        """False while the write buffer is full: heads and resets ignore windows, and would pile up."""
         phase = self._teardown.phase
         return phase < Phase.LINGERING and not self.writing_paused and (phase is not Phase.LAST or bool(self._streams))
 
     @property
     def _done(self) -> bool:
-        """Tell if no further stream is served, and none is in progress."""
+        """True if no stream is in progress and none will be served."""
         return self._teardown.phase is Phase.LAST and not self._streams
 
     def _take(self, frame: Frame) -> bool:
-        """Act on a frame. Tell if it brought a request."""
+        """Act on a frame. True if it began a request."""
         kind, stream = frame.kind, self._streams.get(frame.stream_id)
         if kind == Kind.GOAWAY:  # the library would serve no stream any more
             last_stream_of(frame)
@@ -91,7 +90,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         return asked
 
     def _act(self, event: object) -> bool:
-        """Act on an event. A bug ends the request that it is of, and no other of the connection."""
+        """Act on an event; True if it began a request. A bug ends only the request of the event."""
         try:
             return self._on_event(event)
         except H2Error:
@@ -152,7 +151,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         self.handler.on_request(stream)
 
     def _why_refused(self, stream: H2ServerStream) -> Unavailable | None:
-        """Return the reason why a stream may not begin. None: it may, and is counted."""
+        """Count a new stream; return the error if too many are in progress, else None."""
         if len(self._streams) >= MAX_STREAMS:
             return Unavailable(Reason.OVERLOADED, "more streams at a time than our settings say")
         if self._teardown.phase >= Phase.LAST:
@@ -164,11 +163,11 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         return None
 
     def _may_be_answered(self, stream: H2ServerStream) -> bool:
-        """Count an answer that would wait from its first byte on. False: too many answers of its peer wait."""
+        """Count an answer without any window. False if too many answers of its peer wait already."""
         return self.window_of(stream) > 0 or self._connections.begin_waiting(self._group, stream)
 
     def _forget(self, stream_id: int) -> H2ServerStream | None:
-        """Forget a stream that is over."""
+        """Remove an ended stream."""
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
             self._windows.forget(stream_id)
@@ -190,7 +189,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._end_stuck(stream, Denied(Reason.TOO_LARGE, "more of a body that nobody reads than a body may have"))
 
     def _on_trailers(self, event: TrailersReceived) -> None:
-        """Check the trailers of a request, and drop them: they have passed no check that its head has."""
+        """Check and drop the trailers of a request: they bypass the checks of its head."""
         stream_id, limits = event.stream_id, self._limits
         fault: Denied | None = None
         try:
@@ -214,7 +213,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._reader.count_reset(self._moved_at)
 
     def _end_unread(self, stream_id: int, code: int | None) -> None:
-        """With a code, reset a stream whose answer is complete. To the library it may be closed already."""
+        """Reset a stream whose answer is complete, if ``code`` is given. The library may have closed it already."""
         if code is not None and not self._reset(stream_id, code):
             self._write(rst_stream(stream_id, code))
 
@@ -250,7 +249,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
             self._reset(stream.stream_id, code)
 
     def answered(self, stream: H2ServerStream) -> None:
-        """Finish a stream: its answer has ended. A little of what it still sends is read, and discarded."""
+        """Finish a stream after its answer. A limited rest of its body is read and discarded."""
         if self._streams.get(stream.stream_id) is not stream:
             return
         if not (stream.body.ended or stream.malformed or stream.refused):
@@ -282,7 +281,7 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         self._end_stuck(stream, Denied(Reason.PEER_SLOW, why))
 
     def _why_slow(self, stream: H2ServerStream, now: float) -> str:
-        """Return why an answer that waits for its window waits no longer; empty if it may."""
+        """Return the reason to end an answer blocked on its window; empty to keep waiting."""
         limits, silence = self._limits, _silence_of(stream)
         behind_s = stream.pace.lasts(now, stream.bytes_sent, limits.min_rate * limits.write_timeout_s)
         if not self._may_wait(stream, behind_s):
@@ -295,14 +294,14 @@ class RequestConnection(FrameConnection[H2ServerStream]):
         return "it opens the window of its answer too little" if behind_s > allowed_s else ""
 
     def _may_wait(self, stream: H2ServerStream, behind_s: float) -> bool:
-        """Count an answer that has hardly moved for so long. False: too many answers of its peer wait."""
+        """Count an answer that hardly moved for ``behind_s`` seconds. False if too many answers of its peer wait."""
         if behind_s < WAITS_S:
             self._connections.end_waiting(self._group, stream)
             return True
         return self._connections.begin_waiting(self._group, stream)
 
     def _sweep_waiting(self, behind_s: float) -> None:
-        """Count the answers of a connection that its peer does not read at all, and end those that are too many."""
+        """Count the blocked answers of a connection whose peer reads nothing, and end those above the limit."""
         for stream in tuple(self._streams.values()):
             if stream.behind and not self._may_wait(stream, behind_s):
                 self._end_slow(stream, MANY_WAIT)
@@ -334,5 +333,5 @@ class RequestConnection(FrameConnection[H2ServerStream]):
 
 
 def _silence_of(stream: H2ServerStream) -> Pace | None:
-    """Return the pace of both directions of a stream that stays open; None: each has a least rate."""
+    """Return the pace of both directions of a stream that stays open; None if minimum rates apply."""
     return stream.silence if RULES[stream.kind].stays_open else None

@@ -1,9 +1,9 @@
-"""HTTP/2 server connections: the listener's view of one, the event loop's calls, deadlines, and the end.
+"""HTTP/2 server connections: interface for the listener, event-loop callbacks, deadlines, and the end.
 
-Made and used as ``h1_server.ServerConnection``; its requests are ``h2_requests``. A connection ends by GOAWAY: streams
-that have begun finish, later ones are refused (RFC 9113 section 6.8).
+Created and used like ``h1_server.ServerConnection``; ``h2_requests`` serves its requests. A connection ends by GOAWAY:
+streams that have begun finish, later ones are refused (RFC 9113 section 6.8).
 
-States are those of ``teardown.Phase``: LAST is a connection that serves no further stream.
+States: ``teardown.Phase``; in LAST no further stream is served.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sidecar.wire.limits import ServerLimits
 from sidecar.wire.stream import RequestHandler
 from sidecar.wire.teardown import Phase
 
-_LEAVE_GRACE_S: Final = 1.0  # for streams that were begun before their peer could know that we leave
+_LEAVE_GRACE_S: Final = 1.0  # for streams begun before the peer saw our GOAWAY
 _EVERY_STREAM: Final = 0x7FFFFFFF
 
 
@@ -39,7 +39,7 @@ class H2ServerConnection(RequestConnection):
 
     @property
     def waits_since(self) -> float | None:
-        """Start of the current wait for a request (monotonic seconds); None if one is in progress, or if closed."""
+        """Start of the current wait for a request (monotonic seconds); None during a request, or if closed."""
         if self._streams or self._teardown.phase is Phase.CLOSING:
             return None
         if self._teardown.linger is not None:
@@ -48,9 +48,9 @@ class H2ServerConnection(RequestConnection):
 
     @property
     def behind_since(self) -> float | None:
-        """Start of the period in which the peer takes next to nothing (monotonic seconds); None if it is not behind.
+        """Start of the period in which the peer reads almost nothing (monotonic seconds); None if it keeps up.
 
-        So is a peer that opens no window of any request in progress.
+        A peer that opens no window of any request in progress counts as reading nothing.
         """
         if self.writing_paused or self._teardown.phase is Phase.CLOSING:
             return self._teardown.behind_since
@@ -61,11 +61,11 @@ class H2ServerConnection(RequestConnection):
 
     @property
     def kept(self) -> bool:
-        """Tell if it is idle, waiting for another request."""
+        """True if the connection is idle between requests."""
         return self._served and not self._streams and not self._reader.unfinished and self._teardown.linger is None
 
     def hand_over(self, handler: RequestHandler) -> None:
-        """Let another handler serve its requests from now on."""
+        """Replace the handler of later requests."""
         self.handler = handler
 
     def stop(self, error: SidecarError) -> None:
@@ -75,19 +75,19 @@ class H2ServerConnection(RequestConnection):
         self.finish()
 
     def give_way(self, error: SidecarError) -> None:
-        """End at once, as evicted; requests in progress are stopped."""
+        """Evict the connection: stop the requests in progress and end at once."""
         self.stop(error)
         self.cut_off()
         self._connections.discard(self)
 
     def give_way_stuck(self, since: float, error: SidecarError) -> None:
-        """End the requests whose windows the peer has hardly opened since then."""
+        """End the requests whose windows the peer has hardly opened since ``since``."""
         for stream in tuple(self._windows.waiting.values()):
             if stream.pace.began_at <= since:
                 self._end_stuck(stream, error)
 
     def give_up(self) -> None:
-        """Cut it off if only its peer keeps it open."""
+        """End the connection at once if only its peer keeps it open."""
         if not self._streams:
             self.cut_off()
             self._connections.discard(self)
@@ -100,21 +100,21 @@ class H2ServerConnection(RequestConnection):
         self._close_if_done()
 
     def end_unused(self) -> None:
-        """End now if no request is in progress, else after the last one."""
+        """Close when the requests in progress have ended; at once if there are none."""
         if self._streams:
             self.finish()
         else:
             self.cut_off()
 
     def cut_off(self) -> None:
-        """End the connection at once. What the kernel has of the written data still leaves."""
+        """End the connection at once. Data already in the kernel is still sent."""
         self._write()
         self._teardown.cut_off(self.transport)
 
     # --- the event loop's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with our settings."""
+        """Send our settings."""
         self.transport = cast("asyncio.Transport", transport)
         self._half_closes = transport.get_extra_info("ssl_object") is None
         self._opened_at = self._moved_at = self._begun_at = self._idle_since = self._clock()
@@ -138,7 +138,7 @@ class H2ServerConnection(RequestConnection):
         self._regulate()
 
     def eof_received(self) -> bool:
-        """Take the peer's FIN: give up the requests in progress. The transport closes."""
+        """Handle the peer's FIN: abandon the requests in progress. The transport closes."""
         self._lose_all(None)
         self._teardown.stop()
         return False
@@ -152,7 +152,7 @@ class H2ServerConnection(RequestConnection):
         self._session.forget()
 
     def pause_writing(self) -> None:
-        """Pause the sources of answers: the peer is behind."""
+        """Pause the sources of answers: the write buffer is full."""
         self.writing_paused = True
         self._teardown.wait_for_peer()
         for stream in tuple(self._streams.values()):
@@ -199,7 +199,7 @@ class H2ServerConnection(RequestConnection):
             self._teardown.close(self.transport)
 
     def _leave(self, now: float) -> None:
-        """Tell the peer to begin no stream here; those that are on their way are served for a while."""
+        """Send GOAWAY; streams already on their way are served for a grace period."""
         if self._leaving_since is None:
             self._leaving_since = now
             self._write(goaway(_EVERY_STREAM, Code.NO_ERROR))
@@ -233,7 +233,7 @@ class H2ServerConnection(RequestConnection):
 
     @property
     def _patience_s(self) -> float:
-        """The time for a frame or head to arrive. Streams judge their content; for that of others there is a rate."""
+        """Seconds for a frame or head to arrive. Streams time their content; other content has a minimum rate."""
         content_of, limits = self._reader.content_of, self._limits
         if content_of in self._streams:
             return float("inf")

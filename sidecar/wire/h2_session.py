@@ -1,4 +1,4 @@
-"""The library h2 as both sides of the sidecar use it: what it decides, and what is decided here.
+"""The library h2 as configured for both sides of the sidecar.
 
 It keeps the states of streams, the windows and the compression of heads. Here are decided: what makes a head malformed
 (``h2_head``), as the library would end the whole connection for it; what is too much of something (``h2_frames``); and
@@ -24,7 +24,7 @@ from sidecar.wire.message import Field
 
 logging.getLogger("hpack").setLevel(logging.WARNING)  # at DEBUG it writes every field, with tokens
 
-STREAM_WINDOW: Final = 64 * 1024 - 1  # content of one stream that waits here at most
+STREAM_WINDOW: Final = 64 * 1024 - 1  # buffered content of one stream
 CONNECTION_WINDOW: Final = 512 * 1024  # and of all streams of a caller's connection
 _SECRETS: Final = frozenset(
     {
@@ -65,15 +65,15 @@ _HEADS: Final = int(Kind.HEADERS), int(Kind.CONTINUATION)
 
 
 class Session(DirectConnection):
-    """One side of a connection, without its socket. ``max_streams``: that the peer may have open at once.
+    """One side of a connection, without its socket. ``max_streams``: limit of the peer's open streams.
 
-    ``window`` bounds the content of all streams that waits here.
+    ``window`` bounds the buffered content of all streams.
 
     ``max_head_bytes`` bounds a head of the peer's. One up to twice as large can be refused by itself; past that the
     connection ends, as its compression can no longer be followed.
     """
 
-    MAX_CLOSED_STREAMS = 512  # remembered, to tell how each ended; the library's own number costs 8 MB a connection
+    MAX_CLOSED_STREAMS = 512  # the library's own number costs 8 MB a connection
 
     def __init__(
         self, *, client_side: bool, max_streams: int, max_head_bytes: int, window: int = CONNECTION_WINDOW
@@ -105,7 +105,7 @@ class Session(DirectConnection):
         self._window = window
 
     def begin(self) -> None:
-        """Write the preface and the settings.
+        """Queue the preface and the settings.
 
         The limit of streams is a change of settings: until the peer has it, the library would end the connection for
         one stream too many, which may have been on its way.
@@ -136,11 +136,11 @@ class Session(DirectConnection):
             raise H2Error(error.error_code, fault, told=True) from None
         if settings:
             self._forget_table_sizes()
-            self._looks_at = 0  # they may have another limit of streams
+            self._looks_at = 0  # they may change the limit of streams
         return events
 
     def _forget_table_sizes(self) -> None:
-        """Keep the least and the last size of the encoder's table: the next head tells them (RFC 7541 section 4.2).
+        """Keep only the least and the last size of the encoder's table for the next head (RFC 7541 section 4.2).
 
         The library would remember, and tell, each that the peer has ever asked for: also one that is larger than the
         peer allows by now, for which it would end the connection.
@@ -151,12 +151,12 @@ class Session(DirectConnection):
             sizes[:] = [last] if least == last else [least, last]
 
     def forget(self) -> None:
-        """Break the library's reference cycle, when the connection is gone: it would wait for the garbage collector."""
+        """Break the library's reference cycle after the connection, to free memory before garbage collection."""
         self._frame_dispatch_table.clear()
         literals.drop_reader()
 
     def forget_heads(self) -> None:
-        """Forget heads that may come again: no token stays for long after its last use."""
+        """Clear the cache of heads, so that tokens do not outlive their use for long."""
         self.decoder.forget()
 
     @property

@@ -1,7 +1,7 @@
 """One request and its answer on an HTTP/2 server connection: ``Stream`` for this version.
 
-Back-pressure is that of the stream: its body fills a window that opens again as the content leaves, and its answer
-waits here while the peer's window is full. A stream ends by itself; nothing that it does ends another one.
+Back-pressure is per stream: its body fills a window that opens again as the content is consumed, and its answer is
+buffered while the peer's window is full. The end of a stream affects no other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sidecar.wire.teardown import Pace
 
 
 class Carrier(Protocol):
-    """The connection of a stream, as far as the stream needs it."""
+    """The part of a connection that a stream needs."""
 
     transport: asyncio.Transport
     writing_paused: bool
@@ -39,13 +39,13 @@ class Carrier(Protocol):
         """Return the number of bytes of content that the stream may send now."""
 
     def send_content(self, stream: H2ServerStream) -> None:
-        """Write what the windows admit of the stream's content, and its end."""
+        """Write the stream's content as far as its windows admit, and its end."""
 
     def reset(self, stream: H2ServerStream, code: int) -> None:
         """End the stream at once."""
 
     def taken(self, stream_id: int, size: int) -> None:
-        """Open the windows again by content that has left."""
+        """Return flow-control credit for consumed content."""
 
     def answered(self, stream: H2ServerStream) -> None:
         """Finish a stream: its answer has ended."""
@@ -54,16 +54,16 @@ class Carrier(Protocol):
         """Serve no further stream, and close after the last."""
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn of this peer's."""
+        """Yield: call ``take`` in this peer's next turn."""
 
 
 class H2ServerStream:
     """One request and its answer: see ``Stream``.
 
-    ``malformed``: the request is, so its answer ends by a reset. ``refused``: it gets a reset alone, by which its peer
-    knows that it may try again. ``pending`` is content of the answer that waits for windows, and ``trailers`` what
-    follows it. ``pace`` is that of the body, or of the answer while the peer's window holds it back, and ``silence`` of
-    both together, for a kind that stays open: at most ``idle_s``.
+    ``malformed``: the request is malformed; its answer ends with a reset. ``refused``: it gets only a reset
+    (REFUSED_STREAM), which tells the peer that it may retry. ``pending``: answer content blocked on windows;
+    ``trailers`` follow it. ``pace`` is that of the body, or of the answer while the peer's window holds it back, and
+    ``silence`` of both together, for a kind that stays open: at most ``idle_s``.
     """
 
     __slots__ = (
@@ -97,10 +97,10 @@ class H2ServerStream:
 
     http2: Final = True
     _kind: Kind  # this from ``live_as`` on
-    idle_s: float  # this and the next from ``live_as`` on, where it stays open
+    idle_s: float  # this and the next are set by ``live_as``, for kinds that stay open
     silence: Pace
-    grpc: bool  # from when it is handed over
-    read_some: bool  # from when content of the answer has left
+    grpc: bool  # set when the stream is handed over
+    read_some: bool  # set when content of the answer is written
 
     def __init__(self, connection: Carrier, stream_id: int, *, max_body_bytes: int) -> None:
         self.stream_id = stream_id
@@ -115,9 +115,9 @@ class H2ServerStream:
         self.owner: Owner | None = None
         self.sender: Sender | None = None
         self.pending = bytearray()
-        self.ending = False  # everything of the answer was given
+        self.ending = False  # no further content of the answer will be added
         self.trailers: list[Field] = []
-        self.answer_left: int | None = None  # content that the answer's head has stated and that was not given
+        self.answer_left: int | None = None  # content stated by the answer's head and not added yet
         self.pace = Pace()
         self.deadline: asyncio.TimerHandle | None = None  # of the caller's own
         self.body = RequestBody(connection, stream_id, max_bytes=max_body_bytes)
@@ -127,11 +127,11 @@ class H2ServerStream:
 
     @property
     def kind(self) -> Kind:
-        """Kind of its bodies: a message until ``live_as`` sets another one, which short requests never get."""
+        """Kind of its bodies: MESSAGE until ``live_as`` sets another."""
         return getattr(self, "_kind", Kind.MESSAGE)
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
-        """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence."""
+        """Apply the limits of ``kind`` from now on. ``idle_s``: longest silence, for kinds that stay open."""
         if RULES[kind].stays_open and not RULES[self.kind].stays_open:
             self.silence = Pace()
             self.silence.begin(self._connection.now(), self.bytes_sent + self.bytes_in)
@@ -142,7 +142,7 @@ class H2ServerStream:
 
     @property
     def has_deadline(self) -> bool:
-        """Tell if the caller states the time in which it wants its answer: the ``grpc-timeout``."""
+        """True if the caller set a ``grpc-timeout``."""
         return self.deadline is not None
 
     # --- transport facts
@@ -165,29 +165,29 @@ class H2ServerStream:
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the peer reads no more data for now: of this stream, or of the connection."""
+        """True if the peer reads no more data for now: of this stream, or of the connection."""
         return self._waits or self._connection.writing_paused
 
     @property
     def switched(self) -> bool:
-        """Never: nothing of HTTP/2 becomes raw bytes here."""
+        """Always False: no HTTP/2 stream becomes raw bytes here."""
         return False
 
     # --- the request's body
 
     @property
     def body_complete(self) -> bool:
-        """Tell if the request is complete: it has no body, or all of it was consumed."""
+        """True if the request is complete: without a body, or with a fully consumed one."""
         return self.body.complete
 
     @property
     def _resets(self) -> bool:
-        """Tell if the answer does not end the stream: a reset does."""
+        """True if a reset must end the stream."""
         return self.malformed or self.refused
 
     @property
     def behind(self) -> bool:
-        """Tell if some of the answer waits for its peer, for a window or the whole connection, or will wait."""
+        """True if part of the answer is, or will be, blocked on a window or the connection."""
         if self.gone or (self.ended and not self.pending):
             return False
         paused = self._connection.writing_paused and self.status != 0
@@ -195,13 +195,13 @@ class H2ServerStream:
 
     @property
     def bytes_sent(self) -> int:
-        """Count of bytes that have left, of all that were given."""
+        """Number of answer bytes written to the transport."""
         return self.bytes_out - len(self.pending)
 
     def read_body(self, sink: BodySink) -> None:
-        """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, its window fills.
+        """Deliver the body to ``sink``: the received part at once, the rest as it arrives. Nothing flows without one.
 
-        A peer that waits for 100 Continue gets it now, when the request is authorised and its body has a sink.
+        Sends 100 Continue to a peer that waits for it.
         """
         if self.ended or self.gone:
             return
@@ -216,7 +216,7 @@ class H2ServerStream:
         return self.body.take_whole()
 
     def hold_body(self, body: bytes) -> None:
-        """Hold a body that was read and judged: its next reader gets exactly these bytes."""
+        """Store a body that was read and checked: the next ``read_body`` delivers exactly these bytes."""
         self.body.hold(body)
 
     def pause_body(self) -> None:
@@ -228,15 +228,15 @@ class H2ServerStream:
         self.body.resume()
 
     def let_others_first(self, take: Turn) -> None:
-        """Continue with ``take`` in a later turn of the peer's."""
+        """Yield: call ``take`` in this peer's next turn."""
         self._connection.let_others_first(take)
 
     # --- the answer
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
-        """Give a whole answer of our own.
+        """Send a whole answer of our own.
 
-        ``close`` of an answer that is no fault of the request's ends the connection after the streams in progress.
+        ``close``, unless the request caused the error, ends the connection after the streams in progress.
         """
         if self.ended or self.gone:
             return
@@ -249,7 +249,7 @@ class H2ServerStream:
             self._connection.finish()
 
     def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
-        """Pass a whole answer on, with its fields edited."""
+        """Forward a whole answer with ``edits``."""
         if not (self.ended or self.gone):
             self._begin(answer.status, fields_of(edited(answer, edits)), answer.content_length, ends=not data)
             self.pending += data
@@ -257,7 +257,7 @@ class H2ServerStream:
             self._end()
 
     def send_head(self, answer: Response, edits: Edits) -> None:
-        """Begin to pass an answer on, with its fields edited. The wire adds the field for its length."""
+        """Forward an answer's head with ``edits``. The wire adds the field for its length."""
         if not (self.ended or self.gone):
             self._begin(answer.status, fields_of(edited(answer, edits)), answer.content_length)
             self.answer_left = 0 if self._bodyless(answer.status) else answer.content_length
@@ -284,12 +284,12 @@ class H2ServerStream:
         self.bytes_out += len(data)
 
     def flush(self) -> None:
-        """Write what the windows admit, and pause the source if that is not all."""
+        """Write as much as the windows admit; pause the source if content remains."""
         if self.pending and not (self.ended or self.gone):
             self._connection.send_content(self)
 
     def send_end(self, trailers: Sequence[Field] = ()) -> None:
-        """End the answer and write it. An answer shorter than its head says ends as an aborted one."""
+        """End the answer and flush. An answer shorter than its head says is aborted."""
         if self.ended or self.gone:
             return
         if not self.status or self.answer_left:
@@ -299,7 +299,7 @@ class H2ServerStream:
         self._end()
 
     def abort(self) -> None:
-        """Cut the answer, so that the peer sees a truncated one, never a complete one."""
+        """Cut the answer so that the peer recognises it as truncated."""
         if self.ended or self.gone:
             return
         self.ended = True
@@ -308,7 +308,7 @@ class H2ServerStream:
         self._connection.answered(self)
 
     def cut_off(self) -> None:
-        """End this stream at once: the others of its connection are of other requests."""
+        """End this stream at once; other streams of the connection go on."""
         self.abort()
 
     def stop(self, error: SidecarError) -> None:
@@ -327,7 +327,7 @@ class H2ServerStream:
         self.ending = ends
 
     def _end(self) -> None:
-        """End the answer: at once, or when the windows have admitted the rest of it. Nobody reads the request now."""
+        """End the answer now, or when the windows have admitted its rest. Discards the rest of the request."""
         self.ended = True
         self.end_deadline()
         self.body.drop()
@@ -341,7 +341,7 @@ class H2ServerStream:
         return status in (204, 304) or (self.head is not None and self.head.method == "HEAD")
 
     def _forget(self) -> None:
-        """Let go of everything in both directions."""
+        """Discard all state of both directions."""
         self.end_deadline()
         self.body.drop()
         self.pending.clear()
@@ -354,11 +354,11 @@ class H2ServerStream:
         self.body.expected = head.content_length
 
     def end_in(self, seconds: float) -> None:
-        """End the request after this time, as its caller will."""
+        """Set the caller's deadline: end the request after ``seconds``."""
         self.deadline = asyncio.get_running_loop().call_later(seconds, self._time_out)
 
     def end_deadline(self) -> None:
-        """Forget the caller's deadline."""
+        """Cancel the caller's deadline."""
         if self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
@@ -368,12 +368,12 @@ class H2ServerStream:
         self.end_for(DeadlinePassed("the grpc-timeout of the caller", begun=self.status != 0))
 
     def end_for(self, error: SidecarError) -> None:
-        """End the request for ``error``; an answer that passes by its sender, which may still tell why."""
+        """End the request for ``error``: through its sender, which may still report the reason, or else its owner."""
         if not (self.ended or self.gone):
             report_end(self, error)
 
     def receive(self, data: bytes, size: int, *, ends: bool) -> None:
-        """Take content, or the end of the body; ``size`` is what it counts for windows."""
+        """Add content, or the end of the body; ``size``: its flow-controlled size."""
         try:
             self.body.receive(data, size)
             if ends:
@@ -407,11 +407,11 @@ class H2ServerStream:
 
     @property
     def ends_by_content(self) -> bool:
-        """Tell if the last content ends the stream too."""
+        """True if the last content also ends the stream."""
         return self.ending and not (self.trailers or self._resets)
 
     def moved(self) -> None:
-        """Note that content of the answer has left. ``pace`` counts it."""
+        """Note in ``pace`` that content of the answer was written."""
         self.read_some = True
 
     def hold_back(self) -> None:

@@ -1,6 +1,6 @@
-"""Bodies of requests that were answered before their end: what still comes of them is discarded, within limits.
+"""Bodies of requests answered before their end: the rest is discarded, within limits.
 
-A reset at once could cost the peer the answer. What shows such a request malformed still resets its stream.
+An immediate reset could cost the peer the answer. A malformed rest still resets the stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class UnreadBody:
         self.answered_at = answered_at
 
     def fits(self, *, ended: bool) -> bool:
-        """Tell if what has come fits the Content-Length."""
+        """True if the received bytes agree with the Content-Length."""
         if self.expected is None:
             return True
         return self.received == self.expected if ended else self.received <= self.expected
@@ -40,7 +40,7 @@ class UnreadBodies:
         return stream_id in self._bodies
 
     def add(self, stream_id: int, body: UnreadBody) -> bool:
-        """Begin to discard a body. False: there are too many."""
+        """Begin to discard a body. False if there are too many."""
         if len(self._bodies) >= self._most:
             return False
         self._bodies[stream_id] = body
@@ -49,7 +49,7 @@ class UnreadBodies:
     def receive(self, stream_id: int, size: int, *, ends: bool) -> int | None:
         """Count content that is discarded, or the end of the body.
 
-        Return the code by which its stream is reset; None: it is not, or no body of that stream is here.
+        Return the code to reset its stream with; None for no reset, or if no body of that stream is here.
         """
         body = self._bodies.get(stream_id)
         if body is None:
@@ -65,16 +65,16 @@ class UnreadBodies:
         return code
 
     def late(self, now: float, allowed_s: float) -> list[int]:
-        """Forget the bodies that were not complete in time; return their streams."""
+        """Remove the bodies not complete in ``allowed_s``; return their streams."""
         late = [stream_id for stream_id, body in self._bodies.items() if now - body.answered_at > allowed_s]
         for stream_id in late:
             self.forget(stream_id)
         return late
 
     def forget(self, stream_id: int) -> None:
-        """Forget a body, if it is here."""
+        """Remove a body, if present."""
         self._bodies.pop(stream_id, None)
 
     def clear(self) -> None:
-        """Forget all bodies."""
+        """Remove all bodies."""
         self._bodies.clear()

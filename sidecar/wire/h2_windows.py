@@ -1,6 +1,6 @@
-"""Content within the windows of HTTP/2: as much leaves as the peer admits, and the rest waits for its turn.
+"""Flow control of HTTP/2: writes as much content as the peer's windows admit; the rest waits for its turn.
 
-Both sides of the sidecar send by this: answers to callers, requests to upstreams.
+Used by both sides: answers to callers, requests to upstreams.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final, Generic, Protocol, TypeVar
 from sidecar.wire.h2_frames import FrameReader
 from sidecar.wire.h2_session import Session
 
-SHARE: Final = 64 * 1024  # content of one stream before that of the next
+SHARE: Final = 64 * 1024  # content of one stream before the next one's turn
 _ENOUGH: Final = 1024  # bytes of a frame that was cut by a window
 
 
 class Source(Protocol):
-    """A stream with content to send: ``pending`` is what has not left."""
+    """A stream with content to send. ``pending``: content not written yet."""
 
     stream_id: int
     pending: bytearray
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=Source)
 
 
 class Windows(Generic[S]):
-    """The windows of one connection. ``waiting`` are the streams that they hold back, or that the connection does."""
+    """The windows of one connection. ``waiting``: the streams blocked on a window or on the connection."""
 
     def __init__(self, session: Session, reader: FrameReader) -> None:
         self.waiting: dict[int, S] = {}
@@ -35,7 +35,7 @@ class Windows(Generic[S]):
         self._reader = reader
 
     def send(self, stream: S, most: int, *, ends: bool) -> int:
-        """Write at most ``most`` bytes of a stream's content; return the number. ``ends``: nothing else follows it."""
+        """Write at most ``most`` bytes of a stream's content; return the number. ``ends``: END_STREAM may follow."""
         session, pending, stream_id = self._session, stream.pending, stream.stream_id
         left = most
         while pending and left > 0:
@@ -55,7 +55,7 @@ class Windows(Generic[S]):
         return most - left
 
     def turns(self) -> Iterator[S]:
-        """Return the streams that wait, each again as long as it moves. In a turn one sends its share."""
+        """Yield the blocked streams in turn, each again as long as it makes progress. Each turn sends one share."""
         turns = deque(self.waiting.values())
         while turns:
             stream = turns.popleft()
@@ -65,5 +65,5 @@ class Windows(Generic[S]):
                 turns.append(stream)
 
     def forget(self, stream_id: int) -> None:
-        """Forget a stream: it waits no more, or is over."""
+        """Remove a stream."""
         self.waiting.pop(stream_id, None)

@@ -1,4 +1,4 @@
-"""Facts about a connection that only the kernel knows, such as its queues in both directions. Linux only."""
+"""Kernel facts about a connection, such as its queues in both directions. Linux only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def acknowledged(transport: asyncio.BaseTransport) -> int | None:
 
 
 def queued(transport: asyncio.BaseTransport) -> int | None:
-    """Return the bytes that our kernel holds and the peer's has not acknowledged; None if unknown."""
+    """Return the bytes in our kernel's send queue, unacknowledged by the peer; None if unknown."""
     sock = _tcp_socket(transport)
     return None if sock is None else _ask(sock, termios.TIOCOUTQ)  # SIOCOUTQ
 
@@ -39,9 +39,9 @@ def unread(transport: asyncio.BaseTransport) -> int:
 
 
 def has_left(transport: asyncio.BaseTransport) -> bool:
-    """Tell if the peer has sent FIN or RST, also while nobody reads.
+    """True if the peer has sent FIN or RST, even while reading is paused.
 
-    False if unknown: the FIN of a peer whose last bytes find no room here comes after them.
+    False if unknown: a FIN behind bytes that do not fit the receive buffer has not arrived.
     """
     info = _tcp_info(transport, 1)
     return bool(info) and info[0] in _OVER
@@ -53,7 +53,7 @@ def receive_buffer(transport: asyncio.BaseTransport) -> int | None:
     if sock is None:
         return None
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # doubled, for what it needs itself
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # Linux doubles the value for its own overhead
     except OSError:  # closed already
         return None
 

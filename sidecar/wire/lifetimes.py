@@ -1,8 +1,8 @@
 """Lifetimes: limits that end a request in progress, by the kind of its body, for both sides and both versions of HTTP.
 
 A *message* needs a minimum rate, and its answer must begin in time. A *stream* is meant to stay open: it has no minimum
-rate, and ends by a silence in both directions. Other ends do not depend on the kind: a deny, a change of policy or
-trust, a drain, the number of a peer's requests in progress.
+rate, and ends by a silence in both directions. Other reasons to end a request do not depend on the kind: a deny, a
+change of policy or trust, a drain, the number of a peer's requests in progress.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ RULES: Final = {
 def kind_of_request(*, grpc: bool, to_http2: bool, declared: bool) -> Kind:
     """Return the kind of a permitted request.
 
-    ``grpc``: it has the form of a call of gRPC, which any caller can imitate. That counts only if it goes ``to_http2``:
-    servers of gRPC need it. ``declared``: its route has ``stream``.
+    ``grpc``: the request looks like gRPC, which any caller can imitate; it counts only with ``to_http2``, which gRPC
+    servers need. ``declared``: its route has ``stream``.
     """
     if grpc and to_http2:
         return Kind.GRPC
@@ -63,7 +63,7 @@ def kind_of_request(*, grpc: bool, to_http2: bool, declared: bool) -> Kind:
 
 
 def kind_of_answer(kind: Kind, head: Response) -> Kind:
-    """Return the kind of a request whose answer has begun: without an answer by gRPC it is no call of gRPC."""
+    """Return the kind of a request whose answer has begun: GRPC only if the answer is gRPC too."""
     if kind is Kind.GRPC and not is_grpc(head):
         kind = Kind.MESSAGE
     if kind is Kind.MESSAGE and is_event_stream(head):

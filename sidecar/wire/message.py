@@ -49,7 +49,7 @@ NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
 class Edits(NamedTuple):
-    """Edits to the fields of a message: those whose names pass ``passes`` travel on, and fields of ours are set.
+    """Edits to the fields of a message: forwards the fields whose names pass ``passes``, and sets fields of ours.
 
     ``names`` and ``values`` are those of the fields that are set, in the same order. Fields that the peer's Connection
     field lists never pass, whatever the rule says; ours are set in any case. Where a message ends is for the wire to
@@ -75,7 +75,7 @@ def picking(places: Sequence[int]) -> Pick:
 
 
 class Layout:
-    """The names of a message's fields in order, and everything that follows from them alone. A layout holds no value.
+    """The names of a message's fields in order, and data derived from them alone. A layout holds no value.
 
     ``places`` has the places of the values of each name. ``templates`` is for writers of messages: edited fields as
     text with placeholders for values, by the rule that fields pass and the names that are set.
@@ -102,8 +102,8 @@ class Layout:
 class Message:
     """The fields of a request or an answer; never changed. Messages with the same names of fields share a layout.
 
-    ``layout`` has the names and ``values`` the values, in the same order. ``listed`` are the names that the peer's
-    Connection field lists, beside those that never pass: they end here.
+    ``layout`` has the names and ``values`` the values, in the same order. ``listed``: the names in the peer's
+    Connection field, which are not forwarded.
     """
 
     __slots__ = ()
@@ -181,6 +181,6 @@ new_edits: Final[Callable[[tuple[Passes, tuple[bytes, ...], tuple[bytes, ...]]],
 
 
 def is_event_stream(answer: Response) -> bool:
-    """Tell if the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
+    """True if the content is a stream of server-sent events (WHATWG HTML section 9.2)."""
     values = answer.all(b"content-type")
     return any(value.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream" for value in values)

@@ -86,7 +86,7 @@ class OriginPool:
         self.attempts: dict[asyncio.Task[Upstream], float] = {}  # with their start times
         self.alive: set[Line] = set()
         self.retired = False
-        self.usual: OrderedDict[Waiter, None] = OrderedDict()  # those of them that may get a reused connection
+        self.usual: OrderedDict[Waiter, None] = OrderedDict()  # the waiting calls that accept a reused connection
         self._limits = limits
         self._counts = counts
         self._clock = clock
@@ -94,7 +94,7 @@ class OriginPool:
         self._on_empty = on_empty
 
     def take(self, still_good: Callable[[asyncio.BaseTransport], bool] | None, promised: int = 0) -> Upstream | None:
-        """Return the newest idle connection that is usable, and leave as many as are ``promised`` to waiting calls."""
+        """Return the newest usable idle connection, but leave ``promised`` connections to waiting calls; else None."""
         idle = self.idle
         while len(idle) > promised:
             connection = idle.pop()
@@ -143,14 +143,14 @@ class OriginPool:
             asyncio.get_running_loop().call_soon(self._serve)  # not here: the end is still being reported
 
     def forget(self, gone: Line | Upstream) -> None:
-        """Forget a closed connection, or an exchange of one that carries no more requests."""
+        """Remove a closed connection, or an exchange that accepts no more requests."""
         self.alive.difference_update((gone,))
         if gone in self.idle:
             self.idle[:] = [upstream for upstream in self.idle if upstream is not gone]
         self._tell_if_empty()
 
     def retire(self) -> None:
-        """Use these connections for no further call: they close when they are idle."""
+        """Retire these connections: they serve no further call, and close when idle."""
         self.retired = True
         idle, self.idle = self.idle, []
         for connection in idle:
@@ -165,7 +165,7 @@ class OriginPool:
             waiter.on_error(Unavailable(error.reason, error.detail))
 
     def _serve(self) -> None:
-        """Give a free connection to the call that has waited longest for one."""
+        """Assign free connections to the longest-waiting calls."""
         waiter = next(iter(self.usual), None)
         connection = None if waiter is None else self.take(self.origin.still_good)
         if waiter is not None and connection is not None and self.remove(waiter):

@@ -1,4 +1,4 @@
-"""Pool of upstream connections: which may be reused, and by which requests.
+"""Pool of upstream connections, and the rules for their reuse.
 
 Connections are shared only between requests to one ``Origin.key``, which holds everything that must not be mixed: peer
 identity and our own SVID. The queue of calls for one key is in ``origin_pool``.
@@ -47,7 +47,7 @@ class Cancellable(Protocol):
 class UpstreamPool:
     """The connections to all upstreams of one listener.
 
-    ``failing`` has the upstreams, as HOST:PORT, to which the last attempt to connect failed. ``counts`` has a counter
+    ``failing``: the upstreams (HOST:PORT) whose last connection attempt failed. ``counts`` has a counter
     for each ``PoolEvent``. At most ``unread`` bytes of each connection wait in the kernel; None: the kernel decides, so
     that a remote upstream is as fast as possible. ``raw`` has the far ends of tunnels, which are never reused.
     """
@@ -83,12 +83,12 @@ class UpstreamPool:
         return None if pool is None else pool.take(origin.still_good, len(pool.usual))
 
     def reaches(self, origin: Origin) -> bool:
-        """Tell if a connection to this origin is open."""
+        """True if a connection to this origin is open."""
         pool = self.pools.get(origin.key)
         return pool is not None and bool(pool.alive)
 
     def connect(self, origin: Origin, on_ready: OnReady, on_error: OnError, *, fresh: bool = False) -> Cancellable:
-        """Wait for a connection: one that is opened, or (unless ``fresh``) one that comes free before that.
+        """Wait for a connection: a new one, or (unless ``fresh``) a reused one that becomes free first.
 
         Exactly one of the callbacks is called later, unless the wait is cancelled. Errors: UPSTREAM_UNREACHABLE,
         UPSTREAM_TIMEOUT, UPSTREAM_IDENTITY (the TLS handshake failed).
@@ -127,7 +127,7 @@ class UpstreamPool:
         return end
 
     def retire(self, of: Callable[[Hashable], bool] = lambda _key: True) -> None:
-        """Use connections whose key ``of`` selects for no further call: each closes when it is idle."""
+        """Retire the connections whose key ``of`` selects: they serve no further call, and close when idle."""
         for key in [key for key in self.pools if of(key)]:
             self.pools.pop(key).retire()
 
@@ -137,7 +137,7 @@ class UpstreamPool:
         self._holding.change(transports, little=little)
 
     async def close(self) -> None:
-        """Cut everything, requests in flight included, and wait until it is gone."""
+        """Cut all connections, requests in flight included, and wait until they are closed."""
         self._closed = True
         pools = tuple(self._all)
         for pool in pools:

@@ -38,7 +38,7 @@ _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})  # R
 class Pump(ABC):
     """Passes one stream through one upstream connection, with back-pressure both ways.
 
-    ``response`` is the upstream's head once there; ``retried`` says that a reused connection proved stale.
+    ``response``: the upstream's head, once received; ``retried``: a reused connection proved stale.
     """
 
     __slots__ = (
@@ -104,7 +104,7 @@ class Pump(ABC):
             self._send(upstream)
 
     def cut(self, error: SidecarError) -> None:
-        """End the transfer now, for a reason from outside.
+        """End the transfer at once for ``error``.
 
         The reader of a stream of events by GET ignores a partial event and reconnects (WHATWG HTML section 9.2.6), so
         the stream may end like a complete one. Any other answer must look truncated, also a stream of events by POST:
@@ -115,7 +115,7 @@ class Pump(ABC):
         self._finish(error)
 
     def end(self, error: SidecarError) -> None:
-        """End the transfer; a WebSocket by Close frames of our own, which may take a moment."""
+        """End the transfer for ``error``; a WebSocket with Close frames of our own, which may take a moment."""
         if self._tunnel is not None:
             self._tunnel.end(error)
         else:
@@ -128,11 +128,11 @@ class Pump(ABC):
 
     @property
     def unsent(self) -> bool:
-        """Tell if nothing of the request has left: it waits, or waited to the end, for its first connection."""
+        """True if no byte of the request was sent: it never got a connection."""
         return self._connecting is not None and not self.retried
 
     def sent_on(self, upstream: Upstream) -> None:
-        """Go on with a request that was sent by the native engine: only its answer is still to come."""
+        """Continue a request already sent by the native engine; only its answer is missing."""
         self._upstream = upstream
 
     @property
@@ -142,11 +142,11 @@ class Pump(ABC):
 
     @property
     def has_deadline(self) -> bool:
-        """Tell if the caller states the time in which it wants its answer."""
+        """True if the caller set a deadline for its answer."""
         return self._stream.has_deadline
 
     def live_as(self, kind: Kind, *, unbounded: bool = False) -> None:
-        """Use the limits of ``kind`` for both ends from now on."""
+        """Apply the limits of ``kind`` to both ends from now on."""
         self._stream.live_as(kind, self._pool.stream_idle_s, unbounded=unbounded)
 
     def _connect(self) -> None:
@@ -184,7 +184,7 @@ class Pump(ABC):
         self.done(error)
 
     def _let_go(self, error: SidecarError) -> None:
-        """Give up everything in flight."""
+        """Abort both directions."""
         if self._connecting is not None:
             self._connecting.cancel()
         tunnel, self._tunnel = self._tunnel, None
@@ -222,7 +222,7 @@ class Pump(ABC):
             self._upstream.flush()
 
     def on_caller_gone(self, error: SidecarError | None = None) -> None:
-        """End the transfer: nobody takes the answer any more."""
+        """End the transfer: the caller is gone."""
         self._finish(error or Denied(Reason.PEER_GONE, "the caller went away"))
 
     def on_caller_pause(self) -> None:
@@ -280,12 +280,12 @@ class Pump(ABC):
         self._stream.send_data(data)
 
     def on_response_end(self) -> None:
-        """End the answer. Trailers pass in gRPC alone, which ends by them, and by the rule for fields."""
+        """End the answer. Trailers are forwarded only in gRPC, and only fields that pass the edits."""
         upstream, self._upstream = self._upstream, None
         self.end_answer(() if upstream is None else upstream.trailers)
 
     def end_answer(self, found: Sequence[Field]) -> None:
-        """End the answer with the trailers that were found behind it."""
+        """End the answer with the upstream's trailers."""
         if found and self._stream.http2 and self.response is not None and is_grpc(self.response):
             passes = self.rewrite(self.response).passes
             self._stream.send_end([field for field in found if passes(field[0])])
@@ -304,7 +304,7 @@ class Pump(ABC):
         self._connect()
 
     def _may_repeat(self, error: SidecarError) -> bool:
-        """Tell if the request may be sent again, and hold its body for that."""
+        """True if the request may be sent again; keeps its body for the retry."""
         head = self._head
         if isinstance(error, UnseenRequest) and head.has_body and error.body is not None:
             self._stream.hold_body(error.body)

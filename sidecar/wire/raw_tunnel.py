@@ -1,8 +1,8 @@
-"""Raw tunnel: a stream whose CONNECT was granted and one TCP connection, joined byte for byte. Nothing in it is read.
+"""Raw tunnel: joins a stream with a granted CONNECT and one TCP connection, byte for byte, without parsing.
 
 Each direction goes at the pace of its slower end, and each may end alone: a FIN of one end is passed on to the other,
-whose bytes still pass (RFC 9110 section 9.3.6). What must end a tunnel from outside cuts both ends at once: the bytes
-are of a protocol that the sidecar does not know, so it has no goodbye.
+whose bytes still pass (RFC 9110 section 9.3.6). Ending a tunnel from outside cuts both ends at once: the sidecar does
+not know the protocol and cannot close it in order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RawEnd(asyncio.Protocol):
     def __init__(self, limits: ClientLimits, connections: Connections[RawEnd]) -> None:
         self.transport: asyncio.Transport
         self.writing_paused = False
-        self.ended = False  # it sends no more
+        self.ended = False  # the far end has sent its FIN
         self._limits = limits
         self._connections = connections
         self._tunnel: RawTunnel | None = None
@@ -39,10 +39,10 @@ class RawEnd(asyncio.Protocol):
         self._held_back = False  # by the caller, who reads too slowly: its connection judges that
 
     def require(self) -> None:
-        """Return if the connection stands.
+        """Check that the connection is open.
 
         Raises:
-            Unavailable: UPSTREAM_UNREACHABLE, it was lost.
+            Unavailable: UPSTREAM_UNREACHABLE: it was lost.
         """
         if self._lost:
             raise Unavailable(Reason.UPSTREAM_UNREACHABLE, "the far end closed the connection at once")
@@ -53,7 +53,7 @@ class RawEnd(asyncio.Protocol):
         return patience_of(Kind.TUNNEL, self._limits).answer_s
 
     def join(self, tunnel: RawTunnel) -> None:
-        """Give what has come, and all that comes, to ``tunnel``."""
+        """Deliver received and future bytes to ``tunnel``."""
         self._tunnel = tunnel
         early, self._early = self._early, b""
         if early:
@@ -135,7 +135,7 @@ class RawEnd(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
-        """Take the far end's FIN. The other direction goes on."""
+        """Handle the far end's FIN. The other direction goes on."""
         self.ended = True
         self._moved_at = self._connections.clock()
         if self._tunnel is not None:
@@ -164,7 +164,7 @@ class RawEnd(asyncio.Protocol):
             self._tunnel.on_far_resume()
 
     def sweep(self, now: float) -> None:
-        """End a tunnel that is silent, or whose far end takes nothing; and a connection that nobody uses."""
+        """End a silent tunnel, a tunnel whose far end reads nothing, and an unused connection."""
         silent, limits, tunnel = now - self._moved_at, self._limits, self._tunnel
         if tunnel is None:
             if silent > limits.idle_timeout_s:
@@ -189,11 +189,11 @@ class RawTunnel:
 
     @property
     def half_closed(self) -> bool:
-        """Tell if one end sends no more."""
+        """True if one end has sent its FIN."""
         return self._caller_ended or self._far.ended
 
     def open(self) -> None:
-        """Grant the CONNECT, then pass what has come early at both ends."""
+        """Grant the CONNECT, then forward early bytes of both ends."""
         stream = self._stream
         stream.sender = self
         stream.open_tunnel()

@@ -3,8 +3,8 @@
 Theory of operation. The system's ``getaddrinfo`` knows hosts files, search domains and all else that an operator set
 up, but it has no deadline, cannot be cancelled and reports no TTL. So each lookup runs in a daemon thread of its own:
 at most ``max_lookups`` of them, one per name however many callers wait, and each caller stops waiting at its deadline.
-Nobody waits for a lookup that already hangs: later callers get the last good addresses at once, or an error. Only names
-in the settings are looked up, so they bound the cache.
+No call waits for a lookup that already hangs: later callers get the last good addresses at once, or an error. Only
+names in the settings are looked up, so they bound the cache.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Resolver:
         return name.addresses
 
     def doubt(self, host: str) -> None:
-        """Shorten the life of the addresses of ``host`` to that of a failure: no connection to them succeeded."""
+        """Cache the addresses of ``host`` only as long as a failure: no connection to them succeeded."""
         name = self._names.get(host)
         if name is not None:
             settings = self._settings
@@ -127,7 +127,7 @@ class Resolver:
         return name.addresses
 
     def _landing(self, host: str, name: _Name, now: float) -> asyncio.Future[None]:
-        """Return the end of the lookup in flight; start one if there is none."""
+        """Return the future of the lookup in flight; start one if needed."""
         if name.landing is None or now - name.looked_at >= _GIVEN_UP_S:
             name.landing = asyncio.get_running_loop().create_future()
             name.looked_at = now
@@ -190,7 +190,7 @@ def new_counts() -> dict[LookupResult, int]:
 
 
 def is_address(host: str) -> bool:
-    """Tell if this is an IP literal, which needs no lookup."""
+    """True if this is an IP literal, which needs no lookup."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -23,7 +23,7 @@ Turn = Callable[[], None]
 
 
 class FairQueue:
-    """Turns that wait at one listener. ``take`` is called once, in a later event-loop iteration."""
+    """Queue of turns at one listener. Each ``take`` is called once, in a later event-loop iteration."""
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, deque[Turn]] = {}
@@ -72,7 +72,7 @@ class WriteBatch:
         self._waiting: deque[tuple[asyncio.Transport, bytes]] = deque()
 
     def defer(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write at the end of this event-loop iteration at the latest."""
+        """Write by the end of this event-loop iteration."""
         waiting = self._waiting
         if waiting:
             waiting.append((transport, data))

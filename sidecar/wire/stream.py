@@ -1,4 +1,4 @@
-"""Streams: one request and its answer, as policy and the other side of a proxy see them, for any version of HTTP.
+"""Streams: the interface to one request and its answer, for any version of HTTP.
 
 ``Stream`` is the server's side. ``h1_stream`` implements it for HTTP/1.1; a stream of HTTP/2 can as well. The other
 protocols receive events: sinks consume data, an owner and a sender are notified when it must end.
@@ -40,11 +40,11 @@ class Owner(Protocol):
         """The peer vanished before the answer ended."""
 
     def stop(self, error: SidecarError) -> None:
-        """End the answer now, for this reason."""
+        """End the answer now, for ``error``."""
 
 
 class Sender(Protocol):
-    """The party that passes an answer on, at the pace of the peer that takes it."""
+    """The party that forwards an answer, with back-pressure from the peer."""
 
     def on_caller_gone(self, error: SidecarError | None = None) -> None:
         """The last event before the answer ended: the peer vanished, or we cut it off for ``error``.
@@ -82,24 +82,24 @@ class Stream(Protocol):
         """Kind of its bodies; ``lifetimes`` has the limits of each."""
 
     def live_as(self, kind: Kind, idle_s: float, *, unbounded: bool = False) -> None:
-        """Use the limits of ``kind`` from now on; of a stream with at most ``idle_s`` of silence.
+        """Apply the limits of ``kind`` from now on. ``idle_s``: longest silence, for kinds that stay open.
 
-        ``unbounded``: its request may have any number of bytes, unless its head states one.
+        ``unbounded``: no size limit for a request body without a stated length.
         """
 
     @property
     def grpc(self) -> bool:
-        """Tell if it has the form of a call of gRPC, which any caller can imitate."""
+        """True if the request looks like gRPC, which any caller can imitate."""
 
     @property
     def has_deadline(self) -> bool:
-        """Tell if the caller states the time in which it wants its answer."""
+        """True if the caller set a deadline for its answer."""
 
     # --- transport facts
 
     @property
     def http2(self) -> bool:
-        """Tell if the peer speaks HTTP/2."""
+        """True if the peer speaks HTTP/2."""
 
     @property
     def transport(self) -> asyncio.Transport:
@@ -115,70 +115,70 @@ class Stream(Protocol):
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the peer reads no more data for now."""
+        """True while the peer is not reading."""
 
     @property
     def switched(self) -> bool:
-        """Tell if both directions are raw bytes now."""
+        """True if both directions are raw bytes now."""
 
     # --- the request's body
 
     @property
     def body_complete(self) -> bool:
-        """Tell if the request is complete: it has no body, or all of it was consumed."""
+        """True if the request is complete: without a body, or with a fully consumed one."""
 
     def read_body(self, sink: BodySink) -> None:
-        """Give the body to ``sink``: the received part at once, the rest as it arrives. Until then, reading is paused.
+        """Deliver the body to ``sink``: the received part at once, the rest as it arrives. Reading waits for a sink.
 
-        A peer that waits for 100 Continue gets it now, when the request is authorised and its body has a sink.
+        Sends 100 Continue to a peer that waits for it, so call it only when the request is authorised.
         """
 
     def take_whole_body(self) -> bytes | None:
         """Return the body if it was received completely and has no sink yet; else None."""
 
     def hold_body(self, body: bytes) -> None:
-        """Hold a body that was read and judged: its next reader gets exactly these bytes."""
+        """Store a body that was read and checked: the next ``read_body`` delivers exactly these bytes."""
 
     def pause_body(self) -> None:
-        """Pause the body: the peer is slowed down."""
+        """Pause the body; back-pressure slows the peer."""
 
     def resume_body(self) -> None:
         """Resume the body."""
 
     def let_others_first(self, take: Callable[[], None]) -> None:
-        """Continue with ``take`` in a later turn of the peer's: there is more work than one iteration's share."""
+        """Yield: call ``take`` in this peer's next turn, because the work exceeds one iteration's share."""
 
     # --- the answer
 
     def answer(self, status: int, fields: Sequence[Field], body: bytes, *, close: bool = False) -> None:
-        """Give a whole answer of our own. If part of the request's body is missing, the connection closes after it."""
+        """Send a whole answer of our own. If part of the request's body is missing, the connection then closes."""
 
     def send_whole(self, answer: Response, edits: Edits, data: bytes) -> None:
-        """Pass a whole answer on, with its fields edited: one write.
+        """Forward a whole answer with ``edits``, in one write.
 
-        After HEAD, and with 204 and 304, there must be no ``data``, whatever length the answer states.
+        ``data`` must be empty after HEAD, and with 204 and 304.
         """
 
     def send_head(self, answer: Response, edits: Edits) -> None:
-        """Begin to pass an answer on, with its fields edited. The wire adds the fields for its length."""
+        """Forward an answer's head with ``edits``. The wire adds the fields for its length."""
 
     def switch_protocols(self, answer: Response, edits: Edits) -> None:
-        """Pass a 101 on: content is raw bytes both ways from now on, until the end; ``read_body`` begins it."""
+        """Forward a 101. From now on content is raw bytes both ways; ``read_body`` starts the peer's direction."""
 
     def open_tunnel(self) -> None:
-        """Grant a CONNECT: content is raw bytes both ways from now on; ``read_body`` begins it."""
+        """Grant a CONNECT. From now on content is raw bytes both ways; ``read_body`` starts the peer's direction."""
 
     def send_no_more(self) -> None:
-        """End our direction of raw bytes; the peer's goes on."""
+        """Half-close: end our direction of raw bytes."""
 
     def send_data(self, data: bytes) -> None:
         """Add content to the answer."""
 
     def flush(self) -> None:
-        """Write the data sent since the last flush: one write."""
+        """Write the data sent since the last flush, in one write."""
 
     def send_end(self, trailers: Sequence[Field] = ()) -> None:
-        """End the answer and write it. An answer shorter than its head says ends as an aborted one.
+        """End the answer and flush. An answer shorter than its head says is aborted.
 
         ``trailers`` follow it where the answer can carry them; else they are dropped.
         """
@@ -186,13 +186,13 @@ class Stream(Protocol):
     # --- the end
 
     def abort(self) -> None:
-        """Cut the answer, so that the peer sees a truncated one, never a complete one."""
+        """Cut the answer so that the peer recognises it as truncated."""
 
     def stop(self, error: SidecarError) -> None:
         """End the answer for ``error``, as its owner decides."""
 
     def cut_off(self) -> None:
-        """End the whole connection at once. Bytes of the answer that the kernel accepts still leave."""
+        """End the whole connection at once. Data already in the kernel is still sent."""
 
 
 def report_end(stream: Stream, error: SidecarError | None) -> None:
@@ -209,7 +209,7 @@ class RequestHandler(Protocol):
     """Handler of a listener's requests."""
 
     def on_request(self, stream: Stream, /) -> None:
-        """One whole valid head; ``stream.head`` is set."""
+        """Serve a request; ``stream.head`` is its valid head."""
 
     def on_refused(self, stream: Stream, error: SidecarError, /) -> None:
         """Handle a failed request: the head is unusable, unsupported, or late.
@@ -237,7 +237,7 @@ class ResponseSink(Protocol):
         """The answer is complete; the connection is already back in its pool, or closed. The last event."""
 
     def on_response_error(self, error: SidecarError) -> None:
-        """Ends the events: no answer, or no more of it, will come."""
+        """The answer failed or is truncated. The last event."""
 
     def on_response_flush(self) -> None:
         """No more events for now."""
@@ -258,5 +258,5 @@ class RawSink(ResponseSink, Protocol):
 
 
 def refuses_by_grpc(stream: Stream) -> bool:
-    """Tell if a call is refused as one of gRPC."""
+    """True if a refusal must have the form of gRPC."""
     return stream.http2 and stream.head is not None and is_grpc(stream.head)

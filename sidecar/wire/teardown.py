@@ -17,16 +17,17 @@ Who asks for it:
 | ``give_up`` (end of a drain) | cut off, unless a request is being read or served |
 | a deadline (``ServerConnection.sweep``): no head, no body, idle, too old | refuse, fail the body, close |
 | the peer takes too little of what was written | cut off |
-| the peer ends its side, or the transport is lost | CLOSING: the stream in progress is told |
+| the peer ends its side, or the transport is lost | CLOSING: the stream in progress is notified |
 
-How: ``close`` lets written data leave and sends ``close_notify``. ``begin_lingering`` half-closes where it can (no
-TLS), reads and discards for a while, then closes: to close while the peer sends would reset the connection, and the
+How: ``close`` sends the written data and ``close_notify``. ``begin_lingering`` half-closes where it can (no
+TLS), reads and discards for a while, then closes: closing while the peer sends would reset the connection, and the
 peer could lose the answer (RFC 9112 section 9.6). ``reset`` sends RST, the only way to show that an answer without a
-stated length is incomplete. ``cut_off`` aborts: what the kernel has still leaves.
+stated length is incomplete. ``cut_off`` aborts: data already in the kernel is still sent.
 
 Outflow. A transport's write buffer is not all that waits: a TLS transport does not count what the transport beneath it
-holds, and none counts the kernel's queue, which may be megabytes. Closing discards the former, a reset both. So what
-has moved is what the peer's kernel acknowledged, where ours tells (Linux); elsewhere it is what left the buffer.
+holds, and none counts the kernel's queue, which may be megabytes. Closing discards the former, a reset both. So
+progress is measured by the bytes that the peer's kernel acknowledged (Linux), elsewhere by the bytes that left the
+buffer.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Pace:
         self.moved = moved
 
     def lasts(self, now: float, moved: int, enough: float) -> float:
-        """Return the seconds since ``enough`` bytes moved; ``moved`` is the counter. A lower one is not progress."""
+        """Return the seconds since ``enough`` bytes moved; ``moved`` is the current counter."""
         if moved < self.moved:
             self.moved = moved
         elif moved - self.moved >= enough:
@@ -85,19 +86,19 @@ class Linger:
         self._received = 0
 
     def received(self, now: float, size: int) -> bool:
-        """Count bytes; False if they are too many."""
+        """Count bytes. False if above the limit."""
         self._moved_at = now
         self._received += size
         return self._received <= self._max_bytes
 
     def over(self, now: float) -> bool:
-        """Tell if it is time to close."""
+        """True if lingering has lasted long enough."""
         silent = self._silence_s is not None and now - self._moved_at > self._silence_s
         return silent or now - self.began_at > self._timeout_s
 
 
 class Outflow:
-    """Progress of written data: how fast a peer takes it, and since when it has all of it.
+    """Progress of written data: the rate at which a peer reads it, and the time since it has all.
 
     ``begin`` when the peer falls behind, and after the last write; then ask at each sweep. Times are monotonic seconds.
     """
@@ -127,7 +128,7 @@ class Outflow:
 
     @property
     def behind_since(self) -> float:
-        """Start of the period without progress, as of the last time that was asked."""
+        """Start of the period without progress, as of the last check."""
         return self._pace.began_at
 
     def behind_s(self, transport: asyncio.Transport, now: float, enough: float) -> float:
@@ -179,7 +180,7 @@ class Phase(IntEnum):
     LAST = 1  # the request being read or served, if any, is the last
     REFUSED = 2  # a head was refused: what follows it is never read as a request
     LINGERING = 3  # the last answer is written; input is discarded
-    CLOSING = 4  # nothing is read; what was written may still have to leave
+    CLOSING = 4  # nothing is read; written data may still be sending
 
 
 class Teardown:
@@ -195,7 +196,7 @@ class Teardown:
         self._outflow = Outflow()
 
     def enter(self, phase: Phase) -> None:
-        """Go on to a later phase. Without effect in one that is later still."""
+        """Enter a phase. No effect if a later one was entered."""
         self.phase = max(self.phase, phase)
 
     def begin_lingering(self, transport: asyncio.Transport, *, half_closes: bool) -> None:
@@ -217,19 +218,19 @@ class Teardown:
             self.close(transport)
 
     def close(self, transport: asyncio.Transport, *, idle_s: float = 0.0) -> None:
-        """Close once what was written has left. ``idle_s``: seconds without a write."""
+        """Close when the written data has been sent. ``idle_s``: seconds without a write."""
         if idle_s >= _SETTLED_S:
             self._outflow.before_close_notify(transport, self._clock())
         self.stop()
         transport.close()
 
     def stop(self) -> None:
-        """Read nothing any more, and wait for the peer to take what was written."""
+        """Stop reading, and wait until the peer has read the written data."""
         self.enter(Phase.CLOSING)
         self.wait_for_peer()
 
     def cut_off(self, transport: asyncio.Transport) -> None:
-        """End at once. What the kernel has of the written data still leaves."""
+        """End at once. Data already in the kernel is still sent."""
         self.enter(Phase.CLOSING)
         transport.abort()
 
@@ -246,7 +247,7 @@ class Teardown:
 
     @property
     def behind_since(self) -> float:
-        """Start of the period in which the peer read next to nothing."""
+        """Start of the period in which the peer read almost nothing."""
         return self._outflow.behind_since
 
     def silent_s(self, transport: asyncio.Transport, now: float) -> float:
@@ -254,7 +255,7 @@ class Teardown:
         return self._outflow.silent_s(transport, now)
 
     def waited_enough(self, transport: asyncio.Transport, now: float, *, idle_s: float | None = None) -> bool:
-        """Tell if the peer has stopped reading, or has everything and does not close.
+        """True if the peer has stopped reading, or has everything and does not close.
 
         ``idle_s`` is the longest silence of a stream that stays open, where any byte counts.
         """

@@ -1,11 +1,12 @@
 """Tunnel: a stream that has switched to WebSocket and its upstream, joined byte for byte.
 
-Content is neither judged nor unpacked. Back-pressure and deadlines are those of the two connections: an end that takes
-nothing, or two that are silent. When the sidecar must end a tunnel, it sends both ends a Close frame with code 1001
-(going away) at the end of a frame; an end inside a long frame has ``GOODBYE_S`` to finish it.
+Content is neither judged nor unpacked. Back-pressure and deadlines come from the two connections: they end a tunnel
+whose one end reads nothing, or whose both ends are silent. When the sidecar must end a tunnel, it sends both ends a
+Close frame with code 1001 (going away) at the end of a frame; an end inside a long frame has ``GOODBYE_S`` to finish
+it.
 
-Bytes pass as they come. Their frames are parsed some hundred at a time: the rest is parsed in a later turn, and nothing
-more is read from its sender meanwhile. The end of a tunnel waits for that, too.
+Bytes are forwarded as they arrive. Their frames are parsed some hundred at a time: the rest is parsed in a later turn,
+and reading from the sender pauses until then. The end of a tunnel waits for that parsing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LAST_WORDS_S: Final = 2.0  # for an upstream whose caller has ended its half
 
 
 class _Lane:
-    """One direction. ``over``: nothing more is sent this way, after a Close frame or the caller's FIN."""
+    """One direction. ``over``: it has ended with a Close frame or the caller's FIN."""
 
     __slots__ = ("_goodbye", "_unfollowed", "frames", "over")
 
@@ -39,16 +40,16 @@ class _Lane:
 
     @property
     def behind(self) -> bool:
-        """Tell if bytes have passed that are not parsed yet, so that the start of the next frame is unknown."""
+        """True if forwarded bytes are not parsed yet, so that the start of the next frame is unknown."""
         return bool(self._unfollowed)
 
     @property
     def closed(self) -> bool:
-        """Tell if this end has sent a whole Close frame."""
+        """True if this end has sent a whole Close frame."""
         return self.frames.closed and self.frames.at_boundary
 
     def take(self, data: bytes) -> bytes:
-        """Return the part of these bytes that is passed on: all of them, or up to our Close frame."""
+        """Return the bytes to forward: all of them, or up to our Close frame."""
         if self.over:
             return b""
         if self._unfollowed:
@@ -61,7 +62,7 @@ class _Lane:
         return data if boundary < 0 else data[:boundary] + self._say(self._goodbye)
 
     def end(self, goodbye: bytes) -> bytes:
-        """Send ``goodbye`` at the next end of a frame; return what can be sent now."""
+        """Schedule ``goodbye`` for the next end of a frame; return the bytes to send now."""
         if self.over:
             return b""
         if self.frames.at_boundary and not self._unfollowed:
@@ -70,7 +71,7 @@ class _Lane:
         return b""
 
     def catch_up(self) -> bytes:
-        """Parse more of what has passed; return what can be sent then."""
+        """Parse more of the forwarded bytes; return the bytes to send now."""
         self._unfollowed = self.frames.follow(self._unfollowed)
         return b"" if self._goodbye is None else self.end(self._goodbye)
 
@@ -91,7 +92,7 @@ class Tunnel:
         self._to_caller = _Lane()
         self._to_upstream = _Lane()
         self._reason: SidecarError | None = None
-        self._left: SidecarError | None = None  # one end has left; the error is known when all is parsed
+        self._left: SidecarError | None = None  # set when one end has left, with unparsed frames
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:

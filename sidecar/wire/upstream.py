@@ -63,7 +63,7 @@ class Upstream(Exchange, Protocol):
 
     @property
     def usable(self) -> bool:
-        """Tell if another request may be sent now."""
+        """True if another request may be sent now."""
 
     @property
     def trailers(self) -> Sequence[Field]:
@@ -105,7 +105,7 @@ class RawUpstream(Exchange, Protocol):
 
     @property
     def writing_paused(self) -> bool:
-        """Tell if the upstream accepts no more for now."""
+        """True if the upstream accepts no more for now."""
 
     def send_no_more(self) -> bool:
         """Write the added bytes, and end this direction. False: the connection cannot be half-closed."""
@@ -125,13 +125,13 @@ class Carrier(Protocol[E]):
 
     @property
     def accepts(self) -> bool:
-        """Tell if another request may begin now."""
+        """True if another request may begin now."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
 
     def takes(self, fields: Sequence[Field]) -> bool:
-        """Tell if a head is no larger than the upstream's settings allow."""
+        """True if a head is no larger than the upstream's settings allow."""
 
     def begin(self, exchange: E, fields: Sequence[Field], *, ends: bool) -> int:
         """Write the head of a request; return the number of its stream."""

@@ -111,7 +111,7 @@ class Frames:
 
     @property
     def at_boundary(self) -> bool:
-        """Tell if the next byte begins a frame."""
+        """True if the next byte begins a frame."""
         return not (self._remaining or self._head or self._lost)
 
     def follow(self, data: bytes) -> bytes:
