@@ -61,16 +61,14 @@ class AccessLog:
 
     Args:
         sink: the destination of lines; the log owns it.
-        spill_folder: destination of records that the sink has not taken at the end; None: the operations log names
-            them.
+        spill_folder: destination of records unwritten at the end; None: the operations log names them.
         run: names this run of the process in every record.
         metrics: counts requests and losses.
         wall, monotonic: clocks, in seconds.
-        entry, unproven_entry: make the entries; of other kinds where traces are exported.
-        next_trace: continues the traces of requests that have no entry: those of the native engine. None: traces are
-            not exported.
-        export: gets a copy of what is written; None: nothing is exported.
-        link: links the lines, where the native engine does.
+        entry, unproven_entry: classes of the entries; traced ones where traces are exported.
+        next_trace: continues the traces of native-engine requests, which have no entry. None: traces are not exported.
+        export: receives a copy of all records; None: nothing is exported.
+        link: the native engine's hash chain, if that engine runs.
     """
 
     def __init__(
@@ -134,7 +132,7 @@ class AccessLog:
 
     @property
     def waiting(self) -> int:
-        """Number of records that the sink has not taken yet."""
+        """Number of records not written yet."""
         return self.writer.pending_lines
 
     def being_served(self) -> list[Entry]:
@@ -143,12 +141,12 @@ class AccessLog:
 
     @property
     def waiting_bytes(self) -> int:
-        """Encoded bytes that the sink has not taken; at ``max_bytes`` requests are refused."""
+        """Encoded bytes not written yet; at ``max_bytes`` requests are refused."""
         return self.writer.bytes_in - self.writer.bytes_out
 
     @property
     def filling(self) -> SinkSpace | None:
-        """Free space of the sink's file system; None if it is on none."""
+        """Free space of the sink's file system; None if the sink is not a file."""
         return self.writer.filling
 
     @property
@@ -158,13 +156,13 @@ class AccessLog:
 
     @property
     def settled(self) -> bool:
-        """True if the sink has taken everything so far."""
+        """True if all records so far are written."""
         return self.writer.pending_lines == 0
 
     def reserve(self, direction: Direction = "inbound", unproven: UnprovenRecords | None = None) -> Entry:
         """Reserve space for one request's record, before any of its bytes go upstream.
 
-        ``unproven`` is the rate of the listener's refusals, where callers prove no identity.
+        ``unproven``: the listener's record rate, where callers prove no identity.
 
         Raises:
             Unavailable: AUDIT_UNAVAILABLE if the sink failed, is blocked, or has too much waiting. ``refused`` records
@@ -197,7 +195,7 @@ class AccessLog:
         self._put_or_lose({**self._blank, "event": event, "ts": self._timestamp(self.wall()), **fields})
 
     def finish(self, entry: Entry, record: Record) -> None:
-        """Write the record of an entry and count its request. A finished entry is left as it is."""
+        """Write the record of an entry and count its request. No effect on a finished entry."""
         try:
             del self.young[entry]
         except KeyError:
@@ -223,12 +221,12 @@ class AccessLog:
             self._put_or_lose(record)
 
     def open_first(self, entry: Entry, record: Record, done: Callable[[str | None], object]) -> None:
-        """Write ``request.opened`` of a request that waits for it.
+        """Write ``request.opened`` of a request that goes on only when the record is written.
 
-        ``done`` is called later: with None once the sink has the record, or with the reason of a failure.
+        ``done`` is called later: with None once the record is written, or with the reason of a failure.
 
         Raises:
-            Unavailable: AUDIT_UNAVAILABLE, no record can be written now.
+            Unavailable: AUDIT_UNAVAILABLE: no record can be written now.
         """
         if (trouble := self.trouble) is not None:
             raise Unavailable(Reason.AUDIT_UNAVAILABLE, trouble)
@@ -248,7 +246,7 @@ class AccessLog:
         self.writer.flush(partial(loop.call_soon_threadsafe, end, None))
 
     def refused(self, direction: Direction, fields: RecordFields) -> str:
-        """Record a request that ``reserve`` refused, within a reserve of its own. Return its request id.
+        """Record a request that ``reserve`` refused, from a separate reserve. Returns its request id.
 
         Beyond ``MAX_REFUSALS``, or twice the bytes at which requests are refused, the record is lost and counted. The
         reserve is refilled once half of the log is written, so that many refusals leave a slow sink time for requests.
@@ -284,7 +282,7 @@ class AccessLog:
     async def close(self, timeout_s: float = 5.0) -> None:
         """Write pending records and end the writer.
 
-        Records that the sink does not take within ``timeout_s`` are counted in ``unwritten`` and spilled.
+        Records not written within ``timeout_s`` are counted in ``unwritten`` and spilled.
         """
         if self._closed:
             return
@@ -353,7 +351,7 @@ class AccessLog:
 def _exporting(
     encode_lines: Callable[[Sequence[Record]], bytes], export: Export
 ) -> Callable[[Sequence[Record]], bytes]:
-    """Make an encoder that offers what it has encoded: each record once, in the order of the stream."""
+    """Make an encoder that also offers the encoded lines to ``export``: each record once, in stream order."""
 
     def encode_and_offer(records: Sequence[Record]) -> bytes:
         lines = encode_lines(records)

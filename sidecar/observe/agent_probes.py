@@ -27,7 +27,7 @@ _UNAVAILABLE: Final = 503
 
 
 class AgentProbes:
-    """Asks the agent at ``host`` and ``port`` for ``paths``, each time on a new connection."""
+    """Requests ``paths`` from the agent at ``host`` and ``port``, each time on a new connection."""
 
     def __init__(self, host: str, port: int, paths: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self._origin = Origin(host, port, key=None)
@@ -40,12 +40,12 @@ class AgentProbes:
         self._asking: dict[str, asyncio.Task[int]] = {}
 
     def add_to(self, pages: Pages) -> None:
-        """Serve the paths on the probe listener, without a query and in no other spelling."""
+        """Serve the paths on the probe listener, in exactly this spelling and without a query."""
         for path in self._paths:
             pages.add(path, partial(self._answer, path), strict=True)
 
     async def status(self, path: str) -> int:
-        """Return the agent's status; 503 if it gives none in time."""
+        """Return the status of the agent's answer; 503 if none arrives in time."""
         asking = self._asking.get(path)
         if asking is None:
             asking = self._asking[path] = asyncio.ensure_future(self._ask(path))
@@ -69,7 +69,7 @@ class AgentProbes:
 
 
 class _Question:
-    """One request of which only the status of the answer counts: a ``ResponseSink``."""
+    """One probe of the agent: a ``ResponseSink`` that reads only the status."""
 
     def __init__(self, path: bytes, lines: bytes) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -77,18 +77,18 @@ class _Question:
         self._lines = lines
 
     def begin(self, connection: Upstream) -> None:
-        """Ask."""
+        """Send the request."""
         connection.ask("GET", self._path, self._lines, self)
 
     def on_response(self, head: Response, _data: bytes) -> None:
-        """Take the status."""
+        """Note the status."""
         if not self.status.done():
             self.status.set_result(head.status)
 
     on_whole_response = on_response
 
     def on_response_error(self, error: SidecarError) -> None:
-        """There is no answer, or only a part of one."""
+        """Fail: the answer is missing or truncated."""
         if not self.status.done():
             self.status.set_exception(error)
 

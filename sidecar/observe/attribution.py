@@ -1,4 +1,4 @@
-"""Facts about a token and a permit for records. Pure, and computed once for each, however many requests follow."""
+"""Record fields of tokens and permits. Pure; computed once per token or permit, not per request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def facts_of(permit: Permit) -> RecordFields:
 
 
 def facts_of_call(permit: Permit) -> RecordFields:
-    """Return the facts of a permitted inbound request beside those of its token: who may call what."""
+    """Return the facts of a permitted inbound request that its token does not hold: peer, route, scopes."""
     return _facts_of_call(permit.peer, permit.route.name, permit.route.scopes)
 
 
@@ -34,7 +34,7 @@ def _facts_of_call(peer: str, route: str, scopes: ScopeSet) -> RecordFields:
 
 
 def facts_of_issued(permit: IssuedPermit) -> RecordFields:
-    """Return the facts of a permitted outbound call: those of the issued token. Immutable."""
+    """Return the facts of a permitted outbound call, from its issued token. Immutable."""
     issued, plan = permit.token, permit.plan
     jti_in = None if plan.subject_token is None else plan.subject_token.jti
     facts: RecordFields = {
@@ -54,9 +54,9 @@ def facts_of_issued(permit: IssuedPermit) -> RecordFields:
 
 
 def facts_of_own(permit: OwnPermit, of_token: RecordFields | None, credential: str) -> RecordFields:
-    """Return the facts of a permitted call with a static key: whose request made it, and which credential went along.
+    """Return the facts of a permitted call with a static key: the inbound request's token, and the credential.
 
-    ``of_token`` are the ``facts_of_token`` of the request's token; None: the workload made it for itself.
+    ``of_token``: the ``facts_of_token`` of the request's token; None if the workload acts for itself.
     """
     return {
         **(of_token or {}),
@@ -70,10 +70,10 @@ def facts_of_own(permit: OwnPermit, of_token: RecordFields | None, credential: s
 def facts_of_observed(
     permit: ObservedPermit, credential: str | None, *, peer: str | None, scopes: ScopeSet | None = None
 ) -> RecordFields:
-    """Return the facts of a call that passed although it is refused: the reason, and what its token proves.
+    """Return the facts of an observed call, allowed despite a refusal: the reason, and the claims its token proves.
 
-    ``peer`` is the other end, as in any record; ``scopes`` are those that an inbound route needs. ``credential``: the
-    kind and fingerprint of what the call shows instead of a token that verifies.
+    ``peer``: the other end, as in any record; ``scopes``: required by an inbound route. ``credential``: kind and
+    fingerprint of a credential sent instead of a verifiable token.
     """
     return {
         **({} if permit.token is None else facts_of_token(permit.token)),
@@ -87,9 +87,9 @@ def facts_of_observed(
 
 
 def facts_of_tunnel(permit: TunnelPermit, of_token: RecordFields | None) -> RecordFields:
-    """Return the facts of a permitted tunnel: its host and port, and whose request opened it, if one is known.
+    """Return the facts of a permitted tunnel: its host and port, and the inbound request's token, if known.
 
-    ``of_token`` are the ``facts_of_token`` of the request's token; None: none is known.
+    ``of_token``: the ``facts_of_token`` of the request's token; None if unknown.
     """
     return {
         **(of_token or {}),

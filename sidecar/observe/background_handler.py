@@ -1,4 +1,4 @@
-"""Log handler that never blocks the event loop, even when nobody reads standard error."""
+"""Log handler that never blocks the event loop, even if standard error is not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLUSH_S: Final = 2.0  # at the end of the process
 class BackgroundHandler(logging.Handler):
     """Writes each formatted record to a descriptor, in a thread of its own.
 
-    Above ``most_bytes`` of unwritten lines, further ones are dropped; the next line that fits says how many were.
+    Drops lines above ``most_bytes`` of unwritten ones; the next line that fits reports how many.
     """
 
     def __init__(self, fd: int, *, most_bytes: int = MOST_BYTES) -> None:

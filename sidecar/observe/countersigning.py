@@ -1,6 +1,6 @@
 """Countersigning of the record stream: from time to time the token service signs the head of its hash chain.
 
-What was countersigned cannot be rewritten unnoticed, not even by whoever holds this host afterwards. Records after the
+Countersigned records cannot be rewritten unnoticed, even by an attacker who controls this host later. Records after the
 last checkpoint can; so the interval bounds what such an attacker can change. No request waits for a checkpoint: one
 that fails is logged, counted, and tried again at the next interval.
 """
@@ -48,13 +48,13 @@ class Countersigning:
             await self.checkpoint()
 
     async def close(self) -> None:
-        """Have what is new countersigned before the process ends, and close the connections for it."""
+        """Countersign new records before the process ends, and close the connections."""
         await self.checkpoint()
         if self._close is not None:
             await self._close()
 
     async def checkpoint(self) -> None:
-        """Have the head countersigned, and record that. Never raises for a failure of the token service."""
+        """Get the head countersigned and record the checkpoint. Never raises for a failure of the token service."""
         if self._log.last_seq == self._done_seq:
             return
         head = await self._head()
@@ -73,7 +73,7 @@ class Countersigning:
         self._done_seq = self._log.last_seq
 
     async def _head(self) -> Head | None:
-        """Return the head once all records so far are encoded, or the one there is after a while."""
+        """Return the head once all records so far are encoded, or the current head after a time limit."""
         log, wanted = self._log, self._log.last_seq
         deadline = time.monotonic() + _ENCODING_S
         while (log.head is None or log.head[0] < wanted) and time.monotonic() < deadline:  # noqa: ASYNC110 - no event

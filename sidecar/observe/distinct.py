@@ -1,7 +1,7 @@
 """Estimates of the number of distinct values, in 4 KiB at any number, that can be merged.
 
-HyperLogLog (Flajolet et al. 2007): accurate to a few in a thousand up to some hundreds, and to 2 % beyond. No value can
-be read from a sketch, but whoever guesses a value can test if it may be in it.
+HyperLogLog (Flajolet et al. 2007): accurate to a few in a thousand up to some hundreds, and to 2 % beyond. A sketch
+does not reveal its values, but allows testing a guess.
 """
 
 from __future__ import annotations

@@ -36,14 +36,14 @@ def request_record(direction: Direction, run: str) -> Record:
 
 
 class Head(Protocol):
-    """The head of a request, as far as its trace needs it."""
+    """The part of a request head that its trace needs."""
 
     def all(self, name: bytes) -> Sequence[bytes]:
         """Return the values of the fields of that name."""
 
 
 class EntryLog(Protocol):
-    """The log of an entry, as far as the entry needs it."""
+    """The part of the access log that an entry needs."""
 
     def monotonic(self) -> float:
         """Return monotonic seconds."""
@@ -65,8 +65,8 @@ class Entry:
     """The one record of one request. Its attributes are the record's keys: ``record`` becomes its ``__dict__``.
 
     ``decision`` becomes ``allow`` with a permit; ``reason`` then tells how the request ended: ``ok``, or the later
-    failure. A later judgement that refuses the request makes it ``deny``. With ``observed_deny`` both stay, and
-    ``detail`` tells of a later failure. Times are milliseconds with microsecond precision. ``ts`` and
+    failure. A later re-evaluation that refuses the request makes it ``deny``. With ``observed_deny`` both stay, and
+    ``detail`` names a later failure. Times are milliseconds with microsecond precision. ``ts`` and
     ``started_at`` (monotonic) are the time at which the request's head was complete.
     """
 
@@ -144,17 +144,17 @@ class Entry:
         self.__dict__.update(facts_of_token(token))
 
     def attribute_served(self, facts: RecordFields) -> None:
-        """Note a handle. ``facts`` are the claims of its request's token, as ``facts_of_token``."""
+        """Note the handle of a call. ``facts``: the ``facts_of_token`` of the handle's inbound request."""
         self.__dict__.update(facts)
 
     def attribute_login(self, token: VerifiedToken) -> None:
-        """Note a user's login that was traded for a handle: nothing is forwarded, and no hop results."""
+        """Note a user's login exchanged for a handle: nothing is forwarded, so it is no hop."""
         self.permitted({**facts_of_token(token), "decision": "allow", "reason": OK, "op": LOGIN})
 
     def permitted(self, facts: RecordFields, of_token: RecordFields = NO_FACTS) -> None:
-        """Note that the request was permitted now. ``facts`` are those of its permit, as ``attribution`` makes them.
+        """Note that the request is now permitted. ``facts``: its permit's, from ``attribution``.
 
-        ``of_token`` are those of its token, where ``facts`` has them not.
+        ``of_token``: the facts of its token, if ``facts`` lacks them.
         """
         record = self.__dict__
         record.update(of_token)
@@ -162,13 +162,13 @@ class Entry:
         record["decide_ms"] = int((self._log.monotonic() - self.started_at) * 1_000_000 + 0.5) / 1000
 
     def tell_metadata(self) -> None:
-        """Note that the sidecar itself answers, with what anybody may know. A call that shows no token is no hop."""
+        """Note that the sidecar answers with public metadata. Without a token the call is no hop."""
         self.permitted({"decision": "allow", "reason": OK, "op": METADATA})
         if self.fp is None:
             self.call_in = None
 
     def answer_preflight(self) -> None:
-        """Note that the sidecar itself tells a browser what its page may send. It is no hop."""
+        """Note that the sidecar answers a CORS preflight, which is no hop."""
         self.permitted({"decision": "allow", "reason": OK, "op": PREFLIGHT})
 
     def claim_unverified(self, bearer: Bearer) -> None:
@@ -176,7 +176,7 @@ class Entry:
         self.__dict__.update(claims_of(bearer))
 
     def withdraw(self, error: SidecarError, *, begun: bool) -> None:
-        """Note that the request would be refused now: if ``error`` is what ends it, the decision is ``deny``.
+        """Note that a re-evaluation refuses the request: if ``error`` ends it, the decision is ``deny``.
 
         Not ``begun``: nothing was forwarded, so ``decide_ms`` becomes null, as for any refusal.
         """
@@ -185,7 +185,7 @@ class Entry:
             self.decide_ms = None
 
     def refuse(self, error: SidecarError) -> None:
-        """Note a failure. After a permit the decision stands, unless it was withdrawn, and only ``reason`` changes."""
+        """Note a failure. After a permit only ``reason`` changes, unless the permit was withdrawn."""
         withdrawn = getattr(self, "_withdrawn", None)
         if withdrawn is not None and withdrawn in (error, error.__cause__) and self.decision == "allow":
             self.decision = "deny"
@@ -240,8 +240,8 @@ class Entry:
 class UnprovenEntry(Entry):
     """The record of a request whose caller proved no identity.
 
-    A served request keeps its record. A refused one is written at its listener's rate, and counted in any case; so is
-    one with an answer that anybody gets.
+    Records of served requests are always written. Records of refusals and of public answers are limited by their
+    listener's rate, but always counted.
     """
 
     __slots__ = ("_closed", "_proven", "_unproven")
@@ -259,17 +259,17 @@ class UnprovenEntry(Entry):
         return next_traceparent((), ())
 
     def prove(self) -> None:
-        """Note that a user is known by now: the record is written whatever becomes of the request."""
+        """Note that the user is now verified: the record is always written."""
         self._proven = True
 
     def opened(self) -> None:
-        """Write ``request.opened`` once the request is permitted: before, it would be a record without a rate."""
+        """Write ``request.opened`` once the request is permitted; earlier it would evade the rate limit."""
         if self._proven or self._passed:
             super().opened()
 
     @property
     def _passed(self) -> bool:
-        """Tell if the request was permitted, whatever ended it."""
+        """True if the request was permitted, even if it failed later."""
         return self.decision != "deny" or self.decide_ms is not None
 
     def close(self, head: Head | None = None) -> None:

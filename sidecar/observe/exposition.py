@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 class Metric:
     """A metric with its series. ``type``: counter, gauge, histogram or info.
 
-    ``merge`` makes one value of those of several workers; None of a gauge that does not say: the sum.
+    ``merge`` combines the values of several workers; None: their sum.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class CounterMetricFamily(Metric):
 
 
 class GaugeMetricFamily(Metric):
-    """A value of now. ``merge``: see ``Metric``; ours are made by ``highest``, ``lowest`` and ``summed``."""
+    """A current value. ``merge``: see ``Metric``; ours use ``highest``, ``lowest`` and ``summed``."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ def _number(value: float) -> str:
 
 
 def process_metrics(prefix: str, proc: Path = Path("/proc")) -> Iterator[Metric]:
-    """Return memory, CPU time, start and descriptors of this process; nothing where the kernel does not tell."""
+    """Return memory, CPU time, start and descriptors of this process; omits values unknown to the kernel."""
     try:
         began = next(line for line in (proc / "stat").read_text().splitlines() if line.startswith("btime "))
         fields = (proc / "self/stat").read_text().rpartition(")")[2].split()

@@ -1,8 +1,8 @@
 """Hash chain over the lines of one run: each line holds the SHA-256 of the line before it.
 
-A line that is changed, removed, inserted or moved no longer fits its neighbours; ``sidecar audit verify`` says where.
-Who can rewrite all lines can also compute the chain again: the token service therefore countersigns its head from time
-to time (``checkpoint``), and what was countersigned cannot be rewritten unnoticed.
+A line that is changed, removed, inserted or moved no longer fits its neighbours; ``sidecar audit verify`` reports the
+place. An attacker who can rewrite all lines can also recompute the chain. Therefore the token service countersigns its
+head from time to time (``checkpoint``); countersigned lines cannot be rewritten unnoticed.
 
 A record that was lost before it was encoded is not a link: its number is missing, and the chain is whole. So a loss
 that the process admitted differs from a line that somebody removed.
@@ -31,7 +31,7 @@ Link = Callable[[Sequence[Record], Encode, bytes], tuple[bytes, bytes]]
 class HashChain:
     """Encodes records as linked lines. ``encode`` makes lines, without newlines, in which ``prev`` is null.
 
-    ``link`` is that of the native engine, which also reads the records of its own requests.
+    ``link``: the native engine's implementation, which also encodes the records of its own requests.
     """
 
     __slots__ = ("_encode", "_head", "_link")
@@ -68,5 +68,5 @@ class HashChain:
 
 
 def line_hash(line: bytes) -> str:
-    """Return the hash of a line without its newline, in hex: that of ``sha256sum``."""
+    """Return the SHA-256 of a line without its newline, in hex."""
     return sha256(line).hexdigest()

@@ -143,7 +143,7 @@ class Metrics:
         self.handshakes_refused[reason if reason in self.handshakes_refused else Reason.BAD_SVID] += 1
 
     def countersigning_failed(self) -> None:
-        """Count a checkpoint that could not be had."""
+        """Count a failed attempt to get a checkpoint."""
         self.countersign_failures += 1
 
     def svid_changed(self, lifetime: tuple[int, int] | None) -> None:
@@ -177,7 +177,7 @@ class Metrics:
             self._jwks[issuer] = self._monotonic()
 
     def jwks_kept(self, issuers: Iterable[str]) -> None:
-        """Follow the key sets of these issuers alone: the ages of others are no longer exported."""
+        """Limit the exported key-set ages to these issuers."""
         self._keyed = frozenset(issuers)
         self._jwks = {issuer: at for issuer, at in self._jwks.items() if issuer in self._keyed}
 

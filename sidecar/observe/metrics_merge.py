@@ -1,8 +1,8 @@
 """Merges the metrics of several processes into those of one. Pure.
 
-Counters are summed, and so is what each process holds for itself (memory, descriptors, requests in flight). Of state
-that all of them follow, the worst is shown: the SVID that expires first, the oldest bundle and key set, the process
-that is not ready. The counters of an ended process stay in the sum: a falling sum would look like a restart of all.
+Counters are summed, as are resources of each process (memory, descriptors, requests in flight). For shared state the
+worst value is exported: the SVID that expires first, the oldest bundle and key set, the process that is not ready. The
+counters of an ended process stay in the sum: a falling sum would look like a restart of all.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def families_of(collected: Iterable[Metric]) -> Families:
 
 
 def merged(several: Sequence[Families]) -> Families:
-    """Merge all of them, in the order in which metrics and series first appear."""
+    """Merge ``several`` in the order in which metrics and series first appear."""
     sums: Families = {}
     for families in several:
         for name, family in families.items():

@@ -1,7 +1,7 @@
 """The operations log: one line on standard error for each change of state.
 
-Messages are constant; fields vary: ``2026-11-25T02:41:08Z WARNING not ready missing="…"``. Every value goes through
-``escape``, as in records: no token ever appears, and no foreign text can begin a line of its own.
+Messages are constant; fields vary: ``2026-11-25T02:41:08Z WARNING not ready missing="…"``. Every value passes
+``escape``, as in records, which masks tokens and prevents foreign text from starting a line.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log: Final = logging.getLogger("sidecar.loop")
 
 
 class OneLine(logging.Formatter):
-    """A record as one line; a traceback follows it indented, so that none of its lines looks like a record."""
+    """Formats a record as one line; a traceback follows indented, so that its lines cannot look like records."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See ``logging.Formatter``."""
@@ -52,19 +52,19 @@ class OneLine(logging.Formatter):
 
 
 def harmless(text: str) -> str:
-    """The text on one line, without anything that looks like a token, a handle or a key."""
+    """Return the text on one line, with everything that looks like a token, a handle or a key masked."""
     return escape(_SECRET.sub(INSTEAD, text))
 
 
 def log_operations(stream: IO[str]) -> None:
-    """Write what this process logs to ``stream`` from now on. A reader that stops holds up nobody."""
+    """Send this process's log to ``stream``. A stalled reader never blocks the process."""
     handler = BackgroundHandler(stream.fileno())
     handler.setFormatter(OneLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def report_loop_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what the event loop could raise to nobody (``asyncio.loop.set_exception_handler``).
+    """Log an unhandled error of the event loop (``asyncio.loop.set_exception_handler``).
 
     Errors that a peer or a lack of memory causes are one line. All others are bugs, and keep their traceback.
     """

@@ -1,4 +1,4 @@
-"""Pages of ours at fixed paths, for the probe listener and the admin socket.
+"""Pages at fixed paths, for the probe listener and the admin socket.
 
 Of a request only the method and the target count. A body is not read: if some of it is missing, the connection closes
 after the answer.
@@ -32,7 +32,7 @@ Make = Callable[[], Awaitable[Page]]
 
 
 class Pages:
-    """A ``RequestHandler`` that answers GET and HEAD with what the function of the path makes."""
+    """A ``RequestHandler`` that answers GET and HEAD with the page made by the path's function."""
 
     def __init__(self) -> None:
         self._made: dict[bytes, Make] = {}
@@ -40,7 +40,7 @@ class Pages:
         self._making: set[asyncio.Task[None]] = set()
 
     def add(self, path: str, make: Make, *, strict: bool = False) -> None:
-        """Serve a path. ``strict``: by GET alone, and without a query."""
+        """Serve a path with the page that ``make`` returns. ``strict``: only GET, and no query."""
         self._made[path.encode("ascii")] = make
         if strict:
             self._strict.add(path.encode("ascii"))
@@ -63,7 +63,7 @@ class Pages:
             making.add_done_callback(self._making.discard)
 
     def on_refused(self, stream: Stream, error: SidecarError) -> None:
-        """Refuse what is no request."""
+        """Refuse an unusable request."""
         if stream.gone:
             return
         if error.answer.status == 0:
@@ -72,7 +72,7 @@ class Pages:
             stream.answer(error.answer.status, (), b"", close=True)
 
     async def finish(self, timeout_s: float) -> None:
-        """Let pages be made for ``timeout_s``, then give up on them."""
+        """Wait up to ``timeout_s`` for pages in progress, then cancel them."""
         making = tuple(self._making)
         if making:
             await asyncio.wait(making, timeout=timeout_s)

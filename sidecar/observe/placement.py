@@ -21,7 +21,7 @@ def placement(environ: Mapping[str, str]) -> str | None:
 
 
 def network_namespace(proc: Path = Path("/proc")) -> str | None:
-    """Return a name of the network namespace that this process is in, different on every machine; None if unknown.
+    """Return a name of this process's network namespace, unique across machines; None if unknown.
 
     Processes of one namespace reach each other's loopback addresses.
     """

@@ -22,7 +22,7 @@ class Probed(Protocol):
         """Return a line for each event loop that is stuck."""
 
     async def missing(self) -> list[str]:
-        """Return a line for each condition that is missing to be ready."""
+        """Return a line for each unmet condition of readiness."""
 
     async def render(self) -> bytes:
         """Return all metrics as text, of type ``CONTENT_TYPE``."""
@@ -56,7 +56,7 @@ OWN_PATHS: Final = ("/livez", "/readyz", "/metrics")
 class Scrapes:
     """Metrics for scrapers, rendered for at most a tenth of the time, which requests need too.
 
-    A request soon after a rendering waits, and all that wait share the next one: the answer is never stale.
+    A request soon after a rendering waits for the next one, shared by all waiting requests, so answers are never stale.
     """
 
     def __init__(self, render: Callable[[], Awaitable[bytes]]) -> None:
@@ -66,7 +66,7 @@ class Scrapes:
         self._rests_until = 0.0
 
     async def text(self) -> bytes:
-        """Return all metrics as of a time after the call."""
+        """Return all metrics, rendered after the call."""
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._next())
         return await asyncio.shield(self._coming)

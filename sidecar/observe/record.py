@@ -1,7 +1,8 @@
 """The definition of the record stream: every event, and every key with its type, its meaning and who sets it.
 
-One flat JSON object a line, for all events alike; a key that does not apply is null. Writers get the types from here,
-``record_schema`` and the page of records are made from it, and audit reads by it. ``record_text`` writes the lines.
+One flat JSON object per line, with the same keys for all events; a key that does not apply is null. Writers get the
+types from here, ``record_schema`` and the page of records are made from it, and audit reads by it. ``record_text``
+writes the lines.
 """
 
 # Annotations are evaluated below, so they are not deferred: no ``from __future__ import annotations`` here.
@@ -66,7 +67,7 @@ _PODS: Final = ("pod.injected", "pod.refused")
 class Key:
     """A key's meaning and the ``events`` that may set it; ``kind`` and ``choices`` come from its annotation.
 
-    ``since`` is the release that brought it, empty for the first one. A new key: docs/contributing/record-key.md.
+    ``since``: the release that added the key; empty for the first release. A new key: docs/contributing/record-key.md.
     """
 
     means: str

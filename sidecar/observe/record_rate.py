@@ -1,4 +1,4 @@
-"""Rate limit for records of unproven callers: anybody can connect, but no flood may fill the disk."""
+"""Rate limit for records of unproven callers, so that a flood cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RecordRate:
     """Rate and burst of records of unproven callers, at each listener.
 
     Raises:
-        ValueError: a number is too small to let any record through.
+        ValueError: a number is so small that no record could pass.
     """
 
     per_s: float = 5.0
@@ -54,7 +54,7 @@ class UnprovenRecords:
         self._suppressed = 0
 
     def take(self) -> bool:
-        """Take one token. False: leave the record out; it is counted (``sidecar_records_suppressed_total``)."""
+        """Take one token. False: omit the record; it is counted (``sidecar_records_suppressed_total``)."""
         now, rate = self._log.monotonic(), self._rate
         self._tokens = min(float(rate.burst), self._tokens + (now - self._filled_at) * rate.per_s)
         self._filled_at = now
@@ -66,6 +66,6 @@ class UnprovenRecords:
         return True
 
     def suppressed(self) -> int | None:
-        """The number of records left out since the last call, for the record being written; None for 0."""
+        """The number of records suppressed since the last call, for the next record; None for 0."""
         count, self._suppressed = self._suppressed, 0
         return count or None

@@ -65,7 +65,7 @@ def encode(records: Sequence[Record]) -> list[bytes]:
 
 
 def refused_path(target: bytes) -> str:
-    """Return the loggable part of a target that never became canonical.
+    """Return the loggable part of a target that could not be canonicalised.
 
     The text ends before the first character that starts a query, a fragment or a path parameter, however it is escaped:
     callers put secrets there. A cut text ends in ``CUT_PATH``.

@@ -10,7 +10,7 @@ from sidecar.observe.record_rate import Counted, UnprovenRecords
 
 
 class Log(Counted, Protocol):
-    """The record stream, as far as it is used here."""
+    """The part of the record stream used here."""
 
     def event(self, event: str, **fields: Unpack[RecordFields]) -> None:
         """Write one record."""

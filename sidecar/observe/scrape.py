@@ -1,4 +1,4 @@
-"""Every metric of a scrape: its name, help text and labels, made of the counts in ``metrics``."""
+"""Metrics of a scrape, with names, help texts and labels, from the counts in ``metrics``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def render(metrics: Metrics) -> bytes:
 
 
 def scrape(metrics: Metrics) -> Iterator[Metric]:
-    """Return the metrics of this process and of all that it counts, before they are rendered."""
+    """Yield all metrics, not yet rendered."""
     yield from process_metrics("sidecar_process")
     yield InfoMetricFamily(
         "sidecar_build",
@@ -384,7 +384,7 @@ def _ages(metrics: Metrics) -> Iterator[Metric]:
 
 
 def worker_restarts(count: int) -> Metric:
-    """Return the metric of workers that had to be replaced."""
+    """Return the metric of replaced workers."""
     return CounterMetricFamily("sidecar_worker_restarts", "Workers that died unexpectedly and were replaced.", count)
 
 

@@ -1,9 +1,9 @@
-"""Fingerprints by which records name a secret that somebody keeps, such as an API key or a client's secret.
+"""Fingerprints that name long-lived secrets in records, such as API keys and client secrets.
 
 A reader of records can try guesses against a fingerprint. One guess costs as much as one fingerprint: 16 MiB and some
-hundredths of a second, about a million times the cost of a plain hash. A short secret has none: its guesses are few.
-There is no key, so that one secret has one fingerprint at every sidecar, in every run. Tokens that are signed or live
-shortly are named by a plain hash: nobody guesses those.
+hundredths of a second, about a million times the cost of a plain hash. A short secret gets no fingerprint, because it
+is easy to guess. There is no key, so that one secret has one fingerprint at every sidecar, in every run. Signed or
+short-lived tokens are named by a plain hash, because they cannot be guessed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _one_at_a_time: Final = threading.Lock()  # each takes 16 MiB
 
 
 def secret_fingerprint(secret: bytes) -> str | None:
-    """Return 128 bits in hex that name a secret; None: it is too short to be named. Blocks: for a thread."""
+    """Return a 128-bit fingerprint in hex; None for a secret too short to fingerprint. Slow: call it in a thread."""
     if len(secret) < MIN_BYTES:
         return None
     with _one_at_a_time:

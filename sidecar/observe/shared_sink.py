@@ -1,9 +1,9 @@
 """One sink for several processes: their lines never mix, and a process killed inside a line spoils no other line.
 
 A process holds a lock while it writes a batch of whole lines. It is a POSIX record lock on a memory file that all of
-them inherited: the kernel releases it when a process ends, however it ends. One byte of that file says that a line is
-unfinished, so that the next writer begins a new one. A process whose write fails releases the lock until it tries
-again: the others may hold open the removed file whose blocks it waits for.
+them inherited: the kernel releases it whenever a process ends. One byte of that file marks an unfinished line, so that
+the next writer begins a new one. A process whose write fails releases the lock until it tries again: the others may
+hold open the removed file whose blocks it waits for.
 """
 
 from __future__ import annotations

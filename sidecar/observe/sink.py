@@ -1,4 +1,4 @@
-"""The destination of records: a file descriptor, written by one thread alone."""
+"""The destination of records: a file descriptor, written by one thread only."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Sink(Protocol):
         """
 
     def settle(self) -> None:
-        """Let other writers proceed: nothing more is to be written for now, or the last write failed."""
+        """Let other writers proceed: nothing is pending, or the last write failed."""
 
     def room(self) -> Room | None:
-        """Measure the free space. None: the sink is not a file, or its file system does not say. Raises OSError."""
+        """Measure the free space. None if the sink is not a file, or the space is unknown. Raises OSError."""
 
     def close(self) -> None:
         """Close the descriptor."""

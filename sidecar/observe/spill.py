@@ -1,4 +1,4 @@
-"""Fallback for records that the sink did not take before the process ended: a file, or their names in the log."""
+"""Fallback for records unwritten when the process ends: a file, or their names in the log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED_BY: Final = ("run", "seq", "event", "request_id", "decision", "reason", "
 
 
 def spill(lines: bytes, folder: Path | None, run: str) -> None:
-    """Put whole ``lines`` into ``records-RUN.jsonl`` in ``folder``, mode 0600, synced.
+    """Write ``lines`` to ``records-RUN.jsonl`` in ``folder``, mode 0600, and sync it.
 
     Without a folder, or where that fails, the operations log names each record.
     """

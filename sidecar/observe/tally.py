@@ -1,6 +1,6 @@
 """Counts finished requests by their records.
 
-A record holds everything that is counted, and no longer changes. So a request only costs the loop one append to the
+A record holds everything that is counted, and no longer changes. So a request costs the event loop one append to the
 list of its direction. Every ``AT_ONCE`` requests, and at each scrape, the whole list is counted column by column, in C
 code of the interpreter.
 """
@@ -71,8 +71,8 @@ class Tally:
     """Counters of requests. Read them by ``counted``.
 
     ``requests`` are by direction, route, decision and reason; ``operations`` by direction, route, operation and
-    decision, of records that name one; ``engines`` by direction and the engine that ended the request. ``labels`` maps
-    routes to their label; any other one is ``OTHER``, so that callers cannot create series.
+    decision, for records with an operation; ``engines`` by direction and the engine that ended the request. ``labels``
+    maps routes to their label; other routes count as ``OTHER``, so that callers cannot create series.
     """
 
     def __init__(self, labels: Mapping[str | None, str]) -> None:
@@ -87,7 +87,7 @@ class Tally:
         self._native: list[tuple[Direction, Callable[[], Finished]]] = []
 
     def add_native(self, direction: Direction, take: Callable[[], Finished]) -> None:
-        """Count the requests of a direction that a native engine keeps, too."""
+        """Also count the requests of a direction from a native engine; ``take`` returns and resets its counts."""
         self._native.append((direction, take))
 
     def add(self, record: Record) -> None:

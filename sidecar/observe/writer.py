@@ -148,7 +148,7 @@ class Writer(Generic[T]):
     def close(self, timeout_s: float) -> bytes:
         """Write pending records and end the thread. Return the lines that the sink did not take within ``timeout_s``.
 
-        The first of them may be in the sink as well: nobody knows how much a blocked write has taken.
+        The first line may also be in the sink: the progress of a blocked write is unknown.
         """
         self._stop.set()
         self._hurry.set()
@@ -192,7 +192,7 @@ class Writer(Generic[T]):
                 self._rest()
 
     def _rest(self) -> None:
-        """Sleep until there is another record. While they keep coming nobody has to wake this thread."""
+        """Sleep until the next record. Under steady load the thread needs no wake-up."""
         self._wake.clear()
         self.awake = False  # after clear(): a record put from here on sets the event again
         # No record arrived since the last check (arrived records may be encoded already), and no stop.
@@ -289,7 +289,7 @@ class Writer(Generic[T]):
     def _look(self) -> None:
         """Every ``LOOK_S``, close a file that was removed and measure the free space; on failure retry.
 
-        So an unusable sink is known before a call needs it.
+        So an unusable sink is noticed before a request needs it.
         """
         now = time.monotonic()
         if self._error is None:

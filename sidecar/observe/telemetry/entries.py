@@ -1,11 +1,11 @@
 """Entries of requests whose traces are exported: the parent of each span, and the decision to record it.
 
-The caller of a proven identity decides if its trace is recorded, by the ``sampled`` flag. Where a trace begins, a share
-is. Who proved no identity begins a trace here, and its own span is only linked: a stranger neither joins a trace of the
-mesh nor decides what is recorded.
+A caller with a proven identity decides by the ``sampled`` flag if its trace is recorded. Of traces that begin here, a
+configured share is recorded. A caller without a proven identity gets a new trace with a link to its own span: it
+neither joins a trace of the mesh nor decides on recording.
 
-An agent that forwards ``traceparent`` is the parent of its calls. For one that does not, the request is, of which its
-calls are by their handle.
+An agent that forwards ``traceparent`` is the parent of its calls. Otherwise the inbound request named by the handle is
+the parent.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SampledSpanId(str):
 
 
 class Traces:
-    """Decides on the traces of one process. ``ratio`` of those that begin here are recorded."""
+    """Decides on the traces of one process. ``ratio``: the share of traces begun here that is recorded."""
 
     def __init__(self, ratio: float) -> None:
         self._below = round(ratio * (1 << 64))
@@ -85,7 +85,7 @@ class TracedEntry(Entry):
         self._traces = traces
 
     def next_trace(self, parents: Sequence[bytes], states: Sequence[bytes]) -> TraceContext:
-        """Return the context that goes on."""
+        """Return the context to send on."""
         return self._traces.continued(self.direction, self.call_in, parents, states)
 
     def close(self, head: Head | None = None) -> None:

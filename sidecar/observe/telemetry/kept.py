@@ -1,7 +1,7 @@
-"""Records as they wait for their export: those of the native engine by their line, which is read when they leave.
+"""Records queued for export; records of the native engine are queued as lines and parsed at export.
 
-A request of the native engine is no record with all keys, and holds on to its token. So only its line waits, with the
-id of its span, which knows more than its text.
+A native-engine request has no full record, and references its token. So only its line is queued, with its span id,
+which carries the parent.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Kept = Record | tuple[str, bytes]
 
 
 def kept(record: object, line: bytes) -> Kept:
-    """Return what waits of a record. ``line`` is what its sink gets."""
+    """Return the queue item for a record. ``line``: the record's line in the sink."""
     return record if isinstance(record, dict) else (cast("Record", record)["span_id"], line)
 
 
 def record_of(item: Kept) -> Record:
-    """Return the whole record."""
+    """Return the full record of a queue item."""
     if isinstance(item, dict):
         return item
     span_id, line = item

@@ -22,7 +22,7 @@ _ATTRIBUTES: Final = ("decision", "reason", "direction", "route", "request_id")
 
 
 def log_record(record: Record, line: bytes, resource: Resource) -> ReadableLogRecord:
-    """Make the log of a record. ``line`` is what the record's sink gets, and holds no token or control character."""
+    """Make the log of a record. ``line``: the record's line in the sink, free of tokens and control characters."""
     refused = record["decision"] == "deny"
     attributes = {f"delegation.{key}": str(record[key]) for key in _ATTRIBUTES if record[key] is not None}
     return ReadableLogRecord(
@@ -41,7 +41,7 @@ def log_record(record: Record, line: bytes, resource: Resource) -> ReadableLogRe
 
 
 def _context(trace_id: str | None, span_id: str | None) -> Context:
-    """Return the context of the request's span; an empty one for a record of none."""
+    """Return the context of the record's span; empty if it has none."""
     if trace_id is None or span_id is None:
         return _NO_SPAN
     flags = TraceFlags(TraceFlags.SAMPLED if isinstance(span_id, SampledSpanId) else TraceFlags.DEFAULT)

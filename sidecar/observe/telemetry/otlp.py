@@ -1,7 +1,7 @@
-"""The way to a collector by OTLP over HTTP: the official exporters, each behind a queue and a thread of its own.
+"""Export to a collector by OTLP over HTTP: the official exporters, each with its own queue and thread.
 
-The library's own log messages may quote what a collector answers, so they are silenced: ``Outlet`` says in our words
-that a collector takes nothing.
+The library's own log messages may quote what a collector answers, so they are silenced: ``Outlet`` logs in our own
+words that a collector accepts nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class TelemetryExport:
             self._log_outlet = Outlet("records", self._send_records, most=settings.queue)
 
     def offer(self, records: Sequence[Record], lines: bytes) -> None:
-        """Take the requests that are recorded, and all records if they are exported. Never blocks."""
+        """Queue spans of recorded requests, and all records if records are exported. Never blocks."""
         pairs = [*zip(records, lines.splitlines(), strict=True)]
         self._span_outlet.offer(
             kept(record, line)
@@ -85,7 +85,7 @@ class TelemetryExport:
         return counts
 
     def close(self) -> None:
-        """Send what is waiting, for at most ``CLOSE_S``. Blocks."""
+        """Send the queue, for at most ``CLOSE_S``. Blocks."""
         ends_at = time.monotonic() + CLOSE_S
         outlets: list[Outlet[Any]] = [self._span_outlet]
         if self._log_outlet is not None:
@@ -122,7 +122,7 @@ class TelemetryExport:
 
 
 class _Session(requests.Session):
-    """A session that takes nothing from the environment, adds the headers of the settings, and reads short answers.
+    """An HTTP session that ignores the environment, adds the configured headers, and limits answers.
 
     ``ca`` is the file of the CA certificates; None: the public ones.
     """

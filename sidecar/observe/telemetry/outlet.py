@@ -1,7 +1,6 @@
-"""A bounded queue and the thread that empties it: what leaves for a collector, batch by batch.
+"""A bounded queue and the thread that sends it to a collector in batches.
 
-Calls never wait for a collector. What finds no space is dropped and counted, and so is a batch that the collector does
-not take.
+Calls never wait for a collector. Items without space, and batches that the collector refuses, are dropped and counted.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _log: Final = logging.getLogger("sidecar.telemetry")
 
 
 class Outlet(Generic[T]):
-    """Sends items of one kind. ``send`` blocks for a limited time; it returns False if the collector took nothing.
+    """Sends items of one kind. ``send`` blocks for a limited time; it returns False if the collector refused the batch.
 
     ``sent``, ``failed`` and ``dropped`` count items.
     """
@@ -51,7 +50,7 @@ class Outlet(Generic[T]):
         self._thread.start()
 
     def offer(self, items: Iterable[T]) -> None:
-        """Take items, or drop them. Never blocks. Not to be called from two threads at once."""
+        """Queue items, or drop them if full. Never blocks. Not thread-safe."""
         for item in items:
             if len(self._waiting) >= self._most or self._abandoned:
                 self.dropped += 1
@@ -70,12 +69,12 @@ class Outlet(Generic[T]):
         return {"sent": self.sent, "failed": self.failed, "dropped": self.dropped}
 
     def stop(self) -> None:
-        """Begin to stop: send what is waiting at once."""
+        """Begin to stop: send the queue at once."""
         self._stop.set()
         self._wake.set()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait until everything is sent. Return False if it is not within ``timeout_s``; the rest is dropped."""
+        """Wait until the queue is sent. False after ``timeout_s``; the rest is dropped."""
         self._thread.join(timeout_s)
         self._abandoned = True
         in_time = not self._thread.is_alive()

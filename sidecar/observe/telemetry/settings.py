@@ -9,11 +9,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracingSettings:
-    """The collector, and what it gets.
+    """The collector, and the data sent to it.
 
-    ``headers`` are the files of header values, by name. ``ratio`` is the share of new traces that is recorded; where a
-    caller has decided, that decision stays. ``queue`` limits waiting spans, and waiting records, each. ``subject_key``
-    is the file of the key of the subjects' hashes; None: each process makes a key.
+    ``headers`` are the files of header values, by name. ``ratio``: the recorded share of new traces; a caller's
+    decision takes precedence. ``queue`` limits waiting spans, and waiting records, each. ``subject_key`` is the file of
+    the key of the subjects' hashes; None: each process makes a key.
     """
 
     endpoint: str

@@ -72,7 +72,7 @@ def hash_of(key: bytes, issuer: str, subject: str) -> str:
 
 
 class Spans:
-    """Makes spans. ``key`` returns that of the subjects' hashes, ``run`` names the process.
+    """Makes spans. ``key`` returns the key of the subjects' hashes; ``run`` names the process.
 
     ``servers`` returns the host and port to which an outbound route leads, if it is known.
     """
@@ -91,7 +91,7 @@ class Spans:
         self._resources: tuple[str | None, Resource] | None = None
 
     def of(self, record: Record) -> Iterator[ReadableSpan]:
-        """Yield the span of a request that is recorded, and that of the exchange that it waited for."""
+        """Yield the span of a recorded request, and that of its token exchange."""
         span_id = record["span_id"]
         if not isinstance(span_id, SampledSpanId):
             return
@@ -186,7 +186,7 @@ def _resource(workload: str | None, run: str, service_name: str | None) -> Resou
 
 
 def _name(record: Record) -> str:
-    """Name a span by the operation, or by method and route: never by text of a caller."""
+    """Name a span after the operation, or the method and route, never after a caller's text."""
     op = record["op"] or ""
     if op.partition(":")[0] in _MCP or op in OPERATIONS:
         return str(op.replace(":", " ", 1))
@@ -209,7 +209,7 @@ def _of_operation(op: str | None) -> dict[str, Value]:
 
 
 def _is_error(record: Record) -> bool:
-    """Judge a status as the conventions do: towards the caller from 500 on, from a next hop from 400 on.
+    """True for an error by the conventions: a status from 500 on for servers, from 400 on for clients.
 
     A call of A2A that is refused by an error of JSON-RPC has status 200.
     """
