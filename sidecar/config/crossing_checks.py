@@ -39,7 +39,7 @@ def scope_map(scopes: Mapping[str, list[str]]) -> dict[str, frozenset[str]]:
 
 
 def crosses(file: SidecarFile, route: OutboundRouteSection, issuers: set[str]) -> bool:
-    """Tell if tokens of one of these issuers can be exchanged on the route."""
+    """True if tokens of one of these issuers can be exchanged on the route."""
     return route_issuer(file, route) in issuers or any(section.from_ in issuers for section in route.crossings)
 
 

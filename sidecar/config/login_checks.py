@@ -47,7 +47,7 @@ def login_ceiling_problems(file: SidecarFile, platform: Platform) -> Iterator[Pr
 
 
 def is_login(route: OutboundRouteSection) -> bool:
-    """Tell if a user logs in at the token service for this route."""
+    """True if a user logs in at the token service for this route."""
     return route.token == "login"  # noqa: S105 - a kind
 
 

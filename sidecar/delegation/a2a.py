@@ -135,7 +135,7 @@ def check_params(message: RpcMessage) -> None:
 
 
 def is_path_of_operation(path: str) -> bool:
-    """Tell if HTTP+JSON has an operation at the end of this path, by whatever method."""
+    """True if HTTP+JSON has an operation at the end of this path, by whatever method."""
     return any(pattern.fullmatch(path) for _, pattern, _ in _PATHS)
 
 
@@ -161,12 +161,12 @@ def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tupl
 
 
 def is_first_page(parameters: Iterable[tuple[str, object]]) -> bool:
-    """Tell if a request for a list has no token of a page in its parameters."""
+    """True if a request for a list has no token of a page in its parameters."""
     return not any(value for name, value in parameters if without_marks(name) == "pagetoken")
 
 
 def is_first_version(fields: Iterable[str], query: Iterable[str]) -> bool:
-    """Tell if a request is of 0.3, by what ``check_version`` reads: also one whose version is not known."""
+    """True if a request is of 0.3, by what ``check_version`` reads: also one whose version is not known."""
     return "1.0" not in {*fields, *query}
 
 

@@ -148,7 +148,7 @@ METHODS: Final[Mapping[tuple[str, str], Mapping[str, Method]]] = MappingProxyTyp
 
 
 def is_path_of_service(path: str) -> bool:
-    """Tell if a path belongs to a service of A2A, so that only gRPC is spoken there."""
+    """True if a path belongs to a service of A2A, so that only gRPC is spoken there."""
     return path.startswith(tuple(_SERVICES.values()))
 
 
@@ -158,7 +158,7 @@ def path_of(version: str) -> str:
 
 
 def is_first_version(path: str) -> bool:
-    """Tell if a path belongs to the service of 0.3, whatever its method."""
+    """True if a path belongs to the service of 0.3, whatever its method."""
     return path.startswith(_SERVICES[FIRST_VERSION])
 
 

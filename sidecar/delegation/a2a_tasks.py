@@ -137,7 +137,7 @@ def _texts(value: object, *, may_name: bool = False) -> Iterator[str]:
 
 
 def _differs(tasks: tuple[str, ...], members: Iterable[tuple[str, object]], *, id_is_task: bool) -> bool:
-    """Tell if a member that can only mean the task of a request names another one."""
+    """True if a member that can only mean the task of a request names another one."""
     for name, value in members if tasks else ():
         folded = without_marks(name)
         if folded == "taskid" or (folded == "id" and id_is_task):

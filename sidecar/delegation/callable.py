@@ -18,7 +18,7 @@ def may_call(
     now: int,
     peer_certificate_sha256: str | None,
 ) -> bool:
-    """Tell if the caller of a permitted request may now ask for an operation of the same route, ``whole``.
+    """True if the caller of a permitted request may now ask for an operation of the same route, ``whole``.
 
     Raises:
         Unavailable: as ``decide_verified``.

@@ -19,7 +19,7 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Tell if ``value`` can name something: a non-empty string of at most 2048 bytes without invisible characters."""
+    """True if ``value`` can name something: a non-empty string of at most 2048 bytes without invisible characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_BYTES:
         return False
     if value.isascii():
@@ -82,5 +82,5 @@ def audience_values(claims: Mapping[str, object], claim: str = "aud") -> list[st
 
 
 def names_no_other_client(claims: Mapping[str, object], client_id: str) -> bool:
-    """Tell if every client claim that is present (``CLIENT_CLAIMS``) names ``client_id``."""
+    """True if every client claim that is present (``CLIENT_CLAIMS``) names ``client_id``."""
     return all(claims[claim] == client_id for claim in CLIENT_CLAIMS if claim in claims)

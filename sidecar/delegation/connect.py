@@ -64,7 +64,7 @@ class ConnectRoute:
 
     @property
     def is_literal(self) -> bool:
-        """Tell if the host is listed as an address, and no name decides about it."""
+        """True if the host is listed as an address, and no name decides about it."""
         return _parsed(self.address[0]) is not None
 
 
@@ -82,7 +82,7 @@ def parse_tunnel(host: str) -> tuple[str, int]:
 
 
 def reachable_by_name(address: str) -> bool:
-    """Tell if a tunnel to a name may end at this address of it."""
+    """True if a tunnel to a name may end at this address of it."""
     found = _parsed(address)
     if found is None:
         return False

@@ -46,11 +46,11 @@ class Crossing:
 
 
 def makes_workloads(prefix: str) -> bool:
-    """Tell if this prefix of a subject could yield the name of a workload."""
+    """True if this prefix of a subject could yield the name of a workload."""
     folded = prefix.lower()
     return bool(folded) and (folded.startswith(_WORKLOADS) or _WORKLOADS.startswith(folded))
 
 
 def collide(prefixes: Iterable[str]) -> bool:
-    """Tell if one of these prefixes is the start of another, so that two subjects could become one."""
+    """True if one of these prefixes is the start of another, so that two subjects could become one."""
     return any(second.startswith(first) for first, second in permutations(prefixes, 2))

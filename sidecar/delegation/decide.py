@@ -426,7 +426,7 @@ def _refused_actor(issuer: TrustedIssuer, reason: Reason, detail: str = "") -> D
 
 
 def _acts_for_itself(token: VerifiedToken, actor: Actor) -> bool:
-    """Tell if subject and current actor are the same, by SPIFFE ID or by the name the token's issuer uses for them."""
+    """True if subject and current actor are the same, by SPIFFE ID or by the name the token's issuer uses for them."""
     if token.subject == token.actor_id:
         return True
     return actor.subject == token.subject and actor.issuer in (None, token.issuer)

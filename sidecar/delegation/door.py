@@ -53,19 +53,19 @@ class Door:
         return without_default_port(urlsplit(self.resource.url).netloc, "https")
 
     def is_named_by(self, authority: str) -> bool:
-        """Tell if the Host of a request (lower case) is the door's."""
+        """True if the Host of a request (lower case) is the door's."""
         return without_default_port(authority, "https") == self.authority
 
     def is_meant_by(self, audiences: Iterable[str]) -> bool:
-        """Tell if the door is among the audiences of a token."""
+        """True if the door is among the audiences of a token."""
         return not spellings(self.resource.url).isdisjoint(audiences)
 
     def tells_metadata_at(self, path: str) -> bool:
-        """Tell if the metadata of the door is served at a path: below the well-known one, and at its root."""
+        """True if the metadata of the door is served at a path: below the well-known one, and at its root."""
         return path in {WELL_KNOWN, self.resource.metadata_path}
 
     def covers(self, target: CanonicalTarget) -> bool:
-        """Tell if a path is that of the resource, or below it."""
+        """True if a path is that of the resource, or below it."""
         base = self.resource.path.rstrip("/")
         return target.path == base or target.path.startswith(f"{base}/")
 

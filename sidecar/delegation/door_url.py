@@ -12,7 +12,7 @@ _DEFAULT_PORTS: Final = {"https": ":443", "http": ":80"}
 
 
 def is_resource(url: str) -> bool:
-    """Tell if a URL can be that of a door: https, in its one spelling, and none of the sidecar's own paths."""
+    """True if a URL can be that of a door: https, in its one spelling, and none of the sidecar's own paths."""
     try:
         parts = urlsplit(url)
         canonical = parts.path == "" or canonical_target(parts.path.encode("ascii")).path == parts.path
@@ -25,7 +25,7 @@ def is_resource(url: str) -> bool:
 
 
 def is_origin(text: str) -> bool:
-    """Tell if a text is the origin of pages, as a browser sends it (RFC 6454 section 6.2)."""
+    """True if a text is the origin of pages, as a browser sends it (RFC 6454 section 6.2)."""
     try:
         parts = urlsplit(text)
     except ValueError:

@@ -43,7 +43,7 @@ def key_of_word(word: str) -> str:
 
 
 def is_word(word: str) -> bool:
-    """Tell if a word of the settings names a method of a service, or all of one."""
+    """True if a word of the settings names a method of a service, or all of one."""
     return _is_word(word) is not None
 
 

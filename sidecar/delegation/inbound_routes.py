@@ -88,7 +88,7 @@ class InboundRoutes:
         self._folds_prefixes = any(path != path.lower() for path in by_prefix)
 
     def serves_a2a(self, path: str) -> bool:
-        """Tell if an interface of A2A at this path, as a card has it, is on a route."""
+        """True if an interface of A2A at this path, as a card has it, is on a route."""
         found = self._by_method(path or "/")
         return found is not None and any(route.protocol == "a2a" for route in found.values())
 

@@ -76,7 +76,7 @@ class UserIssuer:
         return frozenset({self.client_id}) if self.resource is None else spellings(self.resource)
 
     def issued_for_us(self, token: VerifiedToken, claims: Mapping[str, object]) -> bool:
-        """Tell if a verified login token is for this entry: by its audience, and by every claim that names a client."""
+        """True if a verified login token is for this entry: by its audience, and by every claim that names a client."""
         if token.audience not in self.audiences:
             return False
         if self.resource is not None:

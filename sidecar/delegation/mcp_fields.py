@@ -93,7 +93,7 @@ class _Values:
             self._numbers.add(Decimal(str(value)))
 
     def have(self, text: str) -> bool:
-        """Tell if one of them is written so. Numbers are compared as such: 42 is 42.0."""
+        """True if one of them is written so. Numbers are compared as such: 42 is 42.0."""
         return text in self._texts or (_NUMBER.fullmatch(text) is not None and Decimal(text) in self._numbers)
 
 
@@ -103,6 +103,6 @@ def _folded(name: str) -> str:
 
 
 def _is_ambiguous(members: Mapping[str, object], names: Mapping[str, object]) -> bool:
-    """Tell if an object has two members for one field that differ in case alone: some parsers take them for one."""
+    """True if an object has two members for one field that differ in case alone: some parsers take them for one."""
     same = [name.casefold() for name in members if _folded(name) in names]
     return len(set(same)) != len(same)

@@ -61,7 +61,7 @@ def jwt_of(authorization: Sequence[bytes]) -> Bearer | None:
 
 
 def is_jwt(credential: str) -> bool:
-    """Tell if a credential has the form of a JWT: parts between dots, the first of them the beginning of an object."""
+    """True if a credential has the form of a JWT: parts between dots, the first of them the beginning of an object."""
     first, dot, _ = credential.partition(".")
     return bool(dot) and _decoded(first).lstrip().startswith(b"{")
 

@@ -77,7 +77,7 @@ class OutboundRoutes:
         return self._servers.get(name)
 
     def has_host(self, authority: str) -> bool:
-        """Tell if a route is matched by this host (lower case)."""
+        """True if a route is matched by this host (lower case)."""
         return _without_default_port(authority) in self._hosts
 
     def find(

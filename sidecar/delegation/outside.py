@@ -237,7 +237,7 @@ class OutsideRoute:
 
 
 def makes_credentials(path: str, patterns: Sequence[str]) -> bool:
-    """Tell if a path is, or is below, one that gives out credentials. Case and empty segments do not count."""
+    """True if a path is, or is below, one that gives out credentials. Case and empty segments do not count."""
     segments = _segments(path)
     return any(_covers(_segments(pattern), segments) for pattern in patterns)
 

@@ -93,7 +93,7 @@ class Plan:
 
     @property
     def begins_transaction(self) -> bool:
-        """Tell if the call begins a chain on a route that carries transaction tokens: then there is none yet."""
+        """True if the call begins a chain on a route that carries transaction tokens: then there is none yet."""
         return self.route.txn_token and (self.delegation is None or self.delegation.entry)
 
     @property

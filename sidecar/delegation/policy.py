@@ -160,7 +160,7 @@ class Policy:
         return self.inbound.scopes
 
     def knows_issuer(self, issuer: str) -> bool:
-        """Tell if tokens of this issuer, a login issuer too, mean something in the mesh."""
+        """True if tokens of this issuer, a login issuer too, mean something in the mesh."""
         at_entry = self.entry is not None and issuer in self.entry.issuers
         return at_entry or issuer in self.issuers or issuer in self.platform_issuers
 

@@ -26,7 +26,7 @@ class PushUrl:
     path: str
 
     def covers(self, url: PushUrl) -> bool:
-        """Tell if a URL has the same origin, and this path or one below it."""
+        """True if a URL has the same origin, and this path or one below it."""
         below = self.path if self.path.endswith("/") else self.path + "/"
         same = (self.scheme, self.host, self.port) == (url.scheme, url.host, url.port)
         return same and (url.path == self.path or url.path.startswith(below))

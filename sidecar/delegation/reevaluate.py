@@ -43,7 +43,7 @@ class Keys(Protocol):
         ...
 
     def known(self, issuer: str) -> bool:
-        """Tell if a key set of this issuer is in force. False if it could not be fetched for too long."""
+        """True if a key set of this issuer is in force. False if it could not be fetched for too long."""
         ...
 
 

@@ -136,7 +136,7 @@ def parse_value(text: str, at: int, *, max_depth: int) -> tuple[object, int]:
 
 
 def may_nest(document: bytes, deeper_than: int) -> bool:
-    """Tell if objects and arrays may be nested deeper than allowed: not if fewer begin in the document. Strings may
+    """True if objects and arrays may be nested deeper than allowed: not if fewer begin in the document. Strings may
     mislead.
     """
     return document.count(b"{") + document.count(b"[") > deeper_than

@@ -74,11 +74,11 @@ class Circuit:
         self.succeeded()
 
     def avoided(self, now: float, subject: Hashable) -> bool:
-        """Tell if calls of this subject should go elsewhere."""
+        """True if calls of this subject should go elsewhere."""
         return self.failing_since is not None and now < self._pause_for(subject).until
 
     def admits(self, now: float, subject: Hashable) -> bool:
-        """Tell if a call of this subject may go there at all."""
+        """True if a call of this subject may go there at all."""
         return not (self.open and self.avoided(now, subject))
 
     def begin(self, now: float, subject: Hashable, *, at_most_s: float) -> Pause | None:

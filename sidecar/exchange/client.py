@@ -171,7 +171,7 @@ class TokenExchange:
         raise Unavailable(Reason.STS_UNAVAILABLE, "keys, policy or identity changed during every exchange")
 
     def usable(self, issued: Issued) -> bool:
-        """Tell if a token may be sent now: it is bound to no certificate, or to the SVID that we show now."""
+        """True if a token may be sent now: it is bound to no certificate, or to the SVID that we show now."""
         identity = self._source.current
         return issued.bound_to is None or (
             identity is not None and thumbprint_of(identity.svid.leaf_sha256) == issued.bound_to

@@ -215,5 +215,5 @@ def _kind_of(error: SidecarError) -> Failure:
 
 
 def _may_go_on(error: SidecarError, *, once: bool) -> bool:
-    """Tell if another endpoint may get the form: one without identity was sent nothing."""
+    """True if another endpoint may get the form: one without identity was sent nothing."""
     return not once or isinstance(error, Unsent) or error.reason is Reason.STS_IDENTITY

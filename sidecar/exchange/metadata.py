@@ -75,7 +75,7 @@ def parse_metadata(body: bytes, *, issuer: str, pkce: bool = True) -> ServerMeta
 
 
 def is_web_url(url: str) -> bool:
-    """Tell if a URL is https, or http on loopback, and hides nothing."""
+    """True if a URL is https, or http on loopback, and hides nothing."""
     try:
         parts = split_url(url)
     except ValueError:

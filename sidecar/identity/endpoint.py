@@ -123,7 +123,7 @@ def split_url(url: str) -> SplitResult:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell if a host is this machine: ``localhost`` or a loopback address."""
+    """True if a host is this machine: ``localhost`` or a loopback address."""
     if host == "localhost":
         return True
     try:

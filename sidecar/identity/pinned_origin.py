@@ -145,7 +145,7 @@ class PinnedOrigins:
         return still_trusted(transport, self._clock())
 
     def _still_bound(self, bound_to: str, transport: asyncio.BaseTransport) -> bool:
-        """Tell if the other end is trusted, and was shown the SVID that this connection's tokens are bound to."""
+        """True if the other end is trusted, and was shown the SVID that this connection's tokens are bound to."""
         shown = shown_on(transport)
         return shown is not None and thumbprint_of(shown) == bound_to and self._still_trusted(transport)
 
@@ -165,7 +165,7 @@ def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float)
 
 
 def still_trusted(transport: asyncio.BaseTransport, now: float) -> bool:
-    """Tell if an idle connection's other end would be trusted if it connected now."""
+    """True if an idle connection's other end would be trusted if it connected now."""
     try:
         guard_of(transport).check(int(now))
     except SidecarError:
