@@ -2,10 +2,10 @@
 
 A source hands over updates, each the full state. A good one becomes a new generation: built and checked first, then
 put in place by one assignment. An unusable one is counted and changes nothing, with one exception: if only its SVID is
-unusable (expired, or no bundle vouches for it any more), trust in peers still follows its bundles. A source that falls
-silent withdraws nothing: the last generation is used until its SVID expires. No message announces that moment, so
-``current`` reads the wall clock each time, and a slow tick tells the subscribers. Setting the clock moves the moment in
-both directions: an SVID that was refused only because of the time is tried again when it becomes valid.
+unusable (expired, or no bundle vouches for it any more), trust in peers still follows its bundles. A silent source
+withdraws nothing: the last generation is used until its SVID expires. No message announces that expiry, so ``current``
+reads the wall clock each time, and a slow tick notifies the subscribers. Setting the clock moves the expiry in both
+directions: an SVID refused only because of the time is tried again when it becomes valid.
 
 Parsing an update and building its contexts takes tens of milliseconds if a bundle has many authorities, so both are
 done in a thread, one update at a time. The state is changed on the event loop only.
@@ -146,9 +146,9 @@ class BaseSource(ABC):
             await self._replace(lambda: new_identity(self._next, update.svid, update.bundles, now=now))
 
     async def _trust_as(self, update: X509Update) -> bool:
-        """Use the bundles of an update whose SVID is unusable. Return True if they are in use.
+        """Use the bundles of an update whose SVID is unusable; True on success.
 
-        An authority missing from them was withdrawn. Trust in *us* is for our peers to judge.
+        An authority missing from the bundles was withdrawn. Our peers judge their trust in our SVID.
         """
         held = self.current
         own = update.svid.spiffe_id.trust_domain
@@ -227,7 +227,7 @@ class BaseSource(ABC):
         self._announce()
 
     def _announce(self) -> None:
-        """Tell the subscribers the current identity, if it has changed."""
+        """Notify the subscribers of the current identity, if it has changed."""
         current = self.current
         self._jwt_svids.belong_to(current.spiffe_id if current is not None else None)
         if current is not self._told:

@@ -63,8 +63,8 @@ def check_chain(chain: Sequence[bytes]) -> list[Outline]:
     """Check a presented chain (DER, leaf first) against every limit.
 
     Raises:
-        Denied: NO_CLIENT_CERT, there is none; UNTRUSTED_CHAIN, the chain or a certificate above the leaf is beyond a
-            limit; BAD_SVID, the leaf is, or an element is not a certificate. The detail names the limit.
+        Denied: NO_CLIENT_CERT: the chain is empty; UNTRUSTED_CHAIN: the chain, or a certificate above the leaf, exceeds
+        a limit; BAD_SVID: the leaf exceeds a limit, or an element is not a certificate. The detail names the limit.
     """
     if not chain:
         raise Denied(Reason.NO_CLIENT_CERT)
@@ -90,7 +90,7 @@ def check_chain(chain: Sequence[bytes]) -> list[Outline]:
 
 
 def outline_of(der: bytes) -> Outline | None:
-    """Outline one certificate; None if it exceeds a limit, is of a kind that is not accepted, or is unreadable."""
+    """Outline one certificate; None if it exceeds a limit, or is unreadable or of an unsupported kind."""
     try:
         return _outline(der)
     except (_BoundError, DerError):

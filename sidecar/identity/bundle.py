@@ -143,7 +143,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
     those beyond the limits of ``bounds``, which OpenSSL must never see.
 
     Raises:
-        BundleError: something in it is not a certificate, or none to OpenSSL, or it is too large.
+        BundleError: an element is not a certificate, OpenSSL cannot read it, or the bundle is too large.
     """
     anchors: defaultdict[bytes, list[_Anchor]] = defaultdict(list)
     authorities: list[x509.Certificate] = []
@@ -164,7 +164,7 @@ def parse_bundle(trust_domain: TrustDomain, der: bytes) -> X509Bundle:
 
 
 def with_ambiguous_names(bundles: Iterable[X509Bundle]) -> frozenset[TrustDomain]:
-    """Find trust domains with an authority that OpenSSL may mistake for another one, so that it refuses valid chains.
+    """Return the trust domains with an authority that OpenSSL may confuse with another, and so refuse valid chains.
 
     OpenSSL looks issuers up by name and does not try the next one. Key identifiers distinguish them, if each has its
     own: an authority without one matches every certificate that names it.

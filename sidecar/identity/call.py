@@ -1,4 +1,4 @@
-"""One request to an endpoint, with a body or without, and its one answer, collected whole and within its size."""
+"""One request to an endpoint, with an optional body, and its answer, buffered whole within a size limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def fields_for(authority: bytes) -> bytes:
-    """Return the fields of every request for a JSON document at ``authority``, as ``encode_fields`` makes them."""
+    """Return the encoded fields of a request for a JSON document at ``authority``."""
     return encode_fields(
         (
             (b"host", authority),
@@ -28,10 +28,10 @@ def fields_for(authority: bytes) -> bytes:
 
 
 class Call:
-    """One call. ``begin`` gives it a connection, ``fail`` says that there is none; ``answer`` is its future.
+    """One call. Start it with ``begin``, or end it with ``fail`` without a connection; ``answer`` is its future.
 
-    It fails with SidecarError: a reason of `wire`, STS_TOO_LARGE, or STS_BAD_RESPONSE for an encoded answer. A caller
-    that stops waiting calls ``end``: a connection whose answer nobody took is never used again.
+    ``answer`` fails with SidecarError: a reason of `wire`, STS_TOO_LARGE, or STS_BAD_RESPONSE for an encoded answer. A
+    caller that stops waiting calls ``end``: the connection is then closed.
     """
 
     __slots__ = ("_body", "_connection", "_form", "_head", "_lines", "_max_bytes", "_target", "answer", "sent", "waits")
@@ -50,11 +50,11 @@ class Call:
 
     @property
     def silent(self) -> bool:
-        """True: the form went out on a kept connection, and no head of an answer has come so far."""
+        """True if the form was sent on a reused connection and no answer has begun."""
         return self._connection is not None and self._connection.kept and self._head is None
 
     def begin(self, connection: Upstream) -> None:
-        """Send the form: one write."""
+        """Send the request in one write."""
         self.waits = None
         self.sent = True
         self._connection = connection
@@ -68,7 +68,7 @@ class Call:
         connection.flush()
 
     def fail(self, error: SidecarError) -> None:
-        """End the call: no connection can be opened."""
+        """Fail the call: no connection can be opened."""
         self.waits = None
         self._end_with(error)
 
@@ -123,7 +123,7 @@ class Call:
         self._end_with(error)
 
     def on_response_flush(self) -> None:
-        """Do nothing: nothing is passed on before the end."""
+        """Do nothing: the answer is delivered whole."""
 
     def on_upstream_pause(self) -> None:
         """Do nothing: the whole form is in the write buffer already."""

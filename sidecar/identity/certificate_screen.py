@@ -38,7 +38,7 @@ Check = Callable[[tuple[bytes, ...]], object]  # raises Denied
 
 
 class Screen:
-    """The peer's bytes of one handshake. ``check`` judges its certificates; None: none are requested.
+    """The peer's bytes of one handshake. ``check`` verifies its certificates; None if none are requested.
 
     Records are released only up to the end of a complete handshake message, so OpenSSL gets no byte that was not parsed
     here. After the certificates everything is released.
@@ -70,7 +70,7 @@ class Screen:
 
     @property
     def heard(self) -> bool:
-        """True once a record was read: before the peer's hello there are no keys."""
+        """True once a record was read."""
         return self._records > 0
 
     @property
@@ -79,16 +79,15 @@ class Screen:
         return self._opener is not None
 
     def open_with(self, opener: Opener) -> None:
-        """Take the key of the encrypted records."""
+        """Set the key of the encrypted records."""
         self._opener = opener
         self.wants_key = False
 
     def take(self, received: bytes) -> bytes:
-        """Take received bytes; return those that OpenSSL may have.
+        """Consume received bytes; return the bytes to release to OpenSSL.
 
         Raises:
-            Denied: TLS_VERSION, it is not the TLS that we accept; UNTRUSTED_CHAIN, the message is too large; as
-            ``check``.
+            Denied: TLS_VERSION: unsupported TLS; UNTRUSTED_CHAIN: the message is too large; or as ``check``.
         """
         data = self._held + received if self._held else received
         at, end, through, header_of = self._read, len(data), 0, _HEADER_OF
@@ -171,7 +170,7 @@ class Screen:
 
 
 def _check_size(kind: int, length: int) -> None:
-    """Check a message that is not small, or not of an accepted kind.
+    """Check a large message, or one of an unexpected kind.
 
     Raises:
         Denied: UNTRUSTED_CHAIN, TLS_VERSION; it is not accepted.
@@ -188,7 +187,7 @@ def _check_begun(header: bytes) -> None:
     """Check the first bytes of a header that is not complete.
 
     Raises:
-        Denied: TLS_VERSION, no record begins so.
+        Denied: TLS_VERSION: no TLS record begins like this.
     """
     if not any(beginning.startswith(header[:2]) for beginning in _BEGINNINGS):
         raise Denied(Reason.TLS_VERSION, "it does not speak TLS")

@@ -39,7 +39,7 @@ def element_at(der: bytes, start: int, end: int) -> tuple[int, int, int]:
     """Read the head of the DER element at ``start``: its tag, and the start and end of its content.
 
     Raises:
-        DerError: it does not fit before ``end``, has a tag of several bytes, or no definite, minimal length.
+        DerError: the element does not fit before ``end``, has a multi-byte tag, or no definite, minimal length.
     """
     if start + 2 > end or der[start] & 0x1F == 0x1F:
         raise DerError("no DER element")

@@ -1,4 +1,4 @@
-"""A control endpoint: a URL and the identity of its other end; an answer of it, or the reason why there is none.
+"""A control endpoint: its URL and the identity of its server; its answers and errors.
 
 ``endpoint_client`` fetches from it.
 """
@@ -31,7 +31,7 @@ class Trouble(StrEnum):
 class EndpointError(Exception):
     """A call without a usable answer. Neither the text nor ``detail``, for the record, quotes anything of an answer.
 
-    ``may_retry``: the connection failed before one byte of an answer came.
+    ``may_retry``: the connection failed before the first byte of an answer.
     """
 
     def __init__(self, trouble: Trouble, detail: str = "", *, may_retry: bool = False) -> None:
@@ -45,7 +45,7 @@ class Endpoint:
     """A URL and the identity that answers: the SPIFFE ID ``peer``, a host certified by ``ca_file``, or (http) loopback.
 
     Raises:
-        ValueError: the URL is unusable, or does not say who its other end must be. The text names field and fix.
+        ValueError: the URL is unusable, or the server's identity is missing. The text names field and fix.
     """
 
     url: str
@@ -71,7 +71,7 @@ class Endpoint:
 
     @property
     def authority(self) -> bytes:
-        """The Host field of a request (RFC 9112 section 3.2), without a dot that ends the name for its lookup."""
+        """The Host field of a request (RFC 9112 section 3.2), without a trailing dot in the name."""
         parts = split_url(self.url)
         name = (parts.hostname or "").removesuffix(".")
         host = f"[{name}]" if ":" in name else name
@@ -88,7 +88,7 @@ class Endpoint:
 class EndpointAnswer:
     """A complete answer of any status. A repeated single-valued header is None, like an absent one.
 
-    ``unchanged`` is the issuer's confirmation that comes with a 304 of a list of revocations.
+    ``unchanged``: the issuer's confirmation in a 304 for a list of revocations.
     """
 
     status: int
@@ -106,10 +106,10 @@ def address_of(url: str) -> tuple[str, str, int]:
 
 
 def split_url(url: str) -> SplitResult:
-    """Take an absolute http or https URL apart.
+    """Split an absolute http or https URL.
 
     Raises:
-        ValueError: anything else, and what could hide another host or a secret: user info, fragment, unusual
+        ValueError: another kind of URL, or parts that could hide a host or a secret: user info, fragment, unusual
         characters.
     """
     if not url.isascii() or any(character <= " " or character in '\\"<>\x7f' for character in url):
@@ -136,7 +136,7 @@ async def addresses_of(urls: Sequence[str]) -> list[str]:
     """Return the URLs of all addresses behind the hosts' names.
 
     Raises:
-        OSError: a name cannot be resolved. ValueError: a URL is none.
+        OSError: a name cannot be resolved. ValueError: a URL is invalid.
     """
     loop = asyncio.get_running_loop()
     found: dict[str, None] = {}

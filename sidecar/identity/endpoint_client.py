@@ -1,6 +1,6 @@
 """One bounded HTTP call to a control endpoint.
 
-Key sets are fetched this way, never a request of a peer; token exchanges use ``exchange/channel.py``. The engine of the
+Used for key sets, never for a peer's request; token exchanges use ``exchange/channel.py``. The engine of the
 data plane does the HTTP. Only the settings choose a URL: no redirect is followed, no proxy is taken from the
 environment, no cookie is kept, nothing is decompressed. Each call has its own connection. That costs a handshake every
 few minutes, and has three advantages: a late or second answer can never reach the next caller, each call proves both
@@ -56,11 +56,11 @@ class EndpointClient:
         self._lines = fields_for(endpoint.authority)
 
     async def get(self, etag: str | None = None) -> EndpointAnswer:
-        """Fetch the document, unless it still has this entity tag (status 304). Errors as ``post``."""
+        """Fetch the document; status 304 if its entity tag is still ``etag``. Errors as ``post``."""
         return await self._ask(None, {} if etag is None else {"if-none-match": etag})
 
     async def post(self, body: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> EndpointAnswer:
-        """Send a document, with more ``headers`` than its type.
+        """Send a document. ``headers``: fields besides its content type.
 
         Raises:
             EndpointError: there is no complete answer within the size and the total deadline.
@@ -103,7 +103,7 @@ class EndpointClient:
 
 
 def _error_of(error: SidecarError) -> EndpointError:
-    """Make the error of a call from that of its connection."""
+    """Convert the error of a connection into an ``EndpointError``."""
     if error.reason is Reason.UPSTREAM_IDENTITY:
         return _tls_error(error.__cause__)
     trouble = _TROUBLES.get(error.reason)
@@ -111,7 +111,7 @@ def _error_of(error: SidecarError) -> EndpointError:
 
 
 def _tls_error(refused: BaseException | None) -> EndpointError:
-    """Make the error with its cause: our identity can be lost between the first check and the handshake."""
+    """Convert a TLS error, including a loss of our identity between the first check and the handshake."""
     if isinstance(refused, HandshakeRefused):
         if refused.refusal is Reason.NOT_READY:
             return EndpointError(Trouble.NOT_READY)

@@ -41,7 +41,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """There is, or may be, something that cannot or must not be read."""
+    """The file exists, or may exist, but cannot or must not be read."""
 
     why: str
 
@@ -93,7 +93,7 @@ def too_open(mode: int, *, owner: int, user: int) -> bool:
 
 
 def facts_of(path: Path) -> tuple[int, ...]:
-    """Return what differs whenever a file does, links followed; the error's number if it cannot be looked at."""
+    """Return a fingerprint of a file from its metadata, following links; the errno if it cannot be read."""
     try:
         return _facts(path.stat())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Trust in hosts that the CAs of one file certify; the file is read again when it changes."""
+"""Trust in hosts certified by the CAs of one file; the file is reloaded when it changes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def public_authorities() -> str:
     """Return the file of public authorities of this system.
 
     Raises:
-        Denied: UPSTREAM_IDENTITY, it has none.
+        Denied: UPSTREAM_IDENTITY: the system has none.
     """
     found = next((file for file in _PUBLIC if Path(file).is_file()), None)
     if found is None:
@@ -35,7 +35,7 @@ def public_authorities() -> str:
 
 
 class FileTrust:
-    """The CAs of one file. With ``shows``, connections show our X.509-SVID to a server that asks for a certificate."""
+    """The CAs of one file. ``shows``: our X.509-SVID is presented to a server that requests a certificate."""
 
     def __init__(self, ca_file: str, shows: IdentitySource | None = None) -> None:
         self._ca_file = ca_file
@@ -45,15 +45,15 @@ class FileTrust:
 
     @property
     def shows_svid(self) -> bool:
-        """True: a server that asks for a certificate is shown ours."""
+        """True if our X.509-SVID is presented to a server that requests a certificate."""
         return self._shows is not None
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection: the same one until the file, or the SVID that it shows, changes.
+        """Return the context for a new connection: the same object until the file or the presented SVID changes.
 
         Raises:
             Denied: UPSTREAM_IDENTITY, the file is unusable.
-            Unavailable: NOT_READY, there is no SVID to show.
+            Unavailable: NOT_READY: there is no SVID to present.
         """
         identity = None if self._shows is None else self._shows.current
         if self._shows is not None and identity is None:

@@ -35,7 +35,7 @@ def read_file_update(
     the same objects; so are federated bundles that are malformed now.
 
     Raises:
-        UpdateError: something of ours is malformed, or its parts do not belong together.
+        UpdateError: our own chain, key or bundle is malformed, or they do not belong together.
         WithdrawnError: the SVID is not the configured one.
     """
     try:
@@ -68,7 +68,7 @@ def read_jwt_bundle_file(
     Returns the keys by trust domain, and the number of malformed bundles. Their ``known`` keys stay.
 
     Raises:
-        UpdateError: the document is no such object.
+        UpdateError: the document has another form.
     """
     try:
         members = parse_object(document, max_bytes=MAX_FILE_BYTES)

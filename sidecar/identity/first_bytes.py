@@ -83,7 +83,7 @@ def silent_s(accepted: socket.socket) -> float:
 
 
 class Watch:
-    """Calls ``on_more`` with the descriptor of a socket and its epoll events: more has come, or the peer has ``ENDED``.
+    """Calls ``on_more`` with a socket's descriptor and epoll events: data arrived, or the peer has ``ENDED``.
 
     The event loop watches one epoll instance for all of them: a socket costs one registration, and one call for each
     piece that arrives. An event-loop iteration makes at most ``_TOLD_AT_A_TIME`` calls.

@@ -31,7 +31,7 @@ ALPN_WITH_HTTP2: Final = ("h2", "http/1.1")
 
 
 class IdentityError(ValueError):
-    """The material makes no identity. The message never quotes it."""
+    """The key, chain or bundles form no identity. The message never quotes them."""
 
 
 def parse_x509_svid(spiffe_id: str, chain: Sequence[bytes], key_der: bytes, *, hint: str = "") -> X509Svid:
@@ -134,10 +134,10 @@ def _in_order(own: TrustDomain, bundles: Iterable[X509Bundle]) -> Iterable[bytes
 
 
 def present(context: ssl.SSLContext, svid: X509Svid, bundle: X509Bundle | None = None) -> None:
-    """Let a context present our SVID. An SVID without intermediates is followed by the authorities of ``bundle``.
+    """Configure a context to present our SVID; if it has no intermediates, the authorities of ``bundle`` follow it.
 
-    Of a leaf alone OpenSSL would search and verify the path to our own authority in each handshake, to present that as
-    well. That is a signature check of 0.1 ms, with the same result each time.
+    For a leaf alone OpenSSL would search and verify the path to our authority in each handshake, to present it too: a
+    signature check of 0.1 ms.
 
     Raises:
         ssl.SSLError: OpenSSL rejects it.

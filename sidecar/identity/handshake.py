@@ -46,7 +46,7 @@ PEER_LEFT: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 
 class PeerGuard:
-    """A verified peer and its proof, so that each later request is judged by the trust at that moment."""
+    """A verified peer and its proof, used to re-evaluate trust at each later request."""
 
     __slots__ = ("_bundle", "_chain", "_proofs", "_until", "peer", "source")
 
@@ -55,7 +55,7 @@ class PeerGuard:
 
         Raises:
             Denied: as ``prove``.
-            Unavailable: NOT_READY, we have no identity, so nobody is trusted.
+            Unavailable: NOT_READY: without an identity of our own no peer is trusted.
         """
         self.source = source
         self._chain = tuple(chain)
@@ -101,7 +101,7 @@ class PeerGuard:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """The settings that a delegating context gives to each of its connections. ``expected`` pins the peer."""
+    """Settings of a delegating context's connections. ``expected`` pins the peer."""
 
     source: IdentitySource
     expected: SpiffeId | None = None
@@ -124,7 +124,7 @@ class VerifyingSSLObject(ScreenedSSLObject):
         self.address = peer_address.get()
 
     def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
-        """Judge the certificates, unless they have proven a peer before. Errors as the base class."""
+        """Check the certificates, unless they have a cached proof. Errors as the base class."""
         if self.binding is None or certificates not in self.binding.proofs:
             super().check_certificates(certificates)
 
@@ -218,7 +218,7 @@ def reason_of(error: ssl.SSLError) -> Reason:
 
 
 def refused_us(error: ssl.SSLError) -> bool:
-    """Return True for the other end's alert, except for the TLS version: that refusal is ours, though it sends it."""
+    """Return True for an alert of the other end, except for the TLS version, which counts as our refusal."""
     reason = error.reason or ""
     return "_ALERT_" in reason and not reason.endswith("_ALERT_PROTOCOL_VERSION")
 

@@ -1,10 +1,10 @@
-"""Queue of the connections whose TLS handshake is not over: begins handshakes in turn, and ends those that stall.
+"""Queue of connections in TLS handshake: starts handshakes in turn, and ends stalled ones.
 
 Theory of operation. A connection passes through stages: *silent*, *partial* (some bytes of a ClientHello), *ready* (all
-of it), *running* (TLS). Only the last costs more than a descriptor, so only it has a small limit; a silent crowd is
-held, and keeps nobody waiting. Each stage keeps its connections in order of arrival, in all and by source address, so
-that the first to evict is at its head: no step examines more than one connection of each stage, however many there are
-(ADR 0033). Decisions are made by ``sidecar.admission``.
+of it), *running* (TLS). Only the last costs more than a descriptor, so only it has a small limit; many silent
+connections are held without delaying others. Each stage keeps its connections in order of arrival, in all and by source
+address, so that the first to evict is at its head: no step examines more than one connection of each stage, however
+many there are (ADR 0033). Decisions are made by ``sidecar.admission``.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def host_of(address: str) -> str:
 
 
 class HandshakeQueue:
-    """The connections of one listener whose handshake is not over.
+    """The connections of one listener still in handshake.
 
     At most ``most`` handshakes run at a time (None: any number). A connection whose ClientHello is complete waits for
     one of them to end, or evicts one that took longer than ``PATIENCE_S``; source addresses take turns. At most
-    ``room`` connections are held in all; ``full``: one more has to wait in the kernel's accept queue, since all are
-    young. Silence in that queue counts. A connection has ``timeout_s`` for everything, less a random part of its second
-    half. Without ``context`` there is no handshake, only a wait for the ``first`` bytes, if these are awaited.
-    ``on_given_up`` is called for each connection that ends here. ``closing_s``: a closed TLS connection is cut after
+    ``room`` connections are held in all; ``full``: the next waits in the kernel's accept queue, because all are too
+    young to evict. Silence in that queue counts. A connection has ``timeout_s`` in all, less a random part of its
+    second half. Without ``context`` there is no handshake, only a wait for the ``first`` bytes, if these are awaited.
+    ``on_given_up`` is called for each connection that fails here. ``closing_s``: a closed TLS connection is cut after
     this time, with bytes still to be sent or not (None: 30 s).
     """
 
@@ -111,7 +111,7 @@ class HandshakeQueue:
         return len(self._running.by_host.get(host, ()))
 
     def over(self, address: str) -> float:
-        """Forget a connection from ``address``, whose handshake is over. Return the seconds it took."""
+        """Remove a connection from ``address`` after its handshake; return the seconds it took."""
         arrival = self._of.get(address)
         if arrival is None:
             return 0.0
@@ -127,27 +127,27 @@ class HandshakeQueue:
 
     @property
     def full(self) -> bool:
-        """True: one more has to wait, because there is no space and every connection is too young to be evicted."""
+        """True if the queue is full and every connection is too young to be evicted."""
         if self._first is None or len(self) < self._room:
             return False
         return at_limit(len(self), self._room, self.first_to_evict, WAIT) is WAIT
 
     @property
     def pending(self) -> int:
-        """The number of connections that will end or be made soon; 0 if nothing is awaited."""
+        """The number of connections in handshake; 0 if none."""
         return 0 if self._first is None else len(self)
 
     def first_to_evict(self, host: str | None = None) -> Arrival | None:
-        """Find the connection, of one source address or of all, whose patience was over first."""
+        """Return the connection, of one source address or of all, with the oldest expired deadline."""
         return None if self._first is None else first_to_evict(self._stages, self._clock(), host)
 
     def evict(self, arrival: Arrival) -> None:
-        """End a connection for another one."""
+        """End a connection to make room for another."""
         self._end(arrival)
         self._tell(Reason.OVERLOADED, "evicted for another connection", arrival)
 
     def start(self, accepted: socket.socket, address: str, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        """Take an accepted socket; its handshake knows the peer's ``address``.
+        """Add an accepted socket; ``address`` is its peer's.
 
         A refused connection is reported to ``on_given_up`` or to the context's callback, and its socket is closed.
         """
@@ -220,7 +220,7 @@ class HandshakeQueue:
             self._look_whether_empty()
 
     def _take(self, arrival: Arrival, first: First) -> None:
-        """Let a connection whose first bytes are known go on, or close it."""
+        """Continue or close a connection by the state of its first bytes."""
         if first is First.WHOLE:
             self._ready.add(arrival, self._clock())
             self._begin_soon()

@@ -1,8 +1,8 @@
-"""One issuer's keys: fetched, refreshed, and the last good ones kept for a while (RFC 7517).
+"""One issuer's keys: fetched, refreshed, and cached for a limited time if the issuer is unreachable (RFC 7517).
 
 One task does all the fetching, so there is never more than one fetch in flight. It sleeps until the next refresh, or
-until an unknown key ID wakes it: at most once in ``cooldown_s``, because key IDs come from strangers and must not make
-us a load generator. Tokens never name the URL.
+until an unknown key ID wakes it: at most once in ``cooldown_s``, because key IDs come from strangers, who must not make
+us generate load. Tokens never name the URL.
 
 A success replaces the whole set: a key that is gone is revoked, and an empty set means no keys. A failure keeps the set
 until it is ``max_age_s`` old; after that there are none, and calls are refused as KEYS_UNAVAILABLE.
@@ -38,7 +38,7 @@ _MAX_AGE: Final = re.compile(r'(?:^|,)[ \t]*max-age="?([0-9]{1,9})"?[ \t]*(?=,|$
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwksSettings:
-    """The URL of one issuer's keys. Its other end is pinned as in `Endpoint`: a peer, a CA file, or loopback.
+    """The URL of one issuer's keys. Its server is pinned as in `Endpoint`: a peer, a CA file, or loopback.
 
     ``refresh_s`` None follows the issuer's ``max-age``, or 300 s without one; a number overrides it.
 
@@ -94,7 +94,7 @@ def refresh_delay(settings: JwksSettings, cache_control: str | None, *, jitter: 
 
 
 def retry_delay(failures: int, *, has_keys: bool, cooldown_s: float, jitter: float) -> float:
-    """Return the seconds from the ``failures``-th failure in a row to the next fetch: few while there are no keys."""
+    """Return the seconds from the ``failures``-th failure in a row to the next fetch: short while there are no keys."""
     longest = max(LAST_RETRY_S, cooldown_s) if has_keys else LAST_RETRY_S
     return min(FIRST_RETRY_S * 2.0 ** min(failures - 1, 16), longest) * (1 - jitter / 2)
 
@@ -122,7 +122,7 @@ class Issuer:
 
     @property
     def keys(self) -> KeySet | None:
-        """The current set: None before the first success, and when the last one is too long ago."""
+        """The current set; None before the first success, and once it is too old."""
         if self._keys is not None and self._clock() - self._fetched_at > self.settings.max_age_s:
             self._keys = None
             self._generation += 1  # decisions by these keys end with them
@@ -141,7 +141,7 @@ class Issuer:
         return None if self.keys is None else self._clock() - self._fetched_at
 
     def find(self, kid: str | None) -> VerificationKey | None:
-        """Return the key if it is known now."""
+        """Return the key with this key ID if it is cached, else None."""
         keys = self.keys
         return None if keys is None else keys.find(kid)
 
@@ -239,7 +239,7 @@ class Issuer:
 
 
 def _trouble_of(keys: KeySet) -> str | None:
-    """Return the trouble with a current key set, for the operator."""
+    """Describe the problem of a current key set for the operator; None if there is none."""
     if keys.ambiguous:
         kids = ", ".join(sorted(escape(kid) for kid in keys.ambiguous))
         return f"different keys have the same kid, so none of them is used: {kids}"
@@ -247,7 +247,7 @@ def _trouble_of(keys: KeySet) -> str | None:
 
 
 def _same(one: KeySet, other: KeySet) -> bool:
-    """Return True if both find the same key for every token, those without a key ID included."""
+    """Return True if both sets find the same key for every token, with or without a key ID."""
     return one.kids == other.kids and all(one.find(kid) == other.find(kid) for kid in (None, *one.kids))
 
 

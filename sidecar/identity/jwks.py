@@ -20,9 +20,9 @@ __all__ = ["IssuerKeys", "JwksSettings"]
 class IssuerKeys:
     """The verification keys of every configured issuer.
 
-    ``source`` is our own identity, needed to speak to an endpoint named by SPIFFE ID. ``clock`` is monotonic, in
+    ``source``: our own identity, needed for endpoints pinned by SPIFFE ID. ``clock`` is monotonic, in
     seconds; ``jitter`` gives numbers in [0, 1). ``on_fetched`` is called with the issuer of each fetched set.
-    ``after_fetch``, which may be replaced at any time, is called after it, when the set is in use.
+    ``after_fetch``, replaceable at any time, is called next, when the set is in use.
     """
 
     def __init__(
@@ -62,17 +62,17 @@ class IssuerKeys:
             self._source.unsubscribe(self._on_identity)
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """Return the key if it is known now. Never waits."""
+        """Return the key if it is cached, else None. Never waits."""
         state = self._issuers.get(issuer)
         return None if state is None else state.find(kid)
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
-        """Return a key that `find` does not know, after one fetch for all callers.
+        """Return a key missing from the cache, after one fetch shared by all callers.
 
         Raises:
             Denied: UNKNOWN_KEY, the issuer publishes no such key (as of ``cooldown_s`` ago at most);
                 WRONG_ISSUER, it is not configured.
-            Unavailable: KEYS_UNAVAILABLE, the issuer cannot be asked.
+            Unavailable: KEYS_UNAVAILABLE: the keys cannot be fetched.
         """
         state = self._issuers.get(issuer)
         if state is None:
@@ -89,15 +89,15 @@ class IssuerKeys:
 
     @property
     def by_issuer(self) -> Collection[Issuer]:
-        """The key set of each issuer: their generations add up to ``generation``. They stay the same objects."""
+        """The ``Issuer`` objects, which never change; their generations add up to ``generation``."""
         return self._issuers.values()
 
     def of_issuer(self, issuer: str) -> Issuer | None:
-        """Return the key set of one issuer, which stays the same object; None: it is not configured."""
+        """Return the ``Issuer`` object, which never changes; None if it is not configured."""
         return self._issuers.get(issuer)
 
     def generation_of(self, issuer: str) -> int:
-        """Return the same for one issuer; 0 for one that is not configured."""
+        """Return the generation of one issuer's keys; 0 if it is not configured."""
         state = self._issuers.get(issuer)
         return 0 if state is None else state.generation
 
@@ -116,7 +116,7 @@ class IssuerKeys:
         return {issuer: state.age_s for issuer, state in self._issuers.items()}
 
     def last_errors(self) -> Mapping[str, str | None]:
-        """Return the trouble with each issuer's keys, in our words; None if there is none."""
+        """Return the last error of each issuer's keys; None if there is none."""
         return {issuer: state.last_error for issuer, state in self._issuers.items()}
 
     def _on_identity(self, identity: Identity | None) -> None:

@@ -39,7 +39,7 @@ class JwtSvids:
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
-        """Own the calls in flight until cancelled. Without it nothing can be fetched."""
+        """Run the calls in flight until cancelled. ``get`` needs it to fetch."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -48,7 +48,7 @@ class JwtSvids:
             self._group = None
 
     def belong_to(self, owner: SpiffeId | None) -> None:
-        """Set their owner. When it changes, all are dropped, and results in flight are not used."""
+        """Set the owner's SPIFFE ID. A change drops all JWT-SVIDs and discards results in flight."""
         if owner != self._owner:
             self._owner = owner
             self._held.clear()
@@ -67,7 +67,7 @@ class JwtSvids:
         """Get a JWT-SVID for one audience, valid for some seconds at least.
 
         Raises:
-            Unavailable: NOT_READY, there is no identity, or the Workload API gives none.
+            Unavailable: NOT_READY: there is no identity, or the Workload API issues no JWT-SVID.
         """
         now = self._clock()
         held = self._held.get(audience)
@@ -93,7 +93,7 @@ class JwtSvids:
         return flight
 
     async def _fly(self, audience: str, owner: SpiffeId, flight: asyncio.Future[str]) -> None:
-        """Fetch, check, keep. The outcome goes to all callers that still wait."""
+        """Fetch, check and cache a JWT-SVID; pass the result to all waiting callers."""
         outcome: str | Unavailable = Unavailable(Reason.NOT_READY, "the call was given up")
         generation = self._generation
         try:

@@ -20,9 +20,9 @@ class PemError(ValueError):
 
 
 def may_be_unfinished(text: bytes) -> bool:
-    """Return True if a writer may still be at this text: it is empty, or ends within a block or a block's boundary.
+    """Return True if the text may be half-written: empty, or ending within a block or a block's boundary.
 
-    A text that was cut between two blocks cannot be told from a whole one.
+    A text cut between two blocks is indistinguishable from a whole one.
     """
     rest = _BLOCK.sub(b"", text).rstrip()
     return not text.strip() or b"-----" in rest or rest.endswith(b"-")
@@ -50,7 +50,7 @@ def private_key_of(text: bytes) -> bytes:
     """Read the one private key of a PEM text, as PKCS#8 DER.
 
     Raises:
-        PemError: there is none, it is encrypted or of an unknown kind, or there is more than one.
+        PemError: there is no key or more than one, or it is encrypted or of an unknown kind.
     """
     if text.count(_BEGIN) != 1:
         raise PemError("it does not hold exactly one PEM private key")

@@ -1,9 +1,10 @@
 """Origins with a pinned identity: one TLS context per pin, one pool key per address, pin and own SVID.
 
-Outbound routes and the token service connect by these. A connection proves two identities and lives no longer than
+Used by outbound routes and for the token service. A connection proves two identities and lives no longer than
 both are fresh. With a renewed SVID, calls go out on new connections at once, and the old ones close as their calls
-end. New bundles end what they no longer vouch for: each kept connection is judged again before its next call, because
-the proof of a handshake an hour ago does not hold now. Connections to the token service end with any new bundles.
+end. New bundles end trust in peers that they no longer vouch for: each idle connection is re-evaluated before its next
+call, because the proof of an old handshake may no longer hold. Connections to the token service end with any new
+bundles.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Address(NamedTuple):
 class OriginKey(NamedTuple):
     """Everything that shared connections must have in common. Plain members: it is hashed for every call.
 
-    ``own`` is the leaf of our SVID, None if it is not shown. ``trust`` is the SPIFFE ID or the CA file's context that
-    judges the other end. ``bound_to`` is the thumbprint of our SVID, where a token that is bound to it is sent.
-    ``http2``: the other end may choose HTTP/2, or without TLS is known to speak it.
+    ``own``: the leaf of our SVID, None if not presented. ``trust`` is the SPIFFE ID or the CA file's context that
+    judges the other end. ``bound_to``: the thumbprint of our SVID, for calls with a token bound to it.
+    ``http2``: the upstream may choose HTTP/2; without TLS it always speaks it.
     """
 
     address: Address
@@ -51,10 +52,10 @@ class OriginKey(NamedTuple):
 
 
 class PinnedOrigins:
-    """The origins of one pool. ``clock`` is wall time, as certificates go by it.
+    """The origins of one pool. ``clock``: wall time, for the validity of certificates.
 
-    ``retire`` is the pool's: it ends the connections of an SVID, or of a CA file, that has changed. With
-    ``per_generation`` new bundles alone retire connections, too.
+    ``retire``: the pool's method; called for connections whose SVID or CA file has changed, with ``per_generation``
+    also for new bundles.
     """
 
     def __init__(
@@ -75,17 +76,16 @@ class PinnedOrigins:
         source.subscribe(self._follow)
 
     def of(self, address: Address, pin: Pin, *, bound_to: str | None = None, http2: bool = False) -> Origin:
-        """Return the origin for a call that begins now. ``pin`` None: plain HTTP, which proves nothing.
+        """Return the origin for a call that begins now. ``pin`` None: plain HTTP, without a proven peer.
 
-        ``http2``: a workload of the mesh may choose it by ALPN; without TLS the other end is known to speak it.
+        ``http2``: a workload of the mesh may choose HTTP/2 by ALPN; without TLS the upstream always speaks it.
 
-        ``bound_to`` is the thumbprint that the call's token names: then only connections with that SVID of ours are
-        used, also where it is renewed while one is opened.
+        ``bound_to``: the thumbprint in the call's token: only connections with this SVID are used, even if it is
+        renewed meanwhile.
 
         Raises:
-            Denied: UPSTREAM_IDENTITY, the CA file is unusable; CNF_MISMATCH, we would not show the SVID that the token
-                is bound to.
-            Unavailable: NOT_READY, there is no identity to show.
+            Denied: UPSTREAM_IDENTITY, the CA file is unusable; CNF_MISMATCH: the token is bound to another SVID than
+            ours. Unavailable: NOT_READY: there is no identity to present.
         """
         identity = self._source.current
         if isinstance(pin, SpiffeId) and identity is None:
@@ -137,7 +137,7 @@ class PinnedOrigins:
         return life_s(self._source, transport, self._clock())
 
     def _certificate_life_s(self, transport: asyncio.BaseTransport) -> float:
-        """Return the seconds to the end of the certificate of a host that a CA file vouches for."""
+        """Return the remaining validity, in seconds, of the certificate of a host trusted by a CA file."""
         certificate = transport.get_extra_info("peercert") or {}
         return max(0.0, ssl.cert_time_to_seconds(certificate["notAfter"]) - self._clock())
 
@@ -145,7 +145,7 @@ class PinnedOrigins:
         return still_trusted(transport, self._clock())
 
     def _still_bound(self, bound_to: str, transport: asyncio.BaseTransport) -> bool:
-        """True if the other end is trusted, and was shown the SVID that this connection's tokens are bound to."""
+        """True if the peer is still trusted, and the connection presented the SVID in ``bound_to``."""
         shown = shown_on(transport)
         return shown is not None and thumbprint_of(shown) == bound_to and self._still_trusted(transport)
 
@@ -154,7 +154,7 @@ def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float)
     """Return half of our own SVID's life, never past its end or the peer's. Seconds from ``now``, never below 0.
 
     Raises:
-        Denied: NO_CLIENT_CERT, the connection proved no peer.
+        Denied: NO_CLIENT_CERT: the connection has no proven peer.
     """
     identity = source.current
     if identity is None:
@@ -165,7 +165,7 @@ def life_s(source: IdentitySource, transport: asyncio.BaseTransport, now: float)
 
 
 def still_trusted(transport: asyncio.BaseTransport, now: float) -> bool:
-    """True if an idle connection's other end would be trusted if it connected now."""
+    """True if the peer of an idle connection is still trusted at ``now``."""
     try:
         guard_of(transport).check(int(now))
     except SidecarError:
@@ -174,5 +174,5 @@ def still_trusted(transport: asyncio.BaseTransport, now: float) -> bool:
 
 
 def leaf_of(identity: Identity | None) -> bytes | None:
-    """Return the certificate that an identity shows, DER; None without one."""
+    """Return the leaf certificate of an identity, DER; None without an identity."""
     return None if identity is None else identity.svid.chain[0]

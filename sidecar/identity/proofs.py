@@ -1,4 +1,4 @@
-"""Cache of proofs by certificate chain: a workload that reconnects shows the same certificates.
+"""Cache of proofs, keyed by certificate chain: a reconnecting workload presents the same certificates.
 
 A proof depends only on the chain, on the bundle that vouches for it and on the time. So a proof is reused for exactly
 the same bytes and the same bundle, within the validity of every certificate on its path; otherwise the chain is

@@ -1,6 +1,6 @@
-"""TLS of a listener for clients without an identity of ours: the operator's certificate, followed as its files change.
+"""TLS of a listener for clients outside the mesh: the operator's certificate, reloaded when its files change.
 
-Nothing is asked of the client. As at every listener a ClientHello is bounded before OpenSSL reads it, records without
+Clients need no certificate. As at every listener a ClientHello is bounded before OpenSSL reads it, records without
 data are limited, nothing is resumed, and no handshake begins on an established connection.
 """
 
@@ -35,7 +35,7 @@ class PublicTlsSettings:
 
 
 class PublicSSLObject(ScreenedSSLObject):
-    """An SSL object that reports a handshake that we refuse."""
+    """An SSL object that reports refused handshakes."""
 
     on_refused: OnRefused | None = None
     address: str | None = None
@@ -74,7 +74,7 @@ class PublicContext(ScreenedContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ScreenedSSLObject:
-        """Start a connection. Before a certificate is loaded it has none to show, and fails."""
+        """Start a connection, which fails until a certificate is loaded."""
         inner = self.inner
         if inner is None:
             return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
@@ -118,7 +118,7 @@ class PublicCertificate:
         self.load()
 
     def try_to_load(self) -> None:
-        """Load at the start, where files that come later are waited for. ``error`` says what is wrong."""
+        """Load at the start. Missing files are not fatal: ``error`` holds the problem until a later load."""
         try:
             self.load()
         except ConfigError:

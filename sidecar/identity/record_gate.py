@@ -67,17 +67,17 @@ class RecordGate:
         """Records wait here, or were passed on and gave no data yet: ``more`` and ``count_data`` must be called."""
 
     def establish(self) -> None:
-        """Begin to count: the handshake is over. TLS 1.2 may not begin another one."""
+        """Start counting after the handshake; refuse a renegotiation of TLS 1.2."""
         self._established = True
         self._reset(self._clock())
 
     @property
     def held_bytes(self) -> int:
-        """The number of bytes that wait to be passed on."""
+        """Number of bytes not passed on yet."""
         return len(self._held) - self._at
 
     def take(self, received: bytes) -> bytes:
-        """Take received bytes, and return those that OpenSSL may have now.
+        """Add received bytes; return the bytes for OpenSSL.
 
         Raises:
             TooManyRecordsError: as ``more``.
@@ -96,7 +96,7 @@ class RecordGate:
         return self.more()
 
     def more(self) -> bytes:
-        """Return the next bytes for OpenSSL. Empty: the rest of a record must be received first.
+        """Return the next bytes for OpenSSL; empty until a whole record is received.
 
         Raises:
             TooManyRecordsError: a limit is passed within ``WINDOW_S``, or a handshake begins on an established
@@ -112,7 +112,7 @@ class RecordGate:
         return self._pass_on()
 
     def count_data(self, size: int) -> None:
-        """Count that one read of ``size`` bytes came of the records passed on."""
+        """Count ``size`` bytes of data from the records passed on."""
         self._without_data = max(0, self._without_data - 1)
         self._overhead_bytes = max(0, self._overhead_bytes - size - _RECORD_BYTES)
         self.busy = bool(self._without_data or self._held)

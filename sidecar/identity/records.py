@@ -46,7 +46,7 @@ class Opener:
         """Take OpenSSL's name of the cipher suite, and the traffic secret of the direction.
 
         Raises:
-            Denied: TLS_VERSION, the suite is not known here.
+            Denied: TLS_VERSION: unsupported cipher suite.
         """
         digest = hashlib.sha384 if cipher.endswith("_SHA384") else hashlib.sha256
         key_bytes = 16 if "_AES_128_" in cipher else 32

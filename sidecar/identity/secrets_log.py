@@ -37,7 +37,7 @@ _local: Final = _Local()
 
 
 def file_of_thread() -> _File:
-    """Return the file of this thread: a step of a handshake begins and ends in one, without another in between."""
+    """Return this thread's file; a thread runs one handshake step at a time."""
     if _local.file is None or _local.file.process != os.getpid():  # a child must not write to its parent's
         _local.file = _File()
     return _local.file

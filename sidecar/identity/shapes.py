@@ -1,4 +1,4 @@
-"""Positions of fields in messages, remembered by size: a message like an earlier one is cut without a loop. Pure.
+"""Cache of field positions in messages, by message size: a message of a known shape is split without a loop. Pure.
 
 Peers of one kind send hellos and lists of certificates that differ only in random bytes, keys and certificates. Where
 all other bytes, every length among them, are equal and in the same places, the fields are in the same places as well.
@@ -18,7 +18,7 @@ MAX_BYTES: Final = 4096  # of a message whose shape is remembered
 
 
 class Shapes:
-    """Shapes of one kind of message: the last one of each size. All are forgotten when there are too many."""
+    """Shapes of one kind of message: the last one of each size. Cleared when full."""
 
     __slots__ = ("_of_size",)
 
@@ -29,7 +29,7 @@ class Shapes:
         return len(self._of_size)
 
     def cut(self, message: bytes) -> tuple[bytes, ...] | None:
-        """Return the fields of a message that has the shape of an earlier one; None if it is not known."""
+        """Return the fields of a message of a known shape, else None."""
         shape = self._of_size.get(len(message))
         if shape is None:
             return None
@@ -49,5 +49,5 @@ class Shapes:
 
 
 def _pieces(bounds: Iterable[tuple[int, int]]) -> _Pieces:
-    """Return a function that cuts these pieces, behind two empty ones: of a single piece it would make no tuple."""
+    """Return a function that extracts these pieces, preceded by two empty ones, so that it always returns a tuple."""
     return itemgetter(_NONE, _NONE, *(slice(start, end) for start, end in bounds))

@@ -34,7 +34,7 @@ class X509Svid:
 
     @property
     def lifetime(self) -> tuple[int, int]:
-        """Its first and its last second."""
+        """First and last second of its validity."""
         return self.not_before, self.not_after
 
 
@@ -125,5 +125,5 @@ class IdentitySource(Protocol):
         ...
 
     def unsubscribe(self, callback: Subscriber) -> None:
-        """Remove a subscriber that ends before the source does. Calling it twice does no harm."""
+        """Remove a subscriber. A second call has no effect."""
         ...

@@ -27,7 +27,7 @@ _MOST_DATA: Final = 16 * 1024
 
 
 class HandshakeRefused(ssl.SSLCertVerificationError):
-    """A refusal by us. For a client it means that the server did not prove the expected identity."""
+    """Our refusal of a peer. On the client side: the server did not prove the expected identity."""
 
     def __init__(self, refusal: Reason, detail: str = "") -> None:
         text = f"{refusal}: {detail}" if detail else str(refusal)
@@ -62,7 +62,7 @@ class ScreenedSSLObject(ssl.SSLObject):
         self._screen = Screen(None if secrets is None else _checked_by(weakref.ref(self)))
 
     def check_certificates(self, certificates: tuple[bytes, ...]) -> None:
-        """Judge the presented certificates (DER, leaf first) before OpenSSL sees them.
+        """Check the presented certificates (DER, leaf first) before OpenSSL parses them.
 
         Raises:
             Denied: they are beyond a limit.
@@ -71,11 +71,11 @@ class ScreenedSSLObject(ssl.SSLObject):
 
     @property
     def presented(self) -> tuple[bytes, ...]:
-        """The certificates that were judged, DER, leaf first."""
+        """The checked certificates, DER, leaf first."""
         return self._presented if self._screen is None else self._screen.certificates
 
     def keep_presented(self, same: tuple[bytes, ...]) -> None:
-        """Hold these equal bytes, which other connections of the peer share, in place of our own."""
+        """Replace the stored certificates by equal bytes shared with other connections, to save memory."""
         if same == self._presented:
             self._presented = same
 
@@ -148,7 +148,7 @@ class ScreenedSSLObject(ssl.SSLObject):
         return self._read_more(len, buffer)
 
     def _read_more(self, len: int, buffer: Any) -> Any:  # noqa: A002 - as ``read``
-        """Read as ``read`` what is not one record that has just arrived."""
+        """Read like ``read``, for input other than a single new record."""
         gate = self._gate
         if buffer is None and len > _MOST_DATA:
             len = _MOST_DATA  # noqa: A001 - as above
@@ -170,7 +170,7 @@ class ScreenedSSLObject(ssl.SSLObject):
                 return data
 
     def pending(self) -> int:
-        """Return the number of bytes still to be read. Event loops ask for it before they read again."""
+        """Return the number of readable bytes; event loops call it before another read."""
         gate = self._gate
         size: int = self._sslobj.pending() + self._released.pending
         return size + gate.held_bytes if gate.busy else size
