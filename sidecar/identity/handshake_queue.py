@@ -142,7 +142,7 @@ class HandshakeQueue:
         return None if self._first is None else first_to_evict(self._stages, self._clock(), host)
 
     def evict(self, arrival: Arrival) -> None:
-        """End a connection to make room for another."""
+        """Evict a connection in favour of another."""
         self._end(arrival)
         self._tell(Reason.OVERLOADED, "evicted for another connection", arrival)
 
