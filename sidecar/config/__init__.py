@@ -4,7 +4,7 @@ The path of a file, in order:
 
 - ``loader``: the child process that does all of this, at the start and for a reload; ``handover``: its answer
 - ``document``: YAML and environment variables, into plain objects
-- ``validation``: the schema, then what must agree; ``Problem`` for each error
+- ``validation``: the schema, then cross-field checks; ``Problem`` for each error
 - schema: ``sidecar_model`` with a file for each large section (``inbound_model``, ``outbound_model`` and so on),
   ``sts_model``, ``platform_file``, with ``sections`` that they share, ``limits`` and ``field_types``; the meaning of a
   key is the description of its field

@@ -12,7 +12,7 @@ from sidecar.errors import Problem
 
 
 def crossing_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report what does not agree between crossings, their routes and the issuers."""
+    """Report contradictions between crossings, their routes and the issuers."""
     for field, route in exchange_routes(file):
         seen = [section.from_ for section in route.crossings]
         for number, section in enumerate(route.crossings):
@@ -74,7 +74,7 @@ def _opened_to(file: SidecarFile, route: OutboundRouteSection, issuer: str) -> b
 
 
 def _prefixes(file: SidecarFile) -> Iterator[Problem]:
-    """Report subjects of two issuers that a token service could give one name, or of one that it would give two."""
+    """Report prefixes by which two subjects could get one name, or one subject two names, at a token service."""
     opened = set(file.entry.may_call) if file.entry is not None else set()
     by_service: dict[str, dict[str, str]] = {}
     for field, route in exchange_routes(file):

@@ -19,7 +19,7 @@ from sidecar.config.document import DocumentError, parse_document
 def examples_in(folder: Path) -> Mapping[tuple[str, str], object]:
     """Return an example of each setting by its section and its key, of the files in ``folder`` and ``reference/``.
 
-    A file in ``reference`` comes first: it is there for its examples.
+    Files in ``reference`` take precedence.
     """
     found: dict[tuple[str, str], object] = {}
     for path in (*sorted(folder.glob("reference/*.yaml")), *sorted(folder.glob("*.yaml"))):
@@ -35,7 +35,7 @@ def examples_in(folder: Path) -> Mapping[tuple[str, str], object]:
 
 
 def model_of(path: Path) -> type[BaseModel]:
-    """Return the model of a file of ours, which its name tells."""
+    """Return the model of an example file, by its name."""
     from sidecar.config.platform_file import PlatformFile
     from sidecar.config.sidecar_model import SidecarFile
     from sidecar.config.sts_model import StsFile
@@ -82,7 +82,7 @@ def as_yaml(value: object) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    """Tell text that needs no quotes, wherever it stands: it is read back as it is, also within braces."""
+    """True for text that needs no quotes, wherever it stands: it is read back as it is, also within braces."""
     try:
         return parse_document(f"[{text}, {{{text}: {text}}}]", name="") == [text, {text: text}]
     except DocumentError:

@@ -67,7 +67,7 @@ def _servers(entry: EntrySection, door: DoorSection) -> list[str]:
 
 
 def door_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report a door that nobody could open, or that would open something else than it says."""
+    """Report a door that no token could open, or that opens other routes than listed."""
     entry = file.entry
     if entry is None or entry.door is None:
         return

@@ -24,7 +24,7 @@ from sidecar.errors import Problem
 
 
 def entry_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report an entry from which no call could start, and logins that cannot be what they say."""
+    """Report an entry from which no call could start, and contradictory logins."""
     entry = file.entry
     if entry is None:
         return

@@ -1,4 +1,4 @@
-"""Token services of a sidecar's settings: made from their sections, and checked against what their adapters say."""
+"""Token services of a sidecar's settings: builder, and checks against their adapters' capabilities."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def exchange_problems(file: SidecarFile) -> Iterator[Problem]:
 
 
 def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
-    """Report routes that ask an adapter for what its servers do not do."""
+    """Report routes that need a capability that their adapter lacks."""
     made = {one.issuer: one for one in exchanges}
     profiles = {one.issuer: one.profile for one in trusted_issuers(file).values()}
     opened = {name for route in (file.inbound.routes if file.inbound else []) for name in route.may_call}
@@ -111,7 +111,7 @@ def adapter_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...])
 
 
 def _no_later_hop(adapter: Adapter, profile: IssuerProfile | None) -> str | None:
-    """Tell why an adapter cannot carry a chain on; None: it can."""
+    """Return the reason why an adapter cannot carry a chain on; None if it can."""
     if TOKEN_TYPE_ACCESS_TOKEN not in adapter.capabilities.takes:
         return "takes login tokens alone"
     if not adapter.capabilities.nests_act:
@@ -139,7 +139,7 @@ def _login_problems(entry: EntrySection, route: str, adapter: Adapter) -> Iterat
 
 
 def audience_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a JWT-SVID that one server would be shown and another, of the mesh, would take from it."""
+    """Report a JWT-SVID audience by which the server could replay the JWT-SVID to a server of the mesh."""
     names = mesh_names(file) | (set() if platform is None else platform_names(platform))
     names |= {user.issuer.rstrip("/") for user in (file.entry.issuers if file.entry is not None else [])}
     for field, section in exchange_sections(file):

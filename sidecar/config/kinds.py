@@ -1,7 +1,7 @@
-"""Kinds of settings files, and which of them a file is, by its keys at the top.
+"""Kinds of settings files, recognised by their top-level keys.
 
-A key that only one kind has tells it. A file that could be two kinds is refused: the rules of one would be applied to
-the other.
+A key that only one kind has identifies it. A file that could be two kinds is refused: the rules of one would be applied
+to the other.
 """
 
 from __future__ import annotations

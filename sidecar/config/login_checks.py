@@ -14,7 +14,7 @@ from sidecar.exchange.sts_settings import ExchangeSettings
 
 
 def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -> Iterator[Problem]:
-    """Report login routes that nobody could open, and entries that take logins nowhere."""
+    """Report login routes that no entry opens, and entries whose logins open no route."""
     adapters = {one.issuer: one.known for one in exchanges}
     for field, route in exchange_routes(file):
         adapter = adapters.get(route_issuer(file, route) or "")
@@ -27,7 +27,7 @@ def login_problems(file: SidecarFile, exchanges: tuple[ExchangeSettings, ...]) -
 
 
 def login_ceiling_problems(file: SidecarFile, platform: Platform) -> Iterator[Problem]:
-    """Report where users are sent to log in, or come back to, if the platform file does not list it."""
+    """Report login and redirect URLs that the platform file does not list."""
     for field, section in exchange_sections(file):
         ceiling = platform.issuers.get(section.issuer)
         listed = None if ceiling is None else ceiling.authorization_endpoint

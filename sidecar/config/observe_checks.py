@@ -1,6 +1,6 @@
 """Checks of routes that only observe. Pure: the time of loading is an argument.
 
-A day that is over is no problem: the route enforces by then, and a sidecar that restarts must come up.
+A past day is accepted: the route then enforces, and a restarting sidecar must come up.
 """
 
 from __future__ import annotations

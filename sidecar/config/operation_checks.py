@@ -46,7 +46,7 @@ def methods_of(section: InboundRouteSection) -> frozenset[str]:
 
 
 def resource_of(section: InboundRouteSection, issuers: Sequence[str]) -> ProtectedResource | None:
-    """Make what clients are told of a route; None: nothing, or its URL is a problem of its own."""
+    """Make the protected-resource metadata of a route; None without any, or with an invalid URL."""
     if section.resource is None or not is_plain_url(section.resource):
         return None
     servers = section.authorization_servers or section.issuers or issuers
@@ -59,7 +59,7 @@ def human_of(section: HumanSection | None) -> Human | None:
 
 
 def operation_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report operations that no message asks for, that are listed twice, or that would open more than their route."""
+    """Report operations that do not exist, are listed twice, or would open more than their route."""
     yield from _metadata_place(file)
     yield from _inbound_operations(file)
     yield from _card_paths(file)
@@ -252,7 +252,7 @@ def named_operations(file: SidecarFile) -> frozenset[str]:
 
 
 def inbound_operations(section: InboundRouteSection, route: InboundRoute, named: frozenset[str]) -> InboundRoute:
-    """Give a route of a protocol its operations: each is the route with what its settings add."""
+    """Return a protocol's route with its operations: each is a copy of the route with its own settings."""
     if section.protocol == "http":
         return route
     bare = replace(route, allow_self=False, delegate_self=False)

@@ -33,7 +33,7 @@ from sidecar.proxy.journeys.headers import may_be_listed
 
 
 def outside_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report what does not agree within a route to a host outside the mesh, or with the routes into it."""
+    """Report contradictions within routes to hosts outside the mesh, or with the routes into it."""
     peers = {route.upstream for _, route in exchange_routes(file)}
     for field, route in outside_routes(file):
         if parse_origin(route.upstream).scheme != "https":

@@ -15,7 +15,7 @@ _MAX_SOCKET_PATH: Final = 107  # of a Unix socket's address, on Linux
 
 
 def own_authority_problems(file: SidecarFile) -> Iterator[Problem]:
-    """Report what would mix the agent's own authority with a request's, and a handle that no agent could get."""
+    """Report settings that mix the agent's own authority with a request's, and a handle that no agent could get."""
     yield from _self_routes(file)
     yield from _accepted(file)
     section = file.workload_handle

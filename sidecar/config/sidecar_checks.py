@@ -1,4 +1,4 @@
-"""Checks of what must agree between the sections of a sidecar's settings. Pure; each problem has its fix."""
+"""Cross-section checks of a sidecar's settings. Pure; each problem has its fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schema of a sidecar's settings file: sections, keys and their meaning. ``sidecar_checks`` checks what must agree."""
+"""Schema of a sidecar's settings file: sections, keys and meanings. ``sidecar_checks`` has the cross-section checks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A2A: which operation a request asks for, by JSON-RPC or by HTTP+JSON; ``a2a_grpc`` has the binding to gRPC.
+"""A2A operations of requests by JSON-RPC or HTTP+JSON; ``a2a_grpc`` has the gRPC binding.
 
-Keys are the names of version 1; those of 0.3 are mapped onto them. A skill is named by no request, so nothing here
-tells skills apart (A2A 1.0 section 9).
+Keys are the names of version 1; those of 0.3 are mapped onto them. Requests do not name skills, so skills have no
+policy (A2A 1.0 section 9).
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class A2aRules:
     """Rules of a route of A2A beside those of its operations.
 
     ``card_url`` is the origin of interfaces in the agent's card; None: as each peer addresses us. ``rewrite_signed``:
-    the signature of a card is dropped, and not the card refused. ``strict_tasks`` refuses tasks that were not seen
-    when they were made. Notifications may be sent to ``push_urls`` (empty: none). ``grpc``: calls of A2A by gRPC reach
+    the signature of a card is dropped, and not the card refused. ``strict_tasks`` refuses tasks whose creation this
+    sidecar did not see. Notifications may be sent to ``push_urls`` (empty: none). ``grpc``: calls of A2A by gRPC reach
     the other end, so cards may name interfaces for them.
     """
 
@@ -102,7 +102,7 @@ PLAIN_RULES: Final = A2aRules()
 
 
 def named(operation: str) -> str:
-    """Return an operation's name in version 1. Raises ValueError, there is no such operation."""
+    """Return an operation's name in version 1. Raises ValueError if there is no such operation."""
     name = _V03.get(operation, operation)
     if name not in OPERATIONS:
         raise ValueError("no operation of A2A")
@@ -126,16 +126,16 @@ def operation_of(message: RpcMessage) -> str:
 
 
 def check_params(message: RpcMessage) -> None:
-    """Refuse parameters, or a body of HTTP+JSON, in which a member could be taken for another.
+    """Refuse parameters, or a body of HTTP+JSON, with ambiguous member names.
 
     Raises:
-        MessageRefused: OPERATION_MALFORMED, so it is.
+        MessageRefused: OPERATION_MALFORMED.
     """
     one_spelling(message.params, _PARAMS, message_id=message.id, fold=without_marks)
 
 
 def is_path_of_operation(path: str) -> bool:
-    """True if HTTP+JSON has an operation at the end of this path, by whatever method."""
+    """True if HTTP+JSON has an operation at the end of this path, for any method."""
     return any(pattern.fullmatch(path) for _, pattern, _ in _PATHS)
 
 
@@ -145,7 +145,7 @@ def operation_of_path(method: str, path: str, *, anywhere: bool = False) -> tupl
     One segment may come first: a tenant, or the version of 0.3; with ``anywhere`` any number of them.
 
     Raises:
-        Denied: OPERATION_REFUSED, it is none.
+        Denied: OPERATION_REFUSED: the path has no operation.
     """
     found = [
         (operation, matched)

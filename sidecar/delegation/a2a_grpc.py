@@ -1,4 +1,4 @@
-"""A2A by gRPC: which operation a call asks for, and what its message names. Pure; the services of 0.3 and 1.0.
+"""A2A by gRPC: operations of calls, and parameters of messages. Pure; the services of 0.3 and 1.0.
 
 A message is read into the parameters that JSON-RPC has for the same operation, so that everything else decides by
 these alone. Of 0.3, tasks are named as resources: ``tasks/{id}``. A field that its version does not have is refused:
@@ -55,7 +55,7 @@ def _message(name: str, schema: Schema) -> Field:
 
 
 class Method(NamedTuple):
-    """A method of a service: its operation, and the fields of the message that asks for it."""
+    """A method of a service: its operation, and the fields of its request message."""
 
     operation: str
     request: Schema
@@ -153,7 +153,7 @@ def is_path_of_service(path: str) -> bool:
 
 
 def path_of(version: str) -> str:
-    """Return the path of a method in a version, by which an interface is on a route or not."""
+    """Return the path of a method in a version, used to test if an interface is on a route."""
     return _SERVICES[version] + "SendMessage"
 
 
@@ -163,14 +163,14 @@ def is_first_version(path: str) -> bool:
 
 
 class Call(NamedTuple):
-    """A call of a method that is known: the version of its service is that of the message."""
+    """A call of a known method. The version of its service is also that of the message."""
 
     method: Method
     version: str
 
 
 def call_of_path(path: str, query: bytes) -> Call:
-    """Return the method that a call asks for.
+    """Return the method called at ``path``.
 
     Raises:
         MessageRefused: OPERATION_REFUSED, it is none of A2A's services.
@@ -229,7 +229,7 @@ _ANSWER: Final[Schema] = {
 
 
 def shown_in_message(message: bytes) -> Shown:
-    """Return what a message of an answer shows; nothing, if it cannot be read."""
+    """Return the task and context in an answer's message; empty if unreadable."""
     try:
         return shown_of(read(message, _ANSWER, max_fields=_MAX_FIELDS_OF_ANSWER, others=True))
     except ProtobufError:
@@ -237,7 +237,7 @@ def shown_in_message(message: bytes) -> Shown:
 
 
 class GrpcAnswerReader:
-    """Reads what the messages of an answer show, up to its task. As ``AnswerReader``, which reads JSON.
+    """Finds tasks in the messages of an answer, until the first. As ``AnswerReader`` for JSON.
 
     ``codings`` are the values of its ``grpc-encoding``. Nothing more is read after ``MAX_EVENTS_READ`` messages, or
     after one that has more than ``MAX_READ_BYTES``, or cannot be decompressed.
@@ -251,7 +251,7 @@ class GrpcAnswerReader:
         self._messages: GrpcMessages | None = GrpcMessages(max_bytes=MAX_READ_BYTES, codings=codings)
 
     def feed(self, data: bytes) -> list[Shown]:
-        """Read more of the answer. Return what its complete messages show."""
+        """Consume more of the answer; return the tasks and contexts of its complete messages."""
         found: list[Shown] = []
         if self._messages is None:
             return found

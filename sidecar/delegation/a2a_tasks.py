@@ -1,4 +1,4 @@
-"""Tasks and contexts of A2A: those that a request names, and those that its answer shows. Pure.
+"""Tasks and contexts of A2A in requests and answers. Pure.
 
 Of 0.3 and 1.0, in both bindings.
 """
@@ -73,7 +73,7 @@ NOTHING_NAMED: Final = Named()
 def tasks_named(
     operation: str, message: RpcMessage | None, in_path: str | None, query: Iterable[tuple[str, str]] = ()
 ) -> Named:
-    """Return what a request names; ``in_path`` is the task of a path of HTTP+JSON.
+    """Return the tasks and contexts that a request names; ``in_path``: the task in a path of HTTP+JSON.
 
     Raises:
         MessageRefused: OPERATION_MALFORMED, an id is no short text, or stands there twice and differs.
@@ -215,7 +215,7 @@ NOTHING_SHOWN: Final = Shown()
 
 
 def shown_in(document: bytes) -> Shown:
-    """Return what an answer shows; nothing, if it cannot be read."""
+    """Return the task and context of an answer; empty if unreadable."""
     try:
         answer = parse_message_object(document, max_bytes=MAX_READ_BYTES)
     except StrictJsonError:
@@ -227,7 +227,7 @@ def shown_in(document: bytes) -> Shown:
 
 
 def shown_of(result: Mapping[str, object]) -> Shown:
-    """Return what the result of an answer shows."""
+    """Return the task and context of an answer's result."""
     task = result.get("id") if result.get("kind") == "task" else _one(result, _TASK_ID)  # 0.3, which wraps nothing
     context = _one(result, _CONTEXT_ID)
     for names, of_task in _PAYLOADS:
@@ -243,7 +243,7 @@ def _text(value: object) -> str | None:
 
 
 class AnswerReader:
-    """Reads what an answer shows, up to its task, whatever the pieces in which it arrives. ``events``: it is a stream.
+    """Finds the task of an answer that arrives in pieces. ``events``: the answer is an event stream.
 
     An answer, or an event, of more than ``MAX_READ_BYTES`` is not read, and nothing after ``MAX_EVENTS_READ``.
     """
@@ -257,7 +257,7 @@ class AnswerReader:
         self._left = MAX_EVENTS_READ
 
     def feed(self, data: bytes) -> list[Shown]:
-        """Read more of the answer. Return what its complete events show."""
+        """Consume more of the answer; return the tasks and contexts of its complete events."""
         found: list[Shown] = []
         if self.over:
             return found
@@ -282,7 +282,7 @@ class AnswerReader:
         return found
 
     def end(self) -> list[Shown]:
-        """Return what a whole answer shows, at its end."""
+        """Return the task and context of a whole answer, at its end."""
         shown = NOTHING_SHOWN if self.over or self._events else shown_in(bytes(self._held))
         self._stop()
         return [] if shown == NOTHING_SHOWN else [shown]

@@ -1,4 +1,4 @@
-"""Tells which operations of a route a caller may ask for: the decision of each call, made before it."""
+"""Decides which operations of a route a caller may request, before any call."""
 
 from __future__ import annotations
 

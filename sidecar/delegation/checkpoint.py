@@ -78,7 +78,7 @@ class Checkpoint:
         )
 
     def verify(self, key: VerificationKey) -> None:
-        """Return if ``key`` made the signature.
+        """Verify the signature with ``key``.
 
         Raises:
             Denied: ALG_NOT_ALLOWED or BAD_SIGNATURE.
@@ -99,7 +99,7 @@ def parse_checkpoint(text: str, *, workload: str, run: str) -> Checkpoint:
     """Parse the text of a record of ``workload`` in ``run``.
 
     Raises:
-        CheckpointError: it has another form.
+        CheckpointError: the text has another form.
     """
     match = _TEXT.fullmatch(text)
     if match is None:

@@ -1,7 +1,8 @@
 """Routes of opaque tunnels: an agent's CONNECT to one listed host and port, through which TLS is never opened.
 
 The name is trusted no further than its addresses: one that leads to this machine, to its link or to a cloud's metadata
-is refused, since a tunnel there would reach what only this machine may ask. Who means such an address lists it as one.
+is refused, since a tunnel there would reach what only this machine may ask. To permit such an address, list the address
+itself.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})  # RFC 5214: the upper half
 class ConnectRoute:
     """One host and port, lower case, exactly as CONNECT names them.
 
-    ``without_handle`` also admits a CONNECT that shows no handle, whose subject nobody knows.
+    ``without_handle`` also admits a CONNECT without a handle, whose subject is unknown.
 
     Raises:
         ValueError: a name without a port, or neither a name nor an address.

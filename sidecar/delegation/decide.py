@@ -204,7 +204,7 @@ def decide_observed_call(
 
 
 def check_again(permit: Permit, now: int) -> None:
-    """Return if an earlier permit still holds at ``now``.
+    """Check that an earlier permit still holds at ``now``.
 
     Only for a call of the same peer (by the same certificate) with the same token on the same route under the same
     policy and keys: of all that ``decide_verified`` reads, only the time differs.
@@ -286,7 +286,7 @@ def accept_issued(
     A token that is bound to a certificate must be bound to ours, ``own_certificate_sha256`` (hexadecimal).
 
     Raises:
-        Denied: an ``sts_*`` code, whatever is wrong.
+        Denied: an ``sts_*`` code for each defect.
     """
     if plan.sts_issuer not in policy.token_services:
         raise Denied(Reason.STS_ISSUER, "the policy no longer names this STS")
@@ -372,7 +372,7 @@ def _check_unrelaxed(
     now: int,
     peer_certificate_sha256: str | None,
 ) -> None:
-    """Return if nothing is wrong with a token that no route relaxes. Raises Denied or Unavailable."""
+    """Check the rules that no route relaxes. Raises Denied or Unavailable."""
     issuer = _issuer_of(token.issuer, route, policy)
     check_times(token, now)
     policy.deny.check(Use(token, peer, NO_NAMES))

@@ -14,7 +14,7 @@ _WINDOWS: Final = {b"gzip": 31, b"deflate": 15}  # zlib's names for the two form
 
 
 class GrpcMessageError(ValueError):
-    """Content that is not what it should be. Its text quotes nothing of it."""
+    """Malformed content. The message never quotes it."""
 
 
 def one_message(content: bytes) -> bytes:
@@ -34,14 +34,14 @@ def one_message(content: bytes) -> bytes:
 
 
 def written(message: bytes) -> bytes:
-    """Return the content that holds one message."""
+    """Frame one message as content."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def decompressed(message: bytes, codings: Sequence[bytes], *, max_bytes: int) -> bytes:
     """Return a message that is compressed as ``codings``, the values of ``grpc-encoding``, say.
 
-    Never more than ``max_bytes`` are made of it.
+    The result has at most ``max_bytes``.
 
     Raises:
         GrpcMessageError: the coding is none that is read, or the message is not one in this coding, or is too long.

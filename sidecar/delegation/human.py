@@ -1,7 +1,7 @@
 """A fresh login of the user behind a chain: how recent, and how strong, a route requires it to be (RFC 9470).
 
 The token service carries ``auth_time`` and ``acr`` of the login token unchanged through the chain; ``issued`` proves
-that. A token that does not tell them, or not in their form, tells of no fresh login.
+that. A token without valid values proves no fresh login.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Human:
             require_acr(value)
 
     def check(self, token: VerifiedToken, now: int) -> None:
-        """Return if the user has logged in as required. A remembered permit must pass this again at each use.
+        """Check that the user has logged in as required; repeated at each use of a cached permit.
 
         Raises:
             Denied: STEP_UP_REQUIRED.
@@ -71,7 +71,7 @@ def require_acr(value: str) -> None:
     """Refuse a value that no list of ``acr_values`` can name.
 
     Raises:
-        ValueError: so it is.
+        ValueError: the value is not allowed.
     """
     if not _ACR.fullmatch(value):
         raise ValueError("an acr value is 1 to 256 printable characters without space, quotation mark and backslash")

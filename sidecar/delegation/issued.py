@@ -88,8 +88,7 @@ def _prove_own(issued: VerifiedToken, plan: Plan) -> None:
 def prove_grant(issued: VerifiedToken, actor: SpiffeId) -> None:
     """Check that a token was granted by a person: we act, nobody acted before us, and the subject is no workload.
 
-    Nobody knows beforehand who logs in. But a token of a client's own, whatever claim names the actor, has that client
-    as its subject.
+    The user is unknown before the login. But the subject of a client's own token is that client, in any actor claim.
 
     Raises:
         Denied: STS_NO_ACT, STS_ACTOR_MISMATCH, STS_CHAIN_BROKEN, STS_SUBJECT_MISMATCH.

@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0: one message, read so that no agent can read another operation in the same bytes.
+"""JSON-RPC 2.0: strict parser of one message, so that no agent can read another operation in the same bytes.
 
 Parsers differ in what they make of two members with one name, of members that differ only in case (that of Go's
 standard library takes them for the same), of several documents and of batches. All of these are refused here.
@@ -37,7 +37,7 @@ class RpcMessage:
 
 
 class MessageRefused(Denied):
-    """A message that is refused; ``id`` is its own, as far as it was read, for the answer.
+    """A refused message; ``id``: the message's, if known, for the answer.
 
     ``code`` is the protocol's number for this error, where it is not the one of the reason. ``facts`` are what the
     protocol has clients read beside it.
@@ -123,7 +123,7 @@ def one_spelling(
     message_id: MessageId = None,
     fold: Fold = str.casefold,
 ) -> None:
-    """Refuse an object in which a member could be taken for another: two names that differ in case alone.
+    """Refuse an object with ambiguous member names: two names that differ only in case.
 
     So is a name with characters that do not print, which a parser may cut at NUL, and ``__proto__``. ``decisive`` are
     the names that are read: these may be spelled in no other way. ``fold``: a constant function.

@@ -1,6 +1,6 @@
 """A user's grant to this workload: the token that a token service gives for one route after the user has agreed there.
 
-Nobody knows beforehand who will log in, so there is no subject to compare with. All else is proven as for any issued
+The user is unknown before the login, so there is no subject to compare with. All else is proven as for any issued
 token: signature, issuer, audience, scope, life, and that we, and nobody before us, act in it. The result opens exactly
 one route, and is never exchanged.
 """

@@ -1,4 +1,4 @@
-"""Sessions of MCP: each belongs to whoever opened it, and nobody else can use or end it.
+"""Sessions of MCP: only the holder that opened a session can use or end it.
 
 An agent names a session by an id that it alone understands. Its peers get that id behind a MAC over the route, the
 holder and the id, by a random key of the sidecar; ids of events, by which streams are resumed, are bound to their

@@ -157,7 +157,7 @@ class FederatedKey:
 
     @property
     def kind(self) -> str:
-        """The way in which the key was come by, for records."""
+        """Way in which the key was obtained, for records."""
         return f"federate:{self.provider}"
 
     def term(self, name: str) -> str | None:
@@ -223,7 +223,7 @@ class OutsideRoute:
         return (host if self.upstream.port == 443 else f"{host}:{self.upstream.port}").encode("ascii")
 
     def check(self, method: str, path: str) -> None:
-        """Return if the route covers this call of a canonical path.
+        """Check that the route covers this call of a canonical path.
 
         Raises:
             Denied: TARGET_DENIED (the path is not listed, or gives out credentials), METHOD_REFUSED.

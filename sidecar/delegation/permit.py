@@ -124,7 +124,7 @@ class OwnPermit(_Sealed):
 
 @final
 class ObservedPermit(_Sealed):
-    """A call passes on ``route``, which only observes, although ``reason`` refuses it. Nobody acts on any authority.
+    """A call passes on ``route``, which only observes, although ``reason`` refuses it. It carries no authority.
 
     ``peer`` is the caller that proved its SPIFFE ID; None: none did, or our own agent calls. ``token`` was verified,
     for some audience; None: the call shows none. Both only serve to judge the call again. It ends at ``ends_at``

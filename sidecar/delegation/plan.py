@@ -57,7 +57,7 @@ class Delegation:
         return self.token.held_bytes + (0 if self.txn_token is None else self.txn_token.held_bytes)
 
     def narrowed_to(self, fresh: Delegation) -> Delegation:
-        """Return the part that a fresh judgement of the same token still allows: never more than before."""
+        """Return the intersection with a fresh decision on the same token."""
         return replace(self, may_call=self.may_call & fresh.may_call, scope=self.scope & fresh.scope)
 
 

@@ -58,7 +58,7 @@ def inbound_again(
     peer_certificate_sha256: str,
     ends_at: int | None = None,
 ) -> None:
-    """Return if a peer's request would still be permitted on ``route``.
+    """Check that a peer's request would still be permitted on ``route``.
 
     Its authority ends at ``ends_at``, before its token does if the user's login becomes too old (None: with the token).
 

@@ -1,4 +1,4 @@
-"""Cache of issued tokens, keyed by everything that the answer depends on, and emptied when any of it changes."""
+"""Cache of issued tokens, keyed by every input of the exchange; invalidated when keys, policy or identity change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Epoch(NamedTuple):
     workload: SpiffeId
 
     def older_than(self, other: Epoch) -> bool:
-        """Return True if a caller with this epoch decides by keys or policy that have been replaced since."""
+        """Return True if the keys or policy of this epoch have been replaced in ``other``."""
         return (self.keys, self.policy, self.withdrawals) < (other.keys, other.policy, other.withdrawals)
 
 
@@ -47,10 +47,9 @@ new_epoch: Final[Callable[[tuple[int, int, int, SpiffeId]], Epoch]] = partial(tu
 class Issued:
     """An accepted token, the second (exclusive) until which it is used, and the second from which it is refreshed.
 
-    ``facts`` are those of the permit for records: made once, and not to be changed. ``txn_token`` was issued for the
-    chain that begins with this token. ``bound_to`` is the thumbprint of the SVID of ours that the token is bound to;
-    None: it is bound to none. ``credentials`` are the static ones that were shown for it, of a token without its
-    transaction token.
+    ``facts``: record fields of the permit, immutable. ``txn_token`` was issued for the
+    chain that begins with this token. ``bound_to``: the thumbprint of our SVID in the token's ``cnf``; None if unbound.
+    ``credentials``: the static credentials sent to obtain it.
     """
 
     permit: IssuedPermit
@@ -68,19 +67,19 @@ class Issued:
         object.__setattr__(self, "facts", facts_of_issued(self.permit))
 
     def with_txn_token(self, txn_token: TxnToken) -> Issued:
-        """Return the same with a transaction token, used no longer than either."""
+        """Return a copy with a transaction token, valid until the earlier expiry."""
         until = min(self.usable_until, txn_token.expires_at - SKEW_S)
         return replace(self, txn_token=txn_token, usable_until=until, refresh_at=min(self.refresh_at, until))
 
     def obtained_by(self, credentials: Iterable[str]) -> Issued:
-        """Return the same with the static credentials that were shown for it."""
+        """Return a copy with the static credentials sent to obtain it."""
         return replace(self, credentials=frozenset(credentials))
 
 
 class IssuedTokens:
     """Issued tokens of one epoch, bounded in bytes. The least recently used is evicted first; refusals are not kept.
 
-    ``warm_bytes`` are those that the native engine adds to each, beside a copy of the token. ``kept`` is the cache.
+    ``warm_bytes``: overhead of the native engine per token, besides a copy of it. ``kept``: the cached tokens.
     """
 
     def __init__(
@@ -100,21 +99,21 @@ class IssuedTokens:
 
     @property
     def hits(self) -> int:
-        """The lookups that found a token."""
+        """Number of cache hits."""
         return self.kept.hits
 
     @property
     def misses(self) -> int:
-        """The lookups that found none."""
+        """Number of cache misses."""
         return self.kept.misses
 
     @property
     def evicted(self) -> int:
-        """The tokens that were evicted for others."""
+        """Number of evicted tokens."""
         return self.kept.evicted
 
     def find(self, key: Hashable, *, epoch: Epoch, now: int) -> Issued | None:
-        """Find the token for ``key``, if it was accepted in this very epoch and has not expired."""
+        """Return the unexpired token for ``key``, accepted in exactly this epoch; else None."""
         kept = self.kept
         if epoch != kept.epoch and not self._enter(epoch):
             return None
@@ -128,7 +127,7 @@ class IssuedTokens:
         return issued
 
     def keep(self, key: Hashable, issued: Issued, *, epoch: Epoch) -> bool:
-        """Keep a token accepted in ``epoch``. False: that epoch is over, or the token is larger than the cache."""
+        """Cache a token accepted in ``epoch``. False if that epoch is over, or the token exceeds the cache."""
         if not self._enter(epoch):
             return False
         permit = issued.permit
@@ -140,7 +139,7 @@ class IssuedTokens:
         return self.kept.keep(key, issued, cost=cost, expires_at=issued.usable_until, epoch=epoch)
 
     def drop(self, key: Hashable) -> None:
-        """Forget one token."""
+        """Remove one token."""
         self.kept.drop(key)
 
     def postpone(self, key: Hashable, issued: Issued, *, until: int) -> None:
@@ -150,7 +149,7 @@ class IssuedTokens:
             self.kept.replace(key, replace(kept, refresh_at=until))
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
-        """Forget a token that the next hop refused. True: request a new one, once in ``REJECTION_S`` per key."""
+        """Remove a token refused by the next hop. True if a new one may be requested: once in ``REJECTION_S`` per key."""
         rejected_at = self._rejected.get(key)
         if rejected_at is not None and monotonic_s - rejected_at < REJECTION_S:
             return False
@@ -162,7 +161,7 @@ class IssuedTokens:
         return True
 
     def carry(self, before: int, after: int, stops: Callable[[VerifiedToken], bool]) -> None:
-        """Keep the tokens of policy number ``before`` for ``after``, without those whose own or inbound one stops."""
+        """Carry the tokens of policy number ``before`` over to ``after``, except those that ``stops`` selects."""
 
         def stopped(issued: Issued) -> bool:
             permit, subject = issued.permit, issued.permit.plan.subject_token
@@ -173,11 +172,11 @@ class IssuedTokens:
             self.kept.carry(epoch._replace(policy=after), drop=stopped)
 
     def clear(self) -> None:
-        """Forget every token. Rejections stay: an invalidation does not lift their limit."""
+        """Remove every token. Rejections stay, so that an invalidation does not lift their limit."""
         self.kept.clear()
 
     def sweep(self, now: float, *, monotonic_s: float) -> None:
-        """Free expired tokens, and rejections that no longer count."""
+        """Remove expired tokens and expired rejections."""
         self.kept.sweep(now)
         self._rejected.sweep(monotonic_s)
 

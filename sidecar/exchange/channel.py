@@ -1,9 +1,9 @@
 """Reused connections to the token endpoint: a handshake costs three times as much as the exchange after it.
 
-Theory of operation. The engine of the data plane does the HTTP: heads are read strictly, and an answer has one length
-and one reading. A connection with anything irregular (unrequested bytes, an answer after its caller left, a late or too
-large answer) is cut and never used again, so no answer can be taken for another caller's. No redirect is followed, no
-proxy is taken from the environment, no cookie is kept, nothing is decompressed.
+Theory of operation. The engine of the data plane does the HTTP: heads are read strictly, and an answer has one
+unambiguous length. A connection with anything irregular (unrequested bytes, an answer after its caller left, a late or
+too large answer) is cut and never used again, so no answer can be taken for another caller's. No redirect is followed,
+no proxy is taken from the environment, no cookie is kept, nothing is decompressed.
 
 The other end may have closed a kept connection unnoticed. If that shows before one byte of an answer, the form is sent
 once more, on a new connection. It may have been served before; that does no harm. An exchange consumes nothing (RFC
@@ -51,9 +51,9 @@ _FAILURES: Final[Mapping[Reason, SidecarError]] = {
 class StsChannel:
     """Sends forms to one token endpoint. ``timeout_s`` limits each step; the caller limits the whole call.
 
-    ``connect_timeout_s``: where there are other endpoints, so that time is left for them.
+    ``connect_timeout_s``: leaves time for other endpoints.
 
-    ``shows_svid``: a host that a CA file certifies, and that asks for a certificate, is shown our X.509-SVID.
+    ``shows_svid``: present our X.509-SVID to a host certified by a CA file, if it requests a certificate.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class StsChannel:
     ) -> EndpointAnswer:
         """Send an urlencoded form. Return the answer, whatever its status.
 
-        ``authorization`` is a value of that field. ``once``: the form goes out on a new connection, and never again.
+        ``authorization``: value of the Authorization field. ``once``: use a new connection, and never resend.
 
         Raises:
             SidecarError: NOT_READY, or any of the ``sts_*`` reasons for a call without a whole answer; `Unsent` if not
@@ -116,7 +116,7 @@ class StsChannel:
             raise failure_of(error) from error
 
     async def get(self, etag: str | None) -> EndpointAnswer:
-        """Fetch a document, unless it still has this entity tag (304). Errors as ``post_form``."""
+        """Fetch a document; status 304 if its entity tag is still ``etag``. Errors as ``post_form``."""
         lines = b"" if etag is None else encode_fields(((b"if-none-match", etag.encode("latin-1")),))
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -130,7 +130,7 @@ class StsChannel:
             raise failure_of(error) from error
 
     def reconnect(self) -> None:
-        """Make the next call open a new connection: it may lead to another replica."""
+        """Make the next call open a new connection, possibly to another replica."""
         self._pool.retire()
 
     async def close(self) -> None:
@@ -162,7 +162,7 @@ class StsChannel:
 
 
 def failure_of(error: SidecarError) -> SidecarError:
-    """Return the failure of an exchange behind a failure of its connection; other errors are their own."""
+    """Convert a connection error into an exchange error; return other errors unchanged."""
     known = _FAILURES.get(error.reason)
     if known is None:
         return error

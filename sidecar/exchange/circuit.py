@@ -1,13 +1,13 @@
-"""Circuit breaker of one endpoint: which calls go there first, last, or not at all. Pure; times are monotonic seconds.
+"""Circuit breaker of one endpoint: prefers, avoids or excludes it. Pure; times are monotonic seconds.
 
 After a failure the endpoint is avoided for a pause: calls go elsewhere if they can, and one call after the pause is the
 probe. Each failed probe doubles the pause, up to a limit. The circuit opens after several failures without any answer
 in between, over a second at least, so that calls which fail together do not open it; an open one gets probes alone.
 
 No one user's calls open it for the others. An answer of any kind keeps it closed, 503 too. Silence counts once for each
-subject since the last answer, however often that subject's calls hang; a connection that fails is nobody's fault and
-counts each time. Subjects that got no answer have a pause and a probe of their own, so that none of them takes the
-probe of the others.
+subject since the last answer, however often that subject's calls hang; a failed connection counts each time, whatever
+the subject. Subjects that got no answer have a pause and a probe of their own, so that none of them takes the probe of
+the others.
 
 A failure is forgotten after a minute in which no call went there, because another works or nothing is called.
 """
@@ -29,7 +29,7 @@ _SPREAD: Final = 0.25  # so that replicas of a workload do not probe in the same
 
 
 class Failure(Enum):
-    """The kinds of failures, by what they tell about the endpoint."""
+    """Kinds of failures of an endpoint."""
 
     UNREACHED = auto()  # nothing was sent
     SILENT = auto()  # to this subject at least
@@ -46,7 +46,7 @@ class Pause:
         self._length_s = 0.0
 
     def lengthen(self, now: float, spread: float) -> None:
-        """Begin a pause, twice as long as the one before."""
+        """Begin a pause, twice as long as the previous one."""
         self._length_s = min(2 * self._length_s, MAX_PAUSE_S) or FIRST_PAUSE_S
         self.until = now + self._length_s * (1 + _SPREAD * spread)
 
@@ -78,11 +78,11 @@ class Circuit:
         return self.failing_since is not None and now < self._pause_for(subject).until
 
     def admits(self, now: float, subject: Hashable) -> bool:
-        """True if a call of this subject may go there at all."""
+        """True if the endpoint may receive a call of this subject."""
         return not (self.open and self.avoided(now, subject))
 
     def begin(self, now: float, subject: Hashable, *, at_most_s: float) -> Pause | None:
-        """Begin an attempt. A pause: this is its probe, and until it ends (``at_most_s``) the others stay away."""
+        """Begin an attempt. Returns the pause if this attempt is its probe, which lasts ``at_most_s`` at most."""
         if self.failing_since is None or self.avoided(now, subject):
             return None
         pause = self._pause_for(subject)
@@ -90,7 +90,7 @@ class Circuit:
         return pause
 
     def forget(self, now: float) -> None:
-        """Close the circuit if its last failure is too old to tell anything."""
+        """Close the circuit if its last failure is too old."""
         if self.failing_since is not None and now - self._failed_at > FORGET_AFTER_S:
             self.succeeded()
 
@@ -101,7 +101,7 @@ class Circuit:
         self._answered()
 
     def failed(self, now: float, subject: Hashable, failure: Failure, *, probe: Pause | None) -> None:
-        """Note a failed attempt. ``probe`` is what ``begin`` returned."""
+        """Count a failed attempt. ``probe``: the result of ``begin``."""
         if failure is Failure.ANSWERED:
             self._answered()
         else:

@@ -47,7 +47,7 @@ Fact: TypeAlias = tuple[object, str, object]
 
 @dataclass(frozen=True, slots=True)
 class _Landed:
-    """The outcome of a flight, and the epoch in which its token was accepted; None if that was over before."""
+    """The outcome of a flight, and the epoch in which its token was accepted; None if the epoch had ended."""
 
     epoch: Epoch | None
     outcome: _Outcome
@@ -109,7 +109,7 @@ class TokenExchange:
         source.subscribe(self._on_identity)
 
     def sweep(self, now: float) -> None:
-        """Free the tokens that have expired by ``now``."""
+        """Remove the tokens expired at ``now``."""
         self.tokens.sweep(now, monotonic_s=self._monotonic())
 
     @property
@@ -123,7 +123,7 @@ class TokenExchange:
         return len(self._flights)
 
     def cached(self, plan: Plan, *, policy: Policy, now: int) -> Issued | None:
-        """Find the token kept for this plan. None: await `exchange`. Never waits, never raises.
+        """Return the cached token for this plan; None: await `exchange`. Never waits, never raises.
 
         In the last part of the token's life this starts its refresh. Needs a running event loop.
         """
@@ -138,9 +138,9 @@ class TokenExchange:
         return issued
 
     async def exchange(self, plan: Plan, policy: Policy) -> Issued:
-        """Get a token issued and proven for this plan, by one exchange however many callers need the same.
+        """Return a token issued and verified for this plan; concurrent callers share one exchange.
 
-        A token that a user granted is proven again, and nobody is asked.
+        A token granted by a user is verified again without an exchange.
 
         Raises:
             SidecarError: as `Sts.exchange`; NOT_READY without an identity of our own, OVERLOADED with too many
@@ -171,7 +171,7 @@ class TokenExchange:
         raise Unavailable(Reason.STS_UNAVAILABLE, "keys, policy or identity changed during every exchange")
 
     def usable(self, issued: Issued) -> bool:
-        """True if a token may be sent now: it is bound to no certificate, or to the SVID that we show now."""
+        """True if a token may be sent now: unbound, or bound to our current SVID."""
         identity = self._source.current
         return issued.bound_to is None or (
             identity is not None and thumbprint_of(identity.svid.leaf_sha256) == issued.bound_to
@@ -191,17 +191,17 @@ class TokenExchange:
             self.tokens.keep(key_of(issued.permit.plan), issued, epoch=epoch)
 
     def reject(self, permit: IssuedPermit) -> bool:
-        """Forget a token that the next hop answered with 401. True: request a new one (once in 10 s per key)."""
+        """Remove a token refused by the next hop (401). True if a new one may be requested (once in 10 s per key)."""
         return self.tokens.reject(key_of(permit.plan), permit, monotonic_s=self._monotonic())
 
     @property
     def credential_files(self) -> tuple[str, ...]:
-        """The files of the static credentials that obtain these tokens: if one changes, ``invalidate``."""
+        """Files of the static credentials for these tokens; call ``invalidate`` when one changes."""
         of_txn = None if self._txn_service is None else self._txn_service.credential_file
         return self._sts.credential_files + (() if of_txn is None else (of_txn,))
 
     def invalidate(self) -> None:
-        """Forget every token, those in flight too. Changes of keys, policy and identity are noticed without this."""
+        """Discard every token, including those in flight. Not needed for changes of keys, policy and identity."""
         self.withdrawals += 1
         self.tokens.clear()
         self._sts.forget()
@@ -226,7 +226,7 @@ class TokenExchange:
         return new_epoch((self._keys.generation_of(self._settings.issuer), policy.number, self.withdrawals, own_id))
 
     def holds_by(self) -> list[Fact] | None:
-        """Return all that the tokens of the current epoch hold by, as ``_epoch`` reads it. None: none holds now."""
+        """Return the facts that the current epoch depends on, as read by ``_epoch``; None if no token is valid now."""
         kept, identity, state = self.tokens.kept, self._source.current, self._keys.of_issuer(self._settings.issuer)
         epoch = kept.epoch
         if not isinstance(epoch, Epoch) or identity is None or identity.svid.spiffe_id != epoch.workload:
@@ -295,7 +295,8 @@ class TokenExchange:
     ) -> Issued:
         """Get the access token for which a transaction token is asked.
 
-        It is kept until there is one, so that a failure of that service costs the token service no further exchange.
+        The issued token stays cached meanwhile, so that a failure of the transaction token service costs no further
+        exchange.
         """
         kept = self.tokens.find(_alone(plan), epoch=started, now=int(self._clock()))
         if kept is not None and self.usable(kept) and _lasts_longer(kept, replaces):

@@ -1,4 +1,4 @@
-"""Client authentication at a token service: what each way adds to a form, and the static credential behind some ways.
+"""Client authentication at a token service: the parameters of each method, and static credentials.
 
 Our own ways need no secret: the X.509-SVID of the connection, or a JWT-SVID as client assertion. The others rest on a
 file, and on a setting that allows them by name; records name the credential's fingerprint, never the credential.
@@ -46,7 +46,7 @@ class ClientAuthSettings:
     ``allow_static`` says that this is meant; ``key_id`` is the header ``kid`` of an assertion signed with it.
 
     Raises:
-        ValueError: a credential without a static way, or the reverse. The text names field and fix.
+        ValueError: a credential without a static method, or the reverse. The text names field and fix.
     """
 
     method: ClientAuth = ClientAuth.X509_SVID
@@ -72,7 +72,7 @@ class ClientAuthSettings:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Parts that authentication adds to one request: form parameters, and a value of ``Authorization``."""
+    """Authentication of one request: form parameters, and a value of ``Authorization``."""
 
     form: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     authorization: str | None = field(default=None, repr=False)
@@ -117,15 +117,15 @@ class ClientAuthenticator:
 
     @property
     def client_id(self) -> str:
-        """The name by which the token service knows us.
+        """Our client ID at the token service.
 
         Raises:
-            Unavailable: NOT_READY, it is our SPIFFE ID, and we have none.
+            Unavailable: NOT_READY: the client ID is our SPIFFE ID, and we have no identity.
         """
         return self._settings.client_id or str(self._own())
 
     async def show(self) -> Shown:
-        """Return what the next request carries.
+        """Return the authentication of the next request.
 
         Raises:
             Unavailable: NOT_READY, CREDENTIAL_UNAVAILABLE.

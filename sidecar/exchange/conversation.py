@@ -1,6 +1,6 @@
-"""Talks to one token service by its adapter: sends each step with our authentication, and keeps what steps share.
+"""Runs an adapter against one token service: sends each step with our authentication, and caches shared answers.
 
-No redirect is followed: an answer that is one ends the exchange before the adapter sees it. A shared answer, such as an
+A redirect ends the exchange before the adapter sees it. A shared answer, such as an
 access token of our own, is kept for half of its life, and dropped if a step after it is refused: the server may have
 revoked it. An answer younger than ten seconds stays, or each refusal of some user's token would cost another call. All
 are dropped with the credential that obtained them.
@@ -34,7 +34,7 @@ MAX_STEPS: Final = 8  # an adapter that asks for ever would hold a flight for ev
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """An endpoint: its connections, and how we authenticate there."""
+    """An endpoint: its connections and our authentication there."""
 
     caller: Caller
     authenticator: ClientAuthenticator
@@ -42,7 +42,7 @@ class Reached:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A shared answer, and its time: asked for ``since``, used ``until``."""
+    """A cached shared answer: requested at ``since``, valid until ``until``."""
 
     answer: Answer
     since: float
@@ -71,10 +71,10 @@ class Conversation:
         *,
         subject: Hashable = None,
     ) -> _R:
-        """Take the steps to the end, as ``own``. Return what they return.
+        """Run the steps to their end, authenticated as ``own``; return their result.
 
-        ``credentials`` collects the static credentials that are shown, also if the exchange fails: ways with
-        fingerprints. ``subject`` as of ``Caller.post_form``.
+        ``credentials`` collects the static credentials sent, even if the exchange fails: methods with fingerprints.
+        ``subject`` as of ``Caller.post_form``.
 
         Raises:
             SidecarError: as the adapter raises it, or STS_REDIRECT, NOT_READY, CREDENTIAL_UNAVAILABLE; `Unsent` if no
@@ -103,7 +103,7 @@ class Conversation:
         raise Denied(Reason.STS_BAD_RESPONSE, "the adapter found no end")
 
     async def reach(self, name: str, reached: Reached) -> None:
-        """Ask steps for the endpoint ``name`` there from now on."""
+        """Set the connections and authentication of endpoint ``name``."""
         before = self._endpoints.get(name)
         self._endpoints[name] = reached
         if before is not None:
@@ -115,7 +115,7 @@ class Conversation:
             await reached.caller.close()
 
     def forget(self) -> None:
-        """Drop the shared answers, and those that are under way."""
+        """Drop the cached shared answers, including those in flight."""
         self._forgotten += 1
         self._shared.clear()
 

@@ -21,7 +21,7 @@ _SKEW_S: Final = 300  # between the token service's clock and ours
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountersignSettings:
-    """The token service that countersigns: its ``issuer``, whose keys we know, and its ``endpoint``."""
+    """The token service that countersigns: its ``issuer``, with known keys, and its ``endpoint``."""
 
     issuer: str
     endpoint: Endpoint
@@ -32,14 +32,14 @@ class Keys(Protocol):
     """Source of the issuer's keys (``identity.jwks.IssuerKeys``)."""
 
     def find(self, issuer: str, kid: str | None) -> VerificationKey | None:
-        """Return the key, if it is known now."""
+        """Return the key if cached, else None."""
 
     async def wait_for_key(self, issuer: str, kid: str | None) -> VerificationKey:
         """Return the key after a fetch. Raises Denied UNKNOWN_KEY, Unavailable KEYS_UNAVAILABLE."""
 
 
 class Countersigner:
-    """Asks the token service to sign heads. Its answer counts only if its signature is right."""
+    """Requests signatures of heads, and verifies each."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Countersigner:
         self._clock = clock
 
     async def countersign(self, head: Head) -> Checkpoint:
-        """Return a proven checkpoint of ``head``.
+        """Return a verified checkpoint of ``head``.
 
         Raises:
             SidecarError: NOT_READY without an identity, any of the ``sts_*`` reasons, STS_BAD_RESPONSE for an answer

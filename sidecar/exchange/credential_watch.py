@@ -1,4 +1,4 @@
-"""Watch of the static credentials by which tokens are obtained: a changed one ends the tokens of the one before.
+"""Watches static credentials: a changed file drops the tokens obtained with the old one.
 
 An exchange reads its file each time. A kept token would outlive its credential by minutes, but an operator who
 replaces a stolen secret expects that nothing of the old one is used any more.
@@ -19,20 +19,20 @@ LOOK_S: Final = 0.25
 
 
 class CredentialWatch:
-    """Looks at the files of the exchanges in force. ``exchanges`` returns them."""
+    """Watches the credential files of the exchanges returned by ``exchanges``."""
 
     def __init__(self, exchanges: Callable[[], Exchanges]) -> None:
         self._exchanges = exchanges
         self._seen: dict[TokenExchange, Hashable] = {}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Watch until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
-        """Look once, and drop the tokens of each exchange of which a file has changed since the last look."""
+        """Check once; drop the tokens of each exchange with a file changed since the last check."""
         seen: dict[TokenExchange, Hashable] = {}
         for one in self._exchanges().values():
             if not one.credential_files:

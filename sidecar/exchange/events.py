@@ -16,8 +16,7 @@ def issued_fields(
 ) -> RecordFields:
     """Return the record keys of ``token.exchanged``: the issued token, and by ``jti_in`` the one it came from.
 
-    ``adapter`` is the name of the one that asked; ``credential`` is the static credential that authenticated us: the
-    way and a fingerprint.
+    ``adapter``: the adapter's name; ``credential``: the static credential used, as method and fingerprint.
     """
     issued, subject_token, crossing = permit.token, permit.plan.subject_token, permit.plan.crossing
     return {
@@ -48,9 +47,9 @@ def refused_fields(
     exchange_ms: float,
     credential: str | None = None,
 ) -> RecordFields:
-    """Return the record keys of ``token.exchange_refused``: the request, and nothing that the token service said.
+    """Return the record keys of ``token.exchange_refused``: the request, without text from the token service.
 
-    ``adapter`` and ``credential`` as in ``issued_fields``: the credential was shown, whatever the answer.
+    ``adapter`` and ``credential`` as in ``issued_fields``.
     """
     subject_token = plan.subject_token
     return {
@@ -70,14 +69,14 @@ def refused_fields(
 
 
 def credential_of(shown: set[str]) -> str | None:
-    """Return the record's ``credential`` for the static ones that were shown, each ``client:WAY:FINGERPRINT``."""
+    """Return the record's ``credential`` for the static credentials sent, each ``client:WAY:FINGERPRINT``."""
     return f"client:{','.join(sorted(one.removeprefix('client:') for one in shown))}" if shown else None
 
 
 def refused_login_fields(
     plan: LoginPlan, error: SidecarError, *, adapter: str, exchange_ms: float, credential: str | None
 ) -> RecordFields:
-    """The record keys of ``token.exchange_refused`` for a login: nobody is known for whom it would have been."""
+    """Return the record keys of ``token.exchange_refused`` for a login, without a subject: the user is unknown."""
     return {
         "direction": "outbound",
         "exchange_ms": exchange_ms,

@@ -1,4 +1,4 @@
-"""All token services that one workload asks, and the tokens that they issued, as one cache."""
+"""The token services of one workload, and their issued tokens, as one cache."""
 
 from __future__ import annotations
 

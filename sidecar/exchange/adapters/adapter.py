@@ -1,4 +1,4 @@
-"""The seam between the sidecar and one dialect of token services: an adapter asks, and reads the answers.
+"""Interface between the sidecar and one dialect of token services: an adapter builds requests and parses answers.
 
 An adapter is pure. Its exchange is a generator: it yields each ``Step`` (a form for a token endpoint), is sent the
 ``Answer``, and returns the token's description. The sidecar does the rest: connections, client authentication, retries,
@@ -62,9 +62,9 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """One token to be asked for, and what the sidecar can show. ``jwt_svid`` is ours, for the issuer as audience.
+    """One token to request, and our credentials. ``jwt_svid``: ours, with the issuer as audience.
 
-    ``client_id`` is the name by which the token service knows us; ``options`` are those of the settings.
+    ``client_id``: our name at the token service; ``options``: from the settings.
     """
 
     plan: Plan
@@ -78,7 +78,7 @@ class Wanted:
         """The token to be exchanged.
 
         Raises:
-            ValueError: the plan is for a token of the workload's own.
+            ValueError: the plan requests a token of the workload's own.
         """
         if self.plan.subject_token is None:
             raise ValueError("no token is exchanged for one of the workload's own")
@@ -104,10 +104,10 @@ class Adapter:
     ``client_auth`` are the ways of authentication that its servers take, the usual one first. ``options`` names the
     settings of the adapter with their values, the default first; a single empty value stands for any text. Those in
     ``required_options`` must be set.
-    ``endpoints`` are those beside the token endpoint; settings may leave out those in ``discovered``, which names their
-    members of the server's metadata (RFC 8414). ``exchange`` trades the token of a request or a login; without it
-    ``login`` asks a user. ``own`` asks for a token of the workload's own; None: the
-    dialect has none. ``actor_token`` tells for which options a JWT-SVID of ours is needed.
+    ``endpoints``: besides the token endpoint; settings may omit those in ``discovered``, which maps them to members of
+    the server's metadata (RFC 8414). ``exchange`` trades the token of a request or a login; without it ``login`` asks a
+    user. ``own`` requests a token of the workload's own; None if the dialect has none. ``actor_token`` returns True if
+    the options require a JWT-SVID of ours.
     """
 
     name: str

@@ -22,7 +22,7 @@ _ANSWERS: Final = frozenset({"authorization_pending", "slow_down", "access_denie
 
 
 def begin(wanted: WantedLogin) -> Beginning:
-    """Ask for the user's approval (section 4.1)."""
+    """Request the user's approval (section 4.1)."""
     form = (
         ("grant_type", _GRANT),
         ("scope", " ".join(sorted(wanted.plan.scope))),
@@ -39,7 +39,7 @@ def begin(wanted: WantedLogin) -> Beginning:
 
 
 def complete(wanted: WantedLogin, started: Started, _code: str | None) -> Completion:
-    """Ask if the user has answered (section 4.3)."""
+    """Poll for the user's answer (section 4.3)."""
     # An answer with a token consumes the code (RFC 8628 section 3.5), and asking twice at once is asking too often.
     answer = yield Step(form=(("grant_type", _DEVICE_CODE), ("device_code", started.code or "")), once=True)
     match answer.error(_ANSWERS):

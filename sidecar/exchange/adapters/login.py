@@ -1,4 +1,4 @@
-"""The part of the seam for dialects in which a user takes part: a login is begun, and completed later.
+"""Interface for dialects with a user's login: begun first, completed later.
 
 Both halves are generators of steps like an exchange, and as pure. ``begin`` returns what the login waits for: the URL
 that the user's browser is sent to, or a code by which the token service knows the request. ``complete`` returns the
@@ -19,7 +19,7 @@ from sidecar.exchange.adapters.step import Answer, Step
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedLogin:
-    """One login, and what the sidecar can show. ``jwt_svid`` is ours, for the issuer as audience, at the completion.
+    """One login, and our credentials. ``jwt_svid``: ours, with the issuer as audience, at the completion.
 
     ``state`` and ``verifier`` are unguessable and belong to this login alone. ``authorization_endpoint`` is for a
     ``browser`` flow, with ``redirect_uri``, where the browser comes back. ``reason`` is for the user to read.
@@ -39,7 +39,7 @@ class WantedLogin:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """A login that waits for its user: at ``url`` in the browser, or elsewhere, until the token service answers for
-    ``code``. Ask it no sooner than every ``poll_s``; it forgets the login after ``expires_in_s`` (None: not told).
+    ``code``. Ask it no sooner than every ``poll_s``; it drops the login after ``expires_in_s`` (None if unknown).
     """
 
     url: str | None = field(default=None, repr=False)

@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A complete answer, whatever its status; redirects do not get this far."""
+    """A complete answer of any status except a redirect."""
 
     status: int
     content_type: str | None
@@ -55,7 +55,7 @@ class Answer:
         )
 
     def members(self) -> AnswerMembers:
-        """Read the members of a success that is no token.
+        """Parse the members of a success without a token.
 
         Raises:
             SidecarError: as ``token``.
@@ -63,5 +63,5 @@ class Answer:
         return parse_answer(self.status, self.content_type, self.body)
 
     def error(self, known: frozenset[str]) -> str | None:
-        """Return the error code of a refusal (400) if it is one of these; any other answer is for ``token`` to read."""
+        """Return the error code of a refusal (400) if it is in ``known``, else None; ``token`` parses other answers."""
         return error_among(self.status, self.content_type, self.body, known)

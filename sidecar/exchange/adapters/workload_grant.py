@@ -16,7 +16,7 @@ from sidecar.exchange.adapters.jwt_grant import JWT_BEARER
 
 
 def exchange(_wanted: Wanted) -> Steps:
-    """Refuse: this grant is for nobody but the workload.
+    """Refuse: this grant is only for the workload itself.
 
     Raises:
         Denied: STS_ERROR.
