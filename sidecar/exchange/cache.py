@@ -149,7 +149,7 @@ class IssuedTokens:
             self.kept.replace(key, replace(kept, refresh_at=until))
 
     def reject(self, key: Hashable, permit: IssuedPermit, *, monotonic_s: float) -> bool:
-        """Remove a token refused by the next hop. True if a new one may be requested: once in ``REJECTION_S`` per key."""
+        """Remove a token refused by the next hop. True if a new one is due: once per ``REJECTION_S`` and key."""
         rejected_at = self._rejected.get(key)
         if rejected_at is not None and monotonic_s - rejected_at < REJECTION_S:
             return False
