@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from benchmarks.peers.peer import AGENTS, AGENTS_HTTP2, CHAIN
+from benchmarks.peers.peer import AGENTS, AGENTS_HTTP2, TWO_HOPS
 from benchmarks.peers.sidecar_settings import TOOL_NAME
 from benchmarks.scenarios import SCENARIOS, TRACE, VARIES, Call, Scenario
 
@@ -64,8 +64,9 @@ def _day() -> Iterator[Scenario]:
         renewed = USERS / TOKEN_LIFE_S / rate
         how: dict[str, Any] = {"rate": rate, "slots": max(40, rate)}
         title = f"{what}, {rate} a second"
-        yield _row("day", f"day-{rate}", f"{title}, two hops", *DAY, role=CHAIN, cold=renewed, **how)
-        yield _row("day", f"day-{rate}-cold", f"{title}, two hops, 10 % new logins", *DAY, role=CHAIN, cold=0.1, **how)
+        hops = {**how, "role": TWO_HOPS}
+        yield _row("day", f"day-{rate}", f"{title}, two hops", *DAY, cold=renewed, **hops)
+        yield _row("day", f"day-{rate}-cold", f"{title}, two hops, 10 % new logins", *DAY, cold=0.1, **hops)
         yield _row("day", f"day-{rate}-hop", f"{title}, one hop", *DAY, cold=renewed, **how)
     yield _row("day", "day-300-http2", f"{title}, one hop, HTTP/2", *DAY, role=AGENTS_HTTP2, cold=renewed, **how)
 
@@ -94,7 +95,7 @@ def _cold() -> Iterator[Scenario]:
     for percent in (0, 100):
         title = f"GET 1 KB, 50 a second, two hops, {percent} % with a new login: two exchanges"
         name = f"cold-exchange-{percent}"
-        yield _row("cold", name, title, GET, rate=50, slots=40, role=CHAIN, cold=percent / 100)
+        yield _row("cold", name, title, GET, rate=50, slots=40, role=TWO_HOPS, cold=percent / 100)
 
 
 def _messages() -> Iterator[Scenario]:

@@ -67,6 +67,11 @@ class Sample:
         return self.calls - int(self.seen.get("calls_answered", 0))
 
     @property
+    def delays(self) -> Histogram:
+        """Latencies; where only streams were asked for, the delay of their events."""
+        return self.latency or self.event_delay
+
+    @property
     def is_wrong(self) -> bool:
         """True if more than one answer in a hundred was missing or unexpected: then no number counts."""
         return bool(max(sum(self.errors.values()), self.unanswered) * 100 > self.seen.get("requests", 0))
@@ -82,7 +87,7 @@ class Sample:
         cpu = self.cpu_us
         text = f"{cpu:9.1f} us" if cpu is not None else "        - us"
         text += f" {self.per_second:8.0f}/s"
-        histogram = self.event_delay or self.latency
+        histogram = self.delays
         if histogram:
             text += f"  p50 {percentile(histogram, 0.5):6.0f}  p99 {percentile(histogram, 0.99):7.0f} us"
         text += f"  {self.rss_mib:5.0f} MiB"

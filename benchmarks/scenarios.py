@@ -321,6 +321,7 @@ SCENARIOS: Final = (
     Scenario(name="new-connection", title="a new mTLS connection for each request", fresh_connections=True),
     Scenario(name="pair", title="two in a row: from agent to agent, 32 at once", role=PAIR),
     Scenario(name="pair-500", title="two in a row, 500 a second", role=PAIR, connections=20, rate=500),
+    Scenario(name="mesh-warm", title="three hops, logins that are known", role=MESH, connections=8),
     Scenario(
         name="mesh",
         title="three hops, each request a new login: three exchanges",

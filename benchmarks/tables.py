@@ -83,7 +83,7 @@ def _latencies(samples: Sequence[Sample], scenario: Scenario, peer: str, share: 
     if not tells_latency(scenario):
         return {}
     own = [sample for sample in samples if (sample.scenario, sample.peer) == (scenario.name, peer)]
-    found = {sample.round: percentile(sample.latency, share) for sample in own}
+    found = {sample.round: percentile(sample.delays, share) for sample in own}
     return {number: value for number, value in found.items() if value > 0}
 
 
@@ -123,7 +123,7 @@ def _row(
     column = _column(samples, scenario, peer, rounds)
     p99, p99_of_base = (_latencies(samples, scenario, name, 0.99) for name in (peer, BASE))
     before = BEFORE.get(peer)
-    histogram = merged(sample.event_delay if scenario.measure == "events" else sample.latency for sample in own)
+    histogram = merged(sample.delays for sample in own)
     return Row(
         peer=peer,
         figure=spread([value for value in column if value is not None]),

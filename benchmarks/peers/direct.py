@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from benchmarks.peers.agents import relay
-from benchmarks.peers.peer import AGENTS, AGENTS_HTTP2, CHAIN, INBOUND, OVER_HTTP2, PAIR, Part, Peer, Role
+from benchmarks.peers.peer import AGENTS, AGENTS_HTTP2, INBOUND, OVER_HTTP2, PAIR, TWO_HOPS, Part, Peer, Role
 from benchmarks.world import World
 
 _MIDDLE: Final = "direct-agent"
@@ -20,7 +20,7 @@ def direct() -> Peer:
             **dict.fromkeys((INBOUND, PAIR, AGENTS), Role(port="agent", counted=("agent",))),
             **dict.fromkeys(OVER_HTTP2, Role(port="agent-h2c", counted=("agent-h2c",))),
             AGENTS_HTTP2: Role(port="agent", counted=("agent",), http2=False),  # agent-h2c never waits
-            CHAIN: Role(port=_MIDDLE, counted=(_MIDDLE, "agent")),
+            TWO_HOPS: Role(port=_MIDDLE, counted=(_MIDDLE, "agent")),
         },
         does_not=("anything: latencies are told beside it",),
         missing=lambda: None,
@@ -30,4 +30,4 @@ def direct() -> Peer:
 
 
 def _parts(world: World, roles: frozenset[str]) -> list[Part]:
-    return [relay(world, _MIDDLE, to="agent")] if CHAIN in roles else []
+    return [relay(world, _MIDDLE, to="agent")] if TWO_HOPS in roles else []

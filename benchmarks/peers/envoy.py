@@ -7,18 +7,17 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.peers.agents import relay
+from benchmarks.peers.agents import chain_roles, links, relays
 from benchmarks.peers.binaries import find, missing
 from benchmarks.peers.peer import (
     AGENTS,
     AGENTS_HTTP2,
-    CHAIN,
+    CHAINS,
     GRPC,
     HTTP2,
     HTTP2_OPEN,
     Part,
     Peer,
-    Role,
     first_line,
     single,
 )
@@ -57,22 +56,17 @@ def with_jwt(*, cache: bool) -> Peer:
     )
     if not cache:
         return peer
-    front, first, tool = (f"{peer.name}-chain-{part}" for part in ("front", "first", "tool"))
 
     def parts(world: World, roles: frozenset[str]) -> list[Part]:
-        if CHAIN not in roles:
-            return peer.parts(world, roles)
-        filters, agent = _filters(world, cache=True), f"{first}-agent"
-        return [
-            *peer.parts(world, roles),
-            _launch(world, tool, filters),
-            _launch(world, first, filters, agent=agent, to=f"{tool}-inbound"),
-            relay(world, agent, to=f"{first}-outbound"),
-            _launch(world, front, [], agent=None, to=f"{first}-inbound"),
-        ]
+        found = peer.parts(world, roles)
+        for role in sorted(roles & CHAINS.keys()):
+            for link in links(peer.name, role):
+                filters = _filters(world, cache=True) if link.agent else []
+                found.append(_launch(world, link.process, filters, agent=link.agent, to=link.to))
+            found += relays(world, peer.name, role)
+        return found
 
-    role = Role(port=f"{front}-outbound", counted=(front, first, tool))
-    return replace(peer, roles={**peer.roles, CHAIN: role}, parts=parts)
+    return replace(peer, roles={**peer.roles, **chain_roles(peer.name)}, parts=parts)
 
 
 def _peer(name: str, title: str, does_not: tuple[str, ...], *, filters: bool, cache: bool) -> Peer:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.peers.agents import relay
+from benchmarks.peers.agents import chain_roles, links, relays
 from benchmarks.peers.binaries import find, missing
 from benchmarks.peers.peer import (
     AGENTS,
-    CHAIN,
+    CHAINS,
     GRPC,
     HTTP2,
     HTTP2_OPEN,
     INBOUND,
-    MESH,
     NARROW,
     OUTBOUND,
     OVER_HTTP2,
-    PAIR,
     Part,
     Peer,
     Role,
     first_line,
     single,
 )
-from benchmarks.world import AGENT, CALLER, FIRST, FRONT, SECOND, TOOL, World
+from benchmarks.world import AGENT, CALLER, TOOL, World
 
 _LOG: Final = (
     '{\\"ts\\":\\"%tr\\",\\"peer\\":\\"%[ssl_c_serial,hex]\\",\\"client\\":\\"%ci:%cp\\",\\"method\\":\\"%HM\\",'
@@ -79,8 +77,6 @@ _JWT: Final = """
 
 def plain() -> Peer:
     """The base: mTLS and a log, without tokens."""
-    chain = ("haproxy-front", "haproxy-tool")
-    two_hops = ("haproxy-chain-front", "haproxy-chain-first", "haproxy-tool")
     return Peer(
         name="haproxy",
         title="HAProxy",
@@ -89,9 +85,7 @@ def plain() -> Peer:
             **dict.fromkeys((INBOUND, NARROW, AGENTS), Role(port="haproxy-inbound", counted=("haproxy",))),
             **{role: Role(port=f"haproxy-{role}-inbound", counted=(f"haproxy-{role}",)) for role in sorted(OVER_HTTP2)},
             OUTBOUND: Role(port="haproxy-outbound", counted=("haproxy",)),
-            PAIR: Role(port="haproxy-pair", counted=chain),
-            CHAIN: Role(port="haproxy-chain", counted=two_hops),
-            MESH: Role(port="haproxy-mesh", counted=("haproxy-entry", "haproxy-first", "haproxy-second", chain[1])),
+            **chain_roles("haproxy"),
         },
         does_not=("URI SAN", "any look at the token", "subject and actor in its log", "exchange of tokens"),
         missing=lambda: missing("haproxy", "apt-get install haproxy"),
@@ -133,24 +127,13 @@ def _plain(world: World, roles: frozenset[str]) -> list[Part]:
         ports = {"inbound": "haproxy-inbound", "outbound": "haproxy-outbound"}
         parts.append(hop("haproxy", AGENT, agent="agent", to="tool", **ports))
     parts += [_over(world, f"haproxy-{role}", "", agent=_agent(role)) for role in sorted(roles & OVER_HTTP2)]
-    if roles & {PAIR, MESH, CHAIN}:
-        parts.append(hop("haproxy-tool", TOOL, inbound="haproxy-tool-inbound", agent="agent"))
-    if PAIR in roles:
-        parts.append(hop("haproxy-front", FRONT, outbound="haproxy-pair", to="haproxy-tool-inbound"))
-    if CHAIN in roles:
-        first, agent = {"inbound": "haproxy-chain-in", "outbound": "haproxy-chain-out"}, "haproxy-chain-agent"
-        parts.append(hop("haproxy-chain-first", FIRST, agent=agent, to="haproxy-tool-inbound", **first))
-        parts.append(relay(world, agent, to="haproxy-chain-out"))
-        parts.append(hop("haproxy-chain-front", FRONT, outbound="haproxy-chain", to="haproxy-chain-in"))
-    if MESH in roles:
-        for name, identity, after in (
-            ("first", FIRST, "haproxy-second-in"),
-            ("second", SECOND, "haproxy-tool-inbound"),
-        ):
-            ports = {"inbound": f"haproxy-{name}-in", "outbound": f"haproxy-{name}-out"}
-            parts.append(hop(f"haproxy-{name}", identity, agent=f"haproxy-{name}-agent", to=after, **ports))
-            parts.append(relay(world, f"haproxy-{name}-agent", to=f"haproxy-{name}-out"))
-        parts.append(hop("haproxy-entry", FRONT, outbound="haproxy-mesh", to="haproxy-first-in"))
+    for role in sorted(roles & CHAINS.keys()):
+        for link in links("haproxy", role):
+            inbound, outbound = f"{link.process}-inbound", f"{link.process}-outbound"
+            ports = {"inbound": inbound, "agent": link.agent} if link.agent else {}
+            ports |= {"outbound": outbound, "to": link.to} if link.to else {}
+            parts.append(hop(link.process, link.own, **ports))
+        parts += relays(world, "haproxy", role)
     return parts
 
 

@@ -11,7 +11,6 @@ from benchmarks.world import World
 
 INBOUND: Final = "inbound"  # mTLS in, plain HTTP to the agent
 OUTBOUND: Final = "outbound"  # plain HTTP in, mTLS to the next hop
-PAIR: Final = "pair"  # both, one after the other: from agent to agent
 NARROW: Final = (
     "256-handshakes"  # as inbound, with at most `NARROW_HANDSHAKES` handshakes at once where there is a limit
 )
@@ -21,10 +20,11 @@ HTTP2_OPEN: Final = "http2-open"  # the same in another process, so that its mem
 GRPC: Final = "grpc"  # as http2, and HTTP/2 without TLS to an agent that serves gRPC
 AGENTS: Final = "agents"  # as inbound, with a route each for MCP, A2A and everything else
 AGENTS_HTTP2: Final = "agents-http2"  # the same, but the caller speaks HTTP/2
-CHAIN: Final = "chain"  # an entry, an agent in the middle, a tool: two hops, with a route for MCP in each
+CHAINS: Final = {"chain-1": 1, "chain-2": 2, "chain-3": 3}
+"""From an entry over agents in the middle to a tool: so many hops, with a route for MCP in each."""
+PAIR, TWO_HOPS, MESH = CHAINS
 OVER_HTTP2: Final = frozenset({HTTP2, HTTP2_OPEN, GRPC, AGENTS_HTTP2})
 ROUTES: Final = {"routes-10": 10, "routes-1000": 1000}  # an inbound side with this many routes
-MESH: Final = "mesh"  # an entry, two agents in the middle, a tool: three hops
 
 # Credential of a request in Authorization: a delegated token over mTLS, a handle from the outbound side, a user's
 # login.

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.peers.agents import Link
 from benchmarks.peers.peer import GRPC
 from benchmarks.world import (
     AGENT,
@@ -71,7 +72,7 @@ def agents_settings(world: World, name: str, *, http2: bool = False) -> dict[str
 
 
 def _mcp(route: Mapping[str, Any]) -> dict[str, Any]:
-    return {**route, "name": "mcp", "protocol": "mcp", "operations": [{"allow": [f"tools/call:{TOOL_NAME}"]}]}
+    return {"name": "mcp", **route, "protocol": "mcp", "operations": [{"allow": [f"tools/call:{TOOL_NAME}"]}]}
 
 
 def http2_settings(world: World, name: str, role: str) -> dict[str, Any]:
@@ -92,101 +93,52 @@ def numbered_routes(count: int) -> list[dict[str, Any]]:
     return [{"name": f"r{n}", "match": {**match, "path_prefix": f"/r{n}"}, **rest} for n in range(count)]
 
 
-def front_settings(world: World, name: str = "sidecar") -> dict[str, Any]:
-    """Settings of the entry where users log in."""
-    login = {**_login(world), "client_id": CLIENT_ID}
-    routes = [
-        {
-            **route(world, "tool", TOOL),
-            "name": "next",
-            "match": {"prefix": "/next"},
-            "upstream": _origin(world, "tool"),
-        },
-        {**route(world, "tool", TOOL), "name": "pair", "match": {"prefix": "/pair"}},
-        route(world, "first", FIRST),
-    ]
-    return {
-        **_common(world, f"{name}-front".removeprefix("sidecar-"), FRONT),
-        "outbound": {"listen": world.at(f"{name}-outbound"), "routes": routes},
-        "entry": {"issuers": [login], "may_call": ["next", "pair", "first"]},
-    }
+def front_settings(world: World, peer: str) -> dict[str, Any]:
+    """Settings of the entry where users log in, in front of the tool without a sidecar."""
+    settings = _common(world, f"{peer}-front", FRONT, peer)
+    routes = [_onward(world, "tool", TOOL, name="next")]
+    settings["outbound"] = {"listen": world.at(f"{peer}-outbound"), "routes": routes}
+    return {**settings, "entry": _entry(world, ["next"])}
 
 
-def middle_settings(world: World, name: str, own: str, peer: str, onward: dict[str, Any]) -> dict[str, Any]:
-    """Settings of an agent that is called and makes calls."""
-    return {
-        **_common(world, name, own),
-        "inbound": _inbound(world, name, f"sidecar-{name}-agent", peer, [onward["name"]]),
-        "outbound": {"listen": world.at(f"sidecar-{name}-outbound"), "routes": [onward]},
-    }
-
-
-def tool_settings(world: World) -> dict[str, Any]:
-    """Settings of the end of every chain."""
-    settings = _common(world, "tool", TOOL)
-    del settings["exchange"]
-    inbound = _inbound(world, "tool", "agent", FRONT, [])
-    inbound["routes"][0]["peers"] = [FRONT, SECOND]
-    return {**settings, "inbound": inbound}
-
-
-def chain_settings(world: World, peer: str) -> dict[str, dict[str, Any]]:
-    """Settings of each process of a peer's chain of two hops, by its name; the token service is another one."""
-    sts, front, first, tool = (f"{peer}-chain-{name}" for name in ("sts", "front", "first", "tool"))
-
-    def settings(name: str, own: str, **sections: Any) -> dict[str, Any]:
-        common = {**_common(world, name, own, sts), "probe": {"listen": world.at(f"{name}-probe")}}
-        return {**common, **engine_of(peer), **sections}
-
-    def inbound(name: str, agent: str, caller: str, may_call: list[str]) -> dict[str, Any]:
-        rest = {"scopes": [SCOPE], "peers": [caller], "may_call": may_call}
+def chain_settings(world: World, peer: str, link: Link) -> dict[str, Any]:
+    """Settings of one process of a peer's chain."""
+    settings, may_call = _common(world, link.process, link.own, peer), ["next", "next-mcp"]
+    if link.agent is None:
+        settings["entry"] = _entry(world, may_call)
+    else:
+        rest = {"scopes": [SCOPE], "peers": [link.caller], "may_call": may_call if link.to else []}
         everything = {"name": "all", "match": {"path_prefix": "/", "methods": _METHODS}, **rest}
         routes = [_mcp({"match": {"path": MCP_PATH}, **rest}), everything]
-        return {"listen": world.at(f"{name}-inbound"), "agent": _origin(world, agent, scheme="http"), "routes": routes}
-
-    def outbound(name: str, to: str, audience: str) -> dict[str, Any]:
-        rest = {"upstream": _origin(world, f"{to}-inbound"), "peer": audience, "audience": audience, "scopes": [SCOPE]}
-        everything = {"name": "next", "match": {"prefix": "/next"}, **rest}
-        routes = [_mcp({"match": {"prefix": "/next-mcp"}, **rest}), everything]
-        return {"listen": world.at(f"{name}-outbound"), "routes": routes}
-
-    may_call = ["next", "mcp"]
-    entry = {"issuers": [{**_login(world), "client_id": CLIENT_ID}], "may_call": may_call}
-    end = settings(tool, TOOL, inbound=inbound(tool, "agent", FIRST, []))
-    del end["exchange"]
-    middle = inbound(first, f"{first}-agent", FRONT, may_call)
-    return {
-        front: settings(front, FRONT, outbound=outbound(front, first, FIRST), entry=entry),
-        first: settings(first, FIRST, inbound=middle, outbound=outbound(first, tool, TOOL)),
-        tool: end,
-    }
+        settings["inbound"] = {"listen": world.at(f"{link.process}-inbound"), "routes": routes}
+        settings["inbound"]["agent"] = _origin(world, link.agent, scheme="http")
+    if link.to is None or link.audience is None:
+        del settings["exchange"]
+    else:
+        mcp, everything = (_onward(world, link.to, link.audience, name=name) for name in reversed(may_call))
+        settings["outbound"] = {"listen": world.at(f"{link.process}-outbound"), "routes": [_mcp(mcp), everything]}
+    return settings
 
 
-def _inbound(world: World, name: str, agent: str, peer: str, may_call: list[str]) -> dict[str, Any]:
-    route = {"name": "all", "match": {"path_prefix": "/", "methods": _METHODS}, "scopes": [SCOPE], "peers": [peer]}
-    return {
-        "listen": world.at(f"sidecar-{name}-inbound"),
-        "agent": _origin(world, agent, scheme="http"),
-        "routes": [{**route, "may_call": may_call}],
-    }
+def _entry(world: World, may_call: list[str]) -> dict[str, Any]:
+    return {"issuers": [{**_login(world), "client_id": CLIENT_ID}], "may_call": may_call}
 
 
-def route(world: World, name: str, peer: str) -> dict[str, Any]:
-    """Return an outbound route to the sidecar of this name."""
-    upstream = _origin(world, f"sidecar-{name}-inbound")
-    where = {"name": name, "match": {"prefix": f"/{name}"}, "upstream": upstream, "peer": peer}
-    return {**where, "audience": peer, "scopes": [SCOPE]}
+def _onward(world: World, to: str, audience: str, *, name: str) -> dict[str, Any]:
+    """Return an outbound route of this name, with a prefix of it."""
+    where = {"name": name, "match": {"prefix": f"/{name}"}, "upstream": _origin(world, to), "peer": audience}
+    return {**where, "audience": audience, "scopes": [SCOPE]}
 
 
-def _common(world: World, name: str, own: str, server: str = "sts") -> dict[str, Any]:
-    sts = f"https://{world.at(server)}"
+def _common(world: World, process: str, own: str, peer: str) -> dict[str, Any]:
+    sts = f"https://{world.at(f'{peer}-sts')}"
     return {
         "identity": _identity(world, own, actor_token_for=sts),
         "issuers": [{**_issuer(sts, f"{sts}/jwks"), "tls": {"peer": STS}}],
         "exchange": {"issuer": sts, "peer": STS},
-        "probe": {"listen": world.at(f"sidecar-{name}-probe")},
+        "probe": {"listen": world.at(f"{process}-probe")},
         "records": {"sink": "stdout"},
-        **engine_of("sidecar"),
+        **engine_of(peer),
     }
 
 
@@ -215,7 +167,7 @@ def _origin(world: World, name: str, scheme: str = "https") -> str:
     return f"{scheme}://{world.at(name)}"
 
 
-def sts_settings(world: World, name: str = "sts") -> dict[str, Any]:
+def sts_settings(world: World, name: str) -> dict[str, Any]:
     """Settings of a token service."""
     bundles = world.folder / "jwt-bundles.json"
     bundles.write_text(json.dumps({TRUST_DOMAIN: base64.b64encode(world.authority.jwt_bundle()).decode()}))

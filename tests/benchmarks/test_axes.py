@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from collections import Counter
@@ -17,8 +18,9 @@ from benchmarks.engines import native_share, parse_requests
 from benchmarks.histogram import bucket_of, percentile
 from benchmarks.measure import cpu_by_process
 from benchmarks.native import BuildError, Programs, build
+from benchmarks.peers.agents import links
 from benchmarks.peers.all import all_peers
-from benchmarks.peers.peer import CHAIN
+from benchmarks.peers.peer import CHAINS
 from benchmarks.peers.sidecar_settings import ENGINES, agents_settings, chain_settings, sts_settings
 from benchmarks.report import write_report
 from benchmarks.run import _parser, _scenarios, _with_defaults
@@ -176,10 +178,24 @@ def test_settings_of_the_roles_have_a_route_for_each_protocol(tmp_path: Path) ->
     world = make_world(tmp_path)
     routes = agents_settings(world, "sidecar-agents")["inbound"]["routes"]
     assert [route.get("protocol", "http") for route in routes] == ["mcp", "a2a", "http"]
-    role = PEERS["sidecar"].roles[CHAIN]
-    assert tuple(chain_settings(world, "sidecar")) == role.counted
-    assert sts_settings(world, *role.beside)["issuer"] == f"https://{world.at(role.beside[0])}"
-    assert {name: chain_settings(world, name)[f"{name}-chain-front"]["engine"] for name in ENGINES} == ENGINES
+    assert sts_settings(world, *PEERS["sidecar"].roles["chain-2"].beside)["issuer"].endswith(world.at("sidecar-sts"))
+
+
+@pytest.mark.parametrize("role", CHAINS)
+@pytest.mark.parametrize("name", ENGINES)
+def test_each_hop_of_a_chain_calls_the_next_one_as_its_peer(tmp_path: Path, role: str, name: str) -> None:
+    world = make_world(tmp_path)
+    chain = [(link, chain_settings(world, name, link)) for link in links(name, role)]
+    assert len(chain) == CHAINS[role] + 1
+    assert "entry" in chain[0][1]
+    assert {settings["engine"] for _, settings in chain} == {ENGINES[name]}
+    for (link, settings), (after, called) in itertools.pairwise(chain):
+        assert {route["upstream"] for route in settings["outbound"]["routes"]} == {
+            f"https://{called['inbound']['listen']}"
+        }
+        assert {route["peer"] for route in settings["outbound"]["routes"]} == {after.own}
+        assert {*itertools.chain(*(route["peers"] for route in called["inbound"]["routes"]))} == {link.own}
+    assert "exchange" not in chain[-1][1]
 
 
 def test_a_comparison_with_another_version_has_its_own_rows_rounds_and_peers() -> None:

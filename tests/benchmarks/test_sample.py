@@ -36,3 +36,8 @@ def test_throughput_counts_both_directions() -> None:
 @pytest.mark.parametrize(("used", "reused"), [(16, False), (17, True)])
 def test_tokens_that_were_used_twice_are_told(used: int, *, reused: bool) -> None:
     assert sample(1.0, tokens_used=used).reused is reused
+
+
+def test_where_only_streams_were_asked_for_the_delay_of_their_events_counts() -> None:
+    assert sample(1.0, latency=[], event_delay=[[7, 3]]).delays == [(7, 3)]
+    assert sample(1.0, latency=[[5, 1]], event_delay=[[7, 3]]).delays == [(5, 1)]

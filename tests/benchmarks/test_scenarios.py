@@ -10,16 +10,14 @@ from benchmarks.growth import AXES, GROWTH
 from benchmarks.peers.all import all_peers
 from benchmarks.peers.peer import (
     AGENTS,
-    CHAIN,
+    CHAINS,
     GRPC,
     HTTP2,
     INBOUND,
-    MESH,
     NARROW,
     NARROW_HANDSHAKES,
     OUTBOUND,
     OVER_HTTP2,
-    PAIR,
     ROUTES,
 )
 from benchmarks.peers.sidecar_settings import GRPC_METHOD, http2_settings
@@ -42,14 +40,14 @@ def test_the_base_is_the_first_and_the_sidecar_can_do_everything() -> None:
     first, *_ = PEERS
     assert first == BASE
     assert PEERS["sidecar"].roles.keys() == {
-        *(INBOUND, NARROW, OUTBOUND, PAIR, MESH, AGENTS, CHAIN),
-        *(*ROUTES, *OVER_HTTP2),
+        *(INBOUND, NARROW, OUTBOUND, AGENTS),
+        *(*ROUTES, *OVER_HTTP2, *CHAINS),
     }
     assert all(scenario.suits(PEERS["sidecar"]) for scenario in (*ALL, *GROWTH))
 
 
-def test_every_peer_but_the_sidecar_says_what_it_does_not_do() -> None:
-    assert [name for name, peer in PEERS.items() if not peer.does_not] == ["sidecar"]
+def test_every_peer_but_the_sidecar_and_its_version_before_says_what_it_does_not_do() -> None:
+    assert [name for name, peer in PEERS.items() if not peer.does_not] == ["sidecar", "sidecar-before"]
 
 
 @pytest.mark.parametrize(("name", "status"), [("forged", 401), ("impersonation", 403)])
