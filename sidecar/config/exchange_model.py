@@ -69,7 +69,7 @@ class ExchangeEndpointSection(ClientAuthSection):
 
 
 class ExchangeSection(ClientAuthSection):
-    """A token service that issues outbound tokens, one of each issuer."""
+    """A token service that issues outbound tokens; at most one per issuer."""
 
     issuer: Line = Field(description="the issuer, exactly as in `iss`")
     token_endpoint: UrlText | None = Field(

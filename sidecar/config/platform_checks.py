@@ -70,7 +70,7 @@ def forbidden_settings(document: dict[str, object], platform: Platform) -> list[
 
 
 def outside_ceiling_problems(file: SidecarFile, platform: Platform | None) -> Iterator[Problem]:
-    """Report a route whose hosts the platform file does not list. Without one, no key of ours goes anywhere."""
+    """Report a route with a host that the platform file does not list. Without a platform file no key is sent."""
     for field, route in outside_routes(file):
         if platform is None:
             if route.token != "passthrough":  # noqa: S105 - a kind

@@ -103,7 +103,7 @@ def read_card(document: bytes) -> AgentCard:
     """Read the document of a card.
 
     Raises:
-        Denied: CARD_REFUSED, it is no strict JSON object of at most ``MAX_CARD_BYTES``, or no card.
+        Denied: CARD_REFUSED: not a strict JSON object of at most ``MAX_CARD_BYTES``, or not a card.
     """
     try:
         return card_of(parse_message_object(document, max_bytes=MAX_CARD_BYTES))

@@ -209,7 +209,7 @@ def opened_routes(delegation: Delegation, policy: Policy) -> frozenset[str]:
 
 
 def _plan_granted(delegation: Delegation, route: OutboundRoute, policy: Policy) -> Plan:
-    """Plan a call with the token that a user granted for this route, which may have changed since."""
+    """Plan a call with a token granted by a user for this route, checked against the current route."""
     token = delegation.token
     if token.issuer != route.issuer:
         raise Denied(Reason.ISSUER_NOT_FOR_ROUTE, "the route now uses tokens of another issuer than the login's")

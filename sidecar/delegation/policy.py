@@ -129,8 +129,8 @@ class Policy:
     """One snapshot: our identity (``workload``), our ``audiences``, the issuers we trust, and the allowed calls.
 
     ``issuers`` by issuer identifier, those whose token services issue tokens to us (``token_services``) among them.
-    ``own_may_call`` are the outbound routes that the workload handle opens. Tokens of ``platform_issuers`` too are none
-    of the agent's own credentials. ``number`` counts snapshots.
+    ``own_may_call`` are the outbound routes that the workload handle opens. Tokens of ``platform_issuers`` never count
+    as the agent's own credentials. ``number`` counts snapshots.
 
     Raises:
         ValueError: an issuer under another name, or a token service not among the issuers.

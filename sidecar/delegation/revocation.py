@@ -161,7 +161,7 @@ class Knowledge:
 
     @property
     def lag_s(self) -> int:
-        """Seconds since it heard a majority."""
+        """Seconds from the last contact with a majority of replicas to the issue of the list."""
         return self.issued_at - self.complete_at
 
 

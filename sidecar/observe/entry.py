@@ -217,7 +217,7 @@ class Entry:
         self.upstream_ms = int((self._log.monotonic() - self.forwarded_at) * 1_000_000 + 0.5) / 1000
 
     def opened(self) -> None:
-        """Write ``request.opened`` ahead of the record, once: the request lasts, streams or was upgraded.
+        """Write ``request.opened`` before the closing record, once, for a request that lasts, streams or was upgraded.
 
         Both keys of the decision are null while there is none.
         """

@@ -91,7 +91,7 @@ class FrameConnection(asyncio.Protocol, ABC, Generic[S]):
 
     @abstractmethod
     def _fail(self, fault: H2Error) -> None:
-        """End the connection for an error of the other end's."""
+        """End the connection after a protocol error of the peer."""
 
     @abstractmethod
     def _content_left(self, source: S, *, told: bool) -> None:
