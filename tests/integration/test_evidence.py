@@ -196,7 +196,7 @@ def handler_of(server: Server, kind: type[Inbound] | type[Outbound]) -> Any:
 
 def with_broken_handles(server: Server) -> None:
     broken = BrokenHandles(clock=lambda: 0.0, monotonic=lambda: 0.0)
-    handler_of(server, Inbound)._handles = broken
+    handler_of(server, Inbound).handles = broken
     handler_of(server, Outbound).authority._handles = broken
 
 

@@ -34,7 +34,7 @@ SESSION, OF_WRITER = (
 
 @pytest.fixture
 async def feed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
-    monkeypatch.setattr("sidecar.assembly.server.SessionIds", lambda _key: IDS)
+    monkeypatch.setattr("sidecar.features.mcp.feature.SessionIds", lambda _key: IDS)
     made = Feed()
     app = web.Application()
     app.router.add_route("*", "/mcp", made.answer)

@@ -44,7 +44,7 @@ HEADS: Final[dict[str, tuple[Head, int]]] = {
     "a query": (lambda at: inbound(b"/docs?q=%08x" % at), 2_503),
     "a path of any size": (lambda at: inbound(b"/docs/" + b"x" * (1 + at * 7 % 23)), 2_573),
     "a value": (lambda at: inbound(field=b"X-Conversation: %08x\r\n" % at), 2_458),
-    "a name": (lambda at: inbound(field=b"X-%08x: 1\r\n" % at), 2_960),
+    "a name": (lambda at: inbound(field=b"X-%08x: 1\r\n" % at), 2_961),  # its spelling is folded before it is compared
     "a trace": (lambda at: inbound(field=b"Traceparent: 00-%032x-%016x-01\r\n" % (at + 1, at + 1)), 2_493),
     "a known token": (lambda at: inbound(bearer=_bearer(at % _TOKENS)), 2_458),
 }

@@ -266,8 +266,7 @@ def without(passes: Passes, names: frozenset[bytes]) -> Passes:
 
 def passes_to_mesh(name: bytes) -> bool:
     """Tell whether a caller's field of this (lower-case) name may reach an agent or a mesh peer."""
-    ours = name.translate(_FOLDED) in _SET_BY_US
-    return not (ours or name.startswith(_OUR_PREFIX) or is_trusted_name(name))
+    return not (name.translate(_FOLDED) in _SET_BY_US or name.startswith(_OUR_PREFIX) or is_trusted_name(name))
 
 
 def passes_outside(name: bytes) -> bool:
